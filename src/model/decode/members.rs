@@ -1,0 +1,556 @@
+//! Objects, member by member. A member that comes twice: the later one counts, as in Java.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::super::{
+    ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, ReplicationAction, ReplicationItem,
+    ReplicationResult, app_name,
+};
+use super::scalar::{Scalar, Verbatim};
+
+/// Reads an object into `Self`, one member after the other.
+trait Members<'de>: Sized {
+    const EXPECTED: &'static str;
+    fn start() -> Self;
+    /// Takes the value of this member from the map; must take exactly one value.
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+}
+
+struct MembersVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Members<'de>> Visitor<'de> for MembersVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let mut value = T::start();
+        while let Some(Name(name)) = map.next_key()? {
+            value.member(&name, &mut map)?;
+        }
+        Ok(value)
+    }
+}
+
+fn read<'de, T: Members<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(MembersVisitor(PhantomData))
+}
+
+fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar<'de>, A::Error> {
+    map.next_value()
+}
+
+fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    map.next_value::<IgnoredAny>().map(drop)
+}
+
+/// The name of a member, borrowed where it holds no escapes.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a member")
+            }
+            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.into())))
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// The root object: one member is taken, the others are read past.
+pub(super) struct Document<T> {
+    wrapper: &'static str,
+    value: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Document<T> {
+    pub(super) fn new(wrapper: &'static str) -> Self {
+        Self { wrapper, value: PhantomData }
+    }
+
+    pub(super) fn read<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Document<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the member '{}'", self.wrapper)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<T>, A::Error> {
+        let mut value = None;
+        while let Some(Name(name)) = map.next_key()? {
+            if name == self.wrapper {
+                value = Some(map.next_value()?);
+            } else {
+                skip(&mut map)?;
+            }
+        }
+        Ok(value)
+    }
+}
+
+/// A list, or its only element without a list around it, or `null`.
+struct Many<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ManyVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ManyVisitor<T> {
+            type Value = Many<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list or one object")
+            }
+            fn visit_unit<E: Error>(self) -> Result<Many<T>, E> {
+                Ok(Many(Vec::new()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Many<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|one| Many(vec![one]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Many<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Many(items))
+            }
+        }
+        deserializer.deserialize_any(ManyVisitor(PhantomData))
+    }
+}
+
+/// An object, or nothing where something else stands.
+struct Maybe<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MaybeVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for MaybeVisitor<T> {
+            type Value = Maybe<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Maybe<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|value| Maybe(Some(value)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Maybe<T>, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Maybe(None))
+            }
+            fn visit_unit<E: Error>(self) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+            fn visit_u64<E: Error>(self, _: u64) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+            fn visit_str<E: Error>(self, _: &str) -> Result<Maybe<T>, E> {
+                Ok(Maybe(None))
+            }
+        }
+        deserializer.deserialize_any(MaybeVisitor(PhantomData))
+    }
+}
+
+pub(super) struct ApplicationsMembers {
+    pub(super) version: Option<i64>,
+    pub(super) hash: Option<Arc<str>>,
+    pub(super) applications: Vec<ApplicationMembers>,
+}
+
+impl<'de> Members<'de> for ApplicationsMembers {
+    const EXPECTED: &'static str = "applications";
+
+    fn start() -> Self {
+        Self { version: None, hash: None, applications: Vec::new() }
+    }
+
+    /// The underscores depend on a setting of the sender, so the first two members are known by how they start.
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "application" => self.applications = map.next_value::<Many<_>>()?.0,
+            name if name.starts_with("versions_") => self.version = scalar(map)?.number(),
+            name if name.starts_with("apps_") => self.hash = scalar(map)?.text(),
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for ApplicationsMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+pub(super) struct ApplicationMembers {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) instances: Vec<Instance>,
+}
+
+impl<'de> Members<'de> for ApplicationMembers {
+    const EXPECTED: &'static str = "an application";
+
+    fn start() -> Self {
+        Self { name: None, instances: Vec::new() }
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "name" => self.name = scalar(map)?.text(),
+            "instance" => self.instances = map.next_value::<Many<_>>()?.0,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for ApplicationMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+impl<'de> Members<'de> for Instance {
+    const EXPECTED: &'static str = "an instance";
+
+    fn start() -> Self {
+        Self::bare(Arc::from(""))
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "instanceId" => self.instance_id = scalar(map)?.text(),
+            "hostName" => self.host_name = scalar(map)?.text(),
+            "app" => self.app = app_name(&scalar(map)?.text().unwrap_or_default()),
+            "ipAddr" => self.ip_addr = scalar(map)?.text(),
+            // "na" is how older clients write "none", and is not written back.
+            "sid" => self.sid = scalar(map)?.text().filter(|sid| !matches!(&**sid, "na" | "unknown")),
+            "status" => {
+                self.status = scalar(map)?.text().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
+            }
+            // Two spellings of one member: servers before 1.8.0 and most other languages write the second.
+            "overriddenStatus" | "overriddenstatus" => {
+                let word = scalar(map)?.text();
+                self.overridden_status = word.map_or(InstanceStatus::Unknown, |word| InstanceStatus::from_body(&word));
+            }
+            "port" => self.port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_PLAIN),
+            "securePort" => self.secure_port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_SECURE),
+            "countryId" => self.country_id = scalar(map)?.int().unwrap_or(1),
+            "dataCenterInfo" => {
+                self.data_center = map.next_value::<Maybe<DataCenterMembers>>()?.0.map(DataCenterMembers::data_center);
+            }
+            "leaseInfo" => self.lease = map.next_value::<Maybe<LeaseInfo>>()?.0,
+            "metadata" => {
+                self.metadata = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Metadata::default, |m| {
+                    m.0.into_iter().filter(|(key, _)| &**key != "@class").collect()
+                });
+            }
+            "appGroupName" => self.app_group = scalar(map)?.text().map(|group| app_name(&group)),
+            "homePageUrl" => self.home_page_url = scalar(map)?.text(),
+            "statusPageUrl" => self.status_page_url = scalar(map)?.text(),
+            "healthCheckUrl" => self.health_check_url = scalar(map)?.text(),
+            "secureHealthCheckUrl" => self.secure_health_check_url = scalar(map)?.text(),
+            "vipAddress" => self.vip_address = scalar(map)?.text(),
+            "secureVipAddress" => self.secure_vip_address = scalar(map)?.text(),
+            "isCoordinatingDiscoveryServer" => {
+                self.is_coordinating_discovery_server = scalar(map)?.flag().unwrap_or(false);
+            }
+            "lastUpdatedTimestamp" => self.last_updated_timestamp = scalar(map)?.number(),
+            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
+            "actionType" => self.action = scalar(map)?.text().and_then(|word| ActionType::from_body(&word)),
+            "asgName" => self.asg_name = scalar(map)?.text(),
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Instance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+/// A port: an object, in samples of the first servers a bare number.
+struct PortMembers {
+    number: Option<i32>,
+    enabled: Option<bool>,
+}
+
+impl PortMembers {
+    fn port(self, default: Port) -> Port {
+        Port { number: self.number.unwrap_or(default.number), enabled: self.enabled.unwrap_or(default.enabled) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PortMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PortVisitor;
+        impl PortVisitor {
+            fn bare<E>(self, value: Scalar<'_>) -> Result<PortMembers, E> {
+                Ok(PortMembers { number: value.int(), enabled: None })
+            }
+        }
+        impl<'de> Visitor<'de> for PortVisitor {
+            type Value = PortMembers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port")
+            }
+            fn visit_unit<E: Error>(self) -> Result<PortMembers, E> {
+                self.bare(Scalar::Null)
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<PortMembers, E> {
+                self.bare(Scalar::Int(number))
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<PortMembers, E> {
+                self.bare(Scalar::Int(number.try_into().unwrap_or(i64::MAX)))
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<PortMembers, E> {
+                self.bare(Scalar::Float(number))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<PortMembers, E> {
+                self.bare(Scalar::Text(text.into()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PortMembers, A::Error> {
+                let mut port = PortMembers { number: None, enabled: None };
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "$" => port.number = scalar(&mut map)?.int(),
+                        "@enabled" => port.enabled = scalar(&mut map)?.flag(),
+                        _ => skip(&mut map)?,
+                    }
+                }
+                Ok(port)
+            }
+        }
+        deserializer.deserialize_any(PortVisitor)
+    }
+}
+
+#[derive(Default)]
+struct DataCenterMembers {
+    class: Option<Arc<str>>,
+    name: Option<Arc<str>>,
+    metadata: Metadata,
+}
+
+impl DataCenterMembers {
+    /// The class says Amazon even where the name is missing; otherwise the name decides.
+    fn data_center(self) -> DataCenter {
+        let named = |name: &str| self.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        if self.class.as_deref().is_some_and(|class| class.ends_with("AmazonInfo")) || named("Amazon") {
+            DataCenter::Amazon(self.metadata)
+        } else if named("MyOwn") {
+            DataCenter::MyOwn
+        } else if named("Netflix") {
+            DataCenter::Netflix
+        } else {
+            DataCenter::Other(self.name.unwrap_or_default())
+        }
+    }
+}
+
+impl<'de> Members<'de> for DataCenterMembers {
+    const EXPECTED: &'static str = "a data centre";
+
+    fn start() -> Self {
+        Self::default()
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "@class" | "class" => self.class = scalar(map)?.text(),
+            "name" => self.name = scalar(map)?.text(),
+            "metadata" => {
+                self.metadata = map.next_value::<Maybe<MetadataMembers>>()?.0.map(|m| m.0).unwrap_or_default();
+            }
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for DataCenterMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+struct MetadataMembers(Metadata);
+
+impl<'de> Deserialize<'de> for MetadataMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MetadataVisitor;
+        impl<'de> Visitor<'de> for MetadataVisitor {
+            type Value = MetadataMembers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("metadata")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataMembers, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Name(key), Verbatim(value))) = map.next_entry()? {
+                    entries.push((Arc::from(key), value));
+                }
+                Ok(MetadataMembers(entries.into_iter().collect()))
+            }
+        }
+        deserializer.deserialize_map(MetadataVisitor)
+    }
+}
+
+impl Metadata {
+    fn into_iter(self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        self.iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl<'de> Members<'de> for LeaseInfo {
+    const EXPECTED: &'static str = "a lease";
+
+    fn start() -> Self {
+        Self::default()
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let number = match name {
+            "renewalIntervalInSecs" | "durationInSecs" => {
+                let seconds = scalar(map)?.int().filter(|&seconds| seconds > 0);
+                if name == "durationInSecs" {
+                    self.duration_secs = seconds.unwrap_or(Self::DEFAULT_DURATION_SECS);
+                } else {
+                    self.renewal_interval_secs = seconds.unwrap_or(Self::DEFAULT_RENEWAL_INTERVAL_SECS);
+                }
+                return Ok(());
+            }
+            "registrationTimestamp" => &mut self.registration_timestamp,
+            // The second is what older codecs wrote.
+            "lastRenewalTimestamp" | "renewalTimestamp" => &mut self.last_renewal_timestamp,
+            "evictionTimestamp" => &mut self.eviction_timestamp,
+            "serviceUpTimestamp" => &mut self.service_up_timestamp,
+            _ => return skip(map),
+        };
+        *number = scalar(map)?.number().unwrap_or(0);
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for LeaseInfo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+/// One item of a replication batch. An action in other words than the five is an error, as in Java.
+#[derive(Default)]
+pub(super) struct BatchMembers {
+    app: Option<Arc<str>>,
+    id: Option<Arc<str>>,
+    last_dirty_timestamp: Option<i64>,
+    overridden_status: Option<Arc<str>>,
+    status: Option<Arc<str>>,
+    instance: Option<Instance>,
+    action: Option<Arc<str>>,
+}
+
+impl BatchMembers {
+    pub(super) fn item(self) -> Result<ReplicationItem, Arc<str>> {
+        let action = match self.action {
+            Some(word) => Some(ReplicationAction::from_body(&word).ok_or(word)?),
+            None => None,
+        };
+        let status = |word: Option<Arc<str>>| word.map(|word| InstanceStatus::from_body(&word));
+        Ok(ReplicationItem {
+            app: self.app,
+            id: self.id,
+            last_dirty_timestamp: self.last_dirty_timestamp,
+            overridden_status: status(self.overridden_status),
+            status: status(self.status),
+            instance: self.instance,
+            action,
+        })
+    }
+}
+
+impl<'de> Members<'de> for BatchMembers {
+    const EXPECTED: &'static str = "a replicated change";
+
+    fn start() -> Self {
+        Self::default()
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "appName" => self.app = scalar(map)?.text(),
+            "id" => self.id = scalar(map)?.text(),
+            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
+            "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
+            "status" => self.status = scalar(map)?.text(),
+            "instanceInfo" => self.instance = map.next_value::<Maybe<Instance>>()?.0,
+            "action" => self.action = scalar(map)?.text(),
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+pub(super) struct BatchResponseMembers(pub(super) ReplicationResult);
+
+impl<'de> Members<'de> for BatchResponseMembers {
+    const EXPECTED: &'static str = "the result of a replicated change";
+
+    fn start() -> Self {
+        Self(ReplicationResult { status: 0, entity: None })
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "statusCode" => {
+                self.0.status = scalar(map)?.number().and_then(|code| code.try_into().ok()).unwrap_or(0);
+            }
+            "responseEntity" => self.0.entity = map.next_value::<Maybe<Instance>>()?.0.map(Arc::new),
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchResponseMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}

@@ -1,0 +1,127 @@
+//! Reads every JSON that a Eureka server or client was seen to write (`protocol` sections 4 and 9).
+//!
+//! The rule throughout: a member of the wrong type is read if it can be, and skipped if it can't; only what leaves an instance
+//! without a name or an address book without its wrapper is an error.
+
+mod members;
+mod scalar;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use self::members::{ApplicationMembers, ApplicationsMembers, BatchMembers, BatchResponseMembers, Document};
+use super::{Application, Applications, Instance, ReplicationList, ReplicationResponse};
+
+/// Bytes that are not the document that was asked for.
+#[derive(Debug)]
+pub struct DecodeError {
+    document: &'static str,
+    reason: Reason,
+}
+
+#[derive(Debug)]
+enum Reason {
+    Json(serde_json::Error),
+    NoWrapper,
+    NoApp,
+    NoId(Arc<str>),
+    NoName,
+    UnknownAction(Arc<str>),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let document = self.document;
+        match &self.reason {
+            Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
+            Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
+            Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
+            Reason::NoApp => write!(f, "'{document}' without 'app'"),
+            Reason::NoId(app) => {
+                write!(f, "an instance of {app} has no instanceId, no data centre id and no hostName")
+            }
+            Reason::NoName => write!(f, "an application without 'name'"),
+            Reason::UnknownAction(word) => write!(f, "'{word}' is not a replication action"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            Reason::Json(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Parses the root object and takes one member out of it; other members are ignored.
+fn document<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str) -> Result<T, DecodeError> {
+    let fail = |reason| DecodeError { document: name, reason };
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Document::new(name).read(&mut deserializer).map_err(|e| fail(Reason::Json(e)))?;
+    deserializer.end().map_err(|e| fail(Reason::Json(e)))?;
+    value.ok_or_else(|| fail(Reason::NoWrapper))
+}
+
+pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
+    let instance: Instance = document(body, "instance")?;
+    if instance.app.is_empty() {
+        return Err(DecodeError { document: "instance", reason: Reason::NoApp });
+    }
+    Ok(instance)
+}
+
+pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
+    document(body, "application").and_then(|members| application(members, "application"))
+}
+
+pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
+    let members: ApplicationsMembers = document(body, "applications")?;
+    let applications = members
+        .applications
+        .into_iter()
+        .map(|members| application(members, "applications").map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    Ok(Applications { version: members.version, hash: members.hash, applications })
+}
+
+/// Fills in what the two levels know of each other: the name from the instances, their application from the name.
+fn application(members: ApplicationMembers, document: &'static str) -> Result<Application, DecodeError> {
+    let fail = |reason| DecodeError { document, reason };
+    let name = members
+        .name
+        .filter(|name| !name.is_empty())
+        .or_else(|| members.instances.iter().map(|i| i.app.clone()).find(|app| !app.is_empty()))
+        .map(|name| super::app_name(&name))
+        .ok_or_else(|| fail(Reason::NoName))?;
+    let instances = members
+        .instances
+        .into_iter()
+        .map(|mut instance| {
+            if instance.app.is_empty() {
+                instance.app = name.clone();
+            }
+            if instance.id().is_empty() {
+                return Err(fail(Reason::NoId(name.clone())));
+            }
+            Ok(Arc::new(instance))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Application { name, instances })
+}
+
+pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {
+    let members: Vec<BatchMembers> = document(body, "replicationList")?;
+    let items = members.into_iter().map(|members| {
+        members.item().map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })
+    });
+    items.collect::<Result<_, _>>().map(ReplicationList)
+}
+
+pub(super) fn replication_response(body: &[u8]) -> Result<ReplicationResponse, DecodeError> {
+    let members: Vec<BatchResponseMembers> = document(body, "responseList")?;
+    Ok(ReplicationResponse(members.into_iter().map(|members| members.0).collect()))
+}

@@ -1,0 +1,125 @@
+//! Single values that travel in more than one type.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Any value. Objects and arrays are read past and become [`Scalar::Other`].
+pub(super) enum Scalar<'de> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Cow<'de, str>),
+    Other,
+}
+
+impl Scalar<'_> {
+    /// Text, or the text of a number or flag.
+    pub(super) fn text(self) -> Option<Arc<str>> {
+        Some(match self {
+            Self::Null | Self::Other => return None,
+            Self::Bool(flag) => flag.to_string().into(),
+            Self::Int(number) => number.to_string().into(),
+            Self::Float(number) => number.to_string().into(),
+            Self::Text(text) => text.into(),
+        })
+    }
+
+    /// A whole number, or the text of one; junk counts as 0, as in the Java reader.
+    pub(super) fn number(self) -> Option<i64> {
+        Some(match self {
+            Self::Null | Self::Other => return None,
+            Self::Bool(flag) => flag.into(),
+            Self::Int(number) => number,
+            Self::Float(number) => number as i64,
+            Self::Text(text) => text.trim().parse().unwrap_or(0),
+        })
+    }
+
+    /// Like [`number`](Self::number), for the fields that are 32 bits wide: beyond them it saturates.
+    pub(super) fn int(self) -> Option<i32> {
+        self.number().map(|n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
+    }
+
+    /// A flag, the word for one, or a number other than 0; junk is false.
+    pub(super) fn flag(self) -> Option<bool> {
+        Some(match self {
+            Self::Null | Self::Other => return None,
+            Self::Bool(flag) => flag,
+            Self::Int(number) => number != 0,
+            Self::Float(number) => number != 0.0,
+            Self::Text(text) => text.trim().eq_ignore_ascii_case("true"),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Int(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Int(value.try_into().unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Float(value))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(Cow::Owned(value.into())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+}
+
+/// A metadata value: text, and everything else as the text that stood in the document (`1.50` stays `1.50`).
+pub(super) struct Verbatim(pub(super) Arc<str>);
+
+impl<'de> Deserialize<'de> for Verbatim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if !raw.starts_with('"') {
+            return Ok(Self(raw.into()));
+        }
+        serde_json::from_str::<Cow<'_, str>>(raw).map(|text| Self(text.into())).map_err(D::Error::custom)
+    }
+}

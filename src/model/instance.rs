@@ -1,0 +1,223 @@
+use std::sync::Arc;
+
+use super::{ActionType, DataCenter, DecodeError, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port};
+
+/// One running copy of an application: where it listens, what it is worth, how long it lives without a heartbeat.
+///
+/// Built by a provider with [`Instance::builder`], received by a consumer from the registry. Cheap to clone: texts are shared.
+///
+/// ```
+/// use tower_eureka::Instance;
+///
+/// let instance = Instance::builder("orders").ip_addr("10.20.0.1").port(8080).metadata("zone", "rack-a").build()?;
+/// assert_eq!(instance.app(), "ORDERS");
+/// assert_eq!(instance.id(), "10.20.0.1:orders:8080");
+/// # Ok::<(), tower_eureka::model::InvalidInstance>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) host_name: Option<Arc<str>>,
+    pub(crate) app: Arc<str>,
+    pub(crate) ip_addr: Option<Arc<str>>,
+    pub(crate) sid: Option<Arc<str>>,
+    pub(crate) status: InstanceStatus,
+    pub(crate) overridden_status: InstanceStatus,
+    pub(crate) port: Port,
+    pub(crate) secure_port: Port,
+    pub(crate) country_id: i32,
+    pub(crate) data_center: Option<DataCenter>,
+    pub(crate) lease: Option<LeaseInfo>,
+    pub(crate) metadata: Metadata,
+    pub(crate) app_group: Option<Arc<str>>,
+    pub(crate) home_page_url: Option<Arc<str>>,
+    pub(crate) status_page_url: Option<Arc<str>>,
+    pub(crate) health_check_url: Option<Arc<str>>,
+    pub(crate) secure_health_check_url: Option<Arc<str>>,
+    pub(crate) vip_address: Option<Arc<str>>,
+    pub(crate) secure_vip_address: Option<Arc<str>>,
+    pub(crate) is_coordinating_discovery_server: bool,
+    pub(crate) last_updated_timestamp: Option<i64>,
+    pub(crate) last_dirty_timestamp: Option<i64>,
+    pub(crate) action: Option<ActionType>,
+    pub(crate) asg_name: Option<Arc<str>>,
+}
+
+impl Instance {
+    /// Starts an instance of this application. Everything but the port has a default.
+    pub fn builder(app: impl AsRef<str>) -> InstanceBuilder {
+        InstanceBuilder::new(app.as_ref())
+    }
+
+    /// An instance with nothing but its application, as a body that names nothing else decodes.
+    pub(crate) fn bare(app: Arc<str>) -> Self {
+        Self {
+            instance_id: None,
+            host_name: None,
+            app,
+            ip_addr: None,
+            sid: None,
+            status: InstanceStatus::Up,
+            overridden_status: InstanceStatus::Unknown,
+            port: Port::DEFAULT_PLAIN,
+            secure_port: Port::DEFAULT_SECURE,
+            country_id: 1,
+            data_center: None,
+            lease: None,
+            metadata: Metadata::default(),
+            app_group: None,
+            home_page_url: None,
+            status_page_url: None,
+            health_check_url: None,
+            secure_health_check_url: None,
+            vip_address: None,
+            secure_vip_address: None,
+            is_coordinating_discovery_server: false,
+            last_updated_timestamp: None,
+            last_dirty_timestamp: None,
+            action: None,
+            asg_name: None,
+        }
+    }
+
+    /// Reads one from its JSON document, `{"instance": {...}}`.
+    ///
+    /// # Errors
+    /// When the bytes are not JSON, the wrapper is missing, or no application is named.
+    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
+        super::decode::instance_document(body)
+    }
+
+    /// Its JSON document, `{"instance": {...}}`, exactly as a Java client sends it.
+    pub fn to_json(&self) -> Vec<u8> {
+        super::encode::instance_document(self)
+    }
+
+    /// The id under which the registry keeps it, unique within its application: `instanceId`, else the data centre's own id,
+    /// else the host name; empty if it has none of them.
+    pub fn id(&self) -> &str {
+        non_empty(&self.instance_id)
+            .or_else(|| self.data_center.as_ref().and_then(DataCenter::instance_id))
+            .or_else(|| non_empty(&self.host_name))
+            .unwrap_or_default()
+    }
+
+    /// Application name, upper case.
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// Group of applications, upper case.
+    pub fn app_group(&self) -> Option<&str> {
+        non_empty(&self.app_group)
+    }
+
+    /// The name, or address, by which callers reach it.
+    pub fn host_name(&self) -> Option<&str> {
+        non_empty(&self.host_name)
+    }
+
+    /// IP address, as text.
+    pub fn ip_addr(&self) -> Option<&str> {
+        non_empty(&self.ip_addr)
+    }
+
+    /// Its effective status: its own, or the one an operator put over it.
+    pub fn status(&self) -> InstanceStatus {
+        self.status
+    }
+
+    /// The status that an operator put over its own; [`Unknown`](InstanceStatus::Unknown) where there is none.
+    pub fn overridden_status(&self) -> InstanceStatus {
+        self.overridden_status
+    }
+
+    /// The port for plain HTTP.
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// The port for HTTPS.
+    pub fn secure_port(&self) -> Port {
+        self.secure_port
+    }
+
+    /// Where it runs.
+    pub fn data_center(&self) -> Option<&DataCenter> {
+        self.data_center.as_ref()
+    }
+
+    /// Heartbeat interval, lease duration, and what the server noted.
+    pub fn lease(&self) -> Option<&LeaseInfo> {
+        self.lease.as_ref()
+    }
+
+    /// Free text entries.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Absolute URL of its home page.
+    pub fn home_page_url(&self) -> Option<&str> {
+        non_empty(&self.home_page_url)
+    }
+
+    /// Absolute URL of its status page.
+    pub fn status_page_url(&self) -> Option<&str> {
+        non_empty(&self.status_page_url)
+    }
+
+    /// Absolute URL of its health check.
+    pub fn health_check_url(&self) -> Option<&str> {
+        non_empty(&self.health_check_url)
+    }
+
+    /// Absolute URL of its health check over HTTPS.
+    pub fn secure_health_check_url(&self) -> Option<&str> {
+        non_empty(&self.secure_health_check_url)
+    }
+
+    /// Its logical names, as sent: separated by commas. Stock Spring callers look instances up by these.
+    pub fn vip_address(&self) -> Option<&str> {
+        non_empty(&self.vip_address)
+    }
+
+    /// Its logical names for HTTPS callers, as sent: separated by commas.
+    pub fn secure_vip_address(&self) -> Option<&str> {
+        non_empty(&self.secure_vip_address)
+    }
+
+    /// Auto scaling group.
+    pub fn asg_name(&self) -> Option<&str> {
+        non_empty(&self.asg_name)
+    }
+
+    /// Whether this is the registry server that answered.
+    pub fn is_coordinating_discovery_server(&self) -> bool {
+        self.is_coordinating_discovery_server
+    }
+
+    /// Milliseconds since the epoch when the answering server last saw a registration, cancellation or status change of it.
+    pub fn last_updated_timestamp(&self) -> Option<i64> {
+        self.last_updated_timestamp
+    }
+
+    /// Milliseconds since the epoch when the instance last changed its own data. The version that settles conflicts.
+    pub fn last_dirty_timestamp(&self) -> Option<i64> {
+        self.last_dirty_timestamp
+    }
+
+    /// What happened to it last.
+    pub fn action(&self) -> Option<ActionType> {
+        self.action
+    }
+
+    /// The host to connect to: the host name, else the IP address.
+    pub fn host(&self) -> Option<&str> {
+        self.host_name().or_else(|| self.ip_addr())
+    }
+}
+
+fn non_empty(text: &Option<Arc<str>>) -> Option<&str> {
+    text.as_deref().filter(|t| !t.is_empty())
+}

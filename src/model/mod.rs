@@ -1,0 +1,45 @@
+//! What the registry is made of: instances, applications, leases, statuses, and the JSON in which they travel.
+//!
+//! The types are plain values without IO. Their JSON form is that of the Java servers, byte type by byte type: timestamps
+//! and flags as strings, ports and lease values as numbers, nothing that is absent. What they *read* is far wider, because
+//! the field is: numbers as strings, `null`s, single objects where a list is meant, members nobody knows.
+
+mod action;
+mod application;
+mod builder;
+mod data_center;
+mod decode;
+mod encode;
+mod hash;
+mod instance;
+mod lease;
+mod metadata;
+mod port;
+mod replication;
+mod status;
+
+pub use action::ActionType;
+pub use application::{Application, Applications};
+pub use builder::{InstanceBuilder, InvalidInstance};
+pub use data_center::DataCenter;
+pub use decode::DecodeError;
+pub use hash::StatusCounts;
+pub use instance::Instance;
+pub use lease::LeaseInfo;
+pub use metadata::Metadata;
+pub use port::Port;
+pub use replication::{ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse, ReplicationResult};
+pub use status::{InstanceStatus, UnknownStatus};
+
+use std::sync::Arc;
+
+/// The name under which the registry keeps an application: upper case, whatever a client sent.
+///
+/// Upper-casing follows the root locale, as everywhere in the Java code but one place (a Turkish JVM there differs).
+pub(crate) fn app_name(name: &str) -> Arc<str> {
+    if name.bytes().all(|b| b.is_ascii() && !b.is_ascii_lowercase()) {
+        Arc::from(name)
+    } else {
+        Arc::from(name.to_uppercase())
+    }
+}

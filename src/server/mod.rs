@@ -1,0 +1,4 @@
+//! Server.
+/// Placeholder.
+#[derive(Debug)]
+pub struct EurekaServer;
