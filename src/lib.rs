@@ -8,6 +8,8 @@ mod clock;
 #[cfg(feature = "client")]
 pub mod balance;
 #[cfg(feature = "client")]
+pub mod body;
+#[cfg(feature = "client")]
 mod error;
 #[cfg(feature = "server")]
 pub mod server;
