@@ -115,14 +115,13 @@ impl Agent {
     }
 
     async fn register(&mut self) -> Result<(), Error> {
-        let first = !self.attempted;
         self.attempted = true;
         self.registered = false;
         self.transport.register(&self.instance).await?;
         self.registered = true;
         self.recovered();
         let (app, instance, status) = (self.instance.app(), self.instance.id(), self.instance.status);
-        tracing::info!(app, instance, %status, first, "registered");
+        tracing::info!(app, instance, %status, "registered");
         Ok(())
     }
 
