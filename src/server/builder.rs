@@ -1,0 +1,130 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::bodies::Bodies;
+use super::registry::{Registry, Settings};
+use super::timers::Timers;
+use super::{Error, EurekaServer, Inner};
+use crate::clock::Clock;
+
+/// Settings of a registry server. Made by [`EurekaServer::builder`]; the defaults are those of a stock Spring Cloud server.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct EurekaServerBuilder {
+    settings: Settings,
+    registration_limit: usize,
+    batch_limit: usize,
+}
+
+impl EurekaServerBuilder {
+    pub(super) fn new() -> Self {
+        Self { settings: Settings::default(), registration_limit: 1024 * 1024, batch_limit: 10 * 1024 * 1024 }
+    }
+
+    /// Whether a silent instance lives for two lease durations after its last heartbeat, as on a Java server, instead of one.
+    ///
+    /// Default true. Java adds the duration twice, which became the protocol: without it this server evicts an instance one lease
+    /// earlier than its Java peers do, and `lastRenewalTimestamp` is when the heartbeat came, not one duration later. There is no
+    /// property for it in Java.
+    pub fn lease_doubling(mut self, doubling: bool) -> Self {
+        self.settings.lease_doubling = doubling;
+        self
+    }
+
+    /// Time between two runs that remove expired leases. Default 60 s.
+    ///
+    /// Spring `eureka.server.eviction-interval-timer-in-ms`, Netflix `eureka.evictionIntervalTimerInMs`.
+    pub fn eviction_interval(mut self, interval: Duration) -> Self {
+        self.settings.eviction_interval = interval;
+        self
+    }
+
+    /// Whether evictions stop while too few heartbeats come. Default true.
+    ///
+    /// Then the fault is more likely the network's than the instances'. Without it, an eviction run still takes at most the share
+    /// of the registry that [`renewal_percent_threshold`](Self::renewal_percent_threshold) leaves.
+    ///
+    /// Spring `eureka.server.enable-self-preservation`, Netflix `eureka.enableSelfPreservation`.
+    pub fn self_preservation(mut self, enabled: bool) -> Self {
+        self.settings.self_preservation = enabled;
+        self
+    }
+
+    /// Share of the expected heartbeats that must have come in the last minute for evictions to go on, and of the registry that one
+    /// eviction run leaves alone. Above 0, at most 1. Default 0.85.
+    ///
+    /// Spring `eureka.server.renewal-percent-threshold`, Netflix `eureka.renewalPercentThreshold`.
+    pub fn renewal_percent_threshold(mut self, share: f64) -> Self {
+        self.settings.renewal_percent_threshold = share;
+        self
+    }
+
+    /// How often instances are expected to send heartbeats. Default 30 s.
+    ///
+    /// One number for all; what the instances announce in their leases is not looked at. Spring
+    /// `eureka.server.expected-client-renewal-interval-seconds`, Netflix `eureka.expectedClientRenewalIntervalSeconds`.
+    pub fn expected_renewal_interval(mut self, interval: Duration) -> Self {
+        self.settings.expected_renewal_interval = interval;
+        self
+    }
+
+    /// How long the delta tells a change. Default 180 s.
+    ///
+    /// A client that asks less often than this misses changes, notices by the hash, and fetches everything. Spring
+    /// `eureka.server.retention-time-in-m-s-in-delta-queue`, Netflix `eureka.retentionTimeInMSInDeltaQueue`.
+    pub fn delta_retention(mut self, retention: Duration) -> Self {
+        self.settings.delta_retention = retention;
+        self
+    }
+
+    /// Longest body of a registration in bytes, before and after decompression. Default 1 MiB. More is answered with 413.
+    pub fn registration_limit(mut self, bytes: usize) -> Self {
+        self.registration_limit = bytes;
+        self
+    }
+
+    /// Longest body of a replication batch in bytes, before and after decompression. Default 10 MiB. More is answered with 413.
+    pub fn batch_limit(mut self, bytes: usize) -> Self {
+        self.batch_limit = bytes;
+        self
+    }
+
+    /// Makes the registry, empty, and starts its timers.
+    ///
+    /// # Errors
+    /// When a setting can't work, or outside of a tokio runtime with its timer enabled.
+    ///
+    /// # Panics
+    /// When the tokio runtime was built without its timer.
+    pub fn build(self) -> Result<EurekaServer, Error> {
+        let Self { settings, registration_limit, batch_limit } = self;
+        let Settings { eviction_interval, expected_renewal_interval, renewal_percent_threshold: share, .. } = settings;
+        if eviction_interval < Duration::from_millis(1) {
+            return Err(Error::setting("eviction_interval", "must be at least a millisecond"));
+        }
+        if expected_renewal_interval.is_zero() {
+            return Err(Error::setting("expected_renewal_interval", "must not be zero"));
+        }
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::setting("renewal_percent_threshold", "must be above 0 and at most 1"));
+        }
+        if registration_limit == 0 || batch_limit == 0 {
+            return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
+        }
+        Handle::try_current().map_err(Error::no_runtime)?;
+
+        let clock = Clock::start();
+        let registry = Arc::new(Registry::new(settings.clone()));
+        let timers = Timers::start(&registry, &settings, clock);
+        Ok(EurekaServer(Arc::new(Inner {
+            registry,
+            bodies: Bodies::default(),
+            clock,
+            registration_limit,
+            batch_limit,
+            _timers: timers,
+        })))
+    }
+}

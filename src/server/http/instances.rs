@@ -1,0 +1,220 @@
+//! What happens to one instance. `protocol` 2.2 to 2.4, 2.6, 2.7.
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+
+use super::answer::{self, Accepted};
+use super::query;
+use super::request::{self, Refusal};
+use crate::model::{DataCenter, Instance, InstanceStatus, app_name};
+use crate::server::EurekaServer;
+use crate::server::bodies::Encoding;
+use crate::server::registry::{Origin, Renewal};
+
+pub(super) async fn register(
+    State(server): State<EurekaServer>,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = match request::json(&headers, body, server.registration_limit()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let Ok(instance) = Instance::from_json(&body) else { return Refusal::Unreadable.into_response() };
+    match valid(instance, &app_name(&app)) {
+        Ok(instance) => {
+            tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
+            server.registry().register(instance, request::origin(&headers), server.now());
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(invalid) => invalid.into_response(),
+    }
+}
+
+/// Why a registration is refused.
+#[derive(Debug)]
+pub(super) enum Invalid {
+    /// Java's reader does not get past it.
+    Unreadable,
+    /// The text that Java answers with. Clients print it.
+    Text(String),
+}
+
+impl IntoResponse for Invalid {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Unreadable => Refusal::Unreadable.into_response(),
+            Self::Text(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+        }
+    }
+}
+
+/// Checks a registration in Java's order, and gives an Amazon instance the id that its data centre left out.
+pub(super) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Invalid> {
+    let text = |text: &str| Err(Invalid::Text(text.into()));
+    if matches!(instance.data_center(), Some(DataCenter::Other(name)) if !name.is_empty()) {
+        return Err(Invalid::Unreadable);
+    }
+    if instance.id().is_empty() {
+        return text("Missing instanceId");
+    }
+    if instance.host_name().is_none() {
+        return text("Missing hostname");
+    }
+    if instance.ip_addr().is_none() {
+        return text("Missing ip address");
+    }
+    if instance.app().is_empty() {
+        return text("Missing appName");
+    }
+    if instance.app() != app {
+        return text(&format!("Mismatched appName, expecting {app} but was {}", instance.app()));
+    }
+    let id = instance.id().to_owned();
+    match &mut instance.data_center {
+        None => return text("Missing dataCenterInfo"),
+        Some(DataCenter::Other(_)) => return text("Missing dataCenterInfo Name"),
+        Some(DataCenter::Amazon(metadata)) if metadata.get("instance-id").is_none() => {
+            metadata.insert("instance-id", id);
+        }
+        Some(_) => {}
+    }
+    Ok(instance)
+}
+
+pub(super) async fn heartbeat(
+    State(server): State<EurekaServer>,
+    Path((app, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    request::ignore(body).await;
+    let (app, query, origin) = (app_name(&app), query.as_deref(), request::origin(&headers));
+    let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
+    let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
+    let renewal = server.registry().renew(&app, &id, known, origin, server.now());
+    match renewal {
+        Renewal::NotFound => StatusCode::NOT_FOUND.into_response(),
+        // Java notices only after it has renewed the lease.
+        _ if matches!(dirty, Some(Err(_))) => not_a_number(),
+        Renewal::Renewed => StatusCode::OK.into_response(),
+        Renewal::SenderIsNewer => {
+            if origin == Origin::Replica
+                && let Some(word) = query::first(query, "overriddenstatus")
+            {
+                match word.parse() {
+                    Ok(InstanceStatus::Unknown) => {}
+                    Ok(status) => server.registry().store_override(&app, &id, status, server.now()),
+                    Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+                }
+            }
+            StatusCode::NOT_FOUND.into_response()
+        }
+        Renewal::SenderIsOlder(instance) => {
+            let mut response = answer::json(instance.to_json().into(), Encoding::Identity);
+            *response.status_mut() = StatusCode::CONFLICT;
+            response
+        }
+    }
+}
+
+pub(super) async fn cancel(
+    State(server): State<EurekaServer>,
+    Path((app, id)): Path<(String, String)>,
+    body: Body,
+) -> Response {
+    request::ignore(body).await;
+    answer::found(server.registry().cancel(&app_name(&app), &id, server.now()))
+}
+
+pub(super) async fn set_override(
+    State(server): State<EurekaServer>,
+    Path((app, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
+    change_override(&server, &app_name(&app), &id, query.as_deref(), body, None).await
+}
+
+pub(super) async fn delete_override(
+    State(server): State<EurekaServer>,
+    Path((app, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
+    change_override(&server, &app_name(&app), &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
+}
+
+/// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
+async fn change_override(
+    server: &EurekaServer,
+    app: &str,
+    id: &str,
+    query: Option<&str>,
+    body: Body,
+    deletes_to: Option<InstanceStatus>,
+) -> Response {
+    request::ignore(body).await;
+    let now = server.now();
+    if server.registry().instance(app, id, now).is_none() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let status = match (query::first(query, "value"), deletes_to) {
+        (Some(word), _) => match word.parse() {
+            Ok(status) => status,
+            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")).into_response(),
+        },
+        (None, Some(status)) => status,
+        (None, None) => return (StatusCode::INTERNAL_SERVER_ERROR, "value is missing").into_response(),
+    };
+    let Ok(dirty) = query::first(query, "lastDirtyTimestamp").map(|text| text.parse()).transpose() else {
+        return not_a_number();
+    };
+    answer::found(match deletes_to {
+        Some(_) => server.registry().delete_override(app, id, status, dirty, now),
+        None => server.registry().set_override(app, id, status, dirty, now),
+    })
+}
+
+pub(super) async fn merge_metadata(
+    State(server): State<EurekaServer>,
+    Path((app, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
+    request::ignore(body).await;
+    let mut entries: Vec<(String, String)> = Vec::new();
+    for (key, value) in query::pairs(query.as_deref()) {
+        if !entries.iter().any(|(known, _)| *known == key) {
+            entries.push((key.into_owned(), value.into_owned()));
+        }
+    }
+    answer::found(server.registry().merge_metadata(&app_name(&app), &id, entries, server.now()))
+}
+
+pub(super) async fn one(
+    State(server): State<EurekaServer>,
+    _: Accepted,
+    Path((app, id)): Path<(String, String)>,
+) -> Response {
+    document(server.registry().instance(&app_name(&app), &id, server.now()))
+}
+
+pub(super) async fn by_id(State(server): State<EurekaServer>, _: Accepted, Path(id): Path<String>) -> Response {
+    document(server.registry().instance_by_id(&id, server.now()))
+}
+
+fn document(instance: Option<Instance>) -> Response {
+    match instance {
+        Some(instance) => answer::json(instance.to_json().into(), Encoding::Identity),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn not_a_number() -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, "lastDirtyTimestamp is not a whole number").into_response()
+}

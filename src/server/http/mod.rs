@@ -1,0 +1,49 @@
+//! The REST operations of `protocol` section 2 as an axum router.
+//!
+//! Handlers read the request, call one operation of the registry and answer with exactly the status that a Java server answers with.
+//! Nothing of a request that is refused reaches the registry.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `applications` | the lists: everything, the delta, one application, VIPs |
+//! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
+//! | `replication` | batches from other registry servers |
+//! | `request`, `answer` | content types, gzip, limits, queries; what answers look like |
+
+mod answer;
+mod applications;
+mod instances;
+mod query;
+mod replication;
+mod request;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post, put};
+
+use super::EurekaServer;
+
+/// What a base URL may end in. Netflix clients add the version; fargo doubles the slash of a base URL that ends in one.
+const PREFIXES: [&str; 4] = ["", "/v2", "/", "/v2/"];
+
+pub(super) fn router(server: EurekaServer) -> Router {
+    let resources: [(&str, MethodRouter<EurekaServer>); 10] = [
+        ("/apps", get(applications::all)),
+        ("/apps/delta", get(applications::delta)),
+        ("/apps/{app}", get(applications::one).post(instances::register)),
+        ("/apps/{app}/{id}", get(instances::one).put(instances::heartbeat).delete(instances::cancel)),
+        ("/apps/{app}/{id}/status", put(instances::set_override).delete(instances::delete_override)),
+        ("/apps/{app}/{id}/metadata", put(instances::merge_metadata)),
+        ("/instances/{id}", get(instances::by_id)),
+        ("/vips/{vip}", get(applications::by_vip)),
+        ("/svips/{vip}", get(applications::by_secure_vip)),
+        ("/peerreplication/batch", post(replication::batch)),
+    ];
+    let mut router = Router::new();
+    for prefix in PREFIXES {
+        for (path, methods) in &resources {
+            let path = format!("{prefix}{path}");
+            router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
+        }
+    }
+    router.with_state(server)
+}

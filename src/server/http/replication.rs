@@ -1,0 +1,83 @@
+//! Batches of what another registry server was told. `protocol` 2.9.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+
+use super::answer::{self, Accepted};
+use super::instances::valid;
+use super::request::{self, Refusal};
+use crate::model::{
+    InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse, ReplicationResult,
+    app_name,
+};
+use crate::server::EurekaServer;
+use crate::server::bodies::Encoding;
+use crate::server::registry::{Origin, Renewal};
+
+/// Every item counts as replicated, whatever the headers say: Java sends none.
+pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, headers: HeaderMap, body: Body) -> Response {
+    let body = match request::json(&headers, body, server.batch_limit()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let Ok(list) = ReplicationList::from_json(&body) else { return Refusal::Unreadable.into_response() };
+    let results = list.0.into_iter().map(|item| apply(&server, item)).collect();
+    answer::json(ReplicationResponse(results).to_json().into(), Encoding::Identity)
+}
+
+fn apply(server: &EurekaServer, item: ReplicationItem) -> ReplicationResult {
+    let (registry, now) = (server.registry(), server.now());
+    let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
+    let app = app_name(app);
+    let id = item.id.as_deref().unwrap_or_default();
+    match action {
+        ReplicationAction::Register => {
+            let Some(instance) = item.instance else { return failed() };
+            match valid(instance, &app) {
+                Ok(instance) => registry.register(instance, Origin::Replica, now),
+                // Java drops the record as silently as the sender.
+                Err(reason) => tracing::warn!(%app, %id, ?reason, "invalid registration in a replication batch"),
+            }
+            result(StatusCode::OK)
+        }
+        ReplicationAction::Heartbeat => {
+            match registry.renew(&app, id, item.last_dirty_timestamp, Origin::Replica, now) {
+                Renewal::Renewed => result(StatusCode::OK),
+                Renewal::NotFound => result(StatusCode::NOT_FOUND),
+                Renewal::SenderIsNewer => {
+                    if let Some(status) = item.overridden_status.filter(|&status| status != InstanceStatus::Unknown) {
+                        registry.store_override(&app, id, status, now);
+                    }
+                    result(StatusCode::NOT_FOUND)
+                }
+                Renewal::SenderIsOlder(instance) => {
+                    ReplicationResult { status: StatusCode::CONFLICT.as_u16(), entity: Some(instance) }
+                }
+            }
+        }
+        ReplicationAction::Cancel => found(registry.cancel(&app, id, now)),
+        ReplicationAction::StatusUpdate => match item.status {
+            Some(status) => found(registry.set_override(&app, id, status, item.last_dirty_timestamp, now)),
+            None => failed(),
+        },
+        ReplicationAction::DeleteStatusOverride => {
+            let Some(dirty) = item.last_dirty_timestamp else { return failed() };
+            let status = item.status.unwrap_or(InstanceStatus::Unknown);
+            found(registry.delete_override(&app, id, status, Some(dirty), now))
+        }
+    }
+}
+
+fn found(found: bool) -> ReplicationResult {
+    result(if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
+}
+
+fn failed() -> ReplicationResult {
+    result(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn result(status: StatusCode) -> ReplicationResult {
+    ReplicationResult { status: status.as_u16(), entity: None }
+}

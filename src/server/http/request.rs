@@ -1,0 +1,174 @@
+//! What has to be right with a request before its body is looked at, and the body itself within bounds.
+
+use std::io::Read;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::server::registry::Origin;
+
+/// Deeper than any document of the protocol, and far from any stack's end.
+const MAX_DEPTH: usize = 64;
+/// Of a body that is read only to be thrown away.
+const IGNORED_BODY_LIMIT: usize = 64 * 1024;
+
+/// Why a body was not taken.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// 415 and what would be taken.
+    MediaType(&'static str),
+    /// 413 and the limit in bytes.
+    TooLarge(usize),
+    /// 400. Cut off, not UTF-8, not JSON, or not the document that belongs here.
+    Unreadable,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response(),
+            Self::TooLarge(limit) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")).into_response()
+            }
+            Self::Unreadable => {
+                let body = r#"{"error": "cannot parse request body"}"#;
+                (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], body).into_response()
+            }
+        }
+    }
+}
+
+/// Who asks. Java compares the header with exactly this word.
+pub(super) fn origin(headers: &HeaderMap) -> Origin {
+    match headers.get("x-netflix-discovery-replication") {
+        Some(value) if value == "true" => Origin::Replica,
+        _ => Origin::Client,
+    }
+}
+
+/// Reads a JSON body of at most `limit` bytes, before and after decompression.
+pub(super) async fn json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let charset = json_charset(headers)?;
+    let gzip = is_gzip(headers)?;
+    let body = match Limited::new(body, limit).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(limit)),
+        Err(_) => return Err(Refusal::Unreadable),
+    };
+    let body = if gzip { gunzip(&body, limit)? } else { body };
+    let body = match charset {
+        Charset::Utf8 => body,
+        Charset::Latin1 => body.iter().map(|&byte| char::from(byte)).collect::<String>().into(),
+    };
+    if std::str::from_utf8(&body).is_err() || depth_exceeds(&body, MAX_DEPTH) {
+        return Err(Refusal::Unreadable);
+    }
+    Ok(body)
+}
+
+/// Reads a body that has no meaning, so that the connection can go on: Jersey clients send `{}` with each heartbeat.
+pub(super) async fn ignore(body: Body) {
+    if !body.is_end_stream() {
+        // Too long or broken, the connection ends, which is all that can be done about it.
+        let _ = Limited::new(body, IGNORED_BODY_LIMIT).collect().await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Charset {
+    Utf8,
+    Latin1,
+}
+
+fn json_charset(headers: &HeaderMap) -> Result<Charset, Refusal> {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut parts = value.split(';').map(str::trim);
+    let subtype = parts.next().and_then(|essence| essence.split_once('/')).map_or("", |(_, subtype)| subtype);
+    if subtype.eq_ignore_ascii_case("xml") {
+        return Err(Refusal::MediaType("this registry takes application/json only; XML is not supported yet"));
+    }
+    if !subtype.eq_ignore_ascii_case("json") {
+        return Err(Refusal::MediaType("this registry takes application/json"));
+    }
+    let charset = parts.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase())
+    });
+    match charset.as_deref() {
+        None | Some("utf-8" | "utf8") => Ok(Charset::Utf8),
+        Some("iso-8859-1") => Ok(Charset::Latin1),
+        Some(_) => Err(Refusal::MediaType("this registry takes the charsets UTF-8 and ISO-8859-1")),
+    }
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
+    match headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").to_ascii_lowercase()).as_deref() {
+        None | Some("" | "identity") => Ok(false),
+        Some("gzip" | "x-gzip") => Ok(true),
+        Some(_) => Err(Refusal::MediaType("this registry takes the content encodings gzip and identity")),
+    }
+}
+
+fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, Refusal> {
+    let mut plain = Vec::new();
+    let read = MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain);
+    if plain.len() > limit {
+        return Err(Refusal::TooLarge(limit));
+    }
+    read.map(|_| plain.into()).map_err(|_| Refusal::Unreadable)
+}
+
+/// Whether objects and arrays nest deeper than this, in text that need not be JSON.
+fn depth_exceeds(text: &[u8], max: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > max {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        for (value, expected) in [
+            ("application/json", Some(Charset::Utf8)),
+            ("Application/JSON; charset=UTF-8", Some(Charset::Utf8)),
+            ("application/json;charset=\"iso-8859-1\"", Some(Charset::Latin1)),
+            ("application/json;charset=utf-16", None),
+            ("application/xml", None),
+            ("text/plain", None),
+            ("json", None),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]);
+            assert_eq!(json_charset(&headers).ok(), expected, "{value}");
+        }
+        assert!(json_charset(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn depth_counts_outside_of_strings() {
+        assert!(!depth_exceeds(br#"{"a":["[[[[","\"[[["]}"#, 2));
+        assert!(depth_exceeds(b"[[[", 2));
+        assert!(!depth_exceeds(b"[][][]", 1));
+    }
+}

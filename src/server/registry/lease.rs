@@ -1,0 +1,127 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use super::view::Record;
+use super::{Origin, Renewal, rules};
+use crate::model::{Instance, InstanceStatus, LeaseInfo};
+
+/// An override that nobody has looked at for this long is gone.
+const OVERRIDE_LIFE_MS: i64 = 3_600_000;
+
+/// An instance's place in the registry and how long it may keep it. `server-behaviour` 4.1.
+///
+/// A heartbeat writes the atomics only; everything else changes under the write lock of the shard.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// The instance as readers of lists see it.
+    record: Arc<Record>,
+    overridden: Option<InstanceStatus>,
+    override_read_at: AtomicI64,
+    registered_at: i64,
+    service_up_at: i64,
+    duration_ms: i64,
+    /// Expiry counts from here. After a renewal of the Java kind it lies one duration in the future.
+    last_update: AtomicI64,
+}
+
+impl Lease {
+    pub(super) fn new(
+        instance: Instance,
+        overridden: Option<InstanceStatus>,
+        duration_secs: i32,
+        service_up_at: i64,
+        now: i64,
+    ) -> Self {
+        let mut lease = Self {
+            record: Record::new(instance),
+            overridden,
+            override_read_at: now.into(),
+            registered_at: now,
+            service_up_at,
+            duration_ms: i64::from(duration_secs) * 1000,
+            last_update: now.into(),
+        };
+        lease.record = Record::new(lease.live_instance());
+        lease
+    }
+
+    pub(super) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    pub(super) fn instance(&self) -> &Instance {
+        &self.record.instance
+    }
+
+    pub(super) fn service_up_at(&self) -> i64 {
+        self.service_up_at
+    }
+
+    /// The instance with the lease as it stands now.
+    pub(super) fn live_instance(&self) -> Instance {
+        let mut instance = self.instance().clone();
+        let client = instance.lease.unwrap_or_default();
+        instance.lease = Some(LeaseInfo {
+            renewal_interval_secs: client.renewal_interval_secs,
+            duration_secs: client.duration_secs,
+            registration_timestamp: self.registered_at,
+            last_renewal_timestamp: self.last_update.load(Relaxed),
+            eviction_timestamp: 0,
+            service_up_timestamp: self.service_up_at,
+        });
+        instance
+    }
+
+    /// Replaces what readers see.
+    pub(super) fn replace(&mut self, instance: Instance, now: i64) {
+        if instance.status == InstanceStatus::Up && self.service_up_at == 0 {
+            self.service_up_at = now;
+        }
+        self.record = Record::new(instance);
+        self.record = Record::new(self.live_instance());
+    }
+
+    /// Java adds the duration here and again when it tests for expiry, a fault that became the protocol: a silent instance
+    /// lives for two durations, and the time of its last renewal lies in the future.
+    pub(super) fn renew(&self, doubling: bool, now: i64) {
+        self.last_update.store(if doubling { now.saturating_add(self.duration_ms) } else { now }, Relaxed);
+    }
+
+    pub(super) fn is_expired(&self, compensation_ms: i64, now: i64) -> bool {
+        now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
+    }
+
+    /// The override, if there is one; asking keeps it alive.
+    pub(super) fn override_status(&self, now: i64) -> Option<InstanceStatus> {
+        let status = self.overridden?;
+        if now.saturating_sub(self.override_read_at.load(Relaxed)) > OVERRIDE_LIFE_MS {
+            return None;
+        }
+        self.override_read_at.store(now, Relaxed);
+        Some(status)
+    }
+
+    pub(super) fn set_override(&mut self, status: Option<InstanceStatus>, now: i64) {
+        self.overridden = status;
+        *self.override_read_at.get_mut() = now;
+    }
+
+    /// The status that the rules give it now.
+    pub(super) fn rule(&self, origin: Origin, now: i64) -> InstanceStatus {
+        let status = self.instance().status;
+        rules::status(status, self.override_status(now), Some(status), origin)
+    }
+
+    /// Compares versions after a renewal. `server-behaviour` 2.3.
+    pub(super) fn compare(&self, dirty: Option<i64>, origin: Origin) -> Renewal {
+        let Some(dirty) = dirty else { return Renewal::Renewed };
+        let ours = self.instance().last_dirty_timestamp.unwrap_or(dirty);
+        if dirty > ours {
+            Renewal::SenderIsNewer
+        } else if dirty < ours && origin == Origin::Replica {
+            Renewal::SenderIsOlder(Arc::new(self.live_instance()))
+        } else {
+            Renewal::Renewed
+        }
+    }
+}

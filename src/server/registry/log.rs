@@ -1,0 +1,216 @@
+//! What readers of lists see, and what changed lately. All writers pass here, one after the other; heartbeats do not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::view::{AppView, Record, Snapshot};
+use crate::model::StatusCounts;
+
+/// The `versions__delta` of every full answer.
+const FULL_VERSION: i64 = 1;
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    published: Mutex<Published>,
+    /// Copies of what the mutex guards, for readers that only ask whether anything is new.
+    revision: AtomicU64,
+    delta_revision: AtomicU64,
+    size: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    applications: BTreeMap<Arc<str>, Listed>,
+    counts: StatusCounts,
+    recent: Recent,
+    full: Option<Arc<Snapshot>>,
+    delta: Option<Arc<Snapshot>>,
+    deltas: i64,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    instances: BTreeMap<Arc<str>, Arc<Record>>,
+    view: Option<Arc<AppView>>,
+}
+
+impl Log {
+    /// Publishes an instance, new or changed.
+    pub(super) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
+        let mut published = self.lock();
+        let Published { applications, counts, recent, .. } = &mut *published;
+        let application = applications.entry(record.instance.app.clone()).or_default();
+        application.view = None;
+        counts.add(record.instance.status);
+        if let Some(old) = application.instances.insert(id.clone(), record.clone()) {
+            counts.remove(old.instance.status);
+        }
+        recent.push(id, record, now);
+        self.changed(&mut published);
+    }
+
+    /// Publishes the end of an instance; `record` is its last state, as the delta shows it.
+    pub(super) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
+        let mut published = self.lock();
+        let Published { applications, counts, recent, .. } = &mut *published;
+        let name = &record.instance.app;
+        if let Some(application) = applications.get_mut(name) {
+            application.view = None;
+            if let Some(old) = application.instances.remove(id) {
+                counts.remove(old.instance.status);
+            }
+            if application.instances.is_empty() {
+                applications.remove(name);
+            }
+        }
+        recent.push(id.into(), record, now);
+        self.changed(&mut published);
+    }
+
+    /// Forgets changes from before this time.
+    pub(super) fn prune(&self, before: i64) {
+        let mut published = self.lock();
+        if published.recent.prune(before) {
+            published.delta = None;
+            self.delta_revision.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(super) fn delta_revision(&self) -> u64 {
+        self.delta_revision.load(Ordering::Acquire)
+    }
+
+    /// How many instances there are.
+    pub(super) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn full(&self) -> Arc<Snapshot> {
+        let mut published = self.lock();
+        let Published { applications, counts, full, .. } = &mut *published;
+        full.get_or_insert_with(|| {
+            Arc::new(Snapshot {
+                revision: self.revision(),
+                version: FULL_VERSION,
+                counts: *counts,
+                applications: applications.iter_mut().map(|(name, listed)| listed.view(name)).collect(),
+            })
+        })
+        .clone()
+    }
+
+    pub(super) fn delta(&self) -> Arc<Snapshot> {
+        let mut published = self.lock();
+        let Published { counts, recent, delta, deltas, .. } = &mut *published;
+        delta
+            .get_or_insert_with(|| {
+                *deltas += 1;
+                Arc::new(Snapshot {
+                    revision: self.delta_revision(),
+                    version: *deltas,
+                    counts: *counts,
+                    applications: recent.views(),
+                })
+            })
+            .clone()
+    }
+
+    pub(super) fn application(&self, name: &str) -> Option<Arc<AppView>> {
+        let mut published = self.lock();
+        let name = published.applications.get_key_value(name)?.0.clone();
+        published.applications.get_mut(&name).map(|listed| listed.view(&name))
+    }
+
+    fn changed(&self, published: &mut Published) {
+        published.full = None;
+        published.delta = None;
+        self.size.store(published.counts.total(), Ordering::Relaxed);
+        self.revision.fetch_add(1, Ordering::Release);
+        self.delta_revision.fetch_add(1, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    fn view(&mut self, name: &Arc<str>) -> Arc<AppView> {
+        let Self { instances, view } = self;
+        view.get_or_insert_with(|| AppView::new(name.clone(), instances.values().cloned().collect())).clone()
+    }
+}
+
+/// The latest change of every instance that changed lately. `server-behaviour` 6.
+///
+/// An instance that changes again moves to the end, so the list is never longer than what lives or left lately.
+#[derive(Debug, Default)]
+struct Recent {
+    next: u64,
+    /// Oldest first: when it was, and of which instance.
+    queue: BTreeMap<u64, (i64, Arc<str>, Arc<str>)>,
+    applications: HashMap<Arc<str>, RecentApp>,
+}
+
+#[derive(Debug)]
+struct RecentApp {
+    /// Applications are listed in the order in which they turned up.
+    since: u64,
+    records: BTreeMap<u64, Arc<Record>>,
+    by_id: HashMap<Arc<str>, u64>,
+    view: Option<Arc<AppView>>,
+}
+
+impl Recent {
+    fn push(&mut self, id: Arc<str>, record: Arc<Record>, now: i64) {
+        let number = self.next;
+        self.next += 1;
+        let name = record.instance.app.clone();
+        let application = self.applications.entry(name.clone()).or_insert_with(|| RecentApp {
+            since: number,
+            records: BTreeMap::new(),
+            by_id: HashMap::new(),
+            view: None,
+        });
+        application.view = None;
+        application.records.insert(number, record);
+        if let Some(old) = application.by_id.insert(id.clone(), number) {
+            application.records.remove(&old);
+            self.queue.remove(&old);
+        }
+        self.queue.insert(number, (now, name, id));
+    }
+
+    /// Whether anything was old enough.
+    fn prune(&mut self, before: i64) -> bool {
+        let mut pruned = false;
+        while let Some(oldest) = self.queue.first_entry().filter(|entry| entry.get().0 < before) {
+            let (number, (_, name, id)) = oldest.remove_entry();
+            pruned = true;
+            let Some(application) = self.applications.get_mut(&name) else { continue };
+            application.view = None;
+            application.records.remove(&number);
+            application.by_id.remove(&id);
+            if application.records.is_empty() {
+                self.applications.remove(&name);
+            }
+        }
+        pruned
+    }
+
+    fn views(&mut self) -> Vec<Arc<AppView>> {
+        let mut applications: Vec<_> = self.applications.iter_mut().collect();
+        applications.sort_unstable_by_key(|(_, application)| application.since);
+        applications
+            .into_iter()
+            .map(|(name, RecentApp { records, view, .. })| {
+                view.get_or_insert_with(|| AppView::new(name.clone(), records.values().cloned().collect())).clone()
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,293 @@
+//! The registry itself: leases, override rules, eviction, self-preservation, recent changes. No IO; every operation takes `now`.
+//!
+//! ```text
+//!  register, cancel, ──▶ shard (write lock) ──▶ Log (one mutex): what readers see, apps hash, recent changes ──▶ views
+//!  overrides, evict        Lease per instance
+//!  renew ─────────────▶ shard (read lock), atomics in the lease
+//! ```
+//!
+//! An instance is looked up in the shard that its name and id hash to; heartbeats share that shard's read lock and write atomics,
+//! so they wait neither for each other nor for readers of the whole registry. What readers of lists see is published as immutable
+//! records, from inside the shard's write lock: the log has the changes of one instance in the order in which they happened. Locks are
+//! always taken in this order: shard, then log.
+//!
+//! `now` is milliseconds since the epoch, from one clock that never goes back.
+
+mod eviction;
+mod lease;
+mod log;
+mod rules;
+mod settings;
+mod shards;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use self::lease::Lease;
+use self::log::Log;
+pub(super) use self::settings::Settings;
+use self::shards::{Leases, Shards};
+pub(super) use self::view::{AppView, Record, Snapshot};
+use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo};
+
+/// Who asks: an instance (or an operator on its behalf), or another registry server that tells what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Client,
+    Replica,
+}
+
+/// What became of a heartbeat.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Renewal {
+    /// The lease was renewed.
+    Renewed,
+    /// There is no lease, or its status is unknown: the instance has to register.
+    NotFound,
+    /// The lease was renewed, but the sender has newer data than the registry: it has to register.
+    SenderIsNewer,
+    /// The lease was renewed, but the replica has older data than the registry, which is this.
+    SenderIsOlder(Arc<Instance>),
+}
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    settings: Settings,
+    shards: Shards,
+    log: Log,
+    eviction: eviction::State,
+}
+
+impl Registry {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, shards: Shards::new(), log: Log::default(), eviction: eviction::State::default() }
+    }
+
+    /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
+    pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) {
+        let mut leases = self.shards.write(incoming.app(), incoming.id());
+        self.register_in(&mut leases, incoming, origin, now);
+    }
+
+    fn register_in(&self, leases: &mut Leases, mut incoming: Instance, origin: Origin, now: i64) {
+        incoming.last_dirty_timestamp.get_or_insert(now);
+        let id: Arc<str> = incoming.id().into();
+        let duration_secs = lease_duration_secs(&incoming);
+        let old = leases.get(&incoming.app, &id);
+        let mut registrant = match old {
+            // A late or repeated request must not undo what the instance said after it.
+            Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => old.instance().clone(),
+            _ => incoming,
+        };
+        let overridden = old
+            .and_then(|old| old.override_status(now))
+            .or_else(|| Some(registrant.overridden_status).filter(|&status| status != InstanceStatus::Unknown));
+        if let Some(status) = overridden {
+            registrant.overridden_status = status;
+        }
+        registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
+        registrant.action = Some(ActionType::Added);
+        registrant.last_updated_timestamp = Some(now);
+        // Whether an instance is the answering server itself is for the server to say.
+        registrant.is_coordinating_discovery_server = false;
+
+        let service_up_at = match old.map_or(0, Lease::service_up_at) {
+            0 if registrant.status == InstanceStatus::Up => now,
+            earlier => earlier,
+        };
+        let app = registrant.app.clone();
+        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, now);
+        self.log.put(id.clone(), lease.record().clone(), now);
+        leases.insert(app, id, lease);
+    }
+
+    /// A sign of life. `dirty` is the version of the sender's data, `server-behaviour` 2.
+    ///
+    /// Unlike Java, a status that an override changes here is published at once.
+    pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
+        let shard = self.shards.shard(app, id);
+        let renewal = {
+            let leases = shard.read();
+            let Some(lease) = leases.get(app, id) else { return Renewal::NotFound };
+            let status = lease.rule(origin, now);
+            if status == InstanceStatus::Unknown {
+                return Renewal::NotFound;
+            }
+            (status == lease.instance().status).then(|| {
+                lease.renew(self.settings.lease_doubling, now);
+                lease.compare(dirty, origin)
+            })
+        };
+        let renewal = match renewal {
+            Some(renewal) => renewal,
+            // Rare: the status has to change, so the lock has to be the other one, and everything is looked at again.
+            None => {
+                let mut leases = shard.write();
+                let Some(lease) = leases.get_mut(app, id) else { return Renewal::NotFound };
+                let status = lease.rule(origin, now);
+                if status == InstanceStatus::Unknown {
+                    return Renewal::NotFound;
+                }
+                lease.renew(self.settings.lease_doubling, now);
+                if status != lease.instance().status {
+                    self.modify(lease, now, |instance| instance.status = status);
+                }
+                lease.compare(dirty, origin)
+            }
+        };
+        shard.count_renewal();
+        renewal
+    }
+
+    /// Ends a lease. False if there was none. `server-behaviour` 3.1.
+    pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> bool {
+        let mut leases = self.shards.write(app, id);
+        leases.remove(app, id).map(|lease| self.withdraw(&lease, id, now)).is_some()
+    }
+
+    /// Puts a status over the instance's own. False if there is no such instance. `server-behaviour` 3.2.
+    pub(super) fn set_override(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        dirty: Option<i64>,
+        now: i64,
+    ) -> bool {
+        self.with_live_lease(app, id, now, |lease| {
+            lease.renew(self.settings.lease_doubling, now);
+            if status == lease.instance().status {
+                return;
+            }
+            lease.set_override(Some(status), now);
+            self.modify(lease, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = status;
+                instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(dirty);
+            });
+        })
+    }
+
+    /// Takes the status off again and leaves the given one until the instance registers. False if there is no such instance.
+    /// `server-behaviour` 3.3.
+    pub(super) fn delete_override(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        dirty: Option<i64>,
+        now: i64,
+    ) -> bool {
+        self.with_live_lease(app, id, now, |lease| {
+            lease.renew(self.settings.lease_doubling, now);
+            if lease.override_status(now).is_none() {
+                return;
+            }
+            lease.set_override(None, now);
+            self.modify(lease, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = InstanceStatus::Unknown;
+                instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(dirty);
+            });
+        })
+    }
+
+    /// Takes over the override that a replica knows of. The status follows with the next heartbeat. `server-behaviour` 3.4.
+    pub(super) fn store_override(&self, app: &str, id: &str, status: InstanceStatus, now: i64) {
+        let mut leases = self.shards.write(app, id);
+        let Some(lease) = leases.get_mut(app, id) else { return };
+        if lease.override_status(now) != Some(status) {
+            lease.set_override(Some(status), now);
+            self.modify(lease, now, |instance| instance.overridden_status = status);
+        }
+    }
+
+    /// Merges entries into the metadata, by way of a registration. False if there is no such instance. `server-behaviour` 3.5.
+    pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>, now: i64) -> bool {
+        let mut leases = self.shards.write(app, id);
+        let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return false };
+        let mut instance = lease.instance().clone();
+        entries.into_iter().for_each(|(key, value)| instance.metadata.insert(key, value));
+        self.register_in(&mut leases, instance, Origin::Client, now);
+        true
+    }
+
+    /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.
+    pub(super) fn instance(&self, app: &str, id: &str, now: i64) -> Option<Instance> {
+        let leases = self.shards.shard(app, id).read();
+        leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(Lease::live_instance)
+    }
+
+    /// The first instance with this id, whatever its application.
+    pub(super) fn instance_by_id(&self, id: &str, now: i64) -> Option<Instance> {
+        self.full().applications.iter().find_map(|application| self.instance(&application.name, id, now))
+    }
+
+    /// Everything. The same `Arc` as long as nothing changes.
+    pub(super) fn full(&self) -> Arc<Snapshot> {
+        self.log.full()
+    }
+
+    /// What changed lately, oldest first, at most once per instance; with the counts of the whole registry.
+    pub(super) fn delta(&self) -> Arc<Snapshot> {
+        self.log.delta()
+    }
+
+    /// One application with at least one instance.
+    pub(super) fn application(&self, name: &str) -> Option<Arc<AppView>> {
+        self.log.application(name)
+    }
+
+    /// Raised by every change of what [`full`](Self::full) answers, before the change is acknowledged.
+    pub(super) fn revision(&self) -> u64 {
+        self.log.revision()
+    }
+
+    /// The same for [`delta`](Self::delta), which also changes as time passes.
+    pub(super) fn delta_revision(&self) -> u64 {
+        self.log.delta_revision()
+    }
+
+    /// Forgets changes that are older than the retention time. `server-behaviour` 6.
+    pub(super) fn prune_delta(&self, now: i64) {
+        self.log.prune(now.saturating_sub(self.settings.delta_retention_ms()));
+    }
+
+    fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease)) -> bool {
+        let mut leases = self.shards.write(app, id);
+        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map(change).is_some()
+    }
+
+    fn is_visible(&self, lease: &Lease, now: i64) -> bool {
+        !(lease.is_expired(0, now) && self.is_expiration_enabled())
+    }
+
+    /// Publishes a change that did not come from the instance itself.
+    fn modify(&self, lease: &mut Lease, now: i64, change: impl FnOnce(&mut Instance)) {
+        let mut instance = lease.instance().clone();
+        change(&mut instance);
+        instance.action = Some(ActionType::Modified);
+        instance.last_updated_timestamp = Some(now);
+        lease.replace(instance, now);
+        let record = lease.record().clone();
+        self.log.put(record.instance.id().into(), record, now);
+    }
+
+    /// Publishes the end of a lease that was just removed.
+    fn withdraw(&self, lease: &Lease, id: &str, now: i64) {
+        let mut instance = lease.live_instance();
+        instance.action = Some(ActionType::Deleted);
+        instance.last_updated_timestamp = Some(now);
+        if let Some(info) = &mut instance.lease {
+            info.eviction_timestamp = now;
+        }
+        self.log.remove(id, Record::new(instance), now);
+    }
+}
+
+fn lease_duration_secs(instance: &Instance) -> i32 {
+    let seconds = instance.lease.map_or(0, |lease| lease.duration_secs);
+    if seconds > 0 { seconds } else { LeaseInfo::DEFAULT_DURATION_SECS }
+}

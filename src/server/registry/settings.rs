@@ -1,0 +1,35 @@
+use std::time::Duration;
+
+/// What the registry can be told. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents each.
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Settings {
+    pub(in crate::server) lease_doubling: bool,
+    pub(in crate::server) eviction_interval: Duration,
+    pub(in crate::server) self_preservation: bool,
+    pub(in crate::server) renewal_percent_threshold: f64,
+    pub(in crate::server) expected_renewal_interval: Duration,
+    pub(in crate::server) delta_retention: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_doubling: true,
+            eviction_interval: Duration::from_secs(60),
+            self_preservation: true,
+            renewal_percent_threshold: 0.85,
+            expected_renewal_interval: Duration::from_secs(30),
+            delta_retention: Duration::from_secs(180),
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn delta_retention_ms(&self) -> i64 {
+        self.delta_retention.as_millis().try_into().unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn eviction_interval_ms(&self) -> i64 {
+        self.eviction_interval.as_millis().try_into().unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,92 @@
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::lease::Lease;
+
+/// Enough that two cores seldom want the same one.
+const SHARDS: usize = 64;
+
+/// All leases, spread by a hash of application and id.
+#[derive(Debug)]
+pub(super) struct Shards {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+}
+
+impl Shards {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), hasher: RandomState::new() }
+    }
+
+    pub(super) fn shard(&self, app: &str, id: &str) -> &Shard {
+        &self.shards[self.hasher.hash_one((app, id)) as usize % SHARDS]
+    }
+
+    pub(super) fn write(&self, app: &str, id: &str) -> RwLockWriteGuard<'_, Leases> {
+        self.shard(app, id).write()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter()
+    }
+
+    /// Renewals since the last call.
+    pub(super) fn take_renewals(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.renewals.swap(0, Relaxed)).sum()
+    }
+}
+
+/// A part of the leases, with its own lock and its own count of renewals.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    leases: RwLock<Leases>,
+    renewals: AtomicU64,
+}
+
+impl Shard {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Leases> {
+        self.leases.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Leases> {
+        self.leases.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count_renewal(&self) {
+        self.renewals.fetch_add(1, Relaxed);
+    }
+}
+
+/// Leases by application, then id: both are looked up by reference, so that a heartbeat needs no key of its own.
+#[derive(Debug, Default)]
+pub(super) struct Leases(HashMap<Arc<str>, HashMap<Arc<str>, Lease>>);
+
+impl Leases {
+    pub(super) fn get(&self, app: &str, id: &str) -> Option<&Lease> {
+        self.0.get(app)?.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, app: &str, id: &str) -> Option<&mut Lease> {
+        self.0.get_mut(app)?.get_mut(id)
+    }
+
+    pub(super) fn insert(&mut self, app: Arc<str>, id: Arc<str>, lease: Lease) {
+        self.0.entry(app).or_default().insert(id, lease);
+    }
+
+    pub(super) fn remove(&mut self, app: &str, id: &str) -> Option<Lease> {
+        let instances = self.0.get_mut(app)?;
+        let lease = instances.remove(id);
+        if instances.is_empty() {
+            self.0.remove(app);
+        }
+        lease
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Lease)> {
+        self.0.iter().flat_map(|(app, instances)| instances.iter().map(move |(id, lease)| (app, id, lease)))
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use InstanceStatus::{Down, Starting, Up};
+use Origin::{Client, Replica};
+
+fn evict(registry: &Registry, now: i64) -> usize {
+    registry.evict(&mut fastrand::Rng::with_seed(7), now)
+}
+
+#[test]
+fn a_lease_lives_one_duration_and_after_a_heartbeat_two() {
+    for (doubling, renewed_at, last_renewal, alive_until) in
+        [(true, None, 0, 90_000), (true, Some(30_000), 120_000, 210_000), (false, Some(30_000), 30_000, 120_000)]
+    {
+        let registry =
+            Registry::new(Settings { self_preservation: false, lease_doubling: doubling, ..Settings::default() });
+        registry.register(instance("i", Up, 1), Client, 0);
+        if let Some(now) = renewed_at {
+            assert_eq!(registry.renew("APP", "i", None, Client, now), Renewal::Renewed);
+        }
+        assert_eq!(registry.stored().lease.unwrap().last_renewal_timestamp, last_renewal);
+        assert!(registry.instance("APP", "i", alive_until).is_some());
+        assert_eq!(evict(&registry, alive_until), 0);
+        assert!(registry.instance("APP", "i", alive_until + 1).is_none(), "hidden before it is evicted");
+        assert_eq!(registry.ids(), ["APP/i"], "but still listed");
+        // A run that comes much later than the last is compensated for; this one is on time.
+        assert_eq!(evict(&registry, alive_until + 1), 1);
+        assert!(registry.ids().is_empty());
+    }
+}
+
+#[test]
+fn a_heartbeat_revives_an_expired_lease() {
+    let registry = with_instance(Up, 1);
+    assert_eq!(registry.renew("APP", "i", None, Client, 1_000_000), Renewal::Renewed);
+    assert_eq!(evict(&registry, 1_000_001), 0);
+}
+
+#[test]
+fn the_duration_is_the_one_that_came_last() {
+    let registry = registry();
+    let with_duration = |seconds, dirty| {
+        let mut instance = instance("i", Up, dirty);
+        instance.lease = Some(LeaseInfo { duration_secs: seconds, ..LeaseInfo::default() });
+        instance
+    };
+    registry.register(with_duration(10, 200), Client, 0);
+    assert!(registry.instance("APP", "i", 10_001).is_none());
+    registry.register(with_duration(20, 100), Client, 0);
+    assert_eq!(registry.stored().lease.unwrap().duration_secs, 10, "the older data is dropped");
+    assert!(registry.instance("APP", "i", 20_000).is_some(), "its duration is not");
+    for seconds in [0, -1] {
+        registry.register(with_duration(seconds, 300), Client, 0);
+        assert!(registry.instance("APP", "i", 90_000).is_some());
+    }
+}
+
+#[test]
+fn versions_are_compared_after_the_renewal() {
+    let ours = 7;
+    for (theirs, client, replica) in [
+        (None, "renewed", "renewed"),
+        (Some(7), "renewed", "renewed"),
+        (Some(9), "newer", "newer"),
+        (Some(5), "renewed", "older"),
+    ] {
+        for (origin, expected) in [(Client, client), (Replica, replica)] {
+            let registry = with_instance(Up, ours);
+            let actual = match registry.renew("APP", "i", theirs, origin, 10) {
+                Renewal::Renewed => "renewed",
+                Renewal::SenderIsNewer => "newer",
+                Renewal::SenderIsOlder(instance) => {
+                    assert_eq!(instance.last_dirty_timestamp, Some(ours));
+                    "older"
+                }
+                Renewal::NotFound => "not found",
+            };
+            assert_eq!(actual, expected, "{theirs:?} {origin:?}");
+            assert_eq!(registry.stored().lease.unwrap().last_renewal_timestamp, 90_010);
+        }
+    }
+    assert_eq!(registry().renew("APP", "i", None, Client, 0), Renewal::NotFound);
+}
+
+#[test]
+fn older_data_is_dropped_and_a_missing_version_is_now() {
+    let registry = with_instance(Up, 22_222);
+    registry.register(instance("i", Starting, 11_111), Replica, 5);
+    assert_eq!(registry.status(), Up);
+    assert_eq!(registry.stored().lease.unwrap().registration_timestamp, 5, "the lease is new all the same");
+
+    let registry = with_instance(Up, 100);
+    registry.register(Instance { last_dirty_timestamp: None, ..instance("i", Down, 0) }, Client, 101);
+    assert_eq!((registry.status(), registry.stored().last_dirty_timestamp), (Down, Some(101)));
+}
+
+#[test]
+fn the_first_time_up_is_kept() {
+    let registry = registry();
+    for (now, status, expected) in [(1, Starting, 0), (2, Up, 2), (3, Down, 2), (4, Up, 2)] {
+        registry.register(instance("i", status, now), Client, now);
+        let info = registry.stored().lease.unwrap();
+        assert_eq!((info.service_up_timestamp, info.registration_timestamp), (expected, now));
+    }
+    let registry = with_instance(Starting, 1);
+    registry.set_override("APP", "i", Up, None, 9);
+    assert_eq!(registry.stored().lease.unwrap().service_up_timestamp, 9);
+}
+
+#[test]
+fn cancelled_is_gone_and_told_once() {
+    let registry = with_instance(Up, 1);
+    registry.set_override("APP", "i", Down, None, 1);
+    assert!(registry.cancel("APP", "i", 5));
+    assert!(!registry.cancel("APP", "i", 6));
+    assert!(registry.ids().is_empty());
+    assert_eq!(registry.full().counts.total(), 0);
+    let gone = registry.delta().applications[0].records[0].instance.clone();
+    assert_eq!((gone.action, gone.last_updated_timestamp), (Some(ActionType::Deleted), Some(5)));
+    assert_eq!(gone.lease.unwrap().eviction_timestamp, 5);
+    registry.register(instance("i", Up, 2), Client, 7);
+    assert_eq!(registry.status(), Up, "the override went with the lease");
+}
+
+#[test]
+fn an_eviction_takes_a_share_at_random() {
+    let picked = |seed| {
+        let registry = registry();
+        for i in 0..20 {
+            registry.register(instance(&format!("{i:02}"), Up, 1), Client, 0);
+        }
+        assert_eq!(registry.evict(&mut fastrand::Rng::with_seed(seed), 100_000), 3);
+        registry.ids()
+    };
+    assert_eq!(picked(1), picked(1));
+    assert!((2..20).any(|seed| picked(seed) != picked(1)), "not the same ones every time");
+}
+
+#[test]
+fn a_late_run_gives_time_to_be_heard() {
+    let registry = with_instance(Up, 1);
+    assert_eq!(evict(&registry, 50_000), 0);
+    // 21 s late: the lease of 90 s lives 111 s in this run, but not in the next, which is on time.
+    assert_eq!(evict(&registry, 131_000), 1);
+    let registry = with_instance(Up, 1);
+    assert_eq!(evict(&registry, 30_000), 0);
+    assert_eq!(evict(&registry, 100_000), 0, "10 s late, and expired 10 s ago");
+    assert_eq!(evict(&registry, 160_000), 1);
+}
+
+#[test]
+fn self_preservation_stops_evictions_until_enough_heartbeats_came() {
+    let registry = Registry::new(Settings::default());
+    for i in 0..10 {
+        registry.register(instance(&i.to_string(), Up, 1), Client, 0);
+    }
+    // 10 instances at 2 a minute, 85 %: more than 17.
+    let heartbeats = |count: usize, now| {
+        for i in 0..count {
+            registry.renew("APP", &(i % 9).to_string(), None, Origin::Replica, now);
+        }
+        registry.end_minute();
+    };
+    assert_eq!(evict(&registry, 95_000), 0, "nothing was heard yet, which may be our own fault");
+    heartbeats(17, 95_000);
+    assert_eq!(evict(&registry, 95_000), 0);
+    assert!(registry.instance("APP", "9", 95_000).is_some(), "not hidden either");
+    heartbeats(18, 95_000);
+    assert_eq!(evict(&registry, 95_000), 1);
+    assert!(!registry.ids().contains(&"APP/9".into()));
+    heartbeats(0, 95_000);
+    assert_eq!(evict(&registry, 1_000_000), 0);
+}
+
+#[test]
+fn an_instance_is_found_by_its_id_alone() {
+    let registry = with_instance(Up, 1);
+    registry.register(instance_of("OTHER", "x", Up, 1), Client, 0);
+    assert_eq!(registry.instance_by_id("x", 0).unwrap().app(), "OTHER");
+    assert!(registry.instance_by_id("y", 0).is_none());
+    assert!(registry.instance_by_id("x", 90_001).is_none(), "expired");
+}

@@ -1,0 +1,57 @@
+//! The rules of `server-behaviour`, section by section; its section 16 names most of the cases.
+
+mod delta;
+mod leases;
+mod overrides;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{InstanceStatus, Metadata};
+
+/// A registry at time 0 with one instance, registered there by a client.
+fn with_instance(status: InstanceStatus, dirty: i64) -> Registry {
+    let registry = registry();
+    registry.register(instance("i", status, dirty), Origin::Client, 0);
+    registry
+}
+
+fn registry() -> Registry {
+    Registry::new(Settings { self_preservation: false, ..Settings::default() })
+}
+
+fn instance(id: &str, status: InstanceStatus, dirty: i64) -> Instance {
+    instance_of("APP", id, status, dirty)
+}
+
+fn instance_of(app: &str, id: &str, status: InstanceStatus, dirty: i64) -> Instance {
+    let mut instance = Instance::builder(app).id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+    instance.status = status;
+    instance.last_dirty_timestamp = Some(dirty);
+    instance
+}
+
+impl Registry {
+    fn stored(&self) -> Instance {
+        self.instance("APP", "i", 0).expect("there is one")
+    }
+
+    fn status(&self) -> InstanceStatus {
+        let status = self.stored().status;
+        assert_eq!(self.full().applications[0].records[0].instance.status, status, "published what is stored");
+        status
+    }
+
+    fn ids(&self) -> Vec<String> {
+        ids(&self.full())
+    }
+}
+
+fn ids(snapshot: &Snapshot) -> Vec<String> {
+    snapshot
+        .applications
+        .iter()
+        .flat_map(|view| &view.records)
+        .map(|record| format!("{}/{}", record.instance.app(), record.instance.id()))
+        .collect()
+}

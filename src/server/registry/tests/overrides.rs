@@ -1,0 +1,135 @@
+use super::*;
+use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
+use Origin::{Client, Replica};
+
+enum Step {
+    Register(InstanceStatus, i64, Origin),
+    Put(InstanceStatus),
+    Delete(InstanceStatus),
+}
+use Step::{Delete, Put, Register};
+
+#[test]
+fn what_an_up_instance_becomes() {
+    let cases: [(&str, &[Step], InstanceStatus); 12] = [
+        ("the override outlives a registration", &[Put(OutOfService), Register(Up, 200, Client)], OutOfService),
+        ("also a replicated one", &[Put(OutOfService), Register(Up, 200, Replica)], OutOfService),
+        ("deleted, the given status counts", &[Put(OutOfService), Delete(Down)], Down),
+        ("and then the instance's own", &[Put(OutOfService), Delete(Down), Register(Up, 200, Client)], Up),
+        ("an override hides no STARTING", &[Put(OutOfService), Register(Starting, 200, Client)], Starting),
+        ("nor a DOWN", &[Put(Up), Register(Down, 200, Client)], Down),
+        ("a client can't take itself out", &[Register(OutOfService, 200, Client)], Up),
+        ("a replica can", &[Register(OutOfService, 200, Replica)], OutOfService),
+        ("nor can it by way of older data", &[Register(Starting, 50, Replica)], Up),
+        ("equal versions: the later one wins", &[Register(Starting, 100, Replica)], Starting),
+        ("without an override, deleting does nothing", &[Delete(Down)], Up),
+        ("the present status makes no override", &[Put(Up), Register(OutOfService, 200, Replica)], OutOfService),
+    ];
+    for (what, steps, expected) in cases {
+        let registry = with_instance(Up, 100);
+        for step in steps {
+            match *step {
+                Register(status, dirty, origin) => registry.register(instance("i", status, dirty), origin, 0),
+                Put(status) => assert!(registry.set_override("APP", "i", status, None, 0)),
+                Delete(status) => assert!(registry.delete_override("APP", "i", status, None, 0)),
+            }
+        }
+        assert_eq!(registry.status(), expected, "{what}");
+    }
+}
+
+#[test]
+fn deleted_without_a_value_the_instance_has_to_register_again() {
+    let registry = with_instance(Up, 100);
+    registry.set_override("APP", "i", OutOfService, None, 0);
+    registry.delete_override("APP", "i", Unknown, None, 0);
+    assert_eq!(registry.status(), Unknown);
+    assert_eq!(registry.renew("APP", "i", Some(100), Client, 0), Renewal::NotFound);
+    registry.register(instance("i", Up, 101), Client, 0);
+    assert_eq!(registry.status(), Up);
+    assert_eq!(registry.renew("APP", "i", Some(101), Client, 0), Renewal::Renewed);
+}
+
+#[test]
+fn an_override_shows_and_takes_a_newer_version_only() {
+    for (given, expected) in [(None, 100), (Some(99), 100), (Some(101), 101)] {
+        let registry = with_instance(Up, 100);
+        registry.set_override("APP", "i", OutOfService, given, 5);
+        let stored = registry.stored();
+        assert_eq!(stored.last_dirty_timestamp, Some(expected));
+        assert_eq!((stored.overridden_status, stored.action), (OutOfService, Some(ActionType::Modified)));
+        assert_eq!(stored.last_updated_timestamp, Some(5));
+        registry.delete_override("APP", "i", Up, None, 6);
+        assert_eq!((registry.stored().overridden_status, registry.status()), (Unknown, Up));
+    }
+}
+
+#[test]
+fn an_override_of_another_application_is_not_ours() {
+    let registry = with_instance(Up, 100);
+    registry.register(instance_of("OTHER", "i", Up, 100), Client, 0);
+    registry.set_override("OTHER", "i", OutOfService, None, 0);
+    registry.renew("APP", "i", None, Client, 0);
+    assert_eq!(registry.status(), Up);
+}
+
+#[test]
+fn a_registration_brings_its_override() {
+    let registry = registry();
+    let mut overridden = instance("i", Up, 100);
+    overridden.overridden_status = OutOfService;
+    registry.register(overridden, Replica, 0);
+    assert_eq!(registry.status(), OutOfService);
+    registry.register(instance("i", Up, 200), Client, 0);
+    assert_eq!((registry.status(), registry.stored().overridden_status), (OutOfService, OutOfService));
+}
+
+#[test]
+fn a_replicated_override_is_applied_by_the_next_heartbeat_and_published() {
+    let registry = with_instance(Up, 100);
+    registry.store_override("APP", "i", OutOfService, 1);
+    assert_eq!(registry.stored().overridden_status, OutOfService);
+    assert_eq!(registry.stored().status, Up);
+    assert_eq!(registry.renew("APP", "i", None, Client, 2), Renewal::Renewed);
+    assert_eq!(registry.status(), OutOfService);
+    assert_eq!(registry.delta().counts.to_string(), "OUT_OF_SERVICE_1_");
+    registry.store_override("APP", "nobody", OutOfService, 3);
+}
+
+#[test]
+fn an_override_that_nobody_asks_for_is_gone_after_an_hour() {
+    let hour = 3_600_000;
+    for (asked_at, now, expected) in
+        [(0, hour, OutOfService), (0, hour + 1, Down), (hour, 2 * hour, OutOfService), (hour, 2 * hour + 1, Down)]
+    {
+        let registry = with_instance(Down, 100);
+        registry.set_override("APP", "i", OutOfService, None, 0);
+        // Registers DOWN, so that the status before is not the one that counts; the override is looked at on the way.
+        registry.register(instance("i", Down, 101), Client, asked_at);
+        registry.register(Instance { overridden_status: Unknown, ..instance("i", OutOfService, 102) }, Client, now);
+        registry.delete_override("APP", "i", Down, None, now);
+        let expected = if expected == OutOfService { Down } else { OutOfService };
+        assert_eq!(registry.stored().status, expected, "asked at {asked_at}, now {now}");
+    }
+}
+
+#[test]
+fn an_unknown_instance_has_no_override() {
+    let registry = registry();
+    assert!(!registry.set_override("APP", "i", Up, None, 0));
+    assert!(!registry.delete_override("APP", "i", Up, None, 0));
+    assert!(!registry.merge_metadata("APP", "i", Vec::new(), 0));
+}
+
+#[test]
+fn metadata_is_merged_by_registering_again() {
+    let registry = with_instance(Up, 100);
+    let mut before = registry.stored();
+    before.metadata = Metadata::from_iter([("a", "1"), ("b", "2")]);
+    registry.register(before, Client, 0);
+    assert!(registry.merge_metadata("APP", "i", vec![("b".into(), "3".into()), ("c".into(), "4".into())], 7));
+    let stored = registry.stored();
+    assert_eq!(stored.metadata.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3"), ("c", "4")]);
+    assert_eq!((stored.last_dirty_timestamp, stored.action), (Some(100), Some(ActionType::Added)));
+    assert_eq!(stored.lease.unwrap().registration_timestamp, 7);
+}

@@ -1,0 +1,96 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::InstanceStatus;
+
+fn instance(id: &str) -> Instance {
+    Instance::builder("orders").id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap()
+}
+
+fn register(server: &EurekaServer, id: &str) {
+    server.registry().register(instance(id), registry::Origin::Client, server.now());
+}
+
+fn ids(server: &EurekaServer) -> Vec<String> {
+    server.applications().applications.iter().flat_map(|a| &a.instances).map(|i| i.id().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_instance_is_evicted() {
+    let server = EurekaServer::builder().self_preservation(false).build().unwrap();
+    register(&server, "silent");
+    register(&server, "alive");
+    tokio::time::sleep(Duration::from_secs(89)).await;
+    assert_eq!(ids(&server), ["alive", "silent"]);
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        server.registry().renew("ORDERS", "alive", None, registry::Origin::Client, server.now());
+    }
+    assert_eq!(ids(&server), ["alive"]);
+    assert!(server.instance("orders", "silent").is_none());
+    assert_eq!(server.instance("orders", "alive").map(|i| i.status()), Some(InstanceStatus::Up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn self_preservation_keeps_what_fell_silent_together() {
+    let server = EurekaServer::builder().build().unwrap();
+    (0..10).for_each(|i| register(&server, &i.to_string()));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(ids(&server).len(), 10);
+    // Nine are heard again: 18 heartbeats a minute are more than 17.
+    for _ in 0..20 {
+        (0..9).for_each(|i| {
+            server.registry().renew("ORDERS", &i.to_string(), None, registry::Origin::Client, server.now());
+        });
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!(ids(&server).len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delta_forgets() {
+    let server = EurekaServer::builder().self_preservation(false).build().unwrap();
+    register(&server, "i");
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    assert_eq!(server.registry().delta().applications.len(), 1);
+    server.registry().renew("ORDERS", "i", None, registry::Origin::Client, server.now());
+    tokio::time::sleep(Duration::from_secs(180 + 33 - 80)).await;
+    assert!(server.registry().delta().applications.is_empty());
+    assert_eq!(ids(&server), ["i"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timers_end_with_the_last_handle() {
+    let server = EurekaServer::builder().build().unwrap();
+    let (registry, router) = (Arc::downgrade(server.registry()), server.router());
+    drop(server);
+    tokio::task::yield_now().await;
+    assert!(registry.upgrade().is_some(), "a router is a handle");
+    drop(router);
+    tokio::task::yield_now().await;
+    assert!(registry.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn bad_settings_are_found_when_building() {
+    let builder = EurekaServer::builder;
+    for (bad, name) in [
+        (builder().eviction_interval(Duration::ZERO), "eviction_interval"),
+        (builder().expected_renewal_interval(Duration::ZERO), "expected_renewal_interval"),
+        (builder().renewal_percent_threshold(0.0), "renewal_percent_threshold"),
+        (builder().renewal_percent_threshold(1.1), "renewal_percent_threshold"),
+        (builder().renewal_percent_threshold(f64::NAN), "renewal_percent_threshold"),
+        (builder().registration_limit(0), "registration_limit"),
+        (builder().batch_limit(0), "batch_limit"),
+    ] {
+        let error = bad.build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_that_says_so() {
+    let error = EurekaServer::builder().build().unwrap_err();
+    assert!(!error.is_config());
+    assert!(error.to_string().contains("tokio runtime"), "{error}");
+}

@@ -1,0 +1,56 @@
+//! What the registry does on its own as time passes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::registry::{Registry, Settings};
+use crate::clock::Clock;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// How often the delta is looked through for changes that are too old; Java's `deltaRetentionTimerIntervalInMs`.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The tasks that act on the registry as time passes. Dropping this ends them.
+#[derive(Debug)]
+pub(super) struct Timers {
+    _tasks: JoinSet<()>,
+}
+
+impl Timers {
+    /// Must run inside a tokio runtime.
+    pub(super) fn start(registry: &Arc<Registry>, settings: &Settings, clock: Clock) -> Self {
+        let mut tasks = JoinSet::new();
+        // Not jittered: the length of this minute is what the renewal threshold is about.
+        tasks.spawn(every(MINUTE, MINUTE, registry.clone(), |registry| registry.end_minute()));
+        tasks.spawn(every(jittered(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
+            registry.prune_delta(clock.now_ms());
+        }));
+        let mut rng = fastrand::Rng::new();
+        let interval = settings.eviction_interval;
+        tasks.spawn(every(jittered(interval), interval, registry.clone(), move |registry| {
+            let evicted = registry.evict(&mut rng, clock.now_ms());
+            if evicted > 0 {
+                tracing::info!(evicted, "evicted expired leases");
+            }
+        }));
+        Self { _tasks: tasks }
+    }
+}
+
+async fn every(first: Duration, period: Duration, registry: Arc<Registry>, mut act: impl FnMut(&Registry)) {
+    let mut ticks = interval_at(Instant::now() + first, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        act(&registry);
+    }
+}
+
+/// A first wait of up to a tenth more, so that servers started together don't act together. Later waits keep the distance: an
+/// eviction that comes late would compensate for it.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 + fastrand::f64() / 10.0)
+}
