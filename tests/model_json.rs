@@ -226,7 +226,7 @@ fn reencoded(body: &str) -> Result<(usize, String), DecodeError> {
 fn normalise(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            members.retain(|name, value| !value.is_null() && !(name == "sid" && value == "na"));
+            members.retain(|name, value| !(value.is_null() || name == "sid" && value == "na"));
             members.values_mut().for_each(normalise);
         }
         Value::Array(items) => items.iter_mut().for_each(normalise),
