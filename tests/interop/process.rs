@@ -48,7 +48,7 @@ impl Process {
         until(&what, within, async || {
             let output = self.output();
             // A line without its end may be half written.
-            let complete = &output[..output.rfind('\n')?];
+            let complete = &output[..output.rfind('\n').unwrap_or_default()];
             let found = complete.lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
             if found.is_none() {
                 self.assert_runs();
