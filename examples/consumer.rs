@@ -1,1 +1,57 @@
-fn main() {}
+//! Calls an application by name: `cargo run --example consumer -- orders whoami 20 100`.
+//!
+//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` as a Spring application does.
+//! Prints one line per call with what the instance answered, and at the end how many failed.
+#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{BoxError, ServiceExt};
+use tower_eureka::Eureka;
+use tower_eureka::route::HttpClient;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [app, path, count, pause @ ..] = &args[..] else {
+        return Err("usage: consumer APPLICATION PATH COUNT [PAUSE_MS]".into());
+    };
+    let count: u32 = count.parse()?;
+    let pause = Duration::from_millis(pause.first().map_or(Ok(0), |pause| pause.parse())?);
+
+    let client = Eureka::from_env()?.http_client();
+    let uri = format!("http://{app}/{}", path.trim_start_matches('/'));
+    let mut failed = 0;
+    for call in 1..=count {
+        match tokio::time::timeout(Duration::from_secs(10), get(&client, &uri)).await {
+            Ok(Ok(answer)) => println!("{call}: {answer}"),
+            Ok(Err(error)) => {
+                failed += 1;
+                println!("{call}: failed: {error}");
+            }
+            Err(_) => {
+                failed += 1;
+                println!("{call}: failed: no answer within 10 s");
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+    println!("calls: {count}, failed: {failed}");
+    Ok(())
+}
+
+async fn get(client: &HttpClient<Empty<Bytes>>, uri: &str) -> Result<String, BoxError> {
+    let response = client.clone().oneshot(Request::get(uri).body(Empty::new())?).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&body).trim().to_owned();
+    if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
+}
+
+fn log_filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into())
+}

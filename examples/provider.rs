@@ -1,1 +1,49 @@
-fn main() {}
+//! An HTTP server that registers itself and leaves cleanly: `PORT=8080 cargo run --example provider -- orders`.
+//!
+//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application does. SIGTERM or Ctrl-C
+//! makes it leave: DOWN, a drain as long as callers need, DELETE.
+#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tower_eureka::{Eureka, Instance};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
+    let app_name = std::env::args().nth(1).ok_or("usage: provider APPLICATION")?;
+    let port: u16 = std::env::var("PORT").map_or(Ok(0), |port| port.parse())?;
+
+    let eureka = Eureka::from_env()?;
+    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
+    let instance = Instance::builder(app_name).port(listener.local_addr()?.port()).from_env()?.build()?;
+    println!("{} listening on {}", instance.id(), instance.home_page_url().unwrap_or_default());
+    let registrar = eureka.registrar(instance.clone());
+    let app = Router::new()
+        .route("/", get(|| async { "hello\n" }))
+        .route("/whoami", get(|| async move { instance.id().to_owned() }))
+        .layer(registrar.layer());
+    registrar.serve(stop_signal(), |stop| axum::serve(listener, app).with_graceful_shutdown(stop)).await?;
+    println!("stopped");
+    Ok(())
+}
+
+async fn stop_signal() {
+    let interrupt = async { tokio::signal::ctrl_c().await.expect("this runtime handles signals") };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).expect("this runtime handles signals");
+        tokio::select! {
+            () = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await;
+}
+
+fn log_filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())
+}

@@ -97,6 +97,11 @@ impl Error {
         self
     }
 
+    /// The words of the cause, to build a longer one from.
+    pub(crate) fn cause_text(&self) -> &str {
+        self.0.cause.as_deref().unwrap_or_default()
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -123,7 +128,7 @@ impl Error {
 
     /// The other side cannot answer now: unreachable, too slow, or saying so itself (502, 503, 504).
     pub fn is_unavailable(&self) -> bool {
-        matches!(self.0.kind, Kind::Connect | Kind::Timeout | Kind::NoEndpoints | Kind::Status(502 | 503 | 504))
+        matches!(self.0.kind, Kind::Connect | Kind::Timeout | Kind::NoEndpoints | Kind::Status(502..=504))
     }
 
     /// The application has no instance that could be called.

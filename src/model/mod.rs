@@ -21,6 +21,8 @@ mod status;
 pub use action::ActionType;
 pub use application::{Application, Applications};
 pub use builder::{InstanceBuilder, InvalidInstance};
+#[cfg(feature = "client")]
+pub(crate) use builder::{check_app, host_in_url};
 pub use data_center::DataCenter;
 pub use decode::DecodeError;
 pub use hash::StatusCounts;

@@ -1,0 +1,197 @@
+//! What a call to an endpoint is expected to cost: a peak-sensitive moving average of its latency, and the calls pending there.
+//!
+//! The average rises at once to a slower answer (a peak) and falls slowly to faster ones. It also falls while nothing is
+//! measured, so that an endpoint that was slow or failing is tried again some time. Reading never writes: a pick computes
+//! what the stored value has decayed to by now. Both numbers of the average share one word, which makes an update one
+//! compare-and-swap.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Below this, differences between latencies are this process's noise, and only the pending calls count. It also keeps a
+/// decayed cost above zero, where pending calls would not count at all.
+const FLOOR: f32 = 100_000.0;
+
+/// A tick is 2^20 ns, about a millisecond; 32 bits of them last 52 days.
+const TICK_BITS: u32 = 20;
+
+/// A stamp at most so far ahead, about a minute, is another thread's newer reading of the clock, not one 52 days old.
+const AHEAD: u32 = 1 << 16;
+
+/// The load of one endpoint. Costs are nanoseconds.
+#[derive(Debug)]
+pub(super) struct Load {
+    /// Cost (`f32` bits, upper half) as of the tick in the lower half.
+    cost: AtomicU64,
+    pending: AtomicUsize,
+    base: Instant,
+    /// By what the logarithm of the cost changes in a tick.
+    rate: f32,
+}
+
+impl Load {
+    /// An idle endpoint with the given cost, stamped `now`. `base` is any instant not after it.
+    pub(super) fn new(cost: f32, decay: Duration, base: Instant, now: Instant) -> Self {
+        let decay_ticks = nanos(decay) / (1u64 << TICK_BITS) as f32;
+        Self {
+            cost: AtomicU64::new(pack(cost, tick(base, now))),
+            pending: AtomicUsize::new(0),
+            base,
+            rate: -1.0 / decay_ticks,
+        }
+    }
+
+    /// What one more call is expected to cost; lower is better.
+    pub(super) fn metric(&self, now: Tick) -> f32 {
+        self.cost(now) * (self.pending() + 1) as f32
+    }
+
+    /// The latency expected now, without regard to pending calls.
+    pub(super) fn cost(&self, now: Tick) -> f32 {
+        let (cost, stamp) = unpack(self.cost.load(Ordering::Relaxed));
+        (cost * self.kept(elapsed(stamp, now))).max(FLOOR)
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Records a measured latency.
+    pub(super) fn record(&self, latency: Duration, now: Instant) {
+        self.update(now, |projected, kept| projected + nanos(latency) * (1.0 - kept), latency);
+    }
+
+    /// Records that a call took at least so long: only ever raises the average.
+    pub(super) fn record_at_least(&self, latency: Duration, now: Instant) {
+        self.update(now, |projected, _| projected, latency);
+    }
+
+    /// Calls in the same tick leave the average alone unless they are peaks, which spares most writes under high load.
+    fn update(&self, now: Instant, fall: impl Fn(f32, f32) -> f32, latency: Duration) {
+        let now = tick(self.base, now);
+        let latency = nanos(latency);
+        let mut current = self.cost.load(Ordering::Relaxed);
+        loop {
+            let (cost, stamp) = unpack(current);
+            let elapsed = elapsed(stamp, now);
+            let kept = self.kept(elapsed);
+            let projected = cost * kept;
+            let cost = if latency > projected { latency } else { fall(projected, kept) };
+            let updated = pack(cost, if elapsed == 0 { stamp } else { now });
+            if updated == current {
+                return;
+            }
+            match self.cost.compare_exchange_weak(current, updated, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(newer) => current = newer,
+            }
+        }
+    }
+
+    /// The share of the cost that is left after so many ticks.
+    fn kept(&self, elapsed: u32) -> f32 {
+        if elapsed == 0 { 1.0 } else { (elapsed as f32 * self.rate).exp() }
+    }
+}
+
+/// A coarse point in time that wraps.
+pub(super) type Tick = u32;
+
+pub(super) fn tick(base: Instant, now: Instant) -> Tick {
+    (now.saturating_duration_since(base).as_nanos() >> TICK_BITS) as Tick
+}
+
+pub(super) fn nanos(duration: Duration) -> f32 {
+    duration.as_nanos() as f32
+}
+
+fn elapsed(stamp: Tick, now: Tick) -> u32 {
+    let elapsed = now.wrapping_sub(stamp);
+    if elapsed > Tick::MAX - AHEAD { 0 } else { elapsed }
+}
+
+fn pack(cost: f32, stamp: Tick) -> u64 {
+    u64::from(cost.to_bits()) << 32 | u64::from(stamp)
+}
+
+fn unpack(packed: u64) -> (f32, Tick) {
+    (f32::from_bits((packed >> 32) as u32), packed as Tick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECAY: Duration = Duration::from_secs(10);
+    const MS: f32 = 1e6;
+
+    fn after(base: Instant, ms: u64) -> Instant {
+        base + Duration::from_millis(ms)
+    }
+
+    fn near(actual: f32, expected: f32) {
+        assert!((actual - expected).abs() <= expected * 0.01, "{actual} is not about {expected}");
+    }
+
+    #[test]
+    fn rises_at_once_and_falls_slowly() {
+        let base = Instant::now();
+        let load = Load::new(30.0 * MS, DECAY, base, base);
+        load.record(Duration::from_millis(200), base);
+        near(load.cost(0), 200.0 * MS);
+        load.record(Duration::from_millis(100), after(base, 10_000));
+        let e = std::f32::consts::E;
+        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 100.0 * MS * (1.0 - 1.0 / e));
+    }
+
+    #[test]
+    fn decays_without_being_written() {
+        let base = Instant::now();
+        let load = Load::new(5_000.0 * MS, DECAY, base, base);
+        let later = tick(base, after(base, 20_000));
+        near(load.cost(later), 5_000.0 * MS * (-2.0_f32).exp());
+        near(load.cost(later), 5_000.0 * MS * (-2.0_f32).exp());
+        assert_eq!(load.cost(tick(base, after(base, 3_600_000))), FLOOR);
+    }
+
+    #[test]
+    fn pending_calls_count_even_when_the_cost_has_decayed() {
+        let base = Instant::now();
+        let load = Load::new(0.0, DECAY, base, base);
+        let idle = load.metric(0);
+        load.begin();
+        assert_eq!(load.metric(0), 2.0 * idle);
+        load.end();
+        assert_eq!(load.metric(0), idle);
+    }
+
+    #[test]
+    fn a_lower_bound_never_lowers_the_cost() {
+        let base = Instant::now();
+        let load = Load::new(30.0 * MS, DECAY, base, base);
+        load.record_at_least(Duration::from_millis(1), after(base, 5));
+        near(load.cost(tick(base, after(base, 5))), 30.0 * MS);
+        load.record_at_least(Duration::from_millis(90), after(base, 5));
+        near(load.cost(tick(base, after(base, 5))), 90.0 * MS);
+    }
+
+    #[test]
+    fn survives_the_wrap_of_the_stamp_and_a_clock_read_earlier() {
+        assert_eq!(elapsed(Tick::MAX - 1, 3), 5);
+        assert_eq!(elapsed(7, 5), 0);
+        let base = Instant::now();
+        let load = Load::new(30.0 * MS, DECAY, base, after(base, 50));
+        load.record(Duration::from_millis(60), base);
+        near(load.cost(tick(base, after(base, 50))), 60.0 * MS);
+    }
+}

@@ -1,0 +1,102 @@
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where settings are read from: the process environment, or a table in a test.
+pub(crate) struct Env<'a>(&'a dyn Fn(&str) -> Option<String>);
+
+impl Env<'static> {
+    /// The environment of this process. A variable that is not Unicode counts as unset.
+    pub(crate) fn process() -> Self {
+        Self(&|name| std::env::var(name).ok())
+    }
+}
+
+impl<'a> Env<'a> {
+    #[cfg(test)]
+    pub(crate) fn table(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self(lookup)
+    }
+
+    /// The value of a Spring property, and the variable that held it. An empty variable counts as unset.
+    fn find(&self, property: &str) -> Option<(String, String)> {
+        let upper = property.to_ascii_uppercase().replace('.', "_");
+        [upper.replace('-', ""), upper.replace('-', "_")]
+            .into_iter()
+            .find_map(|name| (self.0)(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
+    }
+
+    pub(crate) fn text(&self, property: &str) -> Option<String> {
+        self.find(property).map(|(_, value)| value.trim().to_owned())
+    }
+
+    pub(crate) fn seconds(&self, property: &str) -> Result<Option<Duration>, InvalidSetting> {
+        let seconds = self.parse::<u32>(property, "whole seconds, at least 1", |&seconds| seconds > 0)?;
+        Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+
+    pub(crate) fn flag(&self, property: &str) -> Result<Option<bool>, InvalidSetting> {
+        self.parse(property, "true or false", |_| true)
+    }
+
+    fn parse<T: FromStr>(
+        &self,
+        property: &str,
+        expected: &'static str,
+        valid: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, InvalidSetting> {
+        let Some((name, value)) = self.find(property) else { return Ok(None) };
+        match value.trim().parse() {
+            Ok(parsed) if valid(&parsed) => Ok(Some(parsed)),
+            _ => Err(InvalidSetting { name, value, expected }),
+        }
+    }
+}
+
+/// A variable whose value cannot be what it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    name: String,
+    value: String,
+    expected: &'static str,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "environment variable {} is '{}': expected {}", self.name, self.value, self.expected)
+    }
+}
+
+impl std::error::Error for InvalidSetting {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_name_are_read() {
+        for name in ["EUREKA_CLIENT_FETCHINTERVAL", "EUREKA_CLIENT_FETCH_INTERVAL"] {
+            let lookup = |asked: &str| (asked == name).then(|| " 7 ".to_owned());
+            let found = Env::table(&lookup).seconds("eureka.client.fetch-interval");
+            assert_eq!(found, Ok(Some(Duration::from_secs(7))));
+        }
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable_and_what_was_expected() {
+        let lookup = |_: &str| Some("30s".to_owned());
+        let error = Env::table(&lookup).seconds("eureka.client.fetch-interval").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "environment variable EUREKA_CLIENT_FETCHINTERVAL is '30s': expected whole seconds, at least 1"
+        );
+        let lookup = |_: &str| Some("0".to_owned());
+        assert!(Env::table(&lookup).seconds("x").is_err());
+    }
+
+    #[test]
+    fn an_empty_variable_is_unset() {
+        let lookup = |_: &str| Some(" ".to_owned());
+        assert_eq!(Env::table(&lookup).flag("x"), Ok(None));
+    }
+}

@@ -1,0 +1,235 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use crate::config::{ClientConfig, Env, ServiceUrl};
+use crate::discover::EurekaDiscover;
+use crate::error::{Error, Kind};
+use crate::model::{Instance, app_name, check_app};
+use crate::register::Registrar;
+use crate::registry::{Registry, Snapshot};
+use crate::route::HttpClient;
+use crate::transport::{HttpStack, RequestBody, Transport};
+
+/// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
+///
+/// Cheap to clone, and meant to be made once per process. The registry is fetched, and then kept fresh, from the first time
+/// somebody asks for an application; a process that only provides never fetches it.
+#[derive(Clone)]
+pub struct Eureka(Arc<Inner>);
+
+struct Inner {
+    transport: Transport,
+    config: ClientConfig,
+    registry: OnceLock<Arc<Registry>>,
+}
+
+impl Eureka {
+    /// Starts a client with the defaults.
+    pub fn builder() -> EurekaBuilder {
+        EurekaBuilder { config: ClientConfig::default(), stack: None, faulty: None }
+    }
+
+    /// A client set up by the variables that Spring applications use; see [`EurekaBuilder::from_env`].
+    ///
+    /// # Errors
+    /// When a variable holds something else than it must.
+    pub fn from_env() -> Result<Self, Error> {
+        EurekaBuilder::from_env()?.build()
+    }
+
+    /// What keeps this instance in the registry. Nothing is sent before it is told to.
+    pub fn registrar(&self, instance: Instance) -> Registrar {
+        Registrar::new(self.0.transport.clone(), instance)
+    }
+
+    /// The instances of an application, as a stream of changes.
+    ///
+    /// # Errors
+    /// When no application can have this name.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn discover(&self, app: impl AsRef<str>) -> Result<EurekaDiscover, Error> {
+        let app = app.as_ref();
+        check_app(app).map_err(|invalid| {
+            Error::new(Kind::Config, "discover").app(app).cause("this is no application name").with_source(invalid)
+        })?;
+        Ok(EurekaDiscover::new(self.registry(), app_name(app)))
+    }
+
+    /// A client that calls applications by name.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn http_client<B>(&self) -> HttpClient<B>
+    where
+        B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let config = &self.0.config;
+        HttpClient::new(self.registry(), config.ready_timeout, config.instance_connect_timeout)
+    }
+
+    /// The registry as it was last fetched: empty until the first answer has come.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.registry().snapshot()
+    }
+
+    /// The operations of the registry server as typed calls, for what the rest of this client does not do.
+    pub fn transport(&self) -> &Transport {
+        &self.0.transport
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        self.0.registry.get_or_init(|| Registry::start(self.0.transport.clone(), &self.0.config)).clone()
+    }
+}
+
+impl fmt::Debug for Eureka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Eureka").field("service_urls", &self.0.config.service_urls).finish()
+    }
+}
+
+type MakeStack = Box<dyn FnOnce(&ClientConfig) -> HttpStack + Send>;
+
+/// Settings of a client. Made by [`Eureka::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct EurekaBuilder {
+    config: ClientConfig,
+    /// Made at the end, since it takes its bounds from the settings.
+    stack: Option<MakeStack>,
+    faulty: Option<Error>,
+}
+
+impl EurekaBuilder {
+    /// The defaults, and over them what the environment says under the Spring names.
+    ///
+    /// | variable | sets |
+    /// |---|---|
+    /// | `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` | [`service_url`](Self::service_url); default `http://localhost:8761/eureka/` |
+    /// | `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` | [`fetch_interval`](Self::fetch_interval) |
+    /// | `EUREKA_CLIENT_DISABLEDELTA` | [`delta`](Self::delta), reversed |
+    ///
+    /// # Errors
+    /// When a variable holds something else than it must.
+    pub fn from_env() -> Result<Self, Error> {
+        let mut config = ClientConfig::from_env(&Env::process())?;
+        if config.service_urls.is_empty() {
+            config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
+        }
+        Ok(Self { config, stack: None, faulty: None })
+    }
+
+    /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several with commas between them. They are tried in this
+    /// order, beginning with the one that answered last. Credentials go into the URL: `http://user:password@host/eureka/`.
+    pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
+        match ServiceUrl::parse_list(urls.as_ref()) {
+            Ok(urls) => self.config.service_urls.extend(urls),
+            Err(error) => self.faulty = self.faulty.or(Some(error)),
+        }
+        self
+    }
+
+    /// Time between two looks at the registry, give or take a tenth. Default 30 s.
+    pub fn fetch_interval(mut self, interval: Duration) -> Self {
+        self.config.fetch_interval = interval;
+        self
+    }
+
+    /// Whether to ask for changes only, where that is possible. Default true.
+    pub fn delta(mut self, delta: bool) -> Self {
+        self.config.delta = delta;
+        self
+    }
+
+    /// How long a connection to a registry server may take. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a registry server may take to answer, or pause within an answer. Default 8 s.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.config.read_timeout = timeout;
+        self
+    }
+
+    /// How large an answer of a registry server may be, in bytes when unpacked. Default 256 MiB.
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.config.body_limit = bytes;
+        self
+    }
+
+    /// How long a call waits for an application that has no instance. Default 3 s.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ready_timeout = timeout;
+        self
+    }
+
+    /// How long a connection to an instance may take before another instance is tried. Default 2 s.
+    pub fn instance_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.instance_connect_timeout = timeout;
+        self
+    }
+
+    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with TLS, with
+    /// other credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout is its own
+    /// affair.
+    pub fn http_service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        self.stack = Some(Box::new(|config| HttpStack::over(service, config)));
+        self
+    }
+
+    /// Makes the client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When a service URL is unusable or none was given, or a time is 0.
+    pub fn build(self) -> Result<Eureka, Error> {
+        if let Some(faulty) = self.faulty {
+            return Err(faulty);
+        }
+        let config = self.config;
+        let unusable = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
+        if config.service_urls.is_empty() {
+            return unusable("no service URL was given", "add one like http://localhost:8761/eureka/");
+        }
+        let times =
+            [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];
+        if times.contains(&Duration::ZERO) {
+            return unusable("an interval or timeout is 0", "give each some time");
+        }
+        if self.stack.is_none()
+            && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
+        {
+            return Err(Error::new(Kind::Config, "build client")
+                .server(secure.as_str().clone())
+                .cause("HTTPS is not built in yet")
+                .advice("give an HTTP service that speaks it to http_service()"));
+        }
+        let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |make| make(&config));
+        let transport = Transport::new(config.service_urls.clone(), stack);
+        Ok(Eureka(Arc::new(Inner { transport, config, registry: OnceLock::new() })))
+    }
+}
+
+impl fmt::Debug for EurekaBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EurekaBuilder").field("config", &self.config).field("faulty", &self.faulty).finish()
+    }
+}

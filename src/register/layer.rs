@@ -1,0 +1,181 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body;
+use pin_project::pin_project;
+use tower::{Layer, Service};
+
+use super::lifecycle::Lifecycle;
+use crate::body::{BodyGuard, GuardedBody};
+
+/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around everything that answers.
+///
+/// It counts each request until the end of its answer's body, and asks HTTP/1 callers to close their connection while the
+/// server drains. It changes nothing else and costs two atomic additions. Requests over upgraded connections (WebSocket) count
+/// until the upgrade only.
+#[derive(Clone)]
+pub struct RegistrationLayer {
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl RegistrationLayer {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
+        lifecycle.set_layered();
+        Self { lifecycle }
+    }
+}
+
+impl<S> Layer<S> for RegistrationLayer {
+    type Service = Registration<S>;
+
+    fn layer(&self, inner: S) -> Registration<S> {
+        Registration { inner, lifecycle: self.lifecycle.clone() }
+    }
+}
+
+impl fmt::Debug for RegistrationLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationLayer").field("in_flight", &self.lifecycle.in_flight()).finish()
+    }
+}
+
+/// A service whose requests are counted. Made by [`RegistrationLayer`].
+#[derive(Clone)]
+pub struct Registration<S> {
+    inner: S,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for Registration<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").field("inner", &self.inner).finish()
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Registration<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Response = Response<GuardedBody<ResBody, InFlight>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let in_flight = InFlight::begin(&self.lifecycle);
+        let closable = request.version() <= Version::HTTP_11;
+        ResponseFuture { inner: self.inner.call(request), in_flight: Some(in_flight), closable }
+    }
+}
+
+/// The answer of a [`Registration`], under way.
+#[pin_project]
+#[derive(Debug)]
+pub struct ResponseFuture<F> {
+    #[pin]
+    inner: F,
+    in_flight: Option<InFlight>,
+    closable: bool,
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<GuardedBody<B, InFlight>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx));
+        let in_flight = this.in_flight.take().expect("a future is not polled after it was ready");
+        Poll::Ready(response.map(|mut response| {
+            if *this.closable && in_flight.lifecycle.is_draining() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response.map(|body| GuardedBody::new(body, in_flight))
+        }))
+    }
+}
+
+/// A request that has not ended yet.
+pub struct InFlight {
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl InFlight {
+    fn begin(lifecycle: &Arc<Lifecycle>) -> Self {
+        lifecycle.begin();
+        Self { lifecycle: lifecycle.clone() }
+    }
+}
+
+impl BodyGuard for InFlight {}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.lifecycle.finish();
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InFlight")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    fn layered(
+        lifecycle: &Arc<Lifecycle>,
+    ) -> impl Service<
+        Request<()>,
+        Response = Response<GuardedBody<Full<Bytes>, InFlight>>,
+        Error = std::convert::Infallible,
+    > + Clone {
+        RegistrationLayer::new(lifecycle.clone())
+            .layer(service_fn(|_| async { Ok(Response::new(Full::new(Bytes::from("hello")))) }))
+    }
+
+    #[tokio::test]
+    async fn a_request_counts_until_its_body_has_ended() {
+        let lifecycle = Arc::<Lifecycle>::default();
+        let service = layered(&lifecycle);
+        let response = service.clone().oneshot(Request::new(())).await.unwrap();
+        assert_eq!(lifecycle.in_flight(), 1);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(lifecycle.in_flight(), 0);
+
+        let abandoned = service.clone().oneshot(Request::new(())).await.unwrap();
+        drop(abandoned);
+        drop(service.oneshot(Request::new(())));
+        assert_eq!(lifecycle.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_http_1_is_asked_to_close_and_only_while_draining() {
+        let lifecycle = Arc::<Lifecycle>::default();
+        let service = layered(&lifecycle);
+        let closes = async |version| {
+            let request = Request::builder().version(version).body(()).unwrap();
+            service.clone().oneshot(request).await.unwrap().headers().contains_key(header::CONNECTION)
+        };
+        assert!(!closes(Version::HTTP_11).await);
+        lifecycle.start_draining();
+        assert!(closes(Version::HTTP_10).await && closes(Version::HTTP_11).await);
+        assert!(!closes(Version::HTTP_2).await);
+    }
+}

@@ -1,0 +1,25 @@
+//! The provider's side: an instance is in the registry exactly as long as it serves.
+//!
+//! ```text
+//!  Registrar ── serve, register, deregister ──▶ Agent (agent.rs)       one task that does every write, one after the other:
+//!      │                                           │                    so nothing of ours follows the DELETE
+//!      │ phase                                     └─ register, heartbeat, cancel ─▶ Transport
+//!      ▼
+//!  Lifecycle ◀── requests in flight, last request ── Registration (layer.rs)   wraps the server's service
+//! ```
+//!
+//! [`Registrar::serve`] runs the whole life in its order (`serve.rs`, with the drain in `drain.rs`):
+//! poll the server; register; signal; register DOWN; serve on until callers know; stop accepting; finish; DELETE.
+
+mod agent;
+mod drain;
+mod layer;
+mod lifecycle;
+mod registrar;
+mod serve;
+mod shutdown;
+
+pub use layer::{InFlight, Registration, RegistrationLayer, ResponseFuture};
+pub use registrar::Registrar;
+pub use serve::ServerOutput;
+pub use shutdown::Shutdown;

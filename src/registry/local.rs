@@ -1,0 +1,255 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Snapshot;
+use super::mirror::{Mirror, shared};
+use crate::model::{ActionType, Application, Applications, Instance};
+
+/// The consumer's registry without IO: what the server holds, and what it lost without a word.
+///
+/// A server that restarts answers correctly formed emptiness until its providers have found it again, and one cut off from
+/// them forgets most of them. So a full answer that is empty, or from which more than half of the instances are gone, is believed
+/// in what it says and not in what it omits: the omitted instances are *held*. A held instance goes when the server says so
+/// (a delta names it deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that has anything
+/// at all. An empty answer alone never removes an instance.
+#[derive(Debug)]
+pub(super) struct LocalRegistry {
+    mirror: Mirror,
+    held: HashMap<Key, Held>,
+    min_hold: Duration,
+    published: BTreeMap<Arc<str>, Arc<Application>>,
+}
+
+/// Application and instance id.
+type Key = (Arc<str>, Arc<str>);
+
+#[derive(Debug)]
+struct Held {
+    instance: Arc<Instance>,
+    since: Instant,
+}
+
+impl LocalRegistry {
+    pub(super) fn new(min_hold: Duration) -> Self {
+        Self { mirror: Mirror::default(), held: HashMap::new(), min_hold, published: BTreeMap::new() }
+    }
+
+    /// Whether the server's side of it is empty, in which state Java clients fetch everything too.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mirror.len() == 0
+    }
+
+    /// How many instances are kept although the server no longer lists them.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes a full answer.
+    pub(super) fn full(&mut self, answer: &Applications, now: Instant) {
+        let before: Vec<(Key, Arc<Instance>)> = keyed(&self.mirror.applications).collect();
+        self.mirror.replace(answer);
+        let present: HashMap<Key, ()> = keyed(&self.mirror.applications).map(|(key, _)| (key, ())).collect();
+        self.held.retain(|key, _| !present.contains_key(key));
+
+        let total = before.len();
+        let lost: Vec<_> = before.into_iter().filter(|(key, _)| !present.contains_key(key)).collect();
+        if self.is_empty() || lost.len() * 2 > total {
+            self.held.extend(lost.into_iter().map(|(key, instance)| (key, Held { instance, since: now })));
+        }
+        self.expire(now);
+    }
+
+    /// Takes a delta. Tells whether the copy now agrees with the server; if not, something was missed.
+    #[must_use]
+    pub(super) fn delta(&mut self, delta: &Applications, now: Instant) -> bool {
+        self.mirror.apply(delta);
+        for application in &delta.applications {
+            for instance in &application.instances {
+                if matches!(instance.action(), Some(ActionType::Added | ActionType::Modified | ActionType::Deleted)) {
+                    self.held.remove(&(application.name.clone(), Arc::from(instance.id())));
+                }
+            }
+        }
+        self.expire(now);
+        self.mirror.agrees_with(delta)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.is_empty() {
+            return;
+        }
+        let min_hold = self.min_hold;
+        self.held.retain(|_, held| {
+            let lease = held.instance.lease.map_or(0, |lease| lease.duration_secs.max(0).unsigned_abs());
+            now.duration_since(held.since) < Duration::from_secs(lease.into()).max(min_hold)
+        });
+    }
+
+    /// What callers may see: the server's view and the held instances. Unchanged applications are the same `Arc` as last time.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let mut applications = self.mirror.applications.clone();
+        let mut held = BTreeMap::<&Arc<str>, Vec<Arc<Instance>>>::new();
+        for ((app, _), Held { instance, .. }) in &self.held {
+            held.entry(app).or_default().push(instance.clone());
+        }
+        for (app, mut kept) in held {
+            kept.sort_by(|a, b| a.id().cmp(b.id()));
+            let mut instances =
+                applications.get(app).map_or_else(Vec::new, |application| application.instances.clone());
+            instances.append(&mut kept);
+            applications.insert(app.clone(), shared(self.published.get(app), app, instances));
+        }
+        self.published.clone_from(&applications);
+        Snapshot { applications }
+    }
+}
+
+fn keyed(applications: &BTreeMap<Arc<str>, Arc<Application>>) -> impl Iterator<Item = (Key, Arc<Instance>)> {
+    applications.values().flat_map(|application| {
+        application.instances.iter().map(|i| ((application.name.clone(), Arc::from(i.id())), i.clone()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InstanceStatus;
+
+    fn instance(id: &str, action: ActionType) -> Arc<Instance> {
+        let built = Instance::builder("orders").ip_addr("10.0.0.1").port(80).id(id).build().unwrap();
+        Arc::new(Instance { action: Some(action), ..built })
+    }
+
+    fn answer(instances: Vec<Arc<Instance>>, hash: &str) -> Applications {
+        let application = Application { name: "ORDERS".into(), instances };
+        Applications { version: Some(1), hash: Some(hash.into()), applications: vec![Arc::new(application)] }
+    }
+
+    fn added(ids: &[&str]) -> Vec<Arc<Instance>> {
+        ids.iter().map(|id| instance(id, ActionType::Added)).collect()
+    }
+
+    fn ids(local: &mut LocalRegistry) -> Vec<String> {
+        let snapshot = local.snapshot();
+        let instances = snapshot.application("orders").map_or(&[][..], |application| &application.instances);
+        let mut ids: Vec<_> = instances.iter().map(|i| i.id().to_owned()).collect();
+        ids.sort();
+        ids
+    }
+
+    fn full_of(ids: &[&str]) -> LocalRegistry {
+        let mut local = LocalRegistry::new(Duration::from_secs(90));
+        local.full(&answer(added(ids), ""), Instant::now());
+        local
+    }
+
+    #[test]
+    fn a_delta_adds_modifies_and_deletes_and_may_come_again() {
+        let mut local = full_of(&["a", "b"]);
+        let down =
+            Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("b", ActionType::Modified)).clone() });
+        let changes = vec![instance("a", ActionType::Deleted), down, instance("c", ActionType::Added)];
+        for _ in 0..3 {
+            assert!(local.delta(&answer(changes.clone(), "DOWN_1_UP_1_"), Instant::now()));
+            assert_eq!(ids(&mut local), ["b", "c"]);
+        }
+    }
+
+    #[test]
+    fn deleting_the_unknown_changes_nothing_and_modifying_it_adds_it() {
+        let mut local = full_of(&["a"]);
+        let delta = vec![instance("x", ActionType::Deleted), instance("b", ActionType::Modified)];
+        assert!(local.delta(&answer(delta, "UP_2_"), Instant::now()));
+        assert_eq!(ids(&mut local), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_entry_without_an_action_says_nothing() {
+        let mut local = full_of(&["a"]);
+        let silent = Arc::new(Instance { action: None, ..(*instance("b", ActionType::Added)).clone() });
+        assert!(local.delta(&answer(vec![silent], "UP_1_"), Instant::now()));
+        assert_eq!(ids(&mut local), ["a"]);
+    }
+
+    #[test]
+    fn only_the_deleted_of_an_unknown_application_does_not_come_back() {
+        let mut local = LocalRegistry::new(Duration::ZERO);
+        let delta = vec![instance("x", ActionType::Deleted), instance("y", ActionType::Added)];
+        assert!(local.delta(&answer(delta, "UP_1_"), Instant::now()));
+        assert_eq!(ids(&mut local), ["y"]);
+    }
+
+    #[test]
+    fn a_hash_that_differs_or_is_missing_does_not_agree() {
+        let mut local = full_of(&["a"]);
+        assert!(!local.delta(&answer(vec![], "UP_2_"), Instant::now()));
+        assert!(!local.delta(&Applications { hash: None, ..answer(vec![], "") }, Instant::now()));
+    }
+
+    #[test]
+    fn an_unchanged_application_is_the_same_arc() {
+        let mut local = full_of(&["a", "b"]);
+        let before = local.snapshot();
+        let renewed = added(&["a", "b"]).into_iter().map(|i| {
+            let lease = crate::model::LeaseInfo { last_renewal_timestamp: 7, ..i.lease.unwrap() };
+            Arc::new(Instance { lease: Some(lease), ..(*i).clone() })
+        });
+        local.full(&answer(renewed.collect(), ""), Instant::now());
+        let after = local.snapshot();
+        assert!(Arc::ptr_eq(before.application("ORDERS").unwrap(), after.application("orders").unwrap()));
+    }
+
+    #[test]
+    fn an_empty_answer_removes_nothing_however_long_it_stays() {
+        let mut local = full_of(&["a", "b"]);
+        for hours in 0..3 {
+            local.full(&answer(vec![], ""), Instant::now() + Duration::from_secs(hours * 3600));
+            assert_eq!(ids(&mut local), ["a", "b"]);
+        }
+        // A single instance is no exception.
+        let mut one = full_of(&["a"]);
+        one.full(&answer(vec![], ""), Instant::now());
+        assert_eq!(ids(&mut one), ["a"]);
+    }
+
+    #[test]
+    fn most_instances_lost_at_once_are_held_for_their_lease() {
+        let start = Instant::now();
+        let mut local = full_of(&["a", "b", "c", "d"]);
+        local.full(&answer(added(&["a"]), ""), start);
+        assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
+        let held = local.snapshot();
+        local.full(&answer(added(&["a", "b"]), ""), start + Duration::from_secs(30));
+        assert_eq!((ids(&mut local).len(), local.held()), (4, 2));
+        assert!(held.application("ORDERS").is_some());
+        local.full(&answer(added(&["a", "b"]), ""), start + Duration::from_secs(91));
+        assert_eq!(ids(&mut local), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_held_instance_goes_when_the_server_says_so() {
+        let mut local = full_of(&["a", "b", "c"]);
+        local.full(&answer(added(&["a"]), ""), Instant::now());
+        assert!(local.delta(&answer(vec![instance("b", ActionType::Deleted)], "UP_1_"), Instant::now()));
+        assert_eq!(ids(&mut local), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_few_lost_instances_are_believed() {
+        let mut local = full_of(&["a", "b", "c", "d"]);
+        local.full(&answer(added(&["a", "b", "c"]), ""), Instant::now());
+        assert_eq!(ids(&mut local), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn of_two_instances_with_one_id_the_later_one_counts() {
+        let down = Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("a", ActionType::Added)).clone() });
+        let mut local = LocalRegistry::new(Duration::ZERO);
+        local.full(&answer(vec![instance("a", ActionType::Added), down], ""), Instant::now());
+        assert_eq!(local.snapshot().application("ORDERS").unwrap().instances[0].status(), InstanceStatus::Down);
+        assert!(local.delta(&answer(vec![], "DOWN_1_"), Instant::now()));
+    }
+}

@@ -1,0 +1,134 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::model::{ActionType, Application, Applications, Instance, StatusCounts};
+
+/// What the server holds, as far as its answers tell: the state to which deltas are applied and over which the hash is computed.
+#[derive(Debug, Default)]
+pub(super) struct Mirror {
+    pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
+    counts: StatusCounts,
+}
+
+impl Mirror {
+    pub(super) fn len(&self) -> usize {
+        self.counts.total()
+    }
+
+    /// Whether the server counted the same at the time of its answer. An answer without a hash agrees with nothing.
+    pub(super) fn agrees_with(&self, answer: &Applications) -> bool {
+        answer.hash.as_deref().is_some_and(|hash| *hash == self.counts.to_string())
+    }
+
+    /// Takes a full answer over, and keeps each instance and application that it does not change.
+    pub(super) fn replace(&mut self, answer: &Applications) {
+        let mut applications = BTreeMap::<Arc<str>, Arc<Application>>::new();
+        for answered in &answer.applications {
+            let known = self.applications.get(&answered.name);
+            let instances = reconcile(known.map_or(&[][..], |known| &known.instances), &answered.instances);
+            if !instances.is_empty() {
+                applications.insert(answered.name.clone(), shared(known, &answered.name, instances));
+            }
+        }
+        self.counts = applications.values().flat_map(|app| &app.instances).map(|i| i.status()).collect();
+        self.applications = applications;
+    }
+
+    /// Applies a delta: added and modified both put, deleted removes, anything else says nothing. Applying it again changes
+    /// nothing, as servers tell each change for three minutes.
+    pub(super) fn apply(&mut self, delta: &Applications) {
+        for application in &delta.applications {
+            for instance in &application.instances {
+                match instance.action() {
+                    Some(ActionType::Added | ActionType::Modified) => self.put(&application.name, instance),
+                    Some(ActionType::Deleted) => self.remove(&application.name, instance.id()),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, app: &Arc<str>, instance: &Arc<Instance>) {
+        let application = self
+            .applications
+            .entry(app.clone())
+            .or_insert_with(|| Arc::new(Application { name: app.clone(), instances: Vec::new() }));
+        let position = application.instances.iter().position(|known| known.id() == instance.id());
+        let known = position.map(|at| &application.instances[at]);
+        if known.is_some_and(|known| known.is_renewal_of(instance)) {
+            return;
+        }
+        if let Some(known) = known {
+            self.counts.remove(known.status());
+        }
+        self.counts.add(instance.status());
+        let instances = &mut Arc::make_mut(application).instances;
+        match position {
+            Some(at) => instances[at] = instance.clone(),
+            None => instances.push(instance.clone()),
+        }
+    }
+
+    fn remove(&mut self, app: &str, id: &str) {
+        let Some(application) = self.applications.get_mut(app) else { return };
+        let Some(at) = application.instances.iter().position(|known| known.id() == id) else { return };
+        self.counts.remove(application.instances[at].status());
+        if application.instances.len() == 1 {
+            self.applications.remove(app);
+        } else {
+            Arc::make_mut(application).instances.remove(at);
+        }
+    }
+}
+
+/// The answered instances, each as the known `Arc` where it only renewed its lease. Of two with one id the later one counts.
+fn reconcile(known: &[Arc<Instance>], answered: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
+    let known: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
+    let mut positions = HashMap::with_capacity(answered.len());
+    let mut instances = Vec::with_capacity(answered.len());
+    for instance in answered {
+        let kept = known.get(instance.id()).filter(|known| known.is_renewal_of(instance));
+        let instance = kept.map_or(instance, |known| *known).clone();
+        match positions.get(instance.id()) {
+            Some(&at) => instances[at] = instance,
+            None => {
+                positions.insert(Box::<str>::from(instance.id()), instances.len());
+                instances.push(instance);
+            }
+        }
+    }
+    instances
+}
+
+/// The known application if it has these very instances, otherwise a new one.
+pub(super) fn shared(
+    known: Option<&Arc<Application>>,
+    name: &Arc<str>,
+    instances: Vec<Arc<Instance>>,
+) -> Arc<Application> {
+    let same = |known: &&Arc<Application>| {
+        known.instances.len() == instances.len()
+            && known.instances.iter().zip(&instances).all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    match known.filter(same) {
+        Some(known) => known.clone(),
+        None => Arc::new(Application { name: name.clone(), instances }),
+    }
+}
+
+impl Instance {
+    /// Whether the two differ at most in the time of the last heartbeat, which moves in every answer and concerns no caller.
+    fn is_renewal_of(&self, other: &Self) -> bool {
+        let renewed_at = |instance: &Self| instance.lease.map(|lease| lease.last_renewal_timestamp);
+        if renewed_at(self) == renewed_at(other) {
+            return self == other;
+        }
+        match (self.lease, other.lease) {
+            (Some(mine), Some(theirs)) => {
+                let renewed = crate::model::LeaseInfo { last_renewal_timestamp: theirs.last_renewal_timestamp, ..mine };
+                renewed == theirs && Self { lease: Some(theirs), ..self.clone() } == *other
+            }
+            _ => false,
+        }
+    }
+}

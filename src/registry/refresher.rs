@@ -1,0 +1,113 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::local::LocalRegistry;
+use super::publish::Published;
+use crate::config::ClientConfig;
+use crate::error::Error;
+use crate::model::Applications;
+use crate::timer::{Backoff, jittered};
+use crate::transport::Transport;
+
+/// After so many deltas in a row that left a difference, deltas are not asked for …
+const MISMATCHES_BEFORE_FULL: u32 = 3;
+/// … for so many refreshes: some servers with remote regions never agree with themselves (`protocol` 6.1).
+const FULL_REFRESHES: u32 = 10;
+
+/// Keeps the copy fresh until it is dropped.
+pub(super) struct Refresher {
+    transport: Transport,
+    interval: Duration,
+    delta: bool,
+    local: LocalRegistry,
+    published: Arc<Published>,
+    /// Whether a full answer came and carried a version; without one a server gives no deltas.
+    deltas_offered: bool,
+    mismatches: u32,
+    full_only: u32,
+}
+
+impl Refresher {
+    pub(super) fn new(
+        transport: Transport,
+        config: &ClientConfig,
+        local: LocalRegistry,
+        published: Arc<Published>,
+    ) -> Self {
+        let (interval, delta) = (config.fetch_interval, config.delta);
+        Self { transport, interval, delta, local, published, deltas_offered: false, mismatches: 0, full_only: 0 }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(Duration::from_secs(1).min(self.interval), self.interval);
+        let mut failing_since: Option<Instant> = None;
+        loop {
+            let wait = match self.refresh().await {
+                Ok(()) => {
+                    self.published.publish(self.local.snapshot());
+                    if let Some(since) = failing_since.take() {
+                        tracing::info!(elapsed = ?since.elapsed(), "registry fetched again");
+                    }
+                    backoff.reset();
+                    jittered(self.interval)
+                }
+                Err(error) => {
+                    if failing_since.is_none() {
+                        failing_since = Some(Instant::now());
+                        tracing::warn!(%error, "registry cannot be fetched, the last copy stays in use");
+                    }
+                    self.published.failed(error);
+                    backoff.next()
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    /// One refresh: a delta where that is possible, everything where it is not or did not do.
+    async fn refresh(&mut self) -> Result<(), Error> {
+        if !self.delta || !self.deltas_offered || self.local.is_empty() {
+            return self.fetch_all().await;
+        }
+        if self.full_only > 0 {
+            self.full_only -= 1;
+            return self.fetch_all().await;
+        }
+        let Some(delta) = self.transport.delta().await? else {
+            return self.fetch_all().await;
+        };
+        if self.local.delta(&delta, Instant::now()) {
+            self.mismatches = 0;
+            return Ok(());
+        }
+        self.mismatches += 1;
+        tracing::debug!(mismatches = self.mismatches, "delta left a difference, fetching everything");
+        if self.mismatches >= MISMATCHES_BEFORE_FULL {
+            tracing::warn!(
+                refreshes = FULL_REFRESHES,
+                "deltas keep leaving a difference, fetching everything for a while"
+            );
+            (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
+        }
+        // All clients see the same mismatch at about the same time; they should not all come back at once.
+        sleep(jittered((self.interval / 20).min(Duration::from_secs(1)))).await;
+        self.fetch_all().await
+    }
+
+    async fn fetch_all(&mut self) -> Result<(), Error> {
+        let answer: Applications = self.transport.applications().await?;
+        self.deltas_offered = answer.version.is_some_and(|version| version != -1);
+        let held = self.local.held();
+        self.local.full(&answer, Instant::now());
+        if self.local.held() > held {
+            tracing::warn!(
+                listed = answer.len(),
+                held = self.local.held(),
+                "registry lost most of its instances at once, keeping them for now"
+            );
+        }
+        Ok(())
+    }
+}

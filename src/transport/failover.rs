@@ -1,0 +1,208 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::StatusCode;
+
+use super::stack::{Answer, Failure, HttpStack};
+use crate::config::ServiceUrl;
+use crate::error::{Error, Kind};
+
+/// How many servers one operation is tried on, as in Java.
+const MAX_ATTEMPTS: usize = 3;
+
+/// The servers, and the one that answered last. It is asked first, so that writes and reads of one client meet.
+#[derive(Debug)]
+pub(super) struct Servers {
+    urls: Vec<ServiceUrl>,
+    preferred: AtomicUsize,
+}
+
+/// What is to be done, for whom: the words of an error.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) operation: &'static str,
+    pub(super) app: Option<&'a str>,
+    pub(super) instance: Option<&'a str>,
+}
+
+impl Subject<'_> {
+    pub(super) fn error(&self, kind: Kind, server: &ServiceUrl) -> Error {
+        let mut error = Error::new(kind, self.operation).server(server.as_str().clone());
+        if let Some(app) = self.app {
+            error = error.app(app);
+        }
+        if let Some(instance) = self.instance {
+            error = error.instance(instance);
+        }
+        error
+    }
+}
+
+/// What a status means for one operation.
+pub(super) enum Verdict {
+    /// This is the answer.
+    Final,
+    /// Another server would say the same: the request is at fault.
+    Refused,
+    /// Another server may do better.
+    NextServer,
+}
+
+impl Servers {
+    pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
+        Self { urls, preferred: AtomicUsize::new(0) }
+    }
+
+    /// Sends to one server after the other until one gives a final answer or refuses.
+    ///
+    /// `judge` says what a status means; `read` turns a final answer into the result, and an answer that it cannot read counts
+    /// as a fault of that server.
+    pub(super) async fn send<T>(
+        &self,
+        stack: &HttpStack,
+        subject: Subject<'_>,
+        request: impl Fn(&ServiceUrl) -> Result<http::Request<super::RequestBody>, http::Error>,
+        judge: impl Fn(StatusCode) -> Verdict,
+        read: impl Fn(Answer) -> Result<T, Unreadable>,
+    ) -> Result<T, Error> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut faults = Faults::default();
+        for index in (0..self.urls.len().min(MAX_ATTEMPTS)).map(|n| (first + n) % self.urls.len()) {
+            let server = &self.urls[index];
+            let built = request(server)
+                .map_err(|e| subject.error(Kind::Config, server).cause("the request cannot be built").with_source(e))?;
+            let error = match stack.exchange(built).await {
+                Err(failure) => failure.error(subject, server),
+                Ok(answer) => match judge(answer.status) {
+                    Verdict::Final => match read(answer) {
+                        Ok(value) => {
+                            self.preferred.store(index, Ordering::Relaxed);
+                            return Ok(value);
+                        }
+                        Err(unreadable) => unreadable.error(subject, server),
+                    },
+                    Verdict::Refused => return Err(answer.error(subject, server)),
+                    Verdict::NextServer => answer.error(subject, server),
+                },
+            };
+            tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
+            faults.add(error);
+        }
+        Err(faults.error())
+    }
+}
+
+/// The faults of the servers asked. The last one speaks for all; the earlier ones are told in its message.
+#[derive(Default)]
+struct Faults {
+    last: Option<Error>,
+    earlier: Vec<String>,
+}
+
+impl Faults {
+    fn add(&mut self, error: Error) {
+        if let Some(earlier) = self.last.replace(error) {
+            self.earlier.push(earlier.to_string());
+        }
+    }
+
+    fn error(self) -> Error {
+        let last = self.last.expect("a client has at least one service URL, build() sees to it");
+        if self.earlier.is_empty() {
+            return last;
+        }
+        let before = format!(
+            "{} ({} servers failed before: {})",
+            last.cause_text(),
+            self.earlier.len(),
+            self.earlier.join(" | ")
+        );
+        last.cause(before)
+    }
+}
+
+/// An answer whose status is right and whose body is not.
+pub(super) struct Unreadable {
+    pub(super) source: crate::model::DecodeError,
+    pub(super) content_type: String,
+    pub(super) markup: bool,
+}
+
+impl Unreadable {
+    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
+        let error = subject.error(Kind::Body, server);
+        let error = if self.markup {
+            error.cause(format!("the answer is markup ({}), not the JSON of Eureka", self.content_type))
+        } else {
+            error.cause(format!("the answer is unusable: {}", self.source))
+        };
+        error
+            .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end")
+            .with_source(self.source)
+    }
+}
+
+impl Answer {
+    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
+        let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after);
+        let mut cause = format!("answered {}", self.status);
+        if let Some(location) = self.location.filter(|_| self.status.is_redirection()) {
+            cause = format!("{cause}, a redirect to {location} after which no more are followed");
+        }
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
+        let text = text.trim();
+        if !text.is_empty() && !text.starts_with('<') {
+            cause = format!("{cause}: {text}");
+        }
+        let advice = match self.status.as_u16() {
+            300..=399 => "give the URL that finally answers",
+            401 | 403 if subject.operation.starts_with("fetch") => {
+                "the server may still be starting, or wants credentials in the service URL"
+            }
+            401 | 403 => "give credentials in the service URL: http://user:password@host/eureka/",
+            404 => "check that the service URL leads to a Eureka server, usually with /eureka/ at its end",
+            400..=499 => "the server refuses what was sent",
+            _ => "look at the server's own log",
+        };
+        error.cause(cause).advice(advice)
+    }
+}
+
+impl Failure {
+    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
+        match self {
+            Self::Send { error, connecting: true } => {
+                let refused = root_cause(&*error);
+                subject
+                    .error(Kind::Connect, server)
+                    .cause(format!("cannot connect: {refused}"))
+                    .advice("check that the server runs and that the URL names it")
+                    .with_source(error)
+            }
+            Self::Send { error, connecting: false } => {
+                let cause = root_cause(&*error);
+                subject.error(Kind::Call, server).cause(format!("the request failed: {cause}")).with_source(error)
+            }
+            Self::Timeout(what, bound) => subject
+                .error(Kind::Timeout, server)
+                .cause(format!("{what} within {bound:?}"))
+                .advice("the server is too slow or does not answer; raise the read timeout if it is only slow"),
+            Self::Read(error) => {
+                let cause = root_cause(&*error);
+                subject.error(Kind::Body, server).cause(format!("the body cannot be read: {cause}")).with_source(error)
+            }
+            Self::TooLarge(limit) => subject
+                .error(Kind::Body, server)
+                .cause(format!("the answer is larger than {limit} bytes unpacked"))
+                .advice("raise the body limit if the registry really is that large"),
+        }
+    }
+}
+
+/// The innermost error: what the operating system said, under what hyper made of it.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}

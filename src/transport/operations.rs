@@ -1,0 +1,305 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::RequestBody;
+use super::failover::{Servers, Subject, Unreadable, Verdict};
+use super::stack::{Answer, HttpStack};
+use crate::config::ServiceUrl;
+use crate::error::Error;
+use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus};
+
+/// What a path segment cannot hold. The colon stays, as Java clients send it.
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b';')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+/// What the value of a query parameter cannot hold.
+const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
+
+/// The operations of a registry server, each as one typed call. Cheap to clone.
+///
+/// Each call goes to the server that answered last, then to the others in their order: at most three in all. A server that
+/// is unreachable, too slow, broken (5xx) or not understood is passed over; one that refuses the request itself (4xx) settles it.
+///
+/// Every call ends within the connect and read timeouts of the client, times the servers tried. All of them are cancel safe in that
+/// dropping a future frees its connection; whether the server got the request is then unknown.
+#[derive(Clone)]
+pub struct Transport(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
+    stack: HttpStack,
+}
+
+/// What a server says to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease goes on.
+    Renewed,
+    /// The server does not know the instance, or knows only an older version of it: register again.
+    Unknown,
+}
+
+impl Transport {
+    /// `urls` must not be empty.
+    pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
+        Self(Arc::new(Inner { servers: Servers::new(urls), stack }))
+    }
+
+    /// Registers an instance, or registers it again.
+    ///
+    /// # Errors
+    /// When no server took it, or one refused it.
+    pub async fn register(&self, instance: &Instance) -> Result<(), Error> {
+        let call = Call::instance("register", Method::POST, instance.app(), instance.id());
+        let path = format!("apps/{}", segment(instance.app()));
+        self.write(call.path(path).body(instance.to_json())).await.map(drop)
+    }
+
+    /// Tells that an instance lives.
+    ///
+    /// # Errors
+    /// When no server answered with 200 or 404.
+    pub async fn heartbeat(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        last_dirty_timestamp: i64,
+    ) -> Result<Renewal, Error> {
+        let query = format!("?status={status}&lastDirtyTimestamp={last_dirty_timestamp}");
+        let call = Call::instance("heartbeat", Method::PUT, app, id).accept_not_found();
+        let known = self.write(call.suffix(&query)).await?;
+        Ok(if known { Renewal::Renewed } else { Renewal::Unknown })
+    }
+
+    /// Takes an instance out of the registry. False if it was not there.
+    ///
+    /// # Errors
+    /// When no server answered with 200 or 404.
+    pub async fn cancel(&self, app: &str, id: &str) -> Result<bool, Error> {
+        self.write(Call::instance("cancel", Method::DELETE, app, id).accept_not_found()).await
+    }
+
+    /// Puts a status over the instance's own, until it is removed.
+    ///
+    /// # Errors
+    /// When no server took it; [`Error::is_not_found`] if the instance is unknown.
+    pub async fn set_status(&self, app: &str, id: &str, status: InstanceStatus) -> Result<(), Error> {
+        let call = Call::instance("set status of", Method::PUT, app, id);
+        self.write(call.suffix(&format!("/status?value={status}"))).await.map(drop)
+    }
+
+    /// Takes the status back that [`set_status`](Self::set_status) put over the instance's own.
+    ///
+    /// Its status is UNKNOWN until its next heartbeat makes it register again.
+    ///
+    /// # Errors
+    /// When no server took it; [`Error::is_not_found`] if the instance is unknown.
+    pub async fn remove_status(&self, app: &str, id: &str) -> Result<(), Error> {
+        let call = Call::instance("remove status of", Method::DELETE, app, id);
+        self.write(call.suffix("/status")).await.map(drop)
+    }
+
+    /// Adds or replaces metadata entries of an instance. They last until it registers again.
+    ///
+    /// # Errors
+    /// When no server took them; [`Error::is_not_found`] if the instance is unknown.
+    pub async fn update_metadata(&self, app: &str, id: &str, entries: &[(&str, &str)]) -> Result<(), Error> {
+        let query: Vec<String> =
+            entries.iter().map(|(key, value)| format!("{}={}", query(key), query(value))).collect();
+        let call = Call::instance("update metadata of", Method::PUT, app, id);
+        self.write(call.suffix(&format!("/metadata?{}", query.join("&")))).await.map(drop)
+    }
+
+    /// The whole registry.
+    ///
+    /// # Errors
+    /// When no server gave it.
+    pub async fn applications(&self) -> Result<Applications, Error> {
+        let call = Call::new("fetch registry", Method::GET).path("apps/".into());
+        self.read(call, Applications::from_json).await.map(Option::unwrap_or_default)
+    }
+
+    /// What changed in the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
+    ///
+    /// # Errors
+    /// When no server gave it.
+    pub async fn delta(&self) -> Result<Option<Applications>, Error> {
+        let call =
+            Call::new("fetch delta", Method::GET).path("apps/delta".into()).accept_not_found().accept_forbidden();
+        self.read(call, Applications::from_json).await
+    }
+
+    /// One application. `None` if the registry has no instance of it.
+    ///
+    /// # Errors
+    /// When no server gave it.
+    pub async fn application(&self, app: &str) -> Result<Option<Application>, Error> {
+        let path = format!("apps/{}", segment(app));
+        let call = Call { app: Some(app), ..Call::new("fetch application", Method::GET) }.path(path).accept_not_found();
+        self.read(call, Application::from_json).await
+    }
+
+    /// One instance. `None` if the registry does not have it.
+    ///
+    /// # Errors
+    /// When no server gave it.
+    pub async fn instance(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
+        self.read(Call::instance("fetch instance", Method::GET, app, id).accept_not_found(), Instance::from_json).await
+    }
+
+    /// The instances of a logical name; none if nobody carries it.
+    ///
+    /// # Errors
+    /// When no server gave them.
+    pub async fn vip(&self, name: &str) -> Result<Applications, Error> {
+        self.by_vip("vips", name).await
+    }
+
+    /// The instances of a logical name for HTTPS; none if nobody carries it.
+    ///
+    /// # Errors
+    /// When no server gave them.
+    pub async fn secure_vip(&self, name: &str) -> Result<Applications, Error> {
+        self.by_vip("svips", name).await
+    }
+
+    async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
+        let call = Call { app: Some(name), ..Call::new("fetch VIP", Method::GET) };
+        let call = call.path(format!("{kind}/{}", segment(name))).accept_not_found();
+        self.read(call, Applications::from_json).await.map(Option::unwrap_or_default)
+    }
+
+    /// True for success, false for an accepted 404.
+    async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
+        self.send(call, |answer| Ok(answer.status != StatusCode::NOT_FOUND)).await
+    }
+
+    /// `None` for an accepted 403 or 404.
+    async fn read<T>(&self, call: Call<'_>, decode: fn(&[u8]) -> Result<T, DecodeError>) -> Result<Option<T>, Error> {
+        self.send(call, |answer| {
+            if answer.status.is_client_error() {
+                return Ok(None);
+            }
+            decode(&answer.body).map(Some).map_err(|source| Unreadable {
+                source,
+                markup: answer.body.trim_ascii_start().starts_with(b"<"),
+                content_type: answer.content_type,
+            })
+        })
+        .await
+    }
+
+    async fn send<T>(&self, call: Call<'_>, read: impl Fn(Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
+        let subject = Subject { operation: call.operation, app: call.app, instance: call.instance };
+        let request = |server: &ServiceUrl| call.request(server);
+        self.0.servers.send(&self.0.stack, subject, request, |status| call.judge(status), read).await
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Transport").field(&self.0.servers).finish()
+    }
+}
+
+/// One operation: what to send, and which statuses answer it.
+struct Call<'a> {
+    operation: &'static str,
+    app: Option<&'a str>,
+    instance: Option<&'a str>,
+    method: Method,
+    path: String,
+    body: Bytes,
+    not_found: bool,
+    forbidden: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(operation: &'static str, method: Method) -> Self {
+        let (path, body) = (String::new(), Bytes::new());
+        Self { operation, app: None, instance: None, method, path, body, not_found: false, forbidden: false }
+    }
+
+    fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
+        let path = format!("apps/{}/{}", segment(&crate::model::app_name(app)), segment(id));
+        Self { app: Some(app), instance: Some(id), path, ..Self::new(operation, method) }
+    }
+
+    fn path(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    fn suffix(mut self, suffix: &str) -> Self {
+        self.path.push_str(suffix);
+        self
+    }
+
+    fn body(self, json: Vec<u8>) -> Self {
+        Self { body: json.into(), ..self }
+    }
+
+    fn accept_not_found(self) -> Self {
+        Self { not_found: true, ..self }
+    }
+
+    fn accept_forbidden(self) -> Self {
+        Self { forbidden: true, ..self }
+    }
+
+    fn request(&self, server: &ServiceUrl) -> Result<Request<RequestBody>, http::Error> {
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(format!("{}{}", server.as_str(), self.path))
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
+            // What Java clients say of themselves; it exempts from the server's rate limit on fetches.
+            .header("DiscoveryIdentity-Name", "DefaultClient");
+        if let Some(authorization) = server.authorization() {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if !self.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(RequestBody::new(self.body.clone()))
+    }
+
+    /// Reads go to the next server wherever that may help. A write that a server refuses (4xx) is refused by all.
+    fn judge(&self, status: StatusCode) -> Verdict {
+        match status.as_u16() {
+            200..=299 => Verdict::Final,
+            404 if self.not_found => Verdict::Final,
+            403 if self.forbidden => Verdict::Final,
+            408 | 429 => Verdict::NextServer,
+            400..=499 if self.method != Method::GET => Verdict::Refused,
+            _ => Verdict::NextServer,
+        }
+    }
+}
+
+fn segment(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, SEGMENT)
+}
+
+fn query(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, QUERY)
+}

@@ -1,0 +1,162 @@
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
+use tower::{BoxError, Service, ServiceExt};
+use tower_http::decompression::Decompression;
+use tower_http::follow_redirect::FollowRedirect;
+use tower_http::follow_redirect::policy::{self, Action, Attempt};
+
+use crate::config::ClientConfig;
+
+/// The body of a request to a registry server.
+pub type RequestBody = Full<Bytes>;
+
+type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
+
+/// Everything below the choice of the server: one request out, one bounded answer back.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpStack {
+    service: Bottom,
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    body_limit: usize,
+}
+
+/// A whole answer, unpacked.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) content_type: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) location: Option<String>,
+    pub(super) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The bottom service failed; if it is hyper, before or after the connection stood.
+    Send { error: BoxError, connecting: bool },
+    /// Nothing came for so long.
+    Timeout(&'static str, Duration),
+    /// The body broke off or cannot be unpacked.
+    Read(BoxError),
+    /// The body is larger than this when unpacked.
+    TooLarge(usize),
+}
+
+impl HttpStack {
+    /// Over hyper, with its own pool of connections.
+    pub(crate) fn hyper(config: &ClientConfig) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(45))
+            .build(connector);
+        Self::over(client, config)
+    }
+
+    /// Over any HTTP service.
+    pub(crate) fn over<S, B>(bottom: S, config: &ClientConfig) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let bottom = MapErr::new(bottom, Into::into as fn(S::Error) -> BoxError);
+        let redirected = FollowRedirect::with_policy(bottom, Redirects::default());
+        let unpacked = Decompression::new(redirected);
+        let boxed = MapResponse::new(unpacked, |response: Response<_>| {
+            response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::<BoxError>::into)))
+        });
+        Self {
+            service: BoxCloneSyncService::new(boxed),
+            connect_timeout: config.connect_timeout,
+            read_timeout: config.read_timeout,
+            body_limit: config.body_limit,
+        }
+    }
+
+    /// Sends one request and reads its answer to the end, within the bounds of time and size.
+    pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
+        let head_timeout = self.connect_timeout + self.read_timeout;
+        let response = timeout(head_timeout, self.service.clone().oneshot(request))
+            .await
+            .map_err(|_| Failure::Timeout("no answer", head_timeout))?
+            .map_err(|error| Failure::Send { connecting: is_connect(&error), error })?;
+        let (head, body) = response.into_parts();
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let retry_after = header(header::RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let (content_type, location) = (header(header::CONTENT_TYPE).unwrap_or_default(), header(header::LOCATION));
+        // A body may take longer than its head, but not for ever.
+        let body_timeout = self.read_timeout * 8;
+        let body = timeout(body_timeout, self.read(body))
+            .await
+            .map_err(|_| Failure::Timeout("the body did not end", body_timeout))??;
+        Ok(Answer { status: head.status, content_type, retry_after, location, body })
+    }
+
+    async fn read(&self, body: ResponseBody) -> Result<Bytes, Failure> {
+        let mut body = Limited::new(body, self.body_limit);
+        let mut bytes = BytesMut::new();
+        loop {
+            let frame = timeout(self.read_timeout, body.frame())
+                .await
+                .map_err(|_| Failure::Timeout("the body stopped", self.read_timeout))?;
+            match frame {
+                None => return Ok(bytes.freeze()),
+                Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                    return Err(Failure::TooLarge(self.body_limit));
+                }
+                Some(Err(error)) => return Err(Failure::Read(error)),
+            }
+        }
+    }
+}
+
+fn is_connect(error: &BoxError) -> bool {
+    error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
+}
+
+/// Follows up to five redirects, with method and body where the status says so; credentials stay with the first host.
+#[derive(Clone)]
+struct Redirects {
+    limit: policy::Limited,
+    credentials: policy::FilterCredentials,
+}
+
+impl Default for Redirects {
+    fn default() -> Self {
+        Self { limit: policy::Limited::new(5), credentials: policy::FilterCredentials::new() }
+    }
+}
+
+impl<E> policy::Policy<RequestBody, E> for Redirects {
+    fn redirect(&mut self, attempt: &Attempt<'_>) -> Result<Action, E> {
+        let _: Action = policy::Policy::<RequestBody, E>::redirect(&mut self.credentials, attempt)?;
+        policy::Policy::<RequestBody, E>::redirect(&mut self.limit, attempt)
+    }
+
+    fn on_request(&mut self, request: &mut Request<RequestBody>) {
+        policy::Policy::<RequestBody, E>::on_request(&mut self.credentials, request);
+    }
+
+    fn clone_body(&self, body: &RequestBody) -> Option<RequestBody> {
+        Some(body.clone())
+    }
+}
