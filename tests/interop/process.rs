@@ -42,14 +42,14 @@ impl Process {
         read(&self.out)
     }
 
-    /// Waits for a line that starts like this, and returns the rest of it.
-    pub(crate) async fn line(&mut self, prefix: &str, within: Duration) -> String {
-        let what = format!("{} says '{prefix}'", self.name);
+    /// Waits for a line that holds these words, and returns what follows them.
+    pub(crate) async fn line(&mut self, words: &str, within: Duration) -> String {
+        let what = format!("{} says '{words}'", self.name);
         until(&what, within, async || {
             let output = self.output();
             // A line without its end may be half written.
             let complete = &output[..output.rfind('\n').unwrap_or_default()];
-            let found = complete.lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
+            let found = complete.lines().find_map(|line| line.split_once(words)).map(|(_, rest)| rest.to_owned());
             if found.is_none() {
                 self.assert_runs();
             }
