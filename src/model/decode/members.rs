@@ -328,6 +328,13 @@ impl<'de> Deserialize<'de> for PortMembers {
             fn visit_unit<E: Error>(self) -> Result<PortMembers, E> {
                 self.bare(Scalar::Null)
             }
+            fn visit_bool<E: Error>(self, _: bool) -> Result<PortMembers, E> {
+                self.bare(Scalar::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PortMembers, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                self.bare(Scalar::Other)
+            }
             fn visit_i64<E: Error>(self, number: i64) -> Result<PortMembers, E> {
                 self.bare(Scalar::Int(number))
             }

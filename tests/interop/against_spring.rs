@@ -1,0 +1,84 @@
+//! Our provider and consumer in a fleet whose registry is a Spring server.
+
+use std::time::Duration;
+
+use tower_eureka::model::InstanceStatus;
+
+use super::process::{Process, free_port};
+use super::rust::{Provider, consumer};
+use super::spring::{Client, Server};
+use super::{alone, http, until};
+
+/// A registration, a renewal and a fetch, each once a second, with room for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+/// The longest drain, and what comes after it.
+const DRAINED: Duration = Duration::from_secs(45);
+
+#[tokio::test]
+async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
+    let _turn = alone().await;
+    let server = Server::start("fleet-server", free_port()).await;
+    let mut provider = Provider::start("fleet-provider", "rust-orders", &server.url).await;
+    let java = Client::start("fleet-java", &server.url).await;
+    let id = provider.id().await.expect("the provider answers");
+
+    let up = [format!("{id} UP")];
+    until("Java sees our provider", SOON, async || (java.view("RUST-ORDERS").await == up).then_some(())).await;
+    assert_eq!(java.call("rust-orders").await.as_deref(), Some(id.as_str()));
+
+    let java_id = java.id().await;
+    until("the Java client is registered", SOON, async || http::application(&server.url, "JAVA-CLIENT").await).await;
+    let mut calls = consumer("fleet-consumer", "java-client", &server.url, 20, Duration::from_millis(50));
+    assert!(calls.exit(SOON).await.success());
+    let output = calls.output();
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines.last(), Some(&"calls: 20, failed: 0"), "{output}");
+    assert_eq!(lines.iter().filter(|line| line.contains(&java_id)).count(), 20, "{output}");
+
+    provider.process.terminate().await;
+    let leaving = until("the registry shows the provider DOWN", SOON, async || {
+        http::only_instance(&server.url, "RUST-ORDERS").await.filter(|i| i.status() == InstanceStatus::Down)
+    })
+    .await;
+    assert_eq!(leaving.id(), id);
+    // A Java caller goes on until its own view has the change; the first call that it cannot make must be of that kind.
+    until("Java stops calling", SOON, async || match java.call("rust-orders").await {
+        Some(answered) => {
+            assert_eq!(answered, id);
+            None
+        }
+        None => Some(()),
+    })
+    .await;
+    assert_eq!(java.view("RUST-ORDERS").await, [format!("{id} DOWN")]);
+    assert_eq!(provider.id().await, Some(id), "it still answers those who do not know yet");
+
+    assert!(provider.process.exit(DRAINED).await.success());
+    assert!(http::is_gone(&server.url, "RUST-ORDERS").await, "it took itself out before it ended");
+}
+
+#[tokio::test]
+async fn a_dead_registry_fails_no_call_and_a_restarted_one_gets_its_providers_back() {
+    const CALLS: usize = 300;
+    let _turn = alone().await;
+    let server = Server::start("restart-server", free_port()).await;
+    let mut provider = Provider::start("restart-provider", "rust-orders", &server.url).await;
+    let id = provider.id().await.expect("the provider answers");
+    until("the provider is registered", SOON, async || http::application(&server.url, "RUST-ORDERS").await).await;
+
+    let mut calls = consumer("restart-consumer", "rust-orders", &server.url, CALLS, Duration::from_millis(30));
+    let answered = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
+    until("the consumer calls", SOON, async || (answered(&calls) >= 20).then_some(())).await;
+    let (url, port) = (server.url, server.port);
+    server.process.kill().await;
+    let before = answered(&calls);
+    assert!(calls.exit(2 * SOON).await.success());
+    assert_eq!(calls.output().lines().last(), Some(format!("calls: {CALLS}, failed: 0").as_str()));
+    assert!(answered(&calls) >= before + 100, "most calls came after the end of the registry: {before}");
+
+    let server = Server::start("restart-server-again", port).await;
+    assert_eq!(server.url, url);
+    let back = until("the provider is back", SOON, async || http::only_instance(&url, "RUST-ORDERS").await).await;
+    assert_eq!((back.id(), back.status()), (id.as_str(), InstanceStatus::Up));
+    provider.process.assert_runs();
+}

@@ -1,0 +1,122 @@
+//! The Spring server and client of `server/` and `client/`, built when their sources changed.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::process::Command;
+
+use super::process::{Process, free_port};
+use super::{http, until};
+
+/// A JVM needs 8 s, on a busy machine some more.
+const START: Duration = Duration::from_secs(90);
+
+/// A Spring Cloud Eureka server that answers without the 30 s of its caches.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
+    /// Its service URL, ending in a slash.
+    pub(crate) url: String,
+}
+
+impl Server {
+    pub(crate) async fn start(name: &str, port: u16) -> Self {
+        let mut command = java("server", "eureka-server-1.jar");
+        command.arg(format!("--server.port={port}")).args([
+            "--eureka.server.use-read-only-response-cache=false",
+            "--eureka.server.response-cache-update-interval-ms=500",
+            "--eureka.server.wait-time-in-ms-when-sync-empty=0",
+        ]);
+        let mut process = Process::start(name, command);
+        let url = format!("http://127.0.0.1:{port}/eureka/");
+        until("the Spring server answers", START, async || {
+            process.assert_runs();
+            http::text(&format!("{url}apps")).await
+        })
+        .await;
+        Self { process, port, url }
+    }
+}
+
+/// A Spring application `java-client` with a Eureka client and Spring Cloud LoadBalancer.
+pub(crate) struct Client {
+    pub(crate) process: Process,
+    base: String,
+}
+
+impl Client {
+    pub(crate) async fn start(name: &str, registry: &str) -> Self {
+        let port = free_port();
+        let mut command = java("client", "eureka-client-1.jar");
+        command
+            .arg(format!("--server.port={port}"))
+            .arg(format!("--eureka.client.service-url.defaultZone={registry}"))
+            .args([
+                "--eureka.instance.lease-renewal-interval-in-seconds=1",
+                "--eureka.client.registry-fetch-interval-seconds=1",
+                "--spring.cloud.loadbalancer.cache.enabled=false",
+                "--logging.level.com.netflix.discovery=DEBUG",
+            ]);
+        let mut process = Process::start(name, command);
+        let base = format!("http://127.0.0.1:{port}");
+        until("the Spring client answers", START, async || {
+            process.assert_runs();
+            http::text(&format!("{base}/whoami")).await
+        })
+        .await;
+        Self { process, base }
+    }
+
+    /// Its own instance id.
+    pub(crate) async fn id(&self) -> String {
+        http::text(&format!("{}/whoami", self.base)).await.expect("it answered before")
+    }
+
+    /// What it sees of an application: `id STATUS`, sorted.
+    pub(crate) async fn view(&self, app: &str) -> Vec<String> {
+        let body = http::text(&format!("{}/view/{app}", self.base)).await.expect("it answered before");
+        serde_json::from_str(&body).expect("a list of lines")
+    }
+
+    /// What an instance that its balancer picked answers to `/whoami`; `None` if the call failed.
+    pub(crate) async fn call(&self, app: &str) -> Option<String> {
+        http::text(&format!("{}/call/{app}/whoami", self.base)).await
+    }
+
+    /// How often it fetched the whole registry, and how often changes only.
+    pub(crate) fn fetches(&self) -> (usize, usize) {
+        let log = self.process.output();
+        (log.matches("Getting all instance registry info").count(), log.matches("Got delta update").count())
+    }
+}
+
+fn java(project: &str, jar: &str) -> Command {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(project);
+    let jar = project.join("target").join(jar);
+    let built = modified(&jar);
+    if built.is_none() || sources(&project).iter().any(|source| modified(source) > built) {
+        eprintln!("building {}", jar.display());
+        let status = std::process::Command::new("mvn").args(["-B", "-q", "package"]).current_dir(&project).status();
+        assert!(status.as_ref().is_ok_and(|s| s.success()), "mvn package in {}: {status:?}", project.display());
+    }
+    let mut command = Command::new("java");
+    command.args(["-Xmx300m", "-XX:TieredStopAtLevel=1", "-jar"]).arg(jar);
+    command
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+/// The project's file and everything below `src`.
+fn sources(project: &Path) -> Vec<PathBuf> {
+    let mut files = vec![project.join("pom.xml")];
+    let mut folders = vec![project.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().expect("a folder of the project") {
+            let path = entry.expect("a readable folder").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}

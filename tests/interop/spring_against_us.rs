@@ -1,0 +1,73 @@
+//! A Spring client in a fleet whose registry is ours: it must not notice.
+
+use std::time::Duration;
+
+use tower_eureka::Instance;
+use tower_eureka::model::InstanceStatus;
+
+use super::rust::{Provider, Registry};
+use super::spring::Client;
+use super::{alone, http, until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_java_client_registers_follows_changes_renews_and_leaves() {
+    let _turn = alone().await;
+    let mut registry = Registry::start("ours-registry").await;
+    let url = registry.url.clone();
+    // An empty registry would make the Java client fetch all of it again.
+    let mut first = Provider::start("ours-provider-1", "rust-orders", &url).await;
+    until("our provider is registered", SOON, async || http::application(&url, "RUST-ORDERS").await).await;
+    let mut java = Client::start("ours-java", &url).await;
+    let java_id = java.id().await;
+    let up = async || http::only_instance(&url, "JAVA-CLIENT").await.filter(|i| i.status() == InstanceStatus::Up);
+    let registered = until("the Java client is registered and UP", SOON, up).await;
+    assert_eq!(registered.id(), java_id);
+    assert!(registered.lease().is_some_and(|lease| lease.renewal_interval_secs == 1), "{registered:?}");
+
+    let first_line = format!("{} UP", first.id().await.expect("the provider answers"));
+    until("Java sees the provider of before", SOON, async || {
+        (java.view("RUST-ORDERS").await == [first_line.as_str()]).then_some(())
+    })
+    .await;
+    let second = Provider::start("ours-provider-2", "rust-orders", &url).await;
+    let second_line = format!("{} UP", second.id().await.expect("the provider answers"));
+    let mut both = [first_line.clone(), second_line.clone()];
+    both.sort();
+    until("Java sees the provider that came", SOON, async || (java.view("RUST-ORDERS").await == both).then_some(()))
+        .await;
+    assert!(java.call("rust-orders").await.is_some());
+
+    first.process.terminate().await;
+    let seen = until("Java sees that the provider leaves", SOON, async || {
+        let view = java.view("RUST-ORDERS").await;
+        (!view.contains(&first_line)).then_some(view)
+    })
+    .await;
+    assert!(seen.contains(&second_line), "{seen:?}");
+    assert!(first.process.exit(3 * SOON).await.success());
+    until("Java sees only the other", SOON, async || {
+        (java.view("RUST-ORDERS").await == [second_line.as_str()]).then_some(())
+    })
+    .await;
+    let (full, deltas) = java.fetches();
+    assert_eq!(full, 1, "every later change came by delta");
+    assert!(deltas >= 3, "{deltas}");
+
+    // A renewal is seen on the instance itself: Java servers keep longer answers in a cache that it does not touch.
+    let renewal = async || {
+        let (_, body) = http::get(&format!("{url}apps/JAVA-CLIENT/{java_id}")).await?;
+        let instance = Instance::from_json(body.as_bytes()).expect("a registry answers with an instance");
+        Some(instance.lease()?.last_renewal_timestamp)
+    };
+    let before = renewal().await.expect("it is registered");
+    until("the Java client's lease is renewed", SOON, async || renewal().await.filter(|&now| now > before)).await;
+
+    java.process.terminate().await;
+    until("the Java client took itself out", SOON, async || http::is_gone(&url, "JAVA-CLIENT").await.then_some(()))
+        .await;
+    // Killed by SIGTERM or ended by itself: the JVM tells it by 143.
+    java.process.exit(SOON).await;
+    registry.process.assert_runs();
+}
