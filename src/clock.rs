@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+#[cfg(feature = "server")]
 use tokio::time::Instant;
 
 /// Milliseconds since the epoch, now.
@@ -13,12 +14,14 @@ pub(crate) fn wall_clock_ms() -> i64 {
 }
 
 /// Epoch milliseconds that never jump: the wall clock as it stood at the start, plus what tokio's clock has counted since.
+#[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     epoch_ms: i64,
     start: Instant,
 }
 
+#[cfg(feature = "server")]
 impl Clock {
     pub(crate) fn start() -> Self {
         Self { epoch_ms: wall_clock_ms(), start: Instant::now() }

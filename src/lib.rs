@@ -1,9 +1,43 @@
 //! Netflix Eureka as a native part of a Tower stack.
+//!
+//! A provider registers itself and leaves without a failed request, a consumer calls `http://orders/...` and lands on a healthy
+//! instance, and the registry itself runs inside a Rust process. All of it works with stock Netflix and Spring Cloud servers and
+//! clients.
+//!
+//! # Where to begin
+//!
+//! | to | take |
+//! |---|---|
+//! | register a server | [`Eureka::registrar`], then [`Registrar::serve`](register::Registrar::serve) and [`layer`](register::Registrar::layer) |
+//! | call applications by name | [`Eureka::http_client`] |
+//! | balance over your own services | [`Eureka::discover`] and [`Balance`](balance::Balance) |
+//! | run the registry | [`EurekaServer`] |
+//! | do a single thing to a registry | [`Eureka::transport`] |
+//!
+//! # How it hangs together
+//!
+//! ```text
+//!  registry servers                                                  EurekaServer (server)
+//!      │ full or delta                                                    ▲ register, heartbeat, DELETE
+//!      ▼                                                                  │
+//!  Transport (transport) ──▶ Snapshot (registry)                     Transport (transport)
+//!                                │ the applications that changed          ▲
+//!                                ▼                                        │
+//!                     EurekaDiscover (discover)                      Registrar (register)
+//!                                │ insert, remove                         ▲ requests in flight
+//!                                ▼                                        │
+//!                        Balance (balance) ──▶ HttpClient (route)    Registration layer ── your server
+//! ```
+//!
+//! # Time
+//!
+//! All timers run on tokio's clock, with jitter. Each wait that a caller can meet has a bound, named where it is set.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;
 pub mod model;
 
+#[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 
 #[cfg(feature = "client")]
@@ -36,3 +70,8 @@ pub use eureka::{Eureka, EurekaBuilder};
 pub use model::Instance;
 #[cfg(feature = "server")]
 pub use server::EurekaServer;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -35,6 +35,7 @@ impl<'a> Env<'a> {
         Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn flag(&self, property: &str) -> Result<Option<bool>, InvalidSetting> {
         self.parse(property, "true or false", |_| true)
     }

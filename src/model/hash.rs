@@ -32,6 +32,7 @@ impl StatusCounts {
         self.0[status as usize] += 1;
     }
 
+    #[cfg(any(feature = "client", feature = "server"))]
     /// Takes one back that [`add`](Self::add) counted.
     pub(crate) fn remove(&mut self, status: InstanceStatus) {
         debug_assert!(self.0[status as usize] > 0, "removed an instance that was never counted");
