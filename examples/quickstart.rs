@@ -32,11 +32,8 @@ async fn main() -> Result<(), BoxError> {
     let story = Story { start: Instant::now() };
 
     // The registry, inside this process.
-    let registry = EurekaServer::builder()
-        .eviction_interval(SECOND)
-        .lease_doubling(false)
-        .self_preservation(false)
-        .build()?;
+    let registry =
+        EurekaServer::builder().eviction_interval(SECOND).lease_doubling(false).self_preservation(false).build()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/eureka/", listener.local_addr()?);
     let router = Router::new().nest("/eureka", registry.router());
@@ -136,7 +133,11 @@ async fn watch(eureka: Eureka, story: Story) -> Result<(), BoxError> {
     while let Some(Ok(change)) = orders.next().await {
         match change {
             Change::Insert(id, instance) => {
-                story.tell(format!("the consumer sees {id} at {}:{}", instance.host().unwrap_or("?"), instance.port().number));
+                story.tell(format!(
+                    "the consumer sees {id} at {}:{}",
+                    instance.host().unwrap_or("?"),
+                    instance.port().number
+                ));
             }
             Change::Remove(id) => story.tell(format!("the consumer sees {id} no more")),
         }
@@ -151,7 +152,11 @@ struct Tally {
 }
 
 /// Calls `http://orders/` without a break until told to stop, one call every few milliseconds.
-async fn call(client: HttpClient<Empty<Bytes>>, mut stopped: oneshot::Receiver<()>, story: Story) -> Result<Tally, BoxError> {
+async fn call(
+    client: HttpClient<Empty<Bytes>>,
+    mut stopped: oneshot::Receiver<()>,
+    story: Story,
+) -> Result<Tally, BoxError> {
     let mut tally = Tally::default();
     let mut told = Instant::now();
     let mut since = BTreeMap::<Arc<str>, u64>::new();

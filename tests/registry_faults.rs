@@ -71,7 +71,11 @@ async fn each_fault_has_its_own_words() {
         ("answered 404", Box::new(|_| Reply::Status(404))),
         (
             "a redirect to /eureka/apps/",
-            Box::new(|_| Reply::With { status: 302, headers: vec![("location", "/eureka/apps/".into())], body: Bytes::new() }),
+            Box::new(|_| Reply::With {
+                status: 302,
+                headers: vec![("location", "/eureka/apps/".into())],
+                body: Bytes::new(),
+            }),
         ),
         (
             "larger than",
@@ -116,8 +120,11 @@ async fn the_next_server_is_asked_and_the_one_that_answered_is_kept() {
         Some(_) => Reply::Json(list(&[])),
         None => Reply::Status(503),
     });
-    let client =
-        Eureka::builder().service_url("http://a/eureka,http://u:p@b/eureka").http_service(registry.clone()).build().unwrap();
+    let client = Eureka::builder()
+        .service_url("http://a/eureka,http://u:p@b/eureka")
+        .http_service(registry.clone())
+        .build()
+        .unwrap();
     client.transport().applications().await.unwrap();
     client.transport().applications().await.unwrap();
     assert_eq!(registry.asked().len(), 3, "one failure, then the second server, then only that one");
@@ -195,7 +202,10 @@ async fn changes_come_by_delta_after_one_full_fetch() {
     let ids = follow(&client);
     registry.wait_for(5).await;
     assert_eq!(*ids.lock().unwrap(), ["b", "c"]);
-    assert_eq!(registry.lines()[..5], ["GET /apps/", "GET /apps/delta", "GET /apps/delta", "GET /apps/delta", "GET /apps/delta"]);
+    assert_eq!(
+        registry.lines()[..5],
+        ["GET /apps/", "GET /apps/delta", "GET /apps/delta", "GET /apps/delta", "GET /apps/delta"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

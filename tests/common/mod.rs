@@ -36,7 +36,11 @@ pub(crate) struct Asked {
 pub(crate) enum Reply {
     Status(u16),
     Json(String),
-    With { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
+    With {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    },
     /// Nothing, ever.
     Never,
     /// A head, and a body that stops after a few bytes without an end.
@@ -176,10 +180,8 @@ pub(crate) fn list(instances: &[Instance]) -> String {
     for instance in instances {
         by_app.entry(instance.app().to_owned()).or_default().push(Arc::new(instance.clone()));
     }
-    let applications: Vec<_> = by_app
-        .into_iter()
-        .map(|(name, instances)| Arc::new(Application { name: name.into(), instances }))
-        .collect();
+    let applications: Vec<_> =
+        by_app.into_iter().map(|(name, instances)| Arc::new(Application { name: name.into(), instances })).collect();
     let mut answer = Applications { version: Some(1), hash: None, applications };
     answer.hash = Some(answer.counts().to_string().into());
     String::from_utf8(answer.to_json()).unwrap()

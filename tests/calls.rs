@@ -1,0 +1,216 @@
+//! Calls by name over real connections: to instances that refuse, die, are gone or never were.
+#![cfg(all(feature = "client", feature = "server"))]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+use tower_eureka::route::HttpClient;
+use tower_eureka::{Error, Eureka, EurekaServer, Instance};
+
+type Client = HttpClient<Full<Bytes>>;
+
+/// An embedded registry and a client of it.
+struct World {
+    eureka: Eureka,
+    client: Client,
+}
+
+impl World {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
+        let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let eureka = Eureka::builder()
+            .service_url(url)
+            .fetch_interval(Duration::from_millis(50))
+            .ready_timeout(Duration::from_secs(2))
+            .build()
+            .unwrap();
+        let client = eureka.http_client();
+        Self { eureka, client }
+    }
+
+    async fn register(&self, app: &str, id: &str, port: u16) {
+        let instance = Instance::builder(app).id(id).ip_addr("127.0.0.1").port(port).build().unwrap();
+        self.eureka.transport().register(&instance).await.unwrap();
+    }
+
+    /// Until the client's copy has so many instances.
+    async fn sees(&self, count: usize) {
+        while self.eureka.snapshot().instance_count() != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts a server that answers its id and echoes the body, and registers it.
+    async fn instance(&self, app: &str, id: &'static str) -> JoinHandle<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = Router::new().fallback(any(async move |body: Bytes| [Bytes::from(id), body].concat()));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        self.register(app, id, port).await;
+        server
+    }
+
+    async fn call(&self, method: Method, uri: &str, body: &'static str) -> Result<String, Error> {
+        let request = Request::builder().method(method).uri(uri).body(Full::from(body)).unwrap();
+        let response = self.client.clone().oneshot(request).await?;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+async fn refusing_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_costs_no_call() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    for id in ["dead-1", "dead-2"] {
+        world.register("orders", id, refusing_port().await).await;
+    }
+    world.sees(3).await;
+    for _ in 0..100 {
+        assert_eq!(world.call(Method::GET, "http://orders/x?y=1", "").await.unwrap(), "a");
+        // Nothing was sent, so even what must not be repeated goes on to another instance, body and all.
+        assert_eq!(world.call(Method::POST, "http://Orders/", "-body").await.unwrap(), "a-body");
+    }
+}
+
+#[tokio::test]
+async fn all_refusing_is_an_error_that_names_instance_and_address() {
+    let world = World::new().await;
+    let port = refusing_port().await;
+    world.register("orders", "dead", port).await;
+    let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
+    assert!(error.is_connect() && error.instance_id() == Some("dead"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("ORDERS (dead)") && text.contains(&port.to_string()) && text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_exist_is_named_with_those_that_do() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    world.sees(1).await;
+    let error = world.call(Method::GET, "http://ordres/", "").await.unwrap_err();
+    assert!(error.is_no_endpoints() && error.is_unavailable());
+    let text = error.to_string();
+    assert!(text.contains("ORDRES") && text.contains("ORDERS"), "{text}");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_first_instance() {
+    let world = World::new().await;
+    let waiting = world.call(Method::GET, "http://orders/", "");
+    let (answer, _server) = tokio::join!(waiting, world.instance("orders", "late"));
+    assert_eq!(answer.unwrap(), "late");
+}
+
+#[tokio::test]
+async fn all_instances_gone_is_an_error_and_their_return_is_noticed() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "a");
+    world.eureka.transport().cancel("orders", "a").await.unwrap();
+    world.sees(0).await;
+    assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
+    let _b = world.instance("orders", "b").await;
+    assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "b");
+}
+
+#[tokio::test]
+async fn an_instance_that_dies_between_calls_costs_no_call() {
+    let world = Arc::new(World::new().await);
+    let _b = world.instance("orders", "b").await;
+    // On a runtime of its own, so that its connections die with it.
+    let mortal = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let registered = world.clone();
+    drop(mortal.spawn(async move { registered.instance("orders", "a").await }).await.unwrap());
+    world.sees(2).await;
+    for _ in 0..50 {
+        world.call(Method::GET, "http://orders/", "").await.unwrap();
+    }
+    mortal.shutdown_background();
+    for _ in 0..100 {
+        world.call(Method::GET, "http://orders/", "").await.unwrap();
+    }
+}
+
+/// Reads a request and closes the connection without an answer; counts them.
+async fn rude(world: &World, app: &str) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register(app, "rude", listener.local_addr().unwrap().port()).await;
+    let received = Arc::<AtomicUsize>::default();
+    let count = received.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            if socket.read(&mut buffer).await.unwrap() > 0 {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            socket.shutdown().await.unwrap();
+        }
+    });
+    received
+}
+
+#[tokio::test]
+async fn what_may_have_been_received_is_repeated_only_if_harmless() {
+    let world = World::new().await;
+    let received = rude(&world, "orders").await;
+    let error = world.call(Method::POST, "http://orders/", "pay").await.unwrap_err();
+    assert!(!error.is_connect() && error.to_string().contains("connection was lost"), "{error}");
+    assert_eq!(received.load(Ordering::Relaxed), 1, "a POST is sent once");
+
+    let _good = world.instance("orders", "good").await;
+    world.sees(2).await;
+    for _ in 0..20 {
+        assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "good");
+    }
+}
+
+#[tokio::test]
+async fn the_version_of_the_request_is_the_version_of_the_call() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let request = Request::get("http://orders/").version(version).body(Full::default()).unwrap();
+        let response = world.client.clone().oneshot(request).await.unwrap();
+        assert_eq!((response.version(), response.status()), (version, StatusCode::OK));
+    }
+}
+
+#[tokio::test]
+async fn unusable_requests_are_refused_with_what_to_do() {
+    let world = World::new().await;
+    for (uri, why) in
+        [("/path", "not absolute"), ("https://orders/", "only http://"), ("http://a$b/", "no application name")]
+    {
+        let error = world.call(Method::GET, uri, "").await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(why), "{uri}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_without_a_plain_port_says_so() {
+    let world = World::new().await;
+    let secure = Instance::builder("orders").id("tls").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
+    world.eureka.transport().register(&secure).await.unwrap();
+    let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
+    assert!(error.to_string().contains("plain HTTP port"), "{error}");
+}
