@@ -5,7 +5,7 @@
 //!                             (refresher.rs)         (local.rs, mirror.rs)         (publish.rs)
 //! ```
 //!
-//! [`Refresher`](refresher) asks, on a timer with jitter. `LocalRegistry` is the logic without IO: the exact mirror of what the
+//! `Refresher` asks, on a timer with jitter. `LocalRegistry` is the logic without IO: the exact mirror of what the
 //! server holds, and the instances that it lost without saying so, which are kept for a while. What comes out is an immutable
 //! [`Snapshot`] in which an application that did not change is the same `Arc` as before; whoever follows an application is
 //! woken only when that `Arc` is another.
