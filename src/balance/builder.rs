@@ -51,7 +51,8 @@ impl<D: Discover, S, O> Builder<D, S, O> {
     ///
     /// Called once per discovered endpoint, and again when discovery inserts it anew. The service is cloned for every call.
     pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, O> {
-        let Self { discover, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay, .. } = self;
+        let Self { discover, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay, .. } =
+            self;
         let make = Box::new(move |target| make(&target));
         Builder { discover, make, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay }
     }

@@ -148,11 +148,11 @@ impl<S, O> Balance<S, O> {
     {
         let now = Instant::now();
         let set = self.shared.set.load();
-        let endpoint = set.choose(now, tried)?;
+        let chosen = set.choose(now, tried)?;
         Some(Picked {
-            id: endpoint.id,
-            completion: Completion::begin(endpoint.stats.clone(), now),
-            service: endpoint.service.clone(),
+            id: chosen.id,
+            completion: Completion::begin(chosen.stats.clone(), now),
+            service: chosen.service.clone(),
             observer: self.observer.clone(),
         })
     }
