@@ -65,6 +65,11 @@ impl<S> EndpointSet<S> {
         self.stats.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn stats(&self) -> impl Iterator<Item = &Stats> {
+        self.stats.iter().map(|stats| &**stats)
+    }
+
     /// The cheaper one of two drawn at random, leaving out those that were tried.
     pub(super) fn choose(&self, now: Instant, tried: &[EndpointId]) -> Option<Chosen<'_, S>> {
         let excluded = self.positions(tried);

@@ -151,9 +151,9 @@ mod tests {
         let load = Load::new(30.0 * MS, DECAY, base, base);
         load.record(Duration::from_millis(200), base);
         near(load.cost(0), 200.0 * MS);
-        load.record(Duration::from_millis(100), after(base, 10_000));
+        load.record(Duration::from_millis(50), after(base, 10_000));
         let e = std::f32::consts::E;
-        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 100.0 * MS * (1.0 - 1.0 / e));
+        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 50.0 * MS * (1.0 - 1.0 / e));
     }
 
     #[test]

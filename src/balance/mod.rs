@@ -40,6 +40,8 @@ mod future;
 mod http;
 mod load;
 mod observe;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::fmt;
