@@ -111,6 +111,9 @@ enum Patience {
 
 impl Balance<()> {
     /// Begins a balancer over what `discover` reports.
+    ///
+    /// Unless told otherwise, what is discovered is the service of an endpoint, and it answers HTTP: see
+    /// [`endpoint`](Builder::endpoint) and [`observer`](Builder::observer).
     pub fn builder<D: Discover>(discover: D) -> Builder<D> {
         Builder::new(discover)
     }
