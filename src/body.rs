@@ -92,3 +92,48 @@ impl<B: fmt::Debug, G> fmt::Debug for GuardedBody<B, G> {
         f.debug_struct("GuardedBody").field("inner", &self.inner).field("ended", &self.guard.is_none()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty, Full};
+
+    use super::*;
+
+    impl BodyGuard for Arc<()> {}
+
+    #[test]
+    fn is_as_long_as_the_wrapped_body_and_lets_go_with_its_last_byte() {
+        let guard = Arc::new(());
+        let mut body = GuardedBody::new(Full::<Bytes>::from("abc"), guard.clone());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert!(!body.is_end_stream());
+        assert_eq!(Arc::strong_count(&guard), 2);
+        let Poll::Ready(Some(Ok(frame))) =
+            Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()))
+        else {
+            panic!("a full body is ready");
+        };
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert!(body.is_end_stream());
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+
+    #[test]
+    fn holds_nothing_for_an_empty_body() {
+        let guard = Arc::new(());
+        let _body = GuardedBody::new(Empty::<Bytes>::new(), guard.clone());
+        assert_eq!(Arc::strong_count(&guard), 1);
+        assert!(GuardedBody::<Empty<Bytes>, Arc<()>>::default().is_end_stream());
+    }
+
+    #[test]
+    fn lets_go_when_dropped() {
+        let guard = Arc::new(());
+        let body = GuardedBody::new(Full::<Bytes>::from("abc").boxed(), guard.clone());
+        drop(body);
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+}

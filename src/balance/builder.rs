@@ -69,7 +69,8 @@ impl<D: Discover, S, O> Builder<D, S, O> {
         self
     }
 
-    /// Tells, for the error of a call without an endpoint, why there is none. Called for each such error.
+    /// Tells, for the error of a call without an endpoint, why there is none: a clause that goes on after "there is no
+    /// endpoint,". Called for each such error.
     pub fn explain(mut self, explain: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.explain = Some(Box::new(explain));
         self

@@ -79,8 +79,11 @@ where
         let mut failing = false;
         loop {
             let (changed, step) = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)).await;
-            if changed {
+            if failing && (changed || matches!(step, Step::More)) {
+                info!(application = self.name(), "discovery works again");
                 failing = false;
+            }
+            if changed {
                 self.newcomer_cost = None;
                 self.publish();
             }

@@ -36,47 +36,64 @@ pub(super) struct Details {
 }
 
 /// What there is to choose from. Immutable: a change makes a new set.
+///
+/// The statistics are apart from the services, so that comparing two endpoints touches little memory.
 pub(super) struct EndpointSet<S> {
     base: Instant,
-    /// In the order of their ids.
-    endpoints: Vec<Endpoint<S>>,
+    /// In the order of their ids, as the services.
+    stats: Vec<Arc<Stats>>,
+    services: Vec<(EndpointId, S)>,
+}
+
+/// The choice.
+pub(super) struct Chosen<'a, S> {
+    pub(super) id: EndpointId,
+    pub(super) stats: &'a Arc<Stats>,
+    pub(super) service: &'a S,
 }
 
 impl<S> EndpointSet<S> {
     /// `base` is the one that the endpoints' loads count from.
     pub(super) fn new(base: Instant, mut endpoints: Vec<Endpoint<S>>) -> Self {
         endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
-        Self { base, endpoints }
+        let (stats, services) =
+            endpoints.into_iter().map(|Endpoint { id, stats, service }| (stats, (id, service))).unzip();
+        Self { base, stats, services }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.endpoints.len()
+        self.stats.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn stats(&self) -> impl Iterator<Item = &Stats> {
+        self.stats.iter().map(|stats| &**stats)
     }
 
     /// The cheaper one of two drawn at random, leaving out those that were tried.
-    pub(super) fn choose(&self, now: Instant, tried: &[EndpointId]) -> Option<&Endpoint<S>> {
+    pub(super) fn choose(&self, now: Instant, tried: &[EndpointId]) -> Option<Chosen<'_, S>> {
         let excluded = self.positions(tried);
-        let at = |drawn: usize| {
-            // Counts only those not excluded: step over each excluded position up to there.
-            let position = excluded.iter().fold(drawn, |position, &gap| position + usize::from(gap <= position));
-            &self.endpoints[position]
-        };
-        match self.endpoints.len() - excluded.len() {
-            0 => None,
-            1 => Some(at(0)),
+        // Draws count only those not excluded: step over each excluded position up to there.
+        let at = |drawn| excluded.iter().fold(drawn, |position, &gap| position + usize::from(gap <= position));
+        let position = match self.len() - excluded.len() {
+            0 => return None,
+            1 => at(0),
             left => {
                 let (first, second) = two_of(left);
                 let (first, second) = (at(first), at(second));
                 let now = tick(self.base, now);
-                Some(if second.stats.load.metric(now) < first.stats.load.metric(now) { second } else { first })
+                let cost = |position: usize| self.stats[position].load.metric(now);
+                if cost(second) < cost(first) { second } else { first }
             }
-        }
+        };
+        let (id, service) = &self.services[position];
+        Some(Chosen { id: *id, stats: &self.stats[position], service })
     }
 
     /// Where these are, ascending. Allocates nothing for none.
     fn positions(&self, ids: &[EndpointId]) -> Vec<usize> {
         let mut positions: Vec<_> =
-            ids.iter().filter_map(|id| self.endpoints.binary_search_by_key(id, |endpoint| endpoint.id).ok()).collect();
+            ids.iter().filter_map(|id| self.services.binary_search_by_key(id, |(id, _)| *id).ok()).collect();
         positions.sort_unstable();
         positions.dedup();
         positions
@@ -151,7 +168,7 @@ mod tests {
     #[test]
     fn prefers_the_one_with_fewer_pending_calls() {
         let set = set(2);
-        set.endpoints[0].stats.load.begin();
+        set.stats[0].load.begin();
         for _ in 0..100 {
             assert_eq!(set.choose(Instant::now(), &[]).unwrap().id, EndpointId(3));
         }

@@ -48,6 +48,8 @@ impl<S, O> Picked<S, O> {
     }
 }
 
+type Failed<E> = (E, Completion);
+
 /// A call to one endpoint.
 #[pin_project]
 pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
@@ -63,25 +65,16 @@ where
     O: Observe<S::Response>,
 {
     /// Hands the completion over with an error, for what it knows of the endpoint.
-    fn poll_call(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<O::Response, (S::Error, Option<Completion>)>> {
+    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Failed<S::Error>>> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
-        let completion = this.completion.take();
+        let mut completion = this.completion.take().expect("the inner future panics when polled after completion");
         Poll::Ready(match result {
-            Ok(response) => {
-                let completion = completion.expect("the inner future panics when polled after completion");
-                Ok(this.observer.observe(completion, response))
+            Ok(response) => Ok(this.observer.observe(completion, response)),
+            Err(error) => {
+                completion.failure();
+                Err((error, completion))
             }
-            Err(error) => Err((
-                error,
-                completion.map(|mut completion| {
-                    completion.failure();
-                    completion
-                }),
-            )),
         })
     }
 }
@@ -130,7 +123,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
-            StateProj::Call(call) => call.poll_call(cx).map_err(|(error, completion)| call_error(error, completion)),
+            StateProj::Call(call) => call.poll_call(cx).map_err(|(error, completion)| call_error(error, &completion)),
             StateProj::NoEndpoints(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
         }
     }
@@ -148,18 +141,15 @@ impl<S: Service<Req>, Req, O> fmt::Debug for ResponseFuture<S, Req, O> {
 }
 
 /// An error that is one of ours already says what is to say.
-fn call_error(error: impl Into<BoxError>, completion: Option<Completion>) -> Error {
-    match error.into().downcast::<Error>() {
-        Ok(error) => *error,
-        Err(source) => {
-            let mut error = Error::new(Kind::Call, "call to").cause("the endpoint failed").with_source(source);
-            if let Some(completion) = completion {
-                error = error.instance(completion.instance().clone());
-                if let Some(app) = completion.app() {
-                    error = error.app(app.clone());
-                }
-            }
-            error
-        }
+fn call_error(error: impl Into<BoxError>, completion: &Completion) -> Error {
+    let source = match error.into().downcast::<Error>() {
+        Ok(error) => return *error,
+        Err(source) => source,
+    };
+    let error = Error::new(Kind::Call, "call to").instance(completion.instance().clone());
+    let error = error.cause("the endpoint failed").with_source(source);
+    match completion.app() {
+        Some(app) => error.app(app.clone()),
+        None => error,
     }
 }

@@ -51,7 +51,7 @@ impl Load {
     /// The latency expected now, without regard to pending calls.
     pub(super) fn cost(&self, now: Tick) -> f32 {
         let (cost, stamp) = unpack(self.cost.load(Ordering::Relaxed));
-        (cost * self.kept(elapsed(stamp, now))).max(FLOOR)
+        if cost <= FLOOR { FLOOR } else { (cost * self.kept(elapsed(stamp, now))).max(FLOOR) }
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -108,11 +108,13 @@ impl Load {
 pub(super) type Tick = u32;
 
 pub(super) fn tick(base: Instant, now: Instant) -> Tick {
-    (now.saturating_duration_since(base).as_nanos() >> TICK_BITS) as Tick
+    let since = now.saturating_duration_since(base);
+    // Wraps after 52 days by intent; in 64 bits, because this is on the path of every call.
+    ((since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())) >> TICK_BITS) as Tick
 }
 
 pub(super) fn nanos(duration: Duration) -> f32 {
-    duration.as_nanos() as f32
+    duration.as_secs() as f32 * 1e9 + duration.subsec_nanos() as f32
 }
 
 fn elapsed(stamp: Tick, now: Tick) -> u32 {
@@ -149,9 +151,9 @@ mod tests {
         let load = Load::new(30.0 * MS, DECAY, base, base);
         load.record(Duration::from_millis(200), base);
         near(load.cost(0), 200.0 * MS);
-        load.record(Duration::from_millis(100), after(base, 10_000));
+        load.record(Duration::from_millis(50), after(base, 10_000));
         let e = std::f32::consts::E;
-        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 100.0 * MS * (1.0 - 1.0 / e));
+        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 50.0 * MS * (1.0 - 1.0 / e));
     }
 
     #[test]

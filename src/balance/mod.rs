@@ -40,6 +40,8 @@ mod future;
 mod http;
 mod load;
 mod observe;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -109,6 +111,9 @@ enum Patience {
 
 impl Balance<()> {
     /// Begins a balancer over what `discover` reports.
+    ///
+    /// Unless told otherwise, what is discovered is the service of an endpoint, and it answers HTTP: see
+    /// [`endpoint`](Builder::endpoint) and [`observer`](Builder::observer).
     pub fn builder<D: Discover>(discover: D) -> Builder<D> {
         Builder::new(discover)
     }
@@ -148,11 +153,11 @@ impl<S, O> Balance<S, O> {
     {
         let now = Instant::now();
         let set = self.shared.set.load();
-        let endpoint = set.choose(now, tried)?;
+        let chosen = set.choose(now, tried)?;
         Some(Picked {
-            id: endpoint.id,
-            completion: Completion::begin(endpoint.stats.clone(), now),
-            service: endpoint.service.clone(),
+            id: chosen.id,
+            completion: Completion::begin(chosen.stats.clone(), now),
+            service: chosen.service.clone(),
             observer: self.observer.clone(),
         })
     }
