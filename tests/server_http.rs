@@ -1,5 +1,6 @@
 //! The registry's HTTP face, request by request: status, headers, body, and that a refusal leaves no trace.
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 use std::io::{Read, Write};
 
@@ -144,6 +145,20 @@ async fn every_address_of_a_resource_is_the_same() {
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json", "{path}");
         assert!(text(response).await.contains(r#""instanceId":"h:orders:1""#), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn it_can_be_mounted_anywhere() {
+    let server = Server::with_order().await;
+    let router = server.registry.router();
+    for (mounted, path) in [
+        (Router::new().merge(router.clone()), "/apps/ORDERS"),
+        (Router::new().nest("/a/b", router.clone()), "/a/b/v2/apps/ORDERS"),
+        (Router::new().nest("/{tenant}/eureka", router), "/x/eureka/apps/ORDERS"),
+    ] {
+        let response = mounted.oneshot(request("GET", path).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
     }
 }
 
@@ -296,7 +311,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
         good[..good.len() - 1].into(),
         format!("{good}}}").into(),
         good.replace("ipAddr\":\"", "ipAddr\":\"\u{1}").into(),
-        [good[..20].as_bytes(), b"\xff", good[20..].as_bytes()].concat(),
+        [&good.as_bytes()[..20], b"\xff", &good.as_bytes()[20..]].concat(),
         nested(100_000).into(),
         "[".repeat(500_000).into(),
     ];

@@ -3,6 +3,7 @@
 //! The registry also changed in ways that the recordings do not hold, on the other node or by an operator's hand. The tests apply those
 //! changes where the next recorded answer shows them.
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 use std::io::Read;
 
