@@ -1,7 +1,7 @@
 //! The standalone registry.
 
 use std::future::{Future, IntoFuture};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +48,11 @@ struct Serve {
 async fn main() -> ExitCode {
     let Cli { command: Command::Serve(serve) } = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
     match serve.run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -94,7 +94,7 @@ impl EurekaServerBuilder {
     /// Makes the registry, empty, and starts its timers.
     ///
     /// # Errors
-    /// When a setting can't work, or outside of a tokio runtime with its timer enabled.
+    /// When a setting can't work, or when it is called outside of a tokio runtime, which the timers need.
     ///
     /// # Panics
     /// When the tokio runtime was built without its timer.

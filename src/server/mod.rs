@@ -112,9 +112,7 @@ impl EurekaServer {
 
 impl fmt::Debug for EurekaServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaServer")
-            .field("instances", &self.0.registry.full().counts.total())
-            .finish_non_exhaustive()
+        f.debug_struct("EurekaServer").field("instances", &self.0.registry.size()).finish_non_exhaustive()
     }
 }
 

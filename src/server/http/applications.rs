@@ -1,11 +1,11 @@
 //! The lists. `protocol` 2.5.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::answer::{self, Accepted};
-use crate::model::app_name;
+use super::path::{App, Vip};
 use crate::server::{EurekaServer, bodies};
 
 pub(super) async fn all(State(server): State<EurekaServer>, Accepted(encoding): Accepted) -> Response {
@@ -16,12 +16,8 @@ pub(super) async fn delta(State(server): State<EurekaServer>, Accepted(encoding)
     answer::json(server.bodies().delta(server.registry(), encoding).await, encoding)
 }
 
-pub(super) async fn one(
-    State(server): State<EurekaServer>,
-    Accepted(encoding): Accepted,
-    Path(app): Path<String>,
-) -> Response {
-    match server.registry().application(&app_name(&app)) {
+pub(super) async fn one(State(server): State<EurekaServer>, Accepted(encoding): Accepted, App(app): App) -> Response {
+    match server.registry().application(&app) {
         Some(view) => answer::json(bodies::application(&view, encoding), encoding),
         None => StatusCode::NOT_FOUND.into_response(),
     }
@@ -30,7 +26,7 @@ pub(super) async fn one(
 pub(super) async fn by_vip(
     State(server): State<EurekaServer>,
     Accepted(encoding): Accepted,
-    Path(vip): Path<String>,
+    Vip(vip): Vip,
 ) -> Response {
     let full = server.registry().full();
     let body = bodies::selection(&full, encoding, |instance| lists(instance.vip_address(), &vip));
@@ -40,7 +36,7 @@ pub(super) async fn by_vip(
 pub(super) async fn by_secure_vip(
     State(server): State<EurekaServer>,
     Accepted(encoding): Accepted,
-    Path(vip): Path<String>,
+    Vip(vip): Vip,
 ) -> Response {
     let full = server.registry().full();
     let body = bodies::selection(&full, encoding, |instance| lists(instance.secure_vip_address(), &vip));

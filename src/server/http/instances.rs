@@ -1,30 +1,28 @@
 //! What happens to one instance. `protocol` 2.2 to 2.4, 2.6, 2.7.
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::request::Parts;
 
 use super::answer::{self, Accepted};
+use super::path::{App, Id, Target};
 use super::query;
 use super::request::{self, Refusal};
-use crate::model::{DataCenter, Instance, InstanceStatus, app_name};
+use crate::model::{DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
 use crate::server::bodies::Encoding;
 use crate::server::registry::{Origin, Renewal};
 
-pub(super) async fn register(
-    State(server): State<EurekaServer>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, request: Request) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
     let body = match request::json(&headers, body, server.registration_limit()).await {
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),
     };
     let Ok(instance) = Instance::from_json(&body) else { return Refusal::Unreadable.into_response() };
-    match valid(instance, &app_name(&app)) {
+    match valid(instance, &app) {
         Ok(instance) => {
             tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
             server.registry().register(instance, request::origin(&headers), server.now());
@@ -87,13 +85,12 @@ pub(super) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Inval
 
 pub(super) async fn heartbeat(
     State(server): State<EurekaServer>,
-    Path((app, id)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
+    Target { app, id }: Target,
+    request: Request,
 ) -> Response {
+    let (Parts { headers, uri, .. }, body) = request.into_parts();
     request::ignore(body).await;
-    let (app, query, origin) = (app_name(&app), query.as_deref(), request::origin(&headers));
+    let (query, origin) = (uri.query(), request::origin(&headers));
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
     let renewal = server.registry().renew(&app, &id, known, origin, server.now());
@@ -122,31 +119,27 @@ pub(super) async fn heartbeat(
     }
 }
 
-pub(super) async fn cancel(
-    State(server): State<EurekaServer>,
-    Path((app, id)): Path<(String, String)>,
-    body: Body,
-) -> Response {
+pub(super) async fn cancel(State(server): State<EurekaServer>, Target { app, id }: Target, body: Body) -> Response {
     request::ignore(body).await;
-    answer::found(server.registry().cancel(&app_name(&app), &id, server.now()))
+    answer::found(server.registry().cancel(&app, &id, server.now()))
 }
 
 pub(super) async fn set_override(
     State(server): State<EurekaServer>,
-    Path((app, id)): Path<(String, String)>,
+    Target { app, id }: Target,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Response {
-    change_override(&server, &app_name(&app), &id, query.as_deref(), body, None).await
+    change_override(&server, &app, &id, query.as_deref(), body, None).await
 }
 
 pub(super) async fn delete_override(
     State(server): State<EurekaServer>,
-    Path((app, id)): Path<(String, String)>,
+    Target { app, id }: Target,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Response {
-    change_override(&server, &app_name(&app), &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
+    change_override(&server, &app, &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
 }
 
 /// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
@@ -182,7 +175,7 @@ async fn change_override(
 
 pub(super) async fn merge_metadata(
     State(server): State<EurekaServer>,
-    Path((app, id)): Path<(String, String)>,
+    Target { app, id }: Target,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Response {
@@ -193,18 +186,14 @@ pub(super) async fn merge_metadata(
             entries.push((key.into_owned(), value.into_owned()));
         }
     }
-    answer::found(server.registry().merge_metadata(&app_name(&app), &id, entries, server.now()))
+    answer::found(server.registry().merge_metadata(&app, &id, entries, server.now()))
 }
 
-pub(super) async fn one(
-    State(server): State<EurekaServer>,
-    _: Accepted,
-    Path((app, id)): Path<(String, String)>,
-) -> Response {
-    document(server.registry().instance(&app_name(&app), &id, server.now()))
+pub(super) async fn one(State(server): State<EurekaServer>, _: Accepted, Target { app, id }: Target) -> Response {
+    document(server.registry().instance(&app, &id, server.now()))
 }
 
-pub(super) async fn by_id(State(server): State<EurekaServer>, _: Accepted, Path(id): Path<String>) -> Response {
+pub(super) async fn by_id(State(server): State<EurekaServer>, _: Accepted, Id(id): Id) -> Response {
     document(server.registry().instance_by_id(&id, server.now()))
 }
 

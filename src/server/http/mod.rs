@@ -8,11 +8,13 @@
 //! | `applications` | the lists: everything, the delta, one application, VIPs |
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
 //! | `replication` | batches from other registry servers |
-//! | `request`, `answer` | content types, gzip, limits, queries; what answers look like |
+//! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `answer` | what answers look like, and who takes them |
 
 mod answer;
 mod applications;
 mod instances;
+mod path;
 mod query;
 mod replication;
 mod request;

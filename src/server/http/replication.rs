@@ -1,9 +1,9 @@
 //! Batches of what another registry server was told. `protocol` 2.9.
 
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::request::Parts;
 
 use super::answer::{self, Accepted};
 use super::instances::valid;
@@ -17,7 +17,8 @@ use crate::server::bodies::Encoding;
 use crate::server::registry::{Origin, Renewal};
 
 /// Every item counts as replicated, whatever the headers say: Java sends none.
-pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, request: Request) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
     let body = match request::json(&headers, body, server.batch_limit()).await {
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),

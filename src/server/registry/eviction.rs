@@ -61,9 +61,10 @@ impl Registry {
             }
             if let Some(lease) = leases.remove(app, id) {
                 self.withdraw(&lease, id, now);
-                evicted += 1;
-                tracing::info!(%app, %id, "lease expired");
             }
+            drop(leases);
+            evicted += 1;
+            tracing::info!(%app, %id, "lease expired");
         }
         evicted
     }

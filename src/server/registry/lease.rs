@@ -17,8 +17,6 @@ pub(super) struct Lease {
     record: Arc<Record>,
     overridden: Option<InstanceStatus>,
     override_read_at: AtomicI64,
-    registered_at: i64,
-    service_up_at: i64,
     duration_ms: i64,
     /// Expiry counts from here. After a renewal of the Java kind it lies one duration in the future.
     last_update: AtomicI64,
@@ -26,23 +24,26 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn new(
-        instance: Instance,
+        mut instance: Instance,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
         service_up_at: i64,
         now: i64,
     ) -> Self {
-        let mut lease = Self {
+        instance.lease = Some(LeaseInfo {
+            registration_timestamp: now,
+            last_renewal_timestamp: now,
+            eviction_timestamp: 0,
+            service_up_timestamp: service_up_at,
+            ..instance.lease.unwrap_or_default()
+        });
+        Self {
             record: Record::new(instance),
             overridden,
             override_read_at: now.into(),
-            registered_at: now,
-            service_up_at,
             duration_ms: i64::from(duration_secs) * 1000,
             last_update: now.into(),
-        };
-        lease.record = Record::new(lease.live_instance());
-        lease
+        }
     }
 
     pub(super) fn record(&self) -> &Arc<Record> {
@@ -53,32 +54,29 @@ impl Lease {
         &self.record.instance
     }
 
+    /// When the instance was UP for the first time; 0 if never.
     pub(super) fn service_up_at(&self) -> i64 {
-        self.service_up_at
+        self.instance().lease.map_or(0, |info| info.service_up_timestamp)
     }
 
     /// The instance with the lease as it stands now.
     pub(super) fn live_instance(&self) -> Instance {
         let mut instance = self.instance().clone();
-        let client = instance.lease.unwrap_or_default();
-        instance.lease = Some(LeaseInfo {
-            renewal_interval_secs: client.renewal_interval_secs,
-            duration_secs: client.duration_secs,
-            registration_timestamp: self.registered_at,
-            last_renewal_timestamp: self.last_update.load(Relaxed),
-            eviction_timestamp: 0,
-            service_up_timestamp: self.service_up_at,
-        });
+        if let Some(info) = &mut instance.lease {
+            info.last_renewal_timestamp = self.last_update.load(Relaxed);
+        }
         instance
     }
 
-    /// Replaces what readers see.
-    pub(super) fn replace(&mut self, instance: Instance, now: i64) {
-        if instance.status == InstanceStatus::Up && self.service_up_at == 0 {
-            self.service_up_at = now;
+    /// Replaces what readers see by a changed [`live_instance`](Self::live_instance).
+    pub(super) fn replace(&mut self, mut instance: Instance, now: i64) {
+        if let Some(info) = &mut instance.lease
+            && instance.status == InstanceStatus::Up
+            && info.service_up_timestamp == 0
+        {
+            info.service_up_timestamp = now;
         }
         self.record = Record::new(instance);
-        self.record = Record::new(self.live_instance());
     }
 
     /// Java adds the duration here and again when it tests for expiry, a fault that became the protocol: a silent instance

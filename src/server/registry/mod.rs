@@ -240,6 +240,11 @@ impl Registry {
         self.log.application(name)
     }
 
+    /// How many instances there are.
+    pub(super) fn size(&self) -> usize {
+        self.log.size()
+    }
+
     /// Raised by every change of what [`full`](Self::full) answers, before the change is acknowledged.
     pub(super) fn revision(&self) -> u64 {
         self.log.revision()
@@ -266,7 +271,7 @@ impl Registry {
 
     /// Publishes a change that did not come from the instance itself.
     fn modify(&self, lease: &mut Lease, now: i64, change: impl FnOnce(&mut Instance)) {
-        let mut instance = lease.instance().clone();
+        let mut instance = lease.live_instance();
         change(&mut instance);
         instance.action = Some(ActionType::Modified);
         instance.last_updated_timestamp = Some(now);

@@ -1,0 +1,65 @@
+//! The names in a path, taken by name: the path under which the router is mounted may have parameters of its own.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts;
+
+use crate::model::app_name;
+
+/// `{app}`, upper case.
+pub(super) struct App(pub(super) Arc<str>);
+
+/// `{id}`: an instance, whatever its application.
+pub(super) struct Id(pub(super) Box<str>);
+
+/// `{app}/{id}`
+pub(super) struct Target {
+    pub(super) app: Arc<str>,
+    pub(super) id: Box<str>,
+}
+
+/// `{vip}`
+pub(super) struct Vip(pub(super) Box<str>);
+
+impl<S: Send + Sync> FromRequestParts<S> for App {
+    type Rejection = RawPathParamsRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let params = RawPathParams::from_request_parts(parts, state).await?;
+        Ok(Self(app_name(innermost(&params, "app"))))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = RawPathParamsRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let params = RawPathParams::from_request_parts(parts, state).await?;
+        Ok(Self(innermost(&params, "id").into()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = RawPathParamsRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let params = RawPathParams::from_request_parts(parts, state).await?;
+        Ok(Self { app: app_name(innermost(&params, "app")), id: innermost(&params, "id").into() })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Vip {
+    type Rejection = RawPathParamsRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let params = RawPathParams::from_request_parts(parts, state).await?;
+        Ok(Self(innermost(&params, "vip").into()))
+    }
+}
+
+/// Every route that asks for a name has it; the empty text names nothing.
+fn innermost<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+    params.iter().filter(|(key, _)| *key == name).last().map_or("", |(_, value)| value)
+}
