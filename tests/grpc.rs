@@ -1,5 +1,6 @@
 //! A tonic server under `Registrar::serve`, called by a generated client by name.
 #![cfg(all(feature = "client", feature = "server"))]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 use std::time::Duration;
 

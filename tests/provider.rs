@@ -1,5 +1,6 @@
 //! The life of a provider, in paused time: what is sent when, and what is never sent.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What a client makes of a registry server that misbehaves: a clear error, a bound on every wait, and the last good set.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod common;
 

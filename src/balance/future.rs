@@ -30,11 +30,6 @@ impl<S, O> Picked<S, O> {
         &self.service
     }
 
-    /// The endpoint's key in discovery, as text.
-    pub(crate) fn instance(&self) -> &str {
-        self.completion.instance()
-    }
-
     /// Makes the call as soon as the service is ready for it, and observes how it ends.
     pub(crate) fn call<Req>(self, request: Req) -> CallFuture<S, Req, O>
     where

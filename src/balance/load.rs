@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Below this, differences between latencies are this process's noise, and only the pending calls count. It also keeps a
-/// decayed cost above zero, where pending calls would not count at all.
-const FLOOR: f32 = 100_000.0;
+/// A millisecond. Below it, differences between latencies are noise that would send most calls of a small fleet to one
+/// instance, and only the pending calls count. It also keeps a decayed cost above zero, where they would not count at all.
+const FLOOR: f32 = 1_000_000.0;
 
 /// A tick is 2^20 ns, about a millisecond; 32 bits of them last 52 days.
 const TICK_BITS: u32 = 20;

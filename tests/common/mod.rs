@@ -1,5 +1,6 @@
 //! A registry made of a closure: what a server answers, and how it misbehaves, without a socket and so under paused time.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
