@@ -60,7 +60,8 @@ async fn each_fault_has_its_own_words() {
     let cut_off = list(&[instance("orders", "a")]).split_at(200).0.to_owned();
     let bomb = gzip(&vec![b' '; 20 << 20]);
 
-    let cases: Vec<(&str, Box<dyn Fn(&Asked) -> Reply + Send + Sync>)> = vec![
+    type Fault = Box<dyn Fn(&Asked) -> Reply + Send + Sync>;
+    let cases: Vec<(&str, Fault)> = vec![
         ("no answer within", Box::new(|_| Reply::Never)),
         ("the body stopped", Box::new(|_| Reply::Stalls)),
         ("larger than", Box::new(|_| Reply::Endless)),
