@@ -7,13 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
+use tower_eureka::config::Property;
 use tracing_subscriber::EnvFilter;
 
 /// Requests in flight get this long after the signal; connections that are merely open get nothing.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// Peers get this long to take what is queued for them: at the signal, and once more at the end.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// How the arguments begin that a Spring server takes as well.
+const PROPERTY_PREFIXES: [&str; 2] = ["--eureka.", "--spring."];
 
 /// Eureka, in one small binary.
 #[derive(Debug, Parser)]
@@ -34,45 +39,81 @@ struct Serve {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8761")]
     listen: SocketAddr,
+}
 
-    /// Whether evictions stop while too few heartbeats come.
-    #[arg(long = "eureka.server.enable-self-preservation", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    enable_self_preservation: bool,
-
-    /// Milliseconds between two runs that remove expired leases.
-    #[arg(long = "eureka.server.eviction-interval-timer-in-ms", value_name = "MS", default_value_t = 60_000)]
-    eviction_interval_timer_in_ms: u64,
+/// A setting under its Spring name.
+struct Given {
+    name: String,
+    value: String,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { command: Command::Serve(serve) } = Cli::parse();
+    let (own, given) = match split(std::env::args().collect()) {
+        Ok(arguments) => arguments,
+        Err(text) => return fail(text),
+    };
+    let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(properties()));
+    let matches = command.get_matches_from(own);
+    let Cli { command: Command::Serve(serve) } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
-    match serve.run().await {
+    match serve.run(&given).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            fail(&*error);
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(error),
     }
 }
 
+/// Takes the properties out of the arguments: `--name=value` and `--name value`.
+fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>), String> {
+    let (mut own, mut given) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        if !PROPERTY_PREFIXES.iter().any(|prefix| argument.starts_with(prefix)) {
+            own.push(argument);
+            continue;
+        }
+        let property = argument.trim_start_matches("--");
+        let (name, value) = match property.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => {
+                let value = arguments.next_if(|next| !next.starts_with("--"));
+                (property.to_owned(), value.ok_or_else(|| format!("{argument} needs a value: {argument}=..."))?)
+            }
+        };
+        given.push(Given { name, value });
+    }
+    Ok((own, given))
+}
+
+/// The part of the help that comes from the table of properties.
+fn properties() -> String {
+    let mut text = String::from(
+        "Settings of a Spring Cloud Eureka server. Dashes and case do not matter; each is also an environment variable,\n\
+         upper case, with dots as underscores and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION.\n",
+    );
+    for property in Property::all() {
+        text.push_str(&format!("\n  {property}\n"));
+    }
+    text
+}
+
 impl Serve {
-    async fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+    async fn run(self, given: &[Given]) -> Result<(), Box<dyn std::error::Error>> {
         // First of all, so that a signal is never met unprepared.
         let stop = stop_signal()?;
-        let registry = EurekaServer::builder()
-            .self_preservation(self.enable_self_preservation)
-            .eviction_interval(Duration::from_millis(self.eviction_interval_timer_in_ms))
-            .build()?;
+        let mut builder = EurekaServer::builder().from_env()?;
+        for Given { name, value } in given {
+            builder = builder.property(name, value)?;
+        }
         let listener = TcpListener::bind(self.listen)
             .await
             .map_err(|error| format!("listen on {}: {error}; choose another with --listen", self.listen))?;
+        let registry = builder.own_port(listener.local_addr()?.port()).build()?;
         announce(listener.local_addr()?);
 
         let app = Router::new().nest("/eureka", registry.router());
@@ -82,13 +123,19 @@ impl Serve {
             tracing::info!("stopping");
             drop(stopping);
         });
+        let leaving = async {
+            // The channel closes when the signal has come.
+            while stopped.changed().await.is_ok() {}
+            // New connections are refused from now on; requests in flight go on meanwhile.
+            registry.leave(HAND_OVER_LIMIT).await;
+            tokio::time::sleep(SHUTDOWN_LIMIT).await;
+        };
         tokio::select! {
             served = server.into_future() => served?,
-            () = async {
-                // The channel closes when the signal has come.
-                while stopped.changed().await.is_ok() {}
-                tokio::time::sleep(SHUTDOWN_LIMIT).await;
-            } => tracing::warn!("stopped with requests in flight"),
+            () = leaving => tracing::warn!("stopped with requests in flight"),
+        }
+        if !registry.leave(HAND_OVER_LIMIT).await {
+            tracing::warn!("not every peer took what was queued for it");
         }
         Ok(())
     }
@@ -124,6 +171,7 @@ fn announce(address: SocketAddr) {
 }
 
 #[allow(clippy::print_stderr, reason = "must be seen whatever the log filter says")]
-fn fail(error: &dyn std::error::Error) {
+fn fail(error: impl std::fmt::Display) -> ExitCode {
     eprintln!("tower-eureka: {error}");
+    ExitCode::FAILURE
 }

@@ -8,6 +8,8 @@
 mod client;
 mod env;
 mod instance;
+#[cfg(feature = "server")]
+mod server;
 #[cfg(feature = "client")]
 mod service_url;
 
@@ -15,5 +17,7 @@ mod service_url;
 pub(crate) use client::ClientConfig;
 pub(crate) use env::Env;
 pub use env::InvalidSetting;
+#[cfg(feature = "server")]
+pub use server::Property;
 #[cfg(feature = "client")]
 pub(crate) use service_url::ServiceUrl;

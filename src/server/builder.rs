@@ -4,6 +4,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::bodies::Bodies;
+use super::node::Node;
+#[cfg(feature = "peers")]
+use super::peers::Peers;
 use super::registry::{Registry, Settings};
 use super::timers::Timers;
 use super::{Error, EurekaServer, Inner};
@@ -16,11 +19,19 @@ pub struct EurekaServerBuilder {
     settings: Settings,
     registration_limit: usize,
     batch_limit: usize,
+    #[cfg(feature = "peers")]
+    pub(crate) peers: super::peers::PeerSettings,
 }
 
 impl EurekaServerBuilder {
     pub(super) fn new() -> Self {
-        Self { settings: Settings::default(), registration_limit: 1024 * 1024, batch_limit: 10 * 1024 * 1024 }
+        Self {
+            settings: Settings::default(),
+            registration_limit: 1024 * 1024,
+            batch_limit: 10 * 1024 * 1024,
+            #[cfg(feature = "peers")]
+            peers: super::peers::PeerSettings::default(),
+        }
     }
 
     /// Whether a silent instance lives for two lease durations after its last heartbeat, as on a Java server, instead of one.
@@ -99,7 +110,9 @@ impl EurekaServerBuilder {
     /// # Panics
     /// When the tokio runtime was built without its timer.
     pub fn build(self) -> Result<EurekaServer, Error> {
-        let Self { settings, registration_limit, batch_limit } = self;
+        #[cfg(feature = "peers")]
+        let peers = self.peers;
+        let (settings, registration_limit, batch_limit) = (self.settings, self.registration_limit, self.batch_limit);
         let Settings { eviction_interval, expected_renewal_interval, renewal_percent_threshold: share, .. } = settings;
         if eviction_interval < Duration::from_millis(1) {
             return Err(Error::setting("eviction_interval", "must be at least a millisecond"));
@@ -113,15 +126,29 @@ impl EurekaServerBuilder {
         if registration_limit == 0 || batch_limit == 0 {
             return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
         }
+        #[cfg(feature = "peers")]
+        peers.check()?;
         Handle::try_current().map_err(Error::no_runtime)?;
 
         let clock = Clock::start();
+        #[cfg(feature = "peers")]
+        let peers = Peers::new(peers, clock)?;
+        #[cfg(feature = "peers")]
+        let settings = Settings { own_id: peers.own_id(), ..settings };
         let registry = Arc::new(Registry::new(settings.clone()));
         let timers = Timers::start(&registry, &settings, clock);
-        Ok(EurekaServer(Arc::new(Inner {
+        let node = Node::new(
             registry,
-            bodies: Bodies::default(),
             clock,
+            #[cfg(feature = "peers")]
+            peers,
+        );
+        let node = Arc::new(node);
+        Ok(EurekaServer(Arc::new(Inner {
+            #[cfg(feature = "peers")]
+            _peers: Peers::start(&node),
+            node,
+            bodies: Bodies::default(),
             registration_limit,
             batch_limit,
             _timers: timers,

@@ -1,12 +1,33 @@
 use std::fmt;
 
+#[cfg(feature = "peers")]
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a registry server could not be built.
 pub struct Error(Kind);
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Setting { name: &'static str, reason: &'static str },
+    Setting {
+        name: &'static str,
+        reason: &'static str,
+    },
     NoRuntime(tokio::runtime::TryCurrentError),
+    /// A property under its Spring name.
+    Property {
+        name: String,
+        value: String,
+        expected: &'static str,
+    },
+    UnknownProperty {
+        name: String,
+        nearest: &'static str,
+    },
+    #[cfg(feature = "peers")]
+    Peers {
+        what: String,
+        source: Option<BoxError>,
+    },
 }
 
 impl Error {
@@ -18,19 +39,56 @@ impl Error {
         Self(Kind::NoRuntime(error))
     }
 
+    pub(crate) fn property(name: &str, value: &str, expected: &'static str) -> Self {
+        Self(Kind::Property { name: name.into(), value: value.into(), expected })
+    }
+
+    pub(crate) fn unknown_property(name: &str, nearest: &'static str) -> Self {
+        Self(Kind::UnknownProperty { name: name.into(), nearest })
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn peer_url(error: std::sync::Arc<crate::Error>) -> Self {
+        Self(Kind::Peers { what: "a peer's URL is unusable".into(), source: Some(error.into()) })
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn no_tls(url: &str) -> Self {
+        let what = format!(
+            "HTTPS is not built in yet, which {url} needs; give a service that speaks it to peer_http_service()"
+        );
+        Self(Kind::Peers { what, source: None })
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn own_instance(error: crate::model::InvalidInstance) -> Self {
+        Self(Kind::Peers { what: "the node can't be registered like this".into(), source: Some(error.into()) })
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn source(error: BoxError) -> Self {
+        Self(Kind::Peers { what: "the source of the peers' URLs failed".into(), source: Some(error) })
+    }
+
     /// A setting that can never work.
     pub fn is_config(&self) -> bool {
-        matches!(self.0, Kind::Setting { .. })
+        !matches!(self.0, Kind::NoRuntime(_))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &self.0 {
             Kind::Setting { name, reason } => write!(f, "build a registry server: {name} {reason}"),
             Kind::NoRuntime(_) => {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
+            Kind::Property { name, value, expected } => write!(f, "{name} is '{value}': expected {expected}"),
+            Kind::UnknownProperty { name, nearest } => write!(f, "{name} is no setting; did you mean {nearest}?"),
+            #[cfg(feature = "peers")]
+            Kind::Peers { what, source: Some(source) } => write!(f, "build a registry server: {what}: {source}"),
+            #[cfg(feature = "peers")]
+            Kind::Peers { what, source: None } => write!(f, "build a registry server: {what}"),
         }
     }
 }
@@ -44,8 +102,10 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Setting { .. } => None,
+            Kind::Setting { .. } | Kind::Property { .. } | Kind::UnknownProperty { .. } => None,
             Kind::NoRuntime(error) => Some(error),
+            #[cfg(feature = "peers")]
+            Kind::Peers { source, .. } => source.as_deref().map(|source| source as _),
         }
     }
 }

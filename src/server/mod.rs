@@ -27,12 +27,16 @@
 //!
 //! # What is where
 //!
-//! `registry` is the core without IO, `bodies` encodes it, `http` answers requests; this module runs the timers.
+//! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step;
+//! `node` is where requests change something, and this module runs the timers.
 
 mod bodies;
 mod builder;
 mod error;
 mod http;
+mod node;
+#[cfg(feature = "peers")]
+mod peers;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -45,9 +49,9 @@ pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
 
 use self::bodies::Bodies;
+use self::node::Node;
 use self::registry::{Registry, Snapshot};
 use self::timers::Timers;
-use crate::clock::Clock;
 use crate::model::{Application, Applications, Instance, app_name};
 
 /// A Eureka registry inside this process. Cheap to clone: all clones and routers share one registry.
@@ -57,12 +61,13 @@ use crate::model::{Application, Applications, Instance, app_name};
 pub struct EurekaServer(Arc<Inner>);
 
 struct Inner {
-    registry: Arc<Registry>,
+    node: Arc<Node>,
     bodies: Bodies,
-    clock: Clock,
     registration_limit: usize,
     batch_limit: usize,
     _timers: Timers,
+    #[cfg(feature = "peers")]
+    _peers: tokio::task::JoinSet<()>,
 }
 
 impl EurekaServer {
@@ -81,16 +86,41 @@ impl EurekaServer {
 
     /// Everything that is registered, as `GET apps` answers it.
     pub fn applications(&self) -> Applications {
-        applications(&self.0.registry.full())
+        applications(&self.registry().full())
     }
 
     /// One instance with its lease as it stands now. The application's name may have any case.
     pub fn instance(&self, app: &str, id: &str) -> Option<Instance> {
-        self.0.registry.instance(&app_name(app), id, self.now())
+        self.registry().instance(&app_name(app), id, self.now())
+    }
+
+    /// Whether lists are answered. A node with peers answers them with 403 until it has a copy of a peer's registry, or has
+    /// [waited](EurekaServerBuilder::wait_when_empty).
+    pub fn is_open(&self) -> bool {
+        self.node().is_open()
+    }
+
+    /// Stops taking part: takes this node out of the registry, and hands over to the peers what is queued for them.
+    ///
+    /// To be called when a signal to stop came, and once more after the last request. False if a peer did not take everything within this
+    /// time; one that can't be reached is tried once.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest queued; it goes on being sent as long as the server exists.
+    #[cfg(feature = "peers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
+    pub async fn leave(&self, within: std::time::Duration) -> bool {
+        let peers = self.node().peers();
+        peers.withdraw(self.node());
+        peers.flush(within).await
+    }
+
+    fn node(&self) -> &Arc<Node> {
+        &self.0.node
     }
 
     fn registry(&self) -> &Arc<Registry> {
-        &self.0.registry
+        self.0.node.registry()
     }
 
     fn bodies(&self) -> &Bodies {
@@ -98,7 +128,7 @@ impl EurekaServer {
     }
 
     fn now(&self) -> i64 {
-        self.0.clock.now_ms()
+        self.0.node.now()
     }
 
     fn registration_limit(&self) -> usize {
@@ -112,7 +142,7 @@ impl EurekaServer {
 
 impl fmt::Debug for EurekaServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaServer").field("instances", &self.0.registry.size()).finish_non_exhaustive()
+        f.debug_struct("EurekaServer").field("instances", &self.registry().size()).finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,8 @@ use super::stack::{Answer, HttpStack};
 use crate::config::ServiceUrl;
 use crate::error::Error;
 use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus};
+#[cfg(feature = "peers")]
+use crate::model::{ReplicationList, ReplicationResponse};
 
 /// What a path segment cannot hold. The colon stays, as Java clients send it.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -183,6 +185,14 @@ impl Transport {
         self.by_vip("svips", name).await
     }
 
+    /// Tells a peer what was told here. `sender` is the sender's id, by which a node recognises its own batch.
+    #[cfg(feature = "peers")]
+    pub(crate) async fn replicate(&self, list: &ReplicationList, sender: &str) -> Result<ReplicationResponse, Error> {
+        let call = Call::new("replicate to", Method::POST).path("peerreplication/batch/".into()).body(list.to_json());
+        let call = Call { peer: Some(sender), ..call };
+        self.read(call, ReplicationResponse::from_json).await.map(Option::unwrap_or_default)
+    }
+
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
         let call = Call { app: Some(name), ..Call::new("fetch VIP", Method::GET) };
         let call = call.path(format!("{kind}/{}", segment(name))).accept_not_found();
@@ -232,12 +242,24 @@ struct Call<'a> {
     body: Bytes,
     not_found: bool,
     forbidden: bool,
+    /// The id of the registry server that speaks; without one it is a client.
+    peer: Option<&'a str>,
 }
 
 impl<'a> Call<'a> {
     fn new(operation: &'static str, method: Method) -> Self {
         let (path, body) = (String::new(), Bytes::new());
-        Self { operation, app: None, instance: None, method, path, body, not_found: false, forbidden: false }
+        Self {
+            operation,
+            app: None,
+            instance: None,
+            method,
+            path,
+            body,
+            not_found: false,
+            forbidden: false,
+            peer: None,
+        }
     }
 
     fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
@@ -272,8 +294,11 @@ impl<'a> Call<'a> {
             .uri(format!("{}{}", server.as_str(), self.path))
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
-            // What Java clients say of themselves; it exempts from the server's rate limit on fetches.
-            .header("DiscoveryIdentity-Name", "DefaultClient");
+            // What Java clients and servers say of themselves; it exempts from the server's rate limit on fetches.
+            .header("DiscoveryIdentity-Name", if self.peer.is_some() { "DefaultServer" } else { "DefaultClient" });
+        if let Some(sender) = self.peer {
+            request = request.header("DiscoveryIdentity-Version", "1.0").header("DiscoveryIdentity-Id", sender);
+        }
         if let Some(authorization) = server.authorization() {
             request = request.header(header::AUTHORIZATION, authorization);
         }

@@ -5,18 +5,24 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::answer::{self, Accepted};
+use super::open::Open;
 use super::path::{App, Vip};
 use crate::server::{EurekaServer, bodies};
 
-pub(super) async fn all(State(server): State<EurekaServer>, Accepted(encoding): Accepted) -> Response {
+pub(super) async fn all(State(server): State<EurekaServer>, _: Open, Accepted(encoding): Accepted) -> Response {
     answer::json(server.bodies().full(server.registry(), encoding).await, encoding)
 }
 
-pub(super) async fn delta(State(server): State<EurekaServer>, Accepted(encoding): Accepted) -> Response {
+pub(super) async fn delta(State(server): State<EurekaServer>, _: Open, Accepted(encoding): Accepted) -> Response {
     answer::json(server.bodies().delta(server.registry(), encoding).await, encoding)
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, Accepted(encoding): Accepted, App(app): App) -> Response {
+pub(super) async fn one(
+    State(server): State<EurekaServer>,
+    _: Open,
+    Accepted(encoding): Accepted,
+    App(app): App,
+) -> Response {
     match server.registry().application(&app) {
         Some(view) => answer::json(bodies::application(&view, encoding), encoding),
         None => StatusCode::NOT_FOUND.into_response(),
@@ -25,6 +31,7 @@ pub(super) async fn one(State(server): State<EurekaServer>, Accepted(encoding): 
 
 pub(super) async fn by_vip(
     State(server): State<EurekaServer>,
+    _: Open,
     Accepted(encoding): Accepted,
     Vip(vip): Vip,
 ) -> Response {
@@ -35,6 +42,7 @@ pub(super) async fn by_vip(
 
 pub(super) async fn by_secure_vip(
     State(server): State<EurekaServer>,
+    _: Open,
     Accepted(encoding): Accepted,
     Vip(vip): Vip,
 ) -> Response {

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Accepted};
 use super::path::{App, Id, Target};
@@ -25,7 +25,7 @@ pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, 
     match valid(instance, &app) {
         Ok(instance) => {
             tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
-            server.registry().register(instance, request::origin(&headers), server.now());
+            server.node().register(instance, request::origin(&headers));
             StatusCode::NO_CONTENT.into_response()
         }
         Err(invalid) => invalid.into_response(),
@@ -93,7 +93,7 @@ pub(super) async fn heartbeat(
     let (query, origin) = (uri.query(), request::origin(&headers));
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
-    let renewal = server.registry().renew(&app, &id, known, origin, server.now());
+    let renewal = server.node().renew(&app, &id, known, origin);
     match renewal {
         Renewal::NotFound => StatusCode::NOT_FOUND.into_response(),
         // Java notices only after it has renewed the lease.
@@ -119,41 +119,47 @@ pub(super) async fn heartbeat(
     }
 }
 
-pub(super) async fn cancel(State(server): State<EurekaServer>, Target { app, id }: Target, body: Body) -> Response {
+pub(super) async fn cancel(
+    State(server): State<EurekaServer>,
+    Target { app, id }: Target,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     request::ignore(body).await;
-    answer::found(server.registry().cancel(&app, &id, server.now()))
+    answer::found(server.node().cancel(&app, &id, request::origin(&headers)))
 }
 
 pub(super) async fn set_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, None).await
+    change_override(&server, target, query.as_deref(), &headers, body, None).await
 }
 
 pub(super) async fn delete_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
+    change_override(&server, target, query.as_deref(), &headers, body, Some(InstanceStatus::Unknown)).await
 }
 
 /// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
 async fn change_override(
     server: &EurekaServer,
-    app: &str,
-    id: &str,
+    Target { app, id }: Target,
     query: Option<&str>,
+    headers: &HeaderMap,
     body: Body,
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
     request::ignore(body).await;
-    let now = server.now();
-    if server.registry().instance(app, id, now).is_none() {
+    if server.registry().instance(&app, &id, server.now()).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
     let status = match (query::first(query, "value"), deletes_to) {
@@ -167,9 +173,10 @@ async fn change_override(
     let Ok(dirty) = query::first(query, "lastDirtyTimestamp").map(|text| text.parse()).transpose() else {
         return not_a_number();
     };
+    let origin = request::origin(headers);
     answer::found(match deletes_to {
-        Some(_) => server.registry().delete_override(app, id, status, dirty, now),
-        None => server.registry().set_override(app, id, status, dirty, now),
+        Some(_) => server.node().delete_override(&app, &id, status, dirty, origin),
+        None => server.node().set_override(&app, &id, status, dirty, origin),
     })
 }
 
@@ -186,7 +193,7 @@ pub(super) async fn merge_metadata(
             entries.push((key.into_owned(), value.into_owned()));
         }
     }
-    answer::found(server.registry().merge_metadata(&app, &id, entries, server.now()))
+    answer::found(server.node().merge_metadata(&app, &id, entries))
 }
 
 pub(super) async fn one(State(server): State<EurekaServer>, _: Accepted, Target { app, id }: Target) -> Response {

@@ -9,11 +9,13 @@
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `open` | when lists are not answered yet |
 //! | `answer` | what answers look like, and who takes them |
 
 mod answer;
 mod applications;
 mod instances;
+mod open;
 mod path;
 mod query;
 mod replication;

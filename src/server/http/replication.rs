@@ -2,8 +2,8 @@
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Accepted};
 use super::instances::valid;
@@ -19,13 +19,34 @@ use crate::server::registry::{Origin, Renewal};
 /// Every item counts as replicated, whatever the headers say: Java sends none.
 pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, request: Request) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
+    if is_own(&server, &headers) {
+        return StatusCode::LOOP_DETECTED.into_response();
+    }
     let body = match request::json(&headers, body, server.batch_limit()).await {
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),
     };
     let Ok(list) = ReplicationList::from_json(&body) else { return Refusal::Unreadable.into_response() };
-    let results = list.0.into_iter().map(|item| apply(&server, item)).collect();
+    let mut results = Vec::with_capacity(list.0.len());
+    for item in list.0 {
+        results.push(apply(&server, item));
+        // A peer sends 250; of a batch far beyond that others don't wait for the end.
+        if results.len() % 250 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
     answer::json(ReplicationResponse(results).to_json().into(), Encoding::Identity)
+}
+
+/// Whether this server sent it to itself, over a URL that it did not know for its own.
+fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
+    #[cfg(feature = "peers")]
+    return headers.get("DiscoveryIdentity-Id").is_some_and(|id| server.node().peers().is_me(id.as_bytes()));
+    #[cfg(not(feature = "peers"))]
+    {
+        let _ = (server, headers);
+        false
+    }
 }
 
 fn apply(server: &EurekaServer, item: ReplicationItem) -> ReplicationResult {

@@ -91,7 +91,7 @@ impl Registry {
         registrant.action = Some(ActionType::Added);
         registrant.last_updated_timestamp = Some(now);
         // Whether an instance is the answering server itself is for the server to say.
-        registrant.is_coordinating_discovery_server = false;
+        registrant.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
 
         let service_up_at = match old.map_or(0, Lease::service_up_at) {
             0 if registrant.status == InstanceStatus::Up => now,

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the registry can be told. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents each.
@@ -9,6 +10,8 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) renewal_percent_threshold: f64,
     pub(in crate::server) expected_renewal_interval: Duration,
     pub(in crate::server) delta_retention: Duration,
+    /// Of the instance that is this server.
+    pub(in crate::server) own_id: Option<Arc<str>>,
 }
 
 impl Default for Settings {
@@ -20,6 +23,7 @@ impl Default for Settings {
             renewal_percent_threshold: 0.85,
             expected_renewal_interval: Duration::from_secs(30),
             delta_retention: Duration::from_secs(180),
+            own_id: None,
         }
     }
 }

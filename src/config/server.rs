@@ -1,0 +1,363 @@
+//! The settings of a Spring Cloud Eureka server, under the names that it has for them.
+//!
+//! One table says what each is called, what it takes and where it goes; command line, environment and help are made from it. Names are
+//! compared as Spring does, without dashes and case: `peer-node-read-timeout-ms` is `peerNodeReadTimeoutMs`.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Env;
+use crate::server::{Error, EurekaServerBuilder};
+
+type Builder = EurekaServerBuilder;
+
+/// A setting of a registry server under its Spring name.
+///
+/// Its `Display` is a line of a help text: name, unit, default, meaning.
+#[derive(Clone, Copy)]
+pub struct Property {
+    name: &'static str,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Flag(fn(Builder, bool) -> Builder),
+    Millis(fn(Builder, Duration) -> Builder),
+    Seconds(fn(Builder, Duration) -> Builder),
+    Share(fn(Builder, f64) -> Builder),
+    #[cfg(feature = "peers")]
+    Count(fn(Builder, usize) -> Builder),
+    #[cfg(feature = "peers")]
+    Text(fn(Builder, &str) -> Builder),
+    /// The name ends in a key of the user's.
+    #[cfg(feature = "peers")]
+    Keyed(fn(Builder, &str, &str) -> Builder),
+}
+
+macro_rules! property {
+    ($name:literal, $unit:literal, $default:literal, $help:literal, $kind:expr) => {
+        Property { name: $name, unit: $unit, default: $default, help: $help, kind: $kind }
+    };
+}
+
+#[rustfmt::skip]
+const PROPERTIES: &[Property] = &[
+    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats come", Kind::Flag(Builder::self_preservation)),
+    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(Builder::renewal_percent_threshold)),
+    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(Builder::expected_renewal_interval)),
+    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(Builder::eviction_interval)),
+    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "how long a node that found nothing to copy answers lists with 403", Kind::Millis(Builder::wait_when_empty)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.copy_attempts(n.try_into().unwrap_or(u32::MAX)))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(Builder::copy_pause)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change", Kind::Millis(Builder::peer_refresh_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.my_url(url))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "believe a peer that has newer data", Kind::Flag(Builder::take_newer_copies)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "changes that may wait for one peer", Kind::Count(Builder::peer_queue_capacity)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "batches on their way to one peer", Kind::Count(Builder::peer_batches_in_flight)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-time-for-replication", "MS", "30000", "how long a change is worth telling a peer", Kind::Millis(Builder::replication_time)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "how long a connection to a peer may take", Kind::Millis(Builder::peer_connect_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(Builder::peer_read_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.availability_zones(region, zones))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(Builder::prefer_same_zone)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node, so that its peers show it", Kind::Flag(Builder::register_own)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at the start", Kind::Flag(Builder::copy_from_peers)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "take this node out when it stops", Kind::Flag(Builder::unregister_own)),
+    #[cfg(feature = "peers")]
+    property!("spring.application.name", "NAME", "UNKNOWN", "the name under which this node registers itself", Kind::Text(|b, name| b.own_app(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.appname", "NAME", "UNKNOWN", "the same", Kind::Text(|b, name| b.own_app(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.instance-id", "ID", "ip:port", "the id of this node", Kind::Text(|b, id| b.own_id(id))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.hostname", "NAME", "the IP address", "the host name by which peers reach this node", Kind::Text(|b, name| b.own_host_name(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.ip-address", "IP", "that of the way out", "the address of this node", Kind::Text(|b, ip| b.own_ip_addr(ip))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "time between two heartbeats of this node", Kind::Seconds(Builder::own_renewal_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(Builder::own_lease_duration)),
+];
+
+/// What a Spring server takes and this one has no use for: no code of Java reads it, it is about AWS or about threads and caches that do
+/// not exist here. Taken and ignored, so that a command line can be kept.
+const WITHOUT_MEANING: &[&str] = &[
+    "eureka.server.batch-replication",
+    "eureka.server.number-of-replication-retries",
+    "eureka.server.peer-eureka-status-refresh-time-interval-ms",
+    "eureka.server.min-threads-for-peer-replication",
+    "eureka.server.max-idle-thread-age-in-minutes-for-peer-replication",
+    "eureka.server.min-threads-for-status-replication",
+    "eureka.server.max-threads-for-status-replication",
+    "eureka.server.max-elements-in-status-replication-pool",
+    "eureka.server.max-idle-thread-in-minutes-age-for-status-replication",
+    "eureka.server.peer-node-total-connections",
+    "eureka.server.peer-node-total-connections-per-host",
+    "eureka.server.peer-node-connection-idle-timeout-seconds",
+    "eureka.server.enable-replicated-request-compression",
+    "eureka.server.prime-aws-replica-connections",
+    "eureka.server.use-aws-asg-api",
+    "eureka.server.renewal-threshold-update-interval-ms",
+    "eureka.server.delta-retention-timer-interval-in-ms",
+    "eureka.server.initial-capacity-of-response-cache",
+    "eureka.server.response-cache-auto-expiration-in-seconds",
+    "eureka.server.log-identity-headers",
+    "eureka.server.json-codec-name",
+    "eureka.server.xml-codec-name",
+    "eureka.server.rate-limiter-enabled",
+    "eureka.client.transport.applications-resolver-use-ip",
+    "eureka.client.registry-fetch-interval-seconds",
+    "eureka.client.filter-only-up-instances",
+    "eureka.client.on-demand-update-status-change",
+    "eureka.client.eureka-service-url-poll-interval-seconds",
+    "eureka.instance.prefer-ip-address",
+];
+
+impl Property {
+    /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// All of them.
+    pub fn all() -> &'static [Self] {
+        PROPERTIES
+    }
+
+    /// The user's part of a name, if this is the property that it names.
+    fn matches<'a>(&self, name: &'a str) -> Option<&'a str> {
+        match self.name.split_once('<') {
+            None => (relaxed(self.name) == relaxed(name)).then_some(""),
+            Some((fixed, _)) => {
+                // The user's part keeps its dots.
+                let dots = fixed.matches('.').count();
+                let (at, _) = name.match_indices('.').nth(dots - 1)?;
+                let (given, key) = name.split_at(at + 1);
+                (relaxed(fixed) == relaxed(given) && !key.is_empty()).then_some(key)
+            }
+        }
+    }
+
+    fn apply(&self, builder: Builder, name: &str, key: &str, value: &str) -> Result<Builder, Error> {
+        let value = value.trim();
+        let invalid = |expected| Error::property(name, value, expected);
+        let _ = key;
+        Ok(match self.kind {
+            Kind::Flag(set) => set(builder, value.to_ascii_lowercase().parse().map_err(|_| invalid("true or false"))?),
+            Kind::Millis(set) => {
+                set(builder, Duration::from_millis(value.parse().map_err(|_| invalid("whole milliseconds"))?))
+            }
+            Kind::Seconds(set) => {
+                set(builder, Duration::from_secs(value.parse().map_err(|_| invalid("whole seconds"))?))
+            }
+            Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
+            #[cfg(feature = "peers")]
+            Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
+            #[cfg(feature = "peers")]
+            Kind::Text(set) => set(builder, value),
+            #[cfg(feature = "peers")]
+            Kind::Keyed(set) => set(builder, key, value),
+        })
+    }
+}
+
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unit, default, help, .. } = self;
+        write!(f, "--{name} <{unit}>\n          {help}")?;
+        if !default.is_empty() {
+            write!(f, " [default: {default}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property").field("name", &self.name).field("default", &self.default).finish_non_exhaustive()
+    }
+}
+
+impl EurekaServerBuilder {
+    /// Sets what a Spring server calls by this name, such as `eureka.server.eviction-interval-timer-in-ms`; see [`Property::all`].
+    ///
+    /// Dashes and case do not matter. What has no meaning here is ignored with a warning.
+    ///
+    /// # Errors
+    /// When there is no such property, or its value is not what it takes.
+    pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
+        for property in PROPERTIES {
+            if let Some(key) = property.matches(name) {
+                return property.apply(self, name, key, value);
+            }
+        }
+        if WITHOUT_MEANING.iter().any(|known| relaxed(known) == relaxed(name)) {
+            tracing::warn!(name, "this setting has no meaning here, it is ignored");
+            return Ok(self);
+        }
+        Err(Error::unknown_property(name, nearest(name)))
+    }
+
+    /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
+    ///
+    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`.
+    ///
+    /// # Errors
+    /// When a variable holds something else than it must.
+    pub fn from_env(self) -> Result<Self, Error> {
+        self.from(&Env::process())
+    }
+
+    fn from(mut self, env: &Env<'_>) -> Result<Self, Error> {
+        // The region first: the names of its zones are parts of other names.
+        for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
+            if let Some(value) = env.text(property.name) {
+                self = property.apply(self, property.name, "", &value)?;
+            }
+        }
+        #[cfg(feature = "peers")]
+        {
+            let region = self.peers.region().to_owned();
+            if let Some(zones) = env.text(&format!("eureka.client.availability-zones.{region}")) {
+                self = self.availability_zones(region, zones);
+            }
+            for zone in self.peers.zones() {
+                if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")) {
+                    self = self.replace_zone_urls(&zone, &urls);
+                }
+            }
+            // As often written: a dash in it, or the dashes of the first part kept.
+            for name in ["eureka.client.service-url.default-zone", "eureka.client.serviceurl.default-zone"] {
+                if let Some(urls) = env.text(name) {
+                    self = self.replace_zone_urls("defaultZone", &urls);
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A name as Spring compares it.
+fn relaxed(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// The known name that takes the fewest strokes to get to.
+fn nearest(name: &str) -> &'static str {
+    let name = relaxed(name);
+    PROPERTIES.iter().map(|p| p.name).min_by_key(|known| distance(&name, &relaxed(known))).unwrap_or_default()
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EurekaServer;
+
+    fn set(name: &str, value: &str) -> Result<String, String> {
+        EurekaServer::builder().property(name, value).map(|b| format!("{b:?}")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn dashes_and_case_do_not_matter() {
+        for name in [
+            "eureka.server.eviction-interval-timer-in-ms",
+            "eureka.server.evictionIntervalTimerInMs",
+            "eureka.server.EVICTION_INTERVAL_TIMER_IN_MS",
+        ] {
+            assert!(set(name, "1500").unwrap().contains("eviction_interval: 1.5s"), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_property_takes_a_value_of_its_kind() {
+        for property in Property::all() {
+            let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
+            let value = match property.unit {
+                "BOOL" => "False",
+                "SHARE" => "0.5",
+                "MS" | "SECONDS" | "COUNT" => "7",
+                _ => "http://node/",
+            };
+            assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_told_with_what_was_expected() {
+        assert_eq!(
+            set("eureka.server.eviction-interval-timer-in-ms", "1 s"),
+            Err("eureka.server.eviction-interval-timer-in-ms is '1 s': expected whole milliseconds".into())
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_brings_the_nearest() {
+        let error = set("eureka.server.eviction-interval-in-ms", "1").unwrap_err();
+        assert!(error.ends_with("did you mean eureka.server.eviction-interval-timer-in-ms?"), "{error}");
+        let error = set("eureka.sever.enable-selfpreservation", "true").unwrap_err();
+        assert!(error.ends_with("did you mean eureka.server.enable-self-preservation?"), "{error}");
+        assert!(set("eureka.server.batchReplication", "true").is_ok(), "known to Java, ignored here");
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
+    fn the_environment_speaks_upper_case() {
+        let lookup = |name: &str| {
+            let value = match name {
+                "EUREKA_CLIENT_REGION" => "eu",
+                "EUREKA_CLIENT_AVAILABILITYZONES_EU" => "A,B",
+                "EUREKA_CLIENT_SERVICEURL_A" => "http://a/",
+                "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => "http://d/",
+                "EUREKA_SERVER_MYURL" => "http://a/",
+                "EUREKA_SERVER_PEERNODEREADTIMEOUTMS" => "300",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup)).unwrap());
+        for part in [r#""a": [http://a/]"#, r#""defaultzone": [http://d/]"#, "read_timeout: 300ms", "my_url: Some"] {
+            assert!(builder.contains(part), "{part} in {builder}");
+        }
+        let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
+        assert!(EurekaServer::builder().from(&Env::table(&lookup)).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! The start of a node: it copies what a peer has, and answers lists when they are worth believing. `server-behaviour` 9.2 to 9.4.
+//!
+//! Unlike Java it asks the peers itself, one after the other and for everything, where Java looks into the copy of its embedded client,
+//! which by default holds only what is UP.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::server::node::Node;
+use crate::server::registry::Origin;
+use crate::timer::jittered;
+
+/// Registrations between two pauses, in which others get their turn.
+const CHUNK: usize = 100;
+
+/// Copies, and opens the node: with a copy at once, without one after the wait.
+pub(super) async fn begin(node: &Arc<Node>) {
+    let settings = &node.peers().settings;
+    let attempts = if settings.copy { settings.copy_attempts } else { 0 };
+    let opens_at = Instant::now() + settings.wait_when_empty;
+    if attempts > 0 && copy(node).await > 0 {
+        node.peers().open();
+        return;
+    }
+    let waiting = async {
+        let wait = opens_at.saturating_duration_since(Instant::now());
+        tracing::warn!(?wait, "no peer had anything to copy, lists are answered after the wait");
+        sleep_until(opens_at).await;
+        node.peers().open();
+    };
+    let trying = async {
+        for _ in 1..attempts {
+            sleep(jittered(settings.copy_pause)).await;
+            if copy(node).await > 0 {
+                node.peers().open();
+                return;
+            }
+        }
+    };
+    tokio::join!(waiting, trying);
+}
+
+/// Takes in what the first peer that has something has. How many instances that were.
+async fn copy(node: &Arc<Node>) -> usize {
+    let peers = node.peers().list.load_full();
+    for peer in peers.iter() {
+        let url = peer.url().as_str();
+        let began = Instant::now();
+        let applications = match peer.transport().applications().await {
+            Ok(applications) => applications,
+            Err(error) => {
+                tracing::info!(peer = %url, %error, "nothing to copy from this peer");
+                continue;
+            }
+        };
+        let mut copied = 0;
+        for instance in applications.applications.iter().flat_map(|application| &application.instances) {
+            let mut instance = (**instance).clone();
+            instance.is_coordinating_discovery_server = false;
+            node.register(instance, Origin::Replica);
+            copied += 1;
+            if copied % CHUNK == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if copied > 0 {
+            tracing::info!(peer = %url, copied, elapsed = ?began.elapsed(), "copied a peer's registry");
+            return copied;
+        }
+    }
+    0
+}

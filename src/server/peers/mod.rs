@@ -1,0 +1,258 @@
+//! The other registry servers of the cluster: telling them what clients said here, and learning from them at the start.
+//!
+//! ```text
+//!  Node: a change of client origin ──▶ Peers::tell ──▶ Queue of each peer ──▶ batches ──▶ POST peerreplication/batch
+//!                                                         ▲ Register, after 404                │
+//!  Registry ◀── the peer's copy, after 409 ───────────────┴────────────────────────────────────┘
+//!  Registry ◀── copy: everything a peer has, at the start, while lists are answered with 403
+//! ```
+//!
+//! A request never waits for a peer: it puts an entry of some 200 bytes into a bounded queue. What travels is read from the registry when
+//! a batch is made, so it is never older than the batch.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `queue` | what waits, in which order, when it may go; no IO |
+//! | `peer` | one peer: its queue, the batches, its answers |
+//! | `list` | which URLs are peers |
+//! | `copy` | the start: copying, and when lists are worth answering |
+//! | `own` | the node's own instance |
+//! | `settings` | what it can be told |
+
+mod copy;
+mod list;
+mod own;
+mod peer;
+mod queue;
+mod settings;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use self::list::Me;
+use self::own::OwnLease;
+use self::peer::{Peer, Surroundings};
+use self::queue::{Change, Target};
+pub(super) use self::settings::PeerSettings;
+use super::Error;
+use super::node::Node;
+use crate::clock::Clock;
+use crate::config::ServiceUrl;
+use crate::model::{InstanceStatus, ReplicationAction};
+use crate::timer::jittered;
+use crate::transport::HttpStack;
+
+/// The peers of this node, as the node sees them.
+#[derive(Debug)]
+pub(super) struct Peers {
+    settings: PeerSettings,
+    stack: HttpStack,
+    /// Drawn anew at each start, so that a node recognises its own batches.
+    id: Arc<str>,
+    own: Option<OwnLease>,
+    own_hosts: [String; 2],
+    open: AtomicBool,
+    list: ArcSwap<Vec<Arc<Peer>>>,
+}
+
+impl Peers {
+    pub(super) fn new(settings: PeerSettings, clock: Clock) -> Result<Self, Error> {
+        let own = settings.own.instance(clock.now_ms()).map_err(Error::own_instance)?;
+        let own_hosts = match &own {
+            Some(own) => [own.host_name(), own.ip_addr()].map(|host| host.unwrap_or_default().to_owned()),
+            None => [&settings.own.host_name, &settings.own.ip_addr].map(|host| host.clone().unwrap_or_default()),
+        };
+        let peers = Self {
+            stack: settings.stack(),
+            id: format!("{:032x}", fastrand::u128(..)).into(),
+            own: own.filter(|_| settings.register_own).map(OwnLease::new),
+            own_hosts,
+            open: AtomicBool::new(false),
+            list: ArcSwap::default(),
+            settings,
+        };
+        let urls = peers.others(peers.settings.zones.urls())?;
+        peers.list.store(Arc::new(urls.into_iter().map(|url| peers.peer(url)).collect()));
+        peers.open.store(!peers.has_cluster(), Ordering::Release);
+        Ok(peers)
+    }
+
+    /// The id of the node's own instance, if it registers itself.
+    pub(super) fn own_id(&self) -> Option<Arc<str>> {
+        self.own.as_ref().filter(|_| self.has_cluster()).map(|own| own.id().into())
+    }
+
+    /// Whether this is the id that the node sends with its batches.
+    pub(super) fn is_me(&self, id: &[u8]) -> bool {
+        id == self.id.as_bytes()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Queues a change for every peer.
+    pub(super) fn tell(&self, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
+        let peers = self.list.load();
+        if peers.is_empty() {
+            return;
+        }
+        let target = Arc::new(Target { app: app.into(), id: id.into() });
+        for peer in peers.iter() {
+            peer.tell(Change { target: target.clone(), action, status });
+        }
+    }
+
+    /// Starts what runs on its own. It ends when the tasks are dropped.
+    pub(super) fn start(node: &Arc<Node>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        if node.peers().has_cluster() {
+            tasks.spawn(supervise(node.clone()));
+            tasks.spawn(begin(node.clone()));
+        }
+        tasks
+    }
+
+    /// Takes the node out of the registry, its own and the peers'.
+    pub(super) fn withdraw(&self, node: &Node) {
+        if let Some(own) = &self.own
+            && self.settings.unregister_own
+        {
+            own.leave(node);
+        }
+    }
+
+    /// Hands over what is queued. False if not everything was taken in time.
+    pub(super) async fn flush(&self, within: Duration) -> bool {
+        let peers = self.list.load_full();
+        let mut flushes = JoinSet::new();
+        for peer in peers.iter() {
+            let peer = peer.clone();
+            flushes.spawn(async move { peer.flush().await });
+        }
+        timeout(within, async { while flushes.join_next().await.is_some() {} }).await.is_ok()
+            && peers.iter().all(|peer| peer.is_settled())
+    }
+
+    /// Answers lists from now on.
+    fn open(&self) {
+        if !self.open.swap(true, Ordering::AcqRel) {
+            tracing::info!("lists are answered from now on");
+        }
+    }
+
+    fn has_cluster(&self) -> bool {
+        !self.list.load().is_empty() || self.settings.source.is_some()
+    }
+
+    fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
+        Arc::new(Peer::new(url, self.stack.clone(), self.settings.limits))
+    }
+
+    /// Leaves out the node itself.
+    fn others(&self, mut urls: Vec<ServiceUrl>) -> Result<Vec<ServiceUrl>, Error> {
+        let me = Me {
+            url: self.settings.my_url.as_deref(),
+            hosts: [&self.own_hosts[0], &self.own_hosts[1]],
+            port: self.settings.own.port,
+        };
+        urls.retain(|url| !me.is(url));
+        match urls.iter().find(|url| url.is_secure()) {
+            Some(url) if !self.settings.has_own_stack() => Err(Error::no_tls(url.as_str())),
+            _ => Ok(urls),
+        }
+    }
+
+    /// Goes over to these peers. Those that stay keep their queues, those that vanish lose them. An empty list changes nothing.
+    fn update(&self, urls: Vec<ServiceUrl>) {
+        if urls.is_empty() {
+            tracing::warn!("the list of peers is empty, the last one stays in use");
+            return;
+        }
+        let old = self.list.load();
+        let peers: Vec<_> = urls
+            .into_iter()
+            .map(|url| {
+                let known = old.iter().find(|peer| peer.url().as_str() == url.as_str());
+                known.cloned().unwrap_or_else(|| {
+                    tracing::info!(peer = %url.as_str(), "new peer");
+                    self.peer(url)
+                })
+            })
+            .collect();
+        for gone in old.iter().filter(|old| !peers.iter().any(|peer| Arc::ptr_eq(peer, old))) {
+            tracing::info!(peer = %gone.url().as_str(), "peer no longer listed");
+        }
+        self.list.store(Arc::new(peers));
+    }
+
+    /// Asks the source of peers, if there is one.
+    async fn refresh(&self) {
+        let Some(source) = &self.settings.source else { return };
+        let urls = match source.urls().await {
+            Ok(urls) => ServiceUrl::parse_list(&urls)
+                .map_err(|error| Error::peer_url(Arc::new(error)))
+                .and_then(|urls| self.others(urls)),
+            Err(error) => Err(Error::source(error)),
+        };
+        match urls {
+            Ok(urls) => self.update(urls),
+            Err(error) => tracing::warn!(%error, "the list of peers cannot be had, the last one stays in use"),
+        }
+    }
+}
+
+/// Keeps one task per peer.
+async fn supervise(node: Arc<Node>) {
+    let peers = node.peers();
+    let surroundings = Surroundings {
+        registry: node.registry().clone(),
+        clock: node.clock(),
+        node_id: peers.id.clone(),
+        take_newer_copies: peers.settings.take_newer_copies,
+    };
+    let mut workers = JoinSet::new();
+    let mut running: HashMap<Arc<str>, AbortHandle> = HashMap::new();
+    loop {
+        let list = peers.list.load_full();
+        running.retain(|url, worker| {
+            let listed = list.iter().any(|peer| peer.url().as_str() == url);
+            if !listed {
+                worker.abort();
+            }
+            listed
+        });
+        for peer in list.iter() {
+            running
+                .entry(peer.url().as_str().clone())
+                .or_insert_with(|| workers.spawn(peer.clone().run(surroundings.clone())));
+        }
+        if peers.settings.source.is_none() {
+            // The list never changes; this keeps the workers.
+            while workers.join_next().await.is_some() {}
+            return;
+        }
+        sleep(jittered(peers.settings.refresh_interval)).await;
+        peers.refresh().await;
+    }
+}
+
+/// Copies, opens, and then keeps the node's own lease.
+async fn begin(node: Arc<Node>) {
+    let peers = node.peers();
+    peers.refresh().await;
+    let keeping = async {
+        let Some(own) = &peers.own else { return };
+        loop {
+            own.renew(&node);
+            sleep(jittered(own.interval())).await;
+        }
+    };
+    tokio::join!(copy::begin(&node), keeping);
+}

@@ -1,0 +1,120 @@
+//! The node as an instance of its own registry, from where its peers are told of it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::{Instance, InvalidInstance, LeaseInfo};
+use crate::server::node::Node;
+use crate::server::registry::{Origin, Renewal};
+
+/// What Spring calls an application without a name.
+const NO_NAME: &str = "UNKNOWN";
+
+/// How the node is described.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) app: String,
+    pub(super) id: Option<String>,
+    pub(super) host_name: Option<String>,
+    pub(super) ip_addr: Option<String>,
+    pub(super) port: Option<u16>,
+    pub(super) renewal_interval: Duration,
+    pub(super) lease_duration: Duration,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self {
+            app: NO_NAME.into(),
+            id: None,
+            host_name: None,
+            ip_addr: None,
+            port: None,
+            renewal_interval: Duration::from_secs(LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS as u64),
+            lease_duration: Duration::from_secs(LeaseInfo::DEFAULT_DURATION_SECS as u64),
+        }
+    }
+}
+
+impl Own {
+    /// The node as an instance; `None` without a port, with which it could not be reached.
+    pub(super) fn instance(&self, now: i64) -> Result<Option<Instance>, InvalidInstance> {
+        let Some(port) = self.port else { return Ok(None) };
+        let mut builder = Instance::builder(&self.app)
+            .port(port)
+            .renewal_interval(self.renewal_interval)
+            .lease_duration(self.lease_duration)
+            .vip_address(self.app.to_lowercase())
+            .secure_vip_address(self.app.to_lowercase());
+        if let Some(name) = &self.host_name {
+            builder = builder.host_name(name);
+        }
+        if let Some(address) = &self.ip_addr {
+            builder = builder.ip_addr(address);
+        }
+        let described = builder.clone().build()?;
+        let ip = described.ip_addr().unwrap_or_default();
+        let id = self.id.clone().unwrap_or_else(|| match &*self.app {
+            NO_NAME => format!("{ip}:{port}"),
+            app => format!("{ip}:{}:{port}", app.to_lowercase()),
+        });
+        let mut instance = builder.id(id).build()?;
+        instance.last_dirty_timestamp = Some(now);
+        instance.last_updated_timestamp = Some(now);
+        Ok(Some(instance))
+    }
+}
+
+/// The node's own lease. Registering and leaving exclude each other: nothing registers it after it left.
+#[derive(Debug)]
+pub(super) struct OwnLease {
+    instance: Instance,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Absent,
+    Present,
+    Left,
+}
+
+impl OwnLease {
+    pub(super) fn new(instance: Instance) -> Self {
+        Self { instance, state: Mutex::new(State::Absent) }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.instance.id()
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        let seconds = self.instance.lease.map_or(0, |lease| lease.renewal_interval_secs);
+        Duration::from_secs(seconds.try_into().unwrap_or(0)).max(Duration::from_secs(1))
+    }
+
+    /// Registers, or renews the registration.
+    pub(super) fn renew(&self, node: &Node) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Left {
+            return;
+        }
+        let (app, id, dirty) = (self.instance.app(), self.instance.id(), self.instance.last_dirty_timestamp);
+        let known = *state == State::Present
+            && matches!(node.renew(app, id, dirty, Origin::Client), Renewal::Renewed | Renewal::SenderIsOlder(_));
+        if !known {
+            let mut instance = self.instance.clone();
+            // A copy of an earlier run that a peer still has must not win.
+            instance.last_dirty_timestamp = Some(node.now());
+            node.register(instance, Origin::Client);
+            *state = State::Present;
+        }
+    }
+
+    pub(super) fn leave(&self, node: &Node) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *state, State::Left) == State::Present {
+            node.cancel(self.instance.app(), self.instance.id(), Origin::Client);
+        }
+    }
+}

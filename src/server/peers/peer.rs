@@ -1,0 +1,288 @@
+//! One peer: its queue, and the task that empties it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
+use crate::clock::Clock;
+use crate::config::ServiceUrl;
+use crate::error::{Error, Kind};
+use crate::model::{Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResult};
+use crate::server::registry::{Origin, Registry};
+use crate::transport::{HttpStack, Transport};
+
+/// Overflows of the queue are told at most this often.
+const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A registry server that is told of changes.
+#[derive(Debug)]
+pub(super) struct Peer {
+    url: ServiceUrl,
+    transport: Transport,
+    queue: Mutex<Queue>,
+    wake: Notify,
+    /// Woken whenever something came of the queue.
+    settled: Notify,
+    /// It turned out to be this node.
+    is_me: AtomicBool,
+}
+
+/// What the task of a peer works with.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) registry: Arc<Registry>,
+    pub(super) clock: Clock,
+    /// Sent with each batch, so that a node recognises its own.
+    pub(super) node_id: Arc<str>,
+    pub(super) take_newer_copies: bool,
+}
+
+impl Peer {
+    pub(super) fn new(url: ServiceUrl, stack: HttpStack, limits: Limits) -> Self {
+        Self {
+            transport: Transport::new(vec![url.clone()], stack),
+            url,
+            queue: Mutex::new(Queue::new(limits)),
+            wake: Notify::new(),
+            settled: Notify::new(),
+            is_me: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn url(&self) -> &ServiceUrl {
+        &self.url
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Takes a change in; it is sent when its turn comes.
+    pub(super) fn tell(&self, change: Change) {
+        if self.is_me.load(Ordering::Relaxed) {
+            return;
+        }
+        // Bound to a name, the guard would live on while the task is woken.
+        let wake = self.queue().push(change, Instant::now());
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Sends what waits, until it is told or the peer fails to take it.
+    pub(super) async fn flush(&self) {
+        if self.is_me.load(Ordering::Relaxed) {
+            return;
+        }
+        let failures = {
+            let mut queue = self.queue();
+            queue.flush();
+            queue.failures()
+        };
+        self.wake.notify_one();
+        loop {
+            let settled = self.settled.notified();
+            {
+                let queue = self.queue();
+                if queue.is_empty() || queue.failures() > failures {
+                    return;
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// Whether there is nothing left to tell.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_me.load(Ordering::Relaxed) || self.queue().is_empty()
+    }
+
+    /// Empties the queue for ever. Dropping the future drops the batches in flight.
+    pub(super) async fn run(self: Arc<Self>, surroundings: Surroundings) {
+        let mut batches = JoinSet::new();
+        let mut told = OverflowLog::default();
+        loop {
+            let step = self.queue().poll(Instant::now());
+            told.look(&self);
+            let until = match step {
+                Step::Send(batch) => {
+                    batches.spawn(self.clone().send(batch, surroundings.clone()));
+                    continue;
+                }
+                Step::Wait(until) => until,
+            };
+            self.settled.notify_waiters();
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = wait_until(until) => {}
+                Some(_) = batches.join_next() => {}
+            }
+            if self.is_me.load(Ordering::Relaxed) {
+                tracing::info!(peer = %self.url.as_str(), "this peer is the node itself, it is left out from now on");
+                return;
+            }
+        }
+    }
+
+    async fn send(self: Arc<Self>, batch: Vec<Task>, surroundings: Surroundings) {
+        let (targets, items): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .filter_map(|task| item(&surroundings, &task.change).map(|item| (task.change.clone(), item)))
+            .unzip();
+        let outcome = if items.is_empty() {
+            Outcome::Unsent
+        } else {
+            match self.transport.replicate(&ReplicationList(items), &surroundings.node_id).await {
+                Ok(answer) if answer.0.len() == targets.len() => {
+                    for (change, result) in targets.iter().zip(answer.0) {
+                        self.take_result(change, result, &surroundings);
+                    }
+                    Outcome::Answered
+                }
+                Ok(answer) => {
+                    let (sent, answered) = (targets.len(), answer.0.len());
+                    tracing::warn!(peer = %self.url.as_str(), sent, answered, "a peer's answer does not fit the batch");
+                    Outcome::Answered
+                }
+                Err(error) if error.status() == Some(StatusCode::LOOP_DETECTED.as_u16()) => {
+                    self.is_me.store(true, Ordering::Relaxed);
+                    Outcome::Answered
+                }
+                Err(error) => self.fault(&error, targets.len()),
+            }
+        };
+        if outcome == Outcome::Answered {
+            let failures = self.queue().failures();
+            if failures > 0 {
+                tracing::info!(peer = %self.url.as_str(), failures, "the peer takes changes again");
+            }
+        }
+        self.queue().done(batch, outcome, Instant::now());
+    }
+
+    fn fault(&self, error: &Error, changes: usize) -> Outcome {
+        let outcome = outcome(error);
+        let peer = self.url.as_str();
+        if outcome == Outcome::Answered {
+            tracing::warn!(%peer, %error, changes, "a peer refuses changes, they are dropped");
+        } else if self.queue().failures() == 0 {
+            tracing::warn!(%peer, %error, "a peer does not take changes, they are kept for it");
+        } else {
+            tracing::debug!(%peer, %error, "a peer does not take changes");
+        }
+        outcome
+    }
+
+    /// What one line of the answer asks for. Nothing is said again; the next heartbeat repairs what differs.
+    fn take_result(&self, change: &Change, result: ReplicationResult, surroundings: &Surroundings) {
+        let Change { target, action, .. } = change;
+        let (app, id, status) = (&*target.app, &*target.id, result.status);
+        let peer = self.url.as_str();
+        match (action, status, result.entity) {
+            (_, 200..=299, _) => {}
+            // It has none, or an older one. Here the instance may have left meanwhile.
+            (ReplicationAction::Heartbeat, 404, _) => {
+                if surroundings.instance(target).is_some() {
+                    let (target, action) = (target.clone(), ReplicationAction::Register);
+                    self.tell(Change { target, action, status: None });
+                }
+            }
+            (ReplicationAction::Heartbeat, _, Some(copy)) if surroundings.take_newer_copies => {
+                tracing::debug!(%peer, app, id, status, "a peer has newer data of an instance");
+                surroundings.take_over(target, Instance::clone(&copy));
+            }
+            (ReplicationAction::Cancel, 404, _) => tracing::trace!(%peer, app, id, "a peer did not have the instance"),
+            _ => tracing::debug!(%peer, app, id, status, action = action.as_str(), "a peer refuses a change"),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Surroundings {
+    fn instance(&self, target: &Target) -> Option<Instance> {
+        self.registry.instance(&target.app, &target.id, self.clock.now_ms())
+    }
+
+    /// Believes the peer's copy, if it is of this instance and the instance is still here.
+    fn take_over(&self, target: &Target, copy: Instance) {
+        let now = self.clock.now_ms();
+        if copy.app() != &*target.app || copy.id() != &*target.id || self.instance(target).is_none() {
+            return;
+        }
+        if copy.overridden_status != InstanceStatus::Unknown {
+            self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
+        }
+        self.registry.register(copy, Origin::Replica, now);
+    }
+}
+
+/// The line for a change, with the instance as it is now. `None` if there is nothing left to say: whoever took the instance away said it.
+fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem> {
+    let Change { target, action, status } = change;
+    let bare = ReplicationItem {
+        app: Some(target.app.clone()),
+        id: Some(target.id.clone()),
+        last_dirty_timestamp: None,
+        overridden_status: None,
+        status: None,
+        instance: None,
+        action: Some(*action),
+    };
+    if *action == ReplicationAction::Cancel {
+        return Some(bare);
+    }
+    let instance = surroundings.instance(target)?;
+    let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
+    let heartbeat = *action == ReplicationAction::Heartbeat;
+    Some(ReplicationItem {
+        last_dirty_timestamp: instance.last_dirty_timestamp,
+        overridden_status: overridden.filter(|_| heartbeat),
+        status: status.or(Some(instance.status)),
+        instance: (*action == ReplicationAction::Register).then_some(instance),
+        ..bare
+    })
+}
+
+fn outcome(error: &Error) -> Outcome {
+    match error.kind() {
+        Kind::Status(503) | Kind::Timeout => Outcome::Congested,
+        Kind::Status(_) | Kind::Config => Outcome::Answered,
+        _ => Outcome::Failed,
+    }
+}
+
+async fn wait_until(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells that changes were lost for want of room.
+#[derive(Default)]
+struct OverflowLog {
+    told: u64,
+    at: Option<Instant>,
+}
+
+impl OverflowLog {
+    fn look(&mut self, peer: &Peer) {
+        let counters = peer.queue().counters();
+        let now = Instant::now();
+        if counters.overflown == self.told || self.at.is_some_and(|at| now < at + OVERFLOW_LOG_INTERVAL) {
+            return;
+        }
+        let dropped = counters.overflown - self.told;
+        (self.told, self.at) = (counters.overflown, Some(now));
+        tracing::warn!(peer = %peer.url.as_str(), dropped, "more changes wait for a peer than it has room for");
+    }
+}

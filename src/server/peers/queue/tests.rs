@@ -1,0 +1,259 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const LIMITS: Limits = Limits {
+    capacity: 10_000,
+    batch: BATCH_SIZE,
+    workers: 20,
+    life: Duration::from_secs(30),
+    outage: Duration::from_secs(600),
+};
+
+/// A queue, and a clock that is moved by hand.
+struct Bench {
+    queue: Queue,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        Self { queue: Queue::new(limits), now: Instant::now() }
+    }
+
+    fn push(&mut self, action: ReplicationAction, id: &str) -> bool {
+        self.push_status(action, id, None)
+    }
+
+    fn push_status(&mut self, action: ReplicationAction, id: &str, status: Option<InstanceStatus>) -> bool {
+        let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
+        self.queue.push(Change { target, action, status }, self.now)
+    }
+
+    /// The batch that is handed out now.
+    fn batch(&mut self) -> Vec<Task> {
+        match self.queue.poll(self.now) {
+            Step::Send(batch) => batch,
+            Step::Wait(until) => panic!("waits for {:?}", until.map(|until| until - self.now)),
+        }
+    }
+
+    /// How long it wants to wait.
+    fn wait(&mut self) -> Option<Duration> {
+        match self.queue.poll(self.now) {
+            Step::Send(batch) => panic!("sends {}", names(&batch)),
+            Step::Wait(until) => until.map(|until| until - self.now),
+        }
+    }
+
+    fn later(&mut self, by: Duration) -> &mut Self {
+        self.now += by;
+        self
+    }
+
+    fn done(&mut self, batch: Vec<Task>, outcome: Outcome) {
+        self.queue.done(batch, outcome, self.now);
+    }
+}
+
+fn names(batch: &[Task]) -> String {
+    let names: Vec<_> = batch.iter().map(|t| format!("{} {}", t.change.action.as_str(), t.change.target.id)).collect();
+    names.join(", ")
+}
+
+#[test]
+fn a_batch_goes_when_its_first_task_has_waited_for_half_a_second() {
+    let mut bench = Bench::new(LIMITS);
+    assert_eq!(bench.wait(), None);
+    assert!(bench.push(Register, "a"), "whoever waits has to be told");
+    bench.later(400 * MS);
+    assert!(!bench.push(Heartbeat, "b"));
+    assert_eq!(bench.wait(), Some(100 * MS));
+    assert_eq!(names(&bench.later(100 * MS).batch()), "Register a, Heartbeat b");
+}
+
+#[test]
+fn a_full_batch_waits_for_nothing_and_holds_250() {
+    let mut bench = Bench::new(LIMITS);
+    let woken: Vec<_> = (0..600).filter(|i| bench.push(Heartbeat, &i.to_string())).collect();
+    assert_eq!(woken, [0, 249], "at the first and at the one that fills a batch");
+    assert_eq!(bench.batch().len(), 250);
+    assert_eq!(bench.batch().len(), 250);
+    assert_eq!(bench.wait(), Some(500 * MS));
+}
+
+#[test]
+fn the_oldest_is_dropped_when_there_is_no_room() {
+    let mut bench = Bench::new(Limits { capacity: 3, batch: 2, ..LIMITS });
+    for id in 0..4 {
+        bench.push(Register, &id.to_string());
+    }
+    assert_eq!(bench.queue.counters(), Counters { overflown: 1, ..Counters::default() });
+    assert_eq!(names(&bench.batch()), "Register 1, Register 2");
+}
+
+#[test]
+fn what_is_pushed_twice_is_sent_once_as_it_is_now() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push_status(StatusUpdate, "a", Some(InstanceStatus::Down));
+    bench.push(Register, "b");
+    bench.push_status(StatusUpdate, "a", Some(InstanceStatus::Up));
+    let batch = bench.later(500 * MS).batch();
+    assert_eq!(names(&batch), "StatusUpdate a, Register b", "in its old place");
+    assert_eq!(batch[0].change.status, Some(InstanceStatus::Up));
+    assert_eq!(bench.queue.counters().replaced, 1);
+}
+
+#[test]
+fn frequent_heartbeats_do_not_hold_back_the_others() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Heartbeat, "chatty");
+    bench.push(Register, "b");
+    for _ in 0..4 {
+        bench.later(100 * MS).push(Heartbeat, "chatty");
+    }
+    assert_eq!(names(&bench.later(100 * MS).batch()), "Heartbeat chatty, Register b");
+}
+
+#[test]
+fn a_cancellation_takes_the_place_of_everything_before_it() {
+    let mut bench = Bench::new(LIMITS);
+    for action in [Register, Heartbeat, StatusUpdate, DeleteStatusOverride, Cancel] {
+        bench.push(action, "a");
+    }
+    bench.push(Heartbeat, "b");
+    bench.push(Register, "a");
+    assert_eq!(names(&bench.later(500 * MS).batch()), "Cancel a, Heartbeat b, Register a");
+}
+
+#[test]
+fn an_override_and_its_removal_stay_in_order() {
+    for (pushed, expected) in [
+        (&[StatusUpdate, DeleteStatusOverride][..], "StatusUpdate a, DeleteStatusOverride a"),
+        (&[DeleteStatusOverride, StatusUpdate], "StatusUpdate a"),
+        (&[DeleteStatusOverride, StatusUpdate, DeleteStatusOverride], "StatusUpdate a, DeleteStatusOverride a"),
+        (&[StatusUpdate, DeleteStatusOverride, StatusUpdate], "StatusUpdate a"),
+    ] {
+        let mut bench = Bench::new(LIMITS);
+        for &action in pushed {
+            bench.push(action, "a");
+        }
+        assert_eq!(names(&bench.later(500 * MS).batch()), expected, "{pushed:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_failed_comes_again_in_front() {
+    let mut bench = Bench::new(Limits { batch: 1, ..LIMITS });
+    bench.push(Register, "1");
+    bench.push(Register, "2");
+    let first = bench.batch();
+    bench.done(first, Outcome::Failed);
+    assert_eq!(bench.wait(), Some(100 * MS), "a pause for the whole peer");
+    let again = bench.later(100 * MS).batch();
+    assert_eq!(names(&again), "Register 1");
+    assert_eq!(bench.wait(), None, "a peer that failed gets one batch at a time");
+    bench.done(again, Outcome::Answered);
+    assert_eq!(names(&bench.batch()), "Register 2");
+}
+
+#[test]
+fn pauses_grow_with_failures_and_end_with_an_answer() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    bench.later(500 * MS);
+    for expected in [100, 200, 400, 800, 1000, 1000] {
+        let batch = bench.batch();
+        bench.done(batch, Outcome::Failed);
+        let wait = bench.wait().unwrap();
+        assert_eq!(wait, expected * MS);
+        bench.later(wait);
+    }
+    let batch = bench.batch();
+    bench.done(batch, Outcome::Congested);
+    assert_eq!(bench.wait(), Some(1000 * MS));
+    let batch = bench.later(1000 * MS).batch();
+    bench.done(batch, Outcome::Answered);
+    assert!(bench.queue.is_empty());
+    bench.push(Register, "b");
+    assert_eq!(bench.wait(), Some(500 * MS));
+}
+
+#[test]
+fn what_failed_gives_way_to_what_is_newer() {
+    let mut bench = Bench::new(LIMITS);
+    for action in [Register, StatusUpdate] {
+        bench.push(action, "a");
+    }
+    bench.push(Register, "b");
+    let batch = bench.later(500 * MS).batch();
+    bench.push(Register, "b");
+    bench.push(Cancel, "a");
+    bench.done(batch, Outcome::Failed);
+    assert_eq!(names(&bench.later(500 * MS).batch()), "Register b, Cancel a");
+    assert_eq!(bench.queue.counters().replaced, 3);
+}
+
+#[test]
+fn of_an_instance_in_flight_nothing_more_is_sent() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    let first = bench.later(500 * MS).batch();
+    bench.push(Cancel, "a");
+    bench.push(Register, "b");
+    assert_eq!(names(&bench.later(500 * MS).batch()), "Register b");
+    assert_eq!(bench.wait(), None);
+    bench.done(first, Outcome::Answered);
+    assert_eq!(names(&bench.batch()), "Cancel a");
+}
+
+#[test]
+fn what_is_too_old_is_not_sent() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    bench.later(Duration::from_secs(30)).push(Register, "b");
+    assert_eq!(names(&bench.later(500 * MS).batch()), "Register b");
+    assert_eq!(bench.queue.counters(), Counters { expired: 1, ..Counters::default() });
+}
+
+#[test]
+fn changes_outlast_an_outage_and_heartbeats_do_not() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    bench.push(Heartbeat, "b");
+    bench.push(Cancel, "c");
+    for _ in 0..120 {
+        let batch = bench.later(1000 * MS).batch();
+        bench.done(batch, Outcome::Failed);
+    }
+    bench.push(Heartbeat, "d");
+    let batch = bench.later(1000 * MS).batch();
+    assert_eq!(names(&batch), "Register a, Cancel c, Heartbeat d");
+    bench.push(Cancel, "e");
+    bench.done(batch, Outcome::Answered);
+    bench.later(Duration::from_secs(31));
+    assert_eq!(bench.wait(), None, "with the peer back, what can't be told in time is forgotten");
+}
+
+#[test]
+fn an_outage_has_an_end() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    for _ in 0..600 {
+        let Step::Send(batch) = bench.queue.poll(bench.now + 1000 * MS) else { break };
+        bench.later(1000 * MS);
+        bench.done(batch, Outcome::Failed);
+    }
+    assert_eq!(bench.later(2000 * MS).wait(), None);
+    assert!(bench.queue.is_empty());
+}
+
+#[test]
+fn a_flush_waits_for_no_company() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Cancel, "a");
+    bench.queue.flush();
+    let batch = bench.batch();
+    assert!(!bench.queue.is_empty());
+    bench.done(batch, Outcome::Answered);
+    assert!(bench.queue.is_empty());
+}

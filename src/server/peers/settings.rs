@@ -1,0 +1,407 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use super::list::Zones;
+use super::own::Own;
+use super::queue::{BATCH_SIZE, Limits};
+use crate::config::{ClientConfig, ServiceUrl};
+use crate::server::{Error, EurekaServerBuilder};
+use crate::transport::{HttpStack, RequestBody};
+
+/// What a node is told about its peers and about itself. The setters of [`EurekaServerBuilder`] document each.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerSettings {
+    pub(super) zones: Zones,
+    pub(super) my_url: Option<String>,
+    pub(super) own: Own,
+    pub(super) register_own: bool,
+    pub(super) unregister_own: bool,
+    pub(super) limits: Limits,
+    pub(super) connect_timeout: Duration,
+    pub(super) read_timeout: Duration,
+    pub(super) take_newer_copies: bool,
+    pub(super) copy: bool,
+    pub(super) copy_attempts: u32,
+    pub(super) copy_pause: Duration,
+    pub(super) wait_when_empty: Duration,
+    pub(super) source: Option<Source>,
+    pub(super) refresh_interval: Duration,
+    stack: Option<MakeStack>,
+    faulty: Option<Arc<crate::Error>>,
+}
+
+impl Default for PeerSettings {
+    fn default() -> Self {
+        Self {
+            zones: Zones::default(),
+            my_url: None,
+            own: Own::default(),
+            register_own: true,
+            unregister_own: true,
+            limits: Limits {
+                capacity: 10_000,
+                batch: BATCH_SIZE,
+                workers: 20,
+                life: Duration::from_secs(30),
+                outage: Duration::from_secs(600),
+            },
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(5),
+            take_newer_copies: true,
+            copy: true,
+            copy_attempts: 5,
+            copy_pause: Duration::from_secs(30),
+            wait_when_empty: Duration::from_secs(300),
+            source: None,
+            refresh_interval: Duration::from_secs(600),
+            stack: None,
+            faulty: None,
+        }
+    }
+}
+
+impl PeerSettings {
+    pub(super) fn stack(&self) -> HttpStack {
+        let config = ClientConfig {
+            connect_timeout: self.connect_timeout,
+            read_timeout: self.read_timeout,
+            ..ClientConfig::default()
+        };
+        self.stack.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.zones.region
+    }
+
+    /// The names of the zones that have URLs or may get some.
+    pub(crate) fn zones(&self) -> Vec<String> {
+        self.zones.names()
+    }
+
+    pub(super) fn has_own_stack(&self) -> bool {
+        self.stack.is_some()
+    }
+
+    pub(in crate::server) fn check(&self) -> Result<(), Error> {
+        if let Some(faulty) = self.faulty.clone() {
+            return Err(Error::peer_url(faulty));
+        }
+        let Limits { capacity, workers, life, .. } = self.limits;
+        if capacity == 0 || workers == 0 {
+            return Err(Error::setting("peer_queue_capacity or peer_batches_in_flight", "must not be zero"));
+        }
+        if [life, self.connect_timeout, self.read_timeout].contains(&Duration::ZERO) {
+            return Err(Error::setting("a time for replication or a peer's answer", "must not be zero"));
+        }
+        Ok(())
+    }
+}
+
+type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
+
+/// Where the list of peers comes from, if it changes.
+#[derive(Clone)]
+pub(super) struct Source(Arc<dyn Fn() -> Urls + Send + Sync>);
+
+impl Source {
+    pub(super) async fn urls(&self) -> Result<String, BoxError> {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+/// Made at the end, since it takes its bounds from the settings.
+#[derive(Clone)]
+struct MakeStack(Arc<dyn Fn(&ClientConfig) -> HttpStack + Send + Sync>);
+
+impl fmt::Debug for MakeStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeStack")
+    }
+}
+
+/// The cluster: who the peers are, what they are told and how this node begins.
+///
+/// A node without peers needs none of these.
+#[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
+impl EurekaServerBuilder {
+    /// Adds registry servers that this one keeps in step with, separated by commas: `http://node2:8761/eureka/`. The cluster is a full
+    /// mesh: each node names all others. A URL that leads to this node itself is left out, so all nodes may have the same list.
+    /// Credentials go into the URL: `http://user:password@host/eureka/`.
+    ///
+    /// Spring `eureka.client.service-url.defaultZone`, Netflix `eureka.serviceUrl.default`.
+    pub fn peer_url(self, urls: impl AsRef<str>) -> Self {
+        self.zone_url("defaultZone", urls)
+    }
+
+    /// Adds the registry servers of one zone. They are peers if the zone belongs to the [`region`](Self::region).
+    ///
+    /// Spring `eureka.client.service-url.<zone>`, Netflix `eureka.serviceUrl.<zone>`.
+    pub fn zone_url(mut self, zone: impl Into<String>, urls: impl AsRef<str>) -> Self {
+        match ServiceUrl::parse_list(urls.as_ref()) {
+            Ok(urls) => self.peers.zones.add_urls(zone.into(), urls),
+            Err(error) => self.peers.faulty = self.peers.faulty.take().or(Some(Arc::new(error))),
+        }
+        self
+    }
+
+    /// A property that is set again has the last value only.
+    pub(crate) fn replace_zone_urls(mut self, zone: &str, urls: &str) -> Self {
+        self.peers.zones.remove_urls(zone);
+        self.zone_url(zone, urls)
+    }
+
+    /// The region of this node. Default `us-east-1`.
+    ///
+    /// Spring `eureka.client.region`, Netflix `eureka.region`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.peers.zones.region = region.into();
+        self
+    }
+
+    /// The zones of a region, the one of this node first, separated by commas. Default one, `defaultZone`.
+    ///
+    /// A zone without URLs of its own has those of `defaultZone`. Spring `eureka.client.availability-zones.<region>`, Netflix
+    /// `eureka.<region>.availabilityZones`.
+    pub fn availability_zones(mut self, region: impl Into<String>, zones: impl AsRef<str>) -> Self {
+        self.peers.zones.set_zones(region.into(), zones.as_ref());
+        self
+    }
+
+    /// Whether the start-up copy asks the peers of this node's own zone first, rather than those of the next. Default true.
+    ///
+    /// Spring `eureka.client.prefer-same-zone-eureka`, Netflix `eureka.preferSameZone`.
+    pub fn prefer_same_zone(mut self, prefer: bool) -> Self {
+        self.peers.zones.prefer_same = prefer;
+        self
+    }
+
+    /// Asks for the peers instead, at the start and then again and again: DNS, an orchestrator, a file.
+    ///
+    /// It gives URLs as [`peer_url`](Self::peer_url) takes them. An error or an empty list leaves the last one in use. Peers that stay keep
+    /// what is queued for them.
+    pub fn peer_source<F, Fut, E>(mut self, source: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let urls = move || -> Urls {
+            let urls = source();
+            Box::pin(async move { urls.await.map_err(Into::into) })
+        };
+        self.peers.source = Some(Source(Arc::new(urls)));
+        self
+    }
+
+    /// Time between two looks at the [`peer_source`](Self::peer_source), give or take a tenth. Default 10 minutes.
+    ///
+    /// Spring `eureka.server.peer-eureka-nodes-update-interval-ms`, Netflix `eureka.peerEurekaNodesUpdateIntervalMs`.
+    pub fn peer_refresh_interval(mut self, interval: Duration) -> Self {
+        self.peers.refresh_interval = interval;
+        self
+    }
+
+    /// The one among the peers' URLs that leads to this node. Default: the one with its host name and port.
+    ///
+    /// Where neither tells, as behind a load balancer, a node finds out by itself when it first meets its own batches. Spring
+    /// `eureka.server.my-url`, Netflix `eureka.myUrl`.
+    pub fn my_url(mut self, url: impl Into<String>) -> Self {
+        self.peers.my_url = Some(url.into());
+        self
+    }
+
+    /// Sends what is for peers through this service instead of the built-in one: with TLS, through a proxy. Unpacking and the bounds of
+    /// size and time stay above it; the connect timeout is its own affair.
+    pub fn peer_http_service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        self.peers.stack = Some(MakeStack(Arc::new(move |config| HttpStack::over(service.clone(), config))));
+        self
+    }
+
+    /// How long a connection to a peer may take. Default 1 s, as in Netflix' server; Spring's has 200 ms.
+    ///
+    /// Spring `eureka.server.peer-node-connect-timeout-ms`, Netflix `eureka.peerNodeConnectTimeoutMs`.
+    pub fn peer_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.peers.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a peer may take to answer. Default 5 s, as in Netflix' server; Spring's has 200 ms, after which a peer that is merely slow
+    /// gets everything twice.
+    ///
+    /// Spring `eureka.server.peer-node-read-timeout-ms`, Netflix `eureka.peerNodeReadTimeoutMs`.
+    pub fn peer_read_timeout(mut self, timeout: Duration) -> Self {
+        self.peers.read_timeout = timeout;
+        self
+    }
+
+    /// How many changes may wait for one peer; the oldest is dropped for one more. Default 10,000, at some 200 bytes each.
+    ///
+    /// Spring `eureka.server.max-elements-in-peer-replication-pool`, Netflix `eureka.maxElementsInPeerReplicationPool`.
+    pub fn peer_queue_capacity(mut self, changes: usize) -> Self {
+        self.peers.limits.capacity = changes;
+        self
+    }
+
+    /// How many batches may be on their way to one peer at the same time. Default 20.
+    ///
+    /// Spring `eureka.server.max-threads-for-peer-replication`, Netflix `eureka.maxThreadsForPeerReplication`.
+    pub fn peer_batches_in_flight(mut self, batches: usize) -> Self {
+        self.peers.limits.workers = batches;
+        self
+    }
+
+    /// How long a change is worth telling to a peer that answers. Default 30 s.
+    ///
+    /// Spring `eureka.server.max-time-for-replication`, Netflix `eureka.maxTimeForReplication`. Java gives registrations and heartbeats
+    /// the renewal interval of the instance instead.
+    pub fn replication_time(mut self, time: Duration) -> Self {
+        self.peers.limits.life = time;
+        self
+    }
+
+    /// How long changes (not heartbeats) are kept for a peer that can't be reached. Default 10 minutes.
+    ///
+    /// Java drops them after the [`replication_time`](Self::replication_time), and nodes that were apart for longer then disagree about
+    /// overrides and metadata for good. There is no property for it in Java.
+    pub fn peer_outage_limit(mut self, limit: Duration) -> Self {
+        self.peers.limits.outage = limit;
+        self
+    }
+
+    /// Whether a peer that has newer data of an instance is believed. Default true.
+    ///
+    /// Spring `eureka.server.sync-when-timestamp-differs`, Netflix `eureka.syncWhenTimestampDiffers`.
+    pub fn take_newer_copies(mut self, take: bool) -> Self {
+        self.peers.take_newer_copies = take;
+        self
+    }
+
+    /// Whether a starting node copies the registry of a peer. Default true.
+    ///
+    /// Spring `eureka.client.fetch-registry`, Netflix `eureka.shouldFetchRegistry`.
+    pub fn copy_from_peers(mut self, copy: bool) -> Self {
+        self.peers.copy = copy;
+        self
+    }
+
+    /// How often a starting node asks round its peers for something to copy. Default 5.
+    ///
+    /// Spring `eureka.server.registry-sync-retries`, Netflix `eureka.numberRegistrySyncRetries`.
+    pub fn copy_attempts(mut self, attempts: u32) -> Self {
+        self.peers.copy_attempts = attempts;
+        self
+    }
+
+    /// The pause between two of these attempts. Default 30 s.
+    ///
+    /// Spring `eureka.server.registry-sync-retry-wait-ms`, Netflix `eureka.registrySyncRetryWaitMs`.
+    pub fn copy_pause(mut self, pause: Duration) -> Self {
+        self.peers.copy_pause = pause;
+        self
+    }
+
+    /// How long a node that found nothing to copy answers lists with 403, while it collects heartbeats. Default 5 minutes.
+    ///
+    /// Clients then ask another server. With zero it answers from what is there as soon as it asked its peers once. A node without peers
+    /// always answers at once. Spring `eureka.server.wait-time-in-ms-when-sync-empty`, Netflix `eureka.waitTimeInMsWhenSyncEmpty`.
+    pub fn wait_when_empty(mut self, wait: Duration) -> Self {
+        self.peers.wait_when_empty = wait;
+        self
+    }
+
+    /// Whether this node registers itself, so that its peers show it. Default true; without [`own_port`](Self::own_port) or without
+    /// peers it does not.
+    ///
+    /// Spring `eureka.client.register-with-eureka`, Netflix `eureka.registration.enabled`.
+    pub fn register_own(mut self, register: bool) -> Self {
+        self.peers.register_own = register;
+        self
+    }
+
+    /// Whether it takes itself out when it [leaves](crate::EurekaServer::leave). Default true.
+    ///
+    /// Spring `eureka.client.should-unregister-on-shutdown`, Netflix `eureka.shouldUnregisterOnShutdown`.
+    pub fn unregister_own(mut self, unregister: bool) -> Self {
+        self.peers.unregister_own = unregister;
+        self
+    }
+
+    /// The port at which this node answers: the one the listener got. It tells its own URL from those of its peers, and is what it
+    /// registers.
+    ///
+    /// Spring `server.port`.
+    pub fn own_port(mut self, port: u16) -> Self {
+        self.peers.own.port = Some(port);
+        self
+    }
+
+    /// The application name under which this node registers itself. Default `UNKNOWN`, which is what Spring servers without a name have.
+    ///
+    /// Spring `spring.application.name` or `eureka.instance.appname`.
+    pub fn own_app(mut self, name: impl Into<String>) -> Self {
+        self.peers.own.app = name.into();
+        self
+    }
+
+    /// The id of this node. Default `ip:port`, or `ip:name:port` with an application name.
+    ///
+    /// Spring `eureka.instance.instance-id`.
+    pub fn own_id(mut self, id: impl Into<String>) -> Self {
+        self.peers.own.id = Some(id.into());
+        self
+    }
+
+    /// The host name of this node, by which its peers reach it. Default its IP address.
+    ///
+    /// Spring `eureka.instance.hostname`.
+    pub fn own_host_name(mut self, name: impl Into<String>) -> Self {
+        self.peers.own.host_name = Some(name.into());
+        self
+    }
+
+    /// The IP address of this node. Default that of the interface that leads out.
+    ///
+    /// Spring `eureka.instance.ip-address`.
+    pub fn own_ip_addr(mut self, address: impl Into<String>) -> Self {
+        self.peers.own.ip_addr = Some(address.into());
+        self
+    }
+
+    /// Time between two heartbeats of this node: whole seconds. Default 30 s.
+    ///
+    /// Spring `eureka.instance.lease-renewal-interval-in-seconds`.
+    pub fn own_renewal_interval(mut self, interval: Duration) -> Self {
+        self.peers.own.renewal_interval = interval;
+        self
+    }
+
+    /// How long peers keep this node after its last heartbeat: whole seconds. Default 90 s.
+    ///
+    /// Spring `eureka.instance.lease-expiration-duration-in-seconds`.
+    pub fn own_lease_duration(mut self, duration: Duration) -> Self {
+        self.peers.own.lease_duration = duration;
+        self
+    }
+}
