@@ -188,7 +188,7 @@ impl Transport {
     /// Tells a peer what was told here. `sender` is the sender's id, by which a node recognises its own batch.
     #[cfg(feature = "peers")]
     pub(crate) async fn replicate(&self, list: &ReplicationList, sender: &str) -> Result<ReplicationResponse, Error> {
-        let call = Call::new("replicate to", Method::POST).path("peerreplication/batch/".into()).body(list.to_json());
+        let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into()).body(list.to_json());
         let call = Call { peer: Some(sender), ..call };
         self.read(call, ReplicationResponse::from_json).await.map(Option::unwrap_or_default)
     }

@@ -7,6 +7,7 @@
 
 mod against_spring;
 mod http;
+mod mixed_cluster;
 mod process;
 mod rust;
 mod spring;

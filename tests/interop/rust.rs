@@ -21,8 +21,13 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::start_with(name, "127.0.0.1:0", &[]).await
+    }
+
+    /// At this address, with further arguments.
+    pub(crate) async fn start_with(name: &str, listen: &str, arguments: &[String]) -> Self {
         let mut command = Command::new(REGISTRY);
-        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["serve", "--listen", listen]).args(arguments);
         let mut process = Process::start(name, command);
         let url = process.line("listening on ", START).await;
         Self { process, url }

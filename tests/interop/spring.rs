@@ -21,7 +21,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(name: &str, port: u16) -> Self {
+        Self::start_with(name, port, &[]).await
+    }
+
+    /// With further properties as arguments.
+    pub(crate) async fn start_with(name: &str, port: u16, arguments: &[String]) -> Self {
         let mut command = java("server", "eureka-server-1.jar");
+        command.args(arguments);
         command.arg(format!("--server.port={port}")).args([
             "--eureka.server.use-read-only-response-cache=false",
             "--eureka.server.response-cache-update-interval-ms=500",

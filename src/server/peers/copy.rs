@@ -56,10 +56,12 @@ async fn copy(node: &Arc<Node>) -> usize {
         };
         let mut copied = 0;
         for instance in applications.applications.iter().flat_map(|application| &application.instances) {
-            let mut instance = (**instance).clone();
-            instance.is_coordinating_discovery_server = false;
-            node.register(instance, Origin::Replica);
             copied += 1;
+            let known = node.registry().instance(instance.app(), instance.id(), node.now());
+            // What a client said here meanwhile is not older than what the peer knows of the same version.
+            if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
+                node.register((**instance).clone(), Origin::Replica);
+            }
             if copied % CHUNK == 0 {
                 tokio::task::yield_now().await;
             }
