@@ -171,8 +171,9 @@ where
 /// The application that a request is for.
 fn host<B>(request: &Request<B>) -> Result<&str, Error> {
     let uri = request.uri();
-    let unusable =
-        |cause: &'static str, advice| Error::new(Kind::Config, "call").app(uri.to_string()).cause(cause).advice(advice);
+    // Not the whole URI, which may hold secrets.
+    let app = uri.host().unwrap_or_else(|| uri.path());
+    let unusable = |cause: &'static str, advice| Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice);
     match uri.scheme_str() {
         Some("http") => {}
         Some(_) => return Err(unusable("only http:// is supported to instances", "write http://orders/path")),
