@@ -163,6 +163,13 @@ fn elements_that_nobody_knows_are_skipped() {
 }
 
 #[test]
+fn an_instance_without_an_application_takes_the_one_around_it() {
+    let document = "<application><name>orders</name><instance><instanceId>i</instanceId></instance></application>";
+    let application = Application::from_xml(document.as_bytes()).unwrap();
+    assert_eq!((application.instances[0].id(), application.instances[0].app()), ("i", "ORDERS"));
+}
+
+#[test]
 fn what_is_not_the_document_is_refused_with_its_reason() {
     let deep = format!("<instance>{}", "<a>".repeat(100_000));
     let bomb = r#"<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><instance><app>&b;</app></instance>"#;

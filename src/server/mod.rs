@@ -29,6 +29,8 @@
 //! # What is where
 //!
 //! `registry` is the core without IO, `bodies` encodes it, `http` answers requests; this module runs the timers.
+//!
+#![doc = include_str!("../../docs/quirks.md")]
 
 mod bodies;
 mod builder;

@@ -22,8 +22,8 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
 
 /// Like [`instance_document`], but an application that is named by an empty text is no error.
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let named = document(body, ["instance", "com.netflix.appinfo.InstanceInfo"], instance)?;
-    named.ok_or(DecodeError::new("instance", Reason::NoApp))
+    let (instance, named) = document(body, ["instance", "com.netflix.appinfo.InstanceInfo"], instance)?;
+    named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
@@ -72,15 +72,15 @@ fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Fa
     while let Some(element) = source.open()? {
         match element.name().as_ref() {
             "name" => members.name = Some(source.text()?.into()),
-            "instance" => members.instances.push(instance(source)?.unwrap_or_else(|| Instance::bare(Arc::from("")))),
+            "instance" => members.instances.push(instance(source)?.0),
             _ => source.skip()?,
         }
     }
     Ok(members)
 }
 
-/// An instance, or `None` if it names no application.
-fn instance(source: &mut Source<'_>) -> Result<Option<Instance>, Fault> {
+/// An instance, and whether it names an application, be it by an empty text.
+fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), Fault> {
     let mut instance = Instance::bare(Arc::from(""));
     let mut named = false;
     while let Some(element) = source.open()? {
@@ -128,7 +128,7 @@ fn instance(source: &mut Source<'_>) -> Result<Option<Instance>, Fault> {
             _ => source.skip()?,
         }
     }
-    Ok(named.then_some(instance))
+    Ok((instance, named))
 }
 
 /// The name decides; the class is not looked at. Without a name there is no data centre.

@@ -121,38 +121,42 @@ pub(super) async fn cancel(State(server): State<EurekaServer>, Target { app, id 
 
 pub(super) async fn set_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, None).await
+    change_override(&server, target, query.as_deref(), request, None).await
 }
 
 pub(super) async fn delete_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
+    change_override(&server, target, query.as_deref(), request, Some(InstanceStatus::Unknown)).await
 }
 
 /// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
 async fn change_override(
     server: &EurekaServer,
-    app: &str,
-    id: &str,
+    Target { app, id }: Target,
     query: Option<&str>,
-    body: Body,
+    request: Request,
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
     request::ignore(body).await;
-    let now = server.now();
-    if server.registry().instance(app, id, now).is_none() {
+    let (now, origin) = (server.now(), request::origin(&headers));
+    if server.registry().instance(&app, &id, now).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
     let status = match (query::first(query, "value"), deletes_to) {
         (Some(word), _) => match word.parse() {
+            // The instance would be told with each heartbeat to register, and never get out of it. A Java peer may have taken it.
+            Ok(InstanceStatus::Unknown) if deletes_to.is_none() && origin == Origin::Client => {
+                return (StatusCode::BAD_REQUEST, "UNKNOWN is no override; delete the one there is").into_response();
+            }
             Ok(status) => status,
             Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")).into_response(),
         },
@@ -163,8 +167,8 @@ async fn change_override(
         return not_a_number();
     };
     answer::found(match deletes_to {
-        Some(_) => server.registry().delete_override(app, id, status, dirty, now),
-        None => server.registry().set_override(app, id, status, dirty, now),
+        Some(_) => server.registry().delete_override(&app, &id, status, dirty, now),
+        None => server.registry().set_override(&app, &id, status, dirty, now),
     })
 }
 
