@@ -125,6 +125,7 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.delta-retention-timer-interval-in-ms",
     "eureka.server.initial-capacity-of-response-cache",
     "eureka.server.response-cache-auto-expiration-in-seconds",
+    "eureka.server.response-cache-update-interval-ms",
     "eureka.server.log-identity-headers",
     "eureka.server.json-codec-name",
     "eureka.server.xml-codec-name",
@@ -135,6 +136,13 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.client.on-demand-update-status-change",
     "eureka.client.eureka-service-url-poll-interval-seconds",
     "eureka.instance.prefer-ip-address",
+];
+
+/// What a Spring server can do and this one can not yet, and the value that asks for nothing.
+const NOT_YET: &[(&str, &str)] = &[
+    ("eureka.server.disable-delta", "false"),
+    ("eureka.server.use-read-only-response-cache", "false"),
+    ("eureka.client.use-dns-for-fetching-service-urls", "false"),
 ];
 
 impl Property {
@@ -214,6 +222,12 @@ impl EurekaServerBuilder {
             if let Some(key) = property.matches(name) {
                 return property.apply(self, name, key, value);
             }
+        }
+        if let Some((known, nothing)) = NOT_YET.iter().find(|(known, _)| relaxed(known) == relaxed(name)) {
+            if value.trim().eq_ignore_ascii_case(nothing) {
+                return Ok(self);
+            }
+            return Err(Error::property(known, value, "false: this server can do no more yet"));
         }
         if WITHOUT_MEANING.iter().any(|known| relaxed(known) == relaxed(name)) {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
@@ -336,6 +350,8 @@ mod tests {
         let error = set("eureka.sever.enable-selfpreservation", "true").unwrap_err();
         assert!(error.ends_with("did you mean eureka.server.enable-self-preservation?"), "{error}");
         assert!(set("eureka.server.batchReplication", "true").is_ok(), "known to Java, ignored here");
+        assert!(set("eureka.server.disableDelta", "false").is_ok());
+        assert!(set("eureka.server.disableDelta", "true").is_err(), "what can't be done is not ignored");
     }
 
     #[cfg(feature = "peers")]

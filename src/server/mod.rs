@@ -18,17 +18,25 @@
 //!
 //! # How it differs from the Java server
 //!
-//! * It answers JSON only, also to `*/*` and to no `Accept`, where Java answers XML. Who takes nothing but XML gets 406, and who sends
-//!   it 415.
+//! * XML needs the feature `xml`. Without it, JSON is also for `*/*` and for no `Accept`, where Java answers XML; who takes nothing but
+//!   XML gets 406, and who sends it 415.
+//! * Lists have an `ETag`: who sends it back as `If-None-Match` gets 304 and no body while nothing has changed.
 //! * An answer is never older than the last change: there is no cache that lags 30 s behind.
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
 //! * Self-preservation counts the instances of this registry, so a small one can evict as well.
 //!
+//! # A cluster
+//!
+//! With the feature `peers`, servers named by [`EurekaServerBuilder::peer_url`] are kept in step, Java servers and ours alike: each tells
+//! all others what its clients said, and one that starts copies what is there. All may have the same list of URLs.
+//!
 //! # What is where
 //!
 //! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step;
 //! `node` is where requests change something, and this module runs the timers.
+//!
+#![doc = include_str!("../../docs/quirks.md")]
 
 mod bodies;
 mod builder;
@@ -44,6 +52,7 @@ mod timers;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
@@ -109,7 +118,7 @@ impl EurekaServer {
     /// Dropping the future leaves the rest queued; it goes on being sent as long as the server exists.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
-    pub async fn leave(&self, within: std::time::Duration) -> bool {
+    pub async fn leave(&self, within: Duration) -> bool {
         let peers = self.node().peers();
         peers.withdraw(self.node());
         peers.flush(within).await
@@ -129,6 +138,10 @@ impl EurekaServer {
 
     fn now(&self) -> i64 {
         self.0.node.now()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.node.uptime()
     }
 
     fn registration_limit(&self) -> usize {

@@ -5,6 +5,7 @@
 //! `server-behaviour` 8.3.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(feature = "peers")]
 use super::peers::Peers;
@@ -46,6 +47,10 @@ impl Node {
     #[cfg(feature = "peers")]
     pub(super) fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     /// Whether lists are answered. Not before they are worth believing. `server-behaviour` 9.4.

@@ -17,6 +17,8 @@ use crate::model::{Instance, InstanceStatus, ReplicationAction, ReplicationItem,
 use crate::server::registry::{Origin, Registry};
 use crate::transport::{HttpStack, Transport};
 
+/// Instances in one request, in bytes, as long as there is more than one: well below the limits that servers and proxies have.
+const PART_BYTES: usize = 1 << 20;
 /// Overflows of the queue are told at most this often.
 const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -131,32 +133,14 @@ impl Peer {
     }
 
     async fn send(self: Arc<Self>, batch: Vec<Task>, surroundings: Surroundings) {
-        let (targets, items): (Vec<_>, Vec<_>) = batch
-            .iter()
-            .filter_map(|task| item(&surroundings, &task.change).map(|item| (task.change.clone(), item)))
-            .unzip();
-        let outcome = if items.is_empty() {
-            Outcome::Unsent
-        } else {
-            match self.transport.replicate(&ReplicationList(items), &surroundings.node_id).await {
-                Ok(answer) if answer.0.len() == targets.len() => {
-                    for (change, result) in targets.iter().zip(answer.0) {
-                        self.take_result(change, result, &surroundings);
-                    }
-                    Outcome::Answered
-                }
-                Ok(answer) => {
-                    let (sent, answered) = (targets.len(), answer.0.len());
-                    tracing::warn!(peer = %self.url.as_str(), sent, answered, "a peer's answer does not fit the batch");
-                    Outcome::Answered
-                }
-                Err(error) if error.status() == Some(StatusCode::LOOP_DETECTED.as_u16()) => {
-                    self.is_me.store(true, Ordering::Relaxed);
-                    Outcome::Answered
-                }
-                Err(error) => self.fault(&error, targets.len()),
+        let mut outcome = Outcome::Unsent;
+        let lines = batch.iter().filter_map(|task| Some((task.change.clone(), item(&surroundings, &task.change)?)));
+        for (changes, items) in in_parts(lines) {
+            outcome = self.deliver(&changes, items, &surroundings).await;
+            if outcome != Outcome::Answered {
+                break;
             }
-        };
+        }
         if outcome == Outcome::Answered {
             let failures = self.queue().failures();
             if failures > 0 {
@@ -164,6 +148,27 @@ impl Peer {
             }
         }
         self.queue().done(batch, outcome, Instant::now());
+    }
+
+    async fn deliver(&self, changes: &[Change], items: Vec<ReplicationItem>, surroundings: &Surroundings) -> Outcome {
+        match self.transport.replicate(&ReplicationList(items), &surroundings.node_id).await {
+            Ok(answer) if answer.0.len() == changes.len() => {
+                for (change, result) in changes.iter().zip(answer.0) {
+                    self.take_result(change, result, surroundings);
+                }
+                Outcome::Answered
+            }
+            Ok(answer) => {
+                let (sent, answered) = (changes.len(), answer.0.len());
+                tracing::warn!(peer = %self.url.as_str(), sent, answered, "a peer's answer does not fit the batch");
+                Outcome::Answered
+            }
+            Err(error) if error.status() == Some(StatusCode::LOOP_DETECTED.as_u16()) => {
+                self.is_me.store(true, Ordering::Relaxed);
+                Outcome::Answered
+            }
+            Err(error) => self.fault(&error, changes.len()),
+        }
     }
 
     fn fault(&self, error: &Error, changes: usize) -> Outcome {
@@ -252,6 +257,25 @@ fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem>
     })
 }
 
+/// Divides a batch where it would be longer than peers take.
+fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<ReplicationItem>)> {
+    let mut parts: Vec<(Vec<Change>, Vec<ReplicationItem>)> = Vec::new();
+    let mut bytes = usize::MAX;
+    for (change, item) in lines {
+        let size = item.instance.as_ref().map_or(0, |instance| instance.to_json().len());
+        bytes = bytes.saturating_add(size);
+        if bytes > PART_BYTES {
+            parts.push(Default::default());
+            bytes = size;
+        }
+        if let Some((changes, items)) = parts.last_mut() {
+            changes.push(change);
+            items.push(item);
+        }
+    }
+    parts
+}
+
 fn outcome(error: &Error) -> Outcome {
     match error.kind() {
         Kind::Status(503) | Kind::Timeout => Outcome::Congested,
@@ -284,5 +308,39 @@ impl OverflowLog {
         let dropped = counters.overflown - self.told;
         (self.told, self.at) = (counters.overflown, Some(now));
         tracing::warn!(peer = %peer.url.as_str(), dropped, "more changes wait for a peer than it has room for");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_divided_where_it_gets_too_long() {
+        let line = |id: &str, bytes: usize| {
+            let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
+            let change = Change { target, action: ReplicationAction::Register, status: None };
+            let instance = (bytes > 0).then(|| {
+                Instance::builder("orders").ip_addr("h").port(1).metadata("long", "x".repeat(bytes)).build().unwrap()
+            });
+            let item = ReplicationItem {
+                app: None,
+                id: None,
+                last_dirty_timestamp: None,
+                overridden_status: None,
+                status: None,
+                instance,
+                action: None,
+            };
+            (change, item)
+        };
+        let third = PART_BYTES / 3;
+        let lines = [("a", 0), ("b", third), ("c", third), ("d", third), ("e", 0), ("f", 2 * PART_BYTES), ("g", 0)];
+        let parts = in_parts(lines.iter().map(|&(id, bytes)| line(id, bytes)));
+        let ids: Vec<Vec<_>> =
+            parts.iter().map(|(changes, _)| changes.iter().map(|c| &*c.target.id).collect()).collect();
+        assert_eq!(ids, [vec!["a", "b", "c"], vec!["d", "e"], vec!["f"], vec!["g"]]);
+        assert!(parts.iter().all(|(changes, items)| changes.len() == items.len()));
+        assert!(in_parts(std::iter::empty()).is_empty());
     }
 }
