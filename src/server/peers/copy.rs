@@ -17,9 +17,10 @@ const CHUNK: usize = 100;
 /// Copies, and opens the node: with a copy at once, without one after the wait.
 pub(super) async fn begin(node: &Arc<Node>) {
     let settings = &node.peers().settings;
-    let attempts = if settings.copy { settings.copy_attempts } else { 0 };
+    let attempts = settings.copy_attempts;
     let opens_at = Instant::now() + settings.wait_when_empty;
-    if attempts > 0 && copy(node).await > 0 {
+    let is_alone = node.peers().list.load().iter().all(|peer| peer.is_me());
+    if is_alone || !settings.copy || (attempts > 0 && copy(node).await > 0) {
         node.peers().open();
         return;
     }
@@ -44,7 +45,7 @@ pub(super) async fn begin(node: &Arc<Node>) {
 /// Takes in what the first peer that has something has. How many instances that were.
 async fn copy(node: &Arc<Node>) -> usize {
     let peers = node.peers().list.load_full();
-    for peer in peers.iter() {
+    for peer in peers.iter().filter(|peer| !peer.is_me()) {
         let url = peer.url().as_str();
         let began = Instant::now();
         let applications = match peer.transport().applications().await {

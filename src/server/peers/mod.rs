@@ -140,6 +140,16 @@ impl Peers {
             && peers.iter().all(|peer| peer.is_settled())
     }
 
+    /// Finds out which of the peers are this node under a name that it does not know.
+    async fn identify(&self) {
+        let mut asked = JoinSet::new();
+        for peer in self.list.load().iter() {
+            let (peer, id) = (peer.clone(), self.id.clone());
+            asked.spawn(async move { peer.identify(&id).await });
+        }
+        while asked.join_next().await.is_some() {}
+    }
+
     /// Answers lists from now on.
     fn open(&self) {
         if !self.open.swap(true, Ordering::AcqRel) {
@@ -247,6 +257,7 @@ async fn supervise(node: Arc<Node>) {
 async fn begin(node: Arc<Node>) {
     let peers = node.peers();
     peers.refresh().await;
+    peers.identify().await;
     let keeping = async {
         let Some(own) = &peers.own else { return };
         loop {

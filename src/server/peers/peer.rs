@@ -100,6 +100,20 @@ impl Peer {
         }
     }
 
+    /// Finds out whether it is this node, by a batch that says nothing.
+    pub(super) async fn identify(&self, node_id: &str) {
+        if let Err(error) = self.transport.replicate(&ReplicationList::default(), node_id).await
+            && error.status() == Some(StatusCode::LOOP_DETECTED.as_u16())
+        {
+            self.is_me.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_me(&self) -> bool {
+        self.is_me.load(Ordering::Relaxed)
+    }
+
     /// Whether there is nothing left to tell.
     pub(super) fn is_settled(&self) -> bool {
         self.is_me.load(Ordering::Relaxed) || self.queue().is_empty()

@@ -298,7 +298,7 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Whether a starting node copies the registry of a peer. Default true.
+    /// Whether a starting node copies the registry of a peer. Default true. Without a copy it answers lists at once.
     ///
     /// Spring `eureka.client.fetch-registry`, Netflix `eureka.shouldFetchRegistry`.
     pub fn copy_from_peers(mut self, copy: bool) -> Self {
