@@ -91,6 +91,6 @@ mod tests {
     #[test]
     fn an_empty_variable_is_unset() {
         let lookup = |_: &str| Some(" ".to_owned());
-        assert_eq!(Env::table(&lookup).flag("x"), Ok(None));
+        assert_eq!(Env::table(&lookup).seconds("x"), Ok(None));
     }
 }

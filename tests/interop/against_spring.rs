@@ -37,7 +37,7 @@ async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
 
     provider.process.terminate().await;
     let leaving = until("the registry shows the provider DOWN", SOON, async || {
-        http::only_instance(&server.url, "RUST-ORDERS").await.filter(|i| i.status() == InstanceStatus::Down)
+        http::instance(&server.url, "RUST-ORDERS", &id).await.filter(|i| i.status() == InstanceStatus::Down)
     })
     .await;
     assert_eq!(leaving.id(), id);
@@ -51,10 +51,10 @@ async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
     })
     .await;
     assert_eq!(java.view("RUST-ORDERS").await, [format!("{id} DOWN")]);
-    assert_eq!(provider.id().await, Some(id), "it still answers those who do not know yet");
+    assert_eq!(provider.id().await, Some(id.clone()), "it still answers those who do not know yet");
 
     assert!(provider.process.exit(DRAINED).await.success());
-    assert!(http::is_gone(&server.url, "RUST-ORDERS").await, "it took itself out before it ended");
+    assert!(http::is_gone(&server.url, "RUST-ORDERS", &id).await, "it took itself out before it ended");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_dead_registry_fails_no_call_and_a_restarted_one_gets_its_providers_ba
 
     let server = Server::start("restart-server-again", port).await;
     assert_eq!(server.url, url);
-    let back = until("the provider is back", SOON, async || http::only_instance(&url, "RUST-ORDERS").await).await;
+    let back = until("the provider is back", SOON, async || http::instance(&url, "RUST-ORDERS", &id).await).await;
     assert_eq!((back.id(), back.status()), (id.as_str(), InstanceStatus::Up));
     provider.process.assert_runs();
 }

@@ -46,7 +46,14 @@ pub(crate) async fn only_instance(registry: &str, app: &str) -> Option<Instance>
     Some((*application.instances[0]).clone())
 }
 
-/// Whether a registry that answers does not know the application.
-pub(crate) async fn is_gone(registry: &str, app: &str) -> bool {
-    matches!(get(&format!("{registry}apps/{app}")).await, Some((404, _)))
+/// One instance as the registry has it now. The Java server answers lists from a cache into which a look at the wrong moment
+/// can put back what was just replaced, for three minutes; single instances it looks up.
+pub(crate) async fn instance(registry: &str, app: &str, id: &str) -> Option<Instance> {
+    let body = text(&format!("{registry}apps/{app}/{id}")).await?;
+    Some(Instance::from_json(body.as_bytes()).expect("a registry answers with an instance"))
+}
+
+/// Whether a registry that answers does not know the instance.
+pub(crate) async fn is_gone(registry: &str, app: &str, id: &str) -> bool {
+    matches!(get(&format!("{registry}apps/{app}/{id}")).await, Some((404, _)))
 }

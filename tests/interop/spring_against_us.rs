@@ -65,8 +65,10 @@ async fn a_java_client_registers_follows_changes_renews_and_leaves() {
     until("the Java client's lease is renewed", SOON, async || renewal().await.filter(|&now| now > before)).await;
 
     java.process.terminate().await;
-    until("the Java client took itself out", SOON, async || http::is_gone(&url, "JAVA-CLIENT").await.then_some(()))
-        .await;
+    until("the Java client took itself out", SOON, async || {
+        http::is_gone(&url, "JAVA-CLIENT", &java_id).await.then_some(())
+    })
+    .await;
     // Killed by SIGTERM or ended by itself: the JVM tells it by 143.
     java.process.exit(SOON).await;
     registry.process.assert_runs();
