@@ -29,7 +29,7 @@ fn filled(entries: &[(u8, u8, usize, String)]) -> Arc<Registry> {
     for (now, (app, id, status, note)) in entries.iter().enumerate() {
         let status = InstanceStatus::ALL[status % 5];
         let instance = instance(&format!("app-{}", app % 5), &format!("i:{id}"), status, note);
-        registry.register(instance, Origin::Replica, now as i64);
+        registry.register(instance, Origin::Replica, now as i64).unwrap();
         if note.len() % 7 == 6 {
             registry.cancel(&format!("APP-{}", app % 5), &format!("i:{id}"), now as i64);
         }
@@ -102,7 +102,7 @@ async fn a_change_costs_the_application_that_changed() {
     let bodies = Bodies::default();
     let before = registry.full();
     let old = bodies.full(&registry, Encoding::Gzip).await;
-    registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100);
+    registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
     let new = bodies.full(&registry, Encoding::Gzip).await;
     assert_ne!(old, new);
     let after = registry.full();

@@ -13,7 +13,7 @@ use super::request::{self, Refusal};
 use crate::model::{DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
 use crate::server::bodies::Encoding;
-use crate::server::registry::{Origin, Renewal};
+use crate::server::registry::{Origin, Refused, Renewal};
 
 pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, request: Request) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
@@ -25,8 +25,10 @@ pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, 
     match valid(instance, &app) {
         Ok(instance) => {
             tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
-            server.registry().register(instance, request::origin(&headers), server.now());
-            StatusCode::NO_CONTENT.into_response()
+            match server.registry().register(instance, request::origin(&headers), server.now()) {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(refused) => refused.into_response(),
+            }
         }
         Err(invalid) => invalid.into_response(),
     }
@@ -47,6 +49,20 @@ impl IntoResponse for Invalid {
             Self::Unreadable => Refusal::Unreadable.into_response(),
             Self::Text(text) => (StatusCode::BAD_REQUEST, text).into_response(),
         }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::ApplicationFull(limit) => {
+                (StatusCode::BAD_REQUEST, format!("the application has {limit} instances, which is the limit"))
+            }
+            Self::MetadataTooLarge(limit) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("the metadata is larger than {limit} bytes"))
+            }
+        }
+        .into_response()
     }
 }
 
@@ -186,7 +202,10 @@ pub(super) async fn merge_metadata(
             entries.push((key.into_owned(), value.into_owned()));
         }
     }
-    answer::found(server.registry().merge_metadata(&app, &id, entries, server.now()))
+    match server.registry().merge_metadata(&app, &id, entries, server.now()) {
+        Ok(found) => answer::found(found),
+        Err(refused) => refused.into_response(),
+    }
 }
 
 pub(super) async fn one(State(server): State<EurekaServer>, _: Accepted, Target { app, id }: Target) -> Response {

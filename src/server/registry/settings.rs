@@ -9,6 +9,8 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) renewal_percent_threshold: f64,
     pub(in crate::server) expected_renewal_interval: Duration,
     pub(in crate::server) delta_retention: Duration,
+    pub(in crate::server) metadata_limit: usize,
+    pub(in crate::server) application_limit: usize,
 }
 
 impl Default for Settings {
@@ -20,6 +22,8 @@ impl Default for Settings {
             renewal_percent_threshold: 0.85,
             expected_renewal_interval: Duration::from_secs(30),
             delta_retention: Duration::from_secs(180),
+            metadata_limit: 64 * 1024,
+            application_limit: 10_000,
         }
     }
 }
