@@ -1,6 +1,6 @@
 //! The standalone registry.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use axum::Router;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
+use tower_eureka::server::Listener;
 use tracing_subscriber::EnvFilter;
 
 /// Requests in flight get this long after the signal; connections that are merely open get nothing.
@@ -76,20 +77,11 @@ impl Serve {
         announce(listener.local_addr()?);
 
         let app = Router::new().nest("/eureka", registry.router());
-        let (stopping, mut stopped) = tokio::sync::watch::channel(());
-        let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let stopping = async {
             stop.await;
             tracing::info!("stopping");
-            drop(stopping);
-        });
-        tokio::select! {
-            served = server.into_future() => served?,
-            () = async {
-                // The channel closes when the signal has come.
-                while stopped.changed().await.is_ok() {}
-                tokio::time::sleep(SHUTDOWN_LIMIT).await;
-            } => tracing::warn!("stopped with requests in flight"),
-        }
+        };
+        Listener::new(listener).shutdown_timeout(SHUTDOWN_LIMIT).serve(app, stopping).await;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ mod bodies;
 mod builder;
 mod error;
 mod http;
+mod listen;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
+pub use self::listen::Listener;
 
 use self::bodies::Bodies;
 use self::registry::{Registry, Snapshot};
