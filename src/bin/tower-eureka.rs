@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::Router;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
@@ -76,7 +75,7 @@ impl Serve {
             .map_err(|error| format!("listen on {}: {error}; choose another with --listen", self.listen))?;
         announce(listener.local_addr()?);
 
-        let app = Router::new().nest("/eureka", registry.router());
+        let app = registry.service("/eureka");
         let stopping = async {
             stop.await;
             tracing::info!("stopping");

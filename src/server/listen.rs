@@ -22,10 +22,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use http::Request;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -37,6 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::Service;
+use tower::util::{Oneshot, ServiceExt};
 
 use self::activity::{Activity, Handling, Watched};
 use self::body::TimedBody;
@@ -48,7 +47,7 @@ const MIN_HEAD_BYTES: usize = 8 * 1024;
 /// How long nothing is accepted after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves a router over HTTP/1.1 and HTTP/2 on a TCP listener, within limits.
+/// Serves a router, or any other service of its kind, over HTTP/1.1 and HTTP/2 on a TCP listener, within limits.
 ///
 /// `axum::serve` has none of them; behind a proxy that has, it does as well. Each limit has a setter here, and a default that no
 /// client of a registry meets.
@@ -169,7 +168,10 @@ impl Listener {
     ///
     /// # Cancel safety
     /// Dropping the future closes the listener and all connections at once.
-    pub async fn serve(self, app: Router, shutdown: impl Future<Output = ()>) {
+    pub async fn serve<S>(self, app: S, shutdown: impl Future<Output = ()>)
+    where
+        S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    {
         let Self { listener, limits } = self;
         let http = http(&limits);
         let slots = Arc::new(Semaphore::new(limits.max_connections));
@@ -233,16 +235,18 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(T
     }
 }
 
-async fn connection(
+async fn connection<S>(
     http: auto::Builder<TokioExecutor>,
     stream: TcpStream,
-    app: Router,
+    app: S,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
-) {
+) where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
     let activity = Arc::new(Activity::start(limits.head_timeout, limits.idle_timeout));
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
-    let service = App { router: app, activity: activity.clone(), body_timeout: limits.body_timeout };
+    let service = App { inner: app, activity: activity.clone(), body_timeout: limits.body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
     let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
     let mut stopping = false;
@@ -276,38 +280,40 @@ async fn connection(
     .await;
 }
 
-/// The router as hyper calls it.
-struct App {
-    router: Router,
+/// A service as hyper calls it.
+struct App<S> {
+    inner: S,
     activity: Arc<Activity>,
     body_timeout: Duration,
 }
 
-impl hyper::service::Service<Request<Incoming>> for App {
+impl<S> hyper::service::Service<Request<Incoming>> for App<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone,
+{
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let handling = Handling::new(self.activity.clone());
         let request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
         });
-        // A router is always ready.
-        Answering { answer: self.router.clone().call(request), _handling: handling }
+        Answering { answer: self.inner.clone().oneshot(request), _handling: handling }
     }
 }
 
-/// What the router makes of a request; as long as it lives, the connection is not idle.
+/// What the service makes of a request; as long as it lives, the connection is not idle.
 #[pin_project]
-struct Answering {
+struct Answering<S: Service<Request<Body>>> {
     #[pin]
-    answer: RouteFuture<Infallible>,
+    answer: Oneshot<S, Request<Body>>,
     _handling: Handling,
 }
 
-impl Future for Answering {
-    type Output = Result<Response, Infallible>;
+impl<S: Service<Request<Body>>> Future for Answering<S> {
+    type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().answer.poll(cx)

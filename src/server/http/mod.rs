@@ -9,6 +9,7 @@
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `service` | the same without a router around it, and a short way for heartbeats |
 //! | `answer` | what answers look like, and who takes them |
 
 mod answer;
@@ -18,16 +19,18 @@ mod path;
 mod query;
 mod replication;
 mod request;
+mod service;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
 
+pub use self::service::{EurekaService, ResponseFuture};
 use super::EurekaServer;
 
 /// What a base URL may end in. Netflix clients add the version; fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/v2", "/", "/v2/"];
 
-pub(super) fn router(server: EurekaServer) -> Router {
+pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
     let resources: [(&str, MethodRouter<EurekaServer>); 10] = [
         ("/apps", get(applications::all)),
         ("/apps/delta", get(applications::delta)),
@@ -43,7 +46,7 @@ pub(super) fn router(server: EurekaServer) -> Router {
     let mut router = Router::new();
     for prefix in PREFIXES {
         for (path, methods) in &resources {
-            let path = format!("{prefix}{path}");
+            let path = format!("{mount}{prefix}{path}");
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }
