@@ -2,7 +2,7 @@
 # 100,000 instances: each heartbeats and fetches the delta every 30 s (3,333 of each per second), 20 change per second.
 #
 # bench/soak.sh [SECONDS, default 600] prints a line every 10 s: CPU share and memory of the server, rates and latencies as the load
-# generator saw them, which shares the machine. INSTANCES (100000) and APPS (100) change the fleet. Needs Linux and cargo.
+# generator saw them, which shares the machine. Before that it waits 215 s. INSTANCES (100000) and APPS (100) change the fleet. Needs Linux and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,4 +17,6 @@ server=$!
 trap 'kill $server' EXIT
 "$load" wait "$ADDRESS"
 "$load" populate "$ADDRESS" "$INSTANCES" "$APPS"
+# Until the delta has forgotten the registrations: a fleet does not start within three minutes.
+sleep 215
 "$load" soak "$ADDRESS" "$INSTANCES" "$APPS" "$SECONDS_IN_ALL" "$server"

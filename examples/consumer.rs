@@ -4,6 +4,7 @@
 //! Prints one line per call with what the instance answered, and at the end how many failed.
 #![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tower_eureka::route::HttpClient;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
+    log_to_stderr();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [app, path, count, pause @ ..] = &args[..] else {
         return Err("usage: consumer APPLICATION PATH COUNT [PAUSE_MS]".into());
@@ -52,6 +53,8 @@ async fn get(client: &HttpClient<Empty<Bytes>>, uri: &str) -> Result<String, Box
     if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
 }
 
-fn log_filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into())
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

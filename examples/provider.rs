@@ -4,6 +4,8 @@
 //! makes it leave: DOWN, a drain as long as callers need, DELETE.
 #![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
 
+use std::io::IsTerminal;
+
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -11,7 +13,7 @@ use tower_eureka::{Eureka, Instance};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
+    log_to_stderr();
     let app_name = std::env::args().nth(1).ok_or("usage: provider APPLICATION")?;
     let port: u16 = std::env::var("PORT").map_or(Ok(0), |port| port.parse())?;
 
@@ -44,6 +46,8 @@ async fn stop_signal() {
     interrupt.await;
 }
 
-fn log_filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

@@ -5,11 +5,9 @@
 #![allow(clippy::print_stdout, reason = "an example that narrates")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::get;
+use axum::{Router, routing};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -67,12 +65,12 @@ async fn main() -> Result<(), BoxError> {
 
     sleep(5 * SECOND).await;
     let _ = stop_calls.send(());
-    let tally = caller.await??;
+    let tally = caller.await?;
     orders_3.leave().await;
     orders_4.leave().await;
     story.tell("the others have left");
 
-    println!("calls: {}, failed: {}", tally.answered.values().sum::<u64>() + tally.failed, tally.failed);
+    println!("calls: {}, failed: {}", tally.total(), tally.failed);
     if tally.failed > 0 { Err("calls failed".into()) } else { Ok(()) }
 }
 
@@ -100,7 +98,7 @@ impl Provider {
                 .build()
                 .map_err(std::io::Error::other)?;
             let registrar = eureka.registrar(instance).quiet_time(SECOND);
-            let app = Router::new().route("/", get(async move || name)).layer(registrar.layer());
+            let app = Router::new().route("/", routing::get(async move || work(name).await)).layer(registrar.layer());
             let signal = async { drop(stopped.await) };
             registrar.serve(signal, |stop| axum::serve(listener, app).with_graceful_shutdown(stop)).await
         });
@@ -127,6 +125,12 @@ impl Drop for Provider {
     }
 }
 
+/// What an instance does for a call: something that takes 5 ms.
+async fn work(name: String) -> String {
+    sleep(Duration::from_millis(5)).await;
+    name
+}
+
 /// Tells each change that the consumer sees.
 async fn watch(eureka: Eureka, story: Story) -> Result<(), BoxError> {
     let mut orders = eureka.discover("orders")?;
@@ -145,46 +149,62 @@ async fn watch(eureka: Eureka, story: Story) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// Who answered how often, and how many calls failed.
 #[derive(Default)]
 struct Tally {
-    answered: BTreeMap<Arc<str>, u64>,
+    answered: BTreeMap<String, u64>,
     failed: u64,
 }
 
-/// Calls `http://orders/` without a break until told to stop, one call every few milliseconds.
-async fn call(
-    client: HttpClient<Empty<Bytes>>,
-    mut stopped: oneshot::Receiver<()>,
-    story: Story,
-) -> Result<Tally, BoxError> {
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.failed += other.failed;
+        for (name, calls) in other.answered {
+            *self.answered.entry(name).or_default() += calls;
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.answered.values().sum::<u64>() + self.failed
+    }
+}
+
+/// Calls `http://orders/` four at a time without a break until told to stop, and tells every two seconds who answered.
+async fn call(client: HttpClient<Empty<Bytes>>, mut stopped: oneshot::Receiver<()>, story: Story) -> Tally {
     let mut tally = Tally::default();
-    let mut told = Instant::now();
-    let mut since = BTreeMap::<Arc<str>, u64>::new();
     while stopped.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty) {
-        match client.clone().oneshot(Request::get("http://orders/").body(Empty::new())?).await {
-            Ok(response) if response.status().is_success() => {
-                let body = response.into_body().collect().await?.to_bytes();
-                let name: Arc<str> = String::from_utf8_lossy(&body).into();
-                *since.entry(name.clone()).or_default() += 1;
-                *tally.answered.entry(name).or_default() += 1;
-            }
-            Ok(response) => {
-                tally.failed += 1;
-                story.tell(format!("a call failed: {}", response.status()));
-            }
+        let until = Instant::now() + 2 * SECOND;
+        let callers: Vec<_> = (0..4).map(|_| tokio::spawn(call_until(client.clone(), until, story))).collect();
+        let mut lately = Tally::default();
+        for caller in callers {
+            lately.add(caller.await.expect("a caller does not panic"));
+        }
+        let spread: Vec<_> = lately.answered.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
+        story.tell(format!("calls of the last two seconds: {}", spread.join(", ")));
+        tally.add(lately);
+    }
+    tally
+}
+
+async fn call_until(client: HttpClient<Empty<Bytes>>, until: Instant, story: Story) -> Tally {
+    let mut tally = Tally::default();
+    while Instant::now() < until {
+        match get(&client).await {
+            Ok(name) => *tally.answered.entry(name).or_default() += 1,
             Err(error) => {
                 tally.failed += 1;
                 story.tell(format!("a call failed: {error}"));
             }
         }
-        if told.elapsed() > 2 * SECOND {
-            let spread: Vec<_> = since.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
-            story.tell(format!("calls of the last two seconds: {}", spread.join(", ")));
-            (told, since) = (Instant::now(), BTreeMap::new());
-        }
-        sleep(Duration::from_millis(3)).await;
     }
-    Ok(tally)
+    tally
+}
+
+async fn get(client: &HttpClient<Empty<Bytes>>) -> Result<String, BoxError> {
+    let response = client.clone().oneshot(Request::get("http://orders/").body(Empty::new())?).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if status.is_success() { Ok(String::from_utf8(body.to_vec())?) } else { Err(status.to_string().into()) }
 }
 
 #[derive(Clone, Copy)]

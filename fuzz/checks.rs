@@ -39,6 +39,17 @@ pub(crate) fn batch_reply(data: &[u8]) {
     assert_eq!(ReplicationResponse::from_json(&json).expect("what is written can be read"), reply);
 }
 
+/// `<instance>` and `<applications>`
+#[cfg(feature = "xml")]
+pub(crate) fn xml(data: &[u8]) {
+    if let Ok(instance) = Instance::from_xml(data) {
+        Instance::from_xml(&instance.to_xml()).expect("what is written can be read");
+    }
+    if let Ok(applications) = Applications::from_xml(data) {
+        Applications::from_xml(&applications.to_xml()).expect("what is written can be read");
+    }
+}
+
 /// A request line, `METHOD target`, sent to a registry that has one instance.
 pub(crate) fn query(data: &[u8]) {
     let Ok(line) = std::str::from_utf8(data) else { return };

@@ -1,5 +1,7 @@
 //! The one place that reads the wall clock. Everything else runs on tokio's clock, which tests can pause.
 
+#[cfg(feature = "server")]
+use std::time::Duration;
 use std::time::SystemTime;
 
 #[cfg(feature = "server")]
@@ -25,6 +27,11 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn start() -> Self {
         Self { epoch_ms: wall_clock_ms(), start: Instant::now() }
+    }
+
+    /// Time since it was started.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

@@ -126,9 +126,9 @@ impl Error {
         self.0.kind == Kind::Status(404)
     }
 
-    /// The other side cannot answer now: unreachable, too slow, or saying so itself (502, 503, 504).
+    /// The other side cannot answer now: unreachable, too slow, gone in the middle, or saying so itself (502, 503, 504).
     pub fn is_unavailable(&self) -> bool {
-        matches!(self.0.kind, Kind::Connect | Kind::Timeout | Kind::NoEndpoints | Kind::Status(502..=504))
+        matches!(self.0.kind, Kind::Connect | Kind::Timeout | Kind::NoEndpoints | Kind::Call | Kind::Status(502..=504))
     }
 
     /// The application has no instance that could be called.

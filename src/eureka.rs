@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -19,20 +19,21 @@ use crate::transport::{HttpStack, RequestBody, Transport};
 /// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
 ///
 /// Cheap to clone, and meant to be made once per process. The registry is fetched, and then kept fresh, from the first time
-/// somebody asks for an application; a process that only provides never fetches it.
+/// somebody asks for an application; a process that only provides never fetches it. The tasks behind it run on the runtime on
+/// which they were first needed.
 #[derive(Clone)]
 pub struct Eureka(Arc<Inner>);
 
 struct Inner {
     transport: Transport,
     config: ClientConfig,
-    registry: OnceLock<Arc<Registry>>,
+    registry: Mutex<Option<Arc<Registry>>>,
 }
 
 impl Eureka {
     /// Starts a client with the defaults.
     pub fn builder() -> EurekaBuilder {
-        EurekaBuilder { config: ClientConfig::default(), stack: None, faulty: None }
+        EurekaBuilder { config: ClientConfig::default(), stack: None, faulty: None, default_url: false }
     }
 
     /// A client set up by the variables that Spring applications use; see [`EurekaBuilder::from_env`].
@@ -63,7 +64,8 @@ impl Eureka {
         Ok(EurekaDiscover::new(self.registry(), app_name(app)))
     }
 
-    /// A client that calls applications by name.
+    /// A client that calls applications by name. Each call of this makes one with its own connections and measurements: keep it
+    /// and clone it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -89,7 +91,11 @@ impl Eureka {
     }
 
     fn registry(&self) -> Arc<Registry> {
-        self.0.registry.get_or_init(|| Registry::start(self.0.transport.clone(), &self.0.config)).clone()
+        let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*registry {
+            Some(running) if running.is_running() => running.clone(),
+            _ => registry.insert(Registry::start(self.0.transport.clone(), &self.0.config)).clone(),
+        }
     }
 }
 
@@ -108,6 +114,8 @@ pub struct EurekaBuilder {
     /// Made at the end, since it takes its bounds from the settings.
     stack: Option<MakeStack>,
     faulty: Option<Error>,
+    /// Whether the usual address is meant where none is given.
+    default_url: bool,
 }
 
 impl EurekaBuilder {
@@ -122,18 +130,15 @@ impl EurekaBuilder {
     /// # Errors
     /// When a variable holds something else than it must.
     pub fn from_env() -> Result<Self, Error> {
-        let mut config = ClientConfig::from_env(&Env::process())?;
-        if config.service_urls.is_empty() {
-            config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
-        }
-        Ok(Self { config, stack: None, faulty: None })
+        let config = ClientConfig::from_env(&Env::process())?;
+        Ok(Self { config, stack: None, faulty: None, default_url: true })
     }
 
     /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several with commas between them. They are tried in this
     /// order, beginning with the one that answered last. Credentials go into the URL: `http://user:password@host/eureka/`.
     pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
         match ServiceUrl::parse_list(urls.as_ref()) {
-            Ok(urls) => self.config.service_urls.extend(urls),
+            Ok(urls) => ServiceUrl::merge(&mut self.config.service_urls, urls),
             Err(error) => self.faulty = self.faulty.or(Some(error)),
         }
         self
@@ -157,7 +162,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// How long a registry server may take to answer, or pause within an answer. Default 8 s.
+    /// How long a registry server may take to answer once connected, or pause within an answer. A whole body may take eight times
+    /// as long. Default 8 s.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.config.read_timeout = timeout;
         self
@@ -204,7 +210,10 @@ impl EurekaBuilder {
         if let Some(faulty) = self.faulty {
             return Err(faulty);
         }
-        let config = self.config;
+        let mut config = self.config;
+        if config.service_urls.is_empty() && self.default_url {
+            config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
+        }
         let unusable = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
         if config.service_urls.is_empty() {
             return unusable("no service URL was given", "add one like http://localhost:8761/eureka/");
@@ -224,7 +233,7 @@ impl EurekaBuilder {
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |make| make(&config));
         let transport = Transport::new(config.service_urls.clone(), stack);
-        Ok(Eureka(Arc::new(Inner { transport, config, registry: OnceLock::new() })))
+        Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default() })))
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+/// Longer waits are cut to a year, which the clock can tell.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The duration, up to a tenth shorter or longer.
 pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
+    duration.min(LONGEST).mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Waits that double from the first to the last, each with jitter.
@@ -23,7 +26,7 @@ impl Backoff {
     /// The wait before the next attempt.
     pub(crate) fn next(&mut self) -> Duration {
         let wait = self.next;
-        self.next = (self.next * 2).min(self.last);
+        self.next = self.next.saturating_mul(2).min(self.last);
         jittered(wait)
     }
 

@@ -150,7 +150,8 @@ async fn without_endpoints_fails_after_the_ready_timeout_and_says_why() {
     assert!(error.is_unavailable());
     assert_eq!(
         error.to_string(),
-        "call to ORDERS: there is no endpoint, the registry has 2 instances, none of them UP"
+        "call to ORDERS: there is no endpoint, the registry has 2 instances, none of them UP; \
+         check the name, and that an instance of it is registered and UP"
     );
 }
 

@@ -215,3 +215,34 @@ async fn an_instance_without_a_plain_port_says_so() {
     let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
     assert!(error.to_string().contains("plain HTTP port"), "{error}");
 }
+
+#[tokio::test]
+async fn the_only_instance_may_close_its_connections() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("orders", "closing", listener.local_addr().unwrap().port()).await;
+    // Answers once per connection as if it would stay open, and closes it at the second request.
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                if socket.read(&mut buffer).await.unwrap() > 0 {
+                    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    let _ = socket.read(&mut buffer).await;
+                }
+            });
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_uri_that_is_refused_keeps_its_secrets() {
+    let world = World::new().await;
+    let error = world.call(Method::GET, "https://bob:hunter2@orders/x?token=abc", "").await.unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("abc"), "{shown}");
+}

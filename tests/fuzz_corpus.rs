@@ -40,6 +40,12 @@ fn batch_reply() {
     replay("batch_reply", checks::batch_reply);
 }
 
+#[cfg(feature = "xml")]
+#[test]
+fn xml() {
+    replay("xml", checks::xml);
+}
+
 #[test]
 fn query() {
     replay("query", checks::query);

@@ -9,6 +9,7 @@ use http::Uri;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -41,6 +42,14 @@ async fn a_tonic_server_registers_serves_and_leaves() {
     }
     let unknown = HealthCheckRequest { service: "nobody".into() };
     assert_eq!(client.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+
+    let tag = |mut request: tonic::Request<()>| {
+        request.metadata_mut().insert("caller", "test".parse().unwrap());
+        Ok(request)
+    };
+    let tagged = InterceptedService::new(eureka.http_client(), tag);
+    let mut intercepted = HealthClient::with_origin(tagged, Uri::from_static("http://inventory"));
+    intercepted.check(HealthCheckRequest::default()).await.unwrap();
 
     drop(stop);
     serving.await.unwrap().unwrap();

@@ -247,3 +247,129 @@ async fn a_registration_that_fails_first_is_repeated_in_the_background() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(told(&registry), ["UP", "UP", "UP"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_is_kept_does_not_keep_the_instance_registered() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let serving = handle.clone().serve(std::future::pending(), obedient);
+    assert!(timeout(Duration::from_secs(40), serving).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(&registry), ["UP", "DELETE"]);
+    let sent = registry.asked().len();
+    let error = handle.set_status(tower_eureka::model::InstanceStatus::Up).await.unwrap_err();
+    assert!(error.to_string().contains("call register() first"), "{error}");
+    handle.drain().await;
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(registry.asked().len(), sent, "nothing follows the DELETE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_fails_is_repeated_and_nothing_else_is_sent_meanwhile() {
+    let failing = Arc::new(AtomicUsize::new(2));
+    let left = failing.clone();
+    let registry = Scripted::new(move |asked| {
+        let fails = asked.line.starts_with("DELETE")
+            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        Reply::Status(if fails { 500 } else { 204 })
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DELETE", "DELETE", "DELETE"]);
+
+    failing.store(usize::MAX, Ordering::Relaxed);
+    handle.register().await.unwrap();
+    assert_eq!(handle.deregister().await.unwrap_err().status(), Some(500));
+    sleep(Duration::from_secs(300)).await;
+    assert!(!registry.lines().iter().any(|line| line.starts_with("PUT")), "no heartbeat after the first DELETE");
+    failing.store(0, Ordering::Relaxed);
+    handle.deregister().await.unwrap();
+    let sent = registry.asked().len();
+    handle.deregister().await.unwrap();
+    assert_eq!(registry.asked().len(), sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_waits_for_the_farewell_before_it() {
+    let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
+        Some("DELETE") => Reply::Never,
+        _ => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    assert!(handle.deregister().await.unwrap_err().is_timeout());
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(told(&registry).last().map(String::as_str), Some("UP"), "{:?}", told(&registry));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_wait_for_a_heartbeat_that_hangs() {
+    let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
+        Some("PUT") => Reply::Never,
+        _ => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(35)).await;
+    let start = Instant::now();
+    handle.deregister().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_farewell_reaches_the_second_server_when_the_first_hangs() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hanging = hangs.clone();
+    let registry = Scripted::new(move |asked| {
+        let first = !asked.headers.contains_key("authorization");
+        if first && hanging.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
+    });
+    let client = tower_eureka::Eureka::builder().service_url("http://a/eureka,http://u:p@b/eureka");
+    let handle = client.http_service(registry.clone()).build().unwrap().registrar(instance("orders", "a"));
+    handle.register().await.unwrap();
+    hangs.store(true, Ordering::Relaxed);
+    handle.deregister().await.unwrap();
+    let deleted = registry.asked().into_iter().filter(|asked| asked.line.starts_with("DELETE")).count();
+    assert_eq!(deleted, 2, "one to the server that hangs, one to the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shutdown_completes_however_often_it_is_awaited() {
+    let handle = registrar(&accepting());
+    let _layer = handle.layer();
+    let start = Instant::now();
+    handle
+        .serve(sleep(Duration::from_secs(10)), |mut shutdown| async move {
+            let clone = shutdown.clone();
+            (&mut shutdown).await;
+            shutdown.await;
+            clone.await;
+        })
+        .await;
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_times_are_no_panic() {
+    let registry = accepting();
+    let client = registry.client().read_timeout(Duration::MAX).connect_timeout(Duration::MAX);
+    let client = client.fetch_interval(Duration::MAX).build().unwrap();
+    let _copy = client.snapshot();
+    let handle = client.registrar(instance("orders", "a")).max_drain(Duration::MAX).grace(Duration::MAX);
+    handle.quiet_time(Duration::from_secs(1)).serve(sleep(Duration::from_secs(1)), obedient).await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_ones_own_drains_by_the_signal() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    let start = Instant::now();
+    tokio::spawn(handle.drain_signal(sleep(Duration::from_secs(7)))).await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 7 + 5);
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}

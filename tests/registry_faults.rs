@@ -281,3 +281,54 @@ async fn a_follower_wakes_only_for_its_own_application_and_only_for_what_matters
     memory.put(common::with_status(&instance("orders", "a"), tower_eureka::model::InstanceStatus::Down));
     assert!(matches!(orders.next().await, Some(Ok(Change::Remove(id))) if *id == *"a"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_of_many_servers_has_its_turn() {
+    let registry = Scripted::new(|asked| match asked.headers.get("authorization") {
+        Some(_) => Reply::Json(list(&[])),
+        None => Reply::Status(503),
+    });
+    let client = Eureka::builder().service_url("http://a/,http://b/,http://c/,http://u:p@d/").http_service(registry);
+    let client = client.build().unwrap();
+    assert!(client.transport().applications().await.is_err());
+    client.transport().applications().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_page_is_no_registration() {
+    let page = || Reply::With {
+        status: 200,
+        headers: vec![("content-type", "text/html".into())],
+        body: "<html>Login</html>".into(),
+    };
+    let to_login = || Reply::With {
+        status: 302,
+        headers: vec![("location", "http://sso:hunter2@login/?token=abc".into())],
+        body: Bytes::new(),
+    };
+    for answer in [page, to_login] {
+        let client = Scripted::new(move |asked| if asked.line.contains("login") { page() } else { answer() });
+        let client = client.client().build().unwrap();
+        let error = client.transport().register(&instance("orders", "a")).await.unwrap_err();
+        assert!(!error.to_string().contains("hunter2") && !error.to_string().contains("abc"), "{error}");
+        let up = tower_eureka::model::InstanceStatus::Up;
+        client.transport().heartbeat("orders", "a", up, 1).await.unwrap_err();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_delta_does_not_end_the_refreshing() {
+    let memory = Memory::default();
+    memory.put(instance("orders", "a"));
+    let served = memory.clone();
+    let registry = Scripted::new(move |asked| match &*asked.line {
+        "GET /apps/" => served.full(),
+        _ => Reply::Status(500),
+    });
+    let client = registry.client().build().unwrap();
+    let ids = follow(&client);
+    registry.wait_for(1).await;
+    memory.put(instance("orders", "b"));
+    registry.wait_for(4).await;
+    assert_eq!(*ids.lock().unwrap(), ["a", "b"]);
+}

@@ -2,101 +2,16 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
-use std::io::{Read, Write};
+mod server_common;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http::{Request, StatusCode};
+use server_common::{ORDER_1, ORDERS, Server, bytes, document, gunzip, gzip, request, text};
 use tower::ServiceExt;
 use tower_eureka::model::{Application, Applications, InstanceStatus, ReplicationResponse};
 use tower_eureka::{EurekaServer, Instance};
-
-const ORDERS: &str = "/eureka/apps/ORDERS";
-const ORDER_1: &str = "/eureka/apps/ORDERS/h:orders:1";
-
-struct Server {
-    registry: EurekaServer,
-    router: Router,
-}
-
-/// A request with JSON as its content type and its only acceptable answer.
-fn request(method: &str, path: &str) -> http::request::Builder {
-    Request::builder()
-        .method(Method::from_bytes(method.as_bytes()).unwrap())
-        .uri(path)
-        .header(CONTENT_TYPE, "application/json")
-        .header(ACCEPT, "application/json")
-}
-
-impl Server {
-    fn new() -> Self {
-        let registry = EurekaServer::builder().build().unwrap();
-        let router = Router::new().nest("/eureka", registry.router());
-        Self { registry, router }
-    }
-
-    /// With one instance of ORDERS, UP, version 100.
-    async fn with_order() -> Self {
-        let server = Self::new();
-        assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 100)).await.status(), StatusCode::NO_CONTENT);
-        server
-    }
-
-    async fn send(&self, request: Request<Body>) -> Response {
-        self.router.clone().oneshot(request).await.unwrap()
-    }
-
-    async fn empty(&self, method: &str, path: &str) -> Response {
-        self.send(request(method, path).body(Body::empty()).unwrap()).await
-    }
-
-    async fn post(&self, path: &str, body: impl Into<Body>) -> Response {
-        self.send(request("POST", path).body(body.into()).unwrap()).await
-    }
-
-    /// Sends a request that is refused, and checks that the registry is what it was. Gives the text of the refusal.
-    async fn refuses(&self, status: StatusCode, request: Request<Body>) -> String {
-        let what = format!("{} {}", request.method(), request.uri());
-        let (before, delta) = (self.registry.applications(), self.delta().await);
-        let response = self.send(request).await;
-        assert_eq!(response.status(), status, "{what}");
-        assert_eq!((self.registry.applications(), self.delta().await), (before, delta), "{what} left a trace");
-        text(response).await
-    }
-
-    async fn delta(&self) -> Applications {
-        Applications::from_json(&bytes(self.empty("GET", "/eureka/apps/delta").await).await).unwrap()
-    }
-
-    fn order(&self) -> Instance {
-        self.registry.instance("ORDERS", "h:orders:1").expect("it is registered")
-    }
-}
-
-fn document(id: &str, status: &str, dirty: i64) -> String {
-    format!(
-        r#"{{"instance":{{"instanceId":"{id}","hostName":"h","app":"ORDERS","ipAddr":"10.0.0.1","status":"{status}",
-        "vipAddress":"orders,shop","secureVipAddress":"safe","lastDirtyTimestamp":"{dirty}",
-        "dataCenterInfo":{{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo","name":"MyOwn"}}}}}}"#
-    )
-}
-
-async fn bytes(response: Response) -> Vec<u8> {
-    response.into_body().collect().await.unwrap().to_bytes().into()
-}
-
-async fn text(response: Response) -> String {
-    String::from_utf8(bytes(response).await).unwrap()
-}
-
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
-}
 
 #[tokio::test]
 async fn an_instance_lives_and_leaves() {
@@ -140,6 +55,10 @@ async fn every_address_of_a_resource_is_the_same() {
         "vips/shop",
         "v2/vips/orders/",
         "svips/safe",
+        "v1/apps",
+        "V2/apps/ORDERS/",
+        "whatever/apps/delta",
+        "v2//apps/ORDERS/h:orders:1",
     ] {
         let response = server.empty("GET", &format!("/eureka/{path}")).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -195,9 +114,7 @@ async fn gzip_comes_to_those_who_take_it() {
         let asked = request("GET", &path).header(ACCEPT_ENCODING, "gzip, x-gzip, deflate").body(Body::empty()).unwrap();
         let response = server.send(asked).await;
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip", "{path}");
-        let mut unzipped = Vec::new();
-        flate2::read::GzDecoder::new(&bytes(response).await[..]).read_to_end(&mut unzipped).unwrap();
-        assert_eq!(unzipped, plain, "{path}");
+        assert_eq!(gunzip(&bytes(response).await), plain, "{path}");
     }
 }
 
@@ -212,28 +129,47 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn who_does_not_take_json_gets_406() {
+async fn who_takes_neither_format_gets_406() {
     let server = Server::with_order().await;
-    for path in
-        ["/eureka/apps", "/eureka/apps/delta", ORDERS, ORDER_1, "/eureka/vips/orders", "/eureka/instances/h:orders:1"]
-    {
-        for (accept, status) in [
-            ("application/json", 200),
-            ("*/*", 200),
-            ("application/json, application/*+json", 200),
-            ("", 200),
-            ("text/html", 406),
-            ("application/xml", 406),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 200),
+    // What is answered to those who don't ask for JSON; with the feature, the default of the protocol.
+    let xml = cfg!(feature = "xml");
+    let (other, only_xml) = if xml { (Some("xml"), Some("xml")) } else { (Some("json"), None) };
+    for path in [
+        "/eureka/apps",
+        "/eureka/apps/delta",
+        ORDERS,
+        ORDER_1,
+        "/eureka/vips/orders",
+        "/eureka/instances/h:orders:1",
+        "/eureka/status",
+    ] {
+        for (accept, expected) in [
+            ("application/json", Some("json")),
+            ("*/*", other),
+            ("application/json, application/*+json", Some("json")),
+            ("application/xml, application/json;q=0.1", Some("json")),
+            ("", other),
+            ("text/html", None),
+            ("application/xml", only_xml),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", other),
         ] {
             let asked = Request::get(path).header(ACCEPT, accept).body(Body::empty()).unwrap();
             let response = server.send(asked).await;
-            assert_eq!(response.status().as_u16(), status, "{path} as {accept}");
-            assert!(status == 200 || text(response).await.contains("application/json"));
+            let Some(expected) = expected else {
+                assert_eq!(response.status(), StatusCode::NOT_ACCEPTABLE, "{path} as {accept}");
+                assert!(text(response).await.contains("application/json"));
+                continue;
+            };
+            assert_eq!(response.status(), StatusCode::OK, "{path} as {accept}");
+            assert_eq!(response.headers()[CONTENT_TYPE], format!("application/{expected}"), "{path} as {accept}");
+            assert_eq!(text(response).await.starts_with('<'), expected == "xml");
         }
         let response = server.send(Request::get(path).body(Body::empty()).unwrap()).await;
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        assert_eq!(response.headers()[CONTENT_TYPE], format!("application/{}", other.unwrap()));
     }
+    let batch = Request::post("/eureka/peerreplication/batch").header(CONTENT_TYPE, "application/json");
+    let batch = batch.header(ACCEPT, "application/xml").body("{}".into()).unwrap();
+    server.refuses(StatusCode::NOT_ACCEPTABLE, batch).await;
 }
 
 #[tokio::test]
@@ -275,6 +211,8 @@ async fn registrations_are_checked_in_javas_order() {
         (&[("dataCenterInfo", r#"{"@class":"x"}"#)], "Missing dataCenterInfo Name"),
         (&[("dataCenterInfo", r#"{"@class":"x","name":"Moon"}"#)], unreadable),
         (&[("app", "null")], unreadable),
+        (&[("app", r#""""#), ("dataCenterInfo", "null")], "Missing appName"),
+        (&[("app", r#""""#), ("ipAddr", "null")], "Missing ip address"),
     ] {
         let members = good.map(|(name, value)| {
             let value = bad.iter().find(|(bad, _)| *bad == name).map_or(value, |(_, value)| value);
@@ -304,9 +242,8 @@ async fn bodies_that_cannot_be_read_are_refused() {
         let deep = "[".repeat(depth) + &"]".repeat(depth);
         good.replace(r#""status":"UP""#, &format!(r#""unknown":{deep}"#))
     };
-    let bodies: [Vec<u8>; 9] = [
+    let bodies: [Vec<u8>; 8] = [
         "".into(),
-        "{}".into(),
         "null".into(),
         good[..good.len() - 1].into(),
         format!("{good}}}").into(),
@@ -325,6 +262,10 @@ async fn bodies_that_cannot_be_read_are_refused() {
         let broken = request("POST", path).header(CONTENT_ENCODING, "gzip").body(good.clone().into()).unwrap();
         server.refuses(StatusCode::BAD_REQUEST, broken).await;
     }
+    let empty = |path| request("POST", path).body("{}".into()).unwrap();
+    server.refuses(StatusCode::BAD_REQUEST, empty(ORDERS)).await;
+    let batch = empty("/eureka/peerreplication/batch/");
+    server.refuses(StatusCode::INTERNAL_SERVER_ERROR, batch).await;
     assert_eq!(server.post(ORDERS, nested(10)).await.status(), StatusCode::NO_CONTENT);
 }
 
@@ -332,14 +273,16 @@ async fn bodies_that_cannot_be_read_are_refused() {
 async fn other_kinds_of_bodies_get_415() {
     let server = Server::with_order().await;
     for path in [ORDERS, "/eureka/peerreplication/batch"] {
-        for kind in [Some("text/plain"), Some("application/xml"), Some("application/json; charset=utf-16"), None] {
+        let xml = (path != ORDERS || cfg!(not(feature = "xml"))).then_some("application/xml");
+        let kinds = [Some("text/plain"), Some("application/json; charset=utf-16"), None];
+        for kind in kinds.into_iter().chain(xml.map(Some)) {
             let mut builder = Request::post(path);
             if let Some(kind) = kind {
                 builder = builder.header(CONTENT_TYPE, kind);
             }
             let refused = builder.body(document("i", "UP", 1).into()).unwrap();
             let answer = server.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused).await;
-            assert!(kind != Some("application/xml") || answer.contains("XML is not supported yet"), "{answer}");
+            assert!(answer.contains("this registry takes") || answer.contains("batches are taken"), "{answer}");
         }
         let refused = request("POST", path).header(CONTENT_ENCODING, "br").body("x".into()).unwrap();
         server.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused).await;

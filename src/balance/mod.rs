@@ -168,6 +168,7 @@ impl<S, O> Balance<S, O> {
             Some(explain) => format!("there is no endpoint, {}", explain()),
             None => "there is no endpoint".to_owned(),
         });
+        error = error.advice("check the name, and that an instance of it is registered and UP");
         if let Some(name) = &self.shared.name {
             error = error.app(name.clone());
         }

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Where settings are read from: the process environment, or a table in a test.
@@ -31,25 +30,19 @@ impl<'a> Env<'a> {
     }
 
     pub(crate) fn seconds(&self, property: &str) -> Result<Option<Duration>, InvalidSetting> {
-        let seconds = self.parse::<u32>(property, "whole seconds, at least 1", |&seconds| seconds > 0)?;
-        Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+        let Some((name, value)) = self.find(property) else { return Ok(None) };
+        match value.trim().parse::<u32>() {
+            Ok(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds.into()))),
+            _ => Err(InvalidSetting { name, value, expected: "whole seconds, at least 1" }),
+        }
     }
 
     #[cfg(feature = "client")]
     pub(crate) fn flag(&self, property: &str) -> Result<Option<bool>, InvalidSetting> {
-        self.parse(property, "true or false", |_| true)
-    }
-
-    fn parse<T: FromStr>(
-        &self,
-        property: &str,
-        expected: &'static str,
-        valid: impl Fn(&T) -> bool,
-    ) -> Result<Option<T>, InvalidSetting> {
         let Some((name, value)) = self.find(property) else { return Ok(None) };
-        match value.trim().parse() {
-            Ok(parsed) if valid(&parsed) => Ok(Some(parsed)),
-            _ => Err(InvalidSetting { name, value, expected }),
+        match value.trim().to_ascii_lowercase().parse() {
+            Ok(flag) => Ok(Some(flag)),
+            Err(_) => Err(InvalidSetting { name, value, expected: "true or false" }),
         }
     }
 }

@@ -22,16 +22,23 @@ impl ServiceUrl {
         let mut urls: Vec<Self> = Vec::new();
         for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
             let url = Self::parse(url)?;
-            if urls.iter().all(|known| known.base != url.base) {
-                urls.push(url);
-            }
+            Self::merge(&mut urls, [url]);
         }
         Ok(urls)
     }
 
+    /// Appends what is not there yet.
+    pub(crate) fn merge(urls: &mut Vec<Self>, more: impl IntoIterator<Item = Self>) {
+        for url in more {
+            if urls.iter().all(|known| known.base != url.base) {
+                urls.push(url);
+            }
+        }
+    }
+
     /// A base without a slash at its end gets one: relative paths follow.
     fn parse(text: &str) -> Result<Self, Error> {
-        // The text is not shown before it is known where its credentials are.
+        // Nothing of the text is shown that may belong to a password.
         let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
         let unusable = |cause: &str| {
             Error::new(Kind::Config, "read service URL")
@@ -50,6 +57,10 @@ impl ServiceUrl {
         if authority.host().is_empty() {
             return Err(unusable("without a host"));
         }
+        // A password with a raw slash, hash or question mark ends the authority early.
+        if uri.path().contains('@') || text.contains('#') || uri.query().is_some_and(|query| query.contains('@')) {
+            return Err(unusable("with unusable credentials: percent-encode what is not a letter or digit in them"));
+        }
         if uri.query().is_some() {
             return Err(unusable("with a query: paths are appended to it"));
         }
@@ -57,6 +68,9 @@ impl ServiceUrl {
             Some((credentials, host)) => (Some(credentials), host),
             None => (None, authority.as_str()),
         };
+        if host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err()) {
+            return Err(unusable("with a port that is no number"));
+        }
         let scheme = if secure { "https" } else { "http" };
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
@@ -116,8 +130,16 @@ mod tests {
         assert_eq!(url.authorization().unwrap(), "Basic dTphQDpi");
         assert!(!format!("{url:?} {:?}", url.authorization()).contains("dTphQDpi"));
 
-        let error = ServiceUrl::parse("ftp://user:secret@host/").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        for url in [
+            "ftp://user:secret@host/",
+            "http://user:sec/secret@host/eureka",
+            "http://user:s#secret@host/",
+            "http://user:s?secret@host/",
+            "http://user:secret@host:x/",
+        ] {
+            let error = ServiceUrl::parse(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("sec"), "{error:?}");
+        }
     }
 
     #[test]

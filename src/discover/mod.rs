@@ -86,10 +86,12 @@ impl EurekaDiscover {
 
 /// Whether a connection or a choice made for the one may be wrong for the other.
 fn matters(known: &Instance, now: &Instance) -> bool {
-    let relevant = |i: &Instance| {
-        (i.host_name.clone(), i.ip_addr.clone(), i.port, i.secure_port, i.metadata.clone(), i.data_center.clone())
-    };
-    relevant(known) != relevant(now)
+    known.host_name != now.host_name
+        || known.ip_addr != now.ip_addr
+        || known.port != now.port
+        || known.secure_port != now.secure_port
+        || known.metadata != now.metadata
+        || known.data_center != now.data_center
 }
 
 impl Stream for EurekaDiscover {

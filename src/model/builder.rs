@@ -236,7 +236,7 @@ fn outward_address() -> IpAddr {
 }
 
 /// An instance that cannot be registered as described.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct InvalidInstance {
     app: String,
     fault: Fault,
@@ -288,6 +288,13 @@ impl fmt::Display for InvalidInstance {
                 lease.duration_secs, lease.renewal_interval_secs
             ),
         }
+    }
+}
+
+/// The sentence, because a `main` that returns errors shows them so.
+impl fmt::Debug for InvalidInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InvalidInstance({self})")
     }
 }
 

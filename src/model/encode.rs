@@ -8,10 +8,10 @@ use super::{
 };
 
 /// Java's name for a map without entries; it travels inside the empty map, and receivers drop it.
-const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
+pub(super) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
 /// A class that no longer exists, kept as the name of everything that is not Amazon.
-const DEFAULT_DATA_CENTER: &str = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
-const AMAZON_DATA_CENTER: &str = "com.netflix.appinfo.AmazonInfo";
+pub(super) const DEFAULT_DATA_CENTER: &str = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
+pub(super) const AMAZON_DATA_CENTER: &str = "com.netflix.appinfo.AmazonInfo";
 
 pub(super) fn instance_document(instance: &Instance) -> Vec<u8> {
     to_vec(&Wrapped("instance", instance))
@@ -33,7 +33,7 @@ pub(super) fn replication_response(response: &ReplicationResponse) -> Vec<u8> {
     to_vec(&Wrapped("responseList", &response.0))
 }
 
-fn to_vec(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn to_vec(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("maps with text keys, and a Vec that takes every byte")
 }
 
@@ -58,7 +58,11 @@ impl<T: std::fmt::Display> Serialize for Text<T> {
 }
 
 /// Writes a member only if it has a value: `null` does not travel.
-fn optional<M: SerializeMap, T: Serialize>(map: &mut M, name: &str, value: Option<T>) -> Result<(), M::Error> {
+pub(super) fn optional<M: SerializeMap, T: Serialize>(
+    map: &mut M,
+    name: &str,
+    value: Option<T>,
+) -> Result<(), M::Error> {
     value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
 }
 

@@ -216,6 +216,13 @@ impl Instance {
     pub fn host(&self) -> Option<&str> {
         self.host_name().or_else(|| self.ip_addr())
     }
+
+    /// Host and port for plain HTTP, as a URI has them; `None` if that port is disabled.
+    #[cfg(feature = "client")]
+    pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
+        let (host, port) = self.host().zip(self.port.usable())?;
+        format!("{}:{port}", super::host_in_url(host)).parse().ok()
+    }
 }
 
 fn non_empty(text: &Option<Arc<str>>) -> Option<&str> {

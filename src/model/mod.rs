@@ -1,12 +1,14 @@
-//! What the registry is made of: instances, applications, leases, statuses, and the JSON in which they travel.
+//! What the registry is made of: instances, applications, leases, statuses, and the JSON and XML in which they travel.
 //!
 //! The types are plain values without IO. Their JSON form is that of the Java servers, byte type by byte type: timestamps
 //! and flags as strings, ports and lease values as numbers, nothing that is absent. What they *read* is far wider, because
-//! the field is: numbers as strings, `null`s, single objects where a list is meant, members nobody knows.
+//! the field is: numbers as strings, `null`s, single objects where a list is meant, members nobody knows. XML needs the feature `xml`.
 
 mod action;
 mod application;
 mod builder;
+#[cfg(feature = "server")]
+pub(crate) mod compact;
 mod data_center;
 mod decode;
 mod encode;
@@ -17,6 +19,8 @@ mod metadata;
 mod port;
 mod replication;
 mod status;
+#[cfg(feature = "xml")]
+pub(crate) mod xml;
 
 pub use action::ActionType;
 pub use application::{Application, Applications};
@@ -25,6 +29,8 @@ pub use builder::{InstanceBuilder, InvalidInstance};
 pub(crate) use builder::{check_app, host_in_url};
 pub use data_center::DataCenter;
 pub use decode::DecodeError;
+#[cfg(feature = "server")]
+pub(crate) use decode::registration;
 pub use hash::StatusCounts;
 pub use instance::Instance;
 pub use lease::LeaseInfo;

@@ -37,10 +37,10 @@ pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig) {
         return;
     }
     let start = Instant::now();
-    let limit = start + config.max_drain;
+    let limit = later(start, config.max_drain);
     loop {
         let silent_since = lifecycle.last_request().unwrap_or(start).max(start);
-        let quiet_at = (silent_since + config.quiet_time).min(limit);
+        let quiet_at = later(silent_since, config.quiet_time).min(limit);
         if Instant::now() >= quiet_at {
             return;
         }
@@ -48,8 +48,13 @@ pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig) {
     }
 }
 
-/// Completes at a SIGTERM or Ctrl-C that comes from now on: the second one, where the first began the drain.
-pub(super) async fn second_signal() {
+/// Without overflow: a time beyond what the clock can tell is a year from now.
+fn later(instant: Instant, wait: Duration) -> Instant {
+    instant.checked_add(wait).unwrap_or_else(|| instant + Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Completes at a SIGTERM or Ctrl-C that comes from now on: a second one, where the first began the drain.
+pub(super) async fn next_signal() {
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

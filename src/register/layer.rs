@@ -3,7 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use pin_project::pin_project;
 use tower::{Layer, Service};
@@ -97,7 +97,8 @@ where
         let response = ready!(this.inner.poll(cx));
         let in_flight = this.in_flight.take().expect("a future is not polled after it was ready");
         Poll::Ready(response.map(|mut response| {
-            if *this.closable && in_flight.lifecycle.is_draining() {
+            let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if *this.closable && !upgrades && in_flight.lifecycle.is_draining() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response.map(|body| GuardedBody::new(body, in_flight))
@@ -174,7 +175,7 @@ mod tests {
             service.clone().oneshot(request).await.unwrap().headers().contains_key(header::CONNECTION)
         };
         assert!(!closes(Version::HTTP_11).await);
-        lifecycle.start_draining();
+        lifecycle.set_draining(true);
         assert!(closes(Version::HTTP_10).await && closes(Version::HTTP_11).await);
         assert!(!closes(Version::HTTP_2).await);
     }

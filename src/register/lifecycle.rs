@@ -33,8 +33,8 @@ impl Lifecycle {
         self.draining.load(Ordering::Relaxed)
     }
 
-    pub(super) fn start_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Counts a request that came; [`finish`](Self::finish) takes it back.

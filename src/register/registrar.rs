@@ -3,17 +3,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
 use super::RegistrationLayer;
-use super::agent::{Agent, Command};
+use super::agent::{Agent, Command, Handle};
 use super::drain::{self, DrainConfig};
 use super::lifecycle::Lifecycle;
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus};
 use crate::transport::Transport;
 
-/// Keeps one instance in the registry. Made by [`Eureka::registrar`](crate::Eureka::registrar); cheap to clone, all clones are one.
+/// Keeps one instance in the registry. Made by [`Eureka::registrar`](crate::Eureka::registrar).
+///
+/// Cheap to clone; all clones hold one registration. The times that are set on a clone are its own.
 ///
 /// Most servers want [`serve`](Self::serve), which does everything in order. Who runs the server by other means calls
 /// [`register`](Self::register) and [`deregister`](Self::deregister), and perhaps [`drain`](Self::drain) between them.
@@ -30,12 +31,31 @@ pub(super) struct Shared {
     transport: Transport,
     instance: Instance,
     pub(super) lifecycle: Arc<Lifecycle>,
-    agent: Mutex<Option<mpsc::Sender<Command>>>,
+    agent: Mutex<Slot>,
+}
+
+/// The task that keeps the registration.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Idle,
+    Running(Handle),
+    /// It was told to deregister, and does nothing else any more.
+    Leaving(Handle),
+}
+
+impl Slot {
+    fn commands(&self) -> Option<mpsc::Sender<Command>> {
+        match self {
+            Self::Idle => None,
+            Self::Running(agent) | Self::Leaving(agent) => Some(agent.commands.clone()),
+        }
+    }
 }
 
 impl Registrar {
     pub(crate) fn new(transport: Transport, instance: Instance) -> Self {
-        let shared = Shared { transport, instance, lifecycle: Arc::default(), agent: Mutex::new(None) };
+        let shared = Shared { transport, instance, lifecycle: Arc::default(), agent: Mutex::default() };
         Self { shared: Arc::new(shared), config: DrainConfig::default() }
     }
 
@@ -81,6 +101,8 @@ impl Registrar {
 
     /// Registers the instance as UP and keeps its lease from then on.
     ///
+    /// Bounded by the connect and read timeouts of the client, per server tried.
+    ///
     /// # Errors
     /// When this first registration fails. It is tried again in the background all the same, until it succeeds or
     /// [`deregister`](Self::deregister) is called.
@@ -91,13 +113,27 @@ impl Registrar {
     /// # Cancel safety
     /// Dropping the future leaves the registration going on in the background.
     pub async fn register(&self) -> Result<(), Error> {
-        self.set_status(InstanceStatus::Up).await
+        self.shared.lifecycle.set_draining(false);
+        self.tell(self.start(), InstanceStatus::Up, false).await
+    }
+
+    /// Tells the registry of a status of this instance's own choosing. [`InstanceStatus::Down`] and
+    /// [`Starting`](InstanceStatus::Starting) can be left again by another call; servers do not take
+    /// [`OutOfService`](InstanceStatus::OutOfService) from an instance that is UP.
+    ///
+    /// Bounded as [`register`](Self::register) is.
+    ///
+    /// # Errors
+    /// When the registry did not take it now; it is tried again in the background. Also when the instance is not being kept in
+    /// the registry: before [`register`](Self::register) and after [`deregister`](Self::deregister).
+    pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
+        self.tell(self.running().ok_or_else(|| self.not_registered())?, status, false).await
     }
 
     /// Registers the instance as DOWN, then waits, while it keeps serving, until callers have stopped calling it: no new request
-    /// for the quiet time, at most for the longest drain. Meant as, or inside, a server's shutdown signal.
+    /// for the [`quiet_time`](Self::quiet_time), at most for [`max_drain`](Self::max_drain).
     ///
-    /// The waiting time needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time. A failure to tell the
+    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time. A failure to tell the
     /// registry is logged and does not prevent the drain.
     ///
     /// # Cancel safety
@@ -107,48 +143,48 @@ impl Registrar {
         drain::quiet(&self.shared.lifecycle, &self.config).await;
     }
 
-    /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it is sent afterwards.
+    /// What to give a server as its shutdown signal when it is not run by [`serve`](Self::serve): completes when `signal` has
+    /// and the [`drain`](Self::drain) after it. Then call [`deregister`](Self::deregister) once the server has ended.
+    pub fn drain_signal<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
+        let this = self.clone();
+        async move {
+            signal.await;
+            this.drain().await;
+        }
+    }
+
+    /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it is sent afterwards, unless
+    /// it is registered again.
+    ///
+    /// Ends within the [`registry_timeout`](Self::registry_timeout) that was set when it was registered; until then the DELETE is
+    /// repeated where it fails.
     ///
     /// # Errors
-    /// When no server took it within the registry timeout; the lease then ends by itself. Not when the instance was never
+    /// When no server took it in that time; the lease then ends by itself, or at another call. Not when the instance was never
     /// registered, or is not known any more.
     ///
     /// # Cancel safety
     /// Dropping the future leaves it going on in the background.
     pub async fn deregister(&self) -> Result<(), Error> {
-        let Some(agent) = self.agent_slot().take() else { return Ok(()) };
-        let (done, result) = oneshot::channel();
-        let ask = async {
-            // A closed channel: the task is gone, and with it what there was to do.
-            if agent.send(Command::Deregister(done)).await.is_ok() { result.await.unwrap_or(Ok(())) } else { Ok(()) }
+        let commands = {
+            let mut slot = self.slot();
+            *slot = match std::mem::take(&mut *slot) {
+                Slot::Idle => return Ok(()),
+                Slot::Running(agent) | Slot::Leaving(agent) => Slot::Leaving(agent),
+            };
+            slot.commands()
         };
-        match timeout(self.config.registry_timeout, ask).await {
-            Ok(result) => result,
-            Err(_) => Err(self.timed_out("deregister")),
-        }
-    }
-
-    /// Tells the registry of a status of this instance's own choosing. [`InstanceStatus::Down`] and
-    /// [`Starting`](InstanceStatus::Starting) can be left again by another call; servers do not take
-    /// [`OutOfService`](InstanceStatus::OutOfService) from an instance that is UP.
-    ///
-    /// # Errors
-    /// When the registry did not take it now; it is tried again in the background.
-    pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
+        let Some(commands) = commands else { return Ok(()) };
         let (done, result) = oneshot::channel();
-        let closed = || Error::new(Kind::Closed, "register").app(self.shared.instance.app.clone());
-        self.start().send(Command::Register(status, done)).await.map_err(|_| closed())?;
-        result.await.map_err(|_| closed())?
+        // A closed channel: the DELETE is done, at the request of another clone.
+        if commands.send(Command::Deregister(done)).await.is_err() { Ok(()) } else { result.await.unwrap_or(Ok(())) }
     }
 
     /// The first step of leaving: DOWN, within the registry timeout, whether or not the registry hears it.
     pub(super) async fn announce_down(&self) {
-        self.shared.lifecycle.start_draining();
-        if self.agent_slot().is_none() {
-            return;
-        }
-        let told = timeout(self.config.registry_timeout, self.set_status(InstanceStatus::Down)).await;
-        if let Err(error) = told.unwrap_or_else(|_| Err(self.timed_out("register as DOWN"))) {
+        self.shared.lifecycle.set_draining(true);
+        let Some(agent) = self.running() else { return };
+        if let Err(error) = self.tell(agent, InstanceStatus::Down, true).await {
             tracing::warn!(%error, "registry was not told that this instance leaves");
         }
     }
@@ -156,21 +192,57 @@ impl Registrar {
     /// Starts the task that keeps the registration, if it does not run.
     pub(super) fn start(&self) -> mpsc::Sender<Command> {
         let shared = &self.shared;
-        let mut agent = self.agent_slot();
-        let spawn = || Agent::spawn(shared.transport.clone(), shared.instance.clone(), self.config.registry_timeout);
-        agent.get_or_insert_with(spawn).clone()
+        let mut slot = self.slot();
+        let previous = match std::mem::take(&mut *slot) {
+            Slot::Running(agent) if !agent.task.is_finished() => {
+                let commands = agent.commands.clone();
+                *slot = Slot::Running(agent);
+                return commands;
+            }
+            Slot::Running(agent) | Slot::Leaving(agent) => Some(agent.task),
+            Slot::Idle => None,
+        };
+        let timeout = self.config.registry_timeout;
+        let agent = Agent::spawn(shared.transport.clone(), shared.instance.clone(), timeout, previous);
+        let commands = agent.commands.clone();
+        *slot = Slot::Running(agent);
+        commands
     }
 
-    fn agent_slot(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Command>>> {
+    /// Lets go of the task, which then takes the instance out of the registry by itself.
+    pub(super) fn abandon(&self) {
+        let mut slot = self.slot();
+        if let Slot::Running(_) = *slot {
+            *slot = Slot::Idle;
+        }
+    }
+
+    async fn tell(&self, agent: mpsc::Sender<Command>, status: InstanceStatus, haste: bool) -> Result<(), Error> {
+        let (done, result) = oneshot::channel();
+        let command = Command::Register { status, haste, done };
+        agent.send(command).await.map_err(|_| self.not_registered())?;
+        // Not to keep the task from seeing that every handle is gone.
+        drop(agent);
+        result.await.map_err(|_| self.not_registered())?
+    }
+
+    fn running(&self) -> Option<mpsc::Sender<Command>> {
+        match &*self.slot() {
+            Slot::Running(agent) => Some(agent.commands.clone()),
+            Slot::Idle | Slot::Leaving(_) => None,
+        }
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
         self.shared.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn timed_out(&self, operation: &'static str) -> Error {
-        Error::new(Kind::Timeout, operation)
+    fn not_registered(&self) -> Error {
+        Error::new(Kind::Closed, "set status of")
             .app(self.shared.instance.app.clone())
             .instance(self.shared.instance.id())
-            .cause(format!("not done within {:?}", self.config.registry_timeout))
-            .advice("the lease ends by itself if the registry stays away")
+            .cause("it is not being kept in the registry")
+            .advice("call register() first")
     }
 }
 
@@ -179,7 +251,7 @@ impl fmt::Debug for Registrar {
         f.debug_struct("Registrar")
             .field("app", &self.shared.instance.app)
             .field("instance", &self.shared.instance.id())
-            .field("running", &self.agent_slot().is_some())
+            .field("running", &self.running().is_some())
             .finish()
     }
 }

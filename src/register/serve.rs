@@ -2,12 +2,12 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::shutdown::Running;
 use super::{Registrar, Shutdown, drain};
 
-/// What a server gives back when it ends, and what stands for it when it had to be cut off.
+/// What a server gives back when it ends, and what stands for it when it was not waited for any longer.
 ///
 /// `()`, and `Result<T, E>` of a `T` that is one: the outputs of `axum::serve` and of tonic's servers.
 pub trait ServerOutput {
@@ -35,12 +35,13 @@ impl Registrar {
     ///    with back-off until it succeeds.
     /// 3. `signal` completes: it registers as DOWN (bounded by [`registry_timeout`](Self::registry_timeout)).
     /// 4. It serves on until callers know: no new request for the [`quiet_time`](Self::quiet_time), at most for
-    ///    [`max_drain`](Self::max_drain). A second SIGTERM or Ctrl-C ends this wait, and a server that never had a request skips it.
-    /// 5. The server is told to stop accepting and finishes its requests in flight, within the [`grace`](Self::grace); past it
-    ///    it is dropped and [`ServerOutput::cut_off`] stands for its output.
+    ///    [`max_drain`](Self::max_drain). A server that never had a request skips this wait.
+    /// 5. The server is told to stop accepting and finishes its requests in flight, within the [`grace`](Self::grace). Past it
+    ///    it is not waited for any longer, and [`ServerOutput::cut_off`] stands for its output; what it still does ends with the process.
     /// 6. The registration is deleted (bounded by [`registry_timeout`](Self::registry_timeout)).
     ///
-    /// A server that ends by itself is deregistered at once.
+    /// A server that ends by itself is deregistered at once. From step 3 on, a SIGTERM or Ctrl-C that comes in addition ends the wait
+    /// under way: the second one the drain, a third one the grace. Tokio's handlers for them stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,13 +67,15 @@ impl Registrar {
         S: IntoFuture,
         S::Output: ServerOutput,
     {
-        let (stop, shutdown) = Shutdown::new();
+        let (running, shutdown) = Shutdown::new();
         let mut server = pin!(server(shutdown).into_future());
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(server.as_mut().poll(cx))).await {
             return output;
         }
+        // Also where this future is dropped, or the server panics.
+        let _leave = Leave(&self);
         self.start();
-        let output = self.until_stopped(server, signal, stop).await;
+        let output = self.until_stopped(server, signal, running).await;
         if let Err(error) = self.deregister().await {
             tracing::warn!(%error, "registration could not be deleted");
         }
@@ -84,7 +87,7 @@ impl Registrar {
         &self,
         mut server: Pin<&mut S>,
         signal: impl Future<Output = ()>,
-        stop: watch::Sender<bool>,
+        running: Running,
     ) -> S::Output
     where
         S: Future,
@@ -93,10 +96,9 @@ impl Registrar {
         let leave = async {
             signal.await;
             tracing::info!(app = self.instance().app(), instance = self.instance().id(), "leaving");
-            self.announce_down().await;
             tokio::select! {
-                () = drain::quiet(&self.shared.lifecycle, &self.config) => {}
-                () = drain::second_signal() => tracing::info!("second signal, not waiting for callers"),
+                () = self.drain() => {}
+                () = drain::next_signal() => tracing::info!("second signal, not waiting for callers"),
             }
         };
         tokio::select! {
@@ -104,15 +106,25 @@ impl Registrar {
             output = &mut server => return output,
             () = leave => {}
         }
-        // The server may have dropped its end already, and then knows.
-        let _ = stop.send(true);
-        match timeout(self.config.grace, server).await {
-            Ok(output) => output,
-            Err(_) => {
-                let in_flight = self.shared.lifecycle.in_flight();
-                tracing::warn!(in_flight, grace = ?self.config.grace, "requests did not finish in time and are cut off");
-                S::Output::cut_off()
-            }
-        }
+        drop(running);
+        let ended = tokio::select! {
+            biased;
+            ended = timeout(self.config.grace, server) => ended.ok(),
+            () = drain::next_signal() => None,
+        };
+        ended.unwrap_or_else(|| {
+            let in_flight = self.shared.lifecycle.in_flight();
+            tracing::warn!(in_flight, "requests did not finish in time and are not waited for");
+            S::Output::cut_off()
+        })
+    }
+}
+
+/// Lets go of the registration when `serve` ends, however it ends.
+struct Leave<'a>(&'a Registrar);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }

@@ -8,43 +8,41 @@ use tokio_stream::wrappers::WatchStream;
 
 /// Completes when a server has to stop accepting. What [`Registrar::serve`](super::Registrar::serve) hands to it.
 ///
-/// Each clone completes. Polled again afterwards it is still complete.
+/// Each clone completes, and stays complete when it is polled again.
 pub struct Shutdown {
-    stopping: watch::Receiver<bool>,
-    states: WatchStream<bool>,
+    stopping: watch::Receiver<()>,
+    stopped: WatchStream<()>,
 }
 
+/// Stops the server when dropped.
+pub(super) struct Running(#[allow(dead_code, reason = "only its end is of interest")] watch::Sender<()>);
+
 impl Shutdown {
-    pub(super) fn new() -> (watch::Sender<bool>, Self) {
-        let (trigger, stopping) = watch::channel(false);
-        let states = WatchStream::new(stopping.clone());
-        (trigger, Self { stopping, states })
+    pub(super) fn new() -> (Running, Self) {
+        let (running, stopping) = watch::channel(());
+        let stopped = WatchStream::from_changes(stopping.clone());
+        (Running(running), Self { stopping, stopped })
     }
 }
 
 impl Future for Shutdown {
     type Output = ();
 
-    /// Also completes when the serving future was dropped: nobody would trigger it any more.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            match ready!(Pin::new(&mut self.states).poll_next(cx)) {
-                Some(false) => {}
-                Some(true) | None => return Poll::Ready(()),
-            }
-        }
+        while ready!(Pin::new(&mut self.stopped).poll_next(cx)).is_some() {}
+        Poll::Ready(())
     }
 }
 
 impl Clone for Shutdown {
     fn clone(&self) -> Self {
         let stopping = self.stopping.clone();
-        Self { states: WatchStream::new(stopping.clone()), stopping }
+        Self { stopped: WatchStream::from_changes(stopping.clone()), stopping }
     }
 }
 
 impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shutdown").field("stopping", &*self.stopping.borrow()).finish()
+        f.debug_struct("Shutdown").field("stopping", &self.stopping.has_changed().is_err()).finish()
     }
 }

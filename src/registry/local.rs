@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::model::{ActionType, Application, Applications, Instance};
 /// The consumer's registry without IO: what the server holds, and what it lost without a word.
 ///
 /// A server that restarts answers correctly formed emptiness until its providers have found it again, and one cut off from
-/// them forgets most of them. So a full answer that is empty, or from which more than half of the instances are gone, is believed
-/// in what it says and not in what it omits: the omitted instances are *held*. A held instance goes when the server says so
-/// (a delta names it deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that has anything
-/// at all. An empty answer alone never removes an instance.
+/// them forgets most of them. An instance that leaves in order, or is evicted, is told in deltas; so a full answer is believed in what
+/// it says, and in what it omits only where that is little. If it is empty, or more than half of the instances are gone, or the
+/// whole of an application, the omitted ones are *held*. A held instance goes when the server says so (a delta names it
+/// deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that answers and has anything at all.
+/// An empty answer alone never removes an instance.
 #[derive(Debug)]
 pub(super) struct LocalRegistry {
     mirror: Mirror,
@@ -49,17 +50,27 @@ impl LocalRegistry {
 
     /// Takes a full answer.
     pub(super) fn full(&mut self, answer: &Applications, now: Instant) {
-        let before: Vec<(Key, Arc<Instance>)> = keyed(&self.mirror.applications).collect();
+        let before = self.mirror.applications.clone();
+        let total = self.mirror.len();
         self.mirror.replace(answer);
-        let present: HashMap<Key, ()> = keyed(&self.mirror.applications).map(|(key, _)| (key, ())).collect();
-        self.held.retain(|key, _| !present.contains_key(key));
+        let now_there = &self.mirror.applications;
+        let present: HashSet<(&str, &str)> = each(now_there).map(|(app, instance)| (&**app, instance.id())).collect();
+        self.held.retain(|(app, id), _| !present.contains(&(&**app, &**id)));
 
-        let total = before.len();
-        let lost: Vec<_> = before.into_iter().filter(|(key, _)| !present.contains_key(key)).collect();
-        if self.is_empty() || lost.len() * 2 > total {
-            self.held.extend(lost.into_iter().map(|(key, instance)| (key, Held { instance, since: now })));
+        let lost: Vec<_> = each(&before).filter(|(app, i)| !present.contains(&(&***app, i.id()))).collect();
+        let implausible = self.is_empty() || lost.len() * 2 > total;
+        for (app, instance) in lost {
+            if implausible || !now_there.contains_key(app) {
+                let held = Held { instance: instance.clone(), since: now };
+                self.held.insert((app.clone(), Arc::from(instance.id())), held);
+            }
         }
         self.expire(now);
+    }
+
+    /// The server answers again after a failure: while it did not, nobody could come back.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.held.values_mut().for_each(|held| held.since = now);
     }
 
     /// Takes a delta. Tells whether the copy now agrees with the server; if not, something was missed.
@@ -79,7 +90,8 @@ impl LocalRegistry {
 
     fn expire(&mut self, now: Instant) {
         if self.is_empty() {
-            return;
+            // Nobody came back yet, so nobody is late.
+            return self.resume(now);
         }
         let min_hold = self.min_hold;
         self.held.retain(|_, held| {
@@ -107,10 +119,8 @@ impl LocalRegistry {
     }
 }
 
-fn keyed(applications: &BTreeMap<Arc<str>, Arc<Application>>) -> impl Iterator<Item = (Key, Arc<Instance>)> {
-    applications.values().flat_map(|application| {
-        application.instances.iter().map(|i| ((application.name.clone(), Arc::from(i.id())), i.clone()))
-    })
+fn each(applications: &BTreeMap<Arc<str>, Arc<Application>>) -> impl Iterator<Item = (&Arc<str>, &Arc<Instance>)> {
+    applications.iter().flat_map(|(app, application)| application.instances.iter().map(move |instance| (app, instance)))
 }
 
 #[cfg(test)]
@@ -227,6 +237,42 @@ mod tests {
         assert!(held.application("ORDERS").is_some());
         local.full(&answer(added(&["a", "b"]), ""), start + Duration::from_secs(91));
         assert_eq!(ids(&mut local), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_recovering_server_has_a_lease_long_to_find_everybody() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut local = full_of(&["a", "b", "c", "d"]);
+        local.full(&answer(vec![], ""), at(10));
+        local.full(&answer(vec![], ""), at(150));
+        local.full(&answer(added(&["a"]), ""), at(180));
+        assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
+        local.resume(at(900));
+        local.full(&answer(added(&["a", "b"]), ""), at(901));
+        assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
+        local.full(&answer(added(&["a", "b"]), ""), at(1000));
+        assert_eq!(ids(&mut local), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_application_lost_whole_is_held_though_most_of_the_registry_is_there() {
+        let mut local = full_of(&["a", "b", "c"]);
+        let billing = Arc::new(Instance { app: "BILLING".into(), ..(*instance("x", ActionType::Added)).clone() });
+        let mut both = answer(added(&["a", "b", "c"]), "");
+        both.applications.push(Arc::new(Application { name: "BILLING".into(), instances: vec![billing] }));
+        local.full(&both, Instant::now());
+        local.full(&answer(added(&["a", "b", "c"]), ""), Instant::now());
+        assert!(local.snapshot().application("billing").is_some());
+    }
+
+    #[test]
+    fn two_entries_of_one_application_are_one() {
+        let mut local = LocalRegistry::new(Duration::ZERO);
+        let mut twice = answer(added(&["a", "b"]), "");
+        twice.applications.extend(answer(added(&["b", "c"]), "").applications);
+        local.full(&twice, Instant::now());
+        assert_eq!(ids(&mut local), ["a", "b", "c"]);
     }
 
     #[test]

@@ -22,12 +22,16 @@ impl Mirror {
 
     /// Takes a full answer over, and keeps each instance and application that it does not change.
     pub(super) fn replace(&mut self, answer: &Applications) {
-        let mut applications = BTreeMap::<Arc<str>, Arc<Application>>::new();
-        for answered in &answer.applications {
-            let known = self.applications.get(&answered.name);
-            let instances = reconcile(known.map_or(&[][..], |known| &known.instances), &answered.instances);
+        let mut answered = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
+        for application in &answer.applications {
+            answered.entry(&application.name).or_default().extend(&application.instances);
+        }
+        let mut applications = BTreeMap::new();
+        for (name, instances) in answered {
+            let known = self.applications.get(name);
+            let instances = reconcile(known.map_or(&[][..], |known| &known.instances), &instances);
             if !instances.is_empty() {
-                applications.insert(answered.name.clone(), shared(known, &answered.name, instances));
+                applications.insert(name.clone(), shared(known, name, instances));
             }
         }
         self.counts = applications.values().flat_map(|app| &app.instances).map(|i| i.status()).collect();
@@ -82,11 +86,11 @@ impl Mirror {
 }
 
 /// The answered instances, each as the known `Arc` where it only renewed its lease. Of two with one id the later one counts.
-fn reconcile(known: &[Arc<Instance>], answered: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
+fn reconcile(known: &[Arc<Instance>], answered: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
     let known: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
     let mut positions = HashMap::with_capacity(answered.len());
     let mut instances = Vec::with_capacity(answered.len());
-    for instance in answered {
+    for &instance in answered {
         let kept = known.get(instance.id()).filter(|known| known.is_renewal_of(instance));
         let instance = kept.map_or(instance, |known| *known).clone();
         match positions.get(instance.id()) {

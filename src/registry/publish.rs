@@ -11,7 +11,7 @@ use super::refresher::Refresher;
 use super::{Snapshot, local::LocalRegistry};
 use crate::config::ClientConfig;
 use crate::error::Error;
-use crate::model::{Application, InstanceStatus};
+use crate::model::Application;
 use crate::transport::Transport;
 
 /// One application as its followers see it; `None` while the registry has no instance of it.
@@ -33,6 +33,11 @@ impl Registry {
         let refresher = Refresher::new(transport, config, local, published.clone());
         let task = tokio::spawn(refresher.run()).abort_handle();
         Arc::new(Self { published, task })
+    }
+
+    /// Whether it can still refresh: not if the runtime is gone on which it was started.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -64,8 +69,14 @@ impl Registry {
                 let instances: Vec<_> =
                     application.instances.iter().take(10).map(|i| format!("{} {}", i.id(), i.status())).collect();
                 let total = application.instances.len();
-                if application.instances.iter().any(|i| i.status() == InstanceStatus::Up) {
-                    return format!("its {total} instances are only just known: {}{stale}", instances.join(", "));
+                let mut up = application.up().peekable();
+                if up.peek().is_some() {
+                    let reason = if up.any(|instance| instance.http_authority().is_some()) {
+                        "its instances are only just known"
+                    } else {
+                        "no instance that is UP offers a plain HTTP port, and HTTPS to instances is not supported yet"
+                    };
+                    return format!("{reason}: {}{stale}", instances.join(", "));
                 }
                 format!("none of its {total} instances is UP: {}{stale}", instances.join(", "))
             }

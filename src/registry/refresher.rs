@@ -6,13 +6,13 @@ use tokio::time::{Instant, sleep};
 use super::local::LocalRegistry;
 use super::publish::Published;
 use crate::config::ClientConfig;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::model::Applications;
 use crate::timer::{Backoff, jittered};
 use crate::transport::Transport;
 
 /// After so many deltas in a row that left a difference, deltas are not asked for …
-const MISMATCHES_BEFORE_FULL: u32 = 3;
+const MISMATCHES_BEFORE_PAUSE: u32 = 3;
 /// … for so many refreshes: some servers with remote regions never agree with themselves (`protocol` 6.1).
 const FULL_REFRESHES: u32 = 10;
 
@@ -27,6 +27,7 @@ pub(super) struct Refresher {
     deltas_offered: bool,
     mismatches: u32,
     full_only: u32,
+    failing_since: Option<Instant>,
 }
 
 impl Refresher {
@@ -37,25 +38,31 @@ impl Refresher {
         published: Arc<Published>,
     ) -> Self {
         let (interval, delta) = (config.fetch_interval, config.delta);
-        Self { transport, interval, delta, local, published, deltas_offered: false, mismatches: 0, full_only: 0 }
+        Self {
+            transport,
+            interval,
+            delta,
+            local,
+            published,
+            deltas_offered: false,
+            mismatches: 0,
+            full_only: 0,
+            failing_since: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(1).min(self.interval), self.interval);
-        let mut failing_since: Option<Instant> = None;
         loop {
             let wait = match self.refresh().await {
                 Ok(()) => {
                     self.published.publish(self.local.snapshot());
-                    if let Some(since) = failing_since.take() {
-                        tracing::info!(elapsed = ?since.elapsed(), "registry fetched again");
-                    }
                     backoff.reset();
                     jittered(self.interval)
                 }
                 Err(error) => {
-                    if failing_since.is_none() {
-                        failing_since = Some(Instant::now());
+                    if self.failing_since.is_none() {
+                        self.failing_since = Some(Instant::now());
                         tracing::warn!(%error, "registry cannot be fetched, the last copy stays in use");
                     }
                     self.published.failed(error);
@@ -75,16 +82,21 @@ impl Refresher {
             self.full_only -= 1;
             return self.fetch_all().await;
         }
-        let Some(delta) = self.transport.delta().await? else {
-            return self.fetch_all().await;
+        let delta = match self.transport.delta().await {
+            Ok(Some(delta)) => delta,
+            // A server that answers, though not with a delta, may still have the whole.
+            Ok(None) => return self.fetch_all().await,
+            Err(error) if matches!(error.kind(), Kind::Status(_) | Kind::Body) => return self.fetch_all().await,
+            Err(error) => return Err(error),
         };
+        self.answered();
         if self.local.delta(&delta, Instant::now()) {
             self.mismatches = 0;
             return Ok(());
         }
         self.mismatches += 1;
         tracing::debug!(mismatches = self.mismatches, "delta left a difference, fetching everything");
-        if self.mismatches >= MISMATCHES_BEFORE_FULL {
+        if self.mismatches >= MISMATCHES_BEFORE_PAUSE {
             tracing::warn!(
                 refreshes = FULL_REFRESHES,
                 "deltas keep leaving a difference, fetching everything for a while"
@@ -99,6 +111,7 @@ impl Refresher {
     async fn fetch_all(&mut self) -> Result<(), Error> {
         let answer: Applications = self.transport.applications().await?;
         self.deltas_offered = answer.version.is_some_and(|version| version != -1);
+        self.answered();
         let held = self.local.held();
         self.local.full(&answer, Instant::now());
         if self.local.held() > held {
@@ -109,5 +122,12 @@ impl Refresher {
             );
         }
         Ok(())
+    }
+
+    fn answered(&mut self) {
+        if let Some(since) = self.failing_since.take() {
+            tracing::info!(elapsed = ?since.elapsed(), "registry answers again");
+            self.local.resume(Instant::now());
+        }
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,9 +8,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Buf;
+use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tower::discover::Change;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{BoxError, Service};
 
@@ -34,7 +38,7 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 /// A call that could not connect goes to another instance, whatever its method. One whose connection was lost before an answer
 /// came does so only if its method is idempotent and nothing of its body was sent, within a budget of 20 % of all calls plus ten a second.
 ///
-/// Cheap to clone; clones share connections and what was learnt of the instances. Always ready: waiting happens in the call,
+/// Cheap to clone; clones share connections and what was learnt of the instances, so keep one and clone it. Always ready: waiting happens in the call,
 /// where the application is known. A call ends with an error when the application has had no instance for the
 /// [`ready_timeout`](crate::EurekaBuilder::ready_timeout); it does *not* bound how long an instance may take to answer: put a
 /// timeout layer above it for that.
@@ -44,7 +48,7 @@ pub struct HttpClient<B> {
 
 struct Shared<B> {
     registry: Arc<Registry>,
-    routes: ArcSwap<HashMap<Box<str>, Arc<Route<B>>>>,
+    routes: ArcSwap<HashMap<Arc<str>, Arc<Route<B>>>>,
     ready_timeout: Duration,
     connect_timeout: Duration,
 }
@@ -69,35 +73,45 @@ impl<B> Shared<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// The route of a host, made at its first call. Spellings of one application share it.
+    /// The route of an application, made at its first call.
     fn route(&self, host: &str) -> Result<Arc<Route<B>>, Error> {
-        if let Some(route) = self.routes.load().get(host) {
+        let app = app_name(host);
+        if let Some(route) = self.routes.load().get(&app) {
             return Ok(route.clone());
         }
         crate::model::check_app(host).map_err(|invalid| {
             Error::new(Kind::Config, "call").app(host).cause("this is no application name").with_source(invalid)
         })?;
-        let app = app_name(host);
         let made = Arc::new(Route { balance: self.balance(&app), retries: TpsBudget::default() });
         // Another call may have made it meanwhile: the first one in stays.
         self.routes.rcu(|routes| {
             let mut routes = HashMap::clone(routes);
-            let route = routes.get(&*app).unwrap_or(&made).clone();
-            routes.insert((*app).into(), route.clone());
-            routes.insert(host.into(), route);
+            routes.entry(app.clone()).or_insert_with(|| made.clone());
             routes
         });
-        Ok(self.routes.load().get(host).unwrap_or(&made).clone())
+        Ok(self.routes.load().get(&app).unwrap_or(&made).clone())
     }
 
     fn balance(&self, app: &Arc<str>) -> Balance<Endpoint<B>> {
         let discover = EurekaDiscover::new(self.registry.clone(), app.clone());
         let (explain, connect_timeout) = (discover.explainer(), self.connect_timeout);
-        Balance::builder(discover)
+        // What cannot be called is no endpoint: an instance that changes so is removed.
+        let callable = discover.map(|change| {
+            Ok::<_, Infallible>(match change? {
+                Change::Insert(id, instance) => match instance.http_authority() {
+                    Some(authority) => Change::Insert(id, (instance, authority)),
+                    None => Change::Remove(id),
+                },
+                Change::Remove(id) => Change::Remove(id),
+            })
+        });
+        Balance::builder(callable)
             .name(&**app)
             .ready_timeout(self.ready_timeout)
             .explain(explain)
-            .endpoint(move |instance: &Arc<_>| Endpoint::new(instance.clone(), connect_timeout))
+            .endpoint(move |(instance, authority): &(Arc<_>, Authority)| {
+                Endpoint::new(instance.clone(), authority.clone(), connect_timeout)
+            })
             .build()
     }
 
@@ -114,7 +128,7 @@ where
         let host = host(&request)?.to_owned();
         let route = self.route(&host)?;
         let attempts = Attempts::new(request);
-        if !route.balance.ready().await {
+        if route.balance.is_empty() && !route.balance.ready().await {
             self.forget(&route);
             return Err(route.balance.no_endpoints());
         }
@@ -122,15 +136,21 @@ where
         let started = Instant::now();
         let (mut tried, mut failed) = (Vec::new(), None::<Error>);
         loop {
-            let Some(picked) = route.balance.pick(&tried) else {
-                return Err(failed.unwrap_or_else(|| route.balance.no_endpoints()));
+            let picked = match (route.balance.pick(&tried), failed) {
+                (Some(picked), _) => picked,
+                (None, None) => return Err(route.balance.no_endpoints()),
+                // The only instance closed a connection: it may be that one, not the instance, that was at its end.
+                (None, Some(error)) if error.kind() == Kind::Call && tried.len() == 1 => {
+                    match route.balance.pick(&[]) {
+                        Some(picked) => picked,
+                        None => return Err(error),
+                    }
+                }
+                (None, Some(error)) => return Err(error),
             };
             tried.push(picked.id());
-            let result = match picked.service().authority() {
-                Ok(authority) => picked.call(attempts.next(authority)).await,
-                Err(unusable) => Err(unusable),
-            };
-            let error = match result {
+            let request = attempts.next(picked.service().authority());
+            let error = match picked.call(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -151,8 +171,9 @@ where
 /// The application that a request is for.
 fn host<B>(request: &Request<B>) -> Result<&str, Error> {
     let uri = request.uri();
-    let unusable =
-        |cause: &'static str, advice| Error::new(Kind::Config, "call").app(uri.to_string()).cause(cause).advice(advice);
+    // Not the whole URI, which may hold secrets.
+    let app = uri.host().unwrap_or_else(|| uri.path());
+    let unusable = |cause: &'static str, advice| Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice);
     match uri.scheme_str() {
         Some("http") => {}
         Some(_) => return Err(unusable("only http:// is supported to instances", "write http://orders/path")),

@@ -7,10 +7,12 @@
 //! ```
 
 mod attempts;
+mod body;
 mod client;
 mod endpoint;
 
+pub use body::InstanceBody;
 pub use client::{HttpClient, ResponseFuture};
 
 /// The body of an answer: the instance's own, watched until its end.
-pub type ResponseBody = crate::balance::ResponseBody<hyper::body::Incoming>;
+pub type ResponseBody = crate::balance::ResponseBody<InstanceBody>;

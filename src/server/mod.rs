@@ -18,8 +18,9 @@
 //!
 //! # How it differs from the Java server
 //!
-//! * It answers JSON only, also to `*/*` and to no `Accept`, where Java answers XML. Who takes nothing but XML gets 406, and who sends
-//!   it 415.
+//! * XML needs the feature `xml`. Without it, JSON is also for `*/*` and for no `Accept`, where Java answers XML; who takes nothing but
+//!   XML gets 406, and who sends it 415.
+//! * Lists have an `ETag`: who sends it back as `If-None-Match` gets 304 and no body while nothing has changed.
 //! * An answer is never older than the last change: there is no cache that lags 30 s behind.
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
@@ -28,6 +29,8 @@
 //! # What is where
 //!
 //! `registry` is the core without IO, `bodies` encodes it, `http` answers requests; this module runs the timers.
+//!
+#![doc = include_str!("../../docs/quirks.md")]
 
 mod bodies;
 mod builder;
@@ -41,6 +44,7 @@ mod timers;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
@@ -111,6 +115,10 @@ impl EurekaServer {
 
     fn now(&self) -> i64 {
         self.0.clock.now_ms()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.clock.elapsed()
     }
 
     fn registration_limit(&self) -> usize {

@@ -7,7 +7,7 @@ use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 
 /// How many servers one operation is tried on, as in Java.
-const MAX_ATTEMPTS: usize = 3;
+pub(super) const MAX_ATTEMPTS: usize = 3;
 
 /// The servers, and the one that answered last. It is asked first, so that writes and reads of one client meet.
 #[derive(Debug)]
@@ -87,7 +87,14 @@ impl Servers {
             tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
             faults.add(error);
         }
+        // Whoever asks next begins behind those that failed, so that each server has its turn.
+        let tried = self.urls.len().min(MAX_ATTEMPTS);
+        self.preferred.store((first + tried) % self.urls.len(), Ordering::Relaxed);
         Err(faults.error())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.urls.len()
     }
 }
 
@@ -121,23 +128,23 @@ impl Faults {
 }
 
 /// An answer whose status is right and whose body is not.
-pub(super) struct Unreadable {
-    pub(super) source: crate::model::DecodeError,
-    pub(super) content_type: String,
-    pub(super) markup: bool,
+pub(super) enum Unreadable {
+    /// A page for people, of this content type: a login, a proxy's error, somebody else's server.
+    Markup(String),
+    NotEureka(crate::model::DecodeError),
 }
 
 impl Unreadable {
     fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        let error = subject.error(Kind::Body, server);
-        let error = if self.markup {
-            error.cause(format!("the answer is markup ({}), not the JSON of Eureka", self.content_type))
-        } else {
-            error.cause(format!("the answer is unusable: {}", self.source))
-        };
-        error
-            .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end")
-            .with_source(self.source)
+        let error = subject
+            .error(Kind::Body, server)
+            .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end");
+        match self {
+            Self::Markup(content_type) => {
+                error.cause(format!("the answer is markup ({content_type}), not the JSON of Eureka"))
+            }
+            Self::NotEureka(source) => error.cause(format!("the answer is unusable: {source}")).with_source(source),
+        }
     }
 }
 
@@ -146,7 +153,7 @@ impl Answer {
         let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after);
         let mut cause = format!("answered {}", self.status);
         if let Some(location) = self.location.filter(|_| self.status.is_redirection()) {
-            cause = format!("{cause}, a redirect to {location} after which no more are followed");
+            cause = format!("{cause}, a redirect to {} that is not followed", without_secrets(&location));
         }
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
         let text = text.trim();
@@ -167,6 +174,12 @@ impl Answer {
     }
 }
 
+/// A location without what may be secret in it: user-info and query.
+fn without_secrets(location: &str) -> &str {
+    let path = location.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit_once('@').map_or(path, |(_, rest)| rest)
+}
+
 impl Failure {
     fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         match self {
@@ -180,7 +193,11 @@ impl Failure {
             }
             Self::Send { error, connecting: false } => {
                 let cause = root_cause(&*error);
-                subject.error(Kind::Call, server).cause(format!("the request failed: {cause}")).with_source(error)
+                subject
+                    .error(Kind::Call, server)
+                    .cause(format!("the request failed: {cause}"))
+                    .advice("look at the server's own log")
+                    .with_source(error)
             }
             Self::Timeout(what, bound) => subject
                 .error(Kind::Timeout, server)
@@ -188,7 +205,11 @@ impl Failure {
                 .advice("the server is too slow or does not answer; raise the read timeout if it is only slow"),
             Self::Read(error) => {
                 let cause = root_cause(&*error);
-                subject.error(Kind::Body, server).cause(format!("the body cannot be read: {cause}")).with_source(error)
+                subject
+                    .error(Kind::Body, server)
+                    .cause(format!("the body cannot be read: {cause}"))
+                    .advice("look at the server's own log, and at proxies in between")
+                    .with_source(error)
             }
             Self::TooLarge(limit) => subject
                 .error(Kind::Body, server)

@@ -4,10 +4,12 @@
 //! and tries the next one where that helps (`failover.rs`), and sends through a Tower stack that unpacks gzip, follows a few
 //! redirects and bounds size and time (`stack.rs`). The bottom of that stack is hyper, or the user's own service.
 
+mod connector;
 mod failover;
 mod operations;
 mod stack;
 
+pub(crate) use connector::Connector;
 pub(crate) use failover::root_cause;
 pub use operations::{Renewal, Transport};
 pub(crate) use stack::HttpStack;

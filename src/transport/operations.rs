@@ -1,12 +1,13 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::RequestBody;
-use super::failover::{Servers, Subject, Unreadable, Verdict};
+use super::failover::{MAX_ATTEMPTS, Servers, Subject, Unreadable, Verdict};
 use super::stack::{Answer, HttpStack};
 use crate::config::ServiceUrl;
 use crate::error::Error;
@@ -37,15 +38,15 @@ const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
 /// The operations of a registry server, each as one typed call. Cheap to clone.
 ///
 /// Each call goes to the server that answered last, then to the others in their order: at most three in all. A server that
-/// is unreachable, too slow, broken (5xx) or not understood is passed over; one that refuses the request itself (4xx) settles it.
+/// is unreachable, too slow, broken (5xx), overloaded (408, 429) or not understood is passed over. One that refuses a write (another
+/// 4xx) settles it; a refused read goes to the next.
 ///
-/// Every call ends within the connect and read timeouts of the client, times the servers tried. All of them are cancel safe in that
-/// dropping a future frees its connection; whether the server got the request is then unknown.
+/// Every call is bounded: per server tried, by the connect and read timeouts together until the head of the answer, and by eight
+/// read timeouts for its body. All are cancel safe in that dropping a future frees its connection; whether the server got the request
+/// is then unknown.
 #[derive(Clone)]
-pub struct Transport(Arc<Inner>);
-
-struct Inner {
-    servers: Servers,
+pub struct Transport {
+    servers: Arc<Servers>,
     stack: HttpStack,
 }
 
@@ -61,7 +62,13 @@ pub enum Renewal {
 impl Transport {
     /// `urls` must not be empty.
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
-        Self(Arc::new(Inner { servers: Servers::new(urls), stack }))
+        Self { servers: Arc::new(Servers::new(urls)), stack }
+    }
+
+    /// The same servers, each with its share of this time.
+    pub(crate) fn hurried(&self, within: Duration) -> Self {
+        let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
+        Self { servers: self.servers.clone(), stack: self.stack.hurried(share) }
     }
 
     /// Registers an instance, or registers it again.
@@ -191,7 +198,14 @@ impl Transport {
 
     /// True for success, false for an accepted 404.
     async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
-        self.send(call, |answer| Ok(answer.status != StatusCode::NOT_FOUND)).await
+        self.send(call, |answer| {
+            // A page where an empty answer belongs: somebody else's server says yes to everything.
+            if answer.status.is_success() && answer.is_markup() {
+                return Err(Unreadable::Markup(answer.content_type));
+            }
+            Ok(answer.status != StatusCode::NOT_FOUND)
+        })
+        .await
     }
 
     /// `None` for an accepted 403 or 404.
@@ -200,11 +214,10 @@ impl Transport {
             if answer.status.is_client_error() {
                 return Ok(None);
             }
-            decode(&answer.body).map(Some).map_err(|source| Unreadable {
-                source,
-                markup: answer.body.trim_ascii_start().starts_with(b"<"),
-                content_type: answer.content_type,
-            })
+            if answer.is_markup() {
+                return Err(Unreadable::Markup(answer.content_type));
+            }
+            decode(&answer.body).map(Some).map_err(Unreadable::NotEureka)
         })
         .await
     }
@@ -212,13 +225,13 @@ impl Transport {
     async fn send<T>(&self, call: Call<'_>, read: impl Fn(Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
         let subject = Subject { operation: call.operation, app: call.app, instance: call.instance };
         let request = |server: &ServiceUrl| call.request(server);
-        self.0.servers.send(&self.0.stack, subject, request, |status| call.judge(status), read).await
+        self.servers.send(&self.stack, subject, request, |status| call.judge(status), read).await
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Transport").field(&self.0.servers).finish()
+        f.debug_tuple("Transport").field(&self.servers).finish()
     }
 }
 
@@ -230,14 +243,14 @@ struct Call<'a> {
     method: Method,
     path: String,
     body: Bytes,
-    not_found: bool,
-    forbidden: bool,
+    accepts_404: bool,
+    accepts_403: bool,
 }
 
 impl<'a> Call<'a> {
     fn new(operation: &'static str, method: Method) -> Self {
         let (path, body) = (String::new(), Bytes::new());
-        Self { operation, app: None, instance: None, method, path, body, not_found: false, forbidden: false }
+        Self { operation, app: None, instance: None, method, path, body, accepts_404: false, accepts_403: false }
     }
 
     fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
@@ -259,11 +272,11 @@ impl<'a> Call<'a> {
     }
 
     fn accept_not_found(self) -> Self {
-        Self { not_found: true, ..self }
+        Self { accepts_404: true, ..self }
     }
 
     fn accept_forbidden(self) -> Self {
-        Self { forbidden: true, ..self }
+        Self { accepts_403: true, ..self }
     }
 
     fn request(&self, server: &ServiceUrl) -> Result<Request<RequestBody>, http::Error> {
@@ -287,8 +300,8 @@ impl<'a> Call<'a> {
     fn judge(&self, status: StatusCode) -> Verdict {
         match status.as_u16() {
             200..=299 => Verdict::Final,
-            404 if self.not_found => Verdict::Final,
-            403 if self.forbidden => Verdict::Final,
+            404 if self.accepts_404 => Verdict::Final,
+            403 if self.accepts_403 => Verdict::Final,
             408 | 429 => Verdict::NextServer,
             400..=499 if self.method != Method::GET => Verdict::Refused,
             _ => Verdict::NextServer,

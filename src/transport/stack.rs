@@ -6,7 +6,6 @@ use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
@@ -15,6 +14,7 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::FollowRedirect;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 
+use super::Connector;
 use crate::config::ClientConfig;
 
 /// The body of a request to a registry server.
@@ -27,7 +27,7 @@ type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, 
 #[derive(Clone, Debug)]
 pub(crate) struct HttpStack {
     service: Bottom,
-    connect_timeout: Duration,
+    head_timeout: Duration,
     read_timeout: Duration,
     body_limit: usize,
 }
@@ -40,6 +40,13 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     pub(super) location: Option<String>,
     pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// Whether it is a page for people.
+    pub(super) fn is_markup(&self) -> bool {
+        self.content_type.starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
+    }
 }
 
 /// Why there is no answer.
@@ -58,13 +65,10 @@ pub(super) enum Failure {
 impl HttpStack {
     /// Over hyper, with its own pool of connections.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(config.connect_timeout));
-        connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(45))
-            .build(connector);
+            .build(Connector::new(config.connect_timeout));
         Self::over(client, config)
     }
 
@@ -85,25 +89,30 @@ impl HttpStack {
         });
         Self {
             service: BoxCloneSyncService::new(boxed),
-            connect_timeout: config.connect_timeout,
+            head_timeout: config.connect_timeout.saturating_add(config.read_timeout),
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
         }
     }
 
+    /// The same service with no more than this time for an answer.
+    pub(super) fn hurried(&self, within: Duration) -> Self {
+        let bound = |timeout: Duration| timeout.min(within);
+        Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
+    }
+
     /// Sends one request and reads its answer to the end, within the bounds of time and size.
     pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
-        let head_timeout = self.connect_timeout + self.read_timeout;
-        let response = timeout(head_timeout, self.service.clone().oneshot(request))
+        let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
-            .map_err(|_| Failure::Timeout("no answer", head_timeout))?
+            .map_err(|_| Failure::Timeout("no answer", self.head_timeout))?
             .map_err(|error| Failure::Send { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let retry_after = header(header::RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let (content_type, location) = (header(header::CONTENT_TYPE).unwrap_or_default(), header(header::LOCATION));
         // A body may take longer than its head, but not for ever.
-        let body_timeout = self.read_timeout * 8;
+        let body_timeout = self.read_timeout.saturating_mul(8);
         let body = timeout(body_timeout, self.read(body))
             .await
             .map_err(|_| Failure::Timeout("the body did not end", body_timeout))??;
@@ -133,26 +142,36 @@ fn is_connect(error: &BoxError) -> bool {
     error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
-/// Follows up to five redirects, with method and body where the status says so; credentials stay with the first host.
+/// Follows up to five redirects; credentials stay with the first host.
+///
+/// What is not a GET is followed only where its method and body stay what they are (307, 308): the other statuses would turn it
+/// into a GET, whose answer says nothing of what was to be written.
 #[derive(Clone)]
 struct Redirects {
     limit: policy::Limited,
     credentials: policy::FilterCredentials,
+    is_get: bool,
 }
 
 impl Default for Redirects {
     fn default() -> Self {
-        Self { limit: policy::Limited::new(5), credentials: policy::FilterCredentials::new() }
+        let (limit, credentials) = (policy::Limited::new(5), policy::FilterCredentials::new());
+        Self { limit, credentials, is_get: true }
     }
 }
 
 impl<E> policy::Policy<RequestBody, E> for Redirects {
     fn redirect(&mut self, attempt: &Attempt<'_>) -> Result<Action, E> {
+        let keeps = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        if !self.is_get && !keeps {
+            return Ok(Action::Stop);
+        }
         let _: Action = policy::Policy::<RequestBody, E>::redirect(&mut self.credentials, attempt)?;
         policy::Policy::<RequestBody, E>::redirect(&mut self.limit, attempt)
     }
 
     fn on_request(&mut self, request: &mut Request<RequestBody>) {
+        self.is_get = request.method() == http::Method::GET;
         policy::Policy::<RequestBody, E>::on_request(&mut self.credentials, request);
     }
 

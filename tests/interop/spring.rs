@@ -96,7 +96,10 @@ fn java(project: &str, jar: &str) -> Command {
     let built = modified(&jar);
     if built.is_none() || sources(&project).iter().any(|source| modified(source) > built) {
         eprintln!("building {}", jar.display());
-        let status = std::process::Command::new("mvn").args(["-B", "-q", "package"]).current_dir(&project).status();
+        let status = std::process::Command::new("mvn")
+            .args(["-B", "-q", "-Dstyle.color=never", "package"])
+            .current_dir(&project)
+            .status();
         assert!(status.as_ref().is_ok_and(|s| s.success()), "mvn package in {}: {status:?}", project.display());
     }
     let mut command = Command::new("java");

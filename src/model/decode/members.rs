@@ -211,9 +211,9 @@ impl<'de> Deserialize<'de> for ApplicationsMembers {
     }
 }
 
-pub(super) struct ApplicationMembers {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) instances: Vec<Instance>,
+pub(in crate::model) struct ApplicationMembers {
+    pub(in crate::model) name: Option<Arc<str>>,
+    pub(in crate::model) instances: Vec<Instance>,
 }
 
 impl<'de> Members<'de> for ApplicationMembers {
@@ -295,6 +295,39 @@ impl<'de> Members<'de> for Instance {
 }
 
 impl<'de> Deserialize<'de> for Instance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(deserializer)
+    }
+}
+
+/// An instance, and whether it names an application, be it by an empty text.
+#[cfg(feature = "server")]
+pub(super) struct Registration {
+    pub(super) instance: Instance,
+    pub(super) named: bool,
+}
+
+#[cfg(feature = "server")]
+impl<'de> Members<'de> for Registration {
+    const EXPECTED: &'static str = "an instance";
+
+    fn start() -> Self {
+        Self { instance: Members::start(), named: false }
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        if name != "app" {
+            return self.instance.member(name, map);
+        }
+        let app = scalar(map)?.text();
+        self.named = app.is_some();
+        self.instance.app = app_name(&app.unwrap_or_default());
+        Ok(())
+    }
+}
+
+#[cfg(feature = "server")]
+impl<'de> Deserialize<'de> for Registration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }

@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use self::members::{ApplicationMembers, ApplicationsMembers, BatchMembers, BatchResponseMembers, Document};
+pub(super) use self::members::ApplicationMembers;
+#[cfg(feature = "server")]
+use self::members::Registration;
+use self::members::{ApplicationsMembers, BatchMembers, BatchResponseMembers, Document};
 use super::{Application, Applications, Instance, ReplicationList, ReplicationResponse};
 
 /// Bytes that are not the document that was asked for.
@@ -22,7 +25,9 @@ pub struct DecodeError {
 }
 
 #[derive(Debug)]
-enum Reason {
+pub(super) enum Reason {
+    #[cfg(feature = "xml")]
+    Xml(super::xml::Fault),
     Json(serde_json::Error),
     NoWrapper,
     NoApp,
@@ -31,10 +36,24 @@ enum Reason {
     UnknownAction(Arc<str>),
 }
 
+impl DecodeError {
+    pub(super) fn new(document: &'static str, reason: Reason) -> Self {
+        Self { document, reason }
+    }
+
+    /// Whether it was JSON, but held nothing where the document should be.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_unwrapped(&self) -> bool {
+        matches!(self.reason, Reason::NoWrapper)
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let document = self.document;
         match &self.reason {
+            #[cfg(feature = "xml")]
+            Reason::Xml(fault) => write!(f, "XML of '{document}' {fault}"),
             Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
             Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
             Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
@@ -51,6 +70,8 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
+            #[cfg(feature = "xml")]
+            Reason::Xml(fault) => fault.source(),
             Reason::Json(error) => Some(error),
             _ => None,
         }
@@ -69,9 +90,16 @@ fn document<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str) -> Re
 pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
     let instance: Instance = document(body, "instance")?;
     if instance.app.is_empty() {
-        return Err(DecodeError { document: "instance", reason: Reason::NoApp });
+        return Err(DecodeError::new("instance", Reason::NoApp));
     }
     Ok(instance)
+}
+
+/// Like [`instance_document`], but an application that is named by an empty text is no error.
+#[cfg(feature = "server")]
+pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
+    let Registration { instance, named } = document(body, "instance")?;
+    named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
@@ -89,7 +117,7 @@ pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeE
 }
 
 /// Fills in what the two levels know of each other: the name from the instances, their application from the name.
-fn application(members: ApplicationMembers, document: &'static str) -> Result<Application, DecodeError> {
+pub(super) fn application(members: ApplicationMembers, document: &'static str) -> Result<Application, DecodeError> {
     let fail = |reason| DecodeError { document, reason };
     let name = members
         .name

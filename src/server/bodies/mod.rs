@@ -1,157 +1,174 @@
 //! Answer bodies, assembled from pieces that are each encoded once per change and shared by all answers.
 //!
 //! ```text
-//!  Record ── Fragment: its JSON ─┐
+//!  Record ── Fragment: its text ─┐
 //!                                ├─▶ AppView ── AppBlocks: deflated, CRC-32 ─┐
 //!  Record ── Fragment            ┘                                           ├─▶ one answer per revision, `Bytes`
 //!                                    AppView ── AppBlocks ───────────────────┘
 //! ```
 //!
-//! The first answer after a change costs the application that changed, plus copying; all further ones cost nothing. A piece is made
-//! when first asked for, and lives with what it was made of.
+//! There is one set of pieces for each [`Form`]: JSON and XML, full and compact. The first answer after a change costs the application
+//! that changed, plus copying; all further ones cost nothing. A piece is made when its form is first asked for, and lives with what
+//! it was made of; a form that nobody asks for costs nothing but empty places.
+//!
+//! # Memory
+//!
+//! Per form that is asked for, with *S* the length of the whole registry in it: *S* for the fragments; the length of one gzip answer
+//! (about *S* / 20) for the blocks; per encoding asked for, the latest full answer and the latest delta, whose predecessors go when
+//! any newer one is made; and per encoding, the answers for single applications, in all not more than one full answer. Answers for
+//! VIPs share 32 MiB. So JSON by gzip alone, which is what Java clients ask for, costs little more than *S*, and four forms in both
+//! encodings at most about 4 × 4 *S*.
 
+mod form;
+mod frame;
 mod gzip;
-mod json;
+mod pieces;
+mod selection;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use self::gzip::Block;
+use self::form::PerVariant;
+pub(super) use self::form::{Encoding, Form, Variant};
+pub(super) use self::pieces::{AppBlocks, Fragment};
+pub(super) use self::selection::By;
+use self::selection::{Asked, Selections};
 use super::registry::{AppView, Registry, Snapshot};
-use crate::model::{InstanceStatus, StatusCounts};
-
-/// How a body travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Identity,
-    Gzip,
-}
-
-/// An instance's JSON, without a wrapper.
-#[derive(Debug, Default)]
-pub(super) struct Fragment(OnceLock<Bytes>);
-
-/// What was encoded of an application.
-#[derive(Debug, Default)]
-pub(super) struct AppBlocks {
-    /// The application as it stands in a list, compressed.
-    deflated: OnceLock<Block>,
-    /// The answer that holds this application alone.
-    identity: OnceLock<Bytes>,
-    gzip: OnceLock<Bytes>,
-}
 
 /// The answers that everybody asks for, each kept until the registry changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bodies {
+    run: u64,
     full: Answers,
     delta: Answers,
+    selections: Selections,
 }
 
-#[derive(Debug, Default)]
-struct Answers {
-    identity: Answer,
-    gzip: Answer,
+/// A body, and which state of the registry it shows.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub(super) revision: u64,
+    pub(super) bytes: Bytes,
 }
 
-#[derive(Debug, Default)]
-struct Answer {
-    latest: ArcSwapOption<(u64, Bytes)>,
-    /// Held by the one that makes the next; the others wait for it instead of making it again.
-    making: Mutex<()>,
+impl Default for Bodies {
+    fn default() -> Self {
+        Self {
+            run: RandomState::new().hash_one(0),
+            full: Answers::default(),
+            delta: Answers::default(),
+            selections: Selections::default(),
+        }
+    }
 }
 
 impl Bodies {
+    /// Tells this registry from others, and from itself before a restart: revisions begin anew there.
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
     /// The body of `GET apps`.
-    pub(super) async fn full(&self, registry: &Arc<Registry>, encoding: Encoding) -> Bytes {
-        self.full.of(encoding).get(registry, encoding, Registry::revision, Registry::full).await
+    pub(super) async fn full(&self, registry: &Arc<Registry>, variant: Variant) -> Body {
+        self.full.get(registry, variant, Registry::revision, Registry::full).await
     }
 
     /// The body of `GET apps/delta`.
-    pub(super) async fn delta(&self, registry: &Arc<Registry>, encoding: Encoding) -> Bytes {
-        self.delta.of(encoding).get(registry, encoding, Registry::delta_revision, Registry::delta).await
+    pub(super) async fn delta(&self, registry: &Arc<Registry>, variant: Variant) -> Body {
+        self.delta.get(registry, variant, Registry::delta_revision, Registry::delta).await
     }
-}
 
-impl Answers {
-    fn of(&self, encoding: Encoding) -> &Answer {
-        match encoding {
-            Encoding::Identity => &self.identity,
-            Encoding::Gzip => &self.gzip,
+    /// The body of `GET vips/{name}` or `GET svips/{name}`.
+    pub(super) async fn selection(&self, registry: &Arc<Registry>, by: By, name: &str, variant: Variant) -> Body {
+        let asked = Asked { by, name: name.into(), variant };
+        let revision = registry.revision();
+        if let Some(bytes) = self.selections.at(revision, &asked) {
+            return Body { revision, bytes };
         }
-    }
-}
-
-impl Answer {
-    async fn get(
-        &self,
-        registry: &Arc<Registry>,
-        encoding: Encoding,
-        revision: fn(&Registry) -> u64,
-        snapshot: fn(&Registry) -> Arc<Snapshot>,
-    ) -> Bytes {
-        if let Some(body) = self.at(revision(registry)) {
-            return body;
-        }
-        let _making = self.making.lock().await;
-        // Somebody else may have made it meanwhile; what counts is the registry as it was when this request came, or later.
-        if let Some(body) = self.at(revision(registry)) {
-            return body;
-        }
-        let registry = registry.clone();
-        // The first answer of a large registry compresses all of it: too long for a thread that others wait for.
-        let made = tokio::task::spawn_blocking(move || {
-            let snapshot = snapshot(&registry);
-            let body = json::applications(snapshot.version, &snapshot.counts, &snapshot.applications, encoding);
-            Arc::new((snapshot.revision, body))
+        let (registry, wanted) = (registry.clone(), asked.clone());
+        let body = blocking(move || {
+            let snapshot = registry.full();
+            Body { revision: snapshot.revision, bytes: selection::body(&snapshot, &wanted) }
         });
-        let made = match made.await {
-            Ok(made) => made,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
-        self.latest.store(Some(made.clone()));
-        made.1.clone()
-    }
-
-    fn at(&self, revision: u64) -> Option<Bytes> {
-        self.latest.load().as_ref().filter(|latest| latest.0 == revision).map(|latest| latest.1.clone())
+        let body = body.await;
+        self.selections.keep(body.revision, asked, body.bytes.clone());
+        body
     }
 }
 
 /// The body of `GET apps/{app}`.
-pub(super) fn application(view: &AppView, encoding: Encoding) -> Bytes {
-    let place = match encoding {
-        Encoding::Identity => &view.blocks.identity,
-        Encoding::Gzip => &view.blocks.gzip,
-    };
-    place.get_or_init(|| json::application(view, encoding)).clone()
+pub(super) async fn application(view: &Arc<AppView>, variant: Variant) -> Body {
+    let revision = view.blocks.number();
+    if let Some(bytes) = view.blocks.alone.of(variant).get() {
+        return Body { revision, bytes: bytes.clone() };
+    }
+    let view = view.clone();
+    let made = move || view.blocks.alone.of(variant).get_or_init(|| pieces::application(&view, variant)).clone();
+    Body { revision, bytes: blocking(made).await }
 }
 
-/// The body of `GET vips/{vip}` and its like: the instances that `matches` picks, with a hash of their own.
-pub(super) fn selection(
-    snapshot: &Snapshot,
-    encoding: Encoding,
-    matches: impl Fn(&crate::model::Instance) -> bool,
-) -> Bytes {
-    /// A VIP is not a registry, which clients tell by this.
-    const VERSION: i64 = -1;
-    let selected: Vec<_> = snapshot.applications.iter().filter_map(|view| select(view, &matches)).collect();
-    let counts: StatusCounts =
-        selected.iter().flat_map(|view| &view.records).map(|r| -> InstanceStatus { r.instance.status }).collect();
-    json::applications(VERSION, &counts, &selected, encoding)
+/// The latest of each variant.
+#[derive(Debug, Default)]
+struct Answers(PerVariant<Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    latest: ArcSwapOption<Body>,
+    /// Held by the one that makes the next; the others wait for it instead of making it again.
+    making: Mutex<()>,
 }
 
-/// The part of an application that matches: usually all of it, whose blocks exist already, or nothing.
-fn select(view: &Arc<AppView>, matches: impl Fn(&crate::model::Instance) -> bool) -> Option<Arc<AppView>> {
-    let records: Vec<_> = view.records.iter().filter(|record| matches(&record.instance)).cloned().collect();
-    match records.len() {
-        0 => None,
-        all if all == view.records.len() => Some(view.clone()),
-        _ => Some(AppView::new(view.name.clone(), records)),
+impl Answers {
+    async fn get(
+        &self,
+        registry: &Arc<Registry>,
+        variant: Variant,
+        revision: fn(&Registry) -> u64,
+        snapshot: fn(&Registry) -> Arc<Snapshot>,
+    ) -> Body {
+        let answer = self.0.of(variant);
+        if let Some(body) = answer.at(revision(registry)) {
+            return body;
+        }
+        let _making = answer.making.lock().await;
+        // Somebody else may have made it meanwhile; what counts is the registry as it was when this request came, or later.
+        if let Some(body) = answer.at(revision(registry)) {
+            return body;
+        }
+        let registry = registry.clone();
+        let made = blocking(move || {
+            let Snapshot { revision, version, counts, applications } = &*snapshot(&registry);
+            Body { revision: *revision, bytes: pieces::applications(*version, counts, applications, variant) }
+        });
+        let made = made.await;
+        self.0.iter().for_each(|answer| answer.forget_before(made.revision));
+        answer.latest.store(Some(Arc::new(made.clone())));
+        made
+    }
+}
+
+impl Answer {
+    fn at(&self, revision: u64) -> Option<Body> {
+        self.latest.load().as_ref().filter(|latest| latest.revision == revision).map(|latest| Body::clone(latest))
+    }
+
+    fn forget_before(&self, revision: u64) {
+        if self.latest.load().as_ref().is_some_and(|latest| latest.revision < revision) {
+            self.latest.store(None);
+        }
+    }
+}
+
+/// The first answer of a large registry compresses all of it: too long for a thread that others wait for.
+async fn blocking<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(make).await {
+        Ok(made) => made,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -4,8 +4,8 @@ use flate2::read::{GzDecoder, MultiGzDecoder};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Application, Applications, Instance, Metadata};
-use crate::server::registry::{Origin, Settings};
+use crate::model::{Application, Applications, Instance, InstanceStatus, Metadata, StatusCounts};
+use crate::server::registry::{Origin, Record, Settings};
 
 fn instance(app: &str, id: &str, status: InstanceStatus, note: &str) -> Instance {
     let mut instance = Instance::builder(app).id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
@@ -37,14 +37,60 @@ fn filled(entries: &[(u8, u8, usize, String)]) -> Arc<Registry> {
     registry
 }
 
-/// What the codec writes of the same registry in one go.
-fn encoded_in_one_go(snapshot: &Snapshot) -> Vec<u8> {
-    let applications = snapshot.applications.iter().map(|view| {
-        let instances = view.records.iter().map(|record| record.instance.clone()).collect();
-        Arc::new(Application { name: view.name.clone(), instances })
-    });
-    let hash = Some(snapshot.counts.to_string().into());
-    Applications { version: Some(snapshot.version), hash, applications: applications.collect() }.to_json()
+fn variants() -> impl Iterator<Item = Variant> {
+    let encodings = [Encoding::Identity, Encoding::Gzip];
+    Form::ALL.into_iter().flat_map(move |form| encodings.map(|encoding| Variant { form, encoding }))
+}
+
+/// What the codec writes of the same registry in one go; the compact forms have none.
+fn encoded_in_one_go(form: Form, applications: &Applications) -> Option<Vec<u8>> {
+    match form {
+        Form::Json => Some(applications.to_json()),
+        #[cfg(feature = "xml")]
+        Form::Xml => Some(applications.to_xml()),
+        _ => None,
+    }
+}
+
+fn application_in_one_go(form: Form, application: &Application) -> Option<Vec<u8>> {
+    match form {
+        Form::Json => Some(application.to_json()),
+        #[cfg(feature = "xml")]
+        Form::Xml => Some(application.to_xml()),
+        _ => None,
+    }
+}
+
+fn decoded(form: Form, body: &[u8]) -> Applications {
+    match form {
+        Form::Json | Form::CompactJson => Applications::from_json(body).unwrap(),
+        #[cfg(feature = "xml")]
+        Form::Xml | Form::CompactXml => Applications::from_xml(body).unwrap(),
+    }
+}
+
+/// What a compact answer leaves of them. Here they were registered, so all of them had a lease.
+fn reduced(applications: &Applications) -> Applications {
+    let reduce = |instance: &Arc<Instance>| {
+        let mut reduced = Instance::bare(instance.app.clone());
+        reduced.instance_id = instance.instance_id.clone();
+        reduced.ip_addr = instance.ip_addr.clone();
+        reduced.vip_address = instance.vip_address.clone();
+        reduced.secure_vip_address = instance.secure_vip_address.clone();
+        reduced.data_center = instance.data_center.clone();
+        reduced.host_name = instance.host_name.clone();
+        reduced.status = instance.status;
+        reduced.last_updated_timestamp = instance.last_updated_timestamp;
+        reduced.action = instance.action;
+        (reduced.port, reduced.secure_port) = (instance.port, instance.secure_port);
+        Arc::new(reduced)
+    };
+    let mut reduced = applications.clone();
+    for application in &mut reduced.applications {
+        let instances = application.instances.iter().map(reduce).collect();
+        *application = Arc::new(Application { name: application.name.clone(), instances });
+    }
+    reduced
 }
 
 proptest! {
@@ -52,26 +98,36 @@ proptest! {
 
     #[test]
     fn assembled_is_encoded_and_gzip_is_plain(
-        entries in prop::collection::vec((any::<u8>(), 0u8..20, any::<usize>(), "\\PC{0,40}"), 0..60),
+        entries in prop::collection::vec((any::<u8>(), 0u8..20, any::<usize>(), "[\\PC\n&<]{0,40}"), 0..60),
     ) {
         let registry = filled(&entries);
-        for snapshot in [registry.full(), registry.delta()] {
-            let of = |encoding| json::applications(snapshot.version, &snapshot.counts, &snapshot.applications, encoding);
-            let plain = of(Encoding::Identity);
-            prop_assert_eq!(&plain[..], &encoded_in_one_go(&snapshot)[..]);
+        for (snapshot, form) in [registry.full(), registry.delta()].into_iter().flat_map(|s| Form::ALL.map(|form| (s.clone(), form))) {
+            let of = |encoding| {
+                pieces::applications(snapshot.version, &snapshot.counts, &snapshot.applications, Variant { form, encoding })
+            };
+            let (plain, expected) = (of(Encoding::Identity), crate::server::applications(&snapshot));
+            match encoded_in_one_go(form, &expected) {
+                Some(whole) => prop_assert_eq!(&plain[..], &whole[..]),
+                None => prop_assert_eq!(decoded(form, &plain), reduced(&expected)),
+            }
             prop_assert_eq!(&gunzip(&of(Encoding::Gzip))[..], &plain[..]);
+            for (view, application) in snapshot.applications.iter().zip(&expected.applications) {
+                let alone = |encoding| pieces::application(view, Variant { form, encoding });
+                let plain = alone(Encoding::Identity);
+                if let Some(whole) = application_in_one_go(form, application) {
+                    prop_assert_eq!(&plain[..], &whole[..]);
+                }
+                prop_assert_eq!(&gunzip(&alone(Encoding::Gzip))[..], &plain[..]);
+            }
         }
         let full = registry.full();
-        for view in &full.applications {
-            prop_assert_eq!(&gunzip(&application(view, Encoding::Gzip))[..], &application(view, Encoding::Identity)[..]);
-        }
         let counts: StatusCounts = full.applications.iter().flat_map(|a| &a.records).map(|r| r.instance.status).collect();
         prop_assert_eq!(counts, full.counts);
     }
 
     #[test]
     fn a_block_of_any_text_comes_back(text in prop::collection::vec(any::<u8>(), 0..100_000), stored in any::<bool>()) {
-        let block = Block::compress(&text);
+        let block = gzip::Block::compress(&text);
         let mut member = gzip::Member::with_room_for(std::iter::once(&block));
         if stored {
             member.text(&text);
@@ -87,38 +143,105 @@ proptest! {
 async fn nothing_is_encoded_again_without_a_change() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
     let bodies = Bodies::default();
-    for encoding in [Encoding::Identity, Encoding::Gzip] {
-        let (full, delta) = (bodies.full(&registry, encoding).await, bodies.delta(&registry, encoding).await);
-        assert_eq!(bodies.full(&registry, encoding).await.as_ptr(), full.as_ptr());
-        assert_eq!(bodies.delta(&registry, encoding).await.as_ptr(), delta.as_ptr());
+    for variant in variants() {
+        let all = async || {
+            let view = registry.application("APP-0").unwrap();
+            let bodies = [
+                bodies.full(&registry, variant).await,
+                bodies.delta(&registry, variant).await,
+                bodies.selection(&registry, By::Vip, "a", variant).await,
+                bodies.selection(&registry, By::SecureVip, "nobody", variant).await,
+                application(&view, variant).await,
+            ];
+            bodies.map(|body| body.bytes.as_ptr())
+        };
+        let before = all().await;
+        assert_eq!(all().await, before);
         registry.renew("APP-0", "i:0", None, Origin::Client, 50);
-        assert_eq!(bodies.full(&registry, encoding).await.as_ptr(), full.as_ptr(), "a heartbeat changes nothing");
+        assert_eq!(all().await, before, "a heartbeat changes nothing");
     }
+}
+
+#[tokio::test]
+async fn a_form_is_made_for_those_who_ask_and_goes_when_it_is_old() {
+    let registry = filled(&[(0, 0, 4, "a".into())]);
+    let bodies = Bodies::default();
+    let [json, compact] = [Form::Json, Form::CompactJson].map(|form| Variant { form, encoding: Encoding::Gzip });
+    bodies.full(&registry, compact).await;
+    let kept = |variant| bodies.full.0.of(variant).latest.load().is_some();
+    assert!(kept(compact) && !kept(json));
+    registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
+    bodies.full(&registry, json).await;
+    assert!(kept(json) && !kept(compact), "one that nobody can get any more takes no memory");
 }
 
 #[tokio::test]
 async fn a_change_costs_the_application_that_changed() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
     let bodies = Bodies::default();
+    let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let before = registry.full();
-    let old = bodies.full(&registry, Encoding::Gzip).await;
+    let old = bodies.full(&registry, variant).await;
     registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    let new = bodies.full(&registry, Encoding::Gzip).await;
-    assert_ne!(old, new);
+    let new = bodies.full(&registry, variant).await;
+    assert!(old.bytes != new.bytes && old.revision < new.revision);
     let after = registry.full();
     assert!(Arc::ptr_eq(&before.applications[0], &after.applications[0]));
     assert!(!Arc::ptr_eq(&before.applications[1], &after.applications[1]));
     assert!(Arc::ptr_eq(&before.applications[1].records[0], &after.applications[1].records[0]));
+    assert_ne!(before.applications[1].blocks.number(), after.applications[1].blocks.number());
 }
 
-#[test]
-fn a_selection_shares_applications_that_match_whole() {
+#[tokio::test]
+async fn a_selection_has_a_hash_of_its_own() {
     let registry =
         filled(&[(0, 0, 4, "x".into()), (0, 1, 0, "x".into()), (1, 0, 4, "x".into()), (1, 1, 4, "y".into())]);
-    let full = registry.full();
-    let body = selection(&full, Encoding::Gzip, |instance| instance.vip_address() == Some("x"));
-    let selected = Applications::from_json(&gunzip(&body)).unwrap();
-    assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
-    assert_eq!(selected.applications.iter().map(|a| a.instances.len()).collect::<Vec<_>>(), [2, 1]);
-    assert!(Arc::ptr_eq(&select(&full.applications[0], |_| true).unwrap(), &full.applications[0]));
+    let bodies = Bodies::default();
+    for variant in variants() {
+        let body = bodies.selection(&registry, By::Vip, "x", variant).await.bytes;
+        let plain = if variant.encoding == Encoding::Gzip { gunzip(&body) } else { body.to_vec() };
+        let selected = decoded(variant.form, &plain);
+        assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
+        assert_eq!(selected.applications.iter().map(|a| a.instances.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_vip_is_forgotten_as_soon_as_it_changes() {
+    let registry = filled(&[(0, 0, 4, "old,both".into())]);
+    let bodies = Bodies::default();
+    let variant = Variant { form: Form::CompactJson, encoding: Encoding::Identity };
+    let found = async |name| {
+        let body = bodies.selection(&registry, By::Vip, name, variant).await.bytes;
+        Applications::from_json(&body).unwrap().len()
+    };
+    assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));
+    registry.register(instance("app-0", "i:0", InstanceStatus::Up, "new,both"), Origin::Client, 100).unwrap();
+    assert_eq!((found("old").await, found("both").await, found("new").await), (0, 1, 1));
+}
+
+/// A registry of one instance as the golden documents of the protocol show it.
+#[test]
+fn compact_documents_are_those_of_java() {
+    let golden = |name: &str, json: &str| {
+        let whole = Applications::from_json(json.as_bytes()).unwrap();
+        let application = whole.applications.iter().find(|application| &*application.name == name).unwrap();
+        let record = Record::new(application.instances[0].as_ref().clone());
+        (AppView::new(application.name.clone(), vec![record]), StatusCounts::from_iter([InstanceStatus::Up]))
+    };
+    let full = include_str!("../../../tests/fixtures/json/j3_full.json");
+    let identity = |form| Variant { form, encoding: Encoding::Identity };
+    let (view, counts) = golden("BILLING", full);
+    let body = pieces::applications(1, &counts, &[view], identity(Form::CompactJson));
+    let expected: String =
+        include_str!("../../../tests/fixtures/json/j5_compact.json").lines().map(str::trim_start).collect();
+    assert_eq!(body, expected);
+    #[cfg(feature = "xml")]
+    {
+        let (view, counts) = golden("ORDERS", full);
+        let body = pieces::applications(1, &counts, &[view], identity(Form::CompactXml));
+        assert_eq!(body, include_str!("../../../tests/fixtures/xml/x3_compact.xml").trim_end());
+        let body = pieces::applications(1, &StatusCounts::default(), &[], identity(Form::CompactXml));
+        assert!(body.starts_with(b"<applications><registeredApplicationsEmpty>true<"));
+    }
 }

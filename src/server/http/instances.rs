@@ -6,23 +6,26 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::answer::{self, Accepted};
+use super::answer::{self, Format};
 use super::path::{App, Id, Target};
 use super::query;
 use super::request::{self, Refusal};
-use crate::model::{DataCenter, Instance, InstanceStatus};
+use crate::model::{self, DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
-use crate::server::bodies::Encoding;
 use crate::server::registry::{Origin, Refused, Renewal};
 
 pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, request: Request) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
-    let body = match request::json(&headers, body, server.registration_limit()).await {
-        Ok(body) => body,
+    let (format, body) = match request::document(&headers, body, server.registration_limit()).await {
+        Ok(document) => document,
         Err(refusal) => return refusal.into_response(),
     };
-    let Ok(instance) = Instance::from_json(&body) else { return Refusal::Unreadable.into_response() };
-    match valid(instance, &app) {
+    let decoded = match format {
+        Format::Json => model::registration(&body),
+        #[cfg(feature = "xml")]
+        Format::Xml => model::xml::registration(&body),
+    };
+    match decoded.map_err(|_| Invalid::Unreadable).and_then(|instance| valid(instance, &app)) {
         Ok(instance) => {
             tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
             match server.registry().register(instance, request::origin(&headers), server.now()) {
@@ -30,7 +33,8 @@ pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, 
                 Err(refused) => refused.into_response(),
             }
         }
-        Err(invalid) => invalid.into_response(),
+        Err(Invalid::Unreadable) => Refusal::unreadable(format).into_response(),
+        Err(Invalid::Text(text)) => (StatusCode::BAD_REQUEST, text).into_response(),
     }
 }
 
@@ -41,15 +45,6 @@ pub(super) enum Invalid {
     Unreadable,
     /// The text that Java answers with. Clients print it.
     Text(String),
-}
-
-impl IntoResponse for Invalid {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Unreadable => Refusal::Unreadable.into_response(),
-            Self::Text(text) => (StatusCode::BAD_REQUEST, text).into_response(),
-        }
-    }
 }
 
 impl IntoResponse for Refused {
@@ -128,7 +123,7 @@ pub(super) async fn heartbeat(
             StatusCode::NOT_FOUND.into_response()
         }
         Renewal::SenderIsOlder(instance) => {
-            let mut response = answer::json(instance.to_json().into(), Encoding::Identity);
+            let mut response = Format::of(&headers).unwrap_or(Format::Json).instance(&instance);
             *response.status_mut() = StatusCode::CONFLICT;
             response
         }
@@ -142,38 +137,42 @@ pub(super) async fn cancel(State(server): State<EurekaServer>, Target { app, id 
 
 pub(super) async fn set_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, None).await
+    change_override(&server, target, query.as_deref(), request, None).await
 }
 
 pub(super) async fn delete_override(
     State(server): State<EurekaServer>,
-    Target { app, id }: Target,
+    target: Target,
     RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Response {
-    change_override(&server, &app, &id, query.as_deref(), body, Some(InstanceStatus::Unknown)).await
+    change_override(&server, target, query.as_deref(), request, Some(InstanceStatus::Unknown)).await
 }
 
 /// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
 async fn change_override(
     server: &EurekaServer,
-    app: &str,
-    id: &str,
+    Target { app, id }: Target,
     query: Option<&str>,
-    body: Body,
+    request: Request,
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
     request::ignore(body).await;
-    let now = server.now();
-    if server.registry().instance(app, id, now).is_none() {
+    let (now, origin) = (server.now(), request::origin(&headers));
+    if server.registry().instance(&app, &id, now).is_none() {
         return StatusCode::NOT_FOUND.into_response();
     }
     let status = match (query::first(query, "value"), deletes_to) {
         (Some(word), _) => match word.parse() {
+            // The instance would be told with each heartbeat to register, and never get out of it. A Java peer may have taken it.
+            Ok(InstanceStatus::Unknown) if deletes_to.is_none() && origin == Origin::Client => {
+                return (StatusCode::BAD_REQUEST, "UNKNOWN is no override; delete the one there is").into_response();
+            }
             Ok(status) => status,
             Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")).into_response(),
         },
@@ -184,8 +183,8 @@ async fn change_override(
         return not_a_number();
     };
     answer::found(match deletes_to {
-        Some(_) => server.registry().delete_override(app, id, status, dirty, now),
-        None => server.registry().set_override(app, id, status, dirty, now),
+        Some(_) => server.registry().delete_override(&app, &id, status, dirty, now),
+        None => server.registry().set_override(&app, &id, status, dirty, now),
     })
 }
 
@@ -208,17 +207,17 @@ pub(super) async fn merge_metadata(
     }
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, _: Accepted, Target { app, id }: Target) -> Response {
-    document(server.registry().instance(&app, &id, server.now()))
+pub(super) async fn one(State(server): State<EurekaServer>, format: Format, Target { app, id }: Target) -> Response {
+    document(format, server.registry().instance(&app, &id, server.now()))
 }
 
-pub(super) async fn by_id(State(server): State<EurekaServer>, _: Accepted, Id(id): Id) -> Response {
-    document(server.registry().instance_by_id(&id, server.now()))
+pub(super) async fn by_id(State(server): State<EurekaServer>, format: Format, Id(id): Id) -> Response {
+    document(format, server.registry().instance_by_id(&id, server.now()))
 }
 
-fn document(instance: Option<Instance>) -> Response {
+fn document(format: Format, instance: Option<Instance>) -> Response {
     match instance {
-        Some(instance) => answer::json(instance.to_json().into(), Encoding::Identity),
+        Some(instance) => format.instance(&instance),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

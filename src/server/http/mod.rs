@@ -7,13 +7,16 @@
 //! |---|---|
 //! | `applications` | the lists: everything, the delta, one application, VIPs |
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
+//! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
 //! | `service` | the same without a router around it, and a short way for heartbeats |
-//! | `answer` | what answers look like, and who takes them |
+//! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
 mod answer;
 mod applications;
+mod etag;
+mod info;
 mod instances;
 mod path;
 mod query;
@@ -27,11 +30,12 @@ use axum::routing::{MethodRouter, get, post, put};
 pub use self::service::{EurekaService, ResponseFuture};
 use super::EurekaServer;
 
-/// What a base URL may end in. Netflix clients add the version; fargo doubles the slash of a base URL that ends in one.
-const PREFIXES: [&str; 4] = ["", "/v2", "/", "/v2/"];
+/// What a base URL may end in. Netflix clients add a version, for which Java takes any word; fargo doubles the slash of a base URL that
+/// ends in one.
+const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
 pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
-    let resources: [(&str, MethodRouter<EurekaServer>); 10] = [
+    let resources: [(&str, MethodRouter<EurekaServer>); 12] = [
         ("/apps", get(applications::all)),
         ("/apps/delta", get(applications::delta)),
         ("/apps/{app}", get(applications::one).post(instances::register)),
@@ -42,8 +46,10 @@ pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
         ("/vips/{vip}", get(applications::by_vip)),
         ("/svips/{vip}", get(applications::by_secure_vip)),
         ("/peerreplication/batch", post(replication::batch)),
+        ("/asg/{name}/status", put(info::asg)),
+        ("/status", get(info::status)),
     ];
-    let mut router = Router::new();
+    let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), get(info::overrides));
     for prefix in PREFIXES {
         for (path, methods) in &resources {
             let path = format!("{mount}{prefix}{path}");

@@ -13,7 +13,6 @@ use crate::model::{
     app_name,
 };
 use crate::server::EurekaServer;
-use crate::server::bodies::Encoding;
 use crate::server::registry::{Origin, Renewal};
 
 /// Every item counts as replicated, whatever the headers say: Java sends none.
@@ -23,9 +22,14 @@ pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, reque
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(),
     };
-    let Ok(list) = ReplicationList::from_json(&body) else { return Refusal::Unreadable.into_response() };
+    let list = match ReplicationList::from_json(&body) {
+        Ok(list) => list,
+        // Java notices only when it goes through the list.
+        Err(error) if error.is_unwrapped() => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => return Refusal::Unreadable.into_response(),
+    };
     let results = list.0.into_iter().map(|item| apply(&server, item)).collect();
-    answer::json(ReplicationResponse(results).to_json().into(), Encoding::Identity)
+    answer::json(ReplicationResponse(results).to_json().into())
 }
 
 fn apply(server: &EurekaServer, item: ReplicationItem) -> ReplicationResult {

@@ -11,10 +11,16 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use super::answer::Format;
 use crate::server::registry::Origin;
 
 /// Deeper than any document of the protocol, and far from any stack's end.
 const MAX_DEPTH: usize = 64;
+const TAKEN: &str = if cfg!(feature = "xml") {
+    "this registry takes application/json and application/xml"
+} else {
+    "this registry takes application/json"
+};
 /// Of a body that is read only to be thrown away.
 const IGNORED_BODY_LIMIT: usize = 64 * 1024;
 
@@ -27,6 +33,20 @@ pub(super) enum Refusal {
     TooLarge(usize),
     /// 400. Cut off, not UTF-8, not JSON, or not the document that belongs here.
     Unreadable,
+    /// The same of XML.
+    #[cfg(feature = "xml")]
+    UnreadableXml,
+}
+
+impl Refusal {
+    /// Of a document in this format.
+    pub(super) fn unreadable(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Unreadable,
+            #[cfg(feature = "xml")]
+            Format::Xml => Self::UnreadableXml,
+        }
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -39,6 +59,11 @@ impl IntoResponse for Refusal {
             Self::Unreadable => {
                 let body = r#"{"error": "cannot parse request body"}"#;
                 (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], body).into_response()
+            }
+            #[cfg(feature = "xml")]
+            Self::UnreadableXml => {
+                let body = "<error><message>cannot parse request body</message></error>";
+                (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/xml")], body).into_response()
             }
         }
     }
@@ -54,19 +79,39 @@ pub(super) fn origin(headers: &HeaderMap) -> Origin {
 
 /// Reads a JSON body of at most `limit` bytes, before and after decompression.
 pub(super) async fn json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    let charset = json_charset(headers)?;
+    match content_type(headers)? {
+        (Format::Json, charset) => read(headers, body, limit, Format::Json, charset).await,
+        #[cfg(feature = "xml")]
+        (Format::Xml, _) => Err(Refusal::MediaType("batches are taken in application/json only")),
+    }
+}
+
+/// Reads a body of at most `limit` bytes, before and after decompression, in the format that its `Content-Type` names.
+pub(super) async fn document(headers: &HeaderMap, body: Body, limit: usize) -> Result<(Format, Bytes), Refusal> {
+    let (format, charset) = content_type(headers)?;
+    read(headers, body, limit, format, charset).await.map(|body| (format, body))
+}
+
+async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    format: Format,
+    charset: Charset,
+) -> Result<Bytes, Refusal> {
     let gzip = is_gzip(headers)?;
     let body = match Limited::new(body, limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(limit)),
-        Err(_) => return Err(Refusal::Unreadable),
+        Err(_) => return Err(Refusal::unreadable(format)),
     };
-    let body = if gzip { gunzip(&body, limit)? } else { body };
+    let body = if gzip { gunzip(&body, limit)?.ok_or_else(|| Refusal::unreadable(format))? } else { body };
     let body = match charset {
         Charset::Utf8 => body,
         Charset::Latin1 => body.iter().map(|&byte| char::from(byte)).collect::<String>().into(),
     };
-    if std::str::from_utf8(&body).is_err() || depth_exceeds(&body, MAX_DEPTH) {
+    // XML is looked at by its reader.
+    if format == Format::Json && (std::str::from_utf8(&body).is_err() || depth_exceeds(&body, MAX_DEPTH)) {
         return Err(Refusal::Unreadable);
     }
     Ok(body)
@@ -86,25 +131,36 @@ enum Charset {
     Latin1,
 }
 
-fn json_charset(headers: &HeaderMap) -> Result<Charset, Refusal> {
+fn content_type(headers: &HeaderMap) -> Result<(Format, Charset), Refusal> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = value.split(';').map(str::trim);
     let subtype = parts.next().and_then(|essence| essence.split_once('/')).map_or("", |(_, subtype)| subtype);
-    if subtype.eq_ignore_ascii_case("xml") {
-        return Err(Refusal::MediaType("this registry takes application/json only; XML is not supported yet"));
-    }
-    if !subtype.eq_ignore_ascii_case("json") {
-        return Err(Refusal::MediaType("this registry takes application/json"));
-    }
+    let format = if subtype.eq_ignore_ascii_case("json") {
+        Format::Json
+    } else if subtype.eq_ignore_ascii_case("xml") {
+        xml()?
+    } else {
+        return Err(Refusal::MediaType(TAKEN));
+    };
     let charset = parts.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.eq_ignore_ascii_case("charset").then(|| value.trim_matches('"').to_ascii_lowercase())
     });
     match charset.as_deref() {
-        None | Some("utf-8" | "utf8") => Ok(Charset::Utf8),
-        Some("iso-8859-1") => Ok(Charset::Latin1),
+        None | Some("utf-8" | "utf8") => Ok((format, Charset::Utf8)),
+        Some("iso-8859-1") => Ok((format, Charset::Latin1)),
         Some(_) => Err(Refusal::MediaType("this registry takes the charsets UTF-8 and ISO-8859-1")),
     }
+}
+
+#[cfg(feature = "xml")]
+fn xml() -> Result<Format, Refusal> {
+    Ok(Format::Xml)
+}
+
+#[cfg(not(feature = "xml"))]
+fn xml() -> Result<Format, Refusal> {
+    Err(Refusal::MediaType("this registry takes application/json only; XML was not compiled in"))
 }
 
 fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
@@ -115,13 +171,14 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
     }
 }
 
-fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, Refusal> {
+/// `None` if it is no gzip.
+fn gunzip(body: &[u8], limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut plain = Vec::new();
     let read = MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain);
     if plain.len() > limit {
         return Err(Refusal::TooLarge(limit));
     }
-    read.map(|_| plain.into()).map_err(|_| Refusal::Unreadable)
+    Ok(read.is_ok().then(|| plain.into()))
 }
 
 /// Whether objects and arrays nest deeper than this, in text that need not be JSON.
@@ -150,19 +207,25 @@ mod tests {
 
     #[test]
     fn content_types() {
+        #[cfg(feature = "xml")]
+        let (xml, latin_xml) = (Some((Format::Xml, Charset::Utf8)), Some((Format::Xml, Charset::Latin1)));
+        #[cfg(not(feature = "xml"))]
+        let (xml, latin_xml) = (None, None);
         for (value, expected) in [
-            ("application/json", Some(Charset::Utf8)),
-            ("Application/JSON; charset=UTF-8", Some(Charset::Utf8)),
-            ("application/json;charset=\"iso-8859-1\"", Some(Charset::Latin1)),
+            ("application/json", Some((Format::Json, Charset::Utf8))),
+            ("Application/JSON; charset=UTF-8", Some((Format::Json, Charset::Utf8))),
+            ("application/json;charset=\"iso-8859-1\"", Some((Format::Json, Charset::Latin1))),
             ("application/json;charset=utf-16", None),
-            ("application/xml", None),
+            ("application/xml", xml),
+            ("text/xml", xml),
+            ("application/xml; charset=ISO-8859-1", latin_xml),
             ("text/plain", None),
             ("json", None),
         ] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]);
-            assert_eq!(json_charset(&headers).ok(), expected, "{value}");
+            assert_eq!(content_type(&headers).ok(), expected, "{value}");
         }
-        assert!(json_charset(&HeaderMap::new()).is_err());
+        assert!(content_type(&HeaderMap::new()).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The registry as a plain service, with a short way for what comes most often.
 //!
-//! Nine of ten requests to a registry are heartbeats. Their path is plain to see, so they reach their handler without the router's
-//! matching and the extensions by which it hands over what it matched. Everything else goes through the router.
+//! Nearly all requests to a registry are heartbeats and fetches. Their paths are plain to see, so they reach their handlers without the
+//! router's matching and the extensions by which it hands over what it matched. Everything else goes through the router.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,13 +12,14 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::response::Response;
 use http::{Method, Request};
 use tower::Service;
 
-use super::instances;
-use super::path::Target;
+use super::answer::Listing;
+use super::path::{App, Target};
+use super::{applications, instances};
 use crate::model::app_name;
 use crate::server::EurekaServer;
 
@@ -49,10 +50,8 @@ impl Service<Request<Body>> for EurekaService {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        if request.method() == Method::PUT
-            && let Some(target) = instance(request.uri().path(), &self.mount)
-        {
-            let answer = instances::heartbeat(State(self.server.clone()), target, request);
+        if let Some(short) = Short::of(request.method(), request.uri().path(), &self.mount) {
+            let answer = short.answer(self.server.clone(), request);
             return ResponseFuture(Box::pin(async { Ok(answer.await) }));
         }
         // A router is always ready.
@@ -60,13 +59,48 @@ impl Service<Request<Body>> for EurekaService {
     }
 }
 
-/// The instance that a path names, if it is one that needs no decoding.
-fn instance(path: &str, mount: &str) -> Option<Target> {
-    let path = path.strip_prefix(mount)?;
-    let path = path.strip_prefix("/v2").unwrap_or(path);
-    let (app, id) = path.strip_prefix("//apps/").or_else(|| path.strip_prefix("/apps/"))?.split_once('/')?;
-    let plain = |name: &str| !name.is_empty() && !name.contains(['/', '%']);
-    (plain(app) && plain(id)).then(|| Target { app: app_name(app), id: id.into() })
+/// A request that needs neither decoding nor a router to be understood.
+enum Short {
+    All,
+    Delta,
+    One(App),
+    Heartbeat(Target),
+}
+
+impl Short {
+    fn of(method: &Method, path: &str, mount: &str) -> Option<Self> {
+        let path = path.strip_prefix(mount)?;
+        let path = path.strip_prefix("/v2").unwrap_or(path);
+        let path = path.strip_prefix("//apps").or_else(|| path.strip_prefix("/apps"))?;
+        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '%']);
+        if *method == Method::PUT {
+            let (app, id) = path.strip_prefix('/')?.split_once('/')?;
+            return (plain(app) && plain(id)).then(|| Self::Heartbeat(Target { app: app_name(app), id: id.into() }));
+        }
+        match path {
+            _ if *method != Method::GET => None,
+            "" | "/" => Some(Self::All),
+            "/delta" => Some(Self::Delta),
+            _ => path.strip_prefix('/').filter(|app| plain(app)).map(|app| Self::One(App(app_name(app)))),
+        }
+    }
+
+    async fn answer(self, server: EurekaServer, request: Request<Body>) -> Response {
+        let server = State(server);
+        if let Self::Heartbeat(target) = self {
+            return instances::heartbeat(server, target, request).await;
+        }
+        let (mut parts, _) = request.into_parts();
+        let listing = match Listing::from_request_parts(&mut parts, &()).await {
+            Ok(listing) => listing,
+            Err(refusal) => return refusal,
+        };
+        match self {
+            Self::Delta => applications::delta(server, listing).await,
+            Self::One(app) => applications::one(server, listing, app).await,
+            Self::All | Self::Heartbeat(_) => applications::all(server, listing).await,
+        }
+    }
 }
 
 /// The answer to come of an [`EurekaService`].
@@ -88,6 +122,7 @@ impl fmt::Debug for ResponseFuture {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_LENGTH;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
@@ -96,22 +131,37 @@ mod tests {
 
     #[test]
     fn plain_paths_take_the_short_way() {
-        for (path, expected) in [
-            ("/eureka/apps/orders/h:orders:1", Some(("ORDERS", "h:orders:1"))),
-            ("/eureka//apps/orders/i", Some(("ORDERS", "i"))),
-            ("/eureka/v2/apps/orders/i", Some(("ORDERS", "i"))),
-            ("/eureka/v2//apps/orders/i", Some(("ORDERS", "i"))),
-            ("/eureka/apps/orders/i/", None),
-            ("/eureka/apps/orders/i/status", None),
-            ("/eureka/apps/orders", None),
-            ("/eureka/apps//i", None),
-            ("/eureka/apps/orders/a%2Fb", None),
-            ("/eureka/v2apps/orders/i", None),
-            ("/apps/orders/i", None),
+        for (method, path, expected) in [
+            (Method::PUT, "/eureka/apps/orders/h:orders:1", "heartbeat ORDERS h:orders:1"),
+            (Method::PUT, "/eureka//apps/orders/i", "heartbeat ORDERS i"),
+            (Method::PUT, "/eureka/v2/apps/orders/i", "heartbeat ORDERS i"),
+            (Method::PUT, "/eureka/v2//apps/orders/i", "heartbeat ORDERS i"),
+            (Method::PUT, "/eureka/apps/orders/i/", "routed"),
+            (Method::PUT, "/eureka/apps/orders/i/status", "routed"),
+            (Method::PUT, "/eureka/apps/orders", "routed"),
+            (Method::PUT, "/eureka/apps//i", "routed"),
+            (Method::PUT, "/eureka/apps/orders/a%2Fb", "routed"),
+            (Method::PUT, "/eureka/v2apps/orders/i", "routed"),
+            (Method::PUT, "/apps/orders/i", "routed"),
+            (Method::GET, "/eureka/apps", "all"),
+            (Method::GET, "/eureka/v2/apps/", "all"),
+            (Method::HEAD, "/eureka/apps", "routed"),
+            (Method::GET, "/eureka/apps/delta", "delta"),
+            (Method::GET, "/eureka/apps/orders", "one ORDERS"),
+            (Method::GET, "/eureka/apps/orders/", "routed"),
+            (Method::GET, "/eureka/apps/orders/i", "routed"),
+            (Method::GET, "/eureka/appsorders", "routed"),
+            (Method::GET, "/eureka/vips/orders", "routed"),
+            (Method::POST, "/eureka/apps/orders", "routed"),
         ] {
-            let target = instance(path, "/eureka");
-            let names = target.as_ref().map(|target| (&*target.app, &*target.id));
-            assert_eq!(names, expected, "{path}");
+            let way = match Short::of(&method, path, "/eureka") {
+                None => "routed".to_owned(),
+                Some(Short::All) => "all".to_owned(),
+                Some(Short::Delta) => "delta".to_owned(),
+                Some(Short::One(App(app))) => format!("one {app}"),
+                Some(Short::Heartbeat(Target { app, id })) => format!("heartbeat {app} {id}"),
+            };
+            assert_eq!(way, expected, "{method} {path}");
         }
     }
 
@@ -121,23 +171,36 @@ mod tests {
         let known = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let origin = crate::server::registry::Origin::Client;
         server.registry().register(known, origin, server.now()).unwrap();
-        for target in [
-            "/eureka/apps/orders/i",
-            "/eureka/apps/orders/j",
-            "/eureka/v2/apps/orders/i?lastDirtyTimestamp=9999999999999",
-            "/eureka/apps/orders/i?lastDirtyTimestamp=x",
-            "/eureka/apps/orders/i/",
-            "/eureka/apps/orders/%69",
-            "/eureka/apps/orders/i/status?value=UP",
-            "/eureka/apps/orders/i/status",
-            "/eureka/nothing",
+        for line in [
+            "PUT /eureka/apps/orders/i",
+            "PUT /eureka/apps/orders/j",
+            "PUT /eureka/v2/apps/orders/i?lastDirtyTimestamp=9999999999999",
+            "PUT /eureka/apps/orders/i?lastDirtyTimestamp=x",
+            "PUT /eureka/apps/orders/i/",
+            "PUT /eureka/apps/orders/%69",
+            "PUT /eureka/apps/orders/i/status?value=UP",
+            "PUT /eureka/apps/orders/i/status",
+            "PUT /eureka/nothing",
+            "GET /eureka/apps",
+            "GET /eureka/apps/?x=y",
+            "GET /eureka//apps/delta",
+            "GET /eureka/apps/delta/",
+            "GET /eureka/v2/apps/orders",
+            "GET /eureka/v2/apps/nothing",
+            "GET /eureka/v2/apps/orders/i",
+            "HEAD /eureka/apps",
         ] {
-            let request = || Request::put(target).body(Body::from("{}")).unwrap();
-            let short = server.service("/eureka").oneshot(request()).await.unwrap();
-            let routed = Router::new().nest("/eureka", server.router()).oneshot(request()).await.unwrap();
-            assert_eq!((short.status(), short.headers()), (routed.status(), routed.headers()), "{target}");
+            let (method, target) = line.split_once(' ').unwrap();
+            let request = || Request::builder().method(method).uri(target).body(Body::from("{}")).unwrap();
+            let mut short = server.service("/eureka").oneshot(request()).await.unwrap();
+            let mut routed = Router::new().nest("/eureka", server.router()).oneshot(request()).await.unwrap();
+            // A router names the length of a body, hyper that of all others.
+            for response in [&mut short, &mut routed] {
+                response.headers_mut().remove(CONTENT_LENGTH);
+            }
+            assert_eq!((short.status(), short.headers()), (routed.status(), routed.headers()), "{line}");
             let [short, routed] = [short, routed].map(|response| response.into_body().collect());
-            assert_eq!(short.await.unwrap().to_bytes(), routed.await.unwrap().to_bytes(), "{target}");
+            assert_eq!(short.await.unwrap().to_bytes(), routed.await.unwrap().to_bytes(), "{line}");
         }
     }
 }

@@ -13,7 +13,7 @@ pub(in crate::server) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(instance: Instance) -> Arc<Self> {
+    pub(in crate::server) fn new(instance: Instance) -> Arc<Self> {
         Arc::new(Self { instance: Arc::new(instance), fragment: Fragment::default() })
     }
 }

@@ -1,0 +1,204 @@
+//! Reads XML as the Java servers do (`protocol` 5.3 to 5.5), but trims what is no text, and loses nothing behind a bad lease.
+
+use std::sync::Arc;
+
+use quick_xml::events::BytesStart;
+
+use super::super::decode::{ApplicationMembers, Reason, application};
+use super::super::{
+    ActionType, Application, Applications, DataCenter, DecodeError, Instance, InstanceStatus, LeaseInfo, Metadata,
+    Port, app_name,
+};
+use super::name;
+use super::source::{Fault, Source};
+
+pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
+    let instance = registration(body)?;
+    if instance.app.is_empty() {
+        return Err(DecodeError::new("instance", Reason::NoApp));
+    }
+    Ok(instance)
+}
+
+/// Like [`instance_document`], but an application that is named by an empty text is no error.
+pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
+    let (instance, named) = document(body, ["instance", "com.netflix.appinfo.InstanceInfo"], instance)?;
+    named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
+}
+
+pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
+    let members = document(body, ["application", "com.netflix.discovery.shared.Application"], application_members)?;
+    application(members, "application")
+}
+
+pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
+    let names = ["applications", "com.netflix.discovery.shared.Applications"];
+    let (version, hash, members) = document(body, names, |source| {
+        let (mut version, mut hash, mut members) = (None, None, Vec::new());
+        while let Some(element) = source.open()? {
+            match element.name().as_ref() {
+                "application" => members.push(application_members(source)?),
+                name if name.starts_with("versions_") => version = source.text()?.trim().parse().ok(),
+                name if name.starts_with("apps_") => hash = Some(source.text()?.into()),
+                _ => source.skip()?,
+            }
+        }
+        Ok((version, hash, members))
+    })?;
+    let applications = members.into_iter().map(|members| application(members, "applications").map(Arc::new));
+    Ok(Applications { version, hash, applications: applications.collect::<Result<_, _>>()? })
+}
+
+fn document<T>(
+    body: &[u8],
+    names: [&'static str; 2],
+    read: impl FnOnce(&mut Source<'_>) -> Result<T, Fault>,
+) -> Result<T, DecodeError> {
+    let read = || {
+        let mut source = Source::new(body)?;
+        let root = source.root()?;
+        if !names.contains(&root.name().as_ref()) {
+            return Err(Fault::Root(root.name().as_ref().into()));
+        }
+        let value = read(&mut source)?;
+        source.end()?;
+        Ok(value)
+    };
+    read().map_err(|fault| DecodeError::new(names[0], Reason::Xml(fault)))
+}
+
+fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Fault> {
+    let mut members = ApplicationMembers { name: None, instances: Vec::new() };
+    while let Some(element) = source.open()? {
+        match element.name().as_ref() {
+            "name" => members.name = Some(source.text()?.into()),
+            "instance" => members.instances.push(instance(source)?.0),
+            _ => source.skip()?,
+        }
+    }
+    Ok(members)
+}
+
+/// An instance, and whether it names an application, be it by an empty text.
+fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), Fault> {
+    let mut instance = Instance::bare(Arc::from(""));
+    let mut named = false;
+    while let Some(element) = source.open()? {
+        match element.name().as_ref() {
+            "instanceId" => instance.instance_id = text(source)?,
+            "hostName" => instance.host_name = text(source)?,
+            "app" => {
+                instance.app = app_name(&source.text()?);
+                named = true;
+            }
+            "ipAddr" => instance.ip_addr = text(source)?,
+            // "na" is how older clients write "none", and is not written back.
+            "sid" => instance.sid = text(source)?.filter(|sid| !matches!(&**sid, "na" | "unknown")),
+            "status" => instance.status = InstanceStatus::from_body(source.text()?.trim()),
+            "overriddenstatus" | "overriddenStatus" => {
+                instance.overridden_status = InstanceStatus::from_body(source.text()?.trim());
+            }
+            // Enabled unless it says otherwise, and the other way round.
+            "port" => {
+                let enabled = attribute(&element, "enabled").is_none_or(|flag| flag != "false");
+                instance.port = Port { number: number(source, "port")?, enabled };
+            }
+            "securePort" => {
+                let enabled = attribute(&element, "enabled").is_some_and(|flag| flag == "true");
+                instance.secure_port = Port { number: number(source, "securePort")?, enabled };
+            }
+            "countryId" => instance.country_id = number(source, "countryId")?,
+            "dataCenterInfo" => instance.data_center = data_center(source)?,
+            "leaseInfo" => instance.lease = Some(lease(source)?),
+            "metadata" => instance.metadata = metadata(source)?,
+            "appGroupName" => instance.app_group = Some(app_name(&source.text()?)),
+            "homePageUrl" => instance.home_page_url = text(source)?,
+            "statusPageUrl" => instance.status_page_url = text(source)?,
+            "healthCheckUrl" => instance.health_check_url = text(source)?,
+            "secureHealthCheckUrl" => instance.secure_health_check_url = text(source)?,
+            "vipAddress" => instance.vip_address = text(source)?,
+            "secureVipAddress" => instance.secure_vip_address = text(source)?,
+            "isCoordinatingDiscoveryServer" => {
+                instance.is_coordinating_discovery_server = source.text()?.trim().eq_ignore_ascii_case("true");
+            }
+            "lastUpdatedTimestamp" => instance.last_updated_timestamp = source.text()?.trim().parse().ok(),
+            "lastDirtyTimestamp" => instance.last_dirty_timestamp = source.text()?.trim().parse().ok(),
+            "actionType" => instance.action = ActionType::from_body(source.text()?.trim()),
+            "asgName" => instance.asg_name = text(source)?,
+            _ => source.skip()?,
+        }
+    }
+    Ok((instance, named))
+}
+
+/// The name decides; the class is not looked at. Without a name there is no data centre.
+fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, Fault> {
+    let (mut name, mut entries) = (String::new(), Metadata::default());
+    while let Some(element) = source.open()? {
+        match element.name().as_ref() {
+            "name" => name = source.text()?.trim().to_owned(),
+            "metadata" => entries = metadata(source)?,
+            _ => source.skip()?,
+        }
+    }
+    let named = |known: &str| name.eq_ignore_ascii_case(known);
+    Ok(match () {
+        () if name.is_empty() => None,
+        () if named("Amazon") => Some(DataCenter::Amazon(entries)),
+        () if named("MyOwn") => Some(DataCenter::MyOwn),
+        () if named("Netflix") => Some(DataCenter::Netflix),
+        () => Some(DataCenter::Other(name.into())),
+    })
+}
+
+/// A child that is no number keeps its default. (Java loses its place there and drops the rest of the instance.)
+fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, Fault> {
+    let mut lease = LeaseInfo::default();
+    while let Some(element) = source.open()? {
+        let seconds = match element.name().as_ref() {
+            "renewalIntervalInSecs" => Some(&mut lease.renewal_interval_secs),
+            "durationInSecs" => Some(&mut lease.duration_secs),
+            _ => None,
+        };
+        if let Some(seconds) = seconds {
+            *seconds = source.text()?.trim().parse().ok().filter(|&parsed| parsed > 0).unwrap_or(*seconds);
+            continue;
+        }
+        let timestamp = match element.name().as_ref() {
+            "registrationTimestamp" => &mut lease.registration_timestamp,
+            // The second is what older codecs wrote.
+            "lastRenewalTimestamp" | "renewalTimestamp" => &mut lease.last_renewal_timestamp,
+            "evictionTimestamp" => &mut lease.eviction_timestamp,
+            "serviceUpTimestamp" => &mut lease.service_up_timestamp,
+            _ => {
+                source.skip()?;
+                continue;
+            }
+        };
+        *timestamp = source.text()?.trim().parse().unwrap_or(0);
+    }
+    Ok(lease)
+}
+
+/// One element per entry, its name the key; of entries with one key the last one counts.
+fn metadata(source: &mut Source<'_>) -> Result<Metadata, Fault> {
+    let mut entries: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+    while let Some(element) = source.open()? {
+        let key = Arc::from(name::unescape(element.name().as_ref()));
+        entries.push((key, source.text()?.into()));
+    }
+    Ok(entries.into_iter().collect())
+}
+
+fn text(source: &mut Source<'_>) -> Result<Option<Arc<str>>, Fault> {
+    source.text().map(|text| Some(text.into()))
+}
+
+fn number(source: &mut Source<'_>, name: &'static str) -> Result<i32, Fault> {
+    source.text()?.trim().parse().map_err(|_| Fault::NoNumber(name))
+}
+
+/// The value of an attribute; one that can't be read is none.
+fn attribute<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<std::borrow::Cow<'e, str>> {
+    element.try_get_attribute(name).ok().flatten().map(|attribute| attribute.value)
+}

@@ -1,0 +1,124 @@
+//! Metadata keys as element names, the way XStream's name coder does it. `protocol` 5.4.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// The element name of a key.
+///
+/// A colon is escaped, unlike in Java, where it makes a prefix that is not declared, on which namespace-aware readers fail.
+pub(super) fn escape(key: &str) -> Cow<'_, str> {
+    if key
+        .bytes()
+        .enumerate()
+        .all(|(i, b)| b.is_ascii_alphabetic() || i > 0 && (b.is_ascii_digit() || b"-.".contains(&b)))
+    {
+        return Cow::Borrowed(key);
+    }
+    let mut name = String::with_capacity(key.len() + 8);
+    for (i, c) in key.chars().enumerate() {
+        match c {
+            '_' => name.push_str("__"),
+            '$' => name.push_str("_-"),
+            c if starts_name(c) || i > 0 && continues_name(c) => name.push(c),
+            c => {
+                // In the units of UTF-16, as everything in Java.
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(name, "_.{unit:04x}").expect("a String takes everything");
+                }
+            }
+        }
+    }
+    Cow::Owned(name)
+}
+
+/// The key that an element name stands for. A single underscore that escapes nothing is kept.
+pub(super) fn unescape(name: &str) -> Cow<'_, str> {
+    if !name.contains('_') {
+        return Cow::Borrowed(name);
+    }
+    let mut key = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find('_') {
+        key.extend(rest[..at].encode_utf16());
+        let escaped = &rest[at + 1..];
+        let hex = escaped
+            .strip_prefix('.')
+            .and_then(|hex| hex.get(..4))
+            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        rest = if let Some(unit) = hex.and_then(|hex| u16::from_str_radix(hex, 16).ok()) {
+            key.push(unit);
+            &escaped[5..]
+        } else if let Some(rest) = escaped.strip_prefix('_') {
+            key.push('_' as u16);
+            rest
+        } else if let Some(rest) = escaped.strip_prefix('-') {
+            key.push('$' as u16);
+            rest
+        } else {
+            key.push('_' as u16);
+            escaped
+        };
+    }
+    key.extend(rest.encode_utf16());
+    Cow::Owned(String::from_utf16_lossy(&key))
+}
+
+/// `NameStartChar` of XML 1.0 without the colon and what does not fit into one unit of UTF-16.
+fn starts_name(c: char) -> bool {
+    c.is_ascii_alphabetic()
+        || matches!(c, '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}' | '\u{370}'..='\u{37d}'
+            | '\u{37f}'..='\u{1fff}' | '\u{200c}'..='\u{200d}' | '\u{2070}'..='\u{218f}' | '\u{2c00}'..='\u{2fef}'
+            | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}')
+}
+
+fn continues_name(c: char) -> bool {
+    starts_name(c)
+        || c.is_ascii_digit()
+        || matches!(c, '-' | '.' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_escaped_as_by_xstream() {
+        for (key, name) in [
+            ("zone", "zone"),
+            ("build_id", "build__id"),
+            ("a$b", "a_-b"),
+            ("a b", "a_.0020b"),
+            ("8g", "_.0038g"),
+            ("-x", "_.002dx"),
+            ("a.b-c", "a.b-c"),
+            ("über", "über"),
+            ("a&b", "a_.0026b"),
+            ("a:b", "a_.003ab"),
+            ("😀", "_.d83d_.de00"),
+            ("_.0041", "__.0041"),
+        ] {
+            assert_eq!(escape(key), name);
+            assert_eq!(unescape(name), key);
+        }
+        for (name, key) in
+            [("e_f", "e_f"), ("a_", "a_"), ("a_.00", "a_.00"), ("a_.00é0", "a_.00é0"), ("_.d83d", "\u{fffd}")]
+        {
+            assert_eq!(unescape(name), key);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_comes_back(key in any::<String>()) {
+            let name = escape(&key);
+            prop_assert_eq!(unescape(&name), key.as_str());
+        }
+
+        #[test]
+        fn any_name_is_read(name in any::<String>()) {
+            let _ = unescape(&name);
+        }
+    }
+}

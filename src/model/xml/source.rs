@@ -1,0 +1,171 @@
+//! Elements one after the other, out of text that may be anything.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+/// Deeper than any document of the protocol, and far from any stack's end.
+const MAX_DEPTH: usize = 64;
+
+/// What is wrong with a document.
+#[derive(Debug)]
+pub(in crate::model) enum Fault {
+    NotXml(Box<quick_xml::Error>),
+    NotUtf8,
+    CutOff,
+    /// Behind the root, or two roots.
+    Trailing,
+    TooDeep,
+    DocType,
+    Entity,
+    Root(Box<str>),
+    NoNumber(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotXml(_) => f.write_str("is not well-formed"),
+            Self::NotUtf8 => f.write_str("is not UTF-8"),
+            Self::CutOff => f.write_str("is cut off"),
+            Self::Trailing => f.write_str("goes on behind its root element"),
+            Self::TooDeep => write!(f, "nests deeper than {MAX_DEPTH} elements"),
+            Self::DocType => f.write_str("has a document type, which is refused"),
+            Self::Entity => f.write_str("refers to an entity or character that does not exist"),
+            Self::Root(name) => write!(f, "has the root element '{name}'"),
+            Self::NoNumber(name) => write!(f, "has no whole number in '{name}'"),
+        }
+    }
+}
+
+impl Fault {
+    pub(in crate::model) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotXml(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<quick_xml::Error> for Fault {
+    fn from(error: quick_xml::Error) -> Self {
+        Self::NotXml(Box::new(error))
+    }
+}
+
+/// Reads a document element by element: every element that [`open`](Self::open) or [`root`](Self::root) gave must be read to its end
+/// with `open`, [`text`](Self::text) or [`skip`](Self::skip) before the next one.
+pub(super) struct Source<'a> {
+    reader: Reader<&'a [u8]>,
+    depth: usize,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(body: &'a [u8]) -> Result<Self, Fault> {
+        let text = std::str::from_utf8(body).map_err(|_| Fault::NotUtf8)?;
+        let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
+        reader.config_mut().expand_empty_elements = true;
+        Ok(Self { reader, depth: 0 })
+    }
+
+    /// The root element.
+    pub(super) fn root(&mut self) -> Result<BytesStart<'a>, Fault> {
+        match self.step()? {
+            Step::Start(start) => Ok(start),
+            Step::Text(_) => Err(Fault::Trailing),
+            Step::End => Err(Fault::CutOff),
+        }
+    }
+
+    /// The next element inside the current one; `None` at its end. Text between them is passed over.
+    pub(super) fn open(&mut self) -> Result<Option<BytesStart<'a>>, Fault> {
+        loop {
+            match self.step()? {
+                Step::Start(start) => return Ok(Some(start)),
+                Step::End => return Ok(None),
+                Step::Text(_) => {}
+            }
+        }
+    }
+
+    /// The text of the current element, to its end; empty if it holds elements.
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, Fault> {
+        let mut text = Cow::Borrowed("");
+        let mut nested = false;
+        loop {
+            match self.step()? {
+                Step::Start(_) => {
+                    nested = true;
+                    self.skip()?;
+                }
+                Step::Text(more) if text.is_empty() => text = more,
+                Step::Text(more) => text.to_mut().push_str(&more),
+                Step::End => return Ok(if nested { Cow::Borrowed("") } else { text }),
+            }
+        }
+    }
+
+    /// Reads past the rest of the current element.
+    pub(super) fn skip(&mut self) -> Result<(), Fault> {
+        let depth = self.depth;
+        while self.depth >= depth {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing stands behind the root.
+    pub(super) fn end(mut self) -> Result<(), Fault> {
+        loop {
+            match self.reader.read_event()? {
+                Event::Eof => return Ok(()),
+                Event::Comment(_) | Event::PI(_) => {}
+                Event::Text(text) if text.trim().is_empty() => {}
+                _ => return Err(Fault::Trailing),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Step<'a>, Fault> {
+        loop {
+            return Ok(match self.reader.read_event()? {
+                Event::Start(start) | Event::Empty(start) => {
+                    self.depth += 1;
+                    if self.depth > MAX_DEPTH {
+                        return Err(Fault::TooDeep);
+                    }
+                    Step::Start(start)
+                }
+                Event::End(_) => {
+                    self.depth -= 1;
+                    Step::End
+                }
+                Event::Text(text) if self.depth == 0 && text.trim().is_empty() => continue,
+                Event::Text(text) => Step::Text(text.xml10_content()),
+                Event::CData(text) => Step::Text(text.xml10_content()),
+                Event::GeneralRef(reference) => {
+                    let character = match &*reference {
+                        "amp" => '&',
+                        "lt" => '<',
+                        "gt" => '>',
+                        "quot" => '"',
+                        "apos" => '\'',
+                        _ => reference.resolve_char_ref().ok().flatten().ok_or(Fault::Entity)?,
+                    };
+                    Step::Text(Cow::Owned(character.into()))
+                }
+                Event::Decl(_) | Event::Comment(_) | Event::PI(_) => continue,
+                Event::DocType(_) => return Err(Fault::DocType),
+                Event::Eof => return Err(Fault::CutOff),
+            });
+        }
+    }
+}
+
+enum Step<'a> {
+    Start(BytesStart<'a>),
+    Text(Cow<'a, str>),
+    End,
+}

@@ -1,0 +1,113 @@
+//! What the server says of itself, for people and their tools. `protocol` 2.8, 2.10.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use super::answer::{self, Format};
+use super::request;
+#[cfg(feature = "xml")]
+use crate::model::xml;
+use crate::server::EurekaServer;
+
+/// The name of a Java class, which is the root element there.
+#[cfg(feature = "xml")]
+const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
+
+type Stats = Vec<(&'static str, String)>;
+
+pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -> Response {
+    let (general, application) = (general_stats(server.uptime()), application_stats());
+    match format {
+        Format::Json => {
+            let stats = |stats: Stats| stats.into_iter().collect::<BTreeMap<_, _>>();
+            // Without `healthy`, which is unset by default and then makes an error of the answer in Java.
+            let status = serde_json::json!({"generalStats": stats(general), "applicationStats": stats(application)});
+            answer::json(status.to_string().into())
+        }
+        #[cfg(feature = "xml")]
+        Format::Xml => {
+            let mut writer = xml::Writer::at(0);
+            writer.open(STATUS_ROOT);
+            for (group, stats) in [("generalStats", general), ("applicationStats", application)] {
+                writer.open(group);
+                stats.iter().for_each(|(name, value)| writer.text(name, value));
+                writer.close(group);
+            }
+            writer.close(STATUS_ROOT);
+            format.text(writer.finish().into())
+        }
+    }
+}
+
+/// Instances with an override, by id; of two with one id, the one of the later application.
+pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
+    let full = server.registry().full();
+    let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
+    let overridden = instances.filter(|instance| instance.overridden_status() != crate::model::InstanceStatus::Unknown);
+    let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
+    answer::json(serde_json::json!(statuses).to_string().into())
+}
+
+/// Auto scaling groups belong to registries inside AWS; others answer this.
+pub(super) async fn asg(body: Body) -> Response {
+    request::ignore(body).await;
+    StatusCode::BAD_REQUEST.into_response()
+}
+
+fn general_stats(uptime: Duration) -> Stats {
+    let mut stats = vec![("server-uptime", uptime_text(uptime))];
+    if let Ok(cpus) = std::thread::available_parallelism() {
+        stats.push(("num-of-cpus", cpus.to_string()));
+    }
+    // Java's are of the heap. There is none here, and these files are on Linux only.
+    let total = megabytes("/proc/meminfo", "MemTotal:");
+    if let Some(total) = total {
+        stats.push(("total-avail-memory", format!("{total}mb")));
+    }
+    if let (Some(total @ 1..), Some(used)) = (total, megabytes("/proc/self/status", "VmRSS:")) {
+        stats.push(("current-memory-usage", format!("{used}mb ({}%)", used * 100 / total)));
+    }
+    stats
+}
+
+/// Those of a registry without peers.
+fn application_stats() -> Stats {
+    ["registered-replicas", "available-replicas", "unavailable-replicas"].map(|name| (name, String::new())).into()
+}
+
+/// A line such as `VmRSS:   1234 kB`.
+fn megabytes(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
+}
+
+fn uptime_text(uptime: Duration) -> String {
+    let minutes = uptime.as_secs() / 60;
+    let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+    match days {
+        0 => format!("{hours:02}:{minutes:02}"),
+        1 => format!("1 day {hours:02}:{minutes:02}"),
+        _ => format!("{days} days {hours:02}:{minutes:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uptime_is_written_as_by_java() {
+        for (seconds, text) in
+            [(59, "00:00"), (3_661, "01:01"), (86_399, "23:59"), (86_400, "1 day 00:00"), (180_000, "2 days 02:00")]
+        {
+            assert_eq!(uptime_text(Duration::from_secs(seconds)), text);
+        }
+    }
+}
