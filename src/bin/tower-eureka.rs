@@ -1,16 +1,16 @@
 //! The standalone registry.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
 use tower_eureka::config::Property;
+use tower_eureka::server::Listener;
 use tracing_subscriber::EnvFilter;
 
 /// Requests in flight get this long after the signal; connections that are merely open get nothing.
@@ -116,24 +116,24 @@ impl Serve {
         let registry = builder.own_port(listener.local_addr()?.port()).build()?;
         announce(listener.local_addr()?);
 
-        let app = Router::new().nest("/eureka", registry.router());
-        let (stopping, mut stopped) = tokio::sync::watch::channel(());
-        let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let app = registry.service("/eureka");
+        let stopping = async {
             stop.await;
             tracing::info!("stopping");
-            drop(stopping);
-        });
+        };
+        let (signalled, mut at_signal) = tokio::sync::watch::channel(());
+        let stopping = async move {
+            stopping.await;
+            drop(signalled);
+        };
+        // The node leaves its peers while requests in flight go on.
         let leaving = async {
             // The channel closes when the signal has come.
-            while stopped.changed().await.is_ok() {}
-            // New connections are refused from now on; requests in flight go on meanwhile.
+            while at_signal.changed().await.is_ok() {}
             registry.leave(HAND_OVER_LIMIT).await;
-            tokio::time::sleep(SHUTDOWN_LIMIT).await;
         };
-        tokio::select! {
-            served = server.into_future() => served?,
-            () = leaving => tracing::warn!("stopped with requests in flight"),
-        }
+        tokio::join!(Listener::new(listener).shutdown_timeout(SHUTDOWN_LIMIT).serve(app, stopping), leaving);
+        // Those requests may have left something for the peers.
         if !registry.leave(HAND_OVER_LIMIT).await {
             tracing::warn!("not every peer took what was queued for it");
         }

@@ -90,6 +90,19 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Most bytes that the keys and values of an instance's metadata have together. Default 64 KiB. A registration with more is
+    /// answered with 413, and so is a change that would make it more.
+    pub fn metadata_limit(mut self, bytes: usize) -> Self {
+        self.settings.metadata_limit = bytes;
+        self
+    }
+
+    /// Most instances of one application, at least one. Default 10,000. The registration of one more is answered with 400.
+    pub fn application_limit(mut self, instances: usize) -> Self {
+        self.settings.application_limit = instances;
+        self
+    }
+
     /// Longest body of a registration in bytes, before and after decompression. Default 1 MiB. More is answered with 413.
     pub fn registration_limit(mut self, bytes: usize) -> Self {
         self.registration_limit = bytes;
@@ -122,6 +135,9 @@ impl EurekaServerBuilder {
         }
         if !(share > 0.0 && share <= 1.0) {
             return Err(Error::setting("renewal_percent_threshold", "must be above 0 and at most 1"));
+        }
+        if settings.application_limit == 0 {
+            return Err(Error::setting("application_limit", "must not be zero"));
         }
         if registration_limit == 0 || batch_limit == 0 {
             return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));

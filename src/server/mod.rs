@@ -42,6 +42,7 @@ mod bodies;
 mod builder;
 mod error;
 mod http;
+mod listen;
 mod node;
 #[cfg(feature = "peers")]
 mod peers;
@@ -56,6 +57,8 @@ use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
+pub use self::http::{EurekaService, ResponseFuture};
+pub use self::listen::Listener;
 
 use self::bodies::Bodies;
 use self::node::Node;
@@ -90,7 +93,16 @@ impl EurekaServer {
     /// Clients are told the path at which it is mounted: `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below
     /// that, `apps` and `v2/apps` are the same.
     pub fn router(&self) -> axum::Router {
-        http::router(self.clone())
+        http::router(self.clone(), "")
+    }
+
+    /// The same as a plain service, for a server that serves nothing else: with the router below `mount`, such as `/eureka`, and a
+    /// shorter way to a heartbeat's handler.
+    ///
+    /// # Panics
+    /// When `mount` is neither empty nor begins with a slash.
+    pub fn service(&self, mount: &str) -> EurekaService {
+        EurekaService::new(self.clone(), mount.trim_end_matches('/'))
     }
 
     /// Everything that is registered, as `GET apps` answers it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(feature = "peers")]
 use super::peers::Peers;
-use super::registry::{Origin, Registry, Renewal};
+use super::registry::{Origin, Refused, Registry, Renewal};
 use crate::clock::Clock;
 use crate::model::{Instance, InstanceStatus, ReplicationAction};
 
@@ -61,10 +61,11 @@ impl Node {
         true
     }
 
-    pub(super) fn register(&self, instance: Instance, origin: Origin) {
+    pub(super) fn register(&self, instance: Instance, origin: Origin) -> Result<(), Refused> {
         let (app, id) = (instance.app.clone(), Arc::<str>::from(instance.id()));
-        self.registry.register(instance, origin, self.now());
+        self.registry.register(instance, origin, self.now())?;
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
+        Ok(())
     }
 
     /// A heartbeat is told also where its sender is going to be asked for a registration: there is a lease.
@@ -115,12 +116,12 @@ impl Node {
     }
 
     /// Metadata travels as a registration, and counts as a client's whatever the request says, as in Java.
-    pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>) -> bool {
-        let found = self.registry.merge_metadata(app, id, entries, self.now());
+    pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>) -> Result<bool, Refused> {
+        let found = self.registry.merge_metadata(app, id, entries, self.now())?;
         if found {
             self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
         }
-        found
+        Ok(found)
     }
 
     #[cfg(feature = "peers")]

@@ -8,7 +8,7 @@ fn instance(id: &str) -> Instance {
 }
 
 fn register(server: &EurekaServer, id: &str) {
-    server.registry().register(instance(id), registry::Origin::Client, server.now());
+    server.registry().register(instance(id), registry::Origin::Client, server.now()).unwrap();
 }
 
 fn ids(server: &EurekaServer) -> Vec<String> {
@@ -82,6 +82,7 @@ async fn bad_settings_are_found_when_building() {
         (builder().renewal_percent_threshold(f64::NAN), "renewal_percent_threshold"),
         (builder().registration_limit(0), "registration_limit"),
         (builder().batch_limit(0), "batch_limit"),
+        (builder().application_limit(0), "application_limit"),
     ] {
         let error = bad.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(name), "{error}");

@@ -29,7 +29,7 @@ fn filled(entries: &[(u8, u8, usize, String)]) -> Arc<Registry> {
     for (now, (app, id, status, note)) in entries.iter().enumerate() {
         let status = InstanceStatus::ALL[status % 5];
         let instance = instance(&format!("app-{}", app % 5), &format!("i:{id}"), status, note);
-        registry.register(instance, Origin::Replica, now as i64);
+        registry.register(instance, Origin::Replica, now as i64).unwrap();
         if note.len() % 7 == 6 {
             registry.cancel(&format!("APP-{}", app % 5), &format!("i:{id}"), now as i64);
         }
@@ -170,7 +170,7 @@ async fn a_form_is_made_for_those_who_ask_and_goes_when_it_is_old() {
     bodies.full(&registry, compact).await;
     let kept = |variant| bodies.full.0.of(variant).latest.load().is_some();
     assert!(kept(compact) && !kept(json));
-    registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100);
+    registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
     bodies.full(&registry, json).await;
     assert!(kept(json) && !kept(compact), "one that nobody can get any more takes no memory");
 }
@@ -182,7 +182,7 @@ async fn a_change_costs_the_application_that_changed() {
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let before = registry.full();
     let old = bodies.full(&registry, variant).await;
-    registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100);
+    registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
     let new = bodies.full(&registry, variant).await;
     assert!(old.bytes != new.bytes && old.revision < new.revision);
     let after = registry.full();
@@ -216,7 +216,7 @@ async fn a_vip_is_forgotten_as_soon_as_it_changes() {
         Applications::from_json(&body).unwrap().len()
     };
     assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));
-    registry.register(instance("app-0", "i:0", InstanceStatus::Up, "new,both"), Origin::Client, 100);
+    registry.register(instance("app-0", "i:0", InstanceStatus::Up, "new,both"), Origin::Client, 100).unwrap();
     assert_eq!((found("old").await, found("both").await, found("new").await), (0, 1, 1));
 }
 

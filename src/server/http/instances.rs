@@ -12,7 +12,7 @@ use super::query;
 use super::request::{self, Refusal};
 use crate::model::{self, DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
-use crate::server::registry::{Origin, Renewal};
+use crate::server::registry::{Origin, Refused, Renewal};
 
 pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, request: Request) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
@@ -28,8 +28,10 @@ pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, 
     match decoded.map_err(|_| Invalid::Unreadable).and_then(|instance| valid(instance, &app)) {
         Ok(instance) => {
             tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
-            server.node().register(instance, request::origin(&headers));
-            StatusCode::NO_CONTENT.into_response()
+            match server.node().register(instance, request::origin(&headers)) {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(refused) => refused.into_response(),
+            }
         }
         Err(Invalid::Unreadable) => Refusal::unreadable(format).into_response(),
         Err(Invalid::Text(text)) => (StatusCode::BAD_REQUEST, text).into_response(),
@@ -43,6 +45,20 @@ pub(super) enum Invalid {
     Unreadable,
     /// The text that Java answers with. Clients print it.
     Text(String),
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::ApplicationFull(limit) => {
+                (StatusCode::BAD_REQUEST, format!("the application has {limit} instances, which is the limit"))
+            }
+            Self::MetadataTooLarge(limit) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("the metadata is larger than {limit} bytes"))
+            }
+        }
+        .into_response()
+    }
 }
 
 /// Checks a registration in Java's order, and gives an Amazon instance the id that its data centre left out.
@@ -190,7 +206,10 @@ pub(super) async fn merge_metadata(
             entries.push((key.into_owned(), value.into_owned()));
         }
     }
-    answer::found(server.node().merge_metadata(&app, &id, entries))
+    match server.node().merge_metadata(&app, &id, entries) {
+        Ok(found) => answer::found(found),
+        Err(refused) => refused.into_response(),
+    }
 }
 
 pub(super) async fn one(State(server): State<EurekaServer>, format: Format, Target { app, id }: Target) -> Response {

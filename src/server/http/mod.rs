@@ -11,6 +11,7 @@
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
 //! | `open` | when lists are not answered yet |
+//! | `service` | the same without a router around it, and a short way for heartbeats |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
 mod answer;
@@ -23,17 +24,19 @@ mod path;
 mod query;
 mod replication;
 mod request;
+mod service;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
 
+pub use self::service::{EurekaService, ResponseFuture};
 use super::EurekaServer;
 
 /// What a base URL may end in. Netflix clients add a version, for which Java takes any word; fargo doubles the slash of a base URL that
 /// ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
-pub(super) fn router(server: EurekaServer) -> Router {
+pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
     let resources: [(&str, MethodRouter<EurekaServer>); 12] = [
         ("/apps", get(applications::all)),
         ("/apps/delta", get(applications::delta)),
@@ -48,10 +51,10 @@ pub(super) fn router(server: EurekaServer) -> Router {
         ("/asg/{name}/status", put(info::asg)),
         ("/status", get(info::status)),
     ];
-    let mut router = Router::new().route("/serverinfo/statusoverrides", get(info::overrides));
+    let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), get(info::overrides));
     for prefix in PREFIXES {
         for (path, methods) in &resources {
-            let path = format!("{prefix}{path}");
+            let path = format!("{mount}{prefix}{path}");
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }

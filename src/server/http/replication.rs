@@ -62,7 +62,11 @@ fn apply(server: &EurekaServer, item: ReplicationItem) -> ReplicationResult {
         ReplicationAction::Register => {
             let Some(instance) = item.instance else { return failed() };
             match valid(instance, &app) {
-                Ok(instance) => registry.register(instance, Origin::Replica, now),
+                Ok(instance) => {
+                    if let Err(refused) = registry.register(instance, Origin::Replica, now) {
+                        tracing::warn!(%app, %id, ?refused, "registration in a replication batch beyond a limit");
+                    }
+                }
                 // Java drops the record as silently as the sender.
                 Err(reason) => tracing::warn!(%app, %id, ?reason, "invalid registration in a replication batch"),
             }

@@ -60,8 +60,10 @@ async fn copy(node: &Arc<Node>) -> usize {
             copied += 1;
             let known = node.registry().instance(instance.app(), instance.id(), node.now());
             // What a client said here meanwhile is not older than what the peer knows of the same version.
-            if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
-                node.register((**instance).clone(), Origin::Replica);
+            if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp)
+                && let Err(refused) = node.register((**instance).clone(), Origin::Replica)
+            {
+                tracing::warn!(app = instance.app(), id = instance.id(), ?refused, "not copied from the peer");
             }
             if copied % CHUNK == 0 {
                 tokio::task::yield_now().await;

@@ -106,8 +106,10 @@ impl OwnLease {
             let mut instance = self.instance.clone();
             // A copy of an earlier run that a peer still has must not win.
             instance.last_dirty_timestamp = Some(node.now());
-            node.register(instance, Origin::Client);
-            *state = State::Present;
+            match node.register(instance, Origin::Client) {
+                Ok(()) => *state = State::Present,
+                Err(refused) => tracing::warn!(app, id, ?refused, "this node cannot register itself"),
+            }
         }
     }
 

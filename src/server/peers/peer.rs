@@ -240,7 +240,9 @@ impl Surroundings {
         if copy.overridden_status != InstanceStatus::Unknown {
             self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
         }
-        self.registry.register(copy, Origin::Replica, now);
+        if let Err(refused) = self.registry.register(copy, Origin::Replica, now) {
+            tracing::warn!(app = &*target.app, id = &*target.id, ?refused, "the peer's copy is not taken over");
+        }
     }
 }
 

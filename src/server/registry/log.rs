@@ -38,9 +38,17 @@ struct Listed {
 impl Log {
     /// Publishes an instance, new or changed.
     pub(super) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
+        self.put_within(usize::MAX, id, record, now);
+    }
+
+    /// Publishes an instance, unless it were one more than `limit` in its application.
+    pub(super) fn put_within(&self, limit: usize, id: Arc<str>, record: Arc<Record>, now: i64) -> bool {
         let mut published = self.lock();
         let Published { applications, counts, recent, .. } = &mut *published;
         let application = applications.entry(record.instance.app.clone()).or_default();
+        if application.instances.len() >= limit && !application.instances.contains_key(&id) {
+            return false;
+        }
         application.view = None;
         counts.add(record.instance.status);
         if let Some(old) = application.instances.insert(id.clone(), record.clone()) {
@@ -48,6 +56,7 @@ impl Log {
         }
         recent.push(id, record, now);
         self.changed(&mut published);
+        true
     }
 
     /// Publishes the end of an instance; `record` is its last state, as the delta shows it.

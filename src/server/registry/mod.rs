@@ -52,6 +52,15 @@ pub(super) enum Renewal {
     SenderIsOlder(Arc<Instance>),
 }
 
+/// Why the registry does not take an instance. Nothing changes then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its application has as many instances as this, the limit.
+    ApplicationFull(usize),
+    /// The keys and values of its metadata are longer than this, the limit in bytes.
+    MetadataTooLarge(usize),
+}
+
 #[derive(Debug)]
 pub(super) struct Registry {
     settings: Settings,
@@ -66,12 +75,22 @@ impl Registry {
     }
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
-    pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) {
+    pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<(), Refused> {
         let mut leases = self.shards.write(incoming.app(), incoming.id());
-        self.register_in(&mut leases, incoming, origin, now);
+        self.register_in(&mut leases, incoming, origin, now)
     }
 
-    fn register_in(&self, leases: &mut Leases, mut incoming: Instance, origin: Origin, now: i64) {
+    fn register_in(
+        &self,
+        leases: &mut Leases,
+        mut incoming: Instance,
+        origin: Origin,
+        now: i64,
+    ) -> Result<(), Refused> {
+        let Settings { metadata_limit, application_limit, .. } = self.settings;
+        if incoming.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > metadata_limit {
+            return Err(Refused::MetadataTooLarge(metadata_limit));
+        }
         incoming.last_dirty_timestamp.get_or_insert(now);
         let id: Arc<str> = incoming.id().into();
         let duration_secs = lease_duration_secs(&incoming);
@@ -99,8 +118,11 @@ impl Registry {
         };
         let app = registrant.app.clone();
         let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, now);
-        self.log.put(id.clone(), lease.record().clone(), now);
+        if !self.log.put_within(application_limit, id.clone(), lease.record().clone(), now) {
+            return Err(Refused::ApplicationFull(application_limit));
+        }
         leases.insert(app, id, lease);
+        Ok(())
     }
 
     /// A sign of life. `dirty` is the version of the sender's data, `server-behaviour` 2.
@@ -205,13 +227,18 @@ impl Registry {
     }
 
     /// Merges entries into the metadata, by way of a registration. False if there is no such instance. `server-behaviour` 3.5.
-    pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>, now: i64) -> bool {
+    pub(super) fn merge_metadata(
+        &self,
+        app: &str,
+        id: &str,
+        entries: Vec<(String, String)>,
+        now: i64,
+    ) -> Result<bool, Refused> {
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return false };
+        let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(false) };
         let mut instance = lease.instance().clone();
         entries.into_iter().for_each(|(key, value)| instance.metadata.insert(key, value));
-        self.register_in(&mut leases, instance, Origin::Client, now);
-        true
+        self.register_in(&mut leases, instance, Origin::Client, now).map(|()| true)
     }
 
     /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.

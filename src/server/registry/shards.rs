@@ -1,6 +1,7 @@
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -60,33 +61,87 @@ impl Shard {
     }
 }
 
-/// Leases by application, then id: both are looked up by reference, so that a heartbeat needs no key of its own.
+/// Leases by application and id, which are looked up by reference, so that a heartbeat needs no key of its own.
 #[derive(Debug, Default)]
-pub(super) struct Leases(HashMap<Arc<str>, HashMap<Arc<str>, Lease>>);
+pub(super) struct Leases(HashMap<Key, Lease>);
+
+#[derive(Debug)]
+struct Key {
+    app: Arc<str>,
+    id: Arc<str>,
+}
+
+/// What a key and a pair of texts have in common: they hash and compare alike.
+trait Named {
+    fn names(&self) -> (&str, &str);
+}
 
 impl Leases {
     pub(super) fn get(&self, app: &str, id: &str) -> Option<&Lease> {
-        self.0.get(app)?.get(id)
+        self.0.get(&(app, id) as &dyn Named)
     }
 
     pub(super) fn get_mut(&mut self, app: &str, id: &str) -> Option<&mut Lease> {
-        self.0.get_mut(app)?.get_mut(id)
+        self.0.get_mut(&(app, id) as &dyn Named)
     }
 
     pub(super) fn insert(&mut self, app: Arc<str>, id: Arc<str>, lease: Lease) {
-        self.0.entry(app).or_default().insert(id, lease);
+        self.0.insert(Key { app, id }, lease);
     }
 
     pub(super) fn remove(&mut self, app: &str, id: &str) -> Option<Lease> {
-        let instances = self.0.get_mut(app)?;
-        let lease = instances.remove(id);
-        if instances.is_empty() {
-            self.0.remove(app);
-        }
-        lease
+        self.0.remove(&(app, id) as &dyn Named)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Lease)> {
-        self.0.iter().flat_map(|(app, instances)| instances.iter().map(move |(id, lease)| (app, id, lease)))
+        self.0.iter().map(|(Key { app, id }, lease)| (app, id, lease))
     }
 }
+
+impl Named for Key {
+    fn names(&self) -> (&str, &str) {
+        (&self.app, &self.id)
+    }
+}
+
+impl Named for (&str, &str) {
+    fn names(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn Named + 'a> for Key {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Named + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        // Ids differ more often, most of them in their length.
+        let ((app, id), (other_app, other_id)) = (self.names(), other.names());
+        id == other_id && app == other_app
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for Key {}

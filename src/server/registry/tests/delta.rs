@@ -22,7 +22,7 @@ fn one_entry_per_instance_with_its_last_state() {
     assert_eq!(entries(&registry), ["i MODIFIED OUT_OF_SERVICE"]);
     registry.cancel("APP", "i", 2);
     assert_eq!(entries(&registry), ["i DELETED OUT_OF_SERVICE"]);
-    registry.register(instance("i", Up, 2), Client, 3);
+    registry.register(instance("i", Up, 2), Client, 3).unwrap();
     assert_eq!(entries(&registry), ["i ADDED UP"]);
 }
 
@@ -30,7 +30,7 @@ fn one_entry_per_instance_with_its_last_state() {
 fn a_change_moves_to_the_end_of_its_application() {
     let registry = registry();
     for (app, id) in [("B", "1"), ("A", "2"), ("B", "3"), ("B", "1")] {
-        registry.register(instance_of(app, id, Up, 1), Client, 0);
+        registry.register(instance_of(app, id, Up, 1), Client, 0).unwrap();
     }
     assert_eq!(ids(&registry.delta()), ["B/3", "B/1", "A/2"]);
     assert_eq!(registry.ids(), ["A/2", "B/1", "B/3"]);
@@ -39,7 +39,7 @@ fn a_change_moves_to_the_end_of_its_application() {
 #[test]
 fn changes_are_told_for_the_retention_time() {
     let registry = with_instance(Up, 1);
-    registry.register(instance("j", Down, 1), Client, 10_000);
+    registry.register(instance("j", Down, 1), Client, 10_000).unwrap();
     let before = registry.delta_revision();
     registry.prune_delta(180_000);
     assert_eq!((entries(&registry).len(), registry.delta_revision()), (2, before));
@@ -60,7 +60,7 @@ fn a_heartbeat_is_no_change_and_the_version_counts_what_was_made() {
     registry.set_override("APP", "i", Up, None, 6);
     assert!(Arc::ptr_eq(&full, &registry.full()) && Arc::ptr_eq(&delta, &registry.delta()));
     assert_eq!((full.version, delta.version), (1, 1));
-    registry.register(instance("i", Up, 2), Client, 7);
+    registry.register(instance("i", Up, 2), Client, 7).unwrap();
     assert_eq!((registry.full().version, registry.delta().version, registry.delta().version), (1, 2, 2));
 }
 
@@ -92,8 +92,8 @@ proptest! {
             dirty += 1;
             let (app, id, status) = (format!("A{app}"), format!("i{id}"), InstanceStatus::ALL[status]);
             match operation {
-                0 | 1 => registry.register(instance_of(&app, &id, status, dirty), Client, now),
-                2 => registry.register(instance_of(&app, &id, status, dirty - 20), Origin::Replica, now),
+                0 | 1 => registry.register(instance_of(&app, &id, status, dirty), Client, now).unwrap(),
+                2 => registry.register(instance_of(&app, &id, status, dirty - 20), Origin::Replica, now).unwrap(),
                 3 => drop(registry.cancel(&app, &id, now)),
                 4 => drop(registry.set_override(&app, &id, status, Some(dirty), now)),
                 5 => drop(registry.delete_override(&app, &id, status, None, now)),
@@ -129,11 +129,9 @@ fn writers_on_many_threads_agree_with_what_is_published() {
                     match rng.u8(..4) {
                         0 => drop(registry.cancel("APP", &id, now)),
                         1 => drop(registry.renew("APP", &id, None, Client, now)),
-                        _ => registry.register(
-                            instance(&id, *rng.choice(&InstanceStatus::ALL).unwrap(), now),
-                            Client,
-                            now,
-                        ),
+                        _ => registry
+                            .register(instance(&id, *rng.choice(&InstanceStatus::ALL).unwrap(), now), Client, now)
+                            .unwrap(),
                     }
                 }
             });

@@ -13,7 +13,7 @@ fn a_lease_lives_one_duration_and_after_a_heartbeat_two() {
     {
         let registry =
             Registry::new(Settings { self_preservation: false, lease_doubling: doubling, ..Settings::default() });
-        registry.register(instance("i", Up, 1), Client, 0);
+        registry.register(instance("i", Up, 1), Client, 0).unwrap();
         if let Some(now) = renewed_at {
             assert_eq!(registry.renew("APP", "i", None, Client, now), Renewal::Renewed);
         }
@@ -43,13 +43,13 @@ fn the_duration_is_the_one_that_came_last() {
         instance.lease = Some(LeaseInfo { duration_secs: seconds, ..LeaseInfo::default() });
         instance
     };
-    registry.register(with_duration(10, 200), Client, 0);
+    registry.register(with_duration(10, 200), Client, 0).unwrap();
     assert!(registry.instance("APP", "i", 10_001).is_none());
-    registry.register(with_duration(20, 100), Client, 0);
+    registry.register(with_duration(20, 100), Client, 0).unwrap();
     assert_eq!(registry.stored().lease.unwrap().duration_secs, 10, "the older data is dropped");
     assert!(registry.instance("APP", "i", 20_000).is_some(), "its duration is not");
     for seconds in [0, -1] {
-        registry.register(with_duration(seconds, 300), Client, 0);
+        registry.register(with_duration(seconds, 300), Client, 0).unwrap();
         assert!(registry.instance("APP", "i", 90_000).is_some());
     }
 }
@@ -84,12 +84,12 @@ fn versions_are_compared_after_the_renewal() {
 #[test]
 fn older_data_is_dropped_and_a_missing_version_is_now() {
     let registry = with_instance(Up, 22_222);
-    registry.register(instance("i", Starting, 11_111), Replica, 5);
+    registry.register(instance("i", Starting, 11_111), Replica, 5).unwrap();
     assert_eq!(registry.status(), Up);
     assert_eq!(registry.stored().lease.unwrap().registration_timestamp, 5, "the lease is new all the same");
 
     let registry = with_instance(Up, 100);
-    registry.register(Instance { last_dirty_timestamp: None, ..instance("i", Down, 0) }, Client, 101);
+    registry.register(Instance { last_dirty_timestamp: None, ..instance("i", Down, 0) }, Client, 101).unwrap();
     assert_eq!((registry.status(), registry.stored().last_dirty_timestamp), (Down, Some(101)));
 }
 
@@ -97,7 +97,7 @@ fn older_data_is_dropped_and_a_missing_version_is_now() {
 fn the_first_time_up_is_kept() {
     let registry = registry();
     for (now, status, expected) in [(1, Starting, 0), (2, Up, 2), (3, Down, 2), (4, Up, 2)] {
-        registry.register(instance("i", status, now), Client, now);
+        registry.register(instance("i", status, now), Client, now).unwrap();
         let info = registry.stored().lease.unwrap();
         assert_eq!((info.service_up_timestamp, info.registration_timestamp), (expected, now));
     }
@@ -117,7 +117,7 @@ fn cancelled_is_gone_and_told_once() {
     let gone = registry.delta().applications[0].records[0].instance.clone();
     assert_eq!((gone.action, gone.last_updated_timestamp), (Some(ActionType::Deleted), Some(5)));
     assert_eq!(gone.lease.unwrap().eviction_timestamp, 5);
-    registry.register(instance("i", Up, 2), Client, 7);
+    registry.register(instance("i", Up, 2), Client, 7).unwrap();
     assert_eq!(registry.status(), Up, "the override went with the lease");
 }
 
@@ -126,7 +126,7 @@ fn an_eviction_takes_a_share_at_random() {
     let picked = |seed| {
         let registry = registry();
         for i in 0..20 {
-            registry.register(instance(&format!("{i:02}"), Up, 1), Client, 0);
+            registry.register(instance(&format!("{i:02}"), Up, 1), Client, 0).unwrap();
         }
         assert_eq!(registry.evict(&mut fastrand::Rng::with_seed(seed), 100_000), 3);
         registry.ids()
@@ -151,7 +151,7 @@ fn a_late_run_gives_time_to_be_heard() {
 fn self_preservation_stops_evictions_until_enough_heartbeats_came() {
     let registry = Registry::new(Settings::default());
     for i in 0..10 {
-        registry.register(instance(&i.to_string(), Up, 1), Client, 0);
+        registry.register(instance(&i.to_string(), Up, 1), Client, 0).unwrap();
     }
     // 10 instances at 2 a minute, 85 %: more than 17.
     let heartbeats = |count: usize, now| {
@@ -174,7 +174,7 @@ fn self_preservation_stops_evictions_until_enough_heartbeats_came() {
 #[test]
 fn an_instance_is_found_by_its_id_alone() {
     let registry = with_instance(Up, 1);
-    registry.register(instance_of("OTHER", "x", Up, 1), Client, 0);
+    registry.register(instance_of("OTHER", "x", Up, 1), Client, 0).unwrap();
     assert_eq!(registry.instance_by_id("x", 0).unwrap().app(), "OTHER");
     assert!(registry.instance_by_id("y", 0).is_none());
     assert!(registry.instance_by_id("x", 90_001).is_none(), "expired");

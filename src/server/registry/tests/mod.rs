@@ -2,6 +2,7 @@
 
 mod delta;
 mod leases;
+mod model;
 mod overrides;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::model::{InstanceStatus, Metadata};
 /// A registry at time 0 with one instance, registered there by a client.
 fn with_instance(status: InstanceStatus, dirty: i64) -> Registry {
     let registry = registry();
-    registry.register(instance("i", status, dirty), Origin::Client, 0);
+    registry.register(instance("i", status, dirty), Origin::Client, 0).unwrap();
     registry
 }
 

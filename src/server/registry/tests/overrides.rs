@@ -29,7 +29,7 @@ fn what_an_up_instance_becomes() {
         let registry = with_instance(Up, 100);
         for step in steps {
             match *step {
-                Register(status, dirty, origin) => registry.register(instance("i", status, dirty), origin, 0),
+                Register(status, dirty, origin) => registry.register(instance("i", status, dirty), origin, 0).unwrap(),
                 Put(status) => assert!(registry.set_override("APP", "i", status, None, 0)),
                 Delete(status) => assert!(registry.delete_override("APP", "i", status, None, 0)),
             }
@@ -45,7 +45,7 @@ fn deleted_without_a_value_the_instance_has_to_register_again() {
     registry.delete_override("APP", "i", Unknown, None, 0);
     assert_eq!(registry.status(), Unknown);
     assert_eq!(registry.renew("APP", "i", Some(100), Client, 0), Renewal::NotFound);
-    registry.register(instance("i", Up, 101), Client, 0);
+    registry.register(instance("i", Up, 101), Client, 0).unwrap();
     assert_eq!(registry.status(), Up);
     assert_eq!(registry.renew("APP", "i", Some(101), Client, 0), Renewal::Renewed);
 }
@@ -67,7 +67,7 @@ fn an_override_shows_and_takes_a_newer_version_only() {
 #[test]
 fn an_override_of_another_application_is_not_ours() {
     let registry = with_instance(Up, 100);
-    registry.register(instance_of("OTHER", "i", Up, 100), Client, 0);
+    registry.register(instance_of("OTHER", "i", Up, 100), Client, 0).unwrap();
     registry.set_override("OTHER", "i", OutOfService, None, 0);
     registry.renew("APP", "i", None, Client, 0);
     assert_eq!(registry.status(), Up);
@@ -78,9 +78,9 @@ fn a_registration_brings_its_override() {
     let registry = registry();
     let mut overridden = instance("i", Up, 100);
     overridden.overridden_status = OutOfService;
-    registry.register(overridden, Replica, 0);
+    registry.register(overridden, Replica, 0).unwrap();
     assert_eq!(registry.status(), OutOfService);
-    registry.register(instance("i", Up, 200), Client, 0);
+    registry.register(instance("i", Up, 200), Client, 0).unwrap();
     assert_eq!((registry.status(), registry.stored().overridden_status), (OutOfService, OutOfService));
 }
 
@@ -104,9 +104,11 @@ fn an_override_that_nobody_asks_for_is_gone_after_an_hour() {
     {
         let registry = with_instance(Down, 100);
         registry.set_override("APP", "i", OutOfService, None, 0);
-        registry.register(instance("i", Down, 101), Client, asked_at);
+        registry.register(instance("i", Down, 101), Client, asked_at).unwrap();
         // Only an override that is there can be taken off, to leave DOWN.
-        registry.register(Instance { overridden_status: Unknown, ..instance("i", OutOfService, 102) }, Client, now);
+        registry
+            .register(Instance { overridden_status: Unknown, ..instance("i", OutOfService, 102) }, Client, now)
+            .unwrap();
         registry.delete_override("APP", "i", Down, None, now);
         let taken_off = registry.status() == Down;
         assert_eq!(taken_off, alive, "asked at {asked_at}, now {now}");
@@ -118,7 +120,7 @@ fn an_unknown_instance_has_no_override() {
     let registry = registry();
     assert!(!registry.set_override("APP", "i", Up, None, 0));
     assert!(!registry.delete_override("APP", "i", Up, None, 0));
-    assert!(!registry.merge_metadata("APP", "i", Vec::new(), 0));
+    assert_eq!(registry.merge_metadata("APP", "i", Vec::new(), 0), Ok(false));
 }
 
 #[test]
@@ -126,8 +128,11 @@ fn metadata_is_merged_by_registering_again() {
     let registry = with_instance(Up, 100);
     let mut before = registry.stored();
     before.metadata = Metadata::from_iter([("a", "1"), ("b", "2")]);
-    registry.register(before, Client, 0);
-    assert!(registry.merge_metadata("APP", "i", vec![("b".into(), "3".into()), ("c".into(), "4".into())], 7));
+    registry.register(before, Client, 0).unwrap();
+    assert_eq!(
+        registry.merge_metadata("APP", "i", vec![("b".into(), "3".into()), ("c".into(), "4".into())], 7),
+        Ok(true)
+    );
     let stored = registry.stored();
     assert_eq!(stored.metadata.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3"), ("c", "4")]);
     assert_eq!((stored.last_dirty_timestamp, stored.action), (Some(100), Some(ActionType::Added)));

@@ -1,0 +1,51 @@
+//! The least that a server on hyper can do: it answers the bytes that a registry answered, and knows nothing.
+//!
+//! `floor ADDRESS APPS_FILE APP_FILE` answers `/eureka/apps` and `/eureka/apps/{app}` with the files, as gzip; a PUT with 200, a POST with
+//! 204 after its body.
+#![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [address, apps, app] = arguments.as_slice() else { panic!("floor ADDRESS APPS_FILE APP_FILE") };
+    let (apps, app) = (Bytes::from(std::fs::read(apps).unwrap()), Bytes::from(std::fs::read(app).unwrap()));
+    let listener = TcpListener::bind(address).await.unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (apps, app) = (apps.clone(), app.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(request, apps.clone(), app.clone()));
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, apps: Bytes, app: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::default());
+    match *request.method() {
+        Method::GET => {
+            *response.body_mut() = Full::new(if request.uri().path() == "/eureka/apps" { apps } else { app });
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        Method::POST => {
+            request.into_body().collect().await.unwrap();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        _ => {}
+    }
+    Ok(response)
+}

@@ -1,0 +1,76 @@
+//! HTTP/1.1 as far as a load generator needs it: one request at a time, answers thrown away.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) struct Connection {
+    address: String,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { address: address.into(), stream, buffer: Vec::with_capacity(256 * 1024) })
+    }
+
+    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\naccept: application/json\r\naccept-encoding: gzip\r\n");
+        if !body.is_empty() {
+            request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        request += "\r\n";
+        request += body;
+        self.stream.write_all(request.as_bytes()).await?;
+
+        self.buffer.clear();
+        let head = loop {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
+        let close = text.contains("\r\nconnection: close");
+        let status = text.get(9..12).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let mut seen = self.buffer.len() - head;
+        if text.contains("\r\ntransfer-encoding: chunked") {
+            // Spring's answers: the last chunk ends them.
+            while !self.buffer.ends_with(b"0\r\n\r\n") {
+                let keep = self.buffer.len().saturating_sub(8);
+                self.buffer.drain(..keep);
+                self.read().await?;
+            }
+        } else {
+            let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let length: usize = length.unwrap_or(0);
+            while seen < length {
+                self.buffer.clear();
+                seen += self.read().await?;
+            }
+        }
+        if close {
+            // Tomcat's after a hundred requests.
+            *self = Self::open(&self.address).await?;
+        }
+        Ok(Answer { status })
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => Ok(read),
+        }
+    }
+}

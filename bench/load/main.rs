@@ -1,0 +1,92 @@
+//! What wrk cannot do: register each instance once, change one and fetch, keep a rate.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `load wait ADDRESS` | returns when the registry at `ADDRESS` answers |
+//! | `load populate ADDRESS INSTANCES APPS` | registers instances of about 1 KB |
+//! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches everything, gzip, again and again |
+//! | `load soak ADDRESS INSTANCES APPS SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
+#![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
+
+mod connection;
+mod soak;
+
+use std::time::Duration;
+
+use connection::Connection;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *words.as_slice() {
+        ["wait", address] => wait(address).await,
+        ["populate", address, instances, apps] => {
+            populate(address, instances.parse().unwrap(), apps.parse().unwrap()).await;
+        }
+        ["change", address, apps, rounds] => {
+            change(address, apps.parse().unwrap(), rounds.parse().unwrap()).await;
+        }
+        ["soak", address, instances, apps, seconds, pid] => {
+            let fleet = soak::Fleet { address, instances: instances.parse().unwrap(), apps: apps.parse().unwrap() };
+            soak::run(fleet, Duration::from_secs(seconds.parse().unwrap()), pid).await;
+        }
+        _ => panic!("wait, populate, change or soak; see the head of bench/load/main.rs"),
+    }
+}
+
+async fn wait(address: &str) {
+    loop {
+        if let Ok(mut connection) = Connection::open(address).await
+            && connection.send("GET", "/eureka/apps", "").await.is_ok_and(|answer| answer.status == 200)
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn populate(address: &str, instances: usize, apps: usize) {
+    const CONNECTIONS: usize = 4;
+    let mut tasks = tokio::task::JoinSet::new();
+    for first in 0..CONNECTIONS {
+        let mut connection = Connection::open(address).await.unwrap();
+        tasks.spawn(async move {
+            for i in (first..instances).step_by(CONNECTIONS) {
+                register(&mut connection, i, apps, 0).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+async fn change(address: &str, apps: usize, rounds: usize) {
+    let mut connection = Connection::open(address).await.unwrap();
+    for round in 1..=rounds {
+        register(&mut connection, round, apps, round).await;
+        assert_eq!(connection.send("GET", "/eureka/apps", "").await.unwrap().status, 200);
+    }
+}
+
+/// The application and id of an instance, as the scripts of wrk spell them.
+pub(crate) fn names(i: usize, apps: usize) -> (String, String) {
+    let app = i % apps;
+    (format!("APP{app:03}"), format!("host-{i:05}:app{app:03}:8080"))
+}
+
+/// Registers an instance; another `version` is a change.
+pub(crate) async fn register(connection: &mut Connection, i: usize, apps: usize, version: usize) {
+    let (app, id) = names(i, apps);
+    let body = include_str!("../wrk/instance.json")
+        .trim_end()
+        .replace("@APP@", &app)
+        .replace("@VIP@", &app.to_lowercase())
+        .replace("@ID@", &id)
+        .replace("@HOST@", &format!("host-{i:05}"))
+        .replace("@IP@", &format!("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255))
+        .replace("@DIRTY@", &(1_700_000_000_000 + version as u64).to_string());
+    let answer = connection.send("POST", &format!("/eureka/apps/{app}"), &body).await.unwrap();
+    assert_eq!(answer.status, 204, "registration of {id}");
+}

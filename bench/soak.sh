@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# 100,000 instances: each heartbeats and fetches the delta every 30 s (3,333 of each per second), 20 change per second.
+#
+# bench/soak.sh [SECONDS, default 600] prints a line every 10 s: CPU share and memory of the server, rates and latencies as the load
+# generator saw them, which shares the machine. Before that it waits 215 s. INSTANCES (100000) and APPS (100) change the fleet. Needs Linux and cargo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+SECONDS_IN_ALL=${1:-600} INSTANCES=${INSTANCES:-100000} APPS=${APPS:-100}
+ADDRESS=127.0.0.1:18762
+
+cargo build --quiet --release --all-features --bin tower-eureka
+cargo build --quiet --release --manifest-path bench/Cargo.toml --target-dir target/bench
+load=target/bench/release/load
+target/release/tower-eureka serve --listen "$ADDRESS" >/dev/null &
+server=$!
+trap 'kill $server' EXIT
+"$load" wait "$ADDRESS"
+"$load" populate "$ADDRESS" "$INSTANCES" "$APPS"
+# Until the delta has forgotten the registrations: a fleet does not start within three minutes.
+sleep 215
+"$load" soak "$ADDRESS" "$INSTANCES" "$APPS" "$SECONDS_IN_ALL" "$server"

@@ -1,0 +1,321 @@
+//! A listener that survives bad company: slow loris, idle crowds, endless heads and bodies.
+//!
+//! ```text
+//!  accept ── at most so many connections ──▶ Watched<TcpStream> ──▶ hyper ──▶ Router
+//!                                                  │ bytes moved        │ a request begins, is answered
+//!                                                  ▼                    ▼
+//!                                             Activity ◀── looked at after each poll of the connection
+//! ```
+//!
+//! Each connection has one timer, which is armed anew only when a head is cut off in the middle or when it fires: a busy connection
+//! pays two readings of the clock per request. Bodies are timed only while they make a handler wait.
+
+mod activity;
+mod body;
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use pin_project::pin_project;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower::Service;
+use tower::util::{Oneshot, ServiceExt};
+
+use self::activity::{Activity, Handling, Watched};
+use self::body::TimedBody;
+
+/// hyper reads no heads of more headers than this without an allocation for each.
+const DEFAULT_MAX_HEADERS: usize = 100;
+/// The smallest buffer that hyper takes.
+const MIN_HEAD_BYTES: usize = 8 * 1024;
+/// How long nothing is accepted after the system refused a connection, usually for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves a router, or any other service of its kind, over HTTP/1.1 and HTTP/2 on a TCP listener, within limits.
+///
+/// `axum::serve` has none of them; behind a proxy that has, it does as well. Each limit has a setter here, and a default that no
+/// client of a registry meets.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use axum::Router;
+/// use tokio::net::TcpListener;
+/// use tower_eureka::EurekaServer;
+/// use tower_eureka::server::Listener;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = EurekaServer::builder().build()?;
+/// let app = Router::new().nest("/eureka", registry.router());
+/// Listener::new(TcpListener::bind("127.0.0.1:8761").await?)
+///     .max_connections(1_000)
+///     .idle_timeout(Duration::from_secs(120))
+///     .serve(app, async { drop(tokio::signal::ctrl_c().await) })
+///     .await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a listener does nothing until `serve`"]
+pub struct Listener {
+    listener: TcpListener,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_connections: usize,
+    head_timeout: Duration,
+    body_timeout: Duration,
+    idle_timeout: Duration,
+    max_head_bytes: usize,
+    max_headers: usize,
+    shutdown_timeout: Duration,
+}
+
+impl Listener {
+    /// With the default limits.
+    pub fn new(listener: TcpListener) -> Self {
+        let limits = Limits {
+            max_connections: 20_000,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
+            max_head_bytes: 32 * 1024,
+            max_headers: DEFAULT_MAX_HEADERS,
+            shutdown_timeout: Duration::from_secs(5),
+        };
+        Self { listener, limits }
+    }
+
+    /// Most connections at a time. Default 20,000; none counts as one.
+    ///
+    /// Further ones wait in the system's queue until one ends. The process needs as many file descriptors.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Longest time from the first byte of a request to the end of its headers. Default 10 s.
+    ///
+    /// Then the connection is closed. Of HTTP/2 connections [`idle_timeout`](Self::idle_timeout) alone counts.
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.head_timeout = timeout;
+        self
+    }
+
+    /// Longest time for a request's body, from when it is first waited for. Default 30 s.
+    ///
+    /// Then the body fails, so that a handler answers that it could not be read, and the connection ends.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.body_timeout = timeout;
+        self
+    }
+
+    /// Longest time in which a connection moves no byte while no handler works for it. Default 90 s.
+    ///
+    /// Then it is closed. This bounds keep-alive between requests, new connections that say nothing, and peers that do not take
+    /// their answers. Heartbeats and fetches come every 30 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle_timeout = timeout;
+        self
+    }
+
+    /// Most bytes of a request's line and headers together. Default 32 KiB, at least 8 KiB. More is answered with 431.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_head_bytes = bytes.max(MIN_HEAD_BYTES);
+        self
+    }
+
+    /// Most headers of a request. Default 100. More is answered with 431.
+    pub fn max_headers(mut self, headers: usize) -> Self {
+        self.limits.max_headers = headers;
+        self
+    }
+
+    /// Time for requests in flight after the shutdown signal. Default 5 s. Connections that are merely open get none.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.shutdown_timeout = timeout;
+        self
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` completes and the requests in flight are answered, or their time is up.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listener and all connections at once.
+    pub async fn serve<S>(self, app: S, shutdown: impl Future<Output = ()>)
+    where
+        S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    {
+        let Self { listener, limits } = self;
+        let http = http(&limits);
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let (stopping, stopped) = watch::channel(());
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&listener, &slots) => accepted,
+            };
+            let (stream, slot) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = connection(http.clone(), stream, app.clone(), limits, stopped.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(slot);
+            });
+        }
+        drop((listener, stopping, stopped));
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits.shutdown_timeout, all).await.is_err() {
+            tracing::warn!(connections = connections.len(), "stopped with requests in flight");
+        }
+    }
+}
+
+fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    // The watch over the connection bounds heads, for less than a timer per request.
+    http.http1().header_read_timeout(None).max_buf_size(limits.max_head_bytes);
+    if limits.max_headers != DEFAULT_MAX_HEADERS {
+        http.http1().max_headers(limits.max_headers);
+    }
+    http.http2().max_header_list_size(limits.max_head_bytes.try_into().unwrap_or(u32::MAX));
+    http
+}
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = slots.clone().acquire_owned().await.expect("nobody closes it");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are written whole; waiting for more of them only delays the last packet.
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, slot));
+            }
+            // The peer's fault, and its loss.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn connection<S>(
+    http: auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    app: S,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    let activity = Arc::new(Activity::start(limits.head_timeout, limits.idle_timeout));
+    let io = TokioIo::new(Watched::new(stream, activity.clone()));
+    let service = App { inner: app, activity: activity.clone(), body_timeout: limits.body_timeout };
+    let mut connection = pin!(http.serve_connection(io, service));
+    let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
+    let mut stopping = false;
+    let mut timer = pin!(tokio::time::sleep_until(activity.deadline()));
+    poll_fn(|cx| {
+        if !stopping && stop.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                tracing::trace!(%error, "connection failed");
+            }
+            return Poll::Ready(());
+        }
+        // Usually the timer is armed for too early, and moved on only when it fires.
+        let deadline = activity.deadline();
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let deadline = activity.deadline();
+            if deadline <= Instant::now() {
+                tracing::trace!("connection timed out");
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A service as hyper calls it.
+struct App<S> {
+    inner: S,
+    activity: Arc<Activity>,
+    body_timeout: Duration,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for App<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering<S>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let handling = Handling::new(self.activity.clone());
+        let request = request.map(|body| {
+            if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
+        });
+        Answering { answer: self.inner.clone().oneshot(request), _handling: handling }
+    }
+}
+
+/// What the service makes of a request; as long as it lives, the connection is not idle.
+#[pin_project]
+struct Answering<S: Service<Request<Body>>> {
+    #[pin]
+    answer: Oneshot<S, Request<Body>>,
+    _handling: Handling,
+}
+
+impl<S: Service<Request<Body>>> Future for Answering<S> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().answer.poll(cx)
+    }
+}

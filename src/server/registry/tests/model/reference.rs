@@ -1,0 +1,383 @@
+//! The registry as `server-behaviour` 1 to 6 tells it, in the plainest code: one map, one list of changes, no cache, no lock.
+//!
+//! Nothing of the real core is used but the model's types. Where the core leaves Java deliberately, so does this, and says it.
+
+use std::collections::BTreeMap;
+
+use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, StatusCounts};
+use crate::server::registry::{Origin, Refused, Renewal, Settings};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// Application and id.
+pub(super) type Key = (String, String);
+
+#[derive(Debug)]
+pub(super) struct Reference {
+    settings: Settings,
+    leases: BTreeMap<Key, Lease>,
+    /// When it was, and the instance as it stood then; at most once per instance.
+    changes: Vec<(i64, Key, Instance)>,
+    renewals: u64,
+    renewals_last_minute: u64,
+    evicted_at: Option<i64>,
+    /// Counts what readers of lists could notice.
+    pub(super) full_changes: u64,
+    delta_is_new: bool,
+    deltas: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    /// As lists show it: as it stood at the last change.
+    listed: Instance,
+    /// With the time at which it was last written or read.
+    overridden: Option<(InstanceStatus, i64)>,
+    duration_ms: i64,
+    last_update: i64,
+}
+
+impl Reference {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            leases: BTreeMap::new(),
+            changes: Vec::new(),
+            renewals: 0,
+            renewals_last_minute: 0,
+            evicted_at: None,
+            full_changes: 0,
+            delta_is_new: true,
+            deltas: 0,
+        }
+    }
+
+    /// 1.4, step by step, after the limits, which are ours.
+    pub(super) fn register(&mut self, mut incoming: Instance, origin: Origin, now: i64) -> Result<(), Refused> {
+        let Settings { metadata_limit, application_limit, .. } = self.settings;
+        let text: String = incoming.metadata.iter().flat_map(|(key, value)| [key, value]).collect();
+        if text.len() > metadata_limit {
+            return Err(Refused::MetadataTooLarge(metadata_limit));
+        }
+        if incoming.last_dirty_timestamp.is_none() {
+            incoming.last_dirty_timestamp = Some(now);
+        }
+        let key = (incoming.app().to_owned(), incoming.id().to_owned());
+        let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
+        if !self.leases.contains_key(&key) && members == application_limit {
+            return Err(Refused::ApplicationFull(application_limit));
+        }
+        let announced = incoming.lease.map_or(0, |lease| lease.duration_secs);
+        let duration_ms = i64::from(if announced > 0 { announced } else { 90 }) * 1000;
+        let overridden = self.read_override(&key, now);
+        let old = self.leases.get(&key);
+
+        let mut registrant = incoming;
+        if let Some(old) = old
+            && old.listed.last_dirty_timestamp > registrant.last_dirty_timestamp
+        {
+            registrant = old.listed.clone();
+        }
+        let mut entry = overridden;
+        if entry.is_none() && registrant.overridden_status != InstanceStatus::Unknown {
+            entry = Some(registrant.overridden_status);
+        }
+        if let Some(status) = entry {
+            registrant.overridden_status = status;
+        }
+        let old_status = old.map(|old| old.listed.status);
+        registrant.status = rule(registrant.status, entry, old_status, origin);
+
+        let mut info = registrant.lease.unwrap_or_default();
+        info.registration_timestamp = now;
+        info.last_renewal_timestamp = now;
+        info.eviction_timestamp = 0;
+        info.service_up_timestamp = old.map_or(0, |old| old.service_up());
+        if registrant.status == InstanceStatus::Up && info.service_up_timestamp == 0 {
+            info.service_up_timestamp = now;
+        }
+        registrant.lease = Some(info);
+        registrant.action = Some(ActionType::Added);
+        registrant.last_updated_timestamp = Some(now);
+        registrant.is_coordinating_discovery_server = false;
+        let overridden = entry.map(|status| (status, now));
+        self.leases
+            .insert(key.clone(), Lease { listed: registrant.clone(), overridden, duration_ms, last_update: now });
+        self.changed(key, registrant, now);
+        Ok(())
+    }
+
+    /// 2.1 and 2.3. A corrected status is published, unlike Java's (13.3, 5).
+    pub(super) fn renew(&mut self, key: &Key, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
+        if !self.leases.contains_key(key) {
+            return Renewal::NotFound;
+        }
+        let entry = self.read_override(key, now);
+        let present = self.leases[key].listed.status;
+        let status = rule(present, entry, Some(present), origin);
+        if status == InstanceStatus::Unknown {
+            return Renewal::NotFound;
+        }
+        self.renewals += 1;
+        self.touch(key, now);
+        if status != present {
+            self.modify(key, now, |instance| instance.status = status);
+        }
+        let lease = &self.leases[key];
+        match (dirty, lease.listed.last_dirty_timestamp) {
+            (Some(theirs), Some(ours)) if theirs > ours => Renewal::SenderIsNewer,
+            (Some(theirs), Some(ours)) if theirs < ours && origin == Origin::Replica => {
+                Renewal::SenderIsOlder(lease.live().into())
+            }
+            _ => Renewal::Renewed,
+        }
+    }
+
+    /// 3.1
+    pub(super) fn cancel(&mut self, key: &Key, now: i64) -> bool {
+        let Some(lease) = self.leases.remove(key) else { return false };
+        let mut instance = lease.live();
+        instance.action = Some(ActionType::Deleted);
+        instance.last_updated_timestamp = Some(now);
+        instance.lease = instance.lease.map(|info| LeaseInfo { eviction_timestamp: now, ..info });
+        self.changed(key.clone(), instance, now);
+        true
+    }
+
+    /// 3.2
+    pub(super) fn set_override(&mut self, key: &Key, status: InstanceStatus, dirty: Option<i64>, now: i64) -> bool {
+        if self.instance(key, now).is_none() {
+            return false;
+        }
+        self.touch(key, now);
+        if self.leases[key].listed.status != status {
+            self.write_override(key, Some(status), now);
+            self.modify(key, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = status;
+                take_larger(instance, dirty);
+            });
+        }
+        true
+    }
+
+    /// 3.3
+    pub(super) fn delete_override(&mut self, key: &Key, status: InstanceStatus, dirty: Option<i64>, now: i64) -> bool {
+        if self.instance(key, now).is_none() {
+            return false;
+        }
+        self.touch(key, now);
+        if self.read_override(key, now).is_some() {
+            self.write_override(key, None, now);
+            self.modify(key, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = InstanceStatus::Unknown;
+                take_larger(instance, dirty);
+            });
+        }
+        true
+    }
+
+    /// 3.4, but published, so that lists and single instances agree.
+    pub(super) fn store_override(&mut self, key: &Key, status: InstanceStatus, now: i64) {
+        if self.leases.contains_key(key) && self.read_override(key, now) != Some(status) {
+            self.write_override(key, Some(status), now);
+            self.modify(key, now, |instance| instance.overridden_status = status);
+        }
+    }
+
+    /// 3.5
+    pub(super) fn merge_metadata(
+        &mut self,
+        key: &Key,
+        entries: &[(String, String)],
+        now: i64,
+    ) -> Result<bool, Refused> {
+        if self.instance(key, now).is_none() {
+            return Ok(false);
+        }
+        let mut instance = self.leases[key].listed.clone();
+        for (name, value) in entries {
+            instance.metadata.insert(name.as_str(), value.as_str());
+        }
+        self.register(instance, Origin::Client, now).map(|()| true)
+    }
+
+    /// 4.1, last point: hidden when expired, if expired leases may go.
+    pub(super) fn instance(&self, key: &Key, now: i64) -> Option<Instance> {
+        let lease = self.leases.get(key)?;
+        let hidden = lease.is_expired(0, now) && self.is_expiration_enabled();
+        (!hidden).then(|| lease.live())
+    }
+
+    pub(super) fn instance_by_id(&self, id: &str, now: i64) -> Option<Instance> {
+        self.leases.keys().filter(|key| key.1 == id).find_map(|key| self.instance(key, now))
+    }
+
+    /// 4.2
+    pub(super) fn evict(&mut self, rng: &mut fastrand::Rng, now: i64) -> usize {
+        let previous = self.evicted_at.replace(now);
+        if !self.is_expiration_enabled() {
+            return 0;
+        }
+        let interval = self.settings.eviction_interval.as_millis() as i64;
+        let compensation = previous.map_or(0, |previous| (now - previous - interval).max(0));
+        let expired = self.leases.iter().filter(|(_, lease)| lease.is_expired(compensation, now));
+        let mut expired: Vec<Key> = expired.map(|(key, _)| key.clone()).collect();
+        let size = self.leases.len();
+        let stays = (size as f64 * self.settings.renewal_percent_threshold).trunc() as usize;
+        let n = expired.len().min(size - stays);
+        for i in 0..n {
+            let j = rng.usize(i..expired.len());
+            expired.swap(i, j);
+            self.cancel(&expired[i].clone(), now);
+        }
+        n
+    }
+
+    /// 5.2
+    pub(super) fn end_minute(&mut self) {
+        self.renewals_last_minute = std::mem::take(&mut self.renewals);
+    }
+
+    /// 5.1 and 5.3, with the size of this registry as the number of clients (13.3, 11 to 13).
+    pub(super) fn is_expiration_enabled(&self) -> bool {
+        let per_minute = 60.0 / self.settings.expected_renewal_interval.as_secs_f64();
+        let threshold = self.leases.len() as f64 * per_minute * self.settings.renewal_percent_threshold;
+        let threshold = threshold.trunc() as u64;
+        !self.settings.self_preservation || threshold > 0 && self.renewals_last_minute > threshold
+    }
+
+    /// 6, retention
+    pub(super) fn prune(&mut self, now: i64) {
+        let oldest = now - self.settings.delta_retention.as_millis() as i64;
+        let before = self.changes.len();
+        self.changes.retain(|(at, ..)| *at >= oldest);
+        self.delta_is_new |= self.changes.len() != before;
+    }
+
+    /// What full answers show: each application with its instances by id.
+    pub(super) fn full(&self) -> BTreeMap<String, Vec<Instance>> {
+        let mut applications = BTreeMap::<String, Vec<Instance>>::new();
+        for ((app, _), lease) in &self.leases {
+            applications.entry(app.clone()).or_default().push(lease.listed.clone());
+        }
+        applications
+    }
+
+    /// What the delta shows, and its version: each application with its changes, oldest first.
+    pub(super) fn delta(&mut self) -> (i64, BTreeMap<String, Vec<Instance>>) {
+        if std::mem::take(&mut self.delta_is_new) {
+            self.deltas += 1;
+        }
+        let mut applications = BTreeMap::<String, Vec<Instance>>::new();
+        for (_, (app, _), instance) in &self.changes {
+            applications.entry(app.clone()).or_default().push(instance.clone());
+        }
+        (self.deltas, applications)
+    }
+
+    pub(super) fn counts(&self) -> StatusCounts {
+        self.leases.values().map(|lease| lease.listed.status).collect()
+    }
+
+    /// The hash of 6, spelled out.
+    pub(super) fn hash(&self) -> String {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for lease in self.leases.values() {
+            *counts.entry(lease.listed.status.as_str()).or_default() += 1;
+        }
+        counts.iter().map(|(name, count)| format!("{name}_{count}_")).collect()
+    }
+
+    /// The version of an instance's data that is stored.
+    pub(super) fn dirty(&self, key: &Key) -> Option<i64> {
+        self.leases.get(key)?.listed.last_dirty_timestamp
+    }
+
+    /// An entry dies an hour after it was last read or written; keyed by application and id (13.3, 19).
+    fn read_override(&mut self, key: &Key, now: i64) -> Option<InstanceStatus> {
+        let (status, read_at) = self.leases.get_mut(key)?.overridden.as_mut()?;
+        if now - *read_at > HOUR_MS {
+            return None;
+        }
+        *read_at = now;
+        Some(*status)
+    }
+
+    fn write_override(&mut self, key: &Key, status: Option<InstanceStatus>, now: i64) {
+        if let Some(lease) = self.leases.get_mut(key) {
+            lease.overridden = status.map(|status| (status, now));
+        }
+    }
+
+    fn touch(&mut self, key: &Key, now: i64) {
+        let doubling = self.settings.lease_doubling;
+        if let Some(lease) = self.leases.get_mut(key) {
+            lease.last_update = if doubling { now + lease.duration_ms } else { now };
+        }
+    }
+
+    fn modify(&mut self, key: &Key, now: i64, change: impl FnOnce(&mut Instance)) {
+        let Some(lease) = self.leases.get_mut(key) else { return };
+        let mut instance = lease.live();
+        change(&mut instance);
+        instance.action = Some(ActionType::Modified);
+        instance.last_updated_timestamp = Some(now);
+        if let Some(info) = &mut instance.lease
+            && instance.status == InstanceStatus::Up
+            && info.service_up_timestamp == 0
+        {
+            info.service_up_timestamp = now;
+        }
+        lease.listed = instance.clone();
+        self.changed(key.clone(), instance, now);
+    }
+
+    fn changed(&mut self, key: Key, instance: Instance, now: i64) {
+        self.changes.retain(|(_, other, _)| *other != key);
+        self.changes.push((now, key, instance));
+        self.full_changes += 1;
+        self.delta_is_new = true;
+    }
+}
+
+impl Lease {
+    fn live(&self) -> Instance {
+        let mut instance = self.listed.clone();
+        instance.lease = instance.lease.map(|info| LeaseInfo { last_renewal_timestamp: self.last_update, ..info });
+        instance
+    }
+
+    fn service_up(&self) -> i64 {
+        self.listed.lease.map_or(0, |info| info.service_up_timestamp)
+    }
+
+    fn is_expired(&self, compensation: i64, now: i64) -> bool {
+        now > self.last_update + self.duration_ms + compensation
+    }
+}
+
+/// The truth table of 1.5.
+fn rule(
+    candidate: InstanceStatus,
+    entry: Option<InstanceStatus>,
+    old: Option<InstanceStatus>,
+    origin: Origin,
+) -> InstanceStatus {
+    use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
+    match (candidate, entry, old, origin) {
+        (Down | Starting | Unknown, ..) => candidate,
+        (Up | OutOfService, Some(status), ..) => status,
+        (Up | OutOfService, None, Some(old @ (Up | OutOfService)), Origin::Client) => old,
+        (Up | OutOfService, None, ..) => candidate,
+    }
+}
+
+fn take_larger(instance: &mut Instance, dirty: Option<i64>) {
+    if let (Some(theirs), Some(ours)) = (dirty, instance.last_dirty_timestamp)
+        && theirs > ours
+    {
+        instance.last_dirty_timestamp = dirty;
+    }
+}

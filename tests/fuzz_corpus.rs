@@ -1,0 +1,57 @@
+//! Replays the corpus of the fuzz targets on whatever compiler runs the tests.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+use std::path::Path;
+
+#[allow(clippy::print_stdout, reason = "a test shows it only when it fails")]
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no corpus in {}", folder.display());
+    for file in files {
+        // A test shows what it printed only when it fails; the last line names the input.
+        println!("{}", file.display());
+        check(&std::fs::read(file).unwrap());
+    }
+}
+
+#[test]
+fn instance() {
+    replay("instance", checks::instance);
+}
+
+#[test]
+fn applications() {
+    replay("applications", checks::applications);
+}
+
+#[test]
+fn batch() {
+    replay("batch", checks::batch);
+}
+
+#[test]
+fn batch_reply() {
+    replay("batch_reply", checks::batch_reply);
+}
+
+#[cfg(feature = "xml")]
+#[test]
+fn xml() {
+    replay("xml", checks::xml);
+}
+
+#[test]
+fn query() {
+    replay("query", checks::query);
+}
+
+#[test]
+fn body() {
+    replay("body", checks::body);
+}
