@@ -19,8 +19,7 @@ pub(super) async fn begin(node: &Arc<Node>) {
     let settings = &node.peers().settings;
     let attempts = settings.copy_attempts;
     let opens_at = Instant::now() + settings.wait_when_empty;
-    let is_alone = node.peers().list.load().iter().all(|peer| peer.is_me());
-    if is_alone || !settings.copy || (attempts > 0 && copy(node).await > 0) {
+    if node.peers().is_alone() || !settings.copy || (attempts > 0 && copy(node).await > 0) {
         node.peers().open();
         return;
     }

@@ -93,6 +93,11 @@ impl Peers {
         id == self.id.as_bytes()
     }
 
+    /// Whether every URL led back here.
+    fn is_alone(&self) -> bool {
+        self.list.load().iter().all(|peer| peer.is_me())
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
@@ -261,7 +266,10 @@ async fn begin(node: Arc<Node>) {
     let keeping = async {
         let Some(own) = &peers.own else { return };
         loop {
-            own.renew(&node);
+            // Without another node there is nobody to whom its own lease would say anything.
+            if !peers.is_alone() {
+                own.renew(&node);
+            }
             sleep(jittered(own.interval())).await;
         }
     };
