@@ -7,6 +7,9 @@ use std::time::SystemTime;
 #[cfg(feature = "server")]
 use tokio::time::Instant;
 
+/// A year. Longer waits than this are cut to it: the clock cannot tell every `Duration`.
+pub(crate) const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
 /// Milliseconds since the epoch, now.
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn wall_clock_ms() -> i64 {

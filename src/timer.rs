@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-/// Longer waits are cut to a year, which the clock can tell.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::clock::LONGEST_WAIT;
 
 /// The duration, up to a tenth shorter or longer.
 pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.min(LONGEST).mul_f64(0.9 + 0.2 * fastrand::f64())
+    duration.min(LONGEST_WAIT).mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Waits that double from the first to the last, each with jitter.

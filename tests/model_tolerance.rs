@@ -367,3 +367,10 @@ fn deep_nesting_does_not_overflow_the_stack() {
         }
     }
 }
+
+#[test]
+fn a_batch_of_more_items_than_anybody_sends_is_an_error() {
+    let items = |count: usize| format!(r#"{{"replicationList":[{}]}}"#, vec!["{}"; count].join(","));
+    assert_eq!(tower_eureka::model::ReplicationList::from_json(items(10_000).as_bytes()).unwrap().0.len(), 10_000);
+    tower_eureka::model::ReplicationList::from_json(items(10_001).as_bytes()).unwrap_err();
+}

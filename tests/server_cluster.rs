@@ -592,6 +592,29 @@ async fn the_list_of_peers_is_refreshed() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
+    let network = Network::default();
+    let fails = Arc::new(Mutex::new(true));
+    let failing = fails.clone();
+    let a = network.node_with("a", &[], |builder| {
+        builder.register_own(false).copy_pause(10 * SECOND).peer_source(move || {
+            let fails = *failing.lock().unwrap();
+            async move { if fails { Err(io::Error::other("broken")) } else { Ok("http://b:8761/eureka/".to_owned()) } }
+        })
+    });
+    let b = network.node("b", &["b"]);
+    b.register("0", 100).await;
+    soon().await;
+    assert!(!a.server.is_open(), "no list is no reason to believe in being alone");
+    *fails.lock().unwrap() = false;
+    tokio::time::sleep(15 * SECOND).await;
+    assert!(a.server.is_open() && a.order("0").is_some(), "the copy came with the list");
+    a.register("1", 100).await;
+    soon().await;
+    assert!(b.order("1").is_some());
+}
+
 #[tokio::test]
 async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_the_other() {
     let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0"), tokio::net::TcpListener::bind("127.0.0.1:0")];

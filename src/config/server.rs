@@ -58,7 +58,7 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(Builder::copy_pause)),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change", Kind::Millis(Builder::peer_refresh_interval)),
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change; the one from settings does not", Kind::Millis(Builder::peer_refresh_interval)),
     #[cfg(feature = "peers")]
     property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.my_url(url))),
     #[cfg(feature = "peers")]

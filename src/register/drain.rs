@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::lifecycle::Lifecycle;
+use crate::clock::LONGEST_WAIT;
 
 /// How a server leaves: each wait has its bound.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +49,8 @@ pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig) {
     }
 }
 
-/// Without overflow: a time beyond what the clock can tell is a year from now.
 fn later(instant: Instant, wait: Duration) -> Instant {
-    instant.checked_add(wait).unwrap_or_else(|| instant + Duration::from_secs(365 * 24 * 3600))
+    instant + wait.min(LONGEST_WAIT)
 }
 
 /// Completes at a SIGTERM or Ctrl-C that comes from now on: a second one, where the first began the drain.

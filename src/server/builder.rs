@@ -148,9 +148,11 @@ impl EurekaServerBuilder {
 
         let clock = Clock::start();
         #[cfg(feature = "peers")]
+        let compare_versions = peers.take_newer_copies;
+        #[cfg(feature = "peers")]
         let peers = Peers::new(peers, clock)?;
         #[cfg(feature = "peers")]
-        let settings = Settings { own_id: peers.own_id(), ..settings };
+        let settings = Settings { own_id: peers.own_id(), compare_versions, ..settings };
         let registry = Arc::new(Registry::new(settings.clone()));
         let timers = Timers::start(&registry, &settings, clock);
         let node = Node::new(

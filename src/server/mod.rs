@@ -24,7 +24,8 @@
 //! * An answer is never older than the last change: there is no cache that lags 30 s behind.
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
-//! * Self-preservation counts the instances of this registry, so a small one can evict as well.
+//! * Self-preservation counts the instances of this registry, not a phantom beside them: from seven instances on, one
+//!   that died can be evicted. Smaller registries need [`self_preservation(false)`](EurekaServerBuilder::self_preservation).
 //!
 //! # A cluster
 //!

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::registry::{Registry, Settings};
-use crate::clock::Clock;
+use crate::clock::{Clock, LONGEST_WAIT};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often the delta is looked through for changes that are too old; Java's `deltaRetentionTimerIntervalInMs`.
@@ -29,7 +29,7 @@ impl Timers {
             registry.prune_delta(clock.now_ms());
         }));
         let mut rng = fastrand::Rng::new();
-        let interval = settings.eviction_interval;
+        let interval = settings.eviction_interval.min(LONGEST_WAIT);
         tasks.spawn(every(jittered(interval), interval, registry.clone(), move |registry| {
             registry.evict(&mut rng, clock.now_ms());
         }));

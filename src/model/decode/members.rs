@@ -509,6 +509,35 @@ impl<'de> Deserialize<'de> for LeaseInfo {
     }
 }
 
+/// The items of a replication batch: as many as any server could mean to send, so that a small body that unpacks to millions of empty
+/// ones does not fill the memory. Java servers send 250.
+pub(super) struct BatchItems(pub(super) Vec<BatchMembers>);
+
+const MAX_BATCH_ITEMS: usize = 10_000;
+
+impl<'de> Deserialize<'de> for BatchItems {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemsVisitor;
+        impl<'de> Visitor<'de> for ItemsVisitor {
+            type Value = BatchItems;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX_BATCH_ITEMS} replicated changes")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<BatchItems, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if items.len() == MAX_BATCH_ITEMS {
+                        return Err(A::Error::invalid_length(items.len() + 1, &self));
+                    }
+                    items.push(item);
+                }
+                Ok(BatchItems(items))
+            }
+        }
+        deserializer.deserialize_seq(ItemsVisitor)
+    }
+}
+
 /// One item of a replication batch. An action in other words than the five is an error, as in Java.
 #[derive(Default)]
 pub(super) struct BatchMembers {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub(super) use self::members::ApplicationMembers;
 #[cfg(feature = "server")]
 use self::members::Registration;
-use self::members::{ApplicationsMembers, BatchMembers, BatchResponseMembers, Document};
+use self::members::{ApplicationsMembers, BatchItems, BatchResponseMembers, Document};
 use super::{Application, Applications, Instance, ReplicationList, ReplicationResponse};
 
 /// Bytes that are not the document that was asked for.
@@ -142,7 +142,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {
-    let members: Vec<BatchMembers> = document(body, "replicationList")?;
+    let BatchItems(members) = document(body, "replicationList")?;
     let items = members.into_iter().map(|members| {
         members.item().map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })
     });

@@ -174,7 +174,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
 /// `None` if it is no gzip.
 fn gunzip(body: &[u8], limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain);
+    let read = MultiGzDecoder::new(body).take((limit as u64).saturating_add(1)).read_to_end(&mut plain);
     if plain.len() > limit {
         return Err(Refusal::TooLarge(limit));
     }

@@ -32,6 +32,9 @@ pub(super) async fn begin(node: &Arc<Node>) {
     let trying = async {
         for _ in 1..attempts {
             sleep(jittered(settings.copy_pause)).await;
+            if settings.source.is_some() && node.peers().list.load().is_empty() {
+                node.peers().refresh().await;
+            }
             if copy(node).await > 0 {
                 node.peers().open();
                 return;

@@ -27,11 +27,13 @@ mod queue;
 mod settings;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -57,6 +59,10 @@ pub(super) struct Peers {
     id: Arc<str>,
     own: Option<OwnLease>,
     own_hosts: [String; 2],
+    /// Whether the source of the list has ever answered.
+    listed: AtomicBool,
+    /// The list is another.
+    changed: Notify,
     open: AtomicBool,
     list: ArcSwap<Vec<Arc<Peer>>>,
 }
@@ -73,6 +79,8 @@ impl Peers {
             id: format!("{:032x}", fastrand::u128(..)).into(),
             own: own.filter(|_| settings.register_own).map(OwnLease::new),
             own_hosts,
+            listed: AtomicBool::new(false),
+            changed: Notify::new(),
             open: AtomicBool::new(false),
             list: ArcSwap::default(),
             settings,
@@ -93,9 +101,11 @@ impl Peers {
         id == self.id.as_bytes()
     }
 
-    /// Whether every URL led back here.
+    /// Whether every URL led back here. A list that could not be had yet says nothing of that.
     fn is_alone(&self) -> bool {
-        self.list.load().iter().all(|peer| peer.is_me())
+        let list = self.list.load();
+        let known = self.settings.source.is_none() || self.listed.load(Ordering::Acquire);
+        known && list.iter().all(|peer| peer.is_me())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -217,7 +227,11 @@ impl Peers {
             Err(error) => Err(Error::source(error)),
         };
         match urls {
-            Ok(urls) => self.update(urls),
+            Ok(urls) => {
+                self.update(urls);
+                self.listed.store(true, Ordering::Release);
+                self.changed.notify_one();
+            }
             Err(error) => tracing::warn!(%error, "the list of peers cannot be had, the last one stays in use"),
         }
     }
@@ -234,6 +248,7 @@ async fn supervise(node: Arc<Node>) {
     };
     let mut workers = JoinSet::new();
     let mut running: HashMap<Arc<str>, AbortHandle> = HashMap::new();
+    let mut refresh = pin!(sleep(jittered(peers.settings.refresh_interval)));
     loop {
         let list = peers.list.load_full();
         running.retain(|url, worker| {
@@ -253,8 +268,14 @@ async fn supervise(node: Arc<Node>) {
             while workers.join_next().await.is_some() {}
             return;
         }
-        sleep(jittered(peers.settings.refresh_interval)).await;
-        peers.refresh().await;
+        tokio::select! {
+            () = &mut refresh => {
+                peers.refresh().await;
+                refresh.set(sleep(jittered(peers.settings.refresh_interval)));
+            }
+            // The list was had at the start, or when a copy was tried.
+            () = peers.changed.notified() => {}
+        }
     }
 }
 

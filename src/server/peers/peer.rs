@@ -258,10 +258,14 @@ fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem>
         instance: None,
         action: Some(*action),
     };
-    if *action == ReplicationAction::Cancel {
-        return Some(bare);
-    }
-    let instance = surroundings.instance(target)?;
+    let Some(instance) = surroundings.instance(target) else {
+        return (*action == ReplicationAction::Cancel).then_some(bare);
+    };
+    // Registered again since: told so, in whatever order the two came here.
+    let action = &match action {
+        ReplicationAction::Cancel => ReplicationAction::Register,
+        action => *action,
+    };
     let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
     let heartbeat = *action == ReplicationAction::Heartbeat;
     Some(ReplicationItem {
@@ -269,6 +273,7 @@ fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem>
         overridden_status: overridden.filter(|_| heartbeat),
         status: status.or(Some(instance.status)),
         instance: (*action == ReplicationAction::Register).then_some(instance),
+        action: Some(*action),
         ..bare
     })
 }
@@ -294,7 +299,8 @@ fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<
 
 fn outcome(error: &Error) -> Outcome {
     match error.kind() {
-        Kind::Status(503) | Kind::Timeout => Outcome::Congested,
+        // Also what a proxy in front of a peer says while that starts.
+        Kind::Status(429 | 502 | 503 | 504) | Kind::Timeout => Outcome::Congested,
         Kind::Status(_) | Kind::Config => Outcome::Answered,
         _ => Outcome::Failed,
     }

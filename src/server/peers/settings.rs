@@ -12,6 +12,7 @@ use tower::{BoxError, Service};
 use super::list::Zones;
 use super::own::Own;
 use super::queue::{BATCH_SIZE, Limits};
+use crate::clock::LONGEST_WAIT;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::server::{Error, EurekaServerBuilder};
 use crate::transport::{HttpStack, RequestBody};
@@ -27,7 +28,7 @@ pub(crate) struct PeerSettings {
     pub(super) limits: Limits,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
-    pub(super) take_newer_copies: bool,
+    pub(in crate::server) take_newer_copies: bool,
     pub(super) copy: bool,
     pub(super) copy_attempts: u32,
     pub(super) copy_pause: Duration,
@@ -99,7 +100,7 @@ impl PeerSettings {
         if capacity == 0 || workers == 0 {
             return Err(Error::setting("peer_queue_capacity or peer_batches_in_flight", "must not be zero"));
         }
-        if [life, self.connect_timeout, self.read_timeout].contains(&Duration::ZERO) {
+        if [life, self.connect_timeout, self.read_timeout, self.refresh_interval].contains(&Duration::ZERO) {
             return Err(Error::setting("a time for replication or a peer's answer", "must not be zero"));
         }
         Ok(())
@@ -161,6 +162,8 @@ impl EurekaServerBuilder {
 
     /// A property that is set again has the last value only.
     pub(crate) fn replace_zone_urls(mut self, zone: &str, urls: &str) -> Self {
+        // The one zone that every node has, however it is spelt.
+        let zone = if zone.replace('-', "").eq_ignore_ascii_case("defaultzone") { "defaultZone" } else { zone };
         self.peers.zones.remove_urls(zone);
         self.zone_url(zone, urls)
     }
@@ -256,7 +259,7 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// How many changes may wait for one peer; the oldest is dropped for one more. Default 10,000, at some 200 bytes each.
+    /// How many changes may wait for one peer; the oldest heartbeat is dropped for one more, or the oldest change. Default 10,000, at some 200 bytes each.
     ///
     /// Spring `eureka.server.max-elements-in-peer-replication-pool`, Netflix `eureka.maxElementsInPeerReplicationPool`.
     pub fn peer_queue_capacity(mut self, changes: usize) -> Self {
@@ -277,7 +280,7 @@ impl EurekaServerBuilder {
     /// Spring `eureka.server.max-time-for-replication`, Netflix `eureka.maxTimeForReplication`. Java gives registrations and heartbeats
     /// the renewal interval of the instance instead.
     pub fn replication_time(mut self, time: Duration) -> Self {
-        self.peers.limits.life = time;
+        self.peers.limits.life = time.min(LONGEST_WAIT);
         self
     }
 
@@ -286,11 +289,12 @@ impl EurekaServerBuilder {
     /// Java drops them after the [`replication_time`](Self::replication_time), and nodes that were apart for longer then disagree about
     /// overrides and metadata for good. There is no property for it in Java.
     pub fn peer_outage_limit(mut self, limit: Duration) -> Self {
-        self.peers.limits.outage = limit;
+        self.peers.limits.outage = limit.min(LONGEST_WAIT);
         self
     }
 
-    /// Whether a peer that has newer data of an instance is believed. Default true.
+    /// Whether versions of an instance's data count: a peer that has newer data is believed, and a heartbeat of a version that is not
+    /// this node's is answered by that (404, to a peer 409). Default true.
     ///
     /// Spring `eureka.server.sync-when-timestamp-differs`, Netflix `eureka.syncWhenTimestampDiffers`.
     pub fn take_newer_copies(mut self, take: bool) -> Self {
@@ -327,7 +331,7 @@ impl EurekaServerBuilder {
     /// Clients then ask another server. With zero it answers from what is there as soon as it asked its peers once. A node without peers
     /// always answers at once. Spring `eureka.server.wait-time-in-ms-when-sync-empty`, Netflix `eureka.waitTimeInMsWhenSyncEmpty`.
     pub fn wait_when_empty(mut self, wait: Duration) -> Self {
-        self.peers.wait_when_empty = wait;
+        self.peers.wait_when_empty = wait.min(LONGEST_WAIT);
         self
     }
 

@@ -129,6 +129,7 @@ impl Registry {
     ///
     /// Unlike Java, a status that an override changes here is published at once.
     pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
+        let dirty = dirty.filter(|_| self.settings.compare_versions);
         let shard = self.shards.shard(app, id);
         let renewal = {
             let leases = shard.read();

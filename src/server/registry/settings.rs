@@ -12,6 +12,8 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) delta_retention: Duration,
     /// Of the instance that is this server.
     pub(in crate::server) own_id: Option<Arc<str>>,
+    /// Whether a heartbeat's version counts.
+    pub(in crate::server) compare_versions: bool,
     pub(in crate::server) metadata_limit: usize,
     pub(in crate::server) application_limit: usize,
 }
@@ -26,6 +28,7 @@ impl Default for Settings {
             expected_renewal_interval: Duration::from_secs(30),
             delta_retention: Duration::from_secs(180),
             own_id: None,
+            compare_versions: true,
             metadata_limit: 64 * 1024,
             application_limit: 10_000,
         }

@@ -118,6 +118,8 @@ pub(super) struct Queue {
     /// Failures since the peer last answered.
     failures: u32,
     flushing: bool,
+    /// Whether the last look found only what has to wait for a batch in flight.
+    stalled: bool,
     counters: Counters,
 }
 
@@ -134,6 +136,7 @@ impl Queue {
             paused_until: None,
             failures: 0,
             flushing: false,
+            stalled: false,
             counters: Counters::default(),
         }
     }
@@ -153,13 +156,15 @@ impl Queue {
             (task.change, task.expires) = (change, expires);
             return false;
         }
-        while self.waiting.len() >= self.limits.capacity {
-            self.pop();
-            self.counters.overflown += 1;
-        }
+        let stalled = std::mem::take(&mut self.stalled);
         self.back += 1;
-        self.insert(self.back, Task { change, pushed: now, expires });
-        was_empty || self.waiting.len() == self.limits.batch || self.waiting.len() == self.limits.capacity
+        let task = Task { change, pushed: now, expires };
+        if !self.make_room(is_lasting(&task)) {
+            self.counters.overflown += 1;
+            return false;
+        }
+        self.insert(self.back, task);
+        was_empty || stalled || self.waiting.len() == self.limits.batch || self.waiting.len() == self.limits.capacity
     }
 
     /// What to do now.
@@ -183,6 +188,8 @@ impl Queue {
             return Step::Wait(Some(due));
         }
         let batch = self.take(now);
+        // Everything that waits is of instances in flight: what comes next may be of another.
+        self.stalled = batch.is_empty();
         if batch.is_empty() {
             return Step::Wait(None);
         }
@@ -248,6 +255,27 @@ impl Queue {
         batch.into_iter().filter_map(|place| self.remove_at(place)).collect()
     }
 
+    /// Makes room for one more. A heartbeat gives way first, as the next one says the same; while the peer fails, heartbeats take no more
+    /// than half of the room, so that looking for one stays short. False if the newcomer is a heartbeat for which there is none.
+    fn make_room(&mut self, lasting: bool) -> bool {
+        let capacity = self.limits.capacity;
+        if !lasting && self.failures > 0 && self.waiting.len() >= capacity.div_ceil(2) {
+            return false;
+        }
+        while self.waiting.len() >= capacity {
+            let heartbeat = self.waiting.iter().find(|(_, task)| !is_lasting(task)).map(|(&place, _)| place);
+            if heartbeat.is_none() && !lasting {
+                return false;
+            }
+            match heartbeat {
+                Some(place) => drop(self.remove_at(place)),
+                None => self.pop(),
+            }
+            self.counters.overflown += 1;
+        }
+        true
+    }
+
     fn fail(&mut self, batch: Vec<Task>, delay: Duration, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.paused_until = Some(now + delay);
@@ -256,7 +284,7 @@ impl Queue {
                 self.counters.expired += 1;
             } else if self.holds_newer(&task.change) {
                 self.counters.replaced += 1;
-            } else if self.waiting.len() >= self.limits.capacity {
+            } else if !self.make_room(is_lasting(&task)) {
                 self.counters.overflown += 1;
             } else {
                 self.front -= 1;

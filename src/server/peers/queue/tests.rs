@@ -257,3 +257,42 @@ fn a_flush_waits_for_no_company() {
     bench.done(batch, Outcome::Answered);
     assert!(bench.queue.is_empty());
 }
+
+#[test]
+fn heartbeats_never_push_changes_out() {
+    let mut bench = Bench::new(Limits { capacity: 4, ..LIMITS });
+    bench.push(StatusUpdate, "a");
+    let batch = bench.later(BATCHING_DELAY).batch();
+    bench.done(batch, Outcome::Failed);
+    for id in ["1", "2", "3", "4", "5"] {
+        bench.push(Heartbeat, id);
+    }
+    bench.push(Register, "b");
+    bench.push(Register, "c");
+    bench.push(Register, "d");
+    let batch = bench.later(2 * CONGESTION_DELAY).batch();
+    assert_eq!(names(&batch), "StatusUpdate a, Register b, Register c, Register d");
+}
+
+#[test]
+fn another_instance_does_not_wait_for_a_slow_batch() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Register, "a");
+    let slow = bench.later(BATCHING_DELAY).batch();
+    bench.push(Heartbeat, "a");
+    assert_eq!(bench.later(BATCHING_DELAY).wait(), None);
+    assert!(bench.push(Heartbeat, "b"), "whoever waits for the slow batch is woken");
+    let batch = bench.later(BATCHING_DELAY).batch();
+    assert_eq!(names(&batch), "Heartbeat b");
+    bench.done(slow, Outcome::Answered);
+}
+
+#[test]
+fn endless_times_are_no_panic() {
+    let outage = crate::clock::LONGEST_WAIT;
+    let mut bench = Bench::new(Limits { life: outage, outage, ..LIMITS });
+    bench.push(StatusUpdate, "a");
+    let batch = bench.later(BATCHING_DELAY).batch();
+    bench.done(batch, Outcome::Failed);
+    assert!(bench.wait().is_some());
+}

@@ -74,6 +74,7 @@ impl Run {
             metadata_limit: *rng.choice(&[4, 1_000]).unwrap(),
             application_limit: *rng.choice(&[1, 3, 1_000]).unwrap(),
             own_id: None,
+            compare_versions: true,
         };
         Self {
             seed,
