@@ -8,6 +8,7 @@
 mod against_spring;
 mod http;
 mod mixed_cluster;
+mod other_clients;
 mod process;
 mod rust;
 mod spring;
