@@ -54,6 +54,22 @@ async fn unknown_is_no_override() {
 }
 
 #[tokio::test]
+async fn an_instance_without_an_application_spoils_no_batch() {
+    let server = Server::with_order().await;
+    let nameless = document("h:orders:2", "UP", 7).replacen(r#""app":"#, r#""other":"#, 1);
+    let nameless = &nameless[r#"{"instance":"#.len()..nameless.len() - 1];
+    let items = format!(
+        r#"{{"appName":"ORDERS","id":"h:orders:2","instanceInfo":{nameless},"action":"Register"}},
+           {{"appName":"ORDERS","id":"h:orders:1","action":"Cancel"}}"#
+    );
+    let batch = format!(r#"{{"replicationList":[{items}]}}"#);
+    let response = server.post("/eureka/peerreplication/batch/", batch).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(server.registry.instance("ORDERS", "h:orders:2").is_none());
+    assert!(server.registry.instance("ORDERS", "h:orders:1").is_none(), "the rest of the batch counts");
+}
+
+#[tokio::test]
 async fn no_name_stands_for_the_registry() {
     let server = Server::with_order().await;
     for name in ["ALL_APPS", "all_apps", "ALL_APPS_DELTA"] {

@@ -6,8 +6,10 @@
 #![allow(clippy::print_stderr, reason = "a failed scenario shows the ends of its logs")]
 
 mod against_spring;
+mod differential;
 mod http;
 mod mixed_cluster;
+mod other_clients;
 mod process;
 mod rust;
 mod spring;

@@ -116,6 +116,15 @@ fn an_override_that_nobody_asks_for_is_gone_after_an_hour() {
 }
 
 #[test]
+fn who_comes_up_without_a_registration_has_a_time_of_it() {
+    let registry = with_instance(Down, 100);
+    registry.set_override("APP", "i", OutOfService, None, 1);
+    assert_eq!(registry.stored().lease.unwrap().service_up_timestamp, 0);
+    registry.delete_override("APP", "i", Up, None, 2);
+    assert_eq!(registry.stored().lease.unwrap().service_up_timestamp, 2);
+}
+
+#[test]
 fn an_unknown_instance_has_no_override() {
     let registry = registry();
     assert!(!registry.set_override("APP", "i", Up, None, 0));

@@ -1,0 +1,227 @@
+//! The same random requests to a Spring server and to ours, one after the other: same status codes, same registries.
+//!
+//! A seed makes the requests ([`requests`]); what only a clock decides is taken out of the answers ([`normal`]). Where the two
+//! differ on purpose, the request carries the row of `docs/quirks.md`, and what it touched is taken out of both before the next one;
+//! rows about what an answer shows (D14, P31, S4, S7) are told by what differs. Anything else fails with the seed.
+//! `DIFFERENTIAL_REQUESTS` (3000) and `DIFFERENTIAL_SEED` (random) are read from the environment.
+
+mod normal;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use self::normal::List;
+use self::requests::{Asked, Key, single};
+use super::process::free_port;
+use super::rust::Registry;
+use super::spring::Server;
+use super::{alone, until};
+
+const REQUESTS: u64 = 3_000;
+/// Requests between two looks at the whole registry.
+const LOOK: u64 = 250;
+/// From the start of ours to its first list.
+const SOON: Duration = Duration::from_secs(20);
+/// Requests that a failure shows of what the failed one touched.
+const HISTORY: usize = 4_000;
+
+#[tokio::test]
+async fn random_requests_find_no_difference_that_is_not_decided() {
+    let _turn = alone().await;
+    let requests = from_environment("DIFFERENTIAL_REQUESTS").unwrap_or(REQUESTS);
+    let seed = from_environment("DIFFERENTIAL_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    eprintln!("differential: DIFFERENTIAL_SEED={seed} DIFFERENTIAL_REQUESTS={requests}");
+    // Nothing expires by time: leases are renewed all the time, the delta keeps what it has.
+    let still = [
+        "--eureka.server.enable-self-preservation=false",
+        "--eureka.server.eviction-interval-timer-in-ms=86400000",
+        "--eureka.server.retention-time-in-m-s-in-delta-queue=86400000",
+    ]
+    .map(String::from);
+    let java = Server::start_with("differential-spring", free_port(), &still).await;
+    let by_itself = [
+        "--eureka.client.register-with-eureka=false",
+        "--eureka.client.fetch-registry=false",
+        "--eureka.server.wait-time-in-ms-when-sync-empty=0",
+    ]
+    .map(String::from);
+    let mut ours = Registry::start_with("differential-ours", "127.0.0.1:0", &[still, by_itself].concat()).await;
+    let mut pair = Pair::new(seed, java.url.clone(), ours.url.clone());
+    until("ours answers", SOON, async || super::http::text(&format!("{}apps", ours.url)).await).await;
+
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for number in 1..=requests {
+        pair.try_one(Asked::random(&mut rng)).await;
+        if number % LOOK == 0 {
+            pair.try_one(Asked::get("apps")).await;
+            pair.try_one(Asked::get("apps/delta")).await;
+        }
+    }
+    ours.process.assert_runs();
+    eprintln!("differential: {requests} requests, decided differences met: {:?}", pair.met);
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// A status and a body without what only a clock decides.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    body: Value,
+}
+
+struct Pair {
+    seed: u64,
+    java: String,
+    ours: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    history: VecDeque<String>,
+    touched: VecDeque<Vec<Key>>,
+    /// How often each row of `docs/quirks.md` was met.
+    met: BTreeMap<&'static str, usize>,
+}
+
+impl Pair {
+    fn new(seed: u64, java: String, ours: String) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { seed, java, ours, client, history: VecDeque::new(), touched: VecDeque::new(), met: BTreeMap::new() }
+    }
+
+    async fn try_one(&mut self, asked: Asked) {
+        let (mut java, mut ours) = self.ask(&asked).await;
+        self.history.push_back(format!("{asked}\n      {} {}", java.status, ours.status));
+        self.touched.push_back(asked.touches.clone());
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+            self.touched.pop_front();
+        }
+        if let Some(row) = asked.quirk {
+            let expected = match (row, java.status.as_u16(), ours.status.as_u16()) {
+                ("D15", java, own) => (java, own) == (400, 200),
+                ("S18", java, own) => [(200, 400), (404, 404)].contains(&(java, own)),
+                (_, java, own) => java == own,
+            };
+            if !expected {
+                self.fail(&asked, &java, &ours);
+            }
+            self.meet(row);
+            for key in &asked.touches {
+                // The delta tells of the last registration only.
+                for asked in [Asked::cancel(key), Asked::plain(key), Asked::cancel(key)] {
+                    self.ask(&asked).await;
+                }
+            }
+            return;
+        }
+        self.forget_overtaken(&asked, &mut java, &mut ours);
+        if self.alike(&java, &ours) {
+            return;
+        }
+        let (Some(java_list), Some(our_list)) = (List::of(&java.body), List::of(&ours.body)) else {
+            self.fail(&asked, &java, &ours);
+        };
+        let mut stale = false;
+        for key in java_list.differing(&our_list) {
+            if !self.is_stale(&asked, &key, &our_list).await {
+                eprintln!("{}", java_list.difference(&our_list, &key));
+                self.show(&key);
+                self.fail(&asked, &java, &ours);
+            }
+            stale = true;
+        }
+        if stale {
+            self.meet("S4");
+        } else if java.status != ours.status || java_list.head != our_list.head {
+            self.fail(&asked, &java, &ours);
+        }
+    }
+
+    /// In the answer to a batch Java shows records as they are at its end, also to items before those that changed them (S7).
+    fn forget_overtaken(&mut self, asked: &Asked, java: &mut Answer, ours: &mut Answer) {
+        for (at, key) in asked.touches.iter().enumerate() {
+            if asked.touches[at + 1..].contains(key) {
+                let entity = |answer: &mut Answer| {
+                    answer.body.pointer_mut(&format!("/responseList/{at}/responseEntity")).map(Value::take)
+                };
+                if entity(java) != entity(ours) {
+                    self.meet("S7");
+                }
+            }
+        }
+    }
+
+    /// Whether it is only Java's list that is old: looked at one by one the two agree, and ours lists what it then shows.
+    async fn is_stale(&mut self, asked: &Asked, key: &Key, ours: &List) -> bool {
+        let (java, own) = self.ask(&single(key)).await;
+        let listed = ours.instances.get(key);
+        let expected = own.body.get("instance").filter(|instance| normal::is_listed(&asked.path, instance));
+        self.alike(&java, &own) && listed == expected
+    }
+
+    /// The same, but for what is decided of single members.
+    fn alike(&mut self, java: &Answer, ours: &Answer) -> bool {
+        if java.status != ours.status {
+            return false;
+        }
+        let mut rows = BTreeSet::new();
+        let alike = normal::alike(&java.body, &ours.body, &mut rows);
+        rows.into_iter().filter(|_| alike).for_each(|row| self.meet(row));
+        alike
+    }
+
+    async fn ask(&self, asked: &Asked) -> (Answer, Answer) {
+        tokio::join!(self.answer(&self.java, asked), self.answer(&self.ours, asked))
+    }
+
+    async fn answer(&self, base: &str, asked: &Asked) -> Answer {
+        let mut request = Request::builder().method(asked.method).uri(format!("{base}{}", asked.path));
+        request = request.header("Accept", "application/json");
+        if asked.replica {
+            request = request.header("x-netflix-discovery-replication", "true");
+        }
+        let body = match &asked.body {
+            Some(body) => {
+                request = request.header("Content-Type", "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let response = self.client.request(request.body(Full::new(body)).expect("a good request")).await;
+        let (head, body) = response.unwrap_or_else(|error| panic!("{asked} at {base}: {error}")).into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        // The words of a refusal are nobody's business.
+        let counts = head.status.is_success() || head.status == StatusCode::CONFLICT;
+        let body = if counts { serde_json::from_slice(&body).unwrap_or_default() } else { Value::Null };
+        Answer { status: head.status, body: normal::normal(body) }
+    }
+
+    fn meet(&mut self, row: &'static str) {
+        *self.met.entry(row).or_default() += 1;
+    }
+
+    fn show(&self, key: &Key) {
+        let of_key = self.history.iter().zip(&self.touched).filter(|(_, touched)| touched.contains(key));
+        let lines: Vec<_> = of_key.map(|(line, _)| line).collect();
+        lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("  {line}"));
+    }
+
+    fn fail(&self, asked: &Asked, java: &Answer, ours: &Answer) -> ! {
+        eprintln!("before it:");
+        asked.touches.iter().for_each(|key| self.show(key));
+        panic!(
+            "DIFFERENTIAL_SEED={}: {asked}\nJava: {} {}\nours: {} {}",
+            self.seed, java.status, java.body, ours.status, ours.body
+        );
+    }
+}

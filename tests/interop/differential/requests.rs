@@ -1,0 +1,279 @@
+//! Random requests, mostly sensible ones: few applications and ids, so that they meet each other's leavings.
+
+use std::fmt;
+
+use fastrand::Rng;
+use serde_json::{Map, Value, json};
+
+/// In the spelling of the path; the registry upper-cases them.
+const APPS: [&str; 4] = ["ORDERS", "billing", "Ship", "R-1"];
+const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
+const VIPS: [&str; 4] = ["one", "two", "one,two", "Three"];
+
+/// An application and an instance id, as the registry knows them.
+pub(crate) type Key = (String, String);
+
+/// One request that both servers get.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: &'static str,
+    /// Behind the service URL.
+    pub(crate) path: String,
+    pub(crate) replica: bool,
+    pub(crate) body: Option<Value>,
+    /// The instances that it can change.
+    pub(crate) touches: Vec<Key>,
+    /// The row of `docs/quirks.md` on which the two differ from here on. The instance is then taken out of both.
+    pub(crate) quirk: Option<&'static str>,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replica = if self.replica { " (replication)" } else { "" };
+        write!(f, "{} {}{replica}", self.method, self.path)?;
+        self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
+    }
+}
+
+impl Asked {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self { method: "GET", path: path.into(), replica: false, body: None, touches: Vec::new(), quirk: None }
+    }
+
+    pub(crate) fn cancel((app, id): &Key) -> Self {
+        let path = format!("apps/{app}/{}", escaped(id));
+        Self { method: "DELETE", touches: vec![(app.clone(), id.clone())], ..Self::get(path) }
+    }
+
+    /// A registration on which the two agree.
+    pub(crate) fn plain(key: &Key) -> Self {
+        let body = Some(json!({ "instance": plain(key) }));
+        Self { method: "POST", body, ..Self::get(format!("apps/{}", key.0)) }
+    }
+
+    pub(crate) fn random(rng: &mut Rng) -> Self {
+        match rng.u32(0..1000) {
+            0..300 => register(rng),
+            300..520 => heartbeat(rng),
+            520..570 => Self { replica: rng.bool(), ..Self::cancel(&key(rng).1) },
+            570..660 => set_status(rng),
+            660..730 => delete_status(rng),
+            730..780 => metadata(rng),
+            780..850 => on_instance(rng, "GET", ""),
+            850..870 => Self::get(format!("instances/{}", escaped(&key(rng).1.1))),
+            870..900 => Self::get(format!("apps/{}", pick(rng, &APPS))),
+            900..925 => Self::get(pick(rng, &["apps", "apps/"])),
+            925..930 => Self::get("apps/delta"),
+            930..950 => Self::get(format!("{}/{}", pick(rng, &["vips", "svips"]), pick(rng, &["one", "two", "Three"]))),
+            _ => batch(rng),
+        }
+    }
+}
+
+/// The instance of a key, looked at past all caches.
+pub(crate) fn single((app, id): &Key) -> Asked {
+    Asked::get(format!("apps/{app}/{}", escaped(id)))
+}
+
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
+}
+
+fn escaped(id: &str) -> String {
+    id.replace('%', "%25").replace(' ', "%20")
+}
+
+/// An application as the path has it, and the instance. No id is in two applications (P22).
+fn key(rng: &mut Rng) -> (&'static str, Key) {
+    let app = pick(rng, &APPS);
+    let upper = app.to_uppercase();
+    let id = match rng.u32(0..8) {
+        0 => format!("{upper} with blank"),
+        n => format!("host-{n}:{upper}:80"),
+    };
+    (app, (upper, id))
+}
+
+/// Older, equal and newer versions in the past; the server's clock is newer than all of them.
+fn version(rng: &mut Rng) -> i64 {
+    1_000 + rng.i64(0..8)
+}
+
+fn on_instance(rng: &mut Rng, method: &'static str, rest: &str) -> Asked {
+    let (app, key) = key(rng);
+    let path = format!("apps/{app}/{}{rest}", escaped(&key.1));
+    let touches = if method == "GET" { Vec::new() } else { vec![key] };
+    Asked { method, touches, replica: rng.u32(0..4) == 0 && method != "GET", ..Asked::get(path) }
+}
+
+/// A query of those parameters that are there.
+fn query(parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+    let given: Vec<_> = given.collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
+/// Mostly there.
+fn often<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    (rng.u32(0..4) > 0).then(|| make(rng))
+}
+
+fn seldom<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    (rng.u32(0..12) == 0).then(|| make(rng))
+}
+
+/// A status of a path, now and then a word that is none.
+fn word(rng: &mut Rng) -> String {
+    seldom(rng, |rng| pick(rng, &["up", "GONE", ""])).unwrap_or_else(|| pick(rng, &STATUSES)).to_owned()
+}
+
+fn heartbeat(rng: &mut Rng) -> Asked {
+    let status = often(rng, word);
+    let dirty = often(rng, |rng| {
+        seldom(rng, |rng| pick(rng, &["x", "", "9999999999999"]).to_owned()).unwrap_or_else(|| version(rng).to_string())
+    });
+    let overridden = seldom(rng, |rng| pick(rng, &STATUSES).to_owned());
+    let parameters = query(&[("status", status), ("lastDirtyTimestamp", dirty), ("overriddenstatus", overridden)]);
+    on_instance(rng, "PUT", &parameters)
+}
+
+fn set_status(rng: &mut Rng) -> Asked {
+    let value = Some(word(rng)).filter(|_| rng.u32(0..20) > 0);
+    let unknown = value.as_deref() == Some("UNKNOWN");
+    let dirty = seldom(rng, |rng| version(rng).to_string());
+    let mut asked =
+        on_instance(rng, "PUT", &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])));
+    asked.quirk = (unknown && !asked.replica).then_some("S18");
+    asked
+}
+
+fn delete_status(rng: &mut Rng) -> Asked {
+    let value = often(rng, word);
+    let dirty = seldom(rng, |rng| version(rng).to_string());
+    on_instance(rng, "DELETE", &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])))
+}
+
+fn metadata(rng: &mut Rng) -> Asked {
+    let count = rng.usize(0..4);
+    let pairs: Vec<_> =
+        (0..count).map(|_| format!("{}={}", pick(rng, &["zone", "a", "value"]), rng.u32(0..9))).collect();
+    on_instance(rng, "PUT", &format!("/metadata?{}", pairs.join("&")))
+}
+
+fn register(rng: &mut Rng) -> Asked {
+    let (app, key) = key(rng);
+    let (instance, quirk) = instance(rng, &key);
+    let replica = rng.u32(0..4) == 0;
+    let touches = vec![key];
+    let body = Some(json!({ "instance": instance }));
+    Asked { method: "POST", replica, body, touches, quirk, ..Asked::get(format!("apps/{app}")) }
+}
+
+fn plain((app, id): &Key) -> Map<String, Value> {
+    let class = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
+    let members = [
+        ("instanceId", json!(id)),
+        ("app", json!(app)),
+        ("hostName", json!("127.0.0.1")),
+        ("ipAddr", json!("127.0.0.1")),
+        ("dataCenterInfo", json!({"@class": class, "name": "MyOwn"})),
+    ];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What a registration says of an instance, and the row on which the two read it differently.
+fn instance(rng: &mut Rng, key: &Key) -> (Value, Option<&'static str>) {
+    let mut quirk = None;
+    let mut members = plain(key);
+    let mut put = |name: &str, value: Value| members.insert(name.into(), value);
+    if rng.bool() {
+        put("app", json!(key.0.to_lowercase()));
+    }
+    if rng.bool() {
+        put(
+            "dataCenterInfo",
+            json!({"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "Netflix"}),
+        );
+    }
+    if let Some(status) = often(rng, |rng| pick(rng, &STATUSES)) {
+        put("status", json!(status));
+    }
+    if rng.u32(0..40) == 0 {
+        put("status", json!(pick(rng, &["up", "Down", "out_of_service"])));
+        quirk = Some("P5");
+    } else if rng.u32(0..40) == 0 {
+        put("status", json!("GONE"));
+    }
+    if rng.u32(0..10) == 0 {
+        put(pick(rng, &["overriddenStatus", "overriddenstatus"]), json!(pick(rng, &STATUSES)));
+    }
+    if let Some(version) = often(rng, version) {
+        put("lastDirtyTimestamp", if rng.bool() { json!(version) } else { json!(version.to_string()) });
+    }
+    if rng.bool() {
+        put("port", json!({"$": rng.u16(1..), "@enabled": pick(rng, &["true", "false"])}));
+        put("securePort", json!({"$": rng.u16(1..).to_string(), "@enabled": pick(rng, &["true", "false"])}));
+    }
+    if rng.bool() {
+        put("vipAddress", json!(pick(rng, &VIPS)));
+        put("secureVipAddress", json!(pick(rng, &VIPS)));
+    }
+    if rng.bool() {
+        let (interval, duration) = (pick(rng, &[0, -1, 5, 30]), pick(rng, &[0, -1, 600, 3_600, 86_400]));
+        put("leaseInfo", json!({"renewalIntervalInSecs": interval, "durationInSecs": duration}));
+    }
+    if rng.bool() {
+        put("metadata", json!({"zone": "z", "n": rng.u32(0..5).to_string()}));
+    }
+    if rng.u32(0..4) == 0 {
+        put("appGroupName", json!("Group"));
+        put("homePageUrl", json!("http://127.0.0.1/"));
+        put("statusPageUrl", json!("http://127.0.0.1/info"));
+        put("healthCheckUrl", json!("http://127.0.0.1/health"));
+        put("countryId", json!(pick(rng, &[1, 7])));
+    }
+    if rng.u32(0..15) == 0 {
+        members.remove(pick(rng, &["instanceId", "app", "hostName", "ipAddr", "dataCenterInfo"]));
+        if !members.contains_key("instanceId") {
+            // Then its host name is its id, under which it is in nobody's way for long.
+            members.remove("hostName");
+        }
+    } else if rng.u32(0..30) == 0 {
+        members.insert("app".into(), json!("OTHER"));
+    }
+    (Value::Object(members), quirk)
+}
+
+fn batch(rng: &mut Rng) -> Asked {
+    let (mut items, mut touches, mut quirk) = (Vec::new(), Vec::new(), None);
+    for _ in 0..rng.usize(0..6) {
+        let (app, key) = key(rng);
+        let mut item = Map::new();
+        let action = pick(
+            rng,
+            &["Register", "Register", "Heartbeat", "Heartbeat", "Cancel", "StatusUpdate", "DeleteStatusOverride"],
+        );
+        item.insert("action".into(), json!(action));
+        item.insert("appName".into(), json!(if action == "Register" { key.0.as_str() } else { app }));
+        item.insert("id".into(), json!(key.1));
+        if let Some(version) = often(rng, version) {
+            item.insert("lastDirtyTimestamp".into(), json!(version));
+        }
+        if action == "StatusUpdate" || rng.bool() {
+            item.insert("status".into(), json!(pick(rng, &STATUSES)));
+        }
+        if rng.u32(0..6) == 0 {
+            item.insert("overriddenStatus".into(), json!(pick(rng, &STATUSES)));
+        }
+        if action == "Register" {
+            let (instance, read_differently) = instance(rng, &key);
+            let nameless = instance.get("app").is_none().then_some("D15");
+            quirk = nameless.or(quirk).or(read_differently);
+            item.insert("instanceInfo".into(), instance);
+        }
+        items.push(Value::Object(item));
+        touches.push(key);
+    }
+    let path = pick(rng, &["peerreplication/batch", "peerreplication/batch/"]);
+    Asked { method: "POST", body: Some(json!({ "replicationList": items })), touches, quirk, ..Asked::get(path) }
+}

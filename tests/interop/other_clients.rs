@@ -1,0 +1,210 @@
+//! Clients of other languages against our registry: py-eureka-client (PyPI), and curl with the XML of old clients.
+//!
+//! The Python client gets an environment of its own below `target/tmp`, filled by pip once for each list of requirements. Without
+//! Python, curl or the packages a scenario says so and ends; in CI it fails.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tower_eureka::Instance;
+use tower_eureka::model::Applications;
+use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
+
+use super::rust::Registry;
+use super::{http, until};
+
+/// A Python that starts on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_python_client_registers_renews_is_overridden_and_leaves() {
+    let Some(python) = python().await else { return };
+    let registry = Registry::start("python-registry").await;
+    let url = &registry.url;
+    let other = r#"{"instance":{"instanceId":"other:1","hostName":"h","app":"OTHER","ipAddr":"127.0.0.1","status":"UP","dataCenterInfo":{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo","name":"MyOwn"}}}"#;
+    let mut client = Client::start(&python, url).await;
+    let registered = http::instance(url, "PYTHON-ORDERS", "python:1").await.expect("it is registered");
+    assert_eq!((registered.status(), registered.port().number), (Up, 9));
+    assert_eq!(registered.metadata().get("colour"), Some("blau & grün"));
+    let lease = registered.lease().expect("always there");
+    assert_eq!((lease.renewal_interval_secs, lease.duration_secs), (3_600, 7_200));
+
+    assert_eq!(client.step("heartbeat").await, "heartbeat []");
+    let renewed = http::instance(url, "PYTHON-ORDERS", "python:1").await.expect("it is registered");
+    let renewal = |instance: &Instance| instance.lease().expect("always there").last_renewal_timestamp;
+    assert!(renewal(&renewed) > renewal(&registered), "one duration ahead: {renewed:?}");
+    let registered_at = |instance: &Instance| instance.lease().expect("always there").registration_timestamp;
+    assert_eq!(registered_at(&renewed), registered_at(&registered), "a heartbeat is no registration");
+
+    let curl = ["-X", "POST", "-H", "Content-Type: application/json", "--data-binary", other];
+    assert_eq!(curl_or_panic(&curl, &format!("{url}apps/OTHER")).await.0, 204);
+    assert_eq!(client.step("view").await, "view OTHER other:1 UP,PYTHON-ORDERS python:1 UP");
+    assert_eq!(client.step("out").await, "out []");
+    let out = http::instance(url, "PYTHON-ORDERS", "python:1").await.expect("it is registered");
+    assert_eq!((out.status(), out.overridden_status()), (OutOfService, OutOfService));
+    assert_eq!(client.step("view").await, "view OTHER other:1 UP,PYTHON-ORDERS python:1 OUT_OF_SERVICE");
+    assert_eq!(client.step("back").await, "back []");
+    let back = http::instance(url, "PYTHON-ORDERS", "python:1").await.expect("it is registered");
+    assert_eq!((back.status(), back.overridden_status()), (Unknown, Unknown), "until it registers again");
+
+    assert_eq!(client.step("stop").await, "stop []");
+    assert!(http::is_gone(url, "PYTHON-ORDERS", "python:1").await);
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn xml_by_curl_registers_renews_is_overridden_and_leaves() {
+    if !is_there("curl", "--version").await {
+        return;
+    }
+    let registry = Registry::start("curl-registry").await;
+    let url = &registry.url;
+    let gateway = format!("{url}apps/GATEWAY/gw-7");
+    let document = concat!("@", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xml/x2_register_fargo.xml");
+    let post = ["-X", "POST", "-H", "Content-Type: application/xml", "--data-binary", document];
+    let done = |status| (status, String::new());
+    assert_eq!(curl_or_panic(&post, &format!("{url}apps/GATEWAY")).await, done(204));
+    let put = |path: &str| (["-X", "PUT"], format!("{gateway}{path}"));
+    let delete = |path: &str| (["-X", "DELETE"], format!("{gateway}{path}"));
+    let send = async |(arguments, url): ([&str; 2], String)| curl_or_panic(&arguments, &url).await;
+
+    assert_eq!(send(put("?status=UP")).await, done(200));
+    assert_eq!(send(put("/status?value=OUT_OF_SERVICE")).await, done(200));
+    assert_eq!(send(put("/metadata?canary=yes")).await, done(200));
+    let (status, one) = curl_or_panic(&[], &gateway).await;
+    assert_eq!(status, 200);
+    let read = Instance::from_xml(one.as_bytes()).expect("a good document");
+    assert_eq!((read.status(), read.overridden_status()), (OutOfService, OutOfService));
+    assert_eq!(read.metadata().get("canary"), Some("yes"));
+    assert!(one.starts_with("<instance>\n  <instanceId>gw-7</instanceId>\n"), "{one}");
+
+    // curl names no format: lists are XML then, as they always were.
+    let (status, delta) = curl_or_panic(&[], &format!("{url}apps/delta")).await;
+    assert_eq!(status, 200);
+    assert!(delta.contains("<apps__hashcode>OUT_OF_SERVICE_1_</apps__hashcode>"), "{delta}");
+    assert!(delta.contains("<status>OUT_OF_SERVICE</status>"), "{delta}");
+    let told = Applications::from_xml(delta.as_bytes()).expect("a good document");
+    assert_eq!(told.applications.len(), 1, "{delta}");
+    assert_eq!(told.applications[0].instances[0].id(), "gw-7");
+
+    assert_eq!(send(delete("/status?value=DOWN")).await, done(200));
+    assert_eq!(http::instance(url, "GATEWAY", "gw-7").await.map(|i| i.status()), Some(Down));
+    assert_eq!(send(delete("")).await, done(200));
+    assert_eq!(send(delete("")).await.0, 404);
+    assert_eq!(send(put("")).await, done(404), "the empty body makes it register again");
+    let (_, delta) = curl_or_panic(&["--compressed"], &format!("{url}apps/delta")).await;
+    assert!(delta.contains("<apps__hashcode></apps__hashcode>") && delta.contains("DELETED"), "{delta}");
+}
+
+/// `life.py`: a line in is a step, a line out is what came of it.
+struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    async fn start(python: &Path, registry: &str) -> Self {
+        let log = std::fs::File::create(scratch("interop").join("python-client.err.log")).expect("a writable target");
+        let mut child = Command::new(python)
+            .arg(sources().join("life.py"))
+            .arg(registry)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the environment's Python starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut client = Self { child, input, output };
+        assert_eq!(client.line().await, "started");
+        client
+    }
+
+    async fn step(&mut self, step: &str) -> String {
+        self.input.write_all(format!("{step}\n").as_bytes()).await.expect("it reads");
+        self.line().await
+    }
+
+    async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(SOON, self.output.next_line()).await.expect("it answers in time");
+        line.expect("text").expect("it runs, or target/tmp/interop/python-client.err.log tells why not")
+    }
+
+    async fn ends(self) {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        let status = until("the Python client ends", SOON, async || child.try_wait().expect("a child")).await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// The Python of an environment with the client in it.
+async fn python() -> Option<PathBuf> {
+    if !is_there("python3", "--version").await {
+        return None;
+    }
+    let wanted = std::fs::read_to_string(sources().join("requirements.txt")).expect("it is part of the suite");
+    let environment = scratch("python");
+    let (python, filled) = (environment.join("bin/python"), environment.join("requirements.txt"));
+    if std::fs::read_to_string(&filled).is_ok_and(|there| there == wanted) {
+        return Some(python);
+    }
+    let mut made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).await;
+    if made.is_ok() {
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+        made = run(pip.arg(sources().join("requirements.txt"))).await;
+    }
+    if let Err(reason) = made {
+        missing(&format!("py-eureka-client cannot be installed: {reason}"));
+        return None;
+    }
+    std::fs::write(filled, wanted).expect("a writable target");
+    Some(python)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/python")
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&path).expect("a writable target");
+    path
+}
+
+async fn is_there(program: &str, argument: &str) -> bool {
+    let there = run(Command::new(program).arg(argument)).await;
+    if let Err(reason) = &there {
+        missing(&format!("{program} cannot be run: {reason}"));
+    }
+    there.is_ok()
+}
+
+/// Said aloud on every machine, a failure in CI.
+fn missing(what: &str) {
+    let sentence = format!("NOT TRIED, as {what}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{sentence}");
+    eprintln!("{sentence}");
+}
+
+/// Its standard output.
+async fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The status and body of what curl is told to ask.
+async fn curl_or_panic(arguments: &[&str], url: &str) -> (u16, String) {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]).args(arguments);
+    let output = run(command.arg(url)).await.unwrap_or_else(|error| panic!("curl {url}: {error}"));
+    let (body, status) = output.rsplit_once('\n').expect("the status is on a line of its own");
+    (status.parse().expect("a number"), body.to_owned())
+}
