@@ -17,16 +17,21 @@
 //! # How it hangs together
 //!
 //! ```text
-//!  registry servers                                                  EurekaServer (server)
-//!      │ full or delta                                                    ▲ register, heartbeat, DELETE
-//!      ▼                                                                  │
-//!  Transport (transport) ──▶ Snapshot (registry)                     Transport (transport)
-//!                                │ the applications that changed          ▲
-//!                                ▼                                        │
-//!                     EurekaDiscover (discover)                      Registrar (register)
-//!                                │ insert, remove                         ▲ requests in flight
-//!                                ▼                                        │
-//!                        Balance (balance) ──▶ HttpClient (route)    Registration layer ── your server
+//!  consumer                                   provider
+//!
+//!  registry servers                           registry servers, or EurekaServer (server)
+//!      │ full or delta                            ▲ register, heartbeat, DELETE
+//!      ▼                                          │
+//!  Transport (transport)                      Transport (transport)
+//!      │                                          ▲
+//!      ▼                                          │
+//!  Snapshot (registry)                        Registrar (register)
+//!      │ the applications that changed            ▲ requests in flight
+//!      ▼                                          │
+//!  EurekaDiscover (discover)                  RegistrationLayer ── your server
+//!      │ insert, remove
+//!      ▼
+//!  Balance (balance) ──▶ HttpClient (route)
 //! ```
 //!
 //! # Time
