@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Snapshot;
 use super::mirror::{Mirror, shared};
-use crate::model::{ActionType, Application, Applications, Instance};
+use crate::model::{Application, Applications, Instance};
 
 /// The consumer's registry without IO: what the server holds, and what it lost without a word.
 ///
@@ -77,11 +77,10 @@ impl LocalRegistry {
     #[must_use]
     pub(super) fn delta(&mut self, delta: &Applications, now: Instant) -> bool {
         self.mirror.apply(delta);
-        for application in &delta.applications {
-            for instance in &application.instances {
-                if matches!(instance.action(), Some(ActionType::Added | ActionType::Modified | ActionType::Deleted)) {
-                    self.held.remove(&(application.name.clone(), Arc::from(instance.id())));
-                }
+        if !self.held.is_empty() {
+            let told = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
+            for (app, instance) in told.filter(|(_, instance)| instance.action().is_some()) {
+                self.held.remove(&(app.clone(), Arc::from(instance.id())));
             }
         }
         self.expire(now);
@@ -126,7 +125,7 @@ fn each(applications: &BTreeMap<Arc<str>, Arc<Application>>) -> impl Iterator<It
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::InstanceStatus;
+    use crate::model::{ActionType, InstanceStatus};
 
     fn instance(id: &str, action: ActionType) -> Arc<Instance> {
         let built = Instance::builder("orders").ip_addr("10.0.0.1").port(80).id(id).build().unwrap();

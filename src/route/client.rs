@@ -125,8 +125,7 @@ where
     }
 
     async fn call(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
-        let host = host(&request)?.to_owned();
-        let route = self.route(&host)?;
+        let route = self.route(host(&request)?)?;
         let attempts = Attempts::new(request);
         if route.balance.is_empty() && !route.balance.ready().await {
             self.forget(&route);

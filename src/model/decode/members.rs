@@ -270,9 +270,8 @@ impl<'de> Members<'de> for Instance {
             }
             "leaseInfo" => self.lease = map.next_value::<Maybe<LeaseInfo>>()?.0,
             "metadata" => {
-                self.metadata = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Metadata::default, |m| {
-                    m.0.into_iter().filter(|(key, _)| &**key != "@class").collect()
-                });
+                let entries = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Vec::new, |m| m.0);
+                self.metadata = entries.into_iter().filter(|(key, _)| &**key != "@class").collect();
             }
             "appGroupName" => self.app_group = scalar(map)?.text().map(|group| app_name(&group)),
             "homePageUrl" => self.home_page_url = scalar(map)?.text(),
@@ -431,7 +430,8 @@ impl<'de> Members<'de> for DataCenterMembers {
             "@class" | "class" => self.class = scalar(map)?.text(),
             "name" => self.name = scalar(map)?.text(),
             "metadata" => {
-                self.metadata = map.next_value::<Maybe<MetadataMembers>>()?.0.map(|m| m.0).unwrap_or_default();
+                let entries = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Vec::new, |m| m.0);
+                self.metadata = entries.into_iter().collect();
             }
             _ => skip(map)?,
         }
@@ -445,7 +445,8 @@ impl<'de> Deserialize<'de> for DataCenterMembers {
     }
 }
 
-struct MetadataMembers(Metadata);
+/// The entries as they stand; whether `@class` is one of them depends on whose metadata it is.
+struct MetadataMembers(Vec<(Arc<str>, Arc<str>)>);
 
 impl<'de> Deserialize<'de> for MetadataMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -460,16 +461,10 @@ impl<'de> Deserialize<'de> for MetadataMembers {
                 while let Some((Name(key), Verbatim(value))) = map.next_entry()? {
                     entries.push((Arc::from(key), value));
                 }
-                Ok(MetadataMembers(entries.into_iter().collect()))
+                Ok(MetadataMembers(entries))
             }
         }
         deserializer.deserialize_map(MetadataVisitor)
-    }
-}
-
-impl Metadata {
-    fn into_iter(self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
-        self.iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect::<Vec<_>>().into_iter()
     }
 }
 
