@@ -19,6 +19,9 @@ pub trait BodyGuard {
         let _ = trailers;
     }
 
+    /// The body ended without trailers. The guard is dropped right after.
+    fn on_end(&mut self) {}
+
     /// The body broke off with an error. The guard is dropped right after.
     fn on_error(&mut self) {}
 }
@@ -56,13 +59,20 @@ impl<B: Body, G: BodyGuard> Body for GuardedBody<B, G> {
                         true
                     }
                     // The reader may stop here, because the end is known: do not wait for its next poll.
-                    None => this.inner.is_end_stream(),
+                    None if this.inner.is_end_stream() => {
+                        guard.on_end();
+                        true
+                    }
+                    None => false,
                 },
                 Some(Err(_)) => {
                     guard.on_error();
                     true
                 }
-                None => true,
+                None => {
+                    guard.on_end();
+                    true
+                }
             };
             if ended {
                 *this.guard = None;

@@ -16,7 +16,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::discover::{Change, ServiceList};
 use tower::{BoxError, Service, ServiceExt};
-use tower_eureka::balance::{AnyResponse, Balance, HttpResponses};
+use tower_eureka::balance::{AnyResponse, Balance, HttpResponses, PeakEwma};
 
 const SEED: u64 = 20;
 
@@ -92,12 +92,12 @@ fn channel() -> (mpsc::UnboundedSender<Update>, UnboundedReceiverStream<Update>)
     (sender, receiver.into())
 }
 
-fn balance(discover: impl Stream<Item = Update> + Send + 'static) -> Balance<Mock, AnyResponse> {
+fn balance(discover: impl Stream<Item = Update> + Send + 'static) -> Balance<Mock, PeakEwma, AnyResponse> {
     Balance::builder(discover).name("ORDERS").observer(AnyResponse).build()
 }
 
 /// A balancer over endpoints that never change.
-async fn fixed(endpoints: &[Mock]) -> Balance<Mock, AnyResponse> {
+async fn fixed(endpoints: &[Mock]) -> Balance<Mock, PeakEwma, AnyResponse> {
     let balance = balance(tokio_stream::iter(
         endpoints.iter().map(|mock| Ok(Change::Insert(mock.name, mock.clone()))).collect::<Vec<_>>(),
     ));
@@ -120,7 +120,7 @@ async fn until(holds: impl Fn() -> bool) {
     panic!("did not come about");
 }
 
-async fn call(balance: &Balance<Mock, AnyResponse>) -> Result<&'static str, tower_eureka::Error> {
+async fn call(balance: &Balance<Mock, PeakEwma, AnyResponse>) -> Result<&'static str, tower_eureka::Error> {
     balance.clone().oneshot(()).await
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
+use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +13,26 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower::discover::Discover;
 
-use super::driver::{Driver, MakeEndpoint, Settings};
+use super::attributes::Attributes;
+use super::driver::{Describe, Driver, MakeEndpoint, Probe};
+use super::eject::Ejection;
 use super::http::HttpResponses;
+use super::policy::PeakEwma;
+use super::roster::{Roster, Settings};
 use super::{Balance, Explain, Shared};
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct Builder<D: Discover, S = <D as Discover>::Service, O = HttpResponses> {
+pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = HttpResponses> {
     discover: D,
     make: MakeEndpoint<D::Service, S>,
+    describe: Describe<D::Service>,
+    probe: Option<Probe<S>>,
+    policy: P,
     observer: O,
-    name: Option<Arc<str>>,
+    settings: Settings,
     explain: Option<Explain>,
     ready_timeout: Duration,
-    failure_penalty: Duration,
-    default_latency: Duration,
-    decay: Duration,
 }
 
 impl<D: Discover> Builder<D> {
@@ -35,37 +40,81 @@ impl<D: Discover> Builder<D> {
         Self {
             discover,
             make: Box::new(|service| service),
-            observer: HttpResponses,
-            name: None,
+            describe: Box::new(|_| Attributes::default()),
+            probe: None,
+            policy: PeakEwma,
+            observer: HttpResponses::default(),
+            settings: Settings {
+                name: None,
+                failure_penalty: Duration::from_secs(5),
+                default_latency: Duration::from_millis(30),
+                decay: Duration::from_secs(10),
+                ejection: Ejection::default(),
+                labels: Vec::new(),
+                probes: false,
+                base: Instant::now(),
+            },
             explain: None,
             ready_timeout: Duration::from_secs(3),
-            failure_penalty: Duration::from_secs(5),
-            default_latency: Duration::from_millis(30),
-            decay: Duration::from_secs(10),
         }
     }
 }
 
-impl<D: Discover, S, O> Builder<D, S, O> {
+impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// How an endpoint's service is made from what was discovered. By default, what is discovered is the service.
     ///
-    /// Called once per discovered endpoint, and again when discovery inserts it anew. The service is cloned for every call.
-    pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, O> {
-        let Self { discover, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay, .. } =
-            self;
+    /// Called once per discovered endpoint, and again when discovery inserts it anew with another
+    /// [address](Attributes::address). The service is cloned for every call.
+    pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, P, O> {
+        let Self { discover, describe, policy, observer, settings, explain, ready_timeout, .. } = self;
         let make = Box::new(move |target| make(&target));
-        Builder { discover, make, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay }
+        Builder { discover, make, describe, probe: None, policy, observer, settings, explain, ready_timeout }
+    }
+
+    /// What is known of an endpoint beside its service: weight, zone, labels. By default nothing.
+    pub fn attributes(mut self, describe: impl Fn(&D::Service) -> Attributes + Send + 'static) -> Self {
+        self.describe = Box::new(describe);
+        self
+    }
+
+    /// How it is tried, in the background, whether an endpoint that could not be connected to can be reached again. A try may
+    /// take 10 s. Call after [`endpoint`](Self::endpoint), which forgets it. By default callers' calls try it, one at a time.
+    pub fn probe<F>(mut self, probe: impl Fn(S) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        self.probe = Some(Box::new(move |service| Box::pin(probe(service))));
+        self
+    }
+
+    /// How an endpoint is chosen. By default [`PeakEwma`].
+    pub fn policy<Q>(self, policy: Q) -> Builder<D, S, Q, O> {
+        let Self { discover, make, describe, probe, observer, settings, explain, ready_timeout, .. } = self;
+        Builder { discover, make, describe, probe, policy, observer, settings, explain, ready_timeout }
     }
 
     /// How answers are judged. By default [`HttpResponses`].
-    pub fn observer<P>(self, observer: P) -> Builder<D, S, P> {
-        let Self { discover, make, name, explain, ready_timeout, failure_penalty, default_latency, decay, .. } = self;
-        Builder { discover, make, observer, name, explain, ready_timeout, failure_penalty, default_latency, decay }
+    pub fn observer<Q>(self, observer: Q) -> Builder<D, S, P, Q> {
+        let Self { discover, make, describe, probe, policy, settings, explain, ready_timeout, .. } = self;
+        Builder { discover, make, describe, probe, policy, observer, settings, explain, ready_timeout }
+    }
+
+    /// When endpoints that fail are taken out, and for how long. By default [`Ejection::default`].
+    pub fn ejection(mut self, ejection: Ejection) -> Self {
+        self.settings.ejection = ejection;
+        self
+    }
+
+    /// By which labels of the endpoints requests may choose; see [`Policy::label`](super::Policy::label). By default none. Each one
+    /// costs some memory per endpoint and value.
+    pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.settings.labels = keys.into_iter().map(Into::into).collect();
+        self
     }
 
     /// The application that is called, for errors and logs. By default none is named.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = Some(name.into());
+        self.settings.name = Some(name.into());
         self
     }
 
@@ -82,20 +131,19 @@ impl<D: Discover, S, O> Builder<D, S, O> {
         self
     }
 
-    /// As what latency a failed call is recorded, unless it took longer; by default 5 s.
+    /// As what latency a failed call is recorded at an endpoint whose last 64 calls all failed, unless it took longer; in
+    /// proportion if fewer did. By default 5 s.
     ///
-    /// It keeps an endpoint that fails fast from looking like the fastest. The larger it is in relation to the usual latency,
-    /// the longer an endpoint is avoided after a failure: with the defaults and a usual latency of 5 ms for about a minute,
-    /// and not at all where all endpoints fail alike.
+    /// It keeps an endpoint that fails fast from looking like the fastest, before it is ejected and where ejection is off.
     pub fn failure_penalty(mut self, penalty: Duration) -> Self {
-        self.failure_penalty = penalty;
+        self.settings.failure_penalty = penalty;
         self
     }
 
     /// The latency assumed of an endpoint that was not called yet, by default 30 ms; less where the best of those that were
     /// there before takes less, so that a newcomer gets calls at once.
     pub fn default_latency(mut self, latency: Duration) -> Self {
-        self.default_latency = latency;
+        self.settings.default_latency = latency;
         self
     }
 
@@ -103,18 +151,18 @@ impl<D: Discover, S, O> Builder<D, S, O> {
     ///
     /// Shorter forgets slow answers and failures sooner, longer rides out bursts better.
     pub fn decay(mut self, decay: Duration) -> Self {
-        self.decay = decay;
+        self.settings.decay = decay;
         self
     }
 
     /// Starts a task that follows discovery, and returns the balancer over what it finds.
     ///
-    /// The task ends when discovery ends or the last clone of the balancer is dropped.
+    /// The task ends when the last clone of the balancer is dropped.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn build(self) -> Balance<S, O>
+    pub fn build(mut self) -> Balance<S, P, O>
     where
         D: Discover + Send + 'static,
         D::Key: Hash + Debug + Send + 'static,
@@ -122,36 +170,34 @@ impl<D: Discover, S, O> Builder<D, S, O> {
         D::Error: Into<BoxError> + Send,
         S: Clone + Send + Sync + 'static,
     {
-        let base = Instant::now();
         let (alive, closed) = oneshot::channel::<Infallible>();
-        let shared = Arc::new(Shared::new(base, self.name.clone(), self.explain, self.ready_timeout, alive));
+        self.settings.base = Instant::now();
+        self.settings.probes = self.probe.is_some();
+        let name = self.settings.name.clone();
+        let shared = Arc::new(Shared::new(Roster::new(self.settings), self.explain, self.ready_timeout, alive));
         let driver = Driver::<D, S> {
             make: self.make,
+            describe: self.describe,
+            probe: self.probe,
             shared: Arc::downgrade(&shared),
-            settings: Settings {
-                name: self.name,
-                failure_penalty: self.failure_penalty,
-                default_latency: self.default_latency,
-                decay: self.decay,
-                base,
-            },
-            endpoints: HashMap::new(),
+            name,
+            ids: HashMap::new(),
             next_id: 0,
-            newcomer_cost: None,
         };
         tokio::spawn(driver.run(self.discover, closed));
-        Balance::new(shared, self.observer)
+        Balance::new(shared, self.policy, self.observer)
     }
 }
 
-impl<D: Discover, S, O> fmt::Debug for Builder<D, S, O> {
+impl<D: Discover, S, P, O> fmt::Debug for Builder<D, S, P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("name", &self.name)
+            .field("name", &self.settings.name)
             .field("ready_timeout", &self.ready_timeout)
-            .field("failure_penalty", &self.failure_penalty)
-            .field("default_latency", &self.default_latency)
-            .field("decay", &self.decay)
+            .field("failure_penalty", &self.settings.failure_penalty)
+            .field("default_latency", &self.settings.default_latency)
+            .field("decay", &self.settings.decay)
+            .field("ejection", &self.settings.ejection)
             .finish_non_exhaustive()
     }
 }

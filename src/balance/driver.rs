@@ -1,9 +1,9 @@
-//! The task behind a balancer: follows discovery, whether somebody calls or not, and publishes what there is.
+//! The task behind a balancer: follows discovery, whether somebody calls or not, and the clock.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
@@ -11,14 +11,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 use tower::BoxError;
 use tower::discover::{Change, Discover};
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use super::endpoint::{Details, Endpoint, EndpointId, Stats};
-use super::load::{Load, nanos, tick};
+use super::attributes::Attributes;
+use super::eject::Control;
+use super::endpoint::{Details, EndpointId, Stats};
+use super::load::Load;
 
 /// How many changes may wait before they are published. Also keeps a discovery that is always ready from holding its thread.
 const BATCH: usize = 64;
@@ -26,28 +29,27 @@ const BATCH: usize = 64;
 /// How long discovery is left alone after an error.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// How long a probe may take to connect.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Makes an endpoint's service from what was discovered.
 pub(super) type MakeEndpoint<T, S> = Box<dyn FnMut(T) -> S + Send>;
 
-pub(super) struct Settings {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) failure_penalty: Duration,
-    pub(super) default_latency: Duration,
-    pub(super) decay: Duration,
-    /// What the ticks of all loads count from.
-    pub(super) base: Instant,
-}
+/// Tells what is known of what was discovered.
+pub(super) type Describe<T> = Box<dyn Fn(&T) -> Attributes + Send>;
+
+/// Tries to reach an endpoint.
+pub(super) type Probe<S> = Box<dyn Fn(S) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send>;
 
 pub(super) struct Driver<D: Discover, S> {
     pub(super) make: MakeEndpoint<D::Service, S>,
+    pub(super) describe: Describe<D::Service>,
+    pub(super) probe: Option<Probe<S>>,
     /// Weak, so that the balancer's last clone ends the task and not the other way round.
     pub(super) shared: Weak<Shared<S>>,
-    pub(super) settings: Settings,
-    pub(super) endpoints: HashMap<D::Key, Endpoint<S>>,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) ids: HashMap<D::Key, EndpointId>,
     pub(super) next_id: u64,
-    /// What endpoints that join in this batch are assumed to cost: as little as the best there is, so that they get their
-    /// calls at once instead of when the default has decayed to what the others take.
-    pub(super) newcomer_cost: Option<f32>,
 }
 
 /// Why a batch ended.
@@ -63,9 +65,9 @@ where
     D: Discover,
     D::Key: Hash + Debug,
     D::Error: Into<BoxError>,
-    S: Clone,
+    S: Clone + Send + Sync + 'static,
 {
-    /// Runs until `closed` resolves or discovery ends; the set that was published last stays.
+    /// Runs until `closed` resolves; the set that was published last stays.
     pub(super) async fn run(mut self, discover: D, closed: oneshot::Receiver<Infallible>) {
         tokio::select! {
             biased;
@@ -76,15 +78,35 @@ where
 
     async fn follow(&mut self, discover: D) {
         let mut discover = pin!(discover);
-        let mut failing = false;
+        let Some(wake) = self.shared.upgrade().map(|shared| shared.wake.clone()) else { return };
+        let (mut failing, mut ended, mut paused) = (false, false, None::<Instant>);
+        let mut probes = JoinSet::new();
         loop {
-            let (changed, step) = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)).await;
+            let deadline = self.shared.upgrade().and_then(|shared| shared.roster().next_deadline());
+            let step = tokio::select! {
+                biased;
+                () = wake.notified() => None,
+                Some(Ok((id, success))) = probes.join_next() => {
+                    self.tell(|shared| shared.probed(id, success));
+                    None
+                }
+                () = until(deadline) => {
+                    self.advance(&mut probes);
+                    None
+                }
+                () = until(paused), if paused.is_some() => {
+                    paused = None;
+                    None
+                }
+                // Last, since it may always be ready.
+                step = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)), if !ended && paused.is_none() => Some(step),
+            };
+            let Some((changed, step)) = step else { continue };
             if failing && (changed || matches!(step, Step::More)) {
                 info!(application = self.name(), "discovery works again");
                 failing = false;
             }
             if changed {
-                self.newcomer_cost = None;
                 self.publish();
             }
             match step {
@@ -92,15 +114,15 @@ where
                 Step::Failed(error) => {
                     if !failing {
                         let error: BoxError = error.into();
-                        let (name, endpoints) = (self.name(), self.endpoints.len());
+                        let (name, endpoints) = (self.name(), self.ids.len());
                         warn!(application = name, endpoints, error, "discovery failed, keeping the endpoints");
                     }
                     failing = true;
-                    tokio::time::sleep(BACK_OFF).await;
+                    paused = Some(Instant::now() + BACK_OFF);
                 }
                 Step::Ended => {
-                    debug!(application = self.name(), endpoints = self.endpoints.len(), "discovery ended");
-                    return;
+                    debug!(application = self.name(), endpoints = self.ids.len(), "discovery ended");
+                    ended = true;
                 }
             }
         }
@@ -127,53 +149,103 @@ where
     }
 
     fn apply(&mut self, change: Change<D::Key, D::Service>) -> bool {
+        let Some(shared) = self.shared.upgrade() else { return false };
         match change {
             Change::Insert(key, target) => {
-                let endpoint = self.endpoint(label(&key), target);
-                debug!(application = self.name(), endpoint = &*endpoint.stats.details.instance, "endpoint added");
-                self.endpoints.insert(key, endpoint);
+                self.insert(&shared, key, target);
                 true
             }
             Change::Remove(key) => {
-                let removed = self.endpoints.remove(&key);
-                if let Some(endpoint) = &removed {
-                    debug!(application = self.name(), endpoint = &*endpoint.stats.details.instance, "endpoint removed");
-                }
-                removed.is_some()
+                let Some(id) = self.ids.remove(&key) else { return false };
+                shared.roster().remove(id);
+                debug!(application = self.name(), endpoint = label(&key), "endpoint removed");
+                true
             }
         }
     }
 
-    fn endpoint(&mut self, instance: Arc<str>, target: D::Service) -> Endpoint<S> {
-        let id = EndpointId(self.next_id);
-        self.next_id += 1;
-        let Settings { base, decay, failure_penalty: penalty, default_latency, .. } = self.settings;
-        let now = Instant::now();
-        let cost = *self.newcomer_cost.get_or_insert_with(|| {
-            let costs = self.endpoints.values().map(|endpoint| endpoint.stats.load.cost(tick(base, now)));
-            costs.fold(nanos(default_latency), f32::min)
-        });
-        let load = Load::new(cost, decay, base, now);
-        let details = Box::new(Details { app: self.settings.name.clone(), instance, penalty });
-        Endpoint { id, stats: Arc::new(Stats { load, details }), service: (self.make)(target) }
+    fn insert(&mut self, shared: &Arc<Shared<S>>, key: D::Key, target: D::Service) {
+        let attributes = (self.describe)(&target);
+        let known = self.ids.get(&key).copied();
+        let mut roster = shared.roster();
+        let before = known.and_then(|id| roster.attributes(id).cloned());
+        let same_start = before.as_ref().is_some_and(|b| b.start.is_some() && b.start == attributes.start);
+        let same_address = before.as_ref().is_some_and(|b| b.address.is_some() && b.address == attributes.address);
+        match known {
+            Some(id) if same_start && same_address => roster.update(id, attributes),
+            Some(id) if same_start => {
+                let service = (self.make)(target);
+                roster.replace_service(id, service, attributes);
+            }
+            _ => {
+                if let Some(id) = known {
+                    roster.remove(id);
+                }
+                let service = (self.make)(target);
+                let id = EndpointId(self.next_id);
+                self.next_id += 1;
+                let settings = roster.settings();
+                let now = Instant::now();
+                let load = Load::new(roster.newcomer_cost(now), settings.decay, settings.base, now);
+                let details = Details {
+                    id,
+                    app: settings.name.clone(),
+                    instance: Arc::from(label(&key)),
+                    penalty: settings.failure_penalty,
+                    rules: settings.ejection.rules(),
+                    control: Arc::downgrade(shared) as Weak<_>,
+                    base: settings.base,
+                    failed: Default::default(),
+                    looked: Default::default(),
+                };
+                debug!(application = self.name(), endpoint = &*details.instance, "endpoint added");
+                roster.insert(id, service, Arc::new(Stats::new(load, details)), attributes);
+                drop(roster);
+                self.ids.insert(key, id);
+            }
+        }
     }
 
     fn publish(&self) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let before = shared.publish(self.endpoints.values().cloned().collect());
-        match (before, self.endpoints.len()) {
+        let before = shared.publish();
+        match (before, self.ids.len()) {
             (0, endpoints @ 1..) => info!(application = self.name(), endpoints, "endpoints found"),
             (1.., 0) => info!(application = self.name(), "no endpoint left"),
             _ => {}
         }
     }
 
+    /// Does what the clock calls for.
+    fn advance(&self, probes: &mut JoinSet<(EndpointId, bool)>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let due = shared.advance();
+        let Some(probe) = &self.probe else { return };
+        for (id, service) in due {
+            let connect = probe(service);
+            probes.spawn(async move { (id, timeout(PROBE_TIMEOUT, connect).await.unwrap_or(false)) });
+        }
+    }
+
+    fn tell(&self, what: impl FnOnce(&Shared<S>)) {
+        if let Some(shared) = self.shared.upgrade() {
+            what(&shared);
+        }
+    }
+
     fn name(&self) -> Option<&str> {
-        self.settings.name.as_deref()
+        self.name.as_deref()
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
 /// The key as text, without the quotes that a string's `Debug` has.
-fn label(key: &impl Debug) -> Arc<str> {
-    Arc::from(format!("{key:?}").trim_matches('"'))
+fn label(key: &impl Debug) -> String {
+    format!("{key:?}").trim_matches('"').to_owned()
 }

@@ -1,181 +1,143 @@
-//! The endpoints a pick chooses from, and the choice.
+//! What a pick reads of an endpoint and a call writes.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::load::{Load, tick};
+use super::eject::{Cause, Control, Rules};
+use super::load::{Load, Tick, elapsed, tick};
 
 /// Tells the endpoints of one balancer apart. Never used again: an endpoint that was replaced has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EndpointId(pub(super) u64);
 
-/// One endpoint: its service and what is known about it.
-#[derive(Clone)]
-pub(super) struct Endpoint<S> {
-    pub(super) id: EndpointId,
-    pub(super) stats: Arc<Stats>,
-    pub(super) service: S,
-}
+/// How long after a look at a failing endpoint the next one may be, in ticks: about a tenth of a second.
+const LOOK_AGAIN: Tick = 100;
 
-/// What a pick reads of an endpoint and a call writes. Fits in one cache line, and shares it with nobody.
-#[derive(Debug)]
+/// The measurements of one endpoint. Fits in one cache line, and shares it with nobody.
 #[repr(align(64))]
 pub(super) struct Stats {
     pub(super) load: Load,
+    /// The last 64 calls, the newest in the lowest bit: 1 for a failure. Starts as if all had been answered.
+    history: AtomicU64,
+    /// What of a probation is open: see the constants.
+    probe: AtomicU8,
     pub(super) details: Box<Details>,
 }
 
+/// Not in probation.
+const NO_PROBE: u8 = 0;
+/// The next call that comes is the probe.
+const PROBE_WANTED: u8 = 1;
+/// A call is on its way that decides.
+const PROBE_TAKEN: u8 = 2;
+
 /// What only failures and logs need.
-#[derive(Debug)]
 pub(super) struct Details {
+    pub(super) id: EndpointId,
     pub(super) app: Option<Arc<str>>,
     pub(super) instance: Arc<str>,
     pub(super) penalty: Duration,
+    pub(super) rules: Rules,
+    pub(super) control: Weak<dyn Control>,
+    pub(super) base: Instant,
+    /// How many calls failed since the last sweep.
+    pub(super) failed: AtomicU32,
+    /// When it was last looked at for an ejection; 0 for never.
+    pub(super) looked: AtomicU32,
 }
 
-/// What there is to choose from. Immutable: a change makes a new set.
-///
-/// The statistics are apart from the services, so that comparing two endpoints touches little memory.
-pub(super) struct EndpointSet<S> {
-    base: Instant,
-    /// In the order of their ids, as the services.
-    stats: Vec<Arc<Stats>>,
-    services: Vec<(EndpointId, S)>,
-}
-
-/// The choice.
-pub(super) struct Chosen<'a, S> {
-    pub(super) id: EndpointId,
-    pub(super) stats: &'a Arc<Stats>,
-    pub(super) service: &'a S,
-}
-
-impl<S> EndpointSet<S> {
-    /// `base` is the one that the endpoints' loads count from.
-    pub(super) fn new(base: Instant, mut endpoints: Vec<Endpoint<S>>) -> Self {
-        endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
-        let (stats, services) =
-            endpoints.into_iter().map(|Endpoint { id, stats, service }| (stats, (id, service))).unzip();
-        Self { base, stats, services }
+impl Stats {
+    pub(super) fn new(load: Load, details: Details) -> Self {
+        Self { load, history: AtomicU64::new(0), probe: AtomicU8::new(NO_PROBE), details: Box::new(details) }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.stats.len()
+    /// How many of the last 64 calls failed.
+    pub(super) fn failures(&self) -> u32 {
+        self.history.load(Ordering::Relaxed).count_ones()
     }
 
-    #[cfg(test)]
-    pub(super) fn stats(&self) -> impl Iterator<Item = &Stats> {
-        self.stats.iter().map(|stats| &**stats)
+    /// How many of the last calls failed in a row.
+    pub(super) fn failures_in_a_row(&self) -> u32 {
+        self.history.load(Ordering::Relaxed).trailing_ones()
     }
 
-    /// The cheaper one of two drawn at random, leaving out those that were tried.
-    pub(super) fn choose(&self, now: Instant, tried: &[EndpointId]) -> Option<Chosen<'_, S>> {
-        let excluded = self.positions(tried);
-        // Draws count only those not excluded: step over each excluded position up to there.
-        let at = |drawn| excluded.iter().fold(drawn, |position, &gap| position + usize::from(gap <= position));
-        let position = match self.len() - excluded.len() {
-            0 => return None,
-            1 => at(0),
-            left => {
-                let (first, second) = two_of(left);
-                let (first, second) = (at(first), at(second));
-                let now = tick(self.base, now);
-                let cost = |position: usize| self.stats[position].load.metric(now);
-                if cost(second) < cost(first) { second } else { first }
-            }
-        };
-        let (id, service) = &self.services[position];
-        Some(Chosen { id: *id, stats: &self.stats[position], service })
-    }
-
-    /// Where these are, ascending. Allocates nothing for none.
-    fn positions(&self, ids: &[EndpointId]) -> Vec<usize> {
-        let mut positions: Vec<_> =
-            ids.iter().filter_map(|id| self.services.binary_search_by_key(id, |(id, _)| *id).ok()).collect();
-        positions.sort_unstable();
-        positions.dedup();
-        positions
-    }
-}
-
-/// Two different numbers below `n`, which is at least 2, from one draw.
-fn two_of(n: usize) -> (usize, usize) {
-    let random = fastrand::u64(..);
-    // Half of the bits each, scaled to the range; its bias of n / 2^32 does not matter here.
-    let below = |n: usize, bits: u64| (((bits & 0xffff_ffff) * n as u64) >> 32) as usize;
-    let first = below(n, random >> 32);
-    let second = below(n - 1, random);
-    (first, if second >= first { second + 1 } else { second })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(n: u64) -> EndpointSet<()> {
-        let base = Instant::now();
-        let endpoint = |id| Endpoint {
-            id: EndpointId(id),
-            stats: Arc::new(Stats {
-                load: Load::new(1e6, Duration::from_secs(10), base, base),
-                details: Box::new(Details { app: None, instance: id.to_string().into(), penalty: Duration::ZERO }),
-            }),
-            service: (),
-        };
-        EndpointSet::new(base, (0..n).rev().map(|id| endpoint(id * 3)).collect())
-    }
-
-    #[test]
-    fn draws_every_pair_and_never_twice_the_same() {
-        fastrand::seed(7);
-        let mut seen = [[0; 3]; 3];
-        for _ in 0..9_000 {
-            let (first, second) = two_of(3);
-            seen[first][second] += 1;
-        }
-        for (first, row) in seen.iter().enumerate() {
-            for (second, &count) in row.iter().enumerate() {
-                let expected = if first == second { 0..=0 } else { 1_300..=1_700 };
-                assert!(expected.contains(&count), "seed 7: ({first}, {second}) drawn {count} times");
-            }
+    /// A call succeeded. An endpoint without a recent failure, the usual case, is not even written to.
+    pub(super) fn succeeded(&self) {
+        if self.history.load(Ordering::Relaxed) != 0 {
+            self.remember(0);
         }
     }
 
-    #[test]
-    fn leaves_out_the_tried_and_spreads_over_the_rest() {
-        fastrand::seed(7);
-        let set = set(5);
-        let tried = [EndpointId(9), EndpointId(0), EndpointId(9), EndpointId(1_000)];
-        let mut counts = std::collections::BTreeMap::new();
-        for _ in 0..3_000 {
-            *counts.entry(set.choose(Instant::now(), &tried).unwrap().id.0).or_insert(0) += 1;
-        }
-        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [3, 6, 12]);
-        assert!(counts.values().all(|count| (850..=1_150).contains(count)), "seed 7: {counts:?}");
-    }
-
-    #[test]
-    fn takes_the_last_one_left_and_none_when_all_were_tried() {
-        let set = set(3);
-        let all = [EndpointId(0), EndpointId(3), EndpointId(6)];
-        assert_eq!(set.choose(Instant::now(), &all[..2]).unwrap().id, all[2]);
-        assert!(set.choose(Instant::now(), &all).is_none());
-        assert!(self::set(0).choose(Instant::now(), &[]).is_none());
-    }
-
-    #[test]
-    fn prefers_the_one_with_fewer_pending_calls() {
-        let set = set(2);
-        set.stats[0].load.begin();
-        for _ in 0..100 {
-            assert_eq!(set.choose(Instant::now(), &[]).unwrap().id, EndpointId(3));
+    /// A call failed. Tells the balancer where that is one failure too many.
+    pub(super) fn failed(&self, cause: Cause, now: Instant) {
+        self.remember(1);
+        self.details.failed.fetch_add(1, Ordering::Relaxed);
+        let Some(cause) = self.details.rules.suspect(cause, self.failures_in_a_row(), self.failures()) else { return };
+        let now = tick(self.details.base, now).max(1);
+        let looked = self.details.looked.load(Ordering::Relaxed);
+        // Where all fail alike nobody is ejected: then not every failure should look at everybody again.
+        if cause.is_certain() || looked == 0 || elapsed(looked, now) >= LOOK_AGAIN {
+            self.details.looked.store(now, Ordering::Relaxed);
+            self.details.tell(|control| control.suspected(self.details.id, cause));
         }
     }
 
-    #[test]
-    fn what_a_pick_reads_fits_in_a_cache_line() {
-        assert_eq!(size_of::<Stats>(), 64);
+    fn remember(&self, bit: u64) {
+        let shift = |history: u64| Some(history << 1 | bit);
+        let _ = self.history.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
+    }
+
+    /// Forgets failures, as after a probation that went well.
+    pub(super) fn forgive(&self) {
+        self.history.store(0, Ordering::Relaxed);
+        self.details.looked.store(0, Ordering::Relaxed);
+    }
+
+    /// How many calls failed since this was last asked.
+    pub(super) fn take_failed(&self) -> u32 {
+        self.details.failed.swap(0, Ordering::Relaxed)
+    }
+
+    /// Begins or ends a probation.
+    pub(super) fn on_probation(&self, is: bool) {
+        self.probe.store(if is { PROBE_WANTED } else { NO_PROBE }, Ordering::Relaxed);
+    }
+
+    /// Makes this call the probe, if one is wanted.
+    pub(super) fn take_probe(&self) -> bool {
+        // Nearly always: a read is cheaper than an attempt to write.
+        if self.probe.load(Ordering::Relaxed) != PROBE_WANTED {
+            return false;
+        }
+        let taken = self.probe.compare_exchange(PROBE_WANTED, PROBE_TAKEN, Ordering::Relaxed, Ordering::Relaxed);
+        taken.is_ok()
+    }
+
+    /// Leaves the probe to another call: this one was given up or says nothing.
+    pub(super) fn return_probe(&self) {
+        let _ = self.probe.compare_exchange(PROBE_TAKEN, PROBE_WANTED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Details {
+    /// Reaches the balancer, unless that is gone.
+    pub(super) fn tell(&self, what: impl FnOnce(&dyn Control)) {
+        if let Some(control) = self.control.upgrade() {
+            what(&*control);
+        }
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stats")
+            .field("instance", &self.details.instance)
+            .field("load", &self.load)
+            .field("failures", &self.failures())
+            .finish_non_exhaustive()
     }
 }

@@ -43,7 +43,7 @@ impl<S, O> Picked<S, O> {
     }
 }
 
-type Failed<E> = (E, Completion);
+type Failed = (BoxError, Completion);
 
 /// A call to one endpoint.
 #[pin_project]
@@ -57,17 +57,19 @@ pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
 impl<S, Req, O> CallFuture<S, Req, O>
 where
     S: Service<Req>,
+    S::Error: Into<BoxError>,
     O: Observe<S::Response>,
 {
     /// Hands the completion over with an error, for what it knows of the endpoint.
-    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Failed<S::Error>>> {
+    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Failed>> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         let mut completion = this.completion.take().expect("the inner future panics when polled after completion");
         Poll::Ready(match result {
             Ok(response) => Ok(this.observer.observe(completion, response)),
             Err(error) => {
-                completion.failure();
+                let error = error.into();
+                completion.outcome(this.observer.observe_error(&*error));
                 Err((error, completion))
             }
         })
@@ -77,12 +79,13 @@ where
 impl<S, Req, O> Future for CallFuture<S, Req, O>
 where
     S: Service<Req>,
+    S::Error: Into<BoxError>,
     O: Observe<S::Response>,
 {
-    type Output = Result<O::Response, S::Error>;
+    type Output = Result<O::Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_call(cx).map_err(|(error, _)| error)
+        self.poll_call(cx).map_err(|(error, completion)| call_error(error, &completion))
     }
 }
 
@@ -136,8 +139,8 @@ impl<S: Service<Req>, Req, O> fmt::Debug for ResponseFuture<S, Req, O> {
 }
 
 /// An error that is one of ours already says what is to say.
-fn call_error(error: impl Into<BoxError>, completion: &Completion) -> Error {
-    let source = match error.into().downcast::<Error>() {
+fn call_error(error: BoxError, completion: &Completion) -> Error {
+    let source = match error.downcast::<Error>() {
         Ok(error) => return *error,
         Err(source) => source,
     };

@@ -1,28 +1,105 @@
 //! The judgement of HTTP and gRPC answers: head, body and trailers.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response};
-use http_body::Body;
-use tower_http::classify::{
-    ClassifiedResponse, ClassifyEos, ClassifyResponse, GrpcCode, GrpcEosErrorsAsFailures, GrpcErrorsAsFailures,
-    ServerErrorsAsFailures,
-};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::observe::{Completion, Observe};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
+
+use super::observe::{Completion, Observe, Outcome};
 use crate::body::{BodyGuard, GuardedBody};
+
+/// Says what the head and the trailers of an answer tell of the endpoint. The one classifier for ejection, retries, metrics and
+/// traces.
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, HttpResponses, Outcome};
+///
+/// /// An application that answers 404 while it loads its data.
+/// struct NotFoundIsFailing;
+///
+/// impl ClassifyHttp for NotFoundIsFailing {
+///     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+///         match status {
+///             StatusCode::NOT_FOUND => Outcome::Failure { retry_after: None },
+///             _ => DefaultClassifier.head(status, headers),
+///         }
+///     }
+/// }
+///
+/// let observer = HttpResponses::new(NotFoundIsFailing);
+/// ```
+pub trait ClassifyHttp: Send + Sync + 'static {
+    /// Judges the head of an answer.
+    fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome;
+
+    /// Judges the trailers of a gRPC answer whose head was a success. By default as [`DefaultClassifier`] does.
+    fn trailers(&self, trailers: &HeaderMap) -> Outcome {
+        DefaultClassifier.trailers(trailers)
+    }
+}
+
+/// A status of 5xx is a failure, 429 an overload, each with what `Retry-After` says in seconds. With a `content-type` of
+/// `application/grpc` the `grpc-status` counts, in the head or in the trailers: codes that blame the server are failures
+/// (`UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and any unheard of), `RESOURCE_EXHAUSTED` is an
+/// overload, and what blames the caller is a success.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DefaultClassifier;
+
+impl ClassifyHttp for DefaultClassifier {
+    fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        let retry_after = || Some(Duration::from_secs(headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?));
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded { retry_after: retry_after() },
+            status if status.is_server_error() => Outcome::Failure { retry_after: retry_after() },
+            _ if is_grpc(headers) && headers.contains_key(GRPC_STATUS) => grpc_outcome(headers),
+            _ => Outcome::Success,
+        }
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) -> Outcome {
+        grpc_outcome(trailers)
+    }
+}
+
+const GRPC_STATUS: &str = "grpc-status";
 
 /// Judges HTTP answers, gRPC included; the call goes on until the end of the body.
 ///
-/// Failures are
-///
-/// - a status of 5xx;
-/// - with a `content-type` of `application/grpc`, a `grpc-status`, in the head or in the trailers, that blames the server:
-///   `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS` or one unheard of;
-/// - a body that breaks off with an error.
+/// What the head and the trailers say is up to a [`ClassifyHttp`], by default [`DefaultClassifier`]. A body that breaks off with
+/// an error is a failure, and so is a gRPC answer that ends without a status.
 ///
 /// The latency is that of the head, the call is pending until the body has ended or was dropped.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HttpResponses;
+#[derive(Clone, Default)]
+pub struct HttpResponses {
+    /// `None` for the default, which then costs nothing to clone.
+    classify: Option<Arc<dyn ClassifyHttp>>,
+}
+
+impl HttpResponses {
+    /// Judges by another classifier.
+    pub fn new(classify: impl ClassifyHttp) -> Self {
+        Self { classify: Some(Arc::new(classify)) }
+    }
+
+    /// What the head of an answer says.
+    pub(crate) fn head<B>(&self, response: &Response<B>) -> Outcome {
+        let (status, headers) = (response.status(), response.headers());
+        match &self.classify {
+            None => DefaultClassifier.head(status, headers),
+            Some(classify) => classify.head(status, headers),
+        }
+    }
+}
+
+impl fmt::Debug for HttpResponses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpResponses").field("default", &self.classify.is_none()).finish()
+    }
+}
 
 /// The body of an answer that went through a balancer: keeps the call pending until it ends.
 pub type ResponseBody<B> = GuardedBody<B, HttpCompletion>;
@@ -31,36 +108,44 @@ pub type ResponseBody<B> = GuardedBody<B, HttpCompletion>;
 #[derive(Debug)]
 pub struct HttpCompletion {
     completion: Completion,
-    /// Set while a gRPC status is still to come.
-    grpc: Option<GrpcEosErrorsAsFailures>,
+    /// Set while trailers are to be judged.
+    trailers: Option<HttpResponses>,
+}
+
+impl HttpCompletion {
+    /// The id of the endpoint that answers: the instance's, where instances are balanced.
+    pub fn endpoint(&self) -> &str {
+        self.completion.endpoint()
+    }
 }
 
 impl<B: Body> Observe<Response<B>> for HttpResponses {
     type Response = Response<ResponseBody<B>>;
 
     fn observe(&self, mut completion: Completion, response: Response<B>) -> Self::Response {
-        let mut grpc = None;
-        let failed = is_server_error(&response)
-            || is_grpc(&response)
-                && match blame_server().classify_response(&response) {
-                    ClassifiedResponse::Ready(verdict) => verdict.is_err(),
-                    ClassifiedResponse::RequiresEos(classify) => {
-                        grpc = Some(classify);
-                        false
-                    }
-                };
-        if failed {
-            completion.failure();
-        } else {
-            completion.success();
-        }
-        response.map(|body| GuardedBody::new(body, HttpCompletion { completion, grpc }))
+        let outcome = self.head(&response);
+        completion.outcome(outcome);
+        let to_come =
+            outcome.is_success() && is_grpc(response.headers()) && !response.headers().contains_key(GRPC_STATUS);
+        let trailers = to_come.then(|| self.clone());
+        response.map(|body| GuardedBody::new(body, HttpCompletion { completion, trailers }))
     }
 }
 
 impl BodyGuard for HttpCompletion {
     fn on_trailers(&mut self, trailers: &HeaderMap) {
-        if self.grpc.take().is_some_and(|classify| classify.classify_eos(Some(trailers)).is_err()) {
+        let Some(judge) = self.trailers.take() else { return };
+        let outcome = match &judge.classify {
+            None => DefaultClassifier.trailers(trailers),
+            Some(classify) => classify.trailers(trailers),
+        };
+        if !outcome.is_success() {
+            self.completion.outcome(outcome);
+        }
+    }
+
+    fn on_end(&mut self) {
+        if self.trailers.take().is_some() {
             self.completion.failure();
         }
     }
@@ -70,28 +155,33 @@ impl BodyGuard for HttpCompletion {
     }
 }
 
-fn is_server_error<B>(response: &Response<B>) -> bool {
-    matches!(ServerErrorsAsFailures::new().classify_response(response), ClassifiedResponse::Ready(Err(_)))
-}
-
-fn is_grpc<B>(response: &Response<B>) -> bool {
-    response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The codes by which a caller's own mistake or wish is told are no fault of the instance.
-fn blame_server() -> GrpcErrorsAsFailures {
-    [
-        GrpcCode::Cancelled,
-        GrpcCode::InvalidArgument,
-        GrpcCode::NotFound,
-        GrpcCode::AlreadyExists,
-        GrpcCode::PermissionDenied,
-        GrpcCode::FailedPrecondition,
-        GrpcCode::Aborted,
-        GrpcCode::OutOfRange,
-        GrpcCode::Unimplemented,
-        GrpcCode::Unauthenticated,
-    ]
-    .into_iter()
-    .fold(GrpcErrorsAsFailures::new(), GrpcErrorsAsFailures::with_success)
+fn grpc_outcome(headers: &HeaderMap) -> Outcome {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let code = text(GRPC_STATUS).and_then(|code| code.parse::<i32>().ok());
+    let retry_after = text("grpc-retry-pushback-ms").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    match code {
+        Some(OK | CANCELLED | INVALID_ARGUMENT | NOT_FOUND..=PERMISSION_DENIED | FAILED_PRECONDITION..=UNIMPLEMENTED) => {
+            Outcome::Success
+        }
+        Some(UNAUTHENTICATED) => Outcome::Success,
+        Some(RESOURCE_EXHAUSTED) => Outcome::Overloaded { retry_after },
+        _ => Outcome::Failure { retry_after },
+    }
 }
+
+// gRPC's status codes (grpc: doc/statuscodes.md); 5 to 7 are NOT_FOUND, ALREADY_EXISTS and PERMISSION_DENIED, 9 to 12
+// FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and UNIMPLEMENTED.
+const OK: i32 = 0;
+const CANCELLED: i32 = 1;
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const UNIMPLEMENTED: i32 = 12;
+const UNAUTHENTICATED: i32 = 16;

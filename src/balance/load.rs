@@ -1,11 +1,14 @@
 //! What a call to an endpoint is expected to cost: a peak-sensitive moving average of its latency, and the calls pending there.
 //!
+//! An endpoint that takes calls and answers none looks idle to an average of answers. So as long as calls wait there, the time
+//! since anything last came from it counts as its latency when that is longer.
+//!
 //! The average rises at once to a slower answer (a peak) and falls slowly to faster ones. It also falls while nothing is
 //! measured, so that an endpoint that was slow or failing is tried again some time. Reading never writes: a pick computes
 //! what the stored value has decayed to by now. Both numbers of the average share one word, which makes an update one
 //! compare-and-swap.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +20,9 @@ const FLOOR: f32 = 1_000_000.0;
 /// A tick is 2^20 ns, about a millisecond; 32 bits of them last 52 days.
 const TICK_BITS: u32 = 20;
 
+/// Nanoseconds in a tick.
+const TICK: f32 = (1u64 << TICK_BITS) as f32;
+
 /// A stamp at most so far ahead, about a minute, is another thread's newer reading of the clock, not one 52 days old.
 const AHEAD: u32 = 1 << 16;
 
@@ -25,7 +31,10 @@ const AHEAD: u32 = 1 << 16;
 pub(super) struct Load {
     /// Cost (`f32` bits, upper half) as of the tick in the lower half.
     cost: AtomicU64,
-    pending: AtomicUsize,
+    /// Three counts in one word, so that each step of a call is one addition; see [`WAITING_AT`].
+    calls: AtomicU64,
+    /// The tick of the last sign of life while calls wait for an answer: the first one's start, or the last answer.
+    progress: AtomicU32,
     base: Instant,
     /// By what the logarithm of the cost changes in a tick.
     rate: f32,
@@ -34,10 +43,11 @@ pub(super) struct Load {
 impl Load {
     /// An idle endpoint with the given cost, stamped `now`. `base` is any instant not after it.
     pub(super) fn new(cost: f32, decay: Duration, base: Instant, now: Instant) -> Self {
-        let decay_ticks = nanos(decay) / (1u64 << TICK_BITS) as f32;
+        let decay_ticks = nanos(decay) / TICK;
         Self {
             cost: AtomicU64::new(pack(cost, tick(base, now))),
-            pending: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
+            progress: AtomicU32::new(0),
             base,
             rate: -1.0 / decay_ticks,
         }
@@ -45,25 +55,90 @@ impl Load {
 
     /// What one more call is expected to cost; lower is better.
     pub(super) fn metric(&self, now: Tick) -> f32 {
-        self.cost(now) * (self.pending() + 1) as f32
+        let calls = self.calls.load(Ordering::Relaxed);
+        self.latency_with(calls, now) * (pending(calls) + 1) as f32
     }
 
-    /// The latency expected now, without regard to pending calls.
+    /// The latency expected now, without regard to pending calls unless they wait longer than that already.
+    pub(super) fn latency(&self, now: Tick) -> f32 {
+        self.latency_with(self.calls.load(Ordering::Relaxed), now)
+    }
+
+    fn latency_with(&self, calls: u64, now: Tick) -> f32 {
+        let cost = self.cost(now);
+        if waiting(calls) == 0 {
+            return cost;
+        }
+        cost.max(elapsed(self.progress.load(Ordering::Relaxed), now) as f32 * TICK)
+    }
+
+    /// The average of measured latencies.
     pub(super) fn cost(&self, now: Tick) -> f32 {
         let (cost, stamp) = unpack(self.cost.load(Ordering::Relaxed));
         if cost <= FLOOR { FLOOR } else { (cost * self.kept(elapsed(stamp, now))).max(FLOOR) }
     }
 
+    /// The average as of an instant.
+    pub(super) fn cost_at(&self, now: Instant) -> f32 {
+        self.cost(tick(self.base, now))
+    }
+
+    /// Forgets what was measured.
+    pub(super) fn reset(&self, cost: f32, now: Instant) {
+        self.cost.store(pack(cost, tick(self.base, now)), Ordering::Relaxed);
+    }
+
+    /// Calls that are not over.
     pub(super) fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        pending(self.calls.load(Ordering::Relaxed)) as usize
     }
 
-    pub(super) fn begin(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
+    /// Calls that wait for their answer to begin.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        waiting(self.calls.load(Ordering::Relaxed)) as usize
     }
 
+    /// How many calls were answered, modulo 2^20.
+    pub(super) fn answered(&self) -> u32 {
+        (self.calls.load(Ordering::Relaxed) >> ANSWERED_AT) as u32
+    }
+
+    /// A call begins: it is pending, and waits for its answer.
+    pub(super) fn begin(&self, now: Instant) {
+        let before = self.calls.fetch_add(1 | 1 << WAITING_AT, Ordering::Relaxed);
+        if waiting(before) == 0 {
+            self.progress.store(tick(self.base, now), Ordering::Relaxed);
+        }
+    }
+
+    /// Its answer has begun, or it failed.
+    pub(super) fn answer(&self, now: Instant) {
+        self.progress.store(tick(self.base, now), Ordering::Relaxed);
+        self.calls.fetch_add((1 << ANSWERED_AT) - (1 << WAITING_AT), Ordering::Relaxed);
+    }
+
+    /// It is over after its answer.
     pub(super) fn end(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its answer was all there was to it: [`answer`](Self::answer) and [`end`](Self::end) in one.
+    pub(super) fn answer_and_end(&self, now: Instant) {
+        self.progress.store(tick(self.base, now), Ordering::Relaxed);
+        self.calls.fetch_add((1 << ANSWERED_AT) - (1 << WAITING_AT) - 1, Ordering::Relaxed);
+    }
+
+    /// It was given up before an answer.
+    pub(super) fn give_up(&self) {
+        self.calls.fetch_sub(1 | 1 << WAITING_AT, Ordering::Relaxed);
+    }
+
+    /// Whether nothing at all has come from the endpoint since this call began there.
+    pub(super) fn silent_since(&self, start: Instant) -> bool {
+        let start = tick(self.base, start);
+        // An answer in the very tick of the start may have come before it.
+        elapsed(start, self.progress.load(Ordering::Relaxed)) == 0
     }
 
     /// Records a measured latency.
@@ -104,6 +179,19 @@ impl Load {
     }
 }
 
+/// 22 bits of pending calls (as many as need gigabytes), 22 of those waiting for their answer, 20 of answers that wrap.
+const WAITING_AT: u32 = 22;
+const ANSWERED_AT: u32 = 44;
+const COUNT: u64 = (1 << WAITING_AT) - 1;
+
+fn pending(calls: u64) -> u64 {
+    calls & COUNT
+}
+
+fn waiting(calls: u64) -> u64 {
+    calls >> WAITING_AT & COUNT
+}
+
 /// A coarse point in time that wraps.
 pub(super) type Tick = u32;
 
@@ -117,7 +205,7 @@ pub(super) fn nanos(duration: Duration) -> f32 {
     duration.as_secs() as f32 * 1e9 + duration.subsec_nanos() as f32
 }
 
-fn elapsed(stamp: Tick, now: Tick) -> u32 {
+pub(super) fn elapsed(stamp: Tick, now: Tick) -> u32 {
     let elapsed = now.wrapping_sub(stamp);
     if elapsed > Tick::MAX - AHEAD { 0 } else { elapsed }
 }
@@ -171,10 +259,48 @@ mod tests {
         let base = Instant::now();
         let load = Load::new(0.0, DECAY, base, base);
         let idle = load.metric(0);
-        load.begin();
+        load.begin(base);
         assert_eq!(load.metric(0), 2.0 * idle);
-        load.end();
+        load.give_up();
         assert_eq!(load.metric(0), idle);
+    }
+
+    #[test]
+    fn each_step_of_a_call_moves_its_counts_only() {
+        let base = Instant::now();
+        let load = Load::new(0.0, DECAY, base, base);
+        let counts = || (load.pending(), load.waiting(), load.answered());
+        load.begin(base);
+        load.begin(base);
+        assert_eq!(counts(), (2, 2, 0));
+        load.answer(base);
+        assert_eq!(counts(), (2, 1, 1));
+        load.end();
+        assert_eq!(counts(), (1, 1, 1));
+        load.give_up();
+        assert_eq!(counts(), (0, 0, 1));
+        for answers in 2..=1 << 20 {
+            load.begin(base);
+            load.answer_and_end(base);
+            assert_eq!(counts(), (0, 0, answers % (1 << 20)));
+        }
+    }
+
+    #[test]
+    fn one_that_keeps_calls_waiting_is_as_slow_as_they_have_waited() {
+        let base = Instant::now();
+        let load = Load::new(5.0 * MS, DECAY, base, base);
+        let at = |ms| tick(base, after(base, ms));
+        load.begin(base);
+        near(load.latency(at(2_000)), 2_000.0 * MS);
+        load.begin(after(base, 1_000));
+        load.answer(after(base, 1_500));
+        near(load.latency(at(2_000)), 500.0 * MS);
+        assert!(load.silent_since(after(base, 1_600)) && !load.silent_since(after(base, 1_000)));
+        // What still streams has been answered.
+        load.answer(after(base, 1_600));
+        near(load.latency(at(60_000)), FLOOR);
+        assert_eq!(load.pending(), 2);
     }
 
     #[test]

@@ -33,40 +33,53 @@
 //! # }
 //! ```
 
+mod attributes;
 mod builder;
+mod connect;
 mod driver;
+mod eject;
 mod endpoint;
 mod future;
 mod http;
 mod load;
 mod observe;
+mod policy;
+mod roster;
+mod set;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tower::discover::Discover;
 use tower::{BoxError, Service};
 
+pub use self::attributes::Attributes;
 pub use self::builder::Builder;
+pub use self::eject::{Cause, Ejection};
 pub use self::future::ResponseFuture;
-pub use self::http::{HttpCompletion, HttpResponses, ResponseBody};
-pub use self::observe::{AnyResponse, Completion, Observe};
+pub use self::http::{ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, ResponseBody};
+pub use self::observe::{AnyResponse, Completion, Observe, Outcome};
+pub use self::policy::{Label, LeastRequests, PeakEwma, Policy};
+pub use self::set::Candidates;
 
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::Picked;
 
-use self::endpoint::{Endpoint, EndpointSet};
+use self::eject::Control;
+use self::roster::Roster;
+use self::set::EndpointSet;
 use crate::error::{Error, Kind};
 
 /// Sends each request to one of the endpoints that are known at that moment.
@@ -78,8 +91,11 @@ use crate::error::{Error, Kind};
 /// `poll_ready` is ready as soon as there is an endpoint and waits for one at most the
 /// [ready timeout](Builder::ready_timeout). It never fails; `call` does when there is still none. The endpoint's own
 /// `poll_ready` is part of the call, and an error of it fails that one call only.
-pub struct Balance<S, O = HttpResponses> {
+///
+/// `P` chooses the endpoint of each call, `O` judges how it went.
+pub struct Balance<S, P = PeakEwma, O = HttpResponses> {
     shared: Arc<Shared<S>>,
+    policy: P,
     observer: O,
     patience: Patience,
 }
@@ -91,10 +107,12 @@ struct Shared<S> {
     len: AtomicUsize,
     /// The same, for those who wait for it to change.
     count: watch::Sender<usize>,
+    roster: Mutex<Roster<S>>,
+    /// Tells the driver that its next deadline may have moved.
+    wake: Arc<Notify>,
     name: Option<Arc<str>>,
     explain: Option<Explain>,
     ready_timeout: Duration,
-    base: Instant,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
 }
@@ -119,9 +137,9 @@ impl Balance<()> {
     }
 }
 
-impl<S, O> Balance<S, O> {
-    fn new(shared: Arc<Shared<S>>, observer: O) -> Self {
-        Self { shared, observer, patience: Patience::Fresh }
+impl<S, P, O> Balance<S, P, O> {
+    fn new(shared: Arc<Shared<S>>, policy: P, observer: O) -> Self {
+        Self { shared, policy, observer, patience: Patience::Fresh }
     }
 
     /// How many endpoints there are now.
@@ -139,24 +157,25 @@ impl<S, O> Balance<S, O> {
     /// # Cancel safety
     ///
     /// It only waits.
-    pub(crate) fn ready(&self) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, O> {
+    pub(crate) fn ready(&self) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, P, O> {
         let mut count = self.shared.count.subscribe();
         let timeout = self.shared.ready_timeout;
         async move { matches!(tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await, Ok(Ok(_))) }
     }
 
     /// Picks an endpoint that is not among the tried ones. From now on the call counts as pending there.
-    pub(crate) fn pick(&self, tried: &[EndpointId]) -> Option<Picked<S, O>>
+    pub(crate) fn pick<Req: ?Sized>(&self, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
     where
         S: Clone,
+        P: Policy<Req>,
         O: Clone,
     {
         let now = Instant::now();
         let set = self.shared.set.load();
-        let chosen = set.choose(now, tried)?;
+        let chosen = set.choose(now, request, &self.policy, tried)?;
         Some(Picked {
             id: chosen.id,
-            completion: Completion::begin(chosen.stats.clone(), now),
+            completion: Completion::begin(chosen.stats, now, chosen.probe),
             service: chosen.service.clone(),
             observer: self.observer.clone(),
         })
@@ -176,10 +195,11 @@ impl<S, O> Balance<S, O> {
     }
 }
 
-impl<S, O, Req> Service<Req> for Balance<S, O>
+impl<S, P, O, Req> Service<Req> for Balance<S, P, O>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
+    P: Policy<Req>,
     O: Observe<S::Response> + Clone,
 {
     type Response = O::Response;
@@ -201,7 +221,7 @@ where
 
     fn call(&mut self, request: Req) -> ResponseFuture<S, Req, O> {
         self.patience = Patience::Fresh;
-        match self.pick(&[]) {
+        match self.pick(&request, &[]) {
             Some(picked) => ResponseFuture::call(picked.call(request)),
             None => ResponseFuture::no_endpoints(self.no_endpoints()),
         }
@@ -209,13 +229,13 @@ where
 }
 
 /// A clone starts to wait anew.
-impl<S, O: Clone> Clone for Balance<S, O> {
+impl<S, P: Clone, O: Clone> Clone for Balance<S, P, O> {
     fn clone(&self) -> Self {
-        Self::new(self.shared.clone(), self.observer.clone())
+        Self::new(self.shared.clone(), self.policy.clone(), self.observer.clone())
     }
 }
 
-impl<S, O> fmt::Debug for Balance<S, O> {
+impl<S, P, O> fmt::Debug for Balance<S, P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("name", &self.shared.name)
@@ -224,33 +244,71 @@ impl<S, O> fmt::Debug for Balance<S, O> {
     }
 }
 
-impl<S> Shared<S> {
+impl<S: Clone> Shared<S> {
     fn new(
-        base: Instant,
-        name: Option<Arc<str>>,
+        roster: Roster<S>,
         explain: Option<Explain>,
         ready_timeout: Duration,
         alive: oneshot::Sender<Infallible>,
     ) -> Self {
+        let name = roster.settings().name.clone();
         Self {
-            set: ArcSwap::from_pointee(EndpointSet::new(base, Vec::new())),
+            set: ArcSwap::from_pointee(EndpointSet::empty(roster.settings().base)),
             len: AtomicUsize::new(0),
             count: watch::Sender::new(0),
+            roster: Mutex::new(roster),
+            wake: Arc::default(),
             name,
             explain,
             ready_timeout,
-            base,
             _alive: alive,
         }
     }
 
-    /// Replaces the set and returns how many endpoints there were.
-    fn publish(&self, endpoints: Vec<Endpoint<S>>) -> usize {
-        let set = EndpointSet::new(self.base, endpoints);
+    fn roster(&self) -> MutexGuard<'_, Roster<S>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the roster's state the one that picks go by, and returns how many endpoints there were.
+    fn publish(&self) -> usize {
+        self.publish_locked(&mut self.roster())
+    }
+
+    /// Under the lock, so that an older set never replaces a newer one.
+    fn publish_locked(&self, roster: &mut Roster<S>) -> usize {
+        let set = roster.set();
         let len = set.len();
         // The set first: who sees the new length must find the endpoints.
         self.set.store(Arc::new(set));
         self.len.store(len, Ordering::Release);
         self.count.send_replace(len)
+    }
+
+    /// Does what the clock calls for, and returns the endpoints to be probed.
+    fn advance(&self) -> Vec<(EndpointId, S)> {
+        let mut roster = self.roster();
+        let due = roster.advance(Instant::now());
+        if due.changed {
+            self.publish_locked(&mut roster);
+        }
+        due.probe
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Roster<S>, Instant) -> bool) {
+        let mut roster = self.roster();
+        if change(&mut roster, Instant::now()) {
+            self.publish_locked(&mut roster);
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl<S: Clone + Send + Sync> Control for Shared<S> {
+    fn suspected(&self, id: EndpointId, cause: Cause) {
+        self.change(|roster, now| roster.suspect(id, cause, now));
+    }
+
+    fn probed(&self, id: EndpointId, success: bool) {
+        self.change(|roster, now| roster.probed(id, success, now));
     }
 }

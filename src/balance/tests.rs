@@ -55,7 +55,7 @@ impl Service<Request> for Endpoint {
     }
 }
 
-async fn endpoints(n: usize) -> Balance<Endpoint, AnyResponse> {
+async fn endpoints(n: usize) -> Balance<Endpoint, PeakEwma, AnyResponse> {
     let endpoints: Vec<_> = (0..n).map(Endpoint).collect();
     let balance = Balance::builder(ServiceList::new::<Request>(endpoints)).observer(AnyResponse).build();
     assert!(balance.ready().await);
@@ -87,13 +87,16 @@ fn grpc_status(code: &'static str) -> HeaderMap {
     HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(code))])
 }
 
-fn pending<S, O>(balance: &Balance<S, O>) -> usize {
+fn pending<S, P, O>(balance: &Balance<S, P, O>) -> usize {
     balance.shared.set.load().stats().map(|stats| stats.load.pending()).sum()
 }
 
+/// What a first failure among the last 64 calls costs, in milliseconds.
+const PENALTY: f32 = 5_000.0 / 64.0;
+
 /// Milliseconds, of the first endpoint.
-fn cost<S, O>(balance: &Balance<S, O>) -> f32 {
-    let now = load::tick(balance.shared.base, Instant::now());
+fn cost<S: Clone, P, O>(balance: &Balance<S, P, O>) -> f32 {
+    let now = load::tick(balance.shared.roster().settings().base, Instant::now());
     let set = balance.shared.set.load();
     set.stats().next().unwrap().load.cost(now) / 1e6
 }
@@ -115,7 +118,7 @@ async fn pending_ends_with_the_call_however_it_ends() {
 
     drop(balance.clone().call(Request::Answer));
     assert_eq!(pending(&balance), 0, "dropped before its first poll");
-    drop(balance.pick(&[]));
+    drop(balance.pick(&Request::Answer, &[]));
     assert_eq!(pending(&balance), 0, "picked for nothing");
     assert!(tokio::spawn(balance.clone().call(Request::Panic)).await.unwrap_err().is_panic());
     assert_eq!(pending(&balance), 0, "panicked");
@@ -127,8 +130,13 @@ async fn a_call_given_up_counts_as_slow_and_a_failed_one_as_the_penalty() {
     let late = tokio::time::timeout(Duration::from_millis(700), balance.clone().call(Request::Hang));
     assert!(late.await.is_err());
     assert!((699.0..=701.0).contains(&cost(&balance)), "{}", cost(&balance));
+    let balance = endpoints(1).await;
     assert!(balance.clone().oneshot(Request::Fail).await.is_err());
-    assert_eq!(cost(&balance), 5_000.0);
+    assert_eq!(cost(&balance), PENALTY);
+    for _ in 1..64 {
+        assert!(balance.clone().oneshot(Request::Fail).await.is_err());
+    }
+    assert_eq!(cost(&balance), 64.0 * PENALTY, "in proportion to the failures among the last 64 calls");
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +155,7 @@ async fn a_retry_avoids_what_was_tried() {
     let balance = endpoints(3).await;
     let mut tried = Vec::new();
     let mut answers = Vec::new();
-    while let Some(picked) = balance.pick(&tried) {
+    while let Some(picked) = balance.pick(&Request::Answer, &tried) {
         tried.push(picked.id());
         answers.push(picked.call(Request::Answer).await.unwrap());
     }
@@ -173,7 +181,7 @@ async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
     tokio::task::yield_now().await;
     assert_eq!(balance.len(), 2);
     let set = balance.shared.set.load();
-    let now = load::tick(balance.shared.base, Instant::now());
+    let now = load::tick(balance.shared.roster().settings().base, Instant::now());
     assert_eq!(set.stats().nth(1).unwrap().load.cost(now) / 1e6, known);
 }
 
@@ -215,15 +223,15 @@ async fn a_body_that_breaks_off_is_a_failure() {
     let response = balance.clone().oneshot(()).await.unwrap();
     assert!(cost(&balance) <= 30.0);
     assert!(response.into_body().collect().await.is_err());
-    assert_eq!((pending(&balance), cost(&balance)), (0, 5_000.0));
+    assert_eq!((pending(&balance), cost(&balance)), (0, PENALTY));
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_errors_are_failures_and_client_errors_are_not() {
-    for (status, failed) in [(200, false), (404, false), (429, false), (500, true), (503, true)] {
+async fn server_errors_and_overload_weigh_and_client_errors_do_not() {
+    for (status, failed) in [(200, false), (404, false), (429, true), (500, true), (503, true)] {
         let balance = answering(move || Response::builder().status(status).body(Empty::<Bytes>::new()).unwrap()).await;
         balance.clone().oneshot(()).await.unwrap();
-        assert_eq!(cost(&balance) == 5_000.0, failed, "{status}");
+        assert_eq!(cost(&balance) == PENALTY, failed, "{status}");
     }
 }
 
@@ -245,7 +253,7 @@ async fn grpc_is_judged_by_its_status_in_head_or_trailers() {
         for balance in [in_head.await, in_trailers.await] {
             let response = balance.clone().oneshot(()).await.unwrap();
             response.into_body().collect().await.unwrap();
-            assert_eq!((pending(&balance), cost(&balance) == 5_000.0), (0, failed), "grpc-status {code}");
+            assert_eq!((pending(&balance), cost(&balance) == PENALTY), (0, failed), "grpc-status {code}");
         }
     }
 }

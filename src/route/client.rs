@@ -135,12 +135,12 @@ where
         let started = Instant::now();
         let (mut tried, mut failed) = (Vec::new(), None::<Error>);
         loop {
-            let picked = match (route.balance.pick(&tried), failed) {
+            let picked = match (route.balance.pick(&attempts, &tried), failed) {
                 (Some(picked), _) => picked,
                 (None, None) => return Err(route.balance.no_endpoints()),
                 // The only instance closed a connection: it may be that one, not the instance, that was at its end.
                 (None, Some(error)) if error.kind() == Kind::Call && tried.len() == 1 => {
-                    match route.balance.pick(&[]) {
+                    match route.balance.pick(&attempts, &[]) {
                         Some(picked) => picked,
                         None => return Err(error),
                     }

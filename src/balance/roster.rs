@@ -1,0 +1,332 @@
+//! Who is in and who is out: the state behind the endpoint set, changed under a lock, and the set made of it.
+//!
+//! Discovery inserts and removes endpoints, calls report suspects, timers end ejections. Each change is followed by a new set,
+//! so that the very next pick goes by it. Nothing here is on the path of a call that goes well.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::attributes::Attributes;
+use super::eject::{Calls, Cause, Ejection};
+use super::endpoint::{EndpointId, Stats};
+use super::load::{nanos, tick};
+use super::set::{EndpointSet, Group, Member, View};
+
+/// The first and the longest pause between two attempts to reach an unreachable endpoint.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+pub(super) struct Settings {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) failure_penalty: Duration,
+    pub(super) default_latency: Duration,
+    pub(super) decay: Duration,
+    pub(super) ejection: Ejection,
+    /// The labels by which requests choose.
+    pub(super) labels: Vec<Arc<str>>,
+    /// Whether unreachable endpoints are probed in the background, not by calls.
+    pub(super) probes: bool,
+    /// What the ticks of all loads count from.
+    pub(super) base: Instant,
+}
+
+/// The endpoints of a balancer.
+pub(super) struct Roster<S> {
+    settings: Settings,
+    entries: BTreeMap<EndpointId, Entry<S>>,
+    next_sweep: Option<Instant>,
+    panic: bool,
+}
+
+struct Entry<S> {
+    service: S,
+    stats: Arc<Stats>,
+    attributes: Arc<Attributes>,
+    state: State,
+    /// How many times it was taken out, less those that were lived down.
+    times: u32,
+    /// What its counters showed at the last sweep.
+    answered: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Available,
+    /// Out until then, or until a probe says otherwise.
+    Out { cause: Cause, until: Instant },
+    /// Back if calls succeed, one at a time.
+    Probation { cause: Cause, successes: u32 },
+}
+
+/// What is to be done outside the lock after the clock has moved.
+#[derive(Debug)]
+pub(super) struct Due<S> {
+    /// Endpoints to which a connection is to be tried.
+    pub(super) probe: Vec<(EndpointId, S)>,
+    pub(super) changed: bool,
+}
+
+impl<S: Clone> Roster<S> {
+    pub(super) fn new(settings: Settings) -> Self {
+        let ejection = &settings.ejection;
+        let next_sweep = ejection.enabled.then(|| settings.base + ejection.interval);
+        Self { settings, entries: BTreeMap::new(), next_sweep, panic: false }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What an endpoint that joins now is assumed to cost: as little as the best there is, so that it gets its calls at once
+    /// instead of when the default has decayed to what the others take.
+    pub(super) fn newcomer_cost(&self, now: Instant) -> f32 {
+        let now = tick(self.settings.base, now);
+        let costs = self.entries.values().map(|entry| entry.stats.load.cost(now));
+        costs.fold(nanos(self.settings.default_latency), f32::min)
+    }
+
+    pub(super) fn insert(&mut self, id: EndpointId, service: S, stats: Arc<Stats>, attributes: Attributes) {
+        let answered = stats.load.answered();
+        let attributes = Arc::new(attributes);
+        let entry = Entry { service, stats, attributes, state: State::Available, times: 0, answered };
+        self.entries.insert(id, entry);
+    }
+
+    /// Takes over what changed of an endpoint that otherwise stays as it is.
+    pub(super) fn update(&mut self, id: EndpointId, attributes: Attributes) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.attributes = Arc::new(attributes);
+        }
+    }
+
+    /// The same endpoint at another address.
+    pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            (entry.service, entry.attributes) = (service, Arc::new(attributes));
+        }
+    }
+
+    pub(super) fn attributes(&self, id: EndpointId) -> Option<&Arc<Attributes>> {
+        self.entries.get(&id).map(|entry| &entry.attributes)
+    }
+
+    pub(super) fn remove(&mut self, id: EndpointId) {
+        self.entries.remove(&id);
+    }
+
+    /// Takes a suspect out, unless that would be too many or it does not stand out. Tells whether anything changed.
+    pub(super) fn suspect(&mut self, id: EndpointId, cause: Cause, now: Instant) -> bool {
+        let others: Vec<_> =
+            self.entries.iter().filter(|(other, _)| **other != id).map(|(_, entry)| entry.stats.failures()).collect();
+        let average = if others.is_empty() { 0.0 } else { f64::from(others.iter().sum::<u32>()) / others.len() as f64 };
+        let Some(entry) = self.entries.get(&id) else { return false };
+        if matches!(entry.state, State::Out { .. }) {
+            return false;
+        }
+        let stands_out = || entry.stats.details.rules.stands_out(entry.stats.failures(), average);
+        if cause == Cause::Recent && !stands_out() {
+            return false;
+        }
+        if !cause.is_certain() && self.ejected() >= self.settings.ejection.ceiling(self.entries.len()) {
+            debug!(application = self.name(), endpoint = &*entry.stats.details.instance, %cause, "not ejected: too many are");
+            return false;
+        }
+        self.take_out(id, cause, now);
+        true
+    }
+
+    /// What the probe of an endpoint showed: a call of its probation, or a connection made in the background.
+    pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
+        let newcomer_cost = self.newcomer_cost(now);
+        let needed = self.settings.ejection.probes;
+        let name = self.settings.name.clone();
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let (cause, successes) = match entry.state {
+            State::Available => return false,
+            State::Out { cause, .. } => (cause, 0),
+            State::Probation { cause, successes } => (cause, successes),
+        };
+        if !success {
+            self.take_out(id, cause, now);
+            return true;
+        }
+        let successes = successes + 1;
+        if !cause.is_certain() && successes < needed {
+            entry.state = State::Probation { cause, successes };
+            entry.stats.on_probation(true);
+            return false;
+        }
+        entry.stats.on_probation(false);
+        entry.stats.forgive();
+        entry.stats.load.reset(newcomer_cost, now);
+        entry.state = State::Available;
+        if cause == Cause::Unreachable {
+            entry.times = 0;
+        }
+        info!(application = name.as_deref(), endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+        true
+    }
+
+    fn take_out(&mut self, id: EndpointId, cause: Cause, now: Instant) {
+        let ejection = &self.settings.ejection;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let time = if cause.is_certain() {
+            FIRST_RETRY.saturating_mul(1 << entry.times.min(8)).min(LAST_RETRY)
+        } else {
+            ejection.time(entry.times + 1)
+        };
+        entry.times = entry.times.saturating_add(1);
+        let time = time.mul_f64(1.0 + ejection.jitter * (2.0 * fastrand::f64() - 1.0));
+        let was_in = entry.state == State::Available;
+        entry.state = State::Out { cause, until: now + time };
+        entry.stats.on_probation(false);
+        let endpoint = &*entry.stats.details.instance;
+        let name = self.settings.name.as_deref();
+        if was_in {
+            warn!(application = name, endpoint, %cause, ?time, "endpoint taken out");
+        } else {
+            debug!(application = name, endpoint, %cause, ?time, "endpoint stays out");
+        }
+    }
+
+    fn ejected(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_ejected()).count()
+    }
+
+    /// When the clock has something to do next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let until = |entry: &Entry<S>| match entry.state {
+            State::Out { until, .. } => Some(until),
+            _ => None,
+        };
+        self.entries.values().filter_map(until).chain(self.next_sweep).min()
+    }
+
+    /// Ends what is over and compares success rates when it is time to.
+    pub(super) fn advance(&mut self, now: Instant) -> Due<S> {
+        let mut due = Due { probe: Vec::new(), changed: false };
+        for (id, entry) in &mut self.entries {
+            let State::Out { cause, until } = entry.state else { continue };
+            if until > now {
+                continue;
+            }
+            if cause == Cause::Unreachable && self.settings.probes {
+                // The probe reports back; should it be lost, the next one is tried then.
+                entry.state = State::Out { cause, until: now + LAST_RETRY };
+                due.probe.push((*id, entry.service.clone()));
+            } else {
+                entry.state = State::Probation { cause, successes: 0 };
+                entry.stats.on_probation(true);
+                due.changed = true;
+            }
+        }
+        due.changed |= self.sweep(now);
+        due
+    }
+
+    fn sweep(&mut self, now: Instant) -> bool {
+        if self.next_sweep.is_none_or(|at| at > now) {
+            return false;
+        }
+        let ejection = &self.settings.ejection;
+        self.next_sweep = Some(now + ejection.interval);
+        let mut calls = Vec::new();
+        for (id, entry) in &mut self.entries {
+            let answered = entry.stats.load.answered();
+            let failed = entry.stats.take_failed();
+            // 20 bits that wrap.
+            let since = answered.wrapping_sub(entry.answered) & 0xf_ffff;
+            entry.answered = answered;
+            if entry.state == State::Available {
+                if failed == 0 {
+                    entry.times = entry.times.saturating_sub(1);
+                }
+                calls.push((*id, Calls { answered: since, failed }));
+            }
+        }
+        let outliers = ejection.outliers(&calls);
+        outliers.into_iter().fold(false, |changed, (id, cause)| self.suspect(id, cause, now) || changed)
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.settings.name.as_deref()
+    }
+
+    /// The set that picks go by from now on.
+    pub(super) fn set(&mut self) -> EndpointSet<S> {
+        let endpoints: Vec<_> = self.entries.iter().map(|(id, entry)| (*id, entry.service.clone())).collect();
+        let member = |(position, (id, entry)): (usize, (&EndpointId, &Entry<S>))| {
+            let (stats, attributes) = (entry.stats.clone(), entry.attributes.clone());
+            (Member { id: *id, position: position as u32, stats, attributes }, entry.attributes.weight.unwrap_or(1.0))
+        };
+        let numbered = || self.entries.iter().enumerate();
+        let reachable = || numbered().filter(|(_, (_, entry))| !entry.is_unreachable());
+        let left = reachable().filter(|(_, (_, entry))| entry.state == State::Available).count();
+        let reachable_count = reachable().count();
+        let panic = self.settings.ejection.is_panic(left, reachable_count);
+        let candidates: Vec<_> = match (reachable_count, panic) {
+            // Then their errors say what is wrong, and a call that comes through is welcome.
+            (0, _) => numbered().map(member).collect(),
+            (_, true) => reachable().map(member).collect(),
+            (_, false) => reachable().filter(|(_, (_, entry))| entry.state == State::Available).map(member).collect(),
+        };
+        let on_probation = |entry: &Entry<S>| matches!(entry.state, State::Probation { .. });
+        let probing: Vec<_> = numbered().filter(|(_, (_, entry))| on_probation(entry)).map(member).collect();
+        if panic != self.panic {
+            self.panic = panic;
+            match panic {
+                true => warn!(application = self.name(), left, of = reachable_count, "too few endpoints left: ejections are disregarded"),
+                false => info!(application = self.name(), left, of = reachable_count, "enough endpoints again: ejections count"),
+            }
+        }
+        let (all, labelled) = (self.view(&candidates, &probing), self.labelled(&candidates, &probing));
+        let probing = probing.into_iter().map(|(member, _)| member).collect();
+        EndpointSet::new(self.settings.base, endpoints, all, labelled, probing)
+    }
+
+    fn labelled(&self, candidates: &[Weighted], probing: &[Weighted]) -> HashMap<Arc<str>, HashMap<Arc<str>, View>> {
+        let by_value = |key: &Arc<str>| {
+            let with = |endpoints: &[Weighted], value: &str| -> Vec<Weighted> {
+                endpoints.iter().filter(|(member, _)| member.attributes.label(key) == Some(value)).cloned().collect()
+            };
+            let mut views = HashMap::new();
+            for value in candidates.iter().filter_map(|(member, _)| member.attributes.label(key)) {
+                if !views.contains_key(value) {
+                    views.insert(value.into(), self.view(&with(candidates, value), &with(probing, value)));
+                }
+            }
+            views
+        };
+        self.settings.labels.iter().map(|key| (key.clone(), by_value(key))).collect()
+    }
+
+    fn view(&self, candidates: &[Weighted], probing: &[Weighted]) -> View {
+        let whole = Group::new(candidates.iter().cloned());
+        let every = (!probing.is_empty()).then(|| {
+            let extra = probing.iter().filter(|(member, _)| !candidates.iter().any(|(known, _)| known.id == member.id));
+            Group::new(candidates.iter().chain(extra).cloned())
+        });
+        View { whole, every, ..View::default() }
+    }
+}
+
+/// An endpoint with its weight.
+type Weighted = (Member, f32);
+
+impl<S> Entry<S> {
+    fn is_unreachable(&self) -> bool {
+        let cause = match self.state {
+            State::Available => return false,
+            State::Out { cause, .. } | State::Probation { cause, .. } => cause,
+        };
+        cause.is_certain()
+    }
+
+    fn is_ejected(&self) -> bool {
+        matches!(self.state, State::Out { cause, .. } | State::Probation { cause, .. } if !cause.is_certain())
+    }
+}
