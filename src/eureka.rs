@@ -1,10 +1,14 @@
 use std::fmt;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use crate::config::{ClientConfig, Env, ServiceUrl};
@@ -14,7 +18,7 @@ use crate::model::{Instance, app_name, check_app};
 use crate::register::Registrar;
 use crate::registry::{Registry, Snapshot};
 use crate::route::HttpClient;
-use crate::transport::{HttpStack, RequestBody, Transport};
+use crate::transport::{Connector, HttpStack, RequestBody, Transport};
 
 /// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
 ///
@@ -74,7 +78,8 @@ impl Eureka {
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
         let config = &self.0.config;
-        HttpClient::new(self.registry(), config.ready_timeout, config.instance_connect_timeout)
+        let connector = Connector::new(config.instance_connect_timeout, &config.tls);
+        HttpClient::new(self.registry(), config.ready_timeout, connector)
     }
 
     /// The registry as it was last fetched: empty until the first answer has come.
@@ -187,8 +192,36 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with TLS, with
-    /// other credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout is its own
+    /// Speaks TLS as this configuration (of rustls 0.23) says, to registry servers and to instances: with one's own CA, with a
+    /// client certificate, with another provider of cryptography. Only its list of ALPN protocols is replaced, by the version
+    /// that each call asks for.
+    ///
+    /// Default: TLS 1.2 and 1.3; the CAs that the operating system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// name; no client certificate; the process's default provider of cryptography, else ring.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        match std::mem::take(&mut self.config.tls).own(config.into()) {
+            Ok(tls) => self.config.tls = tls,
+            Err(error) => self.faulty = self.faulty.or(Some(error)),
+        }
+        self
+    }
+
+    /// Trusts the CAs in this PEM file instead of those that the operating system trusts, for registry servers and for instances.
+    /// Several files add up. The file is read now, and a fault in it is the error of [`build`](Self::build).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
+        match std::mem::take(&mut self.config.tls).trust_file(path.as_ref()) {
+            Ok(tls) => self.config.tls = tls,
+            Err(error) => self.faulty = self.faulty.or(Some(error)),
+        }
+        self
+    }
+
+    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with other
+    /// credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout and TLS are its own
     /// affair.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
@@ -226,10 +259,12 @@ impl EurekaBuilder {
         if self.stack.is_none()
             && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
         {
-            return Err(Error::new(Kind::Config, "build client")
-                .server(secure.as_str().clone())
-                .cause("HTTPS is not built in yet")
-                .advice("give an HTTP service that speaks it to http_service()"));
+            config.tls.usable().map_err(|why| {
+                Error::new(Kind::Config, "build client")
+                    .server(secure.as_str().clone())
+                    .cause(format!("HTTPS cannot be spoken: {why}"))
+                    .advice("or give an HTTP service that speaks it to http_service()")
+            })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |make| make(&config));
         let transport = Transport::new(config.service_urls.clone(), stack);

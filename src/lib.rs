@@ -66,6 +66,9 @@ pub mod server;
 #[cfg(feature = "client")]
 mod timer;
 #[cfg(feature = "client")]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
+#[cfg(feature = "client")]
 pub mod transport;
 
 #[cfg(feature = "client")]

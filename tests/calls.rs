@@ -208,12 +208,13 @@ async fn unusable_requests_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_instance_without_a_plain_port_says_so() {
+async fn an_instance_without_a_usable_port_says_so() {
     let world = World::new().await;
-    let secure = Instance::builder("orders").id("tls").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
-    world.eureka.transport().register(&secure).await.unwrap();
+    let secure = Instance::builder("orders").id("shut").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
+    let json = String::from_utf8(secure.to_json()).unwrap().replace(r#""@enabled":"true""#, r#""@enabled":"false""#);
+    world.eureka.transport().register(&Instance::from_json(json.as_bytes()).unwrap()).await.unwrap();
     let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
-    assert!(error.to_string().contains("plain HTTP port"), "{error}");
+    assert!(error.to_string().contains("no instance that is UP offers"), "{error}");
 }
 
 #[tokio::test]

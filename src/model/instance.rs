@@ -220,7 +220,18 @@ impl Instance {
     /// Host and port for plain HTTP, as a URI has them; `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
-        let (host, port) = self.host().zip(self.port.usable())?;
+        self.authority(self.port)
+    }
+
+    /// Host and port for HTTPS, as a URI has them; `None` if that port is disabled.
+    #[cfg(feature = "client")]
+    pub(crate) fn https_authority(&self) -> Option<http::uri::Authority> {
+        self.authority(self.secure_port)
+    }
+
+    #[cfg(feature = "client")]
+    fn authority(&self, port: Port) -> Option<http::uri::Authority> {
+        let (host, port) = self.host().zip(port.usable())?;
         format!("{}:{port}", super::host_in_url(host)).parse().ok()
     }
 }

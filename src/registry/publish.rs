@@ -11,7 +11,8 @@ use super::refresher::Refresher;
 use super::{Snapshot, local::LocalRegistry};
 use crate::config::ClientConfig;
 use crate::error::Error;
-use crate::model::Application;
+use crate::model::{Application, Instance};
+use crate::tls::Tls;
 use crate::transport::Transport;
 
 /// One application as its followers see it; `None` while the registry has no instance of it.
@@ -71,10 +72,13 @@ impl Registry {
                 let total = application.instances.len();
                 let mut up = application.up().peekable();
                 if up.peek().is_some() {
-                    let reason = if up.any(|instance| instance.http_authority().is_some()) {
+                    let secure = |instance: &Instance| Tls::BUILT_IN && instance.https_authority().is_some();
+                    let reason = if up.any(|instance| instance.http_authority().is_some() || secure(instance)) {
                         "its instances are only just known"
+                    } else if Tls::BUILT_IN {
+                        "no instance that is UP offers a port"
                     } else {
-                        "no instance that is UP offers a plain HTTP port, and HTTPS to instances is not supported yet"
+                        "no instance that is UP offers a plain HTTP port, and HTTPS needs the feature `tls`"
                     };
                     return format!("{reason}: {}{stale}", instances.join(", "));
                 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Buf;
-use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
@@ -19,12 +18,13 @@ use tower::{BoxError, Service};
 
 use super::ResponseBody;
 use super::attempts::{Attempts, Repeat};
-use super::endpoint::Endpoint;
+use super::endpoint::{Address, Endpoint};
 use crate::balance::Balance;
 use crate::discover::EurekaDiscover;
 use crate::error::{Error, Kind};
 use crate::model::app_name;
 use crate::registry::Registry;
+use crate::transport::Connector;
 
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
@@ -32,8 +32,9 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 /// An HTTP client that calls applications by name: `http://orders/v1/42`. Made by [`Eureka::http_client`](crate::Eureka::http_client).
 ///
 /// The host of the URI is the application, in any case; a port in it is ignored, path and query are kept. The request goes to
-/// an instance that is UP, chosen by load, over HTTP/1.1, or over HTTP/2 without TLS if that is the request's version, as it is with
-/// tonic's generated clients (give them the origin `http://orders`).
+/// an instance that is UP, chosen by load, over HTTP/1.1, or over HTTP/2 if that is the request's version, as it is with tonic's
+/// generated clients (give them the origin `http://orders`). With the feature `tls` an instance whose secure port is enabled is
+/// called there, over TLS, under its host name; the others, and all without that feature, at their plain port.
 ///
 /// A call that could not connect goes to another instance, whatever its method. One whose connection was lost before an answer
 /// came does so only if its method is idempotent and nothing of its body was sent, within a budget of 20 % of all calls plus ten a second.
@@ -50,7 +51,7 @@ struct Shared<B> {
     registry: Arc<Registry>,
     routes: ArcSwap<HashMap<Arc<str>, Arc<Route<B>>>>,
     ready_timeout: Duration,
-    connect_timeout: Duration,
+    connector: Connector,
 }
 
 /// One application that is being called.
@@ -63,9 +64,9 @@ impl<B> HttpClient<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    pub(crate) fn new(registry: Arc<Registry>, ready_timeout: Duration, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, ready_timeout: Duration, connector: Connector) -> Self {
         let routes = ArcSwap::default();
-        Self { shared: Arc::new(Shared { registry, routes, ready_timeout, connect_timeout }) }
+        Self { shared: Arc::new(Shared { registry, routes, ready_timeout, connector }) }
     }
 }
 
@@ -94,12 +95,12 @@ where
 
     fn balance(&self, app: &Arc<str>) -> Balance<Endpoint<B>> {
         let discover = EurekaDiscover::new(self.registry.clone(), app.clone());
-        let (explain, connect_timeout) = (discover.explainer(), self.connect_timeout);
+        let (explain, connector) = (discover.explainer(), self.connector.clone());
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let callable = discover.map(|change| {
             Ok::<_, Infallible>(match change? {
-                Change::Insert(id, instance) => match instance.http_authority() {
-                    Some(authority) => Change::Insert(id, (instance, authority)),
+                Change::Insert(id, instance) => match Address::of(&instance) {
+                    Some(address) => Change::Insert(id, (instance, address)),
                     None => Change::Remove(id),
                 },
                 Change::Remove(id) => Change::Remove(id),
@@ -109,8 +110,8 @@ where
             .name(&**app)
             .ready_timeout(self.ready_timeout)
             .explain(explain)
-            .endpoint(move |(instance, authority): &(Arc<_>, Authority)| {
-                Endpoint::new(instance.clone(), authority.clone(), connect_timeout)
+            .endpoint(move |(instance, address): &(Arc<_>, Address)| {
+                Endpoint::new(instance.clone(), address.clone(), connector.clone())
             })
             .build()
     }
