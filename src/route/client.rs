@@ -23,7 +23,7 @@ use super::endpoint::Endpoint;
 use crate::balance::Balance;
 use crate::discover::EurekaDiscover;
 use crate::error::{Error, Kind};
-use crate::model::app_name;
+use crate::model::{Instance, app_name};
 use crate::registry::Registry;
 
 /// How long a call goes on looking for an instance that can be connected to.
@@ -94,7 +94,14 @@ where
 
     fn balance(&self, app: &Arc<str>) -> Balance<Endpoint<B>> {
         let discover = EurekaDiscover::new(self.registry.clone(), app.clone());
-        let (explain, connect_timeout) = (discover.explainer(), self.connect_timeout);
+        let (explainer, connect_timeout) = (discover.explain_later(), self.connect_timeout);
+        let explain = move || {
+            let plainly = |instance: &Instance| match instance.http_authority() {
+                None => Some("offers no plain HTTP port, and HTTPS to instances is not supported yet"),
+                Some(_) => None,
+            };
+            explainer.explain().exclude(plainly).to_string()
+        };
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let callable = discover.map(|change| {
             Ok::<_, Infallible>(match change? {
