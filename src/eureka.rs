@@ -49,7 +49,10 @@ impl Eureka {
         Registrar::new(self.0.transport.clone(), instance)
     }
 
-    /// The instances of an application, as a stream of changes. For a VIP address, other statuses or a filter give a [`Selection`].
+    /// The instances of an application, as a stream of changes.
+    ///
+    /// A text is looked up as calls by name are: see [`Selection::name`]. Give a [`Selection`] to look up an application or a VIP
+    /// address and nothing else, for other statuses than UP, or to filter.
     ///
     /// # Errors
     /// When the selection can never mean an instance, such as a name that no application can have.
