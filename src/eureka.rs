@@ -12,9 +12,9 @@ use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use crate::config::{ClientConfig, Env, ServiceUrl};
-use crate::discover::EurekaDiscover;
+use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
-use crate::model::{Instance, app_name, check_app};
+use crate::model::Instance;
 use crate::register::Registrar;
 use crate::registry::{Registry, Snapshot};
 use crate::route::HttpClient;
@@ -55,17 +55,18 @@ impl Eureka {
 
     /// The instances of an application, as a stream of changes.
     ///
+    /// A text is looked up as calls by name are: see [`Selection::name`]. Give a [`Selection`] to look up an application or a VIP
+    /// address and nothing else, for other statuses than UP, or to filter.
+    ///
     /// # Errors
-    /// When no application can have this name.
+    /// When the selection can never mean an instance, such as a name that no application can have.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn discover(&self, app: impl AsRef<str>) -> Result<EurekaDiscover, Error> {
-        let app = app.as_ref();
-        check_app(app).map_err(|invalid| {
-            Error::new(Kind::Config, "discover").app(app).cause("this is no application name").with_source(invalid)
-        })?;
-        Ok(EurekaDiscover::new(self.registry(), app_name(app)))
+    pub fn discover(&self, selection: impl Into<Selection>) -> Result<EurekaDiscover, Error> {
+        let selection = selection.into();
+        selection.check()?;
+        Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
     /// A client that calls applications by name. Each call of this makes one with its own connections and measurements: keep it

@@ -22,7 +22,7 @@ use super::endpoint::{Address, Endpoint};
 use crate::balance::Balance;
 use crate::discover::EurekaDiscover;
 use crate::error::{Error, Kind};
-use crate::model::app_name;
+use crate::model::{Instance, app_name};
 use crate::registry::Registry;
 use crate::transport::Connector;
 
@@ -95,7 +95,8 @@ where
 
     fn balance(&self, app: &Arc<str>) -> Balance<Endpoint<B>> {
         let discover = EurekaDiscover::new(self.registry.clone(), app.clone());
-        let (explain, connector) = (discover.explainer(), self.connector.clone());
+        let (explainer, connector) = (discover.explain_later(), self.connector.clone());
+        let explain = move || explainer.explain().exclude(uncallable).to_string();
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let callable = discover.map(|change| {
             Ok::<_, Infallible>(match change? {
@@ -165,6 +166,15 @@ where
             tracing::debug!(%error, "trying another instance");
             failed = Some(error);
         }
+    }
+}
+
+/// Why an instance that is UP cannot be called.
+fn uncallable(instance: &Instance) -> Option<&'static str> {
+    match Address::of(instance) {
+        Some(_) => None,
+        None if instance.https_authority().is_some() => Some("offers no plain HTTP port, and HTTPS needs the feature `tls`"),
+        None => Some("offers no port"),
     }
 }
 
