@@ -17,7 +17,7 @@ use crate::error::{Error, Kind};
 use crate::model::Instance;
 use crate::register::Registrar;
 use crate::registry::{Registry, Snapshot};
-use crate::route::HttpClient;
+use crate::route::{CallOptions, HttpClient};
 use crate::transport::{Connector, HttpStack, RequestBody, Transport};
 
 /// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
@@ -69,8 +69,8 @@ impl Eureka {
         Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
-    /// A client that calls applications by name. Each call of this makes one with its own connections and measurements: keep it
-    /// and clone it.
+    /// A client that calls applications by name, with the default [`CallOptions`]. Each call of this makes one with its own
+    /// connections and measurements: keep it and clone it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -78,9 +78,28 @@ impl Eureka {
     where
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let config = &self.0.config;
-        let connector = Connector::new(config.instance_connect_timeout, &config.tls);
-        HttpClient::new(self.registry(), config.ready_timeout, connector)
+        self.http_client_with(CallOptions::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn http_client_with<B>(&self, options: CallOptions) -> HttpClient<B>
+    where
+        B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (registry, ready_timeout) = self.calling();
+        HttpClient::new(registry, options, ready_timeout, self.connector())
+    }
+
+    /// What calls by name need of this client.
+    pub(crate) fn calling(&self) -> (Arc<Registry>, Duration) {
+        (self.registry(), self.0.config.ready_timeout)
+    }
+
+    fn connector(&self) -> Connector {
+        Connector::new(self.0.config.instance_connect_timeout, &self.0.config.tls)
     }
 
     /// The registry as it was last fetched: empty until the first answer has come.

@@ -54,7 +54,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub use self::policy::{Label, LeastRequests, PeakEwma, Policy};
 pub use self::set::Candidates;
 
 pub(crate) use self::endpoint::EndpointId;
-pub(crate) use self::future::Picked;
+pub(crate) use self::future::{CallFuture, Picked};
 
 use self::eject::Control;
 use self::roster::Roster;
@@ -89,7 +89,8 @@ use crate::error::{Error, Kind};
 /// `S` is.
 ///
 /// `poll_ready` is ready as soon as there is an endpoint and waits for one at most the
-/// [ready timeout](Builder::ready_timeout). It never fails; `call` does when there is still none. The endpoint's own
+/// [ready timeout](Builder::ready_timeout). It never fails; `call` does when there is still none, and from then on at once until
+/// there is one. The endpoint's own
 /// `poll_ready` is part of the call, and an error of it fails that one call only.
 ///
 /// `P` chooses the endpoint of each call, `O` judges how it went.
@@ -113,6 +114,8 @@ struct Shared<S> {
     name: Option<Arc<str>>,
     explain: Option<Explain>,
     ready_timeout: Duration,
+    /// Set once a wait for a first endpoint was in vain, until there is one: further calls do not wait as well.
+    fail_fast: AtomicBool,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
 }
@@ -152,15 +155,35 @@ impl<S, P, O> Balance<S, P, O> {
         self.len() == 0
     }
 
-    /// Waits for an endpoint, at most the ready timeout, and tells whether there is one.
+    /// Waits for an endpoint and tells whether there is one: at most as long as `patience` says or else the ready timeout, which is
+    /// not spent again where it was spent in vain already.
     ///
     /// # Cancel safety
     ///
     /// It only waits.
-    pub(crate) fn ready(&self) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, P, O> {
-        let mut count = self.shared.count.subscribe();
-        let timeout = self.shared.ready_timeout;
-        async move { matches!(tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await, Ok(Ok(_))) }
+    pub(crate) fn ready(
+        &self,
+        patience: Option<Duration>,
+    ) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, P, O>
+    where
+        S: Send + Sync + 'static,
+    {
+        let shared = self.shared.clone();
+        async move {
+            let timeout = match patience {
+                Some(patience) => patience,
+                None if shared.fail_fast.load(Ordering::Relaxed) => Duration::ZERO,
+                None => shared.ready_timeout,
+            };
+            let mut count = shared.count.subscribe();
+            let found = tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await;
+            let found = matches!(found, Ok(Ok(_)));
+            if !found && patience.is_none() && !shared.fail_fast.swap(true, Ordering::Relaxed) {
+                let application = shared.name.as_deref();
+                tracing::warn!(application, waited = ?timeout, "no endpoint: calls fail at once until there is one");
+            }
+            found
+        }
     }
 
     /// Picks an endpoint that is not among the tried ones. From now on the call counts as pending there.
@@ -197,7 +220,7 @@ impl<S, P, O> Balance<S, P, O> {
 
 impl<S, P, O, Req> Service<Req> for Balance<S, P, O>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     P: Policy<Req>,
     O: Observe<S::Response> + Clone,
@@ -209,7 +232,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.is_empty() {
             if let Patience::Fresh = self.patience {
-                self.patience = Patience::Waiting(Box::pin(self.ready()));
+                self.patience = Patience::Waiting(Box::pin(self.ready(None)));
             }
             if let Patience::Waiting(ready) = &mut self.patience {
                 ready!(ready.as_mut().poll(cx));
@@ -261,6 +284,7 @@ impl<S: Clone> Shared<S> {
             name,
             explain,
             ready_timeout,
+            fail_fast: AtomicBool::new(false),
             _alive: alive,
         }
     }
@@ -281,6 +305,9 @@ impl<S: Clone> Shared<S> {
         // The set first: who sees the new length must find the endpoints.
         self.set.store(Arc::new(set));
         self.len.store(len, Ordering::Release);
+        if len > 0 && self.fail_fast.swap(false, Ordering::Relaxed) {
+            tracing::info!(application = self.name.as_deref(), endpoints = len, "calls are made again");
+        }
         self.count.send_replace(len)
     }
 

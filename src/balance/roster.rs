@@ -57,9 +57,15 @@ struct Entry<S> {
 enum State {
     Available,
     /// Out until then, or until a probe says otherwise.
-    Out { cause: Cause, until: Instant },
+    Out {
+        cause: Cause,
+        until: Instant,
+    },
     /// Back if calls succeed, one at a time.
-    Probation { cause: Cause, successes: u32 },
+    Probation {
+        cause: Cause,
+        successes: u32,
+    },
 }
 
 /// What is to be done outside the lock after the clock has moved.
@@ -279,8 +285,18 @@ impl<S: Clone> Roster<S> {
         if panic != self.panic {
             self.panic = panic;
             match panic {
-                true => warn!(application = self.name(), left, of = reachable_count, "too few endpoints left: ejections are disregarded"),
-                false => info!(application = self.name(), left, of = reachable_count, "enough endpoints again: ejections count"),
+                true => warn!(
+                    application = self.name(),
+                    left,
+                    of = reachable_count,
+                    "too few endpoints left: ejections are disregarded"
+                ),
+                false => info!(
+                    application = self.name(),
+                    left,
+                    of = reachable_count,
+                    "enough endpoints again: ejections count"
+                ),
             }
         }
         let (all, labelled) = (self.view(&candidates, &probing), self.labelled(&candidates, &probing));
