@@ -373,6 +373,40 @@ fn document(id: &str, metadata: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn limits_have_names_among_the_properties() {
+    let property = |name: &str, value: &str| (format!("eureka.server.limits.{name}"), value.to_owned());
+    let mut builder = EurekaServer::builder();
+    for (name, value) in [
+        property("head-read-time-ms", "100"),
+        property("head-bytes", "9000"),
+        property("headers", "5"),
+        property("connections", "3"),
+        property("registration-bytes", "100"),
+    ] {
+        builder = builder.property(&name, &value).unwrap();
+    }
+    let registry = builder.build().unwrap();
+    let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
+    let closes = async |sent: String| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    assert_eq!(closes("GET /eureka/apps HTTP/1.1\r\n".into()).await, "", "a head that does not end");
+    let many: String = (0..6).map(|i| format!("x-{i}: 1\r\n")).collect();
+    let answer = closes(format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let long = format!(
+        "content-type: application/json\r\ncontent-length: 101\r\nconnection: close\r\n\r\n{}",
+        " ".repeat(101)
+    );
+    let answer = closes(format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\n{long}")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
 async fn the_registry_has_limits_of_its_own() {
     let registry = EurekaServer::builder().metadata_limit(10).application_limit(2).build().unwrap();
     let router = registry.router();

@@ -61,7 +61,10 @@ pub use self::error::Error;
 pub use self::http::{EurekaService, ResponseFuture};
 pub use self::listen::Listener;
 
+use tokio::net::TcpListener;
+
 use self::bodies::Bodies;
+pub(crate) use self::listen::Limits;
 use self::node::Node;
 use self::registry::{Registry, Snapshot};
 use self::timers::Timers;
@@ -78,6 +81,8 @@ struct Inner {
     bodies: Bodies,
     registration_limit: usize,
     batch_limit: usize,
+    deltas: bool,
+    limits: Limits,
     _timers: Timers,
     #[cfg(feature = "peers")]
     _peers: tokio::task::JoinSet<()>,
@@ -104,6 +109,12 @@ impl EurekaServer {
     /// When `mount` is neither empty nor begins with a slash.
     pub fn service(&self, mount: &str) -> EurekaService {
         EurekaService::new(self.clone(), mount.trim_end_matches('/'))
+    }
+
+    /// A [`Listener`] with the limits that the properties `eureka.server.limits.*` gave, see
+    /// [`property`](EurekaServerBuilder::property), and the defaults of the others. Its setters change them.
+    pub fn listener(&self, listener: TcpListener) -> Listener {
+        Listener::with_limits(listener, self.0.limits)
     }
 
     /// Everything that is registered, as `GET apps` answers it.
@@ -163,6 +174,10 @@ impl EurekaServer {
 
     fn batch_limit(&self) -> usize {
         self.0.batch_limit
+    }
+
+    fn has_deltas(&self) -> bool {
+        self.0.deltas
     }
 }
 

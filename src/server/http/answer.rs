@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::etag;
 use crate::model::Instance;
 use crate::server::EurekaServer;
-use crate::server::bodies::{self, Encoding, Form, Variant};
+use crate::server::bodies::{self, Encoding, Form, List, Variant};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[cfg(feature = "xml")]
@@ -52,21 +52,7 @@ impl<S: Sync> FromRequestParts<S> for Listing {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let headers = &parts.headers;
-        let format = Format::of(headers).ok_or_else(not_acceptable)?;
-        let compact =
-            headers.get("x-eureka-accept").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"compact"));
-        let form = match (format, compact) {
-            (Format::Json, false) => Form::Json,
-            (Format::Json, true) => Form::CompactJson,
-            #[cfg(feature = "xml")]
-            (Format::Xml, false) => Form::Xml,
-            #[cfg(feature = "xml")]
-            (Format::Xml, true) => Form::CompactXml,
-        };
-        let encoding = if takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
-        let known = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
-        Ok(Self { variant: Variant { form, encoding }, known })
+        Self::wanted(&parts.headers)
     }
 }
 
@@ -86,7 +72,9 @@ impl<S: Sync> FromRequestParts<S> for Accepted {
 impl Format {
     /// What these headers ask for, if it can be had.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        if accepts(headers).any(|value| value.contains("json")) {
+        // What nearly all send is told without a search.
+        let plain = headers.get(ACCEPT).is_some_and(|value| *value == JSON);
+        if plain || accepts(headers).any(|value| value.contains("json")) {
             return Some(Self::Json);
         }
         let anything = accepts(headers).next().is_none() || accepts(headers).any(takes_anything);
@@ -126,33 +114,54 @@ impl Format {
 }
 
 impl Listing {
+    /// How these headers ask for a list, if it can be had so.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let format = Format::of(headers)?;
+        let compact =
+            headers.get("x-eureka-accept").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"compact"));
+        let form = match (format, compact) {
+            (Format::Json, false) => Form::Json,
+            (Format::Json, true) => Form::CompactJson,
+            #[cfg(feature = "xml")]
+            (Format::Xml, false) => Form::Xml,
+            #[cfg(feature = "xml")]
+            (Format::Xml, true) => Form::CompactXml,
+        };
+        let encoding = if takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
+        let known = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
+        Some(Self { variant: Variant { form, encoding }, known })
+    }
+
+    /// The same, or the refusal.
+    pub(super) fn wanted(headers: &HeaderMap) -> Result<Self, Response> {
+        Self::of(headers).ok_or_else(not_acceptable)
+    }
+
     pub(super) fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// The body, or 304 without one where this revision of the resource is known already; then the body is not made.
-    pub(super) async fn answer(
-        &self,
-        server: &EurekaServer,
-        kind: etag::Kind,
-        revision: u64,
-        body: impl Future<Output = bodies::Body>,
-    ) -> Response {
-        let run = server.bodies().run();
-        let tag = etag::tag(run, kind, revision, self.variant);
-        if etag::matches(&self.known, &tag) {
+    /// 200 with the list, 304 without one where this state of it is known already, or 404.
+    pub(super) async fn answer(&self, server: &EurekaServer, list: &List<'_>) -> Response {
+        match server.bodies().get(server.registry(), list, self.variant).await {
+            Some(body) => self.with(&body),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// The same with a body that is there.
+    pub(super) fn with(&self, bodies::Body { tag, bytes, .. }: &bodies::Body) -> Response {
+        if etag::matches(&self.known, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             response.headers_mut().insert(VARY, VARIES);
-            response.headers_mut().insert(ETAG, tag);
+            response.headers_mut().insert(ETAG, tag.clone());
             return response;
         }
-        let bodies::Body { revision: made, bytes } = body.await;
-        let tag = if made == revision { tag } else { etag::tag(run, kind, made, self.variant) };
-        let mut response = Response::new(Body::from(bytes));
+        let mut response = Response::new(Body::from(bytes.clone()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type());
         headers.insert(VARY, VARIES);
-        headers.insert(ETAG, tag);
+        headers.insert(ETAG, tag.clone());
         if self.variant.encoding == Encoding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -196,11 +205,13 @@ fn takes_anything(value: &str) -> bool {
 }
 
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case("gzip") && !refused
-    })
+    let plain = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
+    plain
+        || values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {
+            let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+            let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case("gzip") && !refused
+        })
 }
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
