@@ -21,7 +21,8 @@
 //! * XML needs the feature `xml`. Without it, JSON is also for `*/*` and for no `Accept`, where Java answers XML; who takes nothing but
 //!   XML gets 406, and who sends it 415.
 //! * Lists have an `ETag`: who sends it back as `If-None-Match` gets 304 and no body while nothing has changed.
-//! * An answer is never older than the last change: there is no cache that lags 30 s behind.
+//! * An answer is never older than the last change: the cache that lags 30 s behind is off unless
+//!   [`read_only_cache`](EurekaServerBuilder::read_only_cache) switches it on.
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
 //! * Self-preservation counts the instances of this registry, not a phantom beside them: from seven instances on, one
