@@ -183,6 +183,10 @@ impl EurekaServerBuilder {
         if self.read_only_cache_interval < Duration::from_millis(1) {
             return Err(Error::setting("read_only_cache_interval", "must be at least a millisecond"));
         }
+        let Limits { head_timeout, body_timeout, answer_timeout, idle_timeout, .. } = self.limits;
+        if [head_timeout, body_timeout, answer_timeout, idle_timeout].contains(&Duration::ZERO) {
+            return Err(Error::setting("a time of eureka.server.limits", "must not be zero"));
+        }
         #[cfg(feature = "peers")]
         peers.check()?;
         Handle::try_current().map_err(Error::no_runtime)?;

@@ -13,7 +13,7 @@ const VERSION: i64 = -1;
 /// Most that is kept of all answers together, names included.
 const LIMIT: usize = 32 * 1024 * 1024;
 /// What an answer costs beside its name and bytes, about.
-const NO_ANSWER: usize = size_of::<(Asked, Answer)>() + size_of::<(Slot, Body)>() + 64;
+const OVERHEAD: usize = size_of::<(Asked, Answer)>() + size_of::<(Slot, Body)>() + 64;
 
 /// Which of the two lists of names decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ impl Selections {
         if let Some(answer) = kept.answers.get(asked) {
             return answer.slot.clone();
         }
-        let (slot, bytes) = (Arc::new(Slot::default()), NO_ANSWER + asked.name.len());
+        let (slot, bytes) = (Arc::new(Slot::default()), OVERHEAD + asked.name.len());
         kept.make_room(bytes);
         kept.bytes += bytes;
         kept.answers.insert(asked.clone(), Answer { slot: slot.clone(), bytes });
@@ -85,7 +85,7 @@ impl Selections {
         }
         let Some(Answer { slot, bytes }) = kept.answers.remove(asked) else { return };
         kept.bytes -= bytes;
-        let bytes = NO_ANSWER + asked.name.len() + length;
+        let bytes = OVERHEAD + asked.name.len() + length;
         if bytes <= LIMIT {
             kept.make_room(bytes);
             kept.bytes += bytes;

@@ -36,23 +36,27 @@ pub(super) struct Listing {
     known: Vec<HeaderValue>,
 }
 
+/// 406: none of the formats that there are is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotAcceptable;
+
 /// Refuses with 406 who doesn't take JSON, in which batches are answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepted;
 
 impl<S: Sync> FromRequestParts<S> for Format {
-    type Rejection = Response;
+    type Rejection = NotAcceptable;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        Self::of(&parts.headers).ok_or_else(not_acceptable)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotAcceptable> {
+        Self::of(&parts.headers).ok_or(NotAcceptable)
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for Listing {
-    type Rejection = Response;
+    type Rejection = NotAcceptable;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        Self::wanted(&parts.headers)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotAcceptable> {
+        Self::of(&parts.headers).ok_or(NotAcceptable)
     }
 }
 
@@ -132,11 +136,6 @@ impl Listing {
         Some(Self { variant: Variant { form, encoding }, known })
     }
 
-    /// The same, or the refusal.
-    pub(super) fn wanted(headers: &HeaderMap) -> Result<Self, Response> {
-        Self::of(headers).ok_or_else(not_acceptable)
-    }
-
     pub(super) fn variant(&self) -> Variant {
         self.variant
     }
@@ -187,13 +186,15 @@ pub(super) fn found(found: bool) -> Response {
     if found { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response()
 }
 
-fn not_acceptable() -> Response {
-    let text = if cfg!(feature = "xml") {
-        "this registry answers application/json and application/xml"
-    } else {
-        "this registry answers application/json only; XML was not compiled in"
-    };
-    (StatusCode::NOT_ACCEPTABLE, text).into_response()
+impl IntoResponse for NotAcceptable {
+    fn into_response(self) -> Response {
+        let text = if cfg!(feature = "xml") {
+            "this registry answers application/json and application/xml"
+        } else {
+            "this registry answers application/json only; XML was not compiled in"
+        };
+        (StatusCode::NOT_ACCEPTABLE, text).into_response()
+    }
 }
 
 fn accepts(headers: &HeaderMap) -> impl Iterator<Item = &str> {

@@ -4,13 +4,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 
-use super::answer::Listing;
+use super::answer::{Listing, NotAcceptable};
 use super::path::{App, Vip};
 use crate::server::EurekaServer;
 use crate::server::bodies::{By, List};
 
 /// How the asker wants it, or the refusal of that, which comes second: a list that is not given is not given in any format.
-type Wanted = Result<Listing, Response>;
+type Wanted = Result<Listing, NotAcceptable>;
 
 pub(super) async fn all(State(server): State<EurekaServer>, wanted: Wanted) -> Response {
     list(&server, &List::All, wanted).await
@@ -38,7 +38,7 @@ pub(super) async fn list(server: &EurekaServer, list: &List<'_>, wanted: Wanted)
     }
     match wanted {
         Ok(listing) => listing.answer(server, list).await,
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 

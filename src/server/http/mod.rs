@@ -10,7 +10,7 @@
 //! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
-//! | `service` | the same without a router around it, and a short way for heartbeats |
+//! | `service` | the same without a router around it, and a short way for heartbeats and lists |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
 mod answer;

@@ -1,7 +1,8 @@
 //! The registry as a plain service, with a short way for what comes most often.
 //!
 //! Nearly all requests to a registry are heartbeats and fetches. Their paths are plain to see, so they reach their handlers without the
-//! router's matching and the extensions by which it hands over what it matched. Everything else goes through the router.
+//! router's matching and the extensions by which it hands over what it matched, and what is there already is answered without a future
+//! of its own. Everything else goes through the router.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -19,7 +20,7 @@ use http::{Method, Request};
 use http_body::Body as _;
 use tower::Service;
 
-use super::answer::Listing;
+use super::answer::{Listing, NotAcceptable};
 use super::path::{Target, upper};
 use super::{applications, instances};
 use crate::server::EurekaServer;
@@ -62,7 +63,7 @@ impl Service<Request<Body>> for EurekaService {
         let server = self.server.clone();
         ResponseFuture(Answer::ToCome(match short {
             Short::List(list) => {
-                let (list, wanted) = (list.into_owned(), Listing::wanted(request.headers()));
+                let (list, wanted) = (list.into_owned(), Listing::of(request.headers()).ok_or(NotAcceptable));
                 Box::pin(async move { Ok(applications::list(&server, &list, wanted).await) })
             }
             Short::Heartbeat { app, id } => {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Limits;
+use crate::clock::LONGEST_WAIT;
 
 /// No head is being read.
 const NONE: u64 = u64::MAX;
@@ -42,9 +43,9 @@ impl Activity {
     pub(super) fn start(limits: &Limits) -> Self {
         Self {
             began: Instant::now(),
-            head_timeout: limits.head_timeout,
-            idle_timeout: limits.idle_timeout,
-            answer_timeout: limits.answer_timeout,
+            head_timeout: limits.head_timeout.min(LONGEST_WAIT),
+            idle_timeout: limits.idle_timeout.min(LONGEST_WAIT),
+            answer_timeout: limits.answer_timeout.min(LONGEST_WAIT),
             handling: AtomicUsize::new(0),
             moved_at: AtomicU64::new(0),
             held: AtomicUsize::new(0),
@@ -250,5 +251,16 @@ mod tests {
         activity.holds();
         assert_eq!(left(&activity), 10 * SECOND);
         drop(handling);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_beyond_the_clock_are_as_long_as_it_can_tell() {
+        let forever = Duration::MAX;
+        let limits =
+            Limits { answer_timeout: forever, idle_timeout: forever, head_timeout: forever, ..Limits::default() };
+        let activity = Activity::start(&limits);
+        activity.holds();
+        activity.read(b"GET");
+        assert_eq!(left(&activity), LONGEST_WAIT);
     }
 }
