@@ -65,8 +65,9 @@ async fn main() -> Result<(), BoxError> {
     let waited = timeout(Duration::from_secs(5), TowerBalance::new(measured).ready_oneshot()).await;
     println!("an application without an instance:");
     println!("  tower's balancer  {}", if waited.is_err() { "still waiting after 5 s" } else { "answered" });
-    let mut ours =
-        Balance::builder(eureka.discover("nobody")?).name("NOBODY").endpoint(|instance| service(instance)).build();
+    let discover = eureka.discover("nobody")?;
+    let why = discover.explainer();
+    let mut ours = Balance::builder(discover).name("NOBODY").explain(why).endpoint(|i| service(i)).build();
     let error = ServiceExt::<()>::ready(&mut ours).await?.call(()).await.expect_err("nobody answers");
     println!("  this crate's      {error}");
     println!("done");
