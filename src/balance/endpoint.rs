@@ -1,8 +1,8 @@
 //! What a pick reads of an endpoint and a call writes.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -105,6 +105,10 @@ impl Stats {
     /// Begins or ends a probation.
     pub(super) fn on_probation(&self, is: bool) {
         self.probe.store(if is { PROBE_WANTED } else { NO_PROBE }, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.probe.load(Ordering::Relaxed) != NO_PROBE
     }
 
     /// Makes this call the probe, if one is wanted.

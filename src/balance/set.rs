@@ -7,7 +7,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use super::attributes::Attributes;
 use super::endpoint::{EndpointId, Stats};
 use super::load::{Tick, tick};
-use super::policy::{Label, Policy};
+use super::policy::{self, Label, Policy};
 use super::weights::Weights;
 
 /// The endpoints of a balancer at one moment.
@@ -45,6 +46,10 @@ pub(super) struct View {
 pub(super) struct Group {
     members: Vec<Member>,
     weights: Option<Weights>,
+    /// Whose turn it is, for policies that go round.
+    turn: AtomicU64,
+    /// The hash of each member's id, once a policy has asked for them.
+    identities: OnceLock<Box<[u64]>>,
 }
 
 /// An endpoint in a group.
@@ -70,15 +75,26 @@ impl Group {
     /// The members with their weights.
     pub(super) fn new(members: impl IntoIterator<Item = (Member, f32)>) -> Self {
         let (members, weights): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        Self { members, weights: Weights::new(weights) }
+        // Callers that start together should not begin with the same endpoint.
+        let turn = AtomicU64::new(u64::from(fastrand::u32(..)));
+        Self { members, weights: Weights::new(weights), turn, identities: OnceLock::new() }
+    }
+
+    fn identities(&self) -> &[u64] {
+        let hash = |member: &Member| policy::hash(member.stats.details.instance.as_bytes());
+        self.identities.get_or_init(|| self.members.iter().map(hash).collect())
     }
 }
 
 impl View {
+    /// The endpoints of all zones, those in probation too.
+    fn every(&self) -> &Group {
+        self.every.as_ref().unwrap_or(&self.whole)
+    }
+
     /// The group that this call chooses among.
-    fn group(&self, spans_zones: bool) -> &Group {
+    fn group(&self) -> &Group {
         match self.zones.len() {
-            _ if spans_zones => self.every.as_ref().unwrap_or(&self.whole),
             0 => &self.whole,
             zones => {
                 let random = fastrand::u64(..);
@@ -113,45 +129,53 @@ impl<S> EndpointSet<S> {
         self.all.whole.members.iter().map(|member| &*member.stats)
     }
 
-    /// What `policy` picks for `request`, leaving out those that were tried.
+    /// Whether endpoints are kept apart by this label, so that requests can choose by it.
+    pub(super) fn keeps_apart(&self, key: &str) -> bool {
+        self.labelled.contains_key(key)
+    }
+
+    /// What `policy` picks for `request`, which asks for `label`, leaving out those that were tried.
     pub(super) fn choose<Req: ?Sized>(
         &self,
         now: Instant,
         request: &Req,
         policy: &impl Policy<Req>,
+        label: Option<Label<'_>>,
         tried: &[EndpointId],
     ) -> Option<Chosen<'_, S>> {
-        let label = policy.label(request);
-        let spans_zones = policy.spans_zones();
-        let may_probe = !self.probing.is_empty() && tried.is_empty() && !spans_zones;
+        let view = label.map_or(Some(&self.all), |label| self.labelled(label));
+        let now = tick(self.base, now);
+        if let Some(view) = view
+            && let Some(chosen) = self.pick(view.every(), now, tried, |all| policy.affinity(request, all))
+        {
+            return Some(chosen);
+        }
+        let may_probe = !self.probing.is_empty() && tried.is_empty();
         if may_probe && let Some(member) = self.probing.iter().find(|m| m.suits(label) && m.stats.take_probe()) {
             return Some(self.chosen(member, true));
         }
-        let view = label.map_or(Some(&self.all), |label| self.labelled(label))?;
-        let now = tick(self.base, now);
-        let group = view.group(spans_zones);
-        let picked = self.pick(group, now, request, policy, tried);
-        if picked.is_none() && !tried.is_empty() && !spans_zones {
+        let view = view?;
+        let picked = self.pick(view.group(), now, tried, |candidates| policy.pick(request, candidates));
+        if picked.is_none() && !tried.is_empty() {
             // Where a retry has tried the whole zone, another zone is as good.
-            return self.pick(&view.whole, now, request, policy, tried);
+            return self.pick(&view.whole, now, tried, |candidates| policy.pick(request, candidates));
         }
         picked
     }
 
-    fn pick<'a, Req: ?Sized>(
+    fn pick<'a>(
         &'a self,
         group: &'a Group,
         now: Tick,
-        request: &Req,
-        policy: &impl Policy<Req>,
         tried: &[EndpointId],
+        pick: impl FnOnce(&Candidates<'_>) -> Option<usize>,
     ) -> Option<Chosen<'a, S>> {
         let excluded = group.positions(tried);
         let candidates = Candidates { group, excluded: &excluded, now };
         if candidates.is_empty() {
             return None;
         }
-        let picked = policy.pick(request, &candidates)?;
+        let picked = pick(&candidates)?;
         debug_assert!(picked < candidates.len(), "a policy picked {picked} of {}", candidates.len());
         let member = group.members.get(candidates.at(picked))?;
         Some(self.chosen(member, member.stats.take_probe()))
@@ -234,6 +258,46 @@ impl Candidates<'_> {
     /// Two different positions at random, the same one twice if there is only one. Weights do not matter.
     pub fn draw_two(&self) -> (usize, usize) {
         two_of(self.len())
+    }
+
+    /// The position of the endpoint with this id. Looks at all, for about a nanosecond each.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        let hash = policy::hash(id.as_bytes());
+        let is_it =
+            |at: usize| self.group.identities()[at] == hash && *self.group.members[at].stats.details.instance == *id;
+        let at = (0..self.group.members.len()).find(|at| is_it(*at))?;
+        (!self.excluded.contains(&at)).then(|| at - self.excluded.iter().filter(|gap| **gap < at).count())
+    }
+
+    /// A number made of the endpoint's [`id`](Self::id), the same for every caller: what hashing by key goes by.
+    pub fn identity(&self, position: usize) -> u64 {
+        self.group.identities()[self.at(position)]
+    }
+
+    /// A number that goes up by one each time a policy asks for it, for all callers together. Begins anywhere, and anew when the
+    /// endpoints change.
+    pub fn turn(&self) -> u64 {
+        self.group.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the request failed at other endpoints before.
+    pub fn is_retry(&self) -> bool {
+        !self.excluded.is_empty()
+    }
+
+    /// Whether the endpoint was ejected and has yet to show that it is well. Only [`affinity`](Policy::affinity) sees such ones.
+    pub fn on_probation(&self, position: usize) -> bool {
+        self.member(position).stats.is_on_probation()
+    }
+
+    /// Whether it is on probation and has its call.
+    pub(super) fn is_busy_in_probation(&self, position: usize) -> bool {
+        self.on_probation(position) && self.pending(position) > 0
+    }
+
+    /// The greatest of all weights.
+    pub(super) fn heaviest(&self) -> f32 {
+        self.group.weights.as_ref().map_or(1.0, Weights::heaviest)
     }
 
     pub(super) fn latency_nanos(&self, position: usize) -> f32 {
