@@ -145,3 +145,13 @@ impl fmt::Debug for Stats {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pick_reads_fits_in_a_cache_line() {
+        assert_eq!(size_of::<Stats>(), 64);
+    }
+}

@@ -29,7 +29,10 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// [load factor](Self::load_factor); further ones go to the next in the key's order (Mirrokni, Thorup and Zadimoghaddam, SODA 2018).
 /// One in probation holds one call at a time.
 ///
-/// A pick looks at all endpoints: about 2 ns each, and twice that with weights or near the bound.
+/// So the bound goes before the shares. It is meant for keys of which there are too many calls; where there are few calls at all, an
+/// endpoint that holds two of them at a time may be over it.
+///
+/// A pick looks at all endpoints: at a few nanoseconds each for the hash, and at what is pending at each if the first one is busy.
 #[derive(Clone)]
 pub struct RendezvousHash<K = FromHeader, P = PeakEwma> {
     key: K,
