@@ -105,8 +105,9 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// By which labels of the endpoints requests may choose; see [`Policy::label`](super::Policy::label). By default none. Each one
-    /// costs some memory per endpoint and value.
+    /// By which labels of the endpoints requests will choose; see [`Policy::label`](super::Policy::label). Otherwise the first request
+    /// that asks for one waits while the endpoints are sorted by it. Each costs some memory per endpoint and value; there are at most
+    /// 16.
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.settings.labels = keys.into_iter().map(Into::into).collect();
         self

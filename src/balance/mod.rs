@@ -71,7 +71,10 @@ pub use self::eject::{Cause, Ejection};
 pub use self::future::ResponseFuture;
 pub use self::http::{ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, ResponseBody};
 pub use self::observe::{AnyResponse, Completion, Observe, Outcome};
-pub use self::policy::{Label, LeastRequests, PeakEwma, Policy};
+pub use self::policy::{
+    ByLabel, FromCookie, FromHeader, HashKey, Label, LeastRequests, PeakEwma, Policy, Random, RendezvousHash, Sticky,
+    WeightedRoundRobin,
+};
 pub use self::set::Candidates;
 
 pub(crate) use self::endpoint::EndpointId;
@@ -194,8 +197,15 @@ impl<S, P, O> Balance<S, P, O> {
         O: Clone,
     {
         let now = Instant::now();
-        let set = self.shared.set.load();
-        let chosen = set.choose(now, request, &self.policy, tried)?;
+        let label = self.policy.label(request);
+        let mut set = self.shared.set.load();
+        if let Some(label) = label
+            && !set.keeps_apart(label.key)
+        {
+            self.shared.change(|roster, _| roster.keep_apart(label.key));
+            set = self.shared.set.load();
+        }
+        let chosen = set.choose(now, request, &self.policy, label, tried)?;
         Some(Picked {
             id: chosen.id,
             completion: Completion::begin(chosen.stats, now, chosen.probe),

@@ -20,6 +20,9 @@ use super::set::{EndpointSet, Group, Member, View};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// By so many labels requests may choose: policies have a few, and one that takes the key from requests should not fill the memory.
+const MOST_LABELS: usize = 16;
+
 pub(super) struct Settings {
     pub(super) name: Option<Arc<str>>,
     pub(super) failure_penalty: Duration,
@@ -118,6 +121,16 @@ impl<S: Clone> Roster<S> {
 
     pub(super) fn attributes(&self, id: EndpointId) -> Option<&Arc<Attributes>> {
         self.entries.get(&id).map(|entry| &entry.attributes)
+    }
+
+    /// Lets requests choose by this label from now on. Tells whether they could not before.
+    pub(super) fn keep_apart(&mut self, key: &str) -> bool {
+        let labels = &mut self.settings.labels;
+        let new = labels.len() < MOST_LABELS && !labels.iter().any(|known| **known == *key);
+        if new {
+            labels.push(key.into());
+        }
+        new
     }
 
     pub(super) fn remove(&mut self, id: EndpointId) {
