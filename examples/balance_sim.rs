@@ -109,7 +109,7 @@ impl Balancer {
                 boxed(Balance::builder(discover(endpoints)).ejection(Ejection::off()).observer(Whole).build())
             }
             Self::LeastRequests => {
-                boxed(Balance::builder(discover(endpoints)).policy(LeastRequests::default()).observer(Whole).build())
+                boxed(Balance::builder(discover(endpoints)).policy(LeastRequests).observer(Whole).build())
             }
             Self::Tower => {
                 let (rtt, decay) = (Duration::from_millis(30), Duration::from_secs(10));
