@@ -265,8 +265,10 @@ async fn endpoints_outside_the_subset_are_never_called_and_a_mostly_dead_subset_
     fastrand::seed(SEED);
     let world = World::default();
     let (updates, discover) = mpsc::unbounded_channel();
-    let balance = world
-        .balance(UnboundedReceiverStream::new(discover), |builder| builder.subset(Subset::rendezvous(10).seed(SEED)));
+    let balance = world.balance(UnboundedReceiverStream::new(discover), |builder| {
+        let probe = |endpoint: Endpoint| async { endpoint.oneshot(()).await.is_ok() };
+        builder.subset(Subset::rendezvous(10).seed(SEED)).probe(probe)
+    });
     let send =
         |updates: &UnboundedSender<_>, i: usize| updates.send(insert(format!("e{i:03}"), Attributes::new())).unwrap();
     (0..100).for_each(|i| send(&updates, i));
@@ -299,6 +301,8 @@ async fn endpoints_outside_the_subset_are_never_called_and_a_mostly_dead_subset_
     }
     let snapshot = balance.snapshot();
     assert_eq!((snapshot.count(EndpointState::Available), balance.len()), (5, 13), "{snapshot}");
+    let asked = world.take();
+    assert!(asked.keys().all(|id| ids().contains(id)), "{asked:?} by calls and probes");
     world.dead.lock().unwrap().clear();
     for _ in 0..60 {
         calls(&balance, 50).await;
@@ -344,7 +348,8 @@ async fn a_call_that_no_endpoint_may_take_says_why() {
     let balance = requiring(("version", "3"));
     let error = refusal(&balance).await;
     assert!(error.is_no_endpoints());
-    let expected = "call to ORDERS: none of the 3 endpoints has version=3; register an instance with this metadata, or do not require it";
+    let expected =
+        "call to ORDERS: no endpoint of 3 has version=3; register an instance with this metadata, or do not require it";
     assert_eq!(error.to_string(), expected);
     let error = refusal(&requiring(("stage", "test"))).await.to_string();
     assert!(error.starts_with("call to ORDERS: the balancer was not told to keep endpoints apart by stage"), "{error}");
@@ -355,7 +360,7 @@ async fn a_call_that_no_endpoint_may_take_says_why() {
     assert!(balance.clone().oneshot(()).await.is_err());
     let error = refusal(&balance).await.to_string();
     assert!(
-        error.starts_with("call to ORDERS: the endpoints with version=2 are out: c (cannot be connected to)"),
+        error.starts_with("call to ORDERS: every endpoint with version=2 is out: c (cannot be connected to)"),
         "{error}"
     );
     let snapshot = balance.snapshot();

@@ -38,9 +38,13 @@ impl Attributes {
     /// |---|---|
     /// | weight | metadata `weight`, a whole number above 0; anything else counts as none |
     /// | zone | metadata `zone`, else the availability zone that Amazon gave it |
-    /// | up since, start | the lease's `serviceUpTimestamp`. A server sets it anew for an instance that was cancelled or had expired, and keeps it when one registers again before that |
+    /// | up since, start | the lease's `serviceUpTimestamp` |
     /// | address | host name, else IP address, and both ports |
     /// | labels | its metadata, shared and not copied |
+    ///
+    /// A server notes the `serviceUpTimestamp` when an instance is UP for the first time since it was cancelled or its lease ran out. So
+    /// one that was killed and registers again within its lease is not told from one that never stopped; `lastDirtyTimestamp` would tell,
+    /// but it changes with the metadata as well, and when an instance registers again with a registry that had lost it.
     pub fn of(instance: &Instance) -> Self {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);

@@ -106,7 +106,7 @@ where
                         Some(peers) => self.set_peers(peers),
                         None => fleet = None,
                     }
-                    // It may always be ready as well.
+                    // So that a stream that is always ready does not hold the thread.
                     tokio::task::yield_now().await;
                     None
                 }

@@ -16,6 +16,9 @@
 //! follows peaks at once) times the calls pending there. That needs no look at the others, so its cost does not grow with
 //! their number, and it keeps many callers from running to the same endpoint at the same time.
 //!
+//! What a policy chooses among is settled before, when the endpoints change: a [`Subset`] of many, the [zone](ZoneAware) that a call
+//! stays in, who is [out](Ejection), and by [`SlowStart`] the weight of who just came up. [`Balance::snapshot`] shows it all.
+//!
 //! ```
 //! use std::convert::Infallible;
 //!
@@ -218,8 +221,9 @@ impl<S, P, O> Balance<S, P, O> {
                 self.shared.roster().explain(label),
                 "register an instance with this metadata, or do not require it",
             ),
-            (count, _) => self
-                .refuse(format!("the policy chose none of the {count} endpoints"), "see what it asks of an endpoint"),
+            (count, _) => {
+                self.refuse(format!("the policy chose no endpoint of {count}"), "see what it asks of an endpoint")
+            }
         }
     }
 

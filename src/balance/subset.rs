@@ -17,9 +17,10 @@ use crate::model::Application;
 
 /// Limits to how many endpoints a caller connects.
 ///
-/// Endpoints outside the subset get no calls and no probes. Which ones are in it depends on their ids alone, not on the order
-/// in which discovery names them, and when endpoints come or go few others change places. Zones do not matter for the choice; where calls are
-/// [split by zone](super::ZoneAware), endpoints outside count for what their zone can take.
+/// Endpoints outside the subset get no calls and no probes, so a service that connects when it is called never connects there; one
+/// that leaves the subset keeps its idle connections for as long as its service does. Which ones are in it depends on their ids alone, not on the order
+/// in which discovery names them, and when endpoints come or go few others change places. Zones and labels do not matter for
+/// the choice; where calls are [split by zone](super::ZoneAware), endpoints outside count for what their zone can take.
 ///
 /// When more than half of a subset cannot take calls, it is widened until half of its size is available again, if need be to all endpoints
 /// there are; it shrinks when they are back.

@@ -225,7 +225,7 @@ mod tests {
 
     use tower::discover::Change;
 
-    use crate::balance::{Attributes, Balance, Ejection, SlowStart};
+    use crate::balance::{Attributes, Balance, Ejection, SlowStart, ZoneAware};
 
     #[tokio::test(start_paused = true)]
     async fn weights_are_worked_out_again_only_while_an_endpoint_is_in_its_window() {
@@ -246,5 +246,22 @@ mod tests {
             assert!(steps < 200, "it never ends");
         }
         assert!((90..=101).contains(&steps), "{steps} steps of a hundredth of the window");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_leaves_the_zone_when_it_has_tried_all_of_it() {
+        let discover = [(1, "a"), (2, "a"), (3, "b")].map(|(id, zone)| Ok::<_, Infallible>(Change::Insert(id, zone)));
+        let balance = Balance::builder(tokio_stream::iter(discover))
+            .attributes(|zone| Attributes::new().with_zone(*zone))
+            .zone_aware(ZoneAware::new("a").min_endpoints(1))
+            .build();
+        assert!(balance.ready().await);
+        for _ in 0..20 {
+            let (mut tried, mut zones) = (Vec::new(), Vec::new());
+            while let Some(picked) = balance.pick(&(), &tried) {
+                tried.push(picked.id());
+                zones.push(*picked.service());
+            }
+            assert_eq!(zones, ["a", "a", "b"]);
+        }
     }
 }

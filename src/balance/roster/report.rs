@@ -55,7 +55,6 @@ impl<S> Roster<S> {
 
     /// Why there is no endpoint with this label that takes calls.
     pub(in crate::balance) fn explain(&self, Label { key, value, .. }: Label<'_>) -> String {
-        let count = self.entries.len();
         if !self.settings.labels.iter().any(|known| **known == *key) {
             return format!("the balancer was not told to keep endpoints apart by {key}");
         }
@@ -72,9 +71,9 @@ impl<S> Roster<S> {
             })
             .collect();
         match (out.len(), outside) {
-            (0, 0) => format!("none of the {count} endpoints has {key}={value}"),
-            (0, outside) => format!("the {outside} endpoints with {key}={value} are outside of the subset"),
-            _ => format!("the endpoints with {key}={value} are out: {}", reasons.join(", ")),
+            (0, 0) => format!("no endpoint of {} has {key}={value}", self.entries.len() + self.outside.len()),
+            (0, _) => format!("every endpoint with {key}={value} is outside the subset"),
+            _ => format!("every endpoint with {key}={value} is out: {}", reasons.join(", ")),
         }
     }
 }
