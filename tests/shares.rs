@@ -336,6 +336,23 @@ async fn callers_with_apertures_load_every_endpoint_alike() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn peers_that_change_without_end_keep_nobody_from_discovery() {
+    let world = World::default();
+    let (updates, discover) = mpsc::unbounded_channel();
+    let mut count = 0;
+    let fleet = std::iter::repeat_with(move || {
+        count += 1;
+        peers("a0", &[("a", 1 + count % 2)])
+    });
+    let balance = world.balance(UnboundedReceiverStream::new(discover), |builder| builder.peers(iter(fleet)));
+    for name in ["a", "b", "c"] {
+        tokio::task::yield_now().await;
+        updates.send(insert(name, Attributes::new())).unwrap();
+    }
+    until(|| balance.len() == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_no_endpoint_may_take_says_why() {
     let world = World::default();
     let version = |name, version| insert(name, Attributes::new().with_labels([("version", version)]));

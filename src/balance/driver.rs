@@ -87,8 +87,9 @@ where
         let Some(wake) = self.shared.upgrade().map(|shared| shared.wake.clone()) else { return };
         let (mut failing, mut ended, mut paused) = (false, false, None::<Instant>);
         let mut probes = JoinSet::new();
-        let mut fleet = self.peers.take();
+        let (mut fleet, mut heard) = (self.peers.take(), false);
         loop {
+            let just_heard = std::mem::take(&mut heard);
             let deadline = self.shared.upgrade().and_then(|shared| shared.roster().next_deadline());
             let step = tokio::select! {
                 biased;
@@ -101,13 +102,12 @@ where
                     self.advance(&mut probes);
                     None
                 }
-                peers = next(&mut fleet) => {
+                peers = next(&mut fleet), if !just_heard => {
                     match peers {
                         Some(peers) => self.set_peers(peers),
                         None => fleet = None,
                     }
-                    // So that a stream that is always ready does not hold the thread.
-                    tokio::task::yield_now().await;
+                    heard = true;
                     None
                 }
                 () = until(paused), if paused.is_some() => {
@@ -116,6 +116,8 @@ where
                 }
                 // Last, since it may always be ready.
                 step = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)), if !ended && paused.is_none() => Some(step),
+                // The fleet may always be ready as well: discovery has its turn between.
+                () = tokio::task::yield_now(), if just_heard => None,
             };
             let Some((changed, step)) = step else { continue };
             if failing && (changed || matches!(step, Step::More)) {
