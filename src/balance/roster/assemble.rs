@@ -86,8 +86,12 @@ impl<S> Roster<S> {
         for (id, part) in ids.into_iter().zip(parts) {
             match part {
                 Some(part) => {
-                    self.outside.remove(&id).into_iter().for_each(|entry| drop(self.entries.insert(id, entry)));
-                    self.entries.entry(id).and_modify(|entry| entry.part = part);
+                    if let Some(entry) = self.outside.remove(&id) {
+                        self.entries.insert(id, entry);
+                    }
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.part = part;
+                    }
                 }
                 None => {
                     let Some(mut entry) = self.entries.remove(&id) else { continue };
