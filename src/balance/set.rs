@@ -186,6 +186,11 @@ impl<S> EndpointSet<S> {
         Chosen { id: *id, stats: member.stats.clone(), service, probe }
     }
 
+    /// Whether an endpoint with this label takes calls.
+    pub(super) fn has(&self, label: Label<'_>) -> bool {
+        self.labelled.get(label.key).is_some_and(|values| values.contains_key(label.value))
+    }
+
     /// The endpoints with this label, or all where none has it and it is not required.
     fn labelled(&self, label: Label<'_>) -> Option<&View> {
         let view = self.labelled.get(label.key).and_then(|values| values.get(label.value));
