@@ -32,6 +32,11 @@ async fn main() -> Result<(), BoxError> {
     let _ = second.await;
     println!("{:?}", share(&client, 100).await?);
 
+    // What is known of the instances by now.
+    for application in client.snapshots() {
+        println!("{application}");
+    }
+
     // A call may say how much time it has.
     let hurried = Request::get("http://orders/v1/42").extension(Deadline::within(Duration::from_secs(1)));
     let response = client.clone().oneshot(hurried.body(Empty::new())?).await?;

@@ -404,7 +404,8 @@ mod tests {
         let base = Instant::now();
         let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3, base), *weight)).collect();
         let endpoints = members.iter().map(|(member, _)| (member.id, ())).collect();
-        let (out, left): (Vec<_>, Vec<_>) = members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
+        let (out, left): (Vec<_>, Vec<_>) =
+            members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
         out.iter().for_each(|(member, _)| member.stats.on_probation(true));
         let every = (!out.is_empty()).then(|| Group::new(members));
         let view = View { whole: Group::new(left), every, ..View::default() };

@@ -13,6 +13,7 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
 use tower::{BoxError, Service};
 use tracing::field::Empty;
@@ -23,12 +24,14 @@ use super::attempts::{AttemptBody, Attempts};
 use super::deadline::Clockwork;
 use super::options::{AnyPolicy, CallOptions, HostHeader, Ports};
 use super::retry::Allowance;
-use crate::balance::{Attributes, Balance, CallFuture, EndpointId, HttpResponses, Picked, ResponseBody};
+use crate::balance::{
+    Attributes, Balance, CallFuture, EndpointId, HttpResponses, Peers, Picked, ResponseBody, Snapshot,
+};
 use crate::clock::LONGEST_WAIT;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceChange};
-use crate::registry::Registry;
+use crate::registry::{Lookup, Registry};
 
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
@@ -137,6 +140,16 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         Ok(routes.load().get(host).unwrap_or(&made).clone())
     }
 
+    /// What is known of each application that was called.
+    pub(super) fn snapshots(&self) -> Vec<Snapshot> {
+        let routes = self.routes.iter().flat_map(|routes| routes.load().values().cloned().collect::<Vec<_>>());
+        let mut routes: Vec<_> = routes.collect();
+        // A name may be known in several spellings.
+        routes.sort_by_key(|route| (route.name.clone(), Arc::as_ptr(route)));
+        routes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        routes.iter().map(|route| route.balance.snapshot()).collect()
+    }
+
     fn balance(&self, selection: Selection, name: Arc<str>, rule: AddressRule) -> Balance<E, AnyPolicy> {
         let discover = EurekaDiscover::new(self.registry.clone(), selection);
         let explainer = discover.explain_later();
@@ -161,7 +174,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             })
         });
         let make = self.make.clone();
-        let builder = Balance::builder(callable)
+        let mut builder = Balance::builder(callable)
             .name(name)
             .ready_timeout(self.ready_timeout)
             .explain(explain)
@@ -171,6 +184,21 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             .observer(self.options.responses.clone())
             .attributes(Callable::attributes)
             .endpoint(move |callable: &Callable| make(&callable.instance, callable.address.clone()));
+        let CallOptions { zones, slow_start, subset, caller, .. } = &self.options;
+        if let Some(zones) = zones {
+            builder = builder.zone_aware(zones.clone());
+        }
+        if let Some(slow_start) = slow_start {
+            builder = builder.slow_start(slow_start.clone());
+        }
+        if let Some(subset) = subset {
+            builder = builder.subset(subset.clone());
+        }
+        if let Some((app, id)) = caller.clone() {
+            let peers = WatchStream::new(self.registry.follow(&Lookup::App(app)));
+            builder =
+                builder.peers(peers.map(move |app| app.first().map_or_else(Peers::default, |app| Peers::of(app, &id))));
+        }
         match self.probe.clone() {
             Some(probe) => builder.probe(move |endpoint| probe(endpoint)).build(),
             None => builder.build(),
@@ -305,7 +333,7 @@ where
         RB: Body,
         E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
     {
-        let mut picked = self.pick().ok_or_else(|| self.route.no_instance())?;
+        let mut picked = self.pick().ok_or_else(|| self.route.balance.no_endpoints_for(&self.attempts.parts))?;
         loop {
             let result = match self.options.retry.hedge() {
                 None => self.attempt(picked).await,

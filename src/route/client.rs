@@ -15,6 +15,7 @@ use super::calls::{Calls, Target};
 use super::endpoint::{Connections, Endpoint};
 use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
+use crate::balance::Snapshot;
 use crate::error::{Error, Kind};
 use crate::registry::Registry;
 use crate::transport::Connector;
@@ -75,6 +76,11 @@ where
         let boxed = fallback.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
         self.fallback = Some(BoxCloneSyncService::new(boxed));
         self
+    }
+
+    /// What is known of the instances of each application that was called: a table for people each, by application.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.calls.snapshots()
     }
 
     async fn call(self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {

@@ -13,7 +13,7 @@ use super::attempts::AttemptBody;
 use super::calls::{AtAddress, Calls, Target};
 use super::options::CallOptions;
 use crate::Eureka;
-use crate::balance::ResponseBody;
+use crate::balance::{ResponseBody, Snapshot};
 use crate::error::{Error, Kind};
 use crate::registry::Registry;
 
@@ -89,7 +89,12 @@ pub struct EurekaService<S> {
     others: S,
 }
 
-impl<S> EurekaService<S> {
+impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
+    /// What is known of the instances of each application that was called: a table for people each, by application.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.calls.snapshots()
+    }
+
     /// The service below.
     pub fn get_ref(&self) -> &S {
         &self.others

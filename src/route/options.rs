@@ -6,7 +6,10 @@ use http::HeaderName;
 use http::request::Parts;
 
 use super::retry::RetryPolicy;
-use crate::balance::{Candidates, ClassifyHttp, Ejection, HttpResponses, Label, PeakEwma, Policy};
+use crate::balance::{
+    Candidates, ClassifyHttp, Ejection, HttpResponses, Label, PeakEwma, Policy, SlowStart, Subset, ZoneAware,
+};
+use crate::model::Instance;
 
 /// How calls by name are made: the same for [`HttpClient`](super::HttpClient), [`EurekaLayer`](super::EurekaLayer) and the
 /// integrations built on them.
@@ -28,6 +31,10 @@ pub struct CallOptions {
     pub(super) labels: Vec<Arc<str>>,
     pub(super) responses: HttpResponses,
     pub(super) ejection: Ejection,
+    pub(super) zones: Option<ZoneAware>,
+    pub(super) slow_start: Option<SlowStart>,
+    pub(super) subset: Option<Subset>,
+    pub(super) caller: Option<(Arc<str>, Arc<str>)>,
     pub(super) retry: RetryPolicy,
     pub(super) ports: Ports,
     pub(super) port_key: Option<Arc<str>>,
@@ -84,6 +91,10 @@ impl Default for CallOptions {
             labels: Vec::new(),
             responses: HttpResponses::default(),
             ejection: Ejection::default(),
+            zones: None,
+            slow_start: None,
+            subset: None,
+            caller: None,
             retry: RetryPolicy::default(),
             ports: Ports::default(),
             port_key: None,
@@ -124,6 +135,32 @@ impl CallOptions {
     /// When instances that fail are left out, and for how long.
     pub fn ejection(mut self, ejection: Ejection) -> Self {
         self.ejection = ejection;
+        self
+    }
+
+    /// Keeps calls in this zone as far as it has instances for them. How much that is depends on how callers are spread over the
+    /// zones, which the registry tells if this one is [known](Self::caller). Default: zones do not matter.
+    pub fn zone_aware(mut self, zones: ZoneAware) -> Self {
+        self.zones = Some(zones);
+        self
+    }
+
+    /// Gives instances that just came up less than their share of the calls. Default: all of it.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// Calls only some of an application's instances. Default: all.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
+        self
+    }
+
+    /// The instance that makes these calls, which is registered as well. The others of that application are the
+    /// callers that [`zone_aware`](Self::zone_aware) and an [aperture](Subset::aperture) reckon with. Default: unknown.
+    pub fn caller(mut self, instance: &Instance) -> Self {
+        self.caller = Some((instance.app().into(), instance.id().into()));
         self
     }
 
