@@ -74,6 +74,8 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(Builder::peer_read_timeout)),
     #[cfg(feature = "peers")]
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
+    #[cfg(feature = "peers")]
     property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
     #[cfg(feature = "peers")]
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),

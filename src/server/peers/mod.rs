@@ -5,6 +5,7 @@
 //!                                                         ▲ Register, after 404                │
 //!  Registry ◀── the peer's copy, after 409 ───────────────┴────────────────────────────────────┘
 //!  Registry ◀── copy: everything a peer has, at the start, while lists are answered with 403
+//!  Registry ◀── follow: what a peer has newer, by its delta ──▶ Queue, where it is newer here
 //! ```
 //!
 //! A request never waits for a peer: it puts an entry of some 200 bytes into a bounded queue. What travels is read from the registry when
@@ -16,14 +17,18 @@
 //! | `peer` | one peer: its queue, the batches, its answers |
 //! | `list` | which URLs are peers |
 //! | `copy` | the start: copying, and when lists are worth answering |
+//! | `follow` | later: what a peer has differently, and whose state counts |
+//! | `restart` | a task that a panic does not end |
 //! | `own` | the node's own instance |
 //! | `settings` | what it can be told |
 
 mod copy;
+mod follow;
 mod list;
 mod own;
 mod peer;
 mod queue;
+mod restart;
 mod settings;
 
 use std::collections::HashMap;
@@ -37,10 +42,12 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use self::follow::follow;
 use self::list::Me;
 use self::own::OwnLease;
 use self::peer::{Peer, Surroundings};
 use self::queue::{Change, Target};
+use self::restart::restarted;
 pub(super) use self::settings::PeerSettings;
 use super::Error;
 use super::node::Node;
@@ -172,7 +179,7 @@ impl Peers {
         }
     }
 
-    fn has_cluster(&self) -> bool {
+    pub(super) fn has_cluster(&self) -> bool {
         !self.list.load().is_empty() || self.settings.source.is_some()
     }
 
@@ -261,7 +268,7 @@ async fn supervise(node: Arc<Node>) {
         for peer in list.iter() {
             running
                 .entry(peer.url().as_str().clone())
-                .or_insert_with(|| workers.spawn(peer.clone().run(surroundings.clone())));
+                .or_insert_with(|| workers.spawn(keep(node.clone(), peer.clone(), surroundings.clone())));
         }
         if peers.settings.source.is_none() {
             // The list never changes; this keeps the workers.
@@ -279,20 +286,33 @@ async fn supervise(node: Arc<Node>) {
     }
 }
 
+/// Empties the queue of a peer, and follows it.
+async fn keep(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
+    let telling = restarted("telling a peer", || peer.clone().run(surroundings.clone()));
+    let following = async {
+        if !node.peers().settings.comparison_interval.is_zero() {
+            restarted("following a peer", || follow(node.clone(), peer.clone())).await;
+        }
+    };
+    tokio::join!(telling, following);
+}
+
 /// Copies, opens, and then keeps the node's own lease.
 async fn begin(node: Arc<Node>) {
     let peers = node.peers();
     peers.refresh().await;
     peers.identify().await;
-    let keeping = async {
-        let Some(own) = &peers.own else { return };
-        loop {
-            // Without another node there is nobody to whom its own lease would say anything.
-            if !peers.is_alone() {
-                own.renew(&node);
-            }
-            sleep(jittered(own.interval())).await;
+    tokio::join!(copy::begin(&node), restarted("the node's own lease", || keep_own(node.clone())));
+}
+
+async fn keep_own(node: Arc<Node>) {
+    let peers = node.peers();
+    let Some(own) = &peers.own else { return };
+    loop {
+        // Without another node there is nobody to whom its own lease would say anything.
+        if !peers.is_alone() {
+            own.renew(&node);
         }
-    };
-    tokio::join!(copy::begin(&node), keeping);
+        sleep(jittered(own.interval())).await;
+    }
 }

@@ -35,6 +35,7 @@ pub(crate) struct PeerSettings {
     pub(super) wait_when_empty: Duration,
     pub(super) source: Option<Source>,
     pub(super) refresh_interval: Duration,
+    pub(super) comparison_interval: Duration,
     stack: Option<MakeStack>,
     faulty: Option<Arc<crate::Error>>,
 }
@@ -63,6 +64,7 @@ impl Default for PeerSettings {
             wait_when_empty: Duration::from_secs(300),
             source: None,
             refresh_interval: Duration::from_secs(600),
+            comparison_interval: Duration::from_secs(30),
             stack: None,
             faulty: None,
         }
@@ -86,6 +88,11 @@ impl PeerSettings {
     /// The names of the zones that have URLs or may get some.
     pub(crate) fn zones(&self) -> Vec<String> {
         self.zones.names()
+    }
+
+    /// How long cancellations are worth remembering: for longer than a peer may not know of them.
+    pub(in crate::server) fn ending_retention(&self) -> Duration {
+        self.limits.outage + Duration::from_secs(300)
     }
 
     pub(super) fn has_own_stack(&self) -> bool {
@@ -290,6 +297,17 @@ impl EurekaServerBuilder {
     /// overrides and metadata for good. There is no property for it in Java.
     pub fn peer_outage_limit(mut self, limit: Duration) -> Self {
         self.peers.limits.outage = limit.min(LONGEST_WAIT);
+        self
+    }
+
+    /// Time between two looks at what each peer has, give or take a tenth; zero for none. Default 30 s, and a third of it after a look that
+    /// failed.
+    ///
+    /// A look costs the peer's delta, or its registry after a gap of two minutes or where the apps hash stays another. What a peer has
+    /// differently is settled by the newer version, here or there; so nodes agree again also where a peer lost what it had to tell, as Java
+    /// ones do after 30 s. There is no property for it in Java; here it is `eureka.server.peer-comparison-interval-ms`.
+    pub fn peer_comparison_interval(mut self, interval: Duration) -> Self {
+        self.peers.comparison_interval = interval.min(LONGEST_WAIT);
         self
     }
 
