@@ -20,6 +20,7 @@
 //! | `follow` | later: what a peer has differently, and whose state counts |
 //! | `restart` | a task that a panic does not end |
 //! | `own` | the node's own instance |
+//! | `turns` | that changes of an instance are queued in their order |
 //! | `settings` | what it can be told |
 
 mod copy;
@@ -30,11 +31,12 @@ mod peer;
 mod queue;
 mod restart;
 mod settings;
+mod turns;
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -49,6 +51,7 @@ use self::peer::{Peer, Surroundings};
 use self::queue::{Change, Target};
 use self::restart::restarted;
 pub(super) use self::settings::PeerSettings;
+use self::turns::Turns;
 use super::Error;
 use super::node::Node;
 use crate::clock::Clock;
@@ -71,6 +74,7 @@ pub(super) struct Peers {
     /// The list is another.
     changed: Notify,
     open: AtomicBool,
+    turns: Turns,
     list: ArcSwap<Vec<Arc<Peer>>>,
 }
 
@@ -89,6 +93,7 @@ impl Peers {
             listed: AtomicBool::new(false),
             changed: Notify::new(),
             open: AtomicBool::new(false),
+            turns: Turns::new(),
             list: ArcSwap::default(),
             settings,
         };
@@ -119,6 +124,11 @@ impl Peers {
         self.open.load(Ordering::Acquire)
     }
 
+    /// To be held while an instance is changed and the change is queued; heartbeats do without.
+    pub(super) fn turn(&self, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
+        (!self.list.load().is_empty()).then(|| self.turns.take(app, id))
+    }
+
     /// Queues a change for every peer.
     pub(super) fn tell(&self, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
         let peers = self.list.load();
@@ -129,6 +139,12 @@ impl Peers {
         for peer in peers.iter() {
             peer.tell(Change { target: target.clone(), action, status });
         }
+    }
+
+    /// Takes out what waits for the first peer.
+    #[cfg(test)]
+    pub(super) fn told(&self) -> Vec<(ReplicationAction, Option<InstanceStatus>)> {
+        self.list.load()[0].take_told()
     }
 
     /// Starts what runs on its own. It ends when the tasks are dropped.

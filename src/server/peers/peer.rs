@@ -142,6 +142,17 @@ impl Peer {
         self.is_me.load(Ordering::Relaxed) || self.queue().is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn take_told(&self) -> Vec<(ReplicationAction, Option<InstanceStatus>)> {
+        let mut queue = self.queue();
+        let now = Instant::now();
+        queue.flush();
+        let Step::Send(batch) = queue.poll(now) else { return Vec::new() };
+        let told = batch.iter().map(|task| (task.change.action, task.change.status)).collect();
+        queue.done(batch, Outcome::Answered, now);
+        told
+    }
+
     /// Empties the queue for ever. Dropping the future drops the batches in flight.
     pub(super) async fn run(self: Arc<Self>, surroundings: Surroundings) {
         let mut batches = JoinSet::new();
