@@ -304,6 +304,25 @@ async fn a_node_registers_itself_and_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_status_page_tells_which_peers_are_there() {
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "b", "c"], |builder| {
+        builder.wait_when_empty(Duration::ZERO).peer_url("http://user:secret@d:8761/eureka/")
+    });
+    let _b = network.node_with("b", &["a", "b", "c"], |builder| builder.wait_when_empty(Duration::ZERO));
+    tokio::time::sleep(60 * SECOND).await;
+    let [b, c, d] = ["b", "c", "d"].map(|host| format!("http://{host}:8761/eureka/"));
+    assert_eq!(
+        a.json("status").await["applicationStats"],
+        json!({
+            "registered-replicas": format!("{b}, {c}, {d}"),
+            "available-replicas": format!("{b},"),
+            "unavailable-replicas": format!("{c},{d},"),
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_does_not_wait_for_the_dead() {
     let network = Network::default();
     let a = network.node("a", &["a", "dead"]);

@@ -219,3 +219,23 @@ async fn nobody_looks_where_it_is_switched_off() {
     tokio::time::sleep(10 * MINUTE).await;
     assert!(nodes[1].order("1").is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_telling_stops_neither_the_next_nor_what_was_lost() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let nodes = all.map(|name| network.node(name, &all));
+    soon().await;
+    // More often than there may be batches on their way.
+    for round in 0..30 {
+        network.panic("a");
+        nodes[0].register(&format!("lost-{round}"), 100).await;
+        soon().await;
+        nodes[0].register(&format!("next-{round}"), 100).await;
+        soon().await;
+        assert!(nodes[1].order(&format!("next-{round}")).is_some(), "{round}");
+    }
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(nodes[1].view().len(), 60);
+    agree(&nodes, "those that were lost are seen");
+}

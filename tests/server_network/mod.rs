@@ -34,6 +34,8 @@ pub(crate) struct Wires {
     pub(crate) hosts: HashMap<String, Router>,
     /// Pairs of hosts between which everything is lost.
     cut: HashSet<(String, String)>,
+    /// Senders whose next batch makes them panic.
+    panics: HashSet<String>,
     batches: Vec<Batch>,
 }
 
@@ -99,6 +101,11 @@ impl Network {
         wires.cut.retain(|(from, to)| !([from, to] == [a, b] || [from, to] == [b, a]));
     }
 
+    /// The task that sends the next batch of this host panics.
+    pub(crate) fn panic(&self, from: &str) {
+        self.0.lock().unwrap().panics.insert(from.into());
+    }
+
     pub(crate) fn heal(&self) {
         self.0.lock().unwrap().cut.clear();
     }
@@ -148,6 +155,8 @@ impl Service<Request<RequestBody>> for Link {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             if parts.uri.path().ends_with("/batch/") {
+                let panics = network.0.lock().unwrap().panics.remove(&from);
+                assert!(!panics, "this panic is meant");
                 let body: Value = serde_json::from_slice(&body).unwrap();
                 // One without a line asks who is there.
                 if body["replicationList"] != json!([]) {
@@ -174,6 +183,12 @@ impl Node {
 
     pub(crate) async fn empty(&self, method: &str, path: &str) -> StatusCode {
         self.send(method, path, Body::empty()).await
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let request = Request::get(format!("/eureka/{path}")).header("accept", "application/json");
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }
 
     pub(crate) async fn register(&self, id: &str, dirty: i64) {

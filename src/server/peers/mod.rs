@@ -40,6 +40,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Uri;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -54,9 +55,10 @@ pub(super) use self::settings::PeerSettings;
 use self::turns::Turns;
 use super::Error;
 use super::node::Node;
+use super::registry::Registry;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
-use crate::model::{InstanceStatus, ReplicationAction};
+use crate::model::{InstanceStatus, ReplicationAction, app_name};
 use crate::timer::jittered;
 use crate::transport::HttpStack;
 
@@ -127,6 +129,20 @@ impl Peers {
     /// To be held while an instance is changed and the change is queued; heartbeats do without.
     pub(super) fn turn(&self, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
         (!self.list.load().is_empty()).then(|| self.turns.take(app, id))
+    }
+
+    /// The URLs of the peers, and whether an instance of this node's own application has the host of each. That is how Java tells whether a
+    /// peer is there.
+    pub(super) fn replicas(&self, registry: &Registry) -> Vec<(Arc<str>, bool)> {
+        let nodes = registry.application(&app_name(&self.settings.own.app));
+        let is_there = |peer: &Peer| {
+            let uri = peer.url().as_str().parse::<Uri>().ok();
+            let host = uri.as_ref().and_then(Uri::host);
+            let mut nodes = nodes.iter().flat_map(|nodes| &nodes.records).map(|record| &record.instance);
+            host.is_some() && nodes.any(|node| node.host_name() == host || node.ip_addr() == host)
+        };
+        let list = self.list.load();
+        list.iter().filter(|peer| !peer.is_me()).map(|peer| (peer.url().as_str().clone(), is_there(peer))).collect()
     }
 
     /// Queues a change for every peer.
