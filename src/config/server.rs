@@ -81,6 +81,14 @@ const PROPERTIES: &[Property] = &[
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
     #[cfg(feature = "peers")]
     property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.availability_zones(region, zones))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(Builder::peers_from_dns)),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.dns_domain(name))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Count(|b, port| b.dns_port(port.try_into().unwrap_or(0)))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.dns_context(path))),
     #[cfg(feature = "peers")]
     property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(Builder::prefer_same_zone)),
     #[cfg(feature = "peers")]
@@ -144,6 +152,7 @@ const WITHOUT_MEANING: &[&str] = &[
 const NOT_YET: &[(&str, &str)] = &[
     ("eureka.server.disable-delta", "false"),
     ("eureka.server.use-read-only-response-cache", "false"),
+    #[cfg(not(feature = "dns"))]
     ("eureka.client.use-dns-for-fetching-service-urls", "false"),
 ];
 

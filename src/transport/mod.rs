@@ -5,11 +5,15 @@
 //! redirects and bounds size and time (`stack.rs`). The bottom of that stack is hyper, or the user's own service.
 
 mod connector;
+#[cfg(feature = "dns")]
+mod dns;
 mod failover;
 mod operations;
 mod stack;
 
 pub(crate) use connector::Connector;
+#[cfg(feature = "dns")]
+pub(crate) use dns::DnsUrls;
 pub(crate) use failover::root_cause;
 pub use operations::{Renewal, Transport};
 pub(crate) use stack::HttpStack;

@@ -87,6 +87,12 @@ impl Peers {
             Some(own) => [own.host_name(), own.ip_addr()].map(|host| host.unwrap_or_default().to_owned()),
             None => [&settings.own.host_name, &settings.own.ip_addr].map(|host| host.clone().unwrap_or_default()),
         };
+        #[cfg(feature = "dns")]
+        let settings = {
+            let mut settings = settings;
+            settings.settle_source(&own_hosts[0]);
+            settings
+        };
         let peers = Self {
             stack: settings.stack(),
             id: format!("{:032x}", fastrand::u128(..)).into(),
