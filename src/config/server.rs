@@ -337,9 +337,10 @@ mod tests {
         for property in Property::all() {
             let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
             let value = match property.unit {
+                "BOOL" if property.default == "false" => "True",
                 "BOOL" => "False",
                 "SHARE" => "0.5",
-                "MS" | "SECONDS" | "COUNT" => "7",
+                "MS" | "SECONDS" | "COUNT" | "PORT" => "7",
                 _ => "http://node/",
             };
             assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");

@@ -22,7 +22,7 @@
 //!
 //! Nothing that is learnt here is told to others, who look for themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,7 +168,8 @@ impl Follower {
                 }
             }
         }
-        self.told.retain(|target, _| suspects.iter().any(|suspect| suspect.target == *target));
+        let seen: HashSet<&Target> = suspects.iter().map(|suspect| &*suspect.target).collect();
+        self.told.retain(|target, _| seen.contains(&**target));
         self.past.left_over = everything && later > 0;
         self.past.looked(everything, same_hash, lost, began);
         if adopted + told > 0 {
