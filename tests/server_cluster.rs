@@ -3,209 +3,21 @@
 #![cfg(feature = "peers")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
-use std::collections::{HashMap, HashSet};
+mod server_network;
+
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
-use tower::{Service, ServiceExt};
+use http::{Request, StatusCode};
+use serde_json::json;
+use tower::ServiceExt;
 use tower_eureka::model::{Applications, Instance, InstanceStatus};
-use tower_eureka::server::EurekaServerBuilder;
-use tower_eureka::transport::RequestBody;
 use tower_eureka::{Eureka, EurekaServer};
 
-const ORDER: &str = "h:orders:1";
-const SECOND: Duration = Duration::from_secs(1);
-/// Within this a change has reached everybody.
-const SOON: Duration = Duration::from_secs(2);
-
-/// Hosts by name, and what lies between them.
-#[derive(Clone, Default)]
-struct Network(Arc<Mutex<Wires>>);
-
-#[derive(Default)]
-struct Wires {
-    hosts: HashMap<String, Router>,
-    /// Pairs of hosts between which everything is lost.
-    cut: HashSet<(String, String)>,
-    batches: Vec<Batch>,
-}
-
-/// What one host told another.
-struct Batch {
-    from: String,
-    to: String,
-    body: Value,
-}
-
-/// What a host sees of the network.
-#[derive(Clone)]
-struct Link {
-    network: Network,
-    from: String,
-}
-
-impl Network {
-    /// A node that lists all of the given hosts, itself among them, as its peers.
-    fn node(&self, name: &str, all: &[&str]) -> Node {
-        self.node_with(name, all, |builder| builder.register_own(false).wait_when_empty(Duration::ZERO))
-    }
-
-    fn node_with(
-        &self,
-        name: &str,
-        all: &[&str],
-        configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder,
-    ) -> Node {
-        let urls: Vec<_> = all.iter().map(|host| format!("http://{host}:8761/eureka/")).collect();
-        let link = Link { network: self.clone(), from: name.into() };
-        let builder = EurekaServer::builder()
-            .own_host_name(name)
-            .own_ip_addr("192.0.2.1")
-            .own_id(name)
-            .own_port(8761)
-            .peer_url(urls.join(","))
-            .peer_http_service(link);
-        let server = configure(builder).build().unwrap();
-        let router = Router::new().nest("/eureka", server.router());
-        self.0.lock().unwrap().hosts.insert(name.into(), router.clone());
-        Node { name: name.into(), server, router }
-    }
-
-    /// Nobody answers there any more.
-    fn kill(&self, name: &str) {
-        self.0.lock().unwrap().hosts.remove(name);
-    }
-
-    fn cut(&self, a: &str, b: &str) {
-        let mut wires = self.0.lock().unwrap();
-        for (from, to) in [(a, b), (b, a)] {
-            wires.cut.insert((from.into(), to.into()));
-        }
-    }
-
-    fn heal(&self) {
-        self.0.lock().unwrap().cut.clear();
-    }
-
-    /// `from>to action id`, one for each line of each batch so far.
-    fn told(&self) -> Vec<String> {
-        let wires = self.0.lock().unwrap();
-        let lines = wires.batches.iter().flat_map(|Batch { from, to, body }| {
-            let items = body["replicationList"].as_array().unwrap();
-            items.iter().map(move |item| {
-                format!("{from}>{to} {} {}", item["action"].as_str().unwrap(), item["id"].as_str().unwrap())
-            })
-        });
-        lines.collect()
-    }
-
-    fn forget(&self) {
-        self.0.lock().unwrap().batches.clear();
-    }
-
-    /// The first batch from one host to another.
-    fn batch(&self, from: &str, to: &str) -> Value {
-        let wires = self.0.lock().unwrap();
-        wires.batches.iter().find(|batch| batch.from == from && batch.to == to).unwrap().body.clone()
-    }
-}
-
-impl Service<Request<RequestBody>> for Link {
-    type Response = Response<Body>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let Self { network, from } = self.clone();
-        Box::pin(async move {
-            let to = request.uri().host().unwrap().to_owned();
-            if network.0.lock().unwrap().cut.contains(&(from.clone(), to.clone())) {
-                return std::future::pending().await;
-            }
-            let Some(router) = network.0.lock().unwrap().hosts.get(&to).cloned() else {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            };
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.uri.path().ends_with("/batch/") {
-                let body: Value = serde_json::from_slice(&body).unwrap();
-                // One without a line asks who is there.
-                if body["replicationList"] != json!([]) {
-                    network.0.lock().unwrap().batches.push(Batch { from, to, body });
-                }
-            }
-            Ok(router.oneshot(Request::from_parts(parts, Body::from(body))).await.unwrap())
-        })
-    }
-}
-
-struct Node {
-    name: String,
-    server: EurekaServer,
-    router: Router,
-}
-
-impl Node {
-    async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> StatusCode {
-        let request = Request::builder().method(method).uri(format!("/eureka/{path}"));
-        let request = request.header("content-type", "application/json").header("accept", "application/json");
-        self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap().status()
-    }
-
-    async fn empty(&self, method: &str, path: &str) -> StatusCode {
-        self.send(method, path, Body::empty()).await
-    }
-
-    async fn register(&self, id: &str, dirty: i64) {
-        assert_eq!(self.send("POST", "apps/ORDERS", document(id, dirty)).await, StatusCode::NO_CONTENT);
-    }
-
-    async fn heartbeat(&self, id: &str, dirty: i64) -> StatusCode {
-        self.empty("PUT", &format!("apps/ORDERS/{id}?status=UP&lastDirtyTimestamp={dirty}")).await
-    }
-
-    fn order(&self, id: &str) -> Option<Instance> {
-        self.server.instance("ORDERS", id)
-    }
-
-    /// What of an instance all nodes have to agree on.
-    fn view(&self) -> Vec<String> {
-        let applications = self.server.applications();
-        let instances = applications.applications.iter().flat_map(|a| &a.instances);
-        let line = |i: &Arc<Instance>| {
-            let metadata: Vec<_> = i.metadata().iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let (status, overridden, dirty) = (i.status(), i.overridden_status(), i.last_dirty_timestamp());
-            format!("{} {status} {overridden} {dirty:?} {}", i.id(), metadata.join(","))
-        };
-        instances.map(line).collect()
-    }
-}
-
-fn document(id: &str, dirty: i64) -> String {
-    json!({ "instance": {
-        "instanceId": id, "hostName": "h", "app": "ORDERS", "ipAddr": "10.0.0.1", "status": "UP",
-        "port": { "$": 80, "@enabled": "true" }, "securePort": { "$": 443, "@enabled": "false" },
-        "dataCenterInfo": { "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" },
-        "lastDirtyTimestamp": dirty.to_string(),
-    }})
-    .to_string()
-}
-
-async fn soon() {
-    tokio::time::sleep(SOON).await;
-}
+use server_network::{Network, Node, ORDER, SECOND, soon};
 
 #[tokio::test(start_paused = true)]
 async fn every_kind_of_write_on_any_node_reaches_all() {
@@ -423,7 +235,7 @@ async fn a_partition_that_heals_leaves_no_difference() {
     ] {
         assert!(view.lines().any(|line| line == expected), "{expected} in\n{view}");
     }
-    assert_eq!(a.view().len(), 6);
+    assert_eq!(a.view().len(), 6, "{view}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -489,6 +301,25 @@ async fn a_node_registers_itself_and_leaves() {
     assert!(b.order(ORDER).is_some(), "what was queued was handed over");
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(me(&b, "a"), None, "and it does not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_page_tells_which_peers_are_there() {
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "b", "c"], |builder| {
+        builder.wait_when_empty(Duration::ZERO).peer_url("http://user:secret@d:8761/eureka/")
+    });
+    let _b = network.node_with("b", &["a", "b", "c"], |builder| builder.wait_when_empty(Duration::ZERO));
+    tokio::time::sleep(60 * SECOND).await;
+    let [b, c, d] = ["b", "c", "d"].map(|host| format!("http://{host}:8761/eureka/"));
+    assert_eq!(
+        a.json("status").await["applicationStats"],
+        json!({
+            "registered-replicas": format!("{b}, {c}, {d}"),
+            "available-replicas": format!("{b},"),
+            "unavailable-replicas": format!("{c},{d},"),
+        })
+    );
 }
 
 #[tokio::test(start_paused = true)]

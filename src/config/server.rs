@@ -88,11 +88,21 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(Builder::peer_read_timeout)),
     #[cfg(feature = "peers")]
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
+    #[cfg(feature = "peers")]
     property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
     #[cfg(feature = "peers")]
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
     #[cfg(feature = "peers")]
     property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.availability_zones(region, zones))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(Builder::peers_from_dns)),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.dns_domain(name))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Count(|b, port| b.dns_port(port.try_into().unwrap_or(0)))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.dns_context(path))),
     #[cfg(feature = "peers")]
     property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(Builder::prefer_same_zone)),
     #[cfg(feature = "peers")]
@@ -152,7 +162,10 @@ const WITHOUT_MEANING: &[&str] = &[
 ];
 
 /// What a Spring server can do and this one can not yet, and the value that asks for nothing.
-const NOT_YET: &[(&str, &str)] = &[("eureka.client.use-dns-for-fetching-service-urls", "false")];
+const NOT_YET: &[(&str, &str)] = &[
+    #[cfg(not(feature = "dns"))]
+    ("eureka.client.use-dns-for-fetching-service-urls", "false"),
+];
 
 impl Property {
     /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
@@ -340,7 +353,7 @@ mod tests {
                 "BOOL" if property.default == "false" => "True",
                 "BOOL" => "False",
                 "SHARE" => "0.5",
-                "MS" | "SECONDS" | "COUNT" | "BYTES" => "7",
+                "MS" | "SECONDS" | "COUNT" | "BYTES" | "PORT" => "7",
                 _ => "http://node/",
             };
             assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");

@@ -29,6 +29,12 @@ pub(super) fn replication_list(list: &ReplicationList) -> Vec<u8> {
     to_vec(&Wrapped("replicationList", &list.0))
 }
 
+/// One line of a batch, as it stands in the list.
+#[cfg(feature = "peers")]
+pub(super) fn replication_item(item: &ReplicationItem) -> Vec<u8> {
+    to_vec(item)
+}
+
 pub(super) fn replication_response(response: &ReplicationResponse) -> Vec<u8> {
     to_vec(&Wrapped("responseList", &response.0))
 }

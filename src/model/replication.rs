@@ -56,6 +56,14 @@ pub struct ReplicationItem {
     pub action: Option<ReplicationAction>,
 }
 
+#[cfg(feature = "peers")]
+impl ReplicationItem {
+    /// Its place in the body of a batch.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        super::encode::replication_item(self)
+    }
+}
+
 /// A batch of changes that one server tells its peer: the body of `POST peerreplication/batch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationList(pub Vec<ReplicationItem>);

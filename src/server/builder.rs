@@ -195,9 +195,16 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let compare_versions = peers.take_newer_copies;
         #[cfg(feature = "peers")]
+        let ending_retention = peers.ending_retention();
+        #[cfg(feature = "peers")]
         let peers = Peers::new(peers, clock)?;
         #[cfg(feature = "peers")]
-        let settings = Settings { own_id: peers.own_id(), compare_versions, ..settings };
+        let settings = Settings {
+            own_id: peers.own_id(),
+            compare_versions,
+            ending_retention: if peers.has_cluster() { ending_retention } else { Duration::ZERO },
+            ..settings
+        };
         let registry = Arc::new(Registry::new(settings.clone()));
         let timers = Timers::start(&registry, &settings, clock);
         let node = Node::new(

@@ -31,7 +31,8 @@
 //! # A cluster
 //!
 //! With the feature `peers`, servers named by [`EurekaServerBuilder::peer_url`] are kept in step, Java servers and ours alike: each tells
-//! all others what its clients said, and one that starts copies what is there. All may have the same list of URLs.
+//! all others what its clients said, and one that starts copies what is there. All may have the same list of URLs. What a peer has
+//! differently, be it after a partition, is settled by the newer state; the rule is [below](#how-nodes-agree-again).
 //!
 //! # What is where
 //!

@@ -1,10 +1,13 @@
 //! The registry together with the peers that are told of its changes. Requests and the node's own lease come in here; the core knows
 //! of no peers.
 //!
-//! A change that a client made is told to every peer, once it is in the registry; what a peer told is told to nobody.
+//! A change that a client made is told to every peer, once it is in the registry, and changes of one instance in their order; what a peer told
+//! is told to nobody.
 //! `server-behaviour` 8.3.
 
 use std::sync::Arc;
+#[cfg(feature = "peers")]
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 #[cfg(feature = "peers")]
@@ -63,6 +66,7 @@ impl Node {
 
     pub(super) fn register(&self, instance: Instance, origin: Origin) -> Result<(), Refused> {
         let (app, id) = (instance.app.clone(), Arc::<str>::from(instance.id()));
+        let _turn = self.turn(origin, &app, &id);
         self.registry.register(instance, origin, self.now())?;
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
         Ok(())
@@ -78,6 +82,7 @@ impl Node {
     }
 
     pub(super) fn cancel(&self, app: &str, id: &str, origin: Origin) -> bool {
+        let _turn = self.turn(origin, app, id);
         let found = self.registry.cancel(app, id, self.now());
         if found {
             self.tell(origin, ReplicationAction::Cancel, app, id, None);
@@ -93,6 +98,7 @@ impl Node {
         dirty: Option<i64>,
         origin: Origin,
     ) -> bool {
+        let _turn = self.turn(origin, app, id);
         let found = self.registry.set_override(app, id, status, dirty, self.now());
         if found {
             self.tell(origin, ReplicationAction::StatusUpdate, app, id, Some(status));
@@ -108,6 +114,7 @@ impl Node {
         dirty: Option<i64>,
         origin: Origin,
     ) -> bool {
+        let _turn = self.turn(origin, app, id);
         let found = self.registry.delete_override(app, id, status, dirty, self.now());
         if found {
             self.tell(origin, ReplicationAction::DeleteStatusOverride, app, id, Some(status));
@@ -117,12 +124,23 @@ impl Node {
 
     /// Metadata travels as a registration, and counts as a client's whatever the request says, as in Java.
     pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>) -> Result<bool, Refused> {
+        let _turn = self.turn(Origin::Client, app, id);
         let found = self.registry.merge_metadata(app, id, entries, self.now())?;
         if found {
             self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
         }
         Ok(found)
     }
+
+    /// Held until a change that is to be told is told.
+    #[cfg(feature = "peers")]
+    fn turn(&self, origin: Origin, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
+        if origin == Origin::Client { self.peers.turn(app, id) } else { None }
+    }
+
+    #[cfg(not(feature = "peers"))]
+    #[allow(clippy::unused_self, reason = "there is nobody to tell without the feature `peers`")]
+    fn turn(&self, _: Origin, _: &str, _: &str) {}
 
     #[cfg(feature = "peers")]
     fn tell(&self, origin: Origin, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
@@ -134,4 +152,61 @@ impl Node {
     #[cfg(not(feature = "peers"))]
     #[allow(clippy::unused_self, reason = "there is nobody to tell without the feature `peers`")]
     fn tell(&self, _: Origin, _: ReplicationAction, _: &str, _: &str, _: Option<InstanceStatus>) {}
+}
+
+#[cfg(all(test, feature = "peers"))]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::server::EurekaServer;
+    use crate::server::registry::Settings;
+    use InstanceStatus::{OutOfService, Up};
+
+    #[tokio::test]
+    async fn what_two_operators_do_at_the_same_time_is_told_in_the_order_in_which_it_counts() {
+        let clock = Clock::start();
+        let settings = EurekaServer::builder().peer_url("http://peer:1/").peers;
+        let node = Node::new(Arc::new(Registry::new(Settings::default())), clock, Peers::new(settings, clock).unwrap());
+        let told = Registry::new(Settings::default());
+        let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
+        node.register(instance.clone(), Origin::Client).unwrap();
+        told.register(instance, Origin::Replica, 0).unwrap();
+        let (rounds, barrier, mut differ) = (3_000, Barrier::new(3), Vec::new());
+        let operator = |act: &dyn Fn()| {
+            for _ in 0..rounds {
+                barrier.wait();
+                act();
+                barrier.wait();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| operator(&|| assert!(node.set_override("ORDERS", "1", OutOfService, None, Origin::Client))));
+            scope.spawn(|| operator(&|| assert!(node.delete_override("ORDERS", "1", Up, None, Origin::Client))));
+            for round in 0..rounds {
+                barrier.wait();
+                barrier.wait();
+                for (action, status) in node.peers.told() {
+                    match (action, status) {
+                        (ReplicationAction::StatusUpdate, Some(status)) => {
+                            told.set_override("ORDERS", "1", status, None, 0);
+                        }
+                        (ReplicationAction::DeleteStatusOverride, Some(status)) => {
+                            told.delete_override("ORDERS", "1", status, None, 0);
+                        }
+                        _ => {}
+                    }
+                }
+                let state = |registry: &Registry| {
+                    let order = registry.instance("ORDERS", "1", 0).unwrap();
+                    (order.status(), order.overridden_status())
+                };
+                // A panic here would leave the operators waiting for each other.
+                if state(&node.registry) != state(&told) {
+                    differ.push(round);
+                }
+            }
+        });
+        assert!(differ.is_empty(), "in rounds {differ:?}");
+    }
 }

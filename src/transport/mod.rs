@@ -6,6 +6,8 @@
 //! (`connector.rs`, `tls.rs`), or the user's own service.
 
 mod connector;
+#[cfg(feature = "dns")]
+mod dns;
 mod failover;
 mod operations;
 mod stack;
@@ -13,6 +15,8 @@ mod stack;
 mod tls;
 
 pub(crate) use connector::Connector;
+#[cfg(feature = "dns")]
+pub(crate) use dns::DnsUrls;
 pub(crate) use failover::root_cause;
 pub use operations::{Renewal, Transport};
 pub(crate) use stack::HttpStack;

@@ -11,9 +11,9 @@ use super::failover::{MAX_ATTEMPTS, Servers, Subject, Unreadable, Verdict};
 use super::stack::{Answer, HttpStack};
 use crate::config::ServiceUrl;
 use crate::error::Error;
-use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus};
 #[cfg(feature = "peers")]
-use crate::model::{ReplicationList, ReplicationResponse};
+use crate::model::ReplicationResponse;
+use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus};
 
 /// What a path segment cannot hold. The colon stays, as Java clients send it.
 const SEGMENT: &AsciiSet = &CONTROLS
@@ -192,11 +192,11 @@ impl Transport {
         self.by_vip("svips", name).await
     }
 
-    /// Tells a peer what was told here. `sender` is the sender's id, by which a node recognises its own batch.
+    /// Tells a peer what was told here: `list` is the body. `sender` is the sender's id, by which a node recognises its own batch.
     #[cfg(feature = "peers")]
-    pub(crate) async fn replicate(&self, list: &ReplicationList, sender: &str) -> Result<ReplicationResponse, Error> {
-        let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into()).body(list.to_json());
-        let call = Call { peer: Some(sender), ..call };
+    pub(crate) async fn replicate(&self, list: Bytes, sender: &str) -> Result<ReplicationResponse, Error> {
+        let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into());
+        let call = Call { peer: Some(sender), body: list, ..call };
         self.read(call, ReplicationResponse::from_json).await.map(Option::unwrap_or_default)
     }
 

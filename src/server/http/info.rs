@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,7 +23,7 @@ const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
 type Stats = Vec<(&'static str, String)>;
 
 pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -> Response {
-    let (general, application) = (general_stats(server.uptime()), application_stats());
+    let (general, application) = (general_stats(server.uptime()), application_stats(&server));
     match format {
         Format::Json => {
             let stats = |stats: Stats| stats.into_iter().collect::<BTreeMap<_, _>>();
@@ -76,9 +77,27 @@ fn general_stats(uptime: Duration) -> Stats {
     stats
 }
 
-/// Those of a registry without peers.
-fn application_stats() -> Stats {
-    ["registered-replicas", "available-replicas", "unavailable-replicas"].map(|name| (name, String::new())).into()
+/// The peers: all of them, those that are registered here, and the others. `server-behaviour` 11.4.
+fn application_stats(server: &EurekaServer) -> Stats {
+    let replicas = replicas(server);
+    let each = |which: bool| replicas.iter().filter(|(_, up)| *up == which).map(|(url, _)| format!("{url},")).collect();
+    let all: Vec<_> = replicas.iter().map(|(url, _)| &**url).collect();
+    vec![
+        ("registered-replicas", all.join(", ")),
+        ("available-replicas", each(true)),
+        ("unavailable-replicas", each(false)),
+    ]
+}
+
+/// The URLs of the peers, and whether each is registered here.
+fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
+    #[cfg(feature = "peers")]
+    return server.node().peers().replicas(server.registry());
+    #[cfg(not(feature = "peers"))]
+    {
+        let _ = server;
+        Vec::new()
+    }
 }
 
 /// A line such as `VmRSS:   1234 kB`.

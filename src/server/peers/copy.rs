@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::server::node::Node;
-use crate::server::registry::Origin;
 use crate::timer::jittered;
 
 /// Registrations between two pauses, in which others get their turn.
@@ -60,11 +59,8 @@ async fn copy(node: &Arc<Node>) -> usize {
         let mut copied = 0;
         for instance in applications.applications.iter().flat_map(|application| &application.instances) {
             copied += 1;
-            let known = node.registry().instance(instance.app(), instance.id(), node.now());
-            // What a client said here meanwhile is not older than what the peer knows of the same version.
-            if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp)
-                && let Err(refused) = node.register((**instance).clone(), Origin::Replica)
-            {
+            // Clients may have said something here meanwhile, also that they leave.
+            if let Err(refused) = node.registry().adopt((**instance).clone(), node.now()) {
                 tracing::warn!(app = instance.app(), id = instance.id(), ?refused, "not copied from the peer");
             }
             if copied % CHUNK == 0 {

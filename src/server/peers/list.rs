@@ -45,6 +45,13 @@ impl Zones {
         std::iter::once(default.clone()).chain(zones.filter(move |zone| *zone != default)).collect()
     }
 
+    /// The zone of this node: the first.
+    #[cfg(feature = "dns")]
+    pub(super) fn own(&self) -> &str {
+        let zones = self.zones.get(&self.region.to_lowercase()).and_then(|zones| zones.first());
+        zones.map_or(DEFAULT_ZONE, String::as_str)
+    }
+
     /// All URLs of the region, each once, those of the zone to begin with first.
     pub(super) fn urls(&self) -> Vec<ServiceUrl> {
         let default = [DEFAULT_ZONE.to_lowercase()];

@@ -5,6 +5,7 @@
 //!                                                         ▲ Register, after 404                │
 //!  Registry ◀── the peer's copy, after 409 ───────────────┴────────────────────────────────────┘
 //!  Registry ◀── copy: everything a peer has, at the start, while lists are answered with 403
+//!  Registry ◀── follow: what a peer has newer, by its delta ──▶ Queue, where it is newer here
 //! ```
 //!
 //! A request never waits for a peer: it puts an entry of some 200 bytes into a bounded queue. What travels is read from the registry when
@@ -16,37 +17,48 @@
 //! | `peer` | one peer: its queue, the batches, its answers |
 //! | `list` | which URLs are peers |
 //! | `copy` | the start: copying, and when lists are worth answering |
+//! | `follow` | later: what a peer has differently, and whose state counts |
+//! | `restart` | a task that a panic does not end |
 //! | `own` | the node's own instance |
+//! | `turns` | that changes of an instance are queued in their order |
 //! | `settings` | what it can be told |
 
 mod copy;
+mod follow;
 mod list;
 mod own;
 mod peer;
 mod queue;
+mod restart;
 mod settings;
+mod turns;
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Uri;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use self::follow::follow;
 use self::list::Me;
 use self::own::OwnLease;
 use self::peer::{Peer, Surroundings};
 use self::queue::{Change, Target};
+use self::restart::restarted;
 pub(super) use self::settings::PeerSettings;
+use self::turns::Turns;
 use super::Error;
 use super::node::Node;
+use super::registry::Registry;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
-use crate::model::{InstanceStatus, ReplicationAction};
+use crate::model::{InstanceStatus, ReplicationAction, app_name};
 use crate::timer::jittered;
 use crate::tls::Tls;
 use crate::transport::HttpStack;
@@ -65,6 +77,7 @@ pub(super) struct Peers {
     /// The list is another.
     changed: Notify,
     open: AtomicBool,
+    turns: Turns,
     list: ArcSwap<Vec<Arc<Peer>>>,
 }
 
@@ -75,6 +88,12 @@ impl Peers {
             Some(own) => [own.host_name(), own.ip_addr()].map(|host| host.unwrap_or_default().to_owned()),
             None => [&settings.own.host_name, &settings.own.ip_addr].map(|host| host.clone().unwrap_or_default()),
         };
+        #[cfg(feature = "dns")]
+        let settings = {
+            let mut settings = settings;
+            settings.settle_source(&own_hosts[0]);
+            settings
+        };
         let peers = Self {
             stack: settings.stack(),
             id: format!("{:032x}", fastrand::u128(..)).into(),
@@ -83,6 +102,7 @@ impl Peers {
             listed: AtomicBool::new(false),
             changed: Notify::new(),
             open: AtomicBool::new(false),
+            turns: Turns::new(),
             list: ArcSwap::default(),
             settings,
         };
@@ -113,6 +133,25 @@ impl Peers {
         self.open.load(Ordering::Acquire)
     }
 
+    /// To be held while an instance is changed and the change is queued; heartbeats do without.
+    pub(super) fn turn(&self, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
+        (!self.list.load().is_empty()).then(|| self.turns.take(app, id))
+    }
+
+    /// The URLs of the peers, and whether an instance of this node's own application has the host of each. That is how Java tells whether a
+    /// peer is there.
+    pub(super) fn replicas(&self, registry: &Registry) -> Vec<(Arc<str>, bool)> {
+        let nodes = registry.application(&app_name(&self.settings.own.app));
+        let is_there = |peer: &Peer| {
+            let uri = peer.url().as_str().parse::<Uri>().ok();
+            let host = uri.as_ref().and_then(Uri::host);
+            let mut nodes = nodes.iter().flat_map(|nodes| &nodes.records).map(|record| &record.instance);
+            host.is_some() && nodes.any(|node| node.host_name() == host || node.ip_addr() == host)
+        };
+        let list = self.list.load();
+        list.iter().filter(|peer| !peer.is_me()).map(|peer| (peer.url().as_str().clone(), is_there(peer))).collect()
+    }
+
     /// Queues a change for every peer.
     pub(super) fn tell(&self, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
         let peers = self.list.load();
@@ -123,6 +162,12 @@ impl Peers {
         for peer in peers.iter() {
             peer.tell(Change { target: target.clone(), action, status });
         }
+    }
+
+    /// Takes out what waits for the first peer.
+    #[cfg(test)]
+    pub(super) fn told(&self) -> Vec<(ReplicationAction, Option<InstanceStatus>)> {
+        self.list.load()[0].take_told()
     }
 
     /// Starts what runs on its own. It ends when the tasks are dropped.
@@ -173,7 +218,7 @@ impl Peers {
         }
     }
 
-    fn has_cluster(&self) -> bool {
+    pub(super) fn has_cluster(&self) -> bool {
         !self.list.load().is_empty() || self.settings.source.is_some()
     }
 
@@ -262,7 +307,7 @@ async fn supervise(node: Arc<Node>) {
         for peer in list.iter() {
             running
                 .entry(peer.url().as_str().clone())
-                .or_insert_with(|| workers.spawn(peer.clone().run(surroundings.clone())));
+                .or_insert_with(|| workers.spawn(keep(node.clone(), peer.clone(), surroundings.clone())));
         }
         if peers.settings.source.is_none() {
             // The list never changes; this keeps the workers.
@@ -280,20 +325,33 @@ async fn supervise(node: Arc<Node>) {
     }
 }
 
+/// Empties the queue of a peer, and follows it.
+async fn keep(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
+    let telling = restarted("telling a peer", || peer.clone().run(surroundings.clone()));
+    let following = async {
+        if !node.peers().settings.comparison_interval.is_zero() {
+            restarted("following a peer", || follow(node.clone(), peer.clone())).await;
+        }
+    };
+    tokio::join!(telling, following);
+}
+
 /// Copies, opens, and then keeps the node's own lease.
 async fn begin(node: Arc<Node>) {
     let peers = node.peers();
     peers.refresh().await;
     peers.identify().await;
-    let keeping = async {
-        let Some(own) = &peers.own else { return };
-        loop {
-            // Without another node there is nobody to whom its own lease would say anything.
-            if !peers.is_alone() {
-                own.renew(&node);
-            }
-            sleep(jittered(own.interval())).await;
+    tokio::join!(copy::begin(&node), restarted("the node's own lease", || keep_own(node.clone())));
+}
+
+async fn keep_own(node: Arc<Node>) {
+    let peers = node.peers();
+    let Some(own) = &peers.own else { return };
+    loop {
+        // Without another node there is nobody to whom its own lease would say anything.
+        if !peers.is_alone() {
+            own.renew(&node);
         }
-    };
-    tokio::join!(copy::begin(&node), keeping);
+        sleep(jittered(own.interval())).await;
+    }
 }

@@ -19,6 +19,11 @@ use crate::transport::{HttpStack, Transport};
 
 /// Instances in one request, in bytes, as long as there is more than one: well below the limits that servers and proxies have.
 const PART_BYTES: usize = 1 << 20;
+/// What stands around the lines of a batch.
+const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
+const LIST_END: &[u8] = b"]}";
+/// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
+const OUTAGE: Duration = Duration::from_secs(10);
 /// Overflows of the queue are told at most this often.
 const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -31,6 +36,8 @@ pub(super) struct Peer {
     wake: Notify,
     /// Woken whenever something came of the queue.
     settled: Notify,
+    /// Told when it takes changes again after an outage.
+    recovered: Notify,
     /// It turned out to be this node.
     is_me: AtomicBool,
 }
@@ -53,6 +60,7 @@ impl Peer {
             queue: Mutex::new(Queue::new(limits)),
             wake: Notify::new(),
             settled: Notify::new(),
+            recovered: Notify::new(),
             is_me: AtomicBool::new(false),
         }
     }
@@ -102,7 +110,7 @@ impl Peer {
 
     /// Finds out whether it is this node, by a batch that says nothing.
     pub(super) async fn identify(&self, node_id: &str) {
-        if let Err(error) = self.transport.replicate(&ReplicationList::default(), node_id).await
+        if let Err(error) = self.transport.replicate(ReplicationList::default().to_json().into(), node_id).await
             && error.status() == Some(StatusCode::LOOP_DETECTED.as_u16())
         {
             self.is_me.store(true, Ordering::Relaxed);
@@ -114,9 +122,35 @@ impl Peer {
         self.is_me.load(Ordering::Relaxed)
     }
 
+    /// Completes when the peer takes changes again after an outage.
+    pub(super) async fn recovered(&self) {
+        self.recovered.notified().await;
+    }
+
+    /// Whether a change of this instance waits or is on its way.
+    pub(super) fn is_being_told(&self, target: &Target) -> bool {
+        self.queue().concerns(target)
+    }
+
+    /// How many changes were lost for want of room.
+    pub(super) fn lost(&self) -> u64 {
+        self.queue().counters().overflown
+    }
+
     /// Whether there is nothing left to tell.
     pub(super) fn is_settled(&self) -> bool {
         self.is_me.load(Ordering::Relaxed) || self.queue().is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn take_told(&self) -> Vec<(ReplicationAction, Option<InstanceStatus>)> {
+        let mut queue = self.queue();
+        let now = Instant::now();
+        queue.flush();
+        let Step::Send(batch) = queue.poll(now) else { return Vec::new() };
+        let told = batch.iter().map(|task| (task.change.action, task.change.status)).collect();
+        queue.done(batch, Outcome::Answered, now);
+        told
     }
 
     /// Empties the queue for ever. Dropping the future drops the batches in flight.
@@ -137,7 +171,9 @@ impl Peer {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = wait_until(until) => {}
-                Some(_) = batches.join_next() => {}
+                Some(ended) = batches.join_next() => if let Err(error) = ended {
+                    tracing::error!(peer = %self.url.as_str(), %error, "sending changes panicked, they are dropped");
+                },
             }
             if self.is_me.load(Ordering::Relaxed) {
                 tracing::info!(peer = %self.url.as_str(), "this peer is the node itself, it is left out from now on");
@@ -147,25 +183,33 @@ impl Peer {
     }
 
     async fn send(self: Arc<Self>, batch: Vec<Task>, surroundings: Surroundings) {
+        let mut sent = InFlight { peer: &self, batch, outcome: Outcome::Failed };
         let mut outcome = Outcome::Unsent;
-        let lines = batch.iter().filter_map(|task| Some((task.change.clone(), item(&surroundings, &task.change)?)));
-        for (changes, items) in in_parts(lines) {
-            outcome = self.deliver(&changes, items, &surroundings).await;
+        let lines =
+            sent.batch.iter().filter_map(|task| item(&surroundings, &task.change).map(|i| (task.change.clone(), i)));
+        for (changes, body) in in_parts(lines) {
+            outcome = self.deliver(&changes, body, &surroundings).await;
             if outcome != Outcome::Answered {
                 break;
             }
         }
         if outcome == Outcome::Answered {
-            let failures = self.queue().failures();
+            let (failures, outage) = {
+                let queue = self.queue();
+                (queue.failures(), queue.outage(Instant::now()))
+            };
             if failures > 0 {
-                tracing::info!(peer = %self.url.as_str(), failures, "the peer takes changes again");
+                tracing::info!(peer = %self.url.as_str(), failures, ?outage, "the peer takes changes again");
+            }
+            if outage >= OUTAGE {
+                self.recovered.notify_one();
             }
         }
-        self.queue().done(batch, outcome, Instant::now());
+        sent.outcome = outcome;
     }
 
-    async fn deliver(&self, changes: &[Change], items: Vec<ReplicationItem>, surroundings: &Surroundings) -> Outcome {
-        match self.transport.replicate(&ReplicationList(items), &surroundings.node_id).await {
+    async fn deliver(&self, changes: &[Change], body: Vec<u8>, surroundings: &Surroundings) -> Outcome {
+        match self.transport.replicate(body.into(), &surroundings.node_id).await {
             Ok(answer) if answer.0.len() == changes.len() => {
                 for (change, result) in changes.iter().zip(answer.0) {
                     self.take_result(change, result, surroundings);
@@ -226,6 +270,21 @@ impl Peer {
     }
 }
 
+/// Gives the queue its batch back, whatever becomes of the task that sends it.
+struct InFlight<'a> {
+    peer: &'a Peer,
+    batch: Vec<Task>,
+    outcome: Outcome,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // What made the task panic would do so again; what was merely interrupted is still to be told.
+        let outcome = if std::thread::panicking() { Outcome::Unsent } else { self.outcome };
+        self.peer.queue().done(std::mem::take(&mut self.batch), outcome, Instant::now());
+    }
+}
+
 impl Surroundings {
     fn instance(&self, target: &Target) -> Option<Instance> {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
@@ -278,22 +337,21 @@ fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem>
     })
 }
 
-/// Divides a batch where it would be longer than peers take.
-fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<ReplicationItem>)> {
-    let mut parts: Vec<(Vec<Change>, Vec<ReplicationItem>)> = Vec::new();
-    let mut bytes = usize::MAX;
+/// Encodes a batch, divided where it would be longer than peers take.
+fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<u8>)> {
+    let mut parts: Vec<(Vec<Change>, Vec<u8>)> = Vec::new();
     for (change, item) in lines {
-        let size = item.instance.as_ref().map_or(0, |instance| instance.to_json().len());
-        bytes = bytes.saturating_add(size);
-        if bytes > PART_BYTES {
-            parts.push(Default::default());
-            bytes = size;
-        }
-        if let Some((changes, items)) = parts.last_mut() {
-            changes.push(change);
-            items.push(item);
+        let line = item.to_json();
+        match parts.last_mut() {
+            Some((changes, body)) if body.len() + line.len() <= PART_BYTES => {
+                changes.push(change);
+                body.push(b',');
+                body.extend(line);
+            }
+            _ => parts.push((vec![change], [LIST_BEGIN, &line].concat())),
         }
     }
+    parts.iter_mut().for_each(|(_, body)| body.extend(LIST_END));
     parts
 }
 
@@ -362,7 +420,11 @@ mod tests {
         let ids: Vec<Vec<_>> =
             parts.iter().map(|(changes, _)| changes.iter().map(|c| &*c.target.id).collect()).collect();
         assert_eq!(ids, [vec!["a", "b", "c"], vec!["d", "e"], vec!["f"], vec!["g"]]);
-        assert!(parts.iter().all(|(changes, items)| changes.len() == items.len()));
+        for (changes, body) in &parts {
+            let sent = ReplicationList::from_json(body).unwrap();
+            assert_eq!(sent.0.len(), changes.len());
+            assert_eq!(sent.to_json(), *body, "as it is encoded at one go");
+        }
         assert!(in_parts(std::iter::empty()).is_empty());
     }
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 use std::future::Future;
+#[cfg(feature = "dns")]
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use super::queue::{BATCH_SIZE, Limits};
 use crate::clock::LONGEST_WAIT;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::server::{Error, EurekaServerBuilder};
+#[cfg(feature = "dns")]
+use crate::transport::DnsUrls;
 use crate::transport::{HttpStack, RequestBody};
 
 /// What a node is told about its peers and about itself. The setters of [`EurekaServerBuilder`] document each.
@@ -34,7 +38,13 @@ pub(crate) struct PeerSettings {
     pub(super) copy_pause: Duration,
     pub(super) wait_when_empty: Duration,
     pub(super) source: Option<Source>,
+    #[cfg(feature = "dns")]
+    use_dns: bool,
+    /// What is to be asked for; who asks is filled in at the end.
+    #[cfg(feature = "dns")]
+    dns: DnsUrls,
     pub(super) refresh_interval: Duration,
+    pub(super) comparison_interval: Duration,
     stack: Option<MakeStack>,
     faulty: Option<Arc<crate::Error>>,
 }
@@ -62,7 +72,12 @@ impl Default for PeerSettings {
             copy_pause: Duration::from_secs(30),
             wait_when_empty: Duration::from_secs(300),
             source: None,
+            #[cfg(feature = "dns")]
+            use_dns: false,
+            #[cfg(feature = "dns")]
+            dns: DnsUrls::default(),
             refresh_interval: Duration::from_secs(600),
+            comparison_interval: Duration::from_secs(30),
             stack: None,
             faulty: None,
         }
@@ -88,6 +103,29 @@ impl PeerSettings {
         self.zones.names()
     }
 
+    /// Lets DNS tell the list of peers, if it is to.
+    #[cfg(feature = "dns")]
+    pub(super) fn settle_source(&mut self, own_host: &str) {
+        if self.use_dns {
+            let urls = DnsUrls {
+                region: self.zones.region.clone(),
+                zone: self.zones.own().to_owned(),
+                prefer_same: self.zones.prefer_same,
+                own_host: own_host.to_owned(),
+                ..self.dns.clone()
+            };
+            self.source = Some(Source(Arc::new(move || {
+                let urls = urls.clone();
+                Box::pin(async move { urls.urls().await })
+            })));
+        }
+    }
+
+    /// How long cancellations are worth remembering: for longer than a peer may not know of them.
+    pub(in crate::server) fn ending_retention(&self) -> Duration {
+        self.limits.outage + Duration::from_secs(300)
+    }
+
     pub(super) fn has_own_stack(&self) -> bool {
         self.stack.is_some()
     }
@@ -99,6 +137,10 @@ impl PeerSettings {
         let Limits { capacity, workers, life, .. } = self.limits;
         if capacity == 0 || workers == 0 {
             return Err(Error::setting("peer_queue_capacity or peer_batches_in_flight", "must not be zero"));
+        }
+        #[cfg(feature = "dns")]
+        if self.use_dns && (self.dns.domain.is_empty() || self.dns.port == 0) {
+            return Err(Error::setting("dns_domain or dns_port", "must be given for peers from DNS"));
         }
         if [life, self.connect_timeout, self.read_timeout, self.refresh_interval].contains(&Duration::ZERO) {
             return Err(Error::setting("a time for replication or a peer's answer", "must not be zero"));
@@ -211,6 +253,56 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Whether DNS tells the peers instead, at the start and then again and again. Default false.
+    ///
+    /// The TXT record `txt.<region>.<domain>` holds the names of zones, `<zone>.<anything>`; the record `txt.` before such a name holds the hosts of
+    /// the zone's servers. They all have the same [port](Self::dns_port) and [context](Self::dns_context). A record that cannot be had leaves the
+    /// last list in use. Spring `eureka.client.use-dns-for-fetching-service-urls`, Netflix `eureka.shouldUseDns`.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn peers_from_dns(mut self, use_dns: bool) -> Self {
+        self.peers.use_dns = use_dns;
+        self
+    }
+
+    /// The domain below which the records of regions are.
+    ///
+    /// Spring `eureka.client.eureka-server-d-n-s-name`, Netflix `eureka.eurekaServer.domainName`.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn dns_domain(mut self, domain: impl Into<String>) -> Self {
+        self.peers.dns.domain = domain.into();
+        self
+    }
+
+    /// The port of the servers that DNS tells.
+    ///
+    /// Spring `eureka.client.eureka-server-port`, Netflix `eureka.eurekaServer.port`.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn dns_port(mut self, port: u16) -> Self {
+        self.peers.dns.port = port;
+        self
+    }
+
+    /// The path on the servers that DNS tells: `eureka`. Default none.
+    ///
+    /// Spring `eureka.client.eureka-server-u-r-l-context`, Netflix `eureka.eurekaServer.context`.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn dns_context(mut self, path: impl Into<String>) -> Self {
+        self.peers.dns.context = path.into();
+        self
+    }
+
+    /// The name server to ask, instead of those of the system.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn dns_server(mut self, server: SocketAddr) -> Self {
+        self.peers.dns.server = Some(server);
+        self
+    }
+
     /// Time between two looks at the [`peer_source`](Self::peer_source), give or take a tenth. Default 10 minutes.
     ///
     /// Spring `eureka.server.peer-eureka-nodes-update-interval-ms`, Netflix `eureka.peerEurekaNodesUpdateIntervalMs`.
@@ -290,6 +382,17 @@ impl EurekaServerBuilder {
     /// overrides and metadata for good. There is no property for it in Java.
     pub fn peer_outage_limit(mut self, limit: Duration) -> Self {
         self.peers.limits.outage = limit.min(LONGEST_WAIT);
+        self
+    }
+
+    /// Time between two looks at what each peer has, give or take a tenth; zero for none. Default 30 s, and a third of it after a look that
+    /// failed.
+    ///
+    /// A look costs the peer's delta, or its registry after a gap of two minutes or where the apps hash stays another. What a peer has
+    /// differently is settled by the newer version, here or there; so nodes agree again also where a peer lost what it had to tell, as Java
+    /// ones do after 30 s. There is no property for it in Java; here it is `eureka.server.peer-comparison-interval-ms`.
+    pub fn peer_comparison_interval(mut self, interval: Duration) -> Self {
+        self.peers.comparison_interval = interval.min(LONGEST_WAIT);
         self
     }
 

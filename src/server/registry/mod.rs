@@ -21,6 +21,8 @@ mod settings;
 mod shards;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "peers")]
+mod versions;
 mod view;
 
 use std::sync::Arc;
@@ -29,6 +31,8 @@ use self::lease::Lease;
 use self::log::Log;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
+#[cfg(feature = "peers")]
+pub(super) use self::versions::{Version, agree, replaces};
 pub(super) use self::view::{AppView, Record, Snapshot};
 use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo};
 
@@ -67,11 +71,20 @@ pub(super) struct Registry {
     shards: Shards,
     log: Log,
     eviction: eviction::State,
+    #[cfg(feature = "peers")]
+    endings: versions::Endings,
 }
 
 impl Registry {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, shards: Shards::new(), log: Log::default(), eviction: eviction::State::default() }
+        Self {
+            settings,
+            shards: Shards::new(),
+            log: Log::default(),
+            eviction: eviction::State::default(),
+            #[cfg(feature = "peers")]
+            endings: versions::Endings::default(),
+        }
     }
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
@@ -87,14 +100,10 @@ impl Registry {
         origin: Origin,
         now: i64,
     ) -> Result<(), Refused> {
-        let Settings { metadata_limit, application_limit, .. } = self.settings;
-        if incoming.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > metadata_limit {
-            return Err(Refused::MetadataTooLarge(metadata_limit));
-        }
+        self.check_metadata(&incoming)?;
         incoming.last_dirty_timestamp.get_or_insert(now);
-        let id: Arc<str> = incoming.id().into();
         let duration_secs = lease_duration_secs(&incoming);
-        let old = leases.get(&incoming.app, &id);
+        let old = leases.get(&incoming.app, incoming.id());
         let mut registrant = match old {
             // A late or repeated request must not undo what the instance said after it.
             Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => old.instance().clone(),
@@ -107,16 +116,28 @@ impl Registry {
             registrant.overridden_status = status;
         }
         registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
-        registrant.action = Some(ActionType::Added);
         registrant.last_updated_timestamp = Some(now);
+        self.admit(leases, registrant, overridden, duration_secs, now)
+    }
+
+    /// Gives an instance a new lease in the place of the one that it has.
+    fn admit(
+        &self,
+        leases: &mut Leases,
+        mut registrant: Instance,
+        overridden: Option<InstanceStatus>,
+        duration_secs: i32,
+        now: i64,
+    ) -> Result<(), Refused> {
+        let Settings { application_limit, .. } = self.settings;
+        let (app, id) = (registrant.app.clone(), Arc::<str>::from(registrant.id()));
+        registrant.action = Some(ActionType::Added);
         // Whether an instance is the answering server itself is for the server to say.
         registrant.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
-
-        let service_up_at = match old.map_or(0, Lease::service_up_at) {
+        let service_up_at = match leases.get(&app, &id).map_or(0, Lease::service_up_at) {
             0 if registrant.status == InstanceStatus::Up => now,
             earlier => earlier,
         };
-        let app = registrant.app.clone();
         let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, now);
         if !self.log.put_within(application_limit, id.clone(), lease.record().clone(), now) {
             return Err(Refused::ApplicationFull(application_limit));
@@ -166,8 +187,17 @@ impl Registry {
 
     /// Ends a lease. False if there was none. `server-behaviour` 3.1.
     pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> bool {
-        let mut leases = self.shards.write(app, id);
-        leases.remove(app, id).map(|lease| self.withdraw(&lease, id, now)).is_some()
+        self.cancel_in(&mut self.shards.write(app, id), app, id, now)
+    }
+
+    fn cancel_in(&self, leases: &mut Leases, app: &str, id: &str, now: i64) -> bool {
+        let Some(lease) = leases.remove(app, id) else { return false };
+        self.withdraw(&lease, id, now);
+        #[cfg(feature = "peers")]
+        if !self.settings.ending_retention.is_zero() {
+            self.endings.add(lease.instance(), id.into(), now);
+        }
+        true
     }
 
     /// Puts a status over the instance's own. False if there is no such instance. `server-behaviour` 3.2.
@@ -286,6 +316,14 @@ impl Registry {
     /// Forgets changes that are older than the retention time. `server-behaviour` 6.
     pub(super) fn prune_delta(&self, now: i64) {
         self.log.prune(now.saturating_sub(self.settings.delta_retention_ms()));
+        #[cfg(feature = "peers")]
+        self.endings.prune(now.saturating_sub(self.settings.ending_retention_ms()));
+    }
+
+    fn check_metadata(&self, instance: &Instance) -> Result<(), Refused> {
+        let limit = self.settings.metadata_limit;
+        let bytes: usize = instance.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > limit { Err(Refused::MetadataTooLarge(limit)) } else { Ok(()) }
     }
 
     fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease)) -> bool {

@@ -16,6 +16,9 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) compare_versions: bool,
     pub(in crate::server) metadata_limit: usize,
     pub(in crate::server) application_limit: usize,
+    /// How long cancellations are remembered beyond the delta; zero where nobody asks.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) ending_retention: Duration,
 }
 
 impl Default for Settings {
@@ -31,6 +34,8 @@ impl Default for Settings {
             compare_versions: true,
             metadata_limit: 64 * 1024,
             application_limit: 10_000,
+            #[cfg(feature = "peers")]
+            ending_retention: Duration::ZERO,
         }
     }
 }
@@ -38,6 +43,11 @@ impl Default for Settings {
 impl Settings {
     pub(super) fn delta_retention_ms(&self) -> i64 {
         self.delta_retention.as_millis().try_into().unwrap_or(i64::MAX)
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn ending_retention_ms(&self) -> i64 {
+        self.ending_retention.as_millis().try_into().unwrap_or(i64::MAX)
     }
 
     pub(super) fn eviction_interval_ms(&self) -> i64 {

@@ -117,6 +117,8 @@ pub(super) struct Queue {
     paused_until: Option<Instant>,
     /// Failures since the peer last answered.
     failures: u32,
+    /// When the first of them was.
+    failing_since: Option<Instant>,
     flushing: bool,
     /// Whether the last look found only what has to wait for a batch in flight.
     stalled: bool,
@@ -135,6 +137,7 @@ impl Queue {
             back: 0,
             paused_until: None,
             failures: 0,
+            failing_since: None,
             flushing: false,
             stalled: false,
             counters: Counters::default(),
@@ -234,6 +237,17 @@ impl Queue {
         self.failures
     }
 
+    /// For how long the peer has not been reached.
+    pub(super) fn outage(&self, now: Instant) -> Duration {
+        self.failing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Whether the peer is still to be told of a change of this instance.
+    pub(super) fn concerns(&self, target: &Target) -> bool {
+        let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
+        self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
+    }
+
     pub(super) fn counters(&self) -> Counters {
         self.counters
     }
@@ -278,6 +292,7 @@ impl Queue {
 
     fn fail(&mut self, batch: Vec<Task>, delay: Duration, now: Instant) {
         self.failures = self.failures.saturating_add(1);
+        self.failing_since.get_or_insert(now);
         self.paused_until = Some(now + delay);
         for task in batch.into_iter().rev() {
             if self.is_expired(&task, now) {
@@ -295,7 +310,7 @@ impl Queue {
 
     /// The peer answers again. What it missed is worth telling as if it had happened now.
     fn recover(&mut self, now: Instant) {
-        self.paused_until = None;
+        (self.paused_until, self.failing_since) = (None, None);
         for task in self.waiting.values_mut().filter(|task| is_lasting(task)) {
             task.expires = task.expires.max(now + self.limits.life);
         }

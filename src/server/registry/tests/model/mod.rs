@@ -73,8 +73,7 @@ impl Run {
             delta_retention: Duration::from_secs(*rng.choice(&[0, 180]).unwrap()),
             metadata_limit: *rng.choice(&[4, 1_000]).unwrap(),
             application_limit: *rng.choice(&[1, 3, 1_000]).unwrap(),
-            own_id: None,
-            compare_versions: true,
+            ..Settings::default()
         };
         Self {
             seed,

@@ -2,6 +2,9 @@
 //!
 //! A Spring node tells itself from its peers by host name alone, so each node has an address of its own: loopback has many.
 
+mod partition;
+mod proxy;
+
 use std::time::Duration;
 
 use tower_eureka::model::InstanceStatus::{self, OutOfService, Unknown, Up};
@@ -37,9 +40,14 @@ impl Cluster {
     /// What a node is told, in the words of Spring. All get the same list.
     fn arguments(&self, number: usize) -> Vec<String> {
         let urls: Vec<_> = (0..3).map(|other| self.url(other)).collect();
+        self.arguments_among(number, &urls.join(","))
+    }
+
+    /// The same with another list.
+    fn arguments_among(&self, number: usize, urls: &str) -> Vec<String> {
         vec![
             format!("--eureka.instance.hostname={}", Self::host(number)),
-            format!("--eureka.client.service-url.defaultZone={}", urls.join(",")),
+            format!("--eureka.client.service-url.defaultZone={urls}"),
             "--eureka.client.register-with-eureka=true".into(),
             "--eureka.client.fetch-registry=true".into(),
             "--eureka.server.peer-eureka-nodes-update-interval-ms=2000".into(),
@@ -180,9 +188,14 @@ async fn a_java_client_outlives_the_nodes_that_it_talks_to() {
     goes_on("without the second", &[0, 1]).await;
     second = cluster.ours("moved-ours-2-again", 2).await;
 
-    // Ours take the Spring node's place, and give it back.
+    // One of ours takes the Spring node's place, under its address, and gives it back.
     spring.process.kill().await;
     goes_on("without the Spring node", &[1, 2]).await;
+    let stand_in = cluster.ours("moved-ours-for-spring", 0).await;
+    goes_on("with ours in its place", &[0, 1, 2]).await;
+    stand_in.process.terminate().await;
+    goes_on("without it", &[1, 2]).await;
+    drop(stand_in);
     let spring = cluster.spring("moved-spring-again").await;
     goes_on("with the Spring node again", &[0, 1, 2]).await;
 

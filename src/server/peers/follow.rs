@@ -1,0 +1,341 @@
+//! Following a peer: what it has differently is settled, whoever missed it. Java knows nothing of the kind, `server-behaviour` 13.2.
+//!
+//! ```text
+//!  every 30 s: the peer's delta ──▶ what differs from here ──▶ 2 s later: each as the peer has it now ──▶ the newer state counts
+//!              or everything, after a gap                                                                  │            │
+//!                                                               Registry::adopt ◀── theirs ────────────────┘            │
+//!                                                               the peer's queue ◀── ours: override, registration ──────┘
+//! ```
+//!
+//! A Spring node forgets in 30 s what it could not tell, and a node of any kind may be heard without being able to speak. So this node looks
+//! for itself, as a client would. Both what is here and what is there may be on its way already: hence the pause, and the look at the single
+//! instance, which no cache of Java's stands before.
+//!
+//! # The rule
+//!
+//! * The greater `lastDirtyTimestamp` counts; of equal ones the greater `lastUpdatedTimestamp`, which is when a registry took the state in; of
+//!   equal ones a fixed order of what they say. What is taken over keeps its time, so any two nodes choose the same state.
+//! * A cancellation is a state like others, as of its time. Here it is remembered for longer than changes are kept for a peer, there it is read
+//!   from the delta. That a lease ran out is no such state: it means that this node heard nothing.
+//! * What only the peer has is taken in while its lease there runs. What only this node has is left to its heartbeats: each is answered with 404
+//!   and then brings the registration.
+//!
+//! Nothing that is learnt here is told to others, who look for themselves.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::peer::Peer;
+use super::queue::{Change, Target};
+use crate::error::Error;
+use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
+use crate::server::node::Node;
+use crate::server::registry::{Version, agree, replaces};
+use crate::timer::jittered;
+
+/// What is on its way gets this long to arrive: batches wait for half a second.
+const SETTLE: Duration = Duration::from_secs(2);
+/// A look that is this old may have missed what a delta no longer tells; Java's tell it for three minutes.
+const GAP: Duration = Duration::from_secs(120);
+/// Everything is fetched because of a hash at most this often to begin with, and at most this seldom if that finds nothing.
+const HASH_PAUSE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(3600)];
+/// Instances that are looked at one by one after one list.
+const SUSPECTS: usize = 10_000;
+/// Such looks at a time.
+const LOOKS: usize = 8;
+/// Instances of a list between two pauses, in which others get their turn.
+const CHUNK: usize = 100;
+
+/// Follows a peer for ever, or until it turns out to be this node.
+pub(super) async fn follow(node: Arc<Node>, peer: Arc<Peer>) {
+    let interval = node.peers().settings.comparison_interval;
+    let mut follower = Follower { node, peer, past: Past::default(), told: HashMap::new() };
+    while !follower.peer.is_me() {
+        let wait = if follower.past.failed { interval / 3 } else { interval };
+        tokio::select! {
+            () = sleep(jittered(wait)) => {}
+            // What was queued meanwhile goes first.
+            () = follower.peer.recovered() => sleep(jittered(SETTLE)).await,
+        }
+        if follower.node.is_open() {
+            let looked = follower.look().await;
+            if let Err(error) = &looked {
+                tracing::debug!(peer = %follower.peer.url().as_str(), %error, "a peer does not show what it has");
+            }
+            follower.past.failed = looked.is_err();
+        }
+    }
+}
+
+struct Follower {
+    node: Arc<Node>,
+    peer: Arc<Peer>,
+    past: Past,
+    /// What the peer was told and showed otherwise all the same. It is not told twice.
+    told: HashMap<Arc<Target>, Version>,
+}
+
+/// What the looks so far say about the next one.
+#[derive(Debug, Default)]
+struct Past {
+    last: Option<Instant>,
+    failed: bool,
+    /// How often in a row the apps hash was another.
+    mismatches: u32,
+    everything_at: Option<Instant>,
+    pause: Duration,
+    /// Changes that the queue lost by then.
+    lost: u64,
+    /// Not all that differed could be looked at.
+    left_over: bool,
+}
+
+impl Past {
+    fn wants_everything(&self, lost: u64, now: Instant) -> bool {
+        let hash_says_so = self.mismatches > 1 && self.everything_at.is_none_or(|at| now >= at + self.pause);
+        self.left_over || lost != self.lost || self.last.is_none_or(|last| now > last + GAP) || hash_says_so
+    }
+
+    /// Keeps in mind a look that began at this time.
+    fn looked(&mut self, everything: bool, same_hash: bool, lost: u64, at: Instant) {
+        if same_hash {
+            self.mismatches = 0;
+            self.pause = HASH_PAUSE[0];
+        } else {
+            self.mismatches += 1;
+        }
+        if everything {
+            self.everything_at = Some(at);
+            self.pause = if same_hash { HASH_PAUSE[0] } else { (self.pause * 2).clamp(HASH_PAUSE[0], HASH_PAUSE[1]) };
+        }
+        (self.last, self.lost) = (Some(at), lost);
+    }
+}
+
+/// An instance that the list of a peer has differently.
+#[derive(Clone)]
+struct Suspect {
+    target: Arc<Target>,
+    /// The state in which the peer says that it was cancelled.
+    ending: Option<Version>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    None,
+    Adopted,
+    Told,
+    /// The peer is being told of it anyway.
+    Later,
+}
+
+impl Follower {
+    async fn look(&mut self) -> Result<(), Error> {
+        let (began, lost) = (Instant::now(), self.peer.lost());
+        let everything = self.past.wants_everything(lost, began);
+        let mut suspects = Vec::new();
+        if everything {
+            suspects = self.suspects(&self.peer.transport().applications().await?).await;
+        }
+        // Only this shows what was cancelled.
+        let delta = self.peer.transport().delta().await?;
+        let hash = delta.as_ref().map(|delta| delta.hash.clone());
+        match delta {
+            Some(delta) => suspects.extend(self.suspects(&delta).await),
+            // It tells no deltas: in a while it is time for everything.
+            None if !everything => return Ok(()),
+            None => {}
+        }
+        let ours = self.node.registry().full().counts.to_string();
+        let same_hash = hash.is_none_or(|theirs| theirs.as_deref() == Some(&*ours));
+        let all = suspects.len();
+        suspects.truncate(SUSPECTS);
+        let (mut adopted, mut told, mut later) = (0, 0, all - suspects.len());
+        if !suspects.is_empty() {
+            sleep(jittered(SETTLE)).await;
+        }
+        for some in suspects.chunks(LOOKS) {
+            for (suspect, theirs) in self.fetch(some).await? {
+                match self.settle(&suspect, theirs) {
+                    Deed::None => {}
+                    Deed::Adopted => adopted += 1,
+                    Deed::Told => told += 1,
+                    Deed::Later => later += 1,
+                }
+            }
+        }
+        let seen: HashSet<&Target> = suspects.iter().map(|suspect| &*suspect.target).collect();
+        self.told.retain(|target, _| seen.contains(&**target));
+        self.past.left_over = everything && later > 0;
+        self.past.looked(everything, same_hash, lost, began);
+        if adopted + told > 0 {
+            let peer = self.peer.url().as_str();
+            tracing::info!(%peer, adopted, told, everything, "what a peer had differently is settled");
+        }
+        Ok(())
+    }
+
+    async fn suspects(&self, list: &Applications) -> Vec<Suspect> {
+        let own = self.node.peers().own_id();
+        let mut suspects = Vec::new();
+        for (seen, theirs) in list.applications.iter().flat_map(|application| &application.instances).enumerate() {
+            if seen % CHUNK == CHUNK - 1 {
+                tokio::task::yield_now().await;
+            }
+            let ending = (theirs.action == Some(ActionType::Deleted)).then(|| Version::of(theirs));
+            if own.as_deref() != Some(theirs.id()) && self.is_suspect(theirs, ending) {
+                let target = Arc::new(Target { app: theirs.app.clone(), id: theirs.id().into() });
+                suspects.push(Suspect { target, ending });
+            }
+        }
+        suspects
+    }
+
+    fn is_suspect(&self, theirs: &Instance, ending: Option<Version>) -> bool {
+        let (registry, now) = (self.node.registry(), self.node.now());
+        match (registry.instance(theirs.app(), theirs.id(), now), ending) {
+            (Some(ours), None) => !agree(&ours, theirs),
+            (Some(ours), Some(ending)) => ended_alive(theirs) && ending >= Version::of(&ours),
+            (None, None) => is_alive(theirs, now) || registry.ended(theirs.app(), theirs.id()).is_some(),
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// What the peer has of these now.
+    async fn fetch(&self, suspects: &[Suspect]) -> Result<Vec<(Suspect, Option<Instance>)>, Error> {
+        let mut looks = JoinSet::new();
+        for suspect in suspects.iter().cloned() {
+            let peer = self.peer.clone();
+            looks.spawn(async move {
+                let theirs = peer.transport().instance(&suspect.target.app, &suspect.target.id).await;
+                theirs.map(|theirs| (suspect, theirs))
+            });
+        }
+        let mut seen = Vec::with_capacity(suspects.len());
+        while let Some(look) = looks.join_next().await {
+            // A look does not panic, and nobody else ends it.
+            seen.extend(look.ok().transpose()?);
+        }
+        Ok(seen)
+    }
+
+    /// Makes the newer of the two states count, here or there.
+    fn settle(&mut self, Suspect { target, ending }: &Suspect, theirs: Option<Instance>) -> Deed {
+        let (registry, now) = (self.node.registry(), self.node.now());
+        let theirs = theirs.filter(|theirs| theirs.app() == &*target.app && theirs.id() == &*target.id);
+        if self.peer.is_being_told(target) {
+            return Deed::Later;
+        }
+        let adopted = |yes| if yes { Deed::Adopted } else { Deed::None };
+        match (registry.instance(&target.app, &target.id, now), theirs) {
+            (Some(ours), Some(theirs)) if agree(&ours, &theirs) => Deed::None,
+            (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => self.tell(target, &ours, &theirs),
+            (None, Some(theirs)) => match registry.ended(&target.app, &target.id) {
+                Some(ended) if ended >= Version::of(&theirs) => {
+                    self.tell_once(target, ended, [(ReplicationAction::Cancel, None)])
+                }
+                _ if is_alive(&theirs, now) => self.adopt(theirs),
+                _ => Deed::None,
+            },
+            (Some(_), Some(theirs)) => self.adopt(theirs),
+            (Some(_), None) => adopted(ending.is_some_and(|e| registry.adopt_ending(&target.app, &target.id, e, now))),
+            (None, None) => Deed::None,
+        }
+    }
+
+    fn adopt(&self, theirs: Instance) -> Deed {
+        let (app, id) = (theirs.app.clone(), theirs.id().to_owned());
+        match self.node.registry().adopt(theirs, self.node.now()) {
+            Ok(true) => Deed::Adopted,
+            Ok(false) => Deed::None,
+            Err(refused) => {
+                tracing::warn!(%app, id, ?refused, "the peer's copy is not taken over");
+                Deed::None
+            }
+        }
+    }
+
+    /// The override goes first: a registry that has one puts it over every registration.
+    fn tell(&mut self, target: &Arc<Target>, ours: &Instance, theirs: &Instance) -> Deed {
+        let put = match (ours.overridden_status, theirs.overridden_status) {
+            (InstanceStatus::Unknown, InstanceStatus::Unknown) => None,
+            (InstanceStatus::Unknown, _) => Some((ReplicationAction::DeleteStatusOverride, Some(ours.status))),
+            (status, _) => Some((ReplicationAction::StatusUpdate, Some(status))),
+        };
+        let changes = put.into_iter().chain([(ReplicationAction::Register, None)]);
+        self.tell_once(target, Version::of(ours), changes)
+    }
+
+    fn tell_once(
+        &mut self,
+        target: &Arc<Target>,
+        version: Version,
+        changes: impl IntoIterator<Item = (ReplicationAction, Option<InstanceStatus>)>,
+    ) -> Deed {
+        if self.told.insert(target.clone(), version) == Some(version) {
+            return Deed::None;
+        }
+        for (action, status) in changes {
+            self.peer.tell(Change { target: target.clone(), action, status });
+        }
+        Deed::Told
+    }
+}
+
+/// Whether its lease runs, as the registry sees it that shows it.
+fn is_alive(instance: &Instance, now: i64) -> bool {
+    lease_end(instance).is_none_or(|end| now <= end)
+}
+
+/// Whether it ended while its lease ran: somebody cancelled it.
+fn ended_alive(instance: &Instance) -> bool {
+    instance.last_updated_timestamp.is_some_and(|at| is_alive(instance, at))
+}
+
+fn lease_end(instance: &Instance) -> Option<i64> {
+    let lease = instance.lease?;
+    let seconds = if lease.duration_secs > 0 { lease.duration_secs } else { LeaseInfo::DEFAULT_DURATION_SECS };
+    Some(lease.last_renewal_timestamp.saturating_add(i64::from(seconds) * 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_hash_that_stays_different_is_looked_into_ever_more_seldom() {
+        let start = Instant::now();
+        let mut past = Past::default();
+        assert!(past.wants_everything(0, start), "the first look");
+        let mut looks = Vec::new();
+        for second in (0..3 * 3600).step_by(30) {
+            let now = start + second * SECOND;
+            let everything = past.wants_everything(0, now);
+            if everything {
+                looks.push(second / 60);
+            }
+            past.looked(everything, false, 0, now);
+        }
+        assert_eq!(looks, [0, 5, 15, 35, 75, 135]);
+        past.looked(false, true, 0, start + 3 * 3600 * SECOND);
+        assert_eq!(past.pause, HASH_PAUSE[0]);
+    }
+
+    #[test]
+    fn a_gap_or_a_loss_calls_for_everything() {
+        let start = Instant::now();
+        let mut past = Past::default();
+        past.looked(true, true, 0, start);
+        assert!(!past.wants_everything(0, start + GAP));
+        assert!(past.wants_everything(0, start + GAP + SECOND));
+        assert!(past.wants_everything(1, start + SECOND), "the queue overflowed");
+        past.left_over = true;
+        assert!(past.wants_everything(0, start + SECOND));
+    }
+}
