@@ -5,7 +5,7 @@
 //! | `load wait ADDRESS` | returns when the registry at `ADDRESS` answers |
 //! | `load populate ADDRESS INSTANCES APPS` | registers instances of about 1 KB |
 //! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches everything, gzip, again and again |
-//! | `load soak ADDRESS INSTANCES APPS SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
+//! | `load soak ADDRESS INSTANCES APPS CHANGES SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
 #![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
 
 mod connection;
@@ -27,8 +27,13 @@ async fn main() {
         ["change", address, apps, rounds] => {
             change(address, apps.parse().unwrap(), rounds.parse().unwrap()).await;
         }
-        ["soak", address, instances, apps, seconds, pid] => {
-            let fleet = soak::Fleet { address, instances: instances.parse().unwrap(), apps: apps.parse().unwrap() };
+        ["soak", address, instances, apps, changes, seconds, pid] => {
+            let fleet = soak::Fleet {
+                address,
+                instances: instances.parse().unwrap(),
+                apps: apps.parse().unwrap(),
+                changes_per_second: changes.parse().unwrap(),
+            };
             soak::run(fleet, Duration::from_secs(seconds.parse().unwrap()), pid).await;
         }
         _ => panic!("wait, populate, change or soak; see the head of bench/load/main.rs"),

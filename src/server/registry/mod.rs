@@ -16,6 +16,7 @@
 mod eviction;
 mod lease;
 mod log;
+mod preservation;
 mod rules;
 mod settings;
 mod shards;
@@ -67,11 +68,18 @@ pub(super) struct Registry {
     shards: Shards,
     log: Log,
     eviction: eviction::State,
+    preservation: preservation::State,
 }
 
 impl Registry {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, shards: Shards::new(), log: Log::default(), eviction: eviction::State::default() }
+        Self {
+            settings,
+            shards: Shards::new(),
+            log: Log::default(),
+            eviction: eviction::State::default(),
+            preservation: preservation::State::default(),
+        }
     }
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
@@ -294,7 +302,7 @@ impl Registry {
     }
 
     fn is_visible(&self, lease: &Lease, now: i64) -> bool {
-        !(lease.is_expired(0, now) && self.is_expiration_enabled())
+        !(lease.is_expired(0, now) && self.is_expiration_enabled(&lease.instance().app))
     }
 
     /// Publishes a change that did not come from the instance itself.
