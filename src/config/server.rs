@@ -327,6 +327,7 @@ mod tests {
         for property in Property::all() {
             let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
             let value = match property.unit {
+                "BOOL" if property.default == "false" => "True",
                 "BOOL" => "False",
                 "SHARE" => "0.5",
                 "MS" | "SECONDS" | "COUNT" => "7",

@@ -1,8 +1,6 @@
 //! Removing instances that fell silent, unless so many did that the fault is more likely the network's: see `preservation`.
 //!
-//! `server-behaviour` 4.2. Unlike Java, the number of instances from which heartbeats are expected is the size of this
-//! registry; a count of its own beside it went wrong in many ways there (13.3, items 9, 11, 12, 13). And a lease is looked at again
-//! right before it is removed (item 10).
+//! `server-behaviour` 4.2. Unlike in Java, a lease is looked at again right before it is removed (13.3, item 10).
 
 use std::sync::{Mutex, PoisonError};
 

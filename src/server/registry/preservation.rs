@@ -3,7 +3,8 @@
 //! There are two rules, and a setting says which of them holds.
 //!
 //! * **As in Java**: all instances together have to send more than a share of the heartbeats that they would send in a minute if each
-//!   kept the one interval that is expected of all. Below that nothing is evicted.
+//!   kept the one interval that is expected of all. Below that nothing is evicted. Unlike in Java, the number of instances is the size of this
+//!   registry; a count of its own beside it went wrong in many ways there (13.3, items 9, 11, 12, 13).
 //! * **By application**: an instance has fallen silent when its lease is expired, or when two of the intervals that it announced itself
 //!   went by without a heartbeat. An application is preserved while more of its instances are silent than one eviction run may take of
 //!   so many (at least one, so that one of two can go). The instances of all other applications are judged together in the same way,
