@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use server_common::{Server, request};
 
 fn document(app: &str, id: &str, lease: &str) -> String {
-    let [app, id] = [app, id].map(|name| serde_json::Value::from(name));
+    let [app, id] = [app, id].map(serde_json::Value::from);
     format!(
         r#"{{"instance":{{"instanceId":{id},"hostName":"h","app":{app},"ipAddr":"10.0.0.1","status":"UP",
         "dataCenterInfo":{{"name":"MyOwn"}},"leaseInfo":{{{lease}}}}}}}"#

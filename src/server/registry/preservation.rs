@@ -137,10 +137,12 @@ mod tests {
         assert_eq!(renewal_threshold(18, 15.0, 0.85), 61);
     }
 
+    type Fleet = &'static [(usize, usize)];
+
     #[test]
     fn each_application_is_judged_and_the_small_ones_together() {
         // Applications A, B, ... as (instances, silent), and those that are preserved.
-        let table: [(&[(usize, usize)], Option<&str>); 15] = [
+        let table: [(Fleet, Option<&str>); 15] = [
             (&[], None),
             (&[(1, 0)], Some("")),
             (&[(1, 1)], None),
