@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# 100,000 instances: each heartbeats and fetches the delta every 30 s (3,333 of each per second), 20 change per second.
+# 100,000 instances: each heartbeats and fetches the delta every 30 s (3,333 of each per second), 20 change per second. All was fetched once.
 #
 # bench/soak.sh [SECONDS, default 600] prints a line every 10 s: CPU share and memory of the server, rates and latencies as the load
-# generator saw them, which shares the machine. Before that it waits 215 s. INSTANCES (100000) and APPS (100) change the fleet. Needs Linux and cargo.
+# generator saw them, which shares the machine. Before that it waits 215 s. INSTANCES (100000), APPS (100) and CHANGES (20 per second) change the
+# fleet. Needs Linux and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-SECONDS_IN_ALL=${1:-600} INSTANCES=${INSTANCES:-100000} APPS=${APPS:-100}
+SECONDS_IN_ALL=${1:-600} INSTANCES=${INSTANCES:-100000} APPS=${APPS:-100} CHANGES=${CHANGES:-20}
 ADDRESS=127.0.0.1:18762
 
 cargo build --quiet --release --all-features --bin tower-eureka
@@ -19,4 +20,4 @@ trap 'kill $server' EXIT
 "$load" populate "$ADDRESS" "$INSTANCES" "$APPS"
 # Until the delta has forgotten the registrations: a fleet does not start within three minutes.
 sleep 215
-"$load" soak "$ADDRESS" "$INSTANCES" "$APPS" "$SECONDS_IN_ALL" "$server"
+"$load" soak "$ADDRESS" "$INSTANCES" "$APPS" "$CHANGES" "$SECONDS_IN_ALL" "$server"

@@ -7,7 +7,7 @@
 //! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches everything, gzip, again and again |
 //! | `load idle ADDRESS CONNECTIONS APPS PID` | opens connections that say nothing more, and looks at the server |
 //! | `load slow ADDRESS CONNECTIONS APPS PID` | the same with connections that take their answers slowly |
-//! | `load soak ADDRESS INSTANCES APPS SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
+//! | `load soak ADDRESS INSTANCES APPS CHANGES SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
 #![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
 
 mod connection;
@@ -36,8 +36,13 @@ async fn main() {
         ["slow", address, connections, apps, pid] => {
             crowd::slow(address, connections.parse().unwrap(), apps.parse().unwrap(), pid).await;
         }
-        ["soak", address, instances, apps, seconds, pid] => {
-            let fleet = soak::Fleet { address, instances: instances.parse().unwrap(), apps: apps.parse().unwrap() };
+        ["soak", address, instances, apps, changes, seconds, pid] => {
+            let fleet = soak::Fleet {
+                address,
+                instances: instances.parse().unwrap(),
+                apps: apps.parse().unwrap(),
+                changes_per_second: changes.parse().unwrap(),
+            };
             soak::run(fleet, Duration::from_secs(seconds.parse().unwrap()), pid).await;
         }
         _ => panic!("wait, populate, change, idle, slow or soak; see the head of bench/load/main.rs"),

@@ -10,7 +10,6 @@ use crate::connection::Connection;
 use crate::{names, register};
 
 const PERIOD: Duration = Duration::from_secs(30);
-const CHANGES_PER_SECOND: u32 = 20;
 /// Of each kind.
 const CONNECTIONS: usize = 64;
 const REPORT: Duration = Duration::from_secs(10);
@@ -21,13 +20,14 @@ pub(crate) struct Fleet<'a> {
     pub(crate) address: &'a str,
     pub(crate) instances: usize,
     pub(crate) apps: usize,
+    pub(crate) changes_per_second: u32,
 }
 
 /// Microseconds from when a request was due to when its answer had come, since the last report.
 type Latencies = Arc<Mutex<Vec<u32>>>;
 
 pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
-    let Fleet { address, instances, apps } = fleet;
+    let Fleet { address, instances, apps, changes_per_second } = fleet;
     let (heartbeats, deltas, changes) = (Latencies::default(), Latencies::default(), Latencies::default());
     let period = PERIOD.mul_f64(CONNECTIONS as f64 / instances as f64);
     let mut tasks = tokio::task::JoinSet::new();
@@ -52,7 +52,9 @@ pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
         });
     }
     let mut connection = Connection::open(address).await.unwrap();
-    let mut pace = Pace::new(Duration::from_secs(1) / CHANGES_PER_SECOND, &changes);
+    // As each client does when it starts. From now on every instance is there in the form that is asked for.
+    assert_eq!(connection.send("GET", "/eureka/apps", "").await.unwrap().status, 200, "everything");
+    let mut pace = Pace::new(Duration::from_secs(1) / changes_per_second, &changes);
     tasks.spawn(async move {
         for version in 1.. {
             let due = pace.due().await;

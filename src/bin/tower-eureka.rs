@@ -12,6 +12,11 @@ use tower_eureka::EurekaServer;
 use tower_eureka::config::Property;
 use tracing_subscriber::EnvFilter;
 
+/// Uses again what other threads freed, so that the memory of a registry under change stays what it was.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Requests in flight get this long after the signal; connections that are merely open get nothing.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Peers get this long to take what is queued for them: at the signal, and once more at the end.

@@ -72,6 +72,29 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Whether self-preservation looks at each application by itself, and at the interval that each of its instances announced. Default
+    /// false: it looks at all together, as a Java server does.
+    ///
+    /// Each instance is expected to be heard within two of its own intervals (`leaseInfo.renewalIntervalInSecs`, 30 s if it named none);
+    /// if it is not, or its lease has expired, it is silent. At the beginning of each eviction run:
+    ///
+    /// * An application of which more instances are silent than a run may take of so many is preserved: it loses nothing in this run,
+    ///   and what expired of it goes on being shown. With a [share](Self::renewal_percent_threshold) of 0.85 that is more than one
+    ///   of up to six, more than two of ten, more than fifteen of a hundred.
+    /// * All other applications are judged together in the same way, and lose nothing if too many of their instances are silent, or all.
+    ///   If this server was cut off, or an application has one instance only, its own count says too little.
+    ///
+    /// So one that lost its network does not stop the eviction of what died elsewhere; one of two instances can be evicted, which takes
+    /// seven in all by Java's count; and an instance with a heartbeat every five minutes does not make the others look silent. Of no use
+    /// without [`self_preservation`](Self::self_preservation); [`expected_renewal_interval`](Self::expected_renewal_interval) does not
+    /// matter then.
+    ///
+    /// Spring has no such setting; here it is `eureka.server.self-preservation-by-application`.
+    pub fn preservation_by_application(mut self, enabled: bool) -> Self {
+        self.settings.preservation_by_application = enabled;
+        self
+    }
+
     /// Share of the expected heartbeats that must have come in the last minute for evictions to go on, and of the registry that one
     /// eviction run leaves alone. Above 0, at most 1. Default 0.85.
     ///
@@ -83,7 +106,8 @@ impl EurekaServerBuilder {
 
     /// How often instances are expected to send heartbeats. Default 30 s.
     ///
-    /// One number for all; what the instances announce in their leases is not looked at. Spring
+    /// One number for all; what the instances announce in their leases is looked at only
+    /// [by application](Self::preservation_by_application). Spring
     /// `eureka.server.expected-client-renewal-interval-seconds`, Netflix `eureka.expectedClientRenewalIntervalSeconds`.
     pub fn expected_renewal_interval(mut self, interval: Duration) -> Self {
         self.settings.expected_renewal_interval = interval;

@@ -26,7 +26,8 @@
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
 //! * Self-preservation counts the instances of this registry, not a phantom beside them: from seven instances on, one
-//!   that died can be evicted. Smaller registries need [`self_preservation(false)`](EurekaServerBuilder::self_preservation).
+//!   that died can be evicted. Smaller registries need [`preservation_by_application(true)`](EurekaServerBuilder::preservation_by_application)
+//!   or [`self_preservation(false)`](EurekaServerBuilder::self_preservation).
 //!
 //! # A cluster
 //!

@@ -205,12 +205,10 @@ pub(super) async fn merge_metadata(
     body: Body,
 ) -> Response {
     request::ignore(body).await;
-    let mut entries: Vec<(String, String)> = Vec::new();
-    for (key, value) in query::pairs(query.as_deref()) {
-        if !entries.iter().any(|(known, _)| *known == key) {
-            entries.push((key.into_owned(), value.into_owned()));
-        }
-    }
+    let pairs = query::pairs(query.as_deref()).map(|(key, value)| (key.into_owned(), value.into_owned()));
+    let mut entries: Vec<_> = pairs.collect();
+    // Of a parameter that comes twice the first counts; of entries the last.
+    entries.reverse();
     match server.node().merge_metadata(&app, &id, entries) {
         Ok(found) => answer::found(found),
         Err(refused) => refused.into_response(),

@@ -1,50 +1,27 @@
-//! Removing instances that fell silent, unless so many did that the fault is more likely the network's: self-preservation.
+//! Removing instances that fell silent, unless so many did that the fault is more likely the network's: see `preservation`.
 //!
-//! `server-behaviour` 4.2 and 5. Unlike Java, the number of instances from which heartbeats are expected is the size of this
-//! registry; a count of its own beside it went wrong in many ways there (13.3, items 9, 11, 12, 13). And a lease is looked at again
-//! right before it is removed (item 10).
+//! `server-behaviour` 4.2. Unlike in Java, a lease is looked at again right before it is removed (13.3, item 10).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::Registry;
 
+/// When the last run was.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    renewals_last_minute: AtomicU64,
-    last_run: Mutex<Option<i64>>,
-}
+pub(super) struct State(Mutex<Option<i64>>);
 
 impl Registry {
-    /// Ends a minute of counting heartbeats. To be called every 60 s.
-    pub(in crate::server) fn end_minute(&self) {
-        self.eviction.renewals_last_minute.store(self.shards.take_renewals(), Relaxed);
-    }
-
-    /// Whether expired leases may be evicted: always without self-preservation, else while enough heartbeats come.
-    pub(in crate::server) fn is_expiration_enabled(&self) -> bool {
-        if !self.settings.self_preservation {
-            return true;
-        }
-        let threshold = renewal_threshold(
-            self.log.size(),
-            self.settings.expected_renewal_interval.as_secs_f64(),
-            self.settings.renewal_percent_threshold,
-        );
-        threshold > 0 && self.eviction.renewals_last_minute.load(Relaxed) > threshold
-    }
-
     /// Evicts expired leases, at random and not too many at once. Returns how many.
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
-        let previous = self.eviction.last_run.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
-        if !self.is_expiration_enabled() {
-            return 0;
-        }
+        let previous = self.eviction.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        self.judge(now);
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
         let mut expired = Vec::new();
         for shard in self.shards.iter() {
             let leases = shard.read();
-            let found = leases.iter().filter(|(_, _, lease)| lease.is_expired(compensation, now));
+            let found = leases
+                .iter()
+                .filter(|(app, _, lease)| lease.is_expired(compensation, now) && self.is_expiration_enabled(app));
             expired.extend(found.map(|(app, id, _)| (app.clone(), id.clone())));
         }
         // Shards come in the order of a random hash; with this the same seed picks the same leases.
@@ -70,13 +47,8 @@ impl Registry {
     }
 }
 
-/// Heartbeats per minute below which, or at which, nothing is evicted.
-fn renewal_threshold(instances: usize, renewal_interval_secs: f64, percent: f64) -> u64 {
-    (instances as f64 * (60.0 / renewal_interval_secs) * percent) as u64
-}
-
-/// How many leases may go in one run.
-fn eviction_limit(instances: usize, percent: f64) -> usize {
+/// How many leases of so many may go in one run.
+pub(super) fn eviction_limit(instances: usize, percent: f64) -> usize {
     instances - ((instances as f64 * percent) as usize).min(instances)
 }
 
@@ -88,16 +60,6 @@ fn compensation_ms(previous: Option<i64>, interval_ms: i64, now: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thresholds_are_those_of_java() {
-        for (instances, threshold) in
-            [(0, 0), (1, 1), (2, 3), (3, 5), (6, 10), (7, 11), (10, 17), (18, 30), (51, 86), (151, 256)]
-        {
-            assert_eq!(renewal_threshold(instances, 30.0, 0.85), threshold, "{instances} instances");
-        }
-        assert_eq!(renewal_threshold(18, 15.0, 0.85), 61);
-    }
 
     #[test]
     fn the_cap_truncates_what_stays() {

@@ -20,6 +20,8 @@ pub(super) struct Lease {
     duration_ms: i64,
     /// Expiry counts from here. After a renewal of the Java kind it lies one duration in the future.
     last_update: AtomicI64,
+    /// The last heartbeat or registration.
+    heard_at: AtomicI64,
 }
 
 impl Lease {
@@ -43,6 +45,7 @@ impl Lease {
             override_read_at: now.into(),
             duration_ms: i64::from(duration_secs) * 1000,
             last_update: now.into(),
+            heard_at: now.into(),
         }
     }
 
@@ -83,10 +86,21 @@ impl Lease {
     /// lives for two durations, and the time of its last renewal lies in the future.
     pub(super) fn renew(&self, doubling: bool, now: i64) {
         self.last_update.store(if doubling { now.saturating_add(self.duration_ms) } else { now }, Relaxed);
+        self.heard_at.store(now, Relaxed);
     }
 
     pub(super) fn is_expired(&self, compensation_ms: i64, now: i64) -> bool {
         now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
+    }
+
+    /// Whether it missed two heartbeats in a row, by the interval that it announced, or is expired already.
+    pub(super) fn is_silent(&self, now: i64) -> bool {
+        let interval_secs = match self.instance().lease.map_or(0, |info| info.renewal_interval_secs) {
+            seconds @ 1.. => seconds,
+            _ => LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS,
+        };
+        let silence = now.saturating_sub(self.heard_at.load(Relaxed));
+        silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
     }
 
     /// The override, if there is one; asking keeps it alive.

@@ -223,3 +223,14 @@ impl Recent {
             .collect()
     }
 }
+
+#[cfg(test)]
+impl Log {
+    /// Whether nothing is kept beside what the lists show, of which the delta shows nothing.
+    pub(super) fn is_trimmed(&self) -> bool {
+        let Published { applications, recent, .. } = &*self.lock();
+        recent.queue.is_empty()
+            && recent.applications.is_empty()
+            && applications.values().all(|listed| !listed.instances.is_empty())
+    }
+}

@@ -16,6 +16,7 @@
 mod eviction;
 mod lease;
 mod log;
+mod preservation;
 mod rules;
 mod settings;
 mod shards;
@@ -73,6 +74,7 @@ pub(super) struct Registry {
     eviction: eviction::State,
     #[cfg(feature = "peers")]
     endings: versions::Endings,
+    preservation: preservation::State,
 }
 
 impl Registry {
@@ -84,6 +86,7 @@ impl Registry {
             eviction: eviction::State::default(),
             #[cfg(feature = "peers")]
             endings: versions::Endings::default(),
+            preservation: preservation::State::default(),
         }
     }
 
@@ -332,7 +335,7 @@ impl Registry {
     }
 
     fn is_visible(&self, lease: &Lease, now: i64) -> bool {
-        !(lease.is_expired(0, now) && self.is_expiration_enabled())
+        !(lease.is_expired(0, now) && self.is_expiration_enabled(&lease.instance().app))
     }
 
     /// Publishes a change that did not come from the instance itself.

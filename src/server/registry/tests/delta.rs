@@ -64,6 +64,38 @@ fn a_heartbeat_is_no_change_and_the_version_counts_what_was_made() {
     assert_eq!((registry.full().version, registry.delta().version, registry.delta().version), (1, 2, 2));
 }
 
+/// Memory does not grow with the number of changes.
+#[test]
+fn what_was_replaced_is_let_go() {
+    const CHANGES: i64 = 100_000;
+    let registry = registry();
+    let (mut rng, mut weak) = (fastrand::Rng::with_seed(3), Vec::new());
+    for now in 0..CHANGES {
+        let (app, id) = (rng.u8(..4).to_string(), rng.u8(..50).to_string());
+        match rng.u8(..8) {
+            0 => drop(registry.cancel(&app, &id, now)),
+            1 => drop(registry.set_override(&app, &id, *rng.choice(&InstanceStatus::ALL).unwrap(), None, now)),
+            _ => registry.register(instance_of(&app, &id, Up, now), Client, now).unwrap(),
+        }
+        // Readers make views, which hold records.
+        for snapshot in [registry.full(), registry.delta()] {
+            let view = snapshot.applications.iter().find(|view| *view.name == *app);
+            let record = view.and_then(|view| view.records.iter().find(|record| record.instance.id() == id));
+            weak.extend(record.map(Arc::downgrade));
+        }
+        if now % 1_000 == 0 {
+            registry.prune_delta(now);
+        }
+    }
+    registry.prune_delta(i64::MAX);
+    drop((registry.full(), registry.delta()));
+    assert!(weak.len() > CHANGES as usize, "records were seen");
+    let alive: std::collections::HashSet<_> =
+        weak.iter().filter_map(std::sync::Weak::upgrade).map(|record| Arc::as_ptr(&record)).collect();
+    assert_eq!(alive.len(), registry.size());
+    assert!(registry.log.is_trimmed(), "no list keeps what it does not show");
+}
+
 /// What a client that started empty holds.
 type Copy = BTreeMap<(String, String), Instance>;
 

@@ -1,10 +1,6 @@
 use super::*;
-use InstanceStatus::{Down, Starting, Up};
+use InstanceStatus::{Down, OutOfService, Starting, Up};
 use Origin::{Client, Replica};
-
-fn evict(registry: &Registry, now: i64) -> usize {
-    registry.evict(&mut fastrand::Rng::with_seed(7), now)
-}
 
 #[test]
 fn a_lease_lives_one_duration_and_after_a_heartbeat_two() {
@@ -48,9 +44,58 @@ fn the_duration_is_the_one_that_came_last() {
     registry.register(with_duration(20, 100), Client, 0).unwrap();
     assert_eq!(registry.stored().lease.unwrap().duration_secs, 10, "the older data is dropped");
     assert!(registry.instance("APP", "i", 20_000).is_some(), "its duration is not");
-    for seconds in [0, -1] {
+    for (seconds, alive_until) in [(0, 90_000), (-1, 90_000), (i32::MIN, 90_000), (i32::MAX, 2_147_483_647_000)] {
         registry.register(with_duration(seconds, 300), Client, 0).unwrap();
-        assert!(registry.instance("APP", "i", 90_000).is_some());
+        assert!(registry.instance("APP", "i", alive_until).is_some());
+        assert!(registry.instance("APP", "i", alive_until + 1).is_none());
+        assert_eq!(registry.renew("APP", "i", None, Client, i64::MAX - 1), Renewal::Renewed);
+        assert!(registry.instance("APP", "i", i64::MAX).is_some(), "no time is too far away to count from");
+    }
+}
+
+#[test]
+fn one_id_in_two_applications_is_two_instances() {
+    let registry = registry();
+    for (app, dirty) in [("A", 1), ("B", 2)] {
+        registry.register(instance_of(app, "i", Up, dirty), Client, 0).unwrap();
+    }
+    assert_eq!(registry.ids(), ["A/i", "B/i"]);
+    assert_eq!(registry.renew("A", "i", Some(2), Client, 60_000), Renewal::SenderIsNewer);
+    assert_eq!(registry.renew("B", "i", Some(2), Client, 1), Renewal::Renewed);
+    registry.set_override("A", "i", Down, None, 1);
+    registry.merge_metadata("A", "i", vec![("k".into(), "v".into())], 60_000).unwrap();
+    let [a, b] = ["A", "B"].map(|app| registry.instance(app, "i", 1).unwrap());
+    assert_eq!((a.status, b.status), (Down, Up));
+    assert_eq!((a.metadata.len(), b.metadata.len()), (1, 0));
+    registry.renew("A", "i", None, Client, 180_000);
+    assert_eq!(evict(&registry, 180_002), 1);
+    assert_eq!(registry.ids(), ["A/i"], "the other fell silent");
+    assert!(!registry.cancel("B", "i", 180_003));
+    assert_eq!(ids(&registry.delta()), ["A/i", "B/i"]);
+}
+
+#[test]
+fn a_clock_that_jumps_both_ways_loses_nothing() {
+    const HOUR: i64 = 3_600_000;
+    let registry = with_instance(Up, 1);
+    registry.set_override("APP", "i", OutOfService, None, 0);
+    assert_eq!(evict(&registry, 0), 0);
+    // Back: what is said then counts from then.
+    assert_eq!(registry.renew("APP", "i", None, Client, -HOUR), Renewal::Renewed);
+    assert_eq!(evict(&registry, -HOUR), 0);
+    assert_eq!(registry.instance("APP", "i", -HOUR).map(|instance| instance.status), Some(OutOfService));
+    registry.prune_delta(-HOUR);
+    assert_eq!(registry.delta().applications.len(), 1);
+    // Forth again: for an hour nobody could be heard, so nobody goes yet.
+    assert_eq!((evict(&registry, 0), registry.ids().len()), (0, 1));
+    assert_eq!(registry.renew("APP", "i", None, Client, 1), Renewal::Renewed);
+    assert_eq!((evict(&registry, 60_000), evict(&registry, 180_001), evict(&registry, 240_001)), (0, 0, 1));
+    for now in [i64::MIN, i64::MAX, 0, i64::MAX, i64::MIN] {
+        registry.register(instance("i", Up, now), Client, now).unwrap();
+        registry.set_override("APP", "i", Down, None, now);
+        registry.renew("APP", "i", None, Client, now);
+        evict(&registry, now);
+        registry.prune_delta(now);
     }
 }
 
@@ -145,30 +190,6 @@ fn a_late_run_gives_time_to_be_heard() {
     assert_eq!(evict(&registry, 30_000), 0);
     assert_eq!(evict(&registry, 100_000), 0, "10 s late, and expired 10 s ago");
     assert_eq!(evict(&registry, 160_000), 1);
-}
-
-#[test]
-fn self_preservation_stops_evictions_until_enough_heartbeats_came() {
-    let registry = Registry::new(Settings::default());
-    for i in 0..10 {
-        registry.register(instance(&i.to_string(), Up, 1), Client, 0).unwrap();
-    }
-    // 10 instances at 2 a minute, 85 %: more than 17.
-    let heartbeats = |count: usize, now| {
-        for i in 0..count {
-            registry.renew("APP", &(i % 9).to_string(), None, Origin::Replica, now);
-        }
-        registry.end_minute();
-    };
-    assert_eq!(evict(&registry, 95_000), 0, "nothing was heard yet, which may be our own fault");
-    heartbeats(17, 95_000);
-    assert_eq!(evict(&registry, 95_000), 0);
-    assert!(registry.instance("APP", "9", 95_000).is_some(), "not hidden either");
-    heartbeats(18, 95_000);
-    assert_eq!(evict(&registry, 95_000), 1);
-    assert!(!registry.ids().contains(&"APP/9".into()));
-    heartbeats(0, 95_000);
-    assert_eq!(evict(&registry, 1_000_000), 0);
 }
 
 #[test]

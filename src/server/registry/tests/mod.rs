@@ -4,6 +4,7 @@ mod delta;
 mod leases;
 mod model;
 mod overrides;
+mod preservation;
 
 use std::sync::Arc;
 
@@ -30,6 +31,10 @@ fn instance_of(app: &str, id: &str, status: InstanceStatus, dirty: i64) -> Insta
     instance.status = status;
     instance.last_dirty_timestamp = Some(dirty);
     instance
+}
+
+fn evict(registry: &Registry, now: i64) -> usize {
+    registry.evict(&mut fastrand::Rng::with_seed(7), now)
 }
 
 impl Registry {

@@ -66,7 +66,8 @@ impl Run {
         let mut rng = fastrand::Rng::with_seed(seed);
         let settings = Settings {
             lease_doubling: rng.bool(),
-            self_preservation: rng.bool(),
+            self_preservation: rng.u8(..3) > 0,
+            preservation_by_application: rng.bool(),
             renewal_percent_threshold: *rng.choice(&[0.85, 0.5, 0.1, 1.0]).unwrap(),
             expected_renewal_interval: Duration::from_secs(*rng.choice(&[30, 15, 300]).unwrap()),
             eviction_interval: Duration::from_secs(*rng.choice(&[1, 60]).unwrap()),
@@ -173,8 +174,8 @@ impl Run {
         assert_eq!(listed(&delta), changes);
         assert_eq!((delta.version, delta.counts), (version, full.counts));
 
-        assert_eq!(registry.is_expiration_enabled(), reference.is_expiration_enabled());
         for app in operation::APPS {
+            assert_eq!(registry.is_expiration_enabled(app), reference.is_expiration_enabled(app), "{app}");
             let view = registry.application(app).map(|view| view.records.len());
             assert_eq!(view, reference.full().get(app).map(Vec::len), "{app}");
             for id in operation::IDS {

@@ -53,8 +53,10 @@ fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
 
 /// Around the limits of the rules: a lease, two of them, the retention, the hour of an override, an eviction that comes late.
 fn wait(rng: &mut fastrand::Rng) -> i64 {
-    let base = pick(rng, &[0, 1, 500, 1_000, 10_000, 30_000, 60_000, 90_000, 180_000, 3_600_000]);
-    (base + rng.i64(-1..=1)).max(0)
+    let base = pick(rng, &[0, 1, 500, 1_000, 2_000, 10_000, 30_000, 60_000, 90_000, 180_000, 600_000, 3_600_000]);
+    // The core has a clock that never goes back. If it did all the same, no rule would change.
+    let sign = if rng.u8(..20) == 0 { -1 } else { 1 };
+    sign * (base + rng.i64(-1..=1))
 }
 
 /// Older than, equal to and newer than what is stored.
@@ -83,6 +85,7 @@ fn instance(rng: &mut fastrand::Rng, key: &Key, status: InstanceStatus, dirty: O
     let duration_secs = pick(rng, &[90, 90, 10, 1, 0, -1, i32::MAX]);
     let lease = LeaseInfo {
         duration_secs,
+        renewal_interval_secs: pick(rng, &[30, 30, 1, 300, 0, -1, i32::MAX]),
         // What clients claim of the server's own fields is not believed.
         service_up_timestamp: rng.i64(0..3),
         eviction_timestamp: rng.i64(0..3),

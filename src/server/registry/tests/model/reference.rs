@@ -21,6 +21,8 @@ pub(super) struct Reference {
     renewals: u64,
     renewals_last_minute: u64,
     evicted_at: Option<i64>,
+    /// The applications that the last run was to leave alone; `None` are all.
+    preserved: Option<Vec<String>>,
     /// Counts what readers of lists could notice.
     pub(super) full_changes: u64,
     delta_is_new: bool,
@@ -35,6 +37,7 @@ struct Lease {
     overridden: Option<(InstanceStatus, i64)>,
     duration_ms: i64,
     last_update: i64,
+    heard_at: i64,
 }
 
 impl Reference {
@@ -46,6 +49,7 @@ impl Reference {
             renewals: 0,
             renewals_last_minute: 0,
             evicted_at: None,
+            preserved: None,
             full_changes: 0,
             delta_is_new: true,
             deltas: 0,
@@ -101,8 +105,10 @@ impl Reference {
         registrant.last_updated_timestamp = Some(now);
         registrant.is_coordinating_discovery_server = false;
         let overridden = entry.map(|status| (status, now));
-        self.leases
-            .insert(key.clone(), Lease { listed: registrant.clone(), overridden, duration_ms, last_update: now });
+        self.leases.insert(
+            key.clone(),
+            Lease { listed: registrant.clone(), overridden, duration_ms, last_update: now, heard_at: now },
+        );
         self.changed(key, registrant, now);
         Ok(())
     }
@@ -206,7 +212,7 @@ impl Reference {
     /// 4.1, last point: hidden when expired, if expired leases may go.
     pub(super) fn instance(&self, key: &Key, now: i64) -> Option<Instance> {
         let lease = self.leases.get(key)?;
-        let hidden = lease.is_expired(0, now) && self.is_expiration_enabled();
+        let hidden = lease.is_expired(0, now) && self.is_expiration_enabled(&key.0);
         (!hidden).then(|| lease.live())
     }
 
@@ -217,16 +223,14 @@ impl Reference {
     /// 4.2
     pub(super) fn evict(&mut self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.evicted_at.replace(now);
-        if !self.is_expiration_enabled() {
-            return 0;
-        }
+        self.judge(now);
         let interval = self.settings.eviction_interval.as_millis() as i64;
         let compensation = previous.map_or(0, |previous| (now - previous - interval).max(0));
         let expired = self.leases.iter().filter(|(_, lease)| lease.is_expired(compensation, now));
         let mut expired: Vec<Key> = expired.map(|(key, _)| key.clone()).collect();
+        expired.retain(|(app, _)| self.is_expiration_enabled(app));
         let size = self.leases.len();
-        let stays = (size as f64 * self.settings.renewal_percent_threshold).trunc() as usize;
-        let n = expired.len().min(size - stays);
+        let n = expired.len().min(self.limit(size));
         for i in 0..n {
             let j = rng.usize(i..expired.len());
             expired.swap(i, j);
@@ -241,19 +245,43 @@ impl Reference {
     }
 
     /// 5.1 and 5.3, with the size of this registry as the number of clients (13.3, 11 to 13).
-    pub(super) fn is_expiration_enabled(&self) -> bool {
+    pub(super) fn is_expiration_enabled(&self, app: &str) -> bool {
+        if self.settings.self_preservation && self.settings.preservation_by_application {
+            return self.preserved.as_ref().is_some_and(|preserved| !preserved.iter().any(|name| name == app));
+        }
         let per_minute = 60.0 / self.settings.expected_renewal_interval.as_secs_f64();
         let threshold = self.leases.len() as f64 * per_minute * self.settings.renewal_percent_threshold;
         let threshold = threshold.trunc() as u64;
         !self.settings.self_preservation || threshold > 0 && self.renewals_last_minute > threshold
     }
 
-    /// 6, retention
+    /// Ours, as the setting tells it: each application by itself, then all that are left together.
+    fn judge(&mut self, now: i64) {
+        let count = |chosen: &dyn Fn(&str) -> bool| {
+            let chosen: Vec<_> = self.leases.iter().filter(|((app, _), _)| chosen(app)).collect();
+            (chosen.len(), chosen.iter().filter(|(_, lease)| lease.is_silent(now)).count())
+        };
+        let mut preserved: Vec<String> = self.leases.keys().map(|(app, _)| app.clone()).collect();
+        preserved.retain(|app| {
+            let (all, silent) = count(&|other| other == app);
+            silent > self.limit(all)
+        });
+        let (all, silent) = count(&|app| !preserved.iter().any(|name| name == app));
+        let nothing_goes = silent > self.limit(all) || silent == all;
+        self.preserved = (!nothing_goes).then_some(preserved);
+    }
+
+    /// 4.2, third point
+    fn limit(&self, size: usize) -> usize {
+        size - (size as f64 * self.settings.renewal_percent_threshold).trunc() as usize
+    }
+
+    /// 6, retention: from the head, up to the first that is younger.
     pub(super) fn prune(&mut self, now: i64) {
         let oldest = now - self.settings.delta_retention.as_millis() as i64;
-        let before = self.changes.len();
-        self.changes.retain(|(at, ..)| *at >= oldest);
-        self.delta_is_new |= self.changes.len() != before;
+        let old = self.changes.iter().take_while(|(at, ..)| *at < oldest).count();
+        self.changes.drain(..old);
+        self.delta_is_new |= old > 0;
     }
 
     /// What full answers show: each application with its instances by id.
@@ -315,6 +343,7 @@ impl Reference {
         let doubling = self.settings.lease_doubling;
         if let Some(lease) = self.leases.get_mut(key) {
             lease.last_update = if doubling { now + lease.duration_ms } else { now };
+            lease.heard_at = now;
         }
     }
 
@@ -355,6 +384,12 @@ impl Lease {
 
     fn is_expired(&self, compensation: i64, now: i64) -> bool {
         now > self.last_update + self.duration_ms + compensation
+    }
+
+    fn is_silent(&self, now: i64) -> bool {
+        let announced = self.listed.lease.map_or(0, |info| info.renewal_interval_secs);
+        let interval_ms = i64::from(if announced > 0 { announced } else { 30 }) * 1000;
+        self.is_expired(0, now) || now - self.heard_at > 2 * interval_ms
     }
 }
 

@@ -1,0 +1,174 @@
+//! When silence is more likely the network's fault than the instances': self-preservation. `server-behaviour` 5.
+//!
+//! There are two rules, and a setting says which of them holds.
+//!
+//! * **As in Java**: all instances together have to send more than a share of the heartbeats that they would send in a minute if each
+//!   kept the one interval that is expected of all. Below that nothing is evicted. Unlike in Java, the number of instances is the size of this
+//!   registry; a count of its own beside it went wrong in many ways there (13.3, items 9, 11, 12, 13).
+//! * **By application**: an instance has fallen silent when its lease is expired, or when two of the intervals that it announced itself
+//!   went by without a heartbeat. An application is preserved while more of its instances are silent than one eviction run may take of
+//!   so many (at least one, so that one of two can go). The instances of all other applications are judged together in the same way,
+//!   since one of one says nothing; where none of them is heard, they are preserved, too.
+//!
+//! The second is judged once, at the beginning of an eviction run, and holds until the next; before the first nothing is evicted. It counts
+//! instances, not heartbeats: of those, one instance that sends every second would make up for thirty that are gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Registry;
+use super::eviction::eviction_limit;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    renewals_last_minute: AtomicU64,
+    verdict: Mutex<Verdict>,
+}
+
+/// Which applications may lose what has expired.
+#[derive(Debug, Default, PartialEq)]
+enum Verdict {
+    #[default]
+    None,
+    AllBut(HashSet<Arc<str>>),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    instances: usize,
+    silent: usize,
+}
+
+impl Registry {
+    /// Ends a minute of counting heartbeats. To be called every 60 s.
+    pub(in crate::server) fn end_minute(&self) {
+        self.preservation.renewals_last_minute.store(self.shards.take_renewals(), Relaxed);
+    }
+
+    /// Whether expired leases of an application may be evicted: always without self-preservation.
+    pub(super) fn is_expiration_enabled(&self, app: &str) -> bool {
+        if !self.settings.self_preservation {
+            return true;
+        }
+        if self.settings.preservation_by_application {
+            return match &*self.preservation.verdict() {
+                Verdict::None => false,
+                Verdict::AllBut(preserved) => !preserved.contains(app),
+            };
+        }
+        let threshold = renewal_threshold(
+            self.log.size(),
+            self.settings.expected_renewal_interval.as_secs_f64(),
+            self.settings.renewal_percent_threshold,
+        );
+        threshold > 0 && self.preservation.renewals_last_minute.load(Relaxed) > threshold
+    }
+
+    /// Judges anew which applications are preserved, where that is a question of each.
+    pub(super) fn judge(&self, now: i64) {
+        if !(self.settings.self_preservation && self.settings.preservation_by_application) {
+            return;
+        }
+        let mut tallies = HashMap::<Arc<str>, Tally>::new();
+        for shard in self.shards.iter() {
+            for (app, _, lease) in shard.read().iter() {
+                let tally = tallies.entry(app.clone()).or_default();
+                tally.instances += 1;
+                tally.silent += usize::from(lease.is_silent(now));
+            }
+        }
+        let verdict = Verdict::of(tallies, self.settings.renewal_percent_threshold);
+        let mut last = self.preservation.verdict();
+        if *last != verdict {
+            tracing::info!(preserved = ?verdict, "self-preservation changed");
+            *last = verdict;
+        }
+    }
+}
+
+impl State {
+    fn verdict(&self) -> MutexGuard<'_, Verdict> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Verdict {
+    fn of(tallies: HashMap<Arc<str>, Tally>, percent: f64) -> Self {
+        let mut rest = Tally::default();
+        let mut preserved = HashSet::new();
+        for (app, tally) in tallies {
+            if tally.is_implausible(percent) {
+                preserved.insert(app);
+            } else {
+                rest.instances += tally.instances;
+                rest.silent += tally.silent;
+            }
+        }
+        if rest.is_implausible(percent) || rest.silent == rest.instances {
+            return Self::None;
+        }
+        Self::AllBut(preserved)
+    }
+}
+
+impl Tally {
+    fn is_implausible(self, percent: f64) -> bool {
+        self.silent > eviction_limit(self.instances, percent)
+    }
+}
+
+/// Heartbeats per minute below which, or at which, nothing is evicted.
+fn renewal_threshold(instances: usize, renewal_interval_secs: f64, percent: f64) -> u64 {
+    (instances as f64 * (60.0 / renewal_interval_secs) * percent) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_those_of_java() {
+        for (instances, threshold) in
+            [(0, 0), (1, 1), (2, 3), (3, 5), (6, 10), (7, 11), (10, 17), (18, 30), (51, 86), (151, 256)]
+        {
+            assert_eq!(renewal_threshold(instances, 30.0, 0.85), threshold, "{instances} instances");
+        }
+        assert_eq!(renewal_threshold(18, 15.0, 0.85), 61);
+    }
+
+    type Fleet = &'static [(usize, usize)];
+
+    #[test]
+    fn each_application_is_judged_and_the_small_ones_together() {
+        // Applications A, B, ... as (instances, silent), and those that are preserved.
+        let table: [(Fleet, Option<&str>); 15] = [
+            (&[], None),
+            (&[(1, 0)], Some("")),
+            (&[(1, 1)], None),
+            (&[(2, 1)], Some("")),
+            (&[(2, 2)], None),
+            (&[(1, 1), (1, 0)], Some("")),
+            (&[(10, 2)], Some("")),
+            (&[(10, 3)], None),
+            (&[(20, 3)], Some("")),
+            // Half of the registry is cut off, in one application: the others are none the worse.
+            (&[(100, 100), (50, 1), (50, 7)], Some("A")),
+            (&[(10, 3), (3, 1), (20, 20)], Some("AC")),
+            (&[(10, 3), (1, 1)], None),
+            // Alone each of them could be gone; together they are too many, unless there are more that are heard.
+            (&[(1, 1), (1, 1), (1, 0), (1, 0)], None),
+            (&[(1, 1), (1, 1), (10, 0)], Some("")),
+            (&[(10, 10), (10, 10)], None),
+        ];
+        for (applications, expected) in table {
+            let names = ('A'..).map(|name| Arc::<str>::from(name.to_string()));
+            let tallies = applications.iter().map(|&(instances, silent)| Tally { instances, silent });
+            let verdict = Verdict::of(names.zip(tallies).collect(), 0.85);
+            let expected = expected.map_or(Verdict::None, |names| {
+                Verdict::AllBut(names.chars().map(|name| name.to_string().into()).collect())
+            });
+            assert_eq!(verdict, expected, "{applications:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use super::*;
+use InstanceStatus::Up;
+use Origin::Client;
+
+#[test]
+fn self_preservation_stops_evictions_until_enough_heartbeats_came() {
+    let registry = Registry::new(Settings::default());
+    for i in 0..10 {
+        registry.register(instance(&i.to_string(), Up, 1), Client, 0).unwrap();
+    }
+    // 10 instances at 2 a minute, 85 %: more than 17.
+    let heartbeats = |count: usize, now| {
+        for i in 0..count {
+            registry.renew("APP", &(i % 9).to_string(), None, Origin::Replica, now);
+        }
+        registry.end_minute();
+    };
+    assert_eq!(evict(&registry, 95_000), 0, "nothing was heard yet, which may be our own fault");
+    heartbeats(17, 95_000);
+    assert_eq!(evict(&registry, 95_000), 0);
+    assert!(registry.instance("APP", "9", 95_000).is_some(), "not hidden either");
+    heartbeats(18, 95_000);
+    assert_eq!(evict(&registry, 95_000), 1);
+    assert!(!registry.ids().contains(&"APP/9".into()));
+    heartbeats(0, 95_000);
+    assert_eq!(evict(&registry, 1_000_000), 0);
+}
+
+/// By application, with these instances as application, number and announced interval, registered at 0.
+fn preserving_by_application(fleet: &[(&str, usize, i32)]) -> Registry {
+    let registry = Registry::new(Settings { preservation_by_application: true, ..Settings::default() });
+    for &(app, count, renewal_interval_secs) in fleet {
+        for i in 0..count {
+            let mut instance = instance_of(app, &i.to_string(), Up, 1);
+            instance.lease = Some(LeaseInfo { renewal_interval_secs, ..LeaseInfo::default() });
+            registry.register(instance, Client, 0).unwrap();
+        }
+    }
+    registry
+}
+
+#[test]
+fn an_application_that_was_cut_off_is_kept_while_others_are_evicted() {
+    let registry = preserving_by_application(&[("CUT", 10, 30), ("FINE", 20, 30), ("PAIR", 2, 30), ("ONE", 1, 30)]);
+    // Heard are 7 of 10, 18 of 20, 1 of 2, 0 of 1.
+    for (app, heard) in [("CUT", 7), ("FINE", 18), ("PAIR", 1)] {
+        (0..heard).for_each(|i| drop(registry.renew(app, &i.to_string(), None, Client, 90_000)));
+    }
+    assert!(registry.instance("ONE", "0", 90_001).is_some(), "nothing is known before the first run");
+    assert_eq!(evict(&registry, 90_001), 4);
+    assert_eq!(registry.full().applications.iter().map(|view| view.records.len()).collect::<Vec<_>>(), [10, 18, 1]);
+    assert!(registry.instance("CUT", "9", 90_001).is_some(), "what is preserved is not hidden");
+    assert_eq!(evict(&registry, 90_002), 0);
+    // One is heard again: two of ten may be gone.
+    registry.renew("CUT", "9", None, Client, 90_003);
+    assert!(registry.instance("CUT", "8", 90_003).is_some(), "until the next run");
+    assert_eq!(evict(&registry, 90_004), 2);
+}
+
+#[test]
+fn a_server_that_was_cut_off_keeps_everything() {
+    let registry = preserving_by_application(&[("BIG", 10, 30), ("PAIR", 2, 30), ("ONE", 1, 30), ("OTHER", 1, 30)]);
+    assert_eq!((evict(&registry, 1_000_000), registry.size()), (0, 14));
+    // BIG is heard again. Of the small ones, one alone can be believed to be gone; three are too many of fourteen.
+    (0..10).for_each(|i| drop(registry.renew("BIG", &i.to_string(), None, Client, 1_000_000)));
+    registry.renew("PAIR", "0", None, Client, 1_000_000);
+    assert_eq!((evict(&registry, 1_000_001), registry.size()), (3, 11));
+}
+
+#[test]
+fn silence_is_measured_by_the_interval_that_was_announced() {
+    for (interval, silent_after) in [(30, 60_000), (5, 10_000), (40, 80_000), (0, 60_000), (-1, 60_000)] {
+        // Two of two are too many, so the application is preserved once both are silent.
+        let registry = preserving_by_application(&[("A", 2, interval), ("HEARD", 1, 30)]);
+        for (now, is_enabled) in [(silent_after, true), (silent_after + 1, false)] {
+            registry.renew("HEARD", "0", None, Client, now);
+            evict(&registry, now);
+            assert_eq!(registry.is_expiration_enabled("A"), is_enabled, "{interval} s, at {now}");
+        }
+    }
+    // An interval longer than the lease does not keep what expired from counting.
+    let registry = preserving_by_application(&[("A", 2, i32::MAX), ("HEARD", 1, 30)]);
+    registry.renew("HEARD", "0", None, Client, 90_001);
+    assert_eq!((evict(&registry, 90_000), evict(&registry, 90_001)), (0, 0));
+    assert!(!registry.is_expiration_enabled("A"));
+}
