@@ -1,74 +1,548 @@
-//! A tonic server under `Registrar::serve`, called by a generated client by name.
-#![cfg(all(feature = "client", feature = "server"))]
+//! Generated clients that call by name, and tonic servers that register: over real connections.
+#![cfg(all(feature = "tonic", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use http::Uri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
+use tokio_stream::{Stream, StreamExt};
 use tonic::service::interceptor::InterceptedService;
-use tonic_health::pb::HealthCheckRequest;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tower_eureka::{Eureka, EurekaServer, Instance};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower_eureka::balance::LeastRequests;
+use tower_eureka::register::Registrar;
+use tower_eureka::route::{CallOptions, RetryPolicy, WaitForReady};
+use tower_eureka::tonic::Channel;
+use tower_eureka::{Error, Eureka, EurekaServer, Instance};
+
+const TICK: Duration = Duration::from_millis(5);
+
+/// An embedded registry and a client of it.
+#[derive(Clone)]
+struct World {
+    registry: EurekaServer,
+    eureka: Eureka,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with_ready_timeout(Duration::from_secs(20)).await
+    }
+
+    async fn with_ready_timeout(timeout: Duration) -> Self {
+        let registry = EurekaServer::builder().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
+        let router = Router::new().nest("/eureka", registry.router());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let builder = Eureka::builder().service_url(url).fetch_interval(Duration::from_millis(50));
+        Self { registry, eureka: builder.ready_timeout(timeout).build().unwrap() }
+    }
+
+    fn client(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.eureka.channel("inventory"))
+    }
+
+    fn client_with(&self, options: CallOptions) -> HealthClient<Channel> {
+        HealthClient::new(self.eureka.channel_with("inventory", options))
+    }
+
+    /// Until the client's copy has so many instances.
+    async fn sees(&self, count: usize) {
+        while self.eureka.snapshot().instance_count() != count {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    fn registrar(&self, id: &str, port: u16) -> Registrar {
+        let instance = Instance::builder("inventory").id(id).ip_addr("127.0.0.1").port(port).build().unwrap();
+        self.eureka.registrar(instance).quiet_time(Duration::from_millis(300))
+    }
+
+    async fn register(&self, id: &str, port: u16) {
+        self.eureka.transport().register(self.registrar(id, port).instance()).await.unwrap();
+    }
+
+    /// Starts a server that is registered as long as it serves: until what it returns is dropped.
+    async fn serve(&self, stub: Stub) -> (oneshot::Sender<()>, JoinHandle<Result<(), tonic::transport::Error>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registrar = self.registrar(stub.id, listener.local_addr().unwrap().port());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = Server::builder().layer(registrar.layer()).add_service(HealthServer::new(stub));
+        let serving = tokio::spawn(registrar.serve(async { drop(stopped.await) }, |shutdown| {
+            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        }));
+        (stop, serving)
+    }
+}
+
+/// What a server does with calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    /// Checks are answered, watches are an endless stream.
+    Serve,
+    /// Nothing is answered, or nothing after the first message of a stream.
+    Hang,
+    /// Checks fail in the head, watches in the trailers.
+    Fail,
+    /// Watches end after a message.
+    End,
+}
+
+/// A health service that says which instance it is.
+#[derive(Clone)]
+struct Stub {
+    id: &'static str,
+    does: Does,
+    calls: Arc<AtomicUsize>,
+    timeouts: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    fn new(id: &'static str, does: Does) -> Self {
+        Self { id, does, calls: Arc::default(), timeouts: Arc::default() }
+    }
+
+    fn called(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, request: &Request<HealthCheckRequest>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(timeout) = request.metadata().get("grpc-timeout") {
+            self.timeouts.lock().unwrap().push(timeout.to_str().unwrap().to_owned());
+        }
+    }
+
+    fn answer<T>(&self, message: T) -> Response<T> {
+        let mut answer = Response::new(message);
+        answer.metadata_mut().insert("instance", self.id.parse().unwrap());
+        answer
+    }
+}
+
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse { status: ServingStatus::Serving as i32 }
+}
+
+#[tonic::async_trait]
+impl Health for Stub {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        self.note(&request);
+        match self.does {
+            Does::Hang => pending().await,
+            Does::Fail => Err(Status::unavailable("told to fail")),
+            Does::Serve | Does::End => Ok(self.answer(serving())),
+        }
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.note(&request);
+        let one = tokio_stream::once(Ok(serving()));
+        Ok(self.answer(match self.does {
+            Does::Hang => Box::pin(one.chain(tokio_stream::pending())),
+            Does::Fail => Box::pin(one.chain(tokio_stream::once(Err(Status::unavailable("told to fail"))))),
+            Does::End => Box::pin(one),
+            Does::Serve => Box::pin(IntervalStream::new(tokio::time::interval(TICK)).map(|_| Ok(serving()))),
+        }))
+    }
+}
+
+fn instance_of<T>(answer: &Response<T>) -> String {
+    answer.metadata().get("instance").unwrap().to_str().unwrap().to_owned()
+}
+
+async fn check(client: &mut HealthClient<Channel>) -> Result<String, Status> {
+    client.check(HealthCheckRequest::default()).await.map(|answer| instance_of(&answer))
+}
+
+/// Reads a stream to its end.
+async fn watch(client: &mut HealthClient<Channel>) -> Result<usize, Status> {
+    let mut stream = client.watch(HealthCheckRequest::default()).await?.into_inner();
+    let mut messages = 0;
+    while stream.message().await?.is_some() {
+        messages += 1;
+    }
+    Ok(messages)
+}
+
+/// The crate's own error behind a status.
+fn source(status: &Status) -> &Error {
+    std::error::Error::source(status).and_then(|source| source.downcast_ref()).unwrap()
+}
+
+async fn refusing_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
 
 #[tokio::test]
 async fn a_tonic_server_registers_serves_and_leaves() {
-    let registry = EurekaServer::builder().build().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
-    let router = Router::new().nest("/eureka", registry.router());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let eureka = Eureka::builder().service_url(url).fetch_interval(Duration::from_millis(50)).build().unwrap();
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let instance = Instance::builder("inventory").id("grpc-1").ip_addr("127.0.0.1").port(port).build().unwrap();
-    let registrar = eureka.registrar(instance).quiet_time(Duration::from_millis(50));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (_reporter, health) = tonic_health::server::health_reporter();
-    let server = tonic::transport::Server::builder().layer(registrar.layer()).add_service(health);
-    let serving = tokio::spawn(registrar.serve(async { drop(stopped.await) }, |shutdown| {
-        server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
-    }));
-
-    let mut client = HealthClient::with_origin(eureka.http_client(), Uri::from_static("http://inventory"));
+    let world = World::new().await;
+    let (stop, serving) = world.serve(Stub::new("grpc-1", Does::Serve)).await;
+    let mut client = world.client();
     for _ in 0..10 {
-        let answer = client.check(HealthCheckRequest::default()).await.unwrap().into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving);
+        assert_eq!(check(&mut client).await.unwrap(), "grpc-1");
     }
-    let unknown = HealthCheckRequest { service: "nobody".into() };
-    assert_eq!(client.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
 
-    let tag = |mut request: tonic::Request<()>| {
+    let tag = |mut request: Request<()>| {
         request.metadata_mut().insert("caller", "test".parse().unwrap());
         Ok(request)
     };
-    let tagged = InterceptedService::new(eureka.http_client(), tag);
-    let mut intercepted = HealthClient::with_origin(tagged, Uri::from_static("http://inventory"));
+    let mut intercepted = HealthClient::with_interceptor(world.eureka.channel("Inventory"), tag);
     intercepted.check(HealthCheckRequest::default()).await.unwrap();
+    // The plain HTTP client is one for generated clients as well, given a name as the origin.
+    let tagged = InterceptedService::new(world.eureka.http_client(), tag);
+    let mut over_http = HealthClient::with_origin(tagged, Uri::from_static("http://inventory"));
+    over_http.check(HealthCheckRequest::default()).await.unwrap();
 
     drop(stop);
     serving.await.unwrap().unwrap();
-    assert!(registry.instance("inventory", "grpc-1").is_none());
+    assert!(world.registry.instance("inventory", "grpc-1").is_none());
 }
 
 #[tokio::test]
 async fn a_tonic_server_that_cannot_bind_registers_nothing() {
-    let registry = EurekaServer::builder().build().unwrap();
+    let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = listener.local_addr().unwrap();
-    let router = Router::new().nest("/eureka", registry.router());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-
-    let eureka = Eureka::builder().service_url(format!("http://{taken}/eureka/")).build().unwrap();
-    let registrar = eureka.registrar(Instance::builder("inventory").port(taken.port()).build().unwrap());
-    let (_reporter, health) = tonic_health::server::health_reporter();
-    let server = tonic::transport::Server::builder().layer(registrar.layer()).add_service(health);
-    let served = registrar.serve(std::future::pending(), |shutdown| server.serve_with_shutdown(taken, shutdown)).await;
+    let registrar = world.registrar("unbound", taken.port());
+    let server =
+        Server::builder().layer(registrar.layer()).add_service(HealthServer::new(Stub::new("unbound", Does::Serve)));
+    let served = registrar.serve(pending(), |shutdown| server.serve_with_shutdown(taken, shutdown)).await;
     assert!(served.is_err());
-    assert!(registry.applications().is_empty());
+    assert!(world.registry.applications().is_empty());
+}
+
+/// Unary calls without a break, by several tasks.
+#[derive(Clone, Default)]
+struct Callers {
+    stop: Arc<AtomicBool>,
+    answered: Arc<Mutex<BTreeMap<String, usize>>>,
+    failed: Arc<Mutex<Vec<Status>>>,
+}
+
+impl Callers {
+    fn start(client: &HealthClient<Channel>) -> (Self, Vec<JoinHandle<()>>) {
+        let callers = Self::default();
+        let tasks = (0..4).map(|_| tokio::spawn(callers.clone().call(client.clone()))).collect();
+        (callers, tasks)
+    }
+
+    async fn call(self, mut client: HealthClient<Channel>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            match check(&mut client).await {
+                Ok(instance) => *self.answered.lock().unwrap().entry(instance).or_default() += 1,
+                Err(status) => self.failed.lock().unwrap().push(status),
+            }
+        }
+    }
+
+    fn answered(&self) -> usize {
+        self.answered.lock().unwrap().values().sum()
+    }
+
+    /// Until so many more were answered.
+    async fn go_on(&self, calls: usize) {
+        let until = self.answered() + calls;
+        while self.answered() < until && self.failed.lock().unwrap().len() < 100 {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_come_and_go_and_no_call_fails() {
+    let world = World::new().await;
+    // On a runtime of its own, so that its connections die with it.
+    let mortal = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let unlucky = world.clone();
+    let registered = mortal.spawn(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        unlucky.register("killed", listener.local_addr().unwrap().port()).await;
+        let server = Server::builder().add_service(HealthServer::new(Stub::new("killed", Does::Serve)));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    });
+    registered.await.unwrap();
+    let (drained_stop, drained) = world.serve(Stub::new("drained", Does::Serve)).await;
+    let (_steady_stop, _steady) = world.serve(Stub::new("steady", Does::Serve)).await;
+    world.sees(3).await;
+
+    // A health check may be repeated: whoever is asked in the moment of its death has perhaps received it.
+    let retry = RetryPolicy::new().all_methods().grpc_codes([Code::Unavailable as i32]);
+    let mut client = world.client_with(CallOptions::new().retry(retry));
+    let mut streams = BTreeMap::new();
+    while !(streams.contains_key("steady") && streams.contains_key("killed")) {
+        let stream = client.watch(HealthCheckRequest::default()).await.unwrap();
+        let instance = instance_of(&stream);
+        if instance != "drained" {
+            streams.insert(instance, stream.into_inner());
+        }
+    }
+    let mut doomed = streams.remove("killed").unwrap();
+    let mut undisturbed = streams.remove("steady").unwrap();
+    let (over, mut is_over) = oneshot::channel::<()>();
+    let listening = tokio::spawn(async move {
+        let mut messages = 0;
+        loop {
+            tokio::select! {
+                message = undisturbed.message() => messages += usize::from(message.unwrap().is_some()),
+                _ = &mut is_over => return messages,
+            }
+        }
+    });
+
+    let (callers, tasks) = Callers::start(&client);
+    callers.go_on(1000).await;
+    mortal.shutdown_background();
+    let death = loop {
+        if let Err(status) = doomed.message().await {
+            break status;
+        }
+    };
+    assert_eq!(death.code(), Code::Unavailable, "{death:?}");
+    callers.go_on(1000).await;
+    drop(drained_stop);
+    drained.await.unwrap().unwrap();
+    callers.go_on(1000).await;
+    let added = Stub::new("added", Does::Serve);
+    let (_added_stop, _added) = world.serve(added.clone()).await;
+    while added.called() < 100 {
+        callers.go_on(10).await;
+    }
+    callers.stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    drop(over);
+    assert!(listening.await.unwrap() > 0);
+    let failed = callers.failed.lock().unwrap();
+    assert!(failed.is_empty(), "{} failed, the first one with {:?}", failed.len(), failed[0]);
+    let answered = callers.answered.lock().unwrap();
+    assert!(["killed", "drained", "steady", "added"].iter().all(|id| answered[*id] > 0), "{answered:?}");
+}
+
+#[tokio::test]
+async fn no_instance_is_unavailable_with_the_reason() {
+    let world = World::with_ready_timeout(Duration::from_millis(100)).await;
+    let mut client = world.client();
+    for _ in 0..2 {
+        let status = check(&mut client).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("INVENTORY"), "{status}");
+        assert!(source(&status).is_no_endpoints());
+    }
+    assert_eq!(watch(&mut client).await.unwrap_err().code(), Code::Unavailable);
+
+    // Calls fail at once by now. Who says so waits all the same, and so does a client made to wait.
+    let mut patient = Request::new(HealthCheckRequest::default());
+    patient.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
+    let mut always = world.client_with(CallOptions::new().wait_for_ready(Duration::from_secs(60)));
+    let served = Stub::new("late", Does::Serve);
+    let (one, other, _serving) = tokio::join!(client.check(patient), check(&mut always), world.serve(served));
+    assert_eq!(instance_of(&one.unwrap()), "late");
+    assert_eq!(other.unwrap(), "late");
+}
+
+#[tokio::test]
+async fn unreachable_instances_are_unavailable_with_the_address() {
+    let world = World::new().await;
+    let port = refusing_port().await;
+    world.register("dead", port).await;
+    let status = check(&mut world.client()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains(&port.to_string()), "{status}");
+    assert!(source(&status).is_connect() && source(&status).instance_id() == Some("dead"));
+}
+
+#[tokio::test]
+async fn a_name_that_no_application_can_have_fails_each_call() {
+    let world = World::new().await;
+    let mut client = HealthClient::new(world.eureka.channel("http://inventory"));
+    for _ in 0..2 {
+        let status = check(&mut client).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(source(&status).is_config(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_covers_waiting_and_answer_and_stream() {
+    let world = World::new().await;
+    let soon = || {
+        let mut request = Request::new(HealthCheckRequest::default());
+        request.set_timeout(Duration::from_millis(200));
+        request
+    };
+    let mut client = world.client();
+    let status = client.check(soon()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("no instance came before the deadline"), "{status}");
+
+    let hanging = Stub::new("hanging", Does::Hang);
+    let (_stop, _serving) = world.serve(hanging.clone()).await;
+    world.sees(1).await;
+    let status = client.check(soon()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(source(&status).is_timeout() && source(&status).instance_id() == Some("hanging"));
+
+    let mut stream = client.watch(soon()).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::DeadlineExceeded);
+
+    let mut by_default = world.client_with(CallOptions::new().timeout(Duration::from_millis(200)));
+    assert_eq!(check(&mut by_default).await.unwrap_err().code(), Code::DeadlineExceeded);
+
+    let told = hanging.timeouts.lock().unwrap();
+    let millis = |text: &String| text.strip_suffix('m').and_then(|digits| digits.parse().ok());
+    assert!(told.len() == 3 && told.iter().all(|text| millis(text).is_some_and(|left: u32| left <= 200)), "{told:?}");
+}
+
+#[tokio::test]
+async fn metadata_names_the_port() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = Server::builder().add_service(HealthServer::new(Stub::new("a", Does::Serve)));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    for (app, key) in [("usual", "gRPC_port"), ("own", "grpc.port")] {
+        let instance = Instance::builder(app).id(app).ip_addr("127.0.0.1").port(refusing_port().await);
+        let instance = instance.metadata(key, port.as_str()).build().unwrap();
+        world.eureka.transport().register(&instance).await.unwrap();
+    }
+    assert_eq!(check(&mut HealthClient::new(world.eureka.channel("usual"))).await.unwrap(), "a");
+    let own = world.eureka.channel_with("own", CallOptions::new().port_key("grpc.port"));
+    assert_eq!(check(&mut HealthClient::new(own)).await.unwrap(), "a");
+    let other = check(&mut HealthClient::new(world.eureka.channel("own"))).await;
+    assert_eq!(other.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
+    let world = World::new().await;
+    let bad = Stub::new("bad", Does::Fail);
+    let _bad = world.serve(bad.clone()).await;
+    let _good = world.serve(Stub::new("good", Does::Serve)).await;
+    world.sees(2).await;
+    let mut client = world.client();
+    let status = loop {
+        if let Err(status) = check(&mut client).await {
+            break status;
+        }
+    };
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
+
+    let called = bad.called();
+    let retry = RetryPolicy::new().grpc_codes([Code::Unavailable as i32]).all_methods();
+    let mut client = world.client_with(CallOptions::new().retry(retry));
+    while bad.called() == called {
+        assert_eq!(check(&mut client).await.unwrap(), "good");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_in_trailers_is_ejected() {
+    let world = World::new().await;
+    let bad = Stub::new("bad", Does::Fail);
+    let _bad = world.serve(bad.clone()).await;
+    let _good = [world.serve(Stub::new("a", Does::End)).await, world.serve(Stub::new("b", Does::End)).await];
+    world.sees(3).await;
+    // By a policy that does not shun failing instances: what keeps calls from it is its ejection.
+    let mut client = world.client_with(CallOptions::new().policy(LeastRequests::default()));
+    let mut failed = 0;
+    for _ in 0..300 {
+        match watch(&mut client).await {
+            Ok(messages) => assert_eq!(messages, 1),
+            Err(status) => {
+                assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!(failed, bad.called());
+    assert!((1..=10).contains(&failed), "{failed} of 300 calls failed, where 5 eject");
+}
+
+/// Speaks just enough HTTP/2 to answer each request with these bytes, given the id of its stream.
+async fn raw(world: &World, answer: fn([u8; 4]) -> Vec<u8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("raw", listener.local_addr().unwrap().port()).await;
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _: JoinHandle<std::io::Result<Infallible>> = tokio::spawn(async move {
+                let (settings, mut preface) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 24]);
+                socket.write_all(&settings).await?;
+                socket.read_exact(&mut preface).await?;
+                loop {
+                    let mut head = [0; 9];
+                    socket.read_exact(&mut head).await?;
+                    let [a, b, c, kind, _, stream @ ..] = head;
+                    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                    socket.read_exact(&mut payload).await?;
+                    const HEADERS: u8 = 1;
+                    if kind == HEADERS {
+                        socket.write_all(&answer(stream)).await?;
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn reset([a, b, c, d]: [u8; 4], reason: u8) -> Vec<u8> {
+    vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, reason]
+}
+
+/// GOAWAY without an error, after which no stream was processed.
+fn go_away(_: [u8; 4]) -> Vec<u8> {
+    vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+#[tokio::test]
+async fn the_reason_of_a_reset_is_the_code() {
+    let answers: [(fn([u8; 4]) -> Vec<u8>, Code, bool); 4] = [
+        (|stream| reset(stream, 0x2), Code::Internal, false),
+        (|stream| reset(stream, 0x8), Code::Cancelled, false),
+        (|stream| reset(stream, 0x7), Code::Unavailable, true),
+        (go_away, Code::Unavailable, true),
+    ];
+    for (answer, code, unprocessed) in answers {
+        let world = World::new().await;
+        raw(&world, answer).await;
+        let status = check(&mut world.client()).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert_eq!(source(&status).is_connect(), unprocessed, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_unprocessed_goes_elsewhere() {
+    for answer in [|stream| reset(stream, 0x7), go_away as fn([u8; 4]) -> Vec<u8>] {
+        let world = World::new().await;
+        raw(&world, answer).await;
+        let _good = world.serve(Stub::new("good", Does::Serve)).await;
+        world.sees(2).await;
+        let mut client = world.client();
+        for _ in 0..20 {
+            assert_eq!(check(&mut client).await.unwrap(), "good");
+        }
+    }
 }

@@ -248,7 +248,8 @@ type Answer<RB> = Response<ResponseBody<RB>>;
 
 impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
     pub(super) fn clockwork<B>(&self, request: &Request<B>) -> Clockwork {
-        Clockwork::of(request, self.options.deadline_header.as_ref(), self.options.timeout)
+        let CallOptions { deadline_header, timeout, patience, .. } = &self.options;
+        Clockwork::of(request, deadline_header.as_ref(), *timeout).with_patience(*patience)
     }
 
     /// Sends a request until it is answered or there is no use in sending it again.

@@ -16,6 +16,8 @@ mod client;
 mod deadline;
 mod endpoint;
 mod layer;
+#[cfg(feature = "tonic")]
+mod named;
 mod options;
 mod retry;
 
@@ -24,6 +26,8 @@ pub use body::InstanceBody;
 pub use client::{HttpClient, ResponseFuture};
 pub use deadline::{Deadline, WaitForReady};
 pub use layer::{EurekaLayer, EurekaService};
+#[cfg(feature = "tonic")]
+pub(crate) use named::Named;
 pub use options::{CallOptions, HostHeader, Http2, Ports};
 pub use retry::RetryPolicy;
 
