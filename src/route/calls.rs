@@ -276,7 +276,7 @@ impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
             HostHeader::Instance => None,
             HostHeader::Kept => request.headers().get(HOST).cloned().or_else(|| name_of(&request)),
         };
-        let kept_bytes = self.options.retry.kept_bytes(request.method());
+        let kept_bytes = self.options.retry.kept_bytes(request.method(), request.version());
         route.retries.deposit();
         let mut call = Call {
             options: &self.options,
