@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
@@ -486,25 +486,27 @@ async fn raw(world: &World, answer: fn([u8; 4]) -> Vec<u8>) {
     world.register("raw", listener.local_addr().unwrap().port()).await;
     tokio::spawn(async move {
         loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let _: JoinHandle<std::io::Result<Infallible>> = tokio::spawn(async move {
-                let (settings, mut preface) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 24]);
-                socket.write_all(&settings).await?;
-                socket.read_exact(&mut preface).await?;
-                loop {
-                    let mut head = [0; 9];
-                    socket.read_exact(&mut head).await?;
-                    let [a, b, c, kind, _, stream @ ..] = head;
-                    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-                    socket.read_exact(&mut payload).await?;
-                    const HEADERS: u8 = 1;
-                    if kind == HEADERS {
-                        socket.write_all(&answer(stream)).await?;
-                    }
-                }
-            });
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(converse(socket, answer));
         }
     });
+}
+
+async fn converse(mut socket: TcpStream, answer: fn([u8; 4]) -> Vec<u8>) -> std::io::Result<Infallible> {
+    const HEADERS: u8 = 1;
+    let (settings, mut preface) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 24]);
+    socket.write_all(&settings).await?;
+    socket.read_exact(&mut preface).await?;
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await?;
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        socket.read_exact(&mut payload).await?;
+        if kind == HEADERS {
+            socket.write_all(&answer(stream)).await?;
+        }
+    }
 }
 
 fn reset([a, b, c, d]: [u8; 4], reason: u8) -> Vec<u8> {
