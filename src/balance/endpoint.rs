@@ -107,6 +107,10 @@ impl Stats {
         self.probe.store(if is { PROBE_WANTED } else { NO_PROBE }, Ordering::Relaxed);
     }
 
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.probe.load(Ordering::Relaxed) != NO_PROBE
+    }
+
     /// Makes this call the probe, if one is wanted.
     pub(super) fn take_probe(&self) -> bool {
         // Nearly always: a read is cheaper than an attempt to write.
@@ -139,5 +143,15 @@ impl fmt::Debug for Stats {
             .field("load", &self.load)
             .field("failures", &self.failures())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pick_reads_fits_in_a_cache_line() {
+        assert_eq!(size_of::<Stats>(), 64);
     }
 }

@@ -16,6 +16,9 @@
 //! follows peaks at once) times the calls pending there. That needs no look at the others, so its cost does not grow with
 //! their number, and it keeps many callers from running to the same endpoint at the same time.
 //!
+//! What a policy chooses among is settled before, when the endpoints change: a [`Subset`] of many, the [zone](ZoneAware) that a call
+//! stays in, who is [out](Ejection), and by [`SlowStart`] the weight of who just came up. [`Balance::snapshot`] shows it all.
+//!
 //! ```
 //! use std::convert::Infallible;
 //!
@@ -46,9 +49,13 @@ mod observe;
 mod policy;
 mod roster;
 mod set;
+mod slow_start;
+mod snapshot;
+mod subset;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod zone;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -71,8 +78,15 @@ pub use self::eject::{Cause, Ejection};
 pub use self::future::ResponseFuture;
 pub use self::http::{ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, ResponseBody};
 pub use self::observe::{AnyResponse, Completion, Observe, Outcome};
-pub use self::policy::{Label, LeastRequests, PeakEwma, Policy};
+pub use self::policy::{
+    ByLabel, FromCookie, FromHeader, HashKey, Label, LeastRequests, PeakEwma, Policy, Random, RendezvousHash, Sticky,
+    WeightedRoundRobin,
+};
 pub use self::set::Candidates;
+pub use self::slow_start::SlowStart;
+pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
+pub use self::subset::{Peers, Subset};
+pub use self::zone::ZoneAware;
 
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
@@ -145,7 +159,7 @@ impl<S, P, O> Balance<S, P, O> {
         Self { shared, policy, observer, patience: Patience::Fresh }
     }
 
-    /// How many endpoints there are now.
+    /// How many endpoints there are now, in the [subset](Subset) if there is one.
     pub fn len(&self) -> usize {
         self.shared.len.load(Ordering::Acquire)
     }
@@ -153,6 +167,13 @@ impl<S, P, O> Balance<S, P, O> {
     /// Whether there is no endpoint now.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What is known of the endpoints now: for people, who get it as a table, and for a page of an operator.
+    ///
+    /// Looks at every endpoint under a lock that changes of the endpoints take as well; calls do not.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.roster().snapshot(Instant::now())
     }
 
     /// Waits for an endpoint and tells whether there is one: at most as long as `patience` says or else the ready timeout, which is
@@ -194,8 +215,15 @@ impl<S, P, O> Balance<S, P, O> {
         O: Clone,
     {
         let now = Instant::now();
-        let set = self.shared.set.load();
-        let chosen = set.choose(now, request, &self.policy, tried)?;
+        let label = self.policy.label(request);
+        let mut set = self.shared.set.load();
+        if let Some(label) = label
+            && !set.keeps_apart(label.key)
+        {
+            self.shared.change(|roster, _| roster.keep_apart(label.key));
+            set = self.shared.set.load();
+        }
+        let chosen = set.choose(now, request, &self.policy, label, tried)?;
         Some(Picked {
             id: chosen.id,
             completion: Completion::begin(chosen.stats, now, chosen.probe),
@@ -204,17 +232,40 @@ impl<S, P, O> Balance<S, P, O> {
         })
     }
 
-    /// The error of a call for which there is no endpoint.
+    /// The error of a call while there is no endpoint at all.
     pub(crate) fn no_endpoints(&self) -> Error {
-        let mut error = Error::new(Kind::NoEndpoints, "call to").cause(match &self.shared.explain {
-            Some(explain) => format!("there is no endpoint, {}", explain()),
-            None => "there is no endpoint".to_owned(),
-        });
-        error = error.advice("check the name, and that an instance of it is registered and UP");
-        if let Some(name) = &self.shared.name {
-            error = error.app(name.clone());
+        self.refuse(
+            match &self.shared.explain {
+                Some(explain) => format!("there is no endpoint, {}", explain()),
+                None => "there is no endpoint".to_owned(),
+            },
+            "check the name, and that an instance of it is registered and UP",
+        )
+    }
+
+    /// The error of a call for which there is no endpoint: there is none at all, or none that this request may go to.
+    pub(crate) fn no_endpoints_for<Req: ?Sized>(&self, request: &Req) -> Error
+    where
+        P: Policy<Req>,
+    {
+        match (self.len(), self.policy.label(request)) {
+            (0, _) => self.no_endpoints(),
+            (_, Some(label)) if label.required && !self.shared.set.load().has(label) => self.refuse(
+                self.shared.roster().explain(label),
+                "register an instance with this metadata, or do not require it",
+            ),
+            (count, _) => {
+                self.refuse(format!("the policy chose no endpoint of {count}"), "see what it asks of an endpoint")
+            }
         }
-        error
+    }
+
+    fn refuse(&self, cause: String, advice: &'static str) -> Error {
+        let error = Error::new(Kind::NoEndpoints, "call to").cause(cause).advice(advice);
+        match &self.shared.name {
+            Some(name) => error.app(name.clone()),
+            None => error,
+        }
     }
 }
 
@@ -246,7 +297,7 @@ where
         self.patience = Patience::Fresh;
         match self.pick(&request, &[]) {
             Some(picked) => ResponseFuture::call(picked.call(request)),
-            None => ResponseFuture::no_endpoints(self.no_endpoints()),
+            None => ResponseFuture::no_endpoints(self.no_endpoints_for(&request)),
         }
     }
 }
@@ -264,6 +315,12 @@ impl<S, P, O> fmt::Debug for Balance<S, P, O> {
             .field("name", &self.shared.name)
             .field("endpoints", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl<S> Shared<S> {
+    fn roster(&self) -> MutexGuard<'_, Roster<S>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -289,10 +346,6 @@ impl<S: Clone> Shared<S> {
         }
     }
 
-    fn roster(&self) -> MutexGuard<'_, Roster<S>> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes the roster's state the one that picks go by, and returns how many endpoints there were.
     fn publish(&self) -> usize {
         self.publish_locked(&mut self.roster())
@@ -300,7 +353,7 @@ impl<S: Clone> Shared<S> {
 
     /// Under the lock, so that an older set never replaces a newer one.
     fn publish_locked(&self, roster: &mut Roster<S>) -> usize {
-        let set = roster.set();
+        let set = roster.set(Instant::now());
         let len = set.len();
         // The set first: who sees the new length must find the endpoints.
         self.set.store(Arc::new(set));

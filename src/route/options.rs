@@ -17,7 +17,7 @@ use crate::balance::{Candidates, ClassifyHttp, Ejection, HttpResponses, Label, P
 /// use tower_eureka::route::{CallOptions, RetryPolicy};
 ///
 /// let options = CallOptions::new()
-///     .policy(LeastRequests::default())
+///     .policy(LeastRequests)
 ///     .retry(RetryPolicy::new().statuses([502, 503, 504]))
 ///     .timeout(Duration::from_secs(5));
 /// ```
@@ -81,7 +81,7 @@ pub enum HostHeader {
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
-            policy: AnyPolicy::PeakEwma(PeakEwma::default()),
+            policy: AnyPolicy::PeakEwma(PeakEwma),
             labels: Vec::new(),
             responses: HttpResponses::default(),
             ejection: Ejection::default(),
@@ -110,7 +110,8 @@ impl CallOptions {
         self
     }
 
-    /// By which keys of the instances' metadata requests may choose; see [`Policy::label`]. Default none.
+    /// By which keys of the instances' metadata requests choose, where that is to be ready before the first request asks; see
+    /// [`Policy::label`]. Default none.
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.labels = keys.into_iter().map(Into::into).collect();
         self
@@ -220,10 +221,10 @@ impl Policy<Parts> for AnyPolicy {
         }
     }
 
-    fn spans_zones(&self) -> bool {
+    fn affinity(&self, request: &Parts, all: &Candidates<'_>) -> Option<usize> {
         match self {
-            Self::PeakEwma(_) => false,
-            Self::Custom(policy) => policy.spans_zones(),
+            Self::PeakEwma(_) => None,
+            Self::Custom(policy) => policy.affinity(request, all),
         }
     }
 
