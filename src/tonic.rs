@@ -64,7 +64,7 @@ const PORT_KEY: &str = "gRPC_port";
 ///
 /// # Errors
 ///
-/// A [`Status`] that no instance sent has an [`Error`](crate::Error) as its source, where there is more to tell:
+/// A [`Status`] that no instance sent has an [`Error`] as its source, where there is more to tell:
 ///
 /// | code | what happened |
 /// |---|---|

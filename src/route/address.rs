@@ -53,8 +53,8 @@ impl AddressRule {
         (port != 0).then_some(port)
     }
 
-    /// At a port of which only the number is known: a server of its own beside the two of the record, so it need not be as they
-    /// are where the rule says what to speak.
+    /// At a port of which only the number is known. It belongs to another server than the ports of the record, so the rule says
+    /// what is spoken there; only where it leaves that open, the record gives a hint.
     fn address_at(&self, instance: &Instance, port: u16) -> Result<Address, &'static str> {
         let scheme = match self.ports {
             Ports::Plain => Scheme::HTTP,

@@ -7,6 +7,8 @@
 //!  (layer.rs)                                      └── what failed goes to another instance: how often and when says the
 //!                                                      RetryPolicy (retry.rs), with what body attempts.rs
 //! ```
+//!
+//! A gRPC channel takes the same way to the one application that it was made for (named.rs): its requests have no host.
 
 mod address;
 mod attempts;

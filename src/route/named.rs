@@ -27,7 +27,7 @@ impl<B> Named<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// `port_key` is where the options name none.
+    /// `port_key` counts where the options name none.
     pub(crate) fn new(
         name: &str,
         port_key: &str,

@@ -141,8 +141,8 @@ impl CallOptions {
         self
     }
 
-    /// Takes the port from this key of an instance's metadata, where it holds one: a server beside the ports of the record. With
-    /// [`Ports::Auto`] it is called over TLS if the secure port is enabled, else [`ports`](Self::ports) says so. Default none.
+    /// Takes the port from this key of an instance's metadata, where it holds one: a server beside the ports of the record. It is
+    /// called over TLS with [`Ports::Secure`], and with [`Ports::Auto`] if the secure port is enabled. Default none.
     pub fn port_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.port_key = Some(key.into());
         self

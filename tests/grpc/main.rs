@@ -2,196 +2,32 @@
 #![cfg(all(feature = "tonic", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+mod raw;
+mod world;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::future::pending;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use http::Uri;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::pb::health_server::HealthServer;
+use tower_eureka::Instance;
 use tower_eureka::balance::LeastRequests;
-use tower_eureka::register::Registrar;
 use tower_eureka::route::{CallOptions, RetryPolicy, WaitForReady};
 use tower_eureka::tonic::Channel;
-use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
-const TICK: Duration = Duration::from_millis(5);
-
-/// An embedded registry and a client of it.
-#[derive(Clone)]
-struct World {
-    registry: EurekaServer,
-    eureka: Eureka,
-}
-
-impl World {
-    async fn new() -> Self {
-        Self::with_ready_timeout(Duration::from_secs(20)).await
-    }
-
-    async fn with_ready_timeout(timeout: Duration) -> Self {
-        let registry = EurekaServer::builder().build().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
-        let router = Router::new().nest("/eureka", registry.router());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let builder = Eureka::builder().service_url(url).fetch_interval(Duration::from_millis(50));
-        Self { registry, eureka: builder.ready_timeout(timeout).build().unwrap() }
-    }
-
-    fn client(&self) -> HealthClient<Channel> {
-        HealthClient::new(self.eureka.channel("inventory"))
-    }
-
-    fn client_with(&self, options: CallOptions) -> HealthClient<Channel> {
-        HealthClient::new(self.eureka.channel_with("inventory", options))
-    }
-
-    /// Until the client's copy has so many instances.
-    async fn sees(&self, count: usize) {
-        while self.eureka.snapshot().instance_count() != count {
-            tokio::time::sleep(TICK).await;
-        }
-    }
-
-    fn registrar(&self, id: &str, port: u16) -> Registrar {
-        let instance = Instance::builder("inventory").id(id).ip_addr("127.0.0.1").port(port).build().unwrap();
-        self.eureka.registrar(instance).quiet_time(Duration::from_millis(300))
-    }
-
-    async fn register(&self, id: &str, port: u16) {
-        self.eureka.transport().register(self.registrar(id, port).instance()).await.unwrap();
-    }
-
-    /// Starts a server that is registered as long as it serves: until what it returns is dropped.
-    async fn serve(&self, stub: Stub) -> (oneshot::Sender<()>, JoinHandle<Result<(), tonic::transport::Error>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let registrar = self.registrar(stub.id, listener.local_addr().unwrap().port());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = Server::builder().layer(registrar.layer()).add_service(HealthServer::new(stub));
-        let serving = tokio::spawn(registrar.serve(async { drop(stopped.await) }, |shutdown| {
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
-        }));
-        (stop, serving)
-    }
-}
-
-/// What a server does with calls.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Does {
-    /// Checks are answered, watches are an endless stream.
-    Serve,
-    /// Nothing is answered, or nothing after the first message of a stream.
-    Hang,
-    /// Checks fail in the head, watches in the trailers.
-    Fail,
-    /// Watches end after a message.
-    End,
-}
-
-/// A health service that says which instance it is.
-#[derive(Clone)]
-struct Stub {
-    id: &'static str,
-    does: Does,
-    calls: Arc<AtomicUsize>,
-    timeouts: Arc<Mutex<Vec<String>>>,
-}
-
-impl Stub {
-    fn new(id: &'static str, does: Does) -> Self {
-        Self { id, does, calls: Arc::default(), timeouts: Arc::default() }
-    }
-
-    fn called(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    fn note(&self, request: &Request<HealthCheckRequest>) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if let Some(timeout) = request.metadata().get("grpc-timeout") {
-            self.timeouts.lock().unwrap().push(timeout.to_str().unwrap().to_owned());
-        }
-    }
-
-    fn answer<T>(&self, message: T) -> Response<T> {
-        let mut answer = Response::new(message);
-        answer.metadata_mut().insert("instance", self.id.parse().unwrap());
-        answer
-    }
-}
-
-fn serving() -> HealthCheckResponse {
-    HealthCheckResponse { status: ServingStatus::Serving as i32 }
-}
-
-#[tonic::async_trait]
-impl Health for Stub {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        self.note(&request);
-        match self.does {
-            Does::Hang => pending().await,
-            Does::Fail => Err(Status::unavailable("told to fail")),
-            Does::Serve | Does::End => Ok(self.answer(serving())),
-        }
-    }
-
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
-
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.note(&request);
-        let one = tokio_stream::once(Ok(serving()));
-        Ok(self.answer(match self.does {
-            Does::Hang => Box::pin(one.chain(tokio_stream::pending())),
-            Does::Fail => Box::pin(one.chain(tokio_stream::once(Err(Status::unavailable("told to fail"))))),
-            Does::End => Box::pin(one),
-            Does::Serve => Box::pin(IntervalStream::new(tokio::time::interval(TICK)).map(|_| Ok(serving()))),
-        }))
-    }
-}
-
-fn instance_of<T>(answer: &Response<T>) -> String {
-    answer.metadata().get("instance").unwrap().to_str().unwrap().to_owned()
-}
-
-async fn check(client: &mut HealthClient<Channel>) -> Result<String, Status> {
-    client.check(HealthCheckRequest::default()).await.map(|answer| instance_of(&answer))
-}
-
-/// Reads a stream to its end.
-async fn watch(client: &mut HealthClient<Channel>) -> Result<usize, Status> {
-    let mut stream = client.watch(HealthCheckRequest::default()).await?.into_inner();
-    let mut messages = 0;
-    while stream.message().await?.is_some() {
-        messages += 1;
-    }
-    Ok(messages)
-}
-
-/// The crate's own error behind a status.
-fn source(status: &Status) -> &Error {
-    std::error::Error::source(status).and_then(|source| source.downcast_ref()).unwrap()
-}
-
-async fn refusing_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
+use self::world::{Does, Stub, TICK, World, check, instance_of, refusing_port, source, watch};
 
 #[tokio::test]
 async fn a_tonic_server_registers_serves_and_leaves() {
@@ -465,7 +301,7 @@ async fn a_server_that_fails_in_trailers_is_ejected() {
     let _good = [world.serve(Stub::new("a", Does::End)).await, world.serve(Stub::new("b", Does::End)).await];
     world.sees(3).await;
     // By a policy that does not shun failing instances: what keeps calls from it is its ejection.
-    let mut client = world.client_with(CallOptions::new().policy(LeastRequests::default()));
+    let mut client = world.client_with(CallOptions::new().policy(LeastRequests));
     let mut failed = 0;
     for _ in 0..300 {
         match watch(&mut client).await {
@@ -478,73 +314,4 @@ async fn a_server_that_fails_in_trailers_is_ejected() {
     }
     assert_eq!(failed, bad.called());
     assert!((1..=10).contains(&failed), "{failed} of 300 calls failed, where 5 eject");
-}
-
-/// Speaks just enough HTTP/2 to answer each request with these bytes, given the id of its stream.
-async fn raw(world: &World, answer: fn([u8; 4]) -> Vec<u8>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    world.register("raw", listener.local_addr().unwrap().port()).await;
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            tokio::spawn(converse(socket, answer));
-        }
-    });
-}
-
-async fn converse(mut socket: TcpStream, answer: fn([u8; 4]) -> Vec<u8>) -> std::io::Result<Infallible> {
-    const HEADERS: u8 = 1;
-    let (settings, mut preface) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 24]);
-    socket.write_all(&settings).await?;
-    socket.read_exact(&mut preface).await?;
-    loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await?;
-        let [a, b, c, kind, _, stream @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        socket.read_exact(&mut payload).await?;
-        if kind == HEADERS {
-            socket.write_all(&answer(stream)).await?;
-        }
-    }
-}
-
-fn reset([a, b, c, d]: [u8; 4], reason: u8) -> Vec<u8> {
-    vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, reason]
-}
-
-/// GOAWAY without an error, after which no stream was processed.
-fn go_away(_: [u8; 4]) -> Vec<u8> {
-    vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-}
-
-#[tokio::test]
-async fn the_reason_of_a_reset_is_the_code() {
-    let answers: [(fn([u8; 4]) -> Vec<u8>, Code, bool); 4] = [
-        (|stream| reset(stream, 0x2), Code::Internal, false),
-        (|stream| reset(stream, 0x8), Code::Cancelled, false),
-        (|stream| reset(stream, 0x7), Code::Unavailable, true),
-        (go_away, Code::Unavailable, true),
-    ];
-    for (answer, code, unprocessed) in answers {
-        let world = World::new().await;
-        raw(&world, answer).await;
-        let status = check(&mut world.client()).await.unwrap_err();
-        assert_eq!(status.code(), code, "{status}");
-        assert_eq!(source(&status).is_connect(), unprocessed, "{status}");
-    }
-}
-
-#[tokio::test]
-async fn what_was_refused_unprocessed_goes_elsewhere() {
-    for answer in [|stream| reset(stream, 0x7), go_away as fn([u8; 4]) -> Vec<u8>] {
-        let world = World::new().await;
-        raw(&world, answer).await;
-        let _good = world.serve(Stub::new("good", Does::Serve)).await;
-        world.sees(2).await;
-        let mut client = world.client();
-        for _ in 0..20 {
-            assert_eq!(check(&mut client).await.unwrap(), "good");
-        }
-    }
 }
