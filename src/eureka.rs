@@ -18,6 +18,8 @@ use crate::model::Instance;
 use crate::register::Registrar;
 use crate::registry::{Registry, Snapshot};
 use crate::route::{CallOptions, HttpClient};
+#[cfg(feature = "tonic")]
+use crate::tonic::Channel;
 use crate::transport::{Connector, HttpStack, RequestBody, Transport};
 
 /// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
@@ -91,6 +93,31 @@ impl Eureka {
     {
         let (registry, ready_timeout) = self.calling();
         HttpClient::new(registry, options, ready_timeout, self.connector())
+    }
+
+    /// A channel for generated gRPC clients, which calls this application, with the default [`CallOptions`]. Each call of this
+    /// makes one with its own connections and measurements: keep it and clone it.
+    ///
+    /// The name is looked up as [`Selection::name`] says. With one that no application can have, each call on the channel
+    /// fails with `INVALID_ARGUMENT`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(feature = "tonic")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+    pub fn channel(&self, name: impl AsRef<str>) -> Channel {
+        self.channel_with(name, CallOptions::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(feature = "tonic")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+    pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
+        let (registry, ready_timeout) = self.calling();
+        Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector())
     }
 
     /// What calls by name need of this client.

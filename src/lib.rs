@@ -9,7 +9,7 @@
 //! | to | take |
 //! |---|---|
 //! | register a server | [`Eureka::registrar`], then [`Registrar::serve`](register::Registrar::serve) and [`layer`](register::Registrar::layer) |
-//! | call applications by name | [`Eureka::http_client`] |
+//! | call applications by name | [`Eureka::http_client`]; by gRPC `Eureka::channel` (feature `tonic`) |
 //! | call them through an HTTP service of your own | [`EurekaLayer`](route::EurekaLayer) |
 //! | balance over your own services | [`Eureka::discover`] and [`Balance`](balance::Balance) |
 //! | run the registry | [`EurekaServer`] |
@@ -32,7 +32,7 @@
 //!  EurekaDiscover (discover)                  RegistrationLayer ── your server
 //!      │ insert, remove
 //!      ▼
-//!  Balance (balance) ──▶ HttpClient (route)
+//!  Balance (balance) ──▶ HttpClient (route), Channel (tonic)
 //! ```
 //!
 //! # Time
@@ -72,6 +72,9 @@ mod timer;
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub mod tonic;
 #[cfg(feature = "client")]
 pub mod transport;
 

@@ -17,7 +17,7 @@ use crate::route::{AttemptBody, CallOptions, EurekaLayer, EurekaService};
 
 type Request = http::Request<AttemptBody<::reqwest::Body>>;
 
-/// A [`reqwest::Client`](::reqwest::Client) that calls applications by name: `http://orders/v1/42`.
+/// A [client of reqwest](::reqwest::Client) that calls applications by name: `http://orders/v1/42`.
 ///
 /// Connections, TLS, redirects, cookies and timeouts are those of the client that it was made from; names, the choice of the instance,
 /// ejection and further tries are those of an [`EurekaLayer`]. Make requests with [`get_ref`](Self::get_ref) and send them with

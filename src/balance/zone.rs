@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// having equally many. Zones are compared without regard to case. All endpoints without a zone are one zone.
 ///
 /// Calls are not split where the balancer disregards ejections because too few endpoints are left, where there are fewer endpoints
-/// than [`min_endpoints`](Self::min_endpoints), and where a policy [spans zones](super::Policy::spans_zones).
+/// than [`min_endpoints`](Self::min_endpoints), and where a policy knows [where a request belongs](super::Policy::affinity).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneAware {
     pub(super) own: Arc<str>,

@@ -253,19 +253,19 @@ impl Instance {
     /// Host and port for plain HTTP, as a URI has them; `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
-        self.authority(self.port)
+        self.authority_at(self.port.usable()?)
     }
 
     /// Host and port for HTTPS, as a URI has them; `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn https_authority(&self) -> Option<http::uri::Authority> {
-        self.authority(self.secure_port)
+        self.authority_at(self.secure_port.usable()?)
     }
 
+    /// Host and `port`, as a URI has them.
     #[cfg(feature = "client")]
-    fn authority(&self, port: Port) -> Option<http::uri::Authority> {
-        let (host, port) = self.host().zip(port.usable())?;
-        format!("{}:{port}", super::host_in_url(host)).parse().ok()
+    pub(crate) fn authority_at(&self, port: u16) -> Option<http::uri::Authority> {
+        format!("{}:{port}", super::host_in_url(self.host()?)).parse().ok()
     }
 }
 

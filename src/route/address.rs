@@ -31,9 +31,12 @@ impl AddressRule {
 
     /// The address of an instance, or why it cannot be called.
     pub(super) fn address(&self, instance: &Instance) -> Result<Address, &'static str> {
+        if let Some(port) = self.named_port(instance) {
+            return self.address_at(instance, port);
+        }
         let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
         let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
-        let address = match self.ports {
+        match self.ports {
             Ports::Plain => plain().ok_or("offers no plain HTTP port"),
             Ports::Secure if !self.can_tls => Err("is to be called over HTTPS, which needs the feature `tls`"),
             Ports::Secure => secure().ok_or("offers no secure port"),
@@ -42,19 +45,30 @@ impl AddressRule {
                 Some(_) => "offers no plain HTTP port, and HTTPS needs the feature `tls`",
                 None => "offers no port",
             }),
-        }?;
-        Ok(self.at_named_port(instance, address))
+        }
     }
 
-    fn at_named_port(&self, instance: &Instance, address: Address) -> Address {
-        let named = self.port_key.as_ref().and_then(|key| instance.metadata().get(key)?.trim().parse::<u16>().ok());
-        let Some(port) = named.filter(|port| *port != 0) else { return address };
-        // What comes before the port, which an IPv6 address has in brackets.
-        let host = address.authority.host();
-        match Authority::try_from(format!("{host}:{port}")) {
-            Ok(authority) => Address { authority, ..address },
-            Err(_) => address,
+    fn named_port(&self, instance: &Instance) -> Option<u16> {
+        let port = instance.metadata().get(self.port_key.as_ref()?)?.trim().parse().ok()?;
+        (port != 0).then_some(port)
+    }
+
+    /// At a port of which only the number is known. It belongs to another server than the ports of the record, so the rule says
+    /// what is spoken there; only where it leaves that open, the record gives a hint.
+    fn address_at(&self, instance: &Instance, port: u16) -> Result<Address, &'static str> {
+        let scheme = match self.ports {
+            Ports::Plain => Scheme::HTTP,
+            Ports::Secure => Scheme::HTTPS,
+            Ports::Auto if instance.https_authority().is_none() => Scheme::HTTP,
+            Ports::Auto if self.can_tls => Scheme::HTTPS,
+            Ports::Auto if instance.http_authority().is_some() => Scheme::HTTP,
+            Ports::Auto => Scheme::HTTPS,
+        };
+        if scheme == Scheme::HTTPS && !self.can_tls {
+            return Err("is to be called over HTTPS, which needs the feature `tls`");
         }
+        let authority = instance.authority_at(port).ok_or("offers no host")?;
+        Ok(Address { scheme, authority })
     }
 }
 
@@ -96,6 +110,8 @@ mod tests {
         let both = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).secure_port(443).build().unwrap();
         let plain = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let named = Instance::builder("a").ip_addr("::1").port(80).metadata("gRPC_port", " 9090 ").build().unwrap();
+        let secure = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").secure_port(443);
+        let named_secure = secure.metadata("gRPC_port", "9090").build().unwrap();
         for (ports, can_tls, instance, expected) in [
             (Ports::Auto, true, &both, "https://h:443"),
             (Ports::Auto, false, &both, "http://h:80"),
@@ -105,6 +121,11 @@ mod tests {
             (Ports::Secure, true, &plain, "offers no secure port"),
             (Ports::Secure, false, &both, "is to be called over HTTPS, which needs the feature `tls`"),
             (Ports::Auto, true, &named, "http://[::1]:9090"),
+            (Ports::Secure, true, &named, "https://[::1]:9090"),
+            (Ports::Secure, false, &named, "is to be called over HTTPS, which needs the feature `tls`"),
+            (Ports::Auto, true, &named_secure, "https://h:9090"),
+            (Ports::Auto, false, &named_secure, "is to be called over HTTPS, which needs the feature `tls`"),
+            (Ports::Plain, false, &named_secure, "http://h:9090"),
         ] {
             assert_eq!(address(&rule(ports, can_tls), instance), expected);
         }

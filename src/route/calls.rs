@@ -49,11 +49,13 @@ pub(super) struct Calls<E> {
     make: Make<E>,
     probe: Option<Probe<E>>,
     /// By the host as it is written, apart for `http` and `https`.
-    routes: [ArcSwap<HashMap<Box<str>, Arc<Route<E>>>>; 2],
+    routes: [ArcSwap<Routes<E>>; 2],
 }
 
 pub(super) type Make<E> = Arc<dyn Fn(&Arc<Instance>, Address) -> E + Send + Sync>;
 pub(super) type Probe<E> = Arc<dyn Fn(E) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+type Routes<E> = HashMap<Box<str>, Arc<Route<E>>>;
 
 /// Something to send requests to, at a known place.
 pub(super) trait AtAddress {
@@ -276,7 +278,8 @@ type Answer<RB> = Response<ResponseBody<RB>>;
 
 impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
     pub(super) fn clockwork<B>(&self, request: &Request<B>) -> Clockwork {
-        Clockwork::of(request, self.options.deadline_header.as_ref(), self.options.timeout)
+        let CallOptions { deadline_header, timeout, patience, .. } = &self.options;
+        Clockwork::of(request, deadline_header.as_ref(), *timeout).with_patience(*patience)
     }
 
     /// Sends a request until it is answered or there is no use in sending it again.
@@ -303,7 +306,7 @@ impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
             HostHeader::Instance => None,
             HostHeader::Kept => request.headers().get(HOST).cloned().or_else(|| name_of(&request)),
         };
-        let kept_bytes = self.options.retry.kept_bytes(request.method());
+        let kept_bytes = self.options.retry.kept_bytes(request.method(), request.version());
         route.retries.deposit();
         let mut call = Call {
             options: &self.options,

@@ -72,6 +72,11 @@ impl Clockwork {
         Self { deadline, header: header.cloned(), is_grpc, patience }
     }
 
+    /// Waits so long for an instance unless the request says otherwise.
+    pub(super) fn with_patience(self, default: Option<Duration>) -> Self {
+        Self { patience: self.patience.or(default), ..self }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -89,8 +94,9 @@ impl Clockwork {
     /// Passes on what is left, where there is a header for it.
     pub(super) fn pass_on(&self, headers: &mut HeaderMap) {
         let Some(left) = self.left() else { return };
-        // At least one: zero would say that there is no use in trying.
-        let millis = left.as_millis().clamp(1, 99_999_999);
+        // Rounded up, so that the other side does not give up before this one. At least one: zero would say that there is no use
+        // in trying.
+        let millis = left.as_nanos().div_ceil(1_000_000).clamp(1, 99_999_999);
         if self.is_grpc {
             // Eight digits at most (gRPC: PROTOCOL-HTTP2, "Timeout").
             headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(format!("{millis}m")).expect("digits are a header"));

@@ -107,12 +107,11 @@ where
     }
 }
 
-/// What hyper says of a failed request. Only what certainly never reached the other side is a failure to connect.
+/// What hyper says of a failed request. Only what certainly was not received, or not looked at, is a failure to connect.
 fn failed(error: HyperError) -> Error {
-    let canceled =
-        |e: &(dyn std::error::Error + 'static)| e.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_canceled());
-    let unsent =
-        error.is_connect() || std::error::Error::source(&error).is_some_and(canceled) || is_refused_handshake(&error);
+    let unsent = error.is_connect()
+        || std::error::Error::source(&error).is_some_and(is_unprocessed)
+        || is_refused_handshake(&error);
     let cause = root_cause(&error);
     let (kind, cause) = if unsent {
         (Kind::Connect, format!("cannot connect: {cause}"))
@@ -120,6 +119,19 @@ fn failed(error: HyperError) -> Error {
         (Kind::Call, format!("the connection was lost before an answer came: {cause}"))
     };
     Error::new(kind, "call").cause(cause).with_source(error)
+}
+
+/// Whether the request was left in a queue, or the other side said of its stream that it will not be processed (RFC 9113, 8.7):
+/// it was refused, or opened after the connection's end was announced.
+fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let refused = |error: &h2::Error| match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        _ => false,
+    };
+    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_canceled() || h2.is_some_and(|error| error.is_remote() && refused(error))
 }
 
 impl<B> Service<Request<AttemptBody<B>>> for Endpoint<B>

@@ -7,6 +7,8 @@
 //!  (layer.rs)                                      └── what failed goes to another instance: how often and when says the
 //!                                                      RetryPolicy (retry.rs), with what body attempts.rs
 //! ```
+//!
+//! A gRPC channel takes the same way to the one application that it was made for (named.rs): its requests have no host.
 
 mod address;
 mod attempts;
@@ -16,6 +18,8 @@ mod client;
 mod deadline;
 mod endpoint;
 mod layer;
+#[cfg(feature = "tonic")]
+mod named;
 mod options;
 mod retry;
 
@@ -24,6 +28,8 @@ pub use body::InstanceBody;
 pub use client::{HttpClient, ResponseFuture};
 pub use deadline::{Deadline, WaitForReady};
 pub use layer::{EurekaLayer, EurekaService};
+#[cfg(feature = "tonic")]
+pub(crate) use named::Named;
 pub use options::{CallOptions, HostHeader, Http2, Ports};
 pub use retry::RetryPolicy;
 

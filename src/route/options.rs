@@ -42,6 +42,7 @@ pub struct CallOptions {
     pub(super) host: HostHeader,
     pub(super) deadline_header: Option<HeaderName>,
     pub(super) timeout: Option<Duration>,
+    pub(super) patience: Option<Duration>,
     pub(super) pass_through: Option<Arc<PassThrough>>,
 }
 
@@ -102,6 +103,7 @@ impl Default for CallOptions {
             host: HostHeader::default(),
             deadline_header: None,
             timeout: None,
+            patience: None,
             pass_through: None,
         }
     }
@@ -176,7 +178,8 @@ impl CallOptions {
         self
     }
 
-    /// Takes the port from this key of an instance's metadata, where it holds one. Default none.
+    /// Takes the port from this key of an instance's metadata, where it holds one: a server beside the ports of the record. It is
+    /// called over TLS with [`Ports::Secure`], and with [`Ports::Auto`] if the secure port is enabled. Default none.
     pub fn port_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.port_key = Some(key.into());
         self
@@ -207,6 +210,14 @@ impl CallOptions {
         self
     }
 
+    /// How long each call waits for a first instance of its application, also where others already failed for lack of one. A
+    /// request's own [`WaitForReady`](super::WaitForReady) goes before it. Default the
+    /// [ready timeout](crate::EurekaBuilder::ready_timeout), spent once.
+    pub fn wait_for_ready(mut self, timeout: Duration) -> Self {
+        self.patience = Some(timeout);
+        self
+    }
+
     /// Sends requests to these hosts as they are, for a client that calls applications and others: `|host| host.contains('.')`.
     /// They are neither balanced nor tried again. Default none: every host is an application.
     pub fn pass_through(mut self, is_other: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
@@ -227,6 +238,7 @@ impl fmt::Debug for CallOptions {
             .field("host_header", &self.host)
             .field("deadline_header", &self.deadline_header)
             .field("timeout", &self.timeout)
+            .field("wait_for_ready", &self.patience)
             .finish_non_exhaustive()
     }
 }

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use tower::retry::budget::{Budget, TpsBudget};
 
 /// When a call is made again, on another instance.
 ///
-/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS) always goes to another instance,
-/// whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
+/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS), or that HTTP/2 says was not
+/// processed (RFC 9113, 8.7), always goes to another instance, whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
 /// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
 /// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them.
 ///
@@ -103,7 +103,7 @@ impl RetryPolicy {
     }
 
     /// How many bytes of a request's body are kept to be sent again. A longer one is not sent again. Kept only for calls that may
-    /// be. Default 64 KiB.
+    /// be, among them all those of HTTP/2, which a server may refuse unprocessed. Default 64 KiB.
     #[must_use]
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;
@@ -115,7 +115,8 @@ impl RetryPolicy {
     #[must_use]
     pub fn budget(mut self, share: f32, per_second: u32, window: Duration) -> Self {
         let window = window.clamp(Duration::from_secs(1), Duration::from_secs(60));
-        self.budget = (window, per_second.min(i32::MAX as u32 - 1), share.max(0.0).min(1000.0));
+        self.budget =
+            (window, per_second.min(i32::MAX as u32 - 1), if share.is_nan() { 0.0 } else { share.clamp(0.0, 1000.0) });
         self
     }
 
@@ -147,8 +148,8 @@ impl RetryPolicy {
     }
 
     /// How much of this call's body is to be kept.
-    pub(super) fn kept_bytes(&self, method: &Method) -> usize {
-        if self.allows(method) { self.replay_limit } else { 0 }
+    pub(super) fn kept_bytes(&self, method: &Method, version: Version) -> usize {
+        if self.allows(method) || version == Version::HTTP_2 { self.replay_limit } else { 0 }
     }
 
     pub(super) fn new_budget(&self) -> Allowance {

@@ -1,0 +1,69 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use super::ResponseBody;
+use super::address::AddressRule;
+use super::calls::Calls;
+use super::endpoint::Endpoint;
+use super::options::{CallOptions, Http2};
+use crate::error::{Error, Kind};
+use crate::registry::Registry;
+use crate::transport::Connector;
+
+/// Calls over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.
+pub(crate) struct Named<B> {
+    calls: Calls<Endpoint<B>>,
+    name: Box<str>,
+}
+
+impl<B> Named<B>
+where
+    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    /// `port_key` counts where the options name none.
+    pub(crate) fn new(
+        name: &str,
+        port_key: &str,
+        registry: Arc<Registry>,
+        mut options: CallOptions,
+        ready_timeout: Duration,
+        connector: Connector,
+    ) -> Self {
+        options.http2 = Http2::Always;
+        options.port_key.get_or_insert_with(|| port_key.into());
+        let rule = AddressRule::of(&options);
+        let calls = Endpoint::calls(registry, options, rule, ready_timeout, connector);
+        // So that instances are known before the first call. What is wrong with a name, each call says.
+        let _ = calls.route(name, false);
+        Self { calls, name: name.into() }
+    }
+
+    /// Sends a request until it is answered or there is no use in sending it again; says with the answer by when it must end.
+    pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
+        let route = self.calls.route(&self.name, false)?;
+        let clockwork = self.calls.clockwork(&request);
+        if !route.is_ready(&clockwork).await {
+            let error = route.no_instance();
+            if clockwork.left() != Some(Duration::ZERO) {
+                return Err(error);
+            }
+            let cause = format!("no instance came before the deadline: {}", error.cause_text());
+            return Err(Error::new(Kind::Timeout, "call to").app(&*self.name).cause(cause).with_source(error));
+        }
+        let response = self.calls.send(&route, request, &clockwork).await?;
+        Ok((response, clockwork.deadline()))
+    }
+}
+
+impl<B> fmt::Debug for Named<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named").field("name", &self.name).field("calls", &self.calls).finish()
+    }
+}
