@@ -12,7 +12,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use tower::{BoxError, ServiceExt};
 use tower_eureka::Eureka;
-use tower_eureka::route::HttpClient;
+use tower_eureka::route::{CallOptions, HttpClient};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -24,11 +24,13 @@ async fn main() -> Result<(), BoxError> {
     let count: u32 = count.parse()?;
     let pause = Duration::from_millis(pause.first().map_or(Ok(0), |pause| pause.parse())?);
 
-    let client = Eureka::from_env()?.http_client();
+    // An application that is just being started again is worth waiting for.
+    let patient = CallOptions::new().wait_for_ready(Duration::from_secs(20));
+    let client = Eureka::from_env()?.http_client_with(patient);
     let uri = format!("http://{app}/{}", path.trim_start_matches('/'));
     let mut failed = 0;
     for call in 1..=count {
-        match tokio::time::timeout(Duration::from_secs(10), get(&client, &uri)).await {
+        match tokio::time::timeout(Duration::from_secs(30), get(&client, &uri)).await {
             Ok(Ok(answer)) => println!("{call}: {answer}"),
             Ok(Err(error)) => {
                 failed += 1;
@@ -36,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
             }
             Err(_) => {
                 failed += 1;
-                println!("{call}: failed: no answer within 10 s");
+                println!("{call}: failed: no answer within 30 s");
             }
         }
         tokio::time::sleep(pause).await;

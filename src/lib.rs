@@ -57,6 +57,9 @@ mod error;
 #[cfg(feature = "client")]
 mod eureka;
 #[cfg(feature = "client")]
+#[cfg_attr(not(feature = "metrics"), path = "no_meters.rs")]
+mod meters;
+#[cfg(feature = "client")]
 pub mod register;
 #[cfg(feature = "client")]
 pub mod registry;

@@ -37,6 +37,8 @@ enum Behaviour {
     /// Reads the whole body and then answers, after so many milliseconds.
     AnswersLate(u64),
     Refuses,
+    /// Refuses for so many seconds from now on.
+    RefusesUntil(u64),
     /// Loses the connection after it has read the body.
     Breaks,
     Hangs,
@@ -47,11 +49,12 @@ enum Behaviour {
 struct World {
     behaviours: Arc<Vec<Behaviour>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    start: Instant,
 }
 
 impl World {
     fn new(behaviours: impl IntoIterator<Item = Behaviour>) -> Self {
-        Self { behaviours: Arc::new(behaviours.into_iter().collect()), asked: Arc::default() }
+        Self { behaviours: Arc::new(behaviours.into_iter().collect()), asked: Arc::default(), start: Instant::now() }
     }
 
     fn eureka(&self) -> tower_eureka::Eureka {
@@ -72,7 +75,12 @@ impl World {
             Some(number) => self.behaviours[number - 1],
             None => Behaviour::Answers(203),
         };
-        if let Behaviour::Refuses = behaviour {
+        let refuses = match behaviour {
+            Behaviour::RefusesUntil(seconds) => self.start.elapsed().as_secs() < seconds,
+            Behaviour::Refuses => true,
+            _ => false,
+        };
+        if refuses {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
         let header = |name| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -92,7 +100,7 @@ impl World {
             }
             Behaviour::Breaks => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
             Behaviour::Hangs => std::future::pending().await,
-            Behaviour::Refuses => unreachable!("refused above"),
+            Behaviour::Refuses | Behaviour::RefusesUntil(_) => Ok(Response::new(Full::from(host))),
         }
     }
 
@@ -302,4 +310,24 @@ async fn a_name_without_an_instance_fails_after_the_ready_timeout_and_then_at_on
     hurried.extensions_mut().insert(Deadline::within(Duration::from_millis(300)));
     assert!(call(hurried).await.unwrap_err().is_no_endpoints());
     about(start, 10_300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_ready_waits_for_one_that_can_be_reached() {
+    let world = World::new([Behaviour::Refuses; 2]);
+    let call = world.client(plain());
+    let start = Instant::now();
+    assert!(call(get()).await.unwrap_err().is_connect());
+    about(start, 0);
+
+    let call = world.client(plain().wait_for_ready(Duration::from_secs(5)));
+    let start = Instant::now();
+    assert!(call(get()).await.unwrap_err().is_connect());
+    assert_eq!(start.elapsed().as_secs(), 5);
+
+    let back = World::new([Behaviour::RefusesUntil(4)]);
+    let call = back.client(plain().wait_for_ready(Duration::from_secs(20)));
+    let posted = call(request(Method::POST, "http://orders/", "hello"));
+    assert_eq!(posted.await.unwrap().1, "h1");
+    assert_eq!(back.asked().len(), 1);
 }

@@ -30,8 +30,10 @@ use crate::balance::{
 use crate::clock::LONGEST_WAIT;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
+use crate::meters::Meters;
 use crate::model::{Instance, InstanceChange};
 use crate::registry::{Lookup, Registry};
+use crate::timer::Backoff;
 
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
@@ -67,6 +69,7 @@ pub(super) struct Route<E> {
     name: Arc<str>,
     balance: Balance<E, AnyPolicy>,
     retries: Allowance,
+    meters: Meters,
 }
 
 /// What the requests of a client look like to its routes.
@@ -127,7 +130,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let known = routes.load().values().find(|route| route.name == name).cloned();
         let made = known.unwrap_or_else(|| {
             let balance = self.balance(selection, name.clone(), rule);
-            Arc::new(Route { name, balance, retries: self.options.retry.new_budget() })
+            let meters = Meters::new(Some(&name));
+            Arc::new(Route { name, balance, retries: self.options.retry.new_budget(), meters })
         });
         // Another call may have made it meanwhile: the first one in stays.
         routes.rcu(|routes| {
@@ -272,6 +276,8 @@ struct Call<'a, E, B> {
     sent: usize,
     /// Since when no connection came about.
     unconnected: Option<Instant>,
+    /// Between rounds in which no instance could be reached.
+    pauses: Backoff,
 }
 
 type Answer<RB> = Response<ResponseBody<RB>>;
@@ -317,6 +323,7 @@ impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
             tried: Vec::new(),
             sent: 0,
             unconnected: None,
+            pauses: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
         };
         call.run().instrument(span).await
     }
@@ -342,7 +349,7 @@ where
                 None => self.attempt(picked).await,
                 Some(delay) => self.hedged(picked, delay).await,
             };
-            match self.next(&result) {
+            match self.next(&result).await {
                 Some(next) => picked = next,
                 None => return result,
             }
@@ -392,7 +399,7 @@ where
         let may = retry.allows(&self.attempts.parts.method)
             && self.attempts.can_repeat()
             && self.sent + 1 < retry.most_attempts();
-        let Some(picked) = (if may && self.route.retries.withdraw() { self.pick() } else { None }) else {
+        let Some(picked) = (if may && self.may_spend("hedge") { self.pick() } else { None }) else {
             return first.await;
         };
         self.sent += 1;
@@ -415,22 +422,20 @@ where
     }
 
     /// The next instance to try, if there is any use in that.
-    fn next<RB>(&mut self, result: &Result<Answer<RB>, Error>) -> Option<Picked<E, HttpResponses>> {
+    async fn next<RB>(&mut self, result: &Result<Answer<RB>, Error>) -> Option<Picked<E, HttpResponses>> {
         if self.is_good(result) || !self.attempts.can_repeat() || self.clockwork.left() == Some(Duration::ZERO) {
             return None;
         }
-        match result {
-            Err(error) if error.kind() == Kind::Connect => {
-                let since = *self.unconnected.get_or_insert_with(Instant::now);
-                return if since.elapsed() < CONNECT_BUDGET { self.pick() } else { None };
-            }
-            Err(error) if !matches!(error.kind(), Kind::Call | Kind::Timeout) => return None,
-            _ => {}
-        }
+        let reason = match result {
+            Err(error) if error.kind() == Kind::Connect => return self.next_reachable().await,
+            Err(error) if matches!(error.kind(), Kind::Call | Kind::Timeout) => "lost",
+            Err(_) => return None,
+            Ok(_) => "refused",
+        };
         self.sent += 1;
         let retry = &self.options.retry;
         let may = retry.allows(&self.attempts.parts.method) && self.sent < retry.most_attempts();
-        if !may || !self.route.retries.withdraw() {
+        if !may || !self.may_spend(reason) {
             return None;
         }
         self.pick().or_else(|| {
@@ -438,6 +443,38 @@ where
             self.tried.clear();
             self.pick()
         })
+    }
+
+    /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
+    /// that can be reached, too.
+    async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
+        let patience = self.clockwork.patience().unwrap_or_default();
+        let waited = self.unconnected.get_or_insert_with(Instant::now).elapsed();
+        if waited >= CONNECT_BUDGET.max(patience) {
+            return None;
+        }
+        self.route.meters.retried("unsent");
+        if let Some(picked) = self.pick() {
+            return Some(picked);
+        }
+        if waited >= patience {
+            return None;
+        }
+        let pause = self.pauses.next().min(patience - waited);
+        sleep(self.clockwork.left().map_or(pause, |left| left.min(pause))).await;
+        self.tried.clear();
+        self.pick()
+    }
+
+    /// Whether there is budget for one more try.
+    fn may_spend(&self, reason: &'static str) -> bool {
+        let may = self.route.retries.withdraw();
+        if may {
+            self.route.meters.retried(reason);
+        } else {
+            self.route.meters.over_budget();
+        }
+        may
     }
 
     fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {

@@ -40,9 +40,9 @@ impl Deadline {
     }
 }
 
-/// How long a call waits for a first instance of its application, instead of the
+/// How long a call waits for an instance of its application that can be reached, instead of the
 /// [ready timeout](crate::EurekaBuilder::ready_timeout): an extension of the request. Zero fails at once; a wait like this goes on
-/// also where others already fail at once.
+/// also where others already fail at once, and where all instances refuse connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub Duration);
 

@@ -82,3 +82,29 @@ async fn a_dead_registry_fails_no_call_and_a_restarted_one_gets_its_providers_ba
     assert_eq!((back.id(), back.status()), (id.as_str(), InstanceStatus::Up));
     provider.process.assert_runs();
 }
+
+#[tokio::test]
+async fn a_java_callee_that_is_killed_and_started_again_costs_at_most_the_call_in_flight() {
+    const CALLS: usize = 600;
+    let _turn = alone().await;
+    let server = Server::start("callee-server", free_port()).await;
+    let port = free_port();
+    let java = Client::start_at("callee-java", &server.url, port).await;
+    let id = java.id().await;
+    until("the Java client is registered", SOON, async || http::application(&server.url, "JAVA-CLIENT").await).await;
+
+    let mut calls = consumer("callee-consumer", "java-client", &server.url, CALLS, Duration::from_millis(20));
+    let answered = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
+    until("the consumer calls", SOON, async || (answered(&calls) >= 20).then_some(())).await;
+    java.process.kill().await;
+    let before = answered(&calls);
+    // A single instance: its callers wait until it is there again.
+    let _again = Client::start_at("callee-java-again", &server.url, port).await;
+    assert!(calls.exit(3 * SOON).await.success());
+    let output = calls.output();
+    let last = output.lines().last().unwrap_or_default();
+    let failed =
+        last.strip_prefix(&format!("calls: {CALLS}, failed: ")).and_then(|failed| failed.parse::<usize>().ok());
+    assert!(failed.is_some_and(|failed| failed <= 1), "one call at a time is in flight: {last}");
+    assert!(answered(&calls) > before + 100, "most calls came after its end: {before}");
+}

@@ -52,7 +52,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn start(name: &str, registry: &str) -> Self {
-        let port = free_port();
+        Self::start_at(name, registry, free_port()).await
+    }
+
+    pub(crate) async fn start_at(name: &str, registry: &str, port: u16) -> Self {
         let mut command = java("client", "eureka-client-1.jar");
         command
             .arg(format!("--server.port={port}"))
