@@ -63,7 +63,11 @@ where
     /// Hands the completion over with an error, for what it knows of the endpoint.
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Failed>> {
         let this = self.project();
-        let result = ready!(this.inner.poll(cx));
+        // Stays said if the service panics, which drops the completion.
+        this.completion.iter_mut().for_each(|completion| completion.polled(true));
+        let result = this.inner.poll(cx);
+        this.completion.iter_mut().for_each(|completion| completion.polled(false));
+        let result = ready!(result);
         let mut completion = this.completion.take().expect("the inner future panics when polled after completion");
         Poll::Ready(match result {
             Ok(response) => Ok(this.observer.observe(completion, response)),

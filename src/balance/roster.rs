@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::attributes::Attributes;
+use super::cells::Ticket;
 use super::eject::{Calls, Cause, Ejection};
 use super::endpoint::{EndpointId, Stats};
 use super::load::{nanos, tick};
@@ -19,6 +20,9 @@ use super::set::{EndpointSet, Group, Member, View};
 /// The first and the longest pause between two attempts to reach an unreachable endpoint.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// How long a call may decide on an endpoint alone: then another one may as well, since it may take long, or never be polled.
+const DECIDES_ALONE: Duration = Duration::from_secs(10);
 
 pub(super) struct Settings {
     pub(super) name: Option<Arc<str>>,
@@ -43,12 +47,15 @@ pub(super) struct Roster<S> {
 }
 
 struct Entry<S> {
-    service: S,
+    service: Arc<S>,
     stats: Arc<Stats>,
     attributes: Arc<Attributes>,
     state: State,
-    /// How many times it was taken out, less those that were lived down.
+    /// How many times it was ejected, less those that were lived down.
     times: u32,
+    /// How many times in a row it could not be connected to, and until when they count together.
+    attempts: u32,
+    attempts_until: Instant,
     /// What its counters showed at the last sweep.
     answered: u32,
 }
@@ -57,20 +64,27 @@ struct Entry<S> {
 enum State {
     Available,
     /// Out until then, or until a probe says otherwise.
-    Out { cause: Cause, until: Instant },
-    /// Back if calls succeed, one at a time.
-    Probation { cause: Cause, successes: u32 },
+    Out {
+        cause: Cause,
+        until: Instant,
+    },
+    /// Back if calls succeed, one at a time. The next one is asked for then at the latest.
+    Probation {
+        cause: Cause,
+        successes: u32,
+        next: Instant,
+    },
 }
 
 /// What is to be done outside the lock after the clock has moved.
 #[derive(Debug)]
 pub(super) struct Due<S> {
     /// Endpoints to which a connection is to be tried.
-    pub(super) probe: Vec<(EndpointId, S)>,
+    pub(super) probe: Vec<(EndpointId, Arc<S>)>,
     pub(super) changed: bool,
 }
 
-impl<S: Clone> Roster<S> {
+impl<S> Roster<S> {
     pub(super) fn new(settings: Settings) -> Self {
         let ejection = &settings.ejection;
         let next_sweep = ejection.enabled.then(|| settings.base + ejection.interval);
@@ -90,9 +104,16 @@ impl<S: Clone> Roster<S> {
     }
 
     pub(super) fn insert(&mut self, id: EndpointId, service: S, stats: Arc<Stats>, attributes: Attributes) {
-        let answered = stats.load.answered();
-        let attributes = Arc::new(attributes);
-        let entry = Entry { service, stats, attributes, state: State::Available, times: 0, answered };
+        let entry = Entry {
+            service: Arc::new(service),
+            answered: stats.load.calls().answered(),
+            stats,
+            attributes: Arc::new(attributes),
+            state: State::Available,
+            times: 0,
+            attempts: 0,
+            attempts_until: self.settings.base,
+        };
         self.entries.insert(id, entry);
     }
 
@@ -103,32 +124,37 @@ impl<S: Clone> Roster<S> {
         }
     }
 
-    /// The same endpoint at another address.
-    pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            (entry.service, entry.attributes) = (service, Arc::new(attributes));
+    /// The same endpoint at another address, which may well be reached. Returns the old service, to be dropped outside the lock.
+    pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) -> Option<Arc<S>> {
+        if self.entries.get(&id)?.is_unreachable() {
+            self.let_in(id, Instant::now());
         }
+        let entry = self.entries.get_mut(&id)?;
+        entry.attributes = Arc::new(attributes);
+        Some(std::mem::replace(&mut entry.service, Arc::new(service)))
     }
 
     pub(super) fn attributes(&self, id: EndpointId) -> Option<&Arc<Attributes>> {
         self.entries.get(&id).map(|entry| &entry.attributes)
     }
 
-    pub(super) fn remove(&mut self, id: EndpointId) {
-        self.entries.remove(&id);
+    /// Returns its service, to be dropped outside the lock.
+    pub(super) fn remove(&mut self, id: EndpointId) -> Option<Arc<S>> {
+        self.entries.remove(&id).map(|entry| entry.service)
     }
 
     /// Takes a suspect out, unless that would be too many or it does not stand out. Tells whether anything changed.
     pub(super) fn suspect(&mut self, id: EndpointId, cause: Cause, now: Instant) -> bool {
-        let others: Vec<_> =
-            self.entries.iter().filter(|(other, _)| **other != id).map(|(_, entry)| entry.stats.failures()).collect();
-        let average = if others.is_empty() { 0.0 } else { f64::from(others.iter().sum::<u32>()) / others.len() as f64 };
         let Some(entry) = self.entries.get(&id) else { return false };
-        if matches!(entry.state, State::Out { .. }) {
-            return false;
+        match entry.state {
+            State::Available => {}
+            // That it cannot even be connected to is news of an endpoint that was ejected. All else may be that of older calls.
+            _ if cause.is_certain() && entry.is_ejected() => {}
+            _ => return false,
         }
-        let stands_out = || entry.stats.details.rules.stands_out(entry.stats.failures(), average);
-        if cause == Cause::Recent && !stands_out() {
+        if cause == Cause::Recent
+            && !entry.stats.details.rules.stands_out(entry.stats.history.failures(), self.others(id))
+        {
             return false;
         }
         if !cause.is_certain() && self.ejected() >= self.settings.ejection.ceiling(self.entries.len()) {
@@ -139,35 +165,48 @@ impl<S: Clone> Roster<S> {
         true
     }
 
-    /// What the probe of an endpoint showed: a call of its probation, or a connection made in the background.
-    pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
-        let newcomer_cost = self.newcomer_cost(now);
+    /// How many of their last 64 calls failed at the others on average.
+    fn others(&self, id: EndpointId) -> f64 {
+        let others = self.entries.iter().filter(|(other, _)| **other != id);
+        let failures: u32 = others.map(|(_, entry)| entry.stats.history.failures()).sum();
+        f64::from(failures) / self.entries.len().saturating_sub(1).max(1) as f64
+    }
+
+    /// What a call showed on which the endpoint's return hangs.
+    pub(super) fn tried(&mut self, id: EndpointId, ticket: Ticket, result: Result<(), Cause>, now: Instant) -> bool {
         let needed = self.settings.ejection.probes;
-        let name = self.settings.name.clone();
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let (cause, successes) = match entry.state {
-            State::Available => return false,
-            State::Out { cause, .. } => (cause, 0),
-            State::Probation { cause, successes } => (cause, successes),
-        };
-        if !success {
-            self.take_out(id, cause, now);
-            return true;
-        }
-        let successes = successes + 1;
-        if !cause.is_certain() && successes < needed {
-            entry.state = State::Probation { cause, successes };
-            entry.stats.on_probation(true);
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stats.trial.is_current(ticket)) else {
             return false;
+        };
+        match (entry.state, result) {
+            (State::Available, _) | (State::Out { .. }, Err(_)) => false,
+            (State::Probation { cause, .. }, Err(newer)) => {
+                self.take_out(id, if newer.is_certain() { newer } else { cause }, now);
+                true
+            }
+            (State::Probation { cause, successes, .. }, Ok(())) if !cause.is_certain() && successes + 1 < needed => {
+                entry.state = State::Probation { cause, successes: successes + 1, next: now + DECIDES_ALONE };
+                entry.stats.trial.ask_again();
+                false
+            }
+            (State::Probation { .. } | State::Out { .. }, Ok(())) => {
+                self.let_in(id, now);
+                true
+            }
         }
-        entry.stats.on_probation(false);
-        entry.stats.forgive();
-        entry.stats.load.reset(newcomer_cost, now);
-        entry.state = State::Available;
-        if cause == Cause::Unreachable {
-            entry.times = 0;
+    }
+
+    /// Whether a connection came about in the background.
+    pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
+        match self.entries.get(&id) {
+            Some(entry) if matches!(entry.state, State::Out { .. }) && entry.is_unreachable() => {}
+            _ => return false,
         }
-        info!(application = name.as_deref(), endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+        if success {
+            self.let_in(id, now)
+        } else {
+            self.take_out(id, Cause::Unreachable, now)
+        }
         true
     }
 
@@ -175,15 +214,17 @@ impl<S: Clone> Roster<S> {
         let ejection = &self.settings.ejection;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let time = if cause.is_certain() {
-            FIRST_RETRY.saturating_mul(1 << entry.times.min(8)).min(LAST_RETRY)
+            entry.attempts = if now < entry.attempts_until { entry.attempts.saturating_add(1) } else { 1 };
+            ejection.jittered(FIRST_RETRY.saturating_mul(1 << (entry.attempts - 1).min(8)).min(LAST_RETRY))
         } else {
-            ejection.time(entry.times + 1)
+            entry.times = entry.times.saturating_add(1);
+            ejection.time(entry.times)
         };
-        entry.times = entry.times.saturating_add(1);
-        let time = time.mul_f64(1.0 + ejection.jitter * (2.0 * fastrand::f64() - 1.0));
         let was_in = entry.state == State::Available;
         entry.state = State::Out { cause, until: now + time };
-        entry.stats.on_probation(false);
+        // An endpoint that was reached for so long is a new case.
+        entry.attempts_until = now + time + 2 * LAST_RETRY;
+        entry.stats.trial.end();
         let endpoint = &*entry.stats.details.instance;
         let name = self.settings.name.as_deref();
         if was_in {
@@ -193,6 +234,18 @@ impl<S: Clone> Roster<S> {
         }
     }
 
+    fn let_in(&mut self, id: EndpointId, now: Instant) {
+        let newcomer_cost = self.newcomer_cost(now);
+        let name = self.settings.name.as_deref();
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (State::Out { cause, .. } | State::Probation { cause, .. }) = entry.state else { return };
+        entry.state = State::Available;
+        entry.stats.trial.end();
+        entry.stats.forgive();
+        entry.stats.load.reset(newcomer_cost, now);
+        info!(application = name, endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+    }
+
     fn ejected(&self) -> usize {
         self.entries.values().filter(|entry| entry.is_ejected()).count()
     }
@@ -200,8 +253,8 @@ impl<S: Clone> Roster<S> {
     /// When the clock has something to do next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let until = |entry: &Entry<S>| match entry.state {
-            State::Out { until, .. } => Some(until),
-            _ => None,
+            State::Available => None,
+            State::Out { until: at, .. } | State::Probation { next: at, .. } => Some(at),
         };
         self.entries.values().filter_map(until).chain(self.next_sweep).min()
     }
@@ -210,18 +263,22 @@ impl<S: Clone> Roster<S> {
     pub(super) fn advance(&mut self, now: Instant) -> Due<S> {
         let mut due = Due { probe: Vec::new(), changed: false };
         for (id, entry) in &mut self.entries {
-            let State::Out { cause, until } = entry.state else { continue };
-            if until > now {
-                continue;
-            }
-            if cause == Cause::Unreachable && self.settings.probes {
-                // The probe reports back; should it be lost, the next one is tried then.
-                entry.state = State::Out { cause, until: now + LAST_RETRY };
-                due.probe.push((*id, entry.service.clone()));
-            } else {
-                entry.state = State::Probation { cause, successes: 0 };
-                entry.stats.on_probation(true);
-                due.changed = true;
+            match &mut entry.state {
+                State::Out { cause: Cause::Unreachable, until } if *until <= now && self.settings.probes => {
+                    // The probe reports back; should it be lost, the next one is tried then.
+                    *until = now + LAST_RETRY;
+                    due.probe.push((*id, entry.service.clone()));
+                }
+                State::Out { cause, until } if *until <= now => {
+                    entry.state = State::Probation { cause: *cause, successes: 0, next: now + DECIDES_ALONE };
+                    entry.stats.trial.begin();
+                    due.changed = true;
+                }
+                State::Probation { next, .. } if *next <= now => {
+                    *next = now + DECIDES_ALONE;
+                    entry.stats.trial.ask_again();
+                }
+                _ => {}
             }
         }
         due.changed |= self.sweep(now);
@@ -236,11 +293,10 @@ impl<S: Clone> Roster<S> {
         self.next_sweep = Some(now + ejection.interval);
         let mut calls = Vec::new();
         for (id, entry) in &mut self.entries {
-            let answered = entry.stats.load.answered();
+            let counts = entry.stats.load.calls();
+            let since = counts.answered_since(entry.answered);
             let failed = entry.stats.take_failed();
-            // 20 bits that wrap.
-            let since = answered.wrapping_sub(entry.answered) & 0xf_ffff;
-            entry.answered = answered;
+            entry.answered = counts.answered();
             if entry.state == State::Available {
                 if failed == 0 {
                     entry.times = entry.times.saturating_sub(1);
@@ -258,7 +314,7 @@ impl<S: Clone> Roster<S> {
 
     /// The set that picks go by from now on.
     pub(super) fn set(&mut self) -> EndpointSet<S> {
-        let endpoints: Vec<_> = self.entries.iter().map(|(id, entry)| (*id, entry.service.clone())).collect();
+        let services: Vec<_> = self.entries.values().map(|entry| entry.service.clone()).collect();
         let member = |(position, (id, entry)): (usize, (&EndpointId, &Entry<S>))| {
             let (stats, attributes) = (entry.stats.clone(), entry.attributes.clone());
             (Member { id: *id, position: position as u32, stats, attributes }, entry.attributes.weight.unwrap_or(1.0))
@@ -268,6 +324,12 @@ impl<S: Clone> Roster<S> {
         let left = reachable().filter(|(_, (_, entry))| entry.state == State::Available).count();
         let reachable_count = reachable().count();
         let panic = self.settings.ejection.is_panic(left, reachable_count);
+        for entry in
+            self.entries.values().filter(|entry| matches!(entry.state, State::Out { cause: Cause::Unreachable, .. }))
+        {
+            // Where none can be reached all get calls, and the first that comes through shows it.
+            entry.stats.trial.open(reachable_count == 0);
+        }
         let candidates: Vec<_> = match (reachable_count, panic) {
             // Then their errors say what is wrong, and a call that comes through is welcome.
             (0, _) => numbered().map(member).collect(),
@@ -279,13 +341,23 @@ impl<S: Clone> Roster<S> {
         if panic != self.panic {
             self.panic = panic;
             match panic {
-                true => warn!(application = self.name(), left, of = reachable_count, "too few endpoints left: ejections are disregarded"),
-                false => info!(application = self.name(), left, of = reachable_count, "enough endpoints again: ejections count"),
+                true => warn!(
+                    application = self.name(),
+                    left,
+                    of = reachable_count,
+                    "too few endpoints left: ejections are disregarded"
+                ),
+                false => info!(
+                    application = self.name(),
+                    left,
+                    of = reachable_count,
+                    "enough endpoints again: ejections count"
+                ),
             }
         }
         let (all, labelled) = (self.view(&candidates, &probing), self.labelled(&candidates, &probing));
         let probing = probing.into_iter().map(|(member, _)| member).collect();
-        EndpointSet::new(self.settings.base, endpoints, all, labelled, probing)
+        EndpointSet::new(self.settings.base, services, all, labelled, probing)
     }
 
     fn labelled(&self, candidates: &[Weighted], probing: &[Weighted]) -> HashMap<Arc<str>, HashMap<Arc<str>, View>> {

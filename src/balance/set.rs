@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attributes::Attributes;
+use super::cells::Ticket;
 use super::endpoint::{EndpointId, Stats};
 use super::load::{Tick, tick};
 use super::policy::{Label, Policy};
@@ -21,8 +22,8 @@ use super::weights::Weights;
 /// The endpoints of a balancer at one moment.
 pub(super) struct EndpointSet<S> {
     base: Instant,
-    /// In the order of their ids.
-    endpoints: Vec<(EndpointId, S)>,
+    /// In the order of their ids. Shared with the roster, so that a new set clones no service.
+    services: Vec<Arc<S>>,
     all: View,
     labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
     probing: Vec<Member>,
@@ -62,8 +63,8 @@ pub(super) struct Chosen<'a, S> {
     pub(super) id: EndpointId,
     pub(super) stats: Arc<Stats>,
     pub(super) service: &'a S,
-    /// Whether this call is the one that an endpoint in probation gets.
-    pub(super) probe: bool,
+    /// The call's part in the endpoint's probation.
+    pub(super) ticket: Ticket,
 }
 
 impl Group {
@@ -92,12 +93,12 @@ impl<S> EndpointSet<S> {
     /// `base` is the one that the endpoints' loads count from.
     pub(super) fn new(
         base: Instant,
-        endpoints: Vec<(EndpointId, S)>,
+        services: Vec<Arc<S>>,
         all: View,
         labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
         probing: Vec<Member>,
     ) -> Self {
-        Self { base, endpoints, all, labelled, probing }
+        Self { base, services, all, labelled, probing }
     }
 
     pub(super) fn empty(base: Instant) -> Self {
@@ -105,7 +106,7 @@ impl<S> EndpointSet<S> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.endpoints.len()
+        self.services.len()
     }
 
     #[cfg(test)]
@@ -124,8 +125,13 @@ impl<S> EndpointSet<S> {
         let label = policy.label(request);
         let spans_zones = policy.spans_zones();
         let may_probe = !self.probing.is_empty() && tried.is_empty() && !spans_zones;
-        if may_probe && let Some(member) = self.probing.iter().find(|m| m.suits(label) && m.stats.take_probe()) {
-            return Some(self.chosen(member, true));
+        if may_probe {
+            let suitable = self.probing.iter().filter(|member| member.suits(label));
+            let wanted =
+                suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
+            if let Some((member, ticket)) = wanted {
+                return Some(self.chosen(member, ticket));
+            }
         }
         let view = label.map_or(Some(&self.all), |label| self.labelled(label))?;
         let now = tick(self.base, now);
@@ -154,12 +160,12 @@ impl<S> EndpointSet<S> {
         let picked = policy.pick(request, &candidates)?;
         debug_assert!(picked < candidates.len(), "a policy picked {picked} of {}", candidates.len());
         let member = group.members.get(candidates.at(picked))?;
-        Some(self.chosen(member, member.stats.take_probe()))
+        Some(self.chosen(member, member.stats.trial.take()))
     }
 
-    fn chosen(&self, member: &'_ Member, probe: bool) -> Chosen<'_, S> {
-        let (id, service) = &self.endpoints[member.position as usize];
-        Chosen { id: *id, stats: member.stats.clone(), service, probe }
+    fn chosen(&self, member: &Member, ticket: Ticket) -> Chosen<'_, S> {
+        let service = &self.services[member.position as usize];
+        Chosen { id: member.id, stats: member.stats.clone(), service, ticket }
     }
 
     /// The endpoints with this label, or all where none has it and it is not required.
