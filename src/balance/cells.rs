@@ -23,7 +23,7 @@ impl Counted {
     }
 
     pub(super) fn waiting(self) -> u32 {
-        (self.0 / WAITING & (WAITING - 1)) as u32
+        ((self.0 / WAITING) & (WAITING - 1)) as u32
     }
 
     pub(super) fn answered(self) -> u32 {

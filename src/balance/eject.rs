@@ -139,7 +139,7 @@ impl Ejection {
     /// By what share an ejection is made longer or shorter at random, so that callers do not return all at once. Default 0.1.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
-        self.jitter = share.max(0.0).min(1.0);
+        self.jitter = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self
     }
 
