@@ -44,6 +44,18 @@ impl<B: Body, G: BodyGuard> GuardedBody<B, G> {
     }
 }
 
+impl<B, G> GuardedBody<B, G> {
+    /// Holds nothing.
+    pub(crate) fn unwatched(inner: B) -> Self {
+        Self { inner, guard: None }
+    }
+
+    /// What it holds, until the body ends.
+    pub fn guard(&self) -> Option<&G> {
+        self.guard.as_ref()
+    }
+}
+
 impl<B: Body, G: BodyGuard> Body for GuardedBody<B, G> {
     type Data = B::Data;
     type Error = B::Error;

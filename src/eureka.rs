@@ -1,20 +1,24 @@
 use std::fmt;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use crate::config::{ClientConfig, Env, ServiceUrl};
-use crate::discover::EurekaDiscover;
+use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
-use crate::model::{Instance, app_name, check_app};
+use crate::model::Instance;
 use crate::register::Registrar;
 use crate::registry::{Registry, Snapshot};
-use crate::route::HttpClient;
-use crate::transport::{HttpStack, RequestBody, Transport};
+use crate::route::{CallOptions, HttpClient};
+use crate::transport::{Connector, HttpStack, RequestBody, Transport};
 
 /// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
 ///
@@ -51,21 +55,22 @@ impl Eureka {
 
     /// The instances of an application, as a stream of changes.
     ///
+    /// A text is looked up as calls by name are: see [`Selection::name`]. Give a [`Selection`] to look up an application or a VIP
+    /// address and nothing else, for other statuses than UP, or to filter.
+    ///
     /// # Errors
-    /// When no application can have this name.
+    /// When the selection can never mean an instance, such as a name that no application can have.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn discover(&self, app: impl AsRef<str>) -> Result<EurekaDiscover, Error> {
-        let app = app.as_ref();
-        check_app(app).map_err(|invalid| {
-            Error::new(Kind::Config, "discover").app(app).cause("this is no application name").with_source(invalid)
-        })?;
-        Ok(EurekaDiscover::new(self.registry(), app_name(app)))
+    pub fn discover(&self, selection: impl Into<Selection>) -> Result<EurekaDiscover, Error> {
+        let selection = selection.into();
+        selection.check()?;
+        Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
-    /// A client that calls applications by name. Each call of this makes one with its own connections and measurements: keep it
-    /// and clone it.
+    /// A client that calls applications by name, with the default [`CallOptions`]. Each call of this makes one with its own
+    /// connections and measurements: keep it and clone it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -73,8 +78,28 @@ impl Eureka {
     where
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let config = &self.0.config;
-        HttpClient::new(self.registry(), config.ready_timeout, config.instance_connect_timeout)
+        self.http_client_with(CallOptions::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn http_client_with<B>(&self, options: CallOptions) -> HttpClient<B>
+    where
+        B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (registry, ready_timeout) = self.calling();
+        HttpClient::new(registry, options, ready_timeout, self.connector())
+    }
+
+    /// What calls by name need of this client.
+    pub(crate) fn calling(&self) -> (Arc<Registry>, Duration) {
+        (self.registry(), self.0.config.ready_timeout)
+    }
+
+    fn connector(&self) -> Connector {
+        Connector::new(self.0.config.instance_connect_timeout, &self.0.config.tls)
     }
 
     /// The registry as it was last fetched: empty until the first answer has come.
@@ -187,8 +212,36 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with TLS, with
-    /// other credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout is its own
+    /// Speaks TLS as this configuration (of rustls 0.23) says, to registry servers and to instances: with one's own CA, with a
+    /// client certificate, with another provider of cryptography. Only its list of ALPN protocols is replaced, by the version
+    /// that each call asks for.
+    ///
+    /// Default: TLS 1.2 and 1.3; the CAs that the operating system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// name; no client certificate; the process's default provider of cryptography, else ring.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        match std::mem::take(&mut self.config.tls).own(config.into()) {
+            Ok(tls) => self.config.tls = tls,
+            Err(error) => self.faulty = self.faulty.or(Some(error)),
+        }
+        self
+    }
+
+    /// Trusts the CAs in this PEM file instead of those that the operating system trusts, for registry servers and for instances.
+    /// Several files add up. The file is read now, and a fault in it is the error of [`build`](Self::build).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
+        match std::mem::take(&mut self.config.tls).trust_file(path.as_ref()) {
+            Ok(tls) => self.config.tls = tls,
+            Err(error) => self.faulty = self.faulty.or(Some(error)),
+        }
+        self
+    }
+
+    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with other
+    /// credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout and TLS are its own
     /// affair.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
@@ -226,10 +279,12 @@ impl EurekaBuilder {
         if self.stack.is_none()
             && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
         {
-            return Err(Error::new(Kind::Config, "build client")
-                .server(secure.as_str().clone())
-                .cause("HTTPS is not built in yet")
-                .advice("give an HTTP service that speaks it to http_service()"));
+            config.tls.usable().map_err(|why| {
+                Error::new(Kind::Config, "build client")
+                    .server(secure.as_str().clone())
+                    .cause(format!("HTTPS cannot be spoken: {why}"))
+                    .advice("or give an HTTP service that speaks it to http_service()")
+            })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |make| make(&config));
         let transport = Transport::new(config.service_urls.clone(), stack);

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | register a server | [`Eureka::registrar`], then [`Registrar::serve`](register::Registrar::serve) and [`layer`](register::Registrar::layer) |
 //! | call applications by name | [`Eureka::http_client`] |
+//! | call them through an HTTP service of your own | [`EurekaLayer`](route::EurekaLayer) |
 //! | balance over your own services | [`Eureka::discover`] and [`Balance`](balance::Balance) |
 //! | run the registry | [`EurekaServer`] |
 //! | do a single thing to a registry | [`Eureka::transport`] |
@@ -59,12 +60,18 @@ mod eureka;
 pub mod register;
 #[cfg(feature = "client")]
 pub mod registry;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
 #[cfg(feature = "client")]
 pub mod route;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "client")]
 mod timer;
+#[cfg(feature = "client")]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 #[cfg(feature = "client")]
 pub mod transport;
 

@@ -168,14 +168,22 @@ async fn a_call_without_poll_ready_fails_at_once_or_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stays_ready_after_the_timeout_until_called_and_then_waits_anew() {
-    let (_sender, discover) = channel();
+async fn fails_at_once_after_a_wait_in_vain_until_there_was_an_endpoint() {
+    let (sender, discover) = channel();
     let mut balance = balance(discover);
     balance.ready().await.unwrap();
     let start = Instant::now();
     balance.ready().await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(balance.call(()).await.unwrap_err().is_no_endpoints());
+    balance.ready().await.unwrap();
+    assert!(balance.call(()).await.unwrap_err().is_no_endpoints());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    for change in [insert(&Mock::fast("a")), Ok(Change::Remove("a"))] {
+        sender.send(change).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let start = Instant::now();
     balance.ready().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 3);
 }

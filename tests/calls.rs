@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
-use tower_eureka::route::HttpClient;
+use tower_eureka::route::{HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
 type Client = HttpClient<Full<Bytes>>;
@@ -129,7 +129,11 @@ async fn all_instances_gone_is_an_error_and_their_return_is_noticed() {
     world.eureka.transport().cancel("orders", "a").await.unwrap();
     world.sees(0).await;
     assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
-    let _b = world.instance("orders", "b").await;
+    assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
+    // Others fail at once by now; who says so waits all the same.
+    let patient = Request::get("http://orders/").extension(WaitForReady(Duration::from_secs(30))).body(Full::default());
+    let (answer, _b) = tokio::join!(world.client.clone().oneshot(patient.unwrap()), world.instance("orders", "b"));
+    assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "b");
     assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "b");
 }
 
@@ -199,21 +203,25 @@ async fn the_version_of_the_request_is_the_version_of_the_call() {
 #[tokio::test]
 async fn unusable_requests_are_refused_with_what_to_do() {
     let world = World::new().await;
-    for (uri, why) in
-        [("/path", "not absolute"), ("https://orders/", "only http://"), ("http://a$b/", "no application name")]
-    {
+    for (uri, why) in [
+        ("/path", "has no host"),
+        ("orders:80", "not absolute"),
+        ("ftp://orders/", "only http://"),
+        ("http://a$b/", "no application name"),
+    ] {
         let error = world.call(Method::GET, uri, "").await.unwrap_err();
         assert!(error.is_config() && error.to_string().contains(why), "{uri}: {error}");
     }
 }
 
 #[tokio::test]
-async fn an_instance_without_a_plain_port_says_so() {
+async fn an_instance_without_a_usable_port_says_so() {
     let world = World::new().await;
-    let secure = Instance::builder("orders").id("tls").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
-    world.eureka.transport().register(&secure).await.unwrap();
+    let secure = Instance::builder("orders").id("shut").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
+    let json = String::from_utf8(secure.to_json()).unwrap().replace(r#""@enabled":"true""#, r#""@enabled":"false""#);
+    world.eureka.transport().register(&Instance::from_json(json.as_bytes()).unwrap()).await.unwrap();
     let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
-    assert!(error.to_string().contains("plain HTTP port"), "{error}");
+    assert!(error.to_string().contains("its only instance cannot be called: shut without a usable address"), "{error}");
 }
 
 #[tokio::test]

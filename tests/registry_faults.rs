@@ -22,7 +22,8 @@ fn unusable_settings_are_found_at_build() {
         ("localhost:8761", "without http:// in front"),
         ("http://ho st/", "not a URL"),
         ("ftp://host/", "only http and https"),
-        ("https://host/eureka", "HTTPS is not built in yet"),
+        #[cfg(not(feature = "tls"))]
+        ("https://host/eureka", "switch on the feature `tls`"),
         ("", "no service URL"),
     ] {
         let error = Eureka::builder().service_url(url).build().unwrap_err();

@@ -30,6 +30,9 @@ use tower_eureka::{EurekaServer, Instance};
 /// Short, where it is the one that a test waits for.
 const SHORT: Duration = Duration::from_millis(100);
 
+/// What would otherwise end a connection as well.
+const HOUR: Duration = Duration::from_secs(3_600);
+
 struct Running {
     address: SocketAddr,
     registry: EurekaServer,
@@ -179,6 +182,48 @@ async fn who_does_not_take_answers_is_closed() {
 }
 
 #[tokio::test]
+async fn who_takes_a_long_answer_too_slowly_is_closed() {
+    // More than the system keeps for a connection whose peer does not read.
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(SHORT).idle_timeout(HOUR), app).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        slow.push(stream);
+    }
+    let mut h2 = server.connect().await;
+    // A client of HTTP/2 that says how much it takes, which is nothing beyond the first 64 KiB, and goes on talking.
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // GET (static 2), http (static 6), path "/large" (literal, static name 4), authority "x" (literal, static name 1).
+    h2.write_all(b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x01\x01x").await.unwrap();
+    let ping = b"\0\0\x08\x06\0\0\0\0\0........";
+    let (mut from, mut to) = h2.into_split();
+    let reading = tokio::spawn(async move {
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all).await;
+        all.len()
+    });
+    while to.write_all(ping).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(reading.await.unwrap() > 0xffff, "it took what it said");
+    for stream in &mut slow {
+        assert!(rest(stream).await.len() < 64 << 20);
+    }
+    server.assert_serves().await;
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(20)), app).await;
+    let answer = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
+}
+
+#[tokio::test]
 async fn beyond_the_most_connections_one_waits() {
     let served = Arc::new(AtomicUsize::new(0));
     let counter = served.clone();
@@ -272,7 +317,15 @@ async fn a_body_that_does_not_come_is_given_up() {
     stuck.write_all(b"{\"instance\"").await.unwrap();
     server.assert_serves().await;
     let answer = rest(&mut stuck).await;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.ends_with("the body took too long"), "{answer}");
+    // One that is cut off is another matter.
+    let (mut read, mut write) = server.connect().await.into_split();
+    write.write_all(head.as_bytes()).await.unwrap();
+    write.shutdown().await.unwrap();
+    let mut answer = String::new();
+    read.read_to_string(&mut answer).await.unwrap();
+    assert!(!answer.starts_with("HTTP/1.1 408 "), "{answer}");
     server.assert_empty();
 }
 
@@ -317,6 +370,40 @@ fn document(id: &str, metadata: usize) -> Vec<u8> {
         instance = instance.metadata("k", "v".repeat(metadata - 1));
     }
     instance.build().unwrap().to_json()
+}
+
+#[tokio::test]
+async fn limits_have_names_among_the_properties() {
+    let property = |name: &str, value: &str| (format!("eureka.server.limits.{name}"), value.to_owned());
+    let mut builder = EurekaServer::builder();
+    for (name, value) in [
+        property("head-read-time-ms", "100"),
+        property("head-bytes", "9000"),
+        property("headers", "5"),
+        property("connections", "3"),
+        property("registration-bytes", "100"),
+    ] {
+        builder = builder.property(&name, &value).unwrap();
+    }
+    let registry = builder.build().unwrap();
+    let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
+    let closes = async |sent: String| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    assert_eq!(closes("GET /eureka/apps HTTP/1.1\r\n".into()).await, "", "a head that does not end");
+    let many: String = (0..6).map(|i| format!("x-{i}: 1\r\n")).collect();
+    let answer = closes(format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let long = format!(
+        "content-type: application/json\r\ncontent-length: 101\r\nconnection: close\r\n\r\n{}",
+        " ".repeat(101)
+    );
+    let answer = closes(format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\n{long}")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[tokio::test]

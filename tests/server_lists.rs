@@ -4,11 +4,15 @@
 
 mod server_common;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use server_common::{ORDER_1, ORDERS, Server, bytes, document, gunzip, request, text};
+use tower::ServiceExt;
+use tower_eureka::EurekaServer;
 use tower_eureka::model::{Application, Applications, InstanceStatus};
 
 const LISTS: [&str; 5] = ["apps", "apps/delta", "apps/ORDERS", "vips/orders", "svips/safe"];
@@ -138,6 +142,66 @@ async fn an_answer_shows_the_last_change() {
         StatusCode::OK,
         "that it was missing is not remembered"
     );
+}
+
+#[tokio::test]
+async fn without_deltas_everything_else_is_answered() {
+    for name in ["eureka.server.disable-delta", "eureka.server.disableDelta"] {
+        let server = Server::built(EurekaServer::builder().property(name, "true").unwrap());
+        server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
+        for path in ["apps/delta", "v2/apps/delta/"] {
+            let response = get(&server, path, &[]).await;
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
+            assert_eq!(text(response).await, "");
+            let short = request("GET", &format!("/eureka/{path}")).body(Body::empty()).unwrap();
+            let short = server.registry.service("/eureka").oneshot(short).await.unwrap();
+            assert_eq!(short.status(), StatusCode::FORBIDDEN, "{path}");
+        }
+        for path in LISTS.iter().filter(|&&path| path != "apps/delta") {
+            assert_eq!(get(&server, path, &[]).await.status(), StatusCode::OK, "{path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_the_read_only_cache_are_up_to_an_interval_old() {
+    let builder = EurekaServer::builder()
+        .property("eureka.server.use-read-only-response-cache", "true")
+        .and_then(|builder| builder.property("eureka.server.response-cache-update-interval-ms", "20000"));
+    let server = Server::built(builder.unwrap());
+    for path in LISTS.iter().filter(|&&path| path != "apps/ORDERS") {
+        assert!(!text(get(&server, path, &[]).await).await.contains("h:orders:1"), "{path}");
+    }
+    assert_eq!(get(&server, "apps/ORDERS", &[]).await.status(), StatusCode::NOT_FOUND);
+    server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
+    for path in LISTS {
+        let shown = text(get(&server, path, &[]).await).await.contains("h:orders:1");
+        assert_eq!(shown, path == "apps/ORDERS", "{path}: only that it was missing is not remembered");
+        let shown = text(get(&server, path, &[("x-eureka-accept", "compact")]).await).await.contains("h:orders:1");
+        assert!(shown, "{path}: nobody has asked for this form yet");
+    }
+    assert_eq!(
+        get(&server, "apps/ORDERS/h:orders:1", &[]).await.status(),
+        StatusCode::OK,
+        "one instance is shown as it is"
+    );
+
+    tokio::time::advance(Duration::from_millis(19_000)).await;
+    let stale = tag(&server, "apps", &[]).await;
+    assert_eq!(get(&server, "apps", &[(IF_NONE_MATCH.as_str(), stale.to_str().unwrap())]).await.status(), 304);
+    tokio::time::advance(Duration::from_millis(1_000)).await;
+    for path in LISTS {
+        assert!(text(get(&server, path, &[]).await).await.contains("h:orders:1"), "{path}");
+    }
+    assert_ne!(tag(&server, "apps", &[]).await, stale);
+    server.empty("DELETE", ORDER_1).await;
+    for path in LISTS {
+        let answer = text(get(&server, path, &[]).await).await;
+        assert!(answer.contains("h:orders:1") && !answer.contains("DELETED"), "{path}");
+    }
+    tokio::time::advance(Duration::from_millis(20_000)).await;
+    assert_eq!(get(&server, "apps/ORDERS", &[]).await.status(), StatusCode::NOT_FOUND);
+    assert!(text(get(&server, "apps/delta", &[]).await).await.contains("DELETED"));
 }
 
 #[tokio::test]

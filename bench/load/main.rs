@@ -5,10 +5,13 @@
 //! | `load wait ADDRESS` | returns when the registry at `ADDRESS` answers |
 //! | `load populate ADDRESS INSTANCES APPS` | registers instances of about 1 KB |
 //! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches everything, gzip, again and again |
+//! | `load idle ADDRESS CONNECTIONS APPS PID` | opens connections that say nothing more, and looks at the server |
+//! | `load slow ADDRESS CONNECTIONS APPS PID` | the same with connections that take their answers slowly |
 //! | `load soak ADDRESS INSTANCES APPS SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
 #![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
 
 mod connection;
+mod crowd;
 mod soak;
 
 use std::time::Duration;
@@ -27,11 +30,17 @@ async fn main() {
         ["change", address, apps, rounds] => {
             change(address, apps.parse().unwrap(), rounds.parse().unwrap()).await;
         }
+        ["idle", address, connections, apps, pid] => {
+            crowd::idle(address, connections.parse().unwrap(), apps.parse().unwrap(), pid).await;
+        }
+        ["slow", address, connections, apps, pid] => {
+            crowd::slow(address, connections.parse().unwrap(), apps.parse().unwrap(), pid).await;
+        }
         ["soak", address, instances, apps, seconds, pid] => {
             let fleet = soak::Fleet { address, instances: instances.parse().unwrap(), apps: apps.parse().unwrap() };
             soak::run(fleet, Duration::from_secs(seconds.parse().unwrap()), pid).await;
         }
-        _ => panic!("wait, populate, change or soak; see the head of bench/load/main.rs"),
+        _ => panic!("wait, populate, change, idle, slow or soak; see the head of bench/load/main.rs"),
     }
 }
 

@@ -133,8 +133,13 @@ fn cpu_ticks(pid: &str) -> f64 {
     fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()
 }
 
-fn rss_mb(pid: &str) -> u64 {
+pub(crate) fn rss_mb(pid: &str) -> u64 {
+    rss_kb(pid) / 1024
+}
+
+/// Resident memory of a process.
+pub(crate) fn rss_kb(pid: &str) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Instance;
+use crate::model::{DataCenter, Instance, Metadata};
 
 /// What is known of an endpoint, as far as it matters to a choice. Everything is optional.
 ///
@@ -23,7 +23,7 @@ pub struct Attributes {
     /// service is kept with its connections. `None` makes a new one.
     pub address: Option<Arc<str>>,
     /// What routes by label choose by: the instance's metadata.
-    pub labels: Arc<[(Arc<str>, Arc<str>)]>,
+    pub labels: Metadata,
 }
 
 impl Attributes {
@@ -32,11 +32,30 @@ impl Attributes {
         Self::default()
     }
 
-    /// Those of an instance: metadata `weight` and `zone` as Spring's load balancer reads them, when it came up, all of its metadata
-    /// as labels.
+    /// Those of an instance, as Spring's load balancer reads them.
+    ///
+    /// | | from |
+    /// |---|---|
+    /// | weight | metadata `weight`, a whole number above 0; anything else counts as none |
+    /// | zone | metadata `zone`, else the availability zone that Amazon gave it |
+    /// | up since, start | the lease's `serviceUpTimestamp` |
+    /// | address | host name, else IP address, and both ports |
+    /// | labels | its metadata, shared and not copied |
+    ///
+    /// A server notes the `serviceUpTimestamp` when an instance is UP for the first time since it was cancelled or its lease ran out. So
+    /// one that was killed and registers again within its lease is not told from one that never stopped; `lastDirtyTimestamp` would tell,
+    /// but it changes with the metadata as well, and when an instance registers again with a registry that had lost it.
     pub fn of(instance: &Instance) -> Self {
-        let _ = instance;
-        Self::default()
+        let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
+        let up_since = up_since.filter(|since| *since > 0);
+        Self {
+            weight: weight_of(instance),
+            zone: zone_of(instance).map(Arc::from),
+            up_since_ms: up_since,
+            start: up_since,
+            address: Some(address_of(instance)),
+            labels: instance.metadata().clone(),
+        }
     }
 
     /// Sets [`weight`](Self::weight).
@@ -87,6 +106,94 @@ impl Attributes {
 
     /// The value of one label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
+        self.labels.get(key)
+    }
+}
+
+fn weight_of(instance: &Instance) -> Option<f32> {
+    let weight: i32 = instance.metadata().get("weight")?.parse().ok()?;
+    (weight > 0).then_some(weight as f32)
+}
+
+/// Metadata `zone`, else the availability zone that Amazon gave it.
+pub(super) fn zone_of(instance: &Instance) -> Option<&str> {
+    let amazon = || match instance.data_center() {
+        Some(DataCenter::Amazon(metadata)) => metadata.get("availability-zone"),
+        _ => None,
+    };
+    let is_given = |zone: &&str| !zone.is_empty();
+    instance.metadata().get("zone").filter(is_given).or_else(amazon).filter(is_given)
+}
+
+/// Changes with anything that a connection depends on.
+fn address_of(instance: &Instance) -> Arc<str> {
+    let number = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
+    let (plain, secure) = (number(instance.port().usable()), number(instance.secure_port().usable()));
+    format!("{} {plain} {secure}", instance.host().unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LeaseInfo, Port};
+
+    fn instance() -> Instance {
+        Instance::builder("orders").ip_addr("10.0.0.1").port(8080).build().unwrap()
+    }
+
+    fn with_metadata(key: &str, value: &str) -> Attributes {
+        let mut instance = instance();
+        instance.metadata.insert(key, value);
+        Attributes::of(&instance)
+    }
+
+    #[test]
+    fn a_weight_is_a_whole_number_above_zero() {
+        for (text, weight) in [("3", Some(3.0)), ("0", None), ("-2", None), ("", None), ("2.5", None), ("heavy", None)]
+        {
+            assert_eq!(with_metadata("weight", text).weight, weight, "{text:?}");
+        }
+        assert_eq!(Attributes::of(&instance()).weight, None);
+    }
+
+    #[test]
+    fn the_zone_is_that_of_the_metadata_before_that_of_the_data_centre() {
+        assert_eq!(with_metadata("zone", "rack-a").zone.as_deref(), Some("rack-a"));
+        let mut instance = instance();
+        assert_eq!(Attributes::of(&instance).zone, None);
+        instance.data_center = Some(DataCenter::Amazon(Metadata::from_iter([("availability-zone", "us-east-1c")])));
+        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("us-east-1c"));
+        instance.metadata.insert("zone", "");
+        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("us-east-1c"));
+        instance.metadata.insert("zone", "rack-a");
+        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("rack-a"));
+    }
+
+    #[test]
+    fn a_start_is_the_first_time_it_was_up() {
+        let mut instance = instance();
+        instance.lease = Some(LeaseInfo::default());
+        let never = Attributes::of(&instance);
+        assert_eq!((never.start, never.up_since_ms), (None, None));
+        instance.lease = Some(LeaseInfo { service_up_timestamp: 1_760_000_000_001, ..LeaseInfo::default() });
+        let up = Attributes::of(&instance);
+        assert_eq!((up.start, up.up_since_ms), (Some(1_760_000_000_001), Some(1_760_000_000_001)));
+        instance.lease = Some(LeaseInfo { service_up_timestamp: -1, ..LeaseInfo::default() });
+        assert_eq!(Attributes::of(&instance).start, None);
+    }
+
+    #[test]
+    fn the_address_changes_with_what_a_connection_depends_on_alone() {
+        let before = Attributes::of(&instance()).address;
+        assert_eq!(with_metadata("version", "2").address, before);
+        let mut changed = [instance(), instance(), instance(), instance()];
+        changed[0].port = Port { number: 8081, enabled: true };
+        changed[1].port = Port { number: 8080, enabled: false };
+        changed[2].secure_port = Port { number: 8443, enabled: true };
+        changed[3].host_name = Some("other".into());
+        for instance in &changed {
+            assert_ne!(Attributes::of(instance).address, before);
+        }
+        assert_eq!(with_metadata("version", "2").label("version"), Some("2"));
     }
 }

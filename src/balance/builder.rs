@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_stream::Stream;
 use tower::BoxError;
 use tower::discover::Discover;
 
 use super::attributes::Attributes;
-use super::driver::{Describe, Driver, MakeEndpoint, Probe};
+use super::driver::{Describe, Driver, Fleet, MakeEndpoint, Probe};
 use super::eject::Ejection;
 use super::http::HttpResponses;
 use super::policy::PeakEwma;
 use super::roster::{Roster, Settings};
+use super::slow_start::SlowStart;
+use super::subset::{Peers, Subset};
+use super::zone::ZoneAware;
 use super::{Balance, Explain, Shared};
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
@@ -28,6 +32,7 @@ pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = 
     make: MakeEndpoint<D::Service, S>,
     describe: Describe<D::Service>,
     probe: Option<Probe<S>>,
+    peers: Option<Fleet>,
     policy: P,
     observer: O,
     settings: Settings,
@@ -42,6 +47,7 @@ impl<D: Discover> Builder<D> {
             make: Box::new(|service| service),
             describe: Box::new(|_| Attributes::default()),
             probe: None,
+            peers: None,
             policy: PeakEwma,
             observer: HttpResponses::default(),
             settings: Settings {
@@ -52,6 +58,9 @@ impl<D: Discover> Builder<D> {
                 ejection: Ejection::default(),
                 labels: Vec::new(),
                 probes: false,
+                zones: None,
+                slow_start: None,
+                subset: None,
                 base: Instant::now(),
             },
             explain: None,
@@ -66,9 +75,9 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// Called once per discovered endpoint, and again when discovery inserts it anew with another
     /// [address](Attributes::address). The service is cloned for every call.
     pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, P, O> {
-        let Self { discover, describe, policy, observer, settings, explain, ready_timeout, .. } = self;
+        let Self { discover, describe, peers, policy, observer, settings, explain, ready_timeout, .. } = self;
         let make = Box::new(move |target| make(&target));
-        Builder { discover, make, describe, probe: None, policy, observer, settings, explain, ready_timeout }
+        Builder { discover, make, describe, probe: None, peers, policy, observer, settings, explain, ready_timeout }
     }
 
     /// What is known of an endpoint beside its service: weight, zone, labels. By default nothing.
@@ -89,14 +98,14 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
 
     /// How an endpoint is chosen. By default [`PeakEwma`].
     pub fn policy<Q>(self, policy: Q) -> Builder<D, S, Q, O> {
-        let Self { discover, make, describe, probe, observer, settings, explain, ready_timeout, .. } = self;
-        Builder { discover, make, describe, probe, policy, observer, settings, explain, ready_timeout }
+        let Self { discover, make, describe, probe, peers, observer, settings, explain, ready_timeout, .. } = self;
+        Builder { discover, make, describe, probe, peers, policy, observer, settings, explain, ready_timeout }
     }
 
     /// How answers are judged. By default [`HttpResponses`].
     pub fn observer<Q>(self, observer: Q) -> Builder<D, S, P, Q> {
-        let Self { discover, make, describe, probe, policy, settings, explain, ready_timeout, .. } = self;
-        Builder { discover, make, describe, probe, policy, observer, settings, explain, ready_timeout }
+        let Self { discover, make, describe, probe, peers, policy, settings, explain, ready_timeout, .. } = self;
+        Builder { discover, make, describe, probe, peers, policy, observer, settings, explain, ready_timeout }
     }
 
     /// When endpoints that fail are taken out, and for how long. By default [`Ejection::default`].
@@ -105,8 +114,34 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// By which labels of the endpoints requests may choose; see [`Policy::label`](super::Policy::label). By default none. Each one
-    /// costs some memory per endpoint and value.
+    /// Keeps calls in the caller's zone as far as it has endpoints for them. By default zones do not matter.
+    pub fn zone_aware(mut self, zones: ZoneAware) -> Self {
+        self.settings.zones = Some(zones);
+        self
+    }
+
+    /// Gives endpoints that just came up less than their share of the calls. By default they get all of it.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.settings.slow_start = Some(slow_start).filter(|slow_start| !slow_start.window.is_zero());
+        self
+    }
+
+    /// Uses only some of the endpoints. By default all.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.settings.subset = Some(subset);
+        self
+    }
+
+    /// The callers that this one is among, and each change of them: for [zones](ZoneAware) and [apertures](Subset::aperture). By
+    /// default nothing is known of them. What came last counts, also after the stream's end.
+    pub fn peers(mut self, peers: impl Stream<Item = Peers> + Send + 'static) -> Self {
+        self.peers = Some(Box::pin(peers));
+        self
+    }
+
+    /// By which labels of the endpoints requests will choose; see [`Policy::label`](super::Policy::label). Otherwise the first request
+    /// that asks for one waits while the endpoints are sorted by it. Each costs some memory per endpoint and value; there are at most
+    /// 16.
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.settings.labels = keys.into_iter().map(Into::into).collect();
         self
@@ -179,6 +214,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
             make: self.make,
             describe: self.describe,
             probe: self.probe,
+            peers: self.peers,
             shared: Arc::downgrade(&shared),
             name,
             ids: HashMap::new(),
@@ -199,6 +235,9 @@ impl<D: Discover, S, P, O> fmt::Debug for Builder<D, S, P, O> {
             .field("default_latency", &self.settings.default_latency)
             .field("decay", &self.settings.decay)
             .field("ejection", &self.settings.ejection)
+            .field("zone_aware", &self.settings.zones)
+            .field("slow_start", &self.settings.slow_start)
+            .field("subset", &self.settings.subset)
             .finish_non_exhaustive()
     }
 }

@@ -169,6 +169,11 @@ impl Trial {
         }
     }
 
+    /// Whether calls decide one at a time.
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.0.load(Ordering::Relaxed) & STATE, WANTED | TAKEN)
+    }
+
     /// Makes this call a part of the trial, if it is wanted.
     pub(super) fn take(&self) -> Ticket {
         let word = self.0.load(Ordering::Relaxed);

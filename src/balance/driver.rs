@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::{Stream, StreamExt};
 use tower::BoxError;
 use tower::discover::{Change, Discover};
 use tracing::{debug, error, info, warn};
@@ -22,6 +23,7 @@ use super::Shared;
 use super::attributes::Attributes;
 use super::endpoint::{Details, EndpointId, Stats};
 use super::load::Load;
+use super::subset::Peers;
 
 /// How many changes may wait before they are published. Also keeps a discovery that is always ready from holding its thread.
 const BATCH: usize = 64;
@@ -41,10 +43,14 @@ pub(super) type Describe<T> = Box<dyn Fn(&T) -> Attributes + Send>;
 /// Tries to reach an endpoint.
 pub(super) type Probe<S> = Box<dyn Fn(S) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send>;
 
+/// Who calls beside this caller.
+pub(super) type Fleet = Pin<Box<dyn Stream<Item = Peers> + Send>>;
+
 pub(super) struct Driver<D: Discover, S> {
     pub(super) make: MakeEndpoint<D::Service, S>,
     pub(super) describe: Describe<D::Service>,
     pub(super) probe: Option<Probe<S>>,
+    pub(super) peers: Option<Fleet>,
     /// Weak, so that the balancer's last clone ends the task and not the other way round.
     pub(super) shared: Weak<Shared<S>>,
     pub(super) name: Option<Arc<str>>,
@@ -117,7 +123,9 @@ where
         self.publish();
         let mut paused = None::<Instant>;
         let mut probes = JoinSet::new();
+        let (mut fleet, mut heard) = (self.peers.take(), false);
         loop {
+            let just_heard = std::mem::take(&mut heard);
             let deadline = self.shared.upgrade().and_then(|shared| shared.roster().next_deadline());
             let may_poll = self.discovery != Discovery::Ended;
             let step = tokio::select! {
@@ -134,12 +142,22 @@ where
                     self.advance(&mut probes);
                     None
                 }
+                peers = next(&mut fleet), if !just_heard => {
+                    match peers {
+                        Some(peers) => self.set_peers(peers),
+                        None => fleet = None,
+                    }
+                    heard = true;
+                    None
+                }
                 () = until(paused), if paused.is_some() => {
                     paused = None;
                     None
                 }
                 // Last, since it may always be ready.
                 step = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)), if may_poll && paused.is_none() => Some(step),
+                // The fleet may always be ready as well: discovery has its turn between.
+                () = tokio::task::yield_now(), if just_heard => None,
             };
             let Some((changed, step)) = step else { continue };
             if self.discovery == Discovery::Fails && (changed || matches!(step, Step::More)) {
@@ -249,6 +267,12 @@ where
         drop(replaced);
     }
 
+    fn set_peers(&self, peers: Peers) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.change(|roster, _| roster.set_peers(peers));
+        }
+    }
+
     fn publish(&self) {
         let Some(shared) = self.shared.upgrade() else { return };
         let before = shared.publish();
@@ -272,6 +296,14 @@ where
 
     fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+}
+
+/// What comes next of it, if there is one.
+async fn next(fleet: &mut Option<Fleet>) -> Option<Peers> {
+    match fleet {
+        Some(fleet) => fleet.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{BoxError, Service};
 
 use super::endpoint::EndpointId;
-use super::observe::{Completion, Observe};
+use super::observe::{Completion, Observe, Outcome};
 use crate::error::{Error, Kind};
 
 /// An endpoint picked for one call, which counts as pending there from now on.
@@ -26,6 +27,11 @@ impl<S, O> Picked<S, O> {
         self.id
     }
 
+    /// The id of the endpoint.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.completion.endpoint()
+    }
+
     pub(crate) fn service(&self) -> &S {
         &self.service
     }
@@ -39,11 +45,18 @@ impl<S, O> Picked<S, O> {
             inner: Oneshot::new(self.service, request),
             observer: self.observer,
             completion: Some(self.completion),
+            deadline: None,
         }
     }
-}
 
-type Failed = (BoxError, Completion);
+    /// The same, given up at an instant.
+    pub(crate) fn call_until<Req>(self, request: Req, deadline: Option<Instant>) -> CallFuture<S, Req, O>
+    where
+        S: Service<Req>,
+    {
+        CallFuture { deadline: deadline.map(|at| Box::pin(sleep_until(at))), ..self.call(request) }
+    }
+}
 
 /// A call to one endpoint.
 #[pin_project]
@@ -52,6 +65,8 @@ pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
     inner: Oneshot<S, Req>,
     observer: O,
     completion: Option<Completion>,
+    /// Boxed, as most calls have none.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S, Req, O> CallFuture<S, Req, O>
@@ -60,21 +75,29 @@ where
     S::Error: Into<BoxError>,
     O: Observe<S::Response>,
 {
-    /// Hands the completion over with an error, for what it knows of the endpoint.
-    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Failed>> {
+    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
         let this = self.project();
+        const ONCE: &str = "the inner future panics when polled after completion";
         // Stays said if the service panics, which drops the completion.
         this.completion.iter_mut().for_each(|completion| completion.polled(true));
-        let result = this.inner.poll(cx);
+        let polled = this.inner.poll(cx);
         this.completion.iter_mut().for_each(|completion| completion.polled(false));
-        let result = ready!(result);
-        let mut completion = this.completion.take().expect("the inner future panics when polled after completion");
+        let Poll::Ready(result) = polled else {
+            let Some(deadline) = this.deadline else { return Poll::Pending };
+            ready!(deadline.as_mut().poll(cx));
+            let mut completion = this.completion.take().expect(ONCE);
+            completion.outcome(Outcome::TimedOut);
+            let error = Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
+            return Poll::Ready(Err(identify(error, &completion)));
+        };
+        let mut completion = this.completion.take().expect(ONCE);
         Poll::Ready(match result {
             Ok(response) => Ok(this.observer.observe(completion, response)),
             Err(error) => {
                 let error = error.into();
-                completion.outcome(this.observer.observe_error(&*error));
-                Err((error, completion))
+                let outcome = this.observer.observe_error(&*error);
+                completion.outcome(outcome);
+                Err(call_error(error, outcome, &completion))
             }
         })
     }
@@ -89,7 +112,7 @@ where
     type Output = Result<O::Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_call(cx).map_err(|(error, completion)| call_error(error, &completion))
+        self.poll_call(cx)
     }
 }
 
@@ -125,7 +148,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
-            StateProj::Call(call) => call.poll_call(cx).map_err(|(error, completion)| call_error(error, &completion)),
+            StateProj::Call(call) => call.poll_call(cx),
             StateProj::NoEndpoints(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
         }
     }
@@ -143,13 +166,21 @@ impl<S: Service<Req>, Req, O> fmt::Debug for ResponseFuture<S, Req, O> {
 }
 
 /// An error that is one of ours already says what is to say.
-fn call_error(error: BoxError, completion: &Completion) -> Error {
+fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Error {
     let source = match error.downcast::<Error>() {
         Ok(error) => return *error,
         Err(source) => source,
     };
-    let error = Error::new(Kind::Call, "call to").instance(completion.instance().clone());
-    let error = error.cause("the endpoint failed").with_source(source);
+    let (kind, cause) = match outcome {
+        Outcome::Unreachable => (Kind::Connect, "the endpoint cannot be connected to"),
+        Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
+        _ => (Kind::Call, "the endpoint failed"),
+    };
+    identify(Error::new(kind, "call to").cause(cause).with_source(source), completion)
+}
+
+fn identify(error: Error, completion: &Completion) -> Error {
+    let error = error.instance(completion.instance().clone());
     match completion.app() {
         Some(app) => error.app(app.clone()),
         None => error,

@@ -165,9 +165,9 @@ fn grpc_outcome(headers: &HeaderMap) -> Outcome {
     let code = text(GRPC_STATUS).and_then(|code| code.parse::<i32>().ok());
     let retry_after = text("grpc-retry-pushback-ms").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
     match code {
-        Some(OK | CANCELLED | INVALID_ARGUMENT | NOT_FOUND..=PERMISSION_DENIED | FAILED_PRECONDITION..=UNIMPLEMENTED) => {
-            Outcome::Success
-        }
+        Some(
+            OK | CANCELLED | INVALID_ARGUMENT | NOT_FOUND..=PERMISSION_DENIED | FAILED_PRECONDITION..=UNIMPLEMENTED,
+        ) => Outcome::Success,
         Some(UNAUTHENTICATED) => Outcome::Success,
         Some(RESOURCE_EXHAUSTED) => Outcome::Overloaded { retry_after },
         _ => Outcome::Failure { retry_after },

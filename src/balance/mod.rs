@@ -16,6 +16,9 @@
 //! follows peaks at once) times the calls pending there. That needs no look at the others, so its cost does not grow with
 //! their number, and it keeps many callers from running to the same endpoint at the same time.
 //!
+//! What a policy chooses among is settled before, when the endpoints change: a [`Subset`] of many, the [zone](ZoneAware) that a call
+//! stays in, who is [out](Ejection), and by [`SlowStart`] the weight of who just came up. [`Balance::snapshot`] shows it all.
+//!
 //! ```
 //! use std::convert::Infallible;
 //!
@@ -47,15 +50,19 @@ mod observe;
 mod policy;
 mod roster;
 mod set;
+mod slow_start;
+mod snapshot;
+mod subset;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod zone;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{self, AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -72,11 +79,18 @@ pub use self::eject::{Cause, Ejection};
 pub use self::future::ResponseFuture;
 pub use self::http::{ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, ResponseBody};
 pub use self::observe::{AnyResponse, Completion, Observe, Outcome};
-pub use self::policy::{Label, LeastRequests, PeakEwma, Policy};
+pub use self::policy::{
+    ByLabel, FromCookie, FromHeader, HashKey, Label, LeastRequests, PeakEwma, Policy, Random, RendezvousHash, Sticky,
+    WeightedRoundRobin,
+};
 pub use self::set::Candidates;
+pub use self::slow_start::SlowStart;
+pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
+pub use self::subset::{Peers, Subset};
+pub use self::zone::ZoneAware;
 
 pub(crate) use self::endpoint::EndpointId;
-pub(crate) use self::future::Picked;
+pub(crate) use self::future::{CallFuture, Picked};
 
 use self::cells::Ticket;
 use self::eject::Control;
@@ -91,7 +105,8 @@ use crate::error::{Error, Kind};
 /// `S` is.
 ///
 /// `poll_ready` is ready as soon as there is an endpoint and waits for one at most the
-/// [ready timeout](Builder::ready_timeout). It never fails; `call` does when there is still none. The endpoint's own
+/// [ready timeout](Builder::ready_timeout). It never fails; `call` does when there is still none, and from then on at once until
+/// there is one. The endpoint's own
 /// `poll_ready` is part of the call, and an error of it fails that one call only.
 ///
 /// `P` chooses the endpoint of each call, `O` judges how it went.
@@ -115,6 +130,8 @@ struct Shared<S> {
     name: Option<Arc<str>>,
     explain: Option<Explain>,
     ready_timeout: Duration,
+    /// Set once a wait for a first endpoint was in vain, until there is one: further calls do not wait as well.
+    fail_fast: AtomicBool,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
 }
@@ -144,7 +161,7 @@ impl<S, P, O> Balance<S, P, O> {
         Self { shared, policy, observer, patience: Patience::Fresh }
     }
 
-    /// How many endpoints there are now.
+    /// How many endpoints there are now, in the [subset](Subset) if there is one.
     pub fn len(&self) -> usize {
         self.shared.len.load(Ordering::Acquire)
     }
@@ -154,15 +171,42 @@ impl<S, P, O> Balance<S, P, O> {
         self.len() == 0
     }
 
-    /// Waits for an endpoint, at most the ready timeout, and tells whether there is one.
+    /// What is known of the endpoints now: for people, who get it as a table, and for a page of an operator.
+    ///
+    /// Looks at every endpoint under a lock that changes of the endpoints take as well; calls do not.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.roster().snapshot(Instant::now())
+    }
+
+    /// Waits for an endpoint and tells whether there is one: at most as long as `patience` says or else the ready timeout, which is
+    /// not spent again where it was spent in vain already.
     ///
     /// # Cancel safety
     ///
     /// It only waits.
-    pub(crate) fn ready(&self) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, P, O> {
-        let mut count = self.shared.count.subscribe();
-        let timeout = self.shared.ready_timeout;
-        async move { matches!(tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await, Ok(Ok(_))) }
+    pub(crate) fn ready(
+        &self,
+        patience: Option<Duration>,
+    ) -> impl Future<Output = bool> + Send + Sync + 'static + use<S, P, O>
+    where
+        S: Send + Sync + 'static,
+    {
+        let shared = self.shared.clone();
+        async move {
+            let timeout = match patience {
+                Some(patience) => patience,
+                None if shared.fail_fast.load(Ordering::Relaxed) => Duration::ZERO,
+                None => shared.ready_timeout,
+            };
+            let mut count = shared.count.subscribe();
+            let found = tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await;
+            let found = matches!(found, Ok(Ok(_)));
+            if !found && patience.is_none() && !shared.fail_fast.swap(true, Ordering::Relaxed) {
+                let application = shared.name.as_deref();
+                tracing::warn!(application, waited = ?timeout, "no endpoint: calls fail at once until there is one");
+            }
+            found
+        }
     }
 
     /// Picks an endpoint that is not among the tried ones. From now on the call counts as pending there.
@@ -173,8 +217,15 @@ impl<S, P, O> Balance<S, P, O> {
         O: Clone,
     {
         let now = Instant::now();
-        let set = self.shared.set.load();
-        let chosen = set.choose(now, request, &self.policy, tried)?;
+        let label = self.policy.label(request);
+        let mut set = self.shared.set.load();
+        if let Some(label) = label
+            && !set.keeps_apart(label.key)
+        {
+            self.shared.change(|roster, _| roster.keep_apart(label.key));
+            set = self.shared.set.load();
+        }
+        let chosen = set.choose(now, request, &self.policy, label, tried)?;
         Some(Picked {
             id: chosen.id,
             completion: Completion::begin(chosen.stats, now, chosen.ticket),
@@ -183,23 +234,46 @@ impl<S, P, O> Balance<S, P, O> {
         })
     }
 
-    /// The error of a call for which there is no endpoint.
+    /// The error of a call while there is no endpoint at all.
     pub(crate) fn no_endpoints(&self) -> Error {
-        let mut error = Error::new(Kind::NoEndpoints, "call to").cause(match &self.shared.explain {
-            Some(explain) => format!("there is no endpoint, {}", explain()),
-            None => "there is no endpoint".to_owned(),
-        });
-        error = error.advice("check the name, and that an instance of it is registered and UP");
-        if let Some(name) = &self.shared.name {
-            error = error.app(name.clone());
+        self.refuse(
+            match &self.shared.explain {
+                Some(explain) => format!("there is no endpoint, {}", explain()),
+                None => "there is no endpoint".to_owned(),
+            },
+            "check the name, and that an instance of it is registered and UP",
+        )
+    }
+
+    /// The error of a call for which there is no endpoint: there is none at all, or none that this request may go to.
+    pub(crate) fn no_endpoints_for<Req: ?Sized>(&self, request: &Req) -> Error
+    where
+        P: Policy<Req>,
+    {
+        match (self.len(), self.policy.label(request)) {
+            (0, _) => self.no_endpoints(),
+            (_, Some(label)) if label.required && !self.shared.set.load().has(label) => self.refuse(
+                self.shared.roster().explain(label),
+                "register an instance with this metadata, or do not require it",
+            ),
+            (count, _) => {
+                self.refuse(format!("the policy chose no endpoint of {count}"), "see what it asks of an endpoint")
+            }
         }
-        error
+    }
+
+    fn refuse(&self, cause: String, advice: &'static str) -> Error {
+        let error = Error::new(Kind::NoEndpoints, "call to").cause(cause).advice(advice);
+        match &self.shared.name {
+            Some(name) => error.app(name.clone()),
+            None => error,
+        }
     }
 }
 
 impl<S, P, O, Req> Service<Req> for Balance<S, P, O>
 where
-    S: Service<Req> + Clone,
+    S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     P: Policy<Req>,
     O: Observe<S::Response> + Clone,
@@ -211,7 +285,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.is_empty() {
             if let Patience::Fresh = self.patience {
-                self.patience = Patience::Waiting(Box::pin(self.ready()));
+                self.patience = Patience::Waiting(Box::pin(self.ready(None)));
             }
             if let Patience::Waiting(ready) = &mut self.patience {
                 ready!(ready.as_mut().poll(cx));
@@ -225,7 +299,7 @@ where
         self.patience = Patience::Fresh;
         match self.pick(&request, &[]) {
             Some(picked) => ResponseFuture::call(picked.call(request)),
-            None => ResponseFuture::no_endpoints(self.no_endpoints()),
+            None => ResponseFuture::no_endpoints(self.no_endpoints_for(&request)),
         }
     }
 }
@@ -247,6 +321,10 @@ impl<S, P, O> fmt::Debug for Balance<S, P, O> {
 }
 
 impl<S> Shared<S> {
+    fn roster(&self) -> MutexGuard<'_, Roster<S>> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn new(
         roster: Roster<S>,
         explain: Option<Explain>,
@@ -263,12 +341,9 @@ impl<S> Shared<S> {
             name,
             explain,
             ready_timeout,
+            fail_fast: AtomicBool::new(false),
             _alive: alive,
         }
-    }
-
-    fn roster(&self) -> MutexGuard<'_, Roster<S>> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the roster's state the one that picks go by, and returns how many endpoints there were.
@@ -278,12 +353,15 @@ impl<S> Shared<S> {
 
     /// Takes the lock over, since services and wakers are others' code that may come back here: it runs when the lock is free.
     fn publish_locked(&self, mut roster: MutexGuard<'_, Roster<S>>) -> usize {
-        let set = roster.set();
+        let set = roster.set(Instant::now());
         let len = set.len();
         // The set first: who sees the new length must find the endpoints. Under the lock, so that none replaces a newer one.
         let before = self.set.swap(Arc::new(set));
         self.len.store(len, Ordering::Release);
         drop(roster);
+        if len > 0 && self.fail_fast.swap(false, Ordering::Relaxed) {
+            tracing::info!(application = self.name.as_deref(), endpoints = len, "calls are made again");
+        }
         self.count.send_if_modified(|count| {
             // Read here: another thread's newer length may have been told already.
             let len = self.len.load(Ordering::Acquire);

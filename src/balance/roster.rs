@@ -3,7 +3,10 @@
 //! Discovery inserts and removes endpoints, calls report suspects, timers end ejections. Each change is followed by a new set,
 //! so that the very next pick goes by it. Nothing here is on the path of a call that goes well.
 
-use std::collections::{BTreeMap, HashMap};
+mod assemble;
+mod report;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,10 @@ use super::cells::Ticket;
 use super::eject::{Calls, Cause, Ejection};
 use super::endpoint::{EndpointId, Stats};
 use super::load::{nanos, tick};
-use super::set::{EndpointSet, Group, Member, View};
+use super::slow_start::{Age, SlowStart};
+use super::subset::{Peers, Subset};
+use super::zone::ZoneAware;
+use crate::clock::wall_clock_ms;
 
 /// The first and the longest pause between two attempts to reach an unreachable endpoint.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -23,6 +29,8 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// How long a call may decide on an endpoint alone: then another one may as well, since it may take long, or never be polled.
 const DECIDES_ALONE: Duration = Duration::from_secs(10);
+/// By so many labels requests may choose: policies have a few, and one that takes the key from requests should not fill the memory.
+const MOST_LABELS: usize = 16;
 
 pub(super) struct Settings {
     pub(super) name: Option<Arc<str>>,
@@ -34,6 +42,9 @@ pub(super) struct Settings {
     pub(super) labels: Vec<Arc<str>>,
     /// Whether unreachable endpoints are probed in the background, not by calls.
     pub(super) probes: bool,
+    pub(super) zones: Option<ZoneAware>,
+    pub(super) slow_start: Option<SlowStart>,
+    pub(super) subset: Option<Subset>,
     /// What the ticks of all loads count from.
     pub(super) base: Instant,
 }
@@ -41,8 +52,14 @@ pub(super) struct Settings {
 /// The endpoints of a balancer.
 pub(super) struct Roster<S> {
     settings: Settings,
+    /// Those that calls may go to.
     entries: BTreeMap<EndpointId, Entry<S>>,
+    /// Those outside the subset.
+    outside: BTreeMap<EndpointId, Entry<S>>,
+    peers: Option<Peers>,
     next_sweep: Option<Instant>,
+    /// When the weight of an endpoint in slow start grows next.
+    next_growth: Option<Instant>,
     panic: bool,
 }
 
@@ -50,6 +67,9 @@ struct Entry<S> {
     service: Arc<S>,
     stats: Arc<Stats>,
     attributes: Arc<Attributes>,
+    age: Option<Age>,
+    /// What part of its weight counts in the subset.
+    part: f64,
     state: State,
     /// How many times it was ejected, less those that were lived down.
     times: u32,
@@ -88,7 +108,15 @@ impl<S> Roster<S> {
     pub(super) fn new(settings: Settings) -> Self {
         let ejection = &settings.ejection;
         let next_sweep = ejection.enabled.then(|| settings.base + ejection.interval);
-        Self { settings, entries: BTreeMap::new(), next_sweep, panic: false }
+        Self {
+            settings,
+            entries: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            peers: None,
+            next_sweep,
+            next_growth: None,
+            panic: false,
+        }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -108,6 +136,8 @@ impl<S> Roster<S> {
             service: Arc::new(service),
             answered: stats.load.calls().answered(),
             stats,
+            age: age(&attributes),
+            part: 1.0,
             attributes: Arc::new(attributes),
             state: State::Available,
             times: 0,
@@ -119,28 +149,52 @@ impl<S> Roster<S> {
 
     /// Takes over what changed of an endpoint that otherwise stays as it is.
     pub(super) fn update(&mut self, id: EndpointId, attributes: Attributes) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.any_mut(id) {
+            if entry.attributes.up_since_ms != attributes.up_since_ms {
+                entry.age = age(&attributes);
+            }
             entry.attributes = Arc::new(attributes);
         }
     }
 
     /// The same endpoint at another address, which may well be reached. Returns the old service, to be dropped outside the lock.
     pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) -> Option<Arc<S>> {
-        if self.entries.get(&id)?.is_unreachable() {
+        if self.entries.get(&id).is_some_and(Entry::is_unreachable) {
             self.let_in(id, Instant::now());
         }
-        let entry = self.entries.get_mut(&id)?;
-        entry.attributes = Arc::new(attributes);
-        Some(std::mem::replace(&mut entry.service, Arc::new(service)))
+        let replaced = self.any_mut(id).map(|entry| std::mem::replace(&mut entry.service, Arc::new(service)));
+        self.update(id, attributes);
+        replaced
     }
 
     pub(super) fn attributes(&self, id: EndpointId) -> Option<&Arc<Attributes>> {
-        self.entries.get(&id).map(|entry| &entry.attributes)
+        self.entries.get(&id).or_else(|| self.outside.get(&id)).map(|entry| &entry.attributes)
+    }
+
+    /// Lets requests choose by this label from now on. Tells whether they could not before.
+    pub(super) fn keep_apart(&mut self, key: &str) -> bool {
+        let labels = &mut self.settings.labels;
+        let new = labels.len() < MOST_LABELS && !labels.iter().any(|known| **known == *key);
+        if new {
+            labels.push(key.into());
+        }
+        new
     }
 
     /// Returns its service, to be dropped outside the lock.
     pub(super) fn remove(&mut self, id: EndpointId) -> Option<Arc<S>> {
-        self.entries.remove(&id).map(|entry| entry.service)
+        self.entries.remove(&id).or_else(|| self.outside.remove(&id)).map(|entry| entry.service)
+    }
+
+    fn any_mut(&mut self, id: EndpointId) -> Option<&mut Entry<S>> {
+        self.entries.get_mut(&id).or_else(|| self.outside.get_mut(&id))
+    }
+
+    /// Takes note of the callers that this one is among, and tells whether they changed.
+    pub(super) fn set_peers(&mut self, peers: Peers) -> bool {
+        let changed = self.peers.as_ref() != Some(&peers);
+        self.peers = Some(peers);
+        changed
     }
 
     /// Takes a suspect out, unless that would be too many or it does not stand out. Tells whether anything changed.
@@ -256,12 +310,12 @@ impl<S> Roster<S> {
             State::Available => None,
             State::Out { until: at, .. } | State::Probation { next: at, .. } => Some(at),
         };
-        self.entries.values().filter_map(until).chain(self.next_sweep).min()
+        self.entries.values().filter_map(until).chain(self.next_sweep).chain(self.next_growth).min()
     }
 
     /// Ends what is over and compares success rates when it is time to.
     pub(super) fn advance(&mut self, now: Instant) -> Due<S> {
-        let mut due = Due { probe: Vec::new(), changed: false };
+        let mut due = Due { probe: Vec::new(), changed: self.next_growth.is_some_and(|at| at <= now) };
         for (id, entry) in &mut self.entries {
             match &mut entry.state {
                 State::Out { cause: Cause::Unreachable, until } if *until <= now && self.settings.probes => {
@@ -311,83 +365,12 @@ impl<S> Roster<S> {
     fn name(&self) -> Option<&str> {
         self.settings.name.as_deref()
     }
-
-    /// The set that picks go by from now on.
-    pub(super) fn set(&mut self) -> EndpointSet<S> {
-        let services: Vec<_> = self.entries.values().map(|entry| entry.service.clone()).collect();
-        let member = |(position, (id, entry)): (usize, (&EndpointId, &Entry<S>))| {
-            let (stats, attributes) = (entry.stats.clone(), entry.attributes.clone());
-            (Member { id: *id, position: position as u32, stats, attributes }, entry.attributes.weight.unwrap_or(1.0))
-        };
-        let numbered = || self.entries.iter().enumerate();
-        let reachable = || numbered().filter(|(_, (_, entry))| !entry.is_unreachable());
-        let left = reachable().filter(|(_, (_, entry))| entry.state == State::Available).count();
-        let reachable_count = reachable().count();
-        let panic = self.settings.ejection.is_panic(left, reachable_count);
-        for entry in
-            self.entries.values().filter(|entry| matches!(entry.state, State::Out { cause: Cause::Unreachable, .. }))
-        {
-            // Where none can be reached all get calls, and the first that comes through shows it.
-            entry.stats.trial.open(reachable_count == 0);
-        }
-        let candidates: Vec<_> = match (reachable_count, panic) {
-            // Then their errors say what is wrong, and a call that comes through is welcome.
-            (0, _) => numbered().map(member).collect(),
-            (_, true) => reachable().map(member).collect(),
-            (_, false) => reachable().filter(|(_, (_, entry))| entry.state == State::Available).map(member).collect(),
-        };
-        let on_probation = |entry: &Entry<S>| matches!(entry.state, State::Probation { .. });
-        let probing: Vec<_> = numbered().filter(|(_, (_, entry))| on_probation(entry)).map(member).collect();
-        if panic != self.panic {
-            self.panic = panic;
-            match panic {
-                true => warn!(
-                    application = self.name(),
-                    left,
-                    of = reachable_count,
-                    "too few endpoints left: ejections are disregarded"
-                ),
-                false => info!(
-                    application = self.name(),
-                    left,
-                    of = reachable_count,
-                    "enough endpoints again: ejections count"
-                ),
-            }
-        }
-        let (all, labelled) = (self.view(&candidates, &probing), self.labelled(&candidates, &probing));
-        let probing = probing.into_iter().map(|(member, _)| member).collect();
-        EndpointSet::new(self.settings.base, services, all, labelled, probing)
-    }
-
-    fn labelled(&self, candidates: &[Weighted], probing: &[Weighted]) -> HashMap<Arc<str>, HashMap<Arc<str>, View>> {
-        let by_value = |key: &Arc<str>| {
-            let with = |endpoints: &[Weighted], value: &str| -> Vec<Weighted> {
-                endpoints.iter().filter(|(member, _)| member.attributes.label(key) == Some(value)).cloned().collect()
-            };
-            let mut views = HashMap::new();
-            for value in candidates.iter().filter_map(|(member, _)| member.attributes.label(key)) {
-                if !views.contains_key(value) {
-                    views.insert(value.into(), self.view(&with(candidates, value), &with(probing, value)));
-                }
-            }
-            views
-        };
-        self.settings.labels.iter().map(|key| (key.clone(), by_value(key))).collect()
-    }
-
-    fn view(&self, candidates: &[Weighted], probing: &[Weighted]) -> View {
-        let whole = Group::new(candidates.iter().cloned());
-        let every = (!probing.is_empty()).then(|| {
-            let extra = probing.iter().filter(|(member, _)| !candidates.iter().any(|(known, _)| known.id == member.id));
-            Group::new(candidates.iter().chain(extra).cloned())
-        });
-        View { whole, every, ..View::default() }
-    }
 }
 
-/// An endpoint with its weight.
-type Weighted = (Member, f32);
+/// How long it has been up, as far as that is told.
+fn age(attributes: &Attributes) -> Option<Age> {
+    attributes.up_since_ms.map(|since| Age::new(since, wall_clock_ms(), Instant::now()))
+}
 
 impl<S> Entry<S> {
     fn is_unreachable(&self) -> bool {
@@ -396,6 +379,10 @@ impl<S> Entry<S> {
             State::Out { cause, .. } | State::Probation { cause, .. } => cause,
         };
         cause.is_certain()
+    }
+
+    fn is_on_probation(&self) -> bool {
+        matches!(self.state, State::Probation { .. })
     }
 
     fn is_ejected(&self) -> bool {

@@ -7,7 +7,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use super::attributes::Attributes;
 use super::cells::Ticket;
 use super::endpoint::{EndpointId, Stats};
 use super::load::{Tick, tick};
-use super::policy::{Label, Policy};
+use super::policy::{self, Label, Policy};
 use super::weights::Weights;
 
 /// The endpoints of a balancer at one moment.
@@ -46,6 +47,10 @@ pub(super) struct View {
 pub(super) struct Group {
     members: Vec<Member>,
     weights: Option<Weights>,
+    /// Whose turn it is, for policies that go round.
+    turn: AtomicU64,
+    /// The hash of each member's id, once a policy has asked for them.
+    identities: OnceLock<Box<[u64]>>,
 }
 
 /// An endpoint in a group.
@@ -71,15 +76,26 @@ impl Group {
     /// The members with their weights.
     pub(super) fn new(members: impl IntoIterator<Item = (Member, f32)>) -> Self {
         let (members, weights): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        Self { members, weights: Weights::new(weights) }
+        // Callers that start together should not begin with the same endpoint.
+        let turn = AtomicU64::new(u64::from(fastrand::u32(..)));
+        Self { members, weights: Weights::new(weights), turn, identities: OnceLock::new() }
+    }
+
+    fn identities(&self) -> &[u64] {
+        let hash = |member: &Member| policy::hash(member.stats.details.instance.as_bytes());
+        self.identities.get_or_init(|| self.members.iter().map(hash).collect())
     }
 }
 
 impl View {
+    /// The endpoints of all zones, those in probation too.
+    fn every(&self) -> &Group {
+        self.every.as_ref().unwrap_or(&self.whole)
+    }
+
     /// The group that this call chooses among.
-    fn group(&self, spans_zones: bool) -> &Group {
+    fn group(&self) -> &Group {
         match self.zones.len() {
-            _ if spans_zones => self.every.as_ref().unwrap_or(&self.whole),
             0 => &self.whole,
             zones => {
                 let random = fastrand::u64(..);
@@ -114,18 +130,28 @@ impl<S> EndpointSet<S> {
         self.all.whole.members.iter().map(|member| &*member.stats)
     }
 
-    /// What `policy` picks for `request`, leaving out those that were tried.
+    /// Whether endpoints are kept apart by this label, so that requests can choose by it.
+    pub(super) fn keeps_apart(&self, key: &str) -> bool {
+        self.labelled.contains_key(key)
+    }
+
+    /// What `policy` picks for `request`, which asks for `label`, leaving out those that were tried.
     pub(super) fn choose<Req: ?Sized>(
         &self,
         now: Instant,
         request: &Req,
         policy: &impl Policy<Req>,
+        label: Option<Label<'_>>,
         tried: &[EndpointId],
     ) -> Option<Chosen<'_, S>> {
-        let label = policy.label(request);
-        let spans_zones = policy.spans_zones();
-        let may_probe = !self.probing.is_empty() && tried.is_empty() && !spans_zones;
-        if may_probe {
+        let view = label.map_or(Some(&self.all), |label| self.labelled(label));
+        let now = tick(self.base, now);
+        if let Some(view) = view
+            && let Some(chosen) = self.pick(view.every(), now, tried, |all| policy.affinity(request, all))
+        {
+            return Some(chosen);
+        }
+        if !self.probing.is_empty() && tried.is_empty() {
             let suitable = self.probing.iter().filter(|member| member.suits(label));
             let wanted =
                 suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
@@ -133,31 +159,28 @@ impl<S> EndpointSet<S> {
                 return Some(self.chosen(member, ticket));
             }
         }
-        let view = label.map_or(Some(&self.all), |label| self.labelled(label))?;
-        let now = tick(self.base, now);
-        let group = view.group(spans_zones);
-        let picked = self.pick(group, now, request, policy, tried);
-        if picked.is_none() && !tried.is_empty() && !spans_zones {
+        let view = view?;
+        let picked = self.pick(view.group(), now, tried, |candidates| policy.pick(request, candidates));
+        if picked.is_none() && !tried.is_empty() {
             // Where a retry has tried the whole zone, another zone is as good.
-            return self.pick(&view.whole, now, request, policy, tried);
+            return self.pick(&view.whole, now, tried, |candidates| policy.pick(request, candidates));
         }
         picked
     }
 
-    fn pick<'a, Req: ?Sized>(
+    fn pick<'a>(
         &'a self,
         group: &'a Group,
         now: Tick,
-        request: &Req,
-        policy: &impl Policy<Req>,
         tried: &[EndpointId],
+        pick: impl FnOnce(&Candidates<'_>) -> Option<usize>,
     ) -> Option<Chosen<'a, S>> {
         let excluded = group.positions(tried);
         let candidates = Candidates { group, excluded: &excluded, now };
         if candidates.is_empty() {
             return None;
         }
-        let picked = policy.pick(request, &candidates)?;
+        let picked = pick(&candidates)?;
         debug_assert!(picked < candidates.len(), "a policy picked {picked} of {}", candidates.len());
         let member = group.members.get(candidates.at(picked))?;
         Some(self.chosen(member, member.stats.trial.take()))
@@ -166,6 +189,11 @@ impl<S> EndpointSet<S> {
     fn chosen(&self, member: &Member, ticket: Ticket) -> Chosen<'_, S> {
         let service = &self.services[member.position as usize];
         Chosen { id: member.id, stats: member.stats.clone(), service, ticket }
+    }
+
+    /// Whether an endpoint with this label takes calls.
+    pub(super) fn has(&self, label: Label<'_>) -> bool {
+        self.labelled.get(label.key).is_some_and(|values| values.contains_key(label.value))
     }
 
     /// The endpoints with this label, or all where none has it and it is not required.
@@ -242,6 +270,46 @@ impl Candidates<'_> {
         two_of(self.len())
     }
 
+    /// The position of the endpoint with this id. Looks at all, for about a nanosecond each.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        let hash = policy::hash(id.as_bytes());
+        let is_it =
+            |at: usize| self.group.identities()[at] == hash && *self.group.members[at].stats.details.instance == *id;
+        let at = (0..self.group.members.len()).find(|at| is_it(*at))?;
+        (!self.excluded.contains(&at)).then(|| at - self.excluded.iter().filter(|gap| **gap < at).count())
+    }
+
+    /// A number made of the endpoint's [`id`](Self::id), the same for every caller: what hashing by key goes by.
+    pub fn identity(&self, position: usize) -> u64 {
+        self.group.identities()[self.at(position)]
+    }
+
+    /// A number that goes up by one each time a policy asks for it, for all callers together. Begins anywhere, and anew when the
+    /// endpoints change.
+    pub fn turn(&self) -> u64 {
+        self.group.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the request failed at other endpoints before.
+    pub fn is_retry(&self) -> bool {
+        !self.excluded.is_empty()
+    }
+
+    /// Whether the endpoint was ejected and has yet to show that it is well. Only [`affinity`](Policy::affinity) sees such ones.
+    pub fn on_probation(&self, position: usize) -> bool {
+        self.member(position).stats.trial.is_on()
+    }
+
+    /// Whether it is on probation and has its call.
+    pub(super) fn is_busy_in_probation(&self, position: usize) -> bool {
+        self.on_probation(position) && self.pending(position) > 0
+    }
+
+    /// The greatest of all weights.
+    pub(super) fn heaviest(&self) -> f32 {
+        self.group.weights.as_ref().map_or(1.0, Weights::heaviest)
+    }
+
     pub(super) fn latency_nanos(&self, position: usize) -> f32 {
         self.member(position).stats.load.latency(self.now)
     }
@@ -303,4 +371,162 @@ fn two_of(n: usize) -> (usize, usize) {
     }
     let second = below(n - 1, random);
     (first, if second >= first { second + 1 } else { second })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::balance::eject::{Control, Ejection};
+    use crate::balance::endpoint::Details;
+    use crate::balance::load::Load;
+    use crate::balance::policy::{PeakEwma, Random, Sticky, WeightedRoundRobin};
+    use crate::balance::{FromHeader, Shared};
+
+    const SEED: u64 = 7;
+
+    fn member(id: u64, base: Instant) -> Member {
+        let details = Details {
+            id: EndpointId(id),
+            app: None,
+            instance: id.to_string().into(),
+            penalty: Duration::ZERO,
+            rules: Ejection::default().rules(),
+            control: Weak::<Shared<()>>::new() as Weak<dyn Control>,
+            base,
+            failed: Default::default(),
+            looked: Default::default(),
+        };
+        let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, base), details));
+        Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
+    }
+
+    /// Endpoints 0, 3, 6, ... of these weights, those of `probing` in probation.
+    fn set_with(weights: &[f32], probing: &[u64]) -> EndpointSet<()> {
+        fastrand::seed(SEED);
+        let base = Instant::now();
+        let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3, base), *weight)).collect();
+        let services = members.iter().map(|_| Arc::new(())).collect();
+        let (out, left): (Vec<_>, Vec<_>) =
+            members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
+        out.iter().for_each(|(member, _)| member.stats.trial.begin());
+        let every = (!out.is_empty()).then(|| Group::new(members));
+        let view = View { whole: Group::new(left), every, ..View::default() };
+        EndpointSet::new(base, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
+    }
+
+    fn set(n: usize) -> EndpointSet<()> {
+        set_with(&vec![1.0; n], &[])
+    }
+
+    fn choose(set: &EndpointSet<()>, policy: &impl Policy<()>, tried: &[EndpointId]) -> Option<u64> {
+        set.choose(Instant::now(), &(), policy, None, tried).map(|chosen| chosen.id.0)
+    }
+
+    fn counts(calls: usize, mut choose: impl FnMut() -> u64) -> BTreeMap<u64, usize> {
+        let mut counts = BTreeMap::new();
+        (0..calls).for_each(|_| *counts.entry(choose()).or_default() += 1);
+        counts
+    }
+
+    #[test]
+    fn draws_every_pair_and_never_twice_the_same() {
+        fastrand::seed(SEED);
+        let mut seen = [[0; 3]; 3];
+        for _ in 0..9_000 {
+            let (first, second) = two_of(3);
+            seen[first][second] += 1;
+        }
+        for (first, row) in seen.iter().enumerate() {
+            for (second, &count) in row.iter().enumerate() {
+                let expected = if first == second { 0..=0 } else { 1_300..=1_700 };
+                assert!(expected.contains(&count), "seed {SEED}: ({first}, {second}) drawn {count} times");
+            }
+        }
+        assert_eq!(two_of(1), (0, 0));
+    }
+
+    #[test]
+    fn leaves_out_the_tried_and_spreads_over_the_rest() {
+        let set = set(5);
+        let tried = [EndpointId(9), EndpointId(0), EndpointId(9), EndpointId(1_000)];
+        let counts = counts(3_000, || choose(&set, &PeakEwma, &tried).unwrap());
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [3, 6, 12]);
+        assert!(counts.values().all(|count| (850..=1_150).contains(count)), "seed {SEED}: {counts:?}");
+    }
+
+    #[test]
+    fn draws_by_weight_among_the_rest() {
+        let set = set_with(&[5.0, 1.0, 2.0, 4.0], &[]);
+        let counts = counts(7_000, || choose(&set, &Random, &[EndpointId(0)]).unwrap());
+        for (id, expected) in [(3, 1_000), (6, 2_000), (9, 4_000)] {
+            assert!(counts[&id].abs_diff(expected) < 100, "seed {SEED}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn takes_the_last_one_left_and_none_when_all_were_tried() {
+        let set = set(3);
+        let all = [EndpointId(0), EndpointId(3), EndpointId(6)];
+        assert_eq!(choose(&set, &PeakEwma, &all[..2]), Some(6));
+        assert_eq!(choose(&set, &PeakEwma, &all), None);
+        assert_eq!(choose(&self::set(0), &PeakEwma, &[]), None);
+    }
+
+    #[test]
+    fn prefers_the_one_with_fewer_pending_calls() {
+        let set = set(2);
+        set.stats().next().unwrap().load.begin(Instant::now());
+        for _ in 0..100 {
+            assert_eq!(choose(&set, &PeakEwma, &[]), Some(3));
+        }
+    }
+
+    #[test]
+    fn finds_a_position_among_those_that_were_not_tried() {
+        let set = set(5);
+        let excluded = [1, 3];
+        let candidates = Candidates { group: &set.all.whole, excluded: &excluded, now: 0 };
+        let positions = ["0", "3", "6", "9", "12", "1"].map(|id| candidates.position(id));
+        assert_eq!(positions, [Some(0), None, Some(1), None, Some(2), None]);
+        assert_eq!([0, 1, 2].map(|position| candidates.id(position)), ["0", "6", "12"]);
+        assert_eq!(candidates.identity(1), policy::hash(b"6"));
+    }
+
+    #[test]
+    fn a_retry_takes_no_turn() {
+        let set = set(2);
+        let first_tries = counts(100, || {
+            let first = choose(&set, &WeightedRoundRobin, &[]).unwrap();
+            if first == 0 {
+                assert_eq!(choose(&set, &WeightedRoundRobin, &[EndpointId(0)]), Some(3));
+            }
+            first
+        });
+        assert_eq!(first_tries, BTreeMap::from([(0, 50), (3, 50)]));
+    }
+
+    #[test]
+    fn an_endpoint_in_probation_gets_one_call_of_those_that_belong_to_it() {
+        let set = set_with(&[1.0; 3], &[3]);
+        let sticky: Sticky<FromHeader> = Sticky::by_header("x-instance");
+        let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
+        let choose = || set.choose(Instant::now(), &request, &sticky, None, &[]).unwrap();
+        let probe = choose();
+        assert_eq!((probe.id.0, probe.ticket.is_some()), (3, true));
+        probe.stats.load.begin(Instant::now());
+        let next = choose();
+        assert!(next.id.0 != 3 && !next.ticket.is_some());
+        probe.stats.load.give_up();
+        assert_eq!(choose().id.0, 3);
+    }
+
+    #[test]
+    fn an_endpoint_in_probation_gets_one_call_out_of_turn_and_no_other() {
+        let set = set_with(&[1.0; 3], &[3]);
+        let counts = counts(100, || choose(&set, &WeightedRoundRobin, &[]).unwrap());
+        assert_eq!(counts.get(&3), Some(&1));
+    }
 }

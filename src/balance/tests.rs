@@ -58,7 +58,7 @@ impl Service<Request> for Endpoint {
 async fn endpoints(n: usize) -> Balance<Endpoint, PeakEwma, AnyResponse> {
     let endpoints: Vec<_> = (0..n).map(Endpoint).collect();
     let balance = Balance::builder(ServiceList::new::<Request>(endpoints)).observer(AnyResponse).build();
-    assert!(balance.ready().await);
+    assert!(balance.ready(None).await);
     balance
 }
 
@@ -73,7 +73,7 @@ where
         async move { Ok::<_, Infallible>(answer) }
     }));
     let balance = Balance::builder(ServiceList::new(vec![service])).build();
-    assert!(balance.ready().await);
+    assert!(balance.ready(None).await);
     balance
 }
 
@@ -170,7 +170,7 @@ async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
     let balance = Balance::builder(discover).observer(AnyResponse).build();
     let insert = |n| Ok::<_, Infallible>(tower::discover::Change::Insert(n, Endpoint(n)));
     sender.send(insert(0)).unwrap();
-    assert!(balance.ready().await);
+    assert!(balance.ready(None).await);
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         balance.clone().oneshot(Request::Answer).await.unwrap();

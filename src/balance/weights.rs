@@ -5,6 +5,7 @@
 pub(super) struct Weights {
     /// Relative to their mean: the average endpoint weighs 1.
     relative: Box<[f32]>,
+    heaviest: f32,
     /// By column: below which 32-bit number the column itself is drawn, and what is drawn above it.
     columns: Box<[(u32, u32)]>,
 }
@@ -22,11 +23,16 @@ impl Weights {
         let mean = weights.iter().map(|w| f64::from(*w)).sum::<f64>() / weights.len() as f64;
         let relative: Box<[f32]> = weights.iter().map(|w| (f64::from(*w) / mean) as f32).collect();
         let columns = columns(weights.iter().map(|w| f64::from(*w) / mean).collect());
-        Some(Self { relative, columns })
+        let heaviest = relative.iter().copied().fold(0.0, f32::max);
+        Some(Self { relative, heaviest, columns })
     }
 
     pub(super) fn relative(&self, at: usize) -> f32 {
         self.relative[at]
+    }
+
+    pub(super) fn heaviest(&self) -> f32 {
+        self.heaviest
     }
 
     /// What this random number draws.

@@ -10,7 +10,6 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
 use tower_eureka::config::Property;
-use tower_eureka::server::Listener;
 use tracing_subscriber::EnvFilter;
 
 /// Requests in flight get this long after the signal; connections that are merely open get nothing.
@@ -132,7 +131,8 @@ impl Serve {
             while at_signal.changed().await.is_ok() {}
             registry.leave(HAND_OVER_LIMIT).await;
         };
-        tokio::join!(Listener::new(listener).shutdown_timeout(SHUTDOWN_LIMIT).serve(app, stopping), leaving);
+        let listener = registry.listener(listener).shutdown_timeout(SHUTDOWN_LIMIT);
+        tokio::join!(listener.serve(app, stopping), leaving);
         // Those requests may have left something for the peers.
         if !registry.leave(HAND_OVER_LIMIT).await {
             tracing::warn!("not every peer took what was queued for it");

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::{Env, ServiceUrl};
 use crate::error::{Error, Kind};
+use crate::tls::Tls;
 
 /// What a client is told: whom to ask, how often, how long to wait. Each setting is documented where users set it, on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
@@ -15,6 +16,7 @@ pub(crate) struct ClientConfig {
     pub(crate) body_limit: usize,
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
+    pub(crate) tls: Tls,
 }
 
 impl Default for ClientConfig {
@@ -28,6 +30,7 @@ impl Default for ClientConfig {
             body_limit: 256 << 20,
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
+            tls: Tls::default(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The settings of a Spring Cloud Eureka server, under the names that it has for them.
 //!
 //! One table says what each is called, what it takes and where it goes; command line, environment and help are made from it. Names are
-//! compared as Spring does, without dashes and case: `peer-node-read-timeout-ms` is `peerNodeReadTimeoutMs`.
+//! compared as Spring does, without dashes and case: `peer-node-read-timeout-ms` is `peerNodeReadTimeoutMs`. What Java has no name for is
+//! called `eureka.server.limits.*`.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +30,6 @@ enum Kind {
     Millis(fn(Builder, Duration) -> Builder),
     Seconds(fn(Builder, Duration) -> Builder),
     Share(fn(Builder, f64) -> Builder),
-    #[cfg(feature = "peers")]
     Count(fn(Builder, usize) -> Builder),
     #[cfg(feature = "peers")]
     Text(fn(Builder, &str) -> Builder),
@@ -50,7 +50,21 @@ const PROPERTIES: &[Property] = &[
     property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(Builder::renewal_percent_threshold)),
     property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(Builder::expected_renewal_interval)),
     property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(Builder::eviction_interval)),
+    property!("eureka.server.disable-delta", "BOOL", "false", "answer deltas with 403, so that clients fetch everything", Kind::Flag(|b, disabled| b.delta(!disabled))),
+    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "answer lists that are up to some time old; on by default in Java", Kind::Flag(Builder::read_only_cache)),
+    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "how old they can be then", Kind::Millis(Builder::read_only_cache_interval)),
     property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
+    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(Builder::registration_limit)),
+    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(Builder::batch_limit)),
+    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(Builder::metadata_limit)),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(Builder::application_limit)),
+    property!("eureka.server.limits.connections", "COUNT", "20000", "most connections at a time; further ones wait", Kind::Count(|mut b, n| { b.limits.connections = n; b })),
+    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.limits.head_bytes = n; b })),
+    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
+    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.head_timeout = time; b })),
+    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.limits.body_timeout = time; b })),
+    property!("eureka.server.limits.answer-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of a longer answer; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.answer_timeout = time; b })),
+    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.limits.idle_timeout = time; b })),
     #[cfg(feature = "peers")]
     property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "how long a node that found nothing to copy answers lists with 403", Kind::Millis(Builder::wait_when_empty)),
     #[cfg(feature = "peers")]
@@ -125,7 +139,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.delta-retention-timer-interval-in-ms",
     "eureka.server.initial-capacity-of-response-cache",
     "eureka.server.response-cache-auto-expiration-in-seconds",
-    "eureka.server.response-cache-update-interval-ms",
     "eureka.server.log-identity-headers",
     "eureka.server.json-codec-name",
     "eureka.server.xml-codec-name",
@@ -139,11 +152,7 @@ const WITHOUT_MEANING: &[&str] = &[
 ];
 
 /// What a Spring server can do and this one can not yet, and the value that asks for nothing.
-const NOT_YET: &[(&str, &str)] = &[
-    ("eureka.server.disable-delta", "false"),
-    ("eureka.server.use-read-only-response-cache", "false"),
-    ("eureka.client.use-dns-for-fetching-service-urls", "false"),
-];
+const NOT_YET: &[(&str, &str)] = &[("eureka.client.use-dns-for-fetching-service-urls", "false")];
 
 impl Property {
     /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
@@ -183,7 +192,6 @@ impl Property {
                 set(builder, Duration::from_secs(value.parse().map_err(|_| invalid("whole seconds"))?))
             }
             Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
-            #[cfg(feature = "peers")]
             Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
             #[cfg(feature = "peers")]
             Kind::Text(set) => set(builder, value),
@@ -212,6 +220,9 @@ impl fmt::Debug for Property {
 
 impl EurekaServerBuilder {
     /// Sets what a Spring server calls by this name, such as `eureka.server.eviction-interval-timer-in-ms`; see [`Property::all`].
+    ///
+    /// What it has no name for begins with `eureka.server.limits`; of these, the limits of connections count for
+    /// [`EurekaServer::listener`](crate::EurekaServer::listener).
     ///
     /// Dashes and case do not matter. What has no meaning here is ignored with a warning.
     ///
@@ -326,9 +337,10 @@ mod tests {
         for property in Property::all() {
             let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
             let value = match property.unit {
+                "BOOL" if property.default == "false" => "True",
                 "BOOL" => "False",
                 "SHARE" => "0.5",
-                "MS" | "SECONDS" | "COUNT" => "7",
+                "MS" | "SECONDS" | "COUNT" | "BYTES" => "7",
                 _ => "http://node/",
             };
             assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");
@@ -350,8 +362,9 @@ mod tests {
         let error = set("eureka.sever.enable-selfpreservation", "true").unwrap_err();
         assert!(error.ends_with("did you mean eureka.server.enable-self-preservation?"), "{error}");
         assert!(set("eureka.server.batchReplication", "true").is_ok(), "known to Java, ignored here");
-        assert!(set("eureka.server.disableDelta", "false").is_ok());
-        assert!(set("eureka.server.disableDelta", "true").is_err(), "what can't be done is not ignored");
+        let dns = "eureka.client.useDnsForFetchingServiceUrls";
+        assert!(set(dns, "false").is_ok());
+        assert!(set(dns, "true").is_err(), "what can't be done is not ignored");
     }
 
     #[cfg(feature = "peers")]

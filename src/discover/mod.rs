@@ -1,6 +1,17 @@
-//! The instances of one application as a [`tower::discover::Discover`] stream.
+//! The instances behind a name as a [`tower::discover::Discover`] stream.
+//!
+//! ```text
+//!  registry ─ applications that changed ─▶ EurekaDiscover ─ Insert, Remove ─▶ a balancer
+//!                                              ▲      └ Explainer ─▶ why there is nobody to call
+//!                             Selection: look-up, statuses, filter
+//! ```
+//!
+//! A [`Selection`] says whose instances are meant, [`EurekaDiscover`] follows them, and an [`Explanation`] tells why there are none.
 
-use std::collections::{HashMap, VecDeque};
+mod explanation;
+mod selection;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
@@ -11,17 +22,24 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
 
-use crate::model::{Application, Instance};
-use crate::registry::Registry;
+pub use explanation::{Candidate, Explainer, Explanation, Finding, Reason};
+pub use selection::Selection;
 
-/// Follows the instances of one application that are UP: an insert for each that comes, a remove for each that goes.
+use crate::model::{Instance, InstanceChange};
+use crate::registry::{Registry, Sources};
+
+/// Follows the instances of a [`Selection`]: an insert for each that comes, a remove for each that goes.
 ///
-/// A real [`Discover`](tower::discover::Discover): what tower's balancer takes, and ours. The key is the instance's id. It never
-/// errs and never ends, starts with what is known, and wakes only when this application changes. A reader that lags sees the
-/// newest state, not every step to it.
+/// A real [`Discover`](tower::discover::Discover): what tower's balancer takes, and ours. It never errs and never ends, starts
+/// with what is known, and wakes only when the instances behind its name change. A reader that lags sees the newest state, not
+/// every step to it. Made by [`Eureka::discover`](crate::Eureka::discover).
 ///
-/// An instance is inserted again only if something changed that matters to a connection or a choice: its host, address, ports,
-/// metadata or data centre. Renewed leases and new timestamps are no event.
+/// The key is the instance's id, unique within an application; of an instance whose application has another name than the one
+/// looked up, it is `APPLICATION/id`.
+///
+/// An instance is inserted again if something changed that matters to a connection or a choice, and if it restarted;
+/// [`Instance::change_since`] tells which, from the instance that was inserted before. Renewed leases and new timestamps are no
+/// event.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tower_eureka::Error> {
@@ -36,8 +54,8 @@ use crate::registry::Registry;
 /// # }
 /// ```
 pub struct EurekaDiscover {
-    app: Arc<str>,
-    states: WatchStream<Option<Arc<Application>>>,
+    selection: Selection,
+    states: WatchStream<Sources>,
     inserted: HashMap<Arc<str>, Arc<Instance>>,
     changes: VecDeque<Change<Arc<str>, Arc<Instance>>>,
     /// Keeps the registry refreshed as long as somebody follows it.
@@ -45,53 +63,56 @@ pub struct EurekaDiscover {
 }
 
 impl EurekaDiscover {
-    pub(crate) fn new(registry: Arc<Registry>, app: Arc<str>) -> Self {
-        let states = WatchStream::new(registry.follow(&app));
-        Self { app, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
+    pub(crate) fn new(registry: Arc<Registry>, selection: impl Into<Selection>) -> Self {
+        let selection = selection.into();
+        let states = WatchStream::new(registry.follow(selection.lookup()));
+        Self { selection, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
     }
 
-    /// The application, upper case.
-    pub fn app(&self) -> &str {
-        &self.app
+    /// What it follows.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
     }
 
-    /// Says, whenever it is asked, why the application has no instance that takes calls. Made for
-    /// [`Balance`](crate::balance::Balance)'s error.
+    /// Why there is no instance to call, now.
+    pub fn explain(&self) -> Explanation {
+        Explanation::of(&self.selection, &self.registry)
+    }
+
+    /// What explains so later, when the stream itself has gone into a balancer.
+    pub fn explain_later(&self) -> Explainer {
+        Explainer { selection: self.selection.clone(), registry: self.registry.clone() }
+    }
+
+    /// The [`explanation`](Explanation) in words, whenever it is asked. Made for [`Balance`](crate::balance::Balance)'s error.
     pub fn explainer(&self) -> impl Fn() -> String + Send + Sync + 'static {
-        let (registry, app) = (self.registry.clone(), self.app.clone());
-        move || registry.explain(&app)
+        let explainer = self.explain_later();
+        move || explainer.explain().to_string()
     }
 
     /// Queues what leads from the inserted instances to this state: first what comes, then what goes, so that a reader that
     /// stops in between still has somewhere to go.
-    fn queue_changes(&mut self, state: Option<&Application>) {
-        let up: HashMap<&str, &Arc<Instance>> =
-            state.into_iter().flat_map(Application::up).map(|instance| (instance.id(), instance)).collect();
-        for (id, instance) in &up {
-            if self.inserted.get(*id).is_none_or(|known| matters(known, instance)) {
-                let key = Arc::<str>::from(*id);
-                self.inserted.insert(key.clone(), (*instance).clone());
-                self.changes.push_back(Change::Insert(key, (*instance).clone()));
+    fn queue_changes(&mut self, sources: &Sources) {
+        let Self { selection, inserted, changes, .. } = self;
+        let mut present = HashSet::new();
+        for instance in selection.wanted(sources) {
+            let key = selection.key(instance);
+            let known = inserted.get(&*key);
+            if known.is_none_or(|known| instance.change_since(known) != InstanceChange::None) {
+                let key = Arc::<str>::from(&*key);
+                inserted.insert(key.clone(), instance.clone());
+                changes.push_back(Change::Insert(key, instance.clone()));
             }
+            present.insert(key);
         }
-        self.inserted.retain(|id, _| {
-            let stays = up.contains_key(&**id);
+        inserted.retain(|key, _| {
+            let stays = present.contains(&**key);
             if !stays {
-                self.changes.push_back(Change::Remove(id.clone()));
+                changes.push_back(Change::Remove(key.clone()));
             }
             stays
         });
     }
-}
-
-/// Whether a connection or a choice made for the one may be wrong for the other.
-fn matters(known: &Instance, now: &Instance) -> bool {
-    known.host_name != now.host_name
-        || known.ip_addr != now.ip_addr
-        || known.port != now.port
-        || known.secure_port != now.secure_port
-        || known.metadata != now.metadata
-        || known.data_center != now.data_center
 }
 
 impl Stream for EurekaDiscover {
@@ -103,7 +124,7 @@ impl Stream for EurekaDiscover {
                 return Poll::Ready(Some(Ok(change)));
             }
             match ready!(Pin::new(&mut self.states).poll_next(cx)) {
-                Some(state) => self.queue_changes(state.as_deref()),
+                Some(sources) => self.queue_changes(&sources),
                 // Cannot be while `registry` lives, which owns the sending side; if it were, the last state would stay.
                 None => return Poll::Pending,
             }
@@ -113,6 +134,9 @@ impl Stream for EurekaDiscover {
 
 impl fmt::Debug for EurekaDiscover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaDiscover").field("app", &self.app).field("instances", &self.inserted.len()).finish()
+        f.debug_struct("EurekaDiscover")
+            .field("selection", &self.selection)
+            .field("instances", &self.inserted.len())
+            .finish_non_exhaustive()
     }
 }

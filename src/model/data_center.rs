@@ -34,4 +34,12 @@ impl DataCenter {
             _ => None,
         }
     }
+
+    /// The zone in which the data centre itself put the instance: `availability-zone` of Amazon, if it has one.
+    pub fn zone(&self) -> Option<&str> {
+        match self {
+            Self::Amazon(metadata) => metadata.get("availability-zone").filter(|zone| !zone.is_empty()),
+            _ => None,
+        }
+    }
 }

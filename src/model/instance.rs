@@ -187,6 +187,39 @@ impl Instance {
         non_empty(&self.secure_vip_address)
     }
 
+    /// Its logical names one by one, without the spaces around them.
+    pub fn vips(&self) -> impl Iterator<Item = &str> {
+        list(self.vip_address())
+    }
+
+    /// Its logical names for HTTPS callers one by one, without the spaces around them.
+    pub fn secure_vips(&self) -> impl Iterator<Item = &str> {
+        list(self.secure_vip_address())
+    }
+
+    /// Its share of the calls beside instances of weight 1: metadata `weight`. 1 where that is missing, no whole number, or below
+    /// 1, as for Spring callers.
+    pub fn weight(&self) -> u32 {
+        let weight = self.metadata.get("weight").and_then(|weight| weight.trim().parse().ok());
+        weight.filter(|&weight| weight > 0).unwrap_or(1)
+    }
+
+    /// The zone it runs in: metadata `zone`, else the availability zone that Amazon gave it.
+    pub fn zone(&self) -> Option<&str> {
+        let named = |zone: &&str| !zone.is_empty();
+        let of_data_center = || self.data_center.as_ref().and_then(DataCenter::zone);
+        self.metadata.get("zone").map(str::trim).filter(named).or_else(of_data_center)
+    }
+
+    /// Milliseconds since the epoch when it was first seen UP, by the clock of the server that answered. `None` if it never was,
+    /// or the server did not say.
+    ///
+    /// A server keeps it for as long as it keeps the lease: of an instance that crashed and was back before its lease ended, it is
+    /// older than the process. Each server of a cluster has its own.
+    pub fn up_since_ms(&self) -> Option<i64> {
+        self.lease.map(|lease| lease.service_up_timestamp).filter(|&at| at > 0)
+    }
+
     /// Auto scaling group.
     pub fn asg_name(&self) -> Option<&str> {
         non_empty(&self.asg_name)
@@ -220,11 +253,26 @@ impl Instance {
     /// Host and port for plain HTTP, as a URI has them; `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
-        let (host, port) = self.host().zip(self.port.usable())?;
+        self.authority(self.port)
+    }
+
+    /// Host and port for HTTPS, as a URI has them; `None` if that port is disabled.
+    #[cfg(feature = "client")]
+    pub(crate) fn https_authority(&self) -> Option<http::uri::Authority> {
+        self.authority(self.secure_port)
+    }
+
+    #[cfg(feature = "client")]
+    fn authority(&self, port: Port) -> Option<http::uri::Authority> {
+        let (host, port) = self.host().zip(port.usable())?;
         format!("{}:{port}", super::host_in_url(host)).parse().ok()
     }
 }
 
 fn non_empty(text: &Option<Arc<str>>) -> Option<&str> {
     text.as_deref().filter(|t| !t.is_empty())
+}
+
+fn list(names: Option<&str>) -> impl Iterator<Item = &str> {
+    names.into_iter().flat_map(|names| names.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }

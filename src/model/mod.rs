@@ -7,6 +7,7 @@
 mod action;
 mod application;
 mod builder;
+mod change;
 #[cfg(feature = "server")]
 pub(crate) mod compact;
 mod data_center;
@@ -27,6 +28,7 @@ pub use application::{Application, Applications};
 pub use builder::{InstanceBuilder, InvalidInstance};
 #[cfg(feature = "client")]
 pub(crate) use builder::{check_app, host_in_url};
+pub use change::InstanceChange;
 pub use data_center::DataCenter;
 pub use decode::DecodeError;
 #[cfg(feature = "server")]

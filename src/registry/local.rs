@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::Snapshot;
 use super::mirror::{Mirror, shared};
+use super::vips::VipIndex;
 use crate::model::{Application, Applications, Instance};
 
 /// The consumer's registry without IO: what the server holds, and what it lost without a word.
@@ -22,6 +23,8 @@ pub(super) struct LocalRegistry {
     held: HashMap<Key, Held>,
     min_hold: Duration,
     published: BTreeMap<Arc<str>, Arc<Application>>,
+    /// Of what is published.
+    vips: Arc<VipIndex>,
 }
 
 /// Application and instance id.
@@ -35,7 +38,13 @@ struct Held {
 
 impl LocalRegistry {
     pub(super) fn new(min_hold: Duration) -> Self {
-        Self { mirror: Mirror::default(), held: HashMap::new(), min_hold, published: BTreeMap::new() }
+        Self {
+            mirror: Mirror::default(),
+            held: HashMap::new(),
+            min_hold,
+            published: BTreeMap::new(),
+            vips: Arc::default(),
+        }
     }
 
     /// Whether the server's side of it is empty, in which state Java clients fetch everything too.
@@ -113,8 +122,9 @@ impl LocalRegistry {
             instances.append(&mut kept);
             applications.insert(app.clone(), shared(self.published.get(app), app, instances));
         }
+        VipIndex::update(&mut self.vips, &self.published, &applications);
         self.published.clone_from(&applications);
-        Snapshot { applications }
+        Snapshot { applications, vips: self.vips.clone() }
     }
 }
 

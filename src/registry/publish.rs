@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -8,14 +8,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::refresher::Refresher;
-use super::{Snapshot, local::LocalRegistry};
+use super::{Lookup, Snapshot, Sources, local::LocalRegistry};
 use crate::config::ClientConfig;
 use crate::error::Error;
-use crate::model::Application;
+use crate::model::Instance;
 use crate::transport::Transport;
-
-/// One application as its followers see it; `None` while the registry has no instance of it.
-pub(crate) type Followed = Option<Arc<Application>>;
 
 /// The running copy. The task that refreshes it ends with the last handle.
 #[derive(Debug)]
@@ -44,48 +41,17 @@ impl Registry {
         self.published.snapshot.load_full()
     }
 
-    /// Follows one application, given by its upper-case name.
-    pub(crate) fn follow(&self, app: &Arc<str>) -> watch::Receiver<Followed> {
+    /// Follows the applications behind a look-up.
+    pub(crate) fn follow(&self, lookup: &Lookup) -> watch::Receiver<Sources> {
         let mut topics = self.published.topics();
         topics.retain(|_, topic| topic.receiver_count() > 0);
-        let now = self.published.snapshot.load().applications.get(app).cloned();
-        topics.entry(app.clone()).or_insert_with(|| watch::Sender::new(now)).subscribe()
+        let now = || watch::Sender::new(lookup.sources(&self.published.snapshot.load()));
+        topics.entry(lookup.clone()).or_insert_with(now).subscribe()
     }
 
-    /// Why there is no instance of this application to call, for an error message.
-    pub(crate) fn explain(&self, app: &str) -> String {
-        let snapshot = self.snapshot();
-        let fetched = self.published.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = match &*fetched {
-            Fetched { at: None, error: None } => return "the registry has not been fetched yet".into(),
-            Fetched { at: None, error: Some(error) } => return format!("the registry was never fetched: {error}"),
-            Fetched { at: Some(at), error: Some(error) } => {
-                format!(" (as of {} s ago; since then: {error})", at.elapsed().as_secs())
-            }
-            Fetched { error: None, .. } => String::new(),
-        };
-        match snapshot.application(app) {
-            Some(application) => {
-                let instances: Vec<_> =
-                    application.instances.iter().take(10).map(|i| format!("{} {}", i.id(), i.status())).collect();
-                let total = application.instances.len();
-                let mut up = application.up().peekable();
-                if up.peek().is_some() {
-                    let reason = if up.any(|instance| instance.http_authority().is_some()) {
-                        "its instances are only just known"
-                    } else {
-                        "no instance that is UP offers a plain HTTP port, and HTTPS to instances is not supported yet"
-                    };
-                    return format!("{reason}: {}{stale}", instances.join(", "));
-                }
-                format!("none of its {total} instances is UP: {}{stale}", instances.join(", "))
-            }
-            None => {
-                let known: Vec<_> = snapshot.applications().take(20).map(|application| &*application.name).collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                format!("the registry has no application of that name; it has {known}{stale}")
-            }
-        }
+    /// How old the copy is, and what went wrong since.
+    pub(crate) fn freshness(&self) -> Freshness {
+        self.published.fetched().clone()
     }
 }
 
@@ -99,44 +65,76 @@ impl Drop for Registry {
 #[derive(Debug, Default)]
 pub(super) struct Published {
     snapshot: ArcSwap<Snapshot>,
-    topics: Mutex<HashMap<Arc<str>, watch::Sender<Followed>>>,
-    fetched: Mutex<Fetched>,
+    topics: Mutex<HashMap<Lookup, watch::Sender<Sources>>>,
+    fetched: Mutex<Freshness>,
 }
 
-#[derive(Debug, Default)]
-struct Fetched {
-    at: Option<Instant>,
-    error: Option<Error>,
+/// When the registry was last fetched, and why not since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Freshness {
+    /// The last good refresh.
+    pub(crate) at: Option<Instant>,
+    /// Why the refreshes after it failed.
+    pub(crate) error: Option<Arc<Error>>,
 }
 
 impl Published {
-    fn topics(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, watch::Sender<Followed>>> {
+    fn topics(&self) -> MutexGuard<'_, HashMap<Lookup, watch::Sender<Sources>>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Swaps the snapshot, then wakes the followers of the applications that changed. In this order: a follower that comes in
-    /// between starts from the new snapshot.
+    fn fetched(&self) -> MutexGuard<'_, Freshness> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that comes in between starts from
+    /// the new snapshot.
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
-        for (app, topic) in self.topics().iter() {
-            let now = snapshot.applications.get(app);
+        self.topics().retain(|lookup, topic| {
             topic.send_if_modified(|seen| {
-                let same = match (seen.as_ref(), now) {
-                    (Some(seen), Some(now)) => Arc::ptr_eq(seen, now),
-                    (seen, now) => seen.is_none() && now.is_none(),
-                };
+                let now = lookup.sources(&snapshot);
+                let same = seen.len() == now.len() && seen.iter().zip(&now).all(|(seen, now)| Arc::ptr_eq(seen, now));
+                // An application may have changed in instances that carry another VIP.
+                let changed = !same && !are_same(lookup.candidates(seen), lookup.candidates(&now));
                 if !same {
-                    *seen = now.cloned();
+                    *seen = now;
                 }
-                !same
+                changed
             });
-        }
-        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) =
-            Fetched { at: Some(Instant::now()), error: None };
+            topic.receiver_count() > 0
+        });
+        *self.fetched() = Freshness { at: Some(Instant::now()), error: None };
     }
 
     pub(super) fn failed(&self, error: Error) {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
+        self.fetched().error = Some(Arc::new(error));
+    }
+}
+
+fn are_same<'a>(seen: impl Iterator<Item = &'a Arc<Instance>>, now: impl Iterator<Item = &'a Arc<Instance>>) -> bool {
+    seen.map(Arc::as_ptr).eq(now.map(Arc::as_ptr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_nobody_follows_any_more_leaves_nothing_behind() {
+        let published = Arc::<Published>::default();
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let registry = Registry { published: published.clone(), task };
+        let lookups = ["A", "B"].map(|name| Lookup::Name(name.into()));
+        let kept = registry.follow(&lookups[0]);
+        drop([registry.follow(&lookups[0]), registry.follow(&lookups[1])]);
+        published.publish(Snapshot::default());
+        assert!(published.topics().keys().eq(&lookups[..1]));
+        drop(kept);
+        drop(registry.follow(&lookups[1]));
+        assert!(published.topics().keys().eq(&lookups[1..]));
+        published.publish(Snapshot::default());
+        assert!(published.topics().is_empty());
     }
 }

@@ -1,174 +1,290 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
+use http::Request;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use crate::error::{Error, Kind};
-
-/// A request that can be sent more than once as long as its body was not touched.
+/// A request that can be sent more than once.
 ///
-/// Nothing is copied or buffered: the body waits in a slot, and each attempt gets a body that takes it out when the connection
-/// asks for the first byte. An attempt that never got that far leaves it there for the next one.
+/// Its body waits in a slot, and each attempt gets a body that takes it out when the connection asks for the first byte. An attempt
+/// that never got that far leaves it there for the next one. What an attempt reads of it is kept, up to a limit, and the body goes
+/// back into the slot when its end was read or the attempt is dropped, so that the next one can begin anew.
 pub(super) struct Attempts<B> {
-    parts: Parts,
+    pub(super) parts: Parts,
     slot: Option<Slot<B>>,
 }
 
-type Slot<B> = Arc<Mutex<Option<Pin<Box<B>>>>>;
+type Slot<B> = Arc<Mutex<Option<Source<B>>>>;
+
+/// A request's body with what was read of it.
+struct Source<B> {
+    body: Pin<Box<B>>,
+    read: Vec<Frame<Bytes>>,
+    /// How many more bytes may be kept.
+    room: usize,
+    /// Whether all that was read is kept.
+    whole: bool,
+    ended: bool,
+}
 
 impl<B: Body> Attempts<B> {
-    pub(super) fn new(request: Request<B>) -> Self {
+    /// Keeps at most so many bytes of the body.
+    pub(super) fn new(request: Request<B>, kept_bytes: usize) -> Self {
         let (parts, body) = request.into_parts();
-        let slot = (!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(Box::pin(body)))));
+        let source = |body| Source { body, read: Vec::new(), room: kept_bytes, whole: true, ended: false };
+        let slot = (!body.is_end_stream()).then(|| Arc::new(Mutex::new(Some(source(Box::pin(body))))));
         Self { parts, slot }
     }
 
-    /// The request for the instance at this address.
-    pub(super) fn next(&self, authority: Authority) -> Request<AttemptBody<B>> {
-        let path = self.parts.uri.path_and_query().cloned();
-        let mut uri = http::uri::Parts::default();
-        (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(authority));
-        uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        let mut parts = self.parts.clone();
-        parts.uri = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
-        let body = match &self.slot {
-            None => AttemptBody { slot: None, taken: None, hint: SizeHint::with_exact(0) },
-            Some(slot) => {
-                let hint = slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|body| body.size_hint());
-                AttemptBody { slot: Some(slot.clone()), taken: None, hint: hint.unwrap_or_default() }
-            }
+    /// The body of the next attempt.
+    pub(super) fn body(&self) -> AttemptBody<B> {
+        let Some(slot) = &self.slot else {
+            return AttemptBody { slot: None, source: None, at: 0, hint: SizeHint::with_exact(0) };
         };
-        Request::from_parts(parts, body)
+        let hint = lock(slot).as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
+        AttemptBody { slot: Some(slot.clone()), source: None, at: 0, hint }
     }
 
-    /// Whether the failed request may go to another instance (design: RFC 9110, 9.2.2).
-    ///
-    /// Always, if it was never sent. If it may have been received, only where its method makes a repetition harmless, and never
-    /// once its body is under way.
-    pub(super) fn may_repeat(&self, error: &Error) -> Repeat {
-        if !self.body_is_untouched() {
-            return Repeat::No;
+    /// The only attempt that there will be.
+    pub(super) fn into_request(self) -> Request<AttemptBody<B>> {
+        let body = self.body();
+        Request::from_parts(self.parts, body)
+    }
+
+    /// Whether the body is there to be sent from its beginning.
+    pub(super) fn can_repeat(&self) -> bool {
+        self.slot.as_ref().is_none_or(|slot| lock(slot).is_some())
+    }
+}
+
+fn lock<B>(slot: &Slot<B>) -> MutexGuard<'_, Option<Source<B>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<B: Body> Source<B> {
+    /// The size of what is left after so many kept frames.
+    fn size_hint(&self, at: usize) -> SizeHint {
+        let kept: u64 = self.read.iter().skip(at).filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = if self.ended { SizeHint::with_exact(0) } else { self.body.size_hint() };
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(kept));
         }
-        match error.kind() {
-            Kind::Connect => Repeat::Free,
-            Kind::Call if is_idempotent(&self.parts.method) => Repeat::WithinBudget,
-            _ => Repeat::No,
+        hint.set_lower(rest.lower().saturating_add(kept));
+        hint
+    }
+
+    fn is_at_end(&self, at: usize) -> bool {
+        self.ended && at >= self.read.len()
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        if !self.whole {
+            return;
+        }
+        if size > self.room {
+            self.lose();
+        } else {
+            self.room -= size;
+            self.read.push(copy(frame));
         }
     }
 
-    fn body_is_untouched(&self) -> bool {
-        let untouched = |slot: &Slot<B>| slot.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        self.slot.as_ref().is_none_or(untouched)
+    /// From here on it cannot be sent again.
+    fn lose(&mut self) {
+        self.whole = false;
+        self.read = Vec::new();
     }
 }
 
-/// Whether a request may be repeated, and at whose expense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
-    No,
-    Free,
-    WithinBudget,
+fn copy(frame: &Frame<Bytes>) -> Frame<Bytes> {
+    match (frame.data_ref(), frame.trailers_ref()) {
+        (Some(data), _) => Frame::data(data.clone()),
+        (None, Some(trailers)) => Frame::trailers(trailers.clone()),
+        (None, None) => Frame::data(Bytes::new()),
+    }
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
-}
-
-/// The body of one attempt. Holds the request's body from the moment the connection asks for it.
-pub(super) struct AttemptBody<B> {
+/// The body of one attempt to send a request: what a service below the [`EurekaLayer`](super::EurekaLayer) gets.
+///
+/// It takes the request's body when it is first polled. Until then nothing of that is lost if the attempt fails.
+pub struct AttemptBody<B> {
     slot: Option<Slot<B>>,
-    taken: Option<Pin<Box<B>>>,
+    source: Option<Source<B>>,
+    /// How many of the kept frames it has sent.
+    at: usize,
+    /// As long as it has no source.
     hint: SizeHint,
+}
+
+impl<B> AttemptBody<B> {
+    /// Leaves the body to the next attempt, if that can begin anew.
+    fn give_back(&mut self) {
+        if let (Some(slot), Some(source)) = (self.slot.take(), self.source.take())
+            && source.whole
+        {
+            *lock(&slot) = Some(source);
+        }
+        self.hint = SizeHint::with_exact(0);
+    }
+}
+
+impl<B: Body> AttemptBody<B>
+where
+    B::Error: Into<BoxError>,
+{
+    fn poll_source(
+        source: &mut Source<B>,
+        at: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(kept) = source.read.get(at) {
+            return Poll::Ready(Some(Ok(copy(kept))));
+        }
+        if source.ended {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(source.body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+                source.keep(&frame);
+                source.ended = source.body.is_end_stream();
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                source.lose();
+                Some(Err(error.into()))
+            }
+            None => {
+                source.ended = true;
+                None
+            }
+        })
+    }
 }
 
 impl<B> Body for AttemptBody<B>
 where
-    B: Body<Data: Buf, Error: Into<BoxError>>,
+    B: Body,
+    B::Error: Into<BoxError>,
 {
-    type Data = B::Data;
+    type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        if let Some(slot) = self.slot.take() {
-            self.taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.source.is_none() {
+            let Some(slot) = &this.slot else { return Poll::Ready(None) };
+            this.source = lock(slot).take();
         }
-        let Some(body) = &mut self.taken else { return Poll::Ready(None) };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        let Some(source) = &mut this.source else {
+            return Poll::Ready(Some(Err("another attempt has the body of this request".into())));
+        };
+        let frame = ready!(Self::poll_source(source, this.at, cx));
+        this.at += 1;
+        let is_over = frame.is_none() || source.is_at_end(this.at);
+        if is_over {
+            // Now, not when it is dropped: the connection may keep it until after the answer.
+            this.give_back();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.taken {
-            Some(body) => body.is_end_stream(),
-            None => self.slot.is_none(),
-        }
+        self.slot.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.taken.as_ref().map_or_else(|| self.hint, |body| body.size_hint())
+        self.source.as_ref().map_or(self.hint, |source| source.size_hint(self.at))
+    }
+}
+
+impl<B> Drop for AttemptBody<B> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
 impl<B> fmt::Debug for AttemptBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AttemptBody").field("taken", &self.taken.is_some()).finish()
+        f.debug_struct("AttemptBody").field("taken", &self.source.is_some()).field("at", &self.at).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
 
-    fn post() -> Attempts<Full<Bytes>> {
-        Attempts::new(Request::post("http://orders/a?b=1").body(Full::new(Bytes::from("hello"))).unwrap())
+    fn post(kept_bytes: usize) -> Attempts<Full<Bytes>> {
+        Attempts::new(Request::post("http://orders/").body(Full::new(Bytes::from("hello"))).unwrap(), kept_bytes)
     }
 
-    fn connect() -> Error {
-        Error::new(Kind::Connect, "call")
-    }
-
-    fn lost() -> Error {
-        Error::new(Kind::Call, "call")
+    fn chunks(kept_bytes: usize) -> Attempts<impl Body<Data = Bytes, Error = std::convert::Infallible>> {
+        let frames = ["one", "two", "three"].map(|text| Ok(Frame::data(Bytes::from(text))));
+        Attempts::new(Request::new(StreamBody::new(tokio_stream::iter(frames))), kept_bytes)
     }
 
     #[tokio::test]
     async fn an_attempt_that_never_asked_for_the_body_leaves_it_to_the_next() {
-        let attempts = post();
-        drop(attempts.next(Authority::from_static("10.0.0.1:80")));
-        assert_eq!(attempts.may_repeat(&connect()), Repeat::Free);
-
-        let second = attempts.next(Authority::from_static("10.0.0.2:81"));
-        assert_eq!(second.uri(), "http://10.0.0.2:81/a?b=1");
-        assert_eq!(second.body().size_hint().exact(), Some(5));
-        assert_eq!(second.into_body().collect().await.unwrap().to_bytes(), "hello");
-        assert_eq!(attempts.may_repeat(&connect()), Repeat::No);
+        let attempts = post(0);
+        drop(attempts.body());
+        assert!(attempts.can_repeat());
+        let second = attempts.body();
+        assert_eq!(second.size_hint().exact(), Some(5));
+        assert!(!second.is_end_stream());
+        assert_eq!(second.collect().await.unwrap().to_bytes(), "hello");
+        assert!(!attempts.can_repeat());
+        assert!(attempts.body().collect().await.is_err(), "never a shorter body in silence");
     }
 
-    #[test]
-    fn what_may_have_been_received_is_repeated_only_if_idempotent() {
-        assert_eq!(post().may_repeat(&lost()), Repeat::No);
-        let get = Attempts::new(Request::get("http://orders/").body(Full::<Bytes>::default()).unwrap());
-        assert_eq!(get.may_repeat(&lost()), Repeat::WithinBudget);
-        assert_eq!(get.may_repeat(&Error::new(Kind::Timeout, "call")), Repeat::No);
+    #[tokio::test]
+    async fn what_was_sent_is_sent_again_up_to_the_limit() {
+        let attempts = post(5);
+        for _ in 0..3 {
+            assert_eq!(attempts.body().collect().await.unwrap().to_bytes(), "hello");
+            assert!(attempts.can_repeat());
+        }
+        let attempts = post(4);
+        assert_eq!(attempts.body().collect().await.unwrap().to_bytes(), "hello");
+        assert!(!attempts.can_repeat());
     }
 
-    #[test]
-    fn an_empty_body_can_be_sent_any_number_of_times() {
-        let get = Attempts::new(Request::get("http://orders").body(Full::<Bytes>::default()).unwrap());
+    #[tokio::test]
+    async fn an_attempt_that_stopped_half_way_is_begun_anew() {
+        let attempts = chunks(100);
+        let mut first = attempts.body();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+        assert!(!attempts.can_repeat(), "the first still has it");
+        drop(first);
+        let mut second = attempts.body();
+        for expected in ["one", "two"] {
+            assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), expected);
+        }
+        drop(second);
+        assert_eq!(attempts.body().collect().await.unwrap().to_bytes(), "onetwothree");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrows_the_limit_is_sent_whole_but_once() {
+        let attempts = chunks(6);
+        assert_eq!(attempts.body().collect().await.unwrap().to_bytes(), "onetwothree");
+        assert!(!attempts.can_repeat());
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_can_be_sent_any_number_of_times() {
+        let attempts = Attempts::new(Request::get("http://orders").body(Full::<Bytes>::default()).unwrap(), 0);
         for _ in 0..2 {
-            let request = get.next(Authority::from_static("h:1"));
-            assert_eq!(request.uri(), "http://h:1/");
-            assert!(request.body().is_end_stream());
+            assert!(attempts.body().is_end_stream());
+            assert!(attempts.can_repeat());
         }
     }
 }

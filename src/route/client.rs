@@ -1,184 +1,110 @@
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use bytes::Buf;
-use http::uri::Authority;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
-use tokio_stream::StreamExt;
-use tower::discover::Change;
-use tower::retry::budget::{Budget, TpsBudget};
-use tower::{BoxError, Service};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
 
-use super::ResponseBody;
-use super::attempts::{Attempts, Repeat};
-use super::endpoint::Endpoint;
-use crate::balance::Balance;
-use crate::discover::EurekaDiscover;
+use super::address::AddressRule;
+use super::calls::{Calls, Target};
+use super::endpoint::{Connections, Endpoint};
+use super::options::CallOptions;
+use super::{InstanceBody, ResponseBody};
+use crate::balance::Snapshot;
 use crate::error::{Error, Kind};
-use crate::model::app_name;
 use crate::registry::Registry;
-
-/// How long a call goes on looking for an instance that can be connected to.
-const CONNECT_BUDGET: Duration = Duration::from_secs(10);
+use crate::transport::Connector;
 
 /// An HTTP client that calls applications by name: `http://orders/v1/42`. Made by [`Eureka::http_client`](crate::Eureka::http_client).
 ///
-/// The host of the URI is the application, in any case; a port in it is ignored, path and query are kept. The request goes to
-/// an instance that is UP, chosen by load, over HTTP/1.1, or over HTTP/2 without TLS if that is the request's version, as it is with
-/// tonic's generated clients (give them the origin `http://orders`).
+/// The host of the URI is the name, in any case: a VIP address if an instance that is UP carries it, else an application. A port in
+/// it is ignored, path and query are kept. `lb://orders` means the same as `http://orders`; with `https://orders` only instances with
+/// a secure port are called, over TLS (feature `tls`). The request goes to an instance that is UP, chosen by load, over HTTP/1.1, or
+/// over HTTP/2 if that is the request's version.
 ///
-/// A call that could not connect goes to another instance, whatever its method. One whose connection was lost before an answer
-/// came does so only if its method is idempotent and nothing of its body was sent, within a budget of 20 % of all calls plus ten a second.
+/// What fails before it was sent goes to another instance; what else is tried again, how an instance is chosen, and which of its
+/// ports is called, say the [`CallOptions`].
 ///
-/// Cheap to clone; clones share connections and what was learnt of the instances, so keep one and clone it. Always ready: waiting happens in the call,
-/// where the application is known. A call ends with an error when the application has had no instance for the
-/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout); it does *not* bound how long an instance may take to answer: put a
-/// timeout layer above it for that.
+/// Cheap to clone; clones share connections and what was learnt of the instances, so keep one and clone it. Always ready: waiting
+/// happens in the call, where the application is known. A call ends with an error when the application has had no instance for the
+/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), and further ones fail at once until it has one. How long an instance may
+/// take to answer is bounded by the request's [`Deadline`](super::Deadline) or the [`timeout`](CallOptions::timeout), if there is one.
 pub struct HttpClient<B> {
-    shared: Arc<Shared<B>>,
+    calls: Arc<Calls<Endpoint<B>>>,
+    /// Where to what is no application.
+    others: Connections<B>,
+    fallback: Option<Fallback<B>>,
 }
 
-struct Shared<B> {
-    registry: Arc<Registry>,
-    routes: ArcSwap<HashMap<Arc<str>, Arc<Route<B>>>>,
-    ready_timeout: Duration,
-    connect_timeout: Duration,
-}
-
-/// One application that is being called.
-struct Route<B> {
-    balance: Balance<Endpoint<B>>,
-    retries: TpsBudget,
-}
+type Fallback<B> = BoxCloneSyncService<Request<B>, Response<InstanceBody>, BoxError>;
 
 impl<B> HttpClient<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    pub(crate) fn new(registry: Arc<Registry>, ready_timeout: Duration, connect_timeout: Duration) -> Self {
-        let routes = ArcSwap::default();
-        Self { shared: Arc::new(Shared { registry, routes, ready_timeout, connect_timeout }) }
-    }
-}
-
-impl<B> Shared<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
-{
-    /// The route of an application, made at its first call.
-    fn route(&self, host: &str) -> Result<Arc<Route<B>>, Error> {
-        let app = app_name(host);
-        if let Some(route) = self.routes.load().get(&app) {
-            return Ok(route.clone());
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        options: CallOptions,
+        ready_timeout: Duration,
+        connector: Connector,
+    ) -> Self {
+        let rule = AddressRule::of(&options);
+        let others = Connections::new(connector.clone());
+        Self {
+            calls: Arc::new(Endpoint::calls(registry, options, rule, ready_timeout, connector)),
+            others,
+            fallback: None,
         }
-        crate::model::check_app(host).map_err(|invalid| {
-            Error::new(Kind::Config, "call").app(host).cause("this is no application name").with_source(invalid)
-        })?;
-        let made = Arc::new(Route { balance: self.balance(&app), retries: TpsBudget::default() });
-        // Another call may have made it meanwhile: the first one in stays.
-        self.routes.rcu(|routes| {
-            let mut routes = HashMap::clone(routes);
-            routes.entry(app.clone()).or_insert_with(|| made.clone());
-            routes
-        });
-        Ok(self.routes.load().get(&app).unwrap_or(&made).clone())
     }
 
-    fn balance(&self, app: &Arc<str>) -> Balance<Endpoint<B>> {
-        let discover = EurekaDiscover::new(self.registry.clone(), app.clone());
-        let (explain, connect_timeout) = (discover.explainer(), self.connect_timeout);
-        // What cannot be called is no endpoint: an instance that changes so is removed.
-        let callable = discover.map(|change| {
-            Ok::<_, Infallible>(match change? {
-                Change::Insert(id, instance) => match instance.http_authority() {
-                    Some(authority) => Change::Insert(id, (instance, authority)),
-                    None => Change::Remove(id),
-                },
-                Change::Remove(id) => Change::Remove(id),
-            })
-        });
-        Balance::builder(callable)
-            .name(&**app)
-            .ready_timeout(self.ready_timeout)
-            .explain(explain)
-            .endpoint(move |(instance, authority): &(Arc<_>, Authority)| {
-                Endpoint::new(instance.clone(), authority.clone(), connect_timeout)
-            })
-            .build()
+    /// Answers calls to applications that have no instance by this service: with what a cache knows, a default, another site.
+    ///
+    /// It gets the request as the caller made it. By default such calls fail.
+    #[must_use]
+    pub fn fallback<F, FB>(mut self, fallback: F) -> Self
+    where
+        F: Service<Request<B>, Response = Response<FB>> + Clone + Send + Sync + 'static,
+        F::Future: Send + 'static,
+        F::Error: Into<BoxError>,
+        FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let boxed = fallback.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
+        self.fallback = Some(BoxCloneSyncService::new(boxed));
+        self
     }
 
-    /// Forgets an application that nobody carries, so that names called in error leave nothing behind.
-    fn forget(&self, route: &Arc<Route<B>>) {
-        self.routes.rcu(|routes| {
-            let mut routes = HashMap::clone(routes);
-            routes.retain(|_, kept| !Arc::ptr_eq(kept, route));
-            routes
-        });
+    /// What is known of the instances of each application that was called: a table for people each, by application.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.calls.snapshots()
     }
 
-    async fn call(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
-        let route = self.route(host(&request)?)?;
-        let attempts = Attempts::new(request);
-        if route.balance.is_empty() && !route.balance.ready().await {
-            self.forget(&route);
-            return Err(route.balance.no_endpoints());
-        }
-        route.retries.deposit();
-        let started = Instant::now();
-        let (mut tried, mut failed) = (Vec::new(), None::<Error>);
-        loop {
-            let picked = match (route.balance.pick(&attempts, &tried), failed) {
-                (Some(picked), _) => picked,
-                (None, None) => return Err(route.balance.no_endpoints()),
-                // The only instance closed a connection: it may be that one, not the instance, that was at its end.
-                (None, Some(error)) if error.kind() == Kind::Call && tried.len() == 1 => {
-                    match route.balance.pick(&attempts, &[]) {
-                        Some(picked) => picked,
-                        None => return Err(error),
-                    }
+    async fn call(self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
+        let route = match self.calls.target(&request)? {
+            Target::Named { host, secure } => self.calls.route(host, secure)?,
+            Target::Other => return self.others.send_elsewhere(request).await,
+        };
+        let clockwork = self.calls.clockwork(&request);
+        if !route.is_ready(&clockwork).await {
+            return match self.fallback {
+                None => Err(route.no_instance()),
+                Some(fallback) => {
+                    fallback.oneshot(request).await.map(|response| response.map(ResponseBody::unwatched)).map_err(
+                        |error| {
+                            Error::new(Kind::Call, "call")
+                                .cause("there is no instance, and the fallback failed")
+                                .with_source(error)
+                        },
+                    )
                 }
-                (None, Some(error)) => return Err(error),
             };
-            tried.push(picked.id());
-            let request = attempts.next(picked.service().authority());
-            let error = match picked.call(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
-            };
-            let again = match attempts.may_repeat(&error) {
-                Repeat::No => false,
-                Repeat::Free => started.elapsed() < CONNECT_BUDGET,
-                Repeat::WithinBudget => route.retries.withdraw(),
-            };
-            if !again {
-                return Err(error);
-            }
-            tracing::debug!(%error, "trying another instance");
-            failed = Some(error);
         }
+        self.calls.send(&route, request, &clockwork).await
     }
-}
-
-/// The application that a request is for.
-fn host<B>(request: &Request<B>) -> Result<&str, Error> {
-    let uri = request.uri();
-    // Not the whole URI, which may hold secrets.
-    let app = uri.host().unwrap_or_else(|| uri.path());
-    let unusable = |cause: &'static str, advice| Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice);
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some(_) => return Err(unusable("only http:// is supported to instances", "write http://orders/path")),
-        None => return Err(unusable("the URI is not absolute", "write http://orders/path")),
-    }
-    uri.host().ok_or_else(|| unusable("the URI has no host", "write http://orders/path"))
 }
 
 impl<B> Service<Request<B>> for HttpClient<B>
@@ -194,35 +120,36 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        let shared = self.shared.clone();
-        ResponseFuture(Box::pin(async move { shared.call(request).await }))
+        ResponseFuture(Box::pin(self.clone().call(request)))
     }
 }
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { calls: self.calls.clone(), others: self.others.clone(), fallback: self.fallback.clone() }
     }
 }
 
 impl<B> fmt::Debug for HttpClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("applications", &self.shared.routes.load().len()).finish()
+        f.debug_struct("HttpClient").field("calls", &self.calls).finish_non_exhaustive()
     }
 }
 
 /// The answer to a call by name, under way. Dropping it drops the call.
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>);
+pub struct ResponseFuture<R = Response<ResponseBody>>(
+    pub(super) Pin<Box<dyn Future<Output = Result<R, Error>> + Send>>,
+);
 
-impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, Error>;
+impl<R> Future for ResponseFuture<R> {
+    type Output = Result<R, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
     }
 }
 
-impl fmt::Debug for ResponseFuture {
+impl<R> fmt::Debug for ResponseFuture<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
     }

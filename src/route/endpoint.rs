@@ -1,75 +1,57 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::uri::Authority;
 use http::{Request, Response, Version};
 use http_body::Body;
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{Client, Error as HyperError, ResponseFuture as HyperFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower::{BoxError, Service};
+use pin_project::pin_project;
+use tower::{BoxError, Service, ServiceExt};
 
-use super::InstanceBody;
-use super::attempts::AttemptBody;
+use super::address::{Address, AddressRule};
+use super::attempts::{AttemptBody, Attempts};
+use super::calls::{AtAddress, Calls};
+use super::options::{CallOptions, Http2};
+use super::{InstanceBody, ResponseBody};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
-use crate::transport::{Connector, root_cause};
+use crate::registry::Registry;
+use crate::transport::{Connector, is_refused_handshake, root_cause};
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
-/// One instance as something to send to, with its own connections: dropping the last clone closes them after the calls in flight.
-pub(super) struct Endpoint<B>(Arc<Inner<B>>);
+/// Connections of both versions, opened when they are needed: dropping the last clone closes them after the calls in flight.
+pub(super) struct Connections<B>(Arc<Pools<B>>);
 
-struct Inner<B> {
-    instance: Arc<Instance>,
-    authority: Authority,
-    connect_timeout: Duration,
+struct Pools<B> {
+    connector: Connector,
     http1: OnceLock<Hyper<B>>,
     http2: OnceLock<Hyper<B>>,
 }
 
-impl<B> Endpoint<B> {
-    pub(super) fn new(instance: Arc<Instance>, authority: Authority, connect_timeout: Duration) -> Self {
-        let (http1, http2) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { instance, authority, connect_timeout, http1, http2 }))
-    }
+/// One instance as something to send to, with its own connections.
+pub(super) struct Endpoint<B>(Arc<Inner<B>>);
 
-    /// Where to send to.
-    pub(super) fn authority(&self) -> Authority {
-        self.0.authority.clone()
-    }
-
-    /// What hyper says of a failed request. Only what certainly never reached the instance is a failure to connect.
-    fn failed(&self, error: hyper_util::client::legacy::Error) -> Error {
-        let canceled =
-            |e: &(dyn std::error::Error + 'static)| e.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_canceled());
-        let unsent = error.is_connect() || std::error::Error::source(&error).is_some_and(canceled);
-        let cause = root_cause(&error);
-        let (kind, cause) = if unsent {
-            (Kind::Connect, format!("cannot connect: {cause}"))
-        } else {
-            (Kind::Call, format!("the connection was lost before an answer came: {cause}"))
-        };
-        Error::new(kind, "call")
-            .app(self.0.instance.app())
-            .instance(self.0.instance.id())
-            .server(self.0.authority.as_str())
-            .cause(cause)
-            .advice("look at the instance itself: it is registered as UP")
-            .with_source(error)
-    }
+struct Inner<B> {
+    instance: Arc<Instance>,
+    address: Address,
+    http2: bool,
+    connections: Connections<B>,
 }
 
-impl<B> Endpoint<B>
+impl<B> Connections<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// HTTP/2 without TLS for requests of that version, as gRPC clients make them; otherwise HTTP/1.1.
-    fn client(&self, version: Version) -> &Hyper<B> {
-        let http2 = version == Version::HTTP_2;
+    pub(super) fn new(connector: Connector) -> Self {
+        Self(Arc::new(Pools { connector, http1: OnceLock::new(), http2: OnceLock::new() }))
+    }
+
+    fn client(&self, http2: bool) -> &Hyper<B> {
         let client = if http2 { &self.0.http2 } else { &self.0.http1 };
         client.get_or_init(|| {
             Client::builder(TokioExecutor::new())
@@ -79,9 +61,65 @@ where
                 // All calls share one connection: that its peer vanished must not go unnoticed.
                 .http2_keep_alive_interval(Duration::from_secs(10))
                 .http2_keep_alive_timeout(Duration::from_secs(5))
-                .build(Connector::new(self.0.connect_timeout))
+                .build(self.0.connector.clone().http2(http2))
         })
     }
+
+    /// Sends a request to the host that it names, for who wants no instance.
+    pub(super) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
+        let http2 = request.version() == Version::HTTP_2;
+        let request = Attempts::new(request, 0).into_request();
+        let host = request.uri().authority().map_or_else(String::new, |authority| authority.to_string());
+        let response = self.client(http2).request(request).await.map_err(|error| failed(error).server(host))?;
+        Ok(response.map(|body| ResponseBody::unwatched(InstanceBody::from(body))))
+    }
+}
+
+impl<B> Endpoint<B>
+where
+    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    /// Calls by name that end at endpoints like this.
+    pub(super) fn calls(
+        registry: Arc<Registry>,
+        options: CallOptions,
+        rule: AddressRule,
+        ready_timeout: Duration,
+        connector: Connector,
+    ) -> Calls<Self> {
+        let http2 = options.http2.clone();
+        let prober = connector.clone();
+        let make = move |instance: &Arc<Instance>, address| {
+            let http2 = match &http2 {
+                Http2::AsRequested => false,
+                Http2::Always => true,
+                Http2::Metadata(key) => instance.metadata().get(key).is_some_and(|value| value == "true"),
+            };
+            let connections = Connections::new(connector.clone());
+            Self(Arc::new(Inner { instance: instance.clone(), address, http2, connections }))
+        };
+        // A connection that comes about and is closed again. It says enough: what else may be wrong, calls find out.
+        let probe = move |endpoint: Self| {
+            let connect = prober.clone().http2(endpoint.0.http2).oneshot(endpoint.0.address.uri());
+            Box::pin(async move { connect.await.is_ok() }) as Pin<Box<dyn Future<Output = bool> + Send>>
+        };
+        Calls::new(registry, options, rule, ready_timeout, Arc::new(make), Some(Arc::new(probe)))
+    }
+}
+
+/// What hyper says of a failed request. Only what certainly never reached the other side is a failure to connect.
+fn failed(error: HyperError) -> Error {
+    let canceled =
+        |e: &(dyn std::error::Error + 'static)| e.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_canceled());
+    let unsent =
+        error.is_connect() || std::error::Error::source(&error).is_some_and(canceled) || is_refused_handshake(&error);
+    let cause = root_cause(&error);
+    let (kind, cause) = if unsent {
+        (Kind::Connect, format!("cannot connect: {cause}"))
+    } else {
+        (Kind::Call, format!("the connection was lost before an answer came: {cause}"))
+    };
+    Error::new(kind, "call").cause(cause).with_source(error)
 }
 
 impl<B> Service<Request<AttemptBody<B>>> for Endpoint<B>
@@ -90,19 +128,56 @@ where
 {
     type Response = Response<InstanceBody>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<InstanceBody>, Error>> + Send>>;
+    type Future = EndpointFuture<B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<AttemptBody<B>>) -> Self::Future {
-        let response = self.client(request.version()).request(request);
-        let endpoint = self.clone();
-        Box::pin(async move {
-            let response = response.await.map_err(|error| endpoint.failed(error))?;
-            Ok(response.map(InstanceBody::from))
+    fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
+        self.0.address.aim(&mut request);
+        let http2 = self.0.http2 || request.version() == Version::HTTP_2;
+        let response = self.0.connections.client(http2).request(request);
+        EndpointFuture { response, endpoint: self.clone() }
+    }
+}
+
+impl<B> AtAddress for Endpoint<B> {
+    fn address(&self) -> &Address {
+        &self.0.address
+    }
+}
+
+/// A request to one instance.
+#[pin_project]
+pub(super) struct EndpointFuture<B> {
+    #[pin]
+    response: HyperFuture,
+    endpoint: Endpoint<B>,
+}
+
+impl<B> Future for EndpointFuture<B> {
+    type Output = Result<Response<InstanceBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(match ready!(this.response.poll(cx)) {
+            Ok(response) => Ok(response.map(InstanceBody::from)),
+            Err(error) => {
+                let Inner { instance, address, .. } = &*this.endpoint.0;
+                Err(failed(error)
+                    .app(instance.app())
+                    .instance(instance.id())
+                    .server(address.authority.as_str())
+                    .advice("look at the instance itself: it is registered as UP"))
+            }
         })
+    }
+}
+
+impl<B> Clone for Connections<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 

@@ -1,18 +1,31 @@
 //! Calls by name: `http://orders/v1/42` lands on an instance of ORDERS.
 //!
 //! ```text
-//!  HttpClient ─ application from the URI's host ─▶ Balance ─ pick ─▶ Endpoint ─ its host and port ─▶ hyper
-//!  (client.rs)                                        ▲                (endpoint.rs)
-//!                                                     └── what failed before it was sent goes to another instance (attempts.rs)
+//!  HttpClient ─┐                                                     ┌─▶ Endpoint ─ our connections (endpoint.rs)
+//!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Balance ─ instance ──┤
+//!  EurekaLayer ┘   (calls.rs)                      ▲                 └─▶ Aimed ─ the user's own service (layer.rs)
+//!  (layer.rs)                                      └── what failed goes to another instance: how often and when says the
+//!                                                      RetryPolicy (retry.rs), with what body attempts.rs
 //! ```
 
+mod address;
 mod attempts;
 mod body;
+mod calls;
 mod client;
+mod deadline;
 mod endpoint;
+mod layer;
+mod options;
+mod retry;
 
+pub use attempts::AttemptBody;
 pub use body::InstanceBody;
 pub use client::{HttpClient, ResponseFuture};
+pub use deadline::{Deadline, WaitForReady};
+pub use layer::{EurekaLayer, EurekaService};
+pub use options::{CallOptions, HostHeader, Http2, Ports};
+pub use retry::RetryPolicy;
 
 /// The body of an answer: the instance's own, watched until its end.
 pub type ResponseBody = crate::balance::ResponseBody<InstanceBody>;

@@ -9,7 +9,7 @@ use super::node::Node;
 use super::peers::Peers;
 use super::registry::{Registry, Settings};
 use super::timers::Timers;
-use super::{Error, EurekaServer, Inner};
+use super::{Error, EurekaServer, Inner, Limits};
 use crate::clock::Clock;
 
 /// Settings of a registry server. Made by [`EurekaServer::builder`]; the defaults are those of a stock Spring Cloud server.
@@ -19,6 +19,11 @@ pub struct EurekaServerBuilder {
     settings: Settings,
     registration_limit: usize,
     batch_limit: usize,
+    deltas: bool,
+    read_only_cache: bool,
+    read_only_cache_interval: Duration,
+    /// Of the connections that the server's own listener takes.
+    pub(crate) limits: Limits,
     #[cfg(feature = "peers")]
     pub(crate) peers: super::peers::PeerSettings,
 }
@@ -29,6 +34,10 @@ impl EurekaServerBuilder {
             settings: Settings::default(),
             registration_limit: 1024 * 1024,
             batch_limit: 10 * 1024 * 1024,
+            deltas: true,
+            read_only_cache: false,
+            read_only_cache_interval: Duration::from_secs(30),
+            limits: Limits::default(),
             #[cfg(feature = "peers")]
             peers: super::peers::PeerSettings::default(),
         }
@@ -90,6 +99,35 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Whether there are deltas. Default true. Without them `GET apps/delta` is a 403, with which Java clients fetch everything, in the same
+    /// cycle; others may take it for a failure.
+    ///
+    /// Spring `eureka.server.disable-delta`, Netflix `eureka.disableDelta`, which say the opposite.
+    pub fn delta(mut self, delta: bool) -> Self {
+        self.deltas = delta;
+        self
+    }
+
+    /// Whether lists stay as they are for [a while](Self::read_only_cache_interval), as on a Java server, instead of showing each change
+    /// at once. Default false, unlike there.
+    ///
+    /// Answers are made once per change anyway, and only if somebody asks; the cache bounds what many changes cost. An instance that is
+    /// asked for by its id is never answered from it.
+    ///
+    /// Spring `eureka.server.use-read-only-response-cache`, Netflix `eureka.shouldUseReadOnlyResponseCache`.
+    pub fn read_only_cache(mut self, enabled: bool) -> Self {
+        self.read_only_cache = enabled;
+        self
+    }
+
+    /// How old an answer of the [read-only cache](Self::read_only_cache) can get. Default 30 s.
+    ///
+    /// Spring `eureka.server.response-cache-update-interval-ms`, Netflix `eureka.responseCacheUpdateIntervalMs`.
+    pub fn read_only_cache_interval(mut self, interval: Duration) -> Self {
+        self.read_only_cache_interval = interval;
+        self
+    }
+
     /// Most bytes that the keys and values of an instance's metadata have together. Default 64 KiB. A registration with more is
     /// answered with 413, and so is a change that would make it more.
     pub fn metadata_limit(mut self, bytes: usize) -> Self {
@@ -142,6 +180,13 @@ impl EurekaServerBuilder {
         if registration_limit == 0 || batch_limit == 0 {
             return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
         }
+        if self.read_only_cache_interval < Duration::from_millis(1) {
+            return Err(Error::setting("read_only_cache_interval", "must be at least a millisecond"));
+        }
+        let Limits { head_timeout, body_timeout, answer_timeout, idle_timeout, .. } = self.limits;
+        if [head_timeout, body_timeout, answer_timeout, idle_timeout].contains(&Duration::ZERO) {
+            return Err(Error::setting("a time of eureka.server.limits", "must not be zero"));
+        }
         #[cfg(feature = "peers")]
         peers.check()?;
         Handle::try_current().map_err(Error::no_runtime)?;
@@ -166,9 +211,11 @@ impl EurekaServerBuilder {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
             node,
-            bodies: Bodies::default(),
+            bodies: Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock),
             registration_limit,
             batch_limit,
+            deltas: self.deltas,
+            limits: self.limits,
             _timers: timers,
         })))
     }

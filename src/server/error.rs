@@ -55,7 +55,8 @@ impl Error {
     #[cfg(feature = "peers")]
     pub(super) fn no_tls(url: &str) -> Self {
         let what = format!(
-            "HTTPS is not built in yet, which {url} needs; give a service that speaks it to peer_http_service()"
+            "HTTPS is not built in, which {url} needs; switch on the feature `tls`, or give a service that speaks it to \
+             peer_http_service()"
         );
         Self(Kind::Peers { what, source: None })
     }

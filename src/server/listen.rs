@@ -7,11 +7,13 @@
 //!                                             Activity ◀── looked at after each poll of the connection
 //! ```
 //!
-//! Each connection has one timer, which is armed anew only when a head is cut off in the middle or when it fires: a busy connection
-//! pays two readings of the clock per request. Bodies are timed only while they make a handler wait.
+//! Each connection has one timer, which is armed anew only when a head or a long answer is cut off in the middle or when it fires: a busy
+//! connection pays two readings of the clock per request. Bodies are timed only while they make a handler wait.
 
 mod activity;
+mod answer;
 mod body;
+mod limits;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -39,9 +41,8 @@ use tower::util::{Oneshot, ServiceExt};
 
 use self::activity::{Activity, Handling, Watched};
 use self::body::TimedBody;
+pub(crate) use self::limits::Limits;
 
-/// hyper reads no heads of more headers than this without an allocation for each.
-const DEFAULT_MAX_HEADERS: usize = 100;
 /// The smallest buffer that hyper takes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
 /// How long nothing is accepted after the system refused a connection, usually for want of file descriptors.
@@ -79,29 +80,13 @@ pub struct Listener {
     limits: Limits,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_connections: usize,
-    head_timeout: Duration,
-    body_timeout: Duration,
-    idle_timeout: Duration,
-    max_head_bytes: usize,
-    max_headers: usize,
-    shutdown_timeout: Duration,
-}
-
 impl Listener {
     /// With the default limits.
     pub fn new(listener: TcpListener) -> Self {
-        let limits = Limits {
-            max_connections: 20_000,
-            head_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(90),
-            max_head_bytes: 32 * 1024,
-            max_headers: DEFAULT_MAX_HEADERS,
-            shutdown_timeout: Duration::from_secs(5),
-        };
+        Self::with_limits(listener, Limits::default())
+    }
+
+    pub(super) fn with_limits(listener: TcpListener, limits: Limits) -> Self {
         Self { listener, limits }
     }
 
@@ -109,7 +94,7 @@ impl Listener {
     ///
     /// Further ones wait in the system's queue until one ends. The process needs as many file descriptors.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self.limits.connections = connections;
         self
     }
 
@@ -123,9 +108,19 @@ impl Listener {
 
     /// Longest time for a request's body, from when it is first waited for. Default 30 s.
     ///
-    /// Then the body fails, so that a handler answers that it could not be read, and the connection ends.
+    /// Then the body fails with [`io::ErrorKind::TimedOut`], which the registry answers with 408, and the connection ends.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.limits.body_timeout = timeout;
+        self
+    }
+
+    /// Longest time in which a peer takes less than 64 KiB of an answer that is longer than that. Default 10 s.
+    ///
+    /// Then the connection is closed. So whoever takes an answer slowly holds it in memory for a time that its length bounds, and one who
+    /// takes none of it for no longer than this. Of shorter answers [`idle_timeout`](Self::idle_timeout) alone counts, and of the
+    /// answers of one HTTP/2 connection what is taken of all together.
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.answer_timeout = timeout;
         self
     }
 
@@ -140,13 +135,13 @@ impl Listener {
 
     /// Most bytes of a request's line and headers together. Default 32 KiB, at least 8 KiB. More is answered with 431.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
-        self.limits.max_head_bytes = bytes.max(MIN_HEAD_BYTES);
+        self.limits.head_bytes = bytes;
         self
     }
 
     /// Most headers of a request. Default 100. More is answered with 431.
     pub fn max_headers(mut self, headers: usize) -> Self {
-        self.limits.max_headers = headers;
+        self.limits.headers = headers;
         self
     }
 
@@ -174,7 +169,7 @@ impl Listener {
     {
         let Self { listener, limits } = self;
         let http = http(&limits);
-        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -209,12 +204,13 @@ impl Listener {
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    let head_bytes = limits.head_bytes.max(MIN_HEAD_BYTES);
     // The watch over the connection bounds heads, for less than a timer per request.
-    http.http1().header_read_timeout(None).max_buf_size(limits.max_head_bytes);
-    if limits.max_headers != DEFAULT_MAX_HEADERS {
-        http.http1().max_headers(limits.max_headers);
+    http.http1().header_read_timeout(None).max_buf_size(head_bytes);
+    if limits.headers != Limits::DEFAULT_HEADERS {
+        http.http1().max_headers(limits.headers);
     }
-    http.http2().max_header_list_size(limits.max_head_bytes.try_into().unwrap_or(u32::MAX));
+    http.http2().max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX));
     http
 }
 
@@ -244,7 +240,7 @@ async fn connection<S>(
 ) where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    let activity = Arc::new(Activity::start(limits.head_timeout, limits.idle_timeout));
+    let activity = Arc::new(Activity::start(&limits));
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
     let service = App { inner: app, activity: activity.clone(), body_timeout: limits.body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
@@ -300,7 +296,7 @@ where
         let request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
         });
-        Answering { answer: self.inner.clone().oneshot(request), _handling: handling }
+        Answering { answer: self.inner.clone().oneshot(request), handling }
     }
 }
 
@@ -309,13 +305,15 @@ where
 struct Answering<S: Service<Request<Body>>> {
     #[pin]
     answer: Oneshot<S, Request<Body>>,
-    _handling: Handling,
+    handling: Handling,
 }
 
-impl<S: Service<Request<Body>>> Future for Answering<S> {
-    type Output = Result<S::Response, S::Error>;
+impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
+    type Output = Result<Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().answer.poll(cx)
+        let this = self.project();
+        let response = ready!(this.answer.poll(cx))?;
+        Poll::Ready(Ok(answer::followed(response, this.handling.activity())))
     }
 }

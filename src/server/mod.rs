@@ -21,7 +21,8 @@
 //! * XML needs the feature `xml`. Without it, JSON is also for `*/*` and for no `Accept`, where Java answers XML; who takes nothing but
 //!   XML gets 406, and who sends it 415.
 //! * Lists have an `ETag`: who sends it back as `If-None-Match` gets 304 and no body while nothing has changed.
-//! * An answer is never older than the last change: there is no cache that lags 30 s behind.
+//! * An answer is never older than the last change: the cache that lags 30 s behind is off unless
+//!   [`read_only_cache`](EurekaServerBuilder::read_only_cache) switches it on.
 //! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
 //! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
 //! * Self-preservation counts the instances of this registry, not a phantom beside them: from seven instances on, one
@@ -61,7 +62,10 @@ pub use self::error::Error;
 pub use self::http::{EurekaService, ResponseFuture};
 pub use self::listen::Listener;
 
+use tokio::net::TcpListener;
+
 use self::bodies::Bodies;
+pub(crate) use self::listen::Limits;
 use self::node::Node;
 use self::registry::{Registry, Snapshot};
 use self::timers::Timers;
@@ -78,6 +82,8 @@ struct Inner {
     bodies: Bodies,
     registration_limit: usize,
     batch_limit: usize,
+    deltas: bool,
+    limits: Limits,
     _timers: Timers,
     #[cfg(feature = "peers")]
     _peers: tokio::task::JoinSet<()>,
@@ -104,6 +110,12 @@ impl EurekaServer {
     /// When `mount` is neither empty nor begins with a slash.
     pub fn service(&self, mount: &str) -> EurekaService {
         EurekaService::new(self.clone(), mount.trim_end_matches('/'))
+    }
+
+    /// A [`Listener`] with the limits that the properties `eureka.server.limits.*` gave, see
+    /// [`property`](EurekaServerBuilder::property), and the defaults of the others. Its setters change them.
+    pub fn listener(&self, listener: TcpListener) -> Listener {
+        Listener::with_limits(listener, self.0.limits)
     }
 
     /// Everything that is registered, as `GET apps` answers it.
@@ -163,6 +175,10 @@ impl EurekaServer {
 
     fn batch_limit(&self) -> usize {
         self.0.batch_limit
+    }
+
+    fn has_deltas(&self) -> bool {
+        self.0.deltas
     }
 }
 

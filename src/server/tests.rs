@@ -80,6 +80,8 @@ async fn bad_settings_are_found_when_building() {
         (builder().renewal_percent_threshold(0.0), "renewal_percent_threshold"),
         (builder().renewal_percent_threshold(1.1), "renewal_percent_threshold"),
         (builder().renewal_percent_threshold(f64::NAN), "renewal_percent_threshold"),
+        (builder().read_only_cache_interval(Duration::ZERO), "read_only_cache_interval"),
+        (builder().property("eureka.server.limits.idle-time-ms", "0").unwrap(), "eureka.server.limits"),
         (builder().registration_limit(0), "registration_limit"),
         (builder().batch_limit(0), "batch_limit"),
         (builder().application_limit(0), "application_limit"),

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 
+use super::connector::ConnectError;
 use super::stack::{Answer, Failure, HttpStack};
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
@@ -219,10 +220,10 @@ impl Failure {
     }
 }
 
-/// The innermost error: what the operating system said, under what hyper made of it.
+/// The innermost error: what the operating system said, under what hyper made of it. Ours speak for what is under them.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut root = error;
-    while let Some(source) = root.source() {
+    while let Some(source) = root.source().filter(|_| !root.is::<ConnectError>()) {
         root = source;
     }
     root.to_string()

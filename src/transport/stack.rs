@@ -14,7 +14,7 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::FollowRedirect;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 
-use super::Connector;
+use super::{Connector, is_refused_handshake};
 use crate::config::ClientConfig;
 
 /// The body of a request to a registry server.
@@ -68,7 +68,7 @@ impl HttpStack {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(45))
-            .build(Connector::new(config.connect_timeout));
+            .build(Connector::new(config.connect_timeout, &config.tls));
         Self::over(client, config)
     }
 
@@ -139,7 +139,8 @@ impl HttpStack {
 }
 
 fn is_connect(error: &BoxError) -> bool {
-    error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
+    let refused = is_refused_handshake(&**error);
+    refused || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
 /// Follows up to five redirects; credentials stay with the first host.

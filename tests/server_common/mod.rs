@@ -12,6 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_eureka::model::Applications;
+use tower_eureka::server::EurekaServerBuilder;
 use tower_eureka::{EurekaServer, Instance};
 
 pub(crate) const ORDERS: &str = "/eureka/apps/ORDERS";
@@ -33,7 +34,11 @@ pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
 
 impl Server {
     pub(crate) fn new() -> Self {
-        let registry = EurekaServer::builder().build().unwrap();
+        Self::built(EurekaServer::builder())
+    }
+
+    pub(crate) fn built(builder: EurekaServerBuilder) -> Self {
+        let registry = builder.build().unwrap();
         let router = Router::new().nest("/eureka", registry.router());
         Self { registry, router }
     }

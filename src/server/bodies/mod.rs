@@ -17,158 +17,182 @@
 //! (about *S* / 20) for the blocks; per encoding asked for, the latest full answer and the latest delta, whose predecessors go when
 //! any newer one is made; and per encoding, the answers for single applications, in all not more than one full answer. Answers for
 //! VIPs share 32 MiB. So JSON by gzip alone, which is what Java clients ask for, costs little more than *S*, and four forms in both
-//! encodings at most about 4 × 4 *S*.
+//! encodings at most about 4 × 4 *S*. The read-only cache, where it is on, keeps one more of each answer that was asked for.
 
 mod form;
 mod frame;
 mod gzip;
 mod pieces;
+mod read_only;
 mod selection;
+mod slot;
+mod tag;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use http::HeaderValue;
 
 use self::form::PerVariant;
 pub(super) use self::form::{Encoding, Form, Variant};
 pub(super) use self::pieces::{AppBlocks, Fragment};
+use self::read_only::ReadOnly;
 pub(super) use self::selection::By;
 use self::selection::{Asked, Selections};
+use self::slot::Slot;
+use self::tag::{Kind, tag};
 use super::registry::{AppView, Registry, Snapshot};
+use crate::clock::Clock;
 
-/// The answers that everybody asks for, each kept until the registry changes.
-#[derive(Debug)]
-pub(super) struct Bodies {
-    run: u64,
-    full: Answers,
-    delta: Answers,
-    selections: Selections,
+/// What a client can ask to be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum List<'a> {
+    /// `GET apps`
+    All,
+    /// `GET apps/delta`
+    Delta,
+    /// `GET apps/{app}`, upper case.
+    Application(Cow<'a, str>),
+    /// `GET vips/{vip}` and `GET svips/{vip}`
+    Selection(By, Cow<'a, str>),
 }
 
-/// A body, and which state of the registry it shows.
-#[derive(Clone, Debug)]
+/// A body as it is answered, complete; made once and shared by all who ask.
+#[derive(Debug)]
 pub(super) struct Body {
+    /// Which state it shows: of the registry, of the delta, or of the application.
     pub(super) revision: u64,
+    /// The `ETag`. Strong: the same one means the same bytes.
+    pub(super) tag: HeaderValue,
     pub(super) bytes: Bytes,
 }
 
-impl Default for Bodies {
-    fn default() -> Self {
-        Self {
-            run: RandomState::new().hash_one(0),
-            full: Answers::default(),
-            delta: Answers::default(),
-            selections: Selections::default(),
-        }
-    }
+/// The answers that were asked for, each kept until it is made anew.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    /// Tells this registry from others, and from itself before a restart: revisions begin anew there.
+    run: u64,
+    full: PerVariant<Slot>,
+    delta: PerVariant<Slot>,
+    selections: Selections,
+    read_only: Option<ReadOnly>,
 }
 
 impl Bodies {
-    /// Tells this registry from others, and from itself before a restart: revisions begin anew there.
-    pub(super) fn run(&self) -> u64 {
-        self.run
-    }
-
-    /// The body of `GET apps`.
-    pub(super) async fn full(&self, registry: &Arc<Registry>, variant: Variant) -> Body {
-        self.full.get(registry, variant, Registry::revision, Registry::full).await
-    }
-
-    /// The body of `GET apps/delta`.
-    pub(super) async fn delta(&self, registry: &Arc<Registry>, variant: Variant) -> Body {
-        self.delta.get(registry, variant, Registry::delta_revision, Registry::delta).await
-    }
-
-    /// The body of `GET vips/{name}` or `GET svips/{name}`.
-    pub(super) async fn selection(&self, registry: &Arc<Registry>, by: By, name: &str, variant: Variant) -> Body {
-        let asked = Asked { by, name: name.into(), variant };
-        let revision = registry.revision();
-        if let Some(bytes) = self.selections.at(revision, &asked) {
-            return Body { revision, bytes };
+    /// With answers that stay as they are for this long, if it is given.
+    pub(super) fn new(read_only: Option<Duration>, clock: Clock) -> Self {
+        Self {
+            run: RandomState::new().hash_one(0),
+            full: PerVariant::default(),
+            delta: PerVariant::default(),
+            selections: Selections::default(),
+            read_only: read_only.map(|interval| ReadOnly::new(interval, clock)),
         }
-        let (registry, wanted) = (registry.clone(), asked.clone());
-        let body = blocking(move || {
+    }
+
+    /// The answer, if it is there already and nothing has changed since.
+    pub(super) fn ready(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+        if let Some(cache) = &self.read_only {
+            return cache.at(cache.period(), list, variant);
+        }
+        match list {
+            List::All => self.full.of(variant).at(registry.revision()),
+            List::Delta => self.delta.of(variant).at(registry.delta_revision()),
+            List::Application(name) => {
+                let blocks = &registry.application(name)?.blocks;
+                blocks.alone.of(variant).at(blocks.number())
+            }
+            List::Selection(by, name) => self.selections.slot(&Asked::new(*by, name, variant)).at(registry.revision()),
+        }
+    }
+
+    /// The answer, with every change that was acknowledged before this is called; older ones from the read-only cache alone. `None` if
+    /// there is no such application.
+    pub(super) async fn get(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+        let Some(cache) = &self.read_only else { return self.latest(registry, list, variant).await };
+        let period = cache.period();
+        if let Some(body) = cache.at(period, list, variant) {
+            return Some(body);
+        }
+        let body = self.latest(registry, list, variant).await?;
+        Some(cache.keep(period, list, variant, body))
+    }
+
+    async fn latest(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+        Some(match list {
+            List::All => {
+                let (slots, wanted) = (&self.full, registry.revision());
+                self.applications(slots, wanted, Kind::Registry, registry, Registry::full, variant).await
+            }
+            List::Delta => {
+                let (slots, wanted) = (&self.delta, registry.delta_revision());
+                self.applications(slots, wanted, Kind::Delta, registry, Registry::delta, variant).await
+            }
+            List::Application(name) => self.application(registry.application(name)?, variant).await,
+            List::Selection(by, name) => self.selection(registry, Asked::new(*by, name, variant)).await,
+        })
+    }
+
+    async fn applications(
+        &self,
+        slots: &PerVariant<Slot>,
+        wanted: u64,
+        kind: Kind,
+        registry: &Arc<Registry>,
+        snapshot: fn(&Registry) -> Arc<Snapshot>,
+        variant: Variant,
+    ) -> Arc<Body> {
+        let (run, registry) = (self.run, registry.clone());
+        let make = move || {
+            let Snapshot { revision, version, counts, applications } = &*snapshot(&registry);
+            let bytes = pieces::applications(*version, counts, applications, variant);
+            Body { revision: *revision, tag: tag(run, kind, *revision, variant), bytes }
+        };
+        let (body, made) = slots.of(variant).get(wanted, make).await;
+        if made {
+            slots.iter().for_each(|slot| slot.forget_before(body.revision));
+        }
+        body
+    }
+
+    async fn application(&self, view: Arc<AppView>, variant: Variant) -> Arc<Body> {
+        let (run, revision, made_of) = (self.run, view.blocks.number(), view.clone());
+        let make = move || Body {
+            revision,
+            tag: tag(run, Kind::Application, revision, variant),
+            bytes: pieces::application(&made_of, variant),
+        };
+        view.blocks.alone.of(variant).get(revision, make).await.0
+    }
+
+    async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Arc<Body> {
+        let (run, wanted, slot) = (self.run, registry.revision(), self.selections.slot(&asked));
+        let (registry, selected) = (registry.clone(), asked.clone());
+        let make = move || {
             let snapshot = registry.full();
-            Body { revision: snapshot.revision, bytes: selection::body(&snapshot, &wanted) }
-        });
-        let body = body.await;
-        self.selections.keep(body.revision, asked, body.bytes.clone());
+            let (revision, bytes) = (snapshot.revision, selection::body(&snapshot, &selected));
+            Body { revision, tag: tag(run, Kind::Registry, revision, selected.variant), bytes }
+        };
+        let (body, made) = slot.get(wanted, make).await;
+        if made {
+            self.selections.made(&asked, &slot, body.bytes.len());
+        }
         body
     }
 }
 
-/// The body of `GET apps/{app}`.
-pub(super) async fn application(view: &Arc<AppView>, variant: Variant) -> Body {
-    let revision = view.blocks.number();
-    if let Some(bytes) = view.blocks.alone.of(variant).get() {
-        return Body { revision, bytes: bytes.clone() };
-    }
-    let view = view.clone();
-    let made = move || view.blocks.alone.of(variant).get_or_init(|| pieces::application(&view, variant)).clone();
-    Body { revision, bytes: blocking(made).await }
-}
-
-/// The latest of each variant.
-#[derive(Debug, Default)]
-struct Answers(PerVariant<Answer>);
-
-#[derive(Debug, Default)]
-struct Answer {
-    latest: ArcSwapOption<Body>,
-    /// Held by the one that makes the next; the others wait for it instead of making it again.
-    making: Mutex<()>,
-}
-
-impl Answers {
-    async fn get(
-        &self,
-        registry: &Arc<Registry>,
-        variant: Variant,
-        revision: fn(&Registry) -> u64,
-        snapshot: fn(&Registry) -> Arc<Snapshot>,
-    ) -> Body {
-        let answer = self.0.of(variant);
-        if let Some(body) = answer.at(revision(registry)) {
-            return body;
+impl List<'_> {
+    pub(super) fn into_owned(self) -> List<'static> {
+        match self {
+            Self::All => List::All,
+            Self::Delta => List::Delta,
+            Self::Application(name) => List::Application(name.into_owned().into()),
+            Self::Selection(by, name) => List::Selection(by, name.into_owned().into()),
         }
-        let _making = answer.making.lock().await;
-        // Somebody else may have made it meanwhile; what counts is the registry as it was when this request came, or later.
-        if let Some(body) = answer.at(revision(registry)) {
-            return body;
-        }
-        let registry = registry.clone();
-        let made = blocking(move || {
-            let Snapshot { revision, version, counts, applications } = &*snapshot(&registry);
-            Body { revision: *revision, bytes: pieces::applications(*version, counts, applications, variant) }
-        });
-        let made = made.await;
-        self.0.iter().for_each(|answer| answer.forget_before(made.revision));
-        answer.latest.store(Some(Arc::new(made.clone())));
-        made
-    }
-}
-
-impl Answer {
-    fn at(&self, revision: u64) -> Option<Body> {
-        self.latest.load().as_ref().filter(|latest| latest.revision == revision).map(|latest| Body::clone(latest))
-    }
-
-    fn forget_before(&self, revision: u64) {
-        if self.latest.load().as_ref().is_some_and(|latest| latest.revision < revision) {
-            self.latest.store(None);
-        }
-    }
-}
-
-/// The first answer of a large registry compresses all of it: too long for a thread that others wait for.
-async fn blocking<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(make).await {
-        Ok(made) => made,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::form::{PerForm, PerVariant};
 use super::frame::{self, Frame};
 use super::gzip::{Block, Member};
+use super::slot::Slot;
 use super::{Encoding, Form, Variant};
 use crate::model::StatusCounts;
 use crate::server::registry::{AppView, Record};
@@ -23,8 +24,8 @@ pub(in crate::server) struct AppBlocks {
     number: u64,
     /// The application as it stands in a list, compressed.
     deflated: PerForm<OnceLock<Block>>,
-    /// The answer that holds this application alone.
-    pub(super) alone: PerVariant<OnceLock<Bytes>>,
+    /// The answer that holds this application alone, at the revision `number`.
+    pub(super) alone: PerVariant<Slot>,
 }
 
 impl Default for AppBlocks {

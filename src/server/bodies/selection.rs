@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Variant, pieces};
+use super::slot::Slot;
+use super::{Body, Variant, pieces};
 use crate::model::{Instance, StatusCounts};
 use crate::server::registry::{AppView, Snapshot};
 
@@ -11,6 +12,8 @@ use crate::server::registry::{AppView, Snapshot};
 const VERSION: i64 = -1;
 /// Most that is kept of all answers together, names included.
 const LIMIT: usize = 32 * 1024 * 1024;
+/// What an answer costs beside its name and bytes, about.
+const OVERHEAD: usize = size_of::<(Asked, Answer)>() + size_of::<(Slot, Body)>() + 64;
 
 /// Which of the two lists of names decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,16 +33,20 @@ impl By {
     }
 }
 
-/// Answers about VIPs, each kept until the registry changes, or until there are too many.
+/// Answers about VIPs, each kept until it is made anew, or until there are too many.
 #[derive(Debug, Default)]
 pub(super) struct Selections(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The revision of the registry that all of them show.
-    revision: u64,
     bytes: usize,
-    bodies: HashMap<Asked, Bytes>,
+    answers: HashMap<Asked, Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    slot: Arc<Slot>,
+    bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,28 +56,53 @@ pub(super) struct Asked {
     pub(super) variant: Variant,
 }
 
+impl Asked {
+    pub(super) fn new(by: By, name: &str, variant: Variant) -> Self {
+        Self { by, name: name.into(), variant }
+    }
+}
+
 impl Selections {
-    pub(super) fn at(&self, revision: u64, asked: &Asked) -> Option<Bytes> {
-        let kept = self.lock();
-        kept.bodies.get(asked).filter(|_| kept.revision == revision).cloned()
+    /// The room for this answer, which all share who ask for it.
+    pub(super) fn slot(&self, asked: &Asked) -> Arc<Slot> {
+        let mut kept = self.lock();
+        if let Some(answer) = kept.answers.get(asked) {
+            return answer.slot.clone();
+        }
+        let (slot, bytes) = (Arc::new(Slot::default()), OVERHEAD + asked.name.len());
+        kept.make_room(bytes);
+        kept.bytes += bytes;
+        kept.answers.insert(asked.clone(), Answer { slot: slot.clone(), bytes });
+        slot
     }
 
-    pub(super) fn keep(&self, revision: u64, asked: Asked, body: Bytes) {
+    /// Counts an answer that was put into its room. What is too much for all of them together is not kept.
+    pub(super) fn made(&self, asked: &Asked, slot: &Arc<Slot>, length: usize) {
         let mut kept = self.lock();
-        let size = size_of::<(Asked, Bytes)>() + asked.name.len() + body.len();
-        if revision < kept.revision || size > LIMIT {
+        // Room that was cleared away meanwhile belongs to those who wait for it.
+        if !kept.answers.get(asked).is_some_and(|answer| Arc::ptr_eq(&answer.slot, slot)) {
             return;
         }
-        if revision > kept.revision || kept.bytes + size > LIMIT {
-            *kept = Kept { revision, ..Kept::default() };
-        }
-        if kept.bodies.insert(asked, body).is_none() {
-            kept.bytes += size;
+        let Some(Answer { slot, bytes }) = kept.answers.remove(asked) else { return };
+        kept.bytes -= bytes;
+        let bytes = OVERHEAD + asked.name.len() + length;
+        if bytes <= LIMIT {
+            kept.make_room(bytes);
+            kept.bytes += bytes;
+            kept.answers.insert(asked.clone(), Answer { slot, bytes });
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn make_room(&mut self, bytes: usize) {
+        if self.bytes + bytes > LIMIT {
+            *self = Self::default();
+        }
     }
 }
 
@@ -100,38 +132,56 @@ fn select(view: &Arc<AppView>, matches: impl Fn(&Instance) -> bool) -> Option<Ar
 mod tests {
     use super::*;
     use crate::server::bodies::{Encoding, Form};
+    use crate::server::registry::Record;
 
     fn asked(name: &str) -> Asked {
-        Asked { by: By::Vip, name: name.into(), variant: Variant { form: Form::Json, encoding: Encoding::Identity } }
+        Asked::new(By::Vip, name, Variant { form: Form::Json, encoding: Encoding::Identity })
     }
 
     #[test]
     fn an_application_that_matches_whole_is_shared() {
-        let view = AppView::new("A".into(), Vec::new());
-        assert!(select(&view, |_| true).is_none());
+        let record =
+            |id| Record::new(Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap());
+        let view = AppView::new("A".into(), vec![record("1"), record("2")]);
+        assert!(select(&view, |_| true).is_some_and(|all| Arc::ptr_eq(&all, &view)));
+        assert_eq!(select(&view, |instance| instance.id() == "2").map(|part| part.records.len()), Some(1));
+        assert!(select(&view, |_| false).is_none());
     }
 
     #[test]
-    fn only_the_latest_revision_is_kept() {
+    fn an_answer_has_one_room_and_is_counted_once() {
         let selections = Selections::default();
-        selections.keep(1, asked("a"), Bytes::from_static(b"1"));
-        assert_eq!(selections.at(1, &asked("a")).as_deref(), Some(&b"1"[..]));
-        assert_eq!(selections.at(2, &asked("a")), None);
-        selections.keep(2, asked("b"), Bytes::from_static(b"2"));
-        selections.keep(1, asked("a"), Bytes::from_static(b"late"));
-        assert_eq!((selections.at(1, &asked("a")), selections.lock().bodies.len()), (None, 1));
+        let slot = selections.slot(&asked("a"));
+        assert!(Arc::ptr_eq(&slot, &selections.slot(&asked("a"))));
+        assert!(!Arc::ptr_eq(&slot, &selections.slot(&asked("b"))));
+        let before = selections.lock().bytes;
+        for length in [1_000, 10, 1_000] {
+            selections.made(&asked("a"), &slot, length);
+            assert_eq!(selections.lock().bytes, before + length);
+        }
+        assert!(Arc::ptr_eq(&slot, &selections.slot(&asked("a"))));
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let (selections, body) = (Selections::default(), Bytes::from(vec![0; 1024 * 1024]));
+        let selections = Selections::default();
+        let make = |name: &str, length| selections.made(&asked(name), &selections.slot(&asked(name)), length);
         for i in 0..100 {
-            selections.keep(1, asked(&i.to_string()), body.clone());
+            make(&i.to_string(), 1024 * 1024);
             let kept = selections.lock();
-            assert!(kept.bytes <= LIMIT && kept.bytes >= kept.bodies.len() * body.len());
+            assert!(kept.bytes <= LIMIT && kept.bytes >= kept.answers.len() * 1024 * 1024);
         }
-        assert!(selections.at(1, &asked("99")).is_some());
-        selections.keep(1, asked("huge"), Bytes::from(vec![0; LIMIT]));
-        assert!(selections.at(1, &asked("huge")).is_none());
+        assert!(selections.lock().answers.contains_key(&asked("99")));
+        make("huge", LIMIT);
+        assert!(!selections.lock().answers.contains_key(&asked("huge")));
+        assert!(selections.lock().answers.contains_key(&asked("99")), "it drives out no others");
+        for i in 0..200_000 {
+            selections.slot(&asked(&format!("nobody's {i}")));
+            assert!(selections.lock().bytes <= LIMIT);
+        }
+        let (cleared, slot) = (asked("nobody's 0"), Arc::new(Slot::default()));
+        let before = selections.lock().bytes;
+        selections.made(&cleared, &slot, 1_000);
+        assert_eq!(selections.lock().bytes, before, "what has no room any more is not counted");
     }
 }

@@ -139,22 +139,36 @@ proptest! {
     }
 }
 
+fn bodies() -> Bodies {
+    Bodies::new(None, Clock::start())
+}
+
+/// One of each kind.
+fn lists() -> [List<'static>; 5] {
+    [
+        List::All,
+        List::Delta,
+        List::Application("APP-0".into()),
+        List::Selection(By::Vip, "a".into()),
+        List::Selection(By::SecureVip, "nobody".into()),
+    ]
+}
+
 #[tokio::test]
 async fn nothing_is_encoded_again_without_a_change() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
-    let bodies = Bodies::default();
+    let bodies = bodies();
     for variant in variants() {
         let all = async || {
-            let view = registry.application("APP-0").unwrap();
-            let bodies = [
-                bodies.full(&registry, variant).await,
-                bodies.delta(&registry, variant).await,
-                bodies.selection(&registry, By::Vip, "a", variant).await,
-                bodies.selection(&registry, By::SecureVip, "nobody", variant).await,
-                application(&view, variant).await,
-            ];
-            bodies.map(|body| body.bytes.as_ptr())
+            let mut all = Vec::new();
+            for list in lists() {
+                let body = bodies.get(&registry, &list, variant).await.unwrap();
+                assert!(bodies.ready(&registry, &list, variant).is_some_and(|ready| Arc::ptr_eq(&ready, &body)));
+                all.push(Arc::as_ptr(&body));
+            }
+            all
         };
+        assert!(lists().iter().all(|list| bodies.ready(&registry, list, variant).is_none()), "nobody has asked yet");
         let before = all().await;
         assert_eq!(all().await, before);
         registry.renew("APP-0", "i:0", None, Origin::Client, 50);
@@ -163,28 +177,56 @@ async fn nothing_is_encoded_again_without_a_change() {
 }
 
 #[tokio::test]
+async fn those_who_ask_at_once_share_one_answer() {
+    let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
+    let bodies = Arc::new(bodies());
+    for (variant, list) in variants().flat_map(|variant| lists().map(|list| (variant, list))) {
+        let asking: Vec<_> = (0..20)
+            .map(|_| {
+                let (registry, bodies, list) = (registry.clone(), bodies.clone(), list.clone());
+                tokio::spawn(async move { bodies.get(&registry, &list, variant).await.unwrap() })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for asked in asking {
+            answers.push(asked.await.unwrap());
+        }
+        assert!(answers.iter().all(|body| Arc::ptr_eq(body, &answers[0])), "{list:?} {variant:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_has_no_answer() {
+    let bodies = bodies();
+    let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
+    let list = List::Application("NOBODY".into());
+    assert!(bodies.ready(&filled(&[]), &list, variant).is_none());
+    assert!(bodies.get(&filled(&[]), &list, variant).await.is_none());
+}
+
+#[tokio::test]
 async fn a_form_is_made_for_those_who_ask_and_goes_when_it_is_old() {
     let registry = filled(&[(0, 0, 4, "a".into())]);
-    let bodies = Bodies::default();
+    let bodies = bodies();
     let [json, compact] = [Form::Json, Form::CompactJson].map(|form| Variant { form, encoding: Encoding::Gzip });
-    bodies.full(&registry, compact).await;
-    let kept = |variant| bodies.full.0.of(variant).latest.load().is_some();
+    bodies.get(&registry, &List::All, compact).await;
+    let kept = |variant| !bodies.full.of(variant).is_empty();
     assert!(kept(compact) && !kept(json));
     registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    bodies.full(&registry, json).await;
+    bodies.get(&registry, &List::All, json).await;
     assert!(kept(json) && !kept(compact), "one that nobody can get any more takes no memory");
 }
 
 #[tokio::test]
 async fn a_change_costs_the_application_that_changed() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
-    let bodies = Bodies::default();
+    let bodies = bodies();
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let before = registry.full();
-    let old = bodies.full(&registry, variant).await;
+    let old = bodies.get(&registry, &List::All, variant).await.unwrap();
     registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    let new = bodies.full(&registry, variant).await;
-    assert!(old.bytes != new.bytes && old.revision < new.revision);
+    let new = bodies.get(&registry, &List::All, variant).await.unwrap();
+    assert!(old.bytes != new.bytes && old.tag != new.tag && old.revision < new.revision);
     let after = registry.full();
     assert!(Arc::ptr_eq(&before.applications[0], &after.applications[0]));
     assert!(!Arc::ptr_eq(&before.applications[1], &after.applications[1]));
@@ -196,10 +238,10 @@ async fn a_change_costs_the_application_that_changed() {
 async fn a_selection_has_a_hash_of_its_own() {
     let registry =
         filled(&[(0, 0, 4, "x".into()), (0, 1, 0, "x".into()), (1, 0, 4, "x".into()), (1, 1, 4, "y".into())]);
-    let bodies = Bodies::default();
+    let bodies = bodies();
     for variant in variants() {
-        let body = bodies.selection(&registry, By::Vip, "x", variant).await.bytes;
-        let plain = if variant.encoding == Encoding::Gzip { gunzip(&body) } else { body.to_vec() };
+        let body = bodies.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap();
+        let plain = if variant.encoding == Encoding::Gzip { gunzip(&body.bytes) } else { body.bytes.to_vec() };
         let selected = decoded(variant.form, &plain);
         assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
         assert_eq!(selected.applications.iter().map(|a| a.instances.len()).collect::<Vec<_>>(), [2, 1]);
@@ -209,11 +251,11 @@ async fn a_selection_has_a_hash_of_its_own() {
 #[tokio::test]
 async fn a_vip_is_forgotten_as_soon_as_it_changes() {
     let registry = filled(&[(0, 0, 4, "old,both".into())]);
-    let bodies = Bodies::default();
+    let bodies = bodies();
     let variant = Variant { form: Form::CompactJson, encoding: Encoding::Identity };
-    let found = async |name| {
-        let body = bodies.selection(&registry, By::Vip, name, variant).await.bytes;
-        Applications::from_json(&body).unwrap().len()
+    let found = async |name: &str| {
+        let body = bodies.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap();
+        Applications::from_json(&body.bytes).unwrap().len()
     };
     assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));
     registry.register(instance("app-0", "i:0", InstanceStatus::Up, "new,both"), Origin::Client, 100).unwrap();

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::etag;
 use crate::model::Instance;
 use crate::server::EurekaServer;
-use crate::server::bodies::{self, Encoding, Form, Variant};
+use crate::server::bodies::{self, Encoding, Form, List, Variant};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[cfg(feature = "xml")]
@@ -36,37 +36,27 @@ pub(super) struct Listing {
     known: Vec<HeaderValue>,
 }
 
+/// 406: none of the formats that there are is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotAcceptable;
+
 /// Refuses with 406 who doesn't take JSON, in which batches are answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepted;
 
 impl<S: Sync> FromRequestParts<S> for Format {
-    type Rejection = Response;
+    type Rejection = NotAcceptable;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        Self::of(&parts.headers).ok_or_else(not_acceptable)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotAcceptable> {
+        Self::of(&parts.headers).ok_or(NotAcceptable)
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for Listing {
-    type Rejection = Response;
+    type Rejection = NotAcceptable;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let headers = &parts.headers;
-        let format = Format::of(headers).ok_or_else(not_acceptable)?;
-        let compact =
-            headers.get("x-eureka-accept").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"compact"));
-        let form = match (format, compact) {
-            (Format::Json, false) => Form::Json,
-            (Format::Json, true) => Form::CompactJson,
-            #[cfg(feature = "xml")]
-            (Format::Xml, false) => Form::Xml,
-            #[cfg(feature = "xml")]
-            (Format::Xml, true) => Form::CompactXml,
-        };
-        let encoding = if takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
-        let known = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
-        Ok(Self { variant: Variant { form, encoding }, known })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotAcceptable> {
+        Self::of(&parts.headers).ok_or(NotAcceptable)
     }
 }
 
@@ -86,7 +76,9 @@ impl<S: Sync> FromRequestParts<S> for Accepted {
 impl Format {
     /// What these headers ask for, if it can be had.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        if accepts(headers).any(|value| value.contains("json")) {
+        // What nearly all send is told without a search.
+        let plain = headers.get(ACCEPT).is_some_and(|value| *value == JSON);
+        if plain || accepts(headers).any(|value| value.contains("json")) {
             return Some(Self::Json);
         }
         let anything = accepts(headers).next().is_none() || accepts(headers).any(takes_anything);
@@ -126,33 +118,49 @@ impl Format {
 }
 
 impl Listing {
+    /// How these headers ask for a list, if it can be had so.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let format = Format::of(headers)?;
+        let compact =
+            headers.get("x-eureka-accept").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"compact"));
+        let form = match (format, compact) {
+            (Format::Json, false) => Form::Json,
+            (Format::Json, true) => Form::CompactJson,
+            #[cfg(feature = "xml")]
+            (Format::Xml, false) => Form::Xml,
+            #[cfg(feature = "xml")]
+            (Format::Xml, true) => Form::CompactXml,
+        };
+        let encoding = if takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
+        let known = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
+        Some(Self { variant: Variant { form, encoding }, known })
+    }
+
     pub(super) fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// The body, or 304 without one where this revision of the resource is known already; then the body is not made.
-    pub(super) async fn answer(
-        &self,
-        server: &EurekaServer,
-        kind: etag::Kind,
-        revision: u64,
-        body: impl Future<Output = bodies::Body>,
-    ) -> Response {
-        let run = server.bodies().run();
-        let tag = etag::tag(run, kind, revision, self.variant);
-        if etag::matches(&self.known, &tag) {
+    /// 200 with the list, 304 without one where this state of it is known already, or 404.
+    pub(super) async fn answer(&self, server: &EurekaServer, list: &List<'_>) -> Response {
+        match server.bodies().get(server.registry(), list, self.variant).await {
+            Some(body) => self.with(&body),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// The same with a body that is there.
+    pub(super) fn with(&self, bodies::Body { tag, bytes, .. }: &bodies::Body) -> Response {
+        if etag::matches(&self.known, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             response.headers_mut().insert(VARY, VARIES);
-            response.headers_mut().insert(ETAG, tag);
+            response.headers_mut().insert(ETAG, tag.clone());
             return response;
         }
-        let bodies::Body { revision: made, bytes } = body.await;
-        let tag = if made == revision { tag } else { etag::tag(run, kind, made, self.variant) };
-        let mut response = Response::new(Body::from(bytes));
+        let mut response = Response::new(Body::from(bytes.clone()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type());
         headers.insert(VARY, VARIES);
-        headers.insert(ETAG, tag);
+        headers.insert(ETAG, tag.clone());
         if self.variant.encoding == Encoding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -178,13 +186,15 @@ pub(super) fn found(found: bool) -> Response {
     if found { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response()
 }
 
-fn not_acceptable() -> Response {
-    let text = if cfg!(feature = "xml") {
-        "this registry answers application/json and application/xml"
-    } else {
-        "this registry answers application/json only; XML was not compiled in"
-    };
-    (StatusCode::NOT_ACCEPTABLE, text).into_response()
+impl IntoResponse for NotAcceptable {
+    fn into_response(self) -> Response {
+        let text = if cfg!(feature = "xml") {
+            "this registry answers application/json and application/xml"
+        } else {
+            "this registry answers application/json only; XML was not compiled in"
+        };
+        (StatusCode::NOT_ACCEPTABLE, text).into_response()
+    }
 }
 
 fn accepts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -196,11 +206,13 @@ fn takes_anything(value: &str) -> bool {
 }
 
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case("gzip") && !refused
-    })
+    let plain = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
+    plain
+        || values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {
+            let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+            let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case("gzip") && !refused
+        })
 }
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {

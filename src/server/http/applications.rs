@@ -2,48 +2,57 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
-use super::answer::Listing;
-use super::etag::Kind;
-use super::open::Open;
+use super::answer::{Listing, NotAcceptable};
 use super::path::{App, Vip};
-use crate::server::bodies::By;
-use crate::server::{EurekaServer, bodies};
+use crate::server::EurekaServer;
+use crate::server::bodies::{By, List};
 
-pub(super) async fn all(State(server): State<EurekaServer>, _: Open, listing: Listing) -> Response {
-    let registry = server.registry();
-    let body = server.bodies().full(registry, listing.variant());
-    listing.answer(&server, Kind::Registry, registry.revision(), body).await
+/// How the asker wants it, or the refusal of that, which comes second: a list that is not given is not given in any format.
+type Wanted = Result<Listing, NotAcceptable>;
+
+pub(super) async fn all(State(server): State<EurekaServer>, wanted: Wanted) -> Response {
+    list(&server, &List::All, wanted).await
 }
 
-pub(super) async fn delta(State(server): State<EurekaServer>, _: Open, listing: Listing) -> Response {
-    let registry = server.registry();
-    let body = server.bodies().delta(registry, listing.variant());
-    listing.answer(&server, Kind::Delta, registry.delta_revision(), body).await
+pub(super) async fn delta(State(server): State<EurekaServer>, wanted: Wanted) -> Response {
+    list(&server, &List::Delta, wanted).await
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, _: Open, listing: Listing, App(app): App) -> Response {
-    let Some(view) = server.registry().application(&app) else { return StatusCode::NOT_FOUND.into_response() };
-    let body = bodies::application(&view, listing.variant());
-    listing.answer(&server, Kind::Application, view.blocks.number(), body).await
+pub(super) async fn one(State(server): State<EurekaServer>, wanted: Wanted, App(app): App) -> Response {
+    list(&server, &List::Application((&*app).into()), wanted).await
 }
 
-pub(super) async fn by_vip(State(server): State<EurekaServer>, _: Open, listing: Listing, Vip(vip): Vip) -> Response {
-    selection(&server, listing, By::Vip, &vip).await
+pub(super) async fn by_vip(State(server): State<EurekaServer>, wanted: Wanted, Vip(vip): Vip) -> Response {
+    list(&server, &List::Selection(By::Vip, (&*vip).into()), wanted).await
 }
 
-pub(super) async fn by_secure_vip(
-    State(server): State<EurekaServer>,
-    _: Open,
-    listing: Listing,
-    Vip(vip): Vip,
-) -> Response {
-    selection(&server, listing, By::SecureVip, &vip).await
+pub(super) async fn by_secure_vip(State(server): State<EurekaServer>, wanted: Wanted, Vip(vip): Vip) -> Response {
+    list(&server, &List::Selection(By::SecureVip, (&*vip).into()), wanted).await
 }
 
-async fn selection(server: &EurekaServer, listing: Listing, by: By, name: &str) -> Response {
-    let registry = server.registry();
-    let body = server.bodies().selection(registry, by, name, listing.variant());
-    listing.answer(server, Kind::Registry, registry.revision(), body).await
+pub(super) async fn list(server: &EurekaServer, list: &List<'_>, wanted: Wanted) -> Response {
+    if !is_given(server, list) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    match wanted {
+        Ok(listing) => listing.answer(server, list).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The same, if it is there and wanted as it is there.
+pub(super) fn at_once(server: &EurekaServer, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
+    let listing = Listing::of(headers).filter(|_| is_given(server, list))?;
+    let body = server.bodies().ready(server.registry(), list, listing.variant())?;
+    Some(listing.with(&body))
+}
+
+/// Else it is a 403: with it Java clients go to the next server, which is what a node wants that knows nothing yet, or fetch everything
+/// instead of a delta. `server-behaviour` 6, 9.4.
+///
+/// Registrations, heartbeats and single instances don't ask for this: a node that has nothing yet collects them.
+fn is_given(server: &EurekaServer, list: &List<'_>) -> bool {
+    server.is_open() && (*list != List::Delta || server.has_deltas())
 }

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Format};
 use super::path::{App, Id, Target};
@@ -101,10 +101,15 @@ pub(super) async fn heartbeat(
 ) -> Response {
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     request::ignore(body).await;
-    let (query, origin) = (uri.query(), request::origin(&headers));
+    renew(&server, &app, &id, &headers, uri.query())
+}
+
+/// A heartbeat whose body is read.
+pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
+    let origin = request::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
-    let renewal = server.node().renew(&app, &id, known, origin);
+    let renewal = server.node().renew(app, id, known, origin);
     match renewal {
         Renewal::NotFound => StatusCode::NOT_FOUND.into_response(),
         // Java notices only after it has renewed the lease.
@@ -116,14 +121,14 @@ pub(super) async fn heartbeat(
             {
                 match word.parse() {
                     Ok(InstanceStatus::Unknown) => {}
-                    Ok(status) => server.registry().store_override(&app, &id, status, server.now()),
+                    Ok(status) => server.registry().store_override(app, id, status, server.now()),
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }
             }
             StatusCode::NOT_FOUND.into_response()
         }
         Renewal::SenderIsOlder(instance) => {
-            let mut response = Format::of(&headers).unwrap_or(Format::Json).instance(&instance);
+            let mut response = Format::of(headers).unwrap_or(Format::Json).instance(&instance);
             *response.status_mut() = StatusCode::CONFLICT;
             response
         }

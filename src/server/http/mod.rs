@@ -10,8 +10,7 @@
 //! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
-//! | `open` | when lists are not answered yet |
-//! | `service` | the same without a router around it, and a short way for heartbeats |
+//! | `service` | the same without a router around it, and a short way for heartbeats and lists |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
 mod answer;
@@ -19,7 +18,6 @@ mod applications;
 mod etag;
 mod info;
 mod instances;
-mod open;
 mod path;
 mod query;
 mod replication;

@@ -1,5 +1,6 @@
 //! The names in a path, taken by name: the path under which the router is mounted may have parameters of its own.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::rejection::RawPathParamsRejection;
@@ -56,6 +57,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Vip {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let params = RawPathParams::from_request_parts(parts, state).await?;
         Ok(Self(innermost(&params, "vip").into()))
+    }
+}
+
+/// The name of an application, upper case; mostly it is already.
+pub(super) fn upper(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(app_name(name).to_string())
     }
 }
 

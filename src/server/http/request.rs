@@ -1,6 +1,8 @@
 //! What has to be right with a request before its body is looked at, and the body itself within bounds.
 
-use std::io::Read;
+use std::error::Error;
+use std::io::{self, Read};
+use std::iter;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -31,6 +33,8 @@ pub(super) enum Refusal {
     MediaType(&'static str),
     /// 413 and the limit in bytes.
     TooLarge(usize),
+    /// 408. It did not come in time.
+    TimedOut,
     /// 400. Cut off, not UTF-8, not JSON, or not the document that belongs here.
     Unreadable,
     /// The same of XML.
@@ -56,6 +60,7 @@ impl IntoResponse for Refusal {
             Self::TooLarge(limit) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")).into_response()
             }
+            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, "the body took too long").into_response(),
             Self::Unreadable => {
                 let body = r#"{"error": "cannot parse request body"}"#;
                 (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], body).into_response()
@@ -103,6 +108,7 @@ async fn read(
     let body = match Limited::new(body, limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(limit)),
+        Err(error) if is_timeout(&*error) => return Err(Refusal::TimedOut),
         Err(_) => return Err(Refusal::unreadable(format)),
     };
     let body = if gzip { gunzip(&body, limit)?.ok_or_else(|| Refusal::unreadable(format))? } else { body };
@@ -115,6 +121,12 @@ async fn read(
         return Err(Refusal::Unreadable);
     }
     Ok(body)
+}
+
+/// Whether a body failed because it took too long, as those of [`Listener`](crate::server::Listener) do.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let mut chain = iter::successors(Some(error), |&error| error.source());
+    chain.any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
 }
 
 /// Reads a body that has no meaning, so that the connection can go on: Jersey clients send `{}` with each heartbeat.

@@ -1,8 +1,10 @@
 //! The registry as a plain service, with a short way for what comes most often.
 //!
 //! Nearly all requests to a registry are heartbeats and fetches. Their paths are plain to see, so they reach their handlers without the
-//! router's matching and the extensions by which it hands over what it matched. Everything else goes through the router.
+//! router's matching and the extensions by which it hands over what it matched, and what is there already is answered without a future
+//! of its own. Everything else goes through the router.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -12,17 +14,17 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::Response;
 use http::{Method, Request};
+use http_body::Body as _;
 use tower::Service;
 
-use super::answer::Listing;
-use super::open::Open;
-use super::path::{App, Target};
+use super::answer::{Listing, NotAcceptable};
+use super::path::{Target, upper};
 use super::{applications, instances};
-use crate::model::app_name;
 use crate::server::EurekaServer;
+use crate::server::bodies::List;
 
 /// The registry's HTTP face as a service, for a server that serves nothing else. Made by [`EurekaServer::service`].
 ///
@@ -51,71 +53,81 @@ impl Service<Request<Body>> for EurekaService {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        if let Some(short) = Short::of(request.method(), request.uri().path(), &self.mount) {
-            let answer = short.answer(self.server.clone(), request);
-            return ResponseFuture(Box::pin(async { Ok(answer.await) }));
+        let Some(short) = Short::of(request.method(), request.uri().path(), &self.mount) else {
+            // A router is always ready.
+            return ResponseFuture(Answer::ToCome(Box::pin(self.router.call(request))));
+        };
+        if let Some(response) = short.at_once(&self.server, &request) {
+            return ResponseFuture(Answer::AtOnce(Some(response)));
         }
-        // A router is always ready.
-        ResponseFuture(Box::pin(self.router.call(request)))
+        let server = self.server.clone();
+        ResponseFuture(Answer::ToCome(match short {
+            Short::List(list) => {
+                let (list, wanted) = (list.into_owned(), Listing::of(request.headers()).ok_or(NotAcceptable));
+                Box::pin(async move { Ok(applications::list(&server, &list, wanted).await) })
+            }
+            Short::Heartbeat { app, id } => {
+                let target = Target { app: (*app).into(), id: id.into() };
+                Box::pin(async { Ok(instances::heartbeat(State(server), target, request).await) })
+            }
+        }))
     }
 }
 
 /// A request that needs neither decoding nor a router to be understood.
-enum Short {
-    All,
-    Delta,
-    One(App),
-    Heartbeat(Target),
+enum Short<'a> {
+    List(List<'a>),
+    Heartbeat { app: Cow<'a, str>, id: &'a str },
 }
 
-impl Short {
-    fn of(method: &Method, path: &str, mount: &str) -> Option<Self> {
+impl<'a> Short<'a> {
+    fn of(method: &Method, path: &'a str, mount: &str) -> Option<Self> {
         let path = path.strip_prefix(mount)?;
         let path = path.strip_prefix("/v2").unwrap_or(path);
         let path = path.strip_prefix("//apps").or_else(|| path.strip_prefix("/apps"))?;
         let plain = |name: &str| !name.is_empty() && !name.contains(['/', '%']);
         if *method == Method::PUT {
             let (app, id) = path.strip_prefix('/')?.split_once('/')?;
-            return (plain(app) && plain(id)).then(|| Self::Heartbeat(Target { app: app_name(app), id: id.into() }));
+            return (plain(app) && plain(id)).then(|| Self::Heartbeat { app: upper(app), id });
         }
-        match path {
-            _ if *method != Method::GET => None,
-            "" | "/" => Some(Self::All),
-            "/delta" => Some(Self::Delta),
-            _ => path.strip_prefix('/').filter(|app| plain(app)).map(|app| Self::One(App(app_name(app)))),
-        }
+        let list = match path {
+            _ if *method != Method::GET => return None,
+            "" | "/" => List::All,
+            "/delta" => List::Delta,
+            _ => List::Application(upper(path.strip_prefix('/').filter(|app| plain(app))?)),
+        };
+        Some(Self::List(list))
     }
 
-    async fn answer(self, server: EurekaServer, request: Request<Body>) -> Response {
-        let server = State(server);
-        if let Self::Heartbeat(target) = self {
-            return instances::heartbeat(server, target, request).await;
-        }
-        let (mut parts, _) = request.into_parts();
-        let open = match Open::from_request_parts(&mut parts, &server.0).await {
-            Ok(open) => open,
-            Err(refusal) => return refusal.into_response(),
-        };
-        let listing = match Listing::from_request_parts(&mut parts, &()).await {
-            Ok(listing) => listing,
-            Err(refusal) => return refusal,
-        };
+    /// The answer, if nothing has to be waited for: neither a body that comes nor one that has to be made.
+    fn at_once(&self, server: &EurekaServer, request: &Request<Body>) -> Option<Response> {
         match self {
-            Self::Delta => applications::delta(server, open, listing).await,
-            Self::One(app) => applications::one(server, open, listing, app).await,
-            Self::All | Self::Heartbeat(_) => applications::all(server, open, listing).await,
+            Self::List(list) => applications::at_once(server, list, request.headers()),
+            Self::Heartbeat { app, id } if request.body().is_end_stream() => {
+                Some(instances::renew(server, app, id, request.headers(), request.uri().query()))
+            }
+            Self::Heartbeat { .. } => None,
         }
     }
 }
 
 /// The answer to come of an [`EurekaService`].
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>);
+pub struct ResponseFuture(Answer);
+
+enum Answer {
+    /// Taken when it is polled.
+    AtOnce(Option<Response>),
+    ToCome(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
+}
 
 impl Future for ResponseFuture {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        match &mut self.0 {
+            Answer::AtOnce(response) => Poll::Ready(Ok(response.take().expect("polled after it was ready"))),
+            Answer::ToCome(future) => future.as_mut().poll(cx),
+        }
     }
 }
 
@@ -161,10 +173,11 @@ mod tests {
         ] {
             let way = match Short::of(&method, path, "/eureka") {
                 None => "routed".to_owned(),
-                Some(Short::All) => "all".to_owned(),
-                Some(Short::Delta) => "delta".to_owned(),
-                Some(Short::One(App(app))) => format!("one {app}"),
-                Some(Short::Heartbeat(Target { app, id })) => format!("heartbeat {app} {id}"),
+                Some(Short::List(List::All)) => "all".to_owned(),
+                Some(Short::List(List::Delta)) => "delta".to_owned(),
+                Some(Short::List(List::Application(app))) => format!("one {app}"),
+                Some(Short::List(List::Selection(..))) => "never".to_owned(),
+                Some(Short::Heartbeat { app, id }) => format!("heartbeat {app} {id}"),
             };
             assert_eq!(way, expected, "{method} {path}");
         }
@@ -199,6 +212,8 @@ mod tests {
             let request = || Request::builder().method(method).uri(target).body(Body::from("{}")).unwrap();
             let mut short = server.service("/eureka").oneshot(request()).await.unwrap();
             let mut routed = Router::new().nest("/eureka", server.router()).oneshot(request()).await.unwrap();
+            // The second time it is there already.
+            assert_eq!(server.service("/eureka").oneshot(request()).await.unwrap().status(), short.status(), "{line}");
             // A router names the length of a body, hyper that of all others.
             for response in [&mut short, &mut routed] {
                 response.headers_mut().remove(CONTENT_LENGTH);

@@ -48,6 +48,7 @@ use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction};
 use crate::timer::jittered;
+use crate::tls::Tls;
 use crate::transport::HttpStack;
 
 /// The peers of this node, as the node sees them.
@@ -189,7 +190,7 @@ impl Peers {
         };
         urls.retain(|url| !me.is(url));
         match urls.iter().find(|url| url.is_secure()) {
-            Some(url) if !self.settings.has_own_stack() => Err(Error::no_tls(url.as_str())),
+            Some(url) if !Tls::BUILT_IN && !self.settings.has_own_stack() => Err(Error::no_tls(url.as_str())),
             _ => Ok(urls),
         }
     }

@@ -1,0 +1,86 @@
+//! Connections that do little: what each costs the server, and what others notice of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::connection::Connection;
+use crate::soak::{rss_kb, rss_mb};
+use crate::{names, register};
+
+const OTHERS: Duration = Duration::from_secs(5);
+/// A slow reader takes this much, then pauses.
+const SIP: usize = 4 * 1024;
+const PAUSE: Duration = Duration::from_secs(1);
+/// More than the server's, with which it was started.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Opens connections, asks each one thing, and leaves them open.
+pub(crate) async fn idle(address: &str, connections: usize, apps: usize, pid: &str) {
+    let before = rss_kb(pid);
+    let mut idle = Vec::new();
+    for _ in 0..connections {
+        let mut connection = Connection::open(address).await.unwrap();
+        connection.send("PUT", "/eureka/apps/NONE/none", "").await.unwrap();
+        idle.push(connection);
+    }
+    let each = (rss_kb(pid).saturating_sub(before)) as f64 / connections as f64;
+    println!(
+        "{connections} idle connections: {each:.1} KB each, {} MB in all; {}",
+        rss_mb(pid),
+        others(address, apps).await
+    );
+    // None was closed meanwhile.
+    for connection in &mut idle {
+        connection.send("PUT", "/eureka/apps/NONE/none", "").await.unwrap();
+    }
+    drop(idle);
+}
+
+/// Asks for everything on many connections, each after a change, and takes it a sip at a time, too slowly for the server's patience.
+pub(crate) async fn slow(address: &str, connections: usize, apps: usize, pid: &str) {
+    println!("before: {} MB", rss_mb(pid));
+    let mut changing = Connection::open(address).await.unwrap();
+    let mut readers = JoinSet::new();
+    for version in 0..connections {
+        register(&mut changing, version % 100, apps, 1_000 + version).await;
+        readers.spawn(sip(address.parse().unwrap()));
+        // Until it was asked.
+        sleep(PAUSE / 50).await;
+    }
+    println!("{connections} slow readers, each of another state: {} MB; {}", rss_mb(pid), others(address, apps).await);
+    sleep(PATIENCE).await;
+    println!("{} s later: {} MB", (OTHERS + PATIENCE).as_secs(), rss_mb(pid));
+}
+
+async fn sip(address: SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Else the systems on both sides take most of the answer.
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let head = "GET /eureka/apps HTTP/1.1\r\nhost: x\r\naccept: application/json\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut sip = vec![0; SIP];
+    while stream.read(&mut sip).await.is_ok_and(|read| read > 0) {
+        sleep(PAUSE).await;
+    }
+}
+
+/// How one client fares with heartbeats meanwhile.
+async fn others(address: &str, apps: usize) -> String {
+    let (mut connection, start) = (Connection::open(address).await.unwrap(), Instant::now());
+    let mut latencies = Vec::new();
+    while start.elapsed() < OTHERS {
+        let ((app, id), sent) = (names(latencies.len() % 100, apps), Instant::now());
+        let answer = connection.send("PUT", &format!("/eureka/apps/{app}/{id}?status=UP"), "").await.unwrap();
+        assert_eq!(answer.status, 200);
+        latencies.push(sent.elapsed());
+    }
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[(latencies.len() as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!("another client's heartbeats: {}, p50 {:.2} ms, p99 {:.2} ms", latencies.len(), at(0.5), at(0.99))
+}

@@ -1,0 +1,182 @@
+//! What a call by name costs beside the same call to a fixed address, over real connections on loopback.
+//!
+//! Both clients call the same server, which answers at once, with the same number of tasks; runs alternate, and the medians of
+//! the runs are compared. tonic's balanced channel, over HTTP/2 alone, is called with the same bytes.
+#![allow(clippy::print_stdout, reason = "a bench reports to a person")]
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tower_eureka::{Eureka, EurekaServer, Instance};
+
+/// How many runs of each, and how long one is.
+const RUNS: usize = 20;
+const RUN: Duration = Duration::from_millis(500);
+
+type Call = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+fn main() {
+    // `cargo bench -- --test` and `cargo test --benches` only want to know that it works.
+    let quick = std::env::args().any(|arg| arg == "--test");
+    // The server has a runtime of its own, so that its work is not done in turn with the client's.
+    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let client = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let port = server.block_on(serve());
+    let url = server.block_on(registry());
+    client.block_on(measure(port, url, if quick { (1, Duration::from_millis(20)) } else { (RUNS, RUN) }));
+}
+
+async fn serve() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("hello")))) });
+            tokio::spawn(async move {
+                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+            });
+        }
+    });
+    port
+}
+
+async fn registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/eureka/", listener.local_addr().expect("bound"));
+    let router = EurekaServer::builder().build().expect("the defaults are fine").router();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().nest("/eureka", router)).await });
+    url
+}
+
+async fn measure(port: u16, url: String, (runs, run): (usize, Duration)) {
+    let eureka = Eureka::builder().service_url(url).build().expect("a client");
+    let instance = Instance::builder("orders").ip_addr("127.0.0.1").port(port).build().expect("an instance");
+    eureka.transport().register(&instance).await.expect("registered");
+
+    println!("a call by name beside the same call to a fixed address, medians of {runs} runs of {run:?} in turn");
+    println!(
+        "{:>9} {:>6} {:>14} {:>14} {:>7} {:>22}",
+        "version", "tasks", "fixed, us", "by name, us", "ratio", "tonic's channel, us"
+    );
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let fixed = fixed(port, version);
+        let named = named(&eureka, version);
+        let tonic = (version == Version::HTTP_2).then(|| tonic(port));
+        for tasks in [1, 16, 64] {
+            let mut calls = vec![fixed.clone(), named.clone()];
+            calls.extend(tonic.clone());
+            let mut times = vec![Vec::new(); calls.len()];
+            for number in 0..=runs {
+                // Each goes first in turn.
+                for at in 0..calls.len() {
+                    let which = (at + number) % calls.len();
+                    let time = time_per_call(calls[which].clone(), tasks, run).await;
+                    // The first round warms up.
+                    if number > 0 || runs == 1 {
+                        times[which].push(time);
+                    }
+                }
+            }
+            let medians: Vec<f64> = times.iter().map(|times| median(times)).collect();
+            let ratios: Vec<f64> = times[1].iter().zip(&times[0]).map(|(named, fixed)| named / fixed).collect();
+            let tonic = medians.get(2).map_or_else(String::new, |time| format!("{time:.2}"));
+            println!(
+                "{:>9} {tasks:>6} {:>14.2} {:>14.2} {:>7.3} {tonic:>22}",
+                format!("{version:?}"),
+                medians[0],
+                medians[1],
+                median(&ratios)
+            );
+        }
+    }
+}
+
+fn fixed(port: u16, version: Version) -> Call {
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .http2_only(version == Version::HTTP_2)
+        .build_http::<Full<Bytes>>();
+    let uri: http::Uri = format!("http://127.0.0.1:{port}/v1/42").parse().expect("a URI");
+    Arc::new(move || {
+        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("a request");
+        let response = client.request(request);
+        Box::pin(async move {
+            let response = response.await.expect("an answer");
+            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+        })
+    })
+}
+
+fn named(eureka: &Eureka, version: Version) -> Call {
+    let client = eureka.http_client::<Full<Bytes>>();
+    let uri = http::Uri::from_static("http://orders/v1/42");
+    Arc::new(move || {
+        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("a request");
+        let response = client.clone().oneshot(request);
+        Box::pin(async move {
+            let response = response.await.expect("an answer");
+            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+        })
+    })
+}
+
+/// tonic's balanced channel with the one endpoint.
+fn tonic(port: u16) -> Call {
+    let (channel, endpoints) = tonic::transport::Channel::balance_channel::<u16>(16);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("an endpoint");
+    endpoints.try_send(tonic::transport::channel::Change::Insert(port, endpoint)).expect("room for one");
+    // Dropped, it would be the end of discovery.
+    let endpoints = Arc::new(endpoints);
+    Arc::new(move || {
+        let (channel, endpoints) = (channel.clone(), endpoints.clone());
+        Box::pin(async move {
+            let request = Request::get("/v1/42").version(Version::HTTP_2).body(tonic::body::Body::empty());
+            let response = channel.oneshot(request.expect("a request")).await.expect("an answer");
+            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+            drop(endpoints);
+        })
+    })
+}
+
+/// Microseconds per call, all tasks together.
+async fn time_per_call(call: Call, tasks: usize, run: Duration) -> f64 {
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..tasks)
+        .map(|_| {
+            let call = call.clone();
+            tokio::spawn(async move {
+                let mut calls = 0_u64;
+                while start.elapsed() < run {
+                    call().await;
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    let mut calls = 0;
+    for task in tasks {
+        calls += task.await.expect("no call failed");
+    }
+    start.elapsed().as_secs_f64() * 1e6 / calls as f64
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

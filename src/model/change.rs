@@ -1,0 +1,152 @@
+use super::{Instance, LeaseInfo};
+
+/// How an instance differs from what was known of it; of several, the one with the largest consequences, which come last.
+///
+/// ```
+/// use tower_eureka::Instance;
+/// use tower_eureka::model::InstanceChange;
+///
+/// let orders = || Instance::builder("orders").id("orders-1").ip_addr("10.20.0.1");
+/// let known = orders().port(8080).build()?;
+/// assert_eq!(orders().port(8080).build()?.change_since(&known), InstanceChange::None);
+/// assert_eq!(orders().port(8080).metadata("weight", "2").build()?.change_since(&known), InstanceChange::Details);
+/// assert_eq!(orders().port(8081).build()?.change_since(&known), InstanceChange::Address);
+/// # Ok::<(), tower_eureka::model::InvalidInstance>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum InstanceChange {
+    /// Nothing that concerns a caller: a renewed lease, other timestamps.
+    None,
+    /// What a choice goes by, such as weight, zone, version or status. Connections and what was learnt of it stay right.
+    Details,
+    /// It is another process at the same address: connections are broken, and what was learnt of it is void.
+    Restarted,
+    /// It is to be found elsewhere: host, address or a port.
+    Address,
+}
+
+impl Instance {
+    /// How it differs from an earlier state of the same instance.
+    ///
+    /// No field of the protocol says that a process is a new one. It is taken for one that
+    /// [restarted](InstanceChange::Restarted) if its own version, [`last_dirty_timestamp`](Self::last_dirty_timestamp), is newer and
+    ///
+    /// * so is [`up_since_ms`](Self::up_since_ms): the registry had no lease of it any more when it registered; or
+    /// * nothing else changed, and the known state was older than a lease: a process that crashed and was back before the
+    ///   registry noticed. Within a lease, it may be a client that registers instead of sending heartbeats.
+    ///
+    /// A version that is newer because status or metadata changed is no restart, nor is another server's `up_since_ms` alone. An
+    /// instance that registers again because the *registry* lost its lease looks as one that restarted: its record is the same.
+    pub fn change_since(&self, known: &Self) -> InstanceChange {
+        let details = self.differs_in_details(known);
+        if self.differs_in_address(known) {
+            InstanceChange::Address
+        } else if self.restarted_since(known, details) {
+            InstanceChange::Restarted
+        } else if details {
+            InstanceChange::Details
+        } else {
+            InstanceChange::None
+        }
+    }
+
+    fn differs_in_address(&self, known: &Self) -> bool {
+        self.host_name != known.host_name
+            || self.ip_addr != known.ip_addr
+            || self.port != known.port
+            || self.secure_port != known.secure_port
+    }
+
+    fn differs_in_details(&self, known: &Self) -> bool {
+        self.status != known.status
+            || self.metadata != known.metadata
+            || self.data_center != known.data_center
+            || self.health_check_url != known.health_check_url
+            || self.secure_health_check_url != known.secure_health_check_url
+    }
+
+    fn restarted_since(&self, known: &Self, details: bool) -> bool {
+        let newer_by = match (self.last_dirty_timestamp, known.last_dirty_timestamp) {
+            (Some(now), Some(then)) => now.saturating_sub(then),
+            _ => 0,
+        };
+        let registered_anew = self.up_since_ms().zip(known.up_since_ms()).is_some_and(|(now, then)| now > then);
+        let lease = known.lease.map_or(LeaseInfo::DEFAULT_DURATION_SECS, |lease| lease.duration_secs);
+        newer_by > 0 && (registered_anew || (!details && newer_by > i64::from(lease) * 1000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InstanceStatus, Metadata};
+
+    /// UP since second 100, its last own change at this second.
+    fn changed_at(second: i64) -> Instance {
+        let lease = LeaseInfo { service_up_timestamp: 100_000, ..LeaseInfo::default() };
+        Instance { last_dirty_timestamp: Some(second * 1000), lease: Some(lease), ..Instance::bare("ORDERS".into()) }
+    }
+
+    fn up_since(second: i64, instance: Instance) -> Instance {
+        let lease = LeaseInfo { service_up_timestamp: second * 1000, ..instance.lease.unwrap() };
+        Instance { lease: Some(lease), ..instance }
+    }
+
+    #[test]
+    fn only_a_newer_version_can_be_a_restart() {
+        let known = changed_at(99);
+        let version = || Metadata::from_iter([("version", "2")]);
+        let cases = [
+            ("a heartbeat", changed_at(99), InstanceChange::None),
+            ("another server of the cluster", up_since(150, changed_at(99)), InstanceChange::None),
+            ("a server that is behind", up_since(150, changed_at(90)), InstanceChange::None),
+            ("stopped and started", up_since(500, changed_at(499)), InstanceChange::Restarted),
+            ("crashed and back within its lease", changed_at(499), InstanceChange::Restarted),
+            ("registers instead of heartbeats", changed_at(129), InstanceChange::None),
+            ("new metadata", Instance { metadata: version(), ..changed_at(499) }, InstanceChange::Details),
+            (
+                "another version of the program",
+                up_since(500, Instance { metadata: version(), ..changed_at(499) }),
+                InstanceChange::Restarted,
+            ),
+            ("went down", Instance { status: InstanceStatus::Down, ..changed_at(499) }, InstanceChange::Details),
+            ("no version", Instance { last_dirty_timestamp: None, ..changed_at(0) }, InstanceChange::None),
+            ("moved", Instance { host_name: Some("b".into()), ..changed_at(499) }, InstanceChange::Address),
+        ];
+        for (what, now, expected) in cases {
+            assert_eq!(now.change_since(&known), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn coming_up_for_the_first_time_is_no_restart() {
+        let starting = up_since(0, Instance { status: InstanceStatus::Starting, ..changed_at(99) });
+        assert_eq!(changed_at(100).change_since(&starting), InstanceChange::Details);
+    }
+
+    #[test]
+    fn weight_and_zone_follow_spring() {
+        let with = |key, value| Instance { metadata: Metadata::from_iter([(key, value)]), ..changed_at(0) };
+        for (weight, expected) in
+            [("3", 3), (" 3 ", 3), ("0", 1), ("-2", 1), ("1.5", 1), ("many", 1), ("", 1), ("4294967296", 1)]
+        {
+            assert_eq!(with("weight", weight).weight(), expected, "{weight}");
+        }
+        assert_eq!((changed_at(0).weight(), changed_at(0).zone()), (1, None));
+        assert_eq!(with("zone", "rack-a").zone(), Some("rack-a"));
+
+        let amazon = super::super::DataCenter::Amazon([("availability-zone", "us-east-1c")].into_iter().collect());
+        let in_cloud = |instance: Instance| Instance { data_center: Some(amazon.clone()), ..instance };
+        assert_eq!(in_cloud(changed_at(0)).zone(), Some("us-east-1c"));
+        assert_eq!(in_cloud(with("zone", "rack-a")).zone(), Some("rack-a"));
+        assert_eq!(in_cloud(with("zone", " ")).zone(), Some("us-east-1c"));
+    }
+
+    #[test]
+    fn vips_are_a_list() {
+        let instance = Instance { vip_address: Some(" orders, ,Orders-V2,".into()), ..changed_at(0) };
+        assert_eq!(instance.vips().collect::<Vec<_>>(), ["orders", "Orders-V2"]);
+        assert_eq!(instance.secure_vips().count(), 0);
+    }
+}

@@ -1,0 +1,125 @@
+use std::sync::Arc;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Uri};
+
+use super::options::{CallOptions, Ports};
+use crate::model::Instance;
+use crate::tls::Tls;
+
+/// Where an instance is reached, and whether with TLS. The host is also the name that its certificate must be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+}
+
+/// How an address is chosen.
+#[derive(Clone, Debug)]
+pub(super) struct AddressRule {
+    pub(super) ports: Ports,
+    pub(super) port_key: Option<Arc<str>>,
+    /// Whether this build can speak TLS itself, or what is below can.
+    pub(super) can_tls: bool,
+}
+
+impl AddressRule {
+    /// For connections of our own.
+    pub(super) fn of(options: &CallOptions) -> Self {
+        Self { ports: options.ports, port_key: options.port_key.clone(), can_tls: Tls::BUILT_IN }
+    }
+
+    /// The address of an instance, or why it cannot be called.
+    pub(super) fn address(&self, instance: &Instance) -> Result<Address, &'static str> {
+        let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
+        let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
+        let address = match self.ports {
+            Ports::Plain => plain().ok_or("offers no plain HTTP port"),
+            Ports::Secure if !self.can_tls => Err("is to be called over HTTPS, which needs the feature `tls`"),
+            Ports::Secure => secure().ok_or("offers no secure port"),
+            Ports::Auto if self.can_tls => secure().or_else(plain).ok_or("offers no port"),
+            Ports::Auto => plain().ok_or_else(|| match secure() {
+                Some(_) => "offers no plain HTTP port, and HTTPS needs the feature `tls`",
+                None => "offers no port",
+            }),
+        }?;
+        Ok(self.at_named_port(instance, address))
+    }
+
+    fn at_named_port(&self, instance: &Instance, address: Address) -> Address {
+        let named = self.port_key.as_ref().and_then(|key| instance.metadata().get(key)?.trim().parse::<u16>().ok());
+        let Some(port) = named.filter(|port| *port != 0) else { return address };
+        // What comes before the port, which an IPv6 address has in brackets.
+        let host = address.authority.host();
+        match Authority::try_from(format!("{host}:{port}")) {
+            Ok(authority) => Address { authority, ..address },
+            Err(_) => address,
+        }
+    }
+}
+
+impl Address {
+    /// As something to connect to.
+    pub(super) fn uri(&self) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        Uri::from_parts(parts).expect("scheme, authority and path are a URI")
+    }
+
+    /// Aims a request there. Its path stays.
+    pub(super) fn aim<B>(&self, request: &mut Request<B>) {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are a URI");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(ports: Ports, can_tls: bool) -> AddressRule {
+        AddressRule { ports, port_key: Some("gRPC_port".into()), can_tls }
+    }
+
+    fn address(rule: &AddressRule, instance: &Instance) -> String {
+        match rule.address(instance) {
+            Ok(Address { scheme, authority }) => format!("{scheme}://{authority}"),
+            Err(why) => why.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_ports_decide_and_metadata_may_name_another() {
+        let both = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).secure_port(443).build().unwrap();
+        let plain = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let named = Instance::builder("a").ip_addr("::1").port(80).metadata("gRPC_port", " 9090 ").build().unwrap();
+        for (ports, can_tls, instance, expected) in [
+            (Ports::Auto, true, &both, "https://h:443"),
+            (Ports::Auto, false, &both, "http://h:80"),
+            (Ports::Auto, true, &plain, "http://h:80"),
+            (Ports::Plain, true, &both, "http://h:80"),
+            (Ports::Secure, true, &both, "https://h:443"),
+            (Ports::Secure, true, &plain, "offers no secure port"),
+            (Ports::Secure, false, &both, "is to be called over HTTPS, which needs the feature `tls`"),
+            (Ports::Auto, true, &named, "http://[::1]:9090"),
+        ] {
+            assert_eq!(address(&rule(ports, can_tls), instance), expected);
+        }
+    }
+
+    #[test]
+    fn a_request_keeps_its_path() {
+        for (uri, aimed) in [
+            ("http://orders/a?b=1", "https://h:1/a?b=1"),
+            ("/pkg.S/M", "https://h:1/pkg.S/M"),
+            ("http://orders", "https://h:1/"),
+        ] {
+            let mut request = Request::get(uri).body(()).unwrap();
+            Address { scheme: Scheme::HTTPS, authority: Authority::from_static("h:1") }.aim(&mut request);
+            assert_eq!(request.uri(), aimed);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Layer, Service};
+
+use super::ResponseFuture;
+use super::address::{Address, AddressRule};
+use super::attempts::AttemptBody;
+use super::calls::{AtAddress, Calls, Target};
+use super::options::CallOptions;
+use crate::Eureka;
+use crate::balance::{ResponseBody, Snapshot};
+use crate::error::{Error, Kind};
+use crate::registry::Registry;
+
+/// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
+///
+/// What [`HttpClient`](super::HttpClient) does with connections of its own, this does with those of the service below: names, choice
+/// by load, ejection, further tries, deadlines. The service gets [`AttemptBody`]s, so that a request that was not sent can go to
+/// another instance; it is cloned for every call, and clones should share their connections. Whether it failed before it sent
+/// anything is read from its error: what hyper-util and the operating system say of connections is understood.
+///
+/// ```no_run
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::Client;
+/// use hyper_util::rt::TokioExecutor;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_eureka::route::{AttemptBody, EurekaLayer};
+///
+/// # async fn example() -> Result<(), tower_eureka::Error> {
+/// let eureka = tower_eureka::Eureka::builder().service_url("http://localhost:8761/eureka/").build()?;
+/// let mine = Client::builder(TokioExecutor::new()).build_http::<AttemptBody<Full<Bytes>>>();
+/// let client = ServiceBuilder::new().layer(EurekaLayer::new(&eureka)).service(mine);
+///
+/// let request = http::Request::get("http://orders/v1/42").body(Full::<Bytes>::default()).expect("a request");
+/// println!("{}", client.oneshot(request).await?.status());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct EurekaLayer {
+    registry: Arc<Registry>,
+    ready_timeout: Duration,
+    options: CallOptions,
+}
+
+impl EurekaLayer {
+    /// Finds instances by this client of the registry.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(eureka: &Eureka) -> Self {
+        let (registry, ready_timeout) = eureka.calling();
+        Self { registry, ready_timeout, options: CallOptions::default() }
+    }
+
+    /// How calls are made. What concerns connections (`http2`) is up to the service below; a secure port is called with `https`.
+    #[must_use]
+    pub fn options(mut self, options: CallOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
+    type Service = EurekaService<S>;
+
+    fn layer(&self, inner: S) -> EurekaService<S> {
+        // Whether it can speak TLS, it must know itself: only what asks for it is sent there.
+        let rule = AddressRule { can_tls: true, ..AddressRule::of(&self.options) };
+        let others = inner.clone();
+        let make = move |_: &_, address| Aimed { inner: inner.clone(), address: Arc::new(address) };
+        let calls =
+            Calls::new(self.registry.clone(), self.options.clone(), rule, self.ready_timeout, Arc::new(make), None);
+        EurekaService { calls: Arc::new(calls), others }
+    }
+}
+
+/// Calls applications by name through another service. Made by [`EurekaLayer`].
+///
+/// Always ready, and cheap to clone if the service below is.
+pub struct EurekaService<S> {
+    calls: Arc<Calls<Aimed<S>>>,
+    others: S,
+}
+
+impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
+    /// What is known of the instances of each application that was called: a table for people each, by application.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.calls.snapshots()
+    }
+
+    /// The service below.
+    pub fn get_ref(&self) -> &S {
+        &self.others
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for EurekaService<S>
+where
+    S: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    RB: Body + Send + 'static,
+{
+    type Response = Response<ResponseBody<RB>>;
+    type Error = Error;
+    type Future = ResponseFuture<Response<ResponseBody<RB>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { calls, others } = self.clone();
+        ResponseFuture(Box::pin(async move {
+            let route = match calls.target(&request)? {
+                Target::Named { host, secure } => calls.route(host, secure)?,
+                Target::Other => return pass_on(others, request).await,
+            };
+            let clockwork = calls.clockwork(&request);
+            if !route.is_ready(&clockwork).await {
+                return Err(route.no_instance());
+            }
+            calls.send(&route, request, &clockwork).await
+        }))
+    }
+}
+
+async fn pass_on<S, B, RB>(service: S, request: Request<B>) -> Result<Response<ResponseBody<RB>>, Error>
+where
+    S: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+    B: Body,
+    RB: Body,
+{
+    let request = super::attempts::Attempts::new(request, 0).into_request();
+    let response = tower::ServiceExt::oneshot(service, request).await;
+    let response = response.map_err(|error| {
+        Error::new(Kind::Call, "call").cause("the service that takes other hosts failed").with_source(error)
+    })?;
+    Ok(response.map(ResponseBody::unwatched))
+}
+
+impl<S: Clone> Clone for EurekaService<S> {
+    fn clone(&self) -> Self {
+        Self { calls: self.calls.clone(), others: self.others.clone() }
+    }
+}
+
+impl<S> fmt::Debug for EurekaService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EurekaService").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+/// A service whose requests are sent to one instance.
+#[derive(Clone, Debug)]
+pub(super) struct Aimed<S> {
+    inner: S,
+    address: Arc<Address>,
+}
+
+impl<S, B> Service<Request<B>> for Aimed<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        self.address.aim(&mut request);
+        self.inner.call(request)
+    }
+}
+
+impl<S> AtAddress for Aimed<S> {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+}

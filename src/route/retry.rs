@@ -1,0 +1,177 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tower::retry::budget::{Budget, TpsBudget};
+
+/// When a call is made again, on another instance.
+///
+/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS) always goes to another instance,
+/// whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
+/// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
+/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them.
+///
+/// An instance that was tried is tried again only if there is no other.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_eureka::route::RetryPolicy;
+///
+/// let policy = RetryPolicy::new().statuses([502, 503, 504]).attempts(3).try_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    attempts: usize,
+    statuses: Arc<[u16]>,
+    grpc_codes: Arc<[i32]>,
+    all_methods: bool,
+    try_timeout: Option<Duration>,
+    hedge_after: Option<Duration>,
+    replay_limit: usize,
+    budget: (Duration, u32, f32),
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            statuses: Arc::default(),
+            grpc_codes: Arc::default(),
+            all_methods: false,
+            try_timeout: None,
+            hedge_after: None,
+            replay_limit: 64 << 10,
+            budget: (Duration::from_secs(10), 10, 0.2),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only what was never sent goes to another instance.
+    pub fn unsent_only() -> Self {
+        Self { attempts: 1, ..Self::default() }
+    }
+
+    /// How often a call is sent at most, tries that could not connect not counted. Default 3; 1 repeats nothing that was sent.
+    #[must_use]
+    pub fn attempts(mut self, attempts: usize) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// Answers with one of these statuses are tried again, if the method allows it. Default none.
+    #[must_use]
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
+        self.statuses = statuses.into_iter().collect();
+        self
+    }
+
+    /// gRPC answers whose head has one of these codes are tried again, such as 14 for `UNAVAILABLE`. All gRPC calls are POST, so
+    /// this asks for [`all_methods`](Self::all_methods) as well. Default none.
+    #[must_use]
+    pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
+        self.grpc_codes = codes.into_iter().collect();
+        self
+    }
+
+    /// Takes all methods for idempotent: what was received may be done twice. Default only those that are.
+    #[must_use]
+    pub fn all_methods(mut self) -> Self {
+        self.all_methods = true;
+        self
+    }
+
+    /// How long one try waits for the head of its answer. What took longer counts as failed and is tried again as if the
+    /// connection had been lost. Default: as long as the call may take.
+    #[must_use]
+    pub fn try_timeout(mut self, timeout: Duration) -> Self {
+        self.try_timeout = Some(timeout);
+        self
+    }
+
+    /// When a call has no answer after this time, it is made on another instance as well, and the first answer counts. Needs an
+    /// idempotent method, budget, and a body that has been sent whole. Choose the time that 95 % of the calls take. Default off.
+    #[must_use]
+    pub fn hedge_after(mut self, delay: Duration) -> Self {
+        self.hedge_after = Some(delay);
+        self
+    }
+
+    /// How many bytes of a request's body are kept to be sent again. A longer one is not sent again. Kept only for calls that may
+    /// be. Default 64 KiB.
+    #[must_use]
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.replay_limit = bytes;
+        self
+    }
+
+    /// How many further tries there may be for each application: this share of its calls in the last `window`, plus so many per
+    /// second. Keeps retries from making an outage worse. Default 0.2, 10 and 10 s.
+    #[must_use]
+    pub fn budget(mut self, share: f32, per_second: u32, window: Duration) -> Self {
+        let window = window.clamp(Duration::from_secs(1), Duration::from_secs(60));
+        self.budget = (window, per_second.min(i32::MAX as u32 - 1), share.max(0.0).min(1000.0));
+        self
+    }
+
+    /// Whether what may have been received may be sent again.
+    pub(super) fn allows(&self, method: &Method) -> bool {
+        self.attempts > 1 && (self.all_methods || is_idempotent(method))
+    }
+
+    /// Whether an answer is one to be tried again.
+    pub(super) fn refuses(&self, status: StatusCode, grpc_code: Option<i32>) -> bool {
+        self.statuses.contains(&status.as_u16()) || grpc_code.is_some_and(|code| self.grpc_codes.contains(&code))
+    }
+
+    /// Whether any answer is.
+    pub(super) fn looks_at_answers(&self) -> bool {
+        !self.statuses.is_empty() || !self.grpc_codes.is_empty()
+    }
+
+    pub(super) fn most_attempts(&self) -> usize {
+        self.attempts
+    }
+
+    pub(super) fn time_of_a_try(&self) -> Option<Duration> {
+        self.try_timeout
+    }
+
+    pub(super) fn hedge(&self) -> Option<Duration> {
+        self.hedge_after
+    }
+
+    /// How much of this call's body is to be kept.
+    pub(super) fn kept_bytes(&self, method: &Method) -> usize {
+        if self.allows(method) { self.replay_limit } else { 0 }
+    }
+
+    pub(super) fn new_budget(&self) -> Allowance {
+        let (window, per_second, share) = self.budget;
+        Allowance(TpsBudget::new(window, per_second, share))
+    }
+}
+
+/// What is left to spend on further tries.
+#[derive(Debug)]
+pub(super) struct Allowance(TpsBudget);
+
+impl Allowance {
+    pub(super) fn deposit(&self) {
+        self.0.deposit();
+    }
+
+    #[must_use]
+    pub(super) fn withdraw(&self) -> bool {
+        self.0.withdraw()
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}
