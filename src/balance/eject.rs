@@ -332,7 +332,8 @@ mod tests {
         let rule = Ejection::new().failure_share(0.0, 5, 50);
         let out = [(0, Cause::SuccessRate)];
         let good = [(100, 0); 4];
-        let cases: [(&[(u32, u32)], &[(u64, Cause)]); 9] = [
+        type Case<'a> = (&'a [(u32, u32)], &'a [(u64, Cause)]);
+        let cases: [Case<'_>; 9] = [
             (&[&[(100, 50)], &good[..]].concat(), &out),
             // Envoy's rule alone would take each of these for an outlier.
             (&[&[(100, 1)], &good[..]].concat(), &[]),
