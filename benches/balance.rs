@@ -184,11 +184,11 @@ fn pick_and_call(criterion: &mut Criterion, samples: &Samples) {
     let mut group = criterion.benchmark_group("pick_and_call");
     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(30);
     for n in SIZES {
-        samples.measure(&mut group, &one, ("peak_ewma", n), one.block_on(ours(n, PeakEwma::default())));
+        samples.measure(&mut group, &one, ("peak_ewma", n), one.block_on(ours(n, PeakEwma)));
         samples.measure(&mut group, &one, ("tower", n), tower(n));
-        samples.measure(&mut group, &one, ("least_requests", n), one.block_on(ours(n, LeastRequests::default())));
+        samples.measure(&mut group, &one, ("least_requests", n), one.block_on(ours(n, LeastRequests)));
         samples.measure(&mut group, &one, ("tower_buffer", n), one.block_on(async { Buffer::new(tower(n), 1024) }));
-        samples.measure_two(&mut group, &two, ("peak_ewma_2_threads", n), two.block_on(ours(n, PeakEwma::default())));
+        samples.measure_two(&mut group, &two, ("peak_ewma_2_threads", n), two.block_on(ours(n, PeakEwma)));
         let buffer = two.block_on(async { Buffer::new(tower(n), 1024) });
         samples.measure_two(&mut group, &two, ("tower_buffer_2_threads", n), buffer);
     }

@@ -1,5 +1,6 @@
 //! The lock-free words of an endpoint under loom: every interleaving of a few threads, every value that relaxed ordering allows.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 #![allow(unreachable_pub, reason = "the words are included as they are")]
 
 use loom::sync::Arc;

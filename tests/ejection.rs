@@ -1,5 +1,6 @@
 //! What bad endpoints cost their callers: dead ones, slow ones, gray ones, black holes, and how they come back.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod endpoints;
 
@@ -79,7 +80,7 @@ async fn a_black_hole_is_found_where_time_outs_are_a_small_multiple_of_the_laten
     fastrand::seed(SEED);
     let endpoints: Vec<_> =
         [Behaviour::Hangs, Behaviour::Answers(Duration::from_millis(300))].map(Endpoint::new).into();
-    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
     calls_for(&balance, 1, secs(60)).await;
     assert!(endpoints[0].hits() <= 8, "seed {SEED}: {} time-outs", endpoints[0].hits());
 }
@@ -104,7 +105,7 @@ async fn a_gray_endpoint_is_ejected_within_fifty_of_its_calls() {
         fastrand::seed(seed);
         let endpoints = one_of(n, gray);
         // Chooses without regard to latency, so that only the ejection keeps calls away.
-        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
         calls_for(&balance, 4, secs(10)).await;
         assert!(endpoints[0].hits() <= 50, "seed {seed}: 1 of {n}: {} calls", endpoints[0].hits());
         assert!(endpoints[1..].iter().all(|healthy| healthy.hits() > 50), "seed {seed}: 1 of {n}");
@@ -116,7 +117,7 @@ async fn all_that_fail_a_little_alike_are_left_alone() {
     fastrand::seed(SEED);
     let endpoints: Vec<_> =
         (0..10).map(|_| Endpoint::new(Behaviour::FailsSometimes(0.05, Duration::from_millis(5)))).collect();
-    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
     let mut before = vec![0; 10];
     for second in 0..60 {
         calls_for(&balance, 4, secs(1)).await;
@@ -173,7 +174,7 @@ async fn recovery_is_found_within_one_ejection_time() {
     for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None), Behaviour::Hangs] {
         fastrand::seed(SEED);
         let endpoints = one_of(3, behaviour);
-        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
         calls_for(&balance, 4, secs(5)).await;
         let while_bad = endpoints[0].hits();
         endpoints[0].now(FAST);
@@ -191,7 +192,7 @@ async fn recovery_is_found_within_one_ejection_time() {
 async fn pauses(seed: u64, ejection: Ejection, time: Duration) -> Vec<f64> {
     fastrand::seed(seed);
     let endpoints = one_among(3, Behaviour::Status(500, None), UNHURRIED);
-    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default()).ejection(ejection)).await;
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(ejection)).await;
     calls_for(&balance, 1, time).await;
     let times = endpoints[0].times();
     let pauses = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64());
@@ -236,7 +237,7 @@ async fn at_most_a_tenth_is_ejected_but_one_of_several() {
         fastrand::seed(SEED);
         let endpoints: Vec<_> =
             (0..n).map(|i| Endpoint::new(if i < failing { Behaviour::Status(500, None) } else { FAST })).collect();
-        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
         calls_for(&balance, 8, secs(20)).await;
         let left_alone = endpoints.iter().filter(|endpoint| endpoint.hits() < 50).count();
         assert_eq!(left_alone, ejected, "seed {SEED}: {failing} of {n} fail");
@@ -247,7 +248,7 @@ async fn at_most_a_tenth_is_ejected_but_one_of_several() {
 async fn what_cannot_be_reached_is_out_without_ceiling_and_without_ejection() {
     fastrand::seed(SEED);
     let endpoints: Vec<_> = (0..10).map(|i| Endpoint::new(if i < 8 { Behaviour::Refuses } else { FAST })).collect();
-    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default()).ejection(Ejection::off())).await;
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(Ejection::off())).await;
     calls_for(&balance, 8, secs(20)).await;
     for endpoint in &endpoints[..8] {
         assert!(endpoint.hits() <= 12, "seed {SEED}: {}", endpoint.hits());
@@ -258,7 +259,7 @@ async fn what_cannot_be_reached_is_out_without_ceiling_and_without_ejection() {
 async fn overload_weighs_on_an_endpoint_but_does_not_eject_it() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Status(429, None));
-    let by_requests = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+    let by_requests = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
     calls_for(&by_requests, 1, secs(20)).await;
     let (hits, others) = (endpoints[0].hits(), endpoints[1].hits());
     assert!(hits * 2 > others, "seed {SEED}: {hits} and {others} calls: not ejected");

@@ -2,6 +2,7 @@
 //!
 //! Each test shows the fault with tower's own types first, so that a tower without it is noticed.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod endpoints;
 
@@ -118,7 +119,7 @@ async fn p1_without_an_endpoint_tower_waits_for_ever_and_ours_fails_in_time() {
 async fn p2_one_error_of_readiness_loses_towers_endpoint_for_good_and_not_ours() {
     let endpoint = named("a");
     endpoint.errors.store(1, Ordering::SeqCst);
-    let mut tower = tower(fixed_stream(&[endpoint.clone()]));
+    let mut tower = tower(fixed_stream(std::slice::from_ref(&endpoint)));
     assert!(timeout(HOUR, tower.ready()).await.is_err());
     assert_eq!(tower.len(), 0);
 
@@ -462,7 +463,8 @@ async fn p15_reading_towers_metric_changes_what_it_measures_and_reading_ours_doe
     for reads in [false, true] {
         let endpoint = slow();
         let policy = Reads::default();
-        let mut ours = fixed(&[endpoint.clone()], |builder| builder.policy(policy.clone()).decay(decay)).await;
+        let mut ours =
+            fixed(std::slice::from_ref(&endpoint), |builder| builder.policy(policy.clone()).decay(decay)).await;
         ours.call(()).await.unwrap();
         endpoint.now(Behaviour::Answers(Duration::from_millis(20)));
         for _ in 0..980 {
@@ -596,7 +598,7 @@ async fn panicking_endpoints_fail_their_calls_alone_and_are_ejected() {
     for behaviour in [Behaviour::Panics, Behaviour::PanicsWhenPolledReady] {
         fastrand::seed(SEED);
         let endpoints = one_of(3, behaviour);
-        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests::default())).await;
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
         let mut panics = 0;
         for _ in 0..1_000 {
             let call = tokio::spawn(balance.clone().oneshot(())).await;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::discover::Change;
 use tower::{BoxError, Service, ServiceExt};
-use tower_eureka::balance::{Attributes, Balance, Builder, PeakEwma, Policy};
+use tower_eureka::balance::{Attributes, Balance, Builder, Policy};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Behaviour {
