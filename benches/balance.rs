@@ -1,14 +1,16 @@
 //! What balancing costs: one pick and call of an endpoint that is always ready and answers at once.
 //!
-//! Ours is measured against tower's balancer with the same metric, bare (which cannot be cloned) and in the buffer that makes
-//! it `Clone`. All three get the same endpoints from the same kind of discovery and answer the same requests.
+//! Ours is measured with each policy, ejection on, against tower's balancer with the same metric as our default, bare (which
+//! cannot be cloned) and in the buffer that makes it `Clone`. All get the same endpoints from the same kind of discovery and answer
+//! the same requests, from one thread and, where it can be cloned, from two at once. `tests/tower_pitfalls.rs` counts allocations.
 #![allow(clippy::print_stdout, reason = "a bench reports to a person")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::Ready;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,9 +23,9 @@ use tower::buffer::Buffer;
 use tower::discover::Change;
 use tower::load::{CompleteOnResponse, PeakEwmaDiscover};
 use tower::{Service, ServiceExt};
-use tower_eureka::balance::{AnyResponse, Balance};
+use tower_eureka::balance::{AnyResponse, Balance, LeastRequests, PeakEwma, Policy};
 
-const SIZES: [usize; 3] = [2, 100, 1000];
+const SIZES: [usize; 4] = [2, 10, 100, 1000];
 const DEFAULT_LATENCY: Duration = Duration::from_millis(30);
 const DECAY: Duration = Duration::from_secs(10);
 
@@ -45,9 +47,11 @@ impl Service<u64> for Endpoint {
 }
 
 /// Reports `n` endpoints at once, then nothing any more, as a registry does that does not change.
-fn discover(n: usize) -> impl Stream<Item = Result<Change<usize, Endpoint>, Infallible>> + Send + Unpin + 'static {
-    tokio_stream::iter((0..n).map(|i| Ok(Change::Insert(i, Endpoint(i))))).chain(tokio_stream::pending())
+fn discover(n: usize) -> Discovered {
+    Box::pin(tokio_stream::iter((0..n).map(|i| Ok(Change::Insert(i, Endpoint(i))))).chain(tokio_stream::pending()))
 }
+
+type Discovered = Pin<Box<dyn Stream<Item = Result<Change<usize, Endpoint>, Infallible>> + Send>>;
 
 /// Nanoseconds per call, by what was measured.
 #[derive(Default)]
@@ -74,28 +78,53 @@ impl Samples {
         });
     }
 
+    fn measure_two<S>(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        runtime: &Runtime,
+        (name, n): (&'static str, usize),
+        service: S,
+    ) where
+        S: Service<u64, Response = u64> + Clone + Send + 'static,
+        S::Error: std::fmt::Debug,
+        S::Future: Send,
+    {
+        group.bench_function(format!("{name}/{n}"), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let elapsed = runtime.block_on(run_two(&service, iterations));
+                let per_call = elapsed.as_nanos() as f64 / iterations as f64;
+                self.0.borrow_mut().entry((name, n)).or_default().push(per_call);
+                elapsed
+            });
+        });
+    }
+
     fn median(&self, name: &'static str, n: usize) -> Option<f64> {
         let mut samples = self.0.borrow().get(&(name, n))?.clone();
         samples.sort_by(f64::total_cmp);
         Some(samples[samples.len() / 2])
     }
 
-    /// Nothing where a filter left something out.
-    fn summarize(&self) -> Option<()> {
-        println!("\nmedian ns per call, and how many times ours");
-        for n in SIZES {
-            let ours = self.median("ours", n)?;
-            let (tower, buffer) = (self.median("tower", n)?, self.median("tower_buffer", n)?);
-            println!(
-                "  N = {n:4}: ours {ours:4.0}, tower {tower:5.0} ({:.1} x), tower in a buffer {buffer:5.0} ({:.1} x)",
-                tower / ours,
-                buffer / ours
-            );
+    /// One line for each thing measured; nothing where a filter left it out.
+    fn summarize(&self) {
+        println!("\nmedian ns per call, and how many times ours, for N = {SIZES:?}");
+        let names: BTreeSet<_> = self.0.borrow().keys().map(|(name, _)| *name).collect();
+        for name in names {
+            let base = if name.ends_with(TWO) { "peak_ewma_2_threads" } else { "peak_ewma" };
+            let cells = SIZES.iter().filter_map(|&n| {
+                let (ns, ours) = (self.median(name, n)?, self.median(base, n)?);
+                Some(format!("{ns:7.0} ({:4.1} x)", ns / ours))
+            });
+            println!("  {name:24}{}", cells.collect::<String>());
         }
-        println!("  ours, N = 1000 to N = 2: {:.2} x", self.median("ours", 1000)? / self.median("ours", 2)?);
-        Some(())
+        if let (Some(few), Some(many)) = (self.median("peak_ewma", 2), self.median("peak_ewma", 1000)) {
+            println!("  peak_ewma, N = 1000 to N = 2: {:.2} x", many / few);
+        }
     }
 }
+
+/// What is measured on two threads is called so at the end.
+const TWO: &str = "_2_threads";
 
 async fn run<S>(service: &mut S, iterations: u64) -> Duration
 where
@@ -110,37 +139,58 @@ where
     start.elapsed()
 }
 
-fn pick_and_call(criterion: &mut Criterion, samples: &Samples) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let mut group = criterion.benchmark_group("pick_and_call");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2)).sample_size(50);
-    for n in SIZES {
-        let ours = runtime.block_on(async {
-            let mut balance = Balance::builder(discover(n))
-                .observer(AnyResponse)
-                .default_latency(DEFAULT_LATENCY)
-                .decay(DECAY)
-                .build();
-            while balance.len() < n {
-                balance.ready().await.expect("never fails");
-                tokio::task::yield_now().await;
-            }
-            balance
-        });
-        samples.measure(&mut group, &runtime, ("ours", n), ours);
+/// Two callers at once, each with half of the calls.
+async fn run_two<S>(service: &S, iterations: u64) -> Duration
+where
+    S: Service<u64, Response = u64> + Clone + Send + 'static,
+    S::Error: std::fmt::Debug,
+    S::Future: Send,
+{
+    let start = Instant::now();
+    let callers = [service.clone(), service.clone()].map(|mut service| {
+        tokio::spawn(async move {
+            run(&mut service, iterations / 2).await;
+        })
+    });
+    for caller in callers {
+        caller.await.expect("does not panic");
+    }
+    start.elapsed()
+}
 
-        let tower = || {
-            let completion = CompleteOnResponse::default();
-            tower::balance::p2c::Balance::new(PeakEwmaDiscover::new::<u64>(
-                discover(n),
-                DEFAULT_LATENCY,
-                DECAY,
-                completion,
-            ))
-        };
-        samples.measure(&mut group, &runtime, ("tower", n), tower());
-        let buffer = runtime.block_on(async { Buffer::new(tower(), 1024) });
-        samples.measure(&mut group, &runtime, ("tower_buffer", n), buffer);
+async fn ours<P: Policy<u64> + Clone>(n: usize, policy: P) -> Balance<Endpoint, P, AnyResponse> {
+    let balance = Balance::builder(discover(n))
+        .policy(policy)
+        .observer(AnyResponse)
+        .default_latency(DEFAULT_LATENCY)
+        .decay(DECAY)
+        .build();
+    while balance.len() < n {
+        tokio::task::yield_now().await;
+    }
+    balance
+}
+
+type Tower = tower::balance::p2c::Balance<PeakEwmaDiscover<Discovered>, u64>;
+
+fn tower(n: usize) -> Tower {
+    let completion = CompleteOnResponse::default();
+    tower::balance::p2c::Balance::new(PeakEwmaDiscover::new::<u64>(discover(n), DEFAULT_LATENCY, DECAY, completion))
+}
+
+fn pick_and_call(criterion: &mut Criterion, samples: &Samples) {
+    let one = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("pick_and_call");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(30);
+    for n in SIZES {
+        samples.measure(&mut group, &one, ("peak_ewma", n), one.block_on(ours(n, PeakEwma)));
+        samples.measure(&mut group, &one, ("tower", n), tower(n));
+        samples.measure(&mut group, &one, ("least_requests", n), one.block_on(ours(n, LeastRequests)));
+        samples.measure(&mut group, &one, ("tower_buffer", n), one.block_on(async { Buffer::new(tower(n), 1024) }));
+        samples.measure_two(&mut group, &two, ("peak_ewma_2_threads", n), two.block_on(ours(n, PeakEwma)));
+        let buffer = two.block_on(async { Buffer::new(tower(n), 1024) });
+        samples.measure_two(&mut group, &two, ("tower_buffer_2_threads", n), buffer);
     }
     group.finish();
 }

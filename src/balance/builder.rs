@@ -219,6 +219,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
             name,
             ids: HashMap::new(),
             next_id: 0,
+            discovery: Default::default(),
         };
         tokio::spawn(driver.run(self.discover, closed));
         Balance::new(shared, self.policy, self.observer)

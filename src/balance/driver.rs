@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -16,11 +17,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tower::BoxError;
 use tower::discover::{Change, Discover};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Shared;
 use super::attributes::Attributes;
-use super::eject::Control;
 use super::endpoint::{Details, EndpointId, Stats};
 use super::load::Load;
 use super::subset::Peers;
@@ -56,6 +56,19 @@ pub(super) struct Driver<D: Discover, S> {
     pub(super) name: Option<Arc<str>>,
     pub(super) ids: HashMap<D::Key, EndpointId>,
     pub(super) next_id: u64,
+    pub(super) discovery: Discovery,
+}
+
+/// What can be expected of discovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Discovery {
+    #[default]
+    Works,
+    /// Its last answer was an error.
+    Fails,
+    /// Being polled just now, which tells a panic of its own from one of the endpoints it reported.
+    Polled,
+    Ended,
 }
 
 /// Why a batch ended.
@@ -78,24 +91,51 @@ where
         tokio::select! {
             biased;
             _ = closed => {}
-            () = self.follow(discover) => {}
+            () = self.outlive_panics(discover) => {}
         }
     }
 
-    async fn follow(&mut self, discover: D) {
+    /// Others' code runs here: discovery, what makes endpoints and probes them, what drops them. If it panics, the clock has to
+    /// go on nevertheless, or what is out would stay out.
+    async fn outlive_panics(&mut self, discover: D) {
         let mut discover = pin!(discover);
+        loop {
+            let mut following = Box::pin(self.follow(discover.as_mut()));
+            let followed = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| following.as_mut().poll(cx))) {
+                Ok(polled) => polled.map(Ok),
+                Err(_) => Poll::Ready(Err(())),
+            });
+            if followed.await.is_ok() {
+                return;
+            }
+            drop(following);
+            let ended = self.discovery == Discovery::Polled;
+            error!(application = self.name(), ended, "discovery or an endpoint panicked, keeping the endpoints");
+            if ended {
+                self.discovery = Discovery::Ended;
+            }
+        }
+    }
+
+    async fn follow(&mut self, mut discover: Pin<&mut D>) {
         let Some(wake) = self.shared.upgrade().map(|shared| shared.wake.clone()) else { return };
-        let (mut failing, mut ended, mut paused) = (false, false, None::<Instant>);
+        // What was changed before a panic.
+        self.publish();
+        let mut paused = None::<Instant>;
         let mut probes = JoinSet::new();
         let (mut fleet, mut heard) = (self.peers.take(), false);
         loop {
             let just_heard = std::mem::take(&mut heard);
             let deadline = self.shared.upgrade().and_then(|shared| shared.roster().next_deadline());
+            let may_poll = self.discovery != Discovery::Ended;
             let step = tokio::select! {
                 biased;
                 () = wake.notified() => None,
-                Some(Ok((id, success))) = probes.join_next() => {
-                    self.tell(|shared| shared.probed(id, success));
+                Some(probed) = probes.join_next() => {
+                    // One that panicked is tried again as if it were lost.
+                    if let (Ok((id, success)), Some(shared)) = (probed, self.shared.upgrade()) {
+                        shared.probed(id, success);
+                    }
                     None
                 }
                 () = until(deadline) => {
@@ -115,14 +155,14 @@ where
                     None
                 }
                 // Last, since it may always be ready.
-                step = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)), if !ended && paused.is_none() => Some(step),
+                step = poll_fn(|cx| self.poll_batch(discover.as_mut(), cx)), if may_poll && paused.is_none() => Some(step),
                 // The fleet may always be ready as well: discovery has its turn between.
                 () = tokio::task::yield_now(), if just_heard => None,
             };
             let Some((changed, step)) = step else { continue };
-            if failing && (changed || matches!(step, Step::More)) {
+            if self.discovery == Discovery::Fails && (changed || matches!(step, Step::More)) {
                 info!(application = self.name(), "discovery works again");
-                failing = false;
+                self.discovery = Discovery::Works;
             }
             if changed {
                 self.publish();
@@ -130,17 +170,17 @@ where
             match step {
                 Step::More => tokio::task::yield_now().await,
                 Step::Failed(error) => {
-                    if !failing {
+                    if self.discovery != Discovery::Fails {
                         let error: BoxError = error.into();
                         let (name, endpoints) = (self.name(), self.ids.len());
                         warn!(application = name, endpoints, error, "discovery failed, keeping the endpoints");
                     }
-                    failing = true;
+                    self.discovery = Discovery::Fails;
                     paused = Some(Instant::now() + BACK_OFF);
                 }
                 Step::Ended => {
                     debug!(application = self.name(), endpoints = self.ids.len(), "discovery ended");
-                    ended = true;
+                    self.discovery = Discovery::Ended;
                 }
             }
         }
@@ -151,7 +191,10 @@ where
         let mut changed = false;
         // Removals of what is not there count as well: they, too, can come without end.
         for polled in 0..BATCH {
-            let step = match discover.as_mut().poll_discover(cx) {
+            let before = std::mem::replace(&mut self.discovery, Discovery::Polled);
+            let polled_discover = discover.as_mut().poll_discover(cx);
+            self.discovery = before;
+            let step = match polled_discover {
                 Poll::Ready(Some(Ok(change))) => {
                     changed |= self.apply(change);
                     continue;
@@ -175,62 +218,59 @@ where
             }
             Change::Remove(key) => {
                 let Some(id) = self.ids.remove(&key) else { return false };
-                shared.roster().remove(id);
+                let removed = shared.roster().remove(id);
+                drop(removed);
                 debug!(application = self.name(), endpoint = label(&key), "endpoint removed");
                 true
             }
         }
     }
 
+    /// What others wrote runs outside the lock, as it may well come back to the balancer.
     fn insert(&mut self, shared: &Arc<Shared<S>>, key: D::Key, target: D::Service) {
         let attributes = (self.describe)(&target);
         let known = self.ids.get(&key).copied();
-        let mut roster = shared.roster();
-        let before = known.and_then(|id| roster.attributes(id).cloned());
+        let before = known.and_then(|id| shared.roster().attributes(id).cloned());
         let same_start = before.as_ref().is_some_and(|b| b.start.is_some() && b.start == attributes.start);
         let same_address = before.as_ref().is_some_and(|b| b.address.is_some() && b.address == attributes.address);
-        match known {
-            Some(id) if same_start && same_address => roster.update(id, attributes),
+        let id = match known {
+            Some(id) if same_start && same_address => return shared.roster().update(id, attributes),
             Some(id) if same_start => {
                 let service = (self.make)(target);
-                roster.replace_service(id, service, attributes);
+                let replaced = shared.roster().replace_service(id, service, attributes);
+                return drop(replaced);
             }
-            _ => {
-                if let Some(id) = known {
-                    roster.remove(id);
-                }
-                let service = (self.make)(target);
-                let id = EndpointId(self.next_id);
-                self.next_id += 1;
-                let settings = roster.settings();
-                let now = Instant::now();
-                let load = Load::new(roster.newcomer_cost(now), settings.decay, settings.base, now);
-                let details = Details {
-                    id,
-                    app: settings.name.clone(),
-                    instance: Arc::from(label(&key)),
-                    penalty: settings.failure_penalty,
-                    rules: settings.ejection.rules(),
-                    control: Arc::downgrade(shared) as Weak<_>,
-                    base: settings.base,
-                    failed: Default::default(),
-                    looked: Default::default(),
-                };
-                debug!(application = self.name(), endpoint = &*details.instance, "endpoint added");
-                roster.insert(id, service, Arc::new(Stats::new(load, details)), attributes);
-                drop(roster);
-                self.ids.insert(key, id);
-            }
-        }
+            _ => EndpointId(self.next_id),
+        };
+        let (service, instance) = ((self.make)(target), label(&key));
+        debug!(application = self.name(), endpoint = &*instance, "endpoint added");
+        self.next_id += 1;
+        self.ids.insert(key, id);
+        let mut roster = shared.roster();
+        let replaced = known.and_then(|known| roster.remove(known));
+        let settings = roster.settings();
+        let now = Instant::now();
+        let load = Load::new(roster.newcomer_cost(now), settings.decay, settings.base, now);
+        let details = Details {
+            id,
+            app: settings.name.clone(),
+            instance: Arc::from(instance),
+            penalty: settings.failure_penalty,
+            rules: settings.ejection.rules(),
+            control: Arc::downgrade(shared) as Weak<_>,
+            base: settings.base,
+            failed: Default::default(),
+            looked: Default::default(),
+        };
+        roster.insert(id, service, Arc::new(Stats::new(load, details)), attributes);
+        drop(roster);
+        drop(replaced);
     }
 
     fn set_peers(&self, peers: Peers) {
-        self.tell(|shared| {
-            let mut roster = shared.roster();
-            if roster.set_peers(peers) {
-                shared.publish_locked(&mut roster);
-            }
-        });
+        if let Some(shared) = self.shared.upgrade() {
+            shared.change(|roster, _| roster.set_peers(peers));
+        }
     }
 
     fn publish(&self) {
@@ -249,14 +289,8 @@ where
         let due = shared.advance();
         let Some(probe) = &self.probe else { return };
         for (id, service) in due {
-            let connect = probe(service);
+            let connect = probe(S::clone(&service));
             probes.spawn(async move { (id, timeout(PROBE_TIMEOUT, connect).await.unwrap_or(false)) });
-        }
-    }
-
-    fn tell(&self, what: impl FnOnce(&Shared<S>)) {
-        if let Some(shared) = self.shared.upgrade() {
-            what(&shared);
         }
     }
 

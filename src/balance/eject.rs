@@ -16,7 +16,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::cells::Ticket;
 use super::endpoint::EndpointId;
+use crate::clock::LONGEST_WAIT;
+
+/// Checking for outliers more often than this would find too few calls in between.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// An outlier's success rate is at least so far below the mean. Without it the only endpoint of many with a failure in an
+/// interval always stands out, be it one failure of thousands: it is the square root of `n - 1` deviations off.
+const LEAST_DISTANCE: f64 = 0.05;
 
 /// When endpoints are ejected, and for how long. The defaults are Envoy's, unless a setting says otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,15 +97,16 @@ impl Ejection {
         self
     }
 
-    /// How often the success rates of all endpoints are compared. Default 10 s.
+    /// How often the success rates of all endpoints are compared. Default 10 s, at least 100 ms.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval = interval.clamp(LEAST_INTERVAL, LONGEST_WAIT);
         self
     }
 
     /// Ejects at each interval whose success rate is so many standard deviations below the mean of those that had `volume` calls in
-    /// it, if there are `hosts` of these. Default 1.9, 5, 100; a factor of 0 switches this rule off.
+    /// it, if there are `hosts` of these, and at least 5 percentage points below it. Default 1.9, 5, 100; a factor of 0 switches
+    /// this rule off.
     #[must_use]
     pub fn success_rate(mut self, factor: f64, hosts: usize, volume: u32) -> Self {
         (self.success_rate_factor, self.success_rate_hosts, self.success_rate_volume) = (factor, hosts, volume);
@@ -129,7 +139,7 @@ impl Ejection {
     /// By what share an ejection is made longer or shorter at random, so that callers do not return all at once. Default 0.1.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
-        self.jitter = share.clamp(0.0, 1.0);
+        self.jitter = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self
     }
 
@@ -168,9 +178,14 @@ impl Ejection {
         }
     }
 
-    /// How long it is out the n-th time in a row, without jitter.
+    /// How long it is out the n-th time in a row.
     pub(super) fn time(&self, times: u32) -> Duration {
-        self.base_time.saturating_mul(times.max(1)).min(self.max_time.max(self.base_time))
+        self.jittered(self.base_time.saturating_mul(times.max(1)).min(self.max_time.max(self.base_time)))
+    }
+
+    /// The time, longer or shorter at random.
+    pub(super) fn jittered(&self, time: Duration) -> Duration {
+        time.min(LONGEST_WAIT).mul_f64(1.0 + self.jitter * (2.0 * fastrand::f64() - 1.0))
     }
 
     /// Whether so few of the endpoints are left that the ejections are disregarded.
@@ -193,7 +208,7 @@ impl Ejection {
             let rates: Vec<f64> = busy.iter().map(|(_, calls)| 1.0 - calls.failed_share()).collect();
             let mean = rates.iter().sum::<f64>() / rates.len() as f64;
             let deviation = (rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / rates.len() as f64).sqrt();
-            let below = |rate: f64| rate < mean - self.success_rate_factor * deviation;
+            let below = |rate: f64| rate < mean - (self.success_rate_factor * deviation).max(LEAST_DISTANCE);
             outliers.extend(
                 busy.iter().zip(&rates).filter(|(_, rate)| below(**rate)).map(|((id, _), _)| (*id, Cause::SuccessRate)),
             );
@@ -297,6 +312,93 @@ pub(super) trait Control: Send + Sync {
     /// An endpoint gives reason to be taken out.
     fn suspected(&self, id: EndpointId, cause: Cause);
 
-    /// The call that decides on an endpoint in probation is over.
-    fn probed(&self, id: EndpointId, success: bool);
+    /// A call that decides on an endpoint that is out is over.
+    fn tried(&self, id: EndpointId, ticket: Ticket, result: Result<(), Cause>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Endpoints with so many calls, of which so many failed in the interval.
+    fn outliers(ejection: &Ejection, calls: &[(u32, u32)]) -> Vec<(u64, Cause)> {
+        let calls: Vec<_> =
+            (0..).zip(calls).map(|(id, &(answered, failed))| (EndpointId(id), Calls { answered, failed })).collect();
+        ejection.outliers(&calls).into_iter().map(|(id, cause)| (id.0, cause)).collect()
+    }
+
+    #[test]
+    fn a_success_rate_far_below_the_others_stands_out() {
+        let rule = Ejection::new().failure_share(0.0, 5, 50);
+        let out = [(0, Cause::SuccessRate)];
+        let good = [(100, 0); 4];
+        type Case<'a> = (&'a [(u32, u32)], &'a [(u64, Cause)]);
+        let cases: [Case<'_>; 9] = [
+            (&[&[(100, 50)], &good[..]].concat(), &out),
+            // Envoy's rule alone would take each of these for an outlier.
+            (&[&[(100, 1)], &good[..]].concat(), &[]),
+            (&[&[(100, 6)], &good[..]].concat(), &[]),
+            (&[&[(100, 7)], &good[..]].concat(), &out),
+            (&[&[(99, 99)], &good[..]].concat(), &[]),
+            (&[(100, 50), (100, 0), (100, 0), (100, 0)], &[]),
+            (&[(100, 50), (100, 40), (100, 45), (100, 55), (100, 50)], &[]),
+            (&[(100, 100); 6], &[]),
+            (&[], &[]),
+        ];
+        for (calls, expected) in cases {
+            assert_eq!(outliers(&rule, calls), expected, "{calls:?}");
+        }
+        assert_eq!(outliers(&rule.clone().success_rate(0.0, 5, 100), &[&[(100, 50)], &good[..]].concat()), []);
+        let few = rule.success_rate(1.0, 3, 10);
+        assert_eq!(outliers(&few, &[(10, 0), (10, 0), (10, 5)]), [(2, Cause::SuccessRate)]);
+    }
+
+    #[test]
+    fn a_share_of_failures_stands_out_by_itself() {
+        let rule = Ejection::new().success_rate(0.0, 5, 100);
+        let out = |ids: &[u64]| ids.iter().map(|id| (*id, Cause::FailureShare)).collect::<Vec<_>>();
+        assert_eq!(outliers(&rule, &[(50, 43), (50, 0), (50, 0), (50, 0), (50, 42)]), out(&[0]));
+        assert_eq!(outliers(&rule, &[(50, 50); 5]), out(&[0, 1, 2, 3, 4]));
+        assert_eq!(outliers(&rule, &[(49, 49), (50, 50), (50, 0), (50, 0), (50, 0)]), []);
+        assert_eq!(outliers(&rule, &[(50, 50); 4]), []);
+        // More failures than answers: bodies that broke off, and calls given up.
+        assert_eq!(outliers(&rule, &[(50, 90), (50, 0), (50, 0), (50, 0), (50, 0)]), out(&[0]));
+        assert_eq!(outliers(&rule.failure_share(0.0, 5, 50), &[(50, 50); 5]), []);
+    }
+
+    #[test]
+    fn one_reason_per_endpoint_and_none_where_ejection_is_off() {
+        let calls = [(100, 100), (100, 0), (100, 0), (100, 0), (100, 0)];
+        assert_eq!(outliers(&Ejection::new(), &calls).len(), 1);
+        assert_eq!(outliers(&Ejection::off(), &calls), []);
+    }
+
+    #[test]
+    fn suspicion_needs_a_row_or_many() {
+        let rules = Ejection::new().rules();
+        let cases = [
+            (Cause::Failed, 4, 5, None),
+            (Cause::Failed, 5, 5, Some(Cause::Consecutive)),
+            (Cause::Failed, 1, 6, Some(Cause::Recent)),
+            (Cause::Silent, 1, 1, Some(Cause::Silent)),
+            (Cause::Unreachable, 1, 1, Some(Cause::Unreachable)),
+        ];
+        for (cause, in_a_row, recent, expected) in cases {
+            assert_eq!(rules.suspect(cause, in_a_row, recent), expected, "{cause:?} {in_a_row} {recent}");
+        }
+        assert!(rules.stands_out(6, 0.0) && rules.stands_out(12, 2.0));
+        assert!(!rules.stands_out(11, 2.0) && !rules.stands_out(5, 0.0));
+        let off = Ejection::off().rules();
+        assert_eq!(off.suspect(Cause::Failed, 64, 64), None);
+        assert_eq!(off.suspect(Cause::Silent, 64, 64), None);
+        assert_eq!(off.suspect(Cause::Unreachable, 0, 0), Some(Cause::Unreachable));
+    }
+
+    #[test]
+    fn the_ceiling_leaves_one_of_one_and_takes_one_of_few() {
+        let ceilings = [0, 1, 2, 9, 10, 19, 20, 100].map(|n| Ejection::new().ceiling(n));
+        assert_eq!(ceilings, [0, 0, 1, 1, 1, 1, 2, 10]);
+        assert_eq!(Ejection::new().max_share(0.0).ceiling(10), 1);
+        assert_eq!(Ejection::new().max_share(1.0).ceiling(10), 10);
+    }
 }

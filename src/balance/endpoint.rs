@@ -1,12 +1,13 @@
 //! What a pick reads of an endpoint and a call writes.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::atomic::{AtomicU32, Ordering};
+use super::cells::{History, Trial};
 use super::eject::{Cause, Control, Rules};
 use super::load::{Load, Tick, elapsed, tick};
 
@@ -21,19 +22,11 @@ const LOOK_AGAIN: Tick = 100;
 #[repr(align(64))]
 pub(super) struct Stats {
     pub(super) load: Load,
-    /// The last 64 calls, the newest in the lowest bit: 1 for a failure. Starts as if all had been answered.
-    history: AtomicU64,
-    /// What of a probation is open: see the constants.
-    probe: AtomicU8,
+    pub(super) history: History,
+    /// What of a probation is open.
+    pub(super) trial: Trial,
     pub(super) details: Box<Details>,
 }
-
-/// Not in probation.
-const NO_PROBE: u8 = 0;
-/// The next call that comes is the probe.
-const PROBE_WANTED: u8 = 1;
-/// A call is on its way that decides.
-const PROBE_TAKEN: u8 = 2;
 
 /// What only failures and logs need.
 pub(super) struct Details {
@@ -52,31 +45,15 @@ pub(super) struct Details {
 
 impl Stats {
     pub(super) fn new(load: Load, details: Details) -> Self {
-        Self { load, history: AtomicU64::new(0), probe: AtomicU8::new(NO_PROBE), details: Box::new(details) }
-    }
-
-    /// How many of the last 64 calls failed.
-    pub(super) fn failures(&self) -> u32 {
-        self.history.load(Ordering::Relaxed).count_ones()
-    }
-
-    /// How many of the last calls failed in a row.
-    pub(super) fn failures_in_a_row(&self) -> u32 {
-        self.history.load(Ordering::Relaxed).trailing_ones()
-    }
-
-    /// A call succeeded. An endpoint without a recent failure, the usual case, is not even written to.
-    pub(super) fn succeeded(&self) {
-        if self.history.load(Ordering::Relaxed) != 0 {
-            self.remember(0);
-        }
+        Self { load, history: History::new(), trial: Trial::new(), details: Box::new(details) }
     }
 
     /// A call failed. Tells the balancer where that is one failure too many.
     pub(super) fn failed(&self, cause: Cause, now: Instant) {
-        self.remember(1);
+        self.history.failed();
         self.details.failed.fetch_add(1, Ordering::Relaxed);
-        let Some(cause) = self.details.rules.suspect(cause, self.failures_in_a_row(), self.failures()) else { return };
+        let suspicion = self.details.rules.suspect(cause, self.history.in_a_row(), self.history.failures());
+        let Some(cause) = suspicion else { return };
         let now = tick(self.details.base, now).max(1);
         let looked = self.details.looked.load(Ordering::Relaxed);
         // Where all fail alike nobody is ejected: then not every failure should look at everybody again.
@@ -86,44 +63,15 @@ impl Stats {
         }
     }
 
-    fn remember(&self, bit: u64) {
-        let shift = |history: u64| Some(history << 1 | bit);
-        let _ = self.history.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
-    }
-
     /// Forgets failures, as after a probation that went well.
     pub(super) fn forgive(&self) {
-        self.history.store(0, Ordering::Relaxed);
+        self.history.forget();
         self.details.looked.store(0, Ordering::Relaxed);
     }
 
     /// How many calls failed since this was last asked.
     pub(super) fn take_failed(&self) -> u32 {
         self.details.failed.swap(0, Ordering::Relaxed)
-    }
-
-    /// Begins or ends a probation.
-    pub(super) fn on_probation(&self, is: bool) {
-        self.probe.store(if is { PROBE_WANTED } else { NO_PROBE }, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_on_probation(&self) -> bool {
-        self.probe.load(Ordering::Relaxed) != NO_PROBE
-    }
-
-    /// Makes this call the probe, if one is wanted.
-    pub(super) fn take_probe(&self) -> bool {
-        // Nearly always: a read is cheaper than an attempt to write.
-        if self.probe.load(Ordering::Relaxed) != PROBE_WANTED {
-            return false;
-        }
-        let taken = self.probe.compare_exchange(PROBE_WANTED, PROBE_TAKEN, Ordering::Relaxed, Ordering::Relaxed);
-        taken.is_ok()
-    }
-
-    /// Leaves the probe to another call: this one was given up or says nothing.
-    pub(super) fn return_probe(&self) {
-        let _ = self.probe.compare_exchange(PROBE_TAKEN, PROBE_WANTED, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +89,7 @@ impl fmt::Debug for Stats {
         f.debug_struct("Stats")
             .field("instance", &self.details.instance)
             .field("load", &self.load)
-            .field("failures", &self.failures())
+            .field("failures", &self.history.failures())
             .finish_non_exhaustive()
     }
 }
@@ -151,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_pick_reads_fits_in_a_cache_line() {
-        assert_eq!(size_of::<Stats>(), 64);
+    fn what_calls_write_shares_one_cache_line_with_nothing_else() {
+        assert_eq!((size_of::<Stats>(), align_of::<Stats>()), (64, 64));
     }
 }

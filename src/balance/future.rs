@@ -78,7 +78,11 @@ where
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
         let this = self.project();
         const ONCE: &str = "the inner future panics when polled after completion";
-        let Poll::Ready(result) = this.inner.poll(cx) else {
+        // Stays said if the service panics, which drops the completion.
+        this.completion.iter_mut().for_each(|completion| completion.polled(true));
+        let polled = this.inner.poll(cx);
+        this.completion.iter_mut().for_each(|completion| completion.polled(false));
+        let Poll::Ready(result) = polled else {
             let Some(deadline) = this.deadline else { return Poll::Pending };
             ready!(deadline.as_mut().poll(cx));
             let mut completion = this.completion.take().expect(ONCE);

@@ -8,10 +8,12 @@
 //! what the stored value has decayed to by now. Both numbers of the average share one word, which makes an update one
 //! compare-and-swap.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::cells::{Counted, Counts};
 
 /// A millisecond. Below it, differences between latencies are noise that would send most calls of a small fleet to one
 /// instance, and only the pending calls count. It also keeps a decayed cost above zero, where they would not count at all.
@@ -23,6 +25,10 @@ const TICK_BITS: u32 = 20;
 /// Nanoseconds in a tick.
 const TICK: f32 = (1u64 << TICK_BITS) as f32;
 
+/// A silence of more ticks than this, a minute, says nothing any more: what waits so long may be a call that nobody polls. Then a
+/// new call shows how the endpoint is.
+const LONGEST_SILENCE: Tick = 57_220;
+
 /// A stamp at most so far ahead, about a minute, is another thread's newer reading of the clock, not one 52 days old.
 const AHEAD: u32 = 1 << 16;
 
@@ -31,8 +37,7 @@ const AHEAD: u32 = 1 << 16;
 pub(super) struct Load {
     /// Cost (`f32` bits, upper half) as of the tick in the lower half.
     cost: AtomicU64,
-    /// Three counts in one word, so that each step of a call is one addition; see [`WAITING_AT`].
-    calls: AtomicU64,
+    calls: Counts,
     /// The tick of the last sign of life while calls wait for an answer: the first one's start, or the last answer.
     progress: AtomicU32,
     base: Instant,
@@ -46,7 +51,7 @@ impl Load {
         let decay_ticks = nanos(decay) / TICK;
         Self {
             cost: AtomicU64::new(pack(cost, tick(base, now))),
-            calls: AtomicU64::new(0),
+            calls: Counts::new(),
             progress: AtomicU32::new(0),
             base,
             rate: -1.0 / decay_ticks,
@@ -55,21 +60,22 @@ impl Load {
 
     /// What one more call is expected to cost; lower is better.
     pub(super) fn metric(&self, now: Tick) -> f32 {
-        let calls = self.calls.load(Ordering::Relaxed);
-        self.latency_with(calls, now) * (pending(calls) + 1) as f32
+        let calls = self.calls.get();
+        self.latency_with(calls, now) * (calls.pending() + 1) as f32
     }
 
     /// The latency expected now, without regard to pending calls unless they wait longer than that already.
     pub(super) fn latency(&self, now: Tick) -> f32 {
-        self.latency_with(self.calls.load(Ordering::Relaxed), now)
+        self.latency_with(self.calls.get(), now)
     }
 
-    fn latency_with(&self, calls: u64, now: Tick) -> f32 {
+    fn latency_with(&self, calls: Counted, now: Tick) -> f32 {
         let cost = self.cost(now);
-        if waiting(calls) == 0 {
+        if calls.waiting() == 0 {
             return cost;
         }
-        cost.max(elapsed(self.progress.load(Ordering::Relaxed), now) as f32 * TICK)
+        let silence = elapsed(self.progress.load(Ordering::Relaxed), now);
+        if silence > LONGEST_SILENCE { cost } else { cost.max(silence as f32 * TICK) }
     }
 
     /// The average of measured latencies.
@@ -90,55 +96,48 @@ impl Load {
 
     /// Calls that are not over.
     pub(super) fn pending(&self) -> usize {
-        pending(self.calls.load(Ordering::Relaxed)) as usize
+        self.calls.get().pending() as usize
     }
 
-    /// Calls that wait for their answer to begin.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        waiting(self.calls.load(Ordering::Relaxed)) as usize
-    }
-
-    /// How many calls were answered, modulo 2^20.
-    pub(super) fn answered(&self) -> u32 {
-        (self.calls.load(Ordering::Relaxed) >> ANSWERED_AT) as u32
+    /// The counts of calls now.
+    pub(super) fn calls(&self) -> Counted {
+        self.calls.get()
     }
 
     /// A call begins: it is pending, and waits for its answer.
     pub(super) fn begin(&self, now: Instant) {
-        let before = self.calls.fetch_add(1 | 1 << WAITING_AT, Ordering::Relaxed);
-        if waiting(before) == 0 {
-            self.progress.store(tick(self.base, now), Ordering::Relaxed);
+        let now = tick(self.base, now);
+        if self.calls.begin().waiting() == 0 || elapsed(self.progress.load(Ordering::Relaxed), now) > LONGEST_SILENCE {
+            self.progress.store(now, Ordering::Relaxed);
         }
     }
 
     /// Its answer has begun, or it failed.
     pub(super) fn answer(&self, now: Instant) {
         self.progress.store(tick(self.base, now), Ordering::Relaxed);
-        self.calls.fetch_add((1 << ANSWERED_AT) - (1 << WAITING_AT), Ordering::Relaxed);
+        self.calls.answer();
     }
 
     /// It is over after its answer.
     pub(super) fn end(&self) {
-        self.calls.fetch_sub(1, Ordering::Relaxed);
+        self.calls.end();
     }
 
     /// Its answer was all there was to it: [`answer`](Self::answer) and [`end`](Self::end) in one.
     pub(super) fn answer_and_end(&self, now: Instant) {
         self.progress.store(tick(self.base, now), Ordering::Relaxed);
-        self.calls.fetch_add((1 << ANSWERED_AT) - (1 << WAITING_AT) - 1, Ordering::Relaxed);
+        self.calls.answer_and_end();
     }
 
     /// It was given up before an answer.
     pub(super) fn give_up(&self) {
-        self.calls.fetch_sub(1 | 1 << WAITING_AT, Ordering::Relaxed);
+        self.calls.give_up();
     }
 
     /// Whether nothing at all has come from the endpoint since this call began there.
     pub(super) fn silent_since(&self, start: Instant) -> bool {
-        let start = tick(self.base, start);
-        // An answer in the very tick of the start may have come before it.
-        elapsed(start, self.progress.load(Ordering::Relaxed)) == 0
+        // An answer in the very tick of the start may have come before it. One much older is still older: the sign counts.
+        self.progress.load(Ordering::Relaxed).wrapping_sub(tick(self.base, start)) as i32 <= 0
     }
 
     /// Records a measured latency.
@@ -146,9 +145,12 @@ impl Load {
         self.update(now, |projected, kept| projected + nanos(latency) * (1.0 - kept), latency);
     }
 
-    /// Records that a call took at least so long: only ever raises the average.
+    /// Records that a call took at least so long: only ever raises the average. Otherwise it is no measurement, and leaves the
+    /// time of the last one alone.
     pub(super) fn record_at_least(&self, latency: Duration, now: Instant) {
-        self.update(now, |projected, _| projected, latency);
+        if nanos(latency) > self.cost_at(now) {
+            self.update(now, |projected, _| projected, latency);
+        }
     }
 
     /// Calls in the same tick leave the average alone unless they are peaks, which spares most writes under high load.
@@ -177,19 +179,6 @@ impl Load {
     fn kept(&self, elapsed: u32) -> f32 {
         if elapsed == 0 { 1.0 } else { (elapsed as f32 * self.rate).exp() }
     }
-}
-
-/// 22 bits of pending calls (as many as need gigabytes), 22 of those waiting for their answer, 20 of answers that wrap.
-const WAITING_AT: u32 = 22;
-const ANSWERED_AT: u32 = 44;
-const COUNT: u64 = (1 << WAITING_AT) - 1;
-
-fn pending(calls: u64) -> u64 {
-    calls & COUNT
-}
-
-fn waiting(calls: u64) -> u64 {
-    calls >> WAITING_AT & COUNT
 }
 
 /// A coarse point in time that wraps.
@@ -269,7 +258,7 @@ mod tests {
     fn each_step_of_a_call_moves_its_counts_only() {
         let base = Instant::now();
         let load = Load::new(0.0, DECAY, base, base);
-        let counts = || (load.pending(), load.waiting(), load.answered());
+        let counts = || (load.calls().pending(), load.calls().waiting(), load.calls().answered());
         load.begin(base);
         load.begin(base);
         assert_eq!(counts(), (2, 2, 0));
@@ -297,10 +286,28 @@ mod tests {
         load.answer(after(base, 1_500));
         near(load.latency(at(2_000)), 500.0 * MS);
         assert!(load.silent_since(after(base, 1_600)) && !load.silent_since(after(base, 1_000)));
+        // Not for ever: the next call begins a new silence.
+        near(load.latency(at(59_000)), 57_500.0 * MS);
+        near(load.latency(at(61_600)), FLOOR);
+        load.begin(after(base, 62_000));
+        near(load.latency(at(63_000)), 1_000.0 * MS);
+        load.give_up();
         // What still streams has been answered.
-        load.answer(after(base, 1_600));
-        near(load.latency(at(60_000)), FLOOR);
+        load.answer(after(base, 63_000));
+        near(load.latency(at(123_000)), FLOOR);
         assert_eq!(load.pending(), 2);
+    }
+
+    #[test]
+    fn is_silent_however_long_another_call_has_waited() {
+        let base = Instant::now();
+        let load = Load::new(5.0 * MS, DECAY, base, base);
+        load.begin(base);
+        let later = after(base, 3_600_000);
+        load.begin(later);
+        assert!(load.silent_since(later));
+        load.answer(after(base, 3_600_100));
+        assert!(!load.silent_since(later));
     }
 
     #[test]

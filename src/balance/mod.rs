@@ -38,6 +38,7 @@
 
 mod attributes;
 mod builder;
+mod cells;
 mod connect;
 mod driver;
 mod eject;
@@ -61,7 +62,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -91,6 +92,7 @@ pub use self::zone::ZoneAware;
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
 
+use self::cells::Ticket;
 use self::eject::Control;
 use self::roster::Roster;
 use self::set::EndpointSet;
@@ -226,8 +228,8 @@ impl<S, P, O> Balance<S, P, O> {
         let chosen = set.choose(now, request, &self.policy, label, tried)?;
         Some(Picked {
             id: chosen.id,
-            completion: Completion::begin(chosen.stats, now, chosen.probe),
-            service: chosen.service.clone(),
+            completion: Completion::begin(chosen.stats, now, chosen.ticket),
+            service: S::clone(chosen.service),
             observer: self.observer.clone(),
         })
     }
@@ -322,9 +324,7 @@ impl<S> Shared<S> {
     fn roster(&self) -> MutexGuard<'_, Roster<S>> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<S: Clone> Shared<S> {
     fn new(
         roster: Roster<S>,
         explain: Option<Explain>,
@@ -348,28 +348,34 @@ impl<S: Clone> Shared<S> {
 
     /// Makes the roster's state the one that picks go by, and returns how many endpoints there were.
     fn publish(&self) -> usize {
-        self.publish_locked(&mut self.roster())
+        self.publish_locked(self.roster())
     }
 
-    /// Under the lock, so that an older set never replaces a newer one.
-    fn publish_locked(&self, roster: &mut Roster<S>) -> usize {
+    /// Takes the lock over, since services and wakers are others' code that may come back here: it runs when the lock is free.
+    fn publish_locked(&self, mut roster: MutexGuard<'_, Roster<S>>) -> usize {
         let set = roster.set(Instant::now());
         let len = set.len();
-        // The set first: who sees the new length must find the endpoints.
-        self.set.store(Arc::new(set));
+        // The set first: who sees the new length must find the endpoints. Under the lock, so that none replaces a newer one.
+        let before = self.set.swap(Arc::new(set));
         self.len.store(len, Ordering::Release);
+        drop(roster);
         if len > 0 && self.fail_fast.swap(false, Ordering::Relaxed) {
             tracing::info!(application = self.name.as_deref(), endpoints = len, "calls are made again");
         }
-        self.count.send_replace(len)
+        self.count.send_if_modified(|count| {
+            // Read here: another thread's newer length may have been told already.
+            let len = self.len.load(Ordering::Acquire);
+            std::mem::replace(count, len) != len
+        });
+        before.len()
     }
 
     /// Does what the clock calls for, and returns the endpoints to be probed.
-    fn advance(&self) -> Vec<(EndpointId, S)> {
+    fn advance(&self) -> Vec<(EndpointId, Arc<S>)> {
         let mut roster = self.roster();
         let due = roster.advance(Instant::now());
         if due.changed {
-            self.publish_locked(&mut roster);
+            self.publish_locked(roster);
         }
         due.probe
     }
@@ -377,18 +383,23 @@ impl<S: Clone> Shared<S> {
     fn change(&self, change: impl FnOnce(&mut Roster<S>, Instant) -> bool) {
         let mut roster = self.roster();
         if change(&mut roster, Instant::now()) {
-            self.publish_locked(&mut roster);
+            self.publish_locked(roster);
             self.wake.notify_one();
         }
     }
+
+    /// Whether a connection came about in the background.
+    fn probed(&self, id: EndpointId, success: bool) {
+        self.change(|roster, now| roster.probed(id, success, now));
+    }
 }
 
-impl<S: Clone + Send + Sync> Control for Shared<S> {
+impl<S: Send + Sync> Control for Shared<S> {
     fn suspected(&self, id: EndpointId, cause: Cause) {
         self.change(|roster, now| roster.suspect(id, cause, now));
     }
 
-    fn probed(&self, id: EndpointId, success: bool) {
-        self.change(|roster, now| roster.probed(id, success, now));
+    fn tried(&self, id: EndpointId, ticket: Ticket, result: Result<(), Cause>) {
+        self.change(|roster, now| roster.tried(id, ticket, result, now));
     }
 }

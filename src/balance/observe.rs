@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cells::Ticket;
 use super::eject::Cause;
 use super::endpoint::Stats;
 
@@ -102,20 +103,26 @@ impl<Res> Observe<Res> for AnyResponse {
 /// An endpoint's wish to be left alone counts for at most so long.
 const LONGEST_HINT: Duration = Duration::from_secs(300);
 
-/// A call given up is held against the endpoint only if it had so many times the expected latency, and at least this.
-const PATIENCE: f32 = 10.0;
+/// A call given up is a failure if it had twice the expected latency, and reason enough to eject if it had ten times that.
+const PATIENCE: u32 = 2;
+const LONG_PATIENCE: u32 = 10;
+/// Both at least this, and this where the endpoint is on probation.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
 
 /// A call on its way: counts as pending at its endpoint until dropped.
 ///
 /// Dropped without an outcome, as when the caller gave up waiting, it records the time that has passed as a lower bound of the
 /// endpoint's latency. If that is long, and nothing at all came from the endpoint meanwhile, it is held against it like a failure.
+/// So is a call whose service panicked.
 pub struct Completion {
     stats: Arc<Stats>,
     start: Instant,
     verdict: Verdict,
-    /// Whether the endpoint's probation hangs on this call.
-    probe: bool,
+    /// Its part in the endpoint's probation.
+    ticket: Ticket,
+    /// Whether the endpoint's service is at work on this thread.
+    polled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +135,14 @@ enum Verdict {
 }
 
 impl Completion {
-    pub(super) fn begin(stats: Arc<Stats>, start: Instant, probe: bool) -> Self {
+    pub(super) fn begin(stats: Arc<Stats>, start: Instant, ticket: Ticket) -> Self {
         stats.load.begin(start);
-        Self { stats, start, verdict: Verdict::Open, probe }
+        Self { stats, start, verdict: Verdict::Open, ticket, polled: false }
+    }
+
+    /// Said before and after the endpoint's service works, to tell whether it panicked.
+    pub(super) fn polled(&mut self, polled: bool) {
+        self.polled = polled;
     }
 
     /// The endpoint answered: records how long that took. Does nothing after a first outcome.
@@ -177,53 +189,65 @@ impl Completion {
             Outcome::Unreachable => self.failed(Cause::Unreachable, elapsed, now),
             Outcome::TimedOut => self.failed(if silent { Cause::Silent } else { Cause::Failed }, elapsed, now),
             Outcome::Overloaded { retry_after } => {
-                let penalty = self.penalty(self.stats.failures().max(1));
+                // First, since the end of a probation forgets what was measured.
+                self.report(Ok(()));
+                let penalty = self.penalty(self.stats.history.failures().max(1));
                 self.stats.load.record(elapsed.max(hint(retry_after)).max(penalty), now);
-                self.give_probe_back();
             }
         }
         self.verdict = Verdict::Failure;
     }
 
     fn succeeded(&mut self) {
-        self.stats.succeeded();
-        if std::mem::take(&mut self.probe) {
-            self.stats.details.tell(|control| control.probed(self.stats.details.id, true));
-        }
+        self.stats.history.succeeded();
+        self.report(Ok(()));
     }
 
     fn failed(&mut self, cause: Cause, latency: Duration, now: Instant) {
-        if std::mem::take(&mut self.probe) {
-            self.stats.details.tell(|control| control.probed(self.stats.details.id, false));
-        }
+        self.report(Err(cause));
         self.stats.failed(cause, now);
-        self.stats.load.record(latency.max(self.penalty(self.stats.failures())), now);
+        self.stats.load.record(latency.max(self.penalty(self.stats.history.failures())), now);
+    }
+
+    /// Tells the balancer how it went, if the endpoint's probation hangs on this call.
+    fn report(&mut self, result: Result<(), Cause>) {
+        let ticket = std::mem::replace(&mut self.ticket, Ticket::NONE);
+        if ticket.is_some() {
+            self.stats.details.tell(|control| control.tried(self.stats.details.id, ticket, result));
+        }
     }
 
     /// The failure penalty in proportion to how much of late failed: a single failure is no reason to keep all calls away.
     fn penalty(&self, failures: u32) -> Duration {
-        self.stats.details.penalty * failures / 64
-    }
-
-    fn give_probe_back(&mut self) {
-        if std::mem::take(&mut self.probe) {
-            self.stats.return_probe();
-        }
+        self.stats.details.penalty.saturating_mul(failures) / 64
     }
 
     /// A call dropped without an outcome.
     fn given_up(&mut self) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.start);
-        let expected = Duration::from_nanos((self.stats.load.cost_at(now) * PATIENCE) as u64);
-        let patient = elapsed >= LEAST_PATIENCE.max(expected);
-        if patient && self.stats.load.silent_since(self.start) {
-            self.failed(Cause::Silent, elapsed, now);
-        } else {
-            self.stats.load.record_at_least(elapsed, now);
-            self.give_probe_back();
+        match self.held_against(elapsed, now) {
+            Some(cause) => self.failed(cause, elapsed, now),
+            None => self.stats.load.record_at_least(elapsed, now),
         }
         self.stats.load.give_up();
+    }
+
+    /// What a call given up after this time says about the endpoint.
+    fn held_against(&self, elapsed: Duration, now: Instant) -> Option<Cause> {
+        if self.polled {
+            return Some(Cause::Failed);
+        }
+        let expected = Duration::from_nanos(self.stats.load.cost_at(now) as u64);
+        let silent = || self.stats.load.silent_since(self.start);
+        let beyond = |times: u32, least: Duration| elapsed >= least.max(expected.saturating_mul(times));
+        if beyond(LONG_PATIENCE, LEAST_PATIENCE) || self.ticket.is_some() && elapsed >= LEAST_PATIENCE_ON_PROBATION {
+            silent().then_some(Cause::Silent)
+        } else if beyond(PATIENCE, LEAST_PATIENCE) {
+            silent().then_some(Cause::Failed)
+        } else {
+            None
+        }
     }
 
     pub(super) fn app(&self) -> Option<&Arc<str>> {

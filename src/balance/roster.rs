@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::attributes::Attributes;
+use super::cells::Ticket;
 use super::eject::{Calls, Cause, Ejection};
 use super::endpoint::{EndpointId, Stats};
 use super::load::{nanos, tick};
@@ -26,6 +27,8 @@ use crate::clock::wall_clock_ms;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// How long a call may decide on an endpoint alone: then another one may as well, since it may take long, or never be polled.
+const DECIDES_ALONE: Duration = Duration::from_secs(10);
 /// By so many labels requests may choose: policies have a few, and one that takes the key from requests should not fill the memory.
 const MOST_LABELS: usize = 16;
 
@@ -61,15 +64,18 @@ pub(super) struct Roster<S> {
 }
 
 struct Entry<S> {
-    service: S,
+    service: Arc<S>,
     stats: Arc<Stats>,
     attributes: Arc<Attributes>,
     age: Option<Age>,
     /// What part of its weight counts in the subset.
     part: f64,
     state: State,
-    /// How many times it was taken out, less those that were lived down.
+    /// How many times it was ejected, less those that were lived down.
     times: u32,
+    /// How many times in a row it could not be connected to, and until when they count together.
+    attempts: u32,
+    attempts_until: Instant,
     /// What its counters showed at the last sweep.
     answered: u32,
 }
@@ -82,10 +88,11 @@ enum State {
         cause: Cause,
         until: Instant,
     },
-    /// Back if calls succeed, one at a time.
+    /// Back if calls succeed, one at a time. The next one is asked for then at the latest.
     Probation {
         cause: Cause,
         successes: u32,
+        next: Instant,
     },
 }
 
@@ -93,11 +100,11 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Due<S> {
     /// Endpoints to which a connection is to be tried.
-    pub(super) probe: Vec<(EndpointId, S)>,
+    pub(super) probe: Vec<(EndpointId, Arc<S>)>,
     pub(super) changed: bool,
 }
 
-impl<S: Clone> Roster<S> {
+impl<S> Roster<S> {
     pub(super) fn new(settings: Settings) -> Self {
         let ejection = &settings.ejection;
         let next_sweep = ejection.enabled.then(|| settings.base + ejection.interval);
@@ -125,9 +132,18 @@ impl<S: Clone> Roster<S> {
     }
 
     pub(super) fn insert(&mut self, id: EndpointId, service: S, stats: Arc<Stats>, attributes: Attributes) {
-        let answered = stats.load.answered();
-        let (age, attributes) = (age(&attributes), Arc::new(attributes));
-        let entry = Entry { service, stats, attributes, age, part: 1.0, state: State::Available, times: 0, answered };
+        let entry = Entry {
+            service: Arc::new(service),
+            answered: stats.load.calls().answered(),
+            stats,
+            age: age(&attributes),
+            part: 1.0,
+            attributes: Arc::new(attributes),
+            state: State::Available,
+            times: 0,
+            attempts: 0,
+            attempts_until: self.settings.base,
+        };
         self.entries.insert(id, entry);
     }
 
@@ -141,12 +157,14 @@ impl<S: Clone> Roster<S> {
         }
     }
 
-    /// The same endpoint at another address.
-    pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) {
-        if let Some(entry) = self.any_mut(id) {
-            entry.service = service;
+    /// The same endpoint at another address, which may well be reached. Returns the old service, to be dropped outside the lock.
+    pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) -> Option<Arc<S>> {
+        if self.entries.get(&id).is_some_and(Entry::is_unreachable) {
+            self.let_in(id, Instant::now());
         }
+        let replaced = self.any_mut(id).map(|entry| std::mem::replace(&mut entry.service, Arc::new(service)));
         self.update(id, attributes);
+        replaced
     }
 
     pub(super) fn attributes(&self, id: EndpointId) -> Option<&Arc<Attributes>> {
@@ -163,9 +181,9 @@ impl<S: Clone> Roster<S> {
         new
     }
 
-    pub(super) fn remove(&mut self, id: EndpointId) {
-        self.entries.remove(&id);
-        self.outside.remove(&id);
+    /// Returns its service, to be dropped outside the lock.
+    pub(super) fn remove(&mut self, id: EndpointId) -> Option<Arc<S>> {
+        self.entries.remove(&id).or_else(|| self.outside.remove(&id)).map(|entry| entry.service)
     }
 
     fn any_mut(&mut self, id: EndpointId) -> Option<&mut Entry<S>> {
@@ -181,15 +199,16 @@ impl<S: Clone> Roster<S> {
 
     /// Takes a suspect out, unless that would be too many or it does not stand out. Tells whether anything changed.
     pub(super) fn suspect(&mut self, id: EndpointId, cause: Cause, now: Instant) -> bool {
-        let others: Vec<_> =
-            self.entries.iter().filter(|(other, _)| **other != id).map(|(_, entry)| entry.stats.failures()).collect();
-        let average = if others.is_empty() { 0.0 } else { f64::from(others.iter().sum::<u32>()) / others.len() as f64 };
         let Some(entry) = self.entries.get(&id) else { return false };
-        if matches!(entry.state, State::Out { .. }) {
-            return false;
+        match entry.state {
+            State::Available => {}
+            // That it cannot even be connected to is news of an endpoint that was ejected. All else may be that of older calls.
+            _ if cause.is_certain() && entry.is_ejected() => {}
+            _ => return false,
         }
-        let stands_out = || entry.stats.details.rules.stands_out(entry.stats.failures(), average);
-        if cause == Cause::Recent && !stands_out() {
+        if cause == Cause::Recent
+            && !entry.stats.details.rules.stands_out(entry.stats.history.failures(), self.others(id))
+        {
             return false;
         }
         if !cause.is_certain() && self.ejected() >= self.settings.ejection.ceiling(self.entries.len()) {
@@ -200,35 +219,48 @@ impl<S: Clone> Roster<S> {
         true
     }
 
-    /// What the probe of an endpoint showed: a call of its probation, or a connection made in the background.
-    pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
-        let newcomer_cost = self.newcomer_cost(now);
+    /// How many of their last 64 calls failed at the others on average.
+    fn others(&self, id: EndpointId) -> f64 {
+        let others = self.entries.iter().filter(|(other, _)| **other != id);
+        let failures: u32 = others.map(|(_, entry)| entry.stats.history.failures()).sum();
+        f64::from(failures) / self.entries.len().saturating_sub(1).max(1) as f64
+    }
+
+    /// What a call showed on which the endpoint's return hangs.
+    pub(super) fn tried(&mut self, id: EndpointId, ticket: Ticket, result: Result<(), Cause>, now: Instant) -> bool {
         let needed = self.settings.ejection.probes;
-        let name = self.settings.name.clone();
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let (cause, successes) = match entry.state {
-            State::Available => return false,
-            State::Out { cause, .. } => (cause, 0),
-            State::Probation { cause, successes } => (cause, successes),
-        };
-        if !success {
-            self.take_out(id, cause, now);
-            return true;
-        }
-        let successes = successes + 1;
-        if !cause.is_certain() && successes < needed {
-            entry.state = State::Probation { cause, successes };
-            entry.stats.on_probation(true);
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stats.trial.is_current(ticket)) else {
             return false;
+        };
+        match (entry.state, result) {
+            (State::Available, _) | (State::Out { .. }, Err(_)) => false,
+            (State::Probation { cause, .. }, Err(newer)) => {
+                self.take_out(id, if newer.is_certain() { newer } else { cause }, now);
+                true
+            }
+            (State::Probation { cause, successes, .. }, Ok(())) if !cause.is_certain() && successes + 1 < needed => {
+                entry.state = State::Probation { cause, successes: successes + 1, next: now + DECIDES_ALONE };
+                entry.stats.trial.ask_again();
+                false
+            }
+            (State::Probation { .. } | State::Out { .. }, Ok(())) => {
+                self.let_in(id, now);
+                true
+            }
         }
-        entry.stats.on_probation(false);
-        entry.stats.forgive();
-        entry.stats.load.reset(newcomer_cost, now);
-        entry.state = State::Available;
-        if cause == Cause::Unreachable {
-            entry.times = 0;
+    }
+
+    /// Whether a connection came about in the background.
+    pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
+        match self.entries.get(&id) {
+            Some(entry) if matches!(entry.state, State::Out { .. }) && entry.is_unreachable() => {}
+            _ => return false,
         }
-        info!(application = name.as_deref(), endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+        if success {
+            self.let_in(id, now)
+        } else {
+            self.take_out(id, Cause::Unreachable, now)
+        }
         true
     }
 
@@ -236,15 +268,17 @@ impl<S: Clone> Roster<S> {
         let ejection = &self.settings.ejection;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let time = if cause.is_certain() {
-            FIRST_RETRY.saturating_mul(1 << entry.times.min(8)).min(LAST_RETRY)
+            entry.attempts = if now < entry.attempts_until { entry.attempts.saturating_add(1) } else { 1 };
+            ejection.jittered(FIRST_RETRY.saturating_mul(1 << (entry.attempts - 1).min(8)).min(LAST_RETRY))
         } else {
-            ejection.time(entry.times + 1)
+            entry.times = entry.times.saturating_add(1);
+            ejection.time(entry.times)
         };
-        entry.times = entry.times.saturating_add(1);
-        let time = time.mul_f64(1.0 + ejection.jitter * (2.0 * fastrand::f64() - 1.0));
         let was_in = entry.state == State::Available;
         entry.state = State::Out { cause, until: now + time };
-        entry.stats.on_probation(false);
+        // An endpoint that was reached for so long is a new case.
+        entry.attempts_until = now + time + 2 * LAST_RETRY;
+        entry.stats.trial.end();
         let endpoint = &*entry.stats.details.instance;
         let name = self.settings.name.as_deref();
         if was_in {
@@ -254,6 +288,18 @@ impl<S: Clone> Roster<S> {
         }
     }
 
+    fn let_in(&mut self, id: EndpointId, now: Instant) {
+        let newcomer_cost = self.newcomer_cost(now);
+        let name = self.settings.name.as_deref();
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (State::Out { cause, .. } | State::Probation { cause, .. }) = entry.state else { return };
+        entry.state = State::Available;
+        entry.stats.trial.end();
+        entry.stats.forgive();
+        entry.stats.load.reset(newcomer_cost, now);
+        info!(application = name, endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+    }
+
     fn ejected(&self) -> usize {
         self.entries.values().filter(|entry| entry.is_ejected()).count()
     }
@@ -261,8 +307,8 @@ impl<S: Clone> Roster<S> {
     /// When the clock has something to do next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let until = |entry: &Entry<S>| match entry.state {
-            State::Out { until, .. } => Some(until),
-            _ => None,
+            State::Available => None,
+            State::Out { until: at, .. } | State::Probation { next: at, .. } => Some(at),
         };
         self.entries.values().filter_map(until).chain(self.next_sweep).chain(self.next_growth).min()
     }
@@ -271,18 +317,22 @@ impl<S: Clone> Roster<S> {
     pub(super) fn advance(&mut self, now: Instant) -> Due<S> {
         let mut due = Due { probe: Vec::new(), changed: self.next_growth.is_some_and(|at| at <= now) };
         for (id, entry) in &mut self.entries {
-            let State::Out { cause, until } = entry.state else { continue };
-            if until > now {
-                continue;
-            }
-            if cause == Cause::Unreachable && self.settings.probes {
-                // The probe reports back; should it be lost, the next one is tried then.
-                entry.state = State::Out { cause, until: now + LAST_RETRY };
-                due.probe.push((*id, entry.service.clone()));
-            } else {
-                entry.state = State::Probation { cause, successes: 0 };
-                entry.stats.on_probation(true);
-                due.changed = true;
+            match &mut entry.state {
+                State::Out { cause: Cause::Unreachable, until } if *until <= now && self.settings.probes => {
+                    // The probe reports back; should it be lost, the next one is tried then.
+                    *until = now + LAST_RETRY;
+                    due.probe.push((*id, entry.service.clone()));
+                }
+                State::Out { cause, until } if *until <= now => {
+                    entry.state = State::Probation { cause: *cause, successes: 0, next: now + DECIDES_ALONE };
+                    entry.stats.trial.begin();
+                    due.changed = true;
+                }
+                State::Probation { next, .. } if *next <= now => {
+                    *next = now + DECIDES_ALONE;
+                    entry.stats.trial.ask_again();
+                }
+                _ => {}
             }
         }
         due.changed |= self.sweep(now);
@@ -297,11 +347,10 @@ impl<S: Clone> Roster<S> {
         self.next_sweep = Some(now + ejection.interval);
         let mut calls = Vec::new();
         for (id, entry) in &mut self.entries {
-            let answered = entry.stats.load.answered();
+            let counts = entry.stats.load.calls();
+            let since = counts.answered_since(entry.answered);
             let failed = entry.stats.take_failed();
-            // 20 bits that wrap.
-            let since = answered.wrapping_sub(entry.answered) & 0xf_ffff;
-            entry.answered = answered;
+            entry.answered = counts.answered();
             if entry.state == State::Available {
                 if failed == 0 {
                     entry.times = entry.times.saturating_sub(1);
@@ -330,6 +379,10 @@ impl<S> Entry<S> {
             State::Out { cause, .. } | State::Probation { cause, .. } => cause,
         };
         cause.is_certain()
+    }
+
+    fn is_on_probation(&self) -> bool {
+        matches!(self.state, State::Probation { .. })
     }
 
     fn is_ejected(&self) -> bool {

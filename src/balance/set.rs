@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attributes::Attributes;
+use super::cells::Ticket;
 use super::endpoint::{EndpointId, Stats};
 use super::load::{Tick, tick};
 use super::policy::{self, Label, Policy};
@@ -22,8 +23,8 @@ use super::weights::Weights;
 /// The endpoints of a balancer at one moment.
 pub(super) struct EndpointSet<S> {
     base: Instant,
-    /// In the order of their ids.
-    endpoints: Vec<(EndpointId, S)>,
+    /// In the order of their ids. Shared with the roster, so that a new set clones no service.
+    services: Vec<Arc<S>>,
     all: View,
     labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
     probing: Vec<Member>,
@@ -67,8 +68,8 @@ pub(super) struct Chosen<'a, S> {
     pub(super) id: EndpointId,
     pub(super) stats: Arc<Stats>,
     pub(super) service: &'a S,
-    /// Whether this call is the one that an endpoint in probation gets.
-    pub(super) probe: bool,
+    /// The call's part in the endpoint's probation.
+    pub(super) ticket: Ticket,
 }
 
 impl Group {
@@ -108,12 +109,12 @@ impl<S> EndpointSet<S> {
     /// `base` is the one that the endpoints' loads count from.
     pub(super) fn new(
         base: Instant,
-        endpoints: Vec<(EndpointId, S)>,
+        services: Vec<Arc<S>>,
         all: View,
         labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
         probing: Vec<Member>,
     ) -> Self {
-        Self { base, endpoints, all, labelled, probing }
+        Self { base, services, all, labelled, probing }
     }
 
     pub(super) fn empty(base: Instant) -> Self {
@@ -121,7 +122,7 @@ impl<S> EndpointSet<S> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.endpoints.len()
+        self.services.len()
     }
 
     #[cfg(test)]
@@ -150,9 +151,13 @@ impl<S> EndpointSet<S> {
         {
             return Some(chosen);
         }
-        let may_probe = !self.probing.is_empty() && tried.is_empty();
-        if may_probe && let Some(member) = self.probing.iter().find(|m| m.suits(label) && m.stats.take_probe()) {
-            return Some(self.chosen(member, true));
+        if !self.probing.is_empty() && tried.is_empty() {
+            let suitable = self.probing.iter().filter(|member| member.suits(label));
+            let wanted =
+                suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
+            if let Some((member, ticket)) = wanted {
+                return Some(self.chosen(member, ticket));
+            }
         }
         let view = view?;
         let picked = self.pick(view.group(), now, tried, |candidates| policy.pick(request, candidates));
@@ -178,12 +183,12 @@ impl<S> EndpointSet<S> {
         let picked = pick(&candidates)?;
         debug_assert!(picked < candidates.len(), "a policy picked {picked} of {}", candidates.len());
         let member = group.members.get(candidates.at(picked))?;
-        Some(self.chosen(member, member.stats.take_probe()))
+        Some(self.chosen(member, member.stats.trial.take()))
     }
 
-    fn chosen(&self, member: &'_ Member, probe: bool) -> Chosen<'_, S> {
-        let (id, service) = &self.endpoints[member.position as usize];
-        Chosen { id: *id, stats: member.stats.clone(), service, probe }
+    fn chosen(&self, member: &Member, ticket: Ticket) -> Chosen<'_, S> {
+        let service = &self.services[member.position as usize];
+        Chosen { id: member.id, stats: member.stats.clone(), service, ticket }
     }
 
     /// Whether an endpoint with this label takes calls.
@@ -292,7 +297,7 @@ impl Candidates<'_> {
 
     /// Whether the endpoint was ejected and has yet to show that it is well. Only [`affinity`](Policy::affinity) sees such ones.
     pub fn on_probation(&self, position: usize) -> bool {
-        self.member(position).stats.is_on_probation()
+        self.member(position).stats.trial.is_on()
     }
 
     /// Whether it is on probation and has its call.
@@ -403,13 +408,13 @@ mod tests {
         fastrand::seed(SEED);
         let base = Instant::now();
         let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3, base), *weight)).collect();
-        let endpoints = members.iter().map(|(member, _)| (member.id, ())).collect();
+        let services = members.iter().map(|_| Arc::new(())).collect();
         let (out, left): (Vec<_>, Vec<_>) =
             members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
-        out.iter().for_each(|(member, _)| member.stats.on_probation(true));
+        out.iter().for_each(|(member, _)| member.stats.trial.begin());
         let every = (!out.is_empty()).then(|| Group::new(members));
         let view = View { whole: Group::new(left), every, ..View::default() };
-        EndpointSet::new(base, endpoints, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
+        EndpointSet::new(base, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
     }
 
     fn set(n: usize) -> EndpointSet<()> {
@@ -510,10 +515,10 @@ mod tests {
         let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
         let choose = || set.choose(Instant::now(), &request, &sticky, None, &[]).unwrap();
         let probe = choose();
-        assert_eq!((probe.id.0, probe.probe), (3, true));
+        assert_eq!((probe.id.0, probe.ticket.is_some()), (3, true));
         probe.stats.load.begin(Instant::now());
         let next = choose();
-        assert!(next.id.0 != 3 && !next.probe);
+        assert!(next.id.0 != 3 && !next.ticket.is_some());
         probe.stats.load.give_up();
         assert_eq!(choose().id.0, 3);
     }

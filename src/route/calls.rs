@@ -333,6 +333,17 @@ fn name_of<B>(request: &Request<B>) -> Option<HeaderValue> {
     HeaderValue::from_str(request.uri().host()?).ok()
 }
 
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// With what the caller is to get.
+    LastWord,
+    /// Without anything sent.
+    Unsent,
+    /// With the request received, or perhaps, and this reason to send it again.
+    Sent(&'static str),
+}
+
 impl<E, B> Call<'_, E, B>
 where
     E: Clone + AtAddress + Send + Sync + 'static,
@@ -349,7 +360,7 @@ where
                 None => self.attempt(picked).await,
                 Some(delay) => self.hedged(picked, delay).await,
             };
-            match self.next(&result).await {
+            match self.next(self.verdict(&result)).await {
                 Some(next) => picked = next,
                 None => return result,
             }
@@ -421,16 +432,27 @@ where
         !retry.refuses(answer.status(), grpc_code)
     }
 
-    /// The next instance to try, if there is any use in that.
-    async fn next<RB>(&mut self, result: &Result<Answer<RB>, Error>) -> Option<Picked<E, HttpResponses>> {
+    /// What there is to do after this.
+    fn verdict<RB>(&self, result: &Result<Answer<RB>, Error>) -> Verdict {
         if self.is_good(result) || !self.attempts.can_repeat() || self.clockwork.left() == Some(Duration::ZERO) {
-            return None;
+            return Verdict::LastWord;
         }
-        let reason = match result {
-            Err(error) if error.kind() == Kind::Connect => return self.next_reachable().await,
-            Err(error) if matches!(error.kind(), Kind::Call | Kind::Timeout) => "lost",
-            Err(_) => return None,
-            Ok(_) => "refused",
+        match result {
+            Ok(_) => Verdict::Sent("refused"),
+            Err(error) => match error.kind() {
+                Kind::Connect => Verdict::Unsent,
+                Kind::Call | Kind::Timeout => Verdict::Sent("lost"),
+                _ => Verdict::LastWord,
+            },
+        }
+    }
+
+    /// The next instance to try, if there is any use in that.
+    async fn next(&mut self, verdict: Verdict) -> Option<Picked<E, HttpResponses>> {
+        let reason = match verdict {
+            Verdict::LastWord => return None,
+            Verdict::Unsent => return self.next_reachable().await,
+            Verdict::Sent(reason) => reason,
         };
         self.sent += 1;
         let retry = &self.options.retry;

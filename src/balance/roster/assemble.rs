@@ -60,19 +60,23 @@ impl Standing {
     }
 }
 
-impl<S: Clone> Roster<S> {
+impl<S> Roster<S> {
     /// The set that picks go by from now on.
     pub(in crate::balance) fn set(&mut self, now: Instant) -> EndpointSet<S> {
         self.choose_subset();
         self.next_growth = self.growth_at(now);
         let standings = self.standings(now);
         self.note_panic(&standings);
-        let endpoints = self.entries.iter().map(|(id, entry)| (*id, entry.service.clone())).collect();
+        for entry in self.entries.values().filter(|entry| entry.is_unreachable() && !entry.is_on_probation()) {
+            // Where none can be reached all get calls, and the first that comes through shows it.
+            entry.stats.trial.open(standings.reachable == 0);
+        }
+        let services = self.entries.values().map(|entry| entry.service.clone()).collect();
         let all: Vec<_> = standings.endpoints.iter().collect();
         let probing =
             all.iter().filter(|standing| standing.is_probing).map(|standing| standing.member.clone()).collect();
         let (view, labelled) = (self.view(&all, standings.is_calm), self.labelled(&all, standings.is_calm));
-        EndpointSet::new(self.settings.base, endpoints, view, labelled, probing)
+        EndpointSet::new(self.settings.base, services, view, labelled, probing)
     }
 }
 
@@ -97,7 +101,7 @@ impl<S> Roster<S> {
                     let Some(mut entry) = self.entries.remove(&id) else { continue };
                     // When it comes back, nobody knows any more.
                     entry.state = State::Available;
-                    entry.stats.on_probation(false);
+                    entry.stats.trial.end();
                     self.outside.insert(id, entry);
                 }
             }
@@ -134,7 +138,7 @@ impl<S> Roster<S> {
             growth: self.growth(entry, now),
             part: Some(entry.part),
             is_candidate: is_candidate(entry),
-            is_probing: matches!(entry.state, State::Probation { .. }),
+            is_probing: entry.is_on_probation(),
         };
         let inside = self.entries.iter().enumerate().map(|(position, (id, entry))| standing(id, position, entry));
         let outside = self.outside.iter().map(|(id, entry)| Standing {

@@ -39,7 +39,7 @@ impl<S> Roster<S> {
                 effective_weight: standings.endpoints[at].effective(),
                 latency: Duration::from_nanos(entry.stats.load.latency(tick) as u64),
                 pending: entry.stats.load.pending(),
-                failures: entry.stats.failures(),
+                failures: entry.stats.history.failures(),
                 state,
                 cause,
                 back_in,
