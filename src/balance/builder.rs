@@ -24,6 +24,7 @@ use super::slow_start::SlowStart;
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use super::{Balance, Explain, Shared};
+use crate::meters::Meters;
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -62,6 +63,7 @@ impl<D: Discover> Builder<D> {
                 slow_start: None,
                 subset: None,
                 base: Instant::now(),
+                meters: Meters::new(None),
             },
             explain: None,
             ready_timeout: Duration::from_secs(3),
@@ -207,6 +209,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     {
         let (alive, closed) = oneshot::channel::<Infallible>();
         self.settings.base = Instant::now();
+        self.settings.meters = Meters::new(self.settings.name.as_ref());
         self.settings.probes = self.probe.is_some();
         let name = self.settings.name.clone();
         let shared = Arc::new(Shared::new(Roster::new(self.settings), self.explain, self.ready_timeout, alive));

@@ -261,6 +261,8 @@ where
             base: settings.base,
             failed: Default::default(),
             looked: Default::default(),
+            picks: settings.meters.picks(attributes.zone.as_deref()),
+            meters: settings.meters.clone(),
         };
         roster.insert(id, service, Arc::new(Stats::new(load, details)), attributes);
         drop(roster);

@@ -292,6 +292,22 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// As a metric says it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Silent => "silent",
+            Self::Consecutive => "consecutive_failures",
+            Self::Recent => "recent_failures",
+            Self::SuccessRate => "success_rate",
+            Self::FailureShare => "failure_share",
+            Self::HealthCheck => "health_check",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

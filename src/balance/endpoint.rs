@@ -10,6 +10,7 @@ use super::atomic::{AtomicU32, Ordering};
 use super::cells::{History, Trial};
 use super::eject::{Cause, Control, Rules};
 use super::load::{Load, Tick, elapsed, tick};
+use crate::meters::{Meters, Picks};
 
 /// Tells the endpoints of one balancer apart. Never used again: an endpoint that was replaced has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,8 @@ pub(super) struct Details {
     pub(super) failed: AtomicU32,
     /// When it was last looked at for an ejection; 0 for never.
     pub(super) looked: AtomicU32,
+    pub(super) meters: Meters,
+    pub(super) picks: Picks,
 }
 
 impl Stats {

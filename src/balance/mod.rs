@@ -97,6 +97,7 @@ use self::eject::Control;
 use self::roster::Roster;
 use self::set::EndpointSet;
 use crate::error::{Error, Kind};
+use crate::meters::Meters;
 
 /// Sends each request to one of the endpoints that are known at that moment.
 ///
@@ -132,6 +133,9 @@ struct Shared<S> {
     ready_timeout: Duration,
     /// Set once a wait for a first endpoint was in vain, until there is one: further calls do not wait as well.
     fail_fast: AtomicBool,
+    /// When that was.
+    fail_fast_since: Mutex<Option<Instant>>,
+    meters: Meters,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
 }
@@ -203,6 +207,8 @@ impl<S, P, O> Balance<S, P, O> {
             let found = matches!(found, Ok(Ok(_)));
             if !found && patience.is_none() && !shared.fail_fast.swap(true, Ordering::Relaxed) {
                 let application = shared.name.as_deref();
+                *shared.fail_fast_since() = Some(Instant::now());
+                shared.meters.fail_fast(true);
                 tracing::warn!(application, waited = ?timeout, "no endpoint: calls fail at once until there is one");
             }
             found
@@ -321,6 +327,10 @@ impl<S, P, O> fmt::Debug for Balance<S, P, O> {
 }
 
 impl<S> Shared<S> {
+    fn fail_fast_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.fail_fast_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn roster(&self) -> MutexGuard<'_, Roster<S>> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -332,6 +342,7 @@ impl<S> Shared<S> {
         alive: oneshot::Sender<Infallible>,
     ) -> Self {
         let name = roster.settings().name.clone();
+        let meters = roster.settings().meters.clone();
         Self {
             set: ArcSwap::from_pointee(EndpointSet::empty(roster.settings().base)),
             len: AtomicUsize::new(0),
@@ -342,6 +353,8 @@ impl<S> Shared<S> {
             explain,
             ready_timeout,
             fail_fast: AtomicBool::new(false),
+            fail_fast_since: Mutex::default(),
+            meters,
             _alive: alive,
         }
     }
@@ -360,7 +373,10 @@ impl<S> Shared<S> {
         self.len.store(len, Ordering::Release);
         drop(roster);
         if len > 0 && self.fail_fast.swap(false, Ordering::Relaxed) {
-            tracing::info!(application = self.name.as_deref(), endpoints = len, "calls are made again");
+            let elapsed = self.fail_fast_since().take().map_or(Duration::ZERO, |since| since.elapsed());
+            self.meters.fail_fast(false);
+            self.meters.failed_fast_for(elapsed);
+            tracing::info!(application = self.name.as_deref(), endpoints = len, ?elapsed, "calls are made again");
         }
         self.count.send_if_modified(|count| {
             // Read here: another thread's newer length may have been told already.

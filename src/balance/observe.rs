@@ -137,6 +137,7 @@ enum Verdict {
 impl Completion {
     pub(super) fn begin(stats: Arc<Stats>, start: Instant, ticket: Ticket) -> Self {
         stats.load.begin(start);
+        stats.details.picks.count();
         Self { stats, start, verdict: Verdict::Open, ticket, polled: false }
     }
 
@@ -160,7 +161,9 @@ impl Completion {
     /// Success and end in one.
     pub(super) fn finish(mut self) {
         let now = Instant::now();
-        self.stats.load.record(now.saturating_duration_since(self.start), now);
+        let elapsed = now.saturating_duration_since(self.start);
+        self.stats.load.record(elapsed, now);
+        self.stats.details.meters.succeeded(elapsed);
         self.stats.load.answer_and_end(now);
         self.verdict = Verdict::Over;
         self.succeeded();
@@ -179,6 +182,7 @@ impl Completion {
             self.stats.load.answer(now);
         }
         let hint = |retry_after: Option<Duration>| retry_after.unwrap_or_default().min(LONGEST_HINT);
+        self.meter(outcome, elapsed);
         match outcome {
             Outcome::Success => {
                 self.verdict = Verdict::Success;
@@ -196,6 +200,15 @@ impl Completion {
             }
         }
         self.verdict = Verdict::Failure;
+    }
+
+    fn meter(&self, outcome: Outcome, elapsed: Duration) {
+        let meters = &self.stats.details.meters;
+        match outcome {
+            Outcome::Success => meters.succeeded(elapsed),
+            Outcome::Overloaded { .. } => meters.overloaded(elapsed),
+            Outcome::Failure { .. } | Outcome::Unreachable | Outcome::TimedOut => meters.failed(elapsed),
+        }
     }
 
     fn succeeded(&mut self) {

@@ -22,6 +22,7 @@ use super::slow_start::{Age, SlowStart};
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use crate::clock::wall_clock_ms;
+use crate::meters::Meters;
 
 /// The first and the longest pause between two attempts to reach an unreachable endpoint.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub(super) struct Settings {
     pub(super) subset: Option<Subset>,
     /// What the ticks of all loads count from.
     pub(super) base: Instant,
+    pub(super) meters: Meters,
 }
 
 /// The endpoints of a balancer.
@@ -282,6 +284,7 @@ impl<S> Roster<S> {
         let endpoint = &*entry.stats.details.instance;
         let name = self.settings.name.as_deref();
         if was_in {
+            self.settings.meters.taken_out(cause.label());
             warn!(application = name, endpoint, %cause, ?time, "endpoint taken out");
         } else {
             debug!(application = name, endpoint, %cause, ?time, "endpoint stays out");

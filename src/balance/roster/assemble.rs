@@ -61,12 +61,25 @@ impl Standing {
 }
 
 impl<S> Roster<S> {
+    fn count_states(&self) {
+        let (mut out, mut probation) = (0, 0);
+        for entry in self.entries.values() {
+            match entry.state {
+                State::Available => {}
+                State::Out { .. } => out += 1,
+                State::Probation { .. } => probation += 1,
+            }
+        }
+        self.settings.meters.endpoints(self.entries.len() - out - probation, out, probation);
+    }
+
     /// The set that picks go by from now on.
     pub(in crate::balance) fn set(&mut self, now: Instant) -> EndpointSet<S> {
         self.choose_subset();
         self.next_growth = self.growth_at(now);
         let standings = self.standings(now);
         self.note_panic(&standings);
+        self.count_states();
         for entry in self.entries.values().filter(|entry| entry.is_unreachable() && !entry.is_on_probation()) {
             // Where none can be reached all get calls, and the first that comes through shows it.
             entry.stats.trial.open(standings.reachable == 0);
