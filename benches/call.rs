@@ -2,6 +2,8 @@
 //!
 //! Both clients call the same server, which answers at once, with the same number of tasks; runs alternate, and the medians of
 //! the runs are compared. tonic's balanced channel, over HTTP/2 alone, is called with the same bytes.
+//!
+//! A number as argument asks for so many tasks only: `cargo bench --features client,server --bench call -- 64`.
 #![allow(clippy::print_stdout, reason = "a bench reports to a person")]
 
 use std::convert::Infallible;
@@ -36,7 +38,8 @@ fn main() {
     let client = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let port = server.block_on(serve());
     let url = server.block_on(registry());
-    client.block_on(measure(port, url, if quick { (1, Duration::from_millis(20)) } else { (RUNS, RUN) }));
+    let tasks = std::env::args().find_map(|arg| arg.parse().ok()).map_or(vec![1, 16, 64], |tasks| vec![tasks]);
+    client.block_on(measure(port, url, &tasks, if quick { (1, Duration::from_millis(20)) } else { (RUNS, RUN) }));
 }
 
 async fn serve() -> u16 {
@@ -62,7 +65,7 @@ async fn registry() -> String {
     url
 }
 
-async fn measure(port: u16, url: String, (runs, run): (usize, Duration)) {
+async fn measure(port: u16, url: String, tasks: &[usize], (runs, run): (usize, Duration)) {
     let eureka = Eureka::builder().service_url(url).build().expect("a client");
     let instance = Instance::builder("orders").ip_addr("127.0.0.1").port(port).build().expect("an instance");
     eureka.transport().register(&instance).await.expect("registered");
@@ -76,7 +79,7 @@ async fn measure(port: u16, url: String, (runs, run): (usize, Duration)) {
         let fixed = fixed(port, version);
         let named = named(&eureka, version);
         let tonic = (version == Version::HTTP_2).then(|| tonic(port));
-        for tasks in [1, 16, 64] {
+        for &tasks in tasks {
             let mut calls = vec![fixed.clone(), named.clone()];
             calls.extend(tonic.clone());
             let mut times = vec![Vec::new(); calls.len()];

@@ -252,10 +252,14 @@ impl<E: Send + Sync + 'static> Route<E> {
             return true;
         }
         let ready = self.balance.ready(clockwork.patience());
-        match clockwork.left() {
-            None => ready.await,
-            Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
-        }
+        let left = clockwork.left();
+        Box::pin(async move {
+            match left {
+                None => ready.await,
+                Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
+            }
+        })
+        .await
     }
 
     pub(super) fn no_instance(&self) -> Error {
@@ -358,7 +362,8 @@ where
         loop {
             let result = match self.options.retry.hedge() {
                 None => self.attempt(picked).await,
-                Some(delay) => self.hedged(picked, delay).await,
+                // Boxed, as all that is rare: what is not moved about costs nothing.
+                Some(delay) => Box::pin(self.hedged(picked, delay)).await,
             };
             match self.next(self.verdict(&result)).await {
                 Some(next) => picked = next,
@@ -451,7 +456,7 @@ where
     async fn next(&mut self, verdict: Verdict) -> Option<Picked<E, HttpResponses>> {
         let reason = match verdict {
             Verdict::LastWord => return None,
-            Verdict::Unsent => return self.next_reachable().await,
+            Verdict::Unsent => return Box::pin(self.next_reachable()).await,
             Verdict::Sent(reason) => reason,
         };
         self.sent += 1;

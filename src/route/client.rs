@@ -86,7 +86,7 @@ where
     async fn call(self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
         let route = match self.calls.target(&request)? {
             Target::Named { host, secure } => self.calls.route(host, secure)?,
-            Target::Other => return self.others.send_elsewhere(request).await,
+            Target::Other => return Box::pin(self.others.send_elsewhere(request)).await,
         };
         let clockwork = self.calls.clockwork(&request);
         if !route.is_ready(&clockwork).await {

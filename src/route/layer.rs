@@ -124,7 +124,7 @@ where
         ResponseFuture(Box::pin(async move {
             let route = match calls.target(&request)? {
                 Target::Named { host, secure } => calls.route(host, secure)?,
-                Target::Other => return pass_on(others, request).await,
+                Target::Other => return Box::pin(pass_on(others, request)).await,
             };
             let clockwork = calls.clockwork(&request);
             if !route.is_ready(&clockwork).await {
