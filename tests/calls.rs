@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
-use tower_eureka::route::{HttpClient, WaitForReady};
+use tower_eureka::balance::Cause;
+use tower_eureka::route::{CallOptions, HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
 type Client = HttpClient<Full<Bytes>>;
@@ -197,6 +198,45 @@ async fn the_version_of_the_request_is_the_version_of_the_call() {
         let request = Request::get("http://orders/").version(version).body(Full::default()).unwrap();
         let response = world.client.clone().oneshot(request).await.unwrap();
         assert_eq!((response.version(), response.status()), (version, StatusCode::OK));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_says_it_is_unhealthy_gets_no_call_until_it_says_otherwise() {
+    let world = World::new().await;
+    let status = Arc::new(AtomicUsize::new(503));
+    for id in ["mute", "frank"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, status) = (listener.local_addr().unwrap().port(), status.clone());
+        let health = async move || StatusCode::from_u16(status.load(Ordering::Relaxed) as u16).unwrap();
+        let router = Router::new().route("/health", any(health)).fallback(any(async move || id));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let mut instance = Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port);
+        if id == "frank" {
+            instance = instance.health_check_url(format!("http://127.0.0.1:{port}/health"));
+        }
+        world.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
+    }
+    world.sees(2).await;
+    let options = CallOptions::new().health_check(Duration::from_millis(100));
+    let client: Client = world.eureka.http_client_with(options);
+    let call = async || {
+        let answer = client.clone().oneshot(Request::get("http://orders/").body(Full::default()).unwrap()).await;
+        answer.unwrap().into_body().collect().await.unwrap().to_bytes()
+    };
+    call().await;
+    let states =
+        || client.snapshots()[0].endpoints().iter().map(|e| (e.id().to_owned(), e.cause())).collect::<Vec<_>>();
+    let unhealthy = [("frank".to_owned(), Some(Cause::HealthCheck)), ("mute".to_owned(), None)];
+    while states() != unhealthy {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..50 {
+        assert_eq!(call().await, "mute");
+    }
+    status.store(204, Ordering::Relaxed);
+    while call().await != "frank" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

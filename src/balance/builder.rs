@@ -16,7 +16,7 @@ use tower::discover::Discover;
 
 use super::attributes::Attributes;
 use super::driver::{Describe, Driver, Fleet, MakeEndpoint, Probe};
-use super::eject::Ejection;
+use super::eject::{Ejection, LEAST_INTERVAL};
 use super::http::HttpResponses;
 use super::policy::PeakEwma;
 use super::roster::{Roster, Settings};
@@ -24,6 +24,7 @@ use super::slow_start::SlowStart;
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use super::{Balance, Explain, Shared};
+use crate::clock::LONGEST_WAIT;
 use crate::meters::Meters;
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
@@ -33,6 +34,7 @@ pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = 
     make: MakeEndpoint<D::Service, S>,
     describe: Describe<D::Service>,
     probe: Option<Probe<S>>,
+    check: Option<(Duration, Probe<S>)>,
     peers: Option<Fleet>,
     policy: P,
     observer: O,
@@ -48,6 +50,7 @@ impl<D: Discover> Builder<D> {
             make: Box::new(|service| service),
             describe: Box::new(|_| Attributes::default()),
             probe: None,
+            check: None,
             peers: None,
             policy: PeakEwma,
             observer: HttpResponses::default(),
@@ -59,6 +62,7 @@ impl<D: Discover> Builder<D> {
                 ejection: Ejection::default(),
                 labels: Vec::new(),
                 probes: false,
+                checks: None,
                 zones: None,
                 slow_start: None,
                 subset: None,
@@ -79,7 +83,19 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, P, O> {
         let Self { discover, describe, peers, policy, observer, settings, explain, ready_timeout, .. } = self;
         let make = Box::new(move |target| make(&target));
-        Builder { discover, make, describe, probe: None, peers, policy, observer, settings, explain, ready_timeout }
+        Builder {
+            discover,
+            make,
+            describe,
+            probe: None,
+            check: None,
+            peers,
+            policy,
+            observer,
+            settings,
+            explain,
+            ready_timeout,
+        }
     }
 
     /// What is known of an endpoint beside its service: weight, zone, labels. By default nothing.
@@ -98,16 +114,35 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
+    /// Checks the health of every endpoint in the background, whether or not it is called: each about once per interval, a tenth more
+    /// or less, for the first time within the first one. By default nothing is checked.
+    ///
+    /// `false`, or no answer within the interval or 10 s, takes the endpoint [out](super::Cause::HealthCheck), also where
+    /// [ejection](Self::ejection) is off and however many are out already, until a check succeeds: calls do not bring it back. Where
+    /// nothing else can be reached it gets calls all the same. One check of an endpoint runs at a time, and at most 16 in all; those
+    /// outside the [subset](Self::subset) are not checked. The interval is at least 100 ms.
+    ///
+    /// Call after [`endpoint`](Self::endpoint), which forgets it.
+    pub fn health_check<F>(mut self, interval: Duration, check: impl Fn(S) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let interval = interval.clamp(LEAST_INTERVAL, LONGEST_WAIT);
+        self.check = Some((interval, Box::new(move |service| Box::pin(check(service)))));
+        self
+    }
+
     /// How an endpoint is chosen. By default [`PeakEwma`].
     pub fn policy<Q>(self, policy: Q) -> Builder<D, S, Q, O> {
-        let Self { discover, make, describe, probe, peers, observer, settings, explain, ready_timeout, .. } = self;
-        Builder { discover, make, describe, probe, peers, policy, observer, settings, explain, ready_timeout }
+        let Self { discover, make, describe, probe, check, peers, observer, settings, explain, ready_timeout, .. } =
+            self;
+        Builder { discover, make, describe, probe, check, peers, policy, observer, settings, explain, ready_timeout }
     }
 
     /// How answers are judged. By default [`HttpResponses`].
     pub fn observer<Q>(self, observer: Q) -> Builder<D, S, P, Q> {
-        let Self { discover, make, describe, probe, peers, policy, settings, explain, ready_timeout, .. } = self;
-        Builder { discover, make, describe, probe, peers, policy, observer, settings, explain, ready_timeout }
+        let Self { discover, make, describe, probe, check, peers, policy, settings, explain, ready_timeout, .. } = self;
+        Builder { discover, make, describe, probe, check, peers, policy, observer, settings, explain, ready_timeout }
     }
 
     /// When endpoints that fail are taken out, and for how long. By default [`Ejection::default`].
@@ -211,12 +246,14 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self.settings.base = Instant::now();
         self.settings.meters = Meters::new(self.settings.name.as_ref());
         self.settings.probes = self.probe.is_some();
+        self.settings.checks = self.check.as_ref().map(|(interval, _)| *interval);
         let name = self.settings.name.clone();
         let shared = Arc::new(Shared::new(Roster::new(self.settings), self.explain, self.ready_timeout, alive));
         let driver = Driver::<D, S> {
             make: self.make,
             describe: self.describe,
             probe: self.probe,
+            check: self.check,
             peers: self.peers,
             shared: Arc::downgrade(&shared),
             name,

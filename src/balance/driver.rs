@@ -34,13 +34,19 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// How long a probe may take to connect.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a check of an endpoint's health may take, if the interval leaves so much.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many checks are on their way at the same time.
+const MOST_CHECKS: usize = 16;
+
 /// Makes an endpoint's service from what was discovered.
 pub(super) type MakeEndpoint<T, S> = Box<dyn FnMut(T) -> S + Send>;
 
 /// Tells what is known of what was discovered.
 pub(super) type Describe<T> = Box<dyn Fn(&T) -> Attributes + Send>;
 
-/// Tries to reach an endpoint.
+/// Tries to reach an endpoint, or checks its health.
 pub(super) type Probe<S> = Box<dyn Fn(S) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send>;
 
 /// Who calls beside this caller.
@@ -50,6 +56,7 @@ pub(super) struct Driver<D: Discover, S> {
     pub(super) make: MakeEndpoint<D::Service, S>,
     pub(super) describe: Describe<D::Service>,
     pub(super) probe: Option<Probe<S>>,
+    pub(super) check: Option<(Duration, Probe<S>)>,
     pub(super) peers: Option<Fleet>,
     /// Weak, so that the balancer's last clone ends the task and not the other way round.
     pub(super) shared: Weak<Shared<S>>,
@@ -70,6 +77,9 @@ pub(super) enum Discovery {
     Polled,
     Ended,
 }
+
+/// Tries under way, each with when it began.
+type Tries = JoinSet<(EndpointId, Instant, bool)>;
 
 /// Why a batch ended.
 enum Step<E> {
@@ -122,24 +132,31 @@ where
         // What was changed before a panic.
         self.publish();
         let mut paused = None::<Instant>;
-        let mut probes = JoinSet::new();
+        let (mut probes, mut checks) = (Tries::new(), Tries::new());
         let (mut fleet, mut heard) = (self.peers.take(), false);
         loop {
             let just_heard = std::mem::take(&mut heard);
-            let deadline = self.shared.upgrade().and_then(|shared| shared.roster().next_deadline());
+            let deadline =
+                self.shared.upgrade().and_then(|shared| shared.roster().next_deadline(checks.len() < MOST_CHECKS));
             let may_poll = self.discovery != Discovery::Ended;
             let step = tokio::select! {
                 biased;
                 () = wake.notified() => None,
                 Some(probed) = probes.join_next() => {
                     // One that panicked is tried again as if it were lost.
-                    if let (Ok((id, success)), Some(shared)) = (probed, self.shared.upgrade()) {
+                    if let (Ok((id, _, success)), Some(shared)) = (probed, self.shared.upgrade()) {
                         shared.probed(id, success);
                     }
                     None
                 }
+                Some(checked) = checks.join_next() => {
+                    if let (Ok((id, since, healthy)), Some(shared)) = (checked, self.shared.upgrade()) {
+                        shared.checked(id, since, healthy);
+                    }
+                    None
+                }
                 () = until(deadline) => {
-                    self.advance(&mut probes);
+                    self.advance(&mut probes, &mut checks);
                     None
                 }
                 peers = next(&mut fleet), if !just_heard => {
@@ -286,13 +303,20 @@ where
     }
 
     /// Does what the clock calls for.
-    fn advance(&self, probes: &mut JoinSet<(EndpointId, bool)>) {
+    fn advance(&self, probes: &mut Tries, checks: &mut Tries) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let due = shared.advance();
-        let Some(probe) = &self.probe else { return };
-        for (id, service) in due {
-            let connect = probe(S::clone(&service));
-            probes.spawn(async move { (id, timeout(PROBE_TIMEOUT, connect).await.unwrap_or(false)) });
+        let now = Instant::now();
+        let due = shared.advance(now, MOST_CHECKS.saturating_sub(checks.len()));
+        let begin = |tries: &mut Tries, probe: &Probe<S>, within, (id, service): (EndpointId, Arc<S>)| {
+            let outcome = probe(S::clone(&service));
+            tries.spawn(async move { (id, now, timeout(within, outcome).await.unwrap_or(false)) });
+        };
+        if let Some(probe) = &self.probe {
+            due.probe.into_iter().for_each(|endpoint| begin(probes, probe, PROBE_TIMEOUT, endpoint));
+        }
+        if let Some((interval, check)) = &self.check {
+            let within = CHECK_TIMEOUT.min(*interval);
+            due.check.into_iter().for_each(|endpoint| begin(checks, check, within, endpoint));
         }
     }
 

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Ejection is a guess from failures, so there is a ceiling on it, and below a share of endpoints left it is not believed at all.
-//! That an endpoint cannot be connected to is no guess: it is out as long as there is any other.
+//! That an endpoint cannot be connected to is no guess: it is out as long as there is any other. So is one whose health check
+//! fails, whatever its calls show, until a check succeeds.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::endpoint::EndpointId;
 use crate::clock::LONGEST_WAIT;
 
 /// Checking for outliers more often than this would find too few calls in between.
-const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An outlier's success rate is at least so far below the mean. Without it the only endpoint of many with a failure in an
 /// interval always stands out, be it one failure of thousands: it is the square root of `n - 1` deviations off.

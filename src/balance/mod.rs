@@ -94,7 +94,7 @@ pub(crate) use self::future::{CallFuture, Picked};
 
 use self::cells::Ticket;
 use self::eject::Control;
-use self::roster::Roster;
+use self::roster::{Due, Roster};
 use self::set::EndpointSet;
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
@@ -386,14 +386,14 @@ impl<S> Shared<S> {
         before.len()
     }
 
-    /// Does what the clock calls for, and returns the endpoints to be probed.
-    fn advance(&self) -> Vec<(EndpointId, Arc<S>)> {
+    /// Does what the clock calls for, and returns what is left to do: endpoints to be probed, and at most so many to be checked.
+    fn advance(&self, now: Instant, most_checks: usize) -> Due<S> {
         let mut roster = self.roster();
-        let due = roster.advance(Instant::now());
+        let due = roster.advance(now, most_checks);
         if due.changed {
             self.publish_locked(roster);
         }
-        due.probe
+        due
     }
 
     fn change(&self, change: impl FnOnce(&mut Roster<S>, Instant) -> bool) {
@@ -407,6 +407,11 @@ impl<S> Shared<S> {
     /// Whether a connection came about in the background.
     fn probed(&self, id: EndpointId, success: bool) {
         self.change(|roster, now| roster.probed(id, success, now));
+    }
+
+    /// Whether an endpoint was healthy when it was checked, since then.
+    fn checked(&self, id: EndpointId, since: Instant, healthy: bool) {
+        self.change(|roster, now| roster.checked(id, since, healthy, now));
     }
 }
 

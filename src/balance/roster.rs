@@ -43,6 +43,8 @@ pub(super) struct Settings {
     pub(super) labels: Vec<Arc<str>>,
     /// Whether unreachable endpoints are probed in the background, not by calls.
     pub(super) probes: bool,
+    /// How often the health of each endpoint is checked, if it is.
+    pub(super) checks: Option<Duration>,
     pub(super) zones: Option<ZoneAware>,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) subset: Option<Subset>,
@@ -80,12 +82,16 @@ struct Entry<S> {
     attempts_until: Instant,
     /// What its counters showed at the last sweep.
     answered: u32,
+    /// When its health is checked next, if it is checked; while a check is on its way, when that one is taken for lost.
+    next_check: Option<Instant>,
+    /// Since when a check is on its way.
+    checked_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Available,
-    /// Out until then, or until a probe says otherwise.
+    /// Out until then, or until a probe says otherwise. For its health, until a check says otherwise, be it sooner or later.
     Out {
         cause: Cause,
         until: Instant,
@@ -103,6 +109,8 @@ enum State {
 pub(super) struct Due<S> {
     /// Endpoints to which a connection is to be tried.
     pub(super) probe: Vec<(EndpointId, Arc<S>)>,
+    /// Endpoints whose health is to be checked.
+    pub(super) check: Vec<(EndpointId, Arc<S>)>,
     pub(super) changed: bool,
 }
 
@@ -145,6 +153,9 @@ impl<S> Roster<S> {
             times: 0,
             attempts: 0,
             attempts_until: self.settings.base,
+            // At any moment of the first interval, so that neither the endpoints nor their callers keep step.
+            next_check: self.settings.checks.map(|interval| Instant::now() + interval.mul_f64(fastrand::f64())),
+            checked_since: None,
         };
         self.entries.insert(id, entry);
     }
@@ -161,10 +172,16 @@ impl<S> Roster<S> {
 
     /// The same endpoint at another address, which may well be reached. Returns the old service, to be dropped outside the lock.
     pub(super) fn replace_service(&mut self, id: EndpointId, service: S, attributes: Attributes) -> Option<Arc<S>> {
+        let now = Instant::now();
         if self.entries.get(&id).is_some_and(Entry::is_unreachable) {
-            self.let_in(id, Instant::now());
+            self.let_in(id, now);
         }
-        let replaced = self.any_mut(id).map(|entry| std::mem::replace(&mut entry.service, Arc::new(service)));
+        let replaced = self.any_mut(id).map(|entry| {
+            // A check that is on its way says nothing of the new one.
+            entry.checked_since = None;
+            entry.next_check = entry.next_check.map(|_| now);
+            std::mem::replace(&mut entry.service, Arc::new(service))
+        });
         self.update(id, attributes);
         replaced
     }
@@ -235,7 +252,9 @@ impl<S> Roster<S> {
             return false;
         };
         match (entry.state, result) {
-            (State::Available, _) | (State::Out { .. }, Err(_)) => false,
+            (State::Available, _) | (State::Out { .. }, Err(_)) | (State::Out { cause: Cause::HealthCheck, .. }, _) => {
+                false
+            }
             (State::Probation { cause, .. }, Err(newer)) => {
                 self.take_out(id, if newer.is_certain() { newer } else { cause }, now);
                 true
@@ -255,7 +274,7 @@ impl<S> Roster<S> {
     /// Whether a connection came about in the background.
     pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
         match self.entries.get(&id) {
-            Some(entry) if matches!(entry.state, State::Out { .. }) && entry.is_unreachable() => {}
+            Some(entry) if matches!(entry.state, State::Out { cause: Cause::Unreachable, .. }) => {}
             _ => return false,
         }
         if success {
@@ -266,10 +285,29 @@ impl<S> Roster<S> {
         true
     }
 
+    /// What a check of its health, begun then, has shown. Tells whether that changed anything.
+    pub(super) fn checked(&mut self, id: EndpointId, since: Instant, healthy: bool, now: Instant) -> bool {
+        let Some(interval) = self.settings.checks else { return false };
+        let Some(entry) = self.any_mut(id).filter(|entry| entry.checked_since == Some(since)) else { return false };
+        entry.checked_since = None;
+        entry.next_check = Some((since + interval.mul_f64(0.9 + 0.2 * fastrand::f64())).max(now));
+        let Some(entry) = self.entries.get(&id) else { return false };
+        let is_unhealthy = entry.is_unhealthy();
+        match (healthy, is_unhealthy) {
+            (true, true) => self.let_in(id, now),
+            // Whatever else it is out for: only a check brings it back now.
+            (false, _) => self.take_out(id, Cause::HealthCheck, now),
+            (true, false) => {}
+        }
+        healthy == is_unhealthy
+    }
+
     fn take_out(&mut self, id: EndpointId, cause: Cause, now: Instant) {
         let ejection = &self.settings.ejection;
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let time = if cause.is_certain() {
+        let time = if cause == Cause::HealthCheck {
+            entry.next_check.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+        } else if cause.is_certain() {
             entry.attempts = if now < entry.attempts_until { entry.attempts.saturating_add(1) } else { 1 };
             ejection.jittered(FIRST_RETRY.saturating_mul(1 << (entry.attempts - 1).min(8)).min(LAST_RETRY))
         } else {
@@ -307,18 +345,20 @@ impl<S> Roster<S> {
         self.entries.values().filter(|entry| entry.is_ejected()).count()
     }
 
-    /// When the clock has something to do next.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    /// When the clock has something to do next, checks included if there is room for another one.
+    pub(super) fn next_deadline(&self, may_check: bool) -> Option<Instant> {
         let until = |entry: &Entry<S>| match entry.state {
-            State::Available => None,
+            State::Available | State::Out { cause: Cause::HealthCheck, .. } => None,
             State::Out { until: at, .. } | State::Probation { next: at, .. } => Some(at),
         };
-        self.entries.values().filter_map(until).chain(self.next_sweep).chain(self.next_growth).min()
+        let check = self.entries.values().filter_map(|entry| entry.next_check.filter(|_| may_check));
+        self.entries.values().filter_map(until).chain(check).chain(self.next_sweep).chain(self.next_growth).min()
     }
 
-    /// Ends what is over and compares success rates when it is time to.
-    pub(super) fn advance(&mut self, now: Instant) -> Due<S> {
-        let mut due = Due { probe: Vec::new(), changed: self.next_growth.is_some_and(|at| at <= now) };
+    /// Ends what is over, compares success rates when it is time to, and begins at most so many checks.
+    pub(super) fn advance(&mut self, now: Instant, most_checks: usize) -> Due<S> {
+        let check = self.begin_checks(now, most_checks);
+        let mut due = Due { probe: Vec::new(), check, changed: self.next_growth.is_some_and(|at| at <= now) };
         for (id, entry) in &mut self.entries {
             match &mut entry.state {
                 State::Out { cause: Cause::Unreachable, until } if *until <= now && self.settings.probes => {
@@ -326,6 +366,8 @@ impl<S> Roster<S> {
                     *until = now + LAST_RETRY;
                     due.probe.push((*id, entry.service.clone()));
                 }
+                // Until a check succeeds.
+                State::Out { cause: Cause::HealthCheck, .. } => {}
                 State::Out { cause, until } if *until <= now => {
                     entry.state = State::Probation { cause: *cause, successes: 0, next: now + DECIDES_ALONE };
                     entry.stats.trial.begin();
@@ -340,6 +382,21 @@ impl<S> Roster<S> {
         }
         due.changed |= self.sweep(now);
         due
+    }
+
+    /// Those that have waited longest first: where checks take long, all have their turn.
+    fn begin_checks(&mut self, now: Instant, most: usize) -> Vec<(EndpointId, Arc<S>)> {
+        let Some(interval) = self.settings.checks.filter(|_| most > 0) else { return Vec::new() };
+        let mut due: Vec<_> =
+            self.entries.iter_mut().filter(|(_, entry)| entry.next_check.is_some_and(|at| at <= now)).collect();
+        due.sort_by_key(|(_, entry)| entry.next_check);
+        let begun = due.into_iter().take(most).map(|(id, entry)| {
+            entry.checked_since = Some(now);
+            // It reports back before, unless it panicked.
+            entry.next_check = Some(now + 2 * interval);
+            (*id, entry.service.clone())
+        });
+        begun.collect()
     }
 
     fn sweep(&mut self, now: Instant) -> bool {
@@ -382,6 +439,10 @@ impl<S> Entry<S> {
             State::Out { cause, .. } | State::Probation { cause, .. } => cause,
         };
         cause.is_certain()
+    }
+
+    fn is_unhealthy(&self) -> bool {
+        matches!(self.state, State::Out { cause: Cause::HealthCheck, .. })
     }
 
     fn is_on_probation(&self) -> bool {

@@ -384,6 +384,7 @@ mod tests {
     use crate::balance::load::Load;
     use crate::balance::policy::{PeakEwma, Random, Sticky, WeightedRoundRobin};
     use crate::balance::{FromHeader, Shared};
+    use crate::meters::Meters;
 
     const SEED: u64 = 7;
 
@@ -398,6 +399,8 @@ mod tests {
             base,
             failed: Default::default(),
             looked: Default::default(),
+            picks: Meters::new(None).picks(None),
+            meters: Meters::new(None),
         };
         let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, base), details));
         Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }

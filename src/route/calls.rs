@@ -22,6 +22,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::deadline::Clockwork;
+use super::health;
 use super::options::{AnyPolicy, CallOptions, HostHeader, Ports};
 use super::retry::Allowance;
 use crate::balance::{
@@ -50,6 +51,8 @@ pub(super) struct Calls<E> {
     ready_timeout: Duration,
     make: Make<E>,
     probe: Option<Probe<E>>,
+    /// Asks an instance for its health, where the options want that.
+    check: Option<Probe<E>>,
     /// By the host as it is written, apart for `http` and `https`.
     routes: [ArcSwap<Routes<E>>; 2],
 }
@@ -89,8 +92,9 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         ready_timeout: Duration,
         make: Make<E>,
         probe: Option<Probe<E>>,
+        check: Option<Probe<E>>,
     ) -> Self {
-        Self { registry, options, rule, ready_timeout, make, probe, routes: Default::default() }
+        Self { registry, options, rule, ready_timeout, make, probe, check, routes: Default::default() }
     }
 
     /// Whom a request is for.
@@ -163,13 +167,14 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let explain = move || explainer.explain().exclude(|instance| why.address(instance).err()).to_string();
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let mut starts = Starts::default();
+        let is_checked = self.options.health_check.is_some() && self.check.is_some();
         let callable = discover.map(move |change| {
             let change = change?;
             Ok::<_, Infallible>(match change {
                 Change::Insert(id, instance) => match rule.address(&instance) {
                     Ok(address) => {
                         let start = starts.of(&id, &instance);
-                        Change::Insert(id, Callable { instance, address, start })
+                        Change::Insert(id, Callable { instance, address, start, is_checked })
                     }
                     Err(_) => Change::Remove(id),
                 },
@@ -205,10 +210,13 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             builder =
                 builder.peers(peers.map(move |app| app.first().map_or_else(Peers::default, |app| Peers::of(app, &id))));
         }
-        match self.probe.clone() {
-            Some(probe) => builder.probe(move |endpoint| probe(endpoint)).build(),
-            None => builder.build(),
+        if let Some(probe) = self.probe.clone() {
+            builder = builder.probe(move |endpoint| probe(endpoint));
         }
+        if let Some((interval, check)) = self.options.health_check.zip(self.check.clone()) {
+            builder = builder.health_check(interval, move |endpoint| check(endpoint));
+        }
+        builder.build()
     }
 }
 
@@ -217,12 +225,16 @@ struct Callable {
     instance: Arc<Instance>,
     address: Address,
     start: u64,
+    is_checked: bool,
 }
 
 impl Callable {
     fn attributes(&self) -> Attributes {
         let Address { scheme, authority } = &self.address;
-        Attributes::of(&self.instance).with_start(self.start).with_address(format!("{scheme}://{authority}"))
+        // Whoever checks an endpoint goes by the instance it was made of.
+        let checked = if self.is_checked { health::url(&self.instance, &self.address) } else { None };
+        let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
+        Attributes::of(&self.instance).with_start(self.start).with_address(format!("{scheme}://{authority}{checked}"))
     }
 }
 

@@ -15,6 +15,7 @@ use tower::{BoxError, Service, ServiceExt};
 use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::calls::{AtAddress, Calls};
+use super::health::Checker;
 use super::options::{CallOptions, Http2};
 use super::{InstanceBody, ResponseBody};
 use crate::error::{Error, Kind};
@@ -89,6 +90,7 @@ where
     ) -> Calls<Self> {
         let http2 = options.http2.clone();
         let prober = connector.clone();
+        let checker = Checker::new(connector.clone());
         let make = move |instance: &Arc<Instance>, address| {
             let http2 = match &http2 {
                 Http2::AsRequested => false,
@@ -103,7 +105,12 @@ where
             let connect = prober.clone().http2(endpoint.0.http2).oneshot(endpoint.0.address.uri());
             Box::pin(async move { connect.await.is_ok() }) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
-        Calls::new(registry, options, rule, ready_timeout, Arc::new(make), Some(Arc::new(probe)))
+        let check = move |endpoint: Self| {
+            let healthy = checker.check(&endpoint.0.instance, &endpoint.0.address);
+            Box::pin(healthy) as Pin<Box<dyn Future<Output = bool> + Send>>
+        };
+        let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
+        Calls::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
     }
 }
 

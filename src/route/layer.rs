@@ -59,7 +59,7 @@ impl EurekaLayer {
         Self { registry, ready_timeout, options: CallOptions::default() }
     }
 
-    /// How calls are made. What concerns connections (`http2`) is up to the service below; a secure port is called with `https`.
+    /// How calls are made. What concerns connections (`http2`, `health_check`) is up to the service below; a secure port is called with `https`.
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
         self.options = options;
@@ -75,8 +75,15 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
         let rule = AddressRule { can_tls: true, ..AddressRule::of(&self.options) };
         let others = inner.clone();
         let make = move |_: &_, address| Aimed { inner: inner.clone(), address: Arc::new(address) };
-        let calls =
-            Calls::new(self.registry.clone(), self.options.clone(), rule, self.ready_timeout, Arc::new(make), None);
+        let calls = Calls::new(
+            self.registry.clone(),
+            self.options.clone(),
+            rule,
+            self.ready_timeout,
+            Arc::new(make),
+            None,
+            None,
+        );
         EurekaService { calls: Arc::new(calls), others }
     }
 }

@@ -8,6 +8,8 @@
 //!                                                      RetryPolicy (retry.rs), with what body attempts.rs
 //! ```
 //!
+//! Where the options want it, instances with connections of our own are asked for their health (health.rs).
+//!
 //! A gRPC channel takes the same way to the one application that it was made for (named.rs): its requests have no host.
 
 mod address;
@@ -17,6 +19,7 @@ mod calls;
 mod client;
 mod deadline;
 mod endpoint;
+mod health;
 mod layer;
 #[cfg(feature = "tonic")]
 mod named;

@@ -34,6 +34,7 @@ pub struct CallOptions {
     pub(super) zones: Option<ZoneAware>,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) subset: Option<Subset>,
+    pub(super) health_check: Option<Duration>,
     pub(super) caller: Option<(Arc<str>, Arc<str>)>,
     pub(super) retry: RetryPolicy,
     pub(super) ports: Ports,
@@ -95,6 +96,7 @@ impl Default for CallOptions {
             zones: None,
             slow_start: None,
             subset: None,
+            health_check: None,
             caller: None,
             retry: RetryPolicy::default(),
             ports: Ports::default(),
@@ -156,6 +158,24 @@ impl CallOptions {
     /// Calls only some of an application's instances. Default: all.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
+        self
+    }
+
+    /// Asks each instance at this interval, in the background, whether it is healthy, and leaves it out while it is not; see
+    /// [`Builder::health_check`](crate::balance::Builder::health_check). Default: that an instance is UP in the registry suffices,
+    /// and calls show the rest.
+    ///
+    /// A GET of the `healthCheckUrl` that the instance registered, or of the `secureHealthCheckUrl` if it is called over TLS and has
+    /// one, must be answered with 2xx; redirects are not followed. An instance that has no such URL counts as healthy. The URL is
+    /// taken as it is, so whoever may register chooses what this caller asks. Every caller asks every instance: where there are many
+    /// of both, that is many requests.
+    ///
+    /// Spring, where it is told to check, does so every 25 s, at `/actuator/health` below the address that it calls, takes only 200
+    /// for healthy, and fails calls where no instance is, though its documentation says that it calls them all, as is done here.
+    ///
+    /// Only where connections are our own: a service of the user's own below [`EurekaLayer`](super::EurekaLayer) is not asked.
+    pub fn health_check(mut self, interval: Duration) -> Self {
+        self.health_check = Some(interval);
         self
     }
 
@@ -232,6 +252,7 @@ impl fmt::Debug for CallOptions {
             .field("policy", &self.policy)
             .field("labels", &self.labels)
             .field("ejection", &self.ejection)
+            .field("health_check", &self.health_check)
             .field("retry", &self.retry)
             .field("ports", &self.ports)
             .field("http2", &self.http2)

@@ -36,6 +36,17 @@ pub(crate) enum Behaviour {
     PanicsWhenPolledReady,
 }
 
+/// What a check of an endpoint's health shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Health {
+    Good,
+    Bad,
+    /// The check never ends.
+    Unknown,
+    /// The check panics.
+    Broken,
+}
+
 pub(crate) const FAST: Behaviour = Behaviour::Answers(Duration::from_millis(5));
 
 /// Insists on being ready before a call, as the contract of `Service` allows.
@@ -48,13 +59,21 @@ struct State {
     behaviour: Mutex<Behaviour>,
     hits: AtomicUsize,
     times: Mutex<Vec<Instant>>,
+    health: Mutex<Health>,
+    checks: Mutex<Vec<Instant>>,
 }
 
 pub(crate) type Answer = Response<Empty<Bytes>>;
 
 impl Endpoint {
     pub(crate) fn new(behaviour: Behaviour) -> Self {
-        let state = State { behaviour: Mutex::new(behaviour), hits: AtomicUsize::new(0), times: Mutex::default() };
+        let state = State {
+            behaviour: Mutex::new(behaviour),
+            hits: AtomicUsize::new(0),
+            times: Mutex::default(),
+            health: Mutex::new(Health::Good),
+            checks: Mutex::default(),
+        };
         Self { state: Arc::new(state), ready: false }
     }
 
@@ -70,6 +89,28 @@ impl Endpoint {
     /// When it got them.
     pub(crate) fn times(&self) -> Vec<Instant> {
         self.state.times.lock().unwrap().clone()
+    }
+
+    pub(crate) fn feels(&self, health: Health) {
+        *self.state.health.lock().unwrap() = health;
+    }
+
+    /// When its health was checked.
+    pub(crate) fn checks(&self) -> Vec<Instant> {
+        self.state.checks.lock().unwrap().clone()
+    }
+
+    /// Its health, after a millisecond.
+    pub(crate) async fn check(self) -> bool {
+        self.state.checks.lock().unwrap().push(Instant::now());
+        let health = *self.state.health.lock().unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match health {
+            Health::Good => true,
+            Health::Bad => false,
+            Health::Unknown => std::future::pending().await,
+            Health::Broken => panic!("as told"),
+        }
     }
 
     /// How many clones there are, calls in flight included.

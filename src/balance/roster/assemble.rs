@@ -81,8 +81,8 @@ impl<S> Roster<S> {
         self.note_panic(&standings);
         self.count_states();
         for entry in self.entries.values().filter(|entry| entry.is_unreachable() && !entry.is_on_probation()) {
-            // Where none can be reached all get calls, and the first that comes through shows it.
-            entry.stats.trial.open(standings.reachable == 0);
+            // Where none can be reached all get calls, and the first that comes through shows it; of its health it shows nothing.
+            entry.stats.trial.open(standings.reachable == 0 && !entry.is_unhealthy());
         }
         let services = self.entries.values().map(|entry| entry.service.clone()).collect();
         let all: Vec<_> = standings.endpoints.iter().collect();
@@ -260,7 +260,7 @@ mod tests {
         let mut steps = 0;
         loop {
             // On a line of its own: the lock must not be held any longer.
-            let next = balance.shared.roster().next_deadline();
+            let next = balance.shared.roster().next_deadline(true);
             let Some(next) = next else { break };
             tokio::time::sleep_until(next + Duration::from_millis(1)).await;
             steps += 1;

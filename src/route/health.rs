@@ -1,0 +1,77 @@
+//! Asks an instance, at the URL that it registered for this, whether it is healthy.
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::Scheme;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tracing::debug;
+
+use super::address::Address;
+use crate::model::Instance;
+use crate::tls::Tls;
+use crate::transport::Connector;
+
+/// Makes the requests. Connections are made anew for each: between two checks they would only idle.
+pub(super) struct Checker(Client<Connector, Empty<Bytes>>);
+
+impl Checker {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+    }
+
+    /// Whether the instance, which is called at this address, says that it is healthy, or has nothing to be asked at.
+    pub(super) fn check(&self, instance: &Instance, address: &Address) -> impl Future<Output = bool> + Send + use<> {
+        // Not the URL, which may hold secrets.
+        let id = instance.id().to_owned();
+        let asked = url(instance, address).map(|url| self.0.get(url));
+        async move {
+            let Some(answer) = asked else { return true };
+            match answer.await {
+                Ok(answer) if answer.status().is_success() => return true,
+                Ok(answer) => debug!(instance = id, status = answer.status().as_u16(), "health check failed"),
+                Err(error) => debug!(instance = id, error = &error as &dyn std::error::Error, "health check failed"),
+            }
+            false
+        }
+    }
+}
+
+/// Where to ask an instance that is called at this address, if it has something that can be asked.
+pub(super) fn url(instance: &Instance, address: &Address) -> Option<Uri> {
+    let secure = instance.secure_health_check_url().filter(|_| address.scheme == Scheme::HTTPS);
+    let url: Uri = secure.or(instance.health_check_url())?.trim().parse().ok()?;
+    let can_ask = match url.scheme_str()? {
+        "http" => true,
+        "https" => Tls::BUILT_IN,
+        _ => false,
+    };
+    can_ask.then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::uri::Authority;
+
+    use super::*;
+
+    #[test]
+    fn the_secure_url_is_for_those_who_call_over_tls() {
+        let asked = |scheme: Scheme, plain: Option<&str>, secure: Option<&str>| {
+            let mut instance = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+            instance.health_check_url = plain.map(Into::into);
+            instance.secure_health_check_url = secure.map(Into::into);
+            url(&instance, &Address { scheme, authority: Authority::from_static("h:1") }).map(|url| url.to_string())
+        };
+        let (plain, secure) = (Some("http://h:1/health"), Some("https://h:2/health"));
+        let is = |url: Option<&str>| url.map(str::to_owned);
+        assert_eq!(asked(Scheme::HTTP, plain, secure), is(plain));
+        assert_eq!(asked(Scheme::HTTPS, plain, secure), is(secure.filter(|_| Tls::BUILT_IN)));
+        assert_eq!(asked(Scheme::HTTPS, plain, None), is(plain));
+        assert_eq!(asked(Scheme::HTTP, None, secure), None);
+        for unusable in ["/health", "h", "ftp://h/", "${host}", "http://h h/", ""] {
+            assert_eq!(asked(Scheme::HTTP, Some(unusable), None), None, "{unusable}");
+        }
+    }
+}
