@@ -8,6 +8,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ::reqwest::ResponseBuilderExt;
 use http::Response;
 use tower::{BoxError, Layer, Service, ServiceExt};
 
@@ -76,8 +77,18 @@ impl Client {
         if let Some(timeout) = timeout {
             request.extensions_mut().insert(crate::route::Deadline::within(timeout));
         }
-        let response = self.service.clone().oneshot(request).await?;
-        Ok(response.map(::reqwest::Body::wrap).into())
+        let (mut parts, body) = self.service.clone().oneshot(request).await?.into_parts();
+        let url = parts.extensions.remove::<Asked>();
+        let mut response = http::response::Builder::new();
+        if let Some(Asked(url)) = url {
+            response = response.url(url);
+        }
+        let mut response = response.body(::reqwest::Body::wrap(body)).expect("nothing of it was parsed");
+        *response.status_mut() = parts.status;
+        *response.version_mut() = parts.version;
+        *response.headers_mut() = parts.headers;
+        response.extensions_mut().extend(parts.extensions);
+        Ok(response.into())
     }
 }
 
@@ -102,6 +113,20 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Where an answer came from, after redirects.
+#[derive(Clone)]
+struct Asked(::reqwest::Url);
+
+/// A connection that failed after a redirect says nothing of the instance, which has the request by then.
+fn elsewhere(error: ::reqwest::Error, aimed: &::reqwest::Url) -> BoxError {
+    let there = error.url().is_none_or(|url| (url.host_str(), url.port()) == (aimed.host_str(), aimed.port()));
+    if there {
+        return error.into();
+    }
+    let cause = format!("the request was redirected, and then failed: {}", error.without_url());
+    Error::new(Kind::Call, "call").cause(cause).into()
+}
+
 /// Reqwest as a service of the vocabulary that the rest of this crate speaks.
 #[derive(Clone, Debug)]
 struct Reqwest(::reqwest::Client);
@@ -119,7 +144,12 @@ impl Service<Request> for Reqwest {
         let client = self.0.clone();
         Box::pin(async move {
             let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
-            Ok(client.execute(request).await?.into())
+            let aimed = request.url().clone();
+            let response = client.execute(request).await.map_err(|error| elsewhere(error, &aimed))?;
+            let url = response.url().clone();
+            let mut response = Response::from(response);
+            response.extensions_mut().insert(Asked(url));
+            Ok(response)
         })
     }
 }

@@ -369,7 +369,7 @@ async fn a_call_that_no_endpoint_may_take_says_why() {
         "call to ORDERS: no endpoint of 3 has version=3; register an instance with this metadata, or do not require it";
     assert_eq!(error.to_string(), expected);
     let error = refusal(&requiring(("stage", "test"))).await.to_string();
-    assert!(error.starts_with("call to ORDERS: the balancer was not told to keep endpoints apart by stage"), "{error}");
+    assert!(error.starts_with("call to ORDERS: no endpoint of 3 has stage=test"), "{error}");
 
     let balance = requiring(("version", "2"));
     assert_eq!(balance.clone().oneshot(()).await.unwrap(), "c");

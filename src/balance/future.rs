@@ -173,6 +173,7 @@ fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Err
     };
     let (kind, cause) = match outcome {
         Outcome::Unreachable => (Kind::Connect, "the endpoint cannot be connected to"),
+        Outcome::GivenUp => (Kind::Call, "the body of the request failed"),
         Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
         _ => (Kind::Call, "the endpoint failed"),
     };

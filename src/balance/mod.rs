@@ -89,6 +89,7 @@ pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot
 pub use self::subset::{Peers, Subset};
 pub use self::zone::ZoneAware;
 
+pub(crate) use self::connect::CallerFault;
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
 
@@ -133,8 +134,8 @@ struct Shared<S> {
     ready_timeout: Duration,
     /// Set once a wait for a first endpoint was in vain, until there is one: further calls do not wait as well.
     fail_fast: AtomicBool,
-    /// When that was.
-    fail_fast_since: Mutex<Option<Instant>>,
+    /// Since when calls wait for a first endpoint.
+    waiting_since: Mutex<Option<Instant>>,
     meters: Meters,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
@@ -200,16 +201,23 @@ impl<S, P, O> Balance<S, P, O> {
             let timeout = match patience {
                 Some(patience) => patience,
                 None if shared.fail_fast.load(Ordering::Relaxed) => Duration::ZERO,
-                None => shared.ready_timeout,
+                // Counted from when the first one began to wait: one who gave up before the end has waited for the others, too.
+                None => {
+                    let since = *shared.waiting_since().get_or_insert_with(Instant::now);
+                    shared.ready_timeout.saturating_sub(since.elapsed())
+                }
             };
             let mut count = shared.count.subscribe();
-            let found = tokio::time::timeout(timeout, count.wait_for(|count| *count > 0)).await;
-            let found = matches!(found, Ok(Ok(_)));
+            let found = async { count.wait_for(|count| *count > 0).await.is_ok() };
+            let found = tokio::time::timeout(timeout, found).await.unwrap_or(false);
             if !found && patience.is_none() && !shared.fail_fast.swap(true, Ordering::Relaxed) {
-                let application = shared.name.as_deref();
-                *shared.fail_fast_since() = Some(Instant::now());
                 shared.meters.fail_fast(true);
-                tracing::warn!(application, waited = ?timeout, "no endpoint: calls fail at once until there is one");
+                let (application, waited) = (shared.name.as_deref(), shared.ready_timeout);
+                tracing::warn!(application, ?waited, "no endpoint: calls fail at once until there is one");
+                if shared.len.load(Ordering::Acquire) > 0 {
+                    // One came at this very moment, before the flag was up.
+                    shared.leave_fail_fast(1);
+                }
             }
             found
         }
@@ -327,8 +335,19 @@ impl<S, P, O> fmt::Debug for Balance<S, P, O> {
 }
 
 impl<S> Shared<S> {
-    fn fail_fast_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.fail_fast_since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets calls wait again the next time that there is no endpoint.
+    fn leave_fail_fast(&self, endpoints: usize) {
+        let since = self.waiting_since().take();
+        if self.fail_fast.swap(false, Ordering::Relaxed) {
+            let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed().saturating_sub(self.ready_timeout));
+            self.meters.fail_fast(false);
+            self.meters.failed_fast_for(elapsed);
+            tracing::info!(application = self.name.as_deref(), endpoints, ?elapsed, "calls are made again");
+        }
+    }
+
+    fn waiting_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster<S>> {
@@ -353,7 +372,7 @@ impl<S> Shared<S> {
             explain,
             ready_timeout,
             fail_fast: AtomicBool::new(false),
-            fail_fast_since: Mutex::default(),
+            waiting_since: Mutex::default(),
             meters,
             _alive: alive,
         }
@@ -372,11 +391,8 @@ impl<S> Shared<S> {
         let before = self.set.swap(Arc::new(set));
         self.len.store(len, Ordering::Release);
         drop(roster);
-        if len > 0 && self.fail_fast.swap(false, Ordering::Relaxed) {
-            let elapsed = self.fail_fast_since().take().map_or(Duration::ZERO, |since| since.elapsed());
-            self.meters.fail_fast(false);
-            self.meters.failed_fast_for(elapsed);
-            tracing::info!(application = self.name.as_deref(), endpoints = len, ?elapsed, "calls are made again");
+        if len > 0 {
+            self.leave_fail_fast(len);
         }
         self.count.send_if_modified(|count| {
             // Read here: another thread's newer length may have been told already.

@@ -54,7 +54,13 @@ pub trait Observe<Res> {
     /// [`Unreachable`](Outcome::Unreachable): this crate's, hyper-util's and the operating system's are understood. Every other is a
     /// [`Failure`](Outcome::Failure).
     fn observe_error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
-        if super::connect::is_connect(error) { Outcome::Unreachable } else { Outcome::Failure { retry_after: None } }
+        if super::connect::is_callers_fault(error) {
+            Outcome::GivenUp
+        } else if super::connect::is_connect(error) {
+            Outcome::Unreachable
+        } else {
+            Outcome::Failure { retry_after: None }
+        }
     }
 }
 
@@ -78,6 +84,8 @@ pub enum Outcome {
     Unreachable,
     /// The caller's time was over before an answer came.
     TimedOut,
+    /// The call ended for a reason of the caller's, such as a body that broke off: says nothing about the endpoint.
+    GivenUp,
 }
 
 impl Outcome {
@@ -191,7 +199,10 @@ impl Completion {
             }
             Outcome::Failure { retry_after } => self.failed(Cause::Failed, elapsed.max(hint(retry_after)), now),
             Outcome::Unreachable => self.failed(Cause::Unreachable, elapsed, now),
+            // A caller with hardly any time says nothing about the endpoint.
+            Outcome::TimedOut if elapsed < LEAST_PATIENCE => self.stats.load.record_at_least(elapsed, now),
             Outcome::TimedOut => self.failed(if silent { Cause::Silent } else { Cause::Failed }, elapsed, now),
+            Outcome::GivenUp => {}
             Outcome::Overloaded { retry_after } => {
                 // First, since the end of a probation forgets what was measured.
                 self.report(Ok(()));
@@ -208,6 +219,7 @@ impl Completion {
             Outcome::Success => meters.succeeded(elapsed),
             Outcome::Overloaded { .. } => meters.overloaded(elapsed),
             Outcome::Failure { .. } | Outcome::Unreachable | Outcome::TimedOut => meters.failed(elapsed),
+            Outcome::GivenUp => {}
         }
     }
 

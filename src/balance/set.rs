@@ -152,6 +152,8 @@ impl<S> EndpointSet<S> {
             return Some(chosen);
         }
         if !self.probing.is_empty() && tried.is_empty() {
+            // A label that nobody has, and nobody must have, keeps no endpoint on probation.
+            let label = label.filter(|label| label.required || self.has(*label));
             let suitable = self.probing.iter().filter(|member| member.suits(label));
             let wanted =
                 suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());

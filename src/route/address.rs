@@ -21,12 +21,14 @@ pub(super) struct AddressRule {
     pub(super) port_key: Option<Arc<str>>,
     /// Whether this build can speak TLS itself, or what is below can.
     pub(super) can_tls: bool,
+    /// Whether [`Ports::Auto`] means the plain port where there is one.
+    pub(super) prefers_plain: bool,
 }
 
 impl AddressRule {
     /// For connections of our own.
     pub(super) fn of(options: &CallOptions) -> Self {
-        Self { ports: options.ports, port_key: options.port_key.clone(), can_tls: Tls::BUILT_IN }
+        Self { ports: options.ports, port_key: options.port_key.clone(), can_tls: Tls::BUILT_IN, prefers_plain: false }
     }
 
     /// The address of an instance, or why it cannot be called.
@@ -40,6 +42,7 @@ impl AddressRule {
             Ports::Plain => plain().ok_or("offers no plain HTTP port"),
             Ports::Secure if !self.can_tls => Err("is to be called over HTTPS, which needs the feature `tls`"),
             Ports::Secure => secure().ok_or("offers no secure port"),
+            Ports::Auto if self.prefers_plain => plain().or_else(secure).ok_or("offers no port"),
             Ports::Auto if self.can_tls => secure().or_else(plain).ok_or("offers no port"),
             Ports::Auto => plain().ok_or_else(|| match secure() {
                 Some(_) => "offers no plain HTTP port, and HTTPS needs the feature `tls`",
@@ -60,6 +63,7 @@ impl AddressRule {
             Ports::Plain => Scheme::HTTP,
             Ports::Secure => Scheme::HTTPS,
             Ports::Auto if instance.https_authority().is_none() => Scheme::HTTP,
+            Ports::Auto if self.prefers_plain && instance.http_authority().is_some() => Scheme::HTTP,
             Ports::Auto if self.can_tls => Scheme::HTTPS,
             Ports::Auto if instance.http_authority().is_some() => Scheme::HTTP,
             Ports::Auto => Scheme::HTTPS,
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     fn rule(ports: Ports, can_tls: bool) -> AddressRule {
-        AddressRule { ports, port_key: Some("gRPC_port".into()), can_tls }
+        AddressRule { ports, port_key: Some("gRPC_port".into()), can_tls, prefers_plain: false }
     }
 
     fn address(rule: &AddressRule, instance: &Instance) -> String {

@@ -9,6 +9,8 @@ use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
+use crate::balance::CallerFault;
+
 /// A request that can be sent more than once.
 ///
 /// Its body waits in a slot, and each attempt gets a body that takes it out when the connection asks for the first byte. An attempt
@@ -18,6 +20,9 @@ pub(super) struct Attempts<B> {
     pub(super) parts: Parts,
     slot: Option<Slot<B>>,
 }
+
+/// What a kept frame costs beside its bytes, for each but the first.
+const FRAME: usize = 64;
 
 type Slot<B> = Arc<Mutex<Option<Source<B>>>>;
 
@@ -84,7 +89,7 @@ impl<B: Body> Source<B> {
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        let size = frame.data_ref().map_or(0, Bytes::len);
+        let size = frame.data_ref().map_or(0, Bytes::len) + if self.read.is_empty() { 0 } else { FRAME };
         if !self.whole {
             return;
         }
@@ -159,7 +164,7 @@ where
             }
             Some(Err(error)) => {
                 source.lose();
-                Some(Err(error.into()))
+                Some(Err(CallerFault(error.into()).into()))
             }
             None => {
                 source.ended = true;
@@ -184,7 +189,7 @@ where
             this.source = lock(slot).take();
         }
         let Some(source) = &mut this.source else {
-            return Poll::Ready(Some(Err("another attempt has the body of this request".into())));
+            return Poll::Ready(Some(Err(CallerFault("another attempt has it".into()).into())));
         };
         let frame = ready!(Self::poll_source(source, this.at, cx));
         this.at += 1;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
@@ -23,7 +23,7 @@ use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::deadline::Clockwork;
 use super::health;
-use super::options::{AnyPolicy, CallOptions, HostHeader, Ports};
+use super::options::{AnyPolicy, CallOptions, HostHeader, Http2, Ports};
 use super::retry::Allowance;
 use crate::balance::{
     Attributes, Balance, CallFuture, EndpointId, HttpResponses, Peers, Picked, ResponseBody, Snapshot,
@@ -127,11 +127,14 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let selection = Selection::name(host);
         selection.check()?;
         let name = Arc::<str>::from(selection.looked_up());
+        if let Some(route) = routes.load().get(&*name).filter(|_| routes.load().len() >= MANY_NAMES) {
+            return Ok(route.clone());
+        }
         let mut rule = self.rule.clone();
         if secure {
             rule.ports = Ports::Secure;
         }
-        let known = routes.load().values().find(|route| route.name == name).cloned();
+        let known = routes.load().get(&*name).cloned();
         let made = known.unwrap_or_else(|| {
             let balance = self.balance(selection, name.clone(), rule);
             let meters = Meters::new(Some(&name));
@@ -143,11 +146,14 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             if routes.len() >= MANY_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
-            let first = routes.values().find(|route| route.name == made.name).unwrap_or(&made).clone();
-            routes.entry(host.into()).or_insert(first);
+            let first = routes.entry((&*made.name).into()).or_insert_with(|| made.clone()).clone();
+            // Other spellings are known as well, for speed, but not without end.
+            if routes.len() < MANY_NAMES {
+                routes.entry(host.into()).or_insert(first);
+            }
             routes
         });
-        Ok(routes.load().get(host).unwrap_or(&made).clone())
+        Ok(routes.load().get(&*made.name).unwrap_or(&made).clone())
     }
 
     /// What is known of each application that was called.
@@ -167,6 +173,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let explain = move || explainer.explain().exclude(|instance| why.address(instance).err()).to_string();
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let mut starts = Starts::default();
+        let http2 = self.options.http2.clone();
         let is_checked = self.options.health_check.is_some() && self.check.is_some();
         let callable = discover.map(move |change| {
             let change = change?;
@@ -174,7 +181,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
                 Change::Insert(id, instance) => match rule.address(&instance) {
                     Ok(address) => {
                         let start = starts.of(&id, &instance);
-                        Change::Insert(id, Callable { instance, address, start, is_checked })
+                        let http2 = http2.is_for(&instance);
+                        Change::Insert(id, Callable { instance, address, http2, start, is_checked })
                     }
                     Err(_) => Change::Remove(id),
                 },
@@ -224,6 +232,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
 struct Callable {
     instance: Arc<Instance>,
     address: Address,
+    http2: bool,
     start: u64,
     is_checked: bool,
 }
@@ -234,7 +243,9 @@ impl Callable {
         // Whoever checks an endpoint goes by the instance it was made of.
         let checked = if self.is_checked { health::url(&self.instance, &self.address) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
-        Attributes::of(&self.instance).with_start(self.start).with_address(format!("{scheme}://{authority}{checked}"))
+        let version = if self.http2 { " h2" } else { "" };
+        let address = format!("{scheme}://{authority}{version}{checked}");
+        Attributes::of(&self.instance).with_start(self.start).with_address(address)
     }
 }
 
@@ -274,8 +285,14 @@ impl<E: Send + Sync + 'static> Route<E> {
         .await
     }
 
-    pub(super) fn no_instance(&self) -> Error {
-        self.balance.no_endpoints()
+    /// Why a call found no instance: there is none, or its time was over before there was one.
+    pub(super) fn not_ready(&self, clockwork: &Clockwork) -> Error {
+        let error = self.balance.no_endpoints();
+        if clockwork.left() != Some(Duration::ZERO) {
+            return error;
+        }
+        let cause = format!("no instance came before the deadline: {}", error.cause_text());
+        Error::new(Kind::Timeout, "call to").app(self.name.clone()).cause(cause).with_source(error)
     }
 }
 
@@ -324,11 +341,12 @@ impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
             server.address = Empty,
             server.port = Empty,
         );
+        let is_http2 = request.version() == Version::HTTP_2 || self.options.http2 != Http2::AsRequested;
         let host = match self.options.host {
             HostHeader::Instance => None,
             HostHeader::Kept => request.headers().get(HOST).cloned().or_else(|| name_of(&request)),
         };
-        let kept_bytes = self.options.retry.kept_bytes(request.method(), request.version());
+        let kept_bytes = self.options.retry.kept_bytes(request.method(), is_http2);
         route.retries.deposit();
         let mut call = Call {
             options: &self.options,
@@ -370,6 +388,10 @@ where
         RB: Body,
         E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
     {
+        if self.clockwork.left() == Some(Duration::ZERO) {
+            let cause = "no time was left for the call";
+            return Err(Error::new(Kind::Timeout, "call to").app(self.route.name.clone()).cause(cause));
+        }
         let mut picked = self.pick().ok_or_else(|| self.route.balance.no_endpoints_for(&self.attempts.parts))?;
         loop {
             let result = match self.options.retry.hedge() {
@@ -394,8 +416,8 @@ where
     {
         let mut parts = self.attempts.parts.clone();
         match &self.host {
-            Some(host) => parts.headers.insert(HOST, host.clone()),
-            None => parts.headers.remove(HOST),
+            Some(host) if parts.version != Version::HTTP_2 => parts.headers.insert(HOST, host.clone()),
+            _ => parts.headers.remove(HOST),
         };
         self.clockwork.pass_on(&mut parts.headers);
         let span = Span::current();

@@ -86,21 +86,24 @@ where
     async fn call(self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
         let route = match self.calls.target(&request)? {
             Target::Named { host, secure } => self.calls.route(host, secure)?,
-            Target::Other => return Box::pin(self.others.send_elsewhere(request)).await,
+            Target::Other => {
+                let clockwork = self.calls.clockwork(&request);
+                return Box::pin(clockwork.bound(self.others.send_elsewhere(request))).await;
+            }
         };
         let clockwork = self.calls.clockwork(&request);
         if !route.is_ready(&clockwork).await {
             return match self.fallback {
-                None => Err(route.no_instance()),
-                Some(fallback) => {
-                    fallback.oneshot(request).await.map(|response| response.map(ResponseBody::unwatched)).map_err(
-                        |error| {
-                            Error::new(Kind::Call, "call")
-                                .cause("there is no instance, and the fallback failed")
-                                .with_source(error)
-                        },
-                    )
+                Some(fallback) if clockwork.left() != Some(Duration::ZERO) => {
+                    let failed = |error| {
+                        let cause = "there is no instance, and the fallback failed";
+                        Error::new(Kind::Call, "call").cause(cause).with_source(error)
+                    };
+                    let answer = async { fallback.oneshot(request).await.map_err(failed) };
+                    let response = Box::pin(clockwork.bound(answer)).await?;
+                    Ok(response.map(ResponseBody::unwatched))
                 }
+                _ => Err(route.not_ready(&clockwork)),
             };
         }
         self.calls.send(&route, request, &clockwork).await

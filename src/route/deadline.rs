@@ -4,6 +4,8 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::time::Instant;
 
+use crate::error::{Error, Kind};
+
 /// By when a call must have its answer: an extension of the request.
 ///
 /// Covers all that happens until the head of the answer has come: waiting for an instance, connecting, trying another one. Without
@@ -89,6 +91,13 @@ impl Clockwork {
     /// What is left of the time, for what can wait at most so long.
     pub(super) fn left(&self) -> Option<Duration> {
         self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Gives something up when the time is over.
+    pub(super) async fn bound<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let Some(deadline) = self.deadline else { return work.await };
+        let late = |_| Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
+        tokio::time::timeout_at(deadline, work).await.map_err(late)?
     }
 
     /// Passes on what is left, where there is a header for it.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
+use http::header::HOST;
 use http::{Request, Response, Version};
 use http_body::Body;
 use hyper_util::client::legacy::{Client, Error as HyperError, ResponseFuture as HyperFuture};
@@ -16,12 +17,16 @@ use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::calls::{AtAddress, Calls};
 use super::health::Checker;
-use super::options::{CallOptions, Http2};
+use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
 use crate::registry::Registry;
 use crate::transport::{Connector, is_refused_handshake, root_cause};
+
+/// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
+/// asks more than once in five minutes; a peer that vanished is noticed by the system before (see [`Connector`]).
+const KEEP_ALIVE: Duration = Duration::from_secs(330);
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
@@ -59,9 +64,8 @@ where
                 .pool_timer(TokioTimer::new())
                 .timer(TokioTimer::new())
                 .http2_only(http2)
-                // All calls share one connection: that its peer vanished must not go unnoticed.
-                .http2_keep_alive_interval(Duration::from_secs(10))
-                .http2_keep_alive_timeout(Duration::from_secs(5))
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .http2_keep_alive_timeout(Duration::from_secs(20))
                 .build(self.0.connector.clone().http2(http2))
         })
     }
@@ -70,7 +74,8 @@ where
     pub(super) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
         let http2 = request.version() == Version::HTTP_2;
         let request = Attempts::new(request, 0).into_request();
-        let host = request.uri().authority().map_or_else(String::new, |authority| authority.to_string());
+        // Without the user-info that an authority may have.
+        let host = request.uri().host().unwrap_or_default().to_owned();
         let response = self.client(http2).request(request).await.map_err(|error| failed(error).server(host))?;
         Ok(response.map(|body| ResponseBody::unwatched(InstanceBody::from(body))))
     }
@@ -92,11 +97,7 @@ where
         let prober = connector.clone();
         let checker = Checker::new(connector.clone());
         let make = move |instance: &Arc<Instance>, address| {
-            let http2 = match &http2 {
-                Http2::AsRequested => false,
-                Http2::Always => true,
-                Http2::Metadata(key) => instance.metadata().get(key).is_some_and(|value| value == "true"),
-            };
+            let http2 = http2.is_for(instance);
             let connections = Connections::new(connector.clone());
             Self(Arc::new(Inner { instance: instance.clone(), address, http2, connections }))
         };
@@ -156,6 +157,10 @@ where
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         self.0.address.aim(&mut request);
         let http2 = self.0.http2 || request.version() == Version::HTTP_2;
+        if http2 {
+            // It would contradict the authority (RFC 9113, 8.3.1).
+            request.headers_mut().remove(HOST);
+        }
         let response = self.0.connections.client(http2).request(request);
         EndpointFuture { response, endpoint: self.clone() }
     }

@@ -71,8 +71,8 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     type Service = EurekaService<S>;
 
     fn layer(&self, inner: S) -> EurekaService<S> {
-        // Whether it can speak TLS, it must know itself: only what asks for it is sent there.
-        let rule = AddressRule { can_tls: true, ..AddressRule::of(&self.options) };
+        // Whether it can speak TLS, only its user knows.
+        let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
         let others = inner.clone();
         let make = move |_: &_, address| Aimed { inner: inner.clone(), address: Arc::new(address) };
         let calls = Calls::new(
@@ -131,11 +131,14 @@ where
         ResponseFuture(Box::pin(async move {
             let route = match calls.target(&request)? {
                 Target::Named { host, secure } => calls.route(host, secure)?,
-                Target::Other => return Box::pin(pass_on(others, request)).await,
+                Target::Other => {
+                    let clockwork = calls.clockwork(&request);
+                    return Box::pin(clockwork.bound(pass_on(others, request))).await;
+                }
             };
             let clockwork = calls.clockwork(&request);
             if !route.is_ready(&clockwork).await {
-                return Err(route.no_instance());
+                return Err(route.not_ready(&clockwork));
             }
             calls.send(&route, request, &clockwork).await
         }))

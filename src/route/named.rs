@@ -13,7 +13,7 @@ use super::address::AddressRule;
 use super::calls::Calls;
 use super::endpoint::Endpoint;
 use super::options::{CallOptions, Http2};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::registry::Registry;
 use crate::transport::Connector;
 
@@ -50,12 +50,7 @@ where
         let route = self.calls.route(&self.name, false)?;
         let clockwork = self.calls.clockwork(&request);
         if !route.is_ready(&clockwork).await {
-            let error = route.no_instance();
-            if clockwork.left() != Some(Duration::ZERO) {
-                return Err(error);
-            }
-            let cause = format!("no instance came before the deadline: {}", error.cause_text());
-            return Err(Error::new(Kind::Timeout, "call to").app(&*self.name).cause(cause).with_source(error));
+            return Err(route.not_ready(&clockwork));
         }
         let response = self.calls.send(&route, request, &clockwork).await?;
         Ok((response, clockwork.deadline()))

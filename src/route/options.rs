@@ -53,7 +53,8 @@ type PassThrough = dyn Fn(&str) -> bool + Send + Sync;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ports {
-    /// The secure one where it is enabled, if the feature `tls` is there, else the plain one. As Spring chooses.
+    /// The secure one where it is enabled, if the feature `tls` is there, else the plain one. As Spring chooses. Below an
+    /// [`EurekaLayer`](super::EurekaLayer), which cannot know whether the service speaks TLS, the plain one where it is enabled.
     #[default]
     Auto,
     /// The plain one. Instances without it are not called.
@@ -84,6 +85,17 @@ pub enum HostHeader {
     Instance,
     /// What the caller wrote: its own `host` header, else the name from the URI.
     Kept,
+}
+
+impl Http2 {
+    /// Whether this instance is called over HTTP/2 whatever the request's version.
+    pub(super) fn is_for(&self, instance: &Instance) -> bool {
+        match self {
+            Self::AsRequested => false,
+            Self::Always => true,
+            Self::Metadata(key) => instance.metadata().get(key).is_some_and(|value| value == "true"),
+        }
+    }
 }
 
 impl Default for CallOptions {

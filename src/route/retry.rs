@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use tower::retry::budget::{Budget, TpsBudget};
 
 /// When a call is made again, on another instance.
@@ -148,8 +148,8 @@ impl RetryPolicy {
     }
 
     /// How much of this call's body is to be kept.
-    pub(super) fn kept_bytes(&self, method: &Method, version: Version) -> usize {
-        if self.allows(method) || version == Version::HTTP_2 { self.replay_limit } else { 0 }
+    pub(super) fn kept_bytes(&self, method: &Method, is_http2: bool) -> usize {
+        if self.allows(method) || is_http2 { self.replay_limit } else { 0 }
     }
 
     pub(super) fn new_budget(&self) -> Allowance {

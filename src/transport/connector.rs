@@ -26,6 +26,12 @@ impl Connector {
     pub(crate) fn new(within: Duration, tls: &Tls) -> Self {
         let mut inner = HttpConnector::new();
         inner.set_nodelay(true);
+        // A peer that vanished without a word is noticed, idle or not.
+        inner.set_keepalive(Some(Duration::from_secs(15)));
+        inner.set_keepalive_interval(Some(Duration::from_secs(5)));
+        inner.set_keepalive_retries(Some(3));
+        #[cfg(target_os = "linux")]
+        inner.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         // What is not plain HTTP is seen to here.
         inner.enforce_http(false);
         // Shared out over the addresses of a name, so that a second one has its turn.
