@@ -32,7 +32,7 @@
 //!  EurekaDiscover (discover)                  RegistrationLayer ── your server
 //!      │ insert, remove
 //!      ▼
-//!  Balance (balance) ──▶ HttpClient (route), Channel (tonic)
+//!  Balance (balance) ──▶ HttpClient, EurekaLayer (route), Channel (tonic)
 //! ```
 //!
 //! # Time
