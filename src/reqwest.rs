@@ -1,4 +1,4 @@
-//! Calls by name through [`reqwest`](::reqwest).
+//! Calls by name through reqwest.
 //!
 //! ```text
 //!  reqwest::Request ─▶ Client ─▶ EurekaService ─ aimed at an instance ─▶ Reqwest ─▶ the user's reqwest::Client
