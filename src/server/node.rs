@@ -140,7 +140,9 @@ impl Node {
 
     #[cfg(not(feature = "peers"))]
     #[allow(clippy::unused_self, reason = "there is nobody to tell without the feature `peers`")]
-    fn turn(&self, _: Origin, _: &str, _: &str) {}
+    fn turn(&self, _: Origin, _: &str, _: &str) -> Option<()> {
+        None
+    }
 
     #[cfg(feature = "peers")]
     fn tell(&self, origin: Origin, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
