@@ -179,6 +179,52 @@ async fn who_fell_silent_does_not_come_back_to_life() {
     }
 }
 
+/// Nodes that took an instance over at different times must not keep it for each other.
+#[tokio::test(start_paused = true)]
+async fn who_fell_silent_dies_where_all_evict() {
+    for all in [&["a", "b"][..], &["a", "b", "c"]] {
+        let network = Network::default();
+        let evicting = |builder| forgetful(builder).self_preservation(false).eviction_interval(10 * SECOND);
+        let nodes: Vec<_> = all.iter().map(|name| network.node_with(name, all, evicting)).collect();
+        soon().await;
+        all[1..].iter().for_each(|other| network.cut("a", other));
+        nodes[0].register("silent", 100).await;
+        tokio::time::sleep(65 * SECOND).await;
+        network.heal();
+        tokio::time::sleep(20 * SECOND).await;
+        for node in &nodes {
+            assert!(node.order("silent").is_some(), "taken over at {} of {}", node.name, all.len());
+        }
+        // What is left of the 90 s; then an eviction and a look, each up to a tenth late.
+        tokio::time::sleep(55 * SECOND).await;
+        for _ in 0..80 {
+            for node in &nodes {
+                assert!(node.view().is_empty(), "at {} of {}", node.name, all.len());
+            }
+            tokio::time::sleep(MINUTE / 4).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_peer_has_is_taken_in_however_long_ago_it_changed() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let [a, b] = all.map(|name| network.node_with(name, &all, forgetful));
+    soon().await;
+    network.cut("a", "b");
+    a.register("old", 100).await;
+    for round in 0..30 {
+        assert_eq!(a.heartbeat("old", 100).await, StatusCode::OK);
+        if round == 20 {
+            network.heal();
+            network.silence("a", "b");
+        }
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    assert!(b.order("old").is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ran_out_there_is_no_cancellation() {
     let network = Network::default();

@@ -59,8 +59,9 @@ async fn copy(node: &Arc<Node>) -> usize {
         let mut copied = 0;
         for instance in applications.applications.iter().flat_map(|application| &application.instances) {
             copied += 1;
-            // Clients may have said something here meanwhile, also that they leave.
-            if let Err(refused) = node.registry().adopt((**instance).clone(), node.now()) {
+            // Clients may have said something here meanwhile, also that they leave. A list shows leases as of the last change: they begin anew.
+            let now = node.now();
+            if let Err(refused) = node.registry().adopt((**instance).clone(), now, now) {
                 tracing::warn!(app = instance.app(), id = instance.id(), ?refused, "not copied from the peer");
             }
             if copied % CHUNK == 0 {

@@ -17,7 +17,8 @@
 //!   equal ones a fixed order of what they say. What is taken over keeps its time, so any two nodes choose the same state.
 //! * A cancellation is a state like others, as of its time. Here it is remembered for longer than changes are kept for a peer, there it is read
 //!   from the delta. That a lease ran out is no such state: it means that this node heard nothing.
-//! * What only the peer has is taken in while its lease there runs. What only this node has is left to its heartbeats: each is answered with 404
+//! * What only the peer has is taken in while its lease there runs, which it keeps: nodes that evict must not bring it back to life from each
+//!   other. Lists show a lease as of the last change, so only the single instance tells. What only this node has is left to its heartbeats: each is answered with 404
 //!   and then brings the registration.
 //!
 //! Nothing that is learnt here is told to others, who look for themselves.
@@ -200,8 +201,8 @@ impl Follower {
         match (registry.instance(theirs.app(), theirs.id(), now), ending) {
             (Some(ours), None) => !agree(&ours, theirs),
             (Some(ours), Some(ending)) => ended_alive(theirs) && ending >= Version::of(&ours),
-            (None, None) => is_alive(theirs, now) || registry.ended(theirs.app(), theirs.id()).is_some(),
-            (None, Some(_)) => false,
+            // Whether its lease runs is not for a list to say.
+            (None, ending) => ending.is_none(),
         }
     }
 
@@ -249,7 +250,9 @@ impl Follower {
 
     fn adopt(&self, theirs: Instance) -> Deed {
         let (app, id) = (theirs.app.clone(), theirs.id().to_owned());
-        match self.node.registry().adopt(theirs, self.node.now()) {
+        let now = self.node.now();
+        let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp));
+        match self.node.registry().adopt(theirs, since, now) {
             Ok(true) => Deed::Adopted,
             Ok(false) => Deed::None,
             Err(refused) => {

@@ -120,16 +120,17 @@ impl Registry {
         }
         registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
         registrant.last_updated_timestamp = Some(now);
-        self.admit(leases, registrant, overridden, duration_secs, now)
+        self.admit(leases, registrant, overridden, duration_secs, now, now)
     }
 
-    /// Gives an instance a new lease in the place of the one that it has.
+    /// Gives an instance a new lease, which counts from `since`, in the place of the one that it has.
     fn admit(
         &self,
         leases: &mut Leases,
         mut registrant: Instance,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
+        since: i64,
         now: i64,
     ) -> Result<(), Refused> {
         let Settings { application_limit, .. } = self.settings;
@@ -141,7 +142,7 @@ impl Registry {
             0 if registrant.status == InstanceStatus::Up => now,
             earlier => earlier,
         };
-        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, now);
+        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, since, now);
         if !self.log.put_within(application_limit, id.clone(), lease.record().clone(), now) {
             return Err(Refused::ApplicationFull(application_limit));
         }

@@ -43,7 +43,9 @@ fn weight(instance: &Instance) -> (Option<i64>, InstanceStatus, InstanceStatus) 
 impl Registry {
     /// Takes over what another registry has of an instance exactly as it is there: its status and override, or the lack of one, as of
     /// its own time. False if what is known here counts more, be it that the instance was cancelled.
-    pub(in crate::server) fn adopt(&self, copy: Instance, now: i64) -> Result<bool, Refused> {
+    ///
+    /// Its lease counts from `since`, or from later if it does so here already.
+    pub(in crate::server) fn adopt(&self, copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
         self.check_metadata(&copy)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
         let mut leases = self.shards.write(&app, &id);
@@ -54,7 +56,8 @@ impl Registry {
         if counts {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
             let duration_secs = lease_duration_secs(&copy);
-            self.admit(&mut leases, copy, overridden, duration_secs, now)?;
+            let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
+            self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
         Ok(counts)
     }
