@@ -191,16 +191,11 @@ impl Registry {
 
     /// Ends a lease. False if there was none. `server-behaviour` 3.1.
     pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> bool {
-        self.cancel_in(&mut self.shards.write(app, id), app, id, now)
-    }
-
-    fn cancel_in(&self, leases: &mut Leases, app: &str, id: &str, now: i64) -> bool {
+        let mut leases = self.shards.write(app, id);
         let Some(lease) = leases.remove(app, id) else { return false };
-        self.withdraw(&lease, id, now);
+        self.withdraw(&lease, id, now, now);
         #[cfg(feature = "peers")]
-        if !self.settings.ending_retention.is_zero() {
-            self.endings.add(lease.instance(), id.into(), now);
-        }
+        self.remember_ending(Version::ended(lease.instance(), now), &lease.instance().app, id, now);
         true
     }
 
@@ -350,11 +345,11 @@ impl Registry {
         self.log.put(record.instance.id().into(), record, now);
     }
 
-    /// Publishes the end of a lease that was just removed.
-    fn withdraw(&self, lease: &Lease, id: &str, now: i64) {
+    /// Publishes the end, as of `ended`, of a lease that was just removed.
+    fn withdraw(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
         let mut instance = lease.live_instance();
         instance.action = Some(ActionType::Deleted);
-        instance.last_updated_timestamp = Some(now);
+        instance.last_updated_timestamp = Some(ended);
         if let Some(info) = &mut instance.lease {
             info.eviction_timestamp = now;
         }
