@@ -4,9 +4,15 @@
 
 mod server_network;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::StatusCode;
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{ServiceExt, service_fn};
 use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
 use tower_eureka::server::EurekaServerBuilder;
 
@@ -264,6 +270,39 @@ async fn nobody_looks_where_it_is_switched_off() {
     network.heal();
     tokio::time::sleep(10 * MINUTE).await;
     assert!(nodes[1].order("1").is_none());
+}
+
+/// Tomcat refuses paths with an encoded slash.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let network = Network::default();
+    let all = ["a", "tomcat"];
+    let [a, tomcat] = all.map(|name| network.node_with(name, &all, forgetful));
+    let (router, lists) = (tomcat.router.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = lists.clone();
+    let refusing = service_fn(move |request: Request<Body>| {
+        let path = request.uri().path().to_owned();
+        counted.fetch_add((path.trim_end_matches('/') == "/eureka/apps").into(), Relaxed);
+        let answer = router.clone().oneshot(request);
+        async move {
+            if path.contains("%2F") {
+                let refused = Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty());
+                return Ok::<_, Infallible>(refused.unwrap());
+            }
+            answer.await
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("tomcat".into(), Router::new().fallback_service(refusing));
+    network.silence("tomcat", "a");
+    for round in 0..2 {
+        tomcat.register("orders/1", 100).await;
+        tomcat.register(&format!("{round}"), 100).await;
+        tokio::time::sleep(MINUTE).await;
+        assert!(a.order(&format!("{round}")).is_some() && a.order("orders/1").is_none());
+    }
+    tokio::time::sleep(8 * MINUTE).await;
+    let lists = lists.load(Relaxed);
+    assert!((1..6).contains(&lists), "everything was fetched {lists} times in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,6 +134,16 @@ enum Deed {
     Later,
 }
 
+/// What became of the suspects of one look.
+#[derive(Default)]
+struct Tally {
+    adopted: usize,
+    told: usize,
+    later: usize,
+    /// Those about which the peer gave no answer.
+    unread: usize,
+}
+
 impl Follower {
     async fn look(&mut self) -> Result<(), Error> {
         let (began, lost) = (Instant::now(), self.peer.lost());
@@ -155,27 +165,43 @@ impl Follower {
         let same_hash = hash.is_none_or(|theirs| theirs.as_deref() == Some(&*ours));
         let all = suspects.len();
         suspects.truncate(SUSPECTS);
-        let (mut adopted, mut told, mut later) = (0, 0, all - suspects.len());
+        let mut tally = Tally { later: all - suspects.len(), ..Tally::default() };
         if !suspects.is_empty() {
             sleep(jittered(SETTLE)).await;
         }
-        for some in suspects.chunks(LOOKS) {
-            for (suspect, theirs) in self.fetch(some).await? {
-                match self.settle(&suspect, theirs) {
-                    Deed::None => {}
-                    Deed::Adopted => adopted += 1,
-                    Deed::Told => told += 1,
-                    Deed::Later => later += 1,
-                }
-            }
-        }
+        let gone = self.settle_all(&suspects, &mut tally).await;
+        let Tally { adopted, told, later, unread } = tally;
         let seen: HashSet<&Target> = suspects.iter().map(|suspect| &*suspect.target).collect();
         self.told.retain(|target, _| seen.contains(&**target));
-        self.past.left_over = everything && later > 0;
+        // One that can never be read must not make every look one at everything.
+        self.past.left_over = everything && (later > 0 || unread > 0 && !self.past.left_over);
         self.past.looked(everything, same_hash, lost, began);
         if adopted + told > 0 {
             let peer = self.peer.url().as_str();
             tracing::info!(%peer, adopted, told, everything, "what a peer had differently is settled");
+        }
+        gone
+    }
+
+    /// Goes on after a look that failed, and gives up where all of some did because nobody is there.
+    async fn settle_all(&mut self, suspects: &[Suspect], tally: &mut Tally) -> Result<(), Error> {
+        for some in suspects.chunks(LOOKS) {
+            let (mut unread, mut last) = (0, None);
+            for (suspect, theirs) in self.fetch(some).await {
+                match theirs.map(|theirs| self.settle(&suspect, theirs)) {
+                    Ok(Deed::None) => {}
+                    Ok(Deed::Adopted) => tally.adopted += 1,
+                    Ok(Deed::Told) => tally.told += 1,
+                    Ok(Deed::Later) => tally.later += 1,
+                    Err(error) if error.is_unavailable() => (unread, last) = (unread + 1, Some(error)),
+                    // Asked again it would say the same.
+                    Err(error) => tracing::debug!(%error, "a peer does not show an instance"),
+                }
+            }
+            tally.unread += unread;
+            if let Some(error) = last.filter(|_| unread == some.len()) {
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -207,21 +233,21 @@ impl Follower {
     }
 
     /// What the peer has of these now.
-    async fn fetch(&self, suspects: &[Suspect]) -> Result<Vec<(Suspect, Option<Instance>)>, Error> {
+    async fn fetch(&self, suspects: &[Suspect]) -> Vec<(Suspect, Result<Option<Instance>, Error>)> {
         let mut looks = JoinSet::new();
         for suspect in suspects.iter().cloned() {
             let peer = self.peer.clone();
             looks.spawn(async move {
                 let theirs = peer.transport().instance(&suspect.target.app, &suspect.target.id).await;
-                theirs.map(|theirs| (suspect, theirs))
+                (suspect, theirs)
             });
         }
         let mut seen = Vec::with_capacity(suspects.len());
         while let Some(look) = looks.join_next().await {
             // A look does not panic, and nobody else ends it.
-            seen.extend(look.ok().transpose()?);
+            seen.extend(look.ok());
         }
-        Ok(seen)
+        seen
     }
 
     /// Makes the newer of the two states count, here or there.
