@@ -446,6 +446,31 @@ async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
     assert!(b.order("1").is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_or_fails_at_the_start_is_asked_again_soon() {
+    let network = Network::default();
+    let asked = Arc::new(Mutex::new(0));
+    let a = network.node_with("a", &[], |builder| {
+        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO).peer_source(move || {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            let turn = *asked;
+            async move {
+                match turn {
+                    1 | 2 => std::future::pending().await,
+                    3 => Err(io::Error::other("broken")),
+                    _ => Ok("http://b:8761/eureka/".to_owned()),
+                }
+            }
+        })
+    });
+    let b = network.node("b", &["b"]);
+    tokio::time::sleep(45 * SECOND).await;
+    a.register("1", 100).await;
+    soon().await;
+    assert!(b.order("1").is_some() && a.server.is_open());
+}
+
 #[tokio::test]
 async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_the_other() {
     let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0"), tokio::net::TcpListener::bind("127.0.0.1:0")];

@@ -4,9 +4,15 @@
 
 mod server_network;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::StatusCode;
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{ServiceExt, service_fn};
 use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
 use tower_eureka::server::EurekaServerBuilder;
 
@@ -179,6 +185,52 @@ async fn who_fell_silent_does_not_come_back_to_life() {
     }
 }
 
+/// Nodes that took an instance over at different times must not keep it for each other.
+#[tokio::test(start_paused = true)]
+async fn who_fell_silent_dies_where_all_evict() {
+    for all in [&["a", "b"][..], &["a", "b", "c"]] {
+        let network = Network::default();
+        let evicting = |builder| forgetful(builder).self_preservation(false).eviction_interval(10 * SECOND);
+        let nodes: Vec<_> = all.iter().map(|name| network.node_with(name, all, evicting)).collect();
+        soon().await;
+        all[1..].iter().for_each(|other| network.cut("a", other));
+        nodes[0].register("silent", 100).await;
+        tokio::time::sleep(65 * SECOND).await;
+        network.heal();
+        tokio::time::sleep(20 * SECOND).await;
+        for node in &nodes {
+            assert!(node.order("silent").is_some(), "taken over at {} of {}", node.name, all.len());
+        }
+        // What is left of the 90 s; then an eviction and a look, each up to a tenth late.
+        tokio::time::sleep(55 * SECOND).await;
+        for _ in 0..80 {
+            for node in &nodes {
+                assert!(node.view().is_empty(), "at {} of {}", node.name, all.len());
+            }
+            tokio::time::sleep(MINUTE / 4).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_peer_has_is_taken_in_however_long_ago_it_changed() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let [a, b] = all.map(|name| network.node_with(name, &all, forgetful));
+    soon().await;
+    network.cut("a", "b");
+    a.register("old", 100).await;
+    for round in 0..30 {
+        assert_eq!(a.heartbeat("old", 100).await, StatusCode::OK);
+        if round == 20 {
+            network.heal();
+            network.silence("a", "b");
+        }
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    assert!(b.order("old").is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ran_out_there_is_no_cancellation() {
     let network = Network::default();
@@ -218,6 +270,39 @@ async fn nobody_looks_where_it_is_switched_off() {
     network.heal();
     tokio::time::sleep(10 * MINUTE).await;
     assert!(nodes[1].order("1").is_none());
+}
+
+/// Tomcat refuses paths with an encoded slash.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let network = Network::default();
+    let all = ["a", "tomcat"];
+    let [a, tomcat] = all.map(|name| network.node_with(name, &all, forgetful));
+    let (router, lists) = (tomcat.router.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = lists.clone();
+    let refusing = service_fn(move |request: Request<Body>| {
+        let path = request.uri().path().to_owned();
+        counted.fetch_add((path.trim_end_matches('/') == "/eureka/apps").into(), Relaxed);
+        let answer = router.clone().oneshot(request);
+        async move {
+            if path.contains("%2F") {
+                let refused = Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty());
+                return Ok::<_, Infallible>(refused.unwrap());
+            }
+            answer.await
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("tomcat".into(), Router::new().fallback_service(refusing));
+    network.silence("tomcat", "a");
+    for round in 0..2 {
+        tomcat.register("orders/1", 100).await;
+        tomcat.register(&format!("{round}"), 100).await;
+        tokio::time::sleep(MINUTE).await;
+        assert!(a.order(&format!("{round}")).is_some() && a.order("orders/1").is_none());
+    }
+    tokio::time::sleep(8 * MINUTE).await;
+    let lists = lists.load(Relaxed);
+    assert!((1..6).contains(&lists), "everything was fetched {lists} times in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]

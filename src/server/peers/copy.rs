@@ -13,11 +13,10 @@ use crate::timer::jittered;
 /// Registrations between two pauses, in which others get their turn.
 const CHUNK: usize = 100;
 
-/// Copies, and opens the node: with a copy at once, without one after the wait.
-pub(super) async fn begin(node: &Arc<Node>) {
+/// Copies, and opens the node: with a copy at once, without one at this time.
+pub(super) async fn begin(node: &Arc<Node>, opens_at: Instant) {
     let settings = &node.peers().settings;
     let attempts = settings.copy_attempts;
-    let opens_at = Instant::now() + settings.wait_when_empty;
     if node.peers().is_alone() || !settings.copy || (attempts > 0 && copy(node).await > 0) {
         node.peers().open();
         return;
@@ -59,8 +58,9 @@ async fn copy(node: &Arc<Node>) -> usize {
         let mut copied = 0;
         for instance in applications.applications.iter().flat_map(|application| &application.instances) {
             copied += 1;
-            // Clients may have said something here meanwhile, also that they leave.
-            if let Err(refused) = node.registry().adopt((**instance).clone(), node.now()) {
+            // Clients may have said something here meanwhile, also that they leave. A list shows leases as of the last change: they begin anew.
+            let now = node.now();
+            if let Err(refused) = node.registry().adopt((**instance).clone(), now, now) {
                 tracing::warn!(app = instance.app(), id = instance.id(), ?refused, "not copied from the peer");
             }
             if copied % CHUNK == 0 {

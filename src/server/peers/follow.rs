@@ -17,7 +17,8 @@
 //!   equal ones a fixed order of what they say. What is taken over keeps its time, so any two nodes choose the same state.
 //! * A cancellation is a state like others, as of its time. Here it is remembered for longer than changes are kept for a peer, there it is read
 //!   from the delta. That a lease ran out is no such state: it means that this node heard nothing.
-//! * What only the peer has is taken in while its lease there runs. What only this node has is left to its heartbeats: each is answered with 404
+//! * What only the peer has is taken in while its lease there runs, which it keeps: nodes that evict must not bring it back to life from each
+//!   other. Lists show a lease as of the last change, so only the single instance tells. What only this node has is left to its heartbeats: each is answered with 404
 //!   and then brings the registration.
 //!
 //! Nothing that is learnt here is told to others, who look for themselves.
@@ -133,6 +134,16 @@ enum Deed {
     Later,
 }
 
+/// What became of the suspects of one look.
+#[derive(Default)]
+struct Tally {
+    adopted: usize,
+    told: usize,
+    later: usize,
+    /// Those about which the peer gave no answer.
+    unread: usize,
+}
+
 impl Follower {
     async fn look(&mut self) -> Result<(), Error> {
         let (began, lost) = (Instant::now(), self.peer.lost());
@@ -154,27 +165,43 @@ impl Follower {
         let same_hash = hash.is_none_or(|theirs| theirs.as_deref() == Some(&*ours));
         let all = suspects.len();
         suspects.truncate(SUSPECTS);
-        let (mut adopted, mut told, mut later) = (0, 0, all - suspects.len());
+        let mut tally = Tally { later: all - suspects.len(), ..Tally::default() };
         if !suspects.is_empty() {
             sleep(jittered(SETTLE)).await;
         }
-        for some in suspects.chunks(LOOKS) {
-            for (suspect, theirs) in self.fetch(some).await? {
-                match self.settle(&suspect, theirs) {
-                    Deed::None => {}
-                    Deed::Adopted => adopted += 1,
-                    Deed::Told => told += 1,
-                    Deed::Later => later += 1,
-                }
-            }
-        }
+        let gone = self.settle_all(&suspects, &mut tally).await;
+        let Tally { adopted, told, later, unread } = tally;
         let seen: HashSet<&Target> = suspects.iter().map(|suspect| &*suspect.target).collect();
         self.told.retain(|target, _| seen.contains(&**target));
-        self.past.left_over = everything && later > 0;
+        // One that can never be read must not make every look one at everything.
+        self.past.left_over = everything && (later > 0 || unread > 0 && !self.past.left_over);
         self.past.looked(everything, same_hash, lost, began);
         if adopted + told > 0 {
             let peer = self.peer.url().as_str();
             tracing::info!(%peer, adopted, told, everything, "what a peer had differently is settled");
+        }
+        gone
+    }
+
+    /// Goes on after a look that failed, and gives up where all of some did because nobody is there.
+    async fn settle_all(&mut self, suspects: &[Suspect], tally: &mut Tally) -> Result<(), Error> {
+        for some in suspects.chunks(LOOKS) {
+            let (mut unread, mut last) = (0, None);
+            for (suspect, theirs) in self.fetch(some).await {
+                match theirs.map(|theirs| self.settle(&suspect, theirs)) {
+                    Ok(Deed::None) => {}
+                    Ok(Deed::Adopted) => tally.adopted += 1,
+                    Ok(Deed::Told) => tally.told += 1,
+                    Ok(Deed::Later) => tally.later += 1,
+                    Err(error) if error.is_unavailable() => (unread, last) = (unread + 1, Some(error)),
+                    // Asked again it would say the same.
+                    Err(error) => tracing::debug!(%error, "a peer does not show an instance"),
+                }
+            }
+            tally.unread += unread;
+            if let Some(error) = last.filter(|_| unread == some.len()) {
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -200,27 +227,27 @@ impl Follower {
         match (registry.instance(theirs.app(), theirs.id(), now), ending) {
             (Some(ours), None) => !agree(&ours, theirs),
             (Some(ours), Some(ending)) => ended_alive(theirs) && ending >= Version::of(&ours),
-            (None, None) => is_alive(theirs, now) || registry.ended(theirs.app(), theirs.id()).is_some(),
-            (None, Some(_)) => false,
+            // Whether its lease runs is not for a list to say.
+            (None, ending) => ending.is_none(),
         }
     }
 
     /// What the peer has of these now.
-    async fn fetch(&self, suspects: &[Suspect]) -> Result<Vec<(Suspect, Option<Instance>)>, Error> {
+    async fn fetch(&self, suspects: &[Suspect]) -> Vec<(Suspect, Result<Option<Instance>, Error>)> {
         let mut looks = JoinSet::new();
         for suspect in suspects.iter().cloned() {
             let peer = self.peer.clone();
             looks.spawn(async move {
                 let theirs = peer.transport().instance(&suspect.target.app, &suspect.target.id).await;
-                theirs.map(|theirs| (suspect, theirs))
+                (suspect, theirs)
             });
         }
         let mut seen = Vec::with_capacity(suspects.len());
         while let Some(look) = looks.join_next().await {
             // A look does not panic, and nobody else ends it.
-            seen.extend(look.ok().transpose()?);
+            seen.extend(look.ok());
         }
-        Ok(seen)
+        seen
     }
 
     /// Makes the newer of the two states count, here or there.
@@ -249,7 +276,9 @@ impl Follower {
 
     fn adopt(&self, theirs: Instance) -> Deed {
         let (app, id) = (theirs.app.clone(), theirs.id().to_owned());
-        match self.node.registry().adopt(theirs, self.node.now()) {
+        let now = self.node.now();
+        let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp));
+        match self.node.registry().adopt(theirs, since, now) {
             Ok(true) => Deed::Adopted,
             Ok(false) => Deed::None,
             Err(refused) => {

@@ -33,8 +33,6 @@ mod restart;
 mod settings;
 mod turns;
 
-use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -43,7 +41,7 @@ use arc_swap::ArcSwap;
 use http::Uri;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::follow::follow;
 use self::list::Me;
@@ -59,9 +57,14 @@ use super::registry::Registry;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction, app_name};
-use crate::timer::jittered;
+use crate::timer::{Backoff, jittered};
 use crate::tls::Tls;
 use crate::transport::HttpStack;
+
+/// The source of the list gets this long to answer.
+const SOURCE_LIMIT: Duration = Duration::from_secs(30);
+/// Between two questions to it while it has never answered.
+const SOURCE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// The peers of this node, as the node sees them.
 #[derive(Debug)]
@@ -266,7 +269,7 @@ impl Peers {
     /// Asks the source of peers, if there is one.
     async fn refresh(&self) {
         let Some(source) = &self.settings.source else { return };
-        let urls = match source.urls().await {
+        let urls = match timeout(SOURCE_LIMIT, source.urls()).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(urls) => ServiceUrl::parse_list(&urls)
                 .map_err(|error| Error::peer_url(Arc::new(error)))
                 .and_then(|urls| self.others(urls)),
@@ -293,32 +296,37 @@ async fn supervise(node: Arc<Node>) {
         take_newer_copies: peers.settings.take_newer_copies,
     };
     let mut workers = JoinSet::new();
-    let mut running: HashMap<Arc<str>, AbortHandle> = HashMap::new();
-    let mut refresh = pin!(sleep(jittered(peers.settings.refresh_interval)));
+    let mut running: Vec<(Arc<Peer>, AbortHandle)> = Vec::new();
+    let interval = peers.settings.refresh_interval;
+    let mut pauses = Backoff::new(SOURCE_PAUSE[0].min(interval), SOURCE_PAUSE[1].min(interval));
     loop {
         let list = peers.list.load_full();
-        running.retain(|url, worker| {
-            let listed = list.iter().any(|peer| peer.url().as_str() == url);
+        running.retain(|(peer, worker)| {
+            let listed = list.iter().any(|listed| Arc::ptr_eq(listed, peer));
             if !listed {
                 worker.abort();
             }
             listed
         });
         for peer in list.iter() {
-            running
-                .entry(peer.url().as_str().clone())
-                .or_insert_with(|| workers.spawn(keep(node.clone(), peer.clone(), surroundings.clone())));
+            if !running.iter().any(|(known, _)| Arc::ptr_eq(known, peer)) {
+                let worker = workers.spawn(keep(node.clone(), peer.clone(), surroundings.clone()));
+                running.push((peer.clone(), worker));
+            }
         }
+        while workers.try_join_next().is_some() {}
         if peers.settings.source.is_none() {
             // The list never changes; this keeps the workers.
             while workers.join_next().await.is_some() {}
             return;
         }
+        let listed = peers.listed.load(Ordering::Acquire);
+        let wait = if listed { jittered(interval) } else { pauses.next() };
         tokio::select! {
-            () = &mut refresh => {
+            () = async {
+                sleep(wait).await;
                 peers.refresh().await;
-                refresh.set(sleep(jittered(peers.settings.refresh_interval)));
-            }
+            } => {}
             // The list was had at the start, or when a copy was tried.
             () = peers.changed.notified() => {}
         }
@@ -339,9 +347,10 @@ async fn keep(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
 /// Copies, opens, and then keeps the node's own lease.
 async fn begin(node: Arc<Node>) {
     let peers = node.peers();
+    let opens_at = Instant::now() + peers.settings.wait_when_empty;
     peers.refresh().await;
     peers.identify().await;
-    tokio::join!(copy::begin(&node), restarted("the node's own lease", || keep_own(node.clone())));
+    tokio::join!(copy::begin(&node, opens_at), restarted("the node's own lease", || keep_own(node.clone())));
 }
 
 async fn keep_own(node: Arc<Node>) {

@@ -37,7 +37,7 @@ impl Registry {
                 continue;
             }
             if let Some(lease) = leases.remove(app, id) {
-                self.withdraw(&lease, id, now);
+                self.withdraw(&lease, id, now, now);
             }
             drop(leases);
             evicted += 1;

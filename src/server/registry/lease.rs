@@ -25,16 +25,18 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// A lease that counts from `since`, which is now unless it began elsewhere.
     pub(super) fn new(
         mut instance: Instance,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
         service_up_at: i64,
+        since: i64,
         now: i64,
     ) -> Self {
         instance.lease = Some(LeaseInfo {
             registration_timestamp: now,
-            last_renewal_timestamp: now,
+            last_renewal_timestamp: since,
             eviction_timestamp: 0,
             service_up_timestamp: service_up_at,
             ..instance.lease.unwrap_or_default()
@@ -44,8 +46,8 @@ impl Lease {
             overridden,
             override_read_at: now.into(),
             duration_ms: i64::from(duration_secs) * 1000,
-            last_update: now.into(),
-            heard_at: now.into(),
+            last_update: since.into(),
+            heard_at: since.min(now).into(),
         }
     }
 
@@ -55,6 +57,12 @@ impl Lease {
 
     pub(super) fn instance(&self) -> &Instance {
         &self.record.instance
+    }
+
+    /// From when its expiry counts.
+    #[cfg(feature = "peers")]
+    pub(super) fn since(&self) -> i64 {
+        self.last_update.load(Relaxed)
     }
 
     /// When the instance was UP for the first time; 0 if never.

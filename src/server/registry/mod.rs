@@ -120,16 +120,17 @@ impl Registry {
         }
         registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
         registrant.last_updated_timestamp = Some(now);
-        self.admit(leases, registrant, overridden, duration_secs, now)
+        self.admit(leases, registrant, overridden, duration_secs, now, now)
     }
 
-    /// Gives an instance a new lease in the place of the one that it has.
+    /// Gives an instance a new lease, which counts from `since`, in the place of the one that it has.
     fn admit(
         &self,
         leases: &mut Leases,
         mut registrant: Instance,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
+        since: i64,
         now: i64,
     ) -> Result<(), Refused> {
         let Settings { application_limit, .. } = self.settings;
@@ -141,7 +142,7 @@ impl Registry {
             0 if registrant.status == InstanceStatus::Up => now,
             earlier => earlier,
         };
-        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, now);
+        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, since, now);
         if !self.log.put_within(application_limit, id.clone(), lease.record().clone(), now) {
             return Err(Refused::ApplicationFull(application_limit));
         }
@@ -190,16 +191,11 @@ impl Registry {
 
     /// Ends a lease. False if there was none. `server-behaviour` 3.1.
     pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> bool {
-        self.cancel_in(&mut self.shards.write(app, id), app, id, now)
-    }
-
-    fn cancel_in(&self, leases: &mut Leases, app: &str, id: &str, now: i64) -> bool {
+        let mut leases = self.shards.write(app, id);
         let Some(lease) = leases.remove(app, id) else { return false };
-        self.withdraw(&lease, id, now);
+        self.withdraw(&lease, id, now, now);
         #[cfg(feature = "peers")]
-        if !self.settings.ending_retention.is_zero() {
-            self.endings.add(lease.instance(), id.into(), now);
-        }
+        self.remember_ending(Version::ended(lease.instance(), now), &lease.instance().app, id, now);
         true
     }
 
@@ -349,11 +345,11 @@ impl Registry {
         self.log.put(record.instance.id().into(), record, now);
     }
 
-    /// Publishes the end of a lease that was just removed.
-    fn withdraw(&self, lease: &Lease, id: &str, now: i64) {
+    /// Publishes the end, as of `ended`, of a lease that was just removed.
+    fn withdraw(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
         let mut instance = lease.live_instance();
         instance.action = Some(ActionType::Deleted);
-        instance.last_updated_timestamp = Some(now);
+        instance.last_updated_timestamp = Some(ended);
         if let Some(info) = &mut instance.lease {
             info.eviction_timestamp = now;
         }

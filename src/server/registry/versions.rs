@@ -23,6 +23,10 @@ impl Version {
     pub(in crate::server) fn of(instance: &Instance) -> Self {
         Self { dirty: instance.last_dirty_timestamp, updated: instance.last_updated_timestamp }
     }
+
+    pub(super) fn ended(instance: &Instance, now: i64) -> Self {
+        Self { dirty: instance.last_dirty_timestamp, updated: Some(now) }
+    }
 }
 
 /// Whether two registries agree about an instance. Leases are each one's own affair.
@@ -43,7 +47,9 @@ fn weight(instance: &Instance) -> (Option<i64>, InstanceStatus, InstanceStatus) 
 impl Registry {
     /// Takes over what another registry has of an instance exactly as it is there: its status and override, or the lack of one, as of
     /// its own time. False if what is known here counts more, be it that the instance was cancelled.
-    pub(in crate::server) fn adopt(&self, copy: Instance, now: i64) -> Result<bool, Refused> {
+    ///
+    /// Its lease counts from `since`, or from later if it does so here already.
+    pub(in crate::server) fn adopt(&self, copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
         self.check_metadata(&copy)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
         let mut leases = self.shards.write(&app, &id);
@@ -54,18 +60,28 @@ impl Registry {
         if counts {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
             let duration_secs = lease_duration_secs(&copy);
-            self.admit(&mut leases, copy, overridden, duration_secs, now)?;
+            let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
+            self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
         Ok(counts)
     }
 
-    /// Ends a lease as another registry ended it. False if what is known here counts more.
+    /// Ends a lease as another registry ended it, as of its time. False if what is known here counts more.
     pub(in crate::server) fn adopt_ending(&self, app: &str, id: &str, ending: Version, now: i64) -> bool {
         let mut leases = self.shards.write(app, id);
         if leases.get(app, id).is_none_or(|lease| Version::of(lease.instance()) > ending) {
             return false;
         }
-        self.cancel_in(&mut leases, app, id, now)
+        let Some(lease) = leases.remove(app, id) else { return false };
+        self.withdraw(&lease, id, ending.updated.unwrap_or(now), now);
+        self.remember_ending(ending, &lease.instance().app, id, now);
+        true
+    }
+
+    pub(super) fn remember_ending(&self, ending: Version, app: &Arc<str>, id: &str, now: i64) {
+        if !self.settings.ending_retention.is_zero() {
+            self.endings.add(ending, app.clone(), id.into(), now);
+        }
     }
 
     /// The state in which an instance was cancelled lately, by whomever.
@@ -89,11 +105,10 @@ struct Remembered {
 }
 
 impl Endings {
-    pub(super) fn add(&self, instance: &Instance, id: Arc<str>, now: i64) {
-        let version = Version { dirty: instance.last_dirty_timestamp, updated: Some(now) };
+    fn add(&self, ending: Version, app: Arc<str>, id: Arc<str>, now: i64) {
         let mut remembered = self.lock();
-        remembered.applications.entry(instance.app.clone()).or_default().insert(id.clone(), (version, now));
-        remembered.order.push_back((now, instance.app.clone(), id));
+        remembered.applications.entry(app.clone()).or_default().insert(id.clone(), (ending, now));
+        remembered.order.push_back((now, app, id));
         if remembered.order.len() > ENDINGS {
             remembered.forget_first();
         }
@@ -126,5 +141,33 @@ impl Remembered {
         if ids.is_empty() {
             self.applications.remove(&app);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Origin, Settings};
+    use super::*;
+
+    fn copy(status: InstanceStatus, updated: i64) -> Instance {
+        let mut instance =
+            Instance::builder("APP").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        instance.status = status;
+        (instance.last_dirty_timestamp, instance.last_updated_timestamp) = (Some(1), Some(updated));
+        instance
+    }
+
+    #[test]
+    fn an_ending_that_is_taken_over_keeps_its_time() {
+        let ending_retention = std::time::Duration::from_secs(600);
+        let registry = Registry::new(Settings { ending_retention, ..Settings::default() });
+        registry.register(copy(InstanceStatus::Up, 100), Origin::Client, 100).unwrap();
+        let ending = Version { dirty: Some(1), updated: Some(200) };
+        assert!(registry.adopt_ending("APP", "i", ending, 900));
+        assert_eq!(registry.ended("APP", "i"), Some(ending));
+        let shown = Version::of(&registry.delta().applications[0].records[0].instance);
+        assert_eq!(shown, ending, "so that the next node takes over the same");
+        assert_eq!(registry.adopt(copy(InstanceStatus::Down, 200), 900, 900), Ok(false), "it ended with that");
+        assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the ending");
     }
 }
