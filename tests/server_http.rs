@@ -460,3 +460,36 @@ async fn a_batch_answers_item_by_item() {
         .await;
     server.refuses(StatusCode::BAD_REQUEST, refused(r#"{"replicationList":{}}"#.into())).await;
 }
+
+#[tokio::test]
+async fn a_batch_gets_one_copy_of_each_instance_and_not_too_many() {
+    let server = Server::new();
+    let stale = |id: &str| format!(r#"{{"appName":"orders","id":"{id}","lastDirtyTimestamp":1,"action":"Heartbeat"}}"#);
+    let ids = |range: std::ops::Range<usize>| range.map(|i| format!("h:orders:{i}"));
+    let answer = async |ids: &[String]| {
+        let items: Vec<_> = ids.iter().map(|id| stale(id)).collect();
+        let batch = format!(r#"{{"replicationList":[{}]}}"#, items.join(","));
+        let response = server.post("/eureka/peerreplication/batch/", batch).await;
+        let results = ReplicationResponse::from_json(&bytes(response).await).unwrap().0;
+        assert_eq!(results.len(), ids.len());
+        assert!(results.iter().all(|result| result.status == 409), "each is stale, with a copy or without");
+        let copies = results.into_iter().enumerate().filter_map(|(at, result)| Some((at, result.entity?)));
+        copies.map(|(at, copy)| (at, copy.id().to_owned())).collect::<Vec<_>>()
+    };
+
+    for id in ids(0..300) {
+        server.post(ORDERS, document(&id, "UP", 100)).await;
+    }
+    let two: Vec<_> = ["h:orders:7", "h:orders:8"].repeat(1_500).iter().map(|&id| id.to_owned()).collect();
+    assert_eq!(answer(&two).await, [(0, two[0].clone()), (1, two[1].clone())]);
+    let all: Vec<_> = ids(0..300).collect();
+    assert_eq!(answer(&all).await, all[..250].iter().cloned().enumerate().collect::<Vec<_>>());
+
+    for id in ids(0..20) {
+        let long = document(&id, "UP", 200)
+            .replace(r#""vipAddress":""#, &format!(r#""vipAddress":"{}"#, "v".repeat(1_000_000)));
+        assert!(long.len() > 1_000_000);
+        server.post(ORDERS, long).await;
+    }
+    assert_eq!(answer(&all).await.len(), 11, "then they are 10 MiB");
+}

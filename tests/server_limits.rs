@@ -1,6 +1,6 @@
 //! What bad company costs: each of these is refused or closed, and others are served meanwhile.
 //!
-//! Real sockets with small limits. Nothing here waits for a time to pass; it waits for what the server does.
+//! Real sockets with small limits. But for one, nothing here waits for a time to pass; it waits for what the server does.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -221,6 +221,25 @@ async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
     let answer = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(1)), app).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    // The one test that lets time pass: 400 KiB a second, six times as much as it has to be, for as long as a server that counts
+    // otherwise waits.
+    let mut taken = [0; 8 * 1024];
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..100 {
+        tick.tick().await;
+        stream.read_exact(&mut taken).await.unwrap();
+    }
+    assert!(rest(&mut stream).await.len() > (8 << 20) - 100 * taken.len(), "all of it came");
 }
 
 #[tokio::test]

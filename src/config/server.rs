@@ -129,7 +129,7 @@ const PROPERTIES: &[Property] = &[
 ];
 
 /// What a Spring server takes and this one has no use for: no code of Java reads it, it is about AWS or about threads and caches that do
-/// not exist here. Taken and ignored, so that a command line can be kept.
+/// not exist here. Taken and ignored, so that a command line can be kept. One that ends in `*` stands for all that begin like it.
 const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.batch-replication",
     "eureka.server.number-of-replication-retries",
@@ -139,6 +139,8 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.min-threads-for-status-replication",
     "eureka.server.max-threads-for-status-replication",
     "eureka.server.max-elements-in-status-replication-pool",
+    "eureka.server.max-idle-thread-age-in-minutes-for-status-replication",
+    // Spelled as Spring Cloud has it, too.
     "eureka.server.max-idle-thread-in-minutes-age-for-status-replication",
     "eureka.server.peer-node-total-connections",
     "eureka.server.peer-node-total-connections-per-host",
@@ -146,6 +148,12 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.enable-replicated-request-compression",
     "eureka.server.prime-aws-replica-connections",
     "eureka.server.use-aws-asg-api",
+    "eureka.server.a-s-g-*",
+    "eureka.server.list-auto-scaling-groups-role-name",
+    "eureka.server.binding-strategy",
+    "eureka.server.e-i-p-*",
+    "eureka.server.route53-*",
+    "eureka.server.a-w-s-*",
     "eureka.server.renewal-threshold-update-interval-ms",
     "eureka.server.delta-retention-timer-interval-in-ms",
     "eureka.server.initial-capacity-of-response-cache",
@@ -153,19 +161,38 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.log-identity-headers",
     "eureka.server.json-codec-name",
     "eureka.server.xml-codec-name",
-    "eureka.server.rate-limiter-enabled",
+    "eureka.server.rate-limiter-*",
+    "eureka.server.experimental.*",
+    "eureka.server.metrics.enabled",
+    "eureka.server.min-available-instances-for-peer-replication",
+    "eureka.server.expected-number-of-renews-per-min",
+    "eureka.server.default-open-for-traffic-count",
+    "eureka.instance.registry.expected-number-of-clients-sending-renews",
+    "eureka.instance.registry.default-open-for-traffic-count",
+    "eureka.server.disable-delta-for-remote-regions",
+    "eureka.server.disable-transparent-fallback-to-other-region",
+    "eureka.server.g-zip-content-from-remote-region",
+    "eureka.server.remote-region-*",
+    "eureka.dashboard.enabled",
+    "eureka.dashboard.path",
+    "eureka.environment",
+    "eureka.datacenter",
     "eureka.client.transport.applications-resolver-use-ip",
     "eureka.client.registry-fetch-interval-seconds",
     "eureka.client.filter-only-up-instances",
     "eureka.client.on-demand-update-status-change",
+    "eureka.client.allow-redirects",
+    "eureka.client.dollar-replacement",
+    "eureka.client.escape-char-replacement",
     "eureka.client.eureka-service-url-poll-interval-seconds",
     "eureka.instance.prefer-ip-address",
 ];
 
-/// What a Spring server can do and this one can not yet, and the value that asks for nothing.
-const NOT_YET: &[(&str, &str)] = &[
+/// What a Spring server can do and this one can not yet, the value that asks for nothing, and what to say to others.
+const NOT_YET: &[(&str, &str, &str)] = &[
     #[cfg(not(feature = "dns"))]
-    ("eureka.client.use-dns-for-fetching-service-urls", "false"),
+    ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
+    ("eureka.server.remote-region-urls-with-name*", "", "nothing: this server knows no remote regions yet"),
 ];
 
 impl Property {
@@ -248,13 +275,13 @@ impl EurekaServerBuilder {
                 return property.apply(self, name, key, value);
             }
         }
-        if let Some((known, nothing)) = NOT_YET.iter().find(|(known, _)| relaxed(known) == relaxed(name)) {
+        if let Some((_, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_called(known, name)) {
             if value.trim().eq_ignore_ascii_case(nothing) {
                 return Ok(self);
             }
-            return Err(Error::property(known, value, "false: this server can do no more yet"));
+            return Err(Error::property(name, value, expected));
         }
-        if WITHOUT_MEANING.iter().any(|known| relaxed(known) == relaxed(name)) {
+        if WITHOUT_MEANING.iter().any(|known| is_called(known, name)) {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
             return Ok(self);
         }
@@ -303,6 +330,14 @@ impl EurekaServerBuilder {
 /// A name as Spring compares it.
 fn relaxed(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether it is this known name, or begins like one that ends in `*`.
+fn is_called(known: &str, name: &str) -> bool {
+    match known.strip_suffix('*') {
+        Some(start) => relaxed(name).starts_with(&relaxed(start)),
+        None => relaxed(known) == relaxed(name),
+    }
 }
 
 /// The known name that takes the fewest strokes to get to.
@@ -380,6 +415,83 @@ mod tests {
         assert!(set(dns, "false").is_ok());
         let as_built = set(dns, "true").is_ok();
         assert_eq!(as_built, cfg!(feature = "dns"), "what can't be done is not ignored");
+    }
+
+    /// What a Spring server and the client in it read, names as in `server-behaviour` 12.1 and 12.2.
+    #[cfg(feature = "dns")]
+    const OF_SPRING: &str = "
+        eureka.server.enable-self-preservation eureka.server.renewal-percent-threshold
+        eureka.server.renewal-threshold-update-interval-ms eureka.server.expected-client-renewal-interval-seconds
+        eureka.server.eviction-interval-timer-in-ms eureka.server.wait-time-in-ms-when-sync-empty
+        eureka.server.registry-sync-retries eureka.server.registry-sync-retry-wait-ms
+        eureka.instance.registry.expected-number-of-clients-sending-renews eureka.server.expectedNumberOfRenewsPerMin
+        eureka.instance.registry.default-open-for-traffic-count eureka.server.defaultOpenForTrafficCount
+        eureka.server.retention-time-in-m-s-in-delta-queue eureka.server.delta-retention-timer-interval-in-ms
+        eureka.server.disable-delta eureka.server.response-cache-auto-expiration-in-seconds
+        eureka.server.response-cache-update-interval-ms eureka.server.use-read-only-response-cache
+        eureka.server.initial-capacity-of-response-cache eureka.server.peer-eureka-nodes-update-interval-ms
+        eureka.server.my-url eureka.server.sync-when-timestamp-differs
+        eureka.server.max-elements-in-peer-replication-pool eureka.server.max-threads-for-peer-replication
+        eureka.server.max-elements-in-status-replication-pool eureka.server.max-threads-for-status-replication
+        eureka.server.max-time-for-replication eureka.server.peer-node-connect-timeout-ms
+        eureka.server.peer-node-read-timeout-ms eureka.server.peer-node-total-connections
+        eureka.server.peer-node-total-connections-per-host eureka.server.peer-node-connection-idle-timeout-seconds
+        eureka.server.enable-replicated-request-compression
+        eureka.server.min-available-instances-for-peer-replication
+        eureka.server.remote-region-app-whitelist eureka.server.remote-region-app-whitelist.global
+        eureka.server.remote-region-app-whitelist[global] eureka.server.remote-region-registry-fetch-interval
+        eureka.server.remote-region-fetch-thread-pool-size eureka.server.disable-transparent-fallback-to-other-region
+        eureka.server.g-zip-content-from-remote-region eureka.server.remote-region-trust-store
+        eureka.server.remote-region-trust-store-password eureka.server.disable-delta-for-remote-regions
+        eureka.server.remote-region-connect-timeout-ms eureka.server.remote-region-read-timeout-ms
+        eureka.server.remote-region-total-connections eureka.server.remote-region-total-connections-per-host
+        eureka.server.remote-region-connection-idle-timeout-seconds eureka.server.remote-region-urls
+        eureka.server.rate-limiter-enabled eureka.server.rate-limiter-throttle-standard-clients
+        eureka.server.rate-limiter-privileged-clients eureka.server.rate-limiter-burst-size
+        eureka.server.rate-limiter-registry-fetch-average-rate eureka.server.rate-limiter-full-fetch-average-rate
+        eureka.server.log-identity-headers eureka.server.json-codec-name eureka.server.xml-codec-name
+        eureka.server.experimental.registration.validation.dataCenterInfoId eureka.server.experimental.bugfix.934
+        eureka.server.experimental.transport.enabled eureka.dashboard.enabled eureka.dashboard.path
+        eureka.environment eureka.datacenter eureka.server.metrics.enabled eureka.server.prime-aws-replica-connections
+        eureka.server.use-aws-asg-api eureka.server.a-s-g-query-timeout-ms eureka.server.a-s-g-update-interval-ms
+        eureka.server.a-s-g-cache-expiry-timeout-ms eureka.server.list-auto-scaling-groups-role-name
+        eureka.server.binding-strategy eureka.server.e-i-p-bind-rebind-retries
+        eureka.server.e-i-p-binding-retry-interval-ms eureka.server.e-i-p-binding-retry-interval-ms-when-unbound
+        eureka.server.route53-bind-rebind-retries eureka.server.route53-binding-retry-interval-ms
+        eureka.server.route53-domain-t-t-l eureka.server.a-w-s-access-id eureka.server.a-w-s-secret-key
+        eureka.server.batch-replication eureka.server.number-of-replication-retries
+        eureka.server.peer-eureka-status-refresh-time-interval-ms eureka.server.min-threads-for-peer-replication
+        eureka.server.max-idle-thread-age-in-minutes-for-peer-replication
+        eureka.server.min-threads-for-status-replication
+        eureka.server.max-idle-thread-age-in-minutes-for-status-replication
+        eureka.client.region eureka.client.availability-zones.us-east-1 eureka.client.service-url.defaultZone
+        eureka.client.prefer-same-zone-eureka eureka.client.use-dns-for-fetching-service-urls
+        eureka.client.eureka-server-d-n-s-name eureka.client.eureka-server-port
+        eureka.client.eureka-server-u-r-l-context eureka.client.eureka-service-url-poll-interval-seconds
+        eureka.client.register-with-eureka eureka.client.fetch-registry eureka.client.registry-fetch-interval-seconds
+        eureka.client.filter-only-up-instances eureka.client.transport.applications-resolver-use-ip
+        eureka.client.on-demand-update-status-change eureka.client.should-unregister-on-shutdown
+        eureka.client.allow-redirects eureka.client.dollar-replacement eureka.client.escape-char-replacement
+        eureka.instance.lease-renewal-interval-in-seconds eureka.instance.lease-expiration-duration-in-seconds
+        eureka.instance.hostname eureka.instance.prefer-ip-address eureka.instance.appname";
+
+    #[cfg(feature = "dns")]
+    #[test]
+    fn a_command_line_of_spring_can_be_kept() {
+        for name in OF_SPRING.split_whitespace() {
+            let taken = ["true", "7", "0.5", "http://node/"].map(|value| set(name, value));
+            assert!(taken.iter().any(Result::is_ok), "{name}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn remote_regions_are_refused_by_name() {
+        let regions = "eureka.server.remote-region-urls-with-name";
+        assert!(set(regions, " ").is_ok());
+        for name in [format!("{regions}.eu"), format!("{regions}[eu]"), regions.to_owned()] {
+            let error = format!("{name} is 'http://eu/': expected nothing: this server knows no remote regions yet");
+            assert_eq!(set(&name, "http://eu/"), Err(error));
+        }
     }
 
     #[cfg(feature = "peers")]

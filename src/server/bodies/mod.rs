@@ -77,9 +77,9 @@ pub(super) struct Body {
 pub(super) struct Bodies {
     /// Tells this registry from others, and from itself before a restart: revisions begin anew there.
     run: u64,
-    full: PerVariant<Slot>,
-    delta: PerVariant<Slot>,
-    selections: Selections,
+    full: Arc<PerVariant<Slot>>,
+    delta: Arc<PerVariant<Slot>>,
+    selections: Arc<Selections>,
     read_only: Option<ReadOnly>,
 }
 
@@ -88,14 +88,14 @@ impl Bodies {
     pub(super) fn new(read_only: Option<Duration>, clock: Clock) -> Self {
         Self {
             run: RandomState::new().hash_one(0),
-            full: PerVariant::default(),
-            delta: PerVariant::default(),
-            selections: Selections::default(),
+            full: Arc::default(),
+            delta: Arc::default(),
+            selections: Arc::default(),
             read_only: read_only.map(|interval| ReadOnly::new(interval, clock)),
         }
     }
 
-    /// The answer, if it is there already and nothing has changed since.
+    /// The answer, if it is there already and nothing has changed since. Of selections it knows those in the read-only cache alone.
     pub(super) fn ready(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
         if let Some(cache) = &self.read_only {
             return cache.at(cache.period(), list, variant);
@@ -107,7 +107,8 @@ impl Bodies {
                 let blocks = &registry.application(name)?.blocks;
                 blocks.alone.of(variant).at(blocks.number())
             }
-            List::Selection(by, name) => self.selections.slot(&Asked::new(*by, name, variant)).at(registry.revision()),
+            // Nobody asks: its name would have to be copied first.
+            List::Selection(..) => None,
         }
     }
 
@@ -140,24 +141,21 @@ impl Bodies {
 
     async fn applications(
         &self,
-        slots: &PerVariant<Slot>,
+        slots: &Arc<PerVariant<Slot>>,
         wanted: u64,
         kind: Kind,
         registry: &Arc<Registry>,
         snapshot: fn(&Registry) -> Arc<Snapshot>,
         variant: Variant,
     ) -> Arc<Body> {
-        let (run, registry) = (self.run, registry.clone());
+        let (run, registry, all) = (self.run, registry.clone(), slots.clone());
         let make = move || {
             let Snapshot { revision, version, counts, applications } = &*snapshot(&registry);
             let bytes = pieces::applications(*version, counts, applications, variant);
+            all.iter().for_each(|slot| slot.forget_before(*revision));
             Body { revision: *revision, tag: tag(run, kind, *revision, variant), bytes }
         };
-        let (body, made) = slots.of(variant).get(wanted, make).await;
-        if made {
-            slots.iter().for_each(|slot| slot.forget_before(body.revision));
-        }
-        body
+        slots.of(variant).get(wanted, make).await
     }
 
     async fn application(&self, view: Arc<AppView>, variant: Variant) -> Arc<Body> {
@@ -167,22 +165,19 @@ impl Bodies {
             tag: tag(run, Kind::Application, revision, variant),
             bytes: pieces::application(&made_of, variant),
         };
-        view.blocks.alone.of(variant).get(revision, make).await.0
+        view.blocks.alone.of(variant).get(revision, make).await
     }
 
     async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Arc<Body> {
         let (run, wanted, slot) = (self.run, registry.revision(), self.selections.slot(&asked));
-        let (registry, selected) = (registry.clone(), asked.clone());
+        let (registry, selections, room) = (registry.clone(), self.selections.clone(), slot.clone());
         let make = move || {
             let snapshot = registry.full();
-            let (revision, bytes) = (snapshot.revision, selection::body(&snapshot, &selected));
-            Body { revision, tag: tag(run, Kind::Registry, revision, selected.variant), bytes }
+            let (revision, bytes) = (snapshot.revision, selection::body(&snapshot, &asked));
+            selections.made(&asked, &room, bytes.len());
+            Body { revision, tag: tag(run, Kind::Registry, revision, asked.variant), bytes }
         };
-        let (body, made) = slot.get(wanted, make).await;
-        if made {
-            self.selections.made(&asked, &slot, body.bytes.len());
-        }
-        body
+        slot.get(wanted, make).await
     }
 }
 

@@ -76,7 +76,7 @@ impl Selections {
         slot
     }
 
-    /// Counts an answer that was put into its room. What is too much for all of them together is not kept.
+    /// Counts an answer that is put into its room. What is too much for all of them together is not kept.
     pub(super) fn made(&self, asked: &Asked, slot: &Arc<Slot>, length: usize) {
         let mut kept = self.lock();
         // Room that was cleared away meanwhile belongs to those who wait for it.

@@ -163,7 +163,8 @@ async fn nothing_is_encoded_again_without_a_change() {
             let mut all = Vec::new();
             for list in lists() {
                 let body = bodies.get(&registry, &list, variant).await.unwrap();
-                assert!(bodies.ready(&registry, &list, variant).is_some_and(|ready| Arc::ptr_eq(&ready, &body)));
+                let ready = bodies.ready(&registry, &list, variant);
+                assert!(ready.map_or(matches!(list, List::Selection(..)), |ready| Arc::ptr_eq(&ready, &body)));
                 all.push(Arc::as_ptr(&body));
             }
             all

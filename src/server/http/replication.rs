@@ -1,5 +1,7 @@
 //! Batches of what another registry server was told. `protocol` 2.9.
 
+use std::collections::HashSet;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -9,11 +11,16 @@ use super::answer::{self, Accepted};
 use super::instances::valid;
 use super::request::{self, Refusal};
 use crate::model::{
-    InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse, ReplicationResult,
-    app_name,
+    Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
+    ReplicationResult, app_name,
 };
 use crate::server::EurekaServer;
 use crate::server::registry::{Origin, Renewal};
+
+/// What a peer sends at a time.
+const USUAL_BATCH: usize = 250;
+/// No more copies are answered once they are this long together.
+const COPIES_BYTES: usize = 10 * 1024 * 1024;
 
 /// Every item counts as replicated, whatever the headers say: Java sends none.
 pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, request: Request) -> Response {
@@ -32,14 +39,37 @@ pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, reque
         Err(_) => return Refusal::Unreadable.into_response(),
     };
     let mut results = Vec::with_capacity(list.0.len());
+    let mut copies = Copies::default();
     for item in list.0 {
-        results.push(apply(&server, item));
-        // A peer sends 250; of a batch far beyond that others don't wait for the end.
-        if results.len() % 250 == 0 {
+        let mut result = apply(&server, item);
+        result.entity = result.entity.filter(|newer| copies.has_room_for(newer));
+        results.push(result);
+        // Of a batch far beyond the usual, others don't wait for the end.
+        if results.len() % USUAL_BATCH == 0 {
             tokio::task::yield_now().await;
         }
     }
     answer::json(ReplicationResponse(results).to_json().into())
+}
+
+/// The copies in the answer to a batch: a few bytes of stale heartbeat ask for each, whose length others decide.
+#[derive(Default)]
+struct Copies {
+    told: HashSet<(String, String)>,
+    bytes: usize,
+}
+
+impl Copies {
+    /// Whether this one is to be told, and then it is: one of each instance, as many as a usual batch can ask for.
+    fn has_room_for(&mut self, copy: &Instance) -> bool {
+        let new = self.told.len() < USUAL_BATCH
+            && self.bytes < COPIES_BYTES
+            && self.told.insert((copy.app().into(), copy.id().into()));
+        if new {
+            self.bytes += copy.to_json().len();
+        }
+        new
+    }
 }
 
 /// Whether this server sent it to itself, over a URL that it did not know for its own.

@@ -70,6 +70,11 @@ impl Lease {
         self.instance().lease.map_or(0, |info| info.service_up_timestamp)
     }
 
+    /// The last heartbeat or registration.
+    pub(super) fn heard_at(&self) -> i64 {
+        self.heard_at.load(Relaxed)
+    }
+
     /// The instance with the lease as it stands now.
     pub(super) fn live_instance(&self) -> Instance {
         let mut instance = self.instance().clone();
@@ -107,7 +112,7 @@ impl Lease {
             seconds @ 1.. => seconds,
             _ => LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS,
         };
-        let silence = now.saturating_sub(self.heard_at.load(Relaxed));
+        let silence = now.saturating_sub(self.heard_at());
         silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
     }
 

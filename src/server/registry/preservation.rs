@@ -8,7 +8,9 @@
 //! * **By application**: an instance has fallen silent when its lease is expired, or when two of the intervals that it announced itself
 //!   went by without a heartbeat. An application is preserved while more of its instances are silent than one eviction run may take of
 //!   so many (at least one, so that one of two can go). The instances of all other applications are judged together in the same way,
-//!   since one of one says nothing; where none of them is heard, they are preserved, too.
+//!   since one of one says nothing; where none of them is heard, they are preserved, too. Those who were replaced do not count as
+//!   silent: as many as are heard that came UP for the first time after the oldest silence of their application began. So instances
+//!   that were killed and came back under other ids go, however many they were.
 //!
 //! The second is judged once, at the beginning of an eviction run, and holds until the next; before the first nothing is evicted. It counts
 //! instances, not heartbeats: of those, one instance that sends every second would make up for thirty that are gone.
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Registry;
 use super::eviction::eviction_limit;
+use super::lease::Lease;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -34,10 +37,23 @@ enum Verdict {
     AllBut(HashSet<Arc<str>>),
 }
 
+/// Whom an application has.
+#[derive(Debug, Default)]
+struct Census {
+    instances: usize,
+    silent: usize,
+    /// When the first of the silent was heard for the last time.
+    silent_since: Option<i64>,
+    /// When those who are heard came UP for the first time.
+    up_at: Vec<i64>,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     instances: usize,
     silent: usize,
+    /// Of the silent, those in whose place others came.
+    replaced: usize,
 }
 
 impl Registry {
@@ -70,14 +86,13 @@ impl Registry {
         if !(self.settings.self_preservation && self.settings.preservation_by_application) {
             return;
         }
-        let mut tallies = HashMap::<Arc<str>, Tally>::new();
+        let mut applications = HashMap::<Arc<str>, Census>::new();
         for shard in self.shards.iter() {
             for (app, _, lease) in shard.read().iter() {
-                let tally = tallies.entry(app.clone()).or_default();
-                tally.instances += 1;
-                tally.silent += usize::from(lease.is_silent(now));
+                applications.entry(app.clone()).or_default().count(lease, now);
             }
         }
+        let tallies = applications.into_iter().map(|(app, census)| (app, census.tally())).collect();
         let verdict = Verdict::of(tallies, self.settings.renewal_percent_threshold);
         let mut last = self.preservation.verdict();
         if *last != verdict {
@@ -103,6 +118,7 @@ impl Verdict {
             } else {
                 rest.instances += tally.instances;
                 rest.silent += tally.silent;
+                rest.replaced += tally.replaced;
             }
         }
         if rest.is_implausible(percent) || rest.silent == rest.instances {
@@ -112,9 +128,28 @@ impl Verdict {
     }
 }
 
+impl Census {
+    fn count(&mut self, lease: &Lease, now: i64) {
+        self.instances += 1;
+        if lease.is_silent(now) {
+            self.silent += 1;
+            let heard_at = lease.heard_at();
+            self.silent_since = Some(self.silent_since.map_or(heard_at, |since| since.min(heard_at)));
+        } else {
+            self.up_at.push(lease.service_up_at());
+        }
+    }
+
+    fn tally(self) -> Tally {
+        let Self { instances, silent, silent_since, up_at } = self;
+        let new = silent_since.map_or(0, |since| up_at.iter().filter(|&&up_at| up_at > since).count());
+        Tally { instances, silent, replaced: new.min(silent) }
+    }
+}
+
 impl Tally {
     fn is_implausible(self, percent: f64) -> bool {
-        self.silent > eviction_limit(self.instances, percent)
+        self.silent - self.replaced > eviction_limit(self.instances, percent)
     }
 }
 
@@ -163,12 +198,32 @@ mod tests {
         ];
         for (applications, expected) in table {
             let names = ('A'..).map(|name| Arc::<str>::from(name.to_string()));
-            let tallies = applications.iter().map(|&(instances, silent)| Tally { instances, silent });
+            let tallies = applications.iter().map(|&(instances, silent)| Tally { instances, silent, replaced: 0 });
             let verdict = Verdict::of(names.zip(tallies).collect(), 0.85);
             let expected = expected.map_or(Verdict::None, |names| {
                 Verdict::AllBut(names.chars().map(|name| name.to_string().into()).collect())
             });
             assert_eq!(verdict, expected, "{applications:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_replaced_is_not_implausible() {
+        // Instances, silent, the oldest silence, when those who are heard came up, and whether it is too much.
+        let table: [(usize, usize, i64, &[i64], bool); 7] = [
+            (10, 5, 100, &[1, 1, 1, 1, 1], true),
+            (10, 5, 100, &[1, 1, 101, 101, 101], false),
+            (10, 5, 100, &[1, 1, 1, 101, 101], true),
+            (10, 5, 100, &[1, 1, 100, 100, 100], true),
+            (20, 10, 100, &[200; 10], false),
+            // There can be more new ones than gone.
+            (20, 2, 100, &[200; 18], false),
+            (2, 2, 100, &[], true),
+        ];
+        for (instances, silent, since, up_at, implausible) in table {
+            let census = Census { instances, silent, silent_since: Some(since), up_at: up_at.to_vec() };
+            let tally = census.tally();
+            assert_eq!(tally.is_implausible(0.85), implausible, "{instances} {silent} {up_at:?}");
         }
     }
 }

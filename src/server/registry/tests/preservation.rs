@@ -84,3 +84,28 @@ fn silence_is_measured_by_the_interval_that_was_announced() {
     assert_eq!((evict(&registry, 90_000), evict(&registry, 90_001)), (0, 0));
     assert!(!registry.is_expiration_enabled("A"));
 }
+
+#[test]
+fn instances_that_were_killed_and_replaced_go() {
+    let registry = preserving_by_application(&[("A", 10, 30), ("HEARD", 40, 30)]);
+    for id in 0..10 {
+        registry.register(instance_of("CUT", &id.to_string(), Up, 1), Client, 1).unwrap();
+    }
+    let heard = |app: &str, ids: std::ops::Range<usize>, now| {
+        ids.for_each(|id| drop(registry.renew(app, &id.to_string(), None, Client, now)));
+    };
+    // All of A comes anew. Of CUT half is heard, and registers again, which makes nobody new.
+    for id in 10..20 {
+        registry.register(instance_of("A", &id.to_string(), Up, 1), Client, 20_000).unwrap();
+    }
+    for id in 0..5 {
+        registry.register(instance_of("CUT", &id.to_string(), Up, 2), Client, 20_000).unwrap();
+    }
+    heard("A", 10..20, 90_001);
+    heard("CUT", 0..5, 90_001);
+    heard("HEARD", 0..40, 90_001);
+    while evict(&registry, 90_001) > 0 {}
+    assert!((0..10).all(|id| registry.instance("A", &id.to_string(), 90_001).is_none()));
+    assert!((0..10).all(|id| registry.instance("CUT", &id.to_string(), 90_001).is_some()));
+    assert_eq!(registry.size(), 60);
+}

@@ -261,13 +261,23 @@ impl Reference {
             let chosen: Vec<_> = self.leases.iter().filter(|((app, _), _)| chosen(app)).collect();
             (chosen.len(), chosen.iter().filter(|(_, lease)| lease.is_silent(now)).count())
         };
+        let replaced = |app: &str| {
+            let of_app = || self.leases.iter().filter(|((other, _), _)| other == app).map(|(_, lease)| lease);
+            let gone: Vec<_> = of_app().filter(|lease| lease.is_silent(now)).map(|lease| lease.heard_at).collect();
+            let Some(&since) = gone.iter().min() else { return 0 };
+            of_app().filter(|lease| !lease.is_silent(now) && lease.service_up() > since).count().min(gone.len())
+        };
         let mut preserved: Vec<String> = self.leases.keys().map(|(app, _)| app.clone()).collect();
+        preserved.dedup();
+        let mut others = preserved.clone();
         preserved.retain(|app| {
             let (all, silent) = count(&|other| other == app);
-            silent > self.limit(all)
+            silent - replaced(app) > self.limit(all)
         });
-        let (all, silent) = count(&|app| !preserved.iter().any(|name| name == app));
-        let nothing_goes = silent > self.limit(all) || silent == all;
+        others.retain(|app| !preserved.contains(app));
+        let (all, silent) = count(&|app| others.iter().any(|name| name == app));
+        let came: usize = others.iter().map(|app| replaced(app)).sum();
+        let nothing_goes = silent - came > self.limit(all) || silent == all;
         self.preserved = (!nothing_goes).then_some(preserved);
     }
 
