@@ -92,6 +92,7 @@ pub use self::zone::ZoneAware;
 pub(crate) use self::connect::CallerFault;
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
+pub(crate) use self::http::is_grpc;
 
 use self::cells::Ticket;
 use self::eject::Control;

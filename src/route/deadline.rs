@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::time::Instant;
 
+use crate::balance::is_grpc;
 use crate::error::{Error, Kind};
 
 /// By when a call must have its answer: an extension of the request.
@@ -113,10 +114,6 @@ impl Clockwork {
             headers.insert(name.clone(), HeaderValue::from(millis as u64));
         }
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// gRPC's `Timeout`: up to eight digits and a unit. What is malformed says nothing.
