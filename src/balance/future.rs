@@ -32,6 +32,11 @@ impl<S, O> Picked<S, O> {
         self.completion.endpoint()
     }
 
+    /// When it was picked.
+    pub(crate) fn start(&self) -> Instant {
+        self.completion.start()
+    }
+
     pub(crate) fn service(&self) -> &S {
         &self.service
     }

@@ -275,6 +275,10 @@ impl Completion {
         }
     }
 
+    pub(super) fn start(&self) -> Instant {
+        self.start
+    }
+
     pub(super) fn app(&self) -> Option<&Arc<str>> {
         self.stats.details.app.as_ref()
     }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::Request;
 use http::request::Parts;
+use http::{Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
@@ -46,19 +46,29 @@ impl<B: Body> Attempts<B> {
         Self { parts, slot }
     }
 
-    /// The body of the next attempt.
-    pub(super) fn body(&self) -> AttemptBody<B> {
-        let Some(slot) = &self.slot else {
-            return AttemptBody { slot: None, source: None, at: 0, hint: SizeHint::with_exact(0) };
-        };
-        let hint = lock(slot).as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
-        AttemptBody { slot: Some(slot.clone()), source: None, at: 0, hint }
+    /// The next attempt, without a scheme and a host, which are the instance's.
+    pub(super) fn request(&self) -> Request<AttemptBody<B>> {
+        let Parts { method, uri, version, headers, extensions, .. } = &self.parts;
+        let mut request = Request::new(self.body());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        *request.version_mut() = *version;
+        *request.headers_mut() = headers.clone();
+        *request.extensions_mut() = extensions.clone();
+        request
     }
 
-    /// The only attempt that there will be.
+    /// The only attempt that there will be, as it was written.
     pub(super) fn into_request(self) -> Request<AttemptBody<B>> {
         let body = self.body();
         Request::from_parts(self.parts, body)
+    }
+
+    fn body(&self) -> AttemptBody<B> {
+        AttemptBody(self.slot.as_ref().map(|slot| {
+            let hint = lock(slot).as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
+            Box::new(Taker { slot: slot.clone(), source: None, at: 0, hint })
+        }))
     }
 
     /// Whether the body is there to be sent from its beginning.
@@ -119,8 +129,12 @@ fn copy(frame: &Frame<Bytes>) -> Frame<Bytes> {
 /// The body of one attempt to send a request: what a service below the [`EurekaLayer`](super::EurekaLayer) gets.
 ///
 /// It takes the request's body when it is first polled. Until then nothing of that is lost if the attempt fails.
-pub struct AttemptBody<B> {
-    slot: Option<Slot<B>>,
+///
+/// `None` once it has ended. Boxed, so that a request without a body, which is moved about as others are, is small.
+pub struct AttemptBody<B>(Option<Box<Taker<B>>>);
+
+struct Taker<B> {
+    slot: Slot<B>,
     source: Option<Source<B>>,
     /// How many of the kept frames it has sent.
     at: usize,
@@ -128,46 +142,41 @@ pub struct AttemptBody<B> {
     hint: SizeHint,
 }
 
-impl<B> AttemptBody<B> {
-    /// Leaves the body to the next attempt, if that can begin anew.
-    fn give_back(&mut self) {
-        if let (Some(slot), Some(source)) = (self.slot.take(), self.source.take())
+/// Leaves the body to the next attempt, if that can begin anew.
+impl<B> Drop for Taker<B> {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take()
             && source.whole
         {
-            *lock(&slot) = Some(source);
+            *lock(&self.slot) = Some(source);
         }
-        self.hint = SizeHint::with_exact(0);
     }
 }
 
-impl<B: Body> AttemptBody<B>
+impl<B: Body> Source<B>
 where
     B::Error: Into<BoxError>,
 {
-    fn poll_source(
-        source: &mut Source<B>,
-        at: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(kept) = source.read.get(at) {
+    fn poll(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(kept) = self.read.get(at) {
             return Poll::Ready(Some(Ok(copy(kept))));
         }
-        if source.ended {
+        if self.ended {
             return Poll::Ready(None);
         }
-        Poll::Ready(match ready!(source.body.as_mut().poll_frame(cx)) {
+        Poll::Ready(match ready!(self.body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => {
                 let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
-                source.keep(&frame);
-                source.ended = source.body.is_end_stream();
+                self.keep(&frame);
+                self.ended = self.body.is_end_stream();
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                source.lose();
+                self.lose();
                 Some(Err(CallerFault(error.into()).into()))
             }
             None => {
-                source.ended = true;
+                self.ended = true;
                 None
             }
         })
@@ -183,42 +192,39 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        if this.source.is_none() {
-            let Some(slot) = &this.slot else { return Poll::Ready(None) };
-            this.source = lock(slot).take();
+        let Some(taker) = &mut self.0 else { return Poll::Ready(None) };
+        if taker.source.is_none() {
+            taker.source = lock(&taker.slot).take();
         }
-        let Some(source) = &mut this.source else {
+        let Some(source) = &mut taker.source else {
             return Poll::Ready(Some(Err(CallerFault("another attempt has it".into()).into())));
         };
-        let frame = ready!(Self::poll_source(source, this.at, cx));
-        this.at += 1;
-        let is_over = frame.is_none() || source.is_at_end(this.at);
-        if is_over {
-            // Now, not when it is dropped: the connection may keep it until after the answer.
-            this.give_back();
+        let frame = ready!(source.poll(taker.at, cx));
+        taker.at += 1;
+        if frame.is_none() || source.is_at_end(taker.at) {
+            // Given back now, not when this is dropped: the connection may keep it until after the answer.
+            self.0 = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.slot.is_none()
+        self.0.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or(self.hint, |source| source.size_hint(self.at))
-    }
-}
-
-impl<B> Drop for AttemptBody<B> {
-    fn drop(&mut self) {
-        self.give_back();
+        match self.0.as_deref() {
+            None => SizeHint::with_exact(0),
+            Some(Taker { source: Some(source), at, .. }) => source.size_hint(*at),
+            Some(taker) => taker.hint,
+        }
     }
 }
 
 impl<B> fmt::Debug for AttemptBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AttemptBody").field("taken", &self.source.is_some()).field("at", &self.at).finish()
+        let taken = self.0.as_ref().is_some_and(|taker| taker.source.is_some());
+        f.debug_struct("AttemptBody").field("taken", &taken).field("ended", &self.0.is_none()).finish()
     }
 }
 

@@ -1,52 +1,39 @@
+//! The applications that are called, each with its balancer.
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HOST;
-use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Version};
-use http_body::Body;
-use tokio::time::{Instant, sleep};
+use http::Request;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
-use tower::{BoxError, Service};
-use tracing::field::Empty;
-use tracing::{Instrument, Span, debug, debug_span};
 
 use super::address::{Address, AddressRule};
-use super::attempts::{AttemptBody, Attempts};
+use super::budget::Budget;
 use super::deadline::Clockwork;
 use super::health;
-use super::options::{AnyPolicy, CallOptions, HostHeader, Http2, Ports};
-use super::retry::Allowance;
-use crate::balance::{
-    Attributes, Balance, CallFuture, EndpointId, HttpResponses, Peers, Picked, ResponseBody, Snapshot,
-};
-use crate::clock::LONGEST_WAIT;
+use super::options::{AnyPolicy, CallOptions, Ports};
+use crate::balance::{Attributes, Balance, Peers, Snapshot};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
 use crate::model::{Instance, InstanceChange};
 use crate::registry::{Lookup, Registry};
-use crate::timer::Backoff;
-
-/// How long a call goes on looking for an instance that can be connected to.
-const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 
 /// From so many names on, those without an instance are forgotten when another one comes.
 const MANY_NAMES: usize = 256;
 
-/// Calls by name: finds the balancer of the application, and sees a request through to its answer. What is done with an instance
-/// once it is picked is up to `E`.
+/// Calls by name: finds the balancer of the application that a request is for. What is done with an instance once it is picked is up
+/// to `E`.
 pub(super) struct Calls<E> {
     registry: Arc<Registry>,
-    options: CallOptions,
+    options: Arc<CallOptions>,
     rule: AddressRule,
     ready_timeout: Duration,
     make: Make<E>,
@@ -69,18 +56,18 @@ pub(super) trait AtAddress {
 
 /// One application that is being called.
 pub(super) struct Route<E> {
-    name: Arc<str>,
-    balance: Balance<E, AnyPolicy>,
-    retries: Allowance,
-    meters: Meters,
+    pub(super) name: Arc<str>,
+    pub(super) options: Arc<CallOptions>,
+    pub(super) balance: Balance<E, AnyPolicy>,
+    pub(super) budget: Budget,
+    pub(super) meters: Meters,
 }
 
-/// What the requests of a client look like to its routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target<'a> {
-    /// An application, to be called over TLS if it must be.
-    Named { host: &'a str, secure: bool },
-    /// Something else that the user wants left alone.
+/// Where a request goes.
+pub(super) enum Target<E> {
+    /// To an application.
+    Named(Arc<Route<E>>),
+    /// To something else, which the user wants left alone.
     Other,
 }
 
@@ -94,11 +81,12 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         probe: Option<Probe<E>>,
         check: Option<Probe<E>>,
     ) -> Self {
+        let options = Arc::new(options);
         Self { registry, options, rule, ready_timeout, make, probe, check, routes: Default::default() }
     }
 
-    /// Whom a request is for.
-    pub(super) fn target<'a, B>(&self, request: &'a Request<B>) -> Result<Target<'a>, Error> {
+    /// Whom a request is for, by its URI.
+    pub(super) fn target<B>(&self, request: &Request<B>) -> Result<Target<E>, Error> {
         let uri = request.uri();
         // Not the whole URI, which may hold secrets.
         let app = uri.host().unwrap_or_else(|| uri.path());
@@ -110,12 +98,13 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         if self.options.pass_through.as_ref().is_some_and(|is_other| is_other(host)) {
             return Ok(Target::Other);
         }
-        match uri.scheme_str() {
-            Some("http" | "lb") => Ok(Target::Named { host, secure: false }),
-            Some("https") => Ok(Target::Named { host, secure: true }),
-            Some(_) => unusable("only http://, https:// and lb:// lead to instances"),
-            None => unusable("the URI is not absolute"),
-        }
+        let secure = match uri.scheme_str() {
+            Some("http" | "lb") => false,
+            Some("https") => true,
+            Some(_) => return unusable("only http://, https:// and lb:// lead to instances"),
+            None => return unusable("the URI is not absolute"),
+        };
+        Ok(Target::Named(self.route(host, secure)?))
     }
 
     /// The route of an application, made at its first call.
@@ -138,7 +127,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let made = known.unwrap_or_else(|| {
             let balance = self.balance(selection, name.clone(), rule);
             let meters = Meters::new(Some(&name));
-            Arc::new(Route { name, balance, retries: self.options.retry.new_budget(), meters })
+            let budget = self.options.retry.new_budget();
+            Arc::new(Route { name, options: self.options.clone(), balance, budget, meters })
         });
         // Another call may have made it meanwhile: the first one in stays.
         routes.rcu(|routes| {
@@ -203,7 +193,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             .observer(self.options.responses.clone())
             .attributes(Callable::attributes)
             .endpoint(move |callable: &Callable| make(&callable.instance, callable.address.clone()));
-        let CallOptions { zones, slow_start, subset, caller, .. } = &self.options;
+        let CallOptions { zones, slow_start, subset, caller, .. } = &*self.options;
         if let Some(zones) = zones {
             builder = builder.zone_aware(zones.clone());
         }
@@ -269,26 +259,24 @@ impl Starts {
 }
 
 impl<E: Send + Sync + 'static> Route<E> {
+    /// Whether there is an instance to call.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.balance.is_empty()
+    }
+
     /// Waits for a first instance and tells whether there is one.
-    pub(super) async fn is_ready(&self, clockwork: &Clockwork) -> bool {
-        if !self.balance.is_empty() {
-            return true;
-        }
+    pub(super) async fn ready(&self, clockwork: Clockwork) -> bool {
         let ready = self.balance.ready(clockwork.patience());
-        let left = clockwork.left();
-        Box::pin(async move {
-            match left {
-                None => ready.await,
-                Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
-            }
-        })
-        .await
+        match clockwork.left() {
+            None => ready.await,
+            Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
+        }
     }
 
     /// Why a call found no instance: there is none, or its time was over before there was one.
-    pub(super) fn not_ready(&self, clockwork: &Clockwork) -> Error {
+    pub(super) fn not_ready(&self, clockwork: Clockwork) -> Error {
         let error = self.balance.no_endpoints();
-        if clockwork.left() != Some(Duration::ZERO) {
+        if !clockwork.is_over() {
             return error;
         }
         let cause = format!("no instance came before the deadline: {}", error.cause_text());
@@ -296,252 +284,10 @@ impl<E: Send + Sync + 'static> Route<E> {
     }
 }
 
-/// A call on its way through its tries.
-struct Call<'a, E, B> {
-    options: &'a CallOptions,
-    route: &'a Route<E>,
-    clockwork: &'a Clockwork,
-    attempts: Attempts<B>,
-    /// The `host` header that the instance is to get, if not its own.
-    host: Option<HeaderValue>,
-    tried: Vec<EndpointId>,
-    /// How often the request was sent, as far as it can have been received.
-    sent: usize,
-    /// Since when no connection came about.
-    unconnected: Option<Instant>,
-    /// Between rounds in which no instance could be reached.
-    pauses: Backoff,
-}
-
-type Answer<RB> = Response<ResponseBody<RB>>;
-
 impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
     pub(super) fn clockwork<B>(&self, request: &Request<B>) -> Clockwork {
-        let CallOptions { deadline_header, timeout, patience, .. } = &self.options;
+        let CallOptions { deadline_header, timeout, patience, .. } = &*self.options;
         Clockwork::of(request, deadline_header.as_ref(), *timeout).with_patience(*patience)
-    }
-
-    /// Sends a request until it is answered or there is no use in sending it again.
-    pub(super) async fn send<B, RB>(
-        &self,
-        route: &Route<E>,
-        request: Request<B>,
-        clockwork: &Clockwork,
-    ) -> Result<Answer<RB>, Error>
-    where
-        B: Body<Error: Into<BoxError>>,
-        RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
-    {
-        let span = debug_span!(
-            "eureka.call",
-            otel.kind = "client",
-            eureka.app = &*route.name,
-            eureka.instance_id = Empty,
-            server.address = Empty,
-            server.port = Empty,
-        );
-        let is_http2 = request.version() == Version::HTTP_2 || self.options.http2 != Http2::AsRequested;
-        let host = match self.options.host {
-            HostHeader::Instance => None,
-            HostHeader::Kept => request.headers().get(HOST).cloned().or_else(|| name_of(&request)),
-        };
-        let kept_bytes = self.options.retry.kept_bytes(request.method(), is_http2);
-        route.retries.deposit();
-        let mut call = Call {
-            options: &self.options,
-            route,
-            clockwork,
-            attempts: Attempts::new(request, kept_bytes),
-            host,
-            tried: Vec::new(),
-            sent: 0,
-            unconnected: None,
-            pauses: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
-        };
-        call.run().instrument(span).await
-    }
-}
-
-fn name_of<B>(request: &Request<B>) -> Option<HeaderValue> {
-    HeaderValue::from_str(request.uri().host()?).ok()
-}
-
-/// How a try ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// With what the caller is to get.
-    LastWord,
-    /// Without anything sent.
-    Unsent,
-    /// With the request received, or perhaps, and this reason to send it again.
-    Sent(&'static str),
-}
-
-impl<E, B> Call<'_, E, B>
-where
-    E: Clone + AtAddress + Send + Sync + 'static,
-    B: Body<Error: Into<BoxError>>,
-{
-    async fn run<RB>(&mut self) -> Result<Answer<RB>, Error>
-    where
-        RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
-    {
-        if self.clockwork.left() == Some(Duration::ZERO) {
-            let cause = "no time was left for the call";
-            return Err(Error::new(Kind::Timeout, "call to").app(self.route.name.clone()).cause(cause));
-        }
-        let mut picked = self.pick().ok_or_else(|| self.route.balance.no_endpoints_for(&self.attempts.parts))?;
-        loop {
-            let result = match self.options.retry.hedge() {
-                None => self.attempt(picked).await,
-                // Boxed, as all that is rare: what is not moved about costs nothing.
-                Some(delay) => Box::pin(self.hedged(picked, delay)).await,
-            };
-            match self.next(self.verdict(&result)).await {
-                Some(next) => picked = next,
-                None => return result,
-            }
-            if let Err(error) = result {
-                debug!(%error, "trying another instance");
-            }
-        }
-    }
-
-    /// One try.
-    fn attempt<RB>(&self, picked: Picked<E, HttpResponses>) -> CallFuture<E, Request<AttemptBody<B>>, HttpResponses>
-    where
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>>,
-    {
-        let mut parts = self.attempts.parts.clone();
-        match &self.host {
-            Some(host) if parts.version != Version::HTTP_2 => parts.headers.insert(HOST, host.clone()),
-            _ => parts.headers.remove(HOST),
-        };
-        self.clockwork.pass_on(&mut parts.headers);
-        let span = Span::current();
-        if !span.is_disabled() {
-            let Address { scheme, authority } = picked.service().address();
-            let port = authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
-            span.record("eureka.instance_id", picked.endpoint());
-            span.record("server.address", authority.host());
-            span.record("server.port", port);
-        }
-        let until = self.options.retry.time_of_a_try().map(|time| Instant::now() + time.min(LONGEST_WAIT));
-        let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
-        picked.call_until(Request::from_parts(parts, self.attempts.body()), deadline)
-    }
-
-    /// One try, and another one beside it if that takes long: the first good answer counts.
-    async fn hedged<RB>(&mut self, picked: Picked<E, HttpResponses>, delay: Duration) -> Result<Answer<RB>, Error>
-    where
-        RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
-    {
-        let mut first = pin!(self.attempt(picked));
-        tokio::select! {
-            biased;
-            result = &mut first => return result,
-            () = sleep(delay) => {}
-        }
-        let retry = &self.options.retry;
-        let may = retry.allows(&self.attempts.parts.method)
-            && self.attempts.can_repeat()
-            && self.sent + 1 < retry.most_attempts();
-        let Some(picked) = (if may && self.may_spend("hedge") { self.pick() } else { None }) else {
-            return first.await;
-        };
-        self.sent += 1;
-        let mut second = pin!(self.attempt(picked));
-        tokio::select! {
-            result = &mut first => if self.is_good(&result) { result } else { second.await },
-            result = &mut second => if self.is_good(&result) { result } else { first.await },
-        }
-    }
-
-    /// Whether this is an answer that the policy takes.
-    fn is_good<RB>(&self, result: &Result<Answer<RB>, Error>) -> bool {
-        let Ok(answer) = result else { return false };
-        let retry = &self.options.retry;
-        if !retry.looks_at_answers() {
-            return true;
-        }
-        let grpc_code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
-        !retry.refuses(answer.status(), grpc_code)
-    }
-
-    /// What there is to do after this.
-    fn verdict<RB>(&self, result: &Result<Answer<RB>, Error>) -> Verdict {
-        if self.is_good(result) || !self.attempts.can_repeat() || self.clockwork.left() == Some(Duration::ZERO) {
-            return Verdict::LastWord;
-        }
-        match result {
-            Ok(_) => Verdict::Sent("refused"),
-            Err(error) => match error.kind() {
-                Kind::Connect => Verdict::Unsent,
-                Kind::Call | Kind::Timeout => Verdict::Sent("lost"),
-                _ => Verdict::LastWord,
-            },
-        }
-    }
-
-    /// The next instance to try, if there is any use in that.
-    async fn next(&mut self, verdict: Verdict) -> Option<Picked<E, HttpResponses>> {
-        let reason = match verdict {
-            Verdict::LastWord => return None,
-            Verdict::Unsent => return Box::pin(self.next_reachable()).await,
-            Verdict::Sent(reason) => reason,
-        };
-        self.sent += 1;
-        let retry = &self.options.retry;
-        let may = retry.allows(&self.attempts.parts.method) && self.sent < retry.most_attempts();
-        if !may || !self.may_spend(reason) {
-            return None;
-        }
-        self.pick().or_else(|| {
-            // It may have been the connection, not the instance, that was at its end.
-            self.tried.clear();
-            self.pick()
-        })
-    }
-
-    /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
-    /// that can be reached, too.
-    async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
-        let patience = self.clockwork.patience().unwrap_or_default();
-        let waited = self.unconnected.get_or_insert_with(Instant::now).elapsed();
-        if waited >= CONNECT_BUDGET.max(patience) {
-            return None;
-        }
-        self.route.meters.retried("unsent");
-        if let Some(picked) = self.pick() {
-            return Some(picked);
-        }
-        if waited >= patience {
-            return None;
-        }
-        let pause = self.pauses.next().min(patience - waited);
-        sleep(self.clockwork.left().map_or(pause, |left| left.min(pause))).await;
-        self.tried.clear();
-        self.pick()
-    }
-
-    /// Whether there is budget for one more try.
-    fn may_spend(&self, reason: &'static str) -> bool {
-        let may = self.route.retries.withdraw();
-        if may {
-            self.route.meters.retried(reason);
-        } else {
-            self.route.meters.over_budget();
-        }
-        may
-    }
-
-    fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {
-        let picked = self.route.balance.pick(&self.attempts.parts, &self.tried)?;
-        self.tried.push(picked.id());
-        Some(picked)
     }
 }
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::address::AddressRule;
-use super::calls::{Calls, Target};
+use super::call::Sending;
+use super::calls::{Calls, Route, Target};
+use super::deadline::Clockwork;
 use super::endpoint::{Connections, Endpoint};
 use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
@@ -82,32 +85,6 @@ where
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.calls.snapshots()
     }
-
-    async fn call(self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
-        let route = match self.calls.target(&request)? {
-            Target::Named { host, secure } => self.calls.route(host, secure)?,
-            Target::Other => {
-                let clockwork = self.calls.clockwork(&request);
-                return Box::pin(clockwork.bound(self.others.send_elsewhere(request))).await;
-            }
-        };
-        let clockwork = self.calls.clockwork(&request);
-        if !route.is_ready(&clockwork).await {
-            return match self.fallback {
-                Some(fallback) if clockwork.left() != Some(Duration::ZERO) => {
-                    let failed = |error| {
-                        let cause = "there is no instance, and the fallback failed";
-                        Error::new(Kind::Call, "call").cause(cause).with_source(error)
-                    };
-                    let answer = async { fallback.oneshot(request).await.map_err(failed) };
-                    let response = Box::pin(clockwork.bound(answer)).await?;
-                    Ok(response.map(ResponseBody::unwatched))
-                }
-                _ => Err(route.not_ready(&clockwork)),
-            };
-        }
-        self.calls.send(&route, request, &clockwork).await
-    }
 }
 
 impl<B> Service<Request<B>> for HttpClient<B>
@@ -123,8 +100,47 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        ResponseFuture(Box::pin(self.clone().call(request)))
+        let clockwork = self.calls.clockwork(&request);
+        match self.calls.target(&request) {
+            Ok(Target::Named(route)) if route.is_ready() => {
+                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
+            }
+            Ok(Target::Named(route)) => {
+                let fallback = self.fallback.clone();
+                ResponseFuture(Box::pin(send_when_ready(route, request, clockwork, fallback)))
+            }
+            Ok(Target::Other) => {
+                let others = self.others.clone();
+                ResponseFuture(Box::pin(async move { clockwork.bound(others.send_elsewhere(request)).await }))
+            }
+            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
+        }
     }
+}
+
+/// Waits for a first instance, and does without where none comes.
+async fn send_when_ready<B>(
+    route: Arc<Route<Endpoint<B>>>,
+    request: Request<B>,
+    clockwork: Clockwork,
+    fallback: Option<Fallback<B>>,
+) -> Result<Response<ResponseBody>, Error>
+where
+    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let Some(fallback) = fallback else { return Sending::begin_when_ready(route, request, clockwork).await };
+    if route.ready(clockwork).await {
+        return Sending::begin(route, request, clockwork).await;
+    }
+    if clockwork.is_over() {
+        return Err(route.not_ready(clockwork));
+    }
+    let failed = |error| {
+        let cause = "there is no instance, and the fallback failed";
+        Error::new(Kind::Call, "call").cause(cause).with_source(error)
+    };
+    let answer = async { fallback.oneshot(request).await.map_err(failed) };
+    Ok(clockwork.bound(answer).await?.map(ResponseBody::unwatched))
 }
 
 impl<B> Clone for HttpClient<B> {

@@ -52,17 +52,16 @@ pub struct WaitForReady(pub Duration);
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How the time left travels with a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Clockwork {
     deadline: Option<Instant>,
-    /// The header of plain HTTP, in milliseconds.
-    header: Option<HeaderName>,
     is_grpc: bool,
     patience: Option<Duration>,
 }
 
 impl Clockwork {
-    /// What the request says: the earliest of what its extension, `grpc-timeout` and `header` name, or else `default`.
+    /// What the request says: the earliest of what its extension, `grpc-timeout` and `header` (in milliseconds) name, or else
+    /// `default`.
     pub(super) fn of<B>(request: &Request<B>, header: Option<&HeaderName>, default: Option<Duration>) -> Self {
         let told = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let within = |time: Duration| Deadline::within(time).0;
@@ -72,7 +71,7 @@ impl Clockwork {
         let deadline = [told, grpc, plain].into_iter().flatten().min().or_else(|| default.map(within));
         let is_grpc = grpc.is_some() || is_grpc(request.headers());
         let patience = request.extensions().get::<WaitForReady>().map(|wait| wait.0);
-        Self { deadline, header: header.cloned(), is_grpc, patience }
+        Self { deadline, is_grpc, patience }
     }
 
     /// Waits so long for an instance unless the request says otherwise.
@@ -101,8 +100,13 @@ impl Clockwork {
         tokio::time::timeout_at(deadline, work).await.map_err(late)?
     }
 
-    /// Passes on what is left, where there is a header for it.
-    pub(super) fn pass_on(&self, headers: &mut HeaderMap) {
+    /// Whether the time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.left() == Some(Duration::ZERO)
+    }
+
+    /// Passes on what is left, where there is a header for it: `header` for plain HTTP, in milliseconds.
+    pub(super) fn pass_on(&self, headers: &mut HeaderMap, header: Option<&HeaderName>) {
         let Some(left) = self.left() else { return };
         // Rounded up, so that the other side does not give up before this one. At least one: zero would say that there is no use
         // in trying.
@@ -110,7 +114,7 @@ impl Clockwork {
         if self.is_grpc {
             // Eight digits at most (gRPC: PROTOCOL-HTTP2, "Timeout").
             headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(format!("{millis}m")).expect("digits are a header"));
-        } else if let Some(name) = &self.header {
+        } else if let Some(name) = header {
             headers.insert(name.clone(), HeaderValue::from(millis as u64));
         }
     }
@@ -152,11 +156,11 @@ mod tests {
         let clockwork = Clockwork::of(&request, Some(&header), None);
         assert_eq!(clockwork.left(), Some(Duration::from_millis(700)));
         tokio::time::advance(Duration::from_millis(200)).await;
-        clockwork.pass_on(request.headers_mut());
+        clockwork.pass_on(request.headers_mut(), Some(&header));
         assert_eq!(request.headers()["x-timeout-ms"], "500");
         assert!(!request.headers().contains_key("grpc-timeout"));
         tokio::time::advance(Duration::from_secs(5)).await;
-        clockwork.pass_on(request.headers_mut());
+        clockwork.pass_on(request.headers_mut(), Some(&header));
         assert_eq!(request.headers()["x-timeout-ms"], "1");
     }
 
@@ -182,7 +186,7 @@ mod tests {
         let mut request = self::request(&[("grpc-timeout", "2S")]);
         let clockwork = Clockwork::of(&request, None, Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_millis(500)).await;
-        clockwork.pass_on(request.headers_mut());
+        clockwork.pass_on(request.headers_mut(), None);
         assert_eq!(request.headers()["grpc-timeout"], "1500m");
     }
 }

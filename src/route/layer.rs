@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tower::{BoxError, Layer, Service};
 use super::ResponseFuture;
 use super::address::{Address, AddressRule};
 use super::attempts::AttemptBody;
+use super::call::Sending;
 use super::calls::{AtAddress, Calls, Target};
 use super::options::CallOptions;
 use crate::Eureka;
@@ -127,21 +129,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { calls, others } = self.clone();
-        ResponseFuture(Box::pin(async move {
-            let route = match calls.target(&request)? {
-                Target::Named { host, secure } => calls.route(host, secure)?,
-                Target::Other => {
-                    let clockwork = calls.clockwork(&request);
-                    return Box::pin(clockwork.bound(pass_on(others, request))).await;
-                }
-            };
-            let clockwork = calls.clockwork(&request);
-            if !route.is_ready(&clockwork).await {
-                return Err(route.not_ready(&clockwork));
+        let clockwork = self.calls.clockwork(&request);
+        match self.calls.target(&request) {
+            Ok(Target::Named(route)) if route.is_ready() => {
+                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
             }
-            calls.send(&route, request, &clockwork).await
-        }))
+            Ok(Target::Named(route)) => ResponseFuture(Box::pin(Sending::begin_when_ready(route, request, clockwork))),
+            Ok(Target::Other) => {
+                let others = self.others.clone();
+                ResponseFuture(Box::pin(async move { clockwork.bound(pass_on(others, request)).await }))
+            }
+            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Calls by name: `http://orders/v1/42` lands on an instance of ORDERS.
 //!
 //! ```text
-//!  HttpClient ─┐                                                     ┌─▶ Endpoint ─ our connections (endpoint.rs)
-//!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Balance ─ instance ──┤
-//!  EurekaLayer ┘   (calls.rs)                      ▲                 └─▶ Aimed ─ the user's own service (layer.rs)
-//!  (layer.rs)                                      └── what failed goes to another instance: how often and when says the
-//!                                                      RetryPolicy (retry.rs), with what body attempts.rs
+//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs)
+//!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
+//!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
+//!  (layer.rs)                                             ▲ │
+//!                                                         └─┘ what failed goes to another instance: how often and when says
+//!                                                             the RetryPolicy (retry.rs), with what body attempts.rs
 //! ```
 //!
 //! Where the options want it, instances with connections of our own are asked for their health (health.rs).
@@ -15,6 +16,8 @@
 mod address;
 mod attempts;
 mod body;
+mod budget;
+mod call;
 mod calls;
 mod client;
 mod deadline;

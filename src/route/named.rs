@@ -10,6 +10,7 @@ use tower::BoxError;
 
 use super::ResponseBody;
 use super::address::AddressRule;
+use super::call::Sending;
 use super::calls::Calls;
 use super::endpoint::Endpoint;
 use super::options::{CallOptions, Http2};
@@ -49,10 +50,11 @@ where
     pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.calls.route(&self.name, false)?;
         let clockwork = self.calls.clockwork(&request);
-        if !route.is_ready(&clockwork).await {
-            return Err(route.not_ready(&clockwork));
-        }
-        let response = self.calls.send(&route, request, &clockwork).await?;
+        let response = if route.is_ready() {
+            Sending::begin(route, request, clockwork).await?
+        } else {
+            Box::pin(Sending::begin_when_ready(route, request, clockwork)).await?
+        };
         Ok((response, clockwork.deadline()))
     }
 }

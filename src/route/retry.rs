@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tower::retry::budget::{Budget, TpsBudget};
+
+use super::budget::Budget;
 
 /// When a call is made again, on another instance.
 ///
@@ -115,8 +116,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn budget(mut self, share: f32, per_second: u32, window: Duration) -> Self {
         let window = window.clamp(Duration::from_secs(1), Duration::from_secs(60));
-        self.budget =
-            (window, per_second.min(i32::MAX as u32 - 1), if share.is_nan() { 0.0 } else { share.clamp(0.0, 1000.0) });
+        self.budget = (window, per_second, if share.is_nan() { 0.0 } else { share.clamp(0.0, 1000.0) });
         self
     }
 
@@ -152,24 +152,9 @@ impl RetryPolicy {
         if self.allows(method) || is_http2 { self.replay_limit } else { 0 }
     }
 
-    pub(super) fn new_budget(&self) -> Allowance {
+    pub(super) fn new_budget(&self) -> Budget {
         let (window, per_second, share) = self.budget;
-        Allowance(TpsBudget::new(window, per_second, share))
-    }
-}
-
-/// What is left to spend on further tries.
-#[derive(Debug)]
-pub(super) struct Allowance(TpsBudget);
-
-impl Allowance {
-    pub(super) fn deposit(&self) {
-        self.0.deposit();
-    }
-
-    #[must_use]
-    pub(super) fn withdraw(&self) -> bool {
-        self.0.withdraw()
+        Budget::new(window, per_second, share)
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,30 +14,37 @@ use super::tls::{Stream, secure_if_asked};
 use crate::tls::Tls;
 
 /// Connects, with TLS if the URI's scheme is https, within a bound that covers the look-up of the name and the handshake.
+///
+/// hyper's client clones it for every request, so a clone is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    inner: HttpConnector,
+    shared: Arc<Shared>,
+    http2: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tcp: HttpConnector,
     within: Duration,
     tls: Tls,
-    http2: bool,
 }
 
 impl Connector {
     /// One whose TLS connections speak HTTP/1.1.
     pub(crate) fn new(within: Duration, tls: &Tls) -> Self {
-        let mut inner = HttpConnector::new();
-        inner.set_nodelay(true);
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
         // A peer that vanished without a word is noticed, idle or not.
-        inner.set_keepalive(Some(Duration::from_secs(15)));
-        inner.set_keepalive_interval(Some(Duration::from_secs(5)));
-        inner.set_keepalive_retries(Some(3));
+        tcp.set_keepalive(Some(Duration::from_secs(15)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
+        tcp.set_keepalive_retries(Some(3));
         #[cfg(target_os = "linux")]
-        inner.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+        tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         // What is not plain HTTP is seen to here.
-        inner.enforce_http(false);
+        tcp.enforce_http(false);
         // Shared out over the addresses of a name, so that a second one has its turn.
-        inner.set_connect_timeout(Some(within));
-        Self { inner, within, tls: tls.clone(), http2: false }
+        tcp.set_connect_timeout(Some(within));
+        Self { shared: Arc::new(Shared { tcp, within, tls: tls.clone() }), http2: false }
     }
 
     /// The same with TLS connections that speak HTTP/2.
@@ -45,11 +53,12 @@ impl Connector {
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, BoxError> {
-        let deadline = Instant::now() + self.within;
-        let too_late = |what: &str| ConnectError::new(format!("no {what} within {:?}", self.within));
-        let connected = timeout_at(deadline, self.inner.oneshot(uri.clone())).await;
+        let Shared { tcp, within, tls } = &*self.shared;
+        let deadline = Instant::now() + *within;
+        let too_late = |what: &str| ConnectError::new(format!("no {what} within {within:?}"));
+        let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
         let tcp = connected.map_err(|_| too_late("connection"))??.into_inner();
-        let secured = timeout_at(deadline, secure_if_asked(tcp, &uri, &self.tls, self.http2)).await;
+        let secured = timeout_at(deadline, secure_if_asked(tcp, &uri, tls, self.http2)).await;
         Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??))
     }
 }

@@ -1,0 +1,373 @@
+//! One call: its tries, until it is answered or there is no use in sending it again.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Version};
+use http_body::Body;
+use pin_project::pin_project;
+use tokio::time::{Instant, sleep};
+use tower::{BoxError, Service};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span};
+
+use super::address::Address;
+use super::attempts::{AttemptBody, Attempts};
+use super::calls::{AtAddress, Route};
+use super::deadline::Clockwork;
+use super::options::{CallOptions, HostHeader, Http2};
+use crate::balance::{CallFuture, EndpointId, HttpResponses, Picked, ResponseBody};
+use crate::clock::LONGEST_WAIT;
+use crate::error::{Error, Kind};
+use crate::timer::Backoff;
+
+/// How long a call goes on looking for an instance that can be connected to.
+const CONNECT_BUDGET: Duration = Duration::from_secs(10);
+
+/// A request on its way to its answer.
+///
+/// The first try is made in place, as it is the only one of most calls. What may follow it is rare, and boxed: it costs nothing
+/// where it is not needed.
+#[pin_project(project = SendingProj)]
+pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
+    First {
+        #[pin]
+        attempt: Attempt<E, B>,
+        call: Option<Call<E, B>>,
+    },
+    Further(Pin<Box<dyn Future<Output = Result<Answer<RB>, Error>> + Send>>),
+    Refused(Option<Error>),
+}
+
+type Attempt<E, B> = CallFuture<E, Request<AttemptBody<B>>, HttpResponses>;
+type Answer<RB> = Response<ResponseBody<RB>>;
+
+const ONCE: &str = "a future is not polled after completion";
+
+impl<E, B, RB> Sending<E, B, RB>
+where
+    E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+        + AtAddress
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    RB: Body + Send + 'static,
+{
+    /// Waits for a first instance, and begins then.
+    pub(super) async fn begin_when_ready(
+        route: Arc<Route<E>>,
+        request: Request<B>,
+        clockwork: Clockwork,
+    ) -> Result<Answer<RB>, Error> {
+        if !route.ready(clockwork).await {
+            return Err(route.not_ready(clockwork));
+        }
+        Self::begin(route, request, clockwork).await
+    }
+
+    /// Picks an instance and makes the first try.
+    pub(super) fn begin(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
+        let mut call = Call::new(route, request, clockwork);
+        if clockwork.is_over() {
+            let error = Error::new(Kind::Timeout, "call to").app(call.route.name.clone());
+            return Self::Refused(Some(error.cause("no time was left for the call")));
+        }
+        let Some(picked) = call.pick() else {
+            return Self::Refused(Some(call.route.balance.no_endpoints_for(&call.attempts.parts)));
+        };
+        call.route.budget.deposit(picked.start());
+        match call.options().retry.hedge() {
+            None => Self::First { attempt: call.attempt(picked), call: Some(call) },
+            Some(_) => {
+                let span = call.span.clone();
+                let work = async move {
+                    let result = call.try_at(picked).await;
+                    let verdict = call.verdict(&result);
+                    call.go_on(result, verdict).await
+                };
+                Self::Further(Box::pin(work.instrument(span)))
+            }
+        }
+    }
+}
+
+impl<E, B, RB> Future for Sending<E, B, RB>
+where
+    E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+        + AtAddress
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    RB: Body + Send + 'static,
+{
+    type Output = Result<Answer<RB>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (call, result, verdict) = match self.as_mut().project() {
+            SendingProj::Refused(error) => return Poll::Ready(Err(error.take().expect(ONCE))),
+            SendingProj::Further(work) => return work.as_mut().poll(cx),
+            SendingProj::First { attempt, call } => {
+                let first = call.as_ref().expect(ONCE);
+                let entered = first.span.enter();
+                let result = ready!(attempt.poll(cx));
+                let verdict = first.verdict(&result);
+                drop(entered);
+                if verdict == Verdict::LastWord {
+                    *call = None;
+                    return Poll::Ready(result);
+                }
+                (call.take().expect(ONCE), result, verdict)
+            }
+        };
+        let span = call.span.clone();
+        let mut work = Box::pin(call.go_on(result, verdict).instrument(span));
+        let polled = work.as_mut().poll(cx);
+        self.set(Self::Further(work));
+        polled
+    }
+}
+
+/// A call on its way through its tries.
+pub(super) struct Call<E, B> {
+    route: Arc<Route<E>>,
+    clockwork: Clockwork,
+    attempts: Attempts<B>,
+    /// Where the last try went.
+    latest: Option<EndpointId>,
+    /// Where those before it went.
+    tried: Vec<EndpointId>,
+    /// How often the request was sent, as far as it can have been received.
+    sent: usize,
+    /// Set while no connection comes about.
+    unconnected: Option<Unconnected>,
+    span: Span,
+}
+
+struct Unconnected {
+    since: Instant,
+    /// Between rounds in which no instance could be reached.
+    pauses: Backoff,
+}
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// With what the caller is to get.
+    LastWord,
+    /// Without anything sent.
+    Unsent,
+    /// With the request received, or perhaps, and this reason to send it again.
+    Sent(&'static str),
+}
+
+impl<E: Send + Sync + 'static, B: Body> Call<E, B> {
+    fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
+        let span = debug_span!(
+            "eureka.call",
+            otel.kind = "client",
+            eureka.app = &*route.name,
+            eureka.instance_id = Empty,
+            server.address = Empty,
+            server.port = Empty,
+        );
+        let CallOptions { http2, retry, .. } = &*route.options;
+        let is_http2 = request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
+        let kept_bytes = retry.kept_bytes(request.method(), is_http2);
+        let attempts = Attempts::new(request, kept_bytes);
+        Self { route, clockwork, attempts, latest: None, tried: Vec::new(), sent: 0, unconnected: None, span }
+    }
+
+    fn options(&self) -> &CallOptions {
+        &self.route.options
+    }
+}
+
+impl<E, B> Call<E, B>
+where
+    E: Clone + AtAddress + Send + Sync + 'static,
+    B: Body<Error: Into<BoxError>>,
+{
+    /// What follows a try that was not the last word.
+    async fn go_on<RB>(mut self, mut result: Result<Answer<RB>, Error>, mut verdict: Verdict) -> Result<Answer<RB>, Error>
+    where
+        RB: Body,
+        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+    {
+        while let Some(picked) = self.next(verdict).await {
+            if let Err(error) = result {
+                debug!(%error, "trying another instance");
+            }
+            result = self.try_at(picked).await;
+            verdict = self.verdict(&result);
+        }
+        result
+    }
+
+    async fn try_at<RB>(&mut self, picked: Picked<E, HttpResponses>) -> Result<Answer<RB>, Error>
+    where
+        RB: Body,
+        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+    {
+        match self.options().retry.hedge() {
+            None => self.attempt(picked).await,
+            Some(delay) => self.hedged(picked, delay).await,
+        }
+    }
+
+    /// One try.
+    fn attempt(&self, picked: Picked<E, HttpResponses>) -> Attempt<E, B>
+    where
+        E: Service<Request<AttemptBody<B>>>,
+    {
+        let CallOptions { host, deadline_header, retry, .. } = self.options();
+        let mut request = self.attempts.request();
+        let kept_host = if *host == HostHeader::Kept { written_host(&self.attempts.parts) } else { None };
+        match kept_host {
+            Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
+            _ => request.headers_mut().remove(HOST),
+        };
+        self.clockwork.pass_on(request.headers_mut(), deadline_header.as_ref());
+        if !self.span.is_disabled() {
+            let Address { scheme, authority } = picked.service().address();
+            let port = authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
+            self.span.record("eureka.instance_id", picked.endpoint());
+            self.span.record("server.address", authority.host());
+            self.span.record("server.port", port);
+        }
+        let until = retry.time_of_a_try().map(|time| Instant::now() + time.min(LONGEST_WAIT));
+        let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
+        picked.call_until(request, deadline)
+    }
+
+    /// One try, and another one beside it if that takes long: the first good answer counts.
+    async fn hedged<RB>(&mut self, picked: Picked<E, HttpResponses>, delay: Duration) -> Result<Answer<RB>, Error>
+    where
+        RB: Body,
+        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+    {
+        let mut first = pin!(self.attempt(picked));
+        tokio::select! {
+            biased;
+            result = &mut first => return result,
+            () = sleep(delay) => {}
+        }
+        let retry = &self.options().retry;
+        let may = retry.allows(&self.attempts.parts.method)
+            && self.attempts.can_repeat()
+            && self.sent + 1 < retry.most_attempts();
+        let Some(picked) = (if may && self.may_spend("hedge") { self.pick() } else { None }) else {
+            return first.await;
+        };
+        self.sent += 1;
+        let mut second = pin!(self.attempt(picked));
+        tokio::select! {
+            result = &mut first => if self.is_good(&result) { result } else { second.await },
+            result = &mut second => if self.is_good(&result) { result } else { first.await },
+        }
+    }
+
+    /// Whether this is an answer that the policy takes.
+    fn is_good<RB>(&self, result: &Result<Answer<RB>, Error>) -> bool {
+        let Ok(answer) = result else { return false };
+        let retry = &self.options().retry;
+        if !retry.looks_at_answers() {
+            return true;
+        }
+        let grpc_code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
+        !retry.refuses(answer.status(), grpc_code)
+    }
+
+    /// What there is to do after this.
+    fn verdict<RB>(&self, result: &Result<Answer<RB>, Error>) -> Verdict {
+        if self.is_good(result) || !self.attempts.can_repeat() || self.clockwork.is_over() {
+            return Verdict::LastWord;
+        }
+        match result {
+            Ok(_) => Verdict::Sent("refused"),
+            Err(error) => match error.kind() {
+                Kind::Connect => Verdict::Unsent,
+                Kind::Call | Kind::Timeout => Verdict::Sent("lost"),
+                _ => Verdict::LastWord,
+            },
+        }
+    }
+
+    /// The next instance to try, if there is any use in that.
+    async fn next(&mut self, verdict: Verdict) -> Option<Picked<E, HttpResponses>> {
+        let reason = match verdict {
+            Verdict::LastWord => return None,
+            Verdict::Unsent => return Box::pin(self.next_reachable()).await,
+            Verdict::Sent(reason) => reason,
+        };
+        self.sent += 1;
+        let retry = &self.options().retry;
+        let may = retry.allows(&self.attempts.parts.method) && self.sent < retry.most_attempts();
+        if !may || !self.may_spend(reason) {
+            return None;
+        }
+        self.pick().or_else(|| {
+            // It may have been the connection, not the instance, that was at its end.
+            self.tried.clear();
+            self.pick()
+        })
+    }
+
+    /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
+    /// that can be reached, too.
+    async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
+        let patience = self.clockwork.patience().unwrap_or_default();
+        let unconnected = self.unconnected.get_or_insert_with(|| {
+            let pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            Unconnected { since: Instant::now(), pauses }
+        });
+        let waited = unconnected.since.elapsed();
+        if waited >= CONNECT_BUDGET.max(patience) {
+            return None;
+        }
+        let pause = unconnected.pauses.next();
+        self.route.meters.retried("unsent");
+        if let Some(picked) = self.pick() {
+            return Some(picked);
+        }
+        if waited >= patience {
+            return None;
+        }
+        let pause = pause.min(patience - waited);
+        sleep(self.clockwork.left().map_or(pause, |left| left.min(pause))).await;
+        self.tried.clear();
+        self.pick()
+    }
+
+    /// Whether there is budget for one more try.
+    fn may_spend(&self, reason: &'static str) -> bool {
+        let may = self.route.budget.withdraw(Instant::now());
+        if may {
+            self.route.meters.retried(reason);
+        } else {
+            self.route.meters.over_budget();
+        }
+        may
+    }
+
+    fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {
+        self.tried.extend(self.latest.take());
+        let picked = self.route.balance.pick(&self.attempts.parts, &self.tried)?;
+        self.latest = Some(picked.id());
+        Some(picked)
+    }
+}
+
+/// The `host` header that the caller wrote, or else the name in the URI.
+fn written_host(parts: &Parts) -> Option<HeaderValue> {
+    parts.headers.get(HOST).cloned().or_else(|| HeaderValue::from_str(parts.uri.host()?).ok())
+}
