@@ -18,10 +18,12 @@ const WAITING: u64 = 1 << 22;
 const ANSWERED: u64 = 1 << 44;
 
 impl Counted {
+    #[inline]
     pub(super) fn pending(self) -> u32 {
         (self.0 & (WAITING - 1)) as u32
     }
 
+    #[inline]
     pub(super) fn waiting(self) -> u32 {
         ((self.0 / WAITING) & (WAITING - 1)) as u32
     }
@@ -41,11 +43,13 @@ impl Counts {
         Self(AtomicU64::new(0))
     }
 
+    #[inline]
     pub(super) fn get(&self) -> Counted {
         Counted(self.0.load(Ordering::Relaxed))
     }
 
     /// A call begins: it is pending, and waits for its answer. Returns the counts before.
+    #[inline]
     pub(super) fn begin(&self) -> Counted {
         Counted(self.0.fetch_add(PENDING + WAITING, Ordering::Relaxed))
     }
@@ -61,6 +65,7 @@ impl Counts {
     }
 
     /// [`answer`](Self::answer) and [`end`](Self::end) in one.
+    #[inline]
     pub(super) fn answer_and_end(&self) {
         self.0.fetch_add(ANSWERED - WAITING - PENDING, Ordering::Relaxed);
     }
@@ -91,6 +96,7 @@ impl History {
     }
 
     /// Without a recent failure, the usual case, it is not even written to.
+    #[inline]
     pub(super) fn succeeded(&self) {
         if self.0.load(Ordering::Relaxed) != 0 {
             self.remember(0);
@@ -175,6 +181,7 @@ impl Trial {
     }
 
     /// Makes this call a part of the trial, if it is wanted.
+    #[inline]
     pub(super) fn take(&self) -> Ticket {
         let word = self.0.load(Ordering::Relaxed);
         match word & STATE {

@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use super::Shared;
 use super::attributes::Attributes;
 use super::endpoint::{Details, EndpointId, Stats};
-use super::load::Load;
+use super::load::{Load, Moment};
 use super::subset::Peers;
 
 /// How many changes may wait before they are published. Also keeps a discovery that is always ready from holding its thread.
@@ -266,7 +266,7 @@ where
         let mut roster = shared.roster();
         let replaced = known.and_then(|known| roster.remove(known));
         let settings = roster.settings();
-        let now = Instant::now();
+        let now = Moment::of(settings.base, Instant::now());
         let load = Load::new(roster.newcomer_cost(now), settings.decay, settings.base, now);
         let details = Details {
             id,
@@ -275,7 +275,6 @@ where
             penalty: settings.failure_penalty,
             rules: settings.ejection.rules(),
             control: Arc::downgrade(shared) as Weak<_>,
-            base: settings.base,
             failed: Default::default(),
             looked: Default::default(),
             picks: settings.meters.picks(attributes.zone.as_deref()),

@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::atomic::{AtomicU32, Ordering};
 use super::cells::{History, Trial};
 use super::eject::{Cause, Control, Rules};
-use super::load::{Load, Tick, elapsed, tick};
+use super::load::{Load, Moment, Tick, elapsed};
 use crate::meters::{Meters, Picks};
 
 /// Tells the endpoints of one balancer apart. Never used again: an endpoint that was replaced has another one.
@@ -37,7 +35,6 @@ pub(super) struct Details {
     pub(super) penalty: Duration,
     pub(super) rules: Rules,
     pub(super) control: Weak<dyn Control>,
-    pub(super) base: Instant,
     /// How many calls failed since the last sweep.
     pub(super) failed: AtomicU32,
     /// When it was last looked at for an ejection; 0 for never.
@@ -52,12 +49,12 @@ impl Stats {
     }
 
     /// A call failed. Tells the balancer where that is one failure too many.
-    pub(super) fn failed(&self, cause: Cause, now: Instant) {
+    pub(super) fn failed(&self, cause: Cause, now: Moment) {
         self.history.failed();
         self.details.failed.fetch_add(1, Ordering::Relaxed);
         let suspicion = self.details.rules.suspect(cause, self.history.in_a_row(), self.history.failures());
         let Some(cause) = suspicion else { return };
-        let now = tick(self.details.base, now).max(1);
+        let now = now.tick().max(1);
         let looked = self.details.looked.load(Ordering::Relaxed);
         // Where all fail alike nobody is ejected: then not every failure should look at everybody again.
         if cause.is_certain() || looked == 0 || elapsed(looked, now) >= LOOK_AGAIN {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::util::Oneshot;
 use tower::{BoxError, Service};
@@ -17,6 +17,7 @@ use crate::error::{Error, Kind};
 /// An endpoint picked for one call, which counts as pending there from now on.
 pub(crate) struct Picked<S, O> {
     pub(super) id: EndpointId,
+    pub(super) at: Instant,
     pub(super) service: S,
     pub(super) observer: O,
     pub(super) completion: Completion,
@@ -33,8 +34,8 @@ impl<S, O> Picked<S, O> {
     }
 
     /// When it was picked.
-    pub(crate) fn start(&self) -> Instant {
-        self.completion.start()
+    pub(crate) fn at(&self) -> Instant {
+        self.at
     }
 
     pub(crate) fn service(&self) -> &S {
@@ -46,12 +47,7 @@ impl<S, O> Picked<S, O> {
     where
         S: Service<Req>,
     {
-        CallFuture {
-            inner: Oneshot::new(self.service, request),
-            observer: self.observer,
-            completion: Some(self.completion),
-            deadline: None,
-        }
+        self.call_until(request, None)
     }
 
     /// The same, given up at an instant.
@@ -59,17 +55,25 @@ impl<S, O> Picked<S, O> {
     where
         S: Service<Req>,
     {
-        CallFuture { deadline: deadline.map(|at| Box::pin(sleep_until(at))), ..self.call(request) }
+        CallFuture {
+            inner: Oneshot::new(self.service, request),
+            observer: self.observer,
+            completion: Some(self.completion),
+            polling: false,
+            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
+        }
     }
 }
 
 /// A call to one endpoint.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
     #[pin]
     inner: Oneshot<S, Req>,
     observer: O,
     completion: Option<Completion>,
+    /// Set while the service is at work. Stays set if it panics.
+    polling: bool,
     /// Boxed, as most calls have none.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -83,10 +87,9 @@ where
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
         let this = self.project();
         const ONCE: &str = "the inner future panics when polled after completion";
-        // Stays said if the service panics, which drops the completion.
-        this.completion.iter_mut().for_each(|completion| completion.polled(true));
+        *this.polling = true;
         let polled = this.inner.poll(cx);
-        this.completion.iter_mut().for_each(|completion| completion.polled(false));
+        *this.polling = false;
         let Poll::Ready(result) = polled else {
             let Some(deadline) = this.deadline else { return Poll::Pending };
             ready!(deadline.as_mut().poll(cx));
@@ -118,6 +121,18 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_call(cx)
+    }
+}
+
+#[pinned_drop]
+impl<S: Service<Req>, Req, O> PinnedDrop for CallFuture<S, Req, O> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if *this.polling
+            && let Some(completion) = this.completion.take()
+        {
+            completion.panicked();
+        }
     }
 }
 

@@ -19,6 +19,10 @@ use super::cells::{Counted, Counts};
 /// instance, and only the pending calls count. It also keeps a decayed cost above zero, where they would not count at all.
 const FLOOR: f32 = 1_000_000.0;
 
+/// Nanoseconds since the balancer began: a reading of the clock, as all that measures wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
 /// A tick is 2^20 ns, about a millisecond; 32 bits of them last 52 days.
 const TICK_BITS: u32 = 20;
 
@@ -41,34 +45,43 @@ pub(super) struct Load {
     /// The tick of the last sign of life while calls wait for an answer: the first one's start, or the last answer.
     progress: AtomicU32,
     base: Instant,
-    /// By what the logarithm of the cost changes in a tick.
+    /// By what the logarithm of the cost, to base 2, changes in a tick.
     rate: f32,
 }
 
 impl Load {
-    /// An idle endpoint with the given cost, stamped `now`. `base` is any instant not after it.
-    pub(super) fn new(cost: f32, decay: Duration, base: Instant, now: Instant) -> Self {
+    /// An idle endpoint with the given cost, stamped `now`, which counts from `base`.
+    pub(super) fn new(cost: f32, decay: Duration, base: Instant, now: Moment) -> Self {
         let decay_ticks = nanos(decay) / TICK;
         Self {
-            cost: AtomicU64::new(pack(cost, tick(base, now))),
+            cost: AtomicU64::new(pack(cost, now.tick())),
             calls: Counts::new(),
             progress: AtomicU32::new(0),
             base,
-            rate: -1.0 / decay_ticks,
+            rate: -std::f32::consts::LOG2_E / decay_ticks,
         }
     }
 
+    /// What time it is.
+    #[inline]
+    pub(super) fn now(&self) -> Moment {
+        Moment::of(self.base, Instant::now())
+    }
+
     /// What one more call is expected to cost; lower is better.
+    #[inline]
     pub(super) fn metric(&self, now: Tick) -> f32 {
         let calls = self.calls.get();
         self.latency_with(calls, now) * (calls.pending() + 1) as f32
     }
 
     /// The latency expected now, without regard to pending calls unless they wait longer than that already.
+    #[inline]
     pub(super) fn latency(&self, now: Tick) -> f32 {
         self.latency_with(self.calls.get(), now)
     }
 
+    #[inline]
     fn latency_with(&self, calls: Counted, now: Tick) -> f32 {
         let cost = self.cost(now);
         if calls.waiting() == 0 {
@@ -79,19 +92,15 @@ impl Load {
     }
 
     /// The average of measured latencies.
+    #[inline]
     pub(super) fn cost(&self, now: Tick) -> f32 {
         let (cost, stamp) = unpack(self.cost.load(Ordering::Relaxed));
         if cost <= FLOOR { FLOOR } else { (cost * self.kept(elapsed(stamp, now))).max(FLOOR) }
     }
 
-    /// The average as of an instant.
-    pub(super) fn cost_at(&self, now: Instant) -> f32 {
-        self.cost(tick(self.base, now))
-    }
-
     /// Forgets what was measured.
-    pub(super) fn reset(&self, cost: f32, now: Instant) {
-        self.cost.store(pack(cost, tick(self.base, now)), Ordering::Relaxed);
+    pub(super) fn reset(&self, cost: f32, now: Moment) {
+        self.cost.store(pack(cost, now.tick()), Ordering::Relaxed);
     }
 
     /// Calls that are not over.
@@ -105,16 +114,17 @@ impl Load {
     }
 
     /// A call begins: it is pending, and waits for its answer.
-    pub(super) fn begin(&self, now: Instant) {
-        let now = tick(self.base, now);
+    #[inline]
+    pub(super) fn begin(&self, now: Moment) {
+        let now = now.tick();
         if self.calls.begin().waiting() == 0 || elapsed(self.progress.load(Ordering::Relaxed), now) > LONGEST_SILENCE {
             self.progress.store(now, Ordering::Relaxed);
         }
     }
 
     /// Its answer has begun, or it failed.
-    pub(super) fn answer(&self, now: Instant) {
-        self.progress.store(tick(self.base, now), Ordering::Relaxed);
+    pub(super) fn answer(&self, now: Moment) {
+        self.progress.store(now.tick(), Ordering::Relaxed);
         self.calls.answer();
     }
 
@@ -124,8 +134,9 @@ impl Load {
     }
 
     /// Its answer was all there was to it: [`answer`](Self::answer) and [`end`](Self::end) in one.
-    pub(super) fn answer_and_end(&self, now: Instant) {
-        self.progress.store(tick(self.base, now), Ordering::Relaxed);
+    #[inline]
+    pub(super) fn answer_and_end(&self, now: Moment) {
+        self.progress.store(now.tick(), Ordering::Relaxed);
         self.calls.answer_and_end();
     }
 
@@ -135,27 +146,29 @@ impl Load {
     }
 
     /// Whether nothing at all has come from the endpoint since this call began there.
-    pub(super) fn silent_since(&self, start: Instant) -> bool {
+    pub(super) fn silent_since(&self, start: Moment) -> bool {
         // An answer in the very tick of the start may have come before it. One much older is still older: the sign counts.
-        self.progress.load(Ordering::Relaxed).wrapping_sub(tick(self.base, start)) as i32 <= 0
+        self.progress.load(Ordering::Relaxed).wrapping_sub(start.tick()) as i32 <= 0
     }
 
     /// Records a measured latency.
-    pub(super) fn record(&self, latency: Duration, now: Instant) {
+    #[inline]
+    pub(super) fn record(&self, latency: Duration, now: Moment) {
         self.update(now, |projected, kept| projected + nanos(latency) * (1.0 - kept), latency);
     }
 
     /// Records that a call took at least so long: only ever raises the average. Otherwise it is no measurement, and leaves the
     /// time of the last one alone.
-    pub(super) fn record_at_least(&self, latency: Duration, now: Instant) {
-        if nanos(latency) > self.cost_at(now) {
+    pub(super) fn record_at_least(&self, latency: Duration, now: Moment) {
+        if nanos(latency) > self.cost(now.tick()) {
             self.update(now, |projected, _| projected, latency);
         }
     }
 
     /// Calls in the same tick leave the average alone unless they are peaks, which spares most writes under high load.
-    fn update(&self, now: Instant, fall: impl Fn(f32, f32) -> f32, latency: Duration) {
-        let now = tick(self.base, now);
+    #[inline]
+    fn update(&self, now: Moment, fall: impl Fn(f32, f32) -> f32, latency: Duration) {
+        let now = now.tick();
         let latency = nanos(latency);
         let mut current = self.cost.load(Ordering::Relaxed);
         loop {
@@ -176,27 +189,57 @@ impl Load {
     }
 
     /// The share of the cost that is left after so many ticks.
+    #[inline]
     fn kept(&self, elapsed: u32) -> f32 {
-        if elapsed == 0 { 1.0 } else { (elapsed as f32 * self.rate).exp() }
+        if elapsed == 0 { 1.0 } else { exp2(elapsed as f32 * self.rate) }
     }
 }
 
 /// A coarse point in time that wraps.
 pub(super) type Tick = u32;
 
-pub(super) fn tick(base: Instant, now: Instant) -> Tick {
-    let since = now.saturating_duration_since(base);
-    // Wraps after 52 days by intent; in 64 bits, because this is on the path of every call.
-    ((since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())) >> TICK_BITS) as Tick
+impl Moment {
+    /// An instant, by what came before it.
+    #[inline]
+    pub(super) fn of(base: Instant, instant: Instant) -> Self {
+        let since = instant.saturating_duration_since(base);
+        // 64 bits of nanoseconds last 584 years.
+        Self(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
+    }
+
+    /// Coarsely. Wraps after 52 days by intent.
+    #[inline]
+    pub(super) fn tick(self) -> Tick {
+        (self.0 >> TICK_BITS) as Tick
+    }
+
+    /// How long after another one.
+    #[inline]
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
 }
 
+#[inline]
 pub(super) fn nanos(duration: Duration) -> f32 {
     duration.as_secs() as f32 * 1e9 + duration.subsec_nanos() as f32
 }
 
+#[inline]
 pub(super) fn elapsed(stamp: Tick, now: Tick) -> u32 {
     let elapsed = now.wrapping_sub(stamp);
     if elapsed > Tick::MAX - AHEAD { 0 } else { elapsed }
+}
+
+/// 2 to the power of what is not positive, to a part in 8,000: the whole part is the exponent, a polynomial that is exact at both
+/// ends does the rest. The library's own cost as much as the rest of a look at an endpoint.
+#[inline]
+fn exp2(x: f32) -> f32 {
+    let x = x.max(-126.0);
+    let whole = x as i32 - 1;
+    let rest = x - whole as f32;
+    let power = f32::from_bits(((whole + 127) as u32) << 23);
+    power * (1.0 + rest * (0.695 + rest * (0.227_488 + rest * 0.077_512)))
 }
 
 fn pack(cost: f32, stamp: Tick) -> u64 {
@@ -214,8 +257,14 @@ mod tests {
     const DECAY: Duration = Duration::from_secs(10);
     const MS: f32 = 1e6;
 
-    fn after(base: Instant, ms: u64) -> Instant {
-        base + Duration::from_millis(ms)
+    const START: Moment = Moment(0);
+
+    fn load(cost: f32) -> Load {
+        Load::new(cost, DECAY, Instant::now(), START)
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment(ms * 1_000_000)
     }
 
     fn near(actual: f32, expected: f32) {
@@ -224,31 +273,28 @@ mod tests {
 
     #[test]
     fn rises_at_once_and_falls_slowly() {
-        let base = Instant::now();
-        let load = Load::new(30.0 * MS, DECAY, base, base);
-        load.record(Duration::from_millis(200), base);
+        let load = load(30.0 * MS);
+        load.record(Duration::from_millis(200), START);
         near(load.cost(0), 200.0 * MS);
-        load.record(Duration::from_millis(50), after(base, 10_000));
+        load.record(Duration::from_millis(50), at(10_000));
         let e = std::f32::consts::E;
-        near(load.cost(tick(base, after(base, 10_000))), 200.0 * MS / e + 50.0 * MS * (1.0 - 1.0 / e));
+        near(load.cost(at(10_000).tick()), 200.0 * MS / e + 50.0 * MS * (1.0 - 1.0 / e));
     }
 
     #[test]
     fn decays_without_being_written() {
-        let base = Instant::now();
-        let load = Load::new(5_000.0 * MS, DECAY, base, base);
-        let later = tick(base, after(base, 20_000));
+        let load = load(5_000.0 * MS);
+        let later = at(20_000).tick();
         near(load.cost(later), 5_000.0 * MS * (-2.0_f32).exp());
         near(load.cost(later), 5_000.0 * MS * (-2.0_f32).exp());
-        assert_eq!(load.cost(tick(base, after(base, 3_600_000))), FLOOR);
+        assert_eq!(load.cost(at(3_600_000).tick()), FLOOR);
     }
 
     #[test]
     fn pending_calls_count_even_when_the_cost_has_decayed() {
-        let base = Instant::now();
-        let load = Load::new(0.0, DECAY, base, base);
+        let load = load(0.0);
         let idle = load.metric(0);
-        load.begin(base);
+        load.begin(START);
         assert_eq!(load.metric(0), 2.0 * idle);
         load.give_up();
         assert_eq!(load.metric(0), idle);
@@ -256,77 +302,80 @@ mod tests {
 
     #[test]
     fn each_step_of_a_call_moves_its_counts_only() {
-        let base = Instant::now();
-        let load = Load::new(0.0, DECAY, base, base);
+        let load = load(0.0);
         let counts = || (load.calls().pending(), load.calls().waiting(), load.calls().answered());
-        load.begin(base);
-        load.begin(base);
+        load.begin(START);
+        load.begin(START);
         assert_eq!(counts(), (2, 2, 0));
-        load.answer(base);
+        load.answer(START);
         assert_eq!(counts(), (2, 1, 1));
         load.end();
         assert_eq!(counts(), (1, 1, 1));
         load.give_up();
         assert_eq!(counts(), (0, 0, 1));
         for answers in 2..=1 << 20 {
-            load.begin(base);
-            load.answer_and_end(base);
+            load.begin(START);
+            load.answer_and_end(START);
             assert_eq!(counts(), (0, 0, answers % (1 << 20)));
         }
     }
 
     #[test]
     fn one_that_keeps_calls_waiting_is_as_slow_as_they_have_waited() {
-        let base = Instant::now();
-        let load = Load::new(5.0 * MS, DECAY, base, base);
-        let at = |ms| tick(base, after(base, ms));
-        load.begin(base);
-        near(load.latency(at(2_000)), 2_000.0 * MS);
-        load.begin(after(base, 1_000));
-        load.answer(after(base, 1_500));
-        near(load.latency(at(2_000)), 500.0 * MS);
-        assert!(load.silent_since(after(base, 1_600)) && !load.silent_since(after(base, 1_000)));
+        let load = load(5.0 * MS);
+        load.begin(START);
+        near(load.latency(at(2_000).tick()), 2_000.0 * MS);
+        load.begin(at(1_000));
+        load.answer(at(1_500));
+        near(load.latency(at(2_000).tick()), 500.0 * MS);
+        assert!(load.silent_since(at(1_600)) && !load.silent_since(at(1_000)));
         // Not for ever: the next call begins a new silence.
-        near(load.latency(at(59_000)), 57_500.0 * MS);
-        near(load.latency(at(61_600)), FLOOR);
-        load.begin(after(base, 62_000));
-        near(load.latency(at(63_000)), 1_000.0 * MS);
+        near(load.latency(at(59_000).tick()), 57_500.0 * MS);
+        near(load.latency(at(61_600).tick()), FLOOR);
+        load.begin(at(62_000));
+        near(load.latency(at(63_000).tick()), 1_000.0 * MS);
         load.give_up();
         // What still streams has been answered.
-        load.answer(after(base, 63_000));
-        near(load.latency(at(123_000)), FLOOR);
+        load.answer(at(63_000));
+        near(load.latency(at(123_000).tick()), FLOOR);
         assert_eq!(load.pending(), 2);
     }
 
     #[test]
     fn is_silent_however_long_another_call_has_waited() {
-        let base = Instant::now();
-        let load = Load::new(5.0 * MS, DECAY, base, base);
-        load.begin(base);
-        let later = after(base, 3_600_000);
+        let load = load(5.0 * MS);
+        load.begin(START);
+        let later = at(3_600_000);
         load.begin(later);
         assert!(load.silent_since(later));
-        load.answer(after(base, 3_600_100));
+        load.answer(at(3_600_100));
         assert!(!load.silent_since(later));
     }
 
     #[test]
     fn a_lower_bound_never_lowers_the_cost() {
-        let base = Instant::now();
-        let load = Load::new(30.0 * MS, DECAY, base, base);
-        load.record_at_least(Duration::from_millis(1), after(base, 5));
-        near(load.cost(tick(base, after(base, 5))), 30.0 * MS);
-        load.record_at_least(Duration::from_millis(90), after(base, 5));
-        near(load.cost(tick(base, after(base, 5))), 90.0 * MS);
+        let load = load(30.0 * MS);
+        load.record_at_least(Duration::from_millis(1), at(5));
+        near(load.cost(at(5).tick()), 30.0 * MS);
+        load.record_at_least(Duration::from_millis(90), at(5));
+        near(load.cost(at(5).tick()), 90.0 * MS);
+    }
+
+    #[test]
+    fn powers_are_those_of_the_library() {
+        for tenth in 0..1_400 {
+            let x = -0.1 * tenth as f32;
+            assert!((exp2(x) - x.exp2()).abs() <= x.exp2() / 8_000.0 + f32::MIN_POSITIVE, "{x}: {}", exp2(x));
+        }
+        assert_eq!(exp2(0.0), 1.0);
     }
 
     #[test]
     fn survives_the_wrap_of_the_stamp_and_a_clock_read_earlier() {
         assert_eq!(elapsed(Tick::MAX - 1, 3), 5);
         assert_eq!(elapsed(7, 5), 0);
-        let base = Instant::now();
-        let load = Load::new(30.0 * MS, DECAY, base, after(base, 50));
-        load.record(Duration::from_millis(60), base);
-        near(load.cost(tick(base, after(base, 50))), 60.0 * MS);
+        let load = Load::new(30.0 * MS, DECAY, Instant::now(), at(50));
+        load.record(Duration::from_millis(60), START);
+        near(load.cost(at(50).tick()), 60.0 * MS);
     }
 }

@@ -231,7 +231,7 @@ impl<S, P, O> Balance<S, P, O> {
         P: Policy<Req>,
         O: Clone,
     {
-        let now = Instant::now();
+        let at = Instant::now();
         let label = self.policy.label(request);
         let mut set = self.shared.set.load();
         if let Some(label) = label
@@ -240,9 +240,11 @@ impl<S, P, O> Balance<S, P, O> {
             self.shared.change(|roster, _| roster.keep_apart(label.key));
             set = self.shared.set.load();
         }
+        let now = set.moment(at);
         let chosen = set.choose(now, request, &self.policy, label, tried)?;
         Some(Picked {
             id: chosen.id,
+            at,
             completion: Completion::begin(chosen.stats, now, chosen.ticket),
             service: S::clone(chosen.service),
             observer: self.observer.clone(),

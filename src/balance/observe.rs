@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::cells::Ticket;
 use super::eject::Cause;
 use super::endpoint::Stats;
+use super::load::Moment;
 
 /// Judges the answers of endpoints, and says when a call is over.
 ///
@@ -125,12 +124,10 @@ const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
 /// So is a call whose service panicked.
 pub struct Completion {
     stats: Arc<Stats>,
-    start: Instant,
+    start: Moment,
     verdict: Verdict,
     /// Its part in the endpoint's probation.
     ticket: Ticket,
-    /// Whether the endpoint's service is at work on this thread.
-    polled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,15 +140,11 @@ enum Verdict {
 }
 
 impl Completion {
-    pub(super) fn begin(stats: Arc<Stats>, start: Instant, ticket: Ticket) -> Self {
+    #[inline]
+    pub(super) fn begin(stats: Arc<Stats>, start: Moment, ticket: Ticket) -> Self {
         stats.load.begin(start);
         stats.details.picks.count();
-        Self { stats, start, verdict: Verdict::Open, ticket, polled: false }
-    }
-
-    /// Said before and after the endpoint's service works, to tell whether it panicked.
-    pub(super) fn polled(&mut self, polled: bool) {
-        self.polled = polled;
+        Self { stats, start, verdict: Verdict::Open, ticket }
     }
 
     /// The endpoint answered: records how long that took. Does nothing after a first outcome.
@@ -167,9 +160,10 @@ impl Completion {
     }
 
     /// Success and end in one.
+    #[inline]
     pub(super) fn finish(mut self) {
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.start);
+        let now = self.stats.load.now();
+        let elapsed = now.since(self.start);
         self.stats.load.record(elapsed, now);
         self.stats.details.meters.succeeded(elapsed);
         self.stats.load.answer_and_end(now);
@@ -183,8 +177,8 @@ impl Completion {
             (Verdict::Failure | Verdict::Over, _) | (Verdict::Success, Outcome::Success) => return,
             _ => {}
         }
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.start);
+        let now = self.stats.load.now();
+        let elapsed = now.since(self.start);
         let silent = self.verdict == Verdict::Open && self.stats.load.silent_since(self.start);
         if self.verdict == Verdict::Open {
             self.stats.load.answer(now);
@@ -228,7 +222,7 @@ impl Completion {
         self.report(Ok(()));
     }
 
-    fn failed(&mut self, cause: Cause, latency: Duration, now: Instant) {
+    fn failed(&mut self, cause: Cause, latency: Duration, now: Moment) {
         self.report(Err(cause));
         self.stats.failed(cause, now);
         self.stats.load.record(latency.max(self.penalty(self.stats.history.failures())), now);
@@ -247,10 +241,18 @@ impl Completion {
         self.stats.details.penalty.saturating_mul(failures) / 64
     }
 
+    /// The endpoint's service panicked.
+    pub(super) fn panicked(mut self) {
+        let now = self.stats.load.now();
+        self.failed(Cause::Failed, now.since(self.start), now);
+        self.stats.load.give_up();
+        self.verdict = Verdict::Over;
+    }
+
     /// A call dropped without an outcome.
     fn given_up(&mut self) {
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.start);
+        let now = self.stats.load.now();
+        let elapsed = now.since(self.start);
         match self.held_against(elapsed, now) {
             Some(cause) => self.failed(cause, elapsed, now),
             None => self.stats.load.record_at_least(elapsed, now),
@@ -259,11 +261,8 @@ impl Completion {
     }
 
     /// What a call given up after this time says about the endpoint.
-    fn held_against(&self, elapsed: Duration, now: Instant) -> Option<Cause> {
-        if self.polled {
-            return Some(Cause::Failed);
-        }
-        let expected = Duration::from_nanos(self.stats.load.cost_at(now) as u64);
+    fn held_against(&self, elapsed: Duration, now: Moment) -> Option<Cause> {
+        let expected = Duration::from_nanos(self.stats.load.cost(now.tick()) as u64);
         let silent = || self.stats.load.silent_since(self.start);
         let beyond = |times: u32, least: Duration| elapsed >= least.max(expected.saturating_mul(times));
         if beyond(LONG_PATIENCE, LEAST_PATIENCE) || self.ticket.is_some() && elapsed >= LEAST_PATIENCE_ON_PROBATION {
@@ -273,10 +272,6 @@ impl Completion {
         } else {
             None
         }
-    }
-
-    pub(super) fn start(&self) -> Instant {
-        self.start
     }
 
     pub(super) fn app(&self) -> Option<&Arc<str>> {
@@ -294,6 +289,7 @@ impl Completion {
 }
 
 impl Drop for Completion {
+    #[inline]
     fn drop(&mut self) {
         match self.verdict {
             Verdict::Open => self.given_up(),

@@ -17,7 +17,7 @@ use super::attributes::Attributes;
 use super::cells::Ticket;
 use super::eject::{Calls, Cause, Ejection};
 use super::endpoint::{EndpointId, Stats};
-use super::load::{nanos, tick};
+use super::load::{Moment, nanos};
 use super::slow_start::{Age, SlowStart};
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
@@ -135,8 +135,8 @@ impl<S> Roster<S> {
 
     /// What an endpoint that joins now is assumed to cost: as little as the best there is, so that it gets its calls at once
     /// instead of when the default has decayed to what the others take.
-    pub(super) fn newcomer_cost(&self, now: Instant) -> f32 {
-        let now = tick(self.settings.base, now);
+    pub(super) fn newcomer_cost(&self, now: Moment) -> f32 {
+        let now = now.tick();
         let costs = self.entries.values().map(|entry| entry.stats.load.cost(now));
         costs.fold(nanos(self.settings.default_latency), f32::min)
     }
@@ -330,6 +330,7 @@ impl<S> Roster<S> {
     }
 
     fn let_in(&mut self, id: EndpointId, now: Instant) {
+        let now = Moment::of(self.settings.base, now);
         let newcomer_cost = self.newcomer_cost(now);
         let name = self.settings.name.as_deref();
         let Some(entry) = self.entries.get_mut(&id) else { return };

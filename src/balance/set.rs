@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::attributes::Attributes;
 use super::cells::Ticket;
 use super::endpoint::{EndpointId, Stats};
-use super::load::{Tick, tick};
+use super::load::{Moment, Tick};
 use super::policy::{self, Label, Policy};
 use super::weights::Weights;
 
@@ -94,6 +94,7 @@ impl View {
     }
 
     /// The group that this call chooses among.
+    #[inline]
     fn group(&self) -> &Group {
         match self.zones.len() {
             0 => &self.whole,
@@ -125,6 +126,12 @@ impl<S> EndpointSet<S> {
         self.services.len()
     }
 
+    /// When a call begins that comes now.
+    #[inline]
+    pub(super) fn moment(&self, now: Instant) -> Moment {
+        Moment::of(self.base, now)
+    }
+
     #[cfg(test)]
     pub(super) fn stats(&self) -> impl Iterator<Item = &Stats> {
         self.all.whole.members.iter().map(|member| &*member.stats)
@@ -136,30 +143,27 @@ impl<S> EndpointSet<S> {
     }
 
     /// What `policy` picks for `request`, which asks for `label`, leaving out those that were tried.
+    #[inline]
     pub(super) fn choose<Req: ?Sized>(
         &self,
-        now: Instant,
+        now: Moment,
         request: &Req,
         policy: &impl Policy<Req>,
         label: Option<Label<'_>>,
         tried: &[EndpointId],
     ) -> Option<Chosen<'_, S>> {
         let view = label.map_or(Some(&self.all), |label| self.labelled(label));
-        let now = tick(self.base, now);
+        let now = now.tick();
         if let Some(view) = view
             && let Some(chosen) = self.pick(view.every(), now, tried, |all| policy.affinity(request, all))
         {
             return Some(chosen);
         }
-        if !self.probing.is_empty() && tried.is_empty() {
-            // A label that nobody has, and nobody must have, keeps no endpoint on probation.
-            let label = label.filter(|label| label.required || self.has(*label));
-            let suitable = self.probing.iter().filter(|member| member.suits(label));
-            let wanted =
-                suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
-            if let Some((member, ticket)) = wanted {
-                return Some(self.chosen(member, ticket));
-            }
+        if !self.probing.is_empty()
+            && tried.is_empty()
+            && let Some(chosen) = self.on_probation(label)
+        {
+            return Some(chosen);
         }
         let view = view?;
         let picked = self.pick(view.group(), now, tried, |candidates| policy.pick(request, candidates));
@@ -170,6 +174,17 @@ impl<S> EndpointSet<S> {
         picked
     }
 
+    /// An endpoint in probation that wants a call, if there is one.
+    #[cold]
+    fn on_probation(&self, label: Option<Label<'_>>) -> Option<Chosen<'_, S>> {
+        // A label that nobody has, and nobody must have, keeps no endpoint on probation.
+        let label = label.filter(|label| label.required || self.has(*label));
+        let suitable = self.probing.iter().filter(|member| member.suits(label));
+        let wanted = suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
+        wanted.map(|(member, ticket)| self.chosen(member, ticket))
+    }
+
+    #[inline]
     fn pick<'a>(
         &'a self,
         group: &'a Group,
@@ -177,8 +192,13 @@ impl<S> EndpointSet<S> {
         tried: &[EndpointId],
         pick: impl FnOnce(&Candidates<'_>) -> Option<usize>,
     ) -> Option<Chosen<'a, S>> {
-        let excluded = group.positions(tried);
-        let candidates = Candidates { group, excluded: &excluded, now };
+        let positions: Vec<usize>;
+        let mut excluded: &[usize] = &[];
+        if !tried.is_empty() {
+            positions = group.positions(tried);
+            excluded = &positions;
+        }
+        let candidates = Candidates { group, excluded, now };
         if candidates.is_empty() {
             return None;
         }
@@ -188,6 +208,7 @@ impl<S> EndpointSet<S> {
         Some(self.chosen(member, member.stats.trial.take()))
     }
 
+    #[inline]
     fn chosen(&self, member: &Member, ticket: Ticket) -> Chosen<'_, S> {
         let service = &self.services[member.position as usize];
         Chosen { id: member.id, stats: member.stats.clone(), service, ticket }
@@ -218,6 +239,7 @@ pub struct Candidates<'a> {
 
 impl Candidates<'_> {
     /// How many there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.group.members.len() - self.excluded.len()
     }
@@ -243,11 +265,13 @@ impl Candidates<'_> {
     }
 
     /// Whether all weigh the same.
+    #[inline]
     pub fn are_equal(&self) -> bool {
         self.group.weights.is_none()
     }
 
     /// Calls to the endpoint that are not over: until the end of the answer's body, where there is one.
+    #[inline]
     pub fn pending(&self, position: usize) -> usize {
         self.member(position).stats.load.pending()
     }
@@ -268,6 +292,7 @@ impl Candidates<'_> {
     }
 
     /// Two different positions at random, the same one twice if there is only one. Weights do not matter.
+    #[inline]
     pub fn draw_two(&self) -> (usize, usize) {
         two_of(self.len())
     }
@@ -312,20 +337,24 @@ impl Candidates<'_> {
         self.group.weights.as_ref().map_or(1.0, Weights::heaviest)
     }
 
+    #[inline]
     pub(super) fn latency_nanos(&self, position: usize) -> f32 {
         self.member(position).stats.load.latency(self.now)
     }
 
     /// What one more call is expected to cost: latency times calls.
+    #[inline]
     pub(super) fn cost(&self, position: usize) -> f32 {
         self.member(position).stats.load.metric(self.now)
     }
 
+    #[inline]
     fn member(&self, position: usize) -> &Member {
         &self.group.members[self.at(position)]
     }
 
     /// The position in the group.
+    #[inline]
     fn at(&self, position: usize) -> usize {
         self.excluded.iter().fold(position, |at, &gap| at + usize::from(gap <= at))
     }
@@ -350,21 +379,21 @@ impl Member {
 }
 
 impl Group {
-    /// Where these stand, ascending. Allocates nothing for none.
+    /// Where these stand, ascending.
+    #[cold]
     fn positions(&self, ids: &[EndpointId]) -> Vec<usize> {
-        if ids.is_empty() {
-            return Vec::new();
-        }
         (0..self.members.len()).filter(|&at| ids.contains(&self.members[at].id)).collect()
     }
 }
 
 /// A number below `n` from 32 random bits. The bias of n / 2^32 does not matter here.
+#[inline]
 pub(super) fn below(n: usize, bits: u64) -> usize {
     (((bits & 0xffff_ffff) * n as u64) >> 32) as usize
 }
 
 /// Two different numbers below `n` from one draw; 0 twice for 1.
+#[inline]
 fn two_of(n: usize) -> (usize, usize) {
     let random = fastrand::u64(..);
     let first = below(n, random >> 32);
@@ -398,13 +427,12 @@ mod tests {
             penalty: Duration::ZERO,
             rules: Ejection::default().rules(),
             control: Weak::<Shared<()>>::new() as Weak<dyn Control>,
-            base,
             failed: Default::default(),
             looked: Default::default(),
             picks: Meters::new(None).picks(None),
             meters: Meters::new(None),
         };
-        let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, base), details));
+        let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, Moment::of(base, base)), details));
         Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
     }
 
@@ -427,7 +455,7 @@ mod tests {
     }
 
     fn choose(set: &EndpointSet<()>, policy: &impl Policy<()>, tried: &[EndpointId]) -> Option<u64> {
-        set.choose(Instant::now(), &(), policy, None, tried).map(|chosen| chosen.id.0)
+        set.choose(set.moment(Instant::now()), &(), policy, None, tried).map(|chosen| chosen.id.0)
     }
 
     fn counts(calls: usize, mut choose: impl FnMut() -> u64) -> BTreeMap<u64, usize> {
@@ -483,7 +511,7 @@ mod tests {
     #[test]
     fn prefers_the_one_with_fewer_pending_calls() {
         let set = set(2);
-        set.stats().next().unwrap().load.begin(Instant::now());
+        set.stats().next().unwrap().load.begin(set.moment(Instant::now()));
         for _ in 0..100 {
             assert_eq!(choose(&set, &PeakEwma, &[]), Some(3));
         }
@@ -518,10 +546,10 @@ mod tests {
         let set = set_with(&[1.0; 3], &[3]);
         let sticky: Sticky<FromHeader> = Sticky::by_header("x-instance");
         let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
-        let choose = || set.choose(Instant::now(), &request, &sticky, None, &[]).unwrap();
+        let choose = || set.choose(set.moment(Instant::now()), &request, &sticky, None, &[]).unwrap();
         let probe = choose();
         assert_eq!((probe.id.0, probe.ticket.is_some()), (3, true));
-        probe.stats.load.begin(Instant::now());
+        probe.stats.load.begin(set.moment(Instant::now()));
         let next = choose();
         assert!(next.id.0 != 3 && !next.ticket.is_some());
         probe.stats.load.give_up();

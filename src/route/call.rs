@@ -83,7 +83,7 @@ where
         let Some(picked) = call.pick() else {
             return Self::Refused(Some(call.route.balance.no_endpoints_for(&call.attempts.parts)));
         };
-        call.route.budget.deposit(picked.start());
+        call.route.budget.deposit(picked.at());
         match call.options().retry.hedge() {
             None => Self::First { attempt: call.attempt(picked), call: Some(call) },
             Some(_) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Entry, Roster, State};
-use crate::balance::load::tick;
+use crate::balance::load::Moment;
 use crate::balance::policy::Label;
 use crate::balance::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 
@@ -22,7 +22,7 @@ impl<S> Roster<S> {
         });
         // In the same order.
         let entries = self.entries.values().chain(self.outside.values());
-        let tick = tick(self.settings.base, now);
+        let tick = Moment::of(self.settings.base, now).tick();
         let endpoint = |(at, entry): (usize, &Entry<S>)| {
             let (state, cause, back_in) = match (entry.state, at < self.entries.len()) {
                 (_, false) => (EndpointState::Outside, None, None),
