@@ -16,7 +16,6 @@ use crate::error::{Error, Kind};
 
 /// An endpoint picked for one call, which counts as pending there from now on.
 pub(crate) struct Picked<S, O> {
-    pub(super) id: EndpointId,
     pub(super) at: Instant,
     pub(super) service: S,
     pub(super) observer: O,
@@ -25,7 +24,7 @@ pub(crate) struct Picked<S, O> {
 
 impl<S, O> Picked<S, O> {
     pub(crate) fn id(&self) -> EndpointId {
-        self.id
+        self.completion.id()
     }
 
     /// The id of the endpoint.

@@ -153,23 +153,22 @@ impl Load {
 
     /// Records a measured latency.
     #[inline]
-    pub(super) fn record(&self, latency: Duration, now: Moment) {
-        self.update(now, |projected, kept| projected + nanos(latency) * (1.0 - kept), latency);
+    pub(super) fn record(&self, latency: f32, now: Moment) {
+        self.update(now, |projected, kept| projected + latency * (1.0 - kept), latency);
     }
 
     /// Records that a call took at least so long: only ever raises the average. Otherwise it is no measurement, and leaves the
     /// time of the last one alone.
-    pub(super) fn record_at_least(&self, latency: Duration, now: Moment) {
-        if nanos(latency) > self.cost(now.tick()) {
+    pub(super) fn record_at_least(&self, latency: f32, now: Moment) {
+        if latency > self.cost(now.tick()) {
             self.update(now, |projected, _| projected, latency);
         }
     }
 
     /// Calls in the same tick leave the average alone unless they are peaks, which spares most writes under high load.
     #[inline]
-    fn update(&self, now: Moment, fall: impl Fn(f32, f32) -> f32, latency: Duration) {
+    fn update(&self, now: Moment, fall: impl Fn(f32, f32) -> f32, latency: f32) {
         let now = now.tick();
-        let latency = nanos(latency);
         let mut current = self.cost.load(Ordering::Relaxed);
         loop {
             let (cost, stamp) = unpack(current);
@@ -217,6 +216,12 @@ impl Moment {
     #[inline]
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The same as a cost.
+    #[inline]
+    pub(super) fn nanos_since(self, earlier: Self) -> f32 {
+        self.0.saturating_sub(earlier.0) as f32
     }
 }
 
@@ -274,9 +279,9 @@ mod tests {
     #[test]
     fn rises_at_once_and_falls_slowly() {
         let load = load(30.0 * MS);
-        load.record(Duration::from_millis(200), START);
+        load.record(200.0 * MS, START);
         near(load.cost(0), 200.0 * MS);
-        load.record(Duration::from_millis(50), at(10_000));
+        load.record(50.0 * MS, at(10_000));
         let e = std::f32::consts::E;
         near(load.cost(at(10_000).tick()), 200.0 * MS / e + 50.0 * MS * (1.0 - 1.0 / e));
     }
@@ -355,9 +360,9 @@ mod tests {
     #[test]
     fn a_lower_bound_never_lowers_the_cost() {
         let load = load(30.0 * MS);
-        load.record_at_least(Duration::from_millis(1), at(5));
+        load.record_at_least(1.0 * MS, at(5));
         near(load.cost(at(5).tick()), 30.0 * MS);
-        load.record_at_least(Duration::from_millis(90), at(5));
+        load.record_at_least(90.0 * MS, at(5));
         near(load.cost(at(5).tick()), 90.0 * MS);
     }
 
@@ -375,7 +380,7 @@ mod tests {
         assert_eq!(elapsed(Tick::MAX - 1, 3), 5);
         assert_eq!(elapsed(7, 5), 0);
         let load = Load::new(30.0 * MS, DECAY, Instant::now(), at(50));
-        load.record(Duration::from_millis(60), START);
+        load.record(60.0 * MS, START);
         near(load.cost(at(50).tick()), 60.0 * MS);
     }
 }

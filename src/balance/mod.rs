@@ -242,13 +242,10 @@ impl<S, P, O> Balance<S, P, O> {
         }
         let now = set.moment(at);
         let chosen = set.choose(now, request, &self.policy, label, tried)?;
-        Some(Picked {
-            id: chosen.id,
-            at,
-            completion: Completion::begin(chosen.stats, now, chosen.ticket),
-            service: S::clone(chosen.service),
-            observer: self.observer.clone(),
-        })
+        // Read before the counts are written, as that holds up all reading after it.
+        let service = S::clone(chosen.service);
+        let completion = Completion::begin(chosen.stats.clone(), now, chosen.ticket);
+        Some(Picked { at, completion, service, observer: self.observer.clone() })
     }
 
     /// The error of a call while there is no endpoint at all.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::cells::Ticket;
 use super::eject::Cause;
-use super::endpoint::Stats;
-use super::load::Moment;
+use super::endpoint::{EndpointId, Stats};
+use super::load::{Moment, nanos};
 
 /// Judges the answers of endpoints, and says when a call is over.
 ///
@@ -163,9 +163,8 @@ impl Completion {
     #[inline]
     pub(super) fn finish(mut self) {
         let now = self.stats.load.now();
-        let elapsed = now.since(self.start);
-        self.stats.load.record(elapsed, now);
-        self.stats.details.meters.succeeded(elapsed);
+        self.stats.load.record(now.nanos_since(self.start), now);
+        self.stats.details.meters.succeeded(now.since(self.start));
         self.stats.load.answer_and_end(now);
         self.verdict = Verdict::Over;
         self.succeeded();
@@ -188,20 +187,20 @@ impl Completion {
         match outcome {
             Outcome::Success => {
                 self.verdict = Verdict::Success;
-                self.stats.load.record(elapsed, now);
+                self.stats.load.record(nanos(elapsed), now);
                 return self.succeeded();
             }
             Outcome::Failure { retry_after } => self.failed(Cause::Failed, elapsed.max(hint(retry_after)), now),
             Outcome::Unreachable => self.failed(Cause::Unreachable, elapsed, now),
             // A caller with hardly any time says nothing about the endpoint.
-            Outcome::TimedOut if elapsed < LEAST_PATIENCE => self.stats.load.record_at_least(elapsed, now),
+            Outcome::TimedOut if elapsed < LEAST_PATIENCE => self.stats.load.record_at_least(nanos(elapsed), now),
             Outcome::TimedOut => self.failed(if silent { Cause::Silent } else { Cause::Failed }, elapsed, now),
             Outcome::GivenUp => {}
             Outcome::Overloaded { retry_after } => {
                 // First, since the end of a probation forgets what was measured.
                 self.report(Ok(()));
                 let penalty = self.penalty(self.stats.history.failures().max(1));
-                self.stats.load.record(elapsed.max(hint(retry_after)).max(penalty), now);
+                self.stats.load.record(nanos(elapsed.max(hint(retry_after)).max(penalty)), now);
             }
         }
         self.verdict = Verdict::Failure;
@@ -225,7 +224,8 @@ impl Completion {
     fn failed(&mut self, cause: Cause, latency: Duration, now: Moment) {
         self.report(Err(cause));
         self.stats.failed(cause, now);
-        self.stats.load.record(latency.max(self.penalty(self.stats.history.failures())), now);
+        let latency = latency.max(self.penalty(self.stats.history.failures()));
+        self.stats.load.record(nanos(latency), now);
     }
 
     /// Tells the balancer how it went, if the endpoint's probation hangs on this call.
@@ -255,7 +255,7 @@ impl Completion {
         let elapsed = now.since(self.start);
         match self.held_against(elapsed, now) {
             Some(cause) => self.failed(cause, elapsed, now),
-            None => self.stats.load.record_at_least(elapsed, now),
+            None => self.stats.load.record_at_least(nanos(elapsed), now),
         }
         self.stats.load.give_up();
     }
@@ -272,6 +272,10 @@ impl Completion {
         } else {
             None
         }
+    }
+
+    pub(super) fn id(&self) -> EndpointId {
+        self.stats.details.id
     }
 
     pub(super) fn app(&self) -> Option<&Arc<str>> {

@@ -46,6 +46,9 @@ pub(super) struct View {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     members: Vec<Member>,
+    /// What a pick looks at of the members, close together.
+    stats: Box<[Arc<Stats>]>,
+    positions: Box<[u32]>,
     weights: Option<Weights>,
     /// Whose turn it is, for policies that go round.
     turn: AtomicU64,
@@ -65,11 +68,17 @@ pub(super) struct Member {
 
 /// The choice.
 pub(super) struct Chosen<'a, S> {
-    pub(super) id: EndpointId,
-    pub(super) stats: Arc<Stats>,
+    pub(super) stats: &'a Arc<Stats>,
     pub(super) service: &'a S,
     /// The call's part in the endpoint's probation.
     pub(super) ticket: Ticket,
+}
+
+#[cfg(test)]
+impl<S> Chosen<'_, S> {
+    fn id(&self) -> EndpointId {
+        self.stats.details.id
+    }
 }
 
 impl Group {
@@ -78,7 +87,9 @@ impl Group {
         let (members, weights): (Vec<_>, Vec<_>) = members.into_iter().unzip();
         // Callers that start together should not begin with the same endpoint.
         let turn = AtomicU64::new(u64::from(fastrand::u32(..)));
-        Self { members, weights: Weights::new(weights), turn, identities: OnceLock::new() }
+        let stats = members.iter().map(|member: &Member| member.stats.clone()).collect();
+        let positions = members.iter().map(|member| member.position).collect();
+        Self { members, stats, positions, weights: Weights::new(weights), turn, identities: OnceLock::new() }
     }
 
     fn identities(&self) -> &[u64] {
@@ -181,7 +192,7 @@ impl<S> EndpointSet<S> {
         let label = label.filter(|label| label.required || self.has(*label));
         let suitable = self.probing.iter().filter(|member| member.suits(label));
         let wanted = suitable.map(|member| (member, member.stats.trial.take())).find(|(_, ticket)| ticket.is_some());
-        wanted.map(|(member, ticket)| self.chosen(member, ticket))
+        wanted.map(|(member, ticket)| self.chosen(&member.stats, member.position, ticket))
     }
 
     #[inline]
@@ -204,14 +215,14 @@ impl<S> EndpointSet<S> {
         }
         let picked = pick(&candidates)?;
         debug_assert!(picked < candidates.len(), "a policy picked {picked} of {}", candidates.len());
-        let member = group.members.get(candidates.at(picked))?;
-        Some(self.chosen(member, member.stats.trial.take()))
+        let at = candidates.at(picked);
+        let stats = group.stats.get(at)?;
+        Some(self.chosen(stats, group.positions[at], stats.trial.take()))
     }
 
     #[inline]
-    fn chosen(&self, member: &Member, ticket: Ticket) -> Chosen<'_, S> {
-        let service = &self.services[member.position as usize];
-        Chosen { id: member.id, stats: member.stats.clone(), service, ticket }
+    fn chosen<'a>(&'a self, stats: &'a Arc<Stats>, position: u32, ticket: Ticket) -> Chosen<'a, S> {
+        Chosen { stats, service: &self.services[position as usize], ticket }
     }
 
     /// Whether an endpoint with this label takes calls.
@@ -273,7 +284,7 @@ impl Candidates<'_> {
     /// Calls to the endpoint that are not over: until the end of the answer's body, where there is one.
     #[inline]
     pub fn pending(&self, position: usize) -> usize {
-        self.member(position).stats.load.pending()
+        self.stats(position).load.pending()
     }
 
     /// The latency to be expected: a moving average that follows peaks at once and counts failures as slow.
@@ -339,16 +350,20 @@ impl Candidates<'_> {
 
     #[inline]
     pub(super) fn latency_nanos(&self, position: usize) -> f32 {
-        self.member(position).stats.load.latency(self.now)
+        self.stats(position).load.latency(self.now)
     }
 
     /// What one more call is expected to cost: latency times calls.
     #[inline]
     pub(super) fn cost(&self, position: usize) -> f32 {
-        self.member(position).stats.load.metric(self.now)
+        self.stats(position).load.metric(self.now)
     }
 
     #[inline]
+    fn stats(&self, position: usize) -> &Stats {
+        &self.group.stats[self.at(position)]
+    }
+
     fn member(&self, position: usize) -> &Member {
         &self.group.members[self.at(position)]
     }
@@ -455,7 +470,7 @@ mod tests {
     }
 
     fn choose(set: &EndpointSet<()>, policy: &impl Policy<()>, tried: &[EndpointId]) -> Option<u64> {
-        set.choose(set.moment(Instant::now()), &(), policy, None, tried).map(|chosen| chosen.id.0)
+        set.choose(set.moment(Instant::now()), &(), policy, None, tried).map(|chosen| chosen.id().0)
     }
 
     fn counts(calls: usize, mut choose: impl FnMut() -> u64) -> BTreeMap<u64, usize> {
@@ -548,12 +563,12 @@ mod tests {
         let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
         let choose = || set.choose(set.moment(Instant::now()), &request, &sticky, None, &[]).unwrap();
         let probe = choose();
-        assert_eq!((probe.id.0, probe.ticket.is_some()), (3, true));
+        assert_eq!((probe.id().0, probe.ticket.is_some()), (3, true));
         probe.stats.load.begin(set.moment(Instant::now()));
         let next = choose();
-        assert!(next.id.0 != 3 && !next.ticket.is_some());
+        assert!(next.id().0 != 3 && !next.ticket.is_some());
         probe.stats.load.give_up();
-        assert_eq!(choose().id.0, 3);
+        assert_eq!(choose().id().0, 3);
     }
 
     #[test]
