@@ -29,6 +29,10 @@ const TICK_BITS: u32 = 20;
 /// Nanoseconds in a tick.
 const TICK: f32 = (1u64 << TICK_BITS) as f32;
 
+/// Less than this power of two, a part in 1,500, is not taken off the average but waits until it is more: with the default decay that
+/// is 7 ms. So most looks at an endpoint need no power, and most calls do not write its average.
+const NOTHING: f32 = -0.001;
+
 /// A silence of more ticks than this, a minute, says nothing any more: what waits so long may be a call that nobody polls. Then a
 /// new call shows how the endpoint is.
 const LONGEST_SILENCE: Tick = 57_220;
@@ -165,7 +169,7 @@ impl Load {
         }
     }
 
-    /// Calls in the same tick leave the average alone unless they are peaks, which spares most writes under high load.
+    /// As long as nothing decays, calls leave the average alone unless they are peaks, which spares most writes under high load.
     #[inline]
     fn update(&self, now: Moment, fall: impl Fn(f32, f32) -> f32, latency: f32) {
         let now = now.tick();
@@ -176,7 +180,7 @@ impl Load {
             let kept = self.kept(elapsed);
             let projected = cost * kept;
             let cost = if latency > projected { latency } else { fall(projected, kept) };
-            let updated = pack(cost, if elapsed == 0 { stamp } else { now });
+            let updated = pack(cost, if kept == 1.0 { stamp } else { now });
             if updated == current {
                 return;
             }
@@ -187,10 +191,11 @@ impl Load {
         }
     }
 
-    /// The share of the cost that is left after so many ticks.
+    /// The share of the cost that is left after so many ticks. All of it as long as next to nothing is lost.
     #[inline]
     fn kept(&self, elapsed: u32) -> f32 {
-        if elapsed == 0 { 1.0 } else { exp2(elapsed as f32 * self.rate) }
+        let power = elapsed as f32 * self.rate;
+        if power > NOTHING { 1.0 } else { exp2(power) }
     }
 }
 
