@@ -73,7 +73,7 @@ impl Transport {
 
     /// The same for a registry server that asks others. Ours show it what is registered with them, and not what other regions have.
     #[cfg(feature = "peers")]
-    pub(crate) fn as_server(self) -> Self {
+    pub(crate) fn for_server(self) -> Self {
         Self { identity: "DefaultServer", ..self }
     }
 

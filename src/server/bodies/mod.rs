@@ -115,7 +115,11 @@ impl Bodies {
             delta: Arc::default(),
             selections: Arc::default(),
             unusual: read_only.map(|interval| {
-                Box::new(Unusual { read_only: Some(ReadOnly::new(interval, clock)), ..Unusual::default() })
+                Box::new(Unusual {
+                    read_only: Some(ReadOnly::new(interval, clock)),
+                    #[cfg(feature = "peers")]
+                    together: None,
+                })
             }),
         }
     }

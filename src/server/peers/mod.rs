@@ -226,7 +226,7 @@ impl Peers {
     }
 
     fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
-        let transport = Transport::new(vec![url.clone()], self.stack.clone()).as_server();
+        let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server();
         // A Java peer knows other regions if this node does.
         let transport = if self.settings.knows_regions { transport.without_other_regions() } else { transport };
         Arc::new(Peer::new(url, transport, self.settings.limits))

@@ -68,7 +68,8 @@ impl Regions {
     /// Starts to copy. It ends when the tasks are dropped. The delta tells a change for as long as the registry's own does.
     pub(in crate::server) fn start(&self, clock: Clock, delta_retention_ms: i64) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        for region in self.regions.iter().cloned() {
+        for region in &self.regions {
+            let region = region.clone();
             tasks.spawn(async move {
                 restarted("a copy of a region", || region.clone().keep(clock, delta_retention_ms)).await;
             });
