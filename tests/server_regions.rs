@@ -5,11 +5,14 @@
 mod server_network;
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -333,6 +336,32 @@ async fn two_regions_that_show_each_other_keep_no_dead_alive() {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// As one does that could not fetch another region yet.
+#[tokio::test(start_paused = true)]
+async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
+    let network = Network::default();
+    let east = region(&network, "east", &[]);
+    register(&east, "ORDERS", "e1").await;
+    let refuses = Arc::new(AtomicBool::new(true));
+    let (inner, refusing) = (east.router.clone(), refuses.clone());
+    let java = Router::new().fallback(move |request: Request<Body>| {
+        let refused = request.uri().query().is_some() && refusing.load(Relaxed);
+        let inner = inner.clone();
+        async move {
+            if refused { StatusCode::FORBIDDEN.into_response() } else { inner.oneshot(request).await.into_response() }
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("east".into(), java);
+    let home = region(&network, "home", &["east"]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(ids(&home, "apps").await, ["e1"]);
+    cancel(&east, "ORDERS", "e1").await;
+    register(&east, "ORDERS", "e2").await;
+    refuses.store(false, Relaxed);
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(ids(&home, "apps?regions=east").await, ["e2"]);
 }
 
 #[tokio::test(start_paused = true)]

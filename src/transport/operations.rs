@@ -54,6 +54,8 @@ pub struct Transport {
     identity: &'static str,
     /// What follows the path of a list.
     lists: &'static str,
+    /// What follows that of the whole registry where this is refused.
+    instead: Option<&'static str>,
 }
 
 /// What a server says to a heartbeat.
@@ -68,7 +70,8 @@ pub enum Renewal {
 impl Transport {
     /// `urls` must not be empty.
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
-        Self { servers: Arc::new(Servers::new(urls)), stack, identity: "DefaultClient", lists: "" }
+        let servers = Arc::new(Servers::new(urls));
+        Self { servers, stack, identity: "DefaultClient", lists: "", instead: None }
     }
 
     /// The same for a registry server that asks others. Ours show it what is registered with them, and not what other regions have.
@@ -82,6 +85,12 @@ impl Transport {
     #[cfg(feature = "peers")]
     pub(crate) fn without_other_regions(self) -> Self {
         Self { lists: "?regions=none", ..self }
+    }
+
+    /// The same with everything from those who refuse that: a Java server does as long as there is a region that it could never fetch.
+    #[cfg(feature = "peers")]
+    pub(crate) fn where_it_can_be(self) -> Self {
+        Self { instead: Some(""), ..self }
     }
 
     /// The same servers, each with its share of this time.
@@ -161,8 +170,17 @@ impl Transport {
     /// # Errors
     /// When no server gave it.
     pub async fn applications(&self) -> Result<Applications, Error> {
-        let call = Call::new("fetch registry", Method::GET).path(format!("apps/{}", self.lists));
-        self.read(call, Applications::from_json).await.map(Option::unwrap_or_default)
+        let fetch = |query: &str| {
+            let call = Call::new("fetch registry", Method::GET).path(format!("apps/{query}"));
+            self.read(call, Applications::from_json)
+        };
+        let answer = match (fetch(self.lists).await, self.instead) {
+            (Err(error), Some(instead)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
+                fetch(instead).await
+            }
+            (answer, _) => answer,
+        };
+        answer.map(Option::unwrap_or_default)
     }
 
     /// What changed in the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
