@@ -95,7 +95,7 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.remote_region(region, url))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| b.remote_region_whitelist("global", apps))),
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.remote_region_whitelist("global", apps) })),
     #[cfg(feature = "peers")]
     property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.remote_region_whitelist(region, apps))),
     #[cfg(feature = "peers")]

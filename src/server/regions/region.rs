@@ -108,3 +108,27 @@ fn as_ended(instance: &Instance, now: i64) -> Instance {
     }
     ended
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_told_in_a_delta_and_is_not_this_server() {
+        let built = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let told = |action| Arc::new(Instance { action, ..built.clone() });
+        for (action, expected) in [
+            (None, ActionType::Added),
+            (Some(ActionType::Deleted), ActionType::Added),
+            (Some(ActionType::Added), ActionType::Added),
+            (Some(ActionType::Modified), ActionType::Modified),
+        ] {
+            let known = Instance { is_coordinating_discovery_server: true, ..(*told(action)).clone() };
+            let shown = as_shown(&"ORDERS".into(), &Arc::new(known));
+            assert_eq!(*shown, *told(Some(expected)), "{action:?}");
+        }
+        let modified = told(Some(ActionType::Modified));
+        assert!(Arc::ptr_eq(&as_shown(&"ORDERS".into(), &modified), &modified), "what needs no change is shared");
+        assert_eq!(as_shown(&"OTHER".into(), &modified).app(), "OTHER");
+    }
+}
