@@ -91,6 +91,24 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
     #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "other regions to show, by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.remote_regions(list))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.remote_region(region, url))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.remote_region_whitelist("global", apps) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.remote_region_whitelist(region, apps))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "time between two looks at another region", Kind::Seconds(Builder::remote_region_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "show other regions to those only who name them", Kind::Flag(|b, disabled| b.remote_region_fallback(!disabled))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch everything from other regions each time", Kind::Flag(|b, disabled| b.remote_region_delta(!disabled))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "how long a connection to another region may take", Kind::Millis(Builder::remote_region_connect_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(Builder::remote_region_read_timeout)),
+    #[cfg(feature = "peers")]
     property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
     #[cfg(feature = "peers")]
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
@@ -169,9 +187,20 @@ const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.default-open-for-traffic-count",
     "eureka.instance.registry.expected-number-of-clients-sending-renews",
     "eureka.instance.registry.default-open-for-traffic-count",
-    "eureka.server.disable-delta-for-remote-regions",
-    "eureka.server.disable-transparent-fallback-to-other-region",
+    // Gzip is always taken from them, their certificates are judged as those of peers, and their connections are few.
     "eureka.server.g-zip-content-from-remote-region",
+    "eureka.server.remote-region-trust-store",
+    "eureka.server.remote-region-trust-store-password",
+    "eureka.server.remote-region-fetch-thread-pool-size",
+    "eureka.server.remote-region-total-connections",
+    "eureka.server.remote-region-total-connections-per-host",
+    "eureka.server.remote-region-connection-idle-timeout-seconds",
+    "eureka.server.remote-region-urls",
+    #[cfg(not(feature = "peers"))]
+    "eureka.server.disable-delta-for-remote-regions",
+    #[cfg(not(feature = "peers"))]
+    "eureka.server.disable-transparent-fallback-to-other-region",
+    #[cfg(not(feature = "peers"))]
     "eureka.server.remote-region-*",
     "eureka.dashboard.enabled",
     "eureka.dashboard.path",
@@ -192,7 +221,8 @@ const WITHOUT_MEANING: &[&str] = &[
 const NOT_YET: &[(&str, &str, &str)] = &[
     #[cfg(not(feature = "dns"))]
     ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
-    ("eureka.server.remote-region-urls-with-name*", "", "nothing: this server knows no remote regions yet"),
+    #[cfg(not(feature = "peers"))]
+    ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),
 ];
 
 impl Property {
@@ -206,15 +236,16 @@ impl Property {
         PROPERTIES
     }
 
-    /// The user's part of a name, if this is the property that it names.
+    /// The user's part of a name, if this is the property that it names: behind a dot or in brackets.
     fn matches<'a>(&self, name: &'a str) -> Option<&'a str> {
-        match self.name.split_once('<') {
+        match self.name.split_once(".<") {
             None => (relaxed(self.name) == relaxed(name)).then_some(""),
             Some((fixed, _)) => {
                 // The user's part keeps its dots.
                 let dots = fixed.matches('.').count();
-                let (at, _) = name.match_indices('.').nth(dots - 1)?;
-                let (given, key) = name.split_at(at + 1);
+                let behind_dot = || name.match_indices('.').nth(dots).map(|(at, _)| (&name[..at], &name[at + 1..]));
+                let in_brackets = name.strip_suffix(']').and_then(|name| name.split_once('['));
+                let (given, key) = in_brackets.or_else(behind_dot)?;
                 (relaxed(fixed) == relaxed(given) && !key.is_empty()).then_some(key)
             }
         }
@@ -290,7 +321,8 @@ impl EurekaServerBuilder {
 
     /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
     ///
-    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`.
+    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; and the white lists of
+    /// the regions in `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
     ///
     /// # Errors
     /// When a variable holds something else than it must.
@@ -314,6 +346,11 @@ impl EurekaServerBuilder {
             for zone in self.peers.zones() {
                 if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")) {
                     self = self.replace_zone_urls(&zone, &urls);
+                }
+            }
+            for region in self.regions.names().into_iter().chain(["global".to_owned()]) {
+                if let Some(apps) = env.text(&format!("eureka.server.remote-region-app-whitelist.{region}")) {
+                    self = self.remote_region_whitelist(region, apps);
                 }
             }
             // As often written: a dash in it, or the dashes of the first part kept.
@@ -390,6 +427,7 @@ mod tests {
                 "BOOL" => "False",
                 "SHARE" => "0.5",
                 "MS" | "SECONDS" | "COUNT" | "BYTES" | "PORT" => "7",
+                "REGIONS" => "here;http://node/",
                 _ => "http://node/",
             };
             assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");
@@ -484,14 +522,52 @@ mod tests {
         }
     }
 
+    #[cfg(not(feature = "peers"))]
     #[test]
-    fn remote_regions_are_refused_by_name() {
+    fn remote_regions_are_refused_without_peers() {
         let regions = "eureka.server.remote-region-urls-with-name";
         assert!(set(regions, " ").is_ok());
         for name in [format!("{regions}.eu"), format!("{regions}[eu]"), regions.to_owned()] {
-            let error = format!("{name} is 'http://eu/': expected nothing: this server knows no remote regions yet");
+            let error = format!("{name} is 'http://eu/': expected nothing: remote regions need the feature peers");
             assert_eq!(set(&name, "http://eu/"), Err(error));
         }
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
+    fn remote_regions_have_two_spellings() {
+        let regions = "eureka.server.remote-region-urls-with-name";
+        let lists = "eureka.server.remoteRegionAppWhitelist";
+        for (name, value, expected) in [
+            (format!("{regions}.EU"), "http://eu/", r#"urls: {"eu": [http://eu/]}"#),
+            (format!("{regions}[eu]"), "http://eu/,http://eu2/", r#"urls: {"eu": [http://eu/, http://eu2/]}"#),
+            (format!("{regions}.eu.west"), "http://eu/", r#"urls: {"eu.west": [http://eu/]}"#),
+            (regions.to_owned(), "a;http://a/, b;http://b/", r#"urls: {"a": [http://a/], "b": [http://b/]}"#),
+            (format!("{lists}.eu"), "orders", r#"whitelists: {"eu": {"ORDERS"}}"#),
+            (format!("{lists}[global]"), "orders", r#"whitelists: {"global": {"ORDERS"}}"#),
+            (lists.to_owned(), "orders", r#"whitelists: {"global": {"ORDERS"}}"#),
+        ] {
+            let builder = set(&name, value).unwrap();
+            assert!(builder.contains(expected), "{name}={value}: {builder}");
+        }
+    }
+
+    #[cfg(feature = "peers")]
+    #[tokio::test]
+    async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
+        for (value, why) in [
+            ("eu", "'eu' has no URL"),
+            (";http://eu/", "'' is no name for a region"),
+            ("none;http://eu/", "'none' is no name for a region"),
+            ("eu;registry:8761", "registry:8761"),
+        ] {
+            let builder =
+                EurekaServer::builder().property("eureka.server.remote-region-urls-with-name", value).unwrap();
+            let error = builder.build().unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(why), "{value}: {error}");
+        }
+        let many = (0..33).fold(EurekaServer::builder(), |b, n| b.remote_region(n.to_string(), "http://eu/"));
+        assert!(many.build().unwrap_err().to_string().contains("at most 32"));
     }
 
     #[cfg(feature = "peers")]
@@ -504,13 +580,22 @@ mod tests {
                 "EUREKA_CLIENT_SERVICEURL_A" => "http://a/",
                 "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => "http://d/",
                 "EUREKA_SERVER_MYURL" => "http://a/",
+                "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME" => "Asia;http://asia/",
+                "EUREKA_SERVER_REMOTEREGIONAPPWHITELIST_ASIA" => "orders",
                 "EUREKA_SERVER_PEERNODEREADTIMEOUTMS" => "300",
                 _ => return None,
             };
             Some(value.to_owned())
         };
         let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup)).unwrap());
-        for part in [r#""a": [http://a/]"#, r#""defaultzone": [http://d/]"#, "read_timeout: 300ms", "my_url: Some"] {
+        for part in [
+            r#""a": [http://a/]"#,
+            r#""defaultzone": [http://d/]"#,
+            "read_timeout: 300ms",
+            "my_url: Some",
+            r#""asia": [http://asia/]"#,
+            r#""asia": {"ORDERS"}"#,
+        ] {
             assert!(builder.contains(part), "{part} in {builder}");
         }
         let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());

@@ -21,4 +21,6 @@ mod vips;
 
 pub(crate) use lookup::{Lookup, Sources};
 pub(crate) use publish::Registry;
+#[cfg(feature = "peers")]
+pub(crate) use refresher::Refresher;
 pub use snapshot::Snapshot;

@@ -1,14 +1,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::refresher::Refresher;
-use super::{Lookup, Snapshot, Sources, local::LocalRegistry};
+use super::{Lookup, Snapshot, Sources};
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::model::Instance;
@@ -25,10 +24,7 @@ impl Registry {
     /// Starts to refresh. Needs a tokio runtime.
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let published = Arc::new(Published::default());
-        // Long enough for every provider to find a registry that restarted: three of the default heartbeats.
-        let local = LocalRegistry::new(Duration::from_secs(90));
-        let refresher = Refresher::new(transport, config, local, published.clone());
-        let task = tokio::spawn(refresher.run()).abort_handle();
+        let task = tokio::spawn(keep(Refresher::new(transport, config), published.clone())).abort_handle();
         Arc::new(Self { published, task })
     }
 
@@ -61,9 +57,21 @@ impl Drop for Registry {
     }
 }
 
-/// What the refresher writes and everybody else reads.
+/// Publishes what the refresher sees, until it is dropped.
+async fn keep(mut refresher: Refresher, published: Arc<Published>) {
+    loop {
+        let (seen, wait) = refresher.next().await;
+        match seen {
+            Ok(snapshot) => published.publish(snapshot),
+            Err(error) => published.failed(error),
+        }
+        sleep(wait).await;
+    }
+}
+
+/// What the refresher saw, for everybody to read.
 #[derive(Debug, Default)]
-pub(super) struct Published {
+struct Published {
     snapshot: ArcSwap<Snapshot>,
     topics: Mutex<HashMap<Lookup, watch::Sender<Sources>>>,
     fetched: Mutex<Freshness>,
@@ -89,7 +97,7 @@ impl Published {
 
     /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that comes in between starts from
     /// the new snapshot.
-    pub(super) fn publish(&self, snapshot: Snapshot) {
+    fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
         self.topics().retain(|lookup, topic| {
@@ -108,7 +116,7 @@ impl Published {
         *self.fetched() = Freshness { at: Some(Instant::now()), error: None };
     }
 
-    pub(super) fn failed(&self, error: Error) {
+    fn failed(&self, error: Error) {
         self.fetched().error = Some(Arc::new(error));
     }
 }

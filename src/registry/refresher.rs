@@ -1,10 +1,9 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Snapshot;
 use super::local::LocalRegistry;
-use super::publish::Published;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::Applications;
@@ -16,13 +15,16 @@ const MISMATCHES_BEFORE_PAUSE: u32 = 3;
 /// … for so many refreshes: some servers with remote regions never agree with themselves (`protocol` 6.1).
 const FULL_REFRESHES: u32 = 10;
 
-/// Keeps the copy fresh until it is dropped.
-pub(super) struct Refresher {
+/// Long enough for every provider to find a registry that restarted: three of the default heartbeats.
+const MIN_HOLD: Duration = Duration::from_secs(90);
+
+/// Fetches a registry again and again.
+pub(crate) struct Refresher {
     transport: Transport,
     interval: Duration,
     delta: bool,
     local: LocalRegistry,
-    published: Arc<Published>,
+    backoff: Backoff,
     /// Whether a full answer came and carried a version; without one a server gives no deltas.
     deltas_offered: bool,
     mismatches: u32,
@@ -31,19 +33,14 @@ pub(super) struct Refresher {
 }
 
 impl Refresher {
-    pub(super) fn new(
-        transport: Transport,
-        config: &ClientConfig,
-        local: LocalRegistry,
-        published: Arc<Published>,
-    ) -> Self {
+    pub(crate) fn new(transport: Transport, config: &ClientConfig) -> Self {
         let (interval, delta) = (config.fetch_interval, config.delta);
         Self {
             transport,
             interval,
             delta,
-            local,
-            published,
+            local: LocalRegistry::new(MIN_HOLD),
+            backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             deltas_offered: false,
             mismatches: 0,
             full_only: 0,
@@ -51,25 +48,20 @@ impl Refresher {
         }
     }
 
-    pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_secs(1).min(self.interval), self.interval);
-        loop {
-            let wait = match self.refresh().await {
-                Ok(()) => {
-                    self.published.publish(self.local.snapshot());
-                    backoff.reset();
-                    jittered(self.interval)
+    /// Looks once. What there is then, or why that is not known, and how long to wait for the next look.
+    pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
+        match self.refresh().await {
+            Ok(()) => {
+                self.backoff.reset();
+                (Ok(self.local.snapshot()), jittered(self.interval))
+            }
+            Err(error) => {
+                if self.failing_since.is_none() {
+                    self.failing_since = Some(Instant::now());
+                    tracing::warn!(%error, "registry cannot be fetched, the last copy stays in use");
                 }
-                Err(error) => {
-                    if self.failing_since.is_none() {
-                        self.failing_since = Some(Instant::now());
-                        tracing::warn!(%error, "registry cannot be fetched, the last copy stays in use");
-                    }
-                    self.published.failed(error);
-                    backoff.next()
-                }
-            };
-            sleep(wait).await;
+                (Err(error), self.backoff.next())
+            }
         }
     }
 

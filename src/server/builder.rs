@@ -7,6 +7,8 @@ use super::bodies::Bodies;
 use super::node::Node;
 #[cfg(feature = "peers")]
 use super::peers::Peers;
+#[cfg(feature = "peers")]
+use super::regions::Regions;
 use super::registry::{Registry, Settings};
 use super::timers::Timers;
 use super::{Error, EurekaServer, Inner, Limits};
@@ -26,6 +28,8 @@ pub struct EurekaServerBuilder {
     pub(crate) limits: Limits,
     #[cfg(feature = "peers")]
     pub(crate) peers: super::peers::PeerSettings,
+    #[cfg(feature = "peers")]
+    pub(crate) regions: super::regions::RegionSettings,
 }
 
 impl EurekaServerBuilder {
@@ -40,6 +44,8 @@ impl EurekaServerBuilder {
             limits: Limits::default(),
             #[cfg(feature = "peers")]
             peers: super::peers::PeerSettings::default(),
+            #[cfg(feature = "peers")]
+            regions: super::regions::RegionSettings::default(),
         }
     }
 
@@ -221,7 +227,9 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let ending_retention = peers.ending_retention();
         #[cfg(feature = "peers")]
-        let peers = Peers::new(peers, clock)?;
+        let regions = Regions::new(&self.regions, &peers)?;
+        #[cfg(feature = "peers")]
+        let peers = Peers::new(peers.knowing_regions(regions.is_some()), clock)?;
         #[cfg(feature = "peers")]
         let settings = Settings {
             own_id: peers.own_id(),
@@ -238,11 +246,22 @@ impl EurekaServerBuilder {
             peers,
         );
         let node = Arc::new(node);
+        let bodies = Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock);
         Ok(EurekaServer(Arc::new(Inner {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
+            #[cfg(feature = "peers")]
+            _copies: regions.as_ref().map(|regions| regions.start(clock, settings.delta_retention_ms())),
             node,
-            bodies: Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock),
+            #[cfg(feature = "peers")]
+            bodies: match &regions {
+                Some(regions) => bodies.with_regions(regions.clone()),
+                None => bodies,
+            },
+            #[cfg(not(feature = "peers"))]
+            bodies,
+            #[cfg(feature = "peers")]
+            regions,
             registration_limit,
             batch_limit,
             deltas: self.deltas,

@@ -53,6 +53,11 @@ impl Error {
     }
 
     #[cfg(feature = "peers")]
+    pub(super) fn region(error: std::sync::Arc<crate::Error>) -> Self {
+        Self(Kind::Peers { what: "a remote region is unusable".into(), source: Some(error.into()) })
+    }
+
+    #[cfg(feature = "peers")]
     pub(super) fn no_tls(url: &str) -> Self {
         let what = format!(
             "HTTPS is not built in, which {url} needs; switch on the feature `tls`, or give a service that speaks it to \

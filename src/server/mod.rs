@@ -35,10 +35,16 @@
 //! all others what its clients said, and one that starts copies what is there. All may have the same list of URLs. What a peer has
 //! differently, be it after a partition, is settled by the newer state; the rule is [below](#how-nodes-agree-again).
 //!
+//! # Other regions
+//!
+//! Clusters of other [regions](EurekaServerBuilder::remote_region) can be shown beside this one: their instances are copied every 30 s and
+//! stay theirs. Clients see all of them unless they name some, in the parameter `regions`, or the
+//! [fallback](EurekaServerBuilder::remote_region_fallback) is off.
+//!
 //! # What is where
 //!
-//! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step;
-//! `node` is where requests change something, and this module runs the timers.
+//! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step
+//! and `regions` copies those of other regions; `node` is where requests change something, and this module runs the timers.
 //!
 #![doc = include_str!("../../docs/quirks.md")]
 
@@ -50,6 +56,8 @@ mod listen;
 mod node;
 #[cfg(feature = "peers")]
 mod peers;
+#[cfg(feature = "peers")]
+mod regions;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -89,6 +97,10 @@ struct Inner {
     _timers: Timers,
     #[cfg(feature = "peers")]
     _peers: tokio::task::JoinSet<()>,
+    #[cfg(feature = "peers")]
+    regions: Option<Arc<regions::Regions>>,
+    #[cfg(feature = "peers")]
+    _copies: Option<tokio::task::JoinSet<()>>,
 }
 
 impl EurekaServer {
@@ -120,19 +132,24 @@ impl EurekaServer {
         Listener::with_limits(listener, self.0.limits)
     }
 
-    /// Everything that is registered, as `GET apps` answers it.
+    /// Everything that is registered here, as `GET apps` answers it where no other regions are shown.
     pub fn applications(&self) -> Applications {
         applications(&self.registry().full())
     }
 
-    /// One instance with its lease as it stands now. The application's name may have any case.
+    /// One instance that is registered here, with its lease as it stands now. The application's name may have any case.
     pub fn instance(&self, app: &str, id: &str) -> Option<Instance> {
         self.registry().instance(&app_name(app), id, self.now())
     }
 
     /// Whether lists are answered. A node with peers answers them with 403 until it has a copy of a peer's registry, or has
-    /// [waited](EurekaServerBuilder::wait_when_empty).
+    /// [waited](EurekaServerBuilder::wait_when_empty), and so does one with [other regions](EurekaServerBuilder::remote_region) until it
+    /// has looked at each.
     pub fn is_open(&self) -> bool {
+        #[cfg(feature = "peers")]
+        if self.regions().is_some_and(|regions| !regions.are_looked_at()) {
+            return false;
+        }
         self.node().is_open()
     }
 
@@ -149,6 +166,11 @@ impl EurekaServer {
         let peers = self.node().peers();
         peers.withdraw(self.node());
         peers.flush(within).await
+    }
+
+    #[cfg(feature = "peers")]
+    fn regions(&self) -> Option<&regions::Regions> {
+        self.0.regions.as_deref()
     }
 
     fn node(&self) -> &Arc<Node> {

@@ -50,6 +50,12 @@ const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
 pub struct Transport {
     servers: Arc<Servers>,
     stack: HttpStack,
+    /// The word by which Java knows clients from servers.
+    identity: &'static str,
+    /// What follows the path of a list.
+    lists: &'static str,
+    /// What follows that of the whole registry where this is refused.
+    instead: Option<&'static str>,
 }
 
 /// What a server says to a heartbeat.
@@ -64,13 +70,33 @@ pub enum Renewal {
 impl Transport {
     /// `urls` must not be empty.
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
-        Self { servers: Arc::new(Servers::new(urls)), stack }
+        let servers = Arc::new(Servers::new(urls));
+        Self { servers, stack, identity: "DefaultClient", lists: "", instead: None }
+    }
+
+    /// The same for a registry server that asks others. Ours show it what is registered with them, and not what other regions have.
+    #[cfg(feature = "peers")]
+    pub(crate) fn for_server(self) -> Self {
+        Self { identity: "DefaultServer", ..self }
+    }
+
+    /// The same with lists of what is registered with the server, also from Java servers: these show all regions that they know to who names
+    /// none, and of those that are named the ones that they know.
+    #[cfg(feature = "peers")]
+    pub(crate) fn without_other_regions(self) -> Self {
+        Self { lists: "?regions=none", ..self }
+    }
+
+    /// The same with everything from those who refuse that: a Java server does as long as there is a region that it could never fetch.
+    #[cfg(feature = "peers")]
+    pub(crate) fn where_it_can_be(self) -> Self {
+        Self { instead: Some(""), ..self }
     }
 
     /// The same servers, each with its share of this time.
     pub(crate) fn hurried(&self, within: Duration) -> Self {
         let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
-        Self { servers: self.servers.clone(), stack: self.stack.hurried(share) }
+        Self { servers: self.servers.clone(), stack: self.stack.hurried(share), ..*self }
     }
 
     /// Registers an instance, or registers it again.
@@ -144,8 +170,17 @@ impl Transport {
     /// # Errors
     /// When no server gave it.
     pub async fn applications(&self) -> Result<Applications, Error> {
-        let call = Call::new("fetch registry", Method::GET).path("apps/".into());
-        self.read(call, Applications::from_json).await.map(Option::unwrap_or_default)
+        let fetch = |query: &str| {
+            let call = Call::new("fetch registry", Method::GET).path(format!("apps/{query}"));
+            self.read(call, Applications::from_json)
+        };
+        let answer = match (fetch(self.lists).await, self.instead) {
+            (Err(error), Some(instead)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
+                fetch(instead).await
+            }
+            (answer, _) => answer,
+        };
+        answer.map(Option::unwrap_or_default)
     }
 
     /// What changed in the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
@@ -153,9 +188,8 @@ impl Transport {
     /// # Errors
     /// When no server gave it.
     pub async fn delta(&self) -> Result<Option<Applications>, Error> {
-        let call =
-            Call::new("fetch delta", Method::GET).path("apps/delta".into()).accept_not_found().accept_forbidden();
-        self.read(call, Applications::from_json).await
+        let call = Call::new("fetch delta", Method::GET).path(format!("apps/delta{}", self.lists));
+        self.read(call.accept_not_found().accept_forbidden(), Applications::from_json).await
     }
 
     /// One application. `None` if the registry has no instance of it.
@@ -234,7 +268,7 @@ impl Transport {
 
     async fn send<T>(&self, call: Call<'_>, read: impl Fn(Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
         let subject = Subject { operation: call.operation, app: call.app, instance: call.instance };
-        let request = |server: &ServiceUrl| call.request(server);
+        let request = |server: &ServiceUrl| call.request(server, self.identity);
         self.servers.send(&self.stack, subject, request, |status| call.judge(status), read).await
     }
 }
@@ -255,7 +289,7 @@ struct Call<'a> {
     body: Bytes,
     accepts_404: bool,
     accepts_403: bool,
-    /// The id of the registry server that speaks; without one it is a client.
+    /// The id of the registry server that speaks, where it matters which.
     peer: Option<&'a str>,
 }
 
@@ -301,14 +335,14 @@ impl<'a> Call<'a> {
         Self { accepts_403: true, ..self }
     }
 
-    fn request(&self, server: &ServiceUrl) -> Result<Request<RequestBody>, http::Error> {
+    fn request(&self, server: &ServiceUrl, identity: &'static str) -> Result<Request<RequestBody>, http::Error> {
         let mut request = Request::builder()
             .method(&self.method)
             .uri(format!("{}{}", server.as_str(), self.path))
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
             // What Java clients and servers say of themselves; it exempts from the server's rate limit on fetches.
-            .header("DiscoveryIdentity-Name", if self.peer.is_some() { "DefaultServer" } else { "DefaultClient" });
+            .header("DiscoveryIdentity-Name", identity);
         if let Some(sender) = self.peer {
             request = request.header("DiscoveryIdentity-Version", "1.0").header("DiscoveryIdentity-Id", sender);
         }

@@ -11,6 +11,7 @@ mod http;
 mod mixed_cluster;
 mod other_clients;
 mod process;
+mod remote_regions;
 mod rust;
 mod spring;
 mod spring_against_us;

@@ -66,7 +66,7 @@ impl Network {
         configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder,
     ) -> Node {
         let urls: Vec<_> = all.iter().map(|host| format!("http://{host}:8761/eureka/")).collect();
-        let link = Link { network: self.clone(), from: name.into() };
+        let link = self.link(name);
         let builder = EurekaServer::builder()
             .own_host_name(name)
             .own_ip_addr("192.0.2.1")
@@ -78,6 +78,11 @@ impl Network {
         let router = Router::new().nest("/eureka", server.router());
         self.0.lock().unwrap().hosts.insert(name.into(), router.clone());
         Node { name: name.into(), server, router }
+    }
+
+    /// What a host sends goes this way.
+    pub(crate) fn link(&self, from: &str) -> Link {
+        Link { network: self.clone(), from: from.into() }
     }
 
     /// Nobody answers there any more.

@@ -18,6 +18,9 @@
 //! any newer one is made; and per encoding, the answers for single applications, in all not more than one full answer. Answers for
 //! VIPs share 32 MiB. So JSON by gzip alone, which is what Java clients ask for, costs little more than *S*, and four forms in both
 //! encodings at most about 4 × 4 *S*. The read-only cache, where it is on, keeps one more of each answer that was asked for.
+//!
+//! Other regions have fragments and blocks of their own; an application that is in several has them once more. The answers that show them
+//! are kept like those of the registry alone, once for those who name no regions and for eight other choices of regions.
 
 mod form;
 mod frame;
@@ -29,6 +32,8 @@ mod slot;
 mod tag;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "peers")]
+mod together;
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -46,6 +51,10 @@ pub(super) use self::selection::By;
 use self::selection::{Asked, Selections};
 use self::slot::Slot;
 use self::tag::{Kind, tag};
+#[cfg(feature = "peers")]
+use self::together::Together;
+#[cfg(feature = "peers")]
+use super::regions::{RegionSet, Regions};
 use super::registry::{AppView, Registry, Snapshot};
 use crate::clock::Clock;
 
@@ -60,6 +69,12 @@ pub(super) enum List<'a> {
     Application(Cow<'a, str>),
     /// `GET vips/{vip}` and `GET svips/{vip}`
     Selection(By, Cow<'a, str>),
+    /// `GET apps` together with other regions.
+    #[cfg(feature = "peers")]
+    AllWith(RegionSet),
+    /// `GET apps/delta` together with other regions.
+    #[cfg(feature = "peers")]
+    DeltaWith(RegionSet),
 }
 
 /// A body as it is answered, complete; made once and shared by all who ask.
@@ -80,7 +95,15 @@ pub(super) struct Bodies {
     full: Arc<PerVariant<Slot>>,
     delta: Arc<PerVariant<Slot>>,
     selections: Arc<Selections>,
+    unusual: Option<Box<Unusual>>,
+}
+
+/// What most servers don't have, so that they look once whether there is any of it.
+#[derive(Debug, Default)]
+struct Unusual {
     read_only: Option<ReadOnly>,
+    #[cfg(feature = "peers")]
+    together: Option<Together>,
 }
 
 impl Bodies {
@@ -91,14 +114,28 @@ impl Bodies {
             full: Arc::default(),
             delta: Arc::default(),
             selections: Arc::default(),
-            read_only: read_only.map(|interval| ReadOnly::new(interval, clock)),
+            unusual: read_only.map(|interval| {
+                Box::new(Unusual {
+                    read_only: Some(ReadOnly::new(interval, clock)),
+                    #[cfg(feature = "peers")]
+                    together: None,
+                })
+            }),
         }
     }
 
-    /// The answer, if it is there already and nothing has changed since. Of selections it knows those in the read-only cache alone.
+    /// The same with other regions.
+    #[cfg(feature = "peers")]
+    pub(super) fn with_regions(mut self, regions: Arc<Regions>) -> Self {
+        self.unusual.get_or_insert_default().together = Some(Together::new(regions));
+        self
+    }
+
+    /// The answer, if it is there already and nothing has changed since. Of selections it knows those in the read-only cache alone, and
+    /// where there are other regions it knows nothing: the list does not tell yet which of them it is to show.
     pub(super) fn ready(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
-        if let Some(cache) = &self.read_only {
-            return cache.at(cache.period(), list, variant);
+        if let Some(unusual) = &self.unusual {
+            return unusual.ready(list, variant);
         }
         match list {
             List::All => self.full.of(variant).at(registry.revision()),
@@ -109,13 +146,17 @@ impl Bodies {
             }
             // Nobody asks: its name would have to be copied first.
             List::Selection(..) => None,
+            #[cfg(feature = "peers")]
+            List::AllWith(_) | List::DeltaWith(_) => None,
         }
     }
 
     /// The answer, with every change that was acknowledged before this is called; older ones from the read-only cache alone. `None` if
     /// there is no such application.
     pub(super) async fn get(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
-        let Some(cache) = &self.read_only else { return self.latest(registry, list, variant).await };
+        let Some(cache) = self.unusual.as_ref().and_then(|unusual| unusual.read_only.as_ref()) else {
+            return self.latest(registry, list, variant).await;
+        };
         let period = cache.period();
         if let Some(body) = cache.at(period, list, variant) {
             return Some(body);
@@ -127,15 +168,29 @@ impl Bodies {
     async fn latest(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
         Some(match list {
             List::All => {
-                let (slots, wanted) = (&self.full, registry.revision());
-                self.applications(slots, wanted, Kind::Registry, registry, Registry::full, variant).await
+                let (wanted, registry) = (registry.revision(), registry.clone());
+                self.applications(&self.full, wanted, Kind::Registry, move || registry.full(), variant).await
             }
             List::Delta => {
-                let (slots, wanted) = (&self.delta, registry.delta_revision());
-                self.applications(slots, wanted, Kind::Delta, registry, Registry::delta, variant).await
+                let (wanted, registry) = (registry.delta_revision(), registry.clone());
+                self.applications(&self.delta, wanted, Kind::Delta, move || registry.delta(), variant).await
             }
-            List::Application(name) => self.application(registry.application(name)?, variant).await,
+            List::Application(name) => self.application(self.find(registry, name)?, variant).await,
             List::Selection(by, name) => self.selection(registry, Asked::new(*by, name, variant)).await,
+            #[cfg(feature = "peers")]
+            List::AllWith(set) => {
+                let (shown, registry) = (self.together()?.of(*set), registry.clone());
+                let (slots, wanted) = (shown.full.clone(), shown.revision(&registry));
+                let snapshot = move || shown.union(&registry).full.clone();
+                self.applications(&slots, wanted, Kind::RegistryWith(*set), snapshot, variant).await
+            }
+            #[cfg(feature = "peers")]
+            List::DeltaWith(set) => {
+                let (shown, registry) = (self.together()?.of(*set), registry.clone());
+                let (slots, wanted) = (shown.delta.clone(), shown.delta_revision(&registry));
+                let snapshot = move || shown.union(&registry).delta.clone();
+                self.applications(&slots, wanted, Kind::DeltaWith(*set), snapshot, variant).await
+            }
         })
     }
 
@@ -144,18 +199,30 @@ impl Bodies {
         slots: &Arc<PerVariant<Slot>>,
         wanted: u64,
         kind: Kind,
-        registry: &Arc<Registry>,
-        snapshot: fn(&Registry) -> Arc<Snapshot>,
+        snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         variant: Variant,
     ) -> Arc<Body> {
-        let (run, registry, all) = (self.run, registry.clone(), slots.clone());
+        let (run, all) = (self.run, slots.clone());
         let make = move || {
-            let Snapshot { revision, version, counts, applications } = &*snapshot(&registry);
+            let Snapshot { revision, version, counts, applications } = &*snapshot();
             let bytes = pieces::applications(*version, counts, applications, variant);
             all.iter().for_each(|slot| slot.forget_before(*revision));
             Body { revision: *revision, tag: tag(run, kind, *revision, variant), bytes }
         };
         slots.of(variant).get(wanted, make).await
+    }
+
+    /// An application that is registered here, else one that other regions have.
+    fn find(&self, registry: &Registry, name: &str) -> Option<Arc<AppView>> {
+        let here = registry.application(name);
+        #[cfg(feature = "peers")]
+        let here = here.or_else(|| self.together()?.application(name));
+        here
+    }
+
+    #[cfg(feature = "peers")]
+    fn together(&self) -> Option<&Together> {
+        self.unusual.as_ref()?.together.as_ref()
     }
 
     async fn application(&self, view: Arc<AppView>, variant: Variant) -> Arc<Body> {
@@ -169,15 +236,40 @@ impl Bodies {
     }
 
     async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Arc<Body> {
-        let (run, wanted, slot) = (self.run, registry.revision(), self.selections.slot(&asked));
-        let (registry, selections, room) = (registry.clone(), self.selections.clone(), slot.clone());
+        let registry = registry.clone();
+        #[cfg(feature = "peers")]
+        if let Some(shown) = self.together().and_then(Together::usual) {
+            return self.selected(shown.revision(&registry), move || shown.union(&registry).full.clone(), asked).await;
+        }
+        self.selected(registry.revision(), move || registry.full(), asked).await
+    }
+
+    async fn selected(
+        &self,
+        wanted: u64,
+        snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
+        asked: Asked,
+    ) -> Arc<Body> {
+        let (run, slot) = (self.run, self.selections.slot(&asked));
+        let (selections, room) = (self.selections.clone(), slot.clone());
         let make = move || {
-            let snapshot = registry.full();
+            let snapshot = snapshot();
             let (revision, bytes) = (snapshot.revision, selection::body(&snapshot, &asked));
             selections.made(&asked, &room, bytes.len());
             Body { revision, tag: tag(run, Kind::Registry, revision, asked.variant), bytes }
         };
         slot.get(wanted, make).await
+    }
+}
+
+impl Unusual {
+    fn ready(&self, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+        #[cfg(feature = "peers")]
+        if self.together.is_some() {
+            return None;
+        }
+        let cache = self.read_only.as_ref()?;
+        cache.at(cache.period(), list, variant)
     }
 }
 
@@ -188,6 +280,10 @@ impl List<'_> {
             Self::Delta => List::Delta,
             Self::Application(name) => List::Application(name.into_owned().into()),
             Self::Selection(by, name) => List::Selection(by, name.into_owned().into()),
+            #[cfg(feature = "peers")]
+            Self::AllWith(set) => List::AllWith(set),
+            #[cfg(feature = "peers")]
+            Self::DeltaWith(set) => List::DeltaWith(set),
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::clock::Clock;
 
 /// Most that is kept of all answers for VIPs together. There are as many names as somebody makes up.
 const SELECTIONS_LIMIT: usize = 32 * 1024 * 1024;
+/// Most that is kept of all answers that show other regions: those of eight choices of regions in each form. There are many more choices.
+#[cfg(feature = "peers")]
+const CHOICES_LIMIT: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct ReadOnly {
@@ -26,6 +29,8 @@ pub(super) struct ReadOnly {
 struct Kept {
     period: u64,
     selections: usize,
+    #[cfg(feature = "peers")]
+    choices: usize,
     bodies: HashMap<(List<'static>, Variant), Arc<Body>>,
 }
 
@@ -65,6 +70,13 @@ impl ReadOnly {
                 return body;
             }
             kept.selections += size;
+        }
+        #[cfg(feature = "peers")]
+        if matches!(list, List::AllWith(_) | List::DeltaWith(_)) {
+            if kept.choices == CHOICES_LIMIT {
+                return body;
+            }
+            kept.choices += 1;
         }
         kept.bodies.insert(key, body.clone());
         body

@@ -1,6 +1,10 @@
+use std::fmt;
+
 use http::HeaderValue;
 
 use super::{Encoding, Form, Variant};
+#[cfg(feature = "peers")]
+use crate::server::regions::RegionSet;
 
 /// Which revisions a tag counts: those of the registry, of the delta, or of one application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,15 +12,29 @@ pub(super) enum Kind {
     Registry,
     Delta,
     Application,
+    /// Of the registry and these regions together.
+    #[cfg(feature = "peers")]
+    RegistryWith(RegionSet),
+    #[cfg(feature = "peers")]
+    DeltaWith(RegionSet),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry => f.write_str("r"),
+            Self::Delta => f.write_str("d"),
+            Self::Application => f.write_str("a"),
+            #[cfg(feature = "peers")]
+            Self::RegistryWith(set) => write!(f, "r{:x}.", set.bits()),
+            #[cfg(feature = "peers")]
+            Self::DeltaWith(set) => write!(f, "d{:x}.", set.bits()),
+        }
+    }
 }
 
 /// A strong tag: the same one means the same bytes. `run` tells a registry from others and from itself before a restart.
 pub(super) fn tag(run: u64, kind: Kind, revision: u64, Variant { form, encoding }: Variant) -> HeaderValue {
-    let kind = match kind {
-        Kind::Registry => 'r',
-        Kind::Delta => 'd',
-        Kind::Application => 'a',
-    };
     let form = match form {
         Form::Json => 'j',
         Form::CompactJson => 'c',

@@ -2,44 +2,60 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::header::VARY;
 use http::{HeaderMap, StatusCode};
 
 use super::answer::{Listing, NotAcceptable};
 use super::path::{App, Vip};
+use super::scope::{self, Scope};
 use crate::server::EurekaServer;
 use crate::server::bodies::{By, List};
 
 /// How the asker wants it, or the refusal of that, which comes second: a list that is not given is not given in any format.
 type Wanted = Result<Listing, NotAcceptable>;
 
-pub(super) async fn all(State(server): State<EurekaServer>, wanted: Wanted) -> Response {
-    list(&server, &List::All, wanted).await
+pub(super) async fn all(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted) -> Response {
+    list(&server, List::All, scope, wanted).await
 }
 
-pub(super) async fn delta(State(server): State<EurekaServer>, wanted: Wanted) -> Response {
-    list(&server, &List::Delta, wanted).await
+pub(super) async fn delta(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted) -> Response {
+    list(&server, List::Delta, scope, wanted).await
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, wanted: Wanted, App(app): App) -> Response {
-    list(&server, &List::Application((&*app).into()), wanted).await
+pub(super) async fn one(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted, App(app): App) -> Response {
+    list(&server, List::Application((&*app).into()), scope, wanted).await
 }
 
-pub(super) async fn by_vip(State(server): State<EurekaServer>, wanted: Wanted, Vip(vip): Vip) -> Response {
-    list(&server, &List::Selection(By::Vip, (&*vip).into()), wanted).await
+pub(super) async fn by_vip(
+    State(server): State<EurekaServer>,
+    scope: Scope,
+    wanted: Wanted,
+    Vip(vip): Vip,
+) -> Response {
+    list(&server, List::Selection(By::Vip, (&*vip).into()), scope, wanted).await
 }
 
-pub(super) async fn by_secure_vip(State(server): State<EurekaServer>, wanted: Wanted, Vip(vip): Vip) -> Response {
-    list(&server, &List::Selection(By::SecureVip, (&*vip).into()), wanted).await
+pub(super) async fn by_secure_vip(
+    State(server): State<EurekaServer>,
+    scope: Scope,
+    wanted: Wanted,
+    Vip(vip): Vip,
+) -> Response {
+    list(&server, List::Selection(By::SecureVip, (&*vip).into()), scope, wanted).await
 }
 
-pub(super) async fn list(server: &EurekaServer, list: &List<'_>, wanted: Wanted) -> Response {
-    if !is_given(server, list) {
+pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wanted: Wanted) -> Response {
+    let Some(list) = is_given(server, &list).then(|| scope.list(list)).flatten() else {
         return StatusCode::FORBIDDEN.into_response();
+    };
+    let mut response = match wanted {
+        Ok(listing) => listing.answer(server, &list).await,
+        Err(refusal) => return refusal.into_response(),
+    };
+    if let Some(varies) = scope::varies(server) {
+        response.headers_mut().insert(VARY, varies);
     }
-    match wanted {
-        Ok(listing) => listing.answer(server, list).await,
-        Err(refusal) => refusal.into_response(),
-    }
+    response
 }
 
 /// The same, if it is there and wanted as it is there.
@@ -54,5 +70,5 @@ pub(super) fn at_once(server: &EurekaServer, list: &List<'_>, headers: &HeaderMa
 ///
 /// Registrations, heartbeats and single instances don't ask for this: a node that has nothing yet collects them.
 fn is_given(server: &EurekaServer, list: &List<'_>) -> bool {
-    server.is_open() && (*list != List::Delta || server.has_deltas())
+    server.node().is_open() && (*list != List::Delta || server.has_deltas())
 }

@@ -10,6 +10,7 @@ use super::answer::{self, Format};
 use super::path::{App, Id, Target};
 use super::query;
 use super::request::{self, Refusal};
+use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
 use crate::server::registry::{Origin, Refused, Renewal};
@@ -175,7 +176,7 @@ async fn change_override(
     request::ignore(body).await;
     let origin = request::origin(&headers);
     if server.registry().instance(&app, &id, server.now()).is_none() {
-        return StatusCode::NOT_FOUND.into_response();
+        return scope::absent(server, &app, &id);
     }
     let status = match (query::first(query, "value"), deletes_to) {
         (Some(word), _) => match word.parse() {
@@ -210,17 +211,25 @@ pub(super) async fn merge_metadata(
     // Of a parameter that comes twice the first counts; of entries the last.
     entries.reverse();
     match server.node().merge_metadata(&app, &id, entries) {
-        Ok(found) => answer::found(found),
+        Ok(true) => StatusCode::OK.into_response(),
+        Ok(false) => scope::absent(&server, &app, &id),
         Err(refused) => refused.into_response(),
     }
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, format: Format, Target { app, id }: Target) -> Response {
-    document(format, server.registry().instance(&app, &id, server.now()))
+pub(super) async fn one(
+    State(server): State<EurekaServer>,
+    format: Format,
+    scope: Scope,
+    Target { app, id }: Target,
+) -> Response {
+    let here = server.registry().instance(&app, &id, server.now());
+    document(format, here.or_else(|| scope.instance(&server, &app, &id)))
 }
 
-pub(super) async fn by_id(State(server): State<EurekaServer>, format: Format, Id(id): Id) -> Response {
-    document(format, server.registry().instance_by_id(&id, server.now()))
+pub(super) async fn by_id(State(server): State<EurekaServer>, format: Format, scope: Scope, Id(id): Id) -> Response {
+    let here = server.registry().instance_by_id(&id, server.now());
+    document(format, here.or_else(|| scope.instance_by_id(&server, &id)))
 }
 
 fn document(format: Format, instance: Option<Instance>) -> Response {

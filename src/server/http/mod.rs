@@ -10,6 +10,7 @@
 //! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `scope` | which regions an answer shows, with the feature `peers` |
 //! | `service` | the same without a router around it, and a short way for heartbeats and lists |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
@@ -22,6 +23,8 @@ mod path;
 mod query;
 mod replication;
 mod request;
+#[cfg_attr(not(feature = "peers"), path = "no_scope.rs")]
+mod scope;
 mod service;
 
 use axum::Router;

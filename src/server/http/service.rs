@@ -22,6 +22,7 @@ use tower::Service;
 
 use super::answer::{Listing, NotAcceptable};
 use super::path::{Target, upper};
+use super::scope::Scope;
 use super::{applications, instances};
 use crate::server::EurekaServer;
 use crate::server::bodies::List;
@@ -64,7 +65,8 @@ impl Service<Request<Body>> for EurekaService {
         ResponseFuture(Answer::ToCome(match short {
             Short::List(list) => {
                 let (list, wanted) = (list.into_owned(), Listing::of(request.headers()).ok_or(NotAcceptable));
-                Box::pin(async move { Ok(applications::list(&server, &list, wanted).await) })
+                let scope = Scope::of(&server, request.headers(), request.uri().query());
+                Box::pin(async move { Ok(applications::list(&server, list, scope, wanted).await) })
             }
             Short::Heartbeat { app, id } => {
                 let target = Target { app: (*app).into(), id: id.into() };
@@ -176,7 +178,7 @@ mod tests {
                 Some(Short::List(List::All)) => "all".to_owned(),
                 Some(Short::List(List::Delta)) => "delta".to_owned(),
                 Some(Short::List(List::Application(app))) => format!("one {app}"),
-                Some(Short::List(List::Selection(..))) => "never".to_owned(),
+                Some(Short::List(_)) => "never".to_owned(),
                 Some(Short::Heartbeat { app, id }) => format!("heartbeat {app} {id}"),
             };
             assert_eq!(way, expected, "{method} {path}");

@@ -48,7 +48,7 @@ use self::list::Me;
 use self::own::OwnLease;
 use self::peer::{Peer, Surroundings};
 use self::queue::{Change, Target};
-use self::restart::restarted;
+pub(super) use self::restart::restarted;
 pub(super) use self::settings::PeerSettings;
 use self::turns::Turns;
 use super::Error;
@@ -59,7 +59,7 @@ use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction, app_name};
 use crate::timer::{Backoff, jittered};
 use crate::tls::Tls;
-use crate::transport::HttpStack;
+use crate::transport::{HttpStack, Transport};
 
 /// The source of the list gets this long to answer.
 const SOURCE_LIMIT: Duration = Duration::from_secs(30);
@@ -98,7 +98,7 @@ impl Peers {
             settings
         };
         let peers = Self {
-            stack: settings.stack(),
+            stack: settings.stack(settings.connect_timeout, settings.read_timeout),
             id: format!("{:032x}", fastrand::u128(..)).into(),
             own: own.filter(|_| settings.register_own).map(OwnLease::new),
             own_hosts,
@@ -226,7 +226,10 @@ impl Peers {
     }
 
     fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
-        Arc::new(Peer::new(url, self.stack.clone(), self.settings.limits))
+        let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server();
+        // A Java peer knows other regions if this node does.
+        let transport = if self.settings.knows_regions { transport.without_other_regions() } else { transport };
+        Arc::new(Peer::new(url, transport, self.settings.limits))
     }
 
     /// Leaves out the node itself.

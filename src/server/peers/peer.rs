@@ -15,7 +15,7 @@ use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResult};
 use crate::server::registry::{Origin, Registry};
-use crate::transport::{HttpStack, Transport};
+use crate::transport::Transport;
 
 /// Instances in one request, in bytes, as long as there is more than one: well below the limits that servers and proxies have.
 const PART_BYTES: usize = 1 << 20;
@@ -53,10 +53,10 @@ pub(super) struct Surroundings {
 }
 
 impl Peer {
-    pub(super) fn new(url: ServiceUrl, stack: HttpStack, limits: Limits) -> Self {
+    pub(super) fn new(url: ServiceUrl, transport: Transport, limits: Limits) -> Self {
         Self {
-            transport: Transport::new(vec![url.clone()], stack),
             url,
+            transport,
             queue: Mutex::new(Queue::new(limits)),
             wake: Notify::new(),
             settled: Notify::new(),

@@ -12,7 +12,7 @@ use crate::timer::Backoff;
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Runs what `start` makes to its end; what panicked is started again, after a while. Dropping the future ends it.
-pub(super) async fn restarted<F>(what: &str, start: impl Fn() -> F)
+pub(in crate::server) async fn restarted<F>(what: &str, start: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

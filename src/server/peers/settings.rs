@@ -45,6 +45,8 @@ pub(crate) struct PeerSettings {
     dns: DnsUrls,
     pub(super) refresh_interval: Duration,
     pub(super) comparison_interval: Duration,
+    /// Whether there are copies of other regions here.
+    pub(super) knows_regions: bool,
     stack: Option<MakeStack>,
     faulty: Option<Arc<crate::Error>>,
 }
@@ -78,6 +80,7 @@ impl Default for PeerSettings {
             dns: DnsUrls::default(),
             refresh_interval: Duration::from_secs(600),
             comparison_interval: Duration::from_secs(30),
+            knows_regions: false,
             stack: None,
             faulty: None,
         }
@@ -85,12 +88,13 @@ impl Default for PeerSettings {
 }
 
 impl PeerSettings {
-    pub(super) fn stack(&self) -> HttpStack {
-        let config = ClientConfig {
-            connect_timeout: self.connect_timeout,
-            read_timeout: self.read_timeout,
-            ..ClientConfig::default()
-        };
+    pub(in crate::server) fn knowing_regions(self, knows_regions: bool) -> Self {
+        Self { knows_regions, ..self }
+    }
+
+    /// What carries requests to other registry servers, within these bounds.
+    pub(in crate::server) fn stack(&self, connect_timeout: Duration, read_timeout: Duration) -> HttpStack {
+        let config = ClientConfig { connect_timeout, read_timeout, ..ClientConfig::default() };
         self.stack.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
     }
 
@@ -126,7 +130,7 @@ impl PeerSettings {
         self.limits.outage + Duration::from_secs(300)
     }
 
-    pub(super) fn has_own_stack(&self) -> bool {
+    pub(in crate::server) fn has_own_stack(&self) -> bool {
         self.stack.is_some()
     }
 
@@ -321,8 +325,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sends what is for peers through this service instead of the built-in one: with TLS, through a proxy. Unpacking and the bounds of
-    /// size and time stay above it; the connect timeout is its own affair.
+    /// Sends what is for peers and [other regions](Self::remote_region) through this service instead of the built-in one: with TLS,
+    /// through a proxy. Unpacking and the bounds of size and time stay above it; the connect timeout is its own affair.
     pub fn peer_http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,

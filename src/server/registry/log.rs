@@ -1,4 +1,6 @@
 //! What readers of lists see, and what changed lately. All writers pass here, one after the other; heartbeats do not.
+//!
+//! The registry has one, and each copy of another region.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +13,7 @@ use crate::model::StatusCounts;
 const FULL_VERSION: i64 = 1;
 
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(in crate::server) struct Log {
     published: Mutex<Published>,
     /// Copies of what the mutex guards, for readers that only ask whether anything is new.
     revision: AtomicU64,
@@ -37,7 +39,7 @@ struct Listed {
 
 impl Log {
     /// Publishes an instance, new or changed.
-    pub(super) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
+    pub(in crate::server) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
         self.put_within(usize::MAX, id, record, now);
     }
 
@@ -60,7 +62,7 @@ impl Log {
     }
 
     /// Publishes the end of an instance; `record` is its last state, as the delta shows it.
-    pub(super) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
+    pub(in crate::server) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
         let mut published = self.lock();
         let Published { applications, counts, recent, .. } = &mut *published;
         let name = &record.instance.app;
@@ -78,7 +80,7 @@ impl Log {
     }
 
     /// Forgets changes from before this time.
-    pub(super) fn prune(&self, before: i64) {
+    pub(in crate::server) fn prune(&self, before: i64) {
         let mut published = self.lock();
         if published.recent.prune(before) {
             published.delta = None;
@@ -86,11 +88,11 @@ impl Log {
         }
     }
 
-    pub(super) fn revision(&self) -> u64 {
+    pub(in crate::server) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 
-    pub(super) fn delta_revision(&self) -> u64 {
+    pub(in crate::server) fn delta_revision(&self) -> u64 {
         self.delta_revision.load(Ordering::Acquire)
     }
 
@@ -99,9 +101,38 @@ impl Log {
         self.size.load(Ordering::Relaxed)
     }
 
-    pub(super) fn full(&self) -> Arc<Snapshot> {
-        let mut published = self.lock();
-        let Published { applications, counts, full, .. } = &mut *published;
+    pub(in crate::server) fn full(&self) -> Arc<Snapshot> {
+        self.full_of(&mut self.lock())
+    }
+
+    pub(super) fn delta(&self) -> Arc<Snapshot> {
+        self.delta_of(&mut self.lock())
+    }
+
+    /// What all of these show at one moment, each everything and the delta. Of logs that are looked at together by others as well the order
+    /// must be the same.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn at_one_moment<'a>(
+        logs: impl Iterator<Item = &'a Self>,
+    ) -> Vec<(Arc<Snapshot>, Arc<Snapshot>)> {
+        let mut locked: Vec<_> = logs.map(|log| (log, log.lock())).collect();
+        locked.iter_mut().map(|(log, published)| (log.full_of(published), log.delta_of(published))).collect()
+    }
+
+    /// One instance.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn record(&self, app: &str, id: &str) -> Option<Arc<Record>> {
+        self.lock().applications.get(app)?.instances.get(id).cloned()
+    }
+
+    /// The first instance with this id, whatever its application.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn record_by_id(&self, id: &str) -> Option<Arc<Record>> {
+        self.lock().applications.values().find_map(|listed| listed.instances.get(id)).cloned()
+    }
+
+    fn full_of(&self, published: &mut Published) -> Arc<Snapshot> {
+        let Published { applications, counts, full, .. } = published;
         full.get_or_insert_with(|| {
             Arc::new(Snapshot {
                 revision: self.revision(),
@@ -113,9 +144,8 @@ impl Log {
         .clone()
     }
 
-    pub(super) fn delta(&self) -> Arc<Snapshot> {
-        let mut published = self.lock();
-        let Published { counts, recent, delta, deltas, .. } = &mut *published;
+    fn delta_of(&self, published: &mut Published) -> Arc<Snapshot> {
+        let Published { counts, recent, delta, deltas, .. } = published;
         delta
             .get_or_insert_with(|| {
                 *deltas += 1;
@@ -129,7 +159,7 @@ impl Log {
             .clone()
     }
 
-    pub(super) fn application(&self, name: &str) -> Option<Arc<AppView>> {
+    pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
         let mut published = self.lock();
         let name = published.applications.get_key_value(name)?.0.clone();
         published.applications.get_mut(&name).map(|listed| listed.view(&name))

@@ -29,7 +29,7 @@ mod view;
 use std::sync::Arc;
 
 use self::lease::Lease;
-use self::log::Log;
+pub(super) use self::log::Log;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
 #[cfg(feature = "peers")]
@@ -295,6 +295,12 @@ impl Registry {
     /// One application with at least one instance.
     pub(super) fn application(&self, name: &str) -> Option<Arc<AppView>> {
         self.log.application(name)
+    }
+
+    /// What lists are made of.
+    #[cfg(feature = "peers")]
+    pub(super) fn log(&self) -> &Log {
+        &self.log
     }
 
     /// How many instances there are.

@@ -43,7 +43,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(super) fn delta_retention_ms(&self) -> i64 {
+    pub(in crate::server) fn delta_retention_ms(&self) -> i64 {
         self.delta_retention.as_millis().try_into().unwrap_or(i64::MAX)
     }
 

@@ -14,7 +14,11 @@ pub(in crate::server) struct Record {
 
 impl Record {
     pub(in crate::server) fn new(instance: Instance) -> Arc<Self> {
-        Arc::new(Self { instance: Arc::new(instance), fragment: Fragment::default() })
+        Self::of(Arc::new(instance))
+    }
+
+    pub(in crate::server) fn of(instance: Arc<Instance>) -> Arc<Self> {
+        Arc::new(Self { instance, fragment: Fragment::default() })
     }
 }
 

@@ -1,0 +1,163 @@
+//! Other regions: a read-only copy of each, and what lists show of them beside what is registered here. `server-behaviour` 10.5.
+//!
+//! ```text
+//!  a server of the region ── full, delta ──▶ Refresher (the client's) ──▶ Region: a Log, like the registry's own
+//!                                                                           │ one application, one instance
+//!                                                                           ▼
+//!  Registry: its Log ───────────────────────────────────────────────────▶ Union: what a set of regions shows together ──▶ bodies
+//! ```
+//!
+//! A copy is shown and nothing else is done with it: its instances have no lease here, are not counted or evicted, and no peer is told
+//! of them. Each region has a task of its own, so one that does not answer costs the others nothing; what was last known of it stays.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `region` | one region: its copy and the task that keeps it fresh |
+//! | `union` | what several registries show together, as a whole and as a delta |
+//! | `settings` | what it can be told |
+
+mod region;
+mod settings;
+mod union;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::region::Region;
+pub(crate) use self::settings::RegionSettings;
+use self::union::Source;
+pub(in crate::server) use self::union::Union;
+use super::Error;
+use super::peers::{PeerSettings, restarted};
+use super::registry::{AppView, Log, Registry};
+use crate::clock::Clock;
+use crate::model::Instance;
+
+/// As many as a [`RegionSet`] has bits.
+const MAX_REGIONS: usize = 32;
+/// Lists of a server that starts wait this long for the first look at each region.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// Some of the regions of which there is a copy here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(in crate::server) struct RegionSet(u32);
+
+/// The other regions that this server shows.
+#[derive(Debug)]
+pub(in crate::server) struct Regions {
+    /// By name, at most [`MAX_REGIONS`].
+    regions: Vec<Arc<Region>>,
+    /// Whether they are shown to those who name none.
+    fallback: bool,
+    since: Instant,
+    looked: AtomicBool,
+}
+
+impl Regions {
+    /// `None` if there are none.
+    pub(in crate::server) fn new(settings: &RegionSettings, peers: &PeerSettings) -> Result<Option<Arc<Self>>, Error> {
+        let regions = settings.regions(peers)?;
+        let (fallback, since, looked) = (settings.fallback, Instant::now(), AtomicBool::new(false));
+        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, since, looked })))
+    }
+
+    /// Starts to copy. It ends when the tasks are dropped. The delta tells a change for as long as the registry's own does.
+    pub(in crate::server) fn start(&self, clock: Clock, delta_retention_ms: i64) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for region in &self.regions {
+            let region = region.clone();
+            tasks.spawn(async move {
+                restarted("a copy of a region", || region.clone().keep(clock, delta_retention_ms)).await;
+            });
+        }
+        tasks
+    }
+
+    /// Whether each was looked at, or had its time for it: until then lists would lack what a moment later they had.
+    pub(in crate::server) fn are_looked_at(&self) -> bool {
+        let looked = || self.regions.iter().all(|region| region.is_looked_at());
+        self.looked.load(Ordering::Relaxed) || {
+            let now = looked() || self.since.elapsed() >= FIRST_LOOK;
+            self.looked.fetch_or(now, Ordering::Relaxed) || now
+        }
+    }
+
+    /// Whether each was fetched once. Java answers nobody who names a region before. `server-behaviour` 9.4.
+    pub(in crate::server) fn are_fetched(&self) -> bool {
+        self.regions.iter().all(|region| region.is_fetched())
+    }
+
+    /// What those see who name no region: all, or none.
+    pub(in crate::server) fn fallback(&self) -> RegionSet {
+        let all = (0..self.regions.len()).fold(0, |set, at| set | 1 << at);
+        RegionSet(if self.fallback { all } else { 0 })
+    }
+
+    /// The regions of a list of names. One that nobody knows says nothing.
+    pub(in crate::server) fn named(&self, names: &str) -> RegionSet {
+        let position = |name: &str| self.regions.iter().position(|region| *region.name == *name.trim().to_lowercase());
+        RegionSet(names.split(',').filter_map(position).fold(0, |set, at| set | 1 << at))
+    }
+
+    /// An application that is not registered here: that of the first region that has it, whatever the white lists say.
+    pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
+        self.of(self.fallback()).find_map(|region| region.log.application(name))
+    }
+
+    /// An instance that is not registered here, and its region. Java gives up at the first region that has the application.
+    pub(in crate::server) fn instance(&self, app: &str, id: &str) -> Option<(&str, Arc<Instance>)> {
+        let of = |region: &Region| region.log.record(app, id).map(|record| record.instance.clone());
+        self.regions.iter().find_map(|region| Some((&*region.name, of(region)?)))
+    }
+
+    /// The same whatever its application.
+    pub(in crate::server) fn instance_by_id(&self, id: &str) -> Option<Arc<Instance>> {
+        self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
+    }
+
+    /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.
+    pub(in crate::server) fn revision(&self, registry: &Registry, set: RegionSet) -> u64 {
+        self.logs(registry, set).map(Log::revision).sum()
+    }
+
+    /// The same of its delta.
+    pub(in crate::server) fn delta_revision(&self, registry: &Registry, set: RegionSet) -> u64 {
+        self.logs(registry, set).map(Log::delta_revision).sum()
+    }
+
+    /// What is registered here and in these regions; `before` is what it was.
+    pub(in crate::server) fn union(
+        &self,
+        registry: &Registry,
+        set: RegionSet,
+        before: Option<Arc<Union>>,
+    ) -> Arc<Union> {
+        let whitelists = std::iter::once(None).chain(self.of(set).map(|region| region.whitelist.as_ref()));
+        let moment = Log::at_one_moment(self.logs(registry, set));
+        let source = |((full, delta), whitelist)| Source { full, delta, whitelist };
+        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before)
+    }
+
+    /// The registry's own first.
+    fn logs<'a>(&'a self, registry: &'a Registry, set: RegionSet) -> impl Iterator<Item = &'a Log> {
+        std::iter::once(registry.log()).chain(self.of(set).map(|region| &region.log))
+    }
+
+    fn of(&self, set: RegionSet) -> impl Iterator<Item = &Region> {
+        self.regions.iter().enumerate().filter(move |(at, _)| set.0 & 1 << at != 0).map(|(_, region)| &**region)
+    }
+}
+
+impl RegionSet {
+    pub(in crate::server) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(in crate::server) fn bits(self) -> u32 {
+        self.0
+    }
+}

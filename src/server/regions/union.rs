@@ -1,0 +1,127 @@
+//! What several registries show together.
+//!
+//! Whoever has a full answer and applies each delta that comes within its time has what the next full answer would show. In Java full
+//! and delta are made by two rules that do not agree where an application is here and in another region (`server-behaviour` 13.3, fault 8).
+//! Here there is one: of two instances with one id in an application that of the first registry counts, this one first; the delta
+//! tells of each instance that changed in any of them what the full answer shows of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::Instance;
+use crate::server::registry::{AppView, Record, Snapshot};
+
+/// One of the registries at the moment at which they are looked at.
+pub(super) struct Source<'a> {
+    pub(super) full: Arc<Snapshot>,
+    pub(super) delta: Arc<Snapshot>,
+    /// The applications to show, if not all.
+    pub(super) whitelist: Option<&'a HashSet<Arc<str>>>,
+}
+
+/// What several registries show together at one moment. What is in one of them only is shared with it.
+#[derive(Debug)]
+pub(in crate::server) struct Union {
+    pub(in crate::server) full: Arc<Snapshot>,
+    pub(in crate::server) delta: Arc<Snapshot>,
+    /// Applications that are in several.
+    merged: HashMap<Arc<str>, Merged>,
+}
+
+#[derive(Debug)]
+struct Merged {
+    of: Vec<Arc<AppView>>,
+    view: Arc<AppView>,
+}
+
+/// What is where: an application's parts, each with the number of its source.
+type Parts<'a> = BTreeMap<&'a Arc<str>, Vec<(usize, &'a Arc<AppView>)>>;
+
+impl Union {
+    /// `before` is the union of the same registries at an earlier moment: what has not changed since stays what it is.
+    pub(super) fn of(sources: Vec<Source<'_>>, before: Option<Arc<Self>>) -> Arc<Self> {
+        let sum = |number: fn(&Source<'_>) -> u64| sources.iter().map(number).sum::<u64>();
+        // Each registry's revision only grows, so every state of all of them has a sum of its own.
+        let (revision, delta_revision) = (sum(|source| source.full.revision), sum(|source| source.delta.revision));
+        let known = match before {
+            Some(before) if before.delta.revision == delta_revision => return before,
+            before => before,
+        };
+        let parts = parts(&sources, |source| &source.full);
+        let mut merged = HashMap::new();
+        let applications: Vec<_> = parts
+            .iter()
+            .map(|(&name, parts)| match parts[..] {
+                [(_, whole)] => whole.clone(),
+                _ => {
+                    let of: Vec<_> = parts.iter().map(|(_, part)| (*part).clone()).collect();
+                    let known =
+                        known.as_ref().and_then(|known| known.merged.get(name)).filter(|known| known.is_of(&of));
+                    let view = known.map_or_else(|| merge(name, &of), |known| known.view.clone());
+                    merged.insert(name.clone(), Merged { of, view: view.clone() });
+                    view
+                }
+            })
+            .collect();
+        let instances = applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
+        let counts = instances.map(|instance| instance.status()).collect();
+        let changes = delta(&sources, &parts, &applications);
+        let version = sources.iter().map(|source| source.delta.version).sum();
+        let full = Snapshot { revision, version: sources[0].full.version, counts, applications };
+        let delta = Snapshot { revision: delta_revision, version, counts, applications: changes };
+        Arc::new(Self { full: Arc::new(full), delta: Arc::new(delta), merged })
+    }
+}
+
+impl Merged {
+    fn is_of(&self, parts: &[Arc<AppView>]) -> bool {
+        self.of.len() == parts.len() && self.of.iter().zip(parts).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+fn parts<'a>(sources: &'a [Source<'_>], list: impl Fn(&'a Source<'_>) -> &'a Arc<Snapshot>) -> Parts<'a> {
+    let mut parts = Parts::new();
+    for (number, source) in sources.iter().enumerate() {
+        let is_shown = |view: &&Arc<AppView>| source.whitelist.is_none_or(|shown| shown.contains(&view.name));
+        for view in list(source).applications.iter().filter(is_shown) {
+            parts.entry(&view.name).or_default().push((number, view));
+        }
+    }
+    parts
+}
+
+fn merge(name: &Arc<str>, parts: &[Arc<AppView>]) -> Arc<AppView> {
+    AppView::new(name.clone(), first_of_each(parts.iter().flat_map(|part| &part.records)).cloned().collect())
+}
+
+fn first_of_each<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> impl Iterator<Item = &'a Arc<Record>> {
+    let mut ids = HashSet::new();
+    records.filter(move |record| ids.insert(record.instance.id()))
+}
+
+/// What changed lately, as `applications` have it now.
+fn delta(sources: &[Source<'_>], full: &Parts<'_>, applications: &[Arc<AppView>]) -> Vec<Arc<AppView>> {
+    let changed = parts(sources, |source| &source.delta);
+    let tell = |(&name, changes): (&&Arc<str>, &Vec<(usize, &Arc<AppView>)>)| {
+        let present = full.get(name).map_or(&[][..], Vec::as_slice);
+        // Nobody else has anything to say of this application.
+        if let [(number, change)] = changes[..]
+            && present.iter().all(|(other, _)| *other == number)
+        {
+            return change.clone();
+        }
+        let at = applications.binary_search_by(|view| view.name.cmp(name));
+        let now: HashMap<_, _> = at.iter().flat_map(|&at| &applications[at].records).map(by_id).collect();
+        let changes = first_of_each(changes.iter().flat_map(|(_, change)| &change.records));
+        let records = changes.map(|change| now.get(change.instance.id()).copied().unwrap_or(change).clone());
+        AppView::new(name.clone(), records.collect())
+    };
+    changed.iter().map(tell).collect()
+}
+
+fn by_id(record: &Arc<Record>) -> (&str, &Arc<Record>) {
+    (Instance::id(&record.instance), record)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{ActionType, InstanceStatus, StatusCounts};
+use crate::server::registry::Log;
+
+/// By application and id: the status, and where it is.
+type Seen = BTreeMap<(String, String), (InstanceStatus, String)>;
+
+fn instance(app: &str, id: &str, status: InstanceStatus, place: &str) -> Instance {
+    let built = Instance::builder(app).id(id).ip_addr("10.0.0.1").port(80).metadata("place", place).build().unwrap();
+    Instance { status, action: Some(ActionType::Added), ..built }
+}
+
+fn put(log: &Log, instance: Instance, now: i64) {
+    log.put(instance.id().into(), Record::new(instance), now);
+}
+
+fn remove(log: &Log, app: &str, id: &str, now: i64) {
+    let Some(record) = log.record(app, id) else { return };
+    let ended = Instance { action: Some(ActionType::Deleted), ..(*record.instance).clone() };
+    log.remove(id, Record::new(ended), now);
+}
+
+fn union(logs: &[Log], whitelist: Option<&HashSet<Arc<str>>>, before: Option<Arc<Union>>) -> Arc<Union> {
+    let moment = Log::at_one_moment(logs.iter()).into_iter().enumerate();
+    let source = |(number, (full, delta))| Source { full, delta, whitelist: whitelist.filter(|_| number == 2) };
+    Union::of(moment.map(source).collect(), before)
+}
+
+fn seen(snapshot: &Snapshot) -> Seen {
+    let mut seen = Seen::new();
+    apply(&mut seen, snapshot);
+    seen
+}
+
+/// As clients do.
+fn apply(seen: &mut Seen, snapshot: &Snapshot) {
+    for view in &snapshot.applications {
+        for instance in view.records.iter().map(|record| &record.instance) {
+            let key = (view.name.to_string(), instance.id().to_owned());
+            let place = instance.metadata().get("place").unwrap().to_owned();
+            match instance.action().unwrap() {
+                ActionType::Deleted => seen.remove(&key),
+                _ => seen.insert(key, (instance.status(), place)),
+            };
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(usize, u8, u8, usize),
+    Remove(usize, u8, u8),
+    /// A client asks for the delta.
+    Ask,
+    /// What it was told is forgotten.
+    Forget,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0usize..3, 0u8..3, 0u8..3, 0usize..5).prop_map(|(log, app, id, status)| Step::Put(log, app, id, status)),
+        3 => (0usize..3, 0u8..3, 0u8..3).prop_map(|(log, app, id)| Step::Remove(log, app, id)),
+        2 => Just(Step::Ask),
+        1 => Just(Step::Forget),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_client_that_applies_the_deltas_has_the_whole(steps in prop::collection::vec(step(), 0..80)) {
+        let logs = [Log::default(), Log::default(), Log::default()];
+        let whitelist = HashSet::from(["APP-0".into(), "APP-1".into()]);
+        let now = |whole: &Union| seen(&whole.full);
+        let mut known = union(&logs, Some(&whitelist), None);
+        let (mut client, mut asked_at) = (now(&known), 0);
+        for (at, step) in steps.into_iter().enumerate() {
+            let at = at as i64 + 1;
+            match step {
+                Step::Put(log, app, id, status) => {
+                    let instance = instance(&format!("app-{app}"), &id.to_string(), InstanceStatus::ALL[status], &log.to_string());
+                    put(&logs[log], instance, at);
+                }
+                Step::Remove(log, app, id) => remove(&logs[log], &format!("APP-{app}"), &id.to_string(), at),
+                Step::Forget => logs.iter().for_each(|log| log.prune(asked_at)),
+                Step::Ask => {
+                    known = union(&logs, Some(&whitelist), Some(known));
+                    apply(&mut client, &known.delta);
+                    asked_at = at;
+                    prop_assert_eq!(&client, &now(&known));
+                    let counts: StatusCounts = client.values().map(|(status, _)| *status).collect();
+                    prop_assert_eq!(counts, known.delta.counts);
+                    prop_assert_eq!(counts, known.full.counts);
+                    prop_assert!(!client.iter().any(|((app, _), (_, place))| app == "APP-2" && place == "2"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_place_counts_and_the_next_is_told_when_it_goes() {
+    let logs = [Log::default(), Log::default(), Log::default()];
+    for (place, log) in logs.iter().enumerate().rev() {
+        put(log, instance("app", "1", InstanceStatus::Up, &place.to_string()), 1);
+    }
+    for place in 0..3 {
+        let union = union(&logs, None, None);
+        let expected = Seen::from([(("APP".into(), "1".into()), (InstanceStatus::Up, place.to_string()))]);
+        assert_eq!((seen(&union.full), seen(&union.delta)), (expected.clone(), expected));
+        assert_eq!(union.delta.counts.to_string(), "UP_1_");
+        remove(&logs[place], "APP", "1", 2);
+    }
+    let union = union(&logs, None, None);
+    assert!(union.full.applications.is_empty() && seen(&union.delta).is_empty());
+    assert_eq!(union.delta.applications[0].records.len(), 1, "one that is gone everywhere is told as gone");
+}
+
+#[test]
+fn what_does_not_change_stays_what_it_is() {
+    let logs = [Log::default(), Log::default()];
+    for (log, app) in [(0, "both"), (1, "both"), (0, "here"), (1, "there")] {
+        put(&logs[log], instance(app, &log.to_string(), InstanceStatus::Up, "x"), 1);
+    }
+    let first = union(&logs, None, None);
+    assert!(Arc::ptr_eq(&union(&logs, None, Some(first.clone())), &first));
+    let application =
+        |union: &Union, name: &str| union.full.applications.iter().find(|view| &*view.name == name).unwrap().clone();
+    assert!(Arc::ptr_eq(&application(&first, "HERE"), &logs[0].application("HERE").unwrap()));
+    assert!(Arc::ptr_eq(&application(&first, "THERE"), &logs[1].application("THERE").unwrap()));
+    put(&logs[1], instance("there", "1", InstanceStatus::Down, "x"), 2);
+    let second = union(&logs, None, Some(first.clone()));
+    assert!(second.full.revision > first.full.revision && second.delta.revision > first.delta.revision);
+    for (name, same) in [("BOTH", true), ("HERE", true), ("THERE", false)] {
+        assert_eq!(Arc::ptr_eq(&application(&first, name), &application(&second, name)), same, "{name}");
+    }
+}
