@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -41,10 +41,10 @@ impl<S, O> Picked<S, O> {
         &self.service
     }
 
-    /// Makes the call as soon as the service is ready for it, and observes how it ends.
+    /// Makes the call, now or else as soon as the service is ready for it, and observes how it ends.
     pub(crate) fn call<Req>(self, request: Req) -> CallFuture<S, Req, O>
     where
-        S: Service<Req>,
+        S: Service<Req, Error: Into<BoxError>>,
     {
         self.call_until(request, None)
     }
@@ -52,15 +52,18 @@ impl<S, O> Picked<S, O> {
     /// The same, given up at an instant.
     pub(crate) fn call_until<Req>(self, request: Req, deadline: Option<Instant>) -> CallFuture<S, Req, O>
     where
-        S: Service<Req>,
+        S: Service<Req, Error: Into<BoxError>>,
     {
-        CallFuture {
-            inner: Oneshot::new(self.service, request),
+        let mut call = CallFuture {
+            stage: Stage::Over,
             observer: self.observer,
             completion: Some(self.completion),
-            polling: false,
+            working: true,
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-        }
+        };
+        call.stage = Stage::begin(self.service, request);
+        call.working = false;
+        call
     }
 }
 
@@ -68,14 +71,47 @@ impl<S, O> Picked<S, O> {
 #[pin_project(PinnedDrop)]
 pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
     #[pin]
-    inner: Oneshot<S, Req>,
+    stage: Stage<S, Req>,
     observer: O,
     completion: Option<Completion>,
     /// Set while the service is at work. Stays set if it panics.
-    polling: bool,
+    working: bool,
     /// Boxed, as most calls have none.
     deadline: Option<Pin<Box<Sleep>>>,
 }
+
+/// What the service does.
+#[pin_project(project = StageProj)]
+enum Stage<S: Service<Req>, Req> {
+    Called(#[pin] S::Future),
+    /// It was not ready at once.
+    Waiting(#[pin] Oneshot<S, Req>),
+    Failed(Option<BoxError>),
+    Over,
+}
+
+impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
+    /// Most services are ready when they are asked: then nothing of the request waits in the future.
+    fn begin(mut service: S, request: Req) -> Self {
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Self::Called(service.call(request)),
+            Poll::Ready(Err(error)) => Self::Failed(Some(error.into())),
+            // Asks again, with a waker.
+            Poll::Pending => Self::Waiting(Oneshot::new(service, request)),
+        }
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+        match self.project() {
+            StageProj::Called(call) => call.poll(cx).map_err(Into::into),
+            StageProj::Waiting(call) => call.poll(cx).map_err(Into::into),
+            StageProj::Failed(error) => Poll::Ready(Err(error.take().expect(ONCE))),
+            StageProj::Over => unreachable!("it is begun before it is polled"),
+        }
+    }
+}
+
+const ONCE: &str = "a future is not polled after completion";
 
 impl<S, Req, O> CallFuture<S, Req, O>
 where
@@ -85,10 +121,9 @@ where
 {
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
         let this = self.project();
-        const ONCE: &str = "the inner future panics when polled after completion";
-        *this.polling = true;
-        let polled = this.inner.poll(cx);
-        *this.polling = false;
+        *this.working = true;
+        let polled = this.stage.poll(cx);
+        *this.working = false;
         let Poll::Ready(result) = polled else {
             let Some(deadline) = this.deadline else { return Poll::Pending };
             ready!(deadline.as_mut().poll(cx));
@@ -101,7 +136,6 @@ where
         Poll::Ready(match result {
             Ok(response) => Ok(this.observer.observe(completion, response)),
             Err(error) => {
-                let error = error.into();
                 let outcome = this.observer.observe_error(&*error);
                 completion.outcome(outcome);
                 Err(call_error(error, outcome, &completion))
@@ -127,7 +161,7 @@ where
 impl<S: Service<Req>, Req, O> PinnedDrop for CallFuture<S, Req, O> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if *this.polling
+        if *this.working
             && let Some(completion) = this.completion.take()
         {
             completion.panicked();

@@ -120,7 +120,8 @@ async fn pending_ends_with_the_call_however_it_ends() {
     assert_eq!(pending(&balance), 0, "dropped before its first poll");
     drop(balance.pick(&Request::Answer, &[]));
     assert_eq!(pending(&balance), 0, "picked for nothing");
-    assert!(tokio::spawn(balance.clone().call(Request::Panic)).await.unwrap_err().is_panic());
+    let panicking = balance.clone().oneshot(Request::Panic);
+    assert!(tokio::spawn(panicking).await.unwrap_err().is_panic());
     assert_eq!(pending(&balance), 0, "panicked");
 }
 

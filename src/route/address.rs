@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri};
 
 use super::options::{CallOptions, Ports};
 use crate::model::Instance;
@@ -85,6 +85,17 @@ impl Address {
         Uri::from_parts(parts).expect("scheme, authority and path are a URI")
     }
 
+    /// As the header `host` tells it: without the port if it is the scheme's own.
+    pub(super) fn host(&self) -> HeaderValue {
+        let Self { scheme, authority } = self;
+        let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16().filter(|port| *port != own_port) {
+            Some(port) => format!("{}:{port}", authority.host()),
+            None => authority.host().to_owned(),
+        };
+        HeaderValue::try_from(host).expect("an authority has no other bytes than a header may have")
+    }
+
     /// Aims a request there. Its path stays.
     pub(super) fn aim<B>(&self, request: &mut Request<B>) {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -132,6 +143,19 @@ mod tests {
             (Ports::Plain, false, &named_secure, "http://h:9090"),
         ] {
             assert_eq!(address(&rule(ports, can_tls), instance), expected);
+        }
+    }
+
+    #[test]
+    fn the_host_is_told_without_the_port_of_its_scheme() {
+        for (scheme, authority, host) in [
+            (Scheme::HTTP, "h:80", "h"),
+            (Scheme::HTTPS, "h:443", "h"),
+            (Scheme::HTTP, "h:443", "h:443"),
+            (Scheme::HTTPS, "[::1]:8443", "[::1]:8443"),
+            (Scheme::HTTP, "[::1]:80", "[::1]"),
+        ] {
+            assert_eq!(Address { scheme, authority: Authority::from_static(authority) }.host(), host);
         }
     }
 

@@ -49,13 +49,13 @@ impl<B: Body> Attempts<B> {
     /// The next attempt, without a scheme and a host, which are the instance's.
     pub(super) fn request(&self) -> Request<AttemptBody<B>> {
         let Parts { method, uri, version, headers, extensions, .. } = &self.parts;
-        let mut request = Request::new(self.body());
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
-        *request.version_mut() = *version;
-        *request.headers_mut() = headers.clone();
-        *request.extensions_mut() = extensions.clone();
-        request
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = method.clone();
+        parts.uri = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        parts.version = *version;
+        parts.headers = headers.clone();
+        parts.extensions = extensions.clone();
+        Request::from_parts(parts, self.body())
     }
 
     /// The only attempt that there will be, as it was written.

@@ -227,7 +227,7 @@ where
     /// One try.
     fn attempt(&self, picked: Picked<E, HttpResponses>) -> Attempt<E, B>
     where
-        E: Service<Request<AttemptBody<B>>>,
+        E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
     {
         let CallOptions { host, deadline_header, retry, .. } = self.options();
         let mut request = self.attempts.request();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Request;
+use http::uri::Authority;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
@@ -40,7 +41,7 @@ pub(super) struct Calls<E> {
     probe: Option<Probe<E>>,
     /// Asks an instance for its health, where the options want that.
     check: Option<Probe<E>>,
-    /// By the host as it is written, apart for `http` and `https`.
+    /// By the name, and by the host and authority as they are written, apart for `http` and `https`.
     routes: [ArcSwap<Routes<E>>; 2],
 }
 
@@ -88,23 +89,39 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
     /// Whom a request is for, by its URI.
     pub(super) fn target<B>(&self, request: &Request<B>) -> Result<Target<E>, Error> {
         let uri = request.uri();
-        // Not the whole URI, which may hold secrets.
-        let app = uri.host().unwrap_or_else(|| uri.path());
+        let secure = match uri.scheme_str() {
+            Some("http" | "lb") => Some(false),
+            Some("https") => Some(true),
+            _ => None,
+        };
+        if self.options.pass_through.is_none()
+            && let (Some(authority), Some(secure)) = (uri.authority(), secure)
+            && let Some(route) = self.routes[usize::from(secure)].load().get(authority.as_str())
+        {
+            return Ok(Target::Named(route.clone()));
+        }
         let unusable = |cause: &'static str| {
+            // Not the whole URI, which may hold secrets.
+            let app = uri.host().unwrap_or_else(|| uri.path());
             let advice = "write http://orders/path";
             Err(Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice))
         };
-        let Some(host) = uri.host() else { return unusable("the URI has no host") };
-        if self.options.pass_through.as_ref().is_some_and(|is_other| is_other(host)) {
+        let Some(authority) = uri.authority() else { return unusable("the URI has no host") };
+        if self.options.pass_through.as_ref().is_some_and(|is_other| is_other(authority.host())) {
             return Ok(Target::Other);
         }
-        let secure = match uri.scheme_str() {
-            Some("http" | "lb") => false,
-            Some("https") => true,
-            Some(_) => return unusable("only http://, https:// and lb:// lead to instances"),
-            None => return unusable("the URI is not absolute"),
-        };
-        Ok(Target::Named(self.route(host, secure)?))
+        match (secure, uri.scheme()) {
+            (Some(secure), _) => Ok(Target::Named(self.route_as_written(authority, secure)?)),
+            (None, Some(_)) => unusable("only http://, https:// and lb:// lead to instances"),
+            (None, None) => unusable("the URI is not absolute"),
+        }
+    }
+
+    /// The route of the application that an authority names, which is remembered in this spelling as well.
+    fn route_as_written(&self, authority: &Authority, secure: bool) -> Result<Arc<Route<E>>, Error> {
+        let route = self.route(authority.host(), secure)?;
+        self.remember(authority.as_str(), &route, secure);
+        Ok(route)
     }
 
     /// The route of an application, made at its first call.
@@ -115,35 +132,51 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         }
         let selection = Selection::name(host);
         selection.check()?;
+        let known = routes.load().get(selection.looked_up()).cloned();
+        let route = known.unwrap_or_else(|| self.make_route(selection, secure));
+        self.remember(host, &route, secure);
+        Ok(route)
+    }
+
+    fn make_route(&self, selection: Selection, secure: bool) -> Arc<Route<E>> {
         let name = Arc::<str>::from(selection.looked_up());
-        if let Some(route) = routes.load().get(&*name).filter(|_| routes.load().len() >= MANY_NAMES) {
-            return Ok(route.clone());
-        }
         let mut rule = self.rule.clone();
         if secure {
             rule.ports = Ports::Secure;
         }
-        let known = routes.load().get(&*name).cloned();
-        let made = known.unwrap_or_else(|| {
-            let balance = self.balance(selection, name.clone(), rule);
-            let meters = Meters::new(Some(&name));
-            let budget = self.options.retry.new_budget();
-            Arc::new(Route { name, options: self.options.clone(), balance, budget, meters })
+        let made = Arc::new(Route {
+            name: name.clone(),
+            options: self.options.clone(),
+            balance: self.balance(selection, name.clone(), rule),
+            budget: self.options.retry.new_budget(),
+            meters: Meters::new(Some(&name)),
         });
-        // Another call may have made it meanwhile: the first one in stays.
+        let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {
             let mut routes = HashMap::clone(routes);
             if routes.len() >= MANY_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
-            let first = routes.entry((&*made.name).into()).or_insert_with(|| made.clone()).clone();
-            // Other spellings are known as well, for speed, but not without end.
-            if routes.len() < MANY_NAMES {
-                routes.entry(host.into()).or_insert(first);
-            }
+            // Another call may have made it meanwhile: the first one in stays.
+            routes.entry((&*name).into()).or_insert_with(|| made.clone());
             routes
         });
-        Ok(routes.load().get(&*made.name).unwrap_or(&made).clone())
+        routes.load().get(&*name).unwrap_or(&made).clone()
+    }
+
+    /// Knows a route by another spelling of its name, for speed, but not without end.
+    fn remember(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
+        let routes = &self.routes[usize::from(secure)];
+        let is_of_use = |routes: &Routes<E>| routes.len() < MANY_NAMES && !routes.contains_key(spelling);
+        if is_of_use(&routes.load()) {
+            routes.rcu(|routes| {
+                let mut routes = HashMap::clone(routes);
+                if is_of_use(&routes) {
+                    routes.insert(spelling.into(), route.clone());
+                }
+                routes
+            });
+        }
     }
 
     /// What is known of each application that was called.

@@ -81,6 +81,31 @@ where
         self
     }
 
+    /// Sends a request to an instance of the application that its URI names.
+    ///
+    /// # Errors
+    /// When no instance could be called or none answered. An answer of whatever status is none.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the call.
+    pub fn request(&self, request: Request<B>) -> ResponseFuture {
+        let clockwork = self.calls.clockwork(&request);
+        match self.calls.target(&request) {
+            Ok(Target::Named(route)) if route.is_ready() => {
+                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
+            }
+            Ok(Target::Named(route)) => {
+                let fallback = self.fallback.clone();
+                ResponseFuture(Box::pin(send_when_ready(route, request, clockwork, fallback)))
+            }
+            Ok(Target::Other) => {
+                let others = self.others.clone();
+                ResponseFuture(Box::pin(async move { clockwork.bound(others.send_elsewhere(request)).await }))
+            }
+            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
+        }
+    }
+
     /// What is known of the instances of each application that was called: a table for people each, by application.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.calls.snapshots()
@@ -100,21 +125,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        let clockwork = self.calls.clockwork(&request);
-        match self.calls.target(&request) {
-            Ok(Target::Named(route)) if route.is_ready() => {
-                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
-            }
-            Ok(Target::Named(route)) => {
-                let fallback = self.fallback.clone();
-                ResponseFuture(Box::pin(send_when_ready(route, request, clockwork, fallback)))
-            }
-            Ok(Target::Other) => {
-                let others = self.others.clone();
-                ResponseFuture(Box::pin(async move { clockwork.bound(others.send_elsewhere(request)).await }))
-            }
-            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
-        }
+        self.request(request)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use http::header::HOST;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper_util::client::legacy::{Client, Error as HyperError, ResponseFuture as HyperFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -45,6 +45,8 @@ pub(super) struct Endpoint<B>(Arc<Inner<B>>);
 struct Inner<B> {
     instance: Arc<Instance>,
     address: Address,
+    /// What it is told of that in HTTP/1.1.
+    host: HeaderValue,
     http2: bool,
     connections: Connections<B>,
 }
@@ -96,10 +98,10 @@ where
         let http2 = options.http2.clone();
         let prober = connector.clone();
         let checker = Checker::new(connector.clone());
-        let make = move |instance: &Arc<Instance>, address| {
-            let http2 = http2.is_for(instance);
+        let make = move |instance: &Arc<Instance>, address: Address| {
+            let (host, http2) = (address.host(), http2.is_for(instance));
             let connections = Connections::new(connector.clone());
-            Self(Arc::new(Inner { instance: instance.clone(), address, http2, connections }))
+            Self(Arc::new(Inner { instance: instance.clone(), address, host, http2, connections }))
         };
         // A connection that comes about and is closed again. It says enough: what else may be wrong, calls find out.
         let probe = move |endpoint: Self| {
@@ -160,6 +162,9 @@ where
         if http2 {
             // It would contradict the authority (RFC 9113, 8.3.1).
             request.headers_mut().remove(HOST);
+        } else {
+            // As hyper would, which writes it anew each time.
+            request.headers_mut().entry(HOST).or_insert_with(|| self.0.host.clone());
         }
         let response = self.0.connections.client(http2).request(request);
         EndpointFuture { response, endpoint: self.clone() }
