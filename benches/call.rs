@@ -129,7 +129,7 @@ fn named(eureka: &Eureka, version: Version) -> Call {
     let uri = http::Uri::from_static("http://orders/v1/42");
     Arc::new(move || {
         let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("a request");
-        let response = client.clone().oneshot(request);
+        let response = client.request(request);
         Box::pin(async move {
             let response = response.await.expect("an answer");
             assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");

@@ -447,7 +447,8 @@ mod tests {
             picks: Meters::new(None).picks(None),
             meters: Meters::new(None),
         };
-        let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, Moment::of(base, base)), details));
+        let stats =
+            Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, Moment::of(base, base)), details));
         Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
     }
 

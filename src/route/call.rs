@@ -198,7 +198,11 @@ where
     B: Body<Error: Into<BoxError>>,
 {
     /// What follows a try that was not the last word.
-    async fn go_on<RB>(mut self, mut result: Result<Answer<RB>, Error>, mut verdict: Verdict) -> Result<Answer<RB>, Error>
+    async fn go_on<RB>(
+        mut self,
+        mut result: Result<Answer<RB>, Error>,
+        mut verdict: Verdict,
+    ) -> Result<Answer<RB>, Error>
     where
         RB: Body,
         E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,

@@ -1,3 +1,4 @@
+use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -8,15 +9,16 @@ use bytes::Buf;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as HyperError, ResponseFuture as HyperFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use pin_project::pin_project;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::calls::{AtAddress, Calls};
 use super::health::Checker;
+use super::http2::{self, Http2};
 use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
 use crate::error::{Error, Kind};
@@ -24,13 +26,10 @@ use crate::model::Instance;
 use crate::registry::Registry;
 use crate::transport::{Connector, is_refused_handshake, root_cause};
 
-/// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
-/// asks more than once in five minutes; a peer that vanished is noticed by the system before (see [`Connector`]).
-const KEEP_ALIVE: Duration = Duration::from_secs(330);
-
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
-/// Connections of both versions, opened when they are needed: dropping the last clone closes them after the calls in flight.
+/// Connections to whatever host a request names, for who wants no instance. Dropping the last clone closes them after the calls in
+/// flight.
 pub(super) struct Connections<B>(Arc<Pools<B>>);
 
 struct Pools<B> {
@@ -39,7 +38,8 @@ struct Pools<B> {
     http2: OnceLock<Hyper<B>>,
 }
 
-/// One instance as something to send to, with its own connections.
+/// One instance as something to send to, with its own connections of both versions, opened when they are needed: dropping the last
+/// clone closes them after the calls in flight.
 pub(super) struct Endpoint<B>(Arc<Inner<B>>);
 
 struct Inner<B> {
@@ -47,46 +47,45 @@ struct Inner<B> {
     address: Address,
     /// What it is told of that in HTTP/1.1.
     host: HeaderValue,
-    http2: bool,
-    connections: Connections<B>,
+    is_http2: bool,
+    connector: Connector,
+    http1: OnceLock<Hyper<B>>,
+    http2: Http2<B>,
 }
 
-impl<B> Connections<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
-{
+/// What a request's body must be to be sent.
+pub(super) trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> Sendable for B {}
+
+fn client<B: Sendable>(connector: &Connector, is_http2: bool) -> Hyper<B> {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http2_only(is_http2)
+        .http2_keep_alive_interval(http2::KEEP_ALIVE)
+        .http2_keep_alive_timeout(http2::KEEP_ALIVE_TIMEOUT)
+        .build(connector.clone().http2(is_http2))
+}
+
+impl<B: Sendable> Connections<B> {
     pub(super) fn new(connector: Connector) -> Self {
         Self(Arc::new(Pools { connector, http1: OnceLock::new(), http2: OnceLock::new() }))
     }
 
-    fn client(&self, http2: bool) -> &Hyper<B> {
-        let client = if http2 { &self.0.http2 } else { &self.0.http1 };
-        client.get_or_init(|| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .timer(TokioTimer::new())
-                .http2_only(http2)
-                .http2_keep_alive_interval(KEEP_ALIVE)
-                .http2_keep_alive_timeout(Duration::from_secs(20))
-                .build(self.0.connector.clone().http2(http2))
-        })
-    }
-
-    /// Sends a request to the host that it names, for who wants no instance.
     pub(super) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
-        let http2 = request.version() == Version::HTTP_2;
+        let is_http2 = request.version() == Version::HTTP_2;
         let request = Attempts::new(request, 0).into_request();
         // Without the user-info that an authority may have.
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let response = self.client(http2).request(request).await.map_err(|error| failed(error).server(host))?;
+        let pool = if is_http2 { &self.0.http2 } else { &self.0.http1 };
+        let sent = pool.get_or_init(|| client(&self.0.connector, is_http2)).request(request).await;
+        let response = sent.map_err(|error| pool_failed(error).server(host))?;
         Ok(response.map(|body| ResponseBody::unwatched(InstanceBody::from(body))))
     }
 }
 
-impl<B> Endpoint<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
-{
+impl<B: Sendable> Endpoint<B> {
     /// Calls by name that end at endpoints like this.
     pub(super) fn calls(
         registry: Arc<Registry>,
@@ -99,13 +98,19 @@ where
         let prober = connector.clone();
         let checker = Checker::new(connector.clone());
         let make = move |instance: &Arc<Instance>, address: Address| {
-            let (host, http2) = (address.host(), http2.is_for(instance));
-            let connections = Connections::new(connector.clone());
-            Self(Arc::new(Inner { instance: instance.clone(), address, host, http2, connections }))
+            Self(Arc::new(Inner {
+                instance: instance.clone(),
+                host: address.host(),
+                is_http2: http2.is_for(instance),
+                connector: connector.clone(),
+                http1: OnceLock::new(),
+                http2: Http2::new(connector.clone(), address.clone()),
+                address,
+            }))
         };
         // A connection that comes about and is closed again. It says enough: what else may be wrong, calls find out.
         let probe = move |endpoint: Self| {
-            let connect = prober.clone().http2(endpoint.0.http2).oneshot(endpoint.0.address.uri());
+            let connect = prober.clone().http2(endpoint.0.is_http2).oneshot(endpoint.0.address.uri());
             Box::pin(async move { connect.await.is_ok() }) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let check = move |endpoint: Self| {
@@ -118,12 +123,9 @@ where
 }
 
 /// What hyper says of a failed request. Only what certainly was not received, or not looked at, is a failure to connect.
-fn failed(error: HyperError) -> Error {
-    let unsent = error.is_connect()
-        || std::error::Error::source(&error).is_some_and(is_unprocessed)
-        || is_refused_handshake(&error);
-    let cause = root_cause(&error);
-    let (kind, cause) = if unsent {
+fn failed(error: BoxError, unsent: bool) -> Error {
+    let cause = root_cause(&*error);
+    let (kind, cause) = if unsent || is_refused_handshake(&*error) {
         (Kind::Connect, format!("cannot connect: {cause}"))
     } else {
         (Kind::Call, format!("the connection was lost before an answer came: {cause}"))
@@ -131,23 +133,35 @@ fn failed(error: HyperError) -> Error {
     Error::new(kind, "call").cause(cause).with_source(error)
 }
 
+fn pool_failed(error: HyperError) -> Error {
+    let unsent = error.is_connect()
+        || StdError::source(&error).and_then(|source| source.downcast_ref()).is_some_and(is_unprocessed);
+    failed(error.into(), unsent)
+}
+
+fn http2_failed(failure: http2::Failure) -> Error {
+    match failure {
+        http2::Failure::Unconnected(error) => failed(error, true),
+        http2::Failure::Failed(error) => {
+            let unsent = is_unprocessed(&error);
+            failed(error.into(), unsent)
+        }
+    }
+}
+
 /// Whether the request was left in a queue, or the other side said of its stream that it will not be processed (RFC 9113, 8.7):
 /// it was refused, or opened after the connection's end was announced.
-fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
-    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+fn is_unprocessed(error: &hyper::Error) -> bool {
     let refused = |error: &h2::Error| match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
         Some(h2::Reason::NO_ERROR) => error.is_go_away(),
         _ => false,
     };
-    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    let h2 = StdError::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     error.is_canceled() || h2.is_some_and(|error| error.is_remote() && refused(error))
 }
 
-impl<B> Service<Request<AttemptBody<B>>> for Endpoint<B>
-where
-    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
-{
+impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     type Response = Response<InstanceBody>;
     type Error = Error;
     type Future = EndpointFuture<B>;
@@ -157,17 +171,18 @@ where
     }
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
-        self.0.address.aim(&mut request);
-        let http2 = self.0.http2 || request.version() == Version::HTTP_2;
-        if http2 {
+        let Inner { address, host, is_http2, connector, http1, http2, .. } = &*self.0;
+        address.aim(&mut request);
+        let sending = if *is_http2 || request.version() == Version::HTTP_2 {
             // It would contradict the authority (RFC 9113, 8.3.1).
             request.headers_mut().remove(HOST);
+            Sending::Http2(Box::pin(http2.clone().send(request)))
         } else {
             // As hyper would, which writes it anew each time.
-            request.headers_mut().entry(HOST).or_insert_with(|| self.0.host.clone());
-        }
-        let response = self.0.connections.client(http2).request(request);
-        EndpointFuture { response, endpoint: self.clone() }
+            request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
+            Sending::Http1(http1.get_or_init(|| client(connector, false)).request(request))
+        };
+        EndpointFuture { sending, endpoint: self.clone() }
     }
 }
 
@@ -178,23 +193,29 @@ impl<B> AtAddress for Endpoint<B> {
 }
 
 /// A request to one instance.
-#[pin_project]
 pub(super) struct EndpointFuture<B> {
-    #[pin]
-    response: HyperFuture,
+    sending: Sending,
     endpoint: Endpoint<B>,
+}
+
+enum Sending {
+    Http1(HyperFuture),
+    Http2(Pin<Box<dyn Future<Output = Result<Response<Incoming>, http2::Failure>> + Send>>),
 }
 
 impl<B> Future for EndpointFuture<B> {
     type Output = Result<Response<InstanceBody>, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        Poll::Ready(match ready!(this.response.poll(cx)) {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match &mut self.sending {
+            Sending::Http1(sending) => ready!(Pin::new(sending).poll(cx)).map_err(pool_failed),
+            Sending::Http2(sending) => ready!(sending.as_mut().poll(cx)).map_err(http2_failed),
+        };
+        Poll::Ready(match result {
             Ok(response) => Ok(response.map(InstanceBody::from)),
             Err(error) => {
-                let Inner { instance, address, .. } = &*this.endpoint.0;
-                Err(failed(error)
+                let Inner { instance, address, .. } = &*self.endpoint.0;
+                Err(error
                     .app(instance.app())
                     .instance(instance.id())
                     .server(address.authority.as_str())

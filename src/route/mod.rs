@@ -23,6 +23,7 @@ mod client;
 mod deadline;
 mod endpoint;
 mod health;
+mod http2;
 mod layer;
 #[cfg(feature = "tonic")]
 mod named;
