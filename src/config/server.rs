@@ -193,7 +193,13 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     #[cfg(not(feature = "dns"))]
     ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
     ("eureka.server.remote-region-urls-with-name*", "", "nothing: this server knows no remote regions yet"),
+    // Key stores of Java. Only `enabled` decides whether Spring reads the others.
+    ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
+    ("eureka.client.tls.*", "", NO_KEY_STORES),
 ];
+
+const NO_KEY_STORES: &str = "none of Java's key stores, which cannot be read here: put the CAs by which peers are trusted into a PEM \
+                             file that the variable SSL_CERT_FILE names";
 
 impl Property {
     /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
@@ -481,6 +487,16 @@ mod tests {
         for name in OF_SPRING.split_whitespace() {
             let taken = ["true", "7", "0.5", "http://node/"].map(|value| set(name, value));
             assert!(taken.iter().any(Result::is_ok), "{name}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn key_stores_of_java_are_refused_with_what_to_do() {
+        assert!(set("eureka.client.tls.enabled", "false").is_ok());
+        for (name, value) in [("eureka.client.tls.enabled", "true"), ("eureka.client.tls.trust-store", "file:/ca.p12")]
+        {
+            let error = set(name, value).unwrap_err();
+            assert!(error.contains("SSL_CERT_FILE"), "{error}");
         }
     }
 

@@ -2,6 +2,8 @@ use std::fmt;
 use std::future::Future;
 #[cfg(feature = "dns")]
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use super::list::Zones;
@@ -17,6 +21,7 @@ use super::queue::{BATCH_SIZE, Limits};
 use crate::clock::LONGEST_WAIT;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::server::{Error, EurekaServerBuilder};
+use crate::tls::Tls;
 #[cfg(feature = "dns")]
 use crate::transport::DnsUrls;
 use crate::transport::{HttpStack, RequestBody};
@@ -45,8 +50,10 @@ pub(crate) struct PeerSettings {
     dns: DnsUrls,
     pub(super) refresh_interval: Duration,
     pub(super) comparison_interval: Duration,
+    tls: Tls,
     stack: Option<MakeStack>,
-    faulty: Option<Arc<crate::Error>>,
+    /// What of the settings is unusable, and why.
+    faulty: Option<(&'static str, Arc<crate::Error>)>,
 }
 
 impl Default for PeerSettings {
@@ -78,6 +85,7 @@ impl Default for PeerSettings {
             dns: DnsUrls::default(),
             refresh_interval: Duration::from_secs(600),
             comparison_interval: Duration::from_secs(30),
+            tls: Tls::default(),
             stack: None,
             faulty: None,
         }
@@ -89,6 +97,7 @@ impl PeerSettings {
         let config = ClientConfig {
             connect_timeout: self.connect_timeout,
             read_timeout: self.read_timeout,
+            tls: self.tls.clone(),
             ..ClientConfig::default()
         };
         self.stack.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
@@ -126,13 +135,18 @@ impl PeerSettings {
         self.limits.outage + Duration::from_secs(300)
     }
 
-    pub(super) fn has_own_stack(&self) -> bool {
-        self.stack.is_some()
+    /// Whether a peer at an `https` URL can be spoken to; what is missing otherwise.
+    pub(super) fn can_tls(&self) -> Result<(), String> {
+        if self.stack.is_some() { Ok(()) } else { self.tls.usable() }
+    }
+
+    fn fault(&mut self, what: &'static str, error: crate::Error) {
+        self.faulty.get_or_insert_with(|| (what, Arc::new(error)));
     }
 
     pub(in crate::server) fn check(&self) -> Result<(), Error> {
-        if let Some(faulty) = self.faulty.clone() {
-            return Err(Error::peer_url(faulty));
+        if let Some((what, error)) = &self.faulty {
+            return Err(Error::peers(what, error.clone()));
         }
         let Limits { capacity, workers, life, .. } = self.limits;
         if capacity == 0 || workers == 0 {
@@ -148,6 +162,10 @@ impl PeerSettings {
         Ok(())
     }
 }
+
+pub(super) const UNUSABLE_URL: &str = "a peer's URL is unusable";
+#[cfg(feature = "tls")]
+const UNUSABLE_TLS: &str = "the TLS settings for peers are unusable";
 
 type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 
@@ -197,7 +215,7 @@ impl EurekaServerBuilder {
     pub fn zone_url(mut self, zone: impl Into<String>, urls: impl AsRef<str>) -> Self {
         match ServiceUrl::parse_list(urls.as_ref()) {
             Ok(urls) => self.peers.zones.add_urls(zone.into(), urls),
-            Err(error) => self.peers.faulty = self.peers.faulty.take().or(Some(Arc::new(error))),
+            Err(error) => self.peers.fault(UNUSABLE_URL, error),
         }
         self
     }
@@ -321,8 +339,35 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sends what is for peers through this service instead of the built-in one: with TLS, through a proxy. Unpacking and the bounds of
-    /// size and time stay above it; the connect timeout is its own affair.
+    /// Speaks TLS with peers at `https` URLs as this configuration (of rustls 0.23) says: with one's own CA, with a client certificate,
+    /// with another provider of cryptography. Only its list of ALPN protocols is replaced.
+    ///
+    /// Default: TLS 1.2 and 1.3; the CAs that the operating system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; no
+    /// client certificate; the process's default provider of cryptography, else ring. Java takes key stores instead, `eureka.client.tls.*`.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        match std::mem::take(&mut self.peers.tls).own(config.into()) {
+            Ok(tls) => self.peers.tls = tls,
+            Err(error) => self.peers.fault(UNUSABLE_TLS, error),
+        }
+        self
+    }
+
+    /// Trusts peers by the CAs in this PEM file instead of those that the operating system trusts. Several files add up. The file is read
+    /// now, and a fault in it is the error of [`build`](Self::build).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
+        match std::mem::take(&mut self.peers.tls).trust_file(path.as_ref()) {
+            Ok(tls) => self.peers.tls = tls,
+            Err(error) => self.peers.fault(UNUSABLE_TLS, error),
+        }
+        self
+    }
+
+    /// Sends what is for peers through this service instead of the built-in one: through a proxy, with other credentials. Unpacking and
+    /// the bounds of size and time stay above it; the connect timeout and TLS are its own affair.
     pub fn peer_http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,

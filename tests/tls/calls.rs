@@ -1,178 +1,15 @@
-//! HTTPS to registry servers and instances, with certificates made here: who is trusted, under which name, and what an error says.
-#![cfg(all(feature = "tls", feature = "server"))]
-#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+//! Calls of registries and of instances.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::any;
-use bytes::Bytes;
-use http::{Method, Request, Version};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use http::Version;
+use rcgen::CertificateParams;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tower::ServiceExt;
-use tower_eureka::route::HttpClient;
-use tower_eureka::{Error, Eureka, EurekaServer, Instance};
+use tower_eureka::{Eureka, EurekaServer, Instance};
 
-type Client = HttpClient<Full<Bytes>>;
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-/// A certificate authority of the test's own.
-struct Ca {
-    certificate: rcgen::Certificate,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Ca {
-    fn new() -> Self {
-        Self::named("ours")
-    }
-
-    fn named(name: &str) -> Self {
-        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { certificate: params.self_signed(&key).unwrap(), issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for these names and addresses.
-    fn identity(&self, names: &[&str]) -> Identity {
-        self.sign(CertificateParams::new(names.iter().copied().map(str::to_owned).collect::<Vec<_>>()).unwrap())
-    }
-
-    fn sign(&self, params: CertificateParams) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).unwrap();
-        roots
-    }
-
-    /// Trusts this authority.
-    fn client(&self) -> ClientConfig {
-        ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(self.roots())
-            .with_no_client_auth()
-    }
-
-    fn pem_file(&self, name: &str) -> PathBuf {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&path, self.certificate.pem()).unwrap();
-        path
-    }
-}
-
-/// Shows this certificate, and agrees to both versions of HTTP.
-fn server((chain, key): Identity) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
-}
-
-/// Serves the router over TLS; the port.
-async fn serve(config: ServerConfig, router: Router) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let (acceptor, router) = (acceptor.clone(), router.clone());
-            tokio::spawn(async move {
-                let Ok(tls) = acceptor.accept(tcp).await else { return };
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).await;
-            });
-        }
-    });
-    port
-}
-
-/// Answers its id, the version of the request, and the body.
-fn echo(id: &'static str) -> Router {
-    Router::new().fallback(any(async move |version: Version, body: String| format!("{id} {version:?} {body}")))
-}
-
-/// A registry over HTTPS, and a client that trusts its authority.
-struct World {
-    ca: Ca,
-    eureka: Eureka,
-    client: Client,
-}
-
-impl World {
-    async fn new() -> Self {
-        let ca = Ca::new();
-        let config = ca.client();
-        Self::with(ca, config).await
-    }
-
-    async fn with(ca: Ca, config: ClientConfig) -> Self {
-        let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
-        let port = serve(server(ca.identity(&["localhost"])), router).await;
-        let eureka = Eureka::builder()
-            .service_url(format!("https://localhost:{port}/eureka/"))
-            .fetch_interval(Duration::from_millis(50))
-            .instance_connect_timeout(Duration::from_secs(1))
-            .tls_config(config)
-            .build()
-            .unwrap();
-        let client = eureka.http_client();
-        Self { ca, eureka, client }
-    }
-
-    /// Registers an instance that is at this host, and waits until the client knows it.
-    async fn register(&self, id: &str, host: &str, port: u16) {
-        let instance = Instance::builder("orders").id(id).host_name(host).ip_addr("127.0.0.1").secure_port(port);
-        let before = self.eureka.snapshot().instance_count();
-        self.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
-        while self.eureka.snapshot().instance_count() == before {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// An instance on localhost with this certificate.
-    async fn instance(&self, id: &'static str, identity: Identity) {
-        let port = serve(server(identity), echo(id)).await;
-        self.register(id, "localhost", port).await;
-    }
-
-    async fn call(&self, version: Version) -> Result<String, Error> {
-        let request = Request::builder().method(Method::POST).uri("http://orders/pay").version(version);
-        let response = self.client.clone().oneshot(request.body(Full::from("hello")).unwrap()).await?;
-        assert_eq!(response.version(), version);
-        Ok(String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
-    }
-
-    /// What a call says that no instance could take.
-    async fn refusal(&self) -> String {
-        let error = self.call(Version::HTTP_11).await.unwrap_err();
-        assert!(error.is_connect(), "{error}");
-        error.to_string()
-    }
-}
+use crate::world::{Ca, World, echo, serve, server};
 
 #[tokio::test]
 async fn a_registry_and_an_instance_are_spoken_to_over_tls() {
@@ -291,26 +128,10 @@ async fn a_server_that_does_not_agree_to_http2_is_not_called_with_it() {
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_one_is_asked_for() {
     let ca = Ca::new();
-    let (chain, key) = ca.identity(&["client"]);
-    let provider = Arc::new(default_provider());
-    let with_certificate = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(ca.roots())
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(ca.roots()), provider.clone()).build().unwrap();
-    let (chain, key) = ca.identity(&["localhost"]);
-    let strict = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .unwrap();
-    let port = serve(strict, echo("a")).await;
+    let port = serve(ca.strict_server(), echo("a")).await;
 
-    let without = ca.client();
-    let world = World::with(ca, with_certificate).await;
+    let (identified, without) = (ca.client_with_identity(), ca.client());
+    let world = World::with(ca, identified).await;
     world.register("a", "localhost", port).await;
     assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
 
