@@ -195,14 +195,15 @@ async fn who_takes_a_long_answer_too_slowly_is_closed() {
     h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     // GET (static 2), http (static 6), path "/large" (literal, static name 4), authority "x" (literal, static name 1).
     h2.write_all(b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x01\x01x").await.unwrap();
-    let ping = b"\0\0\x08\x06\0\0\0\0\0........";
+    // So many that what is answered to them would do for an answer's progress.
+    let pings = b"\0\0\x08\x06\0\0\0\0\0........".repeat(200);
     let (mut from, mut to) = h2.into_split();
     let reading = tokio::spawn(async move {
         let mut all = Vec::new();
         let _ = from.read_to_end(&mut all).await;
         all.len()
     });
-    while to.write_all(ping).await.is_ok() {
+    while to.write_all(&pings).await.is_ok() {
         tokio::task::yield_now().await;
     }
     assert!(reading.await.unwrap() > 0xffff, "it took what it said");

@@ -31,7 +31,7 @@ pub(super) struct Activity {
     answer_timeout: Duration,
     handling: AtomicUsize,
     moved_at: AtomicU64,
-    /// Pieces of long answers that are not written yet, and what was written since when.
+    /// Pieces of long answers that are not written yet, and how much of such was since when.
     held: AtomicUsize,
     progress: AtomicU64,
     progress_since: AtomicU64,
