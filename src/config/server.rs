@@ -91,7 +91,7 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
+    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(Builder::replace_zone_urls)),
     #[cfg(feature = "peers")]
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
     #[cfg(feature = "peers")]
@@ -285,7 +285,9 @@ impl EurekaServerBuilder {
             if value.trim().eq_ignore_ascii_case(nothing) {
                 return Ok(self);
             }
-            return Err(Error::property(name, value, expected));
+            // Those of key stores, which are no business of an error's readers.
+            let shown = if relaxed(name).contains("password") { "..." } else { value };
+            return Err(Error::property(name, shown, expected));
         }
         if WITHOUT_MEANING.iter().any(|known| is_called(known, name)) {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
@@ -498,6 +500,8 @@ mod tests {
             let error = set(name, value).unwrap_err();
             assert!(error.contains("SSL_CERT_FILE"), "{error}");
         }
+        let error = set("eureka.client.tls.trustStorePassword", "changeit").unwrap_err();
+        assert!(!error.contains("changeit"), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn builder(urls: &str) -> EurekaServerBuilder {
     EurekaServer::builder().peer_url(urls).own_host_name("localhost").wait_when_empty(Duration::ZERO)
 }
 
-/// A node that shows a certificate, and what it registers.
+/// A node behind TLS.
 struct Node(EurekaServer);
 
 impl Node {

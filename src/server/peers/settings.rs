@@ -202,7 +202,7 @@ impl fmt::Debug for MakeStack {
 impl EurekaServerBuilder {
     /// Adds registry servers that this one keeps in step with, separated by commas: `http://node2:8761/eureka/`. The cluster is a full
     /// mesh: each node names all others. A URL that leads to this node itself is left out, so all nodes may have the same list.
-    /// Credentials go into the URL: `http://user:password@host/eureka/`.
+    /// Credentials go into the URL: `http://user:password@host/eureka/`. With `https` it takes the feature `tls`.
     ///
     /// Spring `eureka.client.service-url.defaultZone`, Netflix `eureka.serviceUrl.default`.
     pub fn peer_url(self, urls: impl AsRef<str>) -> Self {
