@@ -1,4 +1,4 @@
-//! What is said of `https` URLs where TLS is not built in: `cargo test --features peers --test no_tls`.
+//! What is said of `https` URLs where TLS is not built in: nothing of this is in `cargo test --all-features`.
 #![cfg(all(feature = "peers", not(feature = "tls")))]
 
 use tower_eureka::{Eureka, EurekaServer};

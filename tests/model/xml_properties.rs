@@ -11,7 +11,7 @@ use tower_eureka::model::{Application, Applications, Instance, InstanceStatus};
 /// A failing case is printed, and its seed kept beside this file for the next runs.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model_xml_properties.regressions"))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/xml_properties.regressions"))),
         ..ProptestConfig::default()
     }
 }
