@@ -38,6 +38,10 @@
 //! # Time
 //!
 //! All timers run on tokio's clock, with jitter. Each wait that a caller can meet has a bound, named where it is set.
+//!
+//! # Metrics
+//!
+#![doc = include_str!("../docs/metrics.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod config;

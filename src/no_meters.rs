@@ -25,6 +25,8 @@ impl Meters {
 
     pub(crate) fn failed_fast_for(&self, _: Duration) {}
 
+    pub(crate) fn withdraw(&self) {}
+
     pub(crate) fn succeeded(&self, _: Duration) {}
 
     pub(crate) fn failed(&self, _: Duration) {}

@@ -1,7 +1,8 @@
 //! Whom TLS connections trust and what they show.
 //!
-//! Settings only: `EurekaBuilder` fills them, every connection of the client shares them, and `transport/tls.rs` shakes hands
-//! with what [`Tls::config`] makes of them. `no_tls.rs` stands in where the feature `tls` is off.
+//! Settings only: `EurekaBuilder` fills them for a client, `EurekaServerBuilder` for a registry server's calls of its peers. All
+//! connections of the one or the other share them, and `transport/tls.rs` shakes hands with what [`Tls::config`] makes of them.
+//! `no_tls.rs` stands in where the feature `tls` is off.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, Kind};
 
-/// The TLS settings of one client. Clones share what was made of them.
+/// The TLS settings of one client, or of one registry server's. Clones share what was made of them.
 #[derive(Clone, Default)]
 pub(crate) struct Tls {
     trust: Trust,
@@ -108,8 +109,8 @@ impl fmt::Debug for Tls {
 }
 
 fn both() -> Error {
-    Error::new(Kind::Config, "build client")
-        .cause("tls_config and tls_ca_file were both given")
+    Error::new(Kind::Config, "read TLS settings")
+        .cause("a whole configuration and a CA file were both given")
         .advice("put the certificates of the CAs into the configuration")
 }
 

@@ -4,6 +4,7 @@
 #![cfg(feature = "client")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+#[path = "balance/endpoints.rs"]
 mod endpoints;
 
 use std::convert::Infallible;

@@ -428,6 +428,12 @@ impl<S> Roster<S> {
     }
 }
 
+impl<S> Drop for Roster<S> {
+    fn drop(&mut self) {
+        self.settings.meters.withdraw();
+    }
+}
+
 /// How long it has been up, as far as that is told.
 fn age(attributes: &Attributes) -> Option<Age> {
     attributes.up_since_ms.map(|since| Age::new(since, wall_clock_ms(), Instant::now()))

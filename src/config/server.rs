@@ -109,7 +109,7 @@ const PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(Builder::remote_region_read_timeout)),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone", Kind::Keyed(Builder::replace_zone_urls)),
+    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(Builder::replace_zone_urls)),
     #[cfg(feature = "peers")]
     property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
     #[cfg(feature = "peers")]
@@ -223,7 +223,13 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
     #[cfg(not(feature = "peers"))]
     ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),
+    // Key stores of Java. Only `enabled` decides whether Spring reads the others.
+    ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
+    ("eureka.client.tls.*", "", NO_KEY_STORES),
 ];
+
+const NO_KEY_STORES: &str = "none of Java's key stores, which cannot be read here: put the CAs by which peers are trusted into a PEM \
+                             file that the variable SSL_CERT_FILE names";
 
 impl Property {
     /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
@@ -310,7 +316,9 @@ impl EurekaServerBuilder {
             if value.trim().eq_ignore_ascii_case(nothing) {
                 return Ok(self);
             }
-            return Err(Error::property(name, value, expected));
+            // Those of key stores, which are no business of an error's readers.
+            let shown = if relaxed(name).contains("password") { "..." } else { value };
+            return Err(Error::property(name, shown, expected));
         }
         if WITHOUT_MEANING.iter().any(|known| is_called(known, name)) {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
@@ -520,6 +528,18 @@ mod tests {
             let taken = ["true", "7", "0.5", "http://node/"].map(|value| set(name, value));
             assert!(taken.iter().any(Result::is_ok), "{name}: {taken:?}");
         }
+    }
+
+    #[test]
+    fn key_stores_of_java_are_refused_with_what_to_do() {
+        assert!(set("eureka.client.tls.enabled", "false").is_ok());
+        for (name, value) in [("eureka.client.tls.enabled", "true"), ("eureka.client.tls.trust-store", "file:/ca.p12")]
+        {
+            let error = set(name, value).unwrap_err();
+            assert!(error.contains("SSL_CERT_FILE"), "{error}");
+        }
+        let error = set("eureka.client.tls.trustStorePassword", "changeit").unwrap_err();
+        assert!(!error.contains("changeit"), "{error}");
     }
 
     #[cfg(not(feature = "peers"))]

@@ -35,6 +35,7 @@ pub struct InstanceBuilder {
     home_page_url: Option<String>,
     status_page_url: Option<String>,
     health_check_url: Option<String>,
+    secure_health_check_url: Option<String>,
     data_center: DataCenter,
     metadata: Metadata,
 }
@@ -56,6 +57,7 @@ impl InstanceBuilder {
             home_page_url: None,
             status_page_url: None,
             health_check_url: None,
+            secure_health_check_url: None,
             data_center: DataCenter::MyOwn,
             metadata: Metadata::default(),
         }
@@ -139,6 +141,12 @@ impl InstanceBuilder {
         self
     }
 
+    /// Absolute URL of the health check for those who call the secure port. Default none; they ask the other one then.
+    pub fn secure_health_check_url(mut self, url: impl Into<String>) -> Self {
+        self.secure_health_check_url = Some(url.into());
+        self
+    }
+
     /// Where the instance runs.
     pub fn data_center(mut self, data_center: DataCenter) -> Self {
         self.data_center = data_center;
@@ -191,6 +199,7 @@ impl InstanceBuilder {
             home_page_url: Some(self.home_page_url.unwrap_or_else(|| format!("{scheme}://{authority}:{port}/")).into()),
             status_page_url: text(self.status_page_url),
             health_check_url: text(self.health_check_url),
+            secure_health_check_url: text(self.secure_health_check_url),
             vip_address: Some(self.vip_address.unwrap_or_else(|| self.app.clone()).into()),
             secure_vip_address: Some(self.secure_vip_address.unwrap_or_else(|| self.app.clone()).into()),
             ..Instance::bare(app_name(&self.app))

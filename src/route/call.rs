@@ -34,6 +34,7 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 ///
 /// The first try is made in place, as it is the only one of most calls. What may follow it is rare, and boxed: it costs nothing
 /// where it is not needed.
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one, and is in a box")]
 #[pin_project(project = SendingProj)]
 pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
     First {

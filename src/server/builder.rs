@@ -89,6 +89,8 @@ impl EurekaServerBuilder {
     ///   of up to six, more than two of ten, more than fifteen of a hundred.
     /// * All other applications are judged together in the same way, and lose nothing if too many of their instances are silent, or all.
     ///   If this server was cut off, or an application has one instance only, its own count says too little.
+    /// * Those that were replaced do not count as silent: as many as are heard that came UP for the first time after the first of the silent
+    ///   was last heard. So instances that were killed and came back under other ids are evicted, however many they were.
     ///
     /// So one that lost its network does not stop the eviction of what died elsewhere; one of two instances can be evicted, which takes
     /// seven in all by Java's count; and an instance with a heartbeat every five minutes does not make the others look silent. Of no use

@@ -48,8 +48,8 @@ impl Error {
     }
 
     #[cfg(feature = "peers")]
-    pub(super) fn peer_url(error: std::sync::Arc<crate::Error>) -> Self {
-        Self(Kind::Peers { what: "a peer's URL is unusable".into(), source: Some(error.into()) })
+    pub(super) fn peers(what: &'static str, error: std::sync::Arc<crate::Error>) -> Self {
+        Self(Kind::Peers { what: what.into(), source: Some(error.into()) })
     }
 
     #[cfg(feature = "peers")]
@@ -58,10 +58,9 @@ impl Error {
     }
 
     #[cfg(feature = "peers")]
-    pub(super) fn no_tls(url: &str) -> Self {
+    pub(super) fn no_tls(url: &str, why: &str) -> Self {
         let what = format!(
-            "HTTPS is not built in, which {url} needs; switch on the feature `tls`, or give a service that speaks it to \
-             peer_http_service()"
+            "HTTPS cannot be spoken, which {url} needs: {why}; or give a service that speaks it to peer_http_service()"
         );
         Self(Kind::Peers { what, source: None })
     }

@@ -41,6 +41,7 @@ use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
 
 use self::activity::{Activity, Handling, Watched};
+use self::answer::{Followed, followed};
 use self::body::TimedBody;
 pub(crate) use self::limits::Limits;
 
@@ -295,7 +296,7 @@ impl<S> hyper::service::Service<Request<Incoming>> for App<S>
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone,
 {
-    type Response = Response;
+    type Response = Response<Followed>;
     type Error = Infallible;
     type Future = Answering<S>;
 
@@ -317,11 +318,11 @@ struct Answering<S: Service<Request<Body>>> {
 }
 
 impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
-    type Output = Result<Response, S::Error>;
+    type Output = Result<Response<Followed>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.answer.poll(cx))?;
-        Poll::Ready(Ok(answer::followed(response, this.handling.activity())))
+        Poll::Ready(Ok(followed(response, this.handling.activity())))
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Activity {
     answer_timeout: Duration,
     handling: AtomicUsize,
     moved_at: AtomicU64,
-    /// Pieces of long answers that are not written yet, and what was written since when.
+    /// Pieces of long answers that are not written yet, and how much of such was since when.
     held: AtomicUsize,
     progress: AtomicU64,
     progress_since: AtomicU64,
@@ -85,11 +85,14 @@ impl Activity {
         self.began.elapsed().as_millis().try_into().unwrap_or(NONE - 1)
     }
 
-    fn wrote(&self, bytes: usize) {
-        let now = self.now();
-        self.moved_at.store(now, Relaxed);
-        if self.held.load(Relaxed) > 0 && self.progress.fetch_add(bytes as u64, Relaxed) + bytes as u64 >= PROGRESS {
-            self.progress_from(now);
+    fn wrote(&self) {
+        self.moved_at.store(self.now(), Relaxed);
+    }
+
+    /// So much of a long answer was written. What else is written does not count: whoever pings can have as much of that as he likes.
+    pub(super) fn took(&self, bytes: usize) {
+        if self.progress.fetch_add(bytes as u64, Relaxed) + bytes as u64 >= PROGRESS {
+            self.progress_from(self.now());
         }
     }
 
@@ -154,8 +157,8 @@ impl Watched {
     }
 
     fn noted(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
-        if let Ok(bytes @ 1..) = written {
-            self.activity.wrote(bytes);
+        if let Ok(1..) = written {
+            self.activity.wrote();
         }
         Poll::Ready(written)
     }
@@ -221,15 +224,17 @@ mod tests {
         assert_eq!(left(&activity), 10 * SECOND);
         for _ in 0..9 {
             advance(SECOND).await;
-            activity.wrote(1024);
+            activity.took(1024);
+            activity.wrote();
         }
         assert_eq!(left(&activity), SECOND, "each byte moves the connection, but it is too slow");
-        activity.wrote(PROGRESS as usize);
+        activity.took(PROGRESS as usize);
         assert_eq!(left(&activity), 10 * SECOND);
         // However long it takes in all.
         for _ in 0..100 {
             advance(9 * SECOND).await;
-            activity.wrote(PROGRESS as usize);
+            activity.took(PROGRESS as usize);
+            activity.wrote();
             assert_eq!(left(&activity), 10 * SECOND);
         }
         activity.holds();

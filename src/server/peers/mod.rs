@@ -50,6 +50,7 @@ use self::peer::{Peer, Surroundings};
 use self::queue::{Change, Target};
 pub(super) use self::restart::restarted;
 pub(super) use self::settings::PeerSettings;
+use self::settings::UNUSABLE_URL;
 use self::turns::Turns;
 use super::Error;
 use super::node::Node;
@@ -58,7 +59,6 @@ use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction, app_name};
 use crate::timer::{Backoff, jittered};
-use crate::tls::Tls;
 use crate::transport::{HttpStack, Transport};
 
 /// The source of the list gets this long to answer.
@@ -240,10 +240,10 @@ impl Peers {
             port: self.settings.own.port,
         };
         urls.retain(|url| !me.is(url));
-        match urls.iter().find(|url| url.is_secure()) {
-            Some(url) if !Tls::BUILT_IN && !self.settings.has_own_stack() => Err(Error::no_tls(url.as_str())),
-            _ => Ok(urls),
+        if let Some(url) = urls.iter().find(|url| url.is_secure()) {
+            self.settings.can_tls().map_err(|why| Error::no_tls(url.as_str(), &why))?;
         }
+        Ok(urls)
     }
 
     /// Goes over to these peers. Those that stay keep their queues, those that vanish lose them. An empty list changes nothing.
@@ -274,7 +274,7 @@ impl Peers {
         let Some(source) = &self.settings.source else { return };
         let urls = match timeout(SOURCE_LIMIT, source.urls()).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(urls) => ServiceUrl::parse_list(&urls)
-                .map_err(|error| Error::peer_url(Arc::new(error)))
+                .map_err(|error| Error::peers(UNUSABLE_URL, Arc::new(error)))
                 .and_then(|urls| self.others(urls)),
             Err(error) => Err(Error::source(error)),
         };

@@ -2,6 +2,8 @@ use std::fmt;
 use std::future::Future;
 #[cfg(feature = "dns")]
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use super::list::Zones;
@@ -17,6 +21,7 @@ use super::queue::{BATCH_SIZE, Limits};
 use crate::clock::LONGEST_WAIT;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::server::{Error, EurekaServerBuilder};
+use crate::tls::Tls;
 #[cfg(feature = "dns")]
 use crate::transport::DnsUrls;
 use crate::transport::{HttpStack, RequestBody};
@@ -47,8 +52,10 @@ pub(crate) struct PeerSettings {
     pub(super) comparison_interval: Duration,
     /// Whether there are copies of other regions here.
     pub(super) knows_regions: bool,
+    tls: Tls,
     stack: Option<MakeStack>,
-    faulty: Option<Arc<crate::Error>>,
+    /// What of the settings is unusable, and why.
+    faulty: Option<(&'static str, Arc<crate::Error>)>,
 }
 
 impl Default for PeerSettings {
@@ -81,6 +88,7 @@ impl Default for PeerSettings {
             refresh_interval: Duration::from_secs(600),
             comparison_interval: Duration::from_secs(30),
             knows_regions: false,
+            tls: Tls::default(),
             stack: None,
             faulty: None,
         }
@@ -94,7 +102,8 @@ impl PeerSettings {
 
     /// What carries requests to other registry servers, within these bounds.
     pub(in crate::server) fn stack(&self, connect_timeout: Duration, read_timeout: Duration) -> HttpStack {
-        let config = ClientConfig { connect_timeout, read_timeout, ..ClientConfig::default() };
+        let tls = self.tls.clone();
+        let config = ClientConfig { connect_timeout, read_timeout, tls, ..ClientConfig::default() };
         self.stack.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
     }
 
@@ -130,13 +139,18 @@ impl PeerSettings {
         self.limits.outage + Duration::from_secs(300)
     }
 
-    pub(in crate::server) fn has_own_stack(&self) -> bool {
-        self.stack.is_some()
+    /// Whether a peer at an `https` URL can be spoken to; what is missing otherwise.
+    pub(in crate::server) fn can_tls(&self) -> Result<(), String> {
+        if self.stack.is_some() { Ok(()) } else { self.tls.usable() }
+    }
+
+    fn fault(&mut self, what: &'static str, error: crate::Error) {
+        self.faulty.get_or_insert_with(|| (what, Arc::new(error)));
     }
 
     pub(in crate::server) fn check(&self) -> Result<(), Error> {
-        if let Some(faulty) = self.faulty.clone() {
-            return Err(Error::peer_url(faulty));
+        if let Some((what, error)) = &self.faulty {
+            return Err(Error::peers(what, error.clone()));
         }
         let Limits { capacity, workers, life, .. } = self.limits;
         if capacity == 0 || workers == 0 {
@@ -152,6 +166,10 @@ impl PeerSettings {
         Ok(())
     }
 }
+
+pub(super) const UNUSABLE_URL: &str = "a peer's URL is unusable";
+#[cfg(feature = "tls")]
+const UNUSABLE_TLS: &str = "the TLS settings for peers are unusable";
 
 type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 
@@ -188,7 +206,7 @@ impl fmt::Debug for MakeStack {
 impl EurekaServerBuilder {
     /// Adds registry servers that this one keeps in step with, separated by commas: `http://node2:8761/eureka/`. The cluster is a full
     /// mesh: each node names all others. A URL that leads to this node itself is left out, so all nodes may have the same list.
-    /// Credentials go into the URL: `http://user:password@host/eureka/`.
+    /// Credentials go into the URL: `http://user:password@host/eureka/`. With `https` it takes the feature `tls`.
     ///
     /// Spring `eureka.client.service-url.defaultZone`, Netflix `eureka.serviceUrl.default`.
     pub fn peer_url(self, urls: impl AsRef<str>) -> Self {
@@ -201,7 +219,7 @@ impl EurekaServerBuilder {
     pub fn zone_url(mut self, zone: impl Into<String>, urls: impl AsRef<str>) -> Self {
         match ServiceUrl::parse_list(urls.as_ref()) {
             Ok(urls) => self.peers.zones.add_urls(zone.into(), urls),
-            Err(error) => self.peers.faulty = self.peers.faulty.take().or(Some(Arc::new(error))),
+            Err(error) => self.peers.fault(UNUSABLE_URL, error),
         }
         self
     }
@@ -325,8 +343,35 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sends what is for peers and [other regions](Self::remote_region) through this service instead of the built-in one: with TLS,
-    /// through a proxy. Unpacking and the bounds of size and time stay above it; the connect timeout is its own affair.
+    /// Speaks TLS with peers at `https` URLs as this configuration (of rustls 0.23) says: with one's own CA, with a client certificate,
+    /// with another provider of cryptography. Only its list of ALPN protocols is replaced.
+    ///
+    /// Default: TLS 1.2 and 1.3; the CAs that the operating system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; no
+    /// client certificate; the process's default provider of cryptography, else ring. Java takes key stores instead, `eureka.client.tls.*`.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        match std::mem::take(&mut self.peers.tls).own(config.into()) {
+            Ok(tls) => self.peers.tls = tls,
+            Err(error) => self.peers.fault(UNUSABLE_TLS, error),
+        }
+        self
+    }
+
+    /// Trusts peers by the CAs in this PEM file instead of those that the operating system trusts. Several files add up. The file is read
+    /// now, and a fault in it is the error of [`build`](Self::build).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
+        match std::mem::take(&mut self.peers.tls).trust_file(path.as_ref()) {
+            Ok(tls) => self.peers.tls = tls,
+            Err(error) => self.peers.fault(UNUSABLE_TLS, error),
+        }
+        self
+    }
+
+    /// Sends what is for peers and [other regions](Self::remote_region) through this service instead of the built-in one: through a proxy,
+    /// with other credentials. Unpacking and the bounds of size and time stay above it; the connect timeout and TLS are its own affair.
     pub fn peer_http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,

@@ -9,7 +9,6 @@ use crate::error::Kind;
 use crate::model::app_name;
 use crate::server::peers::PeerSettings;
 use crate::server::{Error, EurekaServerBuilder};
-use crate::tls::Tls;
 use crate::transport::Transport;
 
 /// The white list of the regions that have none.
@@ -62,8 +61,8 @@ impl RegionSettings {
             return Err(Error::setting("remote_region", "is for at most 32 regions"));
         }
         let secure = self.urls.values().flatten().find(|url| url.is_secure());
-        if let Some(url) = secure.filter(|_| !Tls::BUILT_IN && !peers.has_own_stack()) {
-            return Err(Error::no_tls(url.as_str()));
+        if let Some(url) = secure {
+            peers.can_tls().map_err(|why| Error::no_tls(url.as_str(), &why))?;
         }
         let stack = peers.stack(self.connect_timeout, self.read_timeout);
         let config = ClientConfig { fetch_interval: self.interval, delta: self.delta, ..ClientConfig::default() };

@@ -1,0 +1,448 @@
+//! What bad endpoints cost their callers: dead ones, slow ones, gray ones, black holes, and how they come back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower::Service;
+use tower::discover::Change;
+use tower_eureka::balance::{Attributes, Balance, Ejection, LeastRequests};
+
+use crate::endpoints::*;
+
+const SEED: u64 = 5;
+
+/// For tests of minutes, which take fewer calls then.
+const UNHURRIED: Behaviour = Behaviour::Answers(Duration::from_millis(50));
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// One failure is enough, where the default policy would keep calls away before there are five.
+fn strict() -> Ejection {
+    Ejection::new().consecutive_failures(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_gets_at_most_three_of_a_thousand_calls() {
+    println!("calls of 100,000 that hit the dead endpoint (seed {SEED})");
+    for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None)] {
+        for (n, callers) in [(2, 1), (2, 8), (3, 8), (5, 8), (10, 8)] {
+            fastrand::seed(SEED);
+            let endpoints = one_of(n, behaviour);
+            let balance = default(&endpoints).await;
+            let succeeded = calls(&balance, callers, 100_000).await;
+            let hits = endpoints[0].hits();
+            println!("  {behaviour:?}, 1 of {n}, {callers} callers: {hits}");
+            assert!((1..=300).contains(&hits), "seed {SEED}: {hits}");
+            assert_eq!(succeeded, 100_000 - hits, "seed {SEED}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_black_hole_costs_a_sequential_caller_one_time_out_per_ejection() {
+    for n in [2, 5] {
+        fastrand::seed(SEED);
+        let endpoints = one_among(n, Behaviour::Hangs, UNHURRIED);
+        let balance = default(&endpoints).await;
+        calls_for(&balance, 1, secs(600)).await;
+        let times = endpoints[0].times();
+        // Out for 30, 60, 90, 120, 150, 180 s, a tenth more or less: the sixth ends after ten minutes.
+        assert!((4..=6).contains(&times.len()), "seed {SEED}: {} time-outs", times.len());
+        for (i, pair) in times.windows(2).enumerate() {
+            let least = secs(30 * (i as u64 + 1)).mul_f64(0.9);
+            assert!(pair[1] - pair[0] > least, "seed {SEED}: call {} after {:?}", i + 2, pair[1] - pair[0]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_black_hole_costs_concurrent_callers_what_was_in_flight_and_one_per_ejection() {
+    for callers in [8, 64] {
+        fastrand::seed(SEED);
+        let endpoints = one_among(3, Behaviour::Hangs, UNHURRIED);
+        let balance = default(&endpoints).await;
+        calls_for(&balance, callers, secs(200)).await;
+        let hits = endpoints[0].hits();
+        assert!(hits <= callers / 3 + 1 + 4, "seed {SEED}: {hits} time-outs of {callers} callers");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_black_hole_is_found_where_time_outs_are_a_small_multiple_of_the_latency() {
+    fastrand::seed(SEED);
+    let endpoints: Vec<_> =
+        [Behaviour::Hangs, Behaviour::Answers(Duration::from_millis(300))].map(Endpoint::new).into();
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+    calls_for(&balance, 1, secs(60)).await;
+    assert!(endpoints[0].hits() <= 8, "seed {SEED}: {} time-outs", endpoints[0].hits());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_ten_times_slower_gets_at_most_a_fifth_of_its_fair_share() {
+    for (n, callers) in [2, 3, 5, 10].into_iter().flat_map(|n| [(n, 1), (n, 8), (n, 64)]) {
+        fastrand::seed(SEED);
+        let endpoints = one_of(n, Behaviour::Answers(Duration::from_millis(50)));
+        let balance = default(&endpoints).await;
+        let total = 16_000;
+        assert_eq!(calls(&balance, callers, total).await, total, "a slow endpoint is not ejected");
+        let hits = endpoints[0].hits();
+        assert!(hits * n * 5 <= total, "seed {SEED}: 1 of {n}, {callers} callers: {hits} of {total}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gray_endpoint_is_ejected_within_fifty_of_its_calls() {
+    let gray = Behaviour::FailsSometimes(0.3, Duration::from_millis(5));
+    for (n, seed) in [2, 3, 10].into_iter().flat_map(|n| (0..10).map(move |seed| (n, seed))) {
+        fastrand::seed(seed);
+        let endpoints = one_of(n, gray);
+        // Chooses without regard to latency, so that only the ejection keeps calls away.
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+        calls_for(&balance, 4, secs(10)).await;
+        assert!(endpoints[0].hits() <= 50, "seed {seed}: 1 of {n}: {} calls", endpoints[0].hits());
+        assert!(endpoints[1..].iter().all(|healthy| healthy.hits() > 50), "seed {seed}: 1 of {n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_fail_a_little_alike_are_left_alone() {
+    fastrand::seed(SEED);
+    let endpoints: Vec<_> =
+        (0..10).map(|_| Endpoint::new(Behaviour::FailsSometimes(0.05, Duration::from_millis(5)))).collect();
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+    let mut before = vec![0; 10];
+    for second in 0..60 {
+        calls_for(&balance, 4, secs(1)).await;
+        for (endpoint, before) in endpoints.iter().zip(&mut before) {
+            assert!(endpoint.hits() > *before, "seed {SEED}: one is out after {second} s");
+            *before = endpoint.hits();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_fail_all_still_get_calls() {
+    for (n, max_share) in [(1, 1.0), (2, 0.1), (2, 1.0), (5, 0.1), (5, 1.0)] {
+        fastrand::seed(SEED);
+        let endpoints: Vec<_> = (0..n).map(|_| Endpoint::new(Behaviour::Status(500, None))).collect();
+        let balance = fixed(&endpoints, |b| b.ejection(Ejection::new().max_share(max_share))).await;
+        for call in 0..1_000 {
+            assert_eq!(crate::endpoints::call(&balance).await, Some(500), "call {call} of {n}");
+        }
+        let hits: Vec<_> = endpoints.iter().map(Endpoint::hits).collect();
+        assert_eq!(hits.iter().sum::<usize>(), 1_000);
+        if max_share == 1.0 {
+            assert!(hits.iter().all(|hits| *hits > 1_000 / n / 2), "seed {SEED}: {hits:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_can_be_reached_the_first_that_answers_is_back_at_once() {
+    for n in [1, 2, 5] {
+        fastrand::seed(SEED);
+        let endpoints: Vec<_> = (0..n).map(|_| Endpoint::new(Behaviour::Refuses)).collect();
+        let balance = default(&endpoints).await;
+        assert_eq!(calls(&balance, 4, 1_000).await, 0);
+        assert!(endpoints.iter().all(|endpoint| endpoint.hits() > 0), "seed {SEED}");
+        endpoints[0].now(FAST);
+        while call(&balance).await.is_none() {}
+        assert_eq!(calls(&balance, 1, 100).await, 100, "seed {SEED}, {n}: the others are out");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_one_that_can_be_reached_is_called_however_it_fails() {
+    fastrand::seed(SEED);
+    let endpoints = [Endpoint::new(Behaviour::Refuses), Endpoint::new(Behaviour::Status(500, None))];
+    let balance = default(&endpoints).await;
+    calls_for(&balance, 2, secs(20)).await;
+    assert!(endpoints[0].hits() <= 8, "seed {SEED}: {}", endpoints[0].hits());
+    assert!(endpoints[1].hits() > 1_000, "seed {SEED}: {}", endpoints[1].hits());
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovery_is_found_within_one_ejection_time() {
+    for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None), Behaviour::Hangs] {
+        fastrand::seed(SEED);
+        let endpoints = one_of(3, behaviour);
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+        calls_for(&balance, 4, secs(5)).await;
+        let while_bad = endpoints[0].hits();
+        endpoints[0].now(FAST);
+        // Ejected in the first two seconds, back after 30 with the longest jitter.
+        calls_for(&balance, 4, secs(2 + 33 - 5)).await;
+        assert!(endpoints[0].hits() > while_bad, "seed {SEED}: {behaviour:?}");
+        let (before, others) = (endpoints[0].hits(), endpoints[1].hits());
+        calls_for(&balance, 4, secs(10)).await;
+        let (share, fair) = (endpoints[0].hits() - before, endpoints[1].hits() - others);
+        assert!(share > fair / 2, "seed {SEED}: {behaviour:?}: {share} calls, {fair} to another");
+    }
+}
+
+/// How long an endpoint that always fails is left alone each time.
+async fn pauses(seed: u64, ejection: Ejection, time: Duration) -> Vec<f64> {
+    fastrand::seed(seed);
+    let endpoints = one_among(3, Behaviour::Status(500, None), UNHURRIED);
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(ejection)).await;
+    calls_for(&balance, 1, time).await;
+    let times = endpoints[0].times();
+    let pauses = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64());
+    // The first five calls came before the first ejection.
+    pauses.skip(4).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ejection_time_grows_up_to_its_bound_and_has_jitter() {
+    let ejection = Ejection::new().base_time(secs(20)).max_time(secs(50));
+    let mut first = Vec::new();
+    for seed in 0..10 {
+        let pauses = pauses(seed, ejection.clone(), secs(200)).await;
+        assert!(pauses.len() >= 4, "seed {seed}: {pauses:?}");
+        for (pause, expected) in pauses.iter().zip([20.0, 40.0, 50.0, 50.0, 50.0]) {
+            // The next call comes by within its turn of 50 ms.
+            assert!((pause / expected - 1.0).abs() < 0.104, "seed {seed}: {pauses:?}");
+        }
+        first.push(pauses[0]);
+    }
+    let (least, most) = (first.iter().copied().fold(f64::MAX, f64::min), first.iter().copied().fold(0.0, f64::max));
+    assert!(most - least > 1.0, "{first:?}");
+    let without = pauses(SEED, ejection.jitter(0.0), secs(100)).await;
+    assert!((without[0] - 20.0).abs() < 0.06, "{without:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn extreme_settings_neither_panic_nor_spin() {
+    for time in [Duration::ZERO, Duration::MAX] {
+        fastrand::seed(SEED);
+        let ejection =
+            Ejection::new().base_time(time).max_time(time).interval(time).jitter(f64::NAN).max_share(f64::NAN);
+        let endpoints = one_of(2, Behaviour::Status(500, None));
+        let balance = fixed(&endpoints, |builder| builder.ejection(ejection).decay(time)).await;
+        assert!(calls(&balance, 2, 1_000).await > 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_a_tenth_is_ejected_but_one_of_several() {
+    for (n, failing, ejected) in [(1, 1, 0), (2, 2, 1), (5, 3, 1), (20, 5, 2)] {
+        fastrand::seed(SEED);
+        let endpoints: Vec<_> =
+            (0..n).map(|i| Endpoint::new(if i < failing { Behaviour::Status(500, None) } else { FAST })).collect();
+        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+        calls_for(&balance, 8, secs(20)).await;
+        let left_alone = endpoints.iter().filter(|endpoint| endpoint.hits() < 50).count();
+        assert_eq!(left_alone, ejected, "seed {SEED}: {failing} of {n} fail");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_reached_is_out_without_ceiling_and_without_ejection() {
+    fastrand::seed(SEED);
+    let endpoints: Vec<_> = (0..10).map(|i| Endpoint::new(if i < 8 { Behaviour::Refuses } else { FAST })).collect();
+    let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(Ejection::off())).await;
+    calls_for(&balance, 8, secs(20)).await;
+    for endpoint in &endpoints[..8] {
+        assert!(endpoint.hits() <= 12, "seed {SEED}: {}", endpoint.hits());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overload_weighs_on_an_endpoint_but_does_not_eject_it() {
+    fastrand::seed(SEED);
+    let endpoints = one_of(2, Behaviour::Status(429, None));
+    let by_requests = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
+    calls_for(&by_requests, 1, secs(20)).await;
+    let (hits, others) = (endpoints[0].hits(), endpoints[1].hits());
+    assert!(hits * 2 > others, "seed {SEED}: {hits} and {others} calls: not ejected");
+
+    let endpoints = one_of(2, Behaviour::Status(429, Some(10)));
+    let by_latency = default(&endpoints).await;
+    calls_for(&by_latency, 1, secs(20)).await;
+    assert_eq!(endpoints[0].hits(), 1, "seed {SEED}: it asked for ten seconds");
+    calls_for(&by_latency, 1, secs(100)).await;
+    assert!(endpoints[0].hits() > 1, "seed {SEED}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_with_retry_after_keeps_calls_away_as_long() {
+    fastrand::seed(SEED);
+    let endpoints = one_of(2, Behaviour::Status(503, Some(10)));
+    let balance = default(&endpoints).await;
+    calls_for(&balance, 1, secs(20)).await;
+    assert_eq!(endpoints[0].hits(), 1, "seed {SEED}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_overloaded_when_it_comes_back_does_not_get_all_calls() {
+    fastrand::seed(SEED);
+    let endpoints = one_of(2, Behaviour::Status(500, None));
+    let balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
+    calls_for(&balance, 1, secs(5)).await;
+    let ejected = endpoints[0].hits();
+    endpoints[0].now(Behaviour::Status(429, None));
+    calls_for(&balance, 1, secs(60)).await;
+    let hits = endpoints[0].hits() - ejected;
+    assert!((1..200).contains(&hits), "seed {SEED}: {hits} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_nobody_polls_does_not_keep_an_endpoint_out() {
+    fastrand::seed(SEED);
+    let endpoints = one_among(2, Behaviour::Status(500, None), UNHURRIED);
+    let mut balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
+    calls_for(&balance, 1, secs(5)).await;
+    assert_eq!(endpoints[0].hits(), 1);
+    endpoints[0].now(UNHURRIED);
+    tokio::time::sleep(secs(30)).await;
+    // Each of them decides, and does nothing.
+    let mut forgotten = Vec::new();
+    for _ in 0..3 {
+        forgotten.push(balance.call(()));
+        tokio::time::sleep(secs(11)).await;
+    }
+    // They count as pending as long as they are kept, and as waiting for a minute of silence.
+    calls_for(&balance, 16, secs(70)).await;
+    let before = endpoints[0].hits();
+    calls_for(&balance, 16, secs(10)).await;
+    assert!(endpoints[0].hits() > before + 500, "seed {SEED}: {}", endpoints[0].hits() - before);
+    drop(forgotten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_given_up_early_neither_keep_an_endpoint_out_nor_take_all_calls() {
+    fastrand::seed(SEED);
+    let endpoints = one_of(2, Behaviour::Status(500, None));
+    let mut balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
+    calls_for(&balance, 1, secs(5)).await;
+    let ejected = endpoints[0].hits();
+    endpoints[0].now(Behaviour::Hangs);
+    let impatient =
+        |balance: &mut Balance<Endpoint>, ms| tokio::time::timeout(Duration::from_millis(ms), balance.call(()));
+    for _ in 0..2_000 {
+        let _ = impatient(&mut balance, 50).await;
+    }
+    assert!(endpoints[0].hits() <= ejected + 4, "seed {SEED}: {}", endpoints[0].hits() - ejected);
+    for _ in 0..10 {
+        tokio::time::sleep(secs(31)).await;
+        drop(balance.call(()));
+    }
+    endpoints[0].now(FAST);
+    let before = endpoints[0].hits();
+    calls_for(&balance, 1, secs(150)).await;
+    assert!(endpoints[0].hits() > before + 100, "seed {SEED}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_may_be_removed_during_its_probation() {
+    fastrand::seed(SEED);
+    let (sender, discover) = channel();
+    let bad = Endpoint::new(Behaviour::Status(500, None));
+    let balance = Balance::builder(discover).endpoint(|t: &Target| t.endpoint.clone()).ejection(strict()).build();
+    sender.send(insert(0, &bad, Attributes::new())).unwrap();
+    sender.send(insert(1, &Endpoint::new(FAST), Attributes::new())).unwrap();
+    until(|| balance.len() == 2).await;
+    calls_for(&balance, 1, secs(5)).await;
+    bad.now(Behaviour::Hangs);
+    tokio::time::sleep(secs(34)).await;
+    let before = bad.hits();
+    let probe = tokio::spawn(balance.clone().call(()));
+    until(|| bad.hits() > before).await;
+    sender.send(Ok(Change::Remove(0))).unwrap();
+    until(|| balance.len() == 1).await;
+    assert_eq!(calls(&balance, 1, 100).await, 100);
+    probe.abort();
+    let _ = probe.await;
+    until(|| bad.clones() == 1).await;
+}
+
+struct Restarts {
+    sender: tokio::sync::mpsc::UnboundedSender<Update>,
+    balance: Balance<Endpoint>,
+    bad: Endpoint,
+    made: Arc<AtomicUsize>,
+}
+
+impl Restarts {
+    /// Two endpoints, of which the first one was taken out.
+    async fn new(behaviour: Behaviour) -> Self {
+        fastrand::seed(SEED);
+        let (sender, discover) = channel();
+        let (bad, made) = (Endpoint::new(behaviour), Arc::new(AtomicUsize::new(0)));
+        let counted = made.clone();
+        let balance = Balance::builder(discover)
+            .attributes(|target: &Target| target.attributes.clone())
+            .endpoint(move |target| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                target.endpoint.clone()
+            })
+            .ejection(strict())
+            .build();
+        sender.send(insert(1, &Endpoint::new(FAST), Attributes::new())).unwrap();
+        sender.send(insert(0, &bad, Attributes::new().with_start(1).with_address("a:80"))).unwrap();
+        until(|| balance.len() == 2).await;
+        calls_for(&balance, 2, secs(5)).await;
+        bad.now(FAST);
+        Self { sender, balance, bad, made }
+    }
+
+    /// How many calls it gets in the next seconds after discovery reports it with this, and how many services are made.
+    async fn after(&self, attributes: Attributes) -> (usize, usize) {
+        let (hits, made) = (self.bad.hits(), self.made.load(Ordering::SeqCst));
+        self.sender.send(insert(0, &self.bad, attributes)).unwrap();
+        calls_for(&self.balance, 2, secs(5)).await;
+        (self.bad.hits() - hits, self.made.load(Ordering::SeqCst) - made)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_an_ejection_and_anything_else_does_not() {
+    let restarts = Restarts::new(Behaviour::Status(500, None)).await;
+    let known = Attributes::new().with_start(1).with_address("a:80");
+    assert_eq!(restarts.after(known.clone().with_weight(2.0)).await, (0, 0), "seed {SEED}");
+    assert_eq!(restarts.after(known.clone().with_address("b:80")).await, (0, 1), "seed {SEED}");
+    let (hits, made) = restarts.after(known.with_start(2)).await;
+    assert!(hits > 100 && made == 1, "seed {SEED}: {hits} calls, {made} made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_address_is_tried_at_once_where_the_old_one_could_not_be_reached() {
+    let restarts = Restarts::new(Behaviour::Refuses).await;
+    let (hits, made) = restarts.after(Attributes::new().with_start(1).with_address("b:80")).await;
+    assert!(hits > 100 && made == 1, "seed {SEED}: {hits} calls, {made} made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_probe_brings_an_endpoint_back_without_a_call() {
+    fastrand::seed(SEED);
+    let endpoints = one_of(2, Behaviour::Refuses);
+    let reachable = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (probes, asked) = (Arc::new(AtomicUsize::new(0)), reachable.clone());
+    let counted = probes.clone();
+    let balance = fixed(&endpoints, |builder| {
+        builder.probe(move |_| {
+            let number = counted.fetch_add(1, Ordering::SeqCst);
+            assert!(number != 1, "one that panics is just lost");
+            let reachable = asked.load(Ordering::SeqCst);
+            async move {
+                assert!(number != 2, "so is one that panics later");
+                reachable
+            }
+        })
+    })
+    .await;
+    calls_for(&balance, 2, secs(300)).await;
+    assert_eq!(endpoints[0].hits(), 1, "seed {SEED}: no call is lost to it");
+    assert!(probes.load(Ordering::SeqCst) > 5);
+    reachable.store(true, Ordering::SeqCst);
+    endpoints[0].now(FAST);
+    let start = Instant::now();
+    while endpoints[0].hits() == 1 {
+        assert!(start.elapsed() < secs(34), "seed {SEED}");
+        calls_for(&balance, 2, secs(1)).await;
+    }
+}

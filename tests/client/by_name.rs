@@ -1,0 +1,331 @@
+//! Calls by name above a service of the user's own, in memory and so on paused time: tries, hedges, deadlines, hosts.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::time::{Instant, sleep};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_eureka::Instance;
+use tower_eureka::route::{
+    AttemptBody, CallOptions, Deadline, EurekaLayer, HostHeader, Ports, RetryPolicy, WaitForReady,
+};
+
+use crate::common::{Memory, Scripted, instance};
+
+/// What one instance was asked.
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    method: Method,
+    /// As it was aimed.
+    uri: String,
+    host: Option<String>,
+    timeout: Option<String>,
+    body: String,
+}
+
+/// How an instance behaves.
+#[derive(Clone, Copy)]
+enum Behaviour {
+    Answers(u16),
+    /// Reads the whole body and then answers, after so many milliseconds.
+    AnswersLate(u64),
+    Refuses,
+    /// Refuses for so many seconds from now on.
+    RefusesUntil(u64),
+    /// Loses the connection after it has read the body.
+    Breaks,
+    Hangs,
+}
+
+/// Instances `h1:1`, `h2:1`, … of ORDERS, each with its behaviour, and what they were asked.
+#[derive(Clone)]
+struct World {
+    behaviours: Arc<Vec<Behaviour>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    start: Instant,
+}
+
+impl World {
+    fn new(behaviours: impl IntoIterator<Item = Behaviour>) -> Self {
+        Self { behaviours: Arc::new(behaviours.into_iter().collect()), asked: Arc::default(), start: Instant::now() }
+    }
+
+    fn eureka(&self) -> tower_eureka::Eureka {
+        let memory = Memory::default();
+        for number in 1..=self.behaviours.len() {
+            let id = format!("o{number}");
+            let built = Instance::builder("orders").id(id).host_name(format!("h{number}")).ip_addr("10.0.0.1").port(1);
+            memory.put(built.secure_port(2).build().unwrap());
+        }
+        memory.put(instance("billing", "b"));
+        Scripted::new(move |_| memory.full()).client().build().unwrap()
+    }
+
+    async fn answer(self, request: Request<AttemptBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let host = parts.uri.host().unwrap().to_owned();
+        let behaviour = match host.strip_prefix('h').and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) => self.behaviours[number - 1],
+            None => Behaviour::Answers(203),
+        };
+        let refuses = match behaviour {
+            Behaviour::RefusesUntil(seconds) => self.start.elapsed().as_secs() < seconds,
+            Behaviour::Refuses => true,
+            _ => false,
+        };
+        if refuses {
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
+        let header = |name| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let read = body.collect().await?.to_bytes();
+        self.asked.lock().unwrap().push(Asked {
+            method: parts.method.clone(),
+            uri: parts.uri.to_string(),
+            host: header("host"),
+            timeout: header("x-timeout-ms"),
+            body: String::from_utf8(read.to_vec()).unwrap(),
+        });
+        match behaviour {
+            Behaviour::Answers(status) => Ok(Response::builder().status(status).body(Full::from(host)).unwrap()),
+            Behaviour::AnswersLate(ms) => {
+                sleep(Duration::from_millis(ms)).await;
+                Ok(Response::new(Full::from(host)))
+            }
+            Behaviour::Breaks => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+            Behaviour::Hangs => std::future::pending().await,
+            Behaviour::Refuses | Behaviour::RefusesUntil(_) => Ok(Response::new(Full::from(host))),
+        }
+    }
+
+    fn client(&self, options: CallOptions) -> impl Fn(Request<Full<Bytes>>) -> futures::Answer + use<> {
+        let world = self.clone();
+        let mine = service_fn(move |request| world.clone().answer(request));
+        let client = EurekaLayer::new(&self.eureka()).options(options).layer(mine);
+        move |request| {
+            let client = client.clone();
+            Box::pin(async move {
+                let response = client.oneshot(request).await?;
+                let status = response.status();
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                Ok((status, String::from_utf8(body.to_vec()).unwrap()))
+            })
+        }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+mod futures {
+    use std::pin::Pin;
+
+    use http::StatusCode;
+
+    pub(super) type Answer = Pin<Box<dyn Future<Output = Result<(StatusCode, String), tower_eureka::Error>> + Send>>;
+}
+
+fn request(method: Method, uri: &str, body: &'static str) -> Request<Full<Bytes>> {
+    Request::builder().method(method).uri(uri).body(Full::from(body)).unwrap()
+}
+
+fn get() -> Request<Full<Bytes>> {
+    request(Method::GET, "http://orders/v1/42?a=b", "")
+}
+
+/// Timers round up to the millisecond.
+fn about(start: Instant, ms: u128) {
+    let elapsed = start.elapsed().as_millis();
+    assert!((ms..ms + 5).contains(&elapsed), "{elapsed} ms instead of {ms}");
+}
+
+fn plain() -> CallOptions {
+    CallOptions::new().ports(Ports::Plain)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_below_gets_what_leads_to_an_instance() {
+    let world = World::new([Behaviour::Answers(200)]);
+    let call = world.client(plain());
+    assert_eq!(call(get()).await.unwrap(), (StatusCode::OK, "h1".into()));
+    assert_eq!(call(request(Method::POST, "lb://ORDERS/p", "hello")).await.unwrap().1, "h1");
+    assert_eq!(call(request(Method::GET, "https://orders", "")).await.unwrap().1, "h1");
+    let asked = world.asked();
+    let uris: Vec<_> = asked.iter().map(|asked| &*asked.uri).collect();
+    assert_eq!(uris, ["http://h1:1/v1/42?a=b", "http://h1:1/p", "https://h1:2/"]);
+    assert_eq!(asked[1].body, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_goes_elsewhere_whatever_the_method() {
+    let world = World::new([Behaviour::Refuses, Behaviour::Answers(200), Behaviour::Refuses]);
+    let call = world.client(plain().retry(RetryPolicy::unsent_only()));
+    for _ in 0..20 {
+        assert_eq!(call(request(Method::POST, "http://orders/", "hello")).await.unwrap().1, "h2");
+    }
+    assert!(world.asked().iter().all(|asked| asked.body == "hello"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_arrived_is_sent_again_only_if_that_is_harmless() {
+    for (method, policy, tries) in [
+        (Method::GET, RetryPolicy::new(), 3),
+        (Method::PUT, RetryPolicy::new().attempts(2), 2),
+        (Method::PUT, RetryPolicy::new().replay_limit(4), 1),
+        (Method::POST, RetryPolicy::new(), 1),
+        (Method::POST, RetryPolicy::new().all_methods(), 3),
+        (Method::GET, RetryPolicy::unsent_only(), 1),
+        (Method::GET, RetryPolicy::new().budget(0.0, 0, Duration::from_secs(1)), 1),
+    ] {
+        let world = World::new([Behaviour::Breaks; 5]);
+        let call = world.client(plain().retry(policy.clone()));
+        let error = call(request(method.clone(), "http://orders/", "hello")).await.unwrap_err();
+        assert!(!error.is_connect() && !error.is_no_endpoints(), "{error}");
+        let asked = world.asked();
+        assert_eq!(asked.len(), tries, "{method} {policy:?}");
+        let mut uris: Vec<_> = asked.iter().map(|asked| &asked.uri).collect();
+        uris.sort();
+        uris.dedup();
+        assert_eq!(uris.len(), tries, "another instance each time");
+        assert!(asked.iter().all(|asked| asked.body == "hello"), "with the whole body each time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_taken_unless_the_policy_names_them() {
+    let world = World::new([Behaviour::Answers(503), Behaviour::Answers(503), Behaviour::Answers(200)]);
+    let call = world.client(plain().retry(RetryPolicy::new().statuses([502, 503, 504])));
+    for _ in 0..20 {
+        assert_eq!(call(get()).await.unwrap().0, StatusCode::OK);
+    }
+    let world = World::new([Behaviour::Answers(503); 2]);
+    let call = world.client(plain());
+    assert_eq!(call(get()).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.asked().len(), 1);
+    // With nothing better, the last answer is handed on.
+    let call = world.client(plain().retry(RetryPolicy::new().statuses([503])));
+    assert_eq!(call(get()).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.asked().len(), 1 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_may_have_a_time_and_a_call_a_deadline() {
+    let world = World::new([Behaviour::Hangs, Behaviour::Hangs, Behaviour::AnswersLate(300)]);
+    let call = world.client(plain().retry(RetryPolicy::new().try_timeout(Duration::from_millis(500))));
+    for _ in 0..10 {
+        assert_eq!(call(get()).await.unwrap().1, "h3");
+    }
+
+    let world = World::new([Behaviour::Hangs; 3]);
+    let call = world.client(plain().deadline_header("x-timeout-ms".parse().unwrap()));
+    let mut within = get();
+    within.extensions_mut().insert(Deadline::within(Duration::from_millis(800)));
+    let start = Instant::now();
+    let error = call(within).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert!(error.to_string().contains("ORDERS"), "{error}");
+    about(start, 800);
+    assert_eq!(world.asked().last().unwrap().timeout.as_deref(), Some("800"));
+    let mut told = get();
+    told.headers_mut().insert("x-timeout-ms", "200".parse().unwrap());
+    assert!(call(told).await.unwrap_err().is_timeout());
+    about(start, 800 + 200);
+
+    let call = world.client(plain().timeout(Duration::from_secs(3)));
+    let start = Instant::now();
+    assert!(call(get()).await.unwrap_err().is_timeout());
+    about(start, 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_another_try_beside_a_slow_one() {
+    let world = World::new([Behaviour::AnswersLate(10_000), Behaviour::AnswersLate(5), Behaviour::AnswersLate(5)]);
+    let policy = RetryPolicy::new().hedge_after(Duration::from_millis(50)).budget(1.0, 100, Duration::from_secs(10));
+    let call = world.client(plain().retry(policy.clone()));
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_ne!(call(get()).await.unwrap().1, "h1");
+        // Its body is sent again whole.
+        assert_ne!(call(request(Method::PUT, "http://orders/", "hello")).await.unwrap().1, "h1");
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(world.asked().iter().all(|asked| asked.method != Method::PUT || asked.body == "hello"));
+
+    let slow = World::new([Behaviour::AnswersLate(200); 3]);
+    let call = slow.client(plain().retry(policy));
+    call(request(Method::POST, "http://orders/", "once")).await.unwrap();
+    assert_eq!(slow.asked().len(), 1, "never for what is not idempotent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_hosts_pass_through_if_the_user_says_so() {
+    let world = World::new([Behaviour::Answers(200)]);
+    let call = world.client(plain().pass_through(|host| host.contains('.')));
+    assert_eq!(call(request(Method::GET, "https://www.example.org:8443/x?y", "")).await.unwrap().0, 203);
+    assert_eq!(world.asked()[0].uri, "https://www.example.org:8443/x?y");
+    assert_eq!(call(get()).await.unwrap().1, "h1");
+    let call = world.client(plain());
+    let error = call(request(Method::GET, "http://www.example.org/", "")).await.unwrap_err();
+    assert!(error.is_no_endpoints(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_host_header_is_the_instances_unless_kept() {
+    let world = World::new([Behaviour::Answers(200)]);
+    let with_host = || {
+        let mut request = get();
+        request.headers_mut().insert("host", "shop.example.org".parse().unwrap());
+        request
+    };
+    world.client(plain())(with_host()).await.unwrap();
+    let kept = world.client(plain().host_header(HostHeader::Kept));
+    kept(with_host()).await.unwrap();
+    kept(get()).await.unwrap();
+    let hosts: Vec<_> = world.asked().into_iter().map(|asked| asked.host).collect();
+    assert_eq!(hosts, [None, Some("shop.example.org".into()), Some("orders".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_an_instance_fails_after_the_ready_timeout_and_then_at_once() {
+    let world = World::new([Behaviour::Answers(200)]);
+    let call = world.client(plain());
+    let start = Instant::now();
+    for waited in [3, 3, 3] {
+        let error = call(request(Method::GET, "http://nobody/", "")).await.unwrap_err();
+        assert!(error.is_no_endpoints() && error.to_string().contains("NOBODY"), "{error}");
+        assert_eq!(start.elapsed().as_secs(), waited);
+    }
+    let mut patient = request(Method::GET, "http://nobody/", "");
+    patient.extensions_mut().insert(WaitForReady(Duration::from_secs(7)));
+    assert!(call(patient).await.unwrap_err().is_no_endpoints());
+    assert_eq!(start.elapsed().as_secs(), 10);
+    let mut hurried = request(Method::GET, "http://nobody-else/", "");
+    hurried.extensions_mut().insert(Deadline::within(Duration::from_millis(300)));
+    let error = call(hurried).await.unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("no instance came before the deadline"), "{error}");
+    about(start, 10_300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_ready_waits_for_one_that_can_be_reached() {
+    let world = World::new([Behaviour::Refuses; 2]);
+    let call = world.client(plain());
+    let start = Instant::now();
+    assert!(call(get()).await.unwrap_err().is_connect());
+    about(start, 0);
+
+    let call = world.client(plain().wait_for_ready(Duration::from_secs(5)));
+    let start = Instant::now();
+    assert!(call(get()).await.unwrap_err().is_connect());
+    assert_eq!(start.elapsed().as_secs(), 5);
+
+    let back = World::new([Behaviour::RefusesUntil(4)]);
+    let call = back.client(plain().wait_for_ready(Duration::from_secs(20)));
+    let posted = call(request(Method::POST, "http://orders/", "hello"));
+    assert_eq!(posted.await.unwrap().1, "h1");
+    assert_eq!(back.asked().len(), 1);
+}

@@ -1,0 +1,294 @@
+//! Calls by name over real connections: to instances that refuse, die, are gone or never were.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+use tower_eureka::balance::Cause;
+use tower_eureka::route::{CallOptions, HttpClient, WaitForReady};
+use tower_eureka::{Error, Eureka, EurekaServer, Instance};
+
+type Client = HttpClient<Full<Bytes>>;
+
+/// An embedded registry and a client of it.
+struct World {
+    eureka: Eureka,
+    client: Client,
+}
+
+impl World {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
+        let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let eureka = Eureka::builder()
+            .service_url(url)
+            .fetch_interval(Duration::from_millis(50))
+            .ready_timeout(Duration::from_secs(2))
+            .build()
+            .unwrap();
+        let client = eureka.http_client();
+        Self { eureka, client }
+    }
+
+    async fn register(&self, app: &str, id: &str, port: u16) {
+        let instance = Instance::builder(app).id(id).ip_addr("127.0.0.1").port(port).build().unwrap();
+        self.eureka.transport().register(&instance).await.unwrap();
+    }
+
+    /// Until the client's copy has so many instances.
+    async fn sees(&self, count: usize) {
+        while self.eureka.snapshot().instance_count() != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts a server that answers its id and echoes the body, and registers it.
+    async fn instance(&self, app: &str, id: &'static str) -> JoinHandle<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = Router::new().fallback(any(async move |body: Bytes| [Bytes::from(id), body].concat()));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        self.register(app, id, port).await;
+        server
+    }
+
+    async fn call(&self, method: Method, uri: &str, body: &'static str) -> Result<String, Error> {
+        let request = Request::builder().method(method).uri(uri).body(Full::from(body)).unwrap();
+        let response = self.client.clone().oneshot(request).await?;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+async fn refusing_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_costs_no_call() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    for id in ["dead-1", "dead-2"] {
+        world.register("orders", id, refusing_port().await).await;
+    }
+    world.sees(3).await;
+    for _ in 0..100 {
+        assert_eq!(world.call(Method::GET, "http://orders/x?y=1", "").await.unwrap(), "a");
+        // Nothing was sent, so even what must not be repeated goes on to another instance, body and all.
+        assert_eq!(world.call(Method::POST, "http://Orders/", "-body").await.unwrap(), "a-body");
+    }
+}
+
+#[tokio::test]
+async fn all_refusing_is_an_error_that_names_instance_and_address() {
+    let world = World::new().await;
+    let port = refusing_port().await;
+    world.register("orders", "dead", port).await;
+    let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
+    assert!(error.is_connect() && error.instance_id() == Some("dead"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("ORDERS (dead)") && text.contains(&port.to_string()) && text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_exist_is_named_with_those_that_do() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    world.sees(1).await;
+    let error = world.call(Method::GET, "http://ordres/", "").await.unwrap_err();
+    assert!(error.is_no_endpoints() && error.is_unavailable());
+    let text = error.to_string();
+    assert!(text.contains("ORDRES") && text.contains("ORDERS"), "{text}");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_first_instance() {
+    let world = World::new().await;
+    let waiting = world.call(Method::GET, "http://orders/", "");
+    let (answer, _server) = tokio::join!(waiting, world.instance("orders", "late"));
+    assert_eq!(answer.unwrap(), "late");
+}
+
+#[tokio::test]
+async fn all_instances_gone_is_an_error_and_their_return_is_noticed() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "a");
+    world.eureka.transport().cancel("orders", "a").await.unwrap();
+    world.sees(0).await;
+    assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
+    assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
+    // Others fail at once by now; who says so waits all the same.
+    let patient = Request::get("http://orders/").extension(WaitForReady(Duration::from_secs(30))).body(Full::default());
+    let (answer, _b) = tokio::join!(world.client.clone().oneshot(patient.unwrap()), world.instance("orders", "b"));
+    assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "b");
+    assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "b");
+}
+
+#[tokio::test]
+async fn an_instance_that_dies_between_calls_costs_no_call() {
+    let world = Arc::new(World::new().await);
+    let _b = world.instance("orders", "b").await;
+    // On a runtime of its own, so that its connections die with it.
+    let mortal = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let registered = world.clone();
+    mortal.spawn(async move { drop(registered.instance("orders", "a").await) }).await.unwrap();
+    world.sees(2).await;
+    for _ in 0..50 {
+        world.call(Method::GET, "http://orders/", "").await.unwrap();
+    }
+    mortal.shutdown_background();
+    for _ in 0..100 {
+        world.call(Method::GET, "http://orders/", "").await.unwrap();
+    }
+}
+
+/// Reads a request and closes the connection without an answer; counts them.
+async fn rude(world: &World, app: &str) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register(app, "rude", listener.local_addr().unwrap().port()).await;
+    let received = Arc::<AtomicUsize>::default();
+    let count = received.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            if socket.read(&mut buffer).await.unwrap() > 0 {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            socket.shutdown().await.unwrap();
+        }
+    });
+    received
+}
+
+#[tokio::test]
+async fn what_may_have_been_received_is_repeated_only_if_harmless() {
+    let world = World::new().await;
+    let received = rude(&world, "orders").await;
+    let error = world.call(Method::POST, "http://orders/", "pay").await.unwrap_err();
+    assert!(!error.is_connect() && error.to_string().contains("connection was lost"), "{error}");
+    assert_eq!(received.load(Ordering::Relaxed), 1, "a POST is sent once");
+
+    let _good = world.instance("orders", "good").await;
+    world.sees(2).await;
+    for _ in 0..20 {
+        assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "good");
+    }
+}
+
+#[tokio::test]
+async fn the_version_of_the_request_is_the_version_of_the_call() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let request = Request::get("http://orders/").version(version).body(Full::default()).unwrap();
+        let response = world.client.clone().oneshot(request).await.unwrap();
+        assert_eq!((response.version(), response.status()), (version, StatusCode::OK));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_says_it_is_unhealthy_gets_no_call_until_it_says_otherwise() {
+    let world = World::new().await;
+    let status = Arc::new(AtomicUsize::new(503));
+    for id in ["mute", "frank"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, status) = (listener.local_addr().unwrap().port(), status.clone());
+        let health = async move || StatusCode::from_u16(status.load(Ordering::Relaxed) as u16).unwrap();
+        let router = Router::new().route("/health", any(health)).fallback(any(async move || id));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let mut instance = Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port);
+        if id == "frank" {
+            instance = instance.health_check_url(format!("http://127.0.0.1:{port}/health"));
+        }
+        world.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
+    }
+    world.sees(2).await;
+    let options = CallOptions::new().health_check(Duration::from_millis(100));
+    let client: Client = world.eureka.http_client_with(options);
+    let call = async || {
+        let answer = client.clone().oneshot(Request::get("http://orders/").body(Full::default()).unwrap()).await;
+        answer.unwrap().into_body().collect().await.unwrap().to_bytes()
+    };
+    call().await;
+    let states =
+        || client.snapshots()[0].endpoints().iter().map(|e| (e.id().to_owned(), e.cause())).collect::<Vec<_>>();
+    let unhealthy = [("frank".to_owned(), Some(Cause::HealthCheck)), ("mute".to_owned(), None)];
+    while states() != unhealthy {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..50 {
+        assert_eq!(call().await, "mute");
+    }
+    status.store(204, Ordering::Relaxed);
+    while call().await != "frank" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn unusable_requests_are_refused_with_what_to_do() {
+    let world = World::new().await;
+    for (uri, why) in [
+        ("/path", "has no host"),
+        ("orders:80", "not absolute"),
+        ("ftp://orders/", "only http://"),
+        ("http://a$b/", "no application name"),
+    ] {
+        let error = world.call(Method::GET, uri, "").await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(why), "{uri}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_without_a_usable_port_says_so() {
+    let world = World::new().await;
+    let secure = Instance::builder("orders").id("shut").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
+    let json = String::from_utf8(secure.to_json()).unwrap().replace(r#""@enabled":"true""#, r#""@enabled":"false""#);
+    world.eureka.transport().register(&Instance::from_json(json.as_bytes()).unwrap()).await.unwrap();
+    let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
+    assert!(error.to_string().contains("its only instance cannot be called: shut without a usable address"), "{error}");
+}
+
+#[tokio::test]
+async fn the_only_instance_may_close_its_connections() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("orders", "closing", listener.local_addr().unwrap().port()).await;
+    // Answers once per connection as if it would stay open, and closes it at the second request.
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                if socket.read(&mut buffer).await.unwrap() > 0 {
+                    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    let _ = socket.read(&mut buffer).await;
+                }
+            });
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_uri_that_is_refused_keeps_its_secrets() {
+    let world = World::new().await;
+    let error = world.call(Method::GET, "https://bob:hunter2@orders/x?token=abc", "").await.unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("abc"), "{shown}");
+}

@@ -1,0 +1,214 @@
+//! A registry made of a closure: what a server answers, and how it misbehaves, without a socket and so under paused time.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::time::Instant;
+use tower::Service;
+use tower_eureka::model::{ActionType, Application, Applications, Instance, InstanceStatus};
+use tower_eureka::transport::RequestBody;
+use tower_eureka::{Eureka, EurekaBuilder};
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// One request that arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Since the start of the test.
+    pub(crate) at: Duration,
+    /// Method, space, path and query.
+    pub(crate) line: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What is answered.
+pub(crate) enum Reply {
+    Status(u16),
+    Json(String),
+    With {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    },
+    /// Nothing, ever.
+    Never,
+    /// A head, and a body that stops after a few bytes without an end.
+    Stalls,
+    /// A head, and a body without an end.
+    Endless,
+    /// A head, and a body that breaks.
+    Breaks,
+}
+
+/// Answers each request with what the closure says, and remembers it.
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    start: Instant,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    answer: Arc<dyn Fn(&Asked) -> Reply + Send + Sync>,
+}
+
+impl Scripted {
+    pub(crate) fn new(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self { start: Instant::now(), asked: Arc::default(), answer: Arc::new(answer) }
+    }
+
+    pub(crate) fn client(&self) -> EurekaBuilder {
+        Eureka::builder().service_url("http://registry/eureka").http_service(self.clone())
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// The request lines so far, without the changing parts of heartbeats.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.asked().into_iter().map(|asked| asked.line.split('?').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Waits in paused time until so many requests have come.
+    pub(crate) async fn wait_for(&self, count: usize) {
+        while self.asked.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Service<Request<RequestBody>> for Scripted {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+            let path = path.strip_prefix("/eureka").unwrap_or(path);
+            let asked = Asked {
+                at: this.start.elapsed(),
+                line: format!("{} {path}", parts.method),
+                headers: parts.headers,
+                body: body.collect().await.unwrap().to_bytes(),
+            };
+            let reply = (this.answer)(&asked);
+            this.asked.lock().unwrap().push(asked);
+            Ok(reply.response().await)
+        })
+    }
+}
+
+impl Reply {
+    async fn response(self) -> Response<Body> {
+        let whole = |bytes: Bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+        let (status, headers, body) = match self {
+            Self::Status(status) => (status, Vec::new(), whole(Bytes::new())),
+            Self::Json(json) => (200, vec![("content-type", "application/json".to_owned())], whole(json.into())),
+            Self::With { status, headers, body } => (status, headers, whole(body)),
+            Self::Never => std::future::pending().await,
+            Self::Stalls => (200, Vec::new(), streamed(Ending::Stalls)),
+            Self::Endless => (200, Vec::new(), streamed(Ending::Endless)),
+            Self::Breaks => (200, Vec::new(), streamed(Ending::Breaks)),
+        };
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
+        response.body(body).unwrap()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Ending {
+    Stalls,
+    Endless,
+    Breaks,
+}
+
+fn streamed(ending: Ending) -> Body {
+    let mut sent = 0;
+    let frames = std::iter::repeat_with(move || {
+        sent += 1;
+        match ending {
+            Ending::Breaks if sent > 3 => Err(io::Error::other("connection reset")),
+            _ => Ok(http_body::Frame::data(Bytes::from(vec![b' '; 64 * 1024]))),
+        }
+    });
+    match ending {
+        Ending::Stalls => {
+            use tokio_stream::StreamExt;
+            StreamBody::new(tokio_stream::iter(frames.take(1)).chain(tokio_stream::pending())).boxed_unsync()
+        }
+        _ => StreamBody::new(tokio_stream::iter(frames)).boxed_unsync(),
+    }
+}
+
+/// A registry that works: keeps what was registered, answers full and delta.
+#[derive(Clone, Default)]
+pub(crate) struct Memory {
+    pub(crate) instances: Arc<Mutex<BTreeMap<String, Instance>>>,
+}
+
+impl Memory {
+    pub(crate) fn put(&self, instance: Instance) {
+        self.instances.lock().unwrap().insert(instance.id().to_owned(), instance);
+    }
+
+    pub(crate) fn full(&self) -> Reply {
+        Reply::Json(list(&self.instances.lock().unwrap().values().cloned().collect::<Vec<_>>()))
+    }
+}
+
+/// The JSON of a full answer with these instances.
+pub(crate) fn list(instances: &[Instance]) -> String {
+    let mut by_app = BTreeMap::<String, Vec<Arc<Instance>>>::new();
+    for instance in instances {
+        by_app.entry(instance.app().to_owned()).or_default().push(Arc::new(instance.clone()));
+    }
+    let applications: Vec<_> =
+        by_app.into_iter().map(|(name, instances)| Arc::new(Application { name: name.into(), instances })).collect();
+    let mut answer = Applications { version: Some(1), hash: None, applications };
+    answer.hash = Some(answer.counts().to_string().into());
+    String::from_utf8(answer.to_json()).unwrap()
+}
+
+/// The JSON of a delta: entries with what happened to them, and the hash that the server claims.
+pub(crate) fn delta(entries: &[(Instance, ActionType)], hash: &str) -> String {
+    let json = list(&entries.iter().map(|(instance, _)| instance.clone()).collect::<Vec<_>>());
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json["applications"]["apps__hashcode"] = hash.into();
+    for application in json["applications"]["application"].as_array_mut().unwrap() {
+        for instance in application["instance"].as_array_mut().unwrap() {
+            let id = instance["instanceId"].as_str().unwrap();
+            let action = entries.iter().find(|(known, _)| known.id() == id).unwrap().1;
+            instance["actionType"] = action.as_str().into();
+        }
+    }
+    json.to_string()
+}
+
+/// An instance of an application, UP.
+pub(crate) fn instance(app: &str, id: &str) -> Instance {
+    Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).build().unwrap()
+}
+
+/// The same with another status.
+pub(crate) fn with_status(instance: &Instance, status: InstanceStatus) -> Instance {
+    let json = String::from_utf8(instance.to_json()).unwrap();
+    let changed = json.replace(r#""status":"UP""#, &format!(r#""status":"{status}""#));
+    Instance::from_json(changed.as_bytes()).unwrap()
+}

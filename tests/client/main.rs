@@ -1,0 +1,11 @@
+//! Providers and consumers, with registries that do as they are told, and with ours.
+#![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+
+mod by_name;
+#[cfg(feature = "server")]
+mod calls;
+mod common;
+mod discover;
+mod provider;
+mod registry_faults;

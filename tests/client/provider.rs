@@ -1,0 +1,372 @@
+//! The life of a provider, in paused time: what is sent when, and what is never sent.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_eureka::Instance;
+use tower_eureka::register::{Registrar, Shutdown};
+
+use crate::common::{Asked, Reply, Scripted, instance};
+
+const ID: &str = "/apps/ORDERS/a";
+
+fn registrar(registry: &Scripted) -> Registrar {
+    registry.client().build().unwrap().registrar(instance("orders", "a"))
+}
+
+fn accepting() -> Scripted {
+    Scripted::new(|asked| Reply::Status(if asked.line.starts_with("POST") { 204 } else { 200 }))
+}
+
+/// The registrations and cancellations, each with its status: what the registry is told of the instance.
+fn told(registry: &Scripted) -> Vec<String> {
+    let tell = |asked: &Asked| match asked.line.split(' ').next() {
+        Some("POST") => Some(Instance::from_json(&asked.body).unwrap().status().to_string()),
+        Some("DELETE") => Some("DELETE".to_owned()),
+        _ => None,
+    };
+    registry.asked().iter().filter_map(tell).collect()
+}
+
+/// A server that stops when it is told to and says so.
+async fn obedient(shutdown: Shutdown) -> Result<(), &'static str> {
+    shutdown.await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_start_registers_nothing() {
+    let registry = accepting();
+    let failed = registrar(&registry).serve(std::future::pending(), |_| async { Err::<(), _>("address in use") }).await;
+    assert_eq!(failed, Err("address in use"));
+    sleep(Duration::from_secs(100)).await;
+    assert!(registry.asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_keep_the_interval_with_jitter_and_name_status_and_version() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    registry.wait_for(20).await;
+    let asked = registry.asked();
+    let version = Instance::from_json(&asked[0].body).unwrap().last_dirty_timestamp().unwrap();
+    for pair in asked[1..].windows(2) {
+        assert_eq!(pair[0].line, format!("PUT {ID}?status=UP&lastDirtyTimestamp={version}"));
+        let pause = (pair[1].at - pair[0].at).as_secs_f64();
+        assert!((26.9..=33.1).contains(&pause), "{pause}");
+    }
+    let pauses: Vec<_> = asked.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
+    assert!(pauses.iter().any(|pause| pause != &pauses[0]), "no jitter: {pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_lease_is_registered_again_with_newer_data_and_no_faster_than_the_heartbeat() {
+    let registry = Scripted::new(|asked| Reply::Status(if asked.line.starts_with("POST") { 204 } else { 404 }));
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(300)).await;
+    let versions: Vec<_> = registry
+        .asked()
+        .iter()
+        .filter(|asked| asked.line.starts_with("POST"))
+        .map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap())
+        .collect();
+    assert!((10..=12).contains(&versions.len()), "{versions:?}");
+    assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_at_the_start_keeps_nobody_from_serving() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let registry = Scripted::new(move |_| Reply::Status(if is_down.load(Ordering::Relaxed) { 503 } else { 204 }));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(registrar(&registry).serve(async { drop(stopped.await) }, obedient));
+    sleep(Duration::from_secs(200)).await;
+    let attempts = registry.asked();
+    assert!(!serving.is_finished() && attempts.iter().all(|asked| asked.line == "POST /apps/ORDERS"));
+    assert!(attempts[1].at < Duration::from_secs(2), "tried again soon");
+    assert!(attempts.len() < 15, "and then less often: {}", attempts.len());
+
+    down.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(34)).await;
+    drop(stop);
+    serving.await.unwrap().unwrap();
+    assert!(told(&registry).ends_with(&["UP".into(), "DOWN".into(), "DELETE".into()]), "{:?}", told(&registry));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_callers_it_leaves_at_once_and_nothing_follows_the_delete() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let _layer = handle.layer();
+    let start = Instant::now();
+    handle.serve(sleep(Duration::from_secs(100)), obedient).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(100_100), "{:?}", start.elapsed());
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    let sent = registry.asked().len();
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(registry.asked().len(), sent);
+    assert!(registry.asked().last().unwrap().line.starts_with("DELETE"));
+}
+
+/// Serves until told to stop; calls itself through the layer at the given times, and notes when it was told.
+async fn called_at(handle: Registrar, signal_at: u64, calls_at: Vec<u64>) -> (Duration, Vec<Response<()>>) {
+    let start = Instant::now();
+    let service = handle.layer().layer(service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("answer"))))
+    }));
+    let (answers, told_at) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Duration::ZERO)));
+    let (collected, noted) = (answers.clone(), told_at.clone());
+    let calls = tokio::spawn(async move {
+        for at in calls_at {
+            tokio::time::sleep_until(start + Duration::from_secs(at)).await;
+            let response = service.clone().oneshot(Request::new(())).await.unwrap();
+            let (head, body) = response.into_parts();
+            body.collect().await.unwrap();
+            collected.lock().unwrap().push(Response::from_parts(head, ()));
+        }
+    });
+    handle
+        .serve(sleep(Duration::from_secs(signal_at)), |shutdown| async move {
+            shutdown.await;
+            *noted.lock().unwrap() = start.elapsed();
+        })
+        .await;
+    calls.abort();
+    let told_at = *told_at.lock().unwrap();
+    let answers = std::mem::take(&mut *answers.lock().unwrap());
+    (told_at, answers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_serves_on_until_callers_have_been_quiet() {
+    let registry = accepting();
+    let (told_at, answers) = called_at(registrar(&registry), 10, vec![1, 11, 14, 18]).await;
+    assert_eq!(told_at.as_secs(), 18 + 5, "5 s after the last call");
+    let closing: Vec<_> = answers.iter().map(|answer| answer.headers().contains_key("connection")).collect();
+    assert_eq!(closing, [false, true, true, true], "callers are asked to close while it drains");
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_never_stop_are_left_after_the_longest_drain() {
+    let (told_at, _) = called_at(registrar(&accepting()), 10, (0..200).collect()).await;
+    assert_eq!(told_at.as_secs(), 10 + 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_layer_it_waits_for_the_quiet_time() {
+    let start = Instant::now();
+    registrar(&accepting()).serve(std::future::ready(()), obedient).await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_do_not_finish_are_cut_off_after_the_grace() {
+    let registry = accepting();
+    let handle = registrar(&registry).grace(Duration::from_secs(7));
+    let _layer = handle.layer();
+    let start = Instant::now();
+    let stuck = |shutdown: Shutdown| async move {
+        shutdown.await;
+        std::future::pending::<Result<(), &str>>().await
+    };
+    assert_eq!(handle.serve(sleep(Duration::from_secs(1)), stuck).await, Ok(()));
+    assert_eq!(start.elapsed().as_secs(), 1 + 7);
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_delays_the_exit_by_its_bound_only() {
+    let registry = Scripted::new(|_| Reply::Never);
+    let handle = registrar(&registry);
+    let _layer = handle.layer();
+    let start = Instant::now();
+    handle.serve(sleep(Duration::from_secs(60)), obedient).await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 60 + 3 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_by_itself_is_deregistered_at_once() {
+    let registry = accepting();
+    let crash = |_| async {
+        sleep(Duration::from_secs(50)).await;
+        Err::<(), _>("listener broke")
+    };
+    let start = Instant::now();
+    assert_eq!(registrar(&registry).serve(std::future::pending(), crash).await, Err("listener broke"));
+    assert_eq!(start.elapsed().as_secs(), 50);
+    assert_eq!(told(&registry), ["UP", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_server_is_deregistered_in_the_background() {
+    let registry = accepting();
+    let serving = registrar(&registry).serve(std::future::pending(), obedient);
+    assert!(timeout(Duration::from_secs(40), serving).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(&registry), ["UP", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_plain_handle_registers_tells_and_leaves() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.deregister().await.unwrap();
+    assert!(registry.asked().is_empty(), "it was never registered");
+    handle.register().await.unwrap();
+    handle.drain().await;
+    handle.deregister().await.unwrap();
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    handle.register().await.unwrap();
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry)[3..], ["UP", "DELETE"], "it may come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_fails_first_is_repeated_in_the_background() {
+    let asked = AtomicUsize::new(0);
+    let registry =
+        Scripted::new(move |_| Reply::Status(if asked.fetch_add(1, Ordering::Relaxed) < 2 { 500 } else { 204 }));
+    let handle = registrar(&registry);
+    let error = handle.register().await.unwrap_err();
+    assert_eq!(error.status(), Some(500));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(told(&registry), ["UP", "UP", "UP"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_is_kept_does_not_keep_the_instance_registered() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let serving = handle.clone().serve(std::future::pending(), obedient);
+    assert!(timeout(Duration::from_secs(40), serving).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(&registry), ["UP", "DELETE"]);
+    let sent = registry.asked().len();
+    let error = handle.set_status(tower_eureka::model::InstanceStatus::Up).await.unwrap_err();
+    assert!(error.to_string().contains("call register() first"), "{error}");
+    handle.drain().await;
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(registry.asked().len(), sent, "nothing follows the DELETE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_fails_is_repeated_and_nothing_else_is_sent_meanwhile() {
+    let failing = Arc::new(AtomicUsize::new(2));
+    let left = failing.clone();
+    let registry = Scripted::new(move |asked| {
+        let fails = asked.line.starts_with("DELETE")
+            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        Reply::Status(if fails { 500 } else { 204 })
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DELETE", "DELETE", "DELETE"]);
+
+    failing.store(usize::MAX, Ordering::Relaxed);
+    handle.register().await.unwrap();
+    assert_eq!(handle.deregister().await.unwrap_err().status(), Some(500));
+    sleep(Duration::from_secs(300)).await;
+    assert!(!registry.lines().iter().any(|line| line.starts_with("PUT")), "no heartbeat after the first DELETE");
+    failing.store(0, Ordering::Relaxed);
+    handle.deregister().await.unwrap();
+    let sent = registry.asked().len();
+    handle.deregister().await.unwrap();
+    assert_eq!(registry.asked().len(), sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_waits_for_the_farewell_before_it() {
+    let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
+        Some("DELETE") => Reply::Never,
+        _ => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    assert!(handle.deregister().await.unwrap_err().is_timeout());
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(told(&registry).last().map(String::as_str), Some("UP"), "{:?}", told(&registry));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_wait_for_a_heartbeat_that_hangs() {
+    let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
+        Some("PUT") => Reply::Never,
+        _ => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(35)).await;
+    let start = Instant::now();
+    handle.deregister().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_farewell_reaches_the_second_server_when_the_first_hangs() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hanging = hangs.clone();
+    let registry = Scripted::new(move |asked| {
+        let first = !asked.headers.contains_key("authorization");
+        if first && hanging.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
+    });
+    let client = tower_eureka::Eureka::builder().service_url("http://a/eureka,http://u:p@b/eureka");
+    let handle = client.http_service(registry.clone()).build().unwrap().registrar(instance("orders", "a"));
+    handle.register().await.unwrap();
+    hangs.store(true, Ordering::Relaxed);
+    handle.deregister().await.unwrap();
+    let deleted = registry.asked().into_iter().filter(|asked| asked.line.starts_with("DELETE")).count();
+    assert_eq!(deleted, 2, "one to the server that hangs, one to the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shutdown_completes_however_often_it_is_awaited() {
+    let handle = registrar(&accepting());
+    let _layer = handle.layer();
+    let start = Instant::now();
+    handle
+        .serve(sleep(Duration::from_secs(10)), |mut shutdown| async move {
+            let clone = shutdown.clone();
+            (&mut shutdown).await;
+            shutdown.await;
+            clone.await;
+        })
+        .await;
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_times_are_no_panic() {
+    let registry = accepting();
+    let client = registry.client().read_timeout(Duration::MAX).connect_timeout(Duration::MAX);
+    let client = client.fetch_interval(Duration::MAX).build().unwrap();
+    let _copy = client.snapshot();
+    let handle = client.registrar(instance("orders", "a")).max_drain(Duration::MAX).grace(Duration::MAX);
+    handle.quiet_time(Duration::from_secs(1)).serve(sleep(Duration::from_secs(1)), obedient).await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_ones_own_drains_by_the_signal() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    let start = Instant::now();
+    tokio::spawn(handle.drain_signal(sleep(Duration::from_secs(7)))).await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 7 + 5);
+    handle.deregister().await.unwrap();
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+}

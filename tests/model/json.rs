@@ -1,0 +1,253 @@
+//! The documents of real Java servers and clients: the goldens of the protocol, and bodies recorded between Spring nodes.
+
+use serde_json::Value;
+use tower_eureka::model::{
+    ActionType, Application, Applications, DataCenter, DecodeError, Instance, InstanceStatus, LeaseInfo, Port,
+    ReplicationAction, ReplicationList, ReplicationResponse, StatusCounts,
+};
+
+/// The document as Java sends it: without the line breaks and indents that make the fixture readable.
+fn compact(fixture: &str) -> String {
+    fixture.lines().map(str::trim_start).collect()
+}
+
+/// Java keeps metadata in the order of a hash map, the encoder sorts it by key.
+fn sorted_metadata(document: &str) -> String {
+    document.replace(r#"{"zone":"rack-a","build_id":"77"}"#, r#"{"build_id":"77","zone":"rack-a"}"#)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("JSON is UTF-8")
+}
+
+const REGISTER: &str = include_str!("../fixtures/json/j1_register.json");
+const REGISTER_SPRING: &str = include_str!("../fixtures/json/j2_register_spring.json");
+const FULL: &str = include_str!("../fixtures/json/j3_full.json");
+const DELTA: &str = include_str!("../fixtures/json/j4_delta.json");
+const COMPACT: &str = include_str!("../fixtures/json/j5_compact.json");
+const XSTREAM: &str = include_str!("../fixtures/json/j6_xstream.json");
+const BATCH: &str = include_str!("../fixtures/json/j7_batch.json");
+/// One body per line.
+const RECORDED: &str = include_str!("../fixtures/json/recorded.jsonl");
+
+#[test]
+fn a_registration_is_written_byte_for_byte_as_java_writes_it() {
+    let instance = Instance::from_json(REGISTER.as_bytes()).unwrap();
+    assert_eq!(text(instance.to_json()), sorted_metadata(&compact(REGISTER)));
+}
+
+#[test]
+fn a_full_answer_is_written_byte_for_byte_as_java_writes_it() {
+    let applications = Applications::from_json(FULL.as_bytes()).unwrap();
+    assert_eq!(text(applications.to_json()), sorted_metadata(&compact(FULL)));
+}
+
+#[test]
+fn a_delta_is_written_byte_for_byte_as_java_writes_it() {
+    let applications = Applications::from_json(DELTA.as_bytes()).unwrap();
+    assert_eq!(text(applications.to_json()), compact(DELTA));
+}
+
+#[test]
+fn a_batch_is_written_byte_for_byte_as_java_writes_it() {
+    let batch = ReplicationList::from_json(BATCH.as_bytes()).unwrap();
+    assert_eq!(text(batch.to_json()), sorted_metadata(&compact(BATCH)));
+}
+
+#[test]
+fn an_empty_registry_is_written_byte_for_byte_as_java_writes_it() {
+    let empty = r#"{"applications":{"versions__delta":"1","apps__hashcode":"","application":[]}}"#;
+    let applications = Applications::from_json(empty.as_bytes()).unwrap();
+    assert!(applications.is_empty());
+    assert_eq!(text(applications.to_json()), empty);
+}
+
+#[test]
+fn one_application_has_its_own_wrapper() {
+    let full = Applications::from_json(FULL.as_bytes()).unwrap();
+    let document = text(full.applications[0].to_json());
+    assert!(document.starts_with(r#"{"application":{"name":"ORDERS","instance":[{"instanceId":"#), "{document}");
+    assert_eq!(Application::from_json(document.as_bytes()).unwrap(), *full.applications[0]);
+}
+
+#[test]
+fn a_registration_holds_what_it_says() {
+    let instance = Instance::from_json(REGISTER.as_bytes()).unwrap();
+    assert_eq!(instance.id(), "node1.corp.example:orders:8080");
+    assert_eq!(instance.app(), "ORDERS");
+    assert_eq!(instance.host_name(), Some("node1.corp.example"));
+    assert_eq!(instance.ip_addr(), Some("10.20.0.1"));
+    assert_eq!(instance.status(), InstanceStatus::Up);
+    assert_eq!(instance.overridden_status(), InstanceStatus::Unknown);
+    assert_eq!(instance.port(), Port { number: 8080, enabled: true });
+    assert_eq!(instance.secure_port(), Port { number: 8443, enabled: false });
+    assert_eq!(instance.data_center(), Some(&DataCenter::MyOwn));
+    assert_eq!(instance.lease(), Some(&LeaseInfo::default()));
+    assert_eq!(instance.metadata().iter().collect::<Vec<_>>(), [("build_id", "77"), ("zone", "rack-a")]);
+    assert_eq!(instance.vip_address(), Some("orders"));
+    assert_eq!(instance.secure_vip_address(), Some("orders"));
+    assert_eq!(instance.home_page_url(), Some("http://node1.corp.example:8080/"));
+    assert_eq!(instance.status_page_url(), Some("http://node1.corp.example:8080/actuator/info"));
+    assert_eq!(instance.health_check_url(), Some("http://node1.corp.example:8080/actuator/health"));
+    assert_eq!(instance.secure_health_check_url(), None);
+    assert!(!instance.is_coordinating_discovery_server());
+    assert_eq!(instance.last_updated_timestamp(), Some(1_759_999_998_950));
+    assert_eq!(instance.last_dirty_timestamp(), Some(1_759_999_999_001));
+    assert_eq!(instance.action(), None);
+}
+
+/// Explicit nulls, a real boolean, timestamps as numbers, another order of members.
+#[test]
+fn a_spring_registration_means_the_same() {
+    assert_eq!(
+        Instance::from_json(REGISTER_SPRING.as_bytes()).unwrap(),
+        Instance::from_json(REGISTER.as_bytes()).unwrap()
+    );
+}
+
+#[test]
+fn a_full_answer_holds_what_it_says() {
+    let full = Applications::from_json(FULL.as_bytes()).unwrap();
+    assert_eq!(full.version, Some(1));
+    assert_eq!(full.hash.as_deref(), Some(full.counts().to_string().as_str()));
+    assert_eq!(full.len(), 3);
+    let [orders, billing] = &full.applications[..] else { panic!("{full:?}") };
+    assert_eq!(orders.up().map(|i| i.id()).collect::<Vec<_>>(), ["node1.corp.example:orders:8080"]);
+    let lease = orders.instances[0].lease().unwrap();
+    assert_eq!(lease.registration_timestamp, 1_760_000_000_001);
+    assert_eq!(lease.last_renewal_timestamp, 1_760_000_150_001);
+    assert_eq!(lease.service_up_timestamp, 1_760_000_000_001);
+    let out = orders.instance("node2.corp.example:orders:8080").unwrap();
+    assert_eq!(out.overridden_status(), InstanceStatus::OutOfService);
+    assert!(out.metadata().is_empty());
+    let amazon = billing.instance("i-0aa11bb22cc33dd44").unwrap();
+    let Some(DataCenter::Amazon(metadata)) = amazon.data_center() else { panic!("{amazon:?}") };
+    assert_eq!(metadata.get("availability-zone"), Some("eu-west-1b"));
+    assert_eq!(metadata.len(), 7);
+    assert_eq!(amazon.app_group(), Some("PAYMENTS"));
+    assert_eq!(amazon.asg_name(), Some("billing-v042"));
+}
+
+#[test]
+fn a_delta_tells_what_happened_to_each() {
+    let delta = Applications::from_json(DELTA.as_bytes()).unwrap();
+    assert_eq!(delta.version, Some(7));
+    assert_eq!(delta.hash.as_deref(), Some("OUT_OF_SERVICE_1_UP_2_"));
+    let actions: Vec<_> = delta.applications[0].instances.iter().map(|i| i.action()).collect();
+    assert_eq!(actions, [Some(ActionType::Modified), Some(ActionType::Deleted)]);
+    assert_eq!(delta.applications[0].instances[1].lease().unwrap().eviction_timestamp, 1_760_000_200_000);
+}
+
+/// What an old server and the compact form leave out has the meaning that Java gives to its absence.
+#[test]
+fn compact_and_old_answers_mean_the_same_instance() {
+    let full = Applications::from_json(FULL.as_bytes()).unwrap();
+    let whole = &full.applications[1].instances[0];
+    for (document, version) in [(COMPACT, 1), (XSTREAM, 4)] {
+        let answer = Applications::from_json(document.as_bytes()).unwrap();
+        assert_eq!(answer.version, Some(version));
+        assert_eq!(answer.hash.as_deref(), Some("UP_1_"));
+        assert_eq!(answer.applications[0].name, full.applications[1].name);
+        let [instance] = &answer.applications[0].instances[..] else { panic!("{answer:?}") };
+        assert_eq!(instance.id(), whole.id());
+        assert_eq!(instance.app(), whole.app());
+        assert_eq!(instance.host_name(), whole.host_name());
+        assert_eq!(instance.ip_addr(), whole.ip_addr());
+        assert_eq!(instance.status(), whole.status());
+        assert_eq!(instance.overridden_status(), whole.overridden_status());
+        assert_eq!(instance.port(), whole.port());
+        assert_eq!(instance.secure_port(), whole.secure_port());
+        assert_eq!(instance.vip_address(), whole.vip_address());
+        assert_eq!(instance.last_updated_timestamp(), whole.last_updated_timestamp());
+        assert_eq!(instance.action(), whole.action());
+        assert_eq!(instance.asg_name(), whole.asg_name());
+        let Some(DataCenter::Amazon(metadata)) = instance.data_center() else { panic!("{instance:?}") };
+        assert_eq!(metadata.get("availability-zone"), Some("eu-west-1b"));
+    }
+    let old = Applications::from_json(XSTREAM.as_bytes()).unwrap();
+    assert_eq!(old.applications[0].instances[0].lease(), whole.lease());
+    assert!(old.applications[0].instances[0].metadata().is_empty());
+}
+
+#[test]
+fn a_batch_holds_what_it_says() {
+    use ReplicationAction::{Cancel, DeleteStatusOverride, Heartbeat, Register, StatusUpdate};
+    let ReplicationList(items) = ReplicationList::from_json(BATCH.as_bytes()).unwrap();
+    let actions: Vec<_> = items.iter().map(|item| item.action.unwrap()).collect();
+    assert_eq!(actions, [Register, Heartbeat, Cancel, StatusUpdate, DeleteStatusOverride]);
+    assert_eq!(items[0].instance.as_ref().unwrap().id(), items[0].id.as_deref().unwrap());
+    assert_eq!(items[1].last_dirty_timestamp, Some(1_759_999_999_002));
+    assert_eq!(items[1].overridden_status, Some(InstanceStatus::OutOfService));
+    assert_eq!((items[2].last_dirty_timestamp, items[2].status, items[2].overridden_status), (None, None, None));
+    assert_eq!(items[4].status, Some(InstanceStatus::Unknown));
+}
+
+#[test]
+fn the_answer_to_a_batch_keeps_the_order_and_the_receivers_copy() {
+    let instance = serde_json::from_str::<Value>(REGISTER).unwrap()["instance"].take();
+    let document = format!(
+        r#"{{"responseList":[{{"statusCode":200}},{{"statusCode":404}},{{"statusCode":409,"responseEntity":{instance}}}]}}"#
+    );
+    let response = ReplicationResponse::from_json(document.as_bytes()).unwrap();
+    assert_eq!(response.0.iter().map(|result| result.status).collect::<Vec<_>>(), [200, 404, 409]);
+    assert_eq!(**response.0[2].entity.as_ref().unwrap(), Instance::from_json(REGISTER.as_bytes()).unwrap());
+    assert!(response.0[0].entity.is_none());
+    let written: Value = serde_json::from_slice(&response.to_json()).unwrap();
+    assert_eq!(written, serde_json::from_str::<Value>(&document).unwrap());
+}
+
+#[test]
+fn recorded_bodies_survive_a_round_trip() {
+    let mut seen = [0; 4];
+    for (number, body) in RECORDED.lines().enumerate() {
+        let (kind, written) = reencoded(body).unwrap_or_else(|e| panic!("line {}: {e}", number + 1));
+        seen[kind] += 1;
+        let [mut before, mut after]: [Value; 2] =
+            [body, &written].map(|document| serde_json::from_str(document).expect("a JSON document"));
+        normalise(&mut before);
+        normalise(&mut after);
+        assert_eq!(before, after, "line {}", number + 1);
+    }
+    assert!(seen.iter().all(|&bodies| bodies > 0), "a kind of document is missing: {seen:?}");
+}
+
+fn reencoded(body: &str) -> Result<(usize, String), DecodeError> {
+    let bytes = body.as_bytes();
+    Ok(match &body[..body.find(':').expect("a wrapper")] {
+        r#"{"applications""# => (0, text(Applications::from_json(bytes)?.to_json())),
+        r#"{"instance""# => (1, text(Instance::from_json(bytes)?.to_json())),
+        r#"{"replicationList""# => (2, text(ReplicationList::from_json(bytes)?.to_json())),
+        r#"{"responseList""# => (3, text(ReplicationResponse::from_json(bytes)?.to_json())),
+        other => panic!("unknown document {other}"),
+    })
+}
+
+/// Takes away what the codecs of Java's own clients disagree on: nulls, `sid`, whether a scalar is text.
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|name, value| !(value.is_null() || name == "sid" && value == "na"));
+            members.values_mut().for_each(normalise);
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Number(_) | Value::Bool(_) => *value = Value::String(value.to_string()),
+        Value::Null | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_apps_hash_counts_by_status_in_the_order_of_names() {
+    use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
+    let vectors: [(&[InstanceStatus], &str); 5] = [
+        (&[], ""),
+        (&[Up, Up, Down], "DOWN_1_UP_2_"),
+        (&[Up, Starting, Up, OutOfService, Up], "OUT_OF_SERVICE_1_STARTING_1_UP_3_"),
+        (&[Unknown, Up, Starting, OutOfService, Down], "DOWN_1_OUT_OF_SERVICE_1_STARTING_1_UNKNOWN_1_UP_1_"),
+        (&[Up; 12], "UP_12_"),
+    ];
+    for (statuses, hash) in vectors {
+        let counts: StatusCounts = statuses.iter().copied().collect();
+        assert_eq!(counts.to_string(), hash);
+        assert_eq!(counts.total(), statuses.len());
+    }
+}

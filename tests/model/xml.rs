@@ -1,0 +1,220 @@
+//! The XML of real servers and clients, and of those who mean ill.
+
+use tower_eureka::model::{
+    ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Port,
+};
+
+const FULL: &str = include_str!("../fixtures/xml/x1_full.xml");
+const REGISTER_FARGO: &str = include_str!("../fixtures/xml/x2_register_fargo.xml");
+const COMPACT: &str = include_str!("../fixtures/xml/x3_compact.xml");
+const FULL_JSON: &str = include_str!("../fixtures/json/j3_full.json");
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("XML is UTF-8")
+}
+
+/// Java keeps metadata in the order of a hash map, the encoder sorts it by key.
+fn sorted_metadata(document: &str) -> String {
+    let (zone, build) = ("        <zone>rack-a</zone>\n", "        <build__id>77</build__id>\n");
+    document.replace(&format!("{zone}{build}"), &format!("{build}{zone}"))
+}
+
+fn instance(inner: &str) -> Result<Instance, tower_eureka::model::DecodeError> {
+    Instance::from_xml(format!("<instance><app>orders</app>{inner}</instance>").as_bytes())
+}
+
+#[test]
+fn a_full_answer_is_written_byte_for_byte_as_java_writes_it() {
+    let applications = Applications::from_xml(FULL.as_bytes()).unwrap();
+    assert_eq!(text(applications.to_xml()) + "\n", sorted_metadata(FULL));
+}
+
+#[test]
+fn pieces_are_indented_from_their_own_root() {
+    let applications = Applications::from_xml(FULL.as_bytes()).unwrap();
+    let application = text(applications.applications[1].to_xml());
+    assert!(
+        application.starts_with("<application>\n  <name>BILLING</name>\n  <instance>\n    <instanceId>"),
+        "{application}"
+    );
+    assert_eq!(Application::from_xml(application.as_bytes()).unwrap(), *applications.applications[1]);
+    let instance = text(applications.applications[1].instances[0].to_xml());
+    assert!(instance.starts_with("<instance>\n  <instanceId>"), "{instance}");
+    assert!(instance.ends_with("\n</instance>"), "{instance}");
+}
+
+#[test]
+fn both_formats_say_the_same() {
+    let xml = Applications::from_xml(FULL.as_bytes()).unwrap();
+    let json: String = FULL_JSON.lines().map(str::trim_start).collect();
+    let json = Applications::from_json(json.as_bytes()).unwrap();
+    assert_eq!(xml.applications[0].instances[0], json.applications[0].instances[0]);
+    // The XML golden shows less of the Amazon instance's metadata.
+    let billing = &*json.applications[1];
+    assert_eq!(Application::from_xml(&billing.to_xml()).unwrap(), *billing);
+}
+
+#[test]
+fn an_empty_registry_is_written_as_java_writes_it() {
+    let empty = Applications { version: Some(1), hash: Some("".into()), applications: Vec::new() };
+    let expected =
+        "<applications>\n  <versions__delta>1</versions__delta>\n  <apps__hashcode></apps__hashcode>\n</applications>";
+    assert_eq!(text(empty.to_xml()), expected);
+    assert_eq!(Applications::from_xml(expected.as_bytes()).unwrap(), empty);
+}
+
+#[test]
+fn a_registration_of_fargo_is_read_as_java_reads_it() {
+    let gateway = Instance::from_xml(REGISTER_FARGO.as_bytes()).unwrap();
+    assert_eq!((gateway.id(), gateway.app(), gateway.host_name()), ("gw-7", "GATEWAY", Some("gw-7.corp.example")));
+    assert_eq!((gateway.status(), gateway.overridden_status()), (InstanceStatus::Up, InstanceStatus::Unknown));
+    assert_eq!(gateway.lease(), Some(&LeaseInfo::default()));
+    assert_eq!(gateway.port(), Port { number: 9090, enabled: true });
+    assert_eq!(gateway.secure_port(), Port { number: 0, enabled: false });
+    assert_eq!(gateway.data_center(), Some(&DataCenter::MyOwn));
+    assert_eq!(gateway.metadata().iter().collect::<Vec<_>>(), [("zone", "rack-b")]);
+    assert_eq!((gateway.last_dirty_timestamp(), gateway.secure_vip_address()), (None, None));
+}
+
+#[test]
+fn a_compact_answer_is_read() {
+    let compact = Applications::from_xml(COMPACT.as_bytes()).unwrap();
+    assert_eq!((compact.version, compact.hash.as_deref()), (Some(1), Some("UP_1_")));
+    let order = &compact.applications[0].instances[0];
+    assert_eq!(
+        (order.id(), order.lease(), order.action()),
+        ("node1.corp.example:orders:8080", None, Some(ActionType::Added))
+    );
+}
+
+#[test]
+fn what_is_no_text_may_stand_between_blanks() {
+    let read = instance(
+        "<status>\n up </status><overriddenStatus> OUT_OF_SERVICE </overriddenStatus><port enabled='false'> 80 </port>
+        <securePort enabled=\"true\">\t443</securePort><countryId> 7 </countryId><lastDirtyTimestamp> 5 </lastDirtyTimestamp>
+        <dataCenterInfo><metadata><instance-id>i-1</instance-id></metadata><name> amazon </name></dataCenterInfo>
+        <leaseInfo><durationInSecs> 9 </durationInSecs></leaseInfo><actionType> added </actionType>
+        <isCoordinatingDiscoveryServer> true </isCoordinatingDiscoveryServer><hostName> h </hostName>",
+    )
+    .unwrap();
+    assert_eq!((read.status(), read.overridden_status()), (InstanceStatus::Up, InstanceStatus::OutOfService));
+    assert_eq!(read.port(), Port { number: 80, enabled: false });
+    assert_eq!(read.secure_port(), Port { number: 443, enabled: true });
+    assert_eq!((read.last_dirty_timestamp(), read.action()), (Some(5), Some(ActionType::Added)));
+    assert_eq!(read.lease().unwrap().duration_secs, 9);
+    assert_eq!(read.id(), "i-1");
+    assert!(read.is_coordinating_discovery_server());
+    assert_eq!(read.host_name(), Some(" h "), "texts are kept as sent");
+}
+
+#[test]
+fn defaults_are_those_of_java() {
+    let read = instance(
+        "<port>1</port><securePort>2</securePort><status>gone</status><lastUpdatedTimestamp>x</lastUpdatedTimestamp>",
+    );
+    let read = read.unwrap();
+    assert_eq!((read.port().enabled, read.secure_port().enabled), (true, false));
+    assert_eq!((read.status(), read.last_updated_timestamp()), (InstanceStatus::Unknown, None));
+    let bare = instance("").unwrap();
+    assert_eq!(
+        (bare.status(), bare.port(), bare.secure_port()),
+        (InstanceStatus::Up, Port::DEFAULT_PLAIN, Port::DEFAULT_SECURE)
+    );
+    assert_eq!((bare.data_center(), bare.lease()), (None, None));
+    assert_eq!(instance("<dataCenterInfo class='x'></dataCenterInfo>").unwrap().data_center(), None);
+    assert_eq!(
+        instance("<dataCenterInfo><name>Moon</name></dataCenterInfo>").unwrap().data_center().unwrap().name(),
+        "Moon"
+    );
+}
+
+#[test]
+fn a_bad_lease_loses_nothing_behind_it() {
+    let read = instance(
+        "<leaseInfo><renewalIntervalInSecs></renewalIntervalInSecs><durationInSecs>soon</durationInSecs><x><y/></x>
+        <serviceUpTimestamp>7</serviceUpTimestamp></leaseInfo><vipAddress>orders</vipAddress>",
+    )
+    .unwrap();
+    assert_eq!(read.lease(), Some(&LeaseInfo { service_up_timestamp: 7, ..LeaseInfo::default() }));
+    assert_eq!(read.vip_address(), Some("orders"));
+}
+
+#[test]
+fn metadata_keys_are_unescaped_and_the_last_counts() {
+    let read = instance(
+        "<metadata class='x'><build__id>1</build__id><e_f>2</e_f><a_.0020b>3</a_.0020b><zone>x</zone><zone> y&amp;&#x7A; </zone>
+        <deep>text<inner/></deep><empty/><raw><![CDATA[<&>]]></raw></metadata>",
+    )
+    .unwrap();
+    let entries: Vec<_> = read.metadata().iter().collect();
+    let expected =
+        [("a b", "3"), ("build_id", "1"), ("deep", ""), ("e_f", "2"), ("empty", ""), ("raw", "<&>"), ("zone", " y&z ")];
+    assert_eq!(entries, expected);
+}
+
+#[test]
+fn elements_that_nobody_knows_are_skipped() {
+    let read = instance("<x><app>other</app><!-- c --><?pi?></x>text<status>DOWN</status><y/>").unwrap();
+    assert_eq!((read.app(), read.status()), ("ORDERS", InstanceStatus::Down));
+    let document = "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- c -->\n<com.netflix.appinfo.InstanceInfo><app>a</app>\
+        </com.netflix.appinfo.InstanceInfo>\n<!-- c -->\n";
+    assert_eq!(Instance::from_xml(document.as_bytes()).unwrap().app(), "A");
+}
+
+#[test]
+fn an_instance_without_an_application_takes_the_one_around_it() {
+    let document = "<application><name>orders</name><instance><instanceId>i</instanceId></instance></application>";
+    let application = Application::from_xml(document.as_bytes()).unwrap();
+    assert_eq!((application.instances[0].id(), application.instances[0].app()), ("i", "ORDERS"));
+}
+
+#[test]
+fn what_is_not_the_document_is_refused_with_its_reason() {
+    let deep = format!("<instance>{}", "<a>".repeat(100_000));
+    let bomb = r#"<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><instance><app>&b;</app></instance>"#;
+    for (document, reason) in [
+        ("", "cut off"),
+        ("   ", "cut off"),
+        ("{}", "goes on behind"),
+        ("<instance>", "cut off"),
+        ("<instance><app>a</app>", "cut off"),
+        ("<instance><app>a</instance>", "not well-formed"),
+        ("<instance></instance>", "without 'app'"),
+        ("<instance><app/></instance>", "without 'app'"),
+        ("<application/>", "root element 'application'"),
+        ("<instance><app>a</app></instance><instance/>", "goes on behind"),
+        ("<instance><app>a</app></instance>x", "goes on behind"),
+        ("<instance><app>a</app><port>http</port></instance>", "number in 'port'"),
+        ("<instance><app>a</app><securePort/></instance>", "number in 'securePort'"),
+        ("<instance><app>a</app><countryId></countryId></instance>", "number in 'countryId'"),
+        ("<instance><app>a</app><port>2147483648</port></instance>", "number in 'port'"),
+        ("<instance><app>&nbsp;</app></instance>", "entity"),
+        ("<instance><app>&#0;</app></instance>", "entity"),
+        ("<instance><app>a & b</app></instance>", "not well-formed"),
+        (bomb, "document type"),
+        (r#"<!DOCTYPE x SYSTEM "file:///etc/passwd"><instance><app>a</app></instance>"#, "document type"),
+        ("<instance><!DOCTYPE x><app>a</app></instance>", "document type"),
+        (&deep, "deeper than"),
+    ] {
+        let error = Instance::from_xml(document.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(reason), "{}: {error}", &document[..document.len().min(60)]);
+    }
+    let error = Instance::from_xml(b"<instance><app>\xff</app></instance>").unwrap_err();
+    assert!(error.to_string().contains("UTF-8"), "{error}");
+    for (document, reason) in [
+        ("<applications><application><instance/></application></applications>", "without 'name'"),
+        ("<applications><application><name>A</name><instance/></application></applications>", "no instanceId"),
+    ] {
+        let error = Applications::from_xml(document.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(reason), "{document}: {error}");
+    }
+}
+
+#[test]
+fn one_bad_character_does_not_spoil_the_document() {
+    let bad = Instance::builder("orders").id("i").host_name("h").ip_addr("a").port(1);
+    let bad = bad.metadata("", "dropped").metadata("a:b", "x\u{1}\u{ffff}y\u{85}").build().unwrap();
+    let written = text(bad.to_xml());
+    assert!(written.contains("    <a_.003ab>x\u{fffd}\u{fffd}y&#x85;</a_.003ab>\n"), "{written}");
+    assert_eq!(Instance::from_xml(written.as_bytes()).unwrap().metadata().get("a:b"), Some("x\u{fffd}\u{fffd}y\u{85}"));
+}

@@ -1,0 +1,508 @@
+//! Clusters of our own nodes, over a network in memory and so under paused time: who is told what, and what happens when somebody is
+//! not there.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use serde_json::json;
+use tower::ServiceExt;
+use tower_eureka::model::{Applications, Instance, InstanceStatus};
+use tower_eureka::{Eureka, EurekaServer};
+
+use crate::network::{Network, Node, ORDER, SECOND, soon};
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_write_on_any_node_reaches_all() {
+    let network = Network::default();
+    let nodes = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
+    soon().await;
+    for (turn, node) in nodes.iter().enumerate() {
+        let id = format!("order-{turn}");
+        let path = format!("apps/ORDERS/{id}");
+        let agreed = async |what: &str, expected: Option<(InstanceStatus, InstanceStatus, Option<&str>)>| {
+            soon().await;
+            for other in &nodes {
+                let seen = other.order(&id);
+                let seen = seen.as_ref().map(|i| (i.status(), i.overridden_status(), i.metadata().get("canary")));
+                assert_eq!(seen, expected, "{what} at {} as seen by {}", node.name, other.name);
+            }
+        };
+        use InstanceStatus::{OutOfService, Unknown, Up};
+        node.register(&id, 100).await;
+        agreed("registration", Some((Up, Unknown, None))).await;
+        assert_eq!(node.empty("PUT", &format!("{path}/metadata?canary=yes")).await, StatusCode::OK);
+        agreed("metadata", Some((Up, Unknown, Some("yes")))).await;
+        assert_eq!(node.empty("PUT", &format!("{path}/status?value=OUT_OF_SERVICE")).await, StatusCode::OK);
+        agreed("override", Some((OutOfService, OutOfService, Some("yes")))).await;
+        assert_eq!(node.empty("DELETE", &format!("{path}/status?value=UP")).await, StatusCode::OK);
+        agreed("removal of the override", Some((Up, Unknown, Some("yes")))).await;
+        let renewed = |node: &Node| node.order(&id).unwrap().lease().unwrap().last_renewal_timestamp;
+        let before: Vec<_> = nodes.iter().map(renewed).collect();
+        assert_eq!(node.heartbeat(&id, 100).await, StatusCode::OK);
+        soon().await;
+        for (other, before) in nodes.iter().zip(before) {
+            assert!(renewed(other) > before, "heartbeat at {} as seen by {}", node.name, other.name);
+        }
+        assert_eq!(node.empty("DELETE", &path).await, StatusCode::OK);
+        agreed("cancellation", None).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_told_is_told_to_nobody() {
+    let network = Network::default();
+    let nodes = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
+    nodes[0].register(ORDER, 100).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let mut told = network.told();
+    told.sort();
+    assert_eq!(told, ["a>b Register h:orders:1", "a>c Register h:orders:1"]);
+    // Neither is what comes with the header, one request at a time.
+    network.forget();
+    let request =
+        Request::delete(format!("/eureka/apps/ORDERS/{ORDER}")).header("x-netflix-discovery-replication", "true");
+    let response = nodes[1].router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    soon().await;
+    assert!(network.told().is_empty(), "{:?}", network.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_what_a_java_server_sends() {
+    let network = Network::default();
+    let [a, _b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
+    let path = format!("apps/ORDERS/{ORDER}");
+    a.register(ORDER, 100).await;
+    soon().await;
+    let mut item = network.batch("a", "b")["replicationList"][0].take();
+    let sent = item["instanceInfo"].take();
+    assert_eq!(
+        item,
+        json!({
+            "appName": "ORDERS", "id": ORDER, "lastDirtyTimestamp": 100, "status": "UP", "instanceInfo": null,
+            "action": "Register"
+        })
+    );
+    assert_eq!(
+        (&sent["instanceId"], &sent["lastDirtyTimestamp"], &sent["overriddenStatus"], &sent["actionType"]),
+        (&json!(ORDER), &json!("100"), &json!("UNKNOWN"), &json!("ADDED")),
+        "not wrapped, its own types"
+    );
+
+    network.forget();
+    a.empty("PUT", &format!("{path}/status?value=OUT_OF_SERVICE")).await;
+    a.heartbeat(ORDER, 100).await;
+    a.empty("DELETE", &format!("{path}/status?value=UP")).await;
+    soon().await;
+    let common = |action: &str, status: &str| json!({ "appName": "ORDERS", "id": ORDER, "lastDirtyTimestamp": 100, "status": status, "action": action });
+    let expected =
+        [common("StatusUpdate", "OUT_OF_SERVICE"), common("Heartbeat", "UP"), common("DeleteStatusOverride", "UP")];
+    assert_eq!(network.batch("a", "b"), json!({ "replicationList": expected }));
+
+    network.forget();
+    a.empty("PUT", &format!("{path}/status?value=OUT_OF_SERVICE")).await;
+    soon().await;
+    network.forget();
+    a.heartbeat(ORDER, 100).await;
+    soon().await;
+    let mut heartbeat = common("Heartbeat", "OUT_OF_SERVICE");
+    heartbeat["overriddenStatus"] = json!("OUT_OF_SERVICE");
+    assert_eq!(network.batch("a", "b"), json!({ "replicationList": [heartbeat] }));
+
+    network.forget();
+    a.empty("DELETE", &path).await;
+    soon().await;
+    let cancel = json!({ "appName": "ORDERS", "id": ORDER, "action": "Cancel" });
+    assert_eq!(network.batch("a", "b"), json!({ "replicationList": [cancel] }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_heartbeat_brings_the_registration() {
+    let network = Network::default();
+    let a = network.node("a", &["a", "b"]);
+    a.register(ORDER, 100).await;
+    tokio::time::sleep(700 * SECOND).await;
+    let b = network.node_with("b", &["a", "b"], |builder| {
+        builder.register_own(false).wait_when_empty(Duration::ZERO).copy_from_peers(false)
+    });
+    soon().await;
+    assert!(b.view().is_empty());
+    a.heartbeat(ORDER, 100).await;
+    soon().await;
+    assert_eq!(b.view(), a.view());
+    assert_eq!(network.told(), [format!("a>b Heartbeat {ORDER}"), format!("a>b Register {ORDER}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newer_data_wins_with_its_override() {
+    let network = Network::default();
+    let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
+    a.register(ORDER, 100).await;
+    soon().await;
+    network.kill("a");
+    b.register(ORDER, 200).await;
+    b.empty("PUT", &format!("apps/ORDERS/{ORDER}/status?value=OUT_OF_SERVICE")).await;
+    network.forget();
+    // What b has for a is lost for good: only the answer to the heartbeat can bring it.
+    tokio::time::sleep(700 * SECOND).await;
+    assert_eq!(a.heartbeat(ORDER, 100).await, StatusCode::OK);
+    soon().await;
+    let order = a.order(ORDER).unwrap();
+    assert_eq!(order.last_dirty_timestamp(), Some(200));
+    assert_eq!(
+        (order.status(), order.overridden_status()),
+        (InstanceStatus::OutOfService, InstanceStatus::OutOfService)
+    );
+    assert_eq!(network.told(), [format!("a>b Heartbeat {ORDER}")], "taking it over is told to nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_peer_costs_nobody_anything_and_learns_when_it_is_back() {
+    let network = Network::default();
+    let [a, b, c] = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
+    soon().await;
+    network.kill("c");
+    a.register(ORDER, 100).await;
+    a.register("gone", 100).await;
+    soon().await;
+    assert!(b.order(ORDER).is_some() && c.order(ORDER).is_none());
+    tokio::time::sleep(120 * SECOND).await;
+    a.empty("DELETE", "apps/ORDERS/gone").await;
+    a.empty("PUT", &format!("apps/ORDERS/{ORDER}/metadata?canary=yes")).await;
+    tokio::time::sleep(60 * SECOND).await;
+    network.0.lock().unwrap().hosts.insert("c".into(), c.router.clone());
+    soon().await;
+    assert_eq!(c.view(), a.view());
+    assert_eq!(c.view().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_heals_leaves_no_difference() {
+    let network = Network::default();
+    let [a, b, c] = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
+    soon().await;
+    for id in ["left", "right", "left-leaves", "right-leaves", "left-marked", "right-marked"] {
+        a.register(id, 100).await;
+    }
+    soon().await;
+    network.cut("a", "b");
+    network.cut("a", "c");
+    for second in 0..60 {
+        a.heartbeat("left", 100).await;
+        b.heartbeat("right", 100).await;
+        match second {
+            5 => {
+                a.empty("PUT", "apps/ORDERS/left/status?value=OUT_OF_SERVICE").await;
+                c.empty("PUT", "apps/ORDERS/right/status?value=DOWN").await;
+            }
+            10 => {
+                a.empty("DELETE", "apps/ORDERS/left-leaves").await;
+                b.empty("DELETE", "apps/ORDERS/right-leaves").await;
+            }
+            15 => {
+                a.register("left-new", 300).await;
+                c.register("right-new", 300).await;
+            }
+            20 => {
+                a.empty("PUT", "apps/ORDERS/left-marked/metadata?side=left").await;
+                b.empty("PUT", "apps/ORDERS/right-marked/metadata?side=right").await;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    assert_ne!(a.view(), b.view());
+    network.heal();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(a.view(), b.view());
+    assert_eq!(b.view(), c.view());
+    let view = a.view().join("\n");
+    for expected in [
+        "left OUT_OF_SERVICE OUT_OF_SERVICE Some(100) ",
+        "right DOWN DOWN Some(100) ",
+        "left-new UP UNKNOWN Some(300) ",
+        "right-new UP UNKNOWN Some(300) ",
+        "left-marked UP UNKNOWN Some(100) side=left",
+        "right-marked UP UNKNOWN Some(100) side=right",
+    ] {
+        assert!(view.lines().any(|line| line == expected), "{expected} in\n{view}");
+    }
+    assert_eq!(a.view().len(), 6, "{view}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_starting_node_copies_before_it_answers_lists() {
+    let network = Network::default();
+    let a = network.node("a", &["a", "b"]);
+    soon().await;
+    for id in 0..250 {
+        a.register(&format!("order-{id:03}"), 100).await;
+    }
+    a.empty("PUT", "apps/ORDERS/order-007/status?value=DOWN").await;
+    network.cut("a", "b");
+    let b = network.node_with("b", &["a", "b"], |builder| builder.register_own(false));
+    assert!(!b.server.is_open());
+    b.register("early", 100).await;
+    for path in ["apps", "apps/", "apps/delta", "apps/ORDERS", "vips/orders", "svips/orders"] {
+        assert_eq!(b.empty("GET", path).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(b.empty("GET", "apps/ORDERS/early").await, StatusCode::OK);
+    assert_eq!(b.empty("GET", "instances/early").await, StatusCode::OK);
+    tokio::time::sleep(10 * SECOND).await;
+    network.heal();
+    tokio::time::sleep(40 * SECOND).await;
+    assert!(b.server.is_open(), "the next attempt found something");
+    assert_eq!(b.empty("GET", "apps").await, StatusCode::OK);
+    assert_eq!(b.view(), a.view());
+    assert_eq!(b.view().len(), 251);
+    assert_eq!(b.order("order-007").map(|i| i.status()), Some(InstanceStatus::Down), "everything, not only what is UP");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_finds_nothing_waits_for_five_minutes() {
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "nobody"], |builder| builder.register_own(false));
+    tokio::time::sleep(299 * SECOND).await;
+    assert_eq!(a.empty("GET", "apps").await, StatusCode::FORBIDDEN);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
+
+    let at_once = network.node("b", &["b", "nobody"]);
+    soon().await;
+    assert_eq!(at_once.empty("GET", "apps").await, StatusCode::OK);
+    let alone = network.node_with("c", &["c"], |builder| builder);
+    assert_eq!(alone.empty("GET", "apps").await, StatusCode::OK, "without peers there is nothing to wait for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_registers_itself_and_leaves() {
+    let network = Network::default();
+    let join = |name| network.node_with(name, &["a", "b"], |builder| builder.wait_when_empty(Duration::ZERO));
+    let [a, b] = ["a", "b"].map(join);
+    tokio::time::sleep(200 * SECOND).await;
+    let me = |node: &Node, id: &str| {
+        node.server.instance("UNKNOWN", id).map(|i| (i.status(), i.is_coordinating_discovery_server()))
+    };
+    assert_eq!([me(&a, "a"), me(&a, "b")], [Some((InstanceStatus::Up, true)), Some((InstanceStatus::Up, false))]);
+    assert_eq!([me(&b, "a"), me(&b, "b")], [Some((InstanceStatus::Up, false)), Some((InstanceStatus::Up, true))]);
+    a.register(ORDER, 100).await;
+    let began = tokio::time::Instant::now();
+    assert!(a.server.leave(5 * SECOND).await);
+    assert!(began.elapsed() < Duration::from_millis(100), "nothing waits for company any more");
+    assert_eq!([me(&a, "a"), me(&b, "a")], [None, None]);
+    assert!(b.order(ORDER).is_some(), "what was queued was handed over");
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(me(&b, "a"), None, "and it does not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_page_tells_which_peers_are_there() {
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "b", "c"], |builder| {
+        builder.wait_when_empty(Duration::ZERO).peer_url("http://user:secret@d:8761/eureka/")
+    });
+    let _b = network.node_with("b", &["a", "b", "c"], |builder| builder.wait_when_empty(Duration::ZERO));
+    tokio::time::sleep(60 * SECOND).await;
+    let [b, c, d] = ["b", "c", "d"].map(|host| format!("http://{host}:8761/eureka/"));
+    assert_eq!(
+        a.json("status").await["applicationStats"],
+        json!({
+            "registered-replicas": format!("{b}, {c}, {d}"),
+            "available-replicas": format!("{b},"),
+            "unavailable-replicas": format!("{c},{d},"),
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_does_not_wait_for_the_dead() {
+    let network = Network::default();
+    let a = network.node("a", &["a", "dead"]);
+    a.register(ORDER, 100).await;
+    let began = tokio::time::Instant::now();
+    assert!(!a.server.leave(60 * SECOND).await);
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+    network.cut("a", "dead");
+    assert!(!a.server.leave(3 * SECOND).await);
+    assert!(began.elapsed() < 6 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_does_not_talk_to_itself_under_another_name() {
+    let network = Network::default();
+    let a = network.node("a", &["a", "alias", "b"]);
+    let b = network.node("b", &["a", "b"]);
+    network.0.lock().unwrap().hosts.insert("alias".into(), a.router.clone());
+    soon().await;
+    a.register(ORDER, 100).await;
+    soon().await;
+    assert!(b.order(ORDER).is_some());
+    assert_eq!(network.told(), [format!("a>b Register {ORDER}")], "found out at the start");
+    // Or by the first batch, where it could not be asked at the start.
+    let network = Network::default();
+    let a = network.node("a", &["a", "alias"]);
+    soon().await;
+    network.0.lock().unwrap().hosts.insert("alias".into(), a.router.clone());
+    a.register(ORDER, 100).await;
+    soon().await;
+    network.forget();
+    a.register("second", 100).await;
+    soon().await;
+    assert!(network.told().is_empty(), "{:?}", network.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_answers_at_once_whatever_it_is_called() {
+    let network = Network::default();
+    // What Spring users pass to a server that is alone: its own URL by the name of the machine, or nothing to fetch.
+    let a = network.node_with("a", &["localhost"], |builder| builder);
+    network.0.lock().unwrap().hosts.insert("localhost".into(), a.router.clone());
+    let b = network.node_with("b", &["localhost"], |builder| builder.register_own(false).copy_from_peers(false));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for node in [a, b] {
+        assert_eq!(node.empty("GET", "apps").await, StatusCode::OK, "{}", node.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_rubbish_is_left_to_itself() {
+    let rubbish: [(u16, &str); 6] =
+        [(200, "<html>"), (200, r#"{"responseList":[]}"#), (500, "{}"), (404, ""), (503, "busy"), (302, "")];
+    for (status, body) in rubbish {
+        let network = Network::default();
+        let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "bad"]));
+        let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
+        network.0.lock().unwrap().hosts.insert("bad".into(), Router::new().fallback(answer));
+        soon().await;
+        a.register(ORDER, 100).await;
+        soon().await;
+        assert!(b.order(ORDER).is_some(), "{status} {body}");
+        assert_eq!(a.heartbeat(ORDER, 100).await, StatusCode::OK, "{status} {body}");
+        tokio::time::sleep(60 * SECOND).await;
+        assert!(a.order(ORDER).is_some() && a.server.is_open(), "{status} {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_of_peers_is_refreshed() {
+    let network = Network::default();
+    let list = Arc::new(Mutex::new("http://b:8761/eureka/".to_owned()));
+    let source = list.clone();
+    let a = network.node_with("a", &[], |builder| {
+        builder.register_own(false).wait_when_empty(Duration::ZERO).peer_refresh_interval(10 * SECOND).peer_source(
+            move || {
+                let list = source.lock().unwrap().clone();
+                async move { if list == "broken" { Err(io::Error::other("broken")) } else { Ok(list) } }
+            },
+        )
+    });
+    let [b, c] = ["b", "c"].map(|name| network.node(name, &[name]));
+    tokio::time::sleep(15 * SECOND).await;
+    a.register("1", 100).await;
+    soon().await;
+    assert!(b.order("1").is_some() && c.order("1").is_none());
+    *list.lock().unwrap() = "http://a:8761/eureka/,http://c:8761/eureka/".into();
+    tokio::time::sleep(15 * SECOND).await;
+    a.register("2", 100).await;
+    soon().await;
+    assert!(b.order("2").is_none() && c.order("2").is_some());
+    for (id, unusable) in [("3", "broken"), ("4", ""), ("5", "http://a:8761/eureka/")] {
+        *list.lock().unwrap() = unusable.into();
+        tokio::time::sleep(15 * SECOND).await;
+        a.register(id, 100).await;
+        soon().await;
+        assert!(c.order(id).is_some(), "with '{unusable}' the last list stays in use");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
+    let network = Network::default();
+    let fails = Arc::new(Mutex::new(true));
+    let failing = fails.clone();
+    let a = network.node_with("a", &[], |builder| {
+        builder.register_own(false).copy_pause(10 * SECOND).peer_source(move || {
+            let fails = *failing.lock().unwrap();
+            async move { if fails { Err(io::Error::other("broken")) } else { Ok("http://b:8761/eureka/".to_owned()) } }
+        })
+    });
+    let b = network.node("b", &["b"]);
+    b.register("0", 100).await;
+    soon().await;
+    assert!(!a.server.is_open(), "no list is no reason to believe in being alone");
+    *fails.lock().unwrap() = false;
+    tokio::time::sleep(15 * SECOND).await;
+    assert!(a.server.is_open() && a.order("0").is_some(), "the copy came with the list");
+    a.register("1", 100).await;
+    soon().await;
+    assert!(b.order("1").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_or_fails_at_the_start_is_asked_again_soon() {
+    let network = Network::default();
+    let asked = Arc::new(Mutex::new(0));
+    let a = network.node_with("a", &[], |builder| {
+        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO).peer_source(move || {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            let turn = *asked;
+            async move {
+                match turn {
+                    1 | 2 => std::future::pending().await,
+                    3 => Err(io::Error::other("broken")),
+                    _ => Ok("http://b:8761/eureka/".to_owned()),
+                }
+            }
+        })
+    });
+    let b = network.node("b", &["b"]);
+    tokio::time::sleep(45 * SECOND).await;
+    a.register("1", 100).await;
+    soon().await;
+    assert!(b.order("1").is_some() && a.server.is_open());
+}
+
+#[tokio::test]
+async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_the_other() {
+    let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0"), tokio::net::TcpListener::bind("127.0.0.1:0")];
+    let mut urls = Vec::new();
+    let mut bound = Vec::new();
+    for listener in listeners {
+        let listener = listener.await.unwrap();
+        urls.push(format!("http://127.0.0.1:{}/eureka/", listener.local_addr().unwrap().port()));
+        bound.push(listener);
+    }
+    let mut nodes = Vec::new();
+    for listener in bound {
+        let node = EurekaServer::builder()
+            .peer_url(urls.join(","))
+            .own_host_name("127.0.0.1")
+            .own_port(listener.local_addr().unwrap().port())
+            .wait_when_empty(Duration::ZERO)
+            .build()
+            .unwrap();
+        let router = Router::new().nest("/eureka", node.router());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        nodes.push(node);
+    }
+    let client = |url: &str| Eureka::builder().service_url(url).build().unwrap();
+    let instance = Instance::builder("orders").id(ORDER).ip_addr("127.0.0.1").port(1).build().unwrap();
+    client(&urls[0]).transport().register(&instance).await.unwrap();
+    let reader = client(&urls[1]);
+    let look = async {
+        loop {
+            let seen: Applications = reader.transport().applications().await.unwrap_or_default();
+            if seen.len() == 3 {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let seen = tokio::time::timeout(30 * SECOND, look).await.expect("the order and both nodes");
+    assert!(seen.applications.iter().any(|application| application.instance(ORDER).is_some()));
+}

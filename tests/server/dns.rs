@@ -1,0 +1,109 @@
+//! Peers from DNS: a name server of the test's own tells the list, over a socket.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tower_eureka::EurekaServer;
+
+use crate::network::{Network, Node};
+
+/// Long enough for a busy machine; what is waited for comes within milliseconds.
+const LONG: Duration = Duration::from_secs(30);
+
+/// TXT records by name, in lower case and without the dot at the end.
+type Records = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
+
+async fn name_server(records: Records) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut query = [0; 1500];
+        loop {
+            let (length, from) = socket.recv_from(&mut query).await.unwrap();
+            socket.send_to(&answer(&query[..length], &records), from).await.unwrap();
+        }
+    });
+    address
+}
+
+/// One question, answered by a record with one text per entry, or by NXDOMAIN.
+fn answer(query: &[u8], records: &Records) -> Vec<u8> {
+    let (mut at, mut labels) = (12, Vec::new());
+    while query[at] > 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    let question = &query[12..at + 5];
+    let texts = records.lock().unwrap().get(&labels.join(".")).cloned();
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x85, if texts.is_some() { 0 } else { 3 }, 0, 1, 0, texts.is_some().into(), 0, 0, 0, 0]);
+    answer.extend(question);
+    if let Some(texts) = texts {
+        let data: Vec<u8> = texts.iter().flat_map(|t| [&[t.len() as u8], t.as_bytes()].concat()).collect();
+        answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0]);
+        answer.extend((data.len() as u16).to_be_bytes());
+        answer.extend(data);
+    }
+    answer
+}
+
+async fn peers(node: &Node) -> String {
+    node.json("status").await["applicationStats"]["registered-replicas"].as_str().unwrap().to_owned()
+}
+
+async fn until(node: &Node, expected: &str) {
+    let look = async {
+        while peers(node).await != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(LONG, look).await.is_err() {
+        panic!("not {expected} but {}", peers(node).await);
+    }
+}
+
+#[tokio::test]
+async fn the_records_of_region_and_zones_tell_the_peers() {
+    let records = Records::default();
+    let set = |name: &str, texts: &[&'static str]| {
+        records.lock().unwrap().insert(name.into(), texts.to_vec());
+    };
+    set("txt.eu.example.com", &["zone-b.example.com zone-a.example.com"]);
+    set("txt.zone-a.example.com", &["a"]);
+    set("txt.zone-b.example.com", &["c", "b"]);
+    let server = name_server(records.clone()).await;
+    let network = Network::default();
+    let a = network.node_with("a", &[], |builder| {
+        let settings = [
+            ("eureka.client.region", "eu"),
+            ("eureka.client.availability-zones.eu", "zone-b,zone-a"),
+            ("eureka.client.use-dns-for-fetching-service-urls", "true"),
+            ("eureka.client.eureka-server-d-n-s-name", "example.com"),
+            ("eureka.client.eureka-server-port", "8761"),
+            ("eureka.client.eureka-server-u-r-l-context", "eureka"),
+            ("eureka.server.peer-eureka-nodes-update-interval-ms", "20"),
+        ];
+        settings.iter().fold(builder.dns_server(server), |b, (name, value)| b.property(name, value).unwrap())
+    });
+    // Of the zone to begin with first, and for the host `a` turned by 97; `a` itself is left out.
+    until(&a, "http://c:8761/eureka/, http://b:8761/eureka/").await;
+    set("txt.zone-b.example.com", &["b"]);
+    until(&a, "http://b:8761/eureka/").await;
+    // What cannot be looked up says nothing of the peers.
+    records.lock().unwrap().remove("txt.zone-b.example.com");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(peers(&a).await, "http://b:8761/eureka/");
+}
+
+#[tokio::test]
+async fn dns_needs_to_know_where() {
+    let builder = || EurekaServer::builder().peers_from_dns(true);
+    for incomplete in [builder(), builder().dns_domain("example.com"), builder().dns_port(8761)] {
+        let error = incomplete.build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("dns_domain"), "{error}");
+    }
+}

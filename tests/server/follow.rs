@@ -1,0 +1,322 @@
+//! What nodes do about what they missed of each other: they look, and the newer state counts, whoever forgot to tell it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{ServiceExt, service_fn};
+use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
+use tower_eureka::server::EurekaServerBuilder;
+
+use crate::network::{Network, Node, SECOND, soon};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// As forgetful as a Java node: what it could not tell for 30 s is lost.
+fn forgetful(builder: EurekaServerBuilder) -> EurekaServerBuilder {
+    builder.register_own(false).copy_from_peers(false).peer_outage_limit(Duration::ZERO)
+}
+
+/// A Java node as its peers see it: it looks at nobody, either.
+fn java(builder: EurekaServerBuilder) -> EurekaServerBuilder {
+    forgetful(builder).peer_comparison_interval(Duration::ZERO)
+}
+
+fn agree(nodes: &[Node], what: &str) {
+    for node in &nodes[1..] {
+        assert_eq!(nodes[0].view(), node.view(), "{what}: {} and {}", nodes[0].name, node.name);
+    }
+}
+
+/// One write of each kind to instances that begin with this.
+async fn write(node: &Node, prefix: &str) {
+    for (method, path) in [
+        ("PUT", "out/status?value=OUT_OF_SERVICE"),
+        ("DELETE", "back/status?value=UP"),
+        ("PUT", "marked/metadata?canary=yes"),
+        ("PUT", "both/metadata?canary=yes"),
+        ("PUT", "both/status?value=DOWN"),
+        ("DELETE", "gone"),
+    ] {
+        assert_eq!(node.empty(method, &format!("apps/ORDERS/{prefix}-{path}")).await, StatusCode::OK, "{path}");
+    }
+    node.register(&format!("{prefix}-new"), 300).await;
+    node.register(&format!("{prefix}-changed"), 200).await;
+}
+
+async fn prepare(node: &Node, prefix: &str) {
+    for id in ["out", "back", "marked", "both", "gone", "changed"] {
+        node.register(&format!("{prefix}-{id}"), 100).await;
+    }
+    node.empty("PUT", &format!("apps/ORDERS/{prefix}-back/status?value=OUT_OF_SERVICE")).await;
+}
+
+/// The writes have to be there, not only to be the same everywhere.
+fn shows(node: &Node, prefix: &str) {
+    let seen = |id: &str| node.order(&format!("{prefix}-{id}")).map(|i| (i.status(), i.overridden_status()));
+    assert_eq!(seen("out"), Some((OutOfService, OutOfService)), "{prefix} at {}", node.name);
+    assert_eq!(seen("back"), Some((Up, Unknown)), "{prefix} at {}", node.name);
+    assert_eq!(seen("both"), Some((Down, Down)), "{prefix} at {}", node.name);
+    assert_eq!(seen("gone"), None, "{prefix} at {}", node.name);
+    assert_eq!(seen("new"), Some((Up, Unknown)), "{prefix} at {}", node.name);
+    for id in ["marked", "both"] {
+        let order = node.order(&format!("{prefix}-{id}")).unwrap();
+        assert_eq!(order.metadata().get("canary"), Some("yes"), "{prefix}-{id} at {}", node.name);
+    }
+    let changed = node.order(&format!("{prefix}-changed")).unwrap();
+    assert_eq!(changed.last_dirty_timestamp(), Some(200), "{prefix} at {}", node.name);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_partition_the_forgetful_are_reminded() {
+    let network = Network::default();
+    let all = ["java", "b", "c"];
+    let nodes = [network.node_with("java", &all, java), network.node("b", &all), network.node("c", &all)];
+    soon().await;
+    for (node, prefix) in nodes.iter().zip(all) {
+        prepare(node, prefix).await;
+    }
+    soon().await;
+    agree(&nodes, "before");
+    network.cut("java", "b");
+    network.cut("java", "c");
+    for (node, prefix) in nodes.iter().zip(all) {
+        write(node, prefix).await;
+    }
+    tokio::time::sleep(MINUTE).await;
+    assert_ne!(nodes[0].view(), nodes[1].view());
+    network.heal();
+    tokio::time::sleep(MINUTE).await;
+    agree(&nodes, "a minute after the partition");
+    for node in &nodes {
+        all.iter().for_each(|prefix| shows(node, prefix));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_heard_by_nobody_is_looked_at() {
+    let network = Network::default();
+    let all = ["java", "b", "c"];
+    let nodes =
+        [network.node_with("java", &all, java), network.node("b", &all), network.node_with("c", &all, forgetful)];
+    soon().await;
+    prepare(&nodes[0], "java").await;
+    soon().await;
+    network.silence("java", "b");
+    network.silence("java", "c");
+    write(&nodes[0], "java").await;
+    tokio::time::sleep(MINUTE).await;
+    agree(&nodes, "while it is heard by nobody");
+    nodes.iter().for_each(|node| shows(node, "java"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_instance_written_on_both_sides_is_the_same_everywhere_in_the_end() {
+    let network = Network::default();
+    let all = ["a", "b", "c"];
+    let nodes = all.map(|name| network.node(name, &all));
+    soon().await;
+    for id in ["1", "2", "3"] {
+        nodes[0].register(id, 100).await;
+    }
+    soon().await;
+    all.iter().for_each(|name| all.iter().filter(|other| *other > name).for_each(|other| network.cut(name, other)));
+    for (node, status) in nodes.iter().zip(["OUT_OF_SERVICE", "DOWN", "STARTING"]) {
+        node.empty("PUT", &format!("apps/ORDERS/1/status?value={status}")).await;
+        node.empty("PUT", &format!("apps/ORDERS/2/metadata?side={}", node.name)).await;
+    }
+    nodes[1].empty("PUT", "apps/ORDERS/3/status?value=DOWN").await;
+    nodes[2].register("3", 200).await;
+    tokio::time::sleep(MINUTE).await;
+    network.heal();
+    tokio::time::sleep(MINUTE).await;
+    agree(&nodes, "all of them wrote");
+    assert_eq!(nodes[0].order("3").unwrap().last_dirty_timestamp(), Some(200));
+    network.forget();
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(network.told().is_empty(), "and that is all: {:?}", network.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_cancelled_does_not_come_back_to_life() {
+    let network = Network::default();
+    let all = ["java", "b", "c"];
+    let nodes = [network.node_with("java", &all, java), network.node("b", &all), network.node("c", &all)];
+    soon().await;
+    nodes[0].register("cancelled", 100).await;
+    soon().await;
+    network.cut("java", "b");
+    network.cut("java", "c");
+    assert_eq!(nodes[1].empty("DELETE", "apps/ORDERS/cancelled").await, StatusCode::OK);
+    // For longer than a delta tells it.
+    tokio::time::sleep(5 * MINUTE).await;
+    // c was told of it by b, and has nothing to tell itself.
+    network.join("java", "c");
+    tokio::time::sleep(MINUTE).await;
+    for node in &nodes {
+        assert!(node.order("cancelled").is_none(), "at {}", node.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fell_silent_does_not_come_back_to_life() {
+    let network = Network::default();
+    let all = ["java", "b"];
+    let nodes = [
+        network.node_with("java", &all, java),
+        network.node_with("b", &all, |b| forgetful(b).self_preservation(false)),
+    ];
+    soon().await;
+    nodes[0].register("silent", 100).await;
+    soon().await;
+    assert_eq!(nodes[1].view().len(), 1);
+    tokio::time::sleep(4 * MINUTE).await;
+    for _ in 0..60 {
+        assert_eq!((nodes[0].view().len(), nodes[1].view().len()), (1, 0), "one keeps what it has, the other does not");
+        tokio::time::sleep(MINUTE / 4).await;
+    }
+}
+
+/// Nodes that took an instance over at different times must not keep it for each other.
+#[tokio::test(start_paused = true)]
+async fn who_fell_silent_dies_where_all_evict() {
+    for all in [&["a", "b"][..], &["a", "b", "c"]] {
+        let network = Network::default();
+        let evicting = |builder| forgetful(builder).self_preservation(false).eviction_interval(10 * SECOND);
+        let nodes: Vec<_> = all.iter().map(|name| network.node_with(name, all, evicting)).collect();
+        soon().await;
+        all[1..].iter().for_each(|other| network.cut("a", other));
+        nodes[0].register("silent", 100).await;
+        tokio::time::sleep(65 * SECOND).await;
+        network.heal();
+        tokio::time::sleep(20 * SECOND).await;
+        for node in &nodes {
+            assert!(node.order("silent").is_some(), "taken over at {} of {}", node.name, all.len());
+        }
+        // What is left of the 90 s; then an eviction and a look, each up to a tenth late.
+        tokio::time::sleep(55 * SECOND).await;
+        for _ in 0..80 {
+            for node in &nodes {
+                assert!(node.view().is_empty(), "at {} of {}", node.name, all.len());
+            }
+            tokio::time::sleep(MINUTE / 4).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_peer_has_is_taken_in_however_long_ago_it_changed() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let [a, b] = all.map(|name| network.node_with(name, &all, forgetful));
+    soon().await;
+    network.cut("a", "b");
+    a.register("old", 100).await;
+    for round in 0..30 {
+        assert_eq!(a.heartbeat("old", 100).await, StatusCode::OK);
+        if round == 20 {
+            network.heal();
+            network.silence("a", "b");
+        }
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    assert!(b.order("old").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ran_out_there_is_no_cancellation() {
+    let network = Network::default();
+    let all = ["java", "b"];
+    let nodes = [
+        network.node_with("java", &all, |builder| java(builder).self_preservation(false)),
+        network.node_with("b", &all, |builder| forgetful(builder).self_preservation(false)),
+    ];
+    soon().await;
+    nodes[1].register("1", 100).await;
+    soon().await;
+    network.silence("b", "java");
+    for _ in 0..30 {
+        // The looks need an answer: they go the same way as what b tells.
+        nodes[1].heartbeat("1", 100).await;
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    assert!(nodes[0].order("1").is_none(), "evicted where nobody heard of it");
+    network.heal();
+    tokio::time::sleep(MINUTE).await;
+    assert!(nodes[1].order("1").is_some());
+    nodes[1].heartbeat("1", 100).await;
+    soon().await;
+    agree(&nodes, "its heartbeat brought it");
+    assert_eq!(nodes[0].view().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_where_it_is_switched_off() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let nodes = all.map(|name| network.node_with(name, &all, java));
+    soon().await;
+    network.cut("a", "b");
+    nodes[0].register("1", 100).await;
+    tokio::time::sleep(MINUTE).await;
+    network.heal();
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(nodes[1].order("1").is_none());
+}
+
+/// Tomcat refuses paths with an encoded slash.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let network = Network::default();
+    let all = ["a", "tomcat"];
+    let [a, tomcat] = all.map(|name| network.node_with(name, &all, forgetful));
+    let (router, lists) = (tomcat.router.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = lists.clone();
+    let refusing = service_fn(move |request: Request<Body>| {
+        let path = request.uri().path().to_owned();
+        counted.fetch_add((path.trim_end_matches('/') == "/eureka/apps").into(), Relaxed);
+        let answer = router.clone().oneshot(request);
+        async move {
+            if path.contains("%2F") {
+                let refused = Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty());
+                return Ok::<_, Infallible>(refused.unwrap());
+            }
+            answer.await
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("tomcat".into(), Router::new().fallback_service(refusing));
+    network.silence("tomcat", "a");
+    for round in 0..2 {
+        tomcat.register("orders/1", 100).await;
+        tomcat.register(&format!("{round}"), 100).await;
+        tokio::time::sleep(MINUTE).await;
+        assert!(a.order(&format!("{round}")).is_some() && a.order("orders/1").is_none());
+    }
+    tokio::time::sleep(8 * MINUTE).await;
+    let lists = lists.load(Relaxed);
+    assert!((1..6).contains(&lists), "everything was fetched {lists} times in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_telling_stops_neither_the_next_nor_what_was_lost() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let nodes = all.map(|name| network.node(name, &all));
+    soon().await;
+    // More often than there may be batches on their way.
+    for round in 0..30 {
+        network.panic("a");
+        nodes[0].register(&format!("lost-{round}"), 100).await;
+        soon().await;
+        nodes[0].register(&format!("next-{round}"), 100).await;
+        soon().await;
+        assert!(nodes[1].order(&format!("next-{round}")).is_some(), "{round}");
+    }
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(nodes[1].view().len(), 60);
+    agree(&nodes, "those that were lost are seen");
+}

@@ -1,0 +1,448 @@
+//! What bad company costs: each of these is refused or closed, and others are served meanwhile.
+//!
+//! Real sockets with small limits. But for one, nothing here waits for a time to pass; it waits for what the server does.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+use tower_eureka::server::Listener;
+use tower_eureka::{EurekaServer, Instance};
+
+/// Short, where it is the one that a test waits for.
+const SHORT: Duration = Duration::from_millis(100);
+
+/// What would otherwise end a connection as well.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+struct Running {
+    address: SocketAddr,
+    registry: EurekaServer,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(limits: impl FnOnce(Listener) -> Listener) -> Self {
+        Self::start_with(limits, Router::new()).await
+    }
+
+    async fn start_with(limits: impl FnOnce(Listener) -> Listener, app: Router) -> Self {
+        let registry = EurekaServer::builder().build().unwrap();
+        let listener = limits(Listener::new(TcpListener::bind("127.0.0.1:0").await.unwrap()));
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let app = app.nest("/eureka", registry.router());
+        let served = tokio::spawn(listener.serve(app, async { drop(stopped.await) }));
+        Self { address, registry, stop: Some(stop), served }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends this on a connection of its own and reads until the server closes.
+    async fn closes(&self, sent: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    async fn assert_serves(&self) {
+        let answer = self.closes("GET /eureka/apps HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+
+    fn assert_empty(&self) {
+        assert!(self.registry.applications().applications.is_empty());
+    }
+}
+
+/// Whatever comes until the end, which may be a reset.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    let _ = stream.read_to_end(&mut read).await;
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+/// One answer to a request on a connection that stays open.
+async fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "closed");
+    }
+    assert!(read.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&read));
+}
+
+#[tokio::test]
+async fn slow_loris_is_closed() {
+    let server = Running::start(|listener| listener.head_timeout(SHORT)).await;
+    let mut loris = Vec::new();
+    for _ in 0..50 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /eureka/apps HTTP/1.1\r\nx-a: ").await.unwrap();
+        loris.push(stream);
+    }
+    server.assert_serves().await;
+    // One more byte now and then does not help.
+    let mut dripping = server.connect().await;
+    while dripping.write_all(b"G").await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    for stream in &mut loris {
+        assert_eq!(rest(stream).await, "");
+    }
+    server.assert_serves().await;
+}
+
+#[tokio::test]
+async fn a_second_head_is_timed_as_well() {
+    let server = Running::start(|listener| listener.head_timeout(SHORT)).await;
+    let mut stream = server.connect().await;
+    ask(&mut stream).await;
+    ask(&mut stream).await;
+    stream.write_all(b"GET /eu").await.unwrap();
+    assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_cost_nobody_time() {
+    let server = Running::start(|listener| listener.idle_timeout(SHORT)).await;
+    let mut idle = Vec::new();
+    for i in 0..200 {
+        let mut stream = server.connect().await;
+        if i % 2 == 0 {
+            ask(&mut stream).await;
+        }
+        idle.push(stream);
+    }
+    server.assert_serves().await;
+    for stream in &mut idle {
+        assert_eq!(rest(stream).await, "");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed() {
+    let server = Running::start(|listener| listener.idle_timeout(SHORT).head_timeout(SHORT)).await;
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let uri = format!("http://{}/eureka/apps", server.address);
+    let answer = client.get(uri.parse().unwrap()).await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, http::Version::HTTP_2));
+    let mut preface = server.connect().await;
+    preface.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    rest(&mut preface).await;
+}
+
+#[tokio::test]
+async fn a_handler_may_take_longer_than_an_idle_connection() {
+    let (reached, mut reaches) = tokio::sync::mpsc::unbounded_channel::<oneshot::Sender<()>>();
+    let handler = move || {
+        let (release, released) = oneshot::channel();
+        reached.send(release).unwrap();
+        async { released.await.map_or("dropped", |()| "done") }
+    };
+    let app = Router::new().route("/slow", get(handler));
+    let server = Running::start_with(|listener| listener.idle_timeout(SHORT), app).await;
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let release = reaches.recv().await.unwrap();
+    // Once a later connection was closed for being idle, this one would have been, too.
+    assert_eq!(rest(&mut server.connect().await).await, "");
+    release.send(()).unwrap();
+    assert!(rest(&mut slow).await.ends_with("done"));
+}
+
+#[tokio::test]
+async fn who_does_not_take_answers_is_closed() {
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 1 << 20] }));
+    let server = Running::start_with(|listener| listener.idle_timeout(SHORT), app).await;
+    let mut deaf = server.connect().await;
+    while deaf.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+    server.assert_serves().await;
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_too_slowly_is_closed() {
+    // More than the system keeps for a connection whose peer does not read.
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(SHORT).idle_timeout(HOUR), app).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        slow.push(stream);
+    }
+    let mut h2 = server.connect().await;
+    // A client of HTTP/2 that says how much it takes, which is nothing beyond the first 64 KiB, and goes on talking.
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // GET (static 2), http (static 6), path "/large" (literal, static name 4), authority "x" (literal, static name 1).
+    h2.write_all(b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x01\x01x").await.unwrap();
+    // So many that what is answered to them would do for an answer's progress.
+    let pings = b"\0\0\x08\x06\0\0\0\0\0........".repeat(200);
+    let (mut from, mut to) = h2.into_split();
+    let reading = tokio::spawn(async move {
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all).await;
+        all.len()
+    });
+    while to.write_all(&pings).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(reading.await.unwrap() > 0xffff, "it took what it said");
+    for stream in &mut slow {
+        assert!(rest(stream).await.len() < 64 << 20);
+    }
+    server.assert_serves().await;
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(20)), app).await;
+    let answer = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
+    let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
+    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(1)), app).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    // The one test that lets time pass: 400 KiB a second, six times as much as it has to be, for as long as a server that counts
+    // otherwise waits.
+    let mut taken = [0; 8 * 1024];
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..100 {
+        tick.tick().await;
+        stream.read_exact(&mut taken).await.unwrap();
+    }
+    assert!(rest(&mut stream).await.len() > (8 << 20) - 100 * taken.len(), "all of it came");
+}
+
+#[tokio::test]
+async fn beyond_the_most_connections_one_waits() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let counter = served.clone();
+    let app = Router::new().route("/count", get(move || async move { counter.fetch_add(1, SeqCst).to_string() }));
+    let server = Running::start_with(|listener| listener.max_connections(2), app).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    ask(&mut first).await;
+    ask(&mut second).await;
+    let mut third = server.connect().await;
+    third.write_all(b"GET /count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    for _ in 0..50 {
+        ask(&mut first).await;
+    }
+    assert_eq!(served.load(SeqCst), 0, "not accepted yet");
+    drop(second);
+    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(served.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn endless_heads_are_refused() {
+    let server = Running::start(|listener| listener.max_head_bytes(8_192).max_headers(20)).await;
+    let many: String = (0..21).map(|i| format!("x-{i}: 1\r\n")).collect();
+    let answer = server.closes(&format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let answer = server.closes(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(8_192))).await;
+    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 "), "{answer}");
+
+    let mut million = server.connect().await;
+    million.write_all(b"GET /eureka/apps HTTP/1.1\r\n").await.unwrap();
+    let mut sent = 0;
+    while sent < 1_000_000 && million.write_all(b"x-header: with some value\r\n").await.is_ok() {
+        sent += 1;
+    }
+    assert!(sent < 1_000_000, "all were taken");
+    server.assert_serves().await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_long_are_refused_before_they_end() {
+    let server = Running::start(|listener| listener).await;
+    for framing in ["content-length: 104857600", "transfer-encoding: chunked"] {
+        let stream = server.connect().await;
+        let (mut read, mut write) = stream.into_split();
+        let head =
+            format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{framing}\r\n\r\n");
+        let sending = tokio::spawn(async move {
+            write.write_all(head.as_bytes()).await.unwrap();
+            let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+            let mut sent = 0;
+            while sent < 1_600 && write.write_all(chunk.as_bytes()).await.is_ok() {
+                sent += 1;
+            }
+            sent
+        });
+        let mut status = [0; 12];
+        read.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 413", "{framing}");
+        drop(read);
+        assert!(sending.await.unwrap() < 1_600, "all of it was taken");
+    }
+    server.assert_empty();
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_refused() {
+    let server = Running::start(|listener| listener).await;
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..100 {
+        bomb.write_all(&vec![b' '; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 200_000, "{} bytes", bomb.len());
+    let head = "POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    let mut stream = server.connect().await;
+    let head = format!("{head}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&bomb).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    server.assert_empty();
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let server = Running::start(|listener| listener.body_timeout(SHORT)).await;
+    let head =
+        "POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
+    let mut stuck = server.connect().await;
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    stuck.write_all(b"{\"instance\"").await.unwrap();
+    server.assert_serves().await;
+    let answer = rest(&mut stuck).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.ends_with("the body took too long"), "{answer}");
+    // One that is cut off is another matter.
+    let (mut read, mut write) = server.connect().await.into_split();
+    write.write_all(head.as_bytes()).await.unwrap();
+    write.shutdown().await.unwrap();
+    let mut answer = String::new();
+    read.read_to_string(&mut answer).await.unwrap();
+    assert!(!answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    server.assert_empty();
+}
+
+#[tokio::test]
+async fn shutdown_answers_what_is_in_flight_and_closes_what_is_idle() {
+    let (reached, mut reaches) = tokio::sync::mpsc::unbounded_channel::<oneshot::Sender<()>>();
+    let handler = move || {
+        let (release, released) = oneshot::channel();
+        reached.send(release).unwrap();
+        async { released.await.map_or("dropped", |()| "done") }
+    };
+    let app = Router::new().route("/slow", get(handler));
+    let mut server = Running::start_with(|listener| listener, app).await;
+    let (mut idle, mut slow) = (server.connect().await, server.connect().await);
+    ask(&mut idle).await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let release = reaches.recv().await.unwrap();
+    drop(server.stop.take());
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(TcpStream::connect(server.address).await.is_err(), "nothing is accepted any more");
+    release.send(()).unwrap();
+    assert!(rest(&mut slow).await.ends_with("done"));
+    server.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_has_a_bound() {
+    let app = Router::new().route("/never", get(std::future::pending::<()>));
+    let mut server = Running::start_with(|listener| listener.shutdown_timeout(SHORT), app).await;
+    let (mut stuck, mut loris) = (server.connect().await, server.connect().await);
+    stuck.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    loris.write_all(b"GET /never HT").await.unwrap();
+    server.assert_serves().await;
+    drop(server.stop.take());
+    server.served.await.unwrap();
+    assert_eq!(rest(&mut stuck).await, "");
+}
+
+fn document(id: &str, metadata: usize) -> Vec<u8> {
+    let mut instance = Instance::builder("X").id(id).host_name("h").ip_addr("10.0.0.1").port(80);
+    if metadata > 0 {
+        instance = instance.metadata("k", "v".repeat(metadata - 1));
+    }
+    instance.build().unwrap().to_json()
+}
+
+#[tokio::test]
+async fn limits_have_names_among_the_properties() {
+    let property = |name: &str, value: &str| (format!("eureka.server.limits.{name}"), value.to_owned());
+    let mut builder = EurekaServer::builder();
+    for (name, value) in [
+        property("head-read-time-ms", "100"),
+        property("head-bytes", "9000"),
+        property("headers", "5"),
+        property("connections", "3"),
+        property("registration-bytes", "100"),
+    ] {
+        builder = builder.property(&name, &value).unwrap();
+    }
+    let registry = builder.build().unwrap();
+    let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
+    let closes = async |sent: String| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    assert_eq!(closes("GET /eureka/apps HTTP/1.1\r\n".into()).await, "", "a head that does not end");
+    let many: String = (0..6).map(|i| format!("x-{i}: 1\r\n")).collect();
+    let answer = closes(format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let long = format!(
+        "content-type: application/json\r\ncontent-length: 101\r\nconnection: close\r\n\r\n{}",
+        " ".repeat(101)
+    );
+    let answer = closes(format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\n{long}")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn the_registry_has_limits_of_its_own() {
+    let registry = EurekaServer::builder().metadata_limit(10).application_limit(2).build().unwrap();
+    let router = registry.router();
+    let send = async |method: &str, path: &str, body: Vec<u8>| {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let response = router.clone().oneshot(request.body(axum::body::Body::from(body)).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().into()).unwrap())
+    };
+    let metadata_text = (413, "the metadata is larger than 10 bytes".to_owned());
+    assert_eq!(send("POST", "/apps/X", document("a", 11)).await, metadata_text);
+    assert_eq!(send("POST", "/apps/X", document("a", 10)).await.0, 204);
+    assert_eq!(send("PUT", "/apps/X/a/metadata?other=1", Vec::new()).await, metadata_text);
+    assert_eq!(send("PUT", "/apps/X/a/metadata?k=other", Vec::new()).await.0, 200);
+    assert_eq!(send("POST", "/apps/X", document("b", 0)).await.0, 204);
+    let application_text = (400, "the application has 2 instances, which is the limit".to_owned());
+    assert_eq!(send("POST", "/apps/X", document("c", 0)).await, application_text);
+    assert_eq!(send("POST", "/apps/X", document("b", 1)).await.0, 204, "known instances may register again");
+    assert_eq!(send("DELETE", "/apps/X/a", Vec::new()).await.0, 200);
+    assert_eq!(send("POST", "/apps/X", document("c", 0)).await.0, 204);
+}

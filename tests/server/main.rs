@@ -1,0 +1,25 @@
+//! The registry as its clients, its peers and its operators see it.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+
+#[cfg(all(feature = "cli", unix))]
+mod binary;
+#[cfg(feature = "peers")]
+mod cluster;
+mod common;
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(feature = "peers")]
+mod follow;
+mod http;
+mod limits;
+mod lists;
+#[cfg(feature = "peers")]
+mod network;
+mod quirks;
+mod recordings;
+#[cfg(feature = "peers")]
+mod regions;
+mod registrations;
+#[cfg(feature = "xml")]
+mod xml;

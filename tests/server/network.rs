@@ -1,0 +1,234 @@
+//! Nodes of ours and a network in memory between them, so that a cluster runs under paused time.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::{Service, ServiceExt};
+use tower_eureka::EurekaServer;
+use tower_eureka::model::Instance;
+use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::transport::RequestBody;
+
+pub(crate) const ORDER: &str = "h:orders:1";
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// Within this a change has reached everybody.
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+
+/// Hosts by name, and what lies between them.
+#[derive(Clone, Default)]
+pub(crate) struct Network(pub(crate) Arc<Mutex<Wires>>);
+
+#[derive(Default)]
+pub(crate) struct Wires {
+    pub(crate) hosts: HashMap<String, Router>,
+    /// Pairs of hosts between which everything is lost.
+    cut: HashSet<(String, String)>,
+    /// Senders whose next batch makes them panic.
+    panics: HashSet<String>,
+    batches: Vec<Batch>,
+}
+
+/// What one host told another.
+pub(crate) struct Batch {
+    from: String,
+    to: String,
+    body: Value,
+}
+
+/// What a host sees of the network.
+#[derive(Clone)]
+pub(crate) struct Link {
+    network: Network,
+    from: String,
+}
+
+impl Network {
+    /// A node that lists all of the given hosts, itself among them, as its peers.
+    pub(crate) fn node(&self, name: &str, all: &[&str]) -> Node {
+        self.node_with(name, all, |builder| builder.register_own(false).wait_when_empty(Duration::ZERO))
+    }
+
+    pub(crate) fn node_with(
+        &self,
+        name: &str,
+        all: &[&str],
+        configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder,
+    ) -> Node {
+        let urls: Vec<_> = all.iter().map(|host| format!("http://{host}:8761/eureka/")).collect();
+        let link = self.link(name);
+        let builder = EurekaServer::builder()
+            .own_host_name(name)
+            .own_ip_addr("192.0.2.1")
+            .own_id(name)
+            .own_port(8761)
+            .peer_url(urls.join(","))
+            .peer_http_service(link);
+        let server = configure(builder).build().unwrap();
+        let router = Router::new().nest("/eureka", server.router());
+        self.0.lock().unwrap().hosts.insert(name.into(), router.clone());
+        Node { name: name.into(), server, router }
+    }
+
+    /// What a host sends goes this way.
+    pub(crate) fn link(&self, from: &str) -> Link {
+        Link { network: self.clone(), from: from.into() }
+    }
+
+    /// Nobody answers there any more.
+    pub(crate) fn kill(&self, name: &str) {
+        self.0.lock().unwrap().hosts.remove(name);
+    }
+
+    pub(crate) fn cut(&self, a: &str, b: &str) {
+        self.silence(a, b);
+        self.silence(b, a);
+    }
+
+    /// What one of them sends to the other is lost; the other way goes on.
+    pub(crate) fn silence(&self, from: &str, to: &str) {
+        self.0.lock().unwrap().cut.insert((from.into(), to.into()));
+    }
+
+    /// Two of them hear each other again.
+    pub(crate) fn join(&self, a: &str, b: &str) {
+        let mut wires = self.0.lock().unwrap();
+        wires.cut.retain(|(from, to)| !([from, to] == [a, b] || [from, to] == [b, a]));
+    }
+
+    /// The task that sends the next batch of this host panics.
+    pub(crate) fn panic(&self, from: &str) {
+        self.0.lock().unwrap().panics.insert(from.into());
+    }
+
+    pub(crate) fn heal(&self) {
+        self.0.lock().unwrap().cut.clear();
+    }
+
+    /// `from>to action id`, one for each line of each batch so far.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let wires = self.0.lock().unwrap();
+        let lines = wires.batches.iter().flat_map(|Batch { from, to, body }| {
+            let items = body["replicationList"].as_array().unwrap();
+            items.iter().map(move |item| {
+                format!("{from}>{to} {} {}", item["action"].as_str().unwrap(), item["id"].as_str().unwrap())
+            })
+        });
+        lines.collect()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().batches.clear();
+    }
+
+    /// The first batch from one host to another.
+    pub(crate) fn batch(&self, from: &str, to: &str) -> Value {
+        let wires = self.0.lock().unwrap();
+        wires.batches.iter().find(|batch| batch.from == from && batch.to == to).unwrap().body.clone()
+    }
+}
+
+impl Service<Request<RequestBody>> for Link {
+    type Response = Response<Body>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let Self { network, from } = self.clone();
+        Box::pin(async move {
+            let to = request.uri().host().unwrap().to_owned();
+            if network.0.lock().unwrap().cut.contains(&(from.clone(), to.clone())) {
+                return std::future::pending().await;
+            }
+            let Some(router) = network.0.lock().unwrap().hosts.get(&to).cloned() else {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if parts.uri.path().ends_with("/batch/") {
+                let panics = network.0.lock().unwrap().panics.remove(&from);
+                assert!(!panics, "this panic is meant");
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                // One without a line asks who is there.
+                if body["replicationList"] != json!([]) {
+                    network.0.lock().unwrap().batches.push(Batch { from, to, body });
+                }
+            }
+            Ok(router.oneshot(Request::from_parts(parts, Body::from(body))).await.unwrap())
+        })
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) server: EurekaServer,
+    pub(crate) router: Router,
+}
+
+impl Node {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> StatusCode {
+        let request = Request::builder().method(method).uri(format!("/eureka/{path}"));
+        let request = request.header("content-type", "application/json").header("accept", "application/json");
+        self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap().status()
+    }
+
+    pub(crate) async fn empty(&self, method: &str, path: &str) -> StatusCode {
+        self.send(method, path, Body::empty()).await
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let request = Request::get(format!("/eureka/{path}")).header("accept", "application/json");
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    pub(crate) async fn register(&self, id: &str, dirty: i64) {
+        assert_eq!(self.send("POST", "apps/ORDERS", document(id, dirty)).await, StatusCode::NO_CONTENT);
+    }
+
+    pub(crate) async fn heartbeat(&self, id: &str, dirty: i64) -> StatusCode {
+        self.empty("PUT", &format!("apps/ORDERS/{id}?status=UP&lastDirtyTimestamp={dirty}")).await
+    }
+
+    pub(crate) fn order(&self, id: &str) -> Option<Instance> {
+        self.server.instance("ORDERS", id)
+    }
+
+    /// What of an instance all nodes have to agree on.
+    pub(crate) fn view(&self) -> Vec<String> {
+        let applications = self.server.applications();
+        let instances = applications.applications.iter().flat_map(|a| &a.instances);
+        let line = |i: &Arc<Instance>| {
+            let metadata: Vec<_> = i.metadata().iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let (status, overridden, dirty) = (i.status(), i.overridden_status(), i.last_dirty_timestamp());
+            format!("{} {status} {overridden} {dirty:?} {}", i.id(), metadata.join(","))
+        };
+        instances.map(line).collect()
+    }
+}
+
+pub(crate) fn document(id: &str, dirty: i64) -> String {
+    json!({ "instance": {
+        "instanceId": id, "hostName": "h", "app": "ORDERS", "ipAddr": "10.0.0.1", "status": "UP",
+        "port": { "$": 80, "@enabled": "true" }, "securePort": { "$": 443, "@enabled": "false" },
+        "dataCenterInfo": { "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" },
+        "lastDirtyTimestamp": dirty.to_string(),
+    }})
+    .to_string()
+}
+
+pub(crate) async fn soon() {
+    tokio::time::sleep(SOON).await;
+}

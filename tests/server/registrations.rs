@@ -1,0 +1,89 @@
+//! Registrations that are odd but valid: leases out of the ordinary, ids that others have, names that do not fit into a path.
+
+use http::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::common::{Server, request};
+
+fn document(app: &str, id: &str, lease: &str) -> String {
+    let [app, id] = [app, id].map(serde_json::Value::from);
+    format!(
+        r#"{{"instance":{{"instanceId":{id},"hostName":"h","app":{app},"ipAddr":"10.0.0.1","status":"UP",
+        "dataCenterInfo":{{"name":"MyOwn"}},"leaseInfo":{{{lease}}}}}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_lease_is_one() {
+    for (seconds, announced) in [
+        ("0", 90),
+        ("-1", 90),
+        ("-2147483649", 90),
+        ("2147483647", i32::MAX),
+        ("2147483648", i32::MAX),
+        ("99999999999999999999", i32::MAX),
+    ] {
+        let server = Server::with_order().await;
+        let lease = format!(r#""durationInSecs":{seconds},"renewalIntervalInSecs":{seconds}"#);
+        let answer = server.post("/eureka/apps/ODD", document("ODD", "i", &lease)).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{seconds}");
+        assert_eq!(server.empty("PUT", "/eureka/apps/ODD/i").await.status(), StatusCode::OK, "{seconds}");
+        let lease = *server.registry.instance("ODD", "i").unwrap().lease().unwrap();
+        assert_eq!(lease.duration_secs, announced, "{seconds}");
+        assert_eq!(lease.last_renewal_timestamp, lease.registration_timestamp + i64::from(announced) * 1000);
+        tokio::time::sleep(std::time::Duration::from_secs(180)).await;
+        assert_eq!(server.empty("GET", "/eureka/apps/ODD/i").await.status(), StatusCode::OK, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn one_id_in_two_applications_is_two_instances() {
+    let server = Server::new();
+    for app in ["A", "B"] {
+        let answer = server.post(&format!("/eureka/apps/{app}"), document(app, "same", "")).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    }
+    for (method, path) in [
+        ("PUT", "/eureka/apps/A/same/status?value=OUT_OF_SERVICE"),
+        ("PUT", "/eureka/apps/A/same/metadata?zone=a"),
+        ("PUT", "/eureka/apps/A/same"),
+    ] {
+        assert_eq!(server.empty(method, path).await.status(), StatusCode::OK, "{path}");
+    }
+    let [a, b] = ["A", "B"].map(|app| server.registry.instance(app, "same").unwrap());
+    assert_eq!((a.status().as_str(), b.status().as_str()), ("OUT_OF_SERVICE", "UP"));
+    assert_eq!((a.metadata().len(), b.metadata().len()), (1, 0));
+    assert_eq!(server.empty("DELETE", "/eureka/apps/A/same").await.status(), StatusCode::OK);
+    assert!(server.registry.instance("A", "same").is_none());
+    assert!(server.registry.instance("B", "same").is_some());
+}
+
+#[tokio::test]
+async fn any_text_is_an_id() {
+    let server = Server::new();
+    let ids =
+        ["a/b", "a b", "100%", "%2F", "\"'`", "..", ".", "delta", "status", "ä\u{0}\u{202e}", "?x=y#z", "<&>", "+"];
+    for id in ids {
+        let answer = server.post("/eureka/apps/APP", document("APP", id, "")).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{id}");
+    }
+    for id in ids {
+        let path = format!("/eureka/apps/app/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+        for (method, path) in [
+            ("PUT", path.clone()),
+            ("PUT", format!("{path}/status?value=DOWN")),
+            ("PUT", format!("{path}/metadata?k=v")),
+            ("DELETE", format!("{path}/status?value=UP")),
+            ("GET", path.clone()),
+        ] {
+            let answer = server.send(request(method, &path).body(axum::body::Body::empty()).unwrap()).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{method} {path}");
+        }
+    }
+    assert_eq!(server.registry.applications().applications[0].instances.len(), ids.len());
+    for id in ids {
+        let path = format!("/eureka/apps/app/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+        assert_eq!(server.empty("DELETE", &path).await.status(), StatusCode::OK, "{path}");
+    }
+    assert!(server.registry.applications().applications.is_empty());
+}

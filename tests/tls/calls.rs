@@ -1,0 +1,191 @@
+//! Calls of registries and of instances.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use http::Version;
+use rcgen::CertificateParams;
+use tokio::net::TcpListener;
+use tower_eureka::{Eureka, EurekaServer, Instance};
+
+use crate::world::{Ca, World, echo, serve, server};
+
+#[tokio::test]
+async fn a_registry_and_an_instance_are_spoken_to_over_tls() {
+    let world = World::new().await;
+    world.instance("a", world.ca.identity(&["localhost"])).await;
+    assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+}
+
+#[tokio::test]
+async fn an_instance_known_by_its_address_is_checked_by_its_address() {
+    let world = World::new().await;
+    let port = serve(server(world.ca.identity(&["127.0.0.1"])), echo("a")).await;
+    world.register("a", "127.0.0.1", port).await;
+    assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+
+    let world = World::new().await;
+    let port = serve(server(world.ca.identity(&["localhost"])), echo("a")).await;
+    world.register("a", "127.0.0.1", port).await;
+    let text = world.refusal().await;
+    assert!(text.contains("no TLS with 127.0.0.1: its certificate is for another name"), "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_name_costs_no_call_while_another_instance_has_the_right_one() {
+    let world = World::new().await;
+    world.instance("wrong", world.ca.identity(&["other.test"])).await;
+    let text = world.refusal().await;
+    assert!(text.contains("ORDERS (wrong)") && text.contains("another name") && text.contains("other.test"), "{text}");
+
+    world.instance("right", world.ca.identity(&["localhost"])).await;
+    for _ in 0..20 {
+        assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "right HTTP/1.1 hello");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_handshake_says_why() {
+    let world = World::new().await;
+    world.instance("stranger", Ca::named("another").identity(&["localhost"])).await;
+    let text = world.refusal().await;
+    assert!(text.contains("a CA that is not trusted here (UnknownIssuer)"), "{text}");
+
+    let world = World::new().await;
+    world.instance("namesake", Ca::new().identity(&["localhost"])).await;
+    let text = world.refusal().await;
+    assert!(text.contains("a CA that is not trusted here (BadSignature)"), "{text}");
+
+    let world = World::new().await;
+    let mut expired = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    world.instance("old", world.ca.sign(expired)).await;
+    let text = world.refusal().await;
+    assert!(text.contains("its certificate has expired"), "{text}");
+
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("plain", "localhost", listener.local_addr().unwrap().port()).await;
+    tokio::spawn(async move { axum::serve(listener, echo("plain")).await });
+    let text = world.refusal().await;
+    assert!(text.contains("the port does not speak TLS"), "{text}");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_trusted_says_why() {
+    let world = World::with(Ca::new(), Ca::new().client()).await;
+    let error = world.eureka.transport().applications().await.unwrap_err();
+    assert!(error.is_connect() && error.to_string().contains("a CA that is not trusted here"), "{error}");
+}
+
+#[tokio::test]
+async fn by_default_those_are_trusted_whom_the_machine_trusts() {
+    let port = serve(server(Ca::new().identity(&["localhost"])), Router::new()).await;
+    let why = match Eureka::builder().service_url(format!("https://localhost:{port}/eureka/")).build() {
+        Ok(eureka) => eureka.transport().applications().await.unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    assert!(why.contains("is not trusted here") || why.contains("this machine has no CA certificates"), "{why}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_is_bounded_by_the_connect_timeout() {
+    let world = World::new().await;
+    // Takes the connection and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("silent", "localhost", silent.local_addr().unwrap().port()).await;
+    let text = world.refusal().await;
+    assert!(text.contains("no TLS handshake within 1s"), "{text}");
+
+    world.instance("a", world.ca.identity(&["localhost"])).await;
+    for _ in 0..4 {
+        assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+    }
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_in_the_handshake() {
+    let world = World::new().await;
+    world.instance("a", world.ca.identity(&["localhost"])).await;
+    assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
+    assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_agree_to_http2_is_not_called_with_it() {
+    for (offers, why) in [(vec![b"http/1.1".to_vec()], "does not speak the HTTP version"), (vec![], "(ALPN)")] {
+        let world = World::new().await;
+        let mut config = server(world.ca.identity(&["localhost"]));
+        config.alpn_protocols = offers;
+        world.register("a", "localhost", serve(config, echo("a")).await).await;
+        let error = world.call(Version::HTTP_2).await.unwrap_err();
+        assert!(error.is_connect() && error.to_string().contains(why), "{error}");
+        assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_one_is_asked_for() {
+    let ca = Ca::new();
+    let port = serve(ca.strict_server(), echo("a")).await;
+
+    let (identified, without) = (ca.client_with_identity(), ca.client());
+    let world = World::with(ca, identified).await;
+    world.register("a", "localhost", port).await;
+    assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+
+    let world = World::with(world.ca, without).await;
+    world.register("a", "localhost", port).await;
+    let error = world.call(Version::HTTP_11).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+}
+
+#[tokio::test]
+async fn an_enabled_secure_port_comes_before_the_plain_one() {
+    let world = World::new().await;
+    let secure = serve(server(world.ca.identity(&["localhost"])), echo("secure")).await;
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = plain.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(plain, echo("plain")).await });
+
+    let plain = || Instance::builder("orders").id("a").host_name("localhost").ip_addr("127.0.0.1").port(port);
+    for (instance, answer) in [(plain(), "plain"), (plain().secure_port(secure), "secure")] {
+        world.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
+        while !world.call(Version::HTTP_11).await.unwrap().starts_with(answer) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_cas_of_a_file_are_trusted() {
+    let (ours, other) = (Ca::new(), Ca::new());
+    let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
+    let port = serve(server(ours.identity(&["localhost"])), router).await;
+    let builder = || Eureka::builder().service_url(format!("https://localhost:{port}/eureka/"));
+
+    let (other, ours) = (other.pem_file("other.pem"), ours.pem_file("ours.pem"));
+    let eureka = builder().tls_ca_file(&other).tls_ca_file(&ours).build().unwrap();
+    eureka.transport().applications().await.unwrap();
+    let eureka = builder().tls_ca_file(&other).build().unwrap();
+    assert!(eureka.transport().applications().await.unwrap_err().is_connect());
+}
+
+#[test]
+fn unusable_tls_settings_are_found_at_build() {
+    let ca = Ca::new();
+    let file = ca.pem_file("twice.pem");
+    let empty = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty.pem");
+    std::fs::write(&empty, "no certificate").unwrap();
+    let builder = || Eureka::builder().service_url("https://localhost/eureka/");
+    for (builder, why) in [
+        (builder().tls_ca_file("missing.pem"), "missing.pem"),
+        (builder().tls_ca_file(&empty), "holds no certificate"),
+        (builder().tls_ca_file(&file).tls_config(ca.client()), "both given"),
+        (builder().tls_config(ca.client()).tls_ca_file(&file), "both given"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(why), "{error}");
+    }
+}

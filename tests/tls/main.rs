@@ -1,0 +1,11 @@
+//! HTTPS to registry servers, peers and instances, with certificates made here: who is trusted, under which name, and what an error says.
+#![cfg(all(feature = "tls", feature = "server"))]
+#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+
+mod calls;
+#[cfg(feature = "tonic")]
+mod grpc;
+mod health_check;
+#[cfg(feature = "peers")]
+mod peers;
+mod world;

@@ -1,0 +1,190 @@
+//! Replication between registries.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
+use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::{Eureka, EurekaServer, Instance};
+
+use crate::world::{Ca, serve, serve_on, server, until};
+
+/// So many places for nodes, and the list of their URLs that all of them get.
+async fn places<const N: usize>() -> ([TcpListener; N], String) {
+    let mut listeners = Vec::new();
+    for _ in 0..N {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let url = |listener| format!("https://localhost:{}/eureka/", port(listener));
+    let urls: Vec<_> = listeners.iter().map(url).collect();
+    (listeners.try_into().unwrap(), urls.join(","))
+}
+
+fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().unwrap().port()
+}
+
+fn builder(urls: &str) -> EurekaServerBuilder {
+    EurekaServer::builder().peer_url(urls).own_host_name("localhost").wait_when_empty(Duration::ZERO)
+}
+
+/// A node behind TLS.
+struct Node(EurekaServer);
+
+impl Node {
+    fn start(listener: TcpListener, shows: ServerConfig, builder: EurekaServerBuilder) -> Self {
+        let node = builder.own_port(port(&listener)).build().unwrap();
+        serve_on(listener, shows, Router::new().nest("/eureka", node.router()));
+        Self(node)
+    }
+
+    async fn register(&self, id: &str) {
+        register(&self.0, id).await;
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.0.instance("orders", id).is_some()
+    }
+}
+
+/// As a client in the same process does, without TLS.
+async fn register(node: &EurekaServer, id: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
+    let router = Router::new().nest("/eureka", node.router());
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let instance = Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(1).build().unwrap();
+    Eureka::builder().service_url(url).build().unwrap().transport().register(&instance).await.unwrap();
+    serving.abort();
+}
+
+#[tokio::test]
+async fn registrations_replicate_over_tls() {
+    let ca = Ca::new();
+    let file = ca.pem_file("peers.pem");
+    let ([a, b], urls) = places().await;
+    let node = |at| {
+        let shows = server(ca.identity(&["localhost"]));
+        Node::start(at, shows, builder(&urls).peer_tls_ca_file(&file))
+    };
+    let (a, b) = (node(a), node(b));
+    a.register("1").await;
+    b.register("2").await;
+    until(|| a.has("2") && b.has("1")).await;
+}
+
+#[tokio::test]
+async fn peers_that_ask_for_a_certificate_get_one() {
+    let ca = Ca::new();
+    let ([a, b], urls) = places().await;
+    let node = |at| Node::start(at, ca.strict_server(), builder(&urls).peer_tls_config(ca.client_with_identity()));
+    let (a, b) = (node(a), node(b));
+    a.register("1").await;
+    b.register("2").await;
+    until(|| a.has("2") && b.has("1")).await;
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn has(&self, parts: &[&str]) -> bool {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_trusted_is_told_of_and_costs_the_others_nothing() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let (ca, another) = (Ca::new(), Ca::named("another"));
+    let ([a, b, stranger], urls) = places().await;
+    let stranger_url = format!("https://localhost:{}/eureka/", port(&stranger));
+    let node = |at, shown: &Ca, trusted: &Ca| {
+        let shows = server(shown.identity(&["localhost"]));
+        Node::start(at, shows, builder(&urls).peer_tls_config(trusted.client()))
+    };
+    let (a, b, stranger) = (node(a, &ca, &ca), node(b, &ca, &ca), node(stranger, &another, &another));
+    for id in ["1", "2"] {
+        a.register(id).await;
+        until(|| b.has(id)).await;
+        let why = "its certificate is of a CA that is not trusted here";
+        until(|| log.has(&["WARN", "a peer does not take changes, they are kept for it", &stranger_url, why])).await;
+        assert!(!stranger.has(id));
+    }
+    until(|| a.0.is_open() && b.0.is_open()).await;
+}
+
+#[tokio::test]
+async fn unusable_settings_are_found_at_build() {
+    let ca = Ca::new();
+    let file = ca.pem_file("trusted.pem");
+    let missing = PathBuf::from("missing.pem");
+    for (builder, why) in [
+        (EurekaServer::builder().peer_tls_ca_file(&missing), "missing.pem"),
+        (EurekaServer::builder().peer_tls_ca_file(&file).peer_tls_config(ca.client()), "both given"),
+        (EurekaServer::builder().peer_tls_config(ca.client()).peer_tls_ca_file(&file), "both given"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_config(), "{error}");
+        for part in ["the TLS settings for peers are unusable", why] {
+            assert!(error.to_string().contains(part), "{part} in {error}");
+        }
+    }
+}
+
+#[cfg(all(feature = "cli", unix))]
+#[tokio::test]
+async fn the_binary_trusts_peers_by_the_file_that_the_environment_names() {
+    use std::process::Stdio;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let ca = Ca::new();
+    let registry = EurekaServer::builder().build().unwrap();
+    register(&registry, "1").await;
+    let router = Router::new().nest("/eureka", registry.router());
+    let peer = serve(server(ca.identity(&["localhost"])), router).await;
+    let mut binary = tokio::process::Command::new(env!("CARGO_BIN_EXE_tower-eureka"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        // So that it answers as soon as it has asked.
+        .arg("--eureka.server.wait-time-in-ms-when-sync-empty=0")
+        .arg(format!("--eureka.client.service-url.defaultZone=https://localhost:{peer}/eureka/"))
+        .env("SSL_CERT_FILE", ca.pem_file("binary.pem"))
+        .env_remove("SSL_CERT_DIR")
+        .env("RUST_LOG", "error")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(binary.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    let url = line.trim_end().strip_prefix("listening on ").unwrap();
+    let client = Eureka::builder().service_url(url).build().unwrap();
+    // Refused until it has copied.
+    let copied = loop {
+        match client.transport().applications().await {
+            Ok(applications) => break applications,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    assert!(copied.applications.iter().any(|application| application.instance("1").is_some()));
+}

@@ -1,0 +1,211 @@
+//! An authority, servers with its certificates, and a registry with a client that trusts it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use bytes::Bytes;
+use http::{Method, Request, Version};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tower::ServiceExt;
+use tower_eureka::model::InstanceBuilder;
+use tower_eureka::route::HttpClient;
+use tower_eureka::{Error, Eureka, EurekaServer, Instance};
+
+type Client = HttpClient<Full<Bytes>>;
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A certificate authority of the test's own.
+pub(crate) struct Ca {
+    pub(crate) certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        Self::named("ours")
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { certificate: params.self_signed(&key).unwrap(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate for these names and addresses.
+    pub(crate) fn identity(&self, names: &[&str]) -> Identity {
+        self.sign(CertificateParams::new(names.iter().copied().map(str::to_owned).collect::<Vec<_>>()).unwrap())
+    }
+
+    pub(crate) fn sign(&self, params: CertificateParams) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).unwrap();
+        roots
+    }
+
+    /// Trusts this authority.
+    pub(crate) fn client(&self) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth()
+    }
+
+    /// Trusts this authority, and shows a certificate of it.
+    pub(crate) fn client_with_identity(&self) -> ClientConfig {
+        let (chain, key) = self.identity(&["client"]);
+        ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(chain, key)
+            .unwrap()
+    }
+
+    /// A server on localhost that takes nobody without a certificate of this authority.
+    pub(crate) fn strict_server(&self) -> ServerConfig {
+        let provider = Arc::new(default_provider());
+        let roots = Arc::new(self.roots());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().unwrap();
+        let (chain, key) = self.identity(&["localhost"]);
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap()
+    }
+
+    pub(crate) fn pem_file(&self, name: &str) -> PathBuf {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&path, self.certificate.pem()).unwrap();
+        path
+    }
+}
+
+/// Shows this certificate, and agrees to both versions of HTTP.
+pub(crate) fn server((chain, key): Identity) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// Serves the router over TLS; the port.
+pub(crate) async fn serve(config: ServerConfig, router: Router) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve_on(listener, config, router);
+    port
+}
+
+pub(crate) fn serve_on(listener: TcpListener, config: ServerConfig, router: Router) {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(tcp).await else { return };
+                let builder = auto::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).await;
+            });
+        }
+    });
+}
+
+/// Waits for something that others do.
+pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Answers its id, the version of the request, and the body.
+pub(crate) fn echo(id: &'static str) -> Router {
+    Router::new().fallback(any(async move |version: Version, body: String| format!("{id} {version:?} {body}")))
+}
+
+/// A registry over HTTPS, and a client that trusts its authority.
+pub(crate) struct World {
+    pub(crate) ca: Ca,
+    pub(crate) eureka: Eureka,
+    pub(crate) client: Client,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let ca = Ca::new();
+        let config = ca.client();
+        Self::with(ca, config).await
+    }
+
+    pub(crate) async fn with(ca: Ca, config: ClientConfig) -> Self {
+        let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
+        let port = serve(server(ca.identity(&["localhost"])), router).await;
+        let eureka = Eureka::builder()
+            .service_url(format!("https://localhost:{port}/eureka/"))
+            .fetch_interval(Duration::from_millis(50))
+            .instance_connect_timeout(Duration::from_secs(1))
+            .tls_config(config)
+            .build()
+            .unwrap();
+        let client = eureka.http_client();
+        Self { ca, eureka, client }
+    }
+
+    /// Registers an instance that is at this host, and waits until the client knows it.
+    pub(crate) async fn register(&self, id: &str, host: &str, port: u16) {
+        self.enter(Instance::builder("orders").id(id).host_name(host).ip_addr("127.0.0.1").secure_port(port)).await;
+    }
+
+    pub(crate) async fn enter(&self, instance: InstanceBuilder) {
+        let before = self.eureka.snapshot().instance_count();
+        self.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
+        until(|| self.eureka.snapshot().instance_count() != before).await;
+    }
+
+    /// An instance on localhost with this certificate.
+    pub(crate) async fn instance(&self, id: &'static str, identity: Identity) {
+        let port = serve(server(identity), echo(id)).await;
+        self.register(id, "localhost", port).await;
+    }
+
+    pub(crate) async fn call(&self, version: Version) -> Result<String, Error> {
+        let request = Request::builder().method(Method::POST).uri("http://orders/pay").version(version);
+        let response = self.client.clone().oneshot(request.body(Full::from("hello")).unwrap()).await?;
+        assert_eq!(response.version(), version);
+        Ok(String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    /// What a call says that no instance could take.
+    pub(crate) async fn refusal(&self) -> String {
+        let error = self.call(Version::HTTP_11).await.unwrap_err();
+        assert!(error.is_connect(), "{error}");
+        error.to_string()
+    }
+}
