@@ -84,8 +84,8 @@ pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
 #[pin_project(project = StageProj)]
 enum Stage<S: Service<Req>, Req> {
     Called(#[pin] S::Future),
-    /// It was not ready at once.
-    Waiting(#[pin] Oneshot<S, Req>),
+    /// It was not ready at once. Boxed, since with the request it is by far the largest, and rare.
+    Waiting(Pin<Box<Oneshot<S, Req>>>),
     Failed(Option<BoxError>),
     Over,
 }
@@ -97,14 +97,14 @@ impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
             Poll::Ready(Ok(())) => Self::Called(service.call(request)),
             Poll::Ready(Err(error)) => Self::Failed(Some(error.into())),
             // Asks again, with a waker.
-            Poll::Pending => Self::Waiting(Oneshot::new(service, request)),
+            Poll::Pending => Self::Waiting(Box::pin(Oneshot::new(service, request))),
         }
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, BoxError>> {
         match self.project() {
             StageProj::Called(call) => call.poll(cx).map_err(Into::into),
-            StageProj::Waiting(call) => call.poll(cx).map_err(Into::into),
+            StageProj::Waiting(call) => call.as_mut().poll(cx).map_err(Into::into),
             StageProj::Failed(error) => Poll::Ready(Err(error.take().expect(ONCE))),
             StageProj::Over => unreachable!("it is begun before it is polled"),
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Uri};
 
 use super::options::{CallOptions, Ports};
 use crate::model::Instance;
@@ -77,14 +77,6 @@ impl AddressRule {
 }
 
 impl Address {
-    /// As something to connect to.
-    pub(super) fn uri(&self) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
-        parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        Uri::from_parts(parts).expect("scheme, authority and path are a URI")
-    }
-
     /// As the header `host` tells it: without the port if it is the scheme's own.
     pub(super) fn host(&self) -> HeaderValue {
         let Self { scheme, authority } = self;
@@ -96,12 +88,12 @@ impl Address {
         HeaderValue::try_from(host).expect("an authority has no other bytes than a header may have")
     }
 
-    /// Aims a request there. Its path stays.
-    pub(super) fn aim<B>(&self, request: &mut Request<B>) {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    /// The URI of a path there; of the root for none.
+    pub(super) fn uri_of(&self, path: Option<&PathAndQuery>) -> Uri {
+        let mut parts = http::uri::Parts::default();
         (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
-        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are a URI");
+        parts.path_and_query = Some(path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+        Uri::from_parts(parts).expect("scheme, authority and path are a URI")
     }
 }
 
@@ -166,9 +158,8 @@ mod tests {
             ("/pkg.S/M", "https://h:1/pkg.S/M"),
             ("http://orders", "https://h:1/"),
         ] {
-            let mut request = Request::get(uri).body(()).unwrap();
-            Address { scheme: Scheme::HTTPS, authority: Authority::from_static("h:1") }.aim(&mut request);
-            assert_eq!(request.uri(), aimed);
+            let address = Address { scheme: Scheme::HTTPS, authority: Authority::from_static("h:1") };
+            assert_eq!(address.uri_of(uri.parse::<Uri>().unwrap().path_and_query()), aimed);
         }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::Request;
 use http::request::Parts;
-use http::{Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
+use super::address::Address;
 use crate::balance::CallerFault;
 
 /// A request that can be sent more than once.
@@ -46,12 +47,12 @@ impl<B: Body> Attempts<B> {
         Self { parts, slot }
     }
 
-    /// The next attempt, without a scheme and a host, which are the instance's.
-    pub(super) fn request(&self) -> Request<AttemptBody<B>> {
+    /// The next attempt, at an instance.
+    pub(super) fn request(&self, address: &Address) -> Request<AttemptBody<B>> {
         let Parts { method, uri, version, headers, extensions, .. } = &self.parts;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method.clone();
-        parts.uri = uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        parts.uri = address.uri_of(uri.path_and_query());
         parts.version = *version;
         parts.headers = headers.clone();
         parts.extensions = extensions.clone();

@@ -235,7 +235,8 @@ where
         E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
     {
         let CallOptions { host, deadline_header, retry, .. } = self.options();
-        let mut request = self.attempts.request();
+        let address = picked.service().address();
+        let mut request = self.attempts.request(address);
         let kept_host = if *host == HostHeader::Kept { written_host(&self.attempts.parts) } else { None };
         match kept_host {
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
@@ -243,7 +244,7 @@ where
         };
         self.clockwork.pass_on(request.headers_mut(), deadline_header.as_ref());
         if !self.span.is_disabled() {
-            let Address { scheme, authority } = picked.service().address();
+            let Address { scheme, authority } = address;
             let port = authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
             self.span.record("eureka.instance_id", picked.endpoint());
             self.span.record("server.address", authority.host());

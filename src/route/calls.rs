@@ -1,6 +1,6 @@
 //! The applications that are called, each with its balancer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -48,7 +48,8 @@ pub(super) struct Calls<E> {
 pub(super) type Make<E> = Arc<dyn Fn(&Arc<Instance>, Address) -> E + Send + Sync>;
 pub(super) type Probe<E> = Arc<dyn Fn(E) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-type Routes<E> = HashMap<Box<str>, Arc<Route<E>>>;
+/// A tree, since a look at a few names costs less than the hash of one.
+type Routes<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
 
 /// Something to send requests to, at a known place.
 pub(super) trait AtAddress {
@@ -153,7 +154,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         });
         let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {
-            let mut routes = HashMap::clone(routes);
+            let mut routes = Routes::clone(routes);
             if routes.len() >= MANY_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
@@ -170,7 +171,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let is_of_use = |routes: &Routes<E>| routes.len() < MANY_NAMES && !routes.contains_key(spelling);
         if is_of_use(&routes.load()) {
             routes.rcu(|routes| {
-                let mut routes = HashMap::clone(routes);
+                let mut routes = Routes::clone(routes);
                 if is_of_use(&routes) {
                     routes.insert(spelling.into(), route.clone());
                 }

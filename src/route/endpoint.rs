@@ -110,7 +110,7 @@ impl<B: Sendable> Endpoint<B> {
         };
         // A connection that comes about and is closed again. It says enough: what else may be wrong, calls find out.
         let probe = move |endpoint: Self| {
-            let connect = prober.clone().http2(endpoint.0.is_http2).oneshot(endpoint.0.address.uri());
+            let connect = prober.clone().http2(endpoint.0.is_http2).oneshot(endpoint.0.address.uri_of(None));
             Box::pin(async move { connect.await.is_ok() }) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let check = move |endpoint: Self| {
@@ -171,8 +171,7 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     }
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
-        let Inner { address, host, is_http2, connector, http1, http2, .. } = &*self.0;
-        address.aim(&mut request);
+        let Inner { host, is_http2, connector, http1, http2, .. } = &*self.0;
         let sending = if *is_http2 || request.version() == Version::HTTP_2 {
             // It would contradict the authority (RFC 9113, 8.3.1).
             request.headers_mut().remove(HOST);

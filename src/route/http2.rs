@@ -48,7 +48,7 @@ where
     /// To this address, as soon as there is a request for it.
     pub(super) fn new(connector: Connector, address: Address) -> Self {
         let connect = move || {
-            let (connector, uri) = (connector.clone(), address.uri());
+            let (connector, uri) = (connector.clone(), address.uri_of(None));
             Box::pin(connect(connector, uri)) as Connecting<B>
         };
         Self(Singleton::new(Connect(Arc::new(connect))))

@@ -189,8 +189,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        self.address.aim(&mut request);
+    fn call(&mut self, request: Request<B>) -> S::Future {
         self.inner.call(request)
     }
 }
