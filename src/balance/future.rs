@@ -106,7 +106,7 @@ impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
             StageProj::Called(call) => call.poll(cx).map_err(Into::into),
             StageProj::Waiting(call) => call.as_mut().poll(cx).map_err(Into::into),
             StageProj::Failed(error) => Poll::Ready(Err(error.take().expect(ONCE))),
-            StageProj::Over => unreachable!("it is begun before it is polled"),
+            StageProj::Over => panic!("{ONCE}"),
         }
     }
 }
@@ -120,18 +120,21 @@ where
     O: Observe<S::Response>,
 {
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
-        let this = self.project();
+        let mut this = self.project();
         *this.working = true;
-        let polled = this.stage.poll(cx);
+        let polled = this.stage.as_mut().poll(cx);
         *this.working = false;
         let Poll::Ready(result) = polled else {
             let Some(deadline) = this.deadline else { return Poll::Pending };
             ready!(deadline.as_mut().poll(cx));
+            this.stage.set(Stage::Over);
             let mut completion = this.completion.take().expect(ONCE);
             completion.outcome(Outcome::TimedOut);
             let error = Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
             return Poll::Ready(Err(identify(error, &completion)));
         };
+        // With all that it holds, such as a part of the request's body.
+        this.stage.set(Stage::Over);
         let mut completion = this.completion.take().expect(ONCE);
         Poll::Ready(match result {
             Ok(response) => Ok(this.observer.observe(completion, response)),

@@ -30,20 +30,20 @@ use crate::timer::Backoff;
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 
-/// A request on its way to its answer.
+/// A request on its way to its answer. Nothing happens before it is polled.
 ///
 /// The first try is made in place, as it is the only one of most calls. What may follow it is rare, and boxed: it costs nothing
 /// where it is not needed.
-#[allow(clippy::large_enum_variant, reason = "the large one is the usual one, and is in a box")]
+#[allow(clippy::large_enum_variant, reason = "the large ones are the usual ones, and all is in a box")]
 #[pin_project(project = SendingProj)]
 pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
+    New(Option<(Arc<Route<E>>, Request<B>, Clockwork)>),
     First {
         #[pin]
         attempt: Attempt<E, B>,
         call: Option<Call<E, B>>,
     },
     Further(Pin<Box<dyn Future<Output = Result<Answer<RB>, Error>> + Send>>),
-    Refused(Option<Error>),
 }
 
 type Attempt<E, B> = CallFuture<E, Request<AttemptBody<B>>, HttpResponses>;
@@ -62,8 +62,12 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
     RB: Body + Send + 'static,
 {
-    /// Waits for a first instance, and begins then.
-    pub(super) async fn begin_when_ready(
+    pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
+        Self::New(Some((route, request, clockwork)))
+    }
+
+    /// Waits for a first instance before.
+    pub(super) async fn when_ready(
         route: Arc<Route<E>>,
         request: Request<B>,
         clockwork: Clockwork,
@@ -71,22 +75,20 @@ where
         if !route.ready(clockwork).await {
             return Err(route.not_ready(clockwork));
         }
-        Self::begin(route, request, clockwork).await
+        Self::new(route, request, clockwork).await
     }
 
     /// Picks an instance and makes the first try.
-    pub(super) fn begin(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
+    fn begin(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Result<Self, Error> {
         let mut call = Call::new(route, request, clockwork);
         if clockwork.is_over() {
             let error = Error::new(Kind::Timeout, "call to").app(call.route.name.clone());
-            return Self::Refused(Some(error.cause("no time was left for the call")));
+            return Err(error.cause("no time was left for the call"));
         }
-        let Some(picked) = call.pick() else {
-            return Self::Refused(Some(call.route.balance.no_endpoints_for(&call.attempts.parts)));
-        };
+        let picked = call.pick().ok_or_else(|| call.route.balance.no_endpoints_for(&call.attempts.parts))?;
         call.route.budget.deposit(picked.at());
-        match call.options().retry.hedge() {
-            None => Self::First { attempt: call.attempt(picked), call: Some(call) },
+        Ok(match call.options().retry.hedge() {
+            None => Self::First { attempt: call.span.in_scope(|| call.attempt(picked)), call: Some(call) },
             Some(_) => {
                 let span = call.span.clone();
                 let work = async move {
@@ -96,7 +98,7 @@ where
                 };
                 Self::Further(Box::pin(work.instrument(span)))
             }
-        }
+        })
     }
 }
 
@@ -114,27 +116,29 @@ where
     type Output = Result<Answer<RB>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (call, result, verdict) = match self.as_mut().project() {
-            SendingProj::Refused(error) => return Poll::Ready(Err(error.take().expect(ONCE))),
-            SendingProj::Further(work) => return work.as_mut().poll(cx),
-            SendingProj::First { attempt, call } => {
-                let first = call.as_ref().expect(ONCE);
-                let entered = first.span.enter();
-                let result = ready!(attempt.poll(cx));
-                let verdict = first.verdict(&result);
-                drop(entered);
-                if verdict == Verdict::LastWord {
-                    *call = None;
-                    return Poll::Ready(result);
+        loop {
+            let next = match self.as_mut().project() {
+                SendingProj::New(new) => {
+                    let (route, request, clockwork) = new.take().expect(ONCE);
+                    Self::begin(route, request, clockwork)?
                 }
-                (call.take().expect(ONCE), result, verdict)
-            }
-        };
-        let span = call.span.clone();
-        let mut work = Box::pin(call.go_on(result, verdict).instrument(span));
-        let polled = work.as_mut().poll(cx);
-        self.set(Self::Further(work));
-        polled
+                SendingProj::First { attempt, call } => {
+                    let first = call.as_ref().expect(ONCE);
+                    let entered = first.span.enter();
+                    let result = ready!(attempt.poll(cx));
+                    let verdict = first.verdict(&result);
+                    drop(entered);
+                    let call = call.take().expect(ONCE);
+                    if verdict == Verdict::LastWord {
+                        return Poll::Ready(result);
+                    }
+                    let span = call.span.clone();
+                    Self::Further(Box::pin(call.go_on(result, verdict).instrument(span)))
+                }
+                SendingProj::Further(work) => return work.as_mut().poll(cx),
+            };
+            self.set(next);
+        }
     }
 }
 

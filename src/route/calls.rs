@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Request;
 use http::uri::Authority;
+use http::{Request, Uri};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
@@ -65,6 +65,15 @@ pub(super) struct Route<E> {
     pub(super) meters: Meters,
 }
 
+/// Whether a URI asks for TLS, if its scheme leads to instances.
+fn is_secure(uri: &Uri) -> Option<bool> {
+    match uri.scheme_str()? {
+        "http" | "lb" => Some(false),
+        "https" => Some(true),
+        _ => None,
+    }
+}
+
 /// Where a request goes.
 pub(super) enum Target<E> {
     /// To an application.
@@ -87,20 +96,19 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         Self { registry, options, rule, ready_timeout, make, probe, check, routes: Default::default() }
     }
 
+    /// The route of a request's application, if that was called before by this very authority.
+    pub(super) fn known<B>(&self, request: &Request<B>) -> Option<Arc<Route<E>>> {
+        let authority = request.uri().authority()?;
+        let secure = is_secure(request.uri())?;
+        if self.is_other(authority) {
+            return None;
+        }
+        self.routes[usize::from(secure)].load().get(authority.as_str()).cloned()
+    }
+
     /// Whom a request is for, by its URI.
     pub(super) fn target<B>(&self, request: &Request<B>) -> Result<Target<E>, Error> {
         let uri = request.uri();
-        let secure = match uri.scheme_str() {
-            Some("http" | "lb") => Some(false),
-            Some("https") => Some(true),
-            _ => None,
-        };
-        if self.options.pass_through.is_none()
-            && let (Some(authority), Some(secure)) = (uri.authority(), secure)
-            && let Some(route) = self.routes[usize::from(secure)].load().get(authority.as_str())
-        {
-            return Ok(Target::Named(route.clone()));
-        }
         let unusable = |cause: &'static str| {
             // Not the whole URI, which may hold secrets.
             let app = uri.host().unwrap_or_else(|| uri.path());
@@ -108,20 +116,27 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             Err(Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice))
         };
         let Some(authority) = uri.authority() else { return unusable("the URI has no host") };
-        if self.options.pass_through.as_ref().is_some_and(|is_other| is_other(authority.host())) {
+        if self.is_other(authority) {
             return Ok(Target::Other);
         }
-        match (secure, uri.scheme()) {
+        match (is_secure(uri), uri.scheme()) {
             (Some(secure), _) => Ok(Target::Named(self.route_as_written(authority, secure)?)),
             (None, Some(_)) => unusable("only http://, https:// and lb:// lead to instances"),
             (None, None) => unusable("the URI is not absolute"),
         }
     }
 
+    fn is_other(&self, authority: &Authority) -> bool {
+        self.options.pass_through.as_ref().is_some_and(|is_other| is_other(authority.host()))
+    }
+
     /// The route of the application that an authority names, which is remembered in this spelling as well.
     fn route_as_written(&self, authority: &Authority, secure: bool) -> Result<Arc<Route<E>>, Error> {
         let route = self.route(authority.host(), secure)?;
-        self.remember(authority.as_str(), &route, secure);
+        // A password is not kept.
+        if !authority.as_str().contains('@') {
+            self.remember(authority.as_str(), &route, secure);
+        }
         Ok(route)
     }
 
@@ -155,7 +170,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {
             let mut routes = Routes::clone(routes);
-            if routes.len() >= MANY_NAMES {
+            if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MANY_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
             // Another call may have made it meanwhile: the first one in stays.
@@ -168,7 +183,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
     /// Knows a route by another spelling of its name, for speed, but not without end.
     fn remember(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
         let routes = &self.routes[usize::from(secure)];
-        let is_of_use = |routes: &Routes<E>| routes.len() < MANY_NAMES && !routes.contains_key(spelling);
+        let is_of_use = |routes: &Routes<E>| routes.len() < 2 * MANY_NAMES && !routes.contains_key(spelling);
         if is_of_use(&routes.load()) {
             routes.rcu(|routes| {
                 let mut routes = Routes::clone(routes);

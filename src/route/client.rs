@@ -1,5 +1,5 @@
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::address::AddressRule;
 use super::call::Sending;
-use super::calls::{Calls, Route, Target};
+use super::calls::{Calls, Target};
 use super::deadline::Clockwork;
 use super::endpoint::{Connections, Endpoint};
 use super::options::CallOptions;
@@ -90,20 +90,31 @@ where
     /// Dropping the future drops the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
         let clockwork = self.calls.clockwork(&request);
-        match self.calls.target(&request) {
-            Ok(Target::Named(route)) if route.is_ready() => {
-                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
-            }
-            Ok(Target::Named(route)) => {
-                let fallback = self.fallback.clone();
-                ResponseFuture(Box::pin(send_when_ready(route, request, clockwork, fallback)))
-            }
-            Ok(Target::Other) => {
-                let others = self.others.clone();
-                ResponseFuture(Box::pin(async move { clockwork.bound(others.send_elsewhere(request)).await }))
-            }
-            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
+        match self.calls.known(&request) {
+            Some(route) if route.is_ready() => ResponseFuture(Box::pin(Sending::new(route, request, clockwork))),
+            _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, clockwork))),
         }
+    }
+
+    /// The same for an application that is called for the first time or has no instance, and for what is none.
+    async fn find_and_send(self, request: Request<B>, clockwork: Clockwork) -> Result<Response<ResponseBody>, Error> {
+        let route = match self.calls.target(&request)? {
+            Target::Named(route) => route,
+            Target::Other => return clockwork.bound(self.others.send_elsewhere(request)).await,
+        };
+        let Some(fallback) = self.fallback else { return Sending::when_ready(route, request, clockwork).await };
+        if route.ready(clockwork).await {
+            return Sending::new(route, request, clockwork).await;
+        }
+        if clockwork.is_over() {
+            return Err(route.not_ready(clockwork));
+        }
+        let failed = |error| {
+            let cause = "there is no instance, and the fallback failed";
+            Error::new(Kind::Call, "call").cause(cause).with_source(error)
+        };
+        let answer = async { fallback.oneshot(request).await.map_err(failed) };
+        Ok(clockwork.bound(answer).await?.map(ResponseBody::unwatched))
     }
 
     /// What is known of the instances of each application that was called: a table for people each, by application.
@@ -127,31 +138,6 @@ where
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         self.request(request)
     }
-}
-
-/// Waits for a first instance, and does without where none comes.
-async fn send_when_ready<B>(
-    route: Arc<Route<Endpoint<B>>>,
-    request: Request<B>,
-    clockwork: Clockwork,
-    fallback: Option<Fallback<B>>,
-) -> Result<Response<ResponseBody>, Error>
-where
-    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
-{
-    let Some(fallback) = fallback else { return Sending::begin_when_ready(route, request, clockwork).await };
-    if route.ready(clockwork).await {
-        return Sending::begin(route, request, clockwork).await;
-    }
-    if clockwork.is_over() {
-        return Err(route.not_ready(clockwork));
-    }
-    let failed = |error| {
-        let cause = "there is no instance, and the fallback failed";
-        Error::new(Kind::Call, "call").cause(cause).with_source(error)
-    };
-    let answer = async { fallback.oneshot(request).await.map_err(failed) };
-    Ok(clockwork.bound(answer).await?.map(ResponseBody::unwatched))
 }
 
 impl<B> Clone for HttpClient<B> {

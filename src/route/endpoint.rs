@@ -141,7 +141,7 @@ fn pool_failed(error: HyperError) -> Error {
 
 fn http2_failed(failure: http2::Failure) -> Error {
     match failure {
-        http2::Failure::Unconnected(error) => failed(error, true),
+        http2::Failure::Unsent(error) => failed(error, true),
         http2::Failure::Failed(error) => {
             let unsent = is_unprocessed(&error);
             failed(error.into(), unsent)

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -130,17 +129,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let clockwork = self.calls.clockwork(&request);
-        match self.calls.target(&request) {
-            Ok(Target::Named(route)) if route.is_ready() => {
-                ResponseFuture(Box::pin(Sending::begin(route, request, clockwork)))
-            }
-            Ok(Target::Named(route)) => ResponseFuture(Box::pin(Sending::begin_when_ready(route, request, clockwork))),
-            Ok(Target::Other) => {
-                let others = self.others.clone();
-                ResponseFuture(Box::pin(async move { clockwork.bound(pass_on(others, request)).await }))
-            }
-            Err(error) => ResponseFuture(Box::pin(ready(Err(error)))),
+        if let Some(route) = self.calls.known(&request).filter(|route| route.is_ready()) {
+            return ResponseFuture(Box::pin(Sending::new(route, request, clockwork)));
         }
+        let Self { calls, others } = self.clone();
+        ResponseFuture(Box::pin(async move {
+            match calls.target(&request)? {
+                Target::Named(route) => Sending::when_ready(route, request, clockwork).await,
+                Target::Other => clockwork.bound(pass_on(others, request)).await,
+            }
+        }))
     }
 }
 

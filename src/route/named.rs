@@ -51,9 +51,9 @@ where
         let route = self.calls.route(&self.name, false)?;
         let clockwork = self.calls.clockwork(&request);
         let response = if route.is_ready() {
-            Sending::begin(route, request, clockwork).await?
+            Sending::new(route, request, clockwork).await?
         } else {
-            Box::pin(Sending::begin_when_ready(route, request, clockwork)).await?
+            Box::pin(Sending::when_ready(route, request, clockwork)).await?
         };
         Ok((response, clockwork.deadline()))
     }
