@@ -1,12 +1,15 @@
 //! Calls by name above a service of the user's own, in memory and so on paused time: tries, hedges, deadlines, hosts.
 
+use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_eureka::Instance;
@@ -193,6 +196,30 @@ async fn what_may_have_arrived_is_sent_again_only_if_that_is_harmless() {
         assert_eq!(uris.len(), tries, "another instance each time");
         assert!(asked.iter().all(|asked| asked.body == "hello"), "with the whole body each time");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_is_given_up_half_way_leaves_the_body_to_the_next() {
+    let world = World::new([Behaviour::Answers(200); 2]);
+    let tries = Arc::new(AtomicUsize::new(0));
+    let reader = service_fn(move |request: Request<AttemptBody<_>>| {
+        let is_first = tries.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            let mut body = request.into_body();
+            let first = body.frame().await.unwrap()?.into_data().unwrap();
+            if is_first {
+                std::future::pending::<()>().await;
+            }
+            let rest = body.collect().await?.to_bytes();
+            Ok::<_, BoxError>(Response::new(Full::<Bytes>::from([first, rest].concat())))
+        }
+    });
+    let retry = RetryPolicy::new().try_timeout(Duration::from_millis(50));
+    let client = EurekaLayer::new(&world.eureka()).options(plain().retry(retry)).layer(reader);
+    let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+    let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+    let answer = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(answer, "onetwo");
 }
 
 #[tokio::test(start_paused = true)]
