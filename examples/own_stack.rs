@@ -45,7 +45,8 @@ async fn main() -> Result<(), BoxError> {
             first.abort();
             println!("orders-1 is gone");
         }
-        let request = Request::post("http://orders/v1").body(Full::from("an order"))?;
+        // What may have arrived is sent again only if that does no harm, as with PUT.
+        let request = Request::put("http://orders/v1/42").body(Full::from("an order"))?;
         println!("call {call}: {}", stack.clone().oneshot(request).await?.status());
     }
     println!("done");
