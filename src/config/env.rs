@@ -2,19 +2,30 @@ use std::fmt;
 use std::time::Duration;
 
 /// Where settings are read from: the process environment, or a table in a test.
-pub(crate) struct Env<'a>(&'a dyn Fn(&str) -> Option<String>);
+pub(crate) struct Env<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    names: &'a dyn Fn() -> Vec<String>,
+}
 
 impl Env<'static> {
     /// The environment of this process. A variable that is not Unicode counts as unset.
     pub(crate) fn process() -> Self {
-        Self(&|name| std::env::var(name).ok())
+        Self {
+            lookup: &|name| std::env::var(name).ok(),
+            names: &|| std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
+        }
     }
 }
 
 impl<'a> Env<'a> {
     #[cfg(test)]
     pub(crate) fn table(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self(lookup)
+        Self { lookup, names: &Vec::new }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_names(self, names: &'a dyn Fn() -> Vec<String>) -> Self {
+        Self { names, ..self }
     }
 
     /// The value of a Spring property, and the variable that held it. An empty variable counts as unset.
@@ -22,11 +33,20 @@ impl<'a> Env<'a> {
         let upper = property.to_ascii_uppercase().replace('.', "_");
         [upper.replace('-', ""), upper.replace('-', "_")]
             .into_iter()
-            .find_map(|name| (self.0)(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
+            .find_map(|name| (self.lookup)(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
     }
 
     pub(crate) fn text(&self, property: &str) -> Option<String> {
         self.find(property).map(|(_, value)| value.trim().to_owned())
+    }
+
+    /// The keys that variables give of a property that is a map, in lower case: `eu` for `EUREKA_SERVER_URLS_EU`.
+    #[cfg(feature = "peers")]
+    pub(crate) fn keys(&self, property: &str) -> Vec<String> {
+        let start = property.to_ascii_uppercase().replace('.', "_").replace('-', "") + "_";
+        let names = (self.names)();
+        let keys = names.iter().filter_map(|name| name.strip_prefix(&start)).filter(|key| !key.is_empty());
+        keys.map(str::to_ascii_lowercase).collect()
     }
 
     pub(crate) fn seconds(&self, property: &str) -> Result<Option<Duration>, InvalidSetting> {

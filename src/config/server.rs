@@ -252,7 +252,7 @@ impl Property {
                 let behind_dot = || name.match_indices('.').nth(dots).map(|(at, _)| (&name[..at], &name[at + 1..]));
                 let in_brackets = name.strip_suffix(']').and_then(|name| name.split_once('['));
                 let (given, key) = in_brackets.or_else(behind_dot)?;
-                (relaxed(fixed) == relaxed(given) && !key.is_empty()).then_some(key)
+                (relaxed(fixed) == relaxed(given) && !key.is_empty() && !key.contains(['[', ']'])).then_some(key)
             }
         }
     }
@@ -329,8 +329,9 @@ impl EurekaServerBuilder {
 
     /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
     ///
-    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; and the white lists of
-    /// the regions in `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
+    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; the remote regions whose
+    /// names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of these, of the others in
+    /// `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
     ///
     /// # Errors
     /// When a variable holds something else than it must.
@@ -354,6 +355,21 @@ impl EurekaServerBuilder {
             for zone in self.peers.zones() {
                 if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")) {
                     self = self.replace_zone_urls(&zone, &urls);
+                }
+            }
+            let regions = "eureka.server.remote-region-urls-with-name";
+            for region in env.keys(regions) {
+                let name = format!("{regions}.{region}");
+                // A variable's name has no dashes, so that `US_EAST_1` may be any of several.
+                if region.contains('_') {
+                    return Err(Error::property(
+                        &name,
+                        "",
+                        "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
+                    ));
+                }
+                if let Some(url) = env.text(&name) {
+                    self = self.remote_region(&region, &url);
                 }
             }
             for region in self.regions.names().into_iter().chain(["global".to_owned()]) {
@@ -620,5 +636,27 @@ mod tests {
         }
         let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
         assert!(EurekaServer::builder().from(&Env::table(&lookup)).is_err());
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
+    fn variables_may_be_a_map() {
+        let region = "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_";
+        let lookup = |name: &str| name.starts_with(region).then(|| "http://there/".to_owned());
+        let from = |key: &str| {
+            let names = || vec!["HOME".to_owned(), format!("{region}{key}")];
+            EurekaServer::builder().from(&Env::table(&lookup).with_names(&names)).map(|builder| format!("{builder:?}"))
+        };
+        assert!(from("EU").unwrap().contains(r#"urls: {"eu": [http://there/]}"#));
+        let error = from("US_EAST_1").map_err(|error| error.to_string()).unwrap_err();
+        assert!(error.contains("us_east_1") && error.contains("REGION;URL"), "{error}");
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
+    fn what_is_in_two_brackets_is_no_region() {
+        for name in ["remote-region-app-whitelist[eu][0]", "remote-region-app-whitelist.eu[0]"] {
+            assert!(set(&format!("eureka.server.{name}"), "orders").is_err(), "{name}");
+        }
     }
 }

@@ -143,11 +143,11 @@ impl EurekaServer {
     }
 
     /// Whether lists are answered. A node with peers answers them with 403 until it has a copy of a peer's registry, or has
-    /// [waited](EurekaServerBuilder::wait_when_empty), and so does one with [other regions](EurekaServerBuilder::remote_region) until it
-    /// has looked at each.
+    /// [waited](EurekaServerBuilder::wait_when_empty), and so does one with [other regions](EurekaServerBuilder::remote_region), which lists
+    /// show, until it has looked at each.
     pub fn is_open(&self) -> bool {
         #[cfg(feature = "peers")]
-        if self.regions().is_some_and(|regions| !regions.are_looked_at()) {
+        if self.regions().is_some_and(|regions| !regions.fallback().is_empty() && !regions.are_looked_at()) {
             return false;
         }
         self.node().is_open()

@@ -287,6 +287,20 @@ async fn lists_wait_for_a_first_look_and_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_shows_no_region_waits_for_none() {
+    let network = Network::default();
+    let _east = region(&network, "east", &[]);
+    network.cut("home", "east");
+    let home = region_with(&network, "home", &["east"], |builder| builder.remote_region_fallback(false));
+    register(&home, "ORDERS", "h1").await;
+    assert!(home.server.is_open());
+    for path in ["apps", "apps/delta", "apps/ORDERS", "vips/orders"] {
+        assert_eq!(home.empty("GET", path).await, StatusCode::OK, "{path}");
+    }
+    assert_eq!(home.empty("GET", "apps?regions=east").await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_region_that_dies_stays_as_it_was() {
     let (network, [home, east, west]) = three_regions(|builder| builder).await;
     network.cut("home", "east");

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use super::{Body, List, Variant};
 use crate::clock::Clock;
+#[cfg(feature = "peers")]
+use crate::server::regions::RegionSet;
 
 /// Most that is kept of all answers for VIPs together. There are as many names as somebody makes up.
 const SELECTIONS_LIMIT: usize = 32 * 1024 * 1024;
-/// Most that is kept of all answers that show other regions: those of eight choices of regions in each form. There are many more choices.
+/// Of so many choices of other regions the answers are kept, the latest. There are many more choices.
 #[cfg(feature = "peers")]
-const CHOICES_LIMIT: usize = 128;
+const CHOICES_LIMIT: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct ReadOnly {
@@ -30,7 +32,7 @@ struct Kept {
     period: u64,
     selections: usize,
     #[cfg(feature = "peers")]
-    choices: usize,
+    choices: std::collections::VecDeque<RegionSet>,
     bodies: HashMap<(List<'static>, Variant), Arc<Body>>,
 }
 
@@ -72,11 +74,17 @@ impl ReadOnly {
             kept.selections += size;
         }
         #[cfg(feature = "peers")]
-        if matches!(list, List::AllWith(_) | List::DeltaWith(_)) {
-            if kept.choices == CHOICES_LIMIT {
-                return body;
+        if let List::AllWith(choice) | List::DeltaWith(choice) = list
+            && !kept.choices.contains(choice)
+        {
+            if kept.choices.len() == CHOICES_LIMIT {
+                let oldest = kept.choices.pop_front();
+                kept.bodies.retain(|(list, _), _| match list {
+                    List::AllWith(choice) | List::DeltaWith(choice) => Some(*choice) != oldest,
+                    _ => true,
+                });
             }
-            kept.choices += 1;
+            kept.choices.push_back(*choice);
         }
         kept.bodies.insert(key, body.clone());
         body
@@ -132,5 +140,18 @@ mod tests {
         assert!(cache.at(0, &vip("0"), VARIANT).is_some() && cache.at(0, &vip("99"), VARIANT).is_none());
         cache.keep(0, &List::Application("A".into()), VARIANT, body(1, 1));
         assert!(cache.at(0, &List::Application("A".into()), VARIANT).is_some());
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
+    fn the_answers_of_the_latest_choices_of_regions_are_kept() {
+        let cache = ReadOnly::new(Duration::from_secs(30), Clock::start());
+        for choice in (0..100).map(RegionSet::of) {
+            cache.keep(0, &List::AllWith(choice), VARIANT, body(1, 1));
+            cache.keep(0, &List::DeltaWith(choice), VARIANT, body(1, 1));
+        }
+        assert_eq!(cache.lock().bodies.len(), 2 * CHOICES_LIMIT);
+        let at = |choice| cache.at(0, &List::AllWith(RegionSet::of(choice)), VARIANT).is_some();
+        assert_eq!([0, 91, 92, 99].map(at), [false, false, true, true]);
     }
 }

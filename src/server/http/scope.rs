@@ -49,7 +49,8 @@ impl Scope {
     pub(super) fn list(self, list: List<'_>) -> Option<List<'_>> {
         let Some(Others { looked_at, listed }) = self.0 else { return Some(list) };
         match (list, listed) {
-            _ if !looked_at => None,
+            // A list that shows no region waits for none.
+            _ if !looked_at && !listed.is_some_and(RegionSet::is_empty) => None,
             (List::All | List::Delta, None) => None,
             (List::All, Some(set)) if !set.is_empty() => Some(List::AllWith(set)),
             (List::Delta, Some(set)) if !set.is_empty() => Some(List::DeltaWith(set)),

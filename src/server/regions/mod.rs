@@ -99,7 +99,10 @@ impl Regions {
 
     /// The regions of a list of names. One that nobody knows says nothing.
     pub(in crate::server) fn named(&self, names: &str) -> RegionSet {
-        let position = |name: &str| self.regions.iter().position(|region| *region.name == *name.trim().to_lowercase());
+        let position = |name: &str| {
+            let name = name.trim().to_lowercase();
+            self.regions.iter().position(|region| *region.name == *name)
+        };
         RegionSet(names.split(',').filter_map(position).fold(0, |set, at| set | 1 << at))
     }
 
@@ -153,6 +156,12 @@ impl Regions {
 }
 
 impl RegionSet {
+    /// Those whose bits are set, in the order of their names.
+    #[cfg(test)]
+    pub(in crate::server) fn of(bits: u32) -> Self {
+        Self(bits)
+    }
+
     pub(in crate::server) fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -54,6 +54,9 @@ impl RegionSettings {
         if let Some(faulty) = self.faulty.clone() {
             return Err(Error::region(faulty));
         }
+        if self.urls.is_empty() {
+            return Ok(Vec::new());
+        }
         if [self.interval, self.connect_timeout, self.read_timeout].contains(&Duration::ZERO) {
             return Err(Error::setting("a time of remote regions", "must not be zero"));
         }
