@@ -4,6 +4,7 @@ use std::time::Duration;
 /// Where settings are read from: the process environment, or a table in a test.
 pub(crate) struct Env<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
+    #[cfg(feature = "peers")]
     names: &'a dyn Fn() -> Vec<String>,
 }
 
@@ -12,6 +13,7 @@ impl Env<'static> {
     pub(crate) fn process() -> Self {
         Self {
             lookup: &|name| std::env::var(name).ok(),
+            #[cfg(feature = "peers")]
             names: &|| std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
         }
     }
@@ -20,10 +22,14 @@ impl Env<'static> {
 impl<'a> Env<'a> {
     #[cfg(test)]
     pub(crate) fn table(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup, names: &Vec::new }
+        Self {
+            lookup,
+            #[cfg(feature = "peers")]
+            names: &Vec::new,
+        }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "peers"))]
     pub(crate) fn with_names(self, names: &'a dyn Fn() -> Vec<String>) -> Self {
         Self { names, ..self }
     }
