@@ -1,4 +1,3 @@
-use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -10,21 +9,23 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, Error as HyperError, ResponseFuture as HyperFuture};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::address::{Address, AddressRule};
 use super::attempts::{AttemptBody, Attempts};
 use super::calls::{AtAddress, Calls};
+use super::failure::Failure;
 use super::health::Checker;
+use super::http1::Http1;
 use super::http2::{self, Http2};
 use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::model::Instance;
 use crate::registry::Registry;
-use crate::transport::{Connector, is_refused_handshake, root_cause};
+use crate::transport::Connector;
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
@@ -48,8 +49,7 @@ struct Inner<B> {
     /// What it is told of that in HTTP/1.1.
     host: HeaderValue,
     is_http2: bool,
-    connector: Connector,
-    http1: OnceLock<Hyper<B>>,
+    http1: Http1<B>,
     http2: Http2<B>,
 }
 
@@ -80,7 +80,7 @@ impl<B: Sendable> Connections<B> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let pool = if is_http2 { &self.0.http2 } else { &self.0.http1 };
         let sent = pool.get_or_init(|| client(&self.0.connector, is_http2)).request(request).await;
-        let response = sent.map_err(|error| pool_failed(error).server(host))?;
+        let response = sent.map_err(|error| Failure::from(error).into_error().server(host))?;
         Ok(response.map(|body| ResponseBody::unwatched(InstanceBody::from(body))))
     }
 }
@@ -102,8 +102,7 @@ impl<B: Sendable> Endpoint<B> {
                 instance: instance.clone(),
                 host: address.host(),
                 is_http2: http2.is_for(instance),
-                connector: connector.clone(),
-                http1: OnceLock::new(),
+                http1: Http1::new(connector.clone(), address.clone()),
                 http2: Http2::new(connector.clone(), address.clone()),
                 address,
             }))
@@ -122,45 +121,6 @@ impl<B: Sendable> Endpoint<B> {
     }
 }
 
-/// What hyper says of a failed request. Only what certainly was not received, or not looked at, is a failure to connect.
-fn failed(error: BoxError, unsent: bool) -> Error {
-    let cause = root_cause(&*error);
-    let (kind, cause) = if unsent || is_refused_handshake(&*error) {
-        (Kind::Connect, format!("cannot connect: {cause}"))
-    } else {
-        (Kind::Call, format!("the connection was lost before an answer came: {cause}"))
-    };
-    Error::new(kind, "call").cause(cause).with_source(error)
-}
-
-fn pool_failed(error: HyperError) -> Error {
-    let unsent = error.is_connect()
-        || StdError::source(&error).and_then(|source| source.downcast_ref()).is_some_and(is_unprocessed);
-    failed(error.into(), unsent)
-}
-
-fn http2_failed(failure: http2::Failure) -> Error {
-    match failure {
-        http2::Failure::Unsent(error) => failed(error, true),
-        http2::Failure::Failed(error) => {
-            let unsent = is_unprocessed(&error);
-            failed(error.into(), unsent)
-        }
-    }
-}
-
-/// Whether the request was left in a queue, or the other side said of its stream that it will not be processed (RFC 9113, 8.7):
-/// it was refused, or opened after the connection's end was announced.
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let refused = |error: &h2::Error| match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-        _ => false,
-    };
-    let h2 = StdError::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_canceled() || h2.is_some_and(|error| error.is_remote() && refused(error))
-}
-
 impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     type Response = Response<InstanceBody>;
     type Error = Error;
@@ -171,15 +131,15 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     }
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
-        let Inner { host, is_http2, connector, http1, http2, .. } = &*self.0;
-        let sending = if *is_http2 || request.version() == Version::HTTP_2 {
+        let Inner { host, is_http2, http1, http2, .. } = &*self.0;
+        let sending: Sending = if *is_http2 || request.version() == Version::HTTP_2 {
             // It would contradict the authority (RFC 9113, 8.3.1).
             request.headers_mut().remove(HOST);
-            Sending::Http2(Box::pin(http2.clone().send(request)))
+            Box::pin(http2.clone().send(request))
         } else {
             // As hyper would, which writes it anew each time.
             request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
-            Sending::Http1(http1.get_or_init(|| client(connector, false)).request(request))
+            Box::pin(http1.clone().send(request))
         };
         EndpointFuture { sending, endpoint: self.clone() }
     }
@@ -197,24 +157,18 @@ pub(super) struct EndpointFuture<B> {
     endpoint: Endpoint<B>,
 }
 
-enum Sending {
-    Http1(HyperFuture),
-    Http2(Pin<Box<dyn Future<Output = Result<Response<Incoming>, http2::Failure>> + Send>>),
-}
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Failure>> + Send>>;
 
 impl<B> Future for EndpointFuture<B> {
     type Output = Result<Response<InstanceBody>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match &mut self.sending {
-            Sending::Http1(sending) => ready!(Pin::new(sending).poll(cx)).map_err(pool_failed),
-            Sending::Http2(sending) => ready!(sending.as_mut().poll(cx)).map_err(http2_failed),
-        };
-        Poll::Ready(match result {
+        Poll::Ready(match ready!(self.sending.as_mut().poll(cx)) {
             Ok(response) => Ok(response.map(InstanceBody::from)),
-            Err(error) => {
+            Err(failure) => {
                 let Inner { instance, address, .. } = &*self.endpoint.0;
-                Err(error
+                Err(failure
+                    .into_error()
                     .app(instance.app())
                     .instance(instance.id())
                     .server(address.authority.as_str())

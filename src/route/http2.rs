@@ -25,6 +25,7 @@ use tracing::debug;
 
 use super::address::Address;
 use super::attempts::AttemptBody;
+use super::failure::Failure;
 use crate::transport::Connector;
 
 /// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
@@ -57,13 +58,6 @@ type Sender<B> = http2::SendRequest<AttemptBody<B>>;
 /// `None` while it is under way.
 type Attempt<B> = watch::Receiver<Option<Result<Sender<B>, Unconnected>>>;
 
-/// Why there is no answer.
-pub(super) enum Failure {
-    /// Nothing was sent, as no connection came about, or none that lasted so long.
-    Unsent(BoxError),
-    Failed(hyper::Error),
-}
-
 /// Why there is no connection, for all that waited for it.
 #[derive(Clone, Debug)]
 struct Unconnected(Arc<dyn StdError + Send + Sync>);
@@ -94,7 +88,7 @@ where
                 Err(failed) => failed,
             };
             // It comes back if the connection was at its end before it took it.
-            let Some(unsent) = failed.take_message() else { return Err(Failure::Failed(failed.into_error())) };
+            let Some(unsent) = failed.take_message() else { return Err(failed.into_error().into()) };
             request = unsent;
             connections += 1;
             if connections == CONNECTIONS {
@@ -233,7 +227,7 @@ mod tests {
                     match connection.clone().send(request()).await {
                         Ok(_) => counts.0 += 1,
                         Err(Failure::Unsent(_)) => counts.1 += 1,
-                        Err(Failure::Failed(_)) => {}
+                        Err(Failure::Lost(_)) => {}
                     }
                 }
                 counts

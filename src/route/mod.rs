@@ -1,7 +1,7 @@
 //! Calls by name: `http://orders/v1/42` lands on an instance of ORDERS.
 //!
 //! ```text
-//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; one for HTTP/2, http2.rs)
+//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs)
 //!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
 //!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
 //!  (layer.rs)                                             ▲ │
@@ -22,7 +22,9 @@ mod calls;
 mod client;
 mod deadline;
 mod endpoint;
+mod failure;
 mod health;
+mod http1;
 mod http2;
 mod layer;
 #[cfg(feature = "tonic")]
