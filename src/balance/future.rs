@@ -67,17 +67,18 @@ impl<S, O> Picked<S, O> {
     }
 }
 
-/// A call to one endpoint.
+/// A call to one endpoint. In this order for the sake of the [`Completion`].
 #[pin_project(PinnedDrop)]
+#[repr(C)]
 pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
+    completion: Option<Completion>,
+    /// Boxed, as most calls have none.
+    deadline: Option<Pin<Box<Sleep>>>,
     #[pin]
     stage: Stage<S, Req>,
     observer: O,
-    completion: Option<Completion>,
     /// Set while the service is at work. Stays set if it panics.
     working: bool,
-    /// Boxed, as most calls have none.
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// What the service does.

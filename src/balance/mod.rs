@@ -67,7 +67,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tower::discover::Discover;
@@ -231,21 +231,39 @@ impl<S, P, O> Balance<S, P, O> {
         P: Policy<Req>,
         O: Clone,
     {
+        self.pick_from(&self.set_for(request), request, tried)
+    }
+
+    #[inline]
+    fn pick_from<Req: ?Sized>(&self, set: &EndpointSet<S>, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
+    where
+        S: Clone,
+        P: Policy<Req>,
+        O: Clone,
+    {
         let at = Instant::now();
-        let label = self.policy.label(request);
-        let mut set = self.shared.set.load();
-        if let Some(label) = label
-            && !set.keeps_apart(label.key)
-        {
-            self.shared.change(|roster, _| roster.keep_apart(label.key));
-            set = self.shared.set.load();
-        }
         let now = set.moment(at);
-        let chosen = set.choose(now, request, &self.policy, label, tried)?;
+        let chosen = set.choose(now, request, &self.policy, self.policy.label(request), tried)?;
         // Read before the counts are written, as that holds up all reading after it.
         let service = S::clone(chosen.service);
         let completion = Completion::begin(chosen.stats.clone(), now, chosen.ticket);
         Some(Picked { at, completion, service, observer: self.observer.clone() })
+    }
+
+    /// The endpoints now, kept apart by what the request asks for.
+    #[inline]
+    fn set_for<Req: ?Sized>(&self, request: &Req) -> Guard<Arc<EndpointSet<S>>>
+    where
+        P: Policy<Req>,
+    {
+        let set = self.shared.set.load();
+        match self.policy.label(request) {
+            Some(label) if !set.keeps_apart(label.key) => {
+                self.shared.change(|roster, _| roster.keep_apart(label.key));
+                self.shared.set.load()
+            }
+            _ => set,
+        }
     }
 
     /// The error of a call while there is no endpoint at all.
@@ -311,7 +329,9 @@ where
 
     fn call(&mut self, request: Req) -> ResponseFuture<S, Req, O> {
         self.patience = Patience::Fresh;
-        match self.pick(&request, &[]) {
+        // Let go of after the future is made, as that stores what was written: see `Completion`.
+        let set = self.set_for(&request);
+        match self.pick_from(&set, &request, &[]) {
             Some(picked) => ResponseFuture::call(picked.call(request)),
             None => ResponseFuture::no_endpoints(self.no_endpoints_for(&request)),
         }

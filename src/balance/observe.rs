@@ -122,21 +122,28 @@ const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
 /// Dropped without an outcome, as when the caller gave up waiting, it records the time that has passed as a lower bound of the
 /// endpoint's latency. If that is long, and nothing at all came from the endpoint meanwhile, it is held against it like a failure.
 /// So is a call whose service panicked.
+///
+/// It is moved a few times within each call, right after it was written. So its fields are in this order and of whole words, also
+/// within an `Option`: reading back in other pieces than were written waits until the processor has stored them.
+#[repr(C)]
 pub struct Completion {
-    stats: Arc<Stats>,
     start: Moment,
     verdict: Verdict,
     /// Its part in the endpoint's probation.
     ticket: Ticket,
+    stats: Arc<Stats>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Open,
-    Success,
-    Failure,
+/// No enum, in which an `Option` would keep its own state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Verdict(u32);
+
+impl Verdict {
+    const OPEN: Self = Self(0);
+    const SUCCESS: Self = Self(1);
+    const FAILURE: Self = Self(2);
     /// Ended in one step with its verdict.
-    Over,
+    const OVER: Self = Self(3);
 }
 
 impl Completion {
@@ -144,7 +151,7 @@ impl Completion {
     pub(super) fn begin(stats: Arc<Stats>, start: Moment, ticket: Ticket) -> Self {
         stats.load.begin(start);
         stats.details.picks.count();
-        Self { stats, start, verdict: Verdict::Open, ticket }
+        Self { start, verdict: Verdict::OPEN, ticket, stats }
     }
 
     /// The endpoint answered: records how long that took. Does nothing after a first outcome.
@@ -166,27 +173,27 @@ impl Completion {
         self.stats.load.record(now.nanos_since(self.start), now);
         self.stats.details.meters.succeeded(now.since(self.start));
         self.stats.load.answer_and_end(now);
-        self.verdict = Verdict::Over;
+        self.verdict = Verdict::OVER;
         self.succeeded();
     }
 
     /// Says how the call went. Only the first outcome counts, but for a failure after a success.
     pub fn outcome(&mut self, outcome: Outcome) {
         match (self.verdict, outcome) {
-            (Verdict::Failure | Verdict::Over, _) | (Verdict::Success, Outcome::Success) => return,
+            (Verdict::FAILURE | Verdict::OVER, _) | (Verdict::SUCCESS, Outcome::Success) => return,
             _ => {}
         }
         let now = self.stats.load.now();
         let elapsed = now.since(self.start);
-        let silent = self.verdict == Verdict::Open && self.stats.load.silent_since(self.start);
-        if self.verdict == Verdict::Open {
+        let silent = self.verdict == Verdict::OPEN && self.stats.load.silent_since(self.start);
+        if self.verdict == Verdict::OPEN {
             self.stats.load.answer(now);
         }
         let hint = |retry_after: Option<Duration>| retry_after.unwrap_or_default().min(LONGEST_HINT);
         self.meter(outcome, elapsed);
         match outcome {
             Outcome::Success => {
-                self.verdict = Verdict::Success;
+                self.verdict = Verdict::SUCCESS;
                 self.stats.load.record(nanos(elapsed), now);
                 return self.succeeded();
             }
@@ -203,7 +210,7 @@ impl Completion {
                 self.stats.load.record(nanos(elapsed.max(hint(retry_after)).max(penalty)), now);
             }
         }
-        self.verdict = Verdict::Failure;
+        self.verdict = Verdict::FAILURE;
     }
 
     fn meter(&self, outcome: Outcome, elapsed: Duration) {
@@ -246,7 +253,7 @@ impl Completion {
         let now = self.stats.load.now();
         self.failed(Cause::Failed, now.since(self.start), now);
         self.stats.load.give_up();
-        self.verdict = Verdict::Over;
+        self.verdict = Verdict::OVER;
     }
 
     /// A call dropped without an outcome.
@@ -296,15 +303,15 @@ impl Drop for Completion {
     #[inline]
     fn drop(&mut self) {
         match self.verdict {
-            Verdict::Open => self.given_up(),
-            Verdict::Success | Verdict::Failure => self.stats.load.end(),
-            Verdict::Over => {}
+            Verdict::OPEN => self.given_up(),
+            Verdict::SUCCESS | Verdict::FAILURE => self.stats.load.end(),
+            _ => {}
         }
     }
 }
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completion").field("endpoint", self.instance()).field("verdict", &self.verdict).finish()
+        f.debug_struct("Completion").field("endpoint", self.instance()).finish_non_exhaustive()
     }
 }
