@@ -227,9 +227,16 @@ where
     P: Policy<Request<()>> + Clone + 'static,
 {
     const CALLS: usize = 10_000;
-    // Where the slow one has nearly all of the weight, the others are soon full for theirs, and it gets what they cannot take.
-    let fleets: [(&[f32], usize); 5] =
-        [(&[3.0, 1.0], 0), (&[3.0, 1.0], 1), (&[10.0, 1.0, 1.0], 2), (&[1.0, 2.0, 3.0], 2), (&[1.0, 2.0, 1.0, 2.0], 1)];
+    // From 92 % of the weight on the others are full for theirs, and the slow one gets what they cannot take: docs/balancing.md.
+    let fleets: [(&[f32], usize); 7] = [
+        (&[3.0, 1.0], 0),
+        (&[3.0, 1.0], 1),
+        (&[10.0, 1.0], 0),
+        (&[10.0, 1.0, 1.0], 0),
+        (&[10.0, 1.0, 1.0], 2),
+        (&[1.0, 2.0, 3.0], 2),
+        (&[1.0, 2.0, 1.0, 2.0], 1),
+    ];
     for (weights, slow) in fleets {
         for callers in [1, 8, 64] {
             let mut fleet = Fleet::new(policy.clone(), []).await;
