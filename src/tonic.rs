@@ -115,7 +115,7 @@ fn status_of(error: Error) -> Status {
     let code = match error.kind() {
         Kind::Config => Code::InvalidArgument,
         Kind::Timeout => Code::DeadlineExceeded,
-        Kind::Call => code_of(&error),
+        Kind::Call | Kind::Caller => code_of(&error),
         _ => Code::Unavailable,
     };
     let mut status = Status::new(code, error.to_string());

@@ -229,7 +229,10 @@ fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Err
     };
     let (kind, cause) = match outcome {
         Outcome::Unreachable => (Kind::Connect, "the endpoint cannot be connected to"),
-        Outcome::GivenUp => (Kind::Call, "the body of the request failed"),
+        Outcome::GivenUp | Outcome::Success if super::connect::is_callers_fault(&*source) => {
+            (Kind::Caller, "the body of the request failed")
+        }
+        Outcome::GivenUp | Outcome::Success => (Kind::Caller, "the call failed by no fault of the endpoint"),
         Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
         _ => (Kind::Call, "the endpoint failed"),
     };

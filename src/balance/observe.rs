@@ -53,13 +53,7 @@ pub trait Observe<Res> {
     /// [`Unreachable`](Outcome::Unreachable): this crate's, hyper-util's and the operating system's are understood. Every other is a
     /// [`Failure`](Outcome::Failure).
     fn observe_error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
-        if super::connect::is_callers_fault(error) {
-            Outcome::GivenUp
-        } else if super::connect::is_connect(error) {
-            Outcome::Unreachable
-        } else {
-            Outcome::Failure { retry_after: None }
-        }
+        super::connect::outcome(error)
     }
 }
 

@@ -289,12 +289,12 @@ where
     /// Whether this is an answer that the policy takes.
     fn is_good<RB>(&self, result: &Result<Answer<RB>, Error>) -> bool {
         let Ok(answer) = result else { return false };
-        let retry = &self.options().retry;
+        let CallOptions { retry, responses, .. } = self.options();
         if !retry.looks_at_answers() {
             return true;
         }
         let grpc_code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
-        !retry.refuses(answer.status(), grpc_code)
+        !retry.refuses(answer.status(), grpc_code, || !responses.head(answer).is_success())
     }
 
     /// What there is to do after this.

@@ -10,7 +10,7 @@ use super::budget::Budget;
 /// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS), or that HTTP/2 says was not
 /// processed (RFC 9113, 8.7), always goes to another instance, whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
 /// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
-/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them.
+/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_answers`](Self::failed_answers) are not wanted.
 ///
 /// An instance that was tried is tried again only if there is no other.
 ///
@@ -25,6 +25,7 @@ pub struct RetryPolicy {
     attempts: usize,
     statuses: Arc<[u16]>,
     grpc_codes: Arc<[i32]>,
+    failed_answers: bool,
     all_methods: bool,
     try_timeout: Option<Duration>,
     hedge_after: Option<Duration>,
@@ -38,6 +39,7 @@ impl Default for RetryPolicy {
             attempts: 3,
             statuses: Arc::default(),
             grpc_codes: Arc::default(),
+            failed_answers: false,
             all_methods: false,
             try_timeout: None,
             hedge_after: None,
@@ -77,6 +79,14 @@ impl RetryPolicy {
     #[must_use]
     pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.grpc_codes = codes.into_iter().collect();
+        self
+    }
+
+    /// Answers whose head the [classifier](super::CallOptions::classifier) does not take for a success are tried again, if the method
+    /// allows it: unless it is your own, those of 429 and 5xx and of gRPC codes that blame the server. Default off.
+    #[must_use]
+    pub fn failed_answers(mut self) -> Self {
+        self.failed_answers = true;
         self
     }
 
@@ -126,13 +136,15 @@ impl RetryPolicy {
     }
 
     /// Whether an answer is one to be tried again.
-    pub(super) fn refuses(&self, status: StatusCode, grpc_code: Option<i32>) -> bool {
-        self.statuses.contains(&status.as_u16()) || grpc_code.is_some_and(|code| self.grpc_codes.contains(&code))
+    pub(super) fn refuses(&self, status: StatusCode, grpc_code: Option<i32>, failed: impl FnOnce() -> bool) -> bool {
+        self.statuses.contains(&status.as_u16())
+            || grpc_code.is_some_and(|code| self.grpc_codes.contains(&code))
+            || self.failed_answers && failed()
     }
 
     /// Whether any answer is.
     pub(super) fn looks_at_answers(&self) -> bool {
-        !self.statuses.is_empty() || !self.grpc_codes.is_empty()
+        self.failed_answers || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
     }
 
     pub(super) fn most_attempts(&self) -> usize {

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_eureka::Instance;
+use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, Ejection, EndpointState, Outcome};
 use tower_eureka::route::{
     AttemptBody, CallOptions, Deadline, EurekaLayer, HostHeader, Ports, RetryPolicy, WaitForReady,
 };
@@ -237,6 +238,93 @@ async fn answers_are_taken_unless_the_policy_names_them() {
     let call = world.client(plain().retry(RetryPolicy::new().statuses([503])));
     assert_eq!(call(get()).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.asked().len(), 1 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_classifier_says_which_answers_are_tried_again() {
+    struct NotFoundIsFailing;
+    impl ClassifyHttp for NotFoundIsFailing {
+        fn head(&self, status: StatusCode, _: &HeaderMap) -> Outcome {
+            if status == 404 { Outcome::Failure { retry_after: None } } else { Outcome::Success }
+        }
+    }
+    let retry = || plain().retry(RetryPolicy::new().failed_answers());
+    for (options, status, tries) in [
+        (retry(), 404, 1),
+        (retry(), 500, 3),
+        (retry(), 429, 3),
+        (retry().classifier(NotFoundIsFailing), 404, 3),
+        (retry().classifier(NotFoundIsFailing), 500, 1),
+        (plain().classifier(NotFoundIsFailing), 404, 1),
+    ] {
+        let world = World::new([Behaviour::Answers(status); 3]);
+        assert_eq!(world.client(options)(get()).await.unwrap().0, status);
+        assert_eq!(world.asked().len(), tries, "{status}");
+    }
+}
+
+/// What a service of the user's own may have to say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mine {
+    /// Before anything was sent.
+    PoolIsFull,
+    /// It does not want to send this.
+    TooLarge,
+    Lost,
+}
+
+impl std::fmt::Display for Mine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Mine {}
+
+struct KnowsMine;
+
+impl ClassifyHttp for KnowsMine {
+    fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        DefaultClassifier.head(status, headers)
+    }
+
+    fn error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
+        match error.downcast_ref() {
+            Some(Mine::PoolIsFull) => Outcome::Unreachable,
+            Some(Mine::TooLarge) => Outcome::GivenUp,
+            _ => DefaultClassifier.error(error),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_a_service_of_the_users_own_are_what_the_classifier_says() {
+    let world = World::new([Behaviour::Answers(200); 3]);
+    let options = plain().retry(RetryPolicy::new().attempts(2)).ejection(Ejection::new().consecutive_failures(1));
+    for (error, classified, method, tries, out) in [
+        (Mine::PoolIsFull, true, Method::POST, 3, 3),
+        (Mine::PoolIsFull, false, Method::POST, 1, 1),
+        (Mine::TooLarge, true, Method::GET, 1, 0),
+        (Mine::TooLarge, false, Method::GET, 2, 1),
+        (Mine::Lost, true, Method::GET, 2, 1),
+    ] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let mine = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Err::<Response<Full<Bytes>>, _>(error) }
+        });
+        let options = if classified { options.clone().classifier(KnowsMine) } else { options.clone() };
+        let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
+        let told = client.clone().oneshot(request(method, "http://orders/", "")).await.unwrap_err();
+        let case = format!("{error:?} {classified}: {told}");
+        assert_eq!(count.load(Ordering::Relaxed), tries, "{case}");
+        assert_eq!(std::error::Error::source(&told).unwrap().downcast_ref(), Some(&error), "{case}");
+        assert_eq!(told.is_connect(), classified && error == Mine::PoolIsFull, "{case}");
+        assert_eq!(told.is_unavailable(), !classified || error != Mine::TooLarge, "{case}");
+        let snapshots = client.snapshots();
+        assert_eq!(snapshots[0].count(EndpointState::Out), out, "{case} {}", snapshots[0]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
