@@ -293,8 +293,7 @@ where
         if !retry.looks_at_answers() {
             return true;
         }
-        let grpc_code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
-        !retry.refuses(answer.status(), grpc_code, || !responses.head(answer).is_success())
+        !retry.refuses(answer.status(), answer.headers(), || !responses.head(answer).is_success())
     }
 
     /// What there is to do after this.
