@@ -129,6 +129,8 @@ pub struct Completion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Open,
+    /// Taken off the endpoint for now.
+    Paused,
     Success,
     Failure,
     /// Ended in one step with its verdict.
@@ -155,6 +157,21 @@ impl Completion {
         self.outcome(Outcome::Failure { retry_after: None });
     }
 
+    /// Takes the call off the endpoint, since it waits for something else.
+    pub(super) fn pause(&mut self) {
+        self.stats.load.give_up();
+        self.verdict = Verdict::Paused;
+    }
+
+    /// The call begins now, if it was paused.
+    pub(super) fn resume(&mut self) {
+        if self.verdict == Verdict::Paused {
+            self.start = self.stats.load.now();
+            self.stats.load.begin(self.start);
+            self.verdict = Verdict::Open;
+        }
+    }
+
     /// Success and end in one.
     #[inline]
     pub(super) fn finish(mut self) {
@@ -174,6 +191,10 @@ impl Completion {
         }
         let now = self.stats.load.now();
         let elapsed = now.since(self.start);
+        if self.verdict == Verdict::Paused {
+            self.verdict = Verdict::Over;
+            return self.meter(outcome, elapsed);
+        }
         let silent = self.verdict == Verdict::Open && self.stats.load.silent_since(self.start);
         if self.verdict == Verdict::Open {
             self.stats.load.answer(now);
@@ -239,6 +260,9 @@ impl Completion {
 
     /// The endpoint's service panicked.
     pub(super) fn panicked(mut self) {
+        if self.verdict == Verdict::Paused {
+            return;
+        }
         let now = self.stats.load.now();
         self.failed(Cause::Failed, now.since(self.start), now);
         self.stats.load.give_up();
@@ -297,7 +321,7 @@ impl Drop for Completion {
         match self.verdict {
             Verdict::Open => self.given_up(),
             Verdict::Success | Verdict::Failure => self.stats.load.end(),
-            Verdict::Over => {}
+            Verdict::Paused | Verdict::Over => {}
         }
     }
 }

@@ -125,6 +125,49 @@ async fn pending_ends_with_the_call_however_it_ends() {
     assert_eq!(pending(&balance), 0, "panicked");
 }
 
+/// Is ready after a second, fails to get ready, or panics.
+#[derive(Clone)]
+struct Shy {
+    becomes: Result<(), &'static str>,
+    sleep: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
+}
+
+impl Service<()> for Shy {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        ready!(self.sleep.lock().unwrap().as_mut().poll(cx));
+        assert_ne!(self.becomes, Err("panics"));
+        Poll::Ready(self.becomes.map_err(Into::into))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        std::future::ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_excused_counts_for_nothing_however_it_ends() {
+    for becomes in [Ok(()), Err("fails"), Err("panics"), Err("is given up")] {
+        let sleep = Arc::new(Mutex::new(Box::pin(tokio::time::sleep(Duration::from_secs(1)))));
+        let services = ServiceList::new::<()>(vec![Shy { becomes, sleep }]);
+        let balance = Balance::builder(services).observer(AnyResponse).build();
+        assert!(balance.ready(None).await);
+        let picked = balance.pick(&(), &[]).unwrap();
+        assert_eq!(pending(&balance), 1);
+        let mut call = picked.call(());
+        call.excuse_wait();
+        assert_eq!(pending(&balance), 0);
+        let patience = Duration::from_millis(if becomes == Err("is given up") { 500 } else { 1_500 });
+        let result = tokio::spawn(tokio::time::timeout(patience, call)).await;
+        assert_eq!(matches!(result, Ok(Ok(Ok(())))), becomes.is_ok(), "{becomes:?}");
+        assert_eq!((pending(&balance), cost(&balance)), (0, 1.0), "{becomes:?}");
+        assert_eq!(balance.snapshot().endpoints()[0].failures(), 0, "{becomes:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_given_up_counts_as_slow_and_a_failed_one_as_the_penalty() {
     let balance = endpoints(1).await;

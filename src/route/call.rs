@@ -256,7 +256,11 @@ where
         }
         let until = retry.time_of_a_try().map(|time| Instant::now() + time.min(LONGEST_WAIT));
         let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
-        picked.call_until(request, deadline)
+        let mut attempt = picked.call_until(request, deadline);
+        if E::IS_SHARED {
+            attempt.excuse_wait();
+        }
+        attempt
     }
 
     /// One try, and another one beside it if that takes long: the first good answer counts.

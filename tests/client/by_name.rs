@@ -11,12 +11,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep};
+use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_eureka::Instance;
 use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, Ejection, EndpointState, Outcome};
 use tower_eureka::route::{
     AttemptBody, CallOptions, Deadline, EurekaLayer, HostHeader, Ports, RetryPolicy, WaitForReady,
 };
+use tower_eureka::{Error, Instance};
 
 use crate::common::{Memory, Scripted, instance};
 
@@ -354,6 +355,26 @@ async fn a_try_may_have_a_time_and_a_call_a_deadline() {
     let start = Instant::now();
     assert!(call(get()).await.unwrap_err().is_timeout());
     about(start, 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_until_the_service_below_is_ready_is_no_fault_of_the_instance() {
+    let world = World::new([Behaviour::AnswersLate(400); 2]);
+    let answering = world.clone();
+    // One call at a time, of all instances together.
+    let mine = ConcurrencyLimit::new(service_fn(move |request| answering.clone().answer(request)), 1);
+    let options = plain().timeout(Duration::from_millis(1_650));
+    let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
+    let calls: tokio::task::JoinSet<_> = (0..20).map(|_| client.clone().oneshot(get())).collect();
+    let answers = calls.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
+    assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(Error::is_timeout));
+    drop(answers);
+    let snapshot = client.snapshots().remove(0);
+    for endpoint in snapshot.endpoints() {
+        assert_eq!((endpoint.state(), endpoint.pending()), (EndpointState::Available, 0), "{snapshot}");
+        assert!(endpoint.failures() == 0 && endpoint.latency() < Duration::from_millis(410), "{snapshot}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
