@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     NoEndpoints,
     /// The call reached an instance, or may have, and failed there.
     Call,
+    /// The call failed for a reason of the caller's.
+    Caller,
     /// This side is shutting down.
     Closed,
 }

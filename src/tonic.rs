@@ -53,7 +53,7 @@ const PORT_KEY: &str = "gRPC_port";
 ///
 /// What was not sent, or was refused unprocessed, goes to another instance. All gRPC calls are POST, so nothing else is tried again
 /// unless the [`RetryPolicy`](crate::route::RetryPolicy) says that they may be:
-/// `RetryPolicy::new().all_methods().grpc_codes([14])` repeats lost connections and `UNAVAILABLE`.
+/// `RetryPolicy::new().all_methods().grpc_codes([14])` repeats lost connections, and `UNAVAILABLE` where no answer had begun.
 ///
 /// A deadline ([`Request::set_timeout`](::tonic::Request::set_timeout), the extension [`Deadline`](crate::route::Deadline),
 /// [`CallOptions::timeout`]) covers the whole call, as gRPC has it: waiting, further tries and the end of a stream. The instance
@@ -115,7 +115,7 @@ fn status_of(error: Error) -> Status {
     let code = match error.kind() {
         Kind::Config => Code::InvalidArgument,
         Kind::Timeout => Code::DeadlineExceeded,
-        Kind::Call => code_of(&error),
+        Kind::Call | Kind::Caller => code_of(&error),
         _ => Code::Unavailable,
     };
     let mut status = Status::new(code, error.to_string());

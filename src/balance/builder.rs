@@ -57,7 +57,7 @@ impl<D: Discover> Builder<D> {
             settings: Settings {
                 name: None,
                 failure_penalty: Duration::from_secs(5),
-                default_latency: Duration::from_millis(30),
+                default_latency: Duration::from_millis(1),
                 decay: Duration::from_secs(10),
                 ejection: Ejection::default(),
                 labels: Vec::new(),
@@ -212,8 +212,11 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// The latency assumed of an endpoint that was not called yet, by default 30 ms; less where the best of those that were
-    /// there before takes less, so that a newcomer gets calls at once.
+    /// The latency assumed of an endpoint that was not called yet, by default 1 ms, the least that is told apart: then its first
+    /// calls show what it takes, and as long as they show nothing it counts as slow as they have waited.
+    ///
+    /// Something longer is forgotten no faster than a measured latency is, and hides meanwhile how much slower one endpoint is than
+    /// another. A newcomer counts as fast as the best of those that were there before, if that is faster.
     pub fn default_latency(mut self, latency: Duration) -> Self {
         self.settings.default_latency = latency;
         self

@@ -5,11 +5,23 @@ use std::{fmt, io};
 
 use tower::BoxError;
 
+use super::observe::Outcome;
 use crate::error::Error;
+
+/// What an error says of the endpoint, as far as it can be told without knowing its service.
+pub(super) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
+    if is_callers_fault(error) {
+        Outcome::GivenUp
+    } else if is_connect(error) {
+        Outcome::Unreachable
+    } else {
+        Outcome::Failure { retry_after: None }
+    }
+}
 
 /// Whether this error, or one that it stems from, says so. The first in the chain that can tell decides: what it stems from may be
 /// the fault of something else, or of a connection that stood.
-pub(super) fn is_connect(error: &(dyn StdError + 'static)) -> bool {
+fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     chain(error).find_map(verdict).unwrap_or(false)
 }
 

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower::util::Oneshot;
 use tower::{BoxError, Service};
 
 use super::endpoint::EndpointId;
@@ -86,7 +85,7 @@ pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
 enum Stage<S: Service<Req>, Req> {
     Called(#[pin] S::Future),
     /// It was not ready at once. Boxed, since with the request it is by far the largest, and rare.
-    Waiting(Pin<Box<Oneshot<S, Req>>>),
+    Waiting(Box<(S, Option<Req>)>),
     Failed(Option<BoxError>),
     Over,
 }
@@ -98,21 +97,42 @@ impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
             Poll::Ready(Ok(())) => Self::Called(service.call(request)),
             Poll::Ready(Err(error)) => Self::Failed(Some(error.into())),
             // Asks again, with a waker.
-            Poll::Pending => Self::Waiting(Box::pin(Oneshot::new(service, request))),
+            Poll::Pending => Self::Waiting(Box::new((service, Some(request)))),
         }
     }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, BoxError>> {
-        match self.project() {
-            StageProj::Called(call) => call.poll(cx).map_err(Into::into),
-            StageProj::Waiting(call) => call.as_mut().poll(cx).map_err(Into::into),
-            StageProj::Failed(error) => Poll::Ready(Err(error.take().expect(ONCE))),
-            StageProj::Over => panic!("{ONCE}"),
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        completion: &mut Option<Completion>,
+    ) -> Poll<Result<S::Response, BoxError>> {
+        loop {
+            let call = match self.as_mut().project() {
+                StageProj::Called(call) => return call.poll(cx).map_err(Into::into),
+                StageProj::Waiting(waiting) => {
+                    let (service, request) = &mut **waiting;
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    completion.as_mut().expect(ONCE).resume();
+                    service.call(request.take().expect(ONCE))
+                }
+                StageProj::Failed(error) => return Poll::Ready(Err(error.take().expect(ONCE))),
+                StageProj::Over => panic!("{ONCE}"),
+            };
+            self.set(Self::Called(call));
         }
     }
 }
 
 const ONCE: &str = "a future is not polled after completion";
+
+impl<S: Service<Req>, Req, O> CallFuture<S, Req, O> {
+    /// Until the service is ready, the call is not the endpoint's: its service is that of the others, too.
+    pub(crate) fn excuse_wait(&mut self) {
+        if let (Stage::Waiting(_) | Stage::Failed(_), Some(completion)) = (&self.stage, &mut self.completion) {
+            completion.pause();
+        }
+    }
+}
 
 impl<S, Req, O> CallFuture<S, Req, O>
 where
@@ -123,7 +143,7 @@ where
     fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<O::Response, Error>> {
         let mut this = self.project();
         *this.working = true;
-        let polled = this.stage.as_mut().poll(cx);
+        let polled = this.stage.as_mut().poll(cx, this.completion);
         *this.working = false;
         let Poll::Ready(result) = polled else {
             let Some(deadline) = this.deadline else { return Poll::Pending };
@@ -230,7 +250,10 @@ fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Err
     };
     let (kind, cause) = match outcome {
         Outcome::Unreachable => (Kind::Connect, "the endpoint cannot be connected to"),
-        Outcome::GivenUp => (Kind::Call, "the body of the request failed"),
+        Outcome::GivenUp | Outcome::Success if super::connect::is_callers_fault(&*source) => {
+            (Kind::Caller, "the body of the request failed")
+        }
+        Outcome::GivenUp | Outcome::Success => (Kind::Caller, "the call failed by no fault of the endpoint"),
         Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
         _ => (Kind::Call, "the endpoint failed"),
     };

@@ -1,5 +1,6 @@
 //! The judgement of HTTP and gRPC answers: head, body and trailers.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use http_body::Body;
 use super::observe::{Completion, Observe, Outcome};
 use crate::body::{BodyGuard, GuardedBody};
 
-/// Says what the head and the trailers of an answer tell of the endpoint. The one classifier for ejection, retries, metrics and
-/// traces.
+/// Says what an answer, by its head and its trailers, or an error in its place tells of the endpoint. The one classifier for
+/// ejection, retries, metrics and traces.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
@@ -40,12 +41,23 @@ pub trait ClassifyHttp: Send + Sync + 'static {
     fn trailers(&self, trailers: &HeaderMap) -> Outcome {
         DefaultClassifier.trailers(trailers)
     }
+
+    /// Judges the error of a call that got no answer. By default as [`DefaultClassifier`] does, which knows the errors of this crate,
+    /// of hyper-util and of the operating system, but not what a service of your own has to say.
+    ///
+    /// What is [`Unreachable`](Outcome::Unreachable) was never sent: by name it goes to another instance, whatever its method. What is
+    /// [`GivenUp`](Outcome::GivenUp) or a [`Success`](Outcome::Success) in spite of the error is not tried again. An error of this crate's
+    /// own connections says itself what was sent; the judgement counts for the endpoint alone.
+    fn error(&self, error: &(dyn StdError + 'static)) -> Outcome {
+        DefaultClassifier.error(error)
+    }
 }
 
 /// A status of 5xx is a failure, 429 an overload, each with what `Retry-After` says in seconds. With a `content-type` of
 /// `application/grpc` the `grpc-status` counts, in the head or in the trailers: codes that blame the server are failures
 /// (`UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and any unheard of), `RESOURCE_EXHAUSTED` is an
-/// overload, and what blames the caller is a success.
+/// overload, and what blames the caller is a success. An error is a failure, unless it says in its chain of sources that no
+/// connection came about, or that it was the body of the request that failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 
@@ -63,13 +75,17 @@ impl ClassifyHttp for DefaultClassifier {
     fn trailers(&self, trailers: &HeaderMap) -> Outcome {
         grpc_outcome(trailers)
     }
+
+    fn error(&self, error: &(dyn StdError + 'static)) -> Outcome {
+        super::connect::outcome(error)
+    }
 }
 
 const GRPC_STATUS: &str = "grpc-status";
 
 /// Judges HTTP answers, gRPC included; the call goes on until the end of the body.
 ///
-/// What the head and the trailers say is up to a [`ClassifyHttp`], by default [`DefaultClassifier`]. A body that breaks off with
+/// What the head, the trailers and errors say is up to a [`ClassifyHttp`], by default [`DefaultClassifier`]. A body that breaks off with
 /// an error is a failure, and so is a gRPC answer that ends without a status.
 ///
 /// The latency is that of the head, the call is pending until the body has ended or was dropped.
@@ -129,6 +145,13 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
             outcome.is_success() && is_grpc(response.headers()) && !response.headers().contains_key(GRPC_STATUS);
         let trailers = to_come.then(|| self.clone());
         response.map(|body| GuardedBody::new(body, HttpCompletion { completion, trailers }))
+    }
+
+    fn observe_error(&self, error: &(dyn StdError + 'static)) -> Outcome {
+        match &self.classify {
+            None => DefaultClassifier.error(error),
+            Some(classify) => classify.error(error),
+        }
     }
 }
 

@@ -53,13 +53,7 @@ pub trait Observe<Res> {
     /// [`Unreachable`](Outcome::Unreachable): this crate's, hyper-util's and the operating system's are understood. Every other is a
     /// [`Failure`](Outcome::Failure).
     fn observe_error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
-        if super::connect::is_callers_fault(error) {
-            Outcome::GivenUp
-        } else if super::connect::is_connect(error) {
-            Outcome::Unreachable
-        } else {
-            Outcome::Failure { retry_after: None }
-        }
+        super::connect::outcome(error)
     }
 }
 
@@ -116,6 +110,8 @@ const LONG_PATIENCE: u32 = 10;
 /// Both at least this, and this where the endpoint is on probation.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
+/// What is expected of an endpoint that has not answered yet: it may have a connection to make, and much to load.
+const EXPECTED_AT_FIRST: Duration = Duration::from_millis(30);
 
 /// A call on its way: counts as pending at its endpoint until dropped.
 ///
@@ -142,8 +138,10 @@ impl Verdict {
     const OPEN: Self = Self(0);
     const SUCCESS: Self = Self(1);
     const FAILURE: Self = Self(2);
+    /// Taken off the endpoint for now.
+    const PAUSED: Self = Self(3);
     /// Ended in one step with its verdict.
-    const OVER: Self = Self(3);
+    const OVER: Self = Self(4);
 }
 
 impl Completion {
@@ -166,6 +164,21 @@ impl Completion {
         self.outcome(Outcome::Failure { retry_after: None });
     }
 
+    /// Takes the call off the endpoint, since it waits for something else.
+    pub(super) fn pause(&mut self) {
+        self.stats.load.give_up();
+        self.verdict = Verdict::PAUSED;
+    }
+
+    /// The call begins now, if it was paused.
+    pub(super) fn resume(&mut self) {
+        if self.verdict == Verdict::PAUSED {
+            self.start = self.stats.load.now();
+            self.stats.load.begin(self.start);
+            self.verdict = Verdict::OPEN;
+        }
+    }
+
     /// Success and end in one.
     #[inline]
     pub(super) fn finish(mut self) {
@@ -185,6 +198,10 @@ impl Completion {
         }
         let now = self.stats.load.now();
         let elapsed = now.since(self.start);
+        if self.verdict == Verdict::PAUSED {
+            self.verdict = Verdict::OVER;
+            return self.meter(outcome, elapsed);
+        }
         let silent = self.verdict == Verdict::OPEN && self.stats.load.silent_since(self.start);
         if self.verdict == Verdict::OPEN {
             self.stats.load.answer(now);
@@ -250,6 +267,9 @@ impl Completion {
 
     /// The endpoint's service panicked.
     pub(super) fn panicked(mut self) {
+        if self.verdict == Verdict::PAUSED {
+            return;
+        }
         let now = self.stats.load.now();
         self.failed(Cause::Failed, now.since(self.start), now);
         self.stats.load.give_up();
@@ -269,7 +289,10 @@ impl Completion {
 
     /// What a call given up after this time says about the endpoint.
     fn held_against(&self, elapsed: Duration, now: Moment) -> Option<Cause> {
-        let expected = Duration::from_nanos(self.stats.load.cost(now.tick()) as u64);
+        let mut expected = Duration::from_nanos(self.stats.load.cost(now.tick()) as u64);
+        if self.stats.load.calls().answered() == 0 {
+            expected = expected.max(EXPECTED_AT_FIRST);
+        }
         let silent = || self.stats.load.silent_since(self.start);
         let beyond = |times: u32, least: Duration| elapsed >= least.max(expected.saturating_mul(times));
         if beyond(LONG_PATIENCE, LEAST_PATIENCE) || self.ticket.is_some() && elapsed >= LEAST_PATIENCE_ON_PROBATION {

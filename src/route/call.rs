@@ -46,6 +46,27 @@ pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
     Further(Pin<Box<dyn Future<Output = Result<Answer<RB>, Error>> + Send>>),
 }
 
+/// An instance that can be called: an HTTP service at an address. Nothing but a name for this.
+pub(super) trait Callee<B, RB>:
+    Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+    + AtAddress
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<E, B, RB> Callee<B, RB> for E where
+    E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+        + AtAddress
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 type Attempt<E, B> = CallFuture<E, Request<AttemptBody<B>>, HttpResponses>;
 type Answer<RB> = Response<ResponseBody<RB>>;
 
@@ -53,12 +74,7 @@ const ONCE: &str = "a future is not polled after completion";
 
 impl<E, B, RB> Sending<E, B, RB>
 where
-    E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
-        + AtAddress
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    E: Callee<B, RB>,
     B: Body<Error: Into<BoxError>> + Send + 'static,
     RB: Body + Send + 'static,
 {
@@ -104,12 +120,7 @@ where
 
 impl<E, B, RB> Future for Sending<E, B, RB>
 where
-    E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
-        + AtAddress
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    E: Callee<B, RB>,
     B: Body<Error: Into<BoxError>> + Send + 'static,
     RB: Body + Send + 'static,
 {
@@ -210,7 +221,7 @@ where
     ) -> Result<Answer<RB>, Error>
     where
         RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+        E: Callee<B, RB>,
     {
         while let Some(picked) = self.next(verdict).await {
             if let Err(error) = result {
@@ -225,7 +236,7 @@ where
     async fn try_at<RB>(&mut self, picked: Picked<E, HttpResponses>) -> Result<Answer<RB>, Error>
     where
         RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+        E: Callee<B, RB>,
     {
         match self.options().retry.hedge() {
             None => self.attempt(picked).await,
@@ -256,14 +267,18 @@ where
         }
         let until = retry.time_of_a_try().map(|time| Instant::now() + time.min(LONGEST_WAIT));
         let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
-        picked.call_until(request, deadline)
+        let mut attempt = picked.call_until(request, deadline);
+        if E::IS_SHARED {
+            attempt.excuse_wait();
+        }
+        attempt
     }
 
     /// One try, and another one beside it if that takes long: the first good answer counts.
     async fn hedged<RB>(&mut self, picked: Picked<E, HttpResponses>, delay: Duration) -> Result<Answer<RB>, Error>
     where
         RB: Body,
-        E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
+        E: Callee<B, RB>,
     {
         let mut first = pin!(self.attempt(picked));
         tokio::select! {
@@ -289,12 +304,11 @@ where
     /// Whether this is an answer that the policy takes.
     fn is_good<RB>(&self, result: &Result<Answer<RB>, Error>) -> bool {
         let Ok(answer) = result else { return false };
-        let retry = &self.options().retry;
+        let CallOptions { retry, responses, .. } = self.options();
         if !retry.looks_at_answers() {
             return true;
         }
-        let grpc_code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
-        !retry.refuses(answer.status(), grpc_code)
+        !retry.refuses(answer.status(), answer.headers(), || !responses.head(answer).is_success())
     }
 
     /// What there is to do after this.

@@ -53,6 +53,9 @@ type Routes<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
 
 /// Something to send requests to, at a known place.
 pub(super) trait AtAddress {
+    /// Whether one service is below all instances, so that waiting until it is ready is no fault of the one that was picked.
+    const IS_SHARED: bool = false;
+
     fn address(&self) -> &Address;
 }
 

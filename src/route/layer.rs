@@ -22,8 +22,10 @@ use crate::registry::Registry;
 ///
 /// What [`HttpClient`](super::HttpClient) does with connections of its own, this does with those of the service below: names, choice
 /// by load, ejection, further tries, deadlines. The service gets [`AttemptBody`]s, so that a request that was not sent can go to
-/// another instance; it is cloned for every call, and clones should share their connections. Whether it failed before it sent
-/// anything is read from its error: what hyper-util and the operating system say of connections is understood.
+/// another instance; it is cloned for every call, and clones should share their connections. While it is not ready a call waits, for
+/// which no instance is blamed. Whether it failed before it sent
+/// anything is read from its error: what hyper-util and the operating system say of connections is understood, and the rest by a
+/// [classifier](CallOptions::classifier) that [knows its errors](crate::balance::ClassifyHttp::error).
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -193,6 +195,8 @@ where
 }
 
 impl<S> AtAddress for Aimed<S> {
+    const IS_SHARED: bool = true;
+
     fn address(&self) -> &Address {
         &self.address
     }

@@ -142,7 +142,7 @@ impl CallOptions {
         self
     }
 
-    /// What an answer says of the instance that gave it. Default [`DefaultClassifier`](crate::balance::DefaultClassifier).
+    /// What an answer, or an error in its place, says of the instance. Default [`DefaultClassifier`](crate::balance::DefaultClassifier).
     pub fn classifier(mut self, classify: impl ClassifyHttp) -> Self {
         self.responses = HttpResponses::new(classify);
         self

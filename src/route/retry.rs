@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::budget::Budget;
 
@@ -10,7 +10,7 @@ use super::budget::Budget;
 /// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS), or that HTTP/2 says was not
 /// processed (RFC 9113, 8.7), always goes to another instance, whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
 /// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
-/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them.
+/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_answers`](Self::failed_answers) are not wanted.
 ///
 /// An instance that was tried is tried again only if there is no other.
 ///
@@ -25,6 +25,7 @@ pub struct RetryPolicy {
     attempts: usize,
     statuses: Arc<[u16]>,
     grpc_codes: Arc<[i32]>,
+    failed_answers: bool,
     all_methods: bool,
     try_timeout: Option<Duration>,
     hedge_after: Option<Duration>,
@@ -38,6 +39,7 @@ impl Default for RetryPolicy {
             attempts: 3,
             statuses: Arc::default(),
             grpc_codes: Arc::default(),
+            failed_answers: false,
             all_methods: false,
             try_timeout: None,
             hedge_after: None,
@@ -74,9 +76,22 @@ impl RetryPolicy {
 
     /// gRPC answers whose head has one of these codes are tried again, such as 14 for `UNAVAILABLE`. All gRPC calls are POST, so
     /// this asks for [`all_methods`](Self::all_methods) as well. Default none.
+    ///
+    /// A server that fails before it answers anything says so in the head (gRPC: PROTOCOL-HTTP2, "Trailers-Only"). An answer that has
+    /// begun is the caller's, and not tried again whatever code its trailers have, even if it has no message: "an RPC becomes committed"
+    /// when "the client receives Response-Headers" (gRPC: proposal A6, "When Retries are Valid"). Nor is one where the server forbids it by a
+    /// `grpc-retry-pushback-ms` that is no number from 0 on (A6, "Pushback"); a wait that it asks for there counts for that instance.
     #[must_use]
     pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.grpc_codes = codes.into_iter().collect();
+        self
+    }
+
+    /// Answers whose head the [classifier](super::CallOptions::classifier) does not take for a success are tried again, if the method
+    /// allows it: unless it is your own, those of 429 and 5xx and of gRPC codes that blame the server. Default off.
+    #[must_use]
+    pub fn failed_answers(mut self) -> Self {
+        self.failed_answers = true;
         self
     }
 
@@ -125,14 +140,20 @@ impl RetryPolicy {
         self.attempts > 1 && (self.all_methods || is_idempotent(method))
     }
 
-    /// Whether an answer is one to be tried again.
-    pub(super) fn refuses(&self, status: StatusCode, grpc_code: Option<i32>) -> bool {
-        self.statuses.contains(&status.as_u16()) || grpc_code.is_some_and(|code| self.grpc_codes.contains(&code))
+    /// Whether an answer with this head is one to be tried again.
+    pub(super) fn refuses(&self, status: StatusCode, headers: &HeaderMap, failed: impl FnOnce() -> bool) -> bool {
+        let number = |value: &HeaderValue| value.to_str().ok()?.parse::<i32>().ok();
+        let code = headers.get("grpc-status").and_then(number);
+        let is_refused = self.statuses.contains(&status.as_u16())
+            || code.is_some_and(|code| self.grpc_codes.contains(&code))
+            || self.failed_answers && failed();
+        let forbids = |value| number(value).is_none_or(|wait| wait < 0);
+        is_refused && !headers.get("grpc-retry-pushback-ms").is_some_and(forbids)
     }
 
     /// Whether any answer is.
     pub(super) fn looks_at_answers(&self) -> bool {
-        !self.statuses.is_empty() || !self.grpc_codes.is_empty()
+        self.failed_answers || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
     }
 
     pub(super) fn most_attempts(&self) -> usize {
@@ -160,4 +181,27 @@ impl RetryPolicy {
 
 fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grpc(policy: &RetryPolicy, headers: &[(&'static str, &'static str)]) -> bool {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        policy.refuses(StatusCode::OK, &headers.collect(), || false)
+    }
+
+    #[test]
+    fn a_grpc_code_counts_in_the_head_and_unless_the_server_forbids_another_try() {
+        let policy = RetryPolicy::new().grpc_codes([14]);
+        assert!(grpc(&policy, &[("grpc-status", "14")]));
+        for head in [&[][..], &[("grpc-status", "13")], &[("grpc-status", "")], &[("grpc-status", "UNAVAILABLE")]] {
+            assert!(!grpc(&policy, head), "{head:?}");
+        }
+        for (pushback, again) in [("0", true), ("250", true), ("-1", false), ("", false), ("soon", false)] {
+            let head = [("grpc-status", "14"), ("grpc-retry-pushback-ms", pushback)];
+            assert_eq!(grpc(&policy, &head), again, "{pushback}");
+        }
+    }
 }

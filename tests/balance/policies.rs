@@ -16,8 +16,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::discover::Change;
 use tower::{Service, ServiceExt};
 use tower_eureka::balance::{
-    AnyResponse, Attributes, Balance, ByLabel, LeastRequests, PeakEwma, Policy, Random, RendezvousHash, Sticky,
-    WeightedRoundRobin,
+    AnyResponse, Attributes, Balance, ByLabel, HashKey, LeastRequests, PeakEwma, Policy, Random, RendezvousHash,
+    Sticky, WeightedRoundRobin,
 };
 
 const SEED: u64 = 5;
@@ -227,9 +227,16 @@ where
     P: Policy<Request<()>> + Clone + 'static,
 {
     const CALLS: usize = 10_000;
-    // Where the slow one has nearly all of the weight, the others are soon full for theirs, and it gets what they cannot take.
-    let fleets: [(&[f32], usize); 5] =
-        [(&[3.0, 1.0], 0), (&[3.0, 1.0], 1), (&[10.0, 1.0, 1.0], 2), (&[1.0, 2.0, 3.0], 2), (&[1.0, 2.0, 1.0, 2.0], 1)];
+    // From 92 % of the weight on the others are full for theirs, and the slow one gets what they cannot take: docs/balancing.md.
+    let fleets: [(&[f32], usize); 7] = [
+        (&[3.0, 1.0], 0),
+        (&[3.0, 1.0], 1),
+        (&[10.0, 1.0], 0),
+        (&[10.0, 1.0, 1.0], 0),
+        (&[10.0, 1.0, 1.0], 2),
+        (&[1.0, 2.0, 3.0], 2),
+        (&[1.0, 2.0, 1.0, 2.0], 1),
+    ];
     for (weights, slow) in fleets {
         for callers in [1, 8, 64] {
             let mut fleet = Fleet::new(policy.clone(), []).await;
@@ -351,6 +358,32 @@ async fn a_busy_key_is_spread_within_the_bound() {
     }
     let fleet = Fleet::weighing(by_key().load_factor(f64::INFINITY), &[1.0; 4]).await;
     assert_eq!(fleet.shares(64, 1_000, |_| keyed("the only one")).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_for_all_requests_keeps_to_an_instance_as_long_as_it_is_there() {
+    let mut chosen = Vec::new();
+    for caller in 0..20_u64 {
+        let own = HashKey::from(caller);
+        let same = RendezvousHash::by(move |_: &Request<()>| Some(own)).load_factor(f64::INFINITY);
+        let mut fleet = Fleet::weighing(same, &[1.0; 5]).await;
+        let only = async |fleet: &Fleet<_>| {
+            let shares = fleet.shares(16, 100, keyed).await;
+            assert_eq!(shares.len(), 1, "{shares:?}");
+            shares.into_keys().next().unwrap()
+        };
+        let first = only(&fleet).await;
+        fleet.remove(&first).await;
+        let second = only(&fleet).await;
+        assert_ne!(first, second);
+        assert_eq!(only(&fleet).await, second);
+        fleet.insert(Endpoint::new(&first, Attributes::new())).await;
+        assert_eq!(only(&fleet).await, first);
+        chosen.push(first);
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen.len(), 5, "callers choose apart");
 }
 
 #[tokio::test(start_paused = true)]

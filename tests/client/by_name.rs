@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep};
+use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_eureka::Instance;
+use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, Ejection, EndpointState, Outcome};
 use tower_eureka::route::{
     AttemptBody, CallOptions, Deadline, EurekaLayer, HostHeader, Ports, RetryPolicy, WaitForReady,
 };
+use tower_eureka::{Error, Instance};
 
 use crate::common::{Memory, Scripted, instance};
 
@@ -240,6 +242,93 @@ async fn answers_are_taken_unless_the_policy_names_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_classifier_says_which_answers_are_tried_again() {
+    struct NotFoundIsFailing;
+    impl ClassifyHttp for NotFoundIsFailing {
+        fn head(&self, status: StatusCode, _: &HeaderMap) -> Outcome {
+            if status == 404 { Outcome::Failure { retry_after: None } } else { Outcome::Success }
+        }
+    }
+    let retry = || plain().retry(RetryPolicy::new().failed_answers());
+    for (options, status, tries) in [
+        (retry(), 404, 1),
+        (retry(), 500, 3),
+        (retry(), 429, 3),
+        (retry().classifier(NotFoundIsFailing), 404, 3),
+        (retry().classifier(NotFoundIsFailing), 500, 1),
+        (plain().classifier(NotFoundIsFailing), 404, 1),
+    ] {
+        let world = World::new([Behaviour::Answers(status); 3]);
+        assert_eq!(world.client(options)(get()).await.unwrap().0, status);
+        assert_eq!(world.asked().len(), tries, "{status}");
+    }
+}
+
+/// What a service of the user's own may have to say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mine {
+    /// Before anything was sent.
+    PoolIsFull,
+    /// It does not want to send this.
+    TooLarge,
+    Lost,
+}
+
+impl std::fmt::Display for Mine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Mine {}
+
+struct KnowsMine;
+
+impl ClassifyHttp for KnowsMine {
+    fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        DefaultClassifier.head(status, headers)
+    }
+
+    fn error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
+        match error.downcast_ref() {
+            Some(Mine::PoolIsFull) => Outcome::Unreachable,
+            Some(Mine::TooLarge) => Outcome::GivenUp,
+            _ => DefaultClassifier.error(error),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_a_service_of_the_users_own_are_what_the_classifier_says() {
+    let world = World::new([Behaviour::Answers(200); 3]);
+    let options = plain().retry(RetryPolicy::new().attempts(2)).ejection(Ejection::new().consecutive_failures(1));
+    for (error, classified, method, tries, out) in [
+        (Mine::PoolIsFull, true, Method::POST, 3, 3),
+        (Mine::PoolIsFull, false, Method::POST, 1, 1),
+        (Mine::TooLarge, true, Method::GET, 1, 0),
+        (Mine::TooLarge, false, Method::GET, 2, 1),
+        (Mine::Lost, true, Method::GET, 2, 1),
+    ] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let mine = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Err::<Response<Full<Bytes>>, _>(error) }
+        });
+        let options = if classified { options.clone().classifier(KnowsMine) } else { options.clone() };
+        let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
+        let told = client.clone().oneshot(request(method, "http://orders/", "")).await.unwrap_err();
+        let case = format!("{error:?} {classified}: {told}");
+        assert_eq!(count.load(Ordering::Relaxed), tries, "{case}");
+        assert_eq!(std::error::Error::source(&told).unwrap().downcast_ref(), Some(&error), "{case}");
+        assert_eq!(told.is_connect(), classified && error == Mine::PoolIsFull, "{case}");
+        assert_eq!(told.is_unavailable(), !classified || error != Mine::TooLarge, "{case}");
+        let snapshots = client.snapshots();
+        assert_eq!(snapshots[0].count(EndpointState::Out), out, "{case} {}", snapshots[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_try_may_have_a_time_and_a_call_a_deadline() {
     let world = World::new([Behaviour::Hangs, Behaviour::Hangs, Behaviour::AnswersLate(300)]);
     let call = world.client(plain().retry(RetryPolicy::new().try_timeout(Duration::from_millis(500))));
@@ -266,6 +355,26 @@ async fn a_try_may_have_a_time_and_a_call_a_deadline() {
     let start = Instant::now();
     assert!(call(get()).await.unwrap_err().is_timeout());
     about(start, 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_until_the_service_below_is_ready_is_no_fault_of_the_instance() {
+    let world = World::new([Behaviour::AnswersLate(400); 2]);
+    let answering = world.clone();
+    // One call at a time, of all instances together.
+    let mine = ConcurrencyLimit::new(service_fn(move |request| answering.clone().answer(request)), 1);
+    let options = plain().timeout(Duration::from_millis(1_650));
+    let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
+    let calls: tokio::task::JoinSet<_> = (0..20).map(|_| client.clone().oneshot(get())).collect();
+    let answers = calls.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
+    assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(Error::is_timeout));
+    drop(answers);
+    let snapshot = client.snapshots().remove(0);
+    for endpoint in snapshot.endpoints() {
+        assert_eq!((endpoint.state(), endpoint.pending()), (EndpointState::Available, 0), "{snapshot}");
+        assert!(endpoint.failures() == 0 && endpoint.latency() < Duration::from_millis(410), "{snapshot}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -275,7 +275,7 @@ async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
     let world = World::new().await;
     let bad = Stub::new("bad", Does::Fail);
     let _bad = world.serve(bad.clone()).await;
-    let _good = world.serve(Stub::new("good", Does::Serve)).await;
+    let _good = world.serve(Stub::new("good", Does::End)).await;
     world.sees(2).await;
     let mut client = world.client();
     let status = loop {
@@ -287,10 +287,19 @@ async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
 
     let called = bad.called();
     let retry = RetryPolicy::new().grpc_codes([Code::Unavailable as i32]).all_methods();
-    let mut client = world.client_with(CallOptions::new().retry(retry));
+    let options = CallOptions::new().retry(retry);
+    let mut client = world.client_with(options.clone());
     while bad.called() == called {
         assert_eq!(check(&mut client).await.unwrap(), "good");
     }
+    // An answer that has begun is the caller's, whatever its trailers say.
+    let mut client = world.client_with(options);
+    let status = loop {
+        if let Err(status) = watch(&mut client).await {
+            break status;
+        }
+    };
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
 }
 
 #[tokio::test]

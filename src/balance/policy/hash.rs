@@ -21,6 +21,19 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// let by_path = RendezvousHash::by(|request: &Parts| Some(request.uri.path().into())).load_factor(1.5);
 /// ```
 ///
+/// With one key for all requests, an application goes on with one instance as long as that takes calls, as Spring's
+/// `same-instance-preference` does. Where the key is the caller's own, callers choose different ones. Unlike Spring's nothing is
+/// remembered: calls return to an instance that is well again, and one that comes as the *n*-th takes them over with a chance of 1 in *n*.
+///
+/// ```
+/// use http::request::Parts;
+/// use tower_eureka::balance::{HashKey, RendezvousHash};
+///
+/// # let own_id = "10.0.0.1:checkout:8080";
+/// let own = HashKey::from(own_id);
+/// let same_instance = RendezvousHash::by(move |_: &Parts| Some(own)).load_factor(f64::INFINITY);
+/// ```
+///
 /// The endpoint of the highest *−wᵢ ÷ ln h(key, idᵢ)* takes the call, with *h* between 0 and 1: rendezvous hashing (Thaler and
 /// Ravishankar, IEEE/ACM ToN 6(1), 1998) with weights (Schindelhauer and Schomaker, SPAA 2005), so each gets *wᵢ ÷ Σw* of the keys.
 /// Endpoints are told apart by their ids, which should stay the same over restarts.

@@ -26,7 +26,8 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// ```
 ///
 /// One value is asked for per call. Where policies that ask for labels wrap each other, what the request itself says goes before a
-/// default, and the outer one before the inner. To ask for two things at once, give instances a label that says both.
+/// default, and the outer one before the inner. To ask for two things at once, give instances a label that says both, or let a
+/// [policy](Self::policy) of your own look for the second one among those with the first: [`Candidates::attributes`] tells it.
 ///
 /// The instances with a value are found by a look into a map that is worked out when they change: at the first request that asks
 /// for the label, unless the balancer was [told before](crate::balance::Builder::labels).

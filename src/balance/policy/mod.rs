@@ -6,7 +6,7 @@
 //! | [`LeastRequests`] | where a call's duration says more about the request than about the endpoint | the same |
 //! | [`WeightedRoundRobin`] | for the very shares that the weights say, whatever the endpoints do | one, or a few with weights |
 //! | [`Random`] | for those shares without any memory, as a baseline | one |
-//! | [`RendezvousHash`] | where endpoints cache by key | all |
+//! | [`RendezvousHash`] | where endpoints cache by key, or one is to be kept to | all |
 //! | [`Sticky`] | where an endpoint holds a session | all, at a nanosecond each |
 //! | [`ByLabel`] | to route by version or hint; wraps one of the others | what that one costs |
 //!
