@@ -78,9 +78,9 @@ impl RetryPolicy {
     /// this asks for [`all_methods`](Self::all_methods) as well. Default none.
     ///
     /// A server that fails before it answers anything says so in the head (gRPC: PROTOCOL-HTTP2, "Trailers-Only"). An answer that has
-    /// begun is the caller's, and not tried again whatever code its trailers have, even if it has no message: "an RPC becomes committed"
-    /// when "the client receives Response-Headers" (gRPC: proposal A6, "When Retries are Valid"). Nor is one where the server forbids it by a
-    /// `grpc-retry-pushback-ms` that is no number from 0 on (A6, "Pushback"); a wait that it asks for there counts for that instance.
+    /// begun is the caller's, and not tried again whatever code its trailers have, even if it has no message (gRPC: proposal A6, on
+    /// when retries are valid). Nor is one where the server forbids it by a `grpc-retry-pushback-ms` that is no number from 0 on
+    /// (A6, on pushback); a wait that it asks for there counts for that instance.
     #[must_use]
     pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.grpc_codes = codes.into_iter().collect();
