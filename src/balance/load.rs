@@ -176,14 +176,15 @@ impl Load {
         let mut current = self.cost.load(Ordering::Relaxed);
         loop {
             let (cost, stamp) = unpack(current);
-            let elapsed = elapsed(stamp, now);
-            let kept = self.kept(elapsed);
-            let projected = cost * kept;
-            let cost = if latency > projected { latency } else { fall(projected, kept) };
-            let updated = pack(cost, if kept == 1.0 { stamp } else { now });
-            if updated == current {
+            let kept = self.kept(elapsed(stamp, now));
+            let updated = if kept < 1.0 {
+                let projected = cost * kept;
+                pack(if latency > projected { latency } else { fall(projected, kept) }, now)
+            } else if latency > cost {
+                pack(latency, stamp)
+            } else {
                 return;
-            }
+            };
             match self.cost.compare_exchange_weak(current, updated, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(newer) => current = newer,
@@ -226,7 +227,8 @@ impl Moment {
     /// The same as a cost.
     #[inline]
     pub(super) fn nanos_since(self, earlier: Self) -> f32 {
-        self.0.saturating_sub(earlier.0) as f32
+        // Signed, as processors convert that in one step.
+        self.0.saturating_sub(earlier.0) as i64 as f32
     }
 }
 

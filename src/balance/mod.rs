@@ -254,6 +254,7 @@ impl<S, P, O> Balance<S, P, O> {
     #[inline]
     fn set_for<Req: ?Sized>(&self, request: &Req) -> Guard<Arc<EndpointSet<S>>>
     where
+        S: Clone,
         P: Policy<Req>,
     {
         let set = self.shared.set.load();
@@ -397,7 +398,9 @@ impl<S> Shared<S> {
             _alive: alive,
         }
     }
+}
 
+impl<S: Clone> Shared<S> {
     /// Makes the roster's state the one that picks go by, and returns how many endpoints there were.
     fn publish(&self) -> usize {
         self.publish_locked(self.roster())
@@ -406,11 +409,10 @@ impl<S> Shared<S> {
     /// Takes the lock over, since services and wakers are others' code that may come back here: it runs when the lock is free.
     fn publish_locked(&self, mut roster: MutexGuard<'_, Roster<S>>) -> usize {
         let set = roster.set(Instant::now());
-        let len = set.len();
-        // The set first: who sees the new length must find the endpoints. Under the lock, so that none replaces a newer one.
-        let before = self.set.swap(Arc::new(set));
-        self.len.store(len, Ordering::Release);
         drop(roster);
+        let set = Arc::new(set.map(|service| S::clone(&service)));
+        let before = self.replace(set);
+        let len = self.len.load(Ordering::Acquire);
         if len > 0 {
             self.leave_fail_fast(len);
         }
@@ -420,6 +422,19 @@ impl<S> Shared<S> {
             std::mem::replace(count, len) != len
         });
         before.len()
+    }
+
+    /// Replaces the set by this one, unless another thread had a newer one ready before. Returns what is not in use any more.
+    fn replace(&self, set: Arc<EndpointSet<S>>) -> Arc<EndpointSet<S>> {
+        let _alone = self.roster();
+        if self.set.load().number > set.number {
+            return set;
+        }
+        // The set first: who sees the new length must find the endpoints.
+        let len = set.len();
+        let before = self.set.swap(set);
+        self.len.store(len, Ordering::Release);
+        before
     }
 
     /// Does what the clock calls for, and returns what is left to do: endpoints to be probed, and at most so many to be checked.
@@ -451,7 +466,7 @@ impl<S> Shared<S> {
     }
 }
 
-impl<S: Send + Sync> Control for Shared<S> {
+impl<S: Clone + Send + Sync> Control for Shared<S> {
     fn suspected(&self, id: EndpointId, cause: Cause) {
         self.change(|roster, now| roster.suspect(id, cause, now));
     }

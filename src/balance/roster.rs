@@ -65,6 +65,8 @@ pub(super) struct Roster<S> {
     /// When the weight of an endpoint in slow start grows next.
     next_growth: Option<Instant>,
     panic: bool,
+    /// How many sets were made.
+    sets: u64,
 }
 
 struct Entry<S> {
@@ -126,6 +128,7 @@ impl<S> Roster<S> {
             next_sweep,
             next_growth: None,
             panic: false,
+            sets: 0,
         }
     }
 

@@ -23,8 +23,10 @@ use super::weights::Weights;
 /// The endpoints of a balancer at one moment.
 pub(super) struct EndpointSet<S> {
     base: Instant,
-    /// In the order of their ids. Shared with the roster, so that a new set clones no service.
-    services: Vec<Arc<S>>,
+    /// Greater than those of the sets before.
+    pub(super) number: u64,
+    /// In the order of their ids. Its own, so that a pick finds them close together.
+    services: Box<[S]>,
     all: View,
     labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
     probing: Vec<Member>,
@@ -121,20 +123,27 @@ impl<S> EndpointSet<S> {
     /// `base` is the one that the endpoints' loads count from.
     pub(super) fn new(
         base: Instant,
-        services: Vec<Arc<S>>,
+        number: u64,
+        services: impl IntoIterator<Item = S>,
         all: View,
         labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
         probing: Vec<Member>,
     ) -> Self {
-        Self { base, services, all, labelled, probing }
+        Self { base, number, services: services.into_iter().collect(), all, labelled, probing }
     }
 
     pub(super) fn empty(base: Instant) -> Self {
-        Self::new(base, Vec::new(), View::default(), HashMap::new(), Vec::new())
+        Self::new(base, 0, [], View::default(), HashMap::new(), Vec::new())
     }
 
     pub(super) fn len(&self) -> usize {
         self.services.len()
+    }
+
+    /// The same with services that were made of these.
+    pub(super) fn map<T>(self, service: impl FnMut(S) -> T) -> EndpointSet<T> {
+        let Self { base, number, services, all, labelled, probing } = self;
+        EndpointSet { base, number, services: services.into_iter().map(service).collect(), all, labelled, probing }
     }
 
     /// When a call begins that comes now.
@@ -457,13 +466,13 @@ mod tests {
         fastrand::seed(SEED);
         let base = Instant::now();
         let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3, base), *weight)).collect();
-        let services = members.iter().map(|_| Arc::new(())).collect();
+        let services = vec![(); members.len()];
         let (out, left): (Vec<_>, Vec<_>) =
             members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
         out.iter().for_each(|(member, _)| member.stats.trial.begin());
         let every = (!out.is_empty()).then(|| Group::new(members));
         let view = View { whole: Group::new(left), every, ..View::default() };
-        EndpointSet::new(base, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
+        EndpointSet::new(base, 1, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
     }
 
     fn set(n: usize) -> EndpointSet<()> {

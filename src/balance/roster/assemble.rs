@@ -73,8 +73,9 @@ impl<S> Roster<S> {
         self.settings.meters.endpoints(self.entries.len() - out - probation, out, probation);
     }
 
-    /// The set that picks go by from now on.
-    pub(in crate::balance) fn set(&mut self, now: Instant) -> EndpointSet<S> {
+    /// The set that picks go by from now on, with the services that are its own yet to be made of these.
+    pub(in crate::balance) fn set(&mut self, now: Instant) -> EndpointSet<Arc<S>> {
+        self.sets += 1;
         self.choose_subset();
         self.next_growth = self.growth_at(now);
         let standings = self.standings(now);
@@ -84,12 +85,12 @@ impl<S> Roster<S> {
             // Where none can be reached all get calls, and the first that comes through shows it; of its health it shows nothing.
             entry.stats.trial.open(standings.reachable == 0 && !entry.is_unhealthy());
         }
-        let services = self.entries.values().map(|entry| entry.service.clone()).collect();
         let all: Vec<_> = standings.endpoints.iter().collect();
         let probing =
             all.iter().filter(|standing| standing.is_probing).map(|standing| standing.member.clone()).collect();
         let (view, labelled) = (self.view(&all, standings.is_calm), self.labelled(&all, standings.is_calm));
-        EndpointSet::new(self.settings.base, services, view, labelled, probing)
+        let services = self.entries.values().map(|entry| entry.service.clone());
+        EndpointSet::new(self.settings.base, self.sets, services, view, labelled, probing)
     }
 }
 
