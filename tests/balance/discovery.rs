@@ -1,11 +1,11 @@
 //! The balancer as a user meets it: over any discovery, with any service, on tokio's paused clock.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -376,6 +376,60 @@ async fn the_last_clone_ends_the_driver() {
     drop(clone);
     sender.closed().await;
     until(|| Arc::strong_count(&mock.calls) == 1).await;
+}
+
+/// Looks at its balancer whenever it is cloned or dropped.
+struct Curious(Arc<OnceLock<Balance<Self, PeakEwma, AnyResponse>>>);
+
+impl Curious {
+    fn look(&self) -> Option<usize> {
+        self.0.get().map(|balance| balance.snapshot().endpoints().len())
+    }
+}
+
+impl Clone for Curious {
+    fn clone(&self) -> Self {
+        self.look();
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
+
+impl Service<()> for Curious {
+    type Response = Option<usize>;
+    type Error = Infallible;
+    type Future = Ready<Result<Option<usize>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(self.look()))
+    }
+}
+
+/// It would hang.
+#[tokio::test]
+async fn no_lock_is_held_while_a_service_is_cloned_dropped_or_called() {
+    let (sender, receiver) = mpsc::unbounded_channel::<Result<Change<u8, Curious>, Infallible>>();
+    let balance = Balance::builder(UnboundedReceiverStream::from(receiver)).observer(AnyResponse).build();
+    let curious = Curious(Arc::default());
+    assert!(curious.0.set(balance.clone()).is_ok());
+    for key in 0..3 {
+        sender.send(Ok(Change::Insert(key, curious.clone()))).unwrap();
+    }
+    until(|| balance.len() == 3).await;
+    assert_eq!(balance.clone().oneshot(()).await.unwrap(), Some(3));
+    sender.send(Ok(Change::Insert(0, curious.clone()))).unwrap();
+    sender.send(Ok(Change::Remove(1))).unwrap();
+    until(|| balance.len() == 2).await;
+    assert_eq!(balance.clone().oneshot(()).await.unwrap(), Some(2));
 }
 
 struct PollFn<F>(F);
