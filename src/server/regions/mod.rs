@@ -14,8 +14,10 @@
 //! |---|---|
 //! | `region` | one region: its copy and the task that keeps it fresh |
 //! | `union` | what several registries show together, as a whole and as a delta |
+//! | `merged` | the applications that are in several, each put together once for all who are shown the same of it |
 //! | `settings` | what it can be told |
 
+mod merged;
 mod region;
 mod settings;
 mod union;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::merged::Merged;
 use self::region::Region;
 pub(crate) use self::settings::RegionSettings;
 use self::union::Source;
@@ -53,6 +56,7 @@ pub(in crate::server) struct Regions {
     regions: Vec<Arc<Region>>,
     /// Whether they are shown to those who name none.
     fallback: bool,
+    merged: Merged,
     since: Instant,
     looked: AtomicBool,
 }
@@ -61,8 +65,9 @@ impl Regions {
     /// `None` if there are none.
     pub(in crate::server) fn new(settings: &RegionSettings, peers: &PeerSettings) -> Result<Option<Arc<Self>>, Error> {
         let regions = settings.regions(peers)?;
-        let (fallback, since, looked) = (settings.fallback, Instant::now(), AtomicBool::new(false));
-        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, since, looked })))
+        let (fallback, merged) = (settings.fallback, Merged::default());
+        let (since, looked) = (Instant::now(), AtomicBool::new(false));
+        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, since, looked })))
     }
 
     /// Starts to copy. It ends when the tasks are dropped. The delta tells a change for as long as the registry's own does.
@@ -142,7 +147,7 @@ impl Regions {
         let whitelists = std::iter::once(None).chain(self.of(set).map(|region| region.whitelist.as_ref()));
         let moment = Log::at_one_moment(self.logs(registry, set));
         let source = |((full, delta), whitelist)| Source { full, delta, whitelist };
-        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before)
+        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before, &self.merged)
     }
 
     /// The registry's own first.
