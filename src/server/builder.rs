@@ -231,7 +231,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let regions = Regions::new(&self.regions, &peers)?;
         #[cfg(feature = "peers")]
-        let peers = Peers::new(peers.knowing_regions(regions.is_some()), clock)?;
+        let peers = Peers::new(peers, regions.clone(), clock)?;
         #[cfg(feature = "peers")]
         let settings = Settings {
             own_id: peers.own_id(),

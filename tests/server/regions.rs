@@ -397,6 +397,33 @@ async fn peers_do_not_take_what_is_shown_for_what_is_registered() {
     assert!(network.told().iter().all(|line| line.ends_with(" h1")), "{:?}", network.told());
 }
 
+/// It shows another region's where it has none itself, and its list is as old as its cache.
+#[tokio::test(start_paused = true)]
+async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
+    let network = Network::default();
+    let own = |builder: EurekaServerBuilder| {
+        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+    };
+    let east = region(&network, "east", &[]);
+    let all = ["home", "java"];
+    let java = network.node_with("java", &all, |builder| own(builder).peer_comparison_interval(Duration::ZERO));
+    let (lists, elsewhere) = (java.router.clone(), east.router.clone());
+    let shown = Router::new().fallback(move |request: Request<Body>| {
+        let of = if request.uri().path().ends_with("/both") { elsewhere.clone() } else { lists.clone() };
+        async move { of.oneshot(request).await.into_response() }
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), shown);
+    network.silence("java", "home");
+    let home = network.node_with("home", &all, |builder| knowing(own(builder), &["east"]));
+    register(&east, "ORDERS", "both").await;
+    tokio::time::sleep(LOOK).await;
+    register(&java, "ORDERS", "both").await;
+    register(&java, "ORDERS", "own").await;
+    tokio::time::sleep(LOOK + LOOK).await;
+    assert_eq!(lines(&home.server.applications()), ["own UP java"]);
+    assert_eq!(lines(&get(&home, "apps").await), ["both UP east", "own UP java"]);
+}
+
 /// A client's way to the server that remembers what was asked.
 #[derive(Clone)]
 struct Counted {

@@ -36,7 +36,7 @@ use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::peers::{PeerSettings, restarted};
-use super::registry::{AppView, Log, Registry};
+use super::registry::{AppView, Log, Record, Registry, Version};
 use crate::clock::Clock;
 use crate::model::Instance;
 
@@ -125,6 +125,13 @@ impl Regions {
     /// The same whatever its application.
     pub(in crate::server) fn instance_by_id(&self, id: &str) -> Option<Arc<Instance>> {
         self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
+    }
+
+    /// Whether one of them has an instance in this very state, of the same time.
+    pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
+        let known = |region: &Region| region.log.record(instance.app(), instance.id());
+        let same = |record: Arc<Record>| Version::of(&record.instance) == Version::of(instance);
+        self.regions.iter().filter_map(|region| known(region)).any(same)
     }
 
     /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.
