@@ -253,7 +253,9 @@ impl EurekaServerBuilder {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
             #[cfg(feature = "peers")]
-            _copies: regions.as_ref().map(|regions| regions.start(clock, settings.delta_retention_ms())),
+            _copies: regions
+                .as_ref()
+                .map(|regions| regions.start(node.registry(), clock, settings.delta_retention_ms())),
             node,
             #[cfg(feature = "peers")]
             bodies: match &regions {

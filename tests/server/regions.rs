@@ -376,6 +376,47 @@ async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
     assert_eq!(ids(&home, "apps?regions=east").await, ["e2"]);
 }
 
+/// A Java server shows everything to who asks it for everything, and does not hear of everything at once.
+#[tokio::test(start_paused = true)]
+async fn a_java_server_that_shows_what_it_copied_from_here_keeps_no_dead_alive() {
+    let network = Network::default();
+    let (home, java) = (region(&network, "home", &["java"]), region(&network, "java", &["home"]));
+    let shown = java.router.clone();
+    let refuses = Router::new().fallback(move |mut request: Request<Body>| {
+        request.headers_mut().remove("discoveryidentity-name");
+        let (refused, shown) = (request.uri().query().is_some(), shown.clone());
+        async move {
+            if refused { StatusCode::FORBIDDEN.into_response() } else { shown.oneshot(request).await.into_response() }
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), refuses);
+    for id in ["h1", "h2"] {
+        register(&home, "ORDERS", id).await;
+        register(&home, "WEATHER", id).await;
+    }
+    register(&java, "ORDERS", "j1").await;
+    tokio::time::sleep(LOOK + LOOK).await;
+    assert_eq!(ids(&java, "apps").await, ["h1", "h1", "h2", "h2", "j1"]);
+    assert_eq!(ids(&home, "apps").await, ["h1", "h1", "h2", "h2", "j1"]);
+    network.silence("java", "home");
+    cancel(&home, "ORDERS", "h1").await;
+    cancel(&home, "WEATHER", "h1").await;
+    cancel(&home, "WEATHER", "h2").await;
+    for _ in 0..10 {
+        tokio::time::sleep(LOOK).await;
+        assert_eq!(ids(&home, "apps").await, ["h2", "j1"]);
+    }
+    assert_eq!(ids(&java, "apps").await.len(), 5, "it does not hear of it");
+    register(&home, "WEATHER", "h1").await;
+    register(&java, "ORDERS", "j2").await;
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(ids(&home, "apps").await, ["h1", "h2", "j1", "j2"]);
+    assert_eq!(home.empty("GET", "apps/WEATHER/h2").await, StatusCode::NOT_FOUND);
+    register(&java, "WEATHER", "h2").await;
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(home.empty("GET", "apps/WEATHER/h2").await, StatusCode::OK, "it moved there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn peers_do_not_take_what_is_shown_for_what_is_registered() {
     let network = Network::default();

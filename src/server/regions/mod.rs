@@ -70,13 +70,20 @@ impl Regions {
         Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, since, looked })))
     }
 
-    /// Starts to copy. It ends when the tasks are dropped. The delta tells a change for as long as the registry's own does.
-    pub(in crate::server) fn start(&self, clock: Clock, delta_retention_ms: i64) -> JoinSet<()> {
+    /// Starts to copy what is not of this registry. It ends when the tasks are dropped. The delta tells a change for as long as the registry's
+    /// own does.
+    pub(in crate::server) fn start(
+        &self,
+        registry: &Arc<Registry>,
+        clock: Clock,
+        delta_retention_ms: i64,
+    ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for region in &self.regions {
-            let region = region.clone();
+            let (region, registry) = (region.clone(), registry.clone());
             tasks.spawn(async move {
-                restarted("a copy of a region", || region.clone().keep(clock, delta_retention_ms)).await;
+                let start = || region.clone().keep(registry.clone(), clock, delta_retention_ms);
+                restarted("a copy of a region", start).await;
             });
         }
         tasks
@@ -127,7 +134,7 @@ impl Regions {
         self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
     }
 
-    /// Whether one of them has an instance in this very state, of the same time.
+    /// Whether one of them has this very state of an instance.
     pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
         let known = |region: &Region| region.log.record(instance.app(), instance.id());
         let same = |record: Arc<Record>| Version::of(&record.instance) == Version::of(instance);

@@ -1,14 +1,14 @@
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::config::ClientConfig;
-use crate::model::{ActionType, Instance};
+use crate::model::{ActionType, Application, Instance};
 use crate::registry::{Refresher, Snapshot};
-use crate::server::registry::{Log, Record};
+use crate::server::registry::{Log, Record, Registry, Version};
 use crate::transport::Transport;
 
 /// Another region as it was last seen.
@@ -21,9 +21,14 @@ pub(super) struct Region {
     pub(super) log: Log,
     transport: Transport,
     config: ClientConfig,
+    /// What came from here, by application.
+    ours: Mutex<HashMap<Arc<str>, States>>,
     looked: AtomicBool,
     fetched: AtomicBool,
 }
+
+/// States of instances by id.
+type States = HashMap<Box<str>, Version>;
 
 impl Region {
     pub(super) fn new(
@@ -33,7 +38,7 @@ impl Region {
         config: ClientConfig,
     ) -> Self {
         let (looked, fetched) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { name, whitelist, log: Log::default(), transport, config, looked, fetched }
+        Self { name, whitelist, log: Log::default(), transport, config, ours: Mutex::default(), looked, fetched }
     }
 
     /// Whether it was looked at, be it in vain.
@@ -47,12 +52,12 @@ impl Region {
     }
 
     /// Keeps the copy fresh for ever.
-    pub(super) async fn keep(self: Arc<Self>, clock: Clock, delta_retention_ms: i64) {
+    pub(super) async fn keep(self: Arc<Self>, registry: Arc<Registry>, clock: Clock, delta_retention_ms: i64) {
         let (mut refresher, began) = (Refresher::new(self.transport.clone(), &self.config), Instant::now());
         loop {
             let (seen, wait) = refresher.next().await;
             if let Ok(seen) = seen {
-                self.take(&seen, clock.now_ms()).await;
+                self.take(&seen, &registry, clock.now_ms()).await;
                 if !self.fetched.swap(true, Ordering::AcqRel) {
                     let (region, instances) = (&*self.name, seen.instance_count());
                     tracing::info!(region, instances, elapsed = ?began.elapsed(), "fetched another region");
@@ -65,17 +70,23 @@ impl Region {
     }
 
     /// Publishes what is different from what was seen before.
-    async fn take(&self, seen: &Snapshot, now: i64) {
+    async fn take(&self, seen: &Snapshot, registry: &Registry, now: i64) {
         let known = self.log.full();
         let each_known = known.applications.iter().flat_map(|view| view.records.iter().map(move |r| (&*view.name, r)));
         let mut gone: HashMap<_, _> = each_known.map(|(app, record)| ((app, record.instance.id()), record)).collect();
+        let mut known_ours = std::mem::take(&mut *self.ours());
         for application in seen.applications() {
-            for instance in &application.instances {
+            let known_ours = known_ours.remove(&application.name).unwrap_or_default();
+            let ours = ours(application, &known_ours, registry);
+            for instance in application.instances.iter().filter(|instance| !ours.contains_key(instance.id())) {
                 let known = gone.remove(&(&*application.name, instance.id()));
                 let instance = as_shown(&application.name, instance);
                 if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
                     self.log.put(instance.id().into(), Record::of(instance), now);
                 }
+            }
+            if !ours.is_empty() {
+                self.ours().insert(application.name.clone(), ours);
             }
             // Others get their turn.
             tokio::task::yield_now().await;
@@ -84,6 +95,21 @@ impl Region {
             self.log.remove(id, Record::new(as_ended(&record.instance, now)), now);
         }
     }
+
+    fn ours(&self) -> MutexGuard<'_, HashMap<Arc<str>, States>> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The instances of an application that came from here: a Java server that was asked for everything shows what it copied, too, also what
+/// has left here if it cannot be told. So each is known by its state while it is here, and from then on.
+fn ours(application: &Application, known: &States, registry: &Registry) -> States {
+    let is_ours = |instance: &Instance, state| {
+        let here = || registry.log().record(&application.name, instance.id());
+        known.get(instance.id()) == Some(&state) || here().is_some_and(|here| Version::of(&here.instance) == state)
+    };
+    let states = application.instances.iter().map(|instance| (instance, Version::of(instance)));
+    states.filter(|(instance, state)| is_ours(instance, *state)).map(|(i, state)| (i.id().into(), state)).collect()
 }
 
 /// The instance as clients of this server see it: without an action they would skip it in a delta, and no other server is this one.
