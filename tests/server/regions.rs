@@ -348,6 +348,33 @@ async fn two_regions_that_show_each_other_keep_no_dead_alive() {
     }
 }
 
+/// What is large is compared elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_large_region_is_copied_like_any_other() {
+    let network = Network::default();
+    let east = region(&network, "east", &[]);
+    let numbers = 0..300;
+    for number in numbers.clone() {
+        register(&east, "ORDERS", &number.to_string()).await;
+    }
+    let home = region(&network, "home", &["east"]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(ids(&home, "apps").await.len(), 300);
+    // For longer than a delta tells it.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    cancel(&east, "ORDERS", "7").await;
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(ids(&home, "apps").await.len(), 299, "a small delta");
+    for number in numbers {
+        assert_eq!(
+            east.empty("PUT", &format!("apps/ORDERS/{number}/status?value=DOWN")).await.is_success(),
+            number != 7
+        );
+    }
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(get(&home, "apps").await.hash.as_deref(), Some("DOWN_299_"), "a large one");
+}
+
 /// As one does that could not fetch another region yet.
 #[tokio::test(start_paused = true)]
 async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
