@@ -48,6 +48,8 @@ pub mod config;
 pub mod model;
 
 #[cfg(any(feature = "client", feature = "server"))]
+mod blocking;
+#[cfg(any(feature = "client", feature = "server"))]
 mod clock;
 
 #[cfg(feature = "client")]

@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Snapshot;
 use super::local::LocalRegistry;
+use crate::blocking::blocking;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::Applications;
@@ -17,6 +18,9 @@ const FULL_REFRESHES: u32 = 10;
 
 /// Long enough for every provider to find a registry that restarted: three of the default heartbeats.
 const MIN_HOLD: Duration = Duration::from_secs(90);
+
+/// Instances of an answer that takes as long to compare as [`LARGE`](crate::blocking::LARGE) bytes to decode, about.
+const MANY: usize = 250;
 
 /// Fetches a registry again and again.
 pub(crate) struct Refresher {
@@ -82,7 +86,7 @@ impl Refresher {
             Err(error) => return Err(error),
         };
         self.answered();
-        if self.local.delta(&delta, Instant::now()) {
+        if self.take(delta, LocalRegistry::delta).await {
             self.mismatches = 0;
             return Ok(());
         }
@@ -104,16 +108,38 @@ impl Refresher {
         let answer: Applications = self.transport.applications().await?;
         self.deltas_offered = answer.version.is_some_and(|version| version != -1);
         self.answered();
-        let held = self.local.held();
-        self.local.full(&answer, Instant::now());
+        let (held, listed) = (self.local.held(), answer.len());
+        self.take(answer, LocalRegistry::full).await;
         if self.local.held() > held {
             tracing::warn!(
-                listed = answer.len(),
+                listed,
                 held = self.local.held(),
                 "registry lost most of its instances at once, keeping them for now"
             );
         }
         Ok(())
+    }
+
+    /// Compares an answer with what is held, a large one where nobody waits.
+    async fn take<T: Send + 'static>(
+        &mut self,
+        answer: Applications,
+        take: fn(&mut LocalRegistry, &Applications, Instant) -> T,
+    ) -> T {
+        let now = Instant::now();
+        if answer.len() < MANY {
+            return take(&mut self.local, &answer, now);
+        }
+        let mut local = std::mem::replace(&mut self.local, LocalRegistry::new(MIN_HOLD));
+        let (local, taken) = blocking(move || {
+            let taken = take(&mut local, &answer, now);
+            // What there is to index is indexed here, too.
+            local.snapshot();
+            (local, taken)
+        })
+        .await;
+        self.local = local;
+        taken
     }
 
     fn answered(&mut self) {

@@ -20,6 +20,12 @@ impl Snapshot {
         self.applications.get(name).or_else(|| self.applications.get(&app_name(name)))
     }
 
+    #[cfg(all(test, feature = "peers"))]
+    pub(crate) fn of(applications: impl IntoIterator<Item = Arc<Application>>) -> Self {
+        let applications = applications.into_iter().map(|application| (application.name.clone(), application));
+        Self { applications: applications.collect(), vips: Arc::default() }
+    }
+
     /// The applications behind a look-up.
     pub(crate) fn sources(&self, lookup: &Lookup) -> Sources {
         lookup.sources(self)

@@ -231,7 +231,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let regions = Regions::new(&self.regions, &peers)?;
         #[cfg(feature = "peers")]
-        let peers = Peers::new(peers.knowing_regions(regions.is_some()), clock)?;
+        let peers = Peers::new(peers, regions.clone(), clock)?;
         #[cfg(feature = "peers")]
         let settings = Settings {
             own_id: peers.own_id(),
@@ -253,7 +253,9 @@ impl EurekaServerBuilder {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
             #[cfg(feature = "peers")]
-            _copies: regions.as_ref().map(|regions| regions.start(clock, settings.delta_retention_ms())),
+            _copies: regions
+                .as_ref()
+                .map(|regions| regions.start(node.registry(), clock, settings.delta_retention_ms())),
             node,
             #[cfg(feature = "peers")]
             bodies: match &regions {

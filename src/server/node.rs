@@ -169,7 +169,8 @@ mod tests {
     async fn what_two_operators_do_at_the_same_time_is_told_in_the_order_in_which_it_counts() {
         let clock = Clock::start();
         let settings = EurekaServer::builder().peer_url("http://peer:1/").peers;
-        let node = Node::new(Arc::new(Registry::new(Settings::default())), clock, Peers::new(settings, clock).unwrap());
+        let node =
+            Node::new(Arc::new(Registry::new(Settings::default())), clock, Peers::new(settings, None, clock).unwrap());
         let told = Registry::new(Settings::default());
         let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
         node.register(instance.clone(), Origin::Client).unwrap();

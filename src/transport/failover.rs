@@ -57,13 +57,13 @@ impl Servers {
     ///
     /// `judge` says what a status means; `read` turns a final answer into the result, and an answer that it cannot read counts
     /// as a fault of that server.
-    pub(super) async fn send<T>(
+    pub(super) async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
         &self,
         stack: &HttpStack,
         subject: Subject<'_>,
         request: impl Fn(&ServiceUrl) -> Result<http::Request<super::RequestBody>, http::Error>,
         judge: impl Fn(StatusCode) -> Verdict,
-        read: impl Fn(Answer) -> Result<T, Unreadable>,
+        read: impl Fn(Answer) -> F,
     ) -> Result<T, Error> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut faults = Faults::default();
@@ -74,7 +74,7 @@ impl Servers {
             let error = match stack.exchange(built).await {
                 Err(failure) => failure.error(subject, server),
                 Ok(answer) => match judge(answer.status) {
-                    Verdict::Final => match read(answer) {
+                    Verdict::Final => match read(answer).await {
                         Ok(value) => {
                             self.preferred.store(index, Ordering::Relaxed);
                             return Ok(value);

@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::RequestBody;
 use super::failover::{MAX_ATTEMPTS, Servers, Subject, Unreadable, Verdict};
 use super::stack::{Answer, HttpStack};
+use crate::blocking::{LARGE, blocking};
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]
@@ -242,7 +243,7 @@ impl Transport {
 
     /// True for success, false for an accepted 404.
     async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
-        self.send(call, |answer| {
+        self.send(call, |answer| async move {
             // A page where an empty answer belongs: somebody else's server says yes to everything.
             if answer.status.is_success() && answer.is_markup() {
                 return Err(Unreadable::Markup(answer.content_type));
@@ -253,20 +254,30 @@ impl Transport {
     }
 
     /// `None` for an accepted 403 or 404.
-    async fn read<T>(&self, call: Call<'_>, decode: fn(&[u8]) -> Result<T, DecodeError>) -> Result<Option<T>, Error> {
-        self.send(call, |answer| {
+    async fn read<T: Send + 'static>(
+        &self,
+        call: Call<'_>,
+        decode: fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, Error> {
+        self.send(call, |answer| async move {
             if answer.status.is_client_error() {
                 return Ok(None);
             }
             if answer.is_markup() {
                 return Err(Unreadable::Markup(answer.content_type));
             }
-            decode(&answer.body).map(Some).map_err(Unreadable::NotEureka)
+            let body = answer.body;
+            let decoded = if body.len() < LARGE { decode(&body) } else { blocking(move || decode(&body)).await };
+            decoded.map(Some).map_err(Unreadable::NotEureka)
         })
         .await
     }
 
-    async fn send<T>(&self, call: Call<'_>, read: impl Fn(Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
+    async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
+        &self,
+        call: Call<'_>,
+        read: impl Fn(Answer) -> F,
+    ) -> Result<T, Error> {
         let subject = Subject { operation: call.operation, app: call.app, instance: call.instance };
         let request = |server: &ServiceUrl| call.request(server, self.identity);
         self.servers.send(&self.stack, subject, request, |status| call.judge(status), read).await
@@ -374,4 +385,30 @@ fn segment(text: &str) -> impl fmt::Display {
 
 fn query(text: &str) -> impl fmt::Display {
     utf8_percent_encode(text, QUERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::thread::{self, ThreadId};
+
+    use http::Response;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::config::ClientConfig;
+
+    #[tokio::test]
+    async fn a_large_answer_is_decoded_where_nobody_waits() {
+        for (length, here) in [(LARGE - 1, true), (LARGE, false)] {
+            let answer = move |_: Request<RequestBody>| async move {
+                Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
+            };
+            let stack = HttpStack::over(service_fn(answer), &ClientConfig::default());
+            let transport = Transport::new(ServiceUrl::parse_list("http://registry/").unwrap(), stack);
+            let decode: fn(&[u8]) -> Result<ThreadId, DecodeError> = |_| Ok(thread::current().id());
+            let read = transport.read(Call::new("fetch", Method::GET), decode).await.unwrap();
+            assert_eq!(read == Some(thread::current().id()), here, "{length} bytes");
+        }
+    }
 }

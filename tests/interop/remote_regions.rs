@@ -80,3 +80,34 @@ async fn a_spring_server_and_ours_show_each_others_region() {
     ours.process.assert_runs();
     spring.process.assert_runs();
 }
+
+#[tokio::test]
+async fn what_a_spring_server_copied_from_ours_is_not_shown_as_its_own() {
+    let _turn = alone().await;
+    let port = free_port();
+    let arguments = knowing("east", &format!("http://127.0.0.1:{port}/eureka/"));
+    let ours = Registry::start_with("everything-ours", "127.0.0.1:0", &arguments).await;
+    let mut arguments = knowing("home", &ours.url);
+    // As long as there is a region that it could never fetch, it refuses who names regions.
+    arguments.push(knowing("north", &format!("http://127.0.0.1:{}/eureka/", free_port())).remove(0));
+    let spring = Server::start_with("everything-spring", port, &arguments).await;
+    let (home, east) = (transport(&ours.url), transport(&spring.url));
+    register(&home, "shared", "h1").await;
+    register(&home, "shared", "h2").await;
+    until("Spring has a copy", SOON, async || http::instance(&spring.url, "SHARED", "h2").await).await;
+    // Here its cache is emptied.
+    register(&east, "shared", "e1").await;
+    let shows = async |url: &str, expected: &[&str]| view(url, "apps").await.filter(|lines| lines == expected);
+    let all = ["e1 UP", "h1 UP", "h2 UP"];
+    until("Spring shows all", SOON, async || shows(&spring.url, &all).await).await;
+    until("ours shows all", SOON, async || shows(&ours.url, &all).await).await;
+    assert!(view(&spring.url, "apps?regions=none").await.is_none(), "it refuses");
+
+    home.cancel("shared", "h1").await.expect("it is there");
+    // Its cache has the old answer for 180 s.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(view(&spring.url, "apps").await.expect("it answers"), all);
+        assert_eq!(view(&ours.url, "apps").await.expect("it answers"), ["e1 UP", "h2 UP"]);
+    }
+}

@@ -20,11 +20,14 @@
 //! encodings at most about 4 × 4 *S*. The read-only cache, where it is on, keeps one more of each answer that was asked for.
 //!
 //! Other regions have fragments and blocks of their own; an application that is in several has them once more. The answers that show them
-//! are kept like those of the registry alone, once for those who name no regions and for eight other choices of regions.
+//! are kept like those of the registry alone, once for those who name no regions and for eight other choices of regions, these as long as
+//! somebody asks for them.
 
 mod form;
 mod frame;
 mod gzip;
+#[cfg(feature = "peers")]
+mod lately;
 mod pieces;
 mod read_only;
 mod selection;
@@ -52,7 +55,7 @@ use self::selection::{Asked, Selections};
 use self::slot::Slot;
 use self::tag::{Kind, tag};
 #[cfg(feature = "peers")]
-use self::together::Together;
+use self::together::{Part, Shown, Together};
 #[cfg(feature = "peers")]
 use super::regions::{RegionSet, Regions};
 use super::registry::{AppView, Registry, Snapshot};
@@ -127,7 +130,11 @@ impl Bodies {
     /// The same with other regions.
     #[cfg(feature = "peers")]
     pub(super) fn with_regions(mut self, regions: Arc<Regions>) -> Self {
-        self.unusual.get_or_insert_default().together = Some(Together::new(regions));
+        let unusual = self.unusual.get_or_insert_default();
+        if let Some(cache) = &mut unusual.read_only {
+            cache.usual = regions.fallback();
+        }
+        unusual.together = Some(Together::new(regions));
         self
     }
 
@@ -169,31 +176,36 @@ impl Bodies {
         Some(match list {
             List::All => {
                 let (wanted, registry) = (registry.revision(), registry.clone());
-                self.applications(&self.full, wanted, Kind::Registry, move || registry.full(), variant).await
+                self.applications(&self.full, wanted, Kind::Registry, move || registry.full(), variant, ()).await
             }
             List::Delta => {
                 let (wanted, registry) = (registry.delta_revision(), registry.clone());
-                self.applications(&self.delta, wanted, Kind::Delta, move || registry.delta(), variant).await
+                self.applications(&self.delta, wanted, Kind::Delta, move || registry.delta(), variant, ()).await
             }
             List::Application(name) => self.application(self.find(registry, name)?, variant).await,
             List::Selection(by, name) => self.selection(registry, Asked::new(*by, name, variant)).await,
             #[cfg(feature = "peers")]
-            List::AllWith(set) => {
-                let (shown, registry) = (self.together()?.of(*set), registry.clone());
-                let (slots, wanted) = (shown.full.clone(), shown.revision(&registry));
-                let snapshot = move || shown.union(&registry).full.clone();
-                self.applications(&slots, wanted, Kind::RegistryWith(*set), snapshot, variant).await
-            }
+            List::AllWith(set) => self.shown(registry, *set, Part::Full, variant).await?,
             #[cfg(feature = "peers")]
-            List::DeltaWith(set) => {
-                let (shown, registry) = (self.together()?.of(*set), registry.clone());
-                let (slots, wanted) = (shown.delta.clone(), shown.delta_revision(&registry));
-                let snapshot = move || shown.union(&registry).delta.clone();
-                self.applications(&slots, wanted, Kind::DeltaWith(*set), snapshot, variant).await
-            }
+            List::DeltaWith(set) => self.shown(registry, *set, Part::Delta, variant).await?,
         })
     }
 
+    /// A list that shows these regions.
+    #[cfg(feature = "peers")]
+    async fn shown(&self, registry: &Arc<Registry>, set: RegionSet, part: Part, variant: Variant) -> Option<Arc<Body>> {
+        let together = self.together()?;
+        let ready = |shown: Arc<Shown>| shown.slots(part).of(variant).at(shown.revision(registry, part));
+        if let Some(body) = together.known(set).and_then(ready) {
+            return Some(body);
+        }
+        let (shown, turn) = together.of(set).await;
+        let (slots, wanted, registry) = (shown.slots(part).clone(), shown.revision(registry, part), registry.clone());
+        let snapshot = move || shown.snapshot(&registry, part);
+        Some(self.applications(&slots, wanted, part.kind(set), snapshot, variant, turn).await)
+    }
+
+    /// `turn` is kept until the answer is made.
     async fn applications(
         &self,
         slots: &Arc<PerVariant<Slot>>,
@@ -201,9 +213,11 @@ impl Bodies {
         kind: Kind,
         snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         variant: Variant,
+        turn: impl Send + 'static,
     ) -> Arc<Body> {
         let (run, all) = (self.run, slots.clone());
         let make = move || {
+            let _turn = turn;
             let Snapshot { revision, version, counts, applications } = &*snapshot();
             let bytes = pieces::applications(*version, counts, applications, variant);
             all.iter().for_each(|slot| slot.forget_before(*revision));
@@ -239,7 +253,8 @@ impl Bodies {
         let registry = registry.clone();
         #[cfg(feature = "peers")]
         if let Some(shown) = self.together().and_then(Together::usual) {
-            return self.selected(shown.revision(&registry), move || shown.union(&registry).full.clone(), asked).await;
+            let wanted = shown.revision(&registry, Part::Full);
+            return self.selected(wanted, move || shown.snapshot(&registry, Part::Full), asked).await;
         }
         self.selected(registry.revision(), move || registry.full(), asked).await
     }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "peers")]
+use super::lately::Lately;
 use super::{Body, List, Variant};
 use crate::clock::Clock;
 #[cfg(feature = "peers")]
@@ -15,31 +17,39 @@ use crate::server::regions::RegionSet;
 
 /// Most that is kept of all answers for VIPs together. There are as many names as somebody makes up.
 const SELECTIONS_LIMIT: usize = 32 * 1024 * 1024;
-/// Of so many choices of other regions the answers are kept, the latest. There are many more choices.
-#[cfg(feature = "peers")]
-const CHOICES_LIMIT: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct ReadOnly {
     interval: Duration,
     clock: Clock,
+    /// The regions that those are shown who name none. The answers that show them stay, whatever others ask for.
+    #[cfg(feature = "peers")]
+    pub(super) usual: RegionSet,
     kept: Mutex<Kept>,
 }
+
+type Key = (List<'static>, Variant);
 
 /// The answers of one interval.
 #[derive(Debug, Default)]
 struct Kept {
     period: u64,
     selections: usize,
+    bodies: HashMap<Key, Arc<Body>>,
     #[cfg(feature = "peers")]
-    choices: std::collections::VecDeque<RegionSet>,
-    bodies: HashMap<(List<'static>, Variant), Arc<Body>>,
+    choices: Lately<HashMap<Key, Arc<Body>>>,
 }
 
 impl ReadOnly {
     /// `interval` is not zero.
     pub(super) fn new(interval: Duration, clock: Clock) -> Self {
-        Self { interval, clock, kept: Mutex::default() }
+        Self {
+            interval,
+            clock,
+            #[cfg(feature = "peers")]
+            usual: RegionSet::default(),
+            kept: Mutex::default(),
+        }
     }
 
     /// The number of the interval that it is now.
@@ -48,46 +58,55 @@ impl ReadOnly {
     }
 
     pub(super) fn at(&self, period: u64, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
-        let kept = self.lock();
+        let kept = &mut *self.lock();
+        if kept.period != period {
+            return None;
+        }
         let key = (list.clone().into_owned(), variant);
-        kept.bodies.get(&key).filter(|_| kept.period == period).cloned()
+        #[cfg(feature = "peers")]
+        if let Some(choice) = self.unusual(list) {
+            return kept.choices.get(choice)?.get(&key).cloned();
+        }
+        kept.bodies.get(&key).cloned()
     }
 
     /// Keeps an answer made for this interval, and gives the one that all get: the first.
     pub(super) fn keep(&self, period: u64, list: &List<'_>, variant: Variant, body: Arc<Body>) -> Arc<Body> {
-        let mut kept = self.lock();
+        let kept = &mut *self.lock();
         if kept.period > period {
             return body;
         }
         if kept.period < period {
             *kept = Kept { period, ..Kept::default() };
         }
+        let (bodies, selections) = (&mut kept.bodies, &mut kept.selections);
+        #[cfg(feature = "peers")]
+        let bodies = match self.unusual(list) {
+            Some(choice) => kept.choices.get_or_insert_with(choice, HashMap::new),
+            None => bodies,
+        };
         let key = (list.clone().into_owned(), variant);
-        if let Some(first) = kept.bodies.get(&key) {
+        if let Some(first) = bodies.get(&key) {
             return first.clone();
         }
         if let List::Selection(_, name) = list {
             let size = size_of_val(&key) + size_of::<Body>() + name.len() + body.bytes.len();
-            if kept.selections + size > SELECTIONS_LIMIT {
+            if *selections + size > SELECTIONS_LIMIT {
                 return body;
             }
-            kept.selections += size;
+            *selections += size;
         }
-        #[cfg(feature = "peers")]
-        if let List::AllWith(choice) | List::DeltaWith(choice) = list
-            && !kept.choices.contains(choice)
-        {
-            if kept.choices.len() == CHOICES_LIMIT {
-                let oldest = kept.choices.pop_front();
-                kept.bodies.retain(|(list, _), _| match list {
-                    List::AllWith(choice) | List::DeltaWith(choice) => Some(*choice) != oldest,
-                    _ => true,
-                });
-            }
-            kept.choices.push_back(*choice);
-        }
-        kept.bodies.insert(key, body.clone());
+        bodies.insert(key, body.clone());
         body
+    }
+
+    /// The regions in a list that only those see who name them.
+    #[cfg(feature = "peers")]
+    fn unusual(&self, list: &List<'_>) -> Option<RegionSet> {
+        match list {
+            List::AllWith(choice) | List::DeltaWith(choice) if *choice != self.usual => Some(*choice),
+            _ => None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -100,6 +119,8 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    #[cfg(feature = "peers")]
+    use crate::server::bodies::lately::KEPT;
     use crate::server::bodies::{By, Encoding, Form};
 
     const VARIANT: Variant = Variant { form: Form::Json, encoding: Encoding::Identity };
@@ -143,15 +164,20 @@ mod tests {
     }
 
     #[cfg(feature = "peers")]
-    #[test]
-    fn the_answers_of_the_latest_choices_of_regions_are_kept() {
-        let cache = ReadOnly::new(Duration::from_secs(30), Clock::start());
-        for choice in (0..100).map(RegionSet::of) {
+    #[tokio::test]
+    async fn of_choices_of_regions_the_usual_and_the_latest_are_kept() {
+        let usual = RegionSet::of(1);
+        let cache = ReadOnly { usual, ..ReadOnly::new(Duration::from_secs(30), Clock::start()) };
+        for choice in (1..100).map(RegionSet::of) {
             cache.keep(0, &List::AllWith(choice), VARIANT, body(1, 1));
-            cache.keep(0, &List::DeltaWith(choice), VARIANT, body(1, 1));
+            cache.keep(0, &List::DeltaWith(choice), VARIANT, body(2, 1));
         }
-        assert_eq!(cache.lock().bodies.len(), 2 * CHOICES_LIMIT);
-        let at = |choice| cache.at(0, &List::AllWith(RegionSet::of(choice)), VARIANT).is_some();
-        assert_eq!([0, 91, 92, 99].map(at), [false, false, true, true]);
+        let at = |list| cache.at(0, &list, VARIANT).map(|body| body.revision);
+        for (choice, kept) in [(1, true), (2, false), (99 - KEPT as u32, false), (100 - KEPT as u32, true), (99, true)]
+        {
+            let choice = RegionSet::of(choice);
+            assert_eq!(at(List::AllWith(choice)), kept.then_some(1), "{choice:?}");
+            assert_eq!(at(List::DeltaWith(choice)), kept.then_some(2), "{choice:?}");
+        }
     }
 }

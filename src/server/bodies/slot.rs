@@ -4,6 +4,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
 use super::Body;
+use crate::blocking::blocking;
 
 /// Room for one answer, the latest, and for one at a time that makes the next. Takes a place only, until someone asks.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ impl Slot {
         if let Some(body) = room.at(revision) {
             return body;
         }
+        // The first answer of a large registry compresses all of it.
         blocking(move || {
             let body = Arc::new(make());
             room.latest.store(Some(body.clone()));
@@ -61,16 +63,6 @@ impl Slot {
 impl Room {
     fn at(&self, revision: u64) -> Option<Arc<Body>> {
         self.latest.load_full().filter(|body| body.revision >= revision)
-    }
-}
-
-/// The first answer of a large registry compresses all of it: too long for a thread that others wait for.
-async fn blocking<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(make).await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(made) => made,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime ends, and this task with it.
-        Err(Err(_)) => std::future::pending().await,
     }
 }
 

@@ -254,6 +254,8 @@ impl Follower {
     fn settle(&mut self, Suspect { target, ending }: &Suspect, theirs: Option<Instance>) -> Deed {
         let (registry, now) = (self.node.registry(), self.node.now());
         let theirs = theirs.filter(|theirs| theirs.app() == &*target.app && theirs.id() == &*target.id);
+        // Java shows another region's where it has none itself, which its list may tell late.
+        let theirs = theirs.filter(|theirs| !self.node.peers().regions.as_ref().is_some_and(|all| all.have(theirs)));
         if self.peer.is_being_told(target) {
             return Deed::Later;
         }

@@ -54,6 +54,7 @@ use self::settings::UNUSABLE_URL;
 use self::turns::Turns;
 use super::Error;
 use super::node::Node;
+use super::regions::Regions;
 use super::registry::Registry;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
@@ -71,6 +72,8 @@ const SOURCE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs
 pub(super) struct Peers {
     settings: PeerSettings,
     stack: HttpStack,
+    /// The copies of other regions here.
+    regions: Option<Arc<Regions>>,
     /// Drawn anew at each start, so that a node recognises its own batches.
     id: Arc<str>,
     own: Option<OwnLease>,
@@ -85,7 +88,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(settings: PeerSettings, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn new(settings: PeerSettings, regions: Option<Arc<Regions>>, clock: Clock) -> Result<Self, Error> {
         let own = settings.own.instance(clock.now_ms()).map_err(Error::own_instance)?;
         let own_hosts = match &own {
             Some(own) => [own.host_name(), own.ip_addr()].map(|host| host.unwrap_or_default().to_owned()),
@@ -99,6 +102,7 @@ impl Peers {
         };
         let peers = Self {
             stack: settings.stack(settings.connect_timeout, settings.read_timeout),
+            regions,
             id: format!("{:032x}", fastrand::u128(..)).into(),
             own: own.filter(|_| settings.register_own).map(OwnLease::new),
             own_hosts,
@@ -228,7 +232,7 @@ impl Peers {
     fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
         let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server();
         // A Java peer knows other regions if this node does.
-        let transport = if self.settings.knows_regions { transport.without_other_regions() } else { transport };
+        let transport = if self.regions.is_some() { transport.without_other_regions() } else { transport };
         Arc::new(Peer::new(url, transport, self.settings.limits))
     }
 

@@ -50,8 +50,6 @@ pub(crate) struct PeerSettings {
     dns: DnsUrls,
     pub(super) refresh_interval: Duration,
     pub(super) comparison_interval: Duration,
-    /// Whether there are copies of other regions here.
-    pub(super) knows_regions: bool,
     tls: Tls,
     stack: Option<MakeStack>,
     /// What of the settings is unusable, and why.
@@ -87,7 +85,6 @@ impl Default for PeerSettings {
             dns: DnsUrls::default(),
             refresh_interval: Duration::from_secs(600),
             comparison_interval: Duration::from_secs(30),
-            knows_regions: false,
             tls: Tls::default(),
             stack: None,
             faulty: None,
@@ -96,10 +93,6 @@ impl Default for PeerSettings {
 }
 
 impl PeerSettings {
-    pub(in crate::server) fn knowing_regions(self, knows_regions: bool) -> Self {
-        Self { knows_regions, ..self }
-    }
-
     /// What carries requests to other registry servers, within these bounds.
     pub(in crate::server) fn stack(&self, connect_timeout: Duration, read_timeout: Duration) -> HttpStack {
         let tls = self.tls.clone();

@@ -14,8 +14,10 @@
 //! |---|---|
 //! | `region` | one region: its copy and the task that keeps it fresh |
 //! | `union` | what several registries show together, as a whole and as a delta |
+//! | `merged` | the applications that are in several, each put together once for all who are shown the same of it |
 //! | `settings` | what it can be told |
 
+mod merged;
 mod region;
 mod settings;
 mod union;
@@ -27,13 +29,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::merged::Merged;
 use self::region::Region;
 pub(crate) use self::settings::RegionSettings;
 use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::peers::{PeerSettings, restarted};
-use super::registry::{AppView, Log, Registry};
+use super::registry::{AppView, Log, Record, Registry, Version};
 use crate::clock::Clock;
 use crate::model::Instance;
 
@@ -53,6 +56,7 @@ pub(in crate::server) struct Regions {
     regions: Vec<Arc<Region>>,
     /// Whether they are shown to those who name none.
     fallback: bool,
+    merged: Merged,
     since: Instant,
     looked: AtomicBool,
 }
@@ -61,17 +65,25 @@ impl Regions {
     /// `None` if there are none.
     pub(in crate::server) fn new(settings: &RegionSettings, peers: &PeerSettings) -> Result<Option<Arc<Self>>, Error> {
         let regions = settings.regions(peers)?;
-        let (fallback, since, looked) = (settings.fallback, Instant::now(), AtomicBool::new(false));
-        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, since, looked })))
+        let (fallback, merged) = (settings.fallback, Merged::default());
+        let (since, looked) = (Instant::now(), AtomicBool::new(false));
+        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, since, looked })))
     }
 
-    /// Starts to copy. It ends when the tasks are dropped. The delta tells a change for as long as the registry's own does.
-    pub(in crate::server) fn start(&self, clock: Clock, delta_retention_ms: i64) -> JoinSet<()> {
+    /// Starts to copy what is not of this registry. It ends when the tasks are dropped. The delta tells a change for as long as the registry's
+    /// own does.
+    pub(in crate::server) fn start(
+        &self,
+        registry: &Arc<Registry>,
+        clock: Clock,
+        delta_retention_ms: i64,
+    ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for region in &self.regions {
-            let region = region.clone();
+            let (region, registry) = (region.clone(), registry.clone());
             tasks.spawn(async move {
-                restarted("a copy of a region", || region.clone().keep(clock, delta_retention_ms)).await;
+                let start = || region.clone().keep(registry.clone(), clock, delta_retention_ms);
+                restarted("a copy of a region", start).await;
             });
         }
         tasks
@@ -122,6 +134,13 @@ impl Regions {
         self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
     }
 
+    /// Whether one of them has this very state of an instance.
+    pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
+        let known = |region: &Region| region.log.record(instance.app(), instance.id());
+        let same = |record: Arc<Record>| Version::of(&record.instance) == Version::of(instance);
+        self.regions.iter().filter_map(|region| known(region)).any(same)
+    }
+
     /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.
     pub(in crate::server) fn revision(&self, registry: &Registry, set: RegionSet) -> u64 {
         self.logs(registry, set).map(Log::revision).sum()
@@ -142,7 +161,7 @@ impl Regions {
         let whitelists = std::iter::once(None).chain(self.of(set).map(|region| region.whitelist.as_ref()));
         let moment = Log::at_one_moment(self.logs(registry, set));
         let source = |((full, delta), whitelist)| Source { full, delta, whitelist };
-        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before)
+        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before, &self.merged)
     }
 
     /// The registry's own first.

@@ -1,14 +1,15 @@
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, sleep};
 
+use crate::blocking::blocking;
 use crate::clock::Clock;
 use crate::config::ClientConfig;
-use crate::model::{ActionType, Instance};
+use crate::model::{ActionType, Application, Instance};
 use crate::registry::{Refresher, Snapshot};
-use crate::server::registry::{Log, Record};
+use crate::server::registry::{Log, Record, Registry, Version};
 use crate::transport::Transport;
 
 /// Another region as it was last seen.
@@ -21,9 +22,21 @@ pub(super) struct Region {
     pub(super) log: Log,
     transport: Transport,
     config: ClientConfig,
+    copied: Mutex<Copied>,
     looked: AtomicBool,
     fetched: AtomicBool,
 }
+
+/// Of what the copy is.
+#[derive(Debug, Default)]
+struct Copied {
+    last: Snapshot,
+    /// What of it came from here, by application.
+    ours: HashMap<Arc<str>, States>,
+}
+
+/// States of instances by id.
+type States = HashMap<Box<str>, Version>;
 
 impl Region {
     pub(super) fn new(
@@ -33,7 +46,7 @@ impl Region {
         config: ClientConfig,
     ) -> Self {
         let (looked, fetched) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { name, whitelist, log: Log::default(), transport, config, looked, fetched }
+        Self { name, whitelist, log: Log::default(), transport, config, copied: Mutex::default(), looked, fetched }
     }
 
     /// Whether it was looked at, be it in vain.
@@ -47,14 +60,16 @@ impl Region {
     }
 
     /// Keeps the copy fresh for ever.
-    pub(super) async fn keep(self: Arc<Self>, clock: Clock, delta_retention_ms: i64) {
+    pub(super) async fn keep(self: Arc<Self>, registry: Arc<Registry>, clock: Clock, delta_retention_ms: i64) {
         let (mut refresher, began) = (Refresher::new(self.transport.clone(), &self.config), Instant::now());
         loop {
             let (seen, wait) = refresher.next().await;
             if let Ok(seen) = seen {
-                self.take(&seen, clock.now_ms()).await;
+                let (region, registry, now, instances) =
+                    (self.clone(), registry.clone(), clock.now_ms(), seen.instance_count());
+                blocking(move || region.take(seen, &registry, now)).await;
                 if !self.fetched.swap(true, Ordering::AcqRel) {
-                    let (region, instances) = (&*self.name, seen.instance_count());
+                    let region = &*self.name;
                     tracing::info!(region, instances, elapsed = ?began.elapsed(), "fetched another region");
                 }
             }
@@ -65,25 +80,57 @@ impl Region {
     }
 
     /// Publishes what is different from what was seen before.
-    async fn take(&self, seen: &Snapshot, now: i64) {
-        let known = self.log.full();
-        let each_known = known.applications.iter().flat_map(|view| view.records.iter().map(move |r| (&*view.name, r)));
-        let mut gone: HashMap<_, _> = each_known.map(|(app, record)| ((app, record.instance.id()), record)).collect();
-        for application in seen.applications() {
-            for instance in &application.instances {
-                let known = gone.remove(&(&*application.name, instance.id()));
-                let instance = as_shown(&application.name, instance);
-                if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
-                    self.log.put(instance.id().into(), Record::of(instance), now);
-                }
-            }
-            // Others get their turn.
-            tokio::task::yield_now().await;
+    fn take(&self, seen: Snapshot, registry: &Registry, now: i64) {
+        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        let Copied { last, ours } = &mut *copied;
+        // Should a panic interrupt this, everything is compared the next time.
+        let last = std::mem::take(last);
+        for view in self.log.full().applications.iter().filter(|view| seen.application(&view.name).is_none()) {
+            self.publish(&view.name, &[], now);
         }
-        for ((_, id), record) in gone {
+        ours.retain(|name, _| seen.application(name).is_some());
+        for application in seen.applications() {
+            let name = &application.name;
+            if last.application(name).is_some_and(|last| Arc::ptr_eq(last, application)) {
+                continue;
+            }
+            let states = from_here(application, ours.remove(name).unwrap_or_default(), registry);
+            let theirs = application.instances.iter().filter(|instance| !states.contains_key(instance.id()));
+            self.publish(name, &theirs.collect::<Vec<_>>(), now);
+            if !states.is_empty() {
+                ours.insert(name.clone(), states);
+            }
+        }
+        copied.last = seen;
+    }
+
+    /// Publishes what is different in one application.
+    fn publish(&self, name: &Arc<str>, instances: &[&Arc<Instance>], now: i64) {
+        let known = self.log.application(name);
+        let known = known.iter().flat_map(|view| &view.records);
+        let mut gone: HashMap<_, _> = known.map(|record| (record.instance.id(), record)).collect();
+        for instance in instances {
+            let known = gone.remove(instance.id());
+            let instance = as_shown(name, instance);
+            if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
+                self.log.put(instance.id().into(), Record::of(instance), now);
+            }
+        }
+        for (id, record) in gone {
             self.log.remove(id, Record::new(as_ended(&record.instance, now)), now);
         }
     }
+}
+
+/// The instances of an application that came from here: a Java server that was asked for everything shows what it copied, too, also what
+/// has left here if it cannot be told. So each is known by its state while it is here, and from then on.
+fn from_here(application: &Application, known: States, registry: &Registry) -> States {
+    let is_ours = |instance: &Instance, state| {
+        let here = || registry.log().record(&application.name, instance.id());
+        known.get(instance.id()) == Some(&state) || here().is_some_and(|here| Version::of(&here.instance) == state)
+    };
+    let states = application.instances.iter().map(|instance| (instance, Version::of(instance)));
+    states.filter(|(instance, state)| is_ours(instance, *state)).map(|(i, state)| (i.id().into(), state)).collect()
 }
 
 /// The instance as clients of this server see it: without an action they would skip it in a delta, and no other server is this one.
@@ -111,7 +158,47 @@ fn as_ended(instance: &Instance, now: i64) -> Instance {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use tower::service_fn;
+
     use super::*;
+    use crate::config::ServiceUrl;
+    use crate::server::registry::Settings;
+    use crate::transport::{HttpStack, RequestBody};
+
+    fn region() -> Region {
+        let nobody =
+            service_fn(async |_: Request<RequestBody>| Ok::<_, Infallible>(Response::new(RequestBody::default())));
+        let config = ClientConfig::default();
+        let urls = ServiceUrl::parse_list("http://nowhere/").unwrap();
+        Region::new("east".into(), None, Transport::new(urls, HttpStack::over(nobody, &config)), config)
+    }
+
+    fn application(name: &str, ids: &[&str]) -> Arc<Application> {
+        let instance = |id: &&str| Instance::builder(name).id(*id).ip_addr("10.0.0.1").port(80).build().unwrap();
+        let instances = ids.iter().map(|id| Arc::new(instance(id))).collect();
+        Arc::new(Application { name: name.into(), instances })
+    }
+
+    #[test]
+    fn an_application_that_is_the_same_as_before_is_not_compared() {
+        let (region, registry) = (region(), Registry::new(Settings::default()));
+        let take = |seen: &[&Arc<Application>]| {
+            region.take(Snapshot::of(seen.iter().map(|application| (*application).clone())), &registry, 1);
+            let shown = region.log.full();
+            let records = shown.applications.iter().flat_map(|view| &view.records);
+            records.map(|record| format!("{} {}", record.instance.app(), record.instance.id())).collect::<Vec<_>>()
+        };
+        let (a, b) = (application("A", &["1", "2"]), application("B", &["1"]));
+        assert_eq!(take(&[&a, &b]), ["A 1", "A 2", "B 1"]);
+        region.log.remove("1", region.log.record("A", "1").unwrap(), 1);
+        assert_eq!(take(&[&a, &b]), ["A 2", "B 1"]);
+        assert_eq!(take(&[&application("A", &["1", "3"]), &b]), ["A 1", "A 3", "B 1"]);
+        assert_eq!(take(&[&b]), ["B 1"]);
+        assert_eq!(take(&[]), <[&str; 0]>::default());
+    }
 
     #[test]
     fn what_is_shown_can_be_told_in_a_delta_and_is_not_this_server() {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::merged::Merged;
 use crate::model::Instance;
 use crate::server::registry::{AppView, Record, Snapshot};
 
@@ -24,14 +25,6 @@ pub(super) struct Source<'a> {
 pub(in crate::server) struct Union {
     pub(in crate::server) full: Arc<Snapshot>,
     pub(in crate::server) delta: Arc<Snapshot>,
-    /// Applications that are in several.
-    merged: HashMap<Arc<str>, Merged>,
-}
-
-#[derive(Debug)]
-struct Merged {
-    of: Vec<Arc<AppView>>,
-    view: Arc<AppView>,
 }
 
 /// What is where: an application's parts, each with the number of its source.
@@ -39,43 +32,34 @@ type Parts<'a> = BTreeMap<&'a Arc<str>, Vec<(usize, &'a Arc<AppView>)>>;
 
 impl Union {
     /// `before` is the union of the same registries at an earlier moment: what has not changed since stays what it is.
-    pub(super) fn of(sources: Vec<Source<'_>>, before: Option<Arc<Self>>) -> Arc<Self> {
+    pub(super) fn of(sources: Vec<Source<'_>>, before: Option<Arc<Self>>, merged: &Merged) -> Arc<Self> {
         let sum = |number: fn(&Source<'_>) -> u64| sources.iter().map(number).sum::<u64>();
         // Each registry's revision only grows, so every state of all of them has a sum of its own.
         let (revision, delta_revision) = (sum(|source| source.full.revision), sum(|source| source.delta.revision));
-        let known = match before {
-            Some(before) if before.delta.revision == delta_revision => return before,
-            before => before,
-        };
+        if let Some(before) = &before
+            && before.delta.revision == delta_revision
+        {
+            return before.clone();
+        }
         let parts = parts(&sources, |source| &source.full);
-        let mut merged = HashMap::new();
-        let applications: Vec<_> = parts
-            .iter()
-            .map(|(&name, parts)| match parts[..] {
-                [(_, whole)] => whole.clone(),
-                _ => {
-                    let of: Vec<_> = parts.iter().map(|(_, part)| (*part).clone()).collect();
-                    let known =
-                        known.as_ref().and_then(|known| known.merged.get(name)).filter(|known| known.is_of(&of));
-                    let view = known.map_or_else(|| merge(name, &of), |known| known.view.clone());
-                    merged.insert(name.clone(), Merged { of, view: view.clone() });
-                    view
-                }
-            })
-            .collect();
+        let view = |(&name, parts): (&&Arc<str>, &Vec<(usize, &Arc<AppView>)>)| match parts[..] {
+            [(_, whole)] => whole.clone(),
+            _ => {
+                let parts: Vec<_> = parts.iter().map(|(_, part)| *part).collect();
+                merged.of(&parts, || merge(name, &parts))
+            }
+        };
+        let applications: Vec<_> = parts.iter().map(view).collect();
         let instances = applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
         let counts = instances.map(|instance| instance.status()).collect();
-        let changes = delta(&sources, &parts, &applications);
+        let changes = delta(&sources, &parts, &applications, merged);
         let version = sources.iter().map(|source| source.delta.version).sum();
         let full = Snapshot { revision, version: sources[0].full.version, counts, applications };
         let delta = Snapshot { revision: delta_revision, version, counts, applications: changes };
-        Arc::new(Self { full: Arc::new(full), delta: Arc::new(delta), merged })
-    }
-}
-
-impl Merged {
-    fn is_of(&self, parts: &[Arc<AppView>]) -> bool {
-        self.of.len() == parts.len() && self.of.iter().zip(parts).all(|(a, b)| Arc::ptr_eq(a, b))
+        // Until here it kept what is still in use.
+        drop(before);
+        merged.forget_unused();
+        Arc::new(Self { full: Arc::new(full), delta: Arc::new(delta) })
     }
 }
 
@@ -90,7 +74,7 @@ fn parts<'a>(sources: &'a [Source<'_>], list: impl Fn(&'a Source<'_>) -> &'a Arc
     parts
 }
 
-fn merge(name: &Arc<str>, parts: &[Arc<AppView>]) -> Arc<AppView> {
+fn merge(name: &Arc<str>, parts: &[&Arc<AppView>]) -> Arc<AppView> {
     AppView::new(name.clone(), first_of_each(parts.iter().flat_map(|part| &part.records)).cloned().collect())
 }
 
@@ -100,7 +84,12 @@ fn first_of_each<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> impl Ite
 }
 
 /// What changed lately, as `applications` have it now.
-fn delta(sources: &[Source<'_>], full: &Parts<'_>, applications: &[Arc<AppView>]) -> Vec<Arc<AppView>> {
+fn delta(
+    sources: &[Source<'_>],
+    full: &Parts<'_>,
+    applications: &[Arc<AppView>],
+    merged: &Merged,
+) -> Vec<Arc<AppView>> {
     let changed = parts(sources, |source| &source.delta);
     let tell = |(&name, changes): (&&Arc<str>, &Vec<(usize, &Arc<AppView>)>)| {
         let present = full.get(name).map_or(&[][..], Vec::as_slice);
@@ -110,11 +99,16 @@ fn delta(sources: &[Source<'_>], full: &Parts<'_>, applications: &[Arc<AppView>]
         {
             return change.clone();
         }
-        let at = applications.binary_search_by(|view| view.name.cmp(name));
-        let now: HashMap<_, _> = at.iter().flat_map(|&at| &applications[at].records).map(by_id).collect();
-        let changes = first_of_each(changes.iter().flat_map(|(_, change)| &change.records));
-        let records = changes.map(|change| now.get(change.instance.id()).copied().unwrap_or(change).clone());
-        AppView::new(name.clone(), records.collect())
+        let at = applications.binary_search_by(|view| view.name.cmp(name)).ok();
+        let now = at.map(|at| &applications[at]);
+        let changes: Vec<_> = changes.iter().map(|(_, change)| *change).collect();
+        let made_of: Vec<_> = changes.iter().copied().chain(now).collect();
+        merged.of(&made_of, || {
+            let now: HashMap<_, _> = now.iter().flat_map(|view| &view.records).map(by_id).collect();
+            let changes = first_of_each(changes.iter().flat_map(|change| &change.records));
+            let records = changes.map(|change| now.get(change.instance.id()).copied().unwrap_or(change).clone());
+            AppView::new(name.clone(), records.collect())
+        })
     };
     changed.iter().map(tell).collect()
 }

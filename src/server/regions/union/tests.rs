@@ -23,9 +23,18 @@ fn remove(log: &Log, app: &str, id: &str, now: i64) {
 }
 
 fn union(logs: &[Log], whitelist: Option<&HashSet<Arc<str>>>, before: Option<Arc<Union>>) -> Arc<Union> {
+    union_with(&Merged::default(), logs, whitelist, before)
+}
+
+fn union_with(
+    merged: &Merged,
+    logs: &[Log],
+    whitelist: Option<&HashSet<Arc<str>>>,
+    before: Option<Arc<Union>>,
+) -> Arc<Union> {
     let moment = Log::at_one_moment(logs.iter()).into_iter().enumerate();
     let source = |(number, (full, delta))| Source { full, delta, whitelist: whitelist.filter(|_| number == 2) };
-    Union::of(moment.map(source).collect(), before)
+    Union::of(moment.map(source).collect(), before, merged)
 }
 
 fn seen(snapshot: &Snapshot) -> Seen {
@@ -75,7 +84,8 @@ proptest! {
         let logs = [Log::default(), Log::default(), Log::default()];
         let whitelist = HashSet::from(["APP-0".into(), "APP-1".into()]);
         let now = |whole: &Union| seen(&whole.full);
-        let mut known = union(&logs, Some(&whitelist), None);
+        let merged = Merged::default();
+        let mut known = union_with(&merged, &logs, Some(&whitelist), None);
         let (mut client, mut asked_at) = (now(&known), 0);
         for (at, step) in steps.into_iter().enumerate() {
             let at = at as i64 + 1;
@@ -87,7 +97,7 @@ proptest! {
                 Step::Remove(log, app, id) => remove(&logs[log], &format!("APP-{app}"), &id.to_string(), at),
                 Step::Forget => logs.iter().for_each(|log| log.prune(asked_at)),
                 Step::Ask => {
-                    known = union(&logs, Some(&whitelist), Some(known));
+                    known = union_with(&merged, &logs, Some(&whitelist), Some(known));
                     apply(&mut client, &known.delta);
                     asked_at = at;
                     prop_assert_eq!(&client, &now(&known));
@@ -121,20 +131,44 @@ fn the_first_place_counts_and_the_next_is_told_when_it_goes() {
 
 #[test]
 fn what_does_not_change_stays_what_it_is() {
-    let logs = [Log::default(), Log::default()];
+    let (logs, merged) = ([Log::default(), Log::default()], Merged::default());
     for (log, app) in [(0, "both"), (1, "both"), (0, "here"), (1, "there")] {
         put(&logs[log], instance(app, &log.to_string(), InstanceStatus::Up, "x"), 1);
     }
-    let first = union(&logs, None, None);
-    assert!(Arc::ptr_eq(&union(&logs, None, Some(first.clone())), &first));
-    let application =
-        |union: &Union, name: &str| union.full.applications.iter().find(|view| &*view.name == name).unwrap().clone();
-    assert!(Arc::ptr_eq(&application(&first, "HERE"), &logs[0].application("HERE").unwrap()));
-    assert!(Arc::ptr_eq(&application(&first, "THERE"), &logs[1].application("THERE").unwrap()));
+    let first = union_with(&merged, &logs, None, None);
+    assert!(Arc::ptr_eq(&union_with(&merged, &logs, None, Some(first.clone())), &first));
+    assert!(Arc::ptr_eq(&application(&first.full, "HERE"), &logs[0].application("HERE").unwrap()));
+    assert!(Arc::ptr_eq(&application(&first.full, "THERE"), &logs[1].application("THERE").unwrap()));
     put(&logs[1], instance("there", "1", InstanceStatus::Down, "x"), 2);
-    let second = union(&logs, None, Some(first.clone()));
+    let second = union_with(&merged, &logs, None, Some(first.clone()));
     assert!(second.full.revision > first.full.revision && second.delta.revision > first.delta.revision);
     for (name, same) in [("BOTH", true), ("HERE", true), ("THERE", false)] {
-        assert_eq!(Arc::ptr_eq(&application(&first, name), &application(&second, name)), same, "{name}");
+        for list in [|union: &Union| union.full.clone(), |union: &Union| union.delta.clone()] {
+            let [before, after] = [&first, &second].map(|union| application(&list(union), name));
+            assert_eq!(Arc::ptr_eq(&before, &after), same, "{name}");
+        }
     }
+}
+
+#[test]
+fn choices_of_regions_that_show_the_same_of_an_application_share_it() {
+    let (logs, merged) = ([Log::default(), Log::default(), Log::default()], Merged::default());
+    for (log, app) in [(0, "two"), (1, "two"), (0, "all"), (1, "all"), (2, "all")] {
+        put(&logs[log], instance(app, &log.to_string(), InstanceStatus::Up, "x"), 1);
+    }
+    let (fewer, more) = (union_with(&merged, &logs[..2], None, None), union_with(&merged, &logs, None, None));
+    for list in [|union: &Union| union.full.clone(), |union: &Union| union.delta.clone()] {
+        for (name, same) in [("TWO", true), ("ALL", false)] {
+            let [fewer, more] = [&fewer, &more].map(|union| application(&list(union), name));
+            assert_eq!(Arc::ptr_eq(&fewer, &more), same, "{name}");
+        }
+    }
+    assert_eq!(merged.len(), 6, "each of the two applications whole and in the delta, one of them twice");
+    drop((fewer, more));
+    merged.forget_unused();
+    assert_eq!(merged.len(), 0);
+}
+
+fn application(list: &Snapshot, name: &str) -> Arc<AppView> {
+    list.applications.iter().find(|view| &*view.name == name).unwrap().clone()
 }

@@ -1,14 +1,13 @@
 //! Servers of several regions that show each other's instances, over a network in memory and so under paused time.
 
+mod java;
+
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -348,32 +347,31 @@ async fn two_regions_that_show_each_other_keep_no_dead_alive() {
     }
 }
 
-/// As one does that could not fetch another region yet.
+/// What is large is compared elsewhere.
 #[tokio::test(start_paused = true)]
-async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
+async fn a_large_region_is_copied_like_any_other() {
     let network = Network::default();
     let east = region(&network, "east", &[]);
-    register(&east, "ORDERS", "e1").await;
-    let refuses = Arc::new(AtomicBool::new(true));
-    let (inner, refusing) = (east.router.clone(), refuses.clone());
-    let java = Router::new().fallback(move |request: Request<Body>| {
-        let names = request.uri().query() == Some("regions=none");
-        let refused = names && refusing.load(Relaxed);
-        assert!(refusing.load(Relaxed) || names, "what others know is asked for where nothing else can be had");
-        let inner = inner.clone();
-        async move {
-            if refused { StatusCode::FORBIDDEN.into_response() } else { inner.oneshot(request).await.into_response() }
-        }
-    });
-    network.0.lock().unwrap().hosts.insert("east".into(), java);
+    let numbers = 0..300;
+    for number in numbers.clone() {
+        register(&east, "ORDERS", &number.to_string()).await;
+    }
     let home = region(&network, "home", &["east"]);
     tokio::time::sleep(SECOND).await;
-    assert_eq!(ids(&home, "apps").await, ["e1"]);
-    cancel(&east, "ORDERS", "e1").await;
-    register(&east, "ORDERS", "e2").await;
-    refuses.store(false, Relaxed);
+    assert_eq!(ids(&home, "apps").await.len(), 300);
+    // For longer than a delta tells it.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    cancel(&east, "ORDERS", "7").await;
     tokio::time::sleep(LOOK).await;
-    assert_eq!(ids(&home, "apps?regions=east").await, ["e2"]);
+    assert_eq!(ids(&home, "apps").await.len(), 299, "a small delta");
+    for number in numbers {
+        assert_eq!(
+            east.empty("PUT", &format!("apps/ORDERS/{number}/status?value=DOWN")).await.is_success(),
+            number != 7
+        );
+    }
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(get(&home, "apps").await.hash.as_deref(), Some("DOWN_299_"), "a large one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,236 @@
+//! The settings of a Spring Cloud Eureka server, under the names that it has for them.
+//!
+//! One table says what each is called, what it takes and where it goes; command line, environment and help are made from it. Names are
+//! compared as Spring does, without dashes and case: `peer-node-read-timeout-ms` is `peerNodeReadTimeoutMs`. What Java has no name for is
+//! called `eureka.server.limits.*`.
+
+mod table;
+
+use std::fmt;
+use std::time::Duration;
+
+use self::table::{NOT_YET, PROPERTIES, WITHOUT_MEANING};
+use super::Env;
+use crate::server::{Error, EurekaServerBuilder};
+
+type Builder = EurekaServerBuilder;
+
+/// A setting of a registry server under its Spring name.
+///
+/// Its `Display` is a line of a help text: name, unit, default, meaning.
+#[derive(Clone, Copy)]
+pub struct Property {
+    name: &'static str,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Flag(fn(Builder, bool) -> Builder),
+    Millis(fn(Builder, Duration) -> Builder),
+    Seconds(fn(Builder, Duration) -> Builder),
+    Share(fn(Builder, f64) -> Builder),
+    Count(fn(Builder, usize) -> Builder),
+    #[cfg(feature = "peers")]
+    Text(fn(Builder, &str) -> Builder),
+    /// The name ends in a key of the user's.
+    #[cfg(feature = "peers")]
+    Keyed(fn(Builder, &str, &str) -> Builder),
+}
+
+impl Property {
+    /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// All of them.
+    pub fn all() -> &'static [Self] {
+        PROPERTIES
+    }
+
+    /// The user's part of a name, if this is the property that it names: behind a dot or in brackets.
+    fn matches<'a>(&self, name: &'a str) -> Option<&'a str> {
+        match self.name.split_once(".<") {
+            None => (relaxed(self.name) == relaxed(name)).then_some(""),
+            Some((fixed, _)) => {
+                // The user's part keeps its dots.
+                let dots = fixed.matches('.').count();
+                let behind_dot = || name.match_indices('.').nth(dots).map(|(at, _)| (&name[..at], &name[at + 1..]));
+                let in_brackets = name.strip_suffix(']').and_then(|name| name.split_once('['));
+                let (given, key) = in_brackets.or_else(behind_dot)?;
+                (relaxed(fixed) == relaxed(given) && !key.is_empty() && !key.contains(['[', ']'])).then_some(key)
+            }
+        }
+    }
+
+    fn apply(&self, builder: Builder, name: &str, key: &str, value: &str) -> Result<Builder, Error> {
+        let value = value.trim();
+        let invalid = |expected| Error::property(name, value, expected);
+        let _ = key;
+        Ok(match self.kind {
+            Kind::Flag(set) => set(builder, value.to_ascii_lowercase().parse().map_err(|_| invalid("true or false"))?),
+            Kind::Millis(set) => {
+                set(builder, Duration::from_millis(value.parse().map_err(|_| invalid("whole milliseconds"))?))
+            }
+            Kind::Seconds(set) => {
+                set(builder, Duration::from_secs(value.parse().map_err(|_| invalid("whole seconds"))?))
+            }
+            Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
+            Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
+            #[cfg(feature = "peers")]
+            Kind::Text(set) => set(builder, value),
+            #[cfg(feature = "peers")]
+            Kind::Keyed(set) => set(builder, key, value),
+        })
+    }
+}
+
+impl fmt::Display for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unit, default, help, .. } = self;
+        write!(f, "--{name} <{unit}>\n          {help}")?;
+        if !default.is_empty() {
+            write!(f, " [default: {default}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property").field("name", &self.name).field("default", &self.default).finish_non_exhaustive()
+    }
+}
+
+impl EurekaServerBuilder {
+    /// Sets what a Spring server calls by this name, such as `eureka.server.eviction-interval-timer-in-ms`; see [`Property::all`].
+    ///
+    /// What it has no name for begins with `eureka.server.limits`; of these, the limits of connections count for
+    /// [`EurekaServer::listener`](crate::EurekaServer::listener).
+    ///
+    /// Dashes and case do not matter. What has no meaning here is ignored with a warning.
+    ///
+    /// # Errors
+    /// When there is no such property, or its value is not what it takes.
+    pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
+        for property in PROPERTIES {
+            if let Some(key) = property.matches(name) {
+                return property.apply(self, name, key, value);
+            }
+        }
+        if let Some((_, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_called(known, name)) {
+            if value.trim().eq_ignore_ascii_case(nothing) {
+                return Ok(self);
+            }
+            // Those of key stores, which are no business of an error's readers.
+            let shown = if relaxed(name).contains("password") { "..." } else { value };
+            return Err(Error::property(name, shown, expected));
+        }
+        if WITHOUT_MEANING.iter().any(|known| is_called(known, name)) {
+            tracing::warn!(name, "this setting has no meaning here, it is ignored");
+            return Ok(self);
+        }
+        Err(Error::unknown_property(name, nearest(name)))
+    }
+
+    /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
+    ///
+    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; the remote regions whose
+    /// names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of these, of the others in
+    /// `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
+    ///
+    /// # Errors
+    /// When a variable holds something else than it must.
+    pub fn from_env(self) -> Result<Self, Error> {
+        self.from(&Env::process())
+    }
+
+    fn from(mut self, env: &Env<'_>) -> Result<Self, Error> {
+        // The region first: the names of its zones are parts of other names.
+        for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
+            if let Some(value) = env.text(property.name) {
+                self = property.apply(self, property.name, "", &value)?;
+            }
+        }
+        #[cfg(feature = "peers")]
+        {
+            let region = self.peers.region().to_owned();
+            if let Some(zones) = env.text(&format!("eureka.client.availability-zones.{region}")) {
+                self = self.availability_zones(region, zones);
+            }
+            for zone in self.peers.zones() {
+                if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")) {
+                    self = self.replace_zone_urls(&zone, &urls);
+                }
+            }
+            let regions = "eureka.server.remote-region-urls-with-name";
+            for region in env.keys(regions) {
+                let name = format!("{regions}.{region}");
+                // A variable's name has no dashes, so that `US_EAST_1` may be any of several.
+                if region.contains('_') {
+                    return Err(Error::property(
+                        &name,
+                        "",
+                        "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
+                    ));
+                }
+                if let Some(url) = env.text(&name) {
+                    self = self.remote_region(&region, &url);
+                }
+            }
+            for region in self.regions.names().into_iter().chain(["global".to_owned()]) {
+                if let Some(apps) = env.text(&format!("eureka.server.remote-region-app-whitelist.{region}")) {
+                    self = self.remote_region_whitelist(region, apps);
+                }
+            }
+            // As often written: a dash in it, or the dashes of the first part kept.
+            for name in ["eureka.client.service-url.default-zone", "eureka.client.serviceurl.default-zone"] {
+                if let Some(urls) = env.text(name) {
+                    self = self.replace_zone_urls("defaultZone", &urls);
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A name as Spring compares it.
+fn relaxed(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether it is this known name, or begins like one that ends in `*`.
+fn is_called(known: &str, name: &str) -> bool {
+    match known.strip_suffix('*') {
+        Some(start) => relaxed(name).starts_with(&relaxed(start)),
+        None => relaxed(known) == relaxed(name),
+    }
+}
+
+/// The known name that takes the fewest strokes to get to.
+fn nearest(name: &str) -> &'static str {
+    let name = relaxed(name);
+    PROPERTIES.iter().map(|p| p.name).min_by_key(|known| distance(&name, &relaxed(known))).unwrap_or_default()
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! What each setting is called, what it takes and where it goes.
+
+use super::{Builder, Kind, Property};
+
+macro_rules! property {
+    ($name:literal, $unit:literal, $default:literal, $help:literal, $kind:expr) => {
+        Property { name: $name, unit: $unit, default: $default, help: $help, kind: $kind }
+    };
+}
+
+#[rustfmt::skip]
+pub(super) const PROPERTIES: &[Property] = &[
+    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats come", Kind::Flag(Builder::self_preservation)),
+    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "look at each application by itself then, and at its instances' own intervals; not in Java", Kind::Flag(Builder::preservation_by_application)),
+    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(Builder::renewal_percent_threshold)),
+    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(Builder::expected_renewal_interval)),
+    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(Builder::eviction_interval)),
+    property!("eureka.server.disable-delta", "BOOL", "false", "answer deltas with 403, so that clients fetch everything", Kind::Flag(|b, disabled| b.delta(!disabled))),
+    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "answer lists that are up to some time old; on by default in Java", Kind::Flag(Builder::read_only_cache)),
+    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "how old they can be then", Kind::Millis(Builder::read_only_cache_interval)),
+    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
+    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(Builder::registration_limit)),
+    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(Builder::batch_limit)),
+    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(Builder::metadata_limit)),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(Builder::application_limit)),
+    property!("eureka.server.limits.connections", "COUNT", "20000", "most connections at a time; further ones wait", Kind::Count(|mut b, n| { b.limits.connections = n; b })),
+    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.limits.head_bytes = n; b })),
+    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
+    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.head_timeout = time; b })),
+    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.limits.body_timeout = time; b })),
+    property!("eureka.server.limits.answer-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of a longer answer; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.answer_timeout = time; b })),
+    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.limits.idle_timeout = time; b })),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "how long a node that found nothing to copy answers lists with 403", Kind::Millis(Builder::wait_when_empty)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.copy_attempts(n.try_into().unwrap_or(u32::MAX)))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(Builder::copy_pause)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change; the one from settings does not", Kind::Millis(Builder::peer_refresh_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.my_url(url))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "believe a peer that has newer data", Kind::Flag(Builder::take_newer_copies)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "changes that may wait for one peer", Kind::Count(Builder::peer_queue_capacity)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "batches on their way to one peer", Kind::Count(Builder::peer_batches_in_flight)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.max-time-for-replication", "MS", "30000", "how long a change is worth telling a peer", Kind::Millis(Builder::replication_time)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "how long a connection to a peer may take", Kind::Millis(Builder::peer_connect_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(Builder::peer_read_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "other regions to show, by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.remote_regions(list))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.remote_region(region, url))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.remote_region_whitelist("global", apps) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.remote_region_whitelist(region, apps))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "time between two looks at another region", Kind::Seconds(Builder::remote_region_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "show other regions to those only who name them", Kind::Flag(|b, disabled| b.remote_region_fallback(!disabled))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch everything from other regions each time", Kind::Flag(|b, disabled| b.remote_region_delta(!disabled))),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "how long a connection to another region may take", Kind::Millis(Builder::remote_region_connect_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(Builder::remote_region_read_timeout)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(Builder::replace_zone_urls)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.availability_zones(region, zones))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(Builder::peers_from_dns)),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.dns_domain(name))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Count(|b, port| b.dns_port(port.try_into().unwrap_or(0)))),
+    #[cfg(feature = "dns")]
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.dns_context(path))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(Builder::prefer_same_zone)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node, so that its peers show it", Kind::Flag(Builder::register_own)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at the start", Kind::Flag(Builder::copy_from_peers)),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "take this node out when it stops", Kind::Flag(Builder::unregister_own)),
+    #[cfg(feature = "peers")]
+    property!("spring.application.name", "NAME", "UNKNOWN", "the name under which this node registers itself", Kind::Text(|b, name| b.own_app(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.appname", "NAME", "UNKNOWN", "the same", Kind::Text(|b, name| b.own_app(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.instance-id", "ID", "ip:port", "the id of this node", Kind::Text(|b, id| b.own_id(id))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.hostname", "NAME", "the IP address", "the host name by which peers reach this node", Kind::Text(|b, name| b.own_host_name(name))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.ip-address", "IP", "that of the way out", "the address of this node", Kind::Text(|b, ip| b.own_ip_addr(ip))),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "time between two heartbeats of this node", Kind::Seconds(Builder::own_renewal_interval)),
+    #[cfg(feature = "peers")]
+    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(Builder::own_lease_duration)),
+];
+
+/// What a Spring server takes and this one has no use for: no code of Java reads it, it is about AWS or about threads and caches that do
+/// not exist here. Taken and ignored, so that a command line can be kept. One that ends in `*` stands for all that begin like it.
+pub(super) const WITHOUT_MEANING: &[&str] = &[
+    "eureka.server.batch-replication",
+    "eureka.server.number-of-replication-retries",
+    "eureka.server.peer-eureka-status-refresh-time-interval-ms",
+    "eureka.server.min-threads-for-peer-replication",
+    "eureka.server.max-idle-thread-age-in-minutes-for-peer-replication",
+    "eureka.server.min-threads-for-status-replication",
+    "eureka.server.max-threads-for-status-replication",
+    "eureka.server.max-elements-in-status-replication-pool",
+    "eureka.server.max-idle-thread-age-in-minutes-for-status-replication",
+    // Spelled as Spring Cloud has it, too.
+    "eureka.server.max-idle-thread-in-minutes-age-for-status-replication",
+    "eureka.server.peer-node-total-connections",
+    "eureka.server.peer-node-total-connections-per-host",
+    "eureka.server.peer-node-connection-idle-timeout-seconds",
+    "eureka.server.enable-replicated-request-compression",
+    "eureka.server.prime-aws-replica-connections",
+    "eureka.server.use-aws-asg-api",
+    "eureka.server.a-s-g-*",
+    "eureka.server.list-auto-scaling-groups-role-name",
+    "eureka.server.binding-strategy",
+    "eureka.server.e-i-p-*",
+    "eureka.server.route53-*",
+    "eureka.server.a-w-s-*",
+    "eureka.server.renewal-threshold-update-interval-ms",
+    "eureka.server.delta-retention-timer-interval-in-ms",
+    "eureka.server.initial-capacity-of-response-cache",
+    "eureka.server.response-cache-auto-expiration-in-seconds",
+    "eureka.server.log-identity-headers",
+    "eureka.server.json-codec-name",
+    "eureka.server.xml-codec-name",
+    "eureka.server.rate-limiter-*",
+    "eureka.server.experimental.*",
+    "eureka.server.metrics.enabled",
+    "eureka.server.min-available-instances-for-peer-replication",
+    "eureka.server.expected-number-of-renews-per-min",
+    "eureka.server.default-open-for-traffic-count",
+    "eureka.instance.registry.expected-number-of-clients-sending-renews",
+    "eureka.instance.registry.default-open-for-traffic-count",
+    // Gzip is always taken from them, their certificates are judged as those of peers, and their connections are few.
+    "eureka.server.g-zip-content-from-remote-region",
+    "eureka.server.remote-region-trust-store",
+    "eureka.server.remote-region-trust-store-password",
+    "eureka.server.remote-region-fetch-thread-pool-size",
+    "eureka.server.remote-region-total-connections",
+    "eureka.server.remote-region-total-connections-per-host",
+    "eureka.server.remote-region-connection-idle-timeout-seconds",
+    "eureka.server.remote-region-urls",
+    #[cfg(not(feature = "peers"))]
+    "eureka.server.disable-delta-for-remote-regions",
+    #[cfg(not(feature = "peers"))]
+    "eureka.server.disable-transparent-fallback-to-other-region",
+    #[cfg(not(feature = "peers"))]
+    "eureka.server.remote-region-*",
+    "eureka.dashboard.enabled",
+    "eureka.dashboard.path",
+    "eureka.environment",
+    "eureka.datacenter",
+    "eureka.client.transport.applications-resolver-use-ip",
+    "eureka.client.registry-fetch-interval-seconds",
+    "eureka.client.filter-only-up-instances",
+    "eureka.client.on-demand-update-status-change",
+    "eureka.client.allow-redirects",
+    "eureka.client.dollar-replacement",
+    "eureka.client.escape-char-replacement",
+    "eureka.client.eureka-service-url-poll-interval-seconds",
+    "eureka.instance.prefer-ip-address",
+];
+
+/// What a Spring server can do and this one can not yet, the value that asks for nothing, and what to say to others.
+pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
+    #[cfg(not(feature = "dns"))]
+    ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
+    #[cfg(not(feature = "peers"))]
+    ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),
+    // Key stores of Java. Only `enabled` decides whether Spring reads the others.
+    ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
+    ("eureka.client.tls.*", "", NO_KEY_STORES),
+];
+
+const NO_KEY_STORES: &str = "none of Java's key stores, which cannot be read here: put the CAs by which peers are trusted into a PEM \
+                             file that the variable SSL_CERT_FILE names";

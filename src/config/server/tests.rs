@@ -1,0 +1,233 @@
+use super::*;
+use crate::EurekaServer;
+
+fn set(name: &str, value: &str) -> Result<String, String> {
+    EurekaServer::builder().property(name, value).map(|b| format!("{b:?}")).map_err(|e| e.to_string())
+}
+
+#[test]
+fn dashes_and_case_do_not_matter() {
+    for name in [
+        "eureka.server.eviction-interval-timer-in-ms",
+        "eureka.server.evictionIntervalTimerInMs",
+        "eureka.server.EVICTION_INTERVAL_TIMER_IN_MS",
+    ] {
+        assert!(set(name, "1500").unwrap().contains("eviction_interval: 1.5s"), "{name}");
+    }
+}
+
+#[test]
+fn each_property_takes_a_value_of_its_kind() {
+    for property in Property::all() {
+        let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
+        let value = match property.unit {
+            "BOOL" if property.default == "false" => "True",
+            "BOOL" => "False",
+            "SHARE" => "0.5",
+            "MS" | "SECONDS" | "COUNT" | "BYTES" | "PORT" => "7",
+            "REGIONS" => "here;http://node/",
+            _ => "http://node/",
+        };
+        assert_ne!(set(&name, value), Ok(format!("{:?}", EurekaServer::builder())), "{name} sets something");
+    }
+}
+
+#[test]
+fn a_bad_value_is_told_with_what_was_expected() {
+    assert_eq!(
+        set("eureka.server.eviction-interval-timer-in-ms", "1 s"),
+        Err("eureka.server.eviction-interval-timer-in-ms is '1 s': expected whole milliseconds".into())
+    );
+}
+
+#[test]
+fn an_unknown_name_brings_the_nearest() {
+    let error = set("eureka.server.eviction-interval-in-ms", "1").unwrap_err();
+    assert!(error.ends_with("did you mean eureka.server.eviction-interval-timer-in-ms?"), "{error}");
+    let error = set("eureka.sever.enable-selfpreservation", "true").unwrap_err();
+    assert!(error.ends_with("did you mean eureka.server.enable-self-preservation?"), "{error}");
+    assert!(set("eureka.server.batchReplication", "true").is_ok(), "known to Java, ignored here");
+    let dns = "eureka.client.useDnsForFetchingServiceUrls";
+    assert!(set(dns, "false").is_ok());
+    let as_built = set(dns, "true").is_ok();
+    assert_eq!(as_built, cfg!(feature = "dns"), "what can't be done is not ignored");
+}
+
+/// What a Spring server and the client in it read, names as in `server-behaviour` 12.1 and 12.2.
+#[cfg(feature = "dns")]
+const OF_SPRING: &str = "
+    eureka.server.enable-self-preservation eureka.server.renewal-percent-threshold
+    eureka.server.renewal-threshold-update-interval-ms eureka.server.expected-client-renewal-interval-seconds
+    eureka.server.eviction-interval-timer-in-ms eureka.server.wait-time-in-ms-when-sync-empty
+    eureka.server.registry-sync-retries eureka.server.registry-sync-retry-wait-ms
+    eureka.instance.registry.expected-number-of-clients-sending-renews eureka.server.expectedNumberOfRenewsPerMin
+    eureka.instance.registry.default-open-for-traffic-count eureka.server.defaultOpenForTrafficCount
+    eureka.server.retention-time-in-m-s-in-delta-queue eureka.server.delta-retention-timer-interval-in-ms
+    eureka.server.disable-delta eureka.server.response-cache-auto-expiration-in-seconds
+    eureka.server.response-cache-update-interval-ms eureka.server.use-read-only-response-cache
+    eureka.server.initial-capacity-of-response-cache eureka.server.peer-eureka-nodes-update-interval-ms
+    eureka.server.my-url eureka.server.sync-when-timestamp-differs
+    eureka.server.max-elements-in-peer-replication-pool eureka.server.max-threads-for-peer-replication
+    eureka.server.max-elements-in-status-replication-pool eureka.server.max-threads-for-status-replication
+    eureka.server.max-time-for-replication eureka.server.peer-node-connect-timeout-ms
+    eureka.server.peer-node-read-timeout-ms eureka.server.peer-node-total-connections
+    eureka.server.peer-node-total-connections-per-host eureka.server.peer-node-connection-idle-timeout-seconds
+    eureka.server.enable-replicated-request-compression
+    eureka.server.min-available-instances-for-peer-replication
+    eureka.server.remote-region-app-whitelist eureka.server.remote-region-app-whitelist.global
+    eureka.server.remote-region-app-whitelist[global] eureka.server.remote-region-registry-fetch-interval
+    eureka.server.remote-region-fetch-thread-pool-size eureka.server.disable-transparent-fallback-to-other-region
+    eureka.server.g-zip-content-from-remote-region eureka.server.remote-region-trust-store
+    eureka.server.remote-region-trust-store-password eureka.server.disable-delta-for-remote-regions
+    eureka.server.remote-region-connect-timeout-ms eureka.server.remote-region-read-timeout-ms
+    eureka.server.remote-region-total-connections eureka.server.remote-region-total-connections-per-host
+    eureka.server.remote-region-connection-idle-timeout-seconds eureka.server.remote-region-urls
+    eureka.server.rate-limiter-enabled eureka.server.rate-limiter-throttle-standard-clients
+    eureka.server.rate-limiter-privileged-clients eureka.server.rate-limiter-burst-size
+    eureka.server.rate-limiter-registry-fetch-average-rate eureka.server.rate-limiter-full-fetch-average-rate
+    eureka.server.log-identity-headers eureka.server.json-codec-name eureka.server.xml-codec-name
+    eureka.server.experimental.registration.validation.dataCenterInfoId eureka.server.experimental.bugfix.934
+    eureka.server.experimental.transport.enabled eureka.dashboard.enabled eureka.dashboard.path
+    eureka.environment eureka.datacenter eureka.server.metrics.enabled eureka.server.prime-aws-replica-connections
+    eureka.server.use-aws-asg-api eureka.server.a-s-g-query-timeout-ms eureka.server.a-s-g-update-interval-ms
+    eureka.server.a-s-g-cache-expiry-timeout-ms eureka.server.list-auto-scaling-groups-role-name
+    eureka.server.binding-strategy eureka.server.e-i-p-bind-rebind-retries
+    eureka.server.e-i-p-binding-retry-interval-ms eureka.server.e-i-p-binding-retry-interval-ms-when-unbound
+    eureka.server.route53-bind-rebind-retries eureka.server.route53-binding-retry-interval-ms
+    eureka.server.route53-domain-t-t-l eureka.server.a-w-s-access-id eureka.server.a-w-s-secret-key
+    eureka.server.batch-replication eureka.server.number-of-replication-retries
+    eureka.server.peer-eureka-status-refresh-time-interval-ms eureka.server.min-threads-for-peer-replication
+    eureka.server.max-idle-thread-age-in-minutes-for-peer-replication
+    eureka.server.min-threads-for-status-replication
+    eureka.server.max-idle-thread-age-in-minutes-for-status-replication
+    eureka.client.region eureka.client.availability-zones.us-east-1 eureka.client.service-url.defaultZone
+    eureka.client.prefer-same-zone-eureka eureka.client.use-dns-for-fetching-service-urls
+    eureka.client.eureka-server-d-n-s-name eureka.client.eureka-server-port
+    eureka.client.eureka-server-u-r-l-context eureka.client.eureka-service-url-poll-interval-seconds
+    eureka.client.register-with-eureka eureka.client.fetch-registry eureka.client.registry-fetch-interval-seconds
+    eureka.client.filter-only-up-instances eureka.client.transport.applications-resolver-use-ip
+    eureka.client.on-demand-update-status-change eureka.client.should-unregister-on-shutdown
+    eureka.client.allow-redirects eureka.client.dollar-replacement eureka.client.escape-char-replacement
+    eureka.instance.lease-renewal-interval-in-seconds eureka.instance.lease-expiration-duration-in-seconds
+    eureka.instance.hostname eureka.instance.prefer-ip-address eureka.instance.appname";
+
+#[cfg(feature = "dns")]
+#[test]
+fn a_command_line_of_spring_can_be_kept() {
+    for name in OF_SPRING.split_whitespace() {
+        let taken = ["true", "7", "0.5", "http://node/"].map(|value| set(name, value));
+        assert!(taken.iter().any(Result::is_ok), "{name}: {taken:?}");
+    }
+}
+
+#[test]
+fn key_stores_of_java_are_refused_with_what_to_do() {
+    assert!(set("eureka.client.tls.enabled", "false").is_ok());
+    for (name, value) in [("eureka.client.tls.enabled", "true"), ("eureka.client.tls.trust-store", "file:/ca.p12")] {
+        let error = set(name, value).unwrap_err();
+        assert!(error.contains("SSL_CERT_FILE"), "{error}");
+    }
+    let error = set("eureka.client.tls.trustStorePassword", "changeit").unwrap_err();
+    assert!(!error.contains("changeit"), "{error}");
+}
+
+#[cfg(not(feature = "peers"))]
+#[test]
+fn remote_regions_are_refused_without_peers() {
+    let regions = "eureka.server.remote-region-urls-with-name";
+    assert!(set(regions, " ").is_ok());
+    for name in [format!("{regions}.eu"), format!("{regions}[eu]"), regions.to_owned()] {
+        let error = format!("{name} is 'http://eu/': expected nothing: remote regions need the feature peers");
+        assert_eq!(set(&name, "http://eu/"), Err(error));
+    }
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn remote_regions_have_two_spellings() {
+    let regions = "eureka.server.remote-region-urls-with-name";
+    let lists = "eureka.server.remoteRegionAppWhitelist";
+    for (name, value, expected) in [
+        (format!("{regions}.EU"), "http://eu/", r#"urls: {"eu": [http://eu/]}"#),
+        (format!("{regions}[eu]"), "http://eu/,http://eu2/", r#"urls: {"eu": [http://eu/, http://eu2/]}"#),
+        (format!("{regions}.eu.west"), "http://eu/", r#"urls: {"eu.west": [http://eu/]}"#),
+        (regions.to_owned(), "a;http://a/, b;http://b/", r#"urls: {"a": [http://a/], "b": [http://b/]}"#),
+        (format!("{lists}.eu"), "orders", r#"whitelists: {"eu": {"ORDERS"}}"#),
+        (format!("{lists}[global]"), "orders", r#"whitelists: {"global": {"ORDERS"}}"#),
+        (lists.to_owned(), "orders", r#"whitelists: {"global": {"ORDERS"}}"#),
+    ] {
+        let builder = set(&name, value).unwrap();
+        assert!(builder.contains(expected), "{name}={value}: {builder}");
+    }
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
+    for (value, why) in [
+        ("eu", "'eu' has no URL"),
+        (";http://eu/", "'' is no name for a region"),
+        ("none;http://eu/", "'none' is no name for a region"),
+        ("eu;registry:8761", "registry:8761"),
+    ] {
+        let builder = EurekaServer::builder().property("eureka.server.remote-region-urls-with-name", value).unwrap();
+        let error = builder.build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(why), "{value}: {error}");
+    }
+    let many = (0..33).fold(EurekaServer::builder(), |b, n| b.remote_region(n.to_string(), "http://eu/"));
+    assert!(many.build().unwrap_err().to_string().contains("at most 32"));
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn the_environment_speaks_upper_case() {
+    let lookup = |name: &str| {
+        let value = match name {
+            "EUREKA_CLIENT_REGION" => "eu",
+            "EUREKA_CLIENT_AVAILABILITYZONES_EU" => "A,B",
+            "EUREKA_CLIENT_SERVICEURL_A" => "http://a/",
+            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => "http://d/",
+            "EUREKA_SERVER_MYURL" => "http://a/",
+            "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME" => "Asia;http://asia/",
+            "EUREKA_SERVER_REMOTEREGIONAPPWHITELIST_ASIA" => "orders",
+            "EUREKA_SERVER_PEERNODEREADTIMEOUTMS" => "300",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup)).unwrap());
+    for part in [
+        r#""a": [http://a/]"#,
+        r#""defaultzone": [http://d/]"#,
+        "read_timeout: 300ms",
+        "my_url: Some",
+        r#""asia": [http://asia/]"#,
+        r#""asia": {"ORDERS"}"#,
+    ] {
+        assert!(builder.contains(part), "{part} in {builder}");
+    }
+    let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
+    assert!(EurekaServer::builder().from(&Env::table(&lookup)).is_err());
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn variables_may_be_a_map() {
+    let region = "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_";
+    let lookup = |name: &str| name.starts_with(region).then(|| "http://there/".to_owned());
+    let from = |key: &str| {
+        let names = || vec!["HOME".to_owned(), format!("{region}{key}")];
+        EurekaServer::builder().from(&Env::table(&lookup).with_names(&names)).map(|builder| format!("{builder:?}"))
+    };
+    assert!(from("EU").unwrap().contains(r#"urls: {"eu": [http://there/]}"#));
+    let error = from("US_EAST_1").map_err(|error| error.to_string()).unwrap_err();
+    assert!(error.contains("us_east_1") && error.contains("REGION;URL"), "{error}");
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn what_is_in_two_brackets_is_no_region() {
+    for name in ["remote-region-app-whitelist[eu][0]", "remote-region-app-whitelist.eu[0]"] {
+        assert!(set(&format!("eureka.server.{name}"), "orders").is_err(), "{name}");
+    }
+}

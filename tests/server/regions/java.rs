@@ -1,0 +1,111 @@
+//! What Java servers of other regions, and Java peers that know such, show beside their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, StatusCode};
+use tower::ServiceExt;
+use tower_eureka::server::EurekaServerBuilder;
+
+use super::{LOOK, cancel, get, ids, knowing, lines, region, register};
+use crate::network::{Network, SECOND};
+
+/// As one does that could not fetch another region yet.
+#[tokio::test(start_paused = true)]
+async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
+    let network = Network::default();
+    let east = region(&network, "east", &[]);
+    register(&east, "ORDERS", "e1").await;
+    let refuses = Arc::new(AtomicBool::new(true));
+    let (inner, refusing) = (east.router.clone(), refuses.clone());
+    let java = Router::new().fallback(move |request: Request<Body>| {
+        let names = request.uri().query() == Some("regions=none");
+        let refused = names && refusing.load(Relaxed);
+        assert!(refusing.load(Relaxed) || names, "what others know is asked for where nothing else can be had");
+        let inner = inner.clone();
+        async move {
+            if refused { StatusCode::FORBIDDEN.into_response() } else { inner.oneshot(request).await.into_response() }
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("east".into(), java);
+    let home = region(&network, "home", &["east"]);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(ids(&home, "apps").await, ["e1"]);
+    cancel(&east, "ORDERS", "e1").await;
+    register(&east, "ORDERS", "e2").await;
+    refuses.store(false, Relaxed);
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(ids(&home, "apps?regions=east").await, ["e2"]);
+}
+
+/// A Java server shows everything to who asks it for everything, and does not hear of everything at once.
+#[tokio::test(start_paused = true)]
+async fn a_java_server_that_shows_what_it_copied_from_here_keeps_no_dead_alive() {
+    let network = Network::default();
+    let (home, java) = (region(&network, "home", &["java"]), region(&network, "java", &["home"]));
+    let shown = java.router.clone();
+    let refuses = Router::new().fallback(move |mut request: Request<Body>| {
+        request.headers_mut().remove("discoveryidentity-name");
+        let (refused, shown) = (request.uri().query().is_some(), shown.clone());
+        async move {
+            if refused { StatusCode::FORBIDDEN.into_response() } else { shown.oneshot(request).await.into_response() }
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), refuses);
+    for id in ["h1", "h2"] {
+        register(&home, "ORDERS", id).await;
+        register(&home, "WEATHER", id).await;
+    }
+    register(&java, "ORDERS", "j1").await;
+    tokio::time::sleep(LOOK + LOOK).await;
+    assert_eq!(ids(&java, "apps").await, ["h1", "h1", "h2", "h2", "j1"]);
+    assert_eq!(ids(&home, "apps").await, ["h1", "h1", "h2", "h2", "j1"]);
+    network.silence("java", "home");
+    cancel(&home, "ORDERS", "h1").await;
+    cancel(&home, "WEATHER", "h1").await;
+    cancel(&home, "WEATHER", "h2").await;
+    for _ in 0..10 {
+        tokio::time::sleep(LOOK).await;
+        assert_eq!(ids(&home, "apps").await, ["h2", "j1"]);
+    }
+    assert_eq!(ids(&java, "apps").await.len(), 5, "it does not hear of it");
+    register(&home, "WEATHER", "h1").await;
+    register(&java, "ORDERS", "j2").await;
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(ids(&home, "apps").await, ["h1", "h2", "j1", "j2"]);
+    assert_eq!(home.empty("GET", "apps/WEATHER/h2").await, StatusCode::NOT_FOUND);
+    register(&java, "WEATHER", "h2").await;
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(home.empty("GET", "apps/WEATHER/h2").await, StatusCode::OK, "it moved there");
+}
+
+/// It shows another region's where it has none itself, and its list is as old as its cache.
+#[tokio::test(start_paused = true)]
+async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
+    let network = Network::default();
+    let own = |builder: EurekaServerBuilder| {
+        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+    };
+    let east = region(&network, "east", &[]);
+    let all = ["home", "java"];
+    let java = network.node_with("java", &all, |builder| own(builder).peer_comparison_interval(Duration::ZERO));
+    let (lists, elsewhere) = (java.router.clone(), east.router.clone());
+    let shown = Router::new().fallback(move |request: Request<Body>| {
+        let of = if request.uri().path().ends_with("/both") { elsewhere.clone() } else { lists.clone() };
+        async move { of.oneshot(request).await.into_response() }
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), shown);
+    network.silence("java", "home");
+    let home = network.node_with("home", &all, |builder| knowing(own(builder), &["east"]));
+    register(&east, "ORDERS", "both").await;
+    tokio::time::sleep(LOOK).await;
+    register(&java, "ORDERS", "both").await;
+    register(&java, "ORDERS", "own").await;
+    tokio::time::sleep(LOOK + LOOK).await;
+    assert_eq!(lines(&home.server.applications()), ["own UP java"]);
+    assert_eq!(lines(&get(&home, "apps").await), ["both UP east", "own UP java"]);
+}
