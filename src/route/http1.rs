@@ -1,14 +1,15 @@
 //! The HTTP/1.1 connections to an instance: each carries one call at a time.
 //!
 //! ```text
-//! a call ─▶ the idle one that was used last ─────────────────────────▶ hyper ─▶ the answer; idle again when that is read
-//!       └─▶ none: the first that is made, or idle again; one is being made, in a task of its own, for each that waits
+//! a call ─▶ the idle one that was used last ──────────────────────▶ hyper ─▶ the answer; idle again when that is read
+//!       └─▶ none: connects, or takes one that is idle again before
 //! ```
 //!
 //! hyper-util's client finds a connection by host, in a pool under a lock that all hosts share. An instance is one host.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -42,11 +44,11 @@ struct Shared<B> {
 struct State<B> {
     /// The one used last comes last.
     idle: Vec<Idle<B>>,
-    /// Calls without a connection, at most as many as there are made.
-    waiting: VecDeque<oneshot::Sender<Result<Connection<B>, BoxError>>>,
-    /// How many connections are being made.
-    connecting: usize,
-    /// Closes what is idle for too long. `None` while nothing is idle.
+    /// Calls that connect, and would take any.
+    waiting: VecDeque<oneshot::Sender<Sender<B>>>,
+    /// Connects on behalf of a call that is gone.
+    heir: Option<JoinHandle<()>>,
+    /// Closes what is idle for too long.
     sweeper: Option<JoinHandle<()>>,
 }
 
@@ -58,17 +60,20 @@ struct Idle<B> {
 
 struct Connection<B> {
     sender: Sender<B>,
-    /// Whether it was made for who gets it. Any other may be at its end without anybody having seen it.
+    /// Whether it was made for this call. Any other may be at its end without anybody having seen it.
     is_new: bool,
 }
 
 type Sender<B> = http1::SendRequest<AttemptBody<B>>;
 
-/// A connection that is being made. However that ends, nobody waits for it in vain.
-struct Attempt<B> {
+/// A connection that is being made. Where it is not waited for any more, it is made for others, if none is already: who has less
+/// patience than it takes would never see one.
+struct Making<B: Body<Error: Into<BoxError>> + Send + 'static> {
     of: Weak<Shared<B>>,
-    failure: Option<BoxError>,
+    made: Option<Made<B>>,
 }
+
+type Made<B> = Pin<Box<dyn Future<Output = Result<Sender<B>, BoxError>> + Send>>;
 
 impl<B> Http1<B>
 where
@@ -76,21 +81,21 @@ where
 {
     /// To this address, as soon as there is a request for it.
     pub(super) fn new(connector: Connector, address: Address) -> Self {
-        let state = State { idle: Vec::new(), waiting: VecDeque::new(), connecting: 0, sweeper: None };
+        let state = State { idle: Vec::new(), waiting: VecDeque::new(), heir: None, sweeper: None };
         Self(Arc::new(Shared { connector, address, state: Mutex::new(state) }))
     }
 
     /// Sends a request. It goes to the address whatever host its URI names; the header `host` is the caller's to set.
     ///
     /// # Cancel safety
-    /// Who gives up closes the connection on which its answer was to come; one that was being made is there for others.
+    /// Who gives up closes the connection on which its answer was to come.
     pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<Incoming>, Failure> {
         write_for_http1(&mut request, &self.0.address);
         loop {
             let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
             let mut failed = match sender.try_send_request(request).await {
                 Ok(response) => {
-                    self.0.give_back_when_read(sender);
+                    self.0.give_when_read(sender);
                     return Ok(response);
                 }
                 Err(failed) => failed,
@@ -104,27 +109,17 @@ where
         }
     }
 
-    /// One that is idle, or else the first that is made or needed no more.
     async fn connection(&self) -> Result<Connection<B>, BoxError> {
-        let (connection, attempt) = {
-            let mut state = self.0.state();
-            if let Some(sender) = Shared::latest(&mut state) {
-                return Ok(Connection { sender, is_new: false });
-            }
-            // Those who gave up leave their attempts to others.
-            while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                state.waiting.pop_front();
-            }
-            let (here, connection) = oneshot::channel();
-            state.waiting.push_back(here);
-            let is_short = state.connecting < state.waiting.len();
-            state.connecting += usize::from(is_short);
-            (connection, is_short.then(|| Attempt { of: Arc::downgrade(&self.0), failure: None }))
+        let given = match self.0.idle_or_place() {
+            Ok(sender) => return Ok(Connection { sender, is_new: false }),
+            Err(given) => given,
         };
-        if let Some(attempt) = attempt {
-            tokio::spawn(attempt.make(self.0.connector.clone(), self.0.address.uri_of(None)));
+        let mut making = Making::new(&self.0);
+        tokio::select! {
+            biased;
+            Ok(sender) = given => Ok(Connection { sender, is_new: false }),
+            made = making.made() => Ok(Connection { sender: made?, is_new: true }),
         }
-        connection.await.expect("who is taken out of the queue is told why")
     }
 }
 
@@ -132,44 +127,58 @@ impl<B> Shared<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    fn give_back_when_read(self: &Arc<Self>, mut sender: Sender<B>) {
+    fn give_when_read(self: &Arc<Self>, mut sender: Sender<B>) {
         if sender.is_ready() {
-            return self.give(Connection { sender, is_new: false });
+            return self.give(sender);
         }
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             if sender.ready().await.is_ok()
                 && let Some(shared) = shared.upgrade()
             {
-                shared.give(Connection { sender, is_new: false });
+                shared.give(sender);
             }
         });
     }
 
     /// Gives it to the call that waits longest, or keeps it.
-    fn give(self: &Arc<Self>, mut connection: Connection<B>) {
-        let mut state = self.state();
-        while let Some(waiting) = state.waiting.pop_front() {
-            let Err(Ok(unwanted)) = waiting.send(Ok(connection)) else { return };
-            connection = unwanted;
+    fn give(self: &Arc<Self>, mut sender: Sender<B>) {
+        while let Some((waiting, unwanted)) = self.first_or_keep(sender) {
+            // Not under the lock: it wakes.
+            match waiting.send(unwanted) {
+                Ok(()) => return,
+                Err(unwanted) => sender = unwanted,
+            }
         }
-        state.idle.push(Idle { sender: connection.sender, is_old: false });
-        // Its task may be gone with its runtime.
-        if state.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
+    }
+
+    /// The call that waits longest, and the connection back; keeps that where none waits.
+    fn first_or_keep(self: &Arc<Self>, sender: Sender<B>) -> Option<(oneshot::Sender<Sender<B>>, Sender<B>)> {
+        let mut state = self.state();
+        if let Some(waiting) = state.waiting.pop_front() {
+            return Some((waiting, sender));
+        }
+        state.idle.push(Idle { sender, is_old: false });
+        if is_over(state.sweeper.as_ref()) {
             state.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
         }
+        None
     }
 }
 
 impl<B> Shared<B> {
-    /// The idle connection that was used last.
-    fn latest(state: &mut State<B>) -> Option<Sender<B>> {
+    /// The idle connection that was used last, or a place in the queue for one.
+    fn idle_or_place(&self) -> Result<Sender<B>, oneshot::Receiver<Sender<B>>> {
+        let mut state = self.state();
         while let Some(Idle { sender, .. }) = state.idle.pop() {
-            if sender.is_ready() {
-                return Some(sender);
+            if !sender.is_closed() {
+                return Ok(sender);
             }
         }
-        None
+        state.waiting.retain(|waiting| !waiting.is_closed());
+        let (waiting, given) = oneshot::channel();
+        state.waiting.push_back(waiting);
+        Err(given)
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {
@@ -177,33 +186,53 @@ impl<B> Shared<B> {
     }
 }
 
-impl<B> Attempt<B>
-where
-    B: Body<Error: Into<BoxError>> + Send + 'static,
-{
-    async fn make(mut self, connector: Connector, uri: Uri) {
-        match connect(connector, uri).await {
-            Ok(sender) => {
-                if let Some(shared) = self.of.upgrade() {
-                    shared.give(Connection { sender, is_new: true });
-                }
-            }
-            Err(error) => self.failure = Some(error),
+impl<B> Drop for Shared<B> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for task in [&state.heir, &state.sweeper].into_iter().flatten() {
+            task.abort();
         }
     }
 }
 
-/// Tells those for whom there is no other attempt.
-impl<B> Drop for Attempt<B> {
+/// Also where its runtime ended before.
+fn is_over(task: Option<&JoinHandle<()>>) -> bool {
+    task.is_none_or(JoinHandle::is_finished)
+}
+
+impl<B> Making<B>
+where
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    fn new(shared: &Arc<Shared<B>>) -> Self {
+        let made = connect(shared.connector.clone(), shared.address.uri_of(None));
+        Self { of: Arc::downgrade(shared), made: Some(Box::pin(made)) }
+    }
+
+    async fn made(&mut self) -> Result<Sender<B>, BoxError> {
+        let made = self.made.as_mut().expect("it is waited for once").await;
+        self.made = None;
+        made
+    }
+}
+
+impl<B> Drop for Making<B>
+where
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+{
     fn drop(&mut self) {
-        let Some(shared) = self.of.upgrade() else { return };
+        let (Some(made), Some(shared), Ok(runtime)) = (self.made.take(), self.of.upgrade(), Handle::try_current())
+        else {
+            return;
+        };
         let mut state = shared.state();
-        state.connecting -= 1;
-        while state.waiting.len() > state.connecting
-            && let Some(waiting) = state.waiting.pop_front()
-        {
-            let ended = || "the runtime in which it was connected ends".into();
-            let _ = waiting.send(Err(self.failure.take().unwrap_or_else(ended)));
+        if is_over(state.heir.as_ref()) {
+            let shared = self.of.clone();
+            state.heir = Some(runtime.spawn(async move {
+                if let (Ok(sender), Some(shared)) = (made.await, shared.upgrade()) {
+                    shared.give(sender);
+                }
+            }));
         }
     }
 }

@@ -1,5 +1,8 @@
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -9,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
@@ -40,21 +44,31 @@ async fn text(response: Result<Response<Incoming>, Failure>) -> Bytes {
 /// Answers with what the connection was told to say.
 async fn serve(stream: TcpStream, text: impl Into<Bytes>) {
     let text = text.into();
+    serve_when(stream, text, watch::channel(0).1, 0).await;
+}
+
+/// The same as soon as there are so many connections.
+async fn serve_when(stream: TcpStream, text: Bytes, connections: watch::Receiver<usize>, enough: usize) {
     let service = service_fn(move |_| {
-        let text = text.clone();
-        async move { Ok::<_, Infallible>(Response::new(Full::new(text))) }
+        let (text, mut connections) = (text.clone(), connections.clone());
+        async move {
+            let _ = connections.wait_for(|count| *count >= enough).await;
+            Ok::<_, Infallible>(Response::new(Full::new(text)))
+        }
     });
     let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// A server that names each connection by its number.
-async fn numbering() -> SocketAddr {
+/// A server that names each connection by its number, as soon as there are enough.
+async fn numbering(enough: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let (count, connections) = watch::channel(0);
     tokio::spawn(async move {
         for number in 1.. {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, number.to_string()));
+            count.send_replace(number);
+            tokio::spawn(serve_when(stream, number.to_string().into(), connections.clone(), enough));
         }
     });
     address
@@ -69,10 +83,10 @@ async fn a_connection() -> (Sender<Empty<Bytes>>, DuplexStream) {
     (sender, there)
 }
 
-/// One that is being made.
-fn attempt(connections: &Connections) -> Attempt<Empty<Bytes>> {
-    connections.0.state().connecting += 1;
-    Attempt { of: Arc::downgrade(&connections.0), failure: None }
+/// Whether it still waits when it has begun.
+async fn waits<T>(call: Pin<&mut impl Future<Output = T>>) -> bool {
+    let mut call = call;
+    poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await
 }
 
 async fn until(mut holds: impl FnMut() -> bool) {
@@ -86,7 +100,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn calls_one_after_the_other_share_a_connection() {
-    let connections = connections(numbering().await);
+    let connections = connections(numbering(1).await);
     for _ in 0..10 {
         assert_eq!(text(connections.clone().send(request()).await).await, "1");
         until(|| !connections.0.state().idle.is_empty()).await;
@@ -95,7 +109,7 @@ async fn calls_one_after_the_other_share_a_connection() {
 
 #[tokio::test]
 async fn calls_at_one_time_have_one_each_and_the_one_used_last_is_used_next() {
-    let connections = connections(numbering().await);
+    let connections = connections(numbering(5).await);
     let mut tasks = JoinSet::new();
     for _ in 0..5 {
         tasks.spawn(connections.clone().send(request()));
@@ -167,73 +181,54 @@ async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
         });
     }
     tasks.join_all().await;
-    assert_eq!(connections.0.state().connecting, 0);
 }
 
-#[tokio::test]
-async fn who_waits_is_given_what_is_needed_no_more_and_the_new_one_stays() {
-    let connections = by_hand();
-    let attempt = attempt(&connections);
-    let waiting = tokio::spawn({
-        let connections = connections.clone();
-        async move { connections.connection().await }
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn servers_that_close_after_each_answer_fail_no_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connections = connections(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+            tokio::spawn(server::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service));
+        }
     });
-    until(|| connections.0.state().waiting.len() == 1).await;
-    let (sender, _other_end) = a_connection().await;
-    connections.0.give(Connection { sender, is_new: false });
-    assert!(waiting.await.unwrap().is_ok_and(|connection| !connection.is_new));
-    let (sender, _other_end_too) = a_connection().await;
-    connections.0.give(Connection { sender, is_new: true });
-    drop(attempt);
-    assert!(connections.connection().await.is_ok_and(|connection| !connection.is_new), "it was idle meanwhile");
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let connections = connections.clone();
+        tasks.spawn(async move {
+            for _ in 0..50 {
+                text(connections.clone().send(request()).await).await;
+            }
+        });
+    }
+    tasks.join_all().await;
 }
 
 #[tokio::test]
 async fn who_gives_up_leaves_the_connection_to_the_next() {
-    let connections = by_hand();
-    let attempts = (attempt(&connections), attempt(&connections));
-    let (mut first, mut second) = (Box::pin(connections.connection()), Box::pin(connections.connection()));
-    for waiting in [&mut first, &mut second] {
-        assert!(timeout(Duration::ZERO, waiting).await.is_err(), "there is none yet");
-    }
-    drop(first);
-    let (sender, _other_end) = a_connection().await;
-    connections.0.give(Connection { sender, is_new: true });
-    drop(attempts);
-    assert!(second.await.is_ok_and(|connection| connection.is_new));
+    let connections = connections(numbering(1).await);
+    assert!(waits(pin!(connections.clone().send(request()))).await);
+    until(|| !connections.0.state().idle.is_empty()).await;
+    assert_eq!(text(connections.clone().send(request()).await).await, "1");
+    assert!(is_over(connections.0.state().heir.as_ref()));
 }
 
-#[tokio::test]
-async fn as_many_are_told_of_a_failure_as_have_no_other_attempt() {
-    let connections = by_hand();
-    let (mut failing, ending) = (attempt(&connections), attempt(&connections));
-    let (mut first, mut second) = (Box::pin(connections.connection()), Box::pin(connections.connection()));
-    for waiting in [&mut first, &mut second] {
-        assert!(timeout(Duration::ZERO, waiting).await.is_err(), "there is none yet");
-    }
-    failing.failure = Some("refused".into());
-    drop(failing);
-    assert_eq!(first.await.map(|_| ()).unwrap_err().to_string(), "refused");
-    assert!(timeout(Duration::ZERO, &mut second).await.is_err(), "it has an attempt yet");
-    drop(ending);
-    assert!(second.await.is_err());
-}
-
-#[tokio::test]
-async fn calls_that_give_up_do_not_have_ever_more_connections_made() {
-    let connections = by_hand();
-    let _never_ending = attempt(&connections);
-    for _ in 0..100 {
-        assert!(timeout(Duration::ZERO, connections.connection()).await.is_err());
-    }
-    assert_eq!(connections.0.state().connecting, 1);
+#[test]
+fn a_call_in_a_runtime_that_stands_still_holds_up_none_in_another() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (still, running) = (runtime(), runtime());
+    let connections = connections(running.block_on(numbering(1)));
+    let mut call = Box::pin(connections.clone().send(request()));
+    assert!(still.block_on(waits(call.as_mut())));
+    running.block_on(async { text(connections.clone().send(request()).await).await });
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_idle_for_too_long_is_closed() {
     let connections = by_hand();
     let (sender, mut other_end) = a_connection().await;
-    connections.0.give(Connection { sender, is_new: false });
+    connections.0.give(sender);
     sleep(SWEEP + Duration::from_secs(1)).await;
     assert_eq!(connections.0.state().idle.len(), 1, "idle for one sweep");
     sleep(SWEEP).await;
@@ -243,9 +238,58 @@ async fn what_is_idle_for_too_long_is_closed() {
     // One that is used between sweeps stays.
     let (mut sender, _other_end) = a_connection().await;
     for _ in 0..5 {
-        connections.0.give(Connection { sender, is_new: false });
+        connections.0.give(sender);
         sleep(SWEEP + Duration::from_secs(1)).await;
         sender = connections.connection().await.map_err(drop).unwrap().sender;
+    }
+}
+
+/// Where a connection is never made: nobody answers the handshake.
+#[cfg(feature = "tls")]
+mod while_it_connects {
+    use super::*;
+
+    async fn silent() -> (TcpListener, Connections) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let connector = Connector::new(Duration::from_secs(5), &Tls::default());
+        (listener, Http1::new(connector, Address { scheme: Scheme::HTTPS, authority }))
+    }
+
+    #[tokio::test]
+    async fn a_call_takes_what_is_needed_no_more() {
+        let (_listener, connections) = silent().await;
+        let mut call = Box::pin(connections.connection());
+        assert!(waits(call.as_mut()).await);
+        let (sender, _other_end) = a_connection().await;
+        connections.0.give(sender);
+        assert!(call.await.is_ok_and(|connection| !connection.is_new));
+        assert!(!is_over(connections.0.state().heir.as_ref()), "its own goes on for others");
+    }
+
+    #[tokio::test]
+    async fn calls_that_give_up_leave_one_attempt_and_nothing_in_the_queue() {
+        let (_listener, connections) = silent().await;
+        let mut patient = Box::pin(connections.connection());
+        assert!(waits(patient.as_mut()).await);
+        for _ in 0..100 {
+            assert!(waits(pin!(connections.connection())).await);
+            assert!(connections.0.state().waiting.len() <= 2);
+        }
+        let (sender, _other_end) = a_connection().await;
+        connections.0.give(sender);
+        assert!(patient.await.is_ok(), "first come, first served");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_stuck_costs_its_own_call_alone() {
+        let (listener, connections) = silent().await;
+        let mut stuck = Box::pin(connections.connection());
+        assert!(waits(stuck.as_mut()).await);
+        let _first = listener.accept().await.unwrap();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        assert!(connections.connection().await.is_err());
+        assert!(waits(stuck.as_mut()).await);
     }
 }
 
