@@ -26,7 +26,7 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// Whether it is the caller's own body that failed.
-pub(super) fn is_callers_fault(error: &(dyn StdError + 'static)) -> bool {
+pub(crate) fn is_callers_fault(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| error.is::<CallerFault>())
 }
 

@@ -277,6 +277,7 @@ where
             control: Arc::downgrade(shared) as Weak<_>,
             failed: Default::default(),
             looked: Default::default(),
+            answered: Default::default(),
             picks: settings.meters.picks(attributes.zone.as_deref()),
             meters: settings.meters.clone(),
         };

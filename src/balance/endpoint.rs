@@ -39,6 +39,8 @@ pub(super) struct Details {
     pub(super) failed: AtomicU32,
     /// When it was last looked at for an ejection; 0 for never.
     pub(super) looked: AtomicU32,
+    /// What its count of answers was when what was measured of it was forgotten last.
+    pub(super) answered: AtomicU32,
     pub(super) meters: Meters,
     pub(super) picks: Picks,
 }
@@ -63,10 +65,17 @@ impl Stats {
         }
     }
 
-    /// Forgets failures, as after a probation that went well.
-    pub(super) fn forgive(&self) {
+    /// Takes it for one that has just joined, at this cost.
+    pub(super) fn renew(&self, cost: f32, now: Moment) {
         self.history.forget();
         self.details.looked.store(0, Ordering::Relaxed);
+        self.load.reset(cost, now);
+        self.details.answered.store(self.load.calls().answered(), Ordering::Relaxed);
+    }
+
+    /// Whether nothing has been measured of it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.load.calls().answered() == self.details.answered.load(Ordering::Relaxed)
     }
 
     /// How many calls failed since this was last asked.

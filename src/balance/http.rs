@@ -13,7 +13,7 @@ use super::observe::{Completion, Observe, Outcome};
 use crate::body::{BodyGuard, GuardedBody};
 
 /// Says what an answer, by its head and its trailers, or an error in its place tells of the endpoint. The one classifier for
-/// ejection, retries, metrics and traces.
+/// ejection, retries, metrics and traces. It may be asked more than once about the same answer, and should say the same.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};

@@ -89,7 +89,7 @@ pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot
 pub use self::subset::{Peers, Subset};
 pub use self::zone::ZoneAware;
 
-pub(crate) use self::connect::CallerFault;
+pub(crate) use self::connect::{CallerFault, is_callers_fault};
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
 pub(crate) use self::http::is_grpc;
@@ -231,11 +231,18 @@ impl<S, P, O> Balance<S, P, O> {
         P: Policy<Req>,
         O: Clone,
     {
-        self.pick_from(&self.set_for(request), request, tried)
+        let (set, label) = self.set_for(request);
+        self.pick_from(&set, label, request, tried)
     }
 
     #[inline]
-    fn pick_from<Req: ?Sized>(&self, set: &EndpointSet<S>, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
+    fn pick_from<Req: ?Sized>(
+        &self,
+        set: &EndpointSet<S>,
+        label: Option<Label<'_>>,
+        request: &Req,
+        tried: &[EndpointId],
+    ) -> Option<Picked<S, O>>
     where
         S: Clone,
         P: Policy<Req>,
@@ -243,28 +250,28 @@ impl<S, P, O> Balance<S, P, O> {
     {
         let at = Instant::now();
         let now = set.moment(at);
-        let chosen = set.choose(now, request, &self.policy, self.policy.label(request), tried)?;
+        let chosen = set.choose(now, request, &self.policy, label, tried)?;
         // Read before the counts are written, as that holds up all reading after it.
         let service = S::clone(chosen.service);
         let completion = Completion::begin(chosen.stats.clone(), now, chosen.ticket);
         Some(Picked { at, completion, service, observer: self.observer.clone() })
     }
 
-    /// The endpoints now, kept apart by what the request asks for.
+    /// The endpoints now, and what the request asks for, by which they are kept apart.
     #[inline]
-    fn set_for<Req: ?Sized>(&self, request: &Req) -> Guard<Arc<EndpointSet<S>>>
+    fn set_for<'r, Req: ?Sized>(&'r self, request: &'r Req) -> (Guard<Arc<EndpointSet<S>>>, Option<Label<'r>>)
     where
         S: Clone,
         P: Policy<Req>,
     {
-        let set = self.shared.set.load();
-        match self.policy.label(request) {
-            Some(label) if !set.keeps_apart(label.key) => {
-                self.shared.change(|roster, _| roster.keep_apart(label.key));
-                self.shared.set.load()
-            }
-            _ => set,
+        let (mut set, label) = (self.shared.set.load(), self.policy.label(request));
+        if let Some(label) = label
+            && !set.keeps_apart(label.key)
+        {
+            self.shared.change(|roster, _| roster.keep_apart(label.key));
+            set = self.shared.set.load();
         }
+        (set, label)
     }
 
     /// The error of a call while there is no endpoint at all.
@@ -331,8 +338,8 @@ where
     fn call(&mut self, request: Req) -> ResponseFuture<S, Req, O> {
         self.patience = Patience::Fresh;
         // Let go of after the future is made, as that stores what was written: see `Completion`.
-        let set = self.set_for(&request);
-        match self.pick_from(&set, &request, &[]) {
+        let (set, label) = self.set_for(&request);
+        match self.pick_from(&set, label, &request, &[]) {
             Some(picked) => ResponseFuture::call(picked.call(request)),
             None => ResponseFuture::no_endpoints(self.no_endpoints_for(&request)),
         }

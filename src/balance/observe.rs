@@ -110,7 +110,7 @@ const LONG_PATIENCE: u32 = 10;
 /// Both at least this, and this where the endpoint is on probation.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
-/// What is expected of an endpoint that has not answered yet: it may have a connection to make, and much to load.
+/// What is expected at least of an endpoint that has not answered since it joined or came back: it may have a connection to make, and much to load.
 const EXPECTED_AT_FIRST: Duration = Duration::from_millis(30);
 
 /// A call on its way: counts as pending at its endpoint until dropped.
@@ -290,7 +290,7 @@ impl Completion {
     /// What a call given up after this time says about the endpoint.
     fn held_against(&self, elapsed: Duration, now: Moment) -> Option<Cause> {
         let mut expected = Duration::from_nanos(self.stats.load.cost(now.tick()) as u64);
-        if self.stats.load.calls().answered() == 0 {
+        if self.stats.is_new() {
             expected = expected.max(EXPECTED_AT_FIRST);
         }
         let silent = || self.stats.load.silent_since(self.start);

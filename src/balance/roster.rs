@@ -340,8 +340,7 @@ impl<S> Roster<S> {
         let (State::Out { cause, .. } | State::Probation { cause, .. }) = entry.state else { return };
         entry.state = State::Available;
         entry.stats.trial.end();
-        entry.stats.forgive();
-        entry.stats.load.reset(newcomer_cost, now);
+        entry.stats.renew(newcomer_cost, now);
         info!(application = name, endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
     }
 

@@ -453,6 +453,7 @@ mod tests {
             control: Weak::<Shared<()>>::new() as Weak<dyn Control>,
             failed: Default::default(),
             looked: Default::default(),
+            answered: Default::default(),
             picks: Meters::new(None).picks(None),
             meters: Meters::new(None),
         };

@@ -3,6 +3,7 @@ use std::error::Error as StdError;
 use hyper_util::client::legacy;
 use tower::BoxError;
 
+use crate::balance::{CallerFault, is_callers_fault};
 use crate::error::{Error, Kind};
 use crate::transport::{is_refused_handshake, root_cause};
 
@@ -17,6 +18,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn into_error(self) -> Error {
         let (kind, what, error) = match self {
+            Self::Lost(error) if is_callers_fault(&*error) => (Kind::Caller, "the body of the request failed", error),
             Self::Lost(error) if !is_refused_handshake(&*error) => {
                 (Kind::Call, "the connection was lost before an answer came", error)
             }
@@ -28,7 +30,14 @@ impl Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        if is_unprocessed(&error) { Self::Unsent(error.into()) } else { Self::Lost(error.into()) }
+        if is_unprocessed(&error) {
+            Self::Unsent(error.into())
+        } else if h2(&error).is_some_and(|h2| h2.is_reset() && !h2.is_remote() && !h2.is_library()) {
+            // That is how hyper ends a stream whose body failed. Why that was so it tells nobody.
+            Self::Lost(CallerFault(error.into()).into())
+        } else {
+            Self::Lost(error.into())
+        }
     }
 }
 
@@ -48,6 +57,9 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
         Some(h2::Reason::NO_ERROR) => error.is_go_away(),
         _ => false,
     };
-    let h2 = StdError::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_canceled() || h2.is_some_and(|error| error.is_remote() && refused(error))
+    error.is_canceled() || h2(error).is_some_and(|error| error.is_remote() && refused(error))
+}
+
+fn h2(error: &hyper::Error) -> Option<&h2::Error> {
+    StdError::source(error)?.downcast_ref()
 }

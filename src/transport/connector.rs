@@ -15,7 +15,7 @@ use crate::tls::Tls;
 
 /// Connects, with TLS if the URI's scheme is https, within a bound that covers the look-up of the name and the handshake.
 ///
-/// hyper's client clones it for every request, so a clone is cheap.
+/// hyper-util's client clones it for every request, so a clone is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     shared: Arc<Shared>,

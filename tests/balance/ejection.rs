@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::Service;
 use tower::discover::Change;
-use tower_eureka::balance::{Attributes, Balance, Ejection, LeastRequests};
+use tower_eureka::balance::{Attributes, Balance, Ejection, EndpointState, LeastRequests};
 
 use crate::endpoints::*;
 
@@ -335,6 +335,26 @@ async fn probes_given_up_early_neither_keep_an_endpoint_out_nor_take_all_calls()
     let before = endpoints[0].hits();
     calls_for(&balance, 1, secs(150)).await;
     assert!(endpoints[0].hits() > before + 100, "seed {SEED}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_back_may_take_its_time_for_the_first_answer() {
+    fastrand::seed(SEED);
+    let slow = Behaviour::Answers(Duration::from_millis(80));
+    let endpoints = [slow, Behaviour::Status(500, None)].map(Endpoint::new);
+    let mut balance = default(&endpoints).await;
+    while balance.snapshot().count(EndpointState::Out) == 0 {
+        balance.call(()).await.unwrap();
+    }
+    endpoints[1].now(slow);
+    while balance.snapshot().count(EndpointState::Available) < 2 {
+        balance.call(()).await.unwrap();
+    }
+    endpoints.iter().for_each(|endpoint| endpoint.now(Behaviour::Hangs));
+    for _ in 0..2 {
+        let _ = tokio::time::timeout(Duration::from_millis(120), balance.call(())).await;
+    }
+    assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
 }
 
 #[tokio::test(start_paused = true)]

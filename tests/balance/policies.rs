@@ -459,6 +459,20 @@ async fn a_version_is_preferred_and_all_take_the_call_where_none_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_counts_calls_is_asked_once_for_each() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let every_second =
+        ByLabel::by("version", move |_: &Request<()>| (count.fetch_add(1, Ordering::SeqCst) % 2 == 0).then_some("2"));
+    let fleet = Fleet::new(every_second.required(), versions()).await;
+    for call in 1..=10 {
+        let name = fleet.call(request(&[])).await.unwrap();
+        assert!(name == "new" || call % 2 == 0, "{call}: {name}");
+        assert_eq!(asked.load(Ordering::SeqCst), call);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_version_may_be_required() {
     let mut fleet = Fleet::new(ByLabel::version("x-version").required(), versions()).await;
     assert_eq!(names(&fleet, &[("x-version", "2")]).await, ["new"]);

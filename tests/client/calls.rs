@@ -1,5 +1,6 @@
 //! Calls by name over real connections: to instances that refuse, die, are gone or never were.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,12 +9,14 @@ use axum::Router;
 use axum::routing::any;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
-use tower_eureka::balance::Cause;
+use tower_eureka::balance::{Cause, Ejection, EndpointState};
 use tower_eureka::route::{CallOptions, HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
@@ -99,6 +102,56 @@ async fn all_refusing_is_an_error_that_names_instance_and_address() {
     assert!(error.is_connect() && error.instance_id() == Some("dead"), "{error}");
     let text = error.to_string();
     assert!(text.contains("ORDERS (dead)") && text.contains(&port.to_string()) && text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_whose_body_fails_is_no_fault_of_the_instance() {
+    let world = World::new().await;
+    let _a = world.instance("orders", "a").await;
+    world.sees(1).await;
+    let options = CallOptions::new().ejection(Ejection::new().consecutive_failures(1));
+    let client = world.eureka.http_client_with(options);
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let frames = [Ok(Frame::data(Bytes::from("half"))), Err(io::Error::other("the disk is gone"))];
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        let request = Request::post("http://orders/").version(version).body(body).unwrap();
+        let error = client.request(request).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("the body of the request failed") && !error.is_unavailable(), "{version:?}: {text}");
+        assert_eq!(
+            text.contains("the disk is gone"),
+            version == Version::HTTP_11,
+            "hyper tells it there alone: {text}"
+        );
+        let snapshot = &client.snapshots()[0];
+        assert_eq!(snapshot.count(EndpointState::Available), 1, "{version:?}: {snapshot}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_may_become_one_of_another_protocol() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("orders", "a", listener.local_addr().unwrap().port()).await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await.unwrap();
+    });
+    let request = Request::get("http://orders/").header("connection", "upgrade").header("upgrade", "echo");
+    let response = world.client.request(request.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"hello").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
 }
 
 #[tokio::test]
