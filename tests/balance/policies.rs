@@ -462,8 +462,9 @@ async fn a_version_is_preferred_and_all_take_the_call_where_none_has_it() {
 async fn who_counts_calls_is_asked_once_for_each() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    let every_second =
-        ByLabel::by("version", move |_: &Request<()>| (count.fetch_add(1, Ordering::SeqCst) % 2 == 0).then_some("2"));
+    let every_second = ByLabel::by("version", move |_: &Request<()>| {
+        count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2).then_some("2")
+    });
     let fleet = Fleet::new(every_second.required(), versions()).await;
     for call in 1..=10 {
         let name = fleet.call(request(&[])).await.unwrap();
