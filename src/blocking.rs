@@ -6,7 +6,8 @@ use tokio::task::{JoinError, spawn_blocking};
 #[cfg(feature = "client")]
 pub(crate) const LARGE: usize = 256 * 1024;
 
-/// Does it on a thread of its own. It is done to the end, also when the future is dropped; a panic goes on here.
+/// Does it on a thread of its own. It is done to the end, also when the future is dropped; a panic goes on here. It waits as long as the
+/// runtime has no such thread to spare.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,

@@ -53,6 +53,8 @@ impl Refresher {
     }
 
     /// Looks once. What there is then, or why that is not known, and how long to wait for the next look.
+    ///
+    /// Dropped before its end, it may leave an empty registry behind: not to be asked again then.
     pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
         match self.refresh().await {
             Ok(()) => {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::StatusCode;
 
@@ -15,6 +15,8 @@ pub(super) const MAX_ATTEMPTS: usize = 3;
 pub(super) struct Servers {
     urls: Vec<ServiceUrl>,
     preferred: AtomicUsize,
+    /// Whether the whole registry was last answered in its second form, the first being refused.
+    pub(super) took_second: AtomicBool,
 }
 
 /// What is to be done, for whom: the words of an error.
@@ -50,7 +52,7 @@ pub(super) enum Verdict {
 
 impl Servers {
     pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
-        Self { urls, preferred: AtomicUsize::new(0) }
+        Self { urls, preferred: AtomicUsize::new(0), took_second: AtomicBool::new(false) }
     }
 
     /// Sends to one server after the other until one gives a final answer or refuses.

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,6 +95,17 @@ impl Transport {
         Self { instead: Some(""), ..self }
     }
 
+    /// Whether that is what the whole registry was, when it was last fetched.
+    #[cfg(feature = "peers")]
+    pub(crate) fn got_everything(&self) -> bool {
+        self.servers.took_second.load(Ordering::Acquire)
+    }
+
+    #[cfg(all(test, feature = "peers"))]
+    pub(crate) fn set_got_everything(&self) {
+        self.servers.took_second.store(true, Ordering::Release);
+    }
+
     /// The same servers, each with its share of this time.
     pub(crate) fn hurried(&self, within: Duration) -> Self {
         let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
@@ -175,12 +187,15 @@ impl Transport {
             let call = Call::new("fetch registry", Method::GET).path(format!("apps/{query}"));
             self.read(call, Applications::from_json)
         };
-        let answer = match (fetch(self.lists).await, self.instead) {
+        let (answer, is_second) = match (fetch(self.lists).await, self.instead) {
             (Err(error), Some(instead)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                fetch(instead).await
+                (fetch(instead).await, true)
             }
-            (answer, _) => answer,
+            (answer, _) => (answer, false),
         };
+        if answer.is_ok() {
+            self.servers.took_second.store(is_second, Ordering::Release);
+        }
         answer.map(Option::unwrap_or_default)
     }
 

@@ -195,12 +195,14 @@ impl Bodies {
     #[cfg(feature = "peers")]
     async fn shown(&self, registry: &Arc<Registry>, set: RegionSet, part: Part, variant: Variant) -> Option<Arc<Body>> {
         let together = self.together()?;
-        let ready = |shown: Arc<Shown>| shown.slots(part).of(variant).at(shown.revision(registry, part));
+        // Once: what changes while one waits for a turn, the next answer shows.
+        let wanted = together.revision(registry, set, part);
+        let ready = |shown: Arc<Shown>| shown.slots(part).of(variant).at(wanted);
         if let Some(body) = together.known(set).and_then(ready) {
             return Some(body);
         }
         let (shown, turn) = together.of(set).await;
-        let (slots, wanted, registry) = (shown.slots(part).clone(), shown.revision(registry, part), registry.clone());
+        let (slots, registry) = (shown.slots(part).clone(), registry.clone());
         let snapshot = move || shown.snapshot(&registry, part);
         Some(self.applications(&slots, wanted, part.kind(set), snapshot, variant, turn).await)
     }
@@ -252,8 +254,10 @@ impl Bodies {
     async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Arc<Body> {
         let registry = registry.clone();
         #[cfg(feature = "peers")]
-        if let Some(shown) = self.together().and_then(Together::usual) {
-            let wanted = shown.revision(&registry, Part::Full);
+        if let Some(together) = self.together()
+            && let Some(shown) = together.usual()
+        {
+            let wanted = together.revision(&registry, shown.set, Part::Full);
             return self.selected(wanted, move || shown.snapshot(&registry, Part::Full), asked).await;
         }
         self.selected(registry.revision(), move || registry.full(), asked).await

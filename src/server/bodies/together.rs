@@ -36,7 +36,7 @@ pub(super) struct Together {
 #[derive(Debug)]
 pub(super) struct Shown {
     regions: Arc<Regions>,
-    set: RegionSet,
+    pub(super) set: RegionSet,
     full: Arc<PerVariant<Slot>>,
     delta: Arc<PerVariant<Slot>>,
     /// The state of which the latest answers are, for those in other forms.
@@ -63,6 +63,14 @@ impl Together {
     /// What those see who name no regions; `None` if that is the registry alone.
     pub(super) fn usual(&self) -> Option<Arc<Shown>> {
         (!self.usual.set.is_empty()).then(|| self.usual.clone())
+    }
+
+    /// What an answer about these regions has to show now, at least.
+    pub(super) fn revision(&self, registry: &Registry, set: RegionSet, part: Part) -> u64 {
+        match part {
+            Part::Full => self.regions.revision(registry, set),
+            Part::Delta => self.regions.delta_revision(registry, set),
+        }
     }
 
     /// What is kept of these regions.
@@ -98,13 +106,6 @@ impl Shown {
         match part {
             Part::Full => &self.full,
             Part::Delta => &self.delta,
-        }
-    }
-
-    pub(super) fn revision(&self, registry: &Registry, part: Part) -> u64 {
-        match part {
-            Part::Full => self.regions.revision(registry, self.set),
-            Part::Delta => self.regions.delta_revision(registry, self.set),
         }
     }
 
@@ -154,8 +155,9 @@ mod tests {
     use super::*;
     use crate::EurekaServer;
     use crate::clock::Clock;
+    use crate::model::Instance;
     use crate::server::bodies::{Bodies, Encoding, Form, List, Variant};
-    use crate::server::registry::Settings;
+    use crate::server::registry::{Origin, Settings};
 
     fn regions() -> Arc<Regions> {
         let names = ["a", "b", "c", "d", "e"];
@@ -239,5 +241,24 @@ mod tests {
         finish.send(()).unwrap();
         third.await;
         held.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_turn_needs_no_newer_answer_than_when_he_asked() {
+        let bodies = Bodies::new(None, Clock::start()).with_regions(regions());
+        let (together, registry) = (bodies.together().unwrap(), Arc::new(Registry::new(Settings::default())));
+        let get = async || {
+            let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
+            bodies.get(&registry, &List::AllWith(RegionSet::of(1)), variant).await.unwrap()
+        };
+        let turn = together.of(RegionSet::of(2)).await.1;
+        let (mut first, mut second) = (pin!(get()), pin!(get()));
+        assert!(is_pending(first.as_mut()).await && is_pending(second.as_mut()).await);
+        drop(turn);
+        let made = first.await;
+        let instance = Instance::builder("A").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
+        registry.register(instance, Origin::Client, 1).unwrap();
+        assert!(Arc::ptr_eq(&second.await, &made));
+        assert!(!Arc::ptr_eq(&get().await, &made));
     }
 }

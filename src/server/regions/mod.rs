@@ -36,7 +36,7 @@ use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::peers::{PeerSettings, restarted};
-use super::registry::{AppView, Log, Record, Registry, Version};
+use super::registry::{AppView, Log, Registry, Version};
 use crate::clock::Clock;
 use crate::model::Instance;
 
@@ -134,11 +134,11 @@ impl Regions {
         self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
     }
 
-    /// Whether one of them has this very state of an instance.
+    /// Whether one of them has this very state of an instance as its own.
     pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
-        let known = |region: &Region| region.log.record(instance.app(), instance.id());
-        let same = |record: Arc<Record>| Version::of(&record.instance) == Version::of(instance);
-        self.regions.iter().filter_map(|region| known(region)).any(same)
+        let of_their_own = self.regions.iter().filter(|region| !region.is_of_everything());
+        let records = of_their_own.filter_map(|region| region.log.record(instance.app(), instance.id()));
+        records.map(|record| Version::of(&record.instance)).any(|version| version == Version::of(instance))
     }
 
     /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.

@@ -31,7 +31,8 @@ pub(super) struct Region {
 #[derive(Debug, Default)]
 struct Copied {
     last: Snapshot,
-    /// What of it came from here, by application.
+    is_of_everything: bool,
+    /// What of it came from here, by application. Only where it is of everything.
     ours: HashMap<Arc<str>, States>,
 }
 
@@ -59,6 +60,11 @@ impl Region {
         self.fetched.load(Ordering::Acquire)
     }
 
+    /// Whether what it shows as its own may be another's: it refuses to leave out what it copied itself.
+    pub(super) fn is_of_everything(&self) -> bool {
+        self.transport.got_everything()
+    }
+
     /// Keeps the copy fresh for ever.
     pub(super) async fn keep(self: Arc<Self>, registry: Arc<Registry>, clock: Clock, delta_retention_ms: i64) {
         let (mut refresher, began) = (Refresher::new(self.transport.clone(), &self.config), Instant::now());
@@ -82,8 +88,10 @@ impl Region {
     /// Publishes what is different from what was seen before.
     fn take(&self, seen: Snapshot, registry: &Registry, now: i64) {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        let Copied { last, ours } = &mut *copied;
-        // Should a panic interrupt this, everything is compared the next time.
+        let is_of_everything = self.is_of_everything();
+        let Copied { last, is_of_everything: was_of_everything, ours } = &mut *copied;
+        // What came from here is told by what is here now, which may have changed. Should a panic interrupt this, all is compared next time.
+        let only_changes = !is_of_everything && !std::mem::replace(was_of_everything, is_of_everything);
         let last = std::mem::take(last);
         for view in self.log.full().applications.iter().filter(|view| seen.application(&view.name).is_none()) {
             self.publish(&view.name, &[], now);
@@ -91,10 +99,11 @@ impl Region {
         ours.retain(|name, _| seen.application(name).is_some());
         for application in seen.applications() {
             let name = &application.name;
-            if last.application(name).is_some_and(|last| Arc::ptr_eq(last, application)) {
+            if only_changes && last.application(name).is_some_and(|last| Arc::ptr_eq(last, application)) {
                 continue;
             }
-            let states = from_here(application, ours.remove(name).unwrap_or_default(), registry);
+            let known = ours.remove(name).unwrap_or_default();
+            let states = if is_of_everything { from_here(application, known, registry) } else { States::new() };
             let theirs = application.instances.iter().filter(|instance| !states.contains_key(instance.id()));
             self.publish(name, &theirs.collect::<Vec<_>>(), now);
             if !states.is_empty() {
@@ -123,11 +132,13 @@ impl Region {
 }
 
 /// The instances of an application that came from here: a Java server that was asked for everything shows what it copied, too, also what
-/// has left here if it cannot be told. So each is known by its state while it is here, and from then on.
+/// has left here if it cannot be told. So each is known while it is here, by the one time that is the same on all nodes of a cluster, and
+/// from then on by its state.
 fn from_here(application: &Application, known: States, registry: &Registry) -> States {
     let is_ours = |instance: &Instance, state| {
         let here = || registry.log().record(&application.name, instance.id());
-        known.get(instance.id()) == Some(&state) || here().is_some_and(|here| Version::of(&here.instance) == state)
+        let is_here = || here().is_some_and(|here| here.instance.last_dirty_timestamp == instance.last_dirty_timestamp);
+        known.get(instance.id()) == Some(&state) || is_here()
     };
     let states = application.instances.iter().map(|instance| (instance, Version::of(instance)));
     states.filter(|(instance, state)| is_ours(instance, *state)).map(|(i, state)| (i.id().into(), state)).collect()
@@ -165,7 +176,7 @@ mod tests {
 
     use super::*;
     use crate::config::ServiceUrl;
-    use crate::server::registry::Settings;
+    use crate::server::registry::{Origin, Settings};
     use crate::transport::{HttpStack, RequestBody};
 
     fn region() -> Region {
@@ -217,5 +228,20 @@ mod tests {
         let modified = told(Some(ActionType::Modified));
         assert!(Arc::ptr_eq(&as_shown(&"ORDERS".into(), &modified), &modified), "what needs no change is shared");
         assert_eq!(as_shown(&"OTHER".into(), &modified).app(), "OTHER");
+    }
+
+    #[test]
+    fn what_came_from_here_is_known_also_if_it_was_seen_there_before() {
+        let (region, registry) = (region(), Registry::new(Settings::default()));
+        let other = Registry::new(Settings::default());
+        let built = Instance::builder("A").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
+        other.register(built, Origin::Client, 5).unwrap();
+        let copy = other.log().record("A", "1").unwrap().instance.clone();
+        let a = Arc::new(Application { name: "A".into(), instances: vec![copy.clone()] });
+        region.transport.set_got_everything();
+        region.take(Snapshot::of([a.clone()]), &registry, 6);
+        registry.adopt((*copy).clone(), 7, 7).unwrap();
+        region.take(Snapshot::of([a.clone()]), &registry, 8);
+        assert_eq!(region.log.full().applications.len(), 0, "it came from here");
     }
 }

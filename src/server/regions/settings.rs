@@ -120,7 +120,7 @@ impl EurekaServerBuilder {
     /// # Memory
     /// The registry of each region, and the answers: as for the registry alone once more for the regions of those who name none, and
     /// for eight other choices of regions, those that were asked for last and within some minutes. Answers about these are made one at a time, so
-    /// that whoever names ever other regions takes no more than one core.
+    /// that whoever names ever other regions takes no more than one core; others who name regions wait for their turn then.
     pub fn remote_region(mut self, name: impl AsRef<str>, urls: impl AsRef<str>) -> Self {
         if let Err(error) = self.regions.set(name.as_ref(), urls.as_ref()) {
             self.regions.faulty = self.regions.faulty.take().or(Some(Arc::new(error)));

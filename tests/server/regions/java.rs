@@ -109,3 +109,84 @@ async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
     assert_eq!(lines(&home.server.applications()), ["own UP java"]);
     assert_eq!(lines(&get(&home, "apps").await), ["both UP east", "own UP java"]);
 }
+
+/// A Java server that copies from `home2` and refuses to leave that out; and what the nodes of that region have in common.
+fn java_that_refuses(network: &Network) -> crate::network::Node {
+    let java = network.node_with("java", &[], |builder| {
+        builder.remote_region("home", "http://home2:8761/eureka/").remote_region_interval(Duration::from_secs(1))
+    });
+    let lists = java.router.clone();
+    let refuses = Router::new().fallback(move |mut request: Request<Body>| {
+        request.headers_mut().remove("discoveryidentity-name");
+        let (is_refused, lists) = (request.uri().query().is_some(), lists.clone());
+        async move {
+            if is_refused {
+                StatusCode::FORBIDDEN.into_response()
+            } else {
+                lists.oneshot(request).await.into_response()
+            }
+        }
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), refuses);
+    java
+}
+
+const CLUSTER: [&str; 2] = ["home1", "home2"];
+
+fn of_cluster(builder: EurekaServerBuilder) -> EurekaServerBuilder {
+    builder.register_own(false).wait_when_empty(Duration::ZERO)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_of_a_cluster_keeps_its_dead_alive_that_a_java_server_copied_from_another() {
+    let network = Network::default();
+    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let _java = java_that_refuses(&network);
+    let home1 = network.node_with("home1", &CLUSTER, |builder| knowing(of_cluster(builder), &["java"]));
+    register(&home2, "ORDERS", "x").await;
+    tokio::time::sleep(LOOK * 3).await;
+    assert_eq!(ids(&home1, "apps").await, ["x"]);
+    network.silence("java", "home2");
+    cancel(&home2, "ORDERS", "x").await;
+    tokio::time::sleep(LOOK * 10).await;
+    assert_eq!((home1.server.applications().len(), ids(&home1, "apps").await), (0, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_could_not_tell_is_found_though_a_java_server_shows_it() {
+    let network = Network::default();
+    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let _java = java_that_refuses(&network);
+    let home1 = network.node_with("home1", &CLUSTER, |builder| {
+        knowing(of_cluster(builder), &["java"]).remote_region_interval(Duration::from_secs(1)).copy_from_peers(false)
+    });
+    network.silence("home2", "home1");
+    tokio::time::sleep(LOOK).await;
+    register(&home2, "ORDERS", "x").await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        home2.heartbeat("x", 0).await;
+    }
+    assert_eq!(lines(&home1.server.applications()), ["x UP home2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_starts_takes_none_of_its_own_for_those_of_a_java_server() {
+    let network = Network::default();
+    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let _java = java_that_refuses(&network);
+    register(&home2, "ORDERS", "x").await;
+    tokio::time::sleep(LOOK).await;
+    network.kill("home2");
+    let home1 = network.node_with("home1", &CLUSTER, |builder| {
+        knowing(of_cluster(builder), &["java"]).wait_when_empty(Duration::from_secs(60))
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    network.0.lock().unwrap().hosts.insert("home2".into(), home2.router.clone());
+    tokio::time::sleep(LOOK * 3).await;
+    assert_eq!(lines(&home1.server.applications()), ["x UP home2"]);
+    network.silence("java", "home2");
+    cancel(&home2, "ORDERS", "x").await;
+    tokio::time::sleep(LOOK * 10).await;
+    assert_eq!((home1.server.applications().len(), ids(&home1, "apps").await), (0, vec![]));
+}
