@@ -99,7 +99,14 @@ impl Load {
     #[inline]
     pub(super) fn cost(&self, now: Tick) -> f32 {
         let (cost, stamp) = unpack(self.cost.load(Ordering::Relaxed));
-        if cost <= FLOOR { FLOOR } else { (cost * self.kept(elapsed(stamp, now))).max(FLOOR) }
+        if cost <= FLOOR {
+            return FLOOR;
+        }
+        // Without a multiplication by 1: which of two is the cheaper waits for all that is worked out here.
+        match self.decay(elapsed(stamp, now)) {
+            None => cost,
+            Some(kept) => (cost * kept).max(FLOOR),
+        }
     }
 
     /// Forgets what was measured.
@@ -176,14 +183,13 @@ impl Load {
         let mut current = self.cost.load(Ordering::Relaxed);
         loop {
             let (cost, stamp) = unpack(current);
-            let kept = self.kept(elapsed(stamp, now));
-            let updated = if kept < 1.0 {
-                let projected = cost * kept;
-                pack(if latency > projected { latency } else { fall(projected, kept) }, now)
-            } else if latency > cost {
-                pack(latency, stamp)
-            } else {
-                return;
+            let updated = match self.decay(elapsed(stamp, now)) {
+                None if latency <= cost => return,
+                None => pack(latency, stamp),
+                Some(kept) => {
+                    let projected = cost * kept;
+                    pack(if latency > projected { latency } else { fall(projected, kept) }, now)
+                }
             };
             match self.cost.compare_exchange_weak(current, updated, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -192,11 +198,11 @@ impl Load {
         }
     }
 
-    /// The share of the cost that is left after so many ticks. All of it as long as next to nothing is lost.
+    /// The share of the cost that is left after so many ticks; `None` as long as next to nothing is lost.
     #[inline]
-    fn kept(&self, elapsed: u32) -> f32 {
+    fn decay(&self, elapsed: u32) -> Option<f32> {
         let power = elapsed as f32 * self.rate;
-        if power > NOTHING { 1.0 } else { exp2(power) }
+        (power <= NOTHING).then(|| exp2(power))
     }
 }
 
