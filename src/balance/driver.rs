@@ -266,8 +266,8 @@ where
         let mut roster = shared.roster();
         let replaced = known.and_then(|known| roster.remove(known));
         let settings = roster.settings();
-        let now = Moment::of(settings.base, Instant::now());
-        let load = Load::new(roster.newcomer_cost(now), settings.decay, settings.base, now);
+        let now = Moment::now();
+        let load = Load::new(roster.newcomer_cost(now), settings.decay, now);
         let details = Details {
             id,
             app: settings.name.clone(),

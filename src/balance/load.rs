@@ -8,6 +8,7 @@
 //! what the stored value has decayed to by now. Both numbers of the average share one word, which makes an update one
 //! compare-and-swap.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,9 +20,15 @@ use super::cells::{Counted, Counts};
 /// instance, and only the pending calls count. It also keeps a decayed cost above zero, where they would not count at all.
 const FLOOR: f32 = 1_000_000.0;
 
-/// Nanoseconds since the balancer began: a reading of the clock, as all that measures wants it.
+/// Nanoseconds since [`BASE`]: a reading of the clock, as all that measures wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
+
+/// Before all clocks of runtimes, which tests can stop and move ahead.
+static BASE: LazyLock<Instant> = LazyLock::new(|| {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_secs(365 * 24 * 3_600)).unwrap_or(now)
+});
 
 /// A tick is 2^20 ns, about a millisecond; 32 bits of them last 52 days.
 const TICK_BITS: u32 = 20;
@@ -48,28 +55,20 @@ pub(super) struct Load {
     calls: Counts,
     /// The tick of the last sign of life while calls wait for an answer: the first one's start, or the last answer.
     progress: AtomicU32,
-    base: Instant,
     /// By what the logarithm of the cost, to base 2, changes in a tick.
     rate: f32,
 }
 
 impl Load {
-    /// An idle endpoint with the given cost, stamped `now`, which counts from `base`.
-    pub(super) fn new(cost: f32, decay: Duration, base: Instant, now: Moment) -> Self {
+    /// An idle endpoint with the given cost, stamped `now`.
+    pub(super) fn new(cost: f32, decay: Duration, now: Moment) -> Self {
         let decay_ticks = nanos(decay) / TICK;
         Self {
             cost: AtomicU64::new(pack(cost, now.tick())),
             calls: Counts::new(),
             progress: AtomicU32::new(0),
-            base,
             rate: -std::f32::consts::LOG2_E / decay_ticks,
         }
-    }
-
-    /// What time it is.
-    #[inline]
-    pub(super) fn now(&self) -> Moment {
-        Moment::of(self.base, Instant::now())
     }
 
     /// What one more call is expected to cost; lower is better.
@@ -210,10 +209,15 @@ impl Load {
 pub(super) type Tick = u32;
 
 impl Moment {
-    /// An instant, by what came before it.
+    /// What time it is.
     #[inline]
-    pub(super) fn of(base: Instant, instant: Instant) -> Self {
-        let since = instant.saturating_duration_since(base);
+    pub(super) fn now() -> Self {
+        Self::of(Instant::now())
+    }
+
+    #[inline]
+    pub(super) fn of(instant: Instant) -> Self {
+        let since = instant.saturating_duration_since(*BASE);
         // 64 bits of nanoseconds last 584 years.
         Self(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
     }
@@ -278,7 +282,7 @@ mod tests {
     const START: Moment = Moment(0);
 
     fn load(cost: f32) -> Load {
-        Load::new(cost, DECAY, Instant::now(), START)
+        Load::new(cost, DECAY, START)
     }
 
     fn at(ms: u64) -> Moment {
@@ -392,7 +396,7 @@ mod tests {
     fn survives_the_wrap_of_the_stamp_and_a_clock_read_earlier() {
         assert_eq!(elapsed(Tick::MAX - 1, 3), 5);
         assert_eq!(elapsed(7, 5), 0);
-        let load = Load::new(30.0 * MS, DECAY, Instant::now(), at(50));
+        let load = Load::new(30.0 * MS, DECAY, at(50));
         load.record(60.0 * MS, START);
         near(load.cost(at(50).tick()), 60.0 * MS);
     }

@@ -96,6 +96,7 @@ pub(crate) use self::http::is_grpc;
 
 use self::cells::Ticket;
 use self::eject::Control;
+use self::load::Moment;
 use self::roster::{Due, Roster};
 use self::set::EndpointSet;
 use crate::error::{Error, Kind};
@@ -249,7 +250,7 @@ impl<S, P, O> Balance<S, P, O> {
         O: Clone,
     {
         let at = Instant::now();
-        let now = set.moment(at);
+        let now = Moment::of(at);
         let chosen = set.choose(now, request, &self.policy, label, tried)?;
         // Read before the counts are written, as that holds up all reading after it.
         let service = S::clone(chosen.service);
@@ -391,7 +392,7 @@ impl<S> Shared<S> {
         let name = roster.settings().name.clone();
         let meters = roster.settings().meters.clone();
         Self {
-            set: ArcSwap::from_pointee(EndpointSet::empty(roster.settings().base)),
+            set: ArcSwap::from_pointee(EndpointSet::empty()),
             len: AtomicUsize::new(0),
             count: watch::Sender::new(0),
             roster: Mutex::new(roster),

@@ -173,7 +173,7 @@ impl Completion {
     /// The call begins now, if it was paused.
     pub(super) fn resume(&mut self) {
         if self.verdict == Verdict::PAUSED {
-            self.start = self.stats.load.now();
+            self.start = Moment::now();
             self.stats.load.begin(self.start);
             self.verdict = Verdict::OPEN;
         }
@@ -182,7 +182,7 @@ impl Completion {
     /// Success and end in one.
     #[inline]
     pub(super) fn finish(mut self) {
-        let now = self.stats.load.now();
+        let now = Moment::now();
         self.stats.load.record(now.nanos_since(self.start), now);
         self.stats.details.meters.succeeded(now.since(self.start));
         self.stats.load.answer_and_end(now);
@@ -196,7 +196,7 @@ impl Completion {
             (Verdict::FAILURE | Verdict::OVER, _) | (Verdict::SUCCESS, Outcome::Success) => return,
             _ => {}
         }
-        let now = self.stats.load.now();
+        let now = Moment::now();
         let elapsed = now.since(self.start);
         if self.verdict == Verdict::PAUSED {
             self.verdict = Verdict::OVER;
@@ -270,7 +270,7 @@ impl Completion {
         if self.verdict == Verdict::PAUSED {
             return;
         }
-        let now = self.stats.load.now();
+        let now = Moment::now();
         self.failed(Cause::Failed, now.since(self.start), now);
         self.stats.load.give_up();
         self.verdict = Verdict::OVER;
@@ -278,7 +278,7 @@ impl Completion {
 
     /// A call dropped without an outcome.
     fn given_up(&mut self) {
-        let now = self.stats.load.now();
+        let now = Moment::now();
         let elapsed = now.since(self.start);
         match self.held_against(elapsed, now) {
             Some(cause) => self.failed(cause, elapsed, now),

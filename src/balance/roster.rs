@@ -333,7 +333,7 @@ impl<S> Roster<S> {
     }
 
     fn let_in(&mut self, id: EndpointId, now: Instant) {
-        let now = Moment::of(self.settings.base, now);
+        let now = Moment::of(now);
         let newcomer_cost = self.newcomer_cost(now);
         let name = self.settings.name.as_deref();
         let Some(entry) = self.entries.get_mut(&id) else { return };

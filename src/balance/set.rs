@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::attributes::Attributes;
 use super::cells::Ticket;
 use super::endpoint::{EndpointId, Stats};
@@ -22,7 +20,6 @@ use super::weights::Weights;
 
 /// The endpoints of a balancer at one moment.
 pub(super) struct EndpointSet<S> {
-    base: Instant,
     /// Greater than those of the sets before.
     pub(super) number: u64,
     /// In the order of their ids. Its own, so that a pick finds them close together.
@@ -120,20 +117,18 @@ impl View {
 }
 
 impl<S> EndpointSet<S> {
-    /// `base` is the one that the endpoints' loads count from.
     pub(super) fn new(
-        base: Instant,
         number: u64,
         services: impl IntoIterator<Item = S>,
         all: View,
         labelled: HashMap<Arc<str>, HashMap<Arc<str>, View>>,
         probing: Vec<Member>,
     ) -> Self {
-        Self { base, number, services: services.into_iter().collect(), all, labelled, probing }
+        Self { number, services: services.into_iter().collect(), all, labelled, probing }
     }
 
-    pub(super) fn empty(base: Instant) -> Self {
-        Self::new(base, 0, [], View::default(), HashMap::new(), Vec::new())
+    pub(super) fn empty() -> Self {
+        Self::new(0, [], View::default(), HashMap::new(), Vec::new())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -142,14 +137,8 @@ impl<S> EndpointSet<S> {
 
     /// The same with services that were made of these.
     pub(super) fn map<T>(self, service: impl FnMut(S) -> T) -> EndpointSet<T> {
-        let Self { base, number, services, all, labelled, probing } = self;
-        EndpointSet { base, number, services: services.into_iter().map(service).collect(), all, labelled, probing }
-    }
-
-    /// When a call begins that comes now.
-    #[inline]
-    pub(super) fn moment(&self, now: Instant) -> Moment {
-        Moment::of(self.base, now)
+        let Self { number, services, all, labelled, probing } = self;
+        EndpointSet { number, services: services.into_iter().map(service).collect(), all, labelled, probing }
     }
 
     #[cfg(test)]
@@ -443,7 +432,7 @@ mod tests {
 
     const SEED: u64 = 7;
 
-    fn member(id: u64, base: Instant) -> Member {
+    fn member(id: u64) -> Member {
         let details = Details {
             id: EndpointId(id),
             app: None,
@@ -457,23 +446,21 @@ mod tests {
             picks: Meters::new(None).picks(None),
             meters: Meters::new(None),
         };
-        let stats =
-            Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), base, Moment::of(base, base)), details));
+        let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), Moment::now()), details));
         Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
     }
 
     /// Endpoints 0, 3, 6, ... of these weights, those of `probing` in probation.
     fn set_with(weights: &[f32], probing: &[u64]) -> EndpointSet<()> {
         fastrand::seed(SEED);
-        let base = Instant::now();
-        let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3, base), *weight)).collect();
+        let members: Vec<_> = weights.iter().zip(0..).map(|(weight, i)| (member(i * 3), *weight)).collect();
         let services = vec![(); members.len()];
         let (out, left): (Vec<_>, Vec<_>) =
             members.iter().cloned().partition(|(member, _)| probing.contains(&member.id.0));
         out.iter().for_each(|(member, _)| member.stats.trial.begin());
         let every = (!out.is_empty()).then(|| Group::new(members));
         let view = View { whole: Group::new(left), every, ..View::default() };
-        EndpointSet::new(base, 1, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
+        EndpointSet::new(1, services, view, HashMap::new(), out.into_iter().map(|(member, _)| member).collect())
     }
 
     fn set(n: usize) -> EndpointSet<()> {
@@ -481,7 +468,7 @@ mod tests {
     }
 
     fn choose(set: &EndpointSet<()>, policy: &impl Policy<()>, tried: &[EndpointId]) -> Option<u64> {
-        set.choose(set.moment(Instant::now()), &(), policy, None, tried).map(|chosen| chosen.id().0)
+        set.choose(Moment::now(), &(), policy, None, tried).map(|chosen| chosen.id().0)
     }
 
     fn counts(calls: usize, mut choose: impl FnMut() -> u64) -> BTreeMap<u64, usize> {
@@ -537,7 +524,7 @@ mod tests {
     #[test]
     fn prefers_the_one_with_fewer_pending_calls() {
         let set = set(2);
-        set.stats().next().unwrap().load.begin(set.moment(Instant::now()));
+        set.stats().next().unwrap().load.begin(Moment::now());
         for _ in 0..100 {
             assert_eq!(choose(&set, &PeakEwma, &[]), Some(3));
         }
@@ -572,10 +559,10 @@ mod tests {
         let set = set_with(&[1.0; 3], &[3]);
         let sticky: Sticky<FromHeader> = Sticky::by_header("x-instance");
         let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
-        let choose = || set.choose(set.moment(Instant::now()), &request, &sticky, None, &[]).unwrap();
+        let choose = || set.choose(Moment::now(), &request, &sticky, None, &[]).unwrap();
         let probe = choose();
         assert_eq!((probe.id().0, probe.ticket.is_some()), (3, true));
-        probe.stats.load.begin(set.moment(Instant::now()));
+        probe.stats.load.begin(Moment::now());
         let next = choose();
         assert!(next.id().0 != 3 && !next.ticket.is_some());
         probe.stats.load.give_up();

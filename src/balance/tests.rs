@@ -96,7 +96,7 @@ const PENALTY: f32 = 5_000.0 / 64.0;
 
 /// Milliseconds, of the first endpoint.
 fn cost<S: Clone, P, O>(balance: &Balance<S, P, O>) -> f32 {
-    let now = balance.shared.set.load().moment(Instant::now()).tick();
+    let now = Moment::now().tick();
     let set = balance.shared.set.load();
     set.stats().next().unwrap().load.cost(now) / 1e6
 }
@@ -237,7 +237,7 @@ async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
     tokio::task::yield_now().await;
     assert_eq!(balance.len(), 2);
     let set = balance.shared.set.load();
-    let now = balance.shared.set.load().moment(Instant::now()).tick();
+    let now = Moment::now().tick();
     assert_eq!(set.stats().nth(1).unwrap().load.cost(now) / 1e6, known);
 }
 

@@ -90,7 +90,7 @@ impl<S> Roster<S> {
             all.iter().filter(|standing| standing.is_probing).map(|standing| standing.member.clone()).collect();
         let (view, labelled) = (self.view(&all, standings.is_calm), self.labelled(&all, standings.is_calm));
         let services = self.entries.values().map(|entry| entry.service.clone());
-        EndpointSet::new(self.settings.base, self.sets, services, view, labelled, probing)
+        EndpointSet::new(self.sets, services, view, labelled, probing)
     }
 }
 

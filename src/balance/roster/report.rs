@@ -22,7 +22,7 @@ impl<S> Roster<S> {
         });
         // In the same order.
         let entries = self.entries.values().chain(self.outside.values());
-        let tick = Moment::of(self.settings.base, now).tick();
+        let tick = Moment::of(now).tick();
         let endpoint = |(at, entry): (usize, &Entry<S>)| {
             let (state, cause, back_in) = match (entry.state, at < self.entries.len()) {
                 (_, false) => (EndpointState::Outside, None, None),
