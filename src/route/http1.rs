@@ -66,6 +66,12 @@ struct Connection<B> {
 
 type Sender<B> = http1::SendRequest<AttemptBody<B>>;
 
+/// In the queue for one. What is given when it is not waited for any more is given back.
+struct Place<B: Body<Error: Into<BoxError>> + Send + 'static> {
+    of: Weak<Shared<B>>,
+    given: oneshot::Receiver<Sender<B>>,
+}
+
 /// A connection that is being made. Where it is not waited for any more, it is made for others, if none is already: who has less
 /// patience than it takes would never see one.
 struct Making<B: Body<Error: Into<BoxError>> + Send + 'static> {
@@ -110,14 +116,14 @@ where
     }
 
     async fn connection(&self) -> Result<Connection<B>, BoxError> {
-        let given = match self.0.idle_or_place() {
+        let mut place = match self.0.idle_or_place() {
             Ok(sender) => return Ok(Connection { sender, is_new: false }),
-            Err(given) => given,
+            Err(given) => Place { of: Arc::downgrade(&self.0), given },
         };
         let mut making = Making::new(&self.0);
         tokio::select! {
             biased;
-            Ok(sender) = given => Ok(Connection { sender, is_new: false }),
+            Ok(sender) = &mut place.given => Ok(Connection { sender, is_new: false }),
             made = making.made() => Ok(Connection { sender: made?, is_new: true }),
         }
     }
@@ -143,6 +149,9 @@ where
 
     /// Gives it to the call that waits longest, or keeps it.
     fn give(self: &Arc<Self>, mut sender: Sender<B>) {
+        if sender.is_closed() {
+            return;
+        }
         while let Some((waiting, unwanted)) = self.first_or_keep(sender) {
             // Not under the lock: it wakes.
             match waiting.send(unwanted) {
@@ -198,6 +207,18 @@ impl<B> Drop for Shared<B> {
 /// Also where its runtime ended before.
 fn is_over(task: Option<&JoinHandle<()>>) -> bool {
     task.is_none_or(JoinHandle::is_finished)
+}
+
+impl<B> Drop for Place<B>
+where
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    fn drop(&mut self) {
+        self.given.close();
+        if let (Ok(sender), Some(shared), Ok(_)) = (self.given.try_recv(), self.of.upgrade(), Handle::try_current()) {
+            shared.give(sender);
+        }
+    }
 }
 
 impl<B> Making<B>

@@ -268,6 +268,18 @@ mod while_it_connects {
     }
 
     #[tokio::test]
+    async fn what_is_given_to_a_call_that_ends_is_kept_for_the_next() {
+        let (_listener, connections) = silent().await;
+        let mut call = Box::pin(connections.connection());
+        assert!(waits(call.as_mut()).await);
+        let (sender, _other_end) = a_connection().await;
+        connections.0.give(sender);
+        assert!(connections.0.state().idle.is_empty());
+        drop(call);
+        assert_eq!(connections.0.state().idle.len(), 1);
+    }
+
+    #[tokio::test]
     async fn calls_that_give_up_leave_one_attempt_and_nothing_in_the_queue() {
         let (_listener, connections) = silent().await;
         let mut patient = Box::pin(connections.connection());
