@@ -240,6 +240,7 @@ impl Completion {
         }
     }
 
+    #[inline(always)]
     fn succeeded(&mut self) {
         self.stats.history.succeeded();
         self.report(Ok(()));
@@ -253,6 +254,7 @@ impl Completion {
     }
 
     /// Tells the balancer how it went, if the endpoint's probation hangs on this call.
+    #[inline]
     fn report(&mut self, result: Result<(), Cause>) {
         let ticket = std::mem::replace(&mut self.ticket, Ticket::NONE);
         if ticket.is_some() {
