@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Config,
     /// Nothing reached the other side.
     Connect,
+    /// The other side stated that it did not process the request.
+    Unprocessed,
     /// A bound was reached.
     Timeout,
     /// The other side answered with this status.
@@ -118,6 +120,12 @@ impl Error {
         self.0.kind == Kind::Connect
     }
 
+    /// Returns `true` if the instance stated that it did not process the request, as HTTP/2 does with `GOAWAY` and
+    /// `REFUSED_STREAM`.
+    pub fn is_unprocessed(&self) -> bool {
+        self.0.kind == Kind::Unprocessed
+    }
+
     /// A time bound was reached.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
@@ -130,7 +138,11 @@ impl Error {
 
     /// The other side cannot answer now: unreachable, too slow, gone in the middle, or saying so itself (502, 503, 504).
     pub fn is_unavailable(&self) -> bool {
-        matches!(self.0.kind, Kind::Connect | Kind::Timeout | Kind::NoEndpoints | Kind::Call | Kind::Status(502..=504))
+        match self.0.kind {
+            Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
+            Kind::Status(status) => matches!(status, 502..=504),
+            Kind::Config | Kind::Body | Kind::Caller | Kind::Closed => false,
+        }
     }
 
     /// The application has no instance that could be called.

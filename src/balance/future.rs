@@ -254,6 +254,7 @@ fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Err
             (Kind::Caller, "the body of the request failed")
         }
         Outcome::GivenUp | Outcome::Success => (Kind::Caller, "the call failed by no fault of the endpoint"),
+        Outcome::Unprocessed => (Kind::Unprocessed, "the endpoint did not process the request"),
         Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
         _ => (Kind::Call, "the endpoint failed"),
     };

@@ -79,6 +79,9 @@ pub enum Outcome {
     TimedOut,
     /// The call ended for a reason of the caller's, such as a body that broke off: says nothing about the endpoint.
     GivenUp,
+    /// The endpoint stated that it did not process the request, as HTTP/2 does with `GOAWAY` and `REFUSED_STREAM`. Says nothing
+    /// about the endpoint: such a request may be sent again on another connection, whatever its method.
+    Unprocessed,
 }
 
 impl Outcome {
@@ -219,7 +222,7 @@ impl Completion {
             // A caller with hardly any time says nothing about the endpoint.
             Outcome::TimedOut if elapsed < LEAST_PATIENCE => self.stats.load.record_at_least(nanos(elapsed), now),
             Outcome::TimedOut => self.failed(if silent { Cause::Silent } else { Cause::Failed }, elapsed, now),
-            Outcome::GivenUp => {}
+            Outcome::GivenUp | Outcome::Unprocessed => {}
             Outcome::Overloaded { retry_after } => {
                 // First, since the end of a probation forgets what was measured.
                 self.report(Ok(()));
@@ -236,7 +239,7 @@ impl Completion {
             Outcome::Success => meters.succeeded(elapsed),
             Outcome::Overloaded { .. } => meters.overloaded(elapsed),
             Outcome::Failure { .. } | Outcome::Unreachable | Outcome::TimedOut => meters.failed(elapsed),
-            Outcome::GivenUp => {}
+            Outcome::GivenUp | Outcome::Unprocessed => {}
         }
     }
 
