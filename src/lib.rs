@@ -66,6 +66,8 @@ mod eureka;
 #[cfg_attr(not(feature = "metrics"), path = "no_meters.rs")]
 mod meters;
 #[cfg(feature = "client")]
+mod panics;
+#[cfg(feature = "client")]
 pub mod register;
 #[cfg(feature = "client")]
 pub mod registry;

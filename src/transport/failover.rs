@@ -6,6 +6,7 @@ use super::connector::ConnectError;
 use super::stack::{Answer, Failure, HttpStack};
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
+use crate::panics::{Panicked, catch_panic};
 
 /// How many servers one operation is tried on, as in Java.
 pub(super) const MAX_ATTEMPTS: usize = 3;
@@ -76,13 +77,15 @@ impl Servers {
             let error = match stack.exchange(built).await {
                 Err(failure) => failure.error(subject, server),
                 Ok(answer) => match judge(answer.status) {
-                    Verdict::Final => match read(answer).await {
-                        Ok(value) => {
-                            self.preferred.store(index, Ordering::Relaxed);
-                            return Ok(value);
+                    Verdict::Final => {
+                        match catch_panic(read(answer)).await.unwrap_or_else(|p| Err(Unreadable::Panicked(p))) {
+                            Ok(value) => {
+                                self.preferred.store(index, Ordering::Relaxed);
+                                return Ok(value);
+                            }
+                            Err(unreadable) => unreadable.error(subject, server),
                         }
-                        Err(unreadable) => unreadable.error(subject, server),
-                    },
+                    }
                     Verdict::Refused => return Err(answer.error(subject, server)),
                     Verdict::NextServer => answer.error(subject, server),
                 },
@@ -135,6 +138,8 @@ pub(super) enum Unreadable {
     /// A page for people, of this content type: a login, a proxy's error, somebody else's server.
     Markup(String),
     NotEureka(crate::model::DecodeError),
+    /// Reading it panicked.
+    Panicked(Panicked),
 }
 
 impl Unreadable {
@@ -147,6 +152,10 @@ impl Unreadable {
                 error.cause(format!("the answer is markup ({content_type}), not the JSON of Eureka"))
             }
             Self::NotEureka(source) => error.cause(format!("the answer is unusable: {source}")).with_source(source),
+            Self::Panicked(source) => {
+                let error = subject.error(Kind::Body, server).cause(format!("reading the response {source}"));
+                error.with_source(source)
+            }
         }
     }
 }
@@ -214,6 +223,11 @@ impl Failure {
                     .advice("look at the server's own log, and at proxies in between")
                     .with_source(error)
             }
+            Self::Panicked(source) => subject
+                .error(Kind::Call, server)
+                .cause(format!("the HTTP service {source}"))
+                .advice("fix the service that was given to http_service()")
+                .with_source(source),
             Self::TooLarge(limit) => subject
                 .error(Kind::Body, server)
                 .cause(format!("the answer is larger than {limit} bytes unpacked"))

@@ -16,6 +16,7 @@ use tower_http::follow_redirect::policy::{self, Action, Attempt};
 
 use super::{Connector, is_refused_handshake};
 use crate::config::ClientConfig;
+use crate::panics::{Panicked, catch_panic};
 
 /// The body of a request to a registry server.
 pub type RequestBody = Full<Bytes>;
@@ -60,6 +61,8 @@ pub(super) enum Failure {
     Read(BoxError),
     /// The body is larger than this when unpacked.
     TooLarge(usize),
+    /// The bottom service, which may be the user's, panicked.
+    Panicked(Panicked),
 }
 
 impl HttpStack {
@@ -101,8 +104,13 @@ impl HttpStack {
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request and reads its answer to the end, within the bounds of time and size.
+    /// Sends one request and reads its response to the end, within the bounds of time and size. A panic of the bottom service is
+    /// an error of this request.
     pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
+        catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(Failure::Panicked(panicked)))
+    }
+
+    async fn send(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
             .map_err(|_| Failure::Timeout("no answer", self.head_timeout))?

@@ -328,3 +328,33 @@ async fn a_broken_delta_does_not_end_the_refreshing() {
     registry.wait_for(4).await;
     assert_eq!(*ids.lock().unwrap(), ["a", "b"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn http_service_that_panics_fails_one_refresh_and_one_heartbeat() {
+    let asked = AtomicUsize::new(0);
+    let registry = Scripted::new(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::Json(list(&[instance("orders", "a")])),
+        1 => panic!("on purpose"),
+        _ => Reply::Json(list(&[instance("orders", "a"), instance("orders", "b")])),
+    });
+    let client = registry.client().delta(false).build().unwrap();
+    let ids = follow(&client);
+    registry.wait_for(2).await;
+    assert_eq!(*ids.lock().unwrap(), ["a", "b"]);
+
+    let asked = AtomicUsize::new(0);
+    let registry = Scripted::new(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        1 => panic!("on purpose"),
+        _ => Reply::Status(204),
+    });
+    let registrar = registry.client().build().unwrap().registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    registry.wait_for(4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_service_that_panics_fails_the_call_with_words() {
+    let error = fetch_error(|_| panic!("a secret")).await;
+    let text = error.to_string();
+    assert!(text.contains("the HTTP service panicked") && !text.contains("a secret"), "{text}");
+}
