@@ -39,7 +39,13 @@ struct Inner {
 impl Eureka {
     /// Starts a client with the defaults.
     pub fn builder() -> EurekaBuilder {
-        EurekaBuilder { config: ClientConfig::default(), stack: None, faulty: None, default_url: false }
+        EurekaBuilder {
+            config: ClientConfig::default(),
+            stack: None,
+            faulty: None,
+            default_url: false,
+            urls_from_env: false,
+        }
     }
 
     /// A client set up by the variables that Spring applications use; see [`EurekaBuilder::from_env`].
@@ -50,9 +56,12 @@ impl Eureka {
         EurekaBuilder::from_env()?.build()
     }
 
-    /// What keeps this instance in the registry. Nothing is sent before it is told to.
+    /// Creates the handle that keeps this instance in the registry. Nothing is sent before it is asked to.
+    ///
+    /// With registration switched off (see [`EurekaBuilder::register_with_eureka`]) it serves and drains, and sends nothing.
     pub fn registrar(&self, instance: Instance) -> Registrar {
-        Registrar::new(self.0.transport.clone(), instance)
+        let off = self.0.config.switches.registration_off().cloned();
+        Registrar::new(self.0.transport.clone(), instance, off)
     }
 
     /// The instances of an application, as a stream of changes.
@@ -120,9 +129,12 @@ impl Eureka {
         Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector())
     }
 
-    /// What calls by name need of this client.
+    /// The registry and the ready timeout of calls by name.
     pub(crate) fn calling(&self) -> (Arc<Registry>, Duration) {
-        (self.registry(), self.0.config.ready_timeout)
+        let config = &self.0.config;
+        // Nothing to wait for where nothing is fetched.
+        let timeout = if config.switches.fetch_off().is_some() { Duration::ZERO } else { config.ready_timeout };
+        (self.registry(), timeout)
     }
 
     fn connector(&self) -> Connector {
@@ -146,7 +158,10 @@ impl Eureka {
         let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
         match &*registry {
             Some(running) if running.is_running() => running.clone(),
-            _ => registry.insert(Registry::start(self.0.transport.clone(), &self.0.config)).clone(),
+            _ => match self.0.config.switches.fetch_off() {
+                None => registry.insert(Registry::start(self.0.transport.clone(), &self.0.config)).clone(),
+                Some(setting) => registry.insert(Registry::off(setting)).clone(),
+            },
         }
     }
 }
@@ -168,31 +183,70 @@ pub struct EurekaBuilder {
     faulty: Option<Error>,
     /// Whether the usual address is meant where none is given.
     default_url: bool,
+    /// Whether the service URLs are those of the environment.
+    urls_from_env: bool,
 }
 
 impl EurekaBuilder {
-    /// The defaults, and over them what the environment says under the Spring names.
+    /// Starts with the defaults, and over them the values that the environment has under the Spring names. Calls of this builder
+    /// replace them.
     ///
     /// | variable | sets |
     /// |---|---|
-    /// | `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` | [`service_url`](Self::service_url); default `http://localhost:8761/eureka/` |
+    /// | `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` | [`service_url`](Self::service_url), `http://localhost:8761/eureka/` if unset |
     /// | `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` | [`fetch_interval`](Self::fetch_interval) |
     /// | `EUREKA_CLIENT_DISABLEDELTA` | [`delta`](Self::delta), reversed |
+    /// | `EUREKA_CLIENT_ENABLED`, `SPRING_CLOUD_DISCOVERY_ENABLED` | [`enabled`](Self::enabled) |
+    /// | `EUREKA_CLIENT_REGISTERWITHEUREKA`, `SPRING_CLOUD_SERVICEREGISTRY_AUTOREGISTRATION_ENABLED` | [`register_with_eureka`](Self::register_with_eureka) |
+    /// | `EUREKA_CLIENT_FETCHREGISTRY` | [`fetch_registry`](Self::fetch_registry) |
+    ///
+    /// A placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_` have no effect and are named in a warning.
     ///
     /// # Errors
-    /// When a variable holds something else than it must.
+    /// When the value of a variable is unusable.
     pub fn from_env() -> Result<Self, Error> {
-        let config = ClientConfig::from_env(&Env::process())?;
-        Ok(Self { config, stack: None, faulty: None, default_url: true })
+        let (config, faulty) = ClientConfig::from_env(&Env::process())?;
+        Ok(Self { config, stack: None, faulty, default_url: true, urls_from_env: true })
     }
 
-    /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several with commas between them. They are tried in this
-    /// order, beginning with the one that answered last. Credentials go into the URL: `http://user:password@host/eureka/`.
+    /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by commas. They are tried in this
+    /// order, beginning with the one that responded last. Credentials go into the URL: `http://user:password@host/eureka/`, with
+    /// each character but letters and digits percent-encoded.
+    ///
+    /// The first call replaces the servers of the environment, further calls add.
     pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
+        if std::mem::take(&mut self.urls_from_env) {
+            self.config.service_urls.clear();
+        }
         match ServiceUrl::parse_list(urls.as_ref()) {
             Ok(urls) => ServiceUrl::merge(&mut self.config.service_urls, urls),
             Err(error) => self.faulty = self.faulty.or(Some(error)),
         }
+        self
+    }
+
+    /// Switches the whole client on or off. Defaults to true.
+    ///
+    /// A client that is off sends nothing: its registrars serve and drain, its registry stays empty, and calls by name fail at
+    /// once with an error that says why. Service URLs are not checked then. [`Eureka::transport`] still works.
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.config.switches.client = (!enabled).then_some("enabled(false)".into());
+        self
+    }
+
+    /// Switches the registration of instances on or off. Defaults to true.
+    ///
+    /// When off, registrars serve and drain, and send nothing.
+    pub fn register_with_eureka(mut self, register: bool) -> Self {
+        self.config.switches.registration = (!register).then_some("register_with_eureka(false)".into());
+        self
+    }
+
+    /// Switches fetching the registry on or off. Defaults to true.
+    ///
+    /// When off, the registry stays empty, and calls by name fail at once with an error that says why.
+    pub fn fetch_registry(mut self, fetch: bool) -> Self {
+        self.config.switches.fetch = (!fetch).then_some("fetch_registry(false)".into());
         self
     }
 
@@ -287,11 +341,12 @@ impl EurekaBuilder {
     /// # Errors
     /// When a service URL is unusable or none was given, or a time is 0.
     pub fn build(self) -> Result<Eureka, Error> {
-        if let Some(faulty) = self.faulty {
+        let mut config = self.config;
+        let enabled = config.switches.client.is_none();
+        if let Some(faulty) = self.faulty.filter(|_| enabled) {
             return Err(faulty);
         }
-        let mut config = self.config;
-        if config.service_urls.is_empty() && self.default_url {
+        if config.service_urls.is_empty() && (self.default_url || !enabled) {
             config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
         }
         let unusable = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
@@ -304,6 +359,7 @@ impl EurekaBuilder {
             return unusable("an interval or timeout is 0", "give each some time");
         }
         if self.stack.is_none()
+            && enabled
             && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
         {
             config.tls.usable().map_err(|why| {

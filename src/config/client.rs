@@ -1,10 +1,11 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{Env, ServiceUrl};
+use super::{Env, InvalidSetting, ServiceUrl, instance};
 use crate::error::{Error, Kind};
 use crate::tls::Tls;
 
-/// What a client is told: whom to ask, how often, how long to wait. Each setting is documented where users set it, on
+/// Settings of a client: servers, intervals, timeouts. Each is documented where users set it, on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
@@ -17,6 +18,27 @@ pub(crate) struct ClientConfig {
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
     pub(crate) tls: Tls,
+    pub(crate) switches: Switches,
+}
+
+/// Parts that are switched off, each with the setting that did it: `EUREKA_CLIENT_ENABLED=false`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switches {
+    pub(crate) client: Option<Cow<'static, str>>,
+    pub(crate) registration: Option<Cow<'static, str>>,
+    pub(crate) fetch: Option<Cow<'static, str>>,
+}
+
+impl Switches {
+    /// The setting for which nothing is registered, if there is one.
+    pub(crate) fn registration_off(&self) -> Option<&Cow<'static, str>> {
+        self.client.as_ref().or(self.registration.as_ref())
+    }
+
+    /// The setting for which the registry is not fetched, if there is one.
+    pub(crate) fn fetch_off(&self) -> Option<&Cow<'static, str>> {
+        self.client.as_ref().or(self.fetch.as_ref())
+    }
 }
 
 impl Default for ClientConfig {
@@ -31,6 +53,7 @@ impl Default for ClientConfig {
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
             tls: Tls::default(),
+            switches: Switches::default(),
         }
     }
 }
@@ -38,29 +61,134 @@ impl Default for ClientConfig {
 impl ClientConfig {
     pub(crate) const DEFAULT_SERVICE_URL: &str = "http://localhost:8761/eureka/";
 
-    /// The variables under their Spring names, over the defaults. Zone keys match in any case, since upper-case variables cannot
-    /// spell `defaultZone`.
-    pub(crate) fn from_env(env: &Env<'_>) -> Result<Self, Error> {
-        let invalid =
-            |e| Error::new(Kind::Config, "read settings").cause("an environment variable is unusable").with_source(e);
-        let mut config = Self::default();
-        let urls = env
-            .text("eureka.client.service-url.default-zone")
-            .or_else(|| env.text("eureka.client.service-url.defaultzone"))
-            // As often written: the dashes of the first part kept, those of the second not.
-            .or_else(|| env.text("eureka.client.serviceurl.default-zone"));
-        if let Some(urls) = urls {
-            config.service_urls = ServiceUrl::parse_list(&urls)?;
+    /// The variables under their Spring names, over the defaults; logs a warning for those without effect.
+    ///
+    /// A client that is switched off has no error besides that of a switch. The second value is then the error that it would have.
+    pub(crate) fn from_env(env: &Env<'_>) -> Result<(Self, Option<Error>), Error> {
+        env.warn_of_unused("eureka", &known(), UNSUPPORTED);
+        let mut config = Self { switches: Switches::from_env(env).map_err(unusable)?, ..Self::default() };
+        match config.read(env) {
+            Err(error) if config.switches.client.is_some() => Ok((config, Some(error))),
+            Err(error) => Err(error),
+            Ok(()) => Ok((config, None)),
         }
-        if let Some(interval) = env.seconds("eureka.client.registry-fetch-interval-seconds").map_err(invalid)? {
-            config.fetch_interval = interval;
+    }
+
+    fn read(&mut self, env: &Env<'_>) -> Result<(), Error> {
+        if let Some(urls) = env.text("eureka.client.service-url.default-zone").map_err(unusable)? {
+            self.service_urls = ServiceUrl::parse_list(&urls)?;
         }
-        if let Some(disabled) = env.flag("eureka.client.disable-delta").map_err(invalid)? {
-            config.delta = !disabled;
+        if let Some(interval) = env.seconds("eureka.client.registry-fetch-interval-seconds").map_err(unusable)? {
+            self.fetch_interval = interval;
         }
-        Ok(config)
+        if let Some(disabled) = env.flag("eureka.client.disable-delta").map_err(unusable)? {
+            self.delta = !disabled;
+        }
+        Ok(())
     }
 }
+
+impl Switches {
+    fn from_env(env: &Env<'_>) -> Result<Self, InvalidSetting> {
+        let off = |properties: &[&str]| -> Result<_, InvalidSetting> {
+            let mut off = None;
+            for property in properties {
+                if let Some((variable, false)) = env.switch(property)? {
+                    off.get_or_insert(Cow::Owned(format!("{variable}=false")));
+                }
+            }
+            Ok(off)
+        };
+        Ok(Self {
+            client: off(&["eureka.client.enabled", "spring.cloud.discovery.enabled"])?,
+            registration: off(&[
+                "eureka.client.register-with-eureka",
+                "spring.cloud.service-registry.auto-registration.enabled",
+            ])?,
+            fetch: off(&["eureka.client.fetch-registry"])?,
+        })
+    }
+}
+
+fn unusable(invalid: InvalidSetting) -> Error {
+    Error::new(Kind::Config, "read settings").cause(invalid.to_string())
+}
+
+/// Names that are read here.
+const READ: &[&str] = &[
+    "eureka.client.enabled",
+    "eureka.client.register-with-eureka",
+    "eureka.client.fetch-registry",
+    "eureka.client.service-url.defaultZone",
+    "eureka.client.registry-fetch-interval-seconds",
+    "eureka.client.disable-delta",
+    "spring.cloud.discovery.enabled",
+    "spring.cloud.service-registry.auto-registration.enabled",
+];
+
+/// Names that are read in a process with a client: what they mean is not for a warning of this client.
+fn known() -> Vec<&'static str> {
+    let mut known = [READ, instance::READ, &["eureka.instance.*"]].concat();
+    #[cfg(feature = "server")]
+    known.extend(super::server::known());
+    known
+}
+
+const NOT_YET: &str = "is a setting of Spring that is not supported";
+const NO_MEANING: &str = "is a setting of Spring that has no meaning here";
+const ZONES: &str = "is not supported: servers are read from eureka.client.service-url.defaultZone only";
+
+/// Names that Spring reads and this client does not.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("eureka.client.service-url*", ZONES),
+    ("eureka.client.availability-zones*", ZONES),
+    ("eureka.client.region", ZONES),
+    ("eureka.client.prefer-same-zone-eureka", ZONES),
+    ("eureka.client.use-dns-for-fetching-service-urls", NOT_YET),
+    ("eureka.client.eureka-server-d-n-s-name", NOT_YET),
+    ("eureka.client.eureka-server-port", NOT_YET),
+    ("eureka.client.eureka-server-u-r-l-context", NOT_YET),
+    ("eureka.client.eureka-server-connect-timeout-seconds", "is not supported: set connect_timeout() in code"),
+    ("eureka.client.eureka-server-read-timeout-seconds", "is not supported: set read_timeout() in code"),
+    ("eureka.client.timeout.*", "is not supported: set connect_timeout() and read_timeout() in code"),
+    ("eureka.client.eureka-server-total-connections*", NO_MEANING),
+    ("eureka.client.eureka-connection-idle-timeout-seconds", NO_MEANING),
+    ("eureka.client.eureka-service-url-poll-interval-seconds", NO_MEANING),
+    ("eureka.client.proxy-*", "is not supported: give a service that uses the proxy to http_service()"),
+    ("eureka.client.should-enforce-registration-at-init", NOT_YET),
+    ("eureka.client.should-unregister-on-shutdown", NOT_YET),
+    ("eureka.client.on-demand-update-status-change", NO_MEANING),
+    ("eureka.client.instance-info-replication-interval-seconds", NO_MEANING),
+    ("eureka.client.initial-instance-info-replication-interval-seconds", NO_MEANING),
+    ("eureka.client.heartbeat-executor-*", NO_MEANING),
+    ("eureka.client.cache-refresh-executor-*", NO_MEANING),
+    ("eureka.client.log-delta-diff", NO_MEANING),
+    ("eureka.client.filter-only-up-instances", "is not supported: choose statuses in code, by Selection"),
+    ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
+    ("eureka.client.fetch-remote-regions-registry", NOT_YET),
+    ("eureka.client.backup-registry-impl", NOT_YET),
+    ("eureka.client.client-data-accept", NOT_YET),
+    ("eureka.client.encoder-name", NO_MEANING),
+    ("eureka.client.decoder-name", NO_MEANING),
+    ("eureka.client.dollar-replacement", NO_MEANING),
+    ("eureka.client.escape-char-replacement", NO_MEANING),
+    ("eureka.client.allow-redirects", NO_MEANING),
+    ("eureka.client.g-zip-content", NO_MEANING),
+    ("eureka.client.healthcheck.enabled", NOT_YET),
+    ("eureka.client.refresh.enable", NO_MEANING),
+    ("eureka.client.webclient.enabled", NO_MEANING),
+    ("eureka.client.restclient.enabled", NO_MEANING),
+    ("eureka.client.resttemplate.enabled", NO_MEANING),
+    ("eureka.client.jersey.enabled", NO_MEANING),
+    ("eureka.client.order", NO_MEANING),
+    ("eureka.client.tls.*", "is not supported: set tls_ca_file() or tls_config() in code"),
+    ("eureka.client.transport.*", NO_MEANING),
+    ("spring.application.json", NOT_YET),
+    ("spring.cloud.discovery.*", NOT_YET),
+    ("spring.cloud.service-registry.*", NOT_YET),
+    ("spring.cloud.loadbalancer.*", "is not supported: set CallOptions in code"),
+    ("spring.cloud.inetutils.*", NOT_YET),
+];
 
 #[cfg(test)]
 mod tests {
@@ -73,17 +201,95 @@ mod tests {
             "EUREKA_CLIENT_SERVICE_URL_DEFAULT_ZONE",
             "EUREKA_CLIENT_SERVICE_URL_DEFAULTZONE",
             "EUREKA_CLIENT_SERVICEURL_DEFAULT_ZONE",
+            "eureka.client.serviceUrl.defaultZone",
         ] {
-            let lookup = |asked: &str| (asked == name).then(|| "http://a/eureka,http://b/eureka".to_owned());
-            let config = ClientConfig::from_env(&Env::table(&lookup)).unwrap();
+            let (config, _) = with(&[(name, "http://a/eureka,http://b/eureka")]).unwrap();
             assert_eq!(config.service_urls.len(), 2, "{name}");
         }
-        let lookup = |asked: &str| match asked {
-            "EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS" => Some("2".to_owned()),
-            "EUREKA_CLIENT_DISABLEDELTA" => Some("true".to_owned()),
-            _ => None,
-        };
-        let config = ClientConfig::from_env(&Env::table(&lookup)).unwrap();
+        let (config, _) =
+            with(&[("EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS", "2"), ("EUREKA_CLIENT_DISABLEDELTA", "true")])
+                .unwrap();
         assert_eq!((config.fetch_interval, config.delta), (Duration::from_secs(2), false));
+    }
+
+    /// The configuration that these variables give.
+    fn with(variables: &[(&str, &str)]) -> Result<(ClientConfig, Option<Error>), Error> {
+        let lookup =
+            |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned());
+        let names = || variables.iter().map(|(name, _)| (*name).to_owned()).collect();
+        ClientConfig::from_env(&Env::table(&lookup).with_names(&names))
+    }
+
+    #[test]
+    fn switch_that_is_off_is_read_in_each_form() {
+        for variable in [
+            "EUREKA_CLIENT_ENABLED",
+            "SPRING_CLOUD_DISCOVERY_ENABLED",
+            "eureka.client.enabled",
+            "spring.cloud.discovery.enabled",
+        ] {
+            let (config, _) = with(&[(variable, " False ")]).unwrap();
+            let off = Some(Cow::from(format!("{variable}=false")));
+            assert_eq!(config.switches.registration_off(), off.as_ref());
+            assert_eq!(config.switches.fetch_off(), off.as_ref());
+        }
+        for variable in [
+            "EUREKA_CLIENT_REGISTERWITHEUREKA",
+            "EUREKA_CLIENT_REGISTER_WITH_EUREKA",
+            "eureka.client.register-with-eureka",
+            "eureka.client.registerWithEureka",
+            "SPRING_CLOUD_SERVICEREGISTRY_AUTOREGISTRATION_ENABLED",
+            "SPRING_CLOUD_SERVICE_REGISTRY_AUTO_REGISTRATION_ENABLED",
+        ] {
+            let (config, _) = with(&[(variable, "false")]).unwrap();
+            assert!(config.switches.registration_off().is_some(), "{variable}");
+            assert!(config.switches.fetch_off().is_none(), "{variable}");
+        }
+        let (config, _) = with(&[("EUREKA_CLIENT_FETCH_REGISTRY", "FALSE")]).unwrap();
+        assert!(config.switches.fetch_off().is_some() && config.switches.registration_off().is_none());
+        let (config, _) = with(&[("EUREKA_CLIENT_ENABLED", "true"), ("EUREKA_CLIENT_FETCHREGISTRY", "true")]).unwrap();
+        assert!(config.switches.fetch_off().is_none() && config.switches.registration_off().is_none());
+    }
+
+    #[test]
+    fn switch_that_is_neither_true_nor_false_is_an_error() {
+        for value in ["no", "0", "flase", "${ENABLED}"] {
+            let error = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("EUREKA_CLIENT_ENABLED"), "{error}");
+        }
+    }
+
+    #[test]
+    fn client_that_is_switched_off_has_no_error_of_other_settings() {
+        let url = ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://${REGISTRY}:8761/eureka/");
+        assert!(with(&[url]).unwrap_err().to_string().contains("not resolved"));
+        let (config, faulty) = with(&[url, ("EUREKA_CLIENT_ENABLED", "false")]).unwrap();
+        assert!(config.service_urls.is_empty() && faulty.is_some());
+    }
+
+    #[test]
+    fn settings_of_spring_that_are_not_read_are_named() {
+        let variables = [
+            ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://a/eureka/"),
+            ("EUREKA_CLIENT_SERVICEURL_ZONEA", "http://a/eureka/"),
+            ("EUREKA_CLIENT_EUREKASERVERREADTIMEOUTSECONDS", "3"),
+            ("EUREKA_CLIENT_REGISTERWITHEUREKAA", "false"),
+            ("EUREKA_INSTANCE_UNKNOWN", "left to the instance's own"),
+            ("EUREKA_SERVER_URL", "http://a/eureka/"),
+        ];
+        let lookup = |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, v)| (*v).to_owned());
+        let names = || variables.map(|(name, _)| name.to_owned()).to_vec();
+        let env = Env::table(&lookup).with_names(&names);
+        let unused: Vec<_> = env.unused("eureka", &known(), UNSUPPORTED).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            unused[..3],
+            [
+                "EUREKA_CLIENT_EUREKASERVERREADTIMEOUTSECONDS is not supported: set read_timeout() in code".to_owned(),
+                "EUREKA_CLIENT_REGISTERWITHEUREKAA is no setting; did you mean eureka.client.register-with-eureka?"
+                    .into(),
+                format!("EUREKA_CLIENT_SERVICEURL_ZONEA {ZONES}"),
+            ]
+        );
+        assert!(unused.len() == 4 && unused[3].starts_with("EUREKA_SERVER_URL is no setting"), "{unused:?}");
     }
 }

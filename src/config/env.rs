@@ -1,19 +1,20 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Where settings are read from: the process environment, or a table in a test.
+use super::names::{after, nearest, relaxed};
+
+/// Source of settings: the process environment, or a table in a test.
 pub(crate) struct Env<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
-    #[cfg(feature = "peers")]
     names: &'a dyn Fn() -> Vec<String>,
 }
 
 impl Env<'static> {
-    /// The environment of this process. A variable that is not Unicode counts as unset.
+    /// The environment of this process.
     pub(crate) fn process() -> Self {
         Self {
-            lookup: &|name| std::env::var(name).ok(),
-            #[cfg(feature = "peers")]
+            // A value that is not Unicode keeps a sign of it, and is refused where it is read.
+            lookup: &|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()),
             names: &|| std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
         }
     }
@@ -22,28 +23,34 @@ impl Env<'static> {
 impl<'a> Env<'a> {
     #[cfg(test)]
     pub(crate) fn table(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self {
-            lookup,
-            #[cfg(feature = "peers")]
-            names: &Vec::new,
-        }
+        Self { lookup, names: &Vec::new }
     }
 
-    #[cfg(all(test, feature = "peers"))]
+    #[cfg(test)]
     pub(crate) fn with_names(self, names: &'a dyn Fn() -> Vec<String>) -> Self {
         Self { names, ..self }
     }
 
-    /// The value of a Spring property, and the variable that held it. An empty variable counts as unset.
-    fn find(&self, property: &str) -> Option<(String, String)> {
+    /// The variable that holds a Spring property, and its value. An empty variable counts as unset.
+    ///
+    /// Names are compared as Spring does, in any case and with dots, dashes and underscores alike:
+    /// `EUREKA_CLIENT_REGISTERWITHEUREKA`, `EUREKA_CLIENT_REGISTER_WITH_EUREKA` and `eureka.client.registerWithEureka` are one
+    /// setting. Where several are set, the first of these forms wins.
+    fn find(&self, property: &str) -> Result<Option<(String, String)>, InvalidSetting> {
         let upper = property.to_ascii_uppercase().replace('.', "_");
-        [upper.replace('-', ""), upper.replace('-', "_")]
+        let wanted = relaxed(property);
+        let mut others = (self.names)();
+        others.retain(|name| relaxed(name) == wanted);
+        others.sort();
+        let found = [upper.replace('-', ""), upper.replace('-', "_")]
             .into_iter()
-            .find_map(|name| (self.lookup)(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
+            .chain(others)
+            .find_map(|name| (self.lookup)(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)));
+        found.map(|(name, value)| checked(name, value)).transpose()
     }
 
-    pub(crate) fn text(&self, property: &str) -> Option<String> {
-        self.find(property).map(|(_, value)| value.trim().to_owned())
+    pub(crate) fn text(&self, property: &str) -> Result<Option<String>, InvalidSetting> {
+        Ok(self.find(property)?.map(|(_, value)| value.trim().to_owned()))
     }
 
     /// The keys that variables give of a property that is a map, in lower case: `eu` for `EUREKA_SERVER_URLS_EU`.
@@ -55,35 +62,162 @@ impl<'a> Env<'a> {
         keys.map(str::to_ascii_lowercase).collect()
     }
 
-    pub(crate) fn seconds(&self, property: &str) -> Result<Option<Duration>, InvalidSetting> {
-        let Some((name, value)) = self.find(property) else { return Ok(None) };
-        match value.trim().parse::<u32>() {
-            Ok(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds.into()))),
-            _ => Err(InvalidSetting { name, value, expected: "whole seconds, at least 1" }),
+    /// The entries that variables give of a property that is a map, as Spring reads them: the key in lower case, with dots as
+    /// underscores. The key of a dotted name stays as it is: `eureka.instance.metadata-map.gRPC_port`.
+    pub(crate) fn map(&self, property: &str) -> Result<Vec<(String, String)>, InvalidSetting> {
+        let mut entries = Vec::new();
+        let mut names = (self.names)();
+        names.sort();
+        for name in names {
+            let Some(rest) = after(property, &name).filter(|rest| rest.starts_with(['.', '_', '['])) else { continue };
+            let key = if name.contains('.') {
+                rest.trim_start_matches(['.', '[']).trim_end_matches(']').to_owned()
+            } else {
+                rest[1..].to_ascii_lowercase().replace('_', ".")
+            };
+            let value = (self.lookup)(&name).filter(|value| !key.is_empty() && !value.trim().is_empty());
+            if let Some(value) = value {
+                entries.push((key, checked(name, value)?.1.trim().to_owned()));
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(crate) fn port(&self, property: &str) -> Result<Option<u16>, InvalidSetting> {
+        let Some((name, value)) = self.find(property)? else { return Ok(None) };
+        match value.trim().parse() {
+            Ok(port @ 1..) => Ok(Some(port)),
+            _ => Err(InvalidSetting { name, value: Some(value), expected: "a port, 1 to 65535" }),
         }
     }
 
-    #[cfg(feature = "client")]
+    pub(crate) fn seconds(&self, property: &str) -> Result<Option<Duration>, InvalidSetting> {
+        let Some((name, value)) = self.find(property)? else { return Ok(None) };
+        match value.trim().parse::<u32>() {
+            Ok(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds.into()))),
+            _ => Err(InvalidSetting { name, value: Some(value), expected: "whole seconds, at least 1" }),
+        }
+    }
+
     pub(crate) fn flag(&self, property: &str) -> Result<Option<bool>, InvalidSetting> {
-        let Some((name, value)) = self.find(property) else { return Ok(None) };
+        Ok(self.switch(property)?.map(|(_, flag)| flag))
+    }
+
+    /// A flag, and the variable that holds it.
+    pub(crate) fn switch(&self, property: &str) -> Result<Option<(String, bool)>, InvalidSetting> {
+        let Some((name, value)) = self.find(property)? else { return Ok(None) };
         match value.trim().to_ascii_lowercase().parse() {
-            Ok(flag) => Ok(Some(flag)),
-            Err(_) => Err(InvalidSetting { name, value, expected: "true or false" }),
+            Ok(flag) => Ok(Some((name, flag))),
+            Err(_) => Err(InvalidSetting { name, value: Some(value), expected: "true or false" }),
+        }
+    }
+
+    /// Variables that are set and have no effect: those whose names begin with `begin` (`eureka`), unless they are among `read`,
+    /// and those that are among `unsupported`, which says why.
+    ///
+    /// All are names of properties. One that ends in `*`, or in a part like `<zone>`, stands for all that begin like it.
+    pub(crate) fn unused<'k>(&self, begin: &str, read: &[&'k str], unsupported: &[(&str, &'k str)]) -> Vec<Unused<'k>> {
+        let mut names = (self.names)();
+        names.sort();
+        let unused = names.into_iter().filter_map(|variable| {
+            let value = (self.lookup)(&variable).filter(|value| !value.trim().is_empty())?;
+            if read.iter().any(|known| covers(known, &variable)) || is_service_link(&variable, &value) {
+                return None;
+            }
+            if let Some((_, why)) = unsupported.iter().find(|(known, _)| covers(known, &variable)) {
+                return Some(Unused { variable, why: Why::Unsupported(why) });
+            }
+            after(begin, &variable).filter(|rest| rest.starts_with(['.', '_']))?;
+            let nearest = nearest(&variable, read.iter().copied());
+            Some(Unused { variable, why: Why::Unknown { nearest } })
+        });
+        unused.collect()
+    }
+
+    /// Logs a warning for each of the [`unused`](Self::unused) variables. Values are not shown.
+    pub(crate) fn warn_of_unused(&self, begin: &str, read: &[&str], unsupported: &[(&str, &str)]) {
+        for unused in self.unused(begin, read, unsupported) {
+            tracing::warn!("environment variable without effect: {unused}");
         }
     }
 }
 
-/// A variable whose value cannot be what it has to be.
+/// Whether a name from a list stands for this one.
+fn covers(known: &str, name: &str) -> bool {
+    match known.split_once(['*', '<']) {
+        Some((start, _)) => {
+            after(start, name).is_some_and(|rest| !start.ends_with('.') || rest.starts_with(['.', '_', '[']))
+        }
+        None => relaxed(known) == relaxed(name),
+    }
+}
+
+/// Whether it is one of the variables by which Kubernetes tells a container of a service that is called `eureka` or `eureka-...`.
+fn is_service_link(variable: &str, value: &str) -> bool {
+    let numbered = |text: &str| text.split('_').next().is_some_and(|port| port.parse::<u16>().is_ok());
+    variable.ends_with("_SERVICE_HOST")
+        || variable.ends_with("_SERVICE_PORT")
+        || variable.contains("_SERVICE_PORT_")
+        || variable.ends_with("_PORT") && value.contains("://")
+        || variable.match_indices("_PORT_").any(|(at, found)| numbered(&variable[at + found.len()..]))
+}
+
+/// Refuses a value that cannot be meant, whatever the setting takes.
+fn checked(name: String, value: String) -> Result<(String, String), InvalidSetting> {
+    // The value is not shown: it may be a URL with a password.
+    if value.contains("${") {
+        let expected = "a value without placeholders, since ${...} is not resolved here";
+        return Err(InvalidSetting { name, value: None, expected });
+    }
+    if value.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(InvalidSetting { name, value: None, expected: "Unicode text" });
+    }
+    Ok((name, value))
+}
+
+/// A variable that is set and has no effect. Its `Display` is a clause for a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unused<'k> {
+    variable: String,
+    why: Why<'k>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why<'k> {
+    Unknown {
+        nearest: Option<&'k str>,
+    },
+    /// Spring has it.
+    Unsupported(&'k str),
+}
+
+impl fmt::Display for Unused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.variable)?;
+        match self.why {
+            Why::Unknown { nearest: None } => f.write_str(" is no setting"),
+            Why::Unknown { nearest: Some(nearest) } => write!(f, " is no setting; did you mean {nearest}?"),
+            Why::Unsupported(why) => write!(f, " {why}"),
+        }
+    }
+}
+
+/// A variable whose value is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
     name: String,
-    value: String,
+    /// `None` where it is not to be shown.
+    value: Option<String>,
     expected: &'static str,
 }
 
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "environment variable {} is '{}': expected {}", self.name, self.value, self.expected)
+        let Self { name, value, expected } = self;
+        match value {
+            Some(value) => write!(f, "environment variable {name} is '{value}': expected {expected}"),
+            None => write!(f, "environment variable {name} is unusable: expected {expected}"),
+        }
     }
 }
 
@@ -94,11 +228,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_a_name_are_read() {
-        for name in ["EUREKA_CLIENT_FETCHINTERVAL", "EUREKA_CLIENT_FETCH_INTERVAL"] {
+    fn name_is_read_in_every_relaxed_form() {
+        for name in [
+            "EUREKA_CLIENT_FETCHINTERVAL",
+            "EUREKA_CLIENT_FETCH_INTERVAL",
+            "eureka_client_fetch_interval",
+            "eureka.client.fetch-interval",
+            "eureka.client.fetchInterval",
+        ] {
             let lookup = |asked: &str| (asked == name).then(|| " 7 ".to_owned());
-            let found = Env::table(&lookup).seconds("eureka.client.fetch-interval");
-            assert_eq!(found, Ok(Some(Duration::from_secs(7))));
+            let names = || vec!["HOME".to_owned(), name.to_owned()];
+            let found = Env::table(&lookup).with_names(&names).seconds("eureka.client.fetch-interval");
+            assert_eq!(found, Ok(Some(Duration::from_secs(7))), "{name}");
         }
     }
 
@@ -118,5 +259,67 @@ mod tests {
     fn an_empty_variable_is_unset() {
         let lookup = |_: &str| Some(" ".to_owned());
         assert_eq!(Env::table(&lookup).seconds("x"), Ok(None));
+    }
+
+    #[test]
+    fn placeholder_in_a_value_is_an_error_that_shows_no_value() {
+        for value in ["${HOST}", "http://u:secret@${HOST}:8761/eureka/", "a${b:secret}"] {
+            let lookup = |_: &str| Some(value.to_owned());
+            let error = Env::table(&lookup).text("eureka.instance.hostname").unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("EUREKA_INSTANCE_HOSTNAME") && text.contains("not resolved"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn value_that_is_not_unicode_is_an_error() {
+        let lookup = |_: &str| Some("h\u{FFFD}".to_owned());
+        assert!(Env::table(&lookup).text("x").is_err());
+    }
+
+    #[test]
+    fn variables_without_effect_are_named_with_what_was_meant() {
+        let set = [
+            "EUREKA_CLIENT_ENABLED",
+            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE",
+            "EUREKA_CLIENT_FETCH_REGISTY",
+            "EUREKA_INSTANCE_VIRTUALHOSTNAME",
+            "eureka.instnace.hostname",
+            "EUREKA_HOST",
+            "EUREKA_CLIENT_EMPTY",
+            "EUREKA_SERVICE_HOST",
+            "EUREKA_PORT",
+            "EUREKA_SERVER_PORT_8761_TCP_ADDR",
+            "EUREKASIDE_X",
+            "SERVER_PORT",
+            "PATH",
+        ];
+        let lookup = |name: &str| match name {
+            "EUREKA_CLIENT_EMPTY" => Some(" ".to_owned()),
+            "EUREKA_PORT" => Some("tcp://10.0.0.1:8761".to_owned()),
+            name => set.contains(&name).then(|| "x".to_owned()),
+        };
+        let names = || set.map(str::to_owned).to_vec();
+        let read = [
+            "eureka.client.enabled",
+            "eureka.client.fetch-registry",
+            "eureka.client.service-url.<zone>",
+            "eureka.instance.hostname",
+        ];
+        let unsupported =
+            [("eureka.instance.virtual-host-name", "is not supported yet"), ("server.port", "is the listener's")];
+        let env = Env::table(&lookup).with_names(&names);
+        let unused: Vec<_> = env.unused("eureka", &read, &unsupported).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            unused,
+            [
+                "EUREKA_CLIENT_FETCH_REGISTY is no setting; did you mean eureka.client.fetch-registry?",
+                "EUREKA_HOST is no setting",
+                "EUREKA_INSTANCE_VIRTUALHOSTNAME is not supported yet",
+                "SERVER_PORT is the listener's",
+                "eureka.instnace.hostname is no setting; did you mean eureka.instance.hostname?",
+            ]
+        );
     }
 }

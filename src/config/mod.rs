@@ -1,13 +1,15 @@
 //! Settings from outside: service URLs, and the names under which Spring applications already know them.
 //!
 //! Every Spring property has an environment form, upper case with dots as underscores and without dashes:
-//! `eureka.client.registry-fetch-interval-seconds` is `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. The form that keeps an
-//! underscore for each dash is read too.
+//! `eureka.client.registry-fetch-interval-seconds` is `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. Names are compared as
+//! Spring does, so the form with an underscore for each dash and the dotted name itself are read too. Placeholders (`${...}`)
+//! are not resolved and are errors. Variables that begin with `EUREKA_` and have no effect are named in a warning.
 
 #[cfg(feature = "client")]
 mod client;
 mod env;
 mod instance;
+mod names;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "client")]

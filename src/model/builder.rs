@@ -25,6 +25,7 @@ pub struct InstanceBuilder {
     id: Option<String>,
     host_name: Option<String>,
     ip_addr: Option<String>,
+    prefer_ip_address: Option<bool>,
     port: Option<u16>,
     secure_port: Option<u16>,
     renewal_interval: Duration,
@@ -47,6 +48,7 @@ impl InstanceBuilder {
             id: None,
             host_name: None,
             ip_addr: None,
+            prefer_ip_address: None,
             port: None,
             secure_port: None,
             renewal_interval: Duration::from_secs(LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS as u64),
@@ -91,6 +93,40 @@ impl InstanceBuilder {
     pub fn ip_addr(mut self, address: impl Into<String>) -> Self {
         self.ip_addr = Some(address.into());
         self
+    }
+
+    /// Registers the IP address as the host name too, whatever [`host_name`](Self::host_name) says. Defaults to false; without a
+    /// host name the address takes its place anyway.
+    pub fn prefer_ip_address(mut self, prefer: bool) -> Self {
+        self.prefer_ip_address = Some(prefer);
+        self
+    }
+
+    /// Replaces the name of the application.
+    pub(crate) fn rename(mut self, app: String) -> Self {
+        self.app = app;
+        self
+    }
+
+    /// Replaces the name of the application, but not the VIP addresses that follow from it.
+    pub(crate) fn rename_app_only(mut self, app: String) -> Self {
+        let before = std::mem::replace(&mut self.app, app);
+        self.vip_address.get_or_insert_with(|| before.clone());
+        self.secure_vip_address.get_or_insert(before);
+        self
+    }
+
+    /// Sets the port that the environment gives the server, unless the code has given one.
+    pub(crate) fn port_if_none(self, port: u16) -> Self {
+        match self.port.or(self.secure_port) {
+            None => self.port(port),
+            Some(given) => {
+                if given != port {
+                    tracing::warn!(app = self.app, given, "environment variable without effect: SERVER_PORT is {port}");
+                }
+                self
+            }
+        }
     }
 
     /// Time between two heartbeats: whole seconds, at least one. Default 30 s.
@@ -178,7 +214,12 @@ impl InstanceBuilder {
             return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
         }
         let ip_addr = self.ip_addr.filter(|a| !a.is_empty()).unwrap_or_else(|| outward_address().to_string());
-        let host = self.host_name.filter(|h| !h.is_empty()).unwrap_or_else(|| ip_addr.clone());
+        let named = self.host_name.filter(|host| !host.is_empty());
+        if named.is_none() && self.prefer_ip_address == Some(false) {
+            tracing::warn!(app = self.app, "no host name is given, registering the IP address");
+        }
+        let named = named.filter(|_| self.prefer_ip_address != Some(true));
+        let host = named.unwrap_or_else(|| ip_addr.clone());
         let id = self.id.unwrap_or_else(|| format!("{host}:{}:{port}", self.app));
         if id.is_empty() || id.contains(['/', '\\']) || id.chars().any(char::is_control) {
             return Err(InvalidInstance::new(&self.app, Fault::BadId(id)));

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     instance: Instance,
     pub(super) lifecycle: Arc<Lifecycle>,
     agent: Mutex<Slot>,
+    /// The setting that switches registration off.
+    off: Option<Cow<'static, str>>,
 }
 
 /// The task that keeps the registration.
@@ -54,8 +57,9 @@ impl Slot {
 }
 
 impl Registrar {
-    pub(crate) fn new(transport: Transport, instance: Instance) -> Self {
-        let shared = Shared { transport, instance, lifecycle: Arc::default(), agent: Mutex::default() };
+    /// With a setting that switches registration `off`, nothing is ever sent.
+    pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
+        let shared = Shared { transport, instance, lifecycle: Arc::default(), agent: Mutex::default(), off };
         Self { shared: Arc::new(shared), config: DrainConfig::default() }
     }
 
@@ -114,7 +118,10 @@ impl Registrar {
     /// Dropping the future leaves the registration going on in the background.
     pub async fn register(&self) -> Result<(), Error> {
         self.shared.lifecycle.set_draining(false);
-        self.tell(self.start(), InstanceStatus::Up, false).await
+        match self.start() {
+            Some(agent) => self.tell(agent, InstanceStatus::Up, false).await,
+            None => Ok(()),
+        }
     }
 
     /// Tells the registry of a status of this instance's own choosing. [`InstanceStatus::Down`] and
@@ -127,6 +134,9 @@ impl Registrar {
     /// When the registry did not take it now; it is tried again in the background. Also when the instance is not being kept in
     /// the registry: before [`register`](Self::register) and after [`deregister`](Self::deregister).
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
+        if self.shared.off.is_some() {
+            return Ok(());
+        }
         self.tell(self.running().ok_or_else(|| self.not_registered())?, status, false).await
     }
 
@@ -189,15 +199,20 @@ impl Registrar {
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run.
-    pub(super) fn start(&self) -> mpsc::Sender<Command> {
+    /// Starts the task that keeps the registration, if it does not run. `None` with registration switched off.
+    pub(super) fn start(&self) -> Option<mpsc::Sender<Command>> {
         let shared = &self.shared;
+        if let Some(setting) = &shared.off {
+            let (app, instance) = (shared.instance.app(), shared.instance.id());
+            tracing::info!(app, instance, "registration is switched off by {setting}, serving without it");
+            return None;
+        }
         let mut slot = self.slot();
         let previous = match std::mem::take(&mut *slot) {
             Slot::Running(agent) if !agent.task.is_finished() => {
                 let commands = agent.commands.clone();
                 *slot = Slot::Running(agent);
-                return commands;
+                return Some(commands);
             }
             Slot::Running(agent) | Slot::Leaving(agent) => Some(agent.task),
             Slot::Idle => None,
@@ -206,7 +221,7 @@ impl Registrar {
         let agent = Agent::spawn(shared.transport.clone(), shared.instance.clone(), timeout, previous);
         let commands = agent.commands.clone();
         *slot = Slot::Running(agent);
-        commands
+        Some(commands)
     }
 
     /// Lets go of the task, which then takes the instance out of the registry by itself.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::refresher::Refresher;
 use super::{Lookup, Snapshot, Sources};
 use crate::config::ClientConfig;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::model::Instance;
 use crate::transport::Transport;
 
@@ -17,7 +17,8 @@ use crate::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct Registry {
     published: Arc<Published>,
-    task: AbortHandle,
+    /// `None` where nothing is fetched.
+    task: Option<AbortHandle>,
 }
 
 impl Registry {
@@ -25,12 +26,20 @@ impl Registry {
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let published = Arc::new(Published::default());
         let task = tokio::spawn(keep(Refresher::new(transport, config), published.clone())).abort_handle();
-        Arc::new(Self { published, task })
+        Arc::new(Self { published, task: Some(task) })
+    }
+
+    /// One that stays empty, since this setting switches fetching off.
+    pub(crate) fn off(setting: &str) -> Arc<Self> {
+        let published = Arc::new(Published::default());
+        let error = Error::new(Kind::Config, "fetch registry").cause(format!("it is switched off by {setting}"));
+        published.failed(error);
+        Arc::new(Self { published, task: None })
     }
 
     /// Whether it can still refresh: not if the runtime is gone on which it was started.
     pub(crate) fn is_running(&self) -> bool {
-        !self.task.is_finished()
+        self.task.as_ref().is_none_or(|task| !task.is_finished())
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -53,7 +62,9 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -133,7 +144,7 @@ mod tests {
     async fn a_name_that_nobody_follows_any_more_leaves_nothing_behind() {
         let published = Arc::<Published>::default();
         let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        let registry = Registry { published: published.clone(), task };
+        let registry = Registry { published: published.clone(), task: Some(task) };
         let lookups = ["A", "B"].map(|name| Lookup::Name(name.into()));
         let kept = registry.follow(&lookups[0]);
         drop([registry.follow(&lookups[0]), registry.follow(&lookups[1])]);

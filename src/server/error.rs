@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::config::InvalidSetting;
+
 #[cfg(feature = "peers")]
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,8 +23,10 @@ pub(super) enum Kind {
     },
     UnknownProperty {
         name: String,
-        nearest: &'static str,
+        nearest: Option<&'static str>,
     },
+    /// A variable of the environment.
+    Variable(InvalidSetting),
     #[cfg(feature = "peers")]
     Peers {
         what: String,
@@ -43,8 +47,12 @@ impl Error {
         Self(Kind::Property { name: name.into(), value: value.into(), expected })
     }
 
-    pub(crate) fn unknown_property(name: &str, nearest: &'static str) -> Self {
+    pub(crate) fn unknown_property(name: &str, nearest: Option<&'static str>) -> Self {
         Self(Kind::UnknownProperty { name: name.into(), nearest })
+    }
+
+    pub(crate) fn variable(invalid: InvalidSetting) -> Self {
+        Self(Kind::Variable(invalid))
     }
 
     #[cfg(feature = "peers")]
@@ -89,7 +97,11 @@ impl fmt::Display for Error {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
             Kind::Property { name, value, expected } => write!(f, "{name} is '{value}': expected {expected}"),
-            Kind::UnknownProperty { name, nearest } => write!(f, "{name} is no setting; did you mean {nearest}?"),
+            Kind::UnknownProperty { name, nearest: Some(nearest) } => {
+                write!(f, "{name} is no setting; did you mean {nearest}?")
+            }
+            Kind::UnknownProperty { name, nearest: None } => write!(f, "{name} is no setting"),
+            Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: Some(source) } => write!(f, "build a registry server: {what}: {source}"),
             #[cfg(feature = "peers")]
@@ -107,7 +119,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Setting { .. } | Kind::Property { .. } | Kind::UnknownProperty { .. } => None,
+            Kind::Setting { .. } | Kind::Property { .. } | Kind::UnknownProperty { .. } | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
             #[cfg(feature = "peers")]
             Kind::Peers { source, .. } => source.as_deref().map(|source| source as _),

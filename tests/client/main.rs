@@ -9,3 +9,4 @@ mod common;
 mod discover;
 mod provider;
 mod registry_faults;
+mod switches;

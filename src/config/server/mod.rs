@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use self::table::{NOT_YET, PROPERTIES, WITHOUT_MEANING};
 use super::Env;
+use super::names::nearest;
 use crate::server::{Error, EurekaServerBuilder};
 
 type Builder = EurekaServerBuilder;
@@ -134,7 +135,7 @@ impl EurekaServerBuilder {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
             return Ok(self);
         }
-        Err(Error::unknown_property(name, nearest(name)))
+        Err(Error::unknown_property(name, nearest(name, PROPERTIES.iter().map(|property| property.name))))
     }
 
     /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
@@ -152,18 +153,20 @@ impl EurekaServerBuilder {
     fn from(mut self, env: &Env<'_>) -> Result<Self, Error> {
         // The region first: the names of its zones are parts of other names.
         for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
-            if let Some(value) = env.text(property.name) {
+            if let Some(value) = env.text(property.name).map_err(Error::variable)? {
                 self = property.apply(self, property.name, "", &value)?;
             }
         }
         #[cfg(feature = "peers")]
         {
             let region = self.peers.region().to_owned();
-            if let Some(zones) = env.text(&format!("eureka.client.availability-zones.{region}")) {
+            if let Some(zones) =
+                env.text(&format!("eureka.client.availability-zones.{region}")).map_err(Error::variable)?
+            {
                 self = self.availability_zones(region, zones);
             }
             for zone in self.peers.zones() {
-                if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")) {
+                if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")).map_err(Error::variable)? {
                     self = self.replace_zone_urls(&zone, &urls);
                 }
             }
@@ -178,24 +181,34 @@ impl EurekaServerBuilder {
                         "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
                     ));
                 }
-                if let Some(url) = env.text(&name) {
+                if let Some(url) = env.text(&name).map_err(Error::variable)? {
                     self = self.remote_region(&region, &url);
                 }
             }
             for region in self.regions.names().into_iter().chain(["global".to_owned()]) {
-                if let Some(apps) = env.text(&format!("eureka.server.remote-region-app-whitelist.{region}")) {
+                if let Some(apps) =
+                    env.text(&format!("eureka.server.remote-region-app-whitelist.{region}")).map_err(Error::variable)?
+                {
                     self = self.remote_region_whitelist(region, apps);
                 }
             }
             // As often written: a dash in it, or the dashes of the first part kept.
             for name in ["eureka.client.service-url.default-zone", "eureka.client.serviceurl.default-zone"] {
-                if let Some(urls) = env.text(name) {
+                if let Some(urls) = env.text(name).map_err(Error::variable)? {
                     self = self.replace_zone_urls("defaultZone", &urls);
                 }
             }
         }
         Ok(self)
     }
+}
+
+/// Names of settings that a registry server takes, those without meaning here as well.
+#[cfg(feature = "client")]
+pub(super) fn known() -> impl Iterator<Item = &'static str> {
+    let names = PROPERTIES.iter().map(|property| property.name).chain(WITHOUT_MEANING.iter().copied());
+    // Those of clients have another meaning there.
+    names.filter(|name| !name.starts_with("eureka.client."))
 }
 
 /// A name as Spring compares it.
@@ -209,27 +222,6 @@ fn is_called(known: &str, name: &str) -> bool {
         Some(start) => relaxed(name).starts_with(&relaxed(start)),
         None => relaxed(known) == relaxed(name),
     }
-}
-
-/// The known name that takes the fewest strokes to get to.
-fn nearest(name: &str) -> &'static str {
-    let name = relaxed(name);
-    PROPERTIES.iter().map(|p| p.name).min_by_key(|known| distance(&name, &relaxed(known))).unwrap_or_default()
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
