@@ -107,10 +107,7 @@ async fn compact_lists_leave_out_what_is_long() {
             if path == "apps/ORDERS" {
                 assert_eq!(Application::from_json(compact.as_bytes()).unwrap().instances[0].id(), "h:orders:1");
             } else {
-                assert!(
-                    compact.contains(r#""registeredApplicationsEmpty":false,"versions__delta":"#),
-                    "{path}: {compact}"
-                );
+                assert!(compact.contains(r#"}]}],"versions__delta":"#), "{path}: {compact}");
                 assert_eq!(Applications::from_json(compact.as_bytes()).unwrap().len(), 1);
             }
         }

@@ -17,8 +17,11 @@ impl Frame {
         Self { open: open.into(), between, close: close.into() }
     }
 
-    /// Around the applications of a list. The compact forms say last what the others say first.
-    pub(super) fn applications(form: Form, version: i64, counts: &StatusCounts, empty: bool) -> Self {
+    /// Frame around the applications of a list. The compact forms write last what the others write first.
+    ///
+    /// The compact forms have no member `registeredApplicationsEmpty`: a Spring server writes none, and strict
+    /// readers fail on it (quirk P7).
+    pub(super) fn applications(form: Form, version: i64, counts: &StatusCounts) -> Self {
         match form {
             Form::Json => Self::new(
                 format!(
@@ -30,9 +33,7 @@ impl Frame {
             Form::CompactJson => Self::new(
                 r#"{"applications":{"application":["#,
                 b",",
-                format!(
-                    r#"],"registeredApplicationsEmpty":{empty},"versions__delta":"{version}","apps__hashcode":"{counts}"}}}}"#
-                ),
+                format!(r#"],"versions__delta":"{version}","apps__hashcode":"{counts}"}}}}"#),
             ),
             #[cfg(feature = "xml")]
             Form::Xml => Self::new(
@@ -47,8 +48,7 @@ impl Frame {
                 "<applications>",
                 b"",
                 format!(
-                    "<registeredApplicationsEmpty>{empty}</registeredApplicationsEmpty><versions__delta>{version}</versions__delta>\
-                     <apps__hashcode>{counts}</apps__hashcode></applications>"
+                    "<versions__delta>{version}</versions__delta><apps__hashcode>{counts}</apps__hashcode></applications>"
                 ),
             ),
         }

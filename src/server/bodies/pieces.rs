@@ -43,7 +43,7 @@ impl AppBlocks {
 
 /// A list of applications.
 pub(super) fn applications(version: i64, counts: &StatusCounts, views: &[Arc<AppView>], variant: Variant) -> Bytes {
-    let frame = Frame::applications(variant.form, version, counts, views.is_empty());
+    let frame = Frame::applications(variant.form, version, counts);
     assemble(&frame, views, variant)
 }
 
