@@ -217,7 +217,7 @@ impl Registry {
             self.modify(lease, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = status;
-                instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(dirty);
+                raise_version(instance, dirty);
             });
         })
     }
@@ -241,7 +241,7 @@ impl Registry {
             self.modify(lease, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = InstanceStatus::Unknown;
-                instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(dirty);
+                raise_version(instance, dirty);
             });
         })
     }
@@ -361,6 +361,12 @@ impl Registry {
         }
         self.log.remove(id, Record::new(instance), now);
     }
+}
+
+/// Raises the version to that of an override. An override without one counts as version 0, as in Java: a negative version
+/// ends with the first override.
+fn raise_version(instance: &mut Instance, dirty: Option<i64>) {
+    instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(Some(dirty.unwrap_or(0)));
 }
 
 fn lease_duration_secs(instance: &Instance) -> i32 {

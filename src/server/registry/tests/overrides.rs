@@ -64,6 +64,22 @@ fn an_override_shows_and_takes_a_newer_version_only() {
     }
 }
 
+/// Java compares the stored version with 0 where an override has none.
+#[test]
+fn override_without_a_version_raises_a_negative_one_to_zero() {
+    for (stored, given, expected) in
+        [(-1, None, 0), (i64::MIN, None, 0), (-5, Some(-9), -5), (-5, Some(-3), -3), (0, None, 0), (1, Some(-1), 1)]
+    {
+        let registry = with_instance(Up, stored);
+        registry.set_override("APP", "i", OutOfService, given, 0);
+        assert_eq!(registry.stored().last_dirty_timestamp, Some(expected), "set: {stored} {given:?}");
+        let registry = with_instance(Up, stored);
+        registry.set_override("APP", "i", OutOfService, Some(i64::MIN), 0);
+        registry.delete_override("APP", "i", Up, given, 0);
+        assert_eq!(registry.stored().last_dirty_timestamp, Some(expected), "deleted: {stored} {given:?}");
+    }
+}
+
 #[test]
 fn an_override_of_another_application_is_not_ours() {
     let registry = with_instance(Up, 100);

@@ -59,13 +59,14 @@ fn wait(rng: &mut fastrand::Rng) -> i64 {
     sign * (base + rng.i64(-1..=1))
 }
 
-/// Older than, equal to and newer than what is stored.
+/// Version that is older than, equal to or newer than the stored one, or negative.
 fn dirty(rng: &mut fastrand::Rng, stored: Option<i64>, now: i64) -> Option<i64> {
-    match (rng.u8(..6), stored) {
+    match (rng.u8(..7), stored) {
         (0, _) => None,
         (1, Some(stored)) => Some(stored - 1),
         (2 | 3, Some(stored)) => Some(stored),
         (4, Some(stored)) => Some(stored + 1),
+        (5, _) => Some(-rng.i64(0..4)),
         _ => Some(now - rng.i64(0..1_000)),
     }
 }

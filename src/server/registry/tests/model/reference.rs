@@ -420,9 +420,8 @@ fn rule(
 }
 
 fn take_larger(instance: &mut Instance, dirty: Option<i64>) {
-    if let (Some(theirs), Some(ours)) = (dirty, instance.last_dirty_timestamp)
-        && theirs > ours
-    {
-        instance.last_dirty_timestamp = dirty;
+    let theirs = dirty.unwrap_or(0);
+    if instance.last_dirty_timestamp.is_some_and(|ours| theirs > ours) {
+        instance.last_dirty_timestamp = Some(theirs);
     }
 }
