@@ -124,6 +124,10 @@ fn ports_in_every_form() {
         (r#"{"$":8080,"@enabled":0}"#, (8080, false), (8080, false)),
         (r#"{"$":8080,"@enabled":1}"#, (8080, true), (8080, true)),
         (r#"{"$":8080,"@enabled":"maybe"}"#, (8080, false), (8080, false)),
+        (r#"{"$":8080,"@enabled":1.5}"#, (8080, false), (8080, false)),
+        (r#"{"$":8080,"@enabled":null}"#, (8080, false), (8080, false)),
+        (r#"{"$":null,"@enabled":"true"}"#, (0, true), (0, true)),
+        (r#"{"$":"8080.7","@enabled":"true"}"#, (8080, true), (8080, true)),
         (r#"{"$":8080}"#, (8080, true), (8080, false)),
         (r#"{"$":"http","@enabled":"true"}"#, (0, true), (0, true)),
         (r#"{"@enabled":"true"}"#, (7001, true), (7002, true)),
@@ -135,6 +139,7 @@ fn ports_in_every_form() {
         ("true", (7001, true), (7002, false)),
         ("[8080]", (7001, true), (7002, false)),
         ("99999999999999999999", (i32::MAX, true), (i32::MAX, false)),
+        ("9223372036854775808", (i32::MAX, true), (i32::MAX, false)),
         ("-1", (-1, true), (-1, false)),
     ] {
         let found = instance(&format!(r#""port":{value},"securePort":{value}"#));
@@ -145,7 +150,25 @@ fn ports_in_every_form() {
 
 #[test]
 fn numbers_flags_and_texts_in_each_others_types() {
-    for (value, number) in [("7", 7), (r#""7""#, 7), (r#"" 7 ""#, 7), (r#""junk""#, 0), (r#""""#, 0), ("7.9", 7)] {
+    for (value, number) in [
+        ("7", 7),
+        (r#""7""#, 7),
+        (r#"" 7 ""#, 7),
+        (r#""+7""#, 7),
+        (r#""junk""#, 0),
+        (r#""""#, 0),
+        ("7.9", 7),
+        ("-7.9", -7),
+        (r#""7.9""#, 7),
+        (r#""-7.9""#, -7),
+        (r#""1e3""#, 1000),
+        (r#""1E3x""#, 0),
+        (r#""1e400""#, i64::MAX),
+        (r#""9223372036854775807""#, i64::MAX),
+        (r#""9223372036854775808""#, 0),
+        ("9223372036854775808", i64::MAX),
+        ("-9223372036854775808", i64::MIN),
+    ] {
         let found = instance(&format!(r#""lastDirtyTimestamp":{value},"lastUpdatedTimestamp":{value}"#));
         assert_eq!(found.last_dirty_timestamp(), Some(number), "{value}");
         assert_eq!(found.last_updated_timestamp(), Some(number), "{value}");
@@ -156,6 +179,10 @@ fn numbers_flags_and_texts_in_each_others_types() {
     {
         let found = instance(&format!(r#""isCoordinatingDiscoveryServer":{value}"#));
         assert_eq!(found.is_coordinating_discovery_server(), flag, "{value}");
+    }
+    let ids = ["9223372036854775807", "9223372036854775808", "18446744073709551615", "-9223372036854775808"];
+    for id in ids {
+        assert_eq!(instance(&format!(r#""instanceId":{id}"#)).id(), id, "two ids must not become one");
     }
     let numbers = instance(r#""hostName":10,"ipAddr":1.5,"vipAddress":true,"asgName":-3"#);
     assert_eq!(numbers.host_name(), Some("10"));

@@ -108,6 +108,21 @@ fn what_is_no_text_may_stand_between_blanks() {
 }
 
 #[test]
+fn group_keeps_its_case() {
+    assert_eq!(instance("<appGroupName>Group</appGroupName>").unwrap().app_group(), Some("Group"));
+}
+
+#[test]
+fn lease_beyond_32_bits_is_the_longest() {
+    let lease = |inner: &str| *instance(&format!("<leaseInfo>{inner}</leaseInfo>")).unwrap().lease().unwrap();
+    for (text, seconds) in [("2147483647", i32::MAX), ("2147483648", i32::MAX), ("4294967297", i32::MAX), ("-5", 90)] {
+        assert_eq!(lease(&format!("<durationInSecs>{text}</durationInSecs>")).duration_secs, seconds, "{text}");
+    }
+    let long = lease("<renewalIntervalInSecs>4294967297</renewalIntervalInSecs>");
+    assert_eq!(long.renewal_interval_secs, i32::MAX);
+}
+
+#[test]
 fn defaults_are_those_of_java() {
     let read = instance(
         "<port>1</port><securePort>2</securePort><status>gone</status><lastUpdatedTimestamp>x</lastUpdatedTimestamp>",

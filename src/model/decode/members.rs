@@ -371,7 +371,7 @@ impl<'de> Deserialize<'de> for PortMembers {
                 self.bare(Scalar::Int(number))
             }
             fn visit_u64<E: Error>(self, number: u64) -> Result<PortMembers, E> {
-                self.bare(Scalar::Int(number.try_into().unwrap_or(i64::MAX)))
+                self.bare(number.into())
             }
             fn visit_f64<E: Error>(self, number: f64) -> Result<PortMembers, E> {
                 self.bare(Scalar::Float(number))
@@ -383,8 +383,9 @@ impl<'de> Deserialize<'de> for PortMembers {
                 let mut port = PortMembers { number: None, enabled: None };
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
-                        "$" => port.number = scalar(&mut map)?.int(),
-                        "@enabled" => port.enabled = scalar(&mut map)?.flag(),
+                        // `null` is 0 and false here, as in the Java reader; without the member the default counts.
+                        "$" => port.number = Some(scalar(&mut map)?.int().unwrap_or(0)),
+                        "@enabled" => port.enabled = Some(scalar(&mut map)?.flag().unwrap_or(false)),
                         _ => skip(&mut map)?,
                     }
                 }

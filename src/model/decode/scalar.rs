@@ -12,6 +12,8 @@ pub(super) enum Scalar<'de> {
     Null,
     Bool(bool),
     Int(i64),
+    /// Number above the range of [`Scalar::Int`].
+    Large(u64),
     Float(f64),
     Text(Cow<'de, str>),
     Other,
@@ -24,19 +26,21 @@ impl Scalar<'_> {
             Self::Null | Self::Other => return None,
             Self::Bool(flag) => flag.to_string().into(),
             Self::Int(number) => number.to_string().into(),
+            Self::Large(number) => number.to_string().into(),
             Self::Float(number) => number.to_string().into(),
             Self::Text(text) => text.into(),
         })
     }
 
-    /// A whole number, or the text of one; junk counts as 0, as in the Java reader.
+    /// Returns a whole number, or the text of one, without its fraction. Junk counts as 0, as in the Java reader.
     pub(super) fn number(self) -> Option<i64> {
         Some(match self {
             Self::Null | Self::Other => return None,
             Self::Bool(flag) => flag.into(),
             Self::Int(number) => number,
+            Self::Large(_) => i64::MAX,
             Self::Float(number) => number as i64,
-            Self::Text(text) => text.trim().parse().unwrap_or(0),
+            Self::Text(text) => parse(text.trim()),
         })
     }
 
@@ -45,16 +49,29 @@ impl Scalar<'_> {
         self.number().map(|n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 
-    /// A flag, the word for one, or a number other than 0; junk is false.
+    /// Returns a flag, the word for one, or whether a whole number is not 0. Junk and fractions are false, as in the Java reader.
     pub(super) fn flag(self) -> Option<bool> {
         Some(match self {
             Self::Null | Self::Other => return None,
             Self::Bool(flag) => flag,
             Self::Int(number) => number != 0,
-            Self::Float(number) => number != 0.0,
+            Self::Large(_) => true,
+            Self::Float(_) => false,
             Self::Text(text) => text.trim().eq_ignore_ascii_case("true"),
         })
     }
+}
+
+impl From<u64> for Scalar<'_> {
+    fn from(number: u64) -> Self {
+        i64::try_from(number).map_or(Self::Large(number), Self::Int)
+    }
+}
+
+/// Reads `"7.9"` as 7 and `"1e3"` as 1000, as the Java reader does.
+fn parse(text: &str) -> i64 {
+    let is_fraction = || text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
+    text.parse().unwrap_or_else(|_| if is_fraction() { text.parse::<f64>().unwrap_or(0.0) as i64 } else { 0 })
 }
 
 impl<'de> Deserialize<'de> for Scalar<'de> {
@@ -85,7 +102,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Int(value.try_into().unwrap_or(i64::MAX)))
+        Ok(value.into())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Scalar<'de>, E> {

@@ -111,7 +111,8 @@ fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), Fault> {
             "dataCenterInfo" => instance.data_center = data_center(source)?,
             "leaseInfo" => instance.lease = Some(lease(source)?),
             "metadata" => instance.metadata = metadata(source)?,
-            "appGroupName" => instance.app_group = Some(app_name(&source.text()?)),
+            // Kept in its case: only the JSON reader of Java changes it.
+            "appGroupName" => instance.app_group = text(source)?,
             "homePageUrl" => instance.home_page_url = text(source)?,
             "statusPageUrl" => instance.status_page_url = text(source)?,
             "healthCheckUrl" => instance.health_check_url = text(source)?,
@@ -161,7 +162,8 @@ fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, Fault> {
             _ => None,
         };
         if let Some(seconds) = seconds {
-            *seconds = source.text()?.trim().parse().ok().filter(|&parsed| parsed > 0).unwrap_or(*seconds);
+            let parsed = source.text()?.trim().parse::<i64>().ok().filter(|&parsed| parsed > 0);
+            *seconds = parsed.map_or(*seconds, |parsed| parsed.try_into().unwrap_or(i32::MAX));
             continue;
         }
         let timestamp = match element.name().as_ref() {

@@ -294,7 +294,8 @@ fn compact_lists_are_those_of_a_spring_server() {
         let member = "<registeredApplicationsEmpty>false</registeredApplicationsEmpty>";
         assert_eq!(body, without(expected, member));
         let body = pieces::applications(1, &none, &[], identity(Form::CompactXml));
-        let expected = "<applications><versions__delta>1</versions__delta><apps__hashcode></apps__hashcode></applications>";
+        let expected =
+            "<applications><versions__delta>1</versions__delta><apps__hashcode></apps__hashcode></applications>";
         assert_eq!(body, expected);
     }
 }
