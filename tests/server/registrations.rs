@@ -87,3 +87,28 @@ async fn any_text_is_an_id() {
     }
     assert!(server.registry.applications().applications.is_empty());
 }
+
+/// The first release of Spring Cloud sends no `instanceId`: two instances on one host must not become one.
+#[tokio::test]
+async fn id_in_the_metadata_is_taken_where_there_is_no_other() {
+    let server = Server::new();
+    for (members, id) in [
+        (r#""metadata":{"instanceId":"a"}"#, "h:a"),
+        (r#""instanceId":null,"metadata":{"instanceId":5}"#, "h:5"),
+        (r#""metadata":{"instanceId":"h:c"}"#, "h:c"),
+        (r#""metadata":{"instanceId":" "}"#, "h"),
+        (r#""instanceId":"","metadata":{"instanceId":"d"}"#, "h"),
+        (r#""instanceId":"e","metadata":{"instanceId":"f"}"#, "e"),
+    ] {
+        let (app, path) = ("IDS", format!("/eureka/apps/IDS/{id}"));
+        let members =
+            format!(r#""app":"{app}","hostName":"h","ipAddr":"1.2.3.4","dataCenterInfo":{{"name":"MyOwn"}},{members}"#);
+        let body = format!(r#"{{"instance":{{{members}}}}}"#);
+        assert_eq!(server.post("/eureka/apps/IDS", body).await.status(), StatusCode::NO_CONTENT, "{members}");
+        assert_eq!(server.empty("DELETE", &path).await.status(), StatusCode::OK, "{members}");
+        let item = r#"{"action":"Register","appName":"IDS","id":"x","lastDirtyTimestamp":1,"instanceInfo":"#;
+        let batch = format!(r#"{{"replicationList":[{item}{{{members}}}}}]}}"#);
+        assert_eq!(server.post("/eureka/peerreplication/batch/", batch).await.status(), StatusCode::OK, "{members}");
+        assert_eq!(server.empty("DELETE", &path).await.status(), StatusCode::OK, "{members}");
+    }
+}

@@ -98,8 +98,17 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
 /// Like [`instance_document`], but an application that is named by an empty text is no error.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let Registration { instance, named } = document(body, "instance")?;
+    let Registration { mut instance, named } = document(body, "instance")?;
+    take_id_from_metadata(&mut instance);
     named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
+}
+
+/// Sets the id of an instance that was sent without one, from its metadata: the first release of Spring Cloud sends it
+/// there. A Spring server puts the host name before it, unless it begins with the host name.
+fn take_id_from_metadata(instance: &mut Instance) {
+    let (None, Some(host)) = (&instance.instance_id, &instance.host_name) else { return };
+    let Some(id) = instance.metadata.get("instanceId").filter(|id| !id.trim().is_empty()) else { return };
+    instance.instance_id = Some(if id.starts_with(&**host) { id.into() } else { format!("{host}:{id}").into() });
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
@@ -144,7 +153,11 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {
     let BatchItems(members) = document(body, "replicationList")?;
     let items = members.into_iter().map(|members| {
-        members.item().map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })
+        let mut item = members
+            .item()
+            .map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })?;
+        item.instance.iter_mut().for_each(take_id_from_metadata);
+        Ok(item)
     });
     items.collect::<Result<_, _>>().map(ReplicationList)
 }
