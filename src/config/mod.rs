@@ -22,4 +22,4 @@ pub use env::InvalidSetting;
 #[cfg(feature = "server")]
 pub use server::Property;
 #[cfg(feature = "client")]
-pub(crate) use service_url::ServiceUrl;
+pub(crate) use service_url::{ServiceUrl, shown};

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
 
-/// Where a registry server answers: `http://host:8761/eureka/`. Credentials are kept apart and are never shown.
+/// URL of a registry server: `http://host:8761/eureka/`. Credentials are kept apart and are never shown.
 #[derive(Clone)]
 pub(crate) struct ServiceUrl {
     base: Arc<str>,
@@ -18,10 +18,21 @@ pub(crate) struct ServiceUrl {
 
 impl ServiceUrl {
     /// Reads a comma-separated list, as `service-url.defaultZone` holds it. A URL that comes twice counts once.
+    ///
+    /// No error shows a part of the list that may belong to a password.
     pub(crate) fn parse_list(list: &str) -> Result<Vec<Self>, Error> {
+        let pieces: Vec<&str> = list.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
+        let torn = pieces.iter().skip(1).position(|piece| !has_scheme(piece));
+        if torn.is_some_and(|at| pieces[at + 1..].iter().any(|piece| piece.contains('@'))) {
+            // The pieces are those of a password. The part behind the last of them is the rest of a URL.
+            let rest = pieces.iter().rev().find(|piece| piece.contains('@')).copied().unwrap_or_default();
+            return Err(unusable(shown(rest), COMMA));
+        }
         let mut urls: Vec<Self> = Vec::new();
-        for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-            let url = Self::parse(url)?;
+        for (index, piece) in pieces.iter().enumerate() {
+            // A piece without a scheme may be torn from a password, too.
+            let shown = shown(piece).filter(|_| index == 0 || has_scheme(piece));
+            let url = Self::parse(piece, shown)?;
             Self::merge(&mut urls, [url]);
         }
         Ok(urls)
@@ -36,38 +47,40 @@ impl ServiceUrl {
         }
     }
 
-    /// A base without a slash at its end gets one: relative paths follow.
-    fn parse(text: &str) -> Result<Self, Error> {
-        // Nothing of the text is shown that may belong to a password.
-        let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
-        let unusable = |cause: &str| {
-            Error::new(Kind::Config, "read service URL")
-                .server(shown)
-                .cause(cause)
-                .advice("write it like http://localhost:8761/eureka/")
+    /// A base without a slash at its end gets one: relative paths follow. Errors show no more of the text than `shown`.
+    fn parse(text: &str, shown: Option<&str>) -> Result<Self, Error> {
+        let unusable = |cause| unusable(shown, cause);
+        let Some((scheme, rest)) = text.split_once("://") else { return Err(unusable("without http:// in front")) };
+        let secure = match &*scheme.to_ascii_lowercase() {
+            "http" => false,
+            "https" => true,
+            "" => return Err(unusable("without http:// in front")),
+            _ => return Err(unusable("only http and https can be called")),
         };
-        let uri: Uri = text.parse().map_err(|e| unusable("not a URL").with_source(http::Error::from(e)))?;
-        let secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some(_) => return Err(unusable("only http and https can be called")),
-            None => return Err(unusable("without http:// in front")),
+        if rest.contains("://") {
+            return Err(unusable("two URLs in one: separate them by commas"));
+        }
+        // The last @ ends the credentials, so that a password with a raw one is read as it is meant.
+        let (credentials, place) = match rest.rsplit_once('@') {
+            Some((credentials, place)) => (Some(credentials), place),
+            None => (None, rest),
         };
-        let authority = uri.authority().ok_or_else(|| unusable("without a host"))?;
-        if authority.host().is_empty() {
+        // Raw, these end the authority early.
+        if credentials.is_some_and(|credentials| credentials.contains(|c| !is_raw(c))) {
+            return Err(unusable(CREDENTIALS));
+        }
+        if place.is_empty() || place.starts_with(['/', '?', '#', ':']) {
             return Err(unusable("without a host"));
         }
-        // A password with a raw slash, hash or question mark ends the authority early.
-        if uri.path().contains('@') || text.contains('#') || uri.query().is_some_and(|query| query.contains('@')) {
-            return Err(unusable("with unusable credentials: percent-encode what is not a letter or digit in them"));
+        let uri: Uri =
+            format!("http://{place}").parse().map_err(|e| unusable("not a URL").with_source(http::Error::from(e)))?;
+        if place.contains('#') || uri.query().is_some() {
+            return Err(unusable("with a query or fragment: paths are appended to it"));
         }
-        if uri.query().is_some() {
-            return Err(unusable("with a query: paths are appended to it"));
+        if uri.path().contains(';') {
+            return Err(unusable("with a semicolon: separate URLs by commas"));
         }
-        let (credentials, host) = match authority.as_str().rsplit_once('@') {
-            Some((credentials, host)) => (Some(credentials), host),
-            None => (None, authority.as_str()),
-        };
+        let host = uri.authority().ok_or_else(|| unusable("without a host"))?.as_str();
         if host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err()) {
             return Err(unusable("with a port that is no number"));
         }
@@ -76,7 +89,7 @@ impl ServiceUrl {
         Ok(Self {
             base: format!("{scheme}://{host}{path}/").into(),
             secure,
-            authorization: credentials.map(basic).transpose().map_err(|()| unusable("with unusable credentials"))?,
+            authorization: credentials.map(basic).transpose().map_err(|()| unusable(CREDENTIALS))?,
         })
     }
 
@@ -92,6 +105,46 @@ impl ServiceUrl {
     pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
+}
+
+const CREDENTIALS: &str =
+    "with unusable credentials: percent-encode each character in them that is not a letter or digit (%2F for a slash)";
+const COMMA: &str = "with a comma in the credentials: percent-encode it as %2C";
+
+fn unusable(shown: Option<&str>, cause: &str) -> Error {
+    Error::new(Kind::Config, "read service URL")
+        .server(shown.unwrap_or("(not shown, it may hold a password)"))
+        .cause(cause)
+        .advice("write it like http://localhost:8761/eureka/")
+}
+
+fn has_scheme(piece: &str) -> bool {
+    piece.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
+}
+
+/// Whether credentials may hold it as it is.
+fn is_raw(c: char) -> bool {
+    c.is_ascii_graphic()
+        && !matches!(c, '/' | '?' | '#' | '[' | ']' | '\\' | '^' | '|' | '{' | '}' | '<' | '>' | '"' | '`')
+}
+
+/// The part of a URL that can be shown: host, port and path, without credentials, query and fragment. `None` if it has another
+/// shape, so that a part of it may belong to a password.
+pub(crate) fn shown(url: &str) -> Option<&str> {
+    let place = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
+    let place = place.split(['?', '#']).next().unwrap_or_default();
+    let authority = place.split_once("://").map_or(place, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority, ""),
+    };
+    let bare = |host: &str| !host.contains(':') || host.starts_with('[') && host.ends_with(']');
+    let visible = place.chars().all(|c| c.is_ascii_alphanumeric() || "-._~/:[]%".contains(c));
+    (!host.is_empty() && bare(host) && visible && port.chars().all(|c| c.is_ascii_digit())).then_some(place)
 }
 
 /// The header for `user:password`, split at the first colon. (Java clients send nothing if the password holds another.)
@@ -114,47 +167,122 @@ impl fmt::Debug for ServiceUrl {
 mod tests {
     use super::*;
 
+    fn parse(url: &str) -> Result<ServiceUrl, Error> {
+        ServiceUrl::parse_list(url).map(|mut urls| urls.remove(0))
+    }
+
     #[test]
     fn a_list_is_split_completed_and_freed_of_doubles() {
-        let urls = ServiceUrl::parse_list("http://a:1/eureka, http://b/eureka/,http://a:1/eureka/,").unwrap();
+        let urls = ServiceUrl::parse_list("http://a:1/eureka, http://b/eureka/,\nhttp://a:1/eureka/,").unwrap();
         let bases: Vec<_> = urls.iter().map(|url| &**url.as_str()).collect();
         assert_eq!(bases, ["http://a:1/eureka/", "http://b/eureka/"]);
-        assert_eq!(&**ServiceUrl::parse("http://a").unwrap().as_str(), "http://a/");
+        assert_eq!(&**parse("http://a").unwrap().as_str(), "http://a/");
+        assert_eq!(&**parse("HTTPS://[::1]:8761/eureka").unwrap().as_str(), "https://[::1]:8761/eureka/");
     }
 
     #[test]
     fn credentials_become_a_header_and_are_never_shown() {
-        let url = ServiceUrl::parse("http://u:a%40:b@host/eureka").unwrap();
+        let url = parse("http://u:a%40:b@host/eureka").unwrap();
         assert_eq!(&**url.as_str(), "http://host/eureka/");
         // base64 of "u:a@:b"
         assert_eq!(url.authorization().unwrap(), "Basic dTphQDpi");
         assert!(!format!("{url:?} {:?}", url.authorization()).contains("dTphQDpi"));
+        for (raw, encoded) in [("u:p@ss", "u:p%40ss"), ("u:a%2Cb", "u:a%2cb"), ("u:1!$&'()*+;=~", "u:1%21$&'()*+;=~")] {
+            let [raw, encoded] = [raw, encoded].map(|user| parse(&format!("http://{user}@host/")).unwrap());
+            assert_eq!(raw.authorization(), encoded.authorization());
+        }
+    }
 
+    /// Each holds the password, or what is left of one, in words that begin with `se` or end with `et`.
+    #[test]
+    fn unusable_url_shows_nothing_of_a_password() {
         for url in [
             "ftp://user:secret@host/",
             "http://user:sec/secret@host/eureka",
             "http://user:s#secret@host/",
             "http://user:s?secret@host/",
             "http://user:secret@host:x/",
+            "http://user:secr,et@host/",
+            "http://user:se,cr,et@host/",
+            "http://user:12,34secret@host/",
+            "http://a/eureka,http://user:secr,et@host/",
+            "http://user:secr,et@host/,http://b/eureka",
+            "http://user:se@secret:x,et@host/",
+            "http://user:sec ret@host/",
+            "http://user:sec\nret@host/",
+            "http://user:sec\tret@host/",
+            "http://user:secret",
+            "http://user:secret/eureka",
+            "http://user:secr,et",
+            "http://user:12,secret",
+            "http://user:secret@",
+            "user:secret@host:8761/",
+            "user:secret",
+            "http:/user:secret@host/",
+            "http:user:secret@host/",
+            "http://user:^secret@host/",
+            "http://user:|secret{}@host/",
+            "http://user:s\u{e4}secret@host/",
+            "http://user:\\secret@host/",
+            "http://user:secret%ff@host/",
+            "http://user:secret@host/;http://user:secret@other/",
+            "http://user:secret@host/ http://user:secret@other/",
+            "http://user:secret@host/eureka?token=secret",
+            "http://host/eureka?token=secret",
+            "http://user:secret@ho st/",
+            "://user:secret@host/",
+            "http://user:p://secret@host/",
         ] {
-            let error = ServiceUrl::parse(url).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("sec"), "{error:?}");
+            let error = ServiceUrl::parse_list(url).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(error.is_config() && !text.contains("se,") && !text.contains("sec"), "{url}: {text}");
+            assert!(!text.contains("et@") && !text.contains("user"), "{url}: {text}");
         }
+    }
+
+    #[test]
+    fn unusable_credentials_come_with_the_advice_to_encode_them() {
+        for url in ["http://u:a b@h/", "http://u:a|b@h/", "http://u:a/b@h/", "http://u:a?b@h/", "http://u:\u{e4}@h/"] {
+            assert!(parse(url).unwrap_err().to_string().contains("percent-encode"), "{url}");
+        }
+        let error = parse("http://u:a,b@reg.example.test:8761/eureka/").unwrap_err().to_string();
+        assert!(error.contains("%2C") && error.contains("reg.example.test:8761/eureka/"), "{error}");
     }
 
     #[test]
     fn an_unusable_url_says_why() {
         for (url, why) in [
-            ("localhost:8761/eureka", "not a URL"),
+            ("localhost:8761/eureka", "without http:// in front"),
             ("/eureka", "without http:// in front"),
             ("ftp://host/", "only http and https"),
             ("http://host/eureka?x=1", "with a query"),
-            ("http://", "not a URL"),
+            ("http://", "without a host"),
+            ("http://:8761/eureka", "without a host"),
             ("http://ho st/", "not a URL"),
+            ("http://host:87x/", "with a port that is no number"),
+            ("http://a:1/eureka/;http://b:1/eureka/", "separate them by commas"),
+            ("http://a:1/eureka/ http://b:1/eureka/", "separate them by commas"),
+            ("http://a:1/eureka/;", "separate URLs by commas"),
+            ("http://a/eureka,b/eureka", "without http:// in front"),
         ] {
-            let error = ServiceUrl::parse(url).unwrap_err();
+            let error = ServiceUrl::parse_list(url).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(why), "{url}: {error}");
             assert!(error.to_string().contains("http://localhost:8761/eureka/"), "{error}");
+        }
+    }
+
+    #[test]
+    fn shown_part_of_a_url_has_no_credentials_and_no_query() {
+        for (url, expected) in [
+            ("http://u:p@host/a?b=c#d", Some("host/a")),
+            ("http://u:p?w@host/a", Some("host/a")),
+            ("https://host:8761/eureka/", Some("https://host:8761/eureka/")),
+            ("http://[::1]:8761/", Some("http://[::1]:8761/")),
+            ("http://user:secret", None),
+            ("http://user:secret:1/", None),
+            ("/login?next=x", None),
+        ] {
+            assert_eq!(shown(url), expected, "{url}");
         }
     }
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::connector::ConnectError;
 use super::stack::{Answer, Failure, HttpStack};
-use crate::config::ServiceUrl;
+use crate::config::{ServiceUrl, shown};
 use crate::error::{Error, Kind};
 use crate::panics::{Panicked, catch_panic};
 
@@ -186,10 +186,11 @@ impl Answer {
     }
 }
 
-/// A location without what may be secret in it: user-info and query.
+/// The part of a location that can be shown: neither credentials nor a query.
 fn without_secrets(location: &str) -> &str {
     let path = location.split(['?', '#']).next().unwrap_or_default();
-    path.rsplit_once('@').map_or(path, |(_, rest)| rest)
+    let path = Some(path).filter(|path| path.starts_with('/') && !path.contains('@'));
+    shown(location).or(path).unwrap_or("another URL")
 }
 
 impl Failure {
