@@ -346,14 +346,44 @@ fn what_is_not_the_document_is_an_error_that_says_so() {
         assert!(error.contains(message), "{body}: {error}");
     }
     assert!(Instance::from_json(b"{\"instance\":{\"app\":\"\xff\"}}").is_err(), "not UTF-8");
-    for (body, message) in [
-        ("{}", "without the member 'applications'"),
-        (r#"{"applications":null}"#, "not the JSON"),
-        (r#"{"applications":{"application":[{"instance":[]}]}}"#, "without 'name'"),
-        (r#"{"applications":{"application":[{"name":"A","instance":[{"ipAddr":"1"}]}]}}"#, "instance of A has no"),
-    ] {
+    for (body, message) in [("{}", "without the member 'applications'"), (r#"{"applications":null}"#, "not the JSON")] {
         let error = Applications::from_json(body.as_bytes()).expect_err(body).to_string();
         assert!(error.contains(message), "{body}: {error}");
+    }
+}
+
+#[test]
+fn list_with_an_unusable_record_keeps_the_others() {
+    let good = r#"{"instanceId":"good","hostName":"h"}"#;
+    for bad in [
+        r#"{"ipAddr":"1"}"#,
+        r#"{"app":"ORDERS","instanceId":null,"hostName":null}"#,
+        r#"{"instanceId":"","hostName":""}"#,
+        "null",
+        "7",
+        "1.5",
+        "-1",
+        "true",
+        r#""text""#,
+        r#"[{"instanceId":"nested"}]"#,
+    ] {
+        for instances in [format!("{bad},{good}"), format!("{good},{bad}")] {
+            let app = format!(r#"{{"name":"ORDERS","instance":[{instances}]}}"#);
+            let single = Application::from_json(format!(r#"{{"application":{app}}}"#).as_bytes()).unwrap();
+            assert_eq!(single.instances.iter().map(|i| i.id()).collect::<Vec<_>>(), ["good"], "{bad}");
+            for applications in [app.clone(), format!("[{app}]"), format!("[{bad},{app}]"), format!("[{app},{bad}]")] {
+                let body = format!(r#"{{"applications":{{"application":{applications}}}}}"#);
+                let list = Applications::from_json(body.as_bytes()).expect(&body);
+                let ids: Vec<_> = list.applications.iter().flat_map(|a| &a.instances).map(|i| i.id()).collect();
+                assert_eq!(ids, ["good"], "{body}");
+            }
+        }
+    }
+    for nothing in ["null", "7", "true", r#""text""#, "[]", "{}", "[null]"] {
+        let body = format!(r#"{{"applications":{{"application":{nothing}}}}}"#);
+        assert_eq!(Applications::from_json(body.as_bytes()).expect(&body).len(), 0, "{body}");
+        let body = format!(r#"{{"applications":{{"application":[{{"name":"A","instance":{nothing}}}]}}}}"#);
+        assert_eq!(Applications::from_json(body.as_bytes()).expect(&body).len(), 0, "{body}");
     }
 }
 
@@ -389,9 +419,9 @@ fn deep_nesting_does_not_overflow_the_stack() {
         }
         let open = format!(r#"{{"instance":{{"app":"A","unknown":{}"#, &deep[..DEPTH]);
         assert!(Instance::from_json(open.as_bytes()).is_err());
-        for root in [deep.clone(), format!(r#"{{"applications":{{"application":{deep}}}}}"#)] {
-            assert!(Applications::from_json(root.as_bytes()).is_err());
-        }
+        assert!(Applications::from_json(deep.as_bytes()).is_err());
+        let skipped = format!(r#"{{"applications":{{"application":{deep}}}}}"#);
+        assert_eq!(Applications::from_json(skipped.as_bytes()).unwrap().len(), 0);
     }
 }
 

@@ -216,12 +216,16 @@ fn what_is_not_the_document_is_refused_with_its_reason() {
     }
     let error = Instance::from_xml(b"<instance><app>\xff</app></instance>").unwrap_err();
     assert!(error.to_string().contains("UTF-8"), "{error}");
-    for (document, reason) in [
-        ("<applications><application><instance/></application></applications>", "without 'name'"),
-        ("<applications><application><name>A</name><instance/></application></applications>", "no instanceId"),
-    ] {
-        let error = Applications::from_xml(document.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains(reason), "{document}: {error}");
+}
+
+#[test]
+fn xml_list_with_a_record_without_id_or_name_keeps_the_others() {
+    let good = "<application><name>B</name><instance><instanceId>b</instanceId></instance></application>";
+    for bad in ["<application><instance/></application>", "<application><name>B</name><instance/></application>"] {
+        let document = format!("<applications>{bad}{good}</applications>");
+        let list = Applications::from_xml(document.as_bytes()).unwrap();
+        let ids: Vec<_> = list.applications.iter().flat_map(|a| &a.instances).map(|i| i.id()).collect();
+        assert_eq!(ids, ["b"], "{document}");
     }
 }
 

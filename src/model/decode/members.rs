@@ -5,7 +5,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::{
@@ -13,6 +12,7 @@ use super::super::{
     ReplicationResult, app_name,
 };
 use super::scalar::{Scalar, Verbatim};
+use super::shapes::{Many, Maybe};
 
 /// Reads an object into `Self`, one member after the other.
 trait Members<'de>: Sized {
@@ -110,76 +110,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Document<T> {
     }
 }
 
-/// A list, or its only element without a list around it, or `null`.
-struct Many<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ManyVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ManyVisitor<T> {
-            type Value = Many<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list or one object")
-            }
-            fn visit_unit<E: Error>(self) -> Result<Many<T>, E> {
-                Ok(Many(Vec::new()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Many<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|one| Many(vec![one]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Many<T>, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Many(items))
-            }
-        }
-        deserializer.deserialize_any(ManyVisitor(PhantomData))
-    }
-}
-
-/// An object, or nothing where something else stands.
-struct Maybe<T>(Option<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MaybeVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for MaybeVisitor<T> {
-            type Value = Maybe<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Maybe<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|value| Maybe(Some(value)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Maybe<T>, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Maybe(None))
-            }
-            fn visit_unit<E: Error>(self) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_bool<E: Error>(self, _: bool) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-            fn visit_str<E: Error>(self, _: &str) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-        }
-        deserializer.deserialize_any(MaybeVisitor(PhantomData))
-    }
-}
-
 pub(super) struct ApplicationsMembers {
     pub(super) version: Option<i64>,
     pub(super) hash: Option<Arc<str>>,
@@ -196,7 +126,7 @@ impl<'de> Members<'de> for ApplicationsMembers {
     /// The underscores depend on a setting of the sender, so the first two members are known by how they start.
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
-            "application" => self.applications = map.next_value::<Many<_>>()?.0,
+            "application" => self.applications = map.next_value::<Many<_>>()?.logged("application"),
             name if name.starts_with("versions_") => self.version = scalar(map)?.number(),
             name if name.starts_with("apps_") => self.hash = scalar(map)?.text(),
             _ => skip(map)?,
@@ -226,7 +156,7 @@ impl<'de> Members<'de> for ApplicationMembers {
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "name" => self.name = scalar(map)?.text(),
-            "instance" => self.instances = map.next_value::<Many<_>>()?.0,
+            "instance" => self.instances = map.next_value::<Many<_>>()?.logged("instance"),
             _ => skip(map)?,
         }
         Ok(())

@@ -1,13 +1,15 @@
 //! Reads every JSON that a Eureka server or client was seen to write (`protocol` sections 4 and 9).
 //!
-//! The rule throughout: a member of the wrong type is read if it can be, and skipped if it can't; only what leaves an instance
-//! without a name or an address book without its wrapper is an error.
+//! The rule throughout: a member of the wrong type is read if it can be, and skipped if it can't. In a list, an instance without
+//! any id and an application without any name are skipped as well, with a log line, so that one bad record hides no other.
 
 mod members;
 mod scalar;
+mod shapes;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
 
@@ -31,7 +33,6 @@ pub(super) enum Reason {
     Json(serde_json::Error),
     NoWrapper,
     NoApp,
-    NoId(Arc<str>),
     NoName,
     UnknownAction(Arc<str>),
 }
@@ -58,9 +59,6 @@ impl fmt::Display for DecodeError {
             Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
             Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
             Reason::NoApp => write!(f, "'{document}' without 'app'"),
-            Reason::NoId(app) => {
-                write!(f, "an instance of {app} has no instanceId, no data centre id and no hostName")
-            }
             Reason::NoName => write!(f, "an application without 'name'"),
             Reason::UnknownAction(word) => write!(f, "'{word}' is not a replication action"),
         }
@@ -117,37 +115,53 @@ pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeErr
 
 pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
     let members: ApplicationsMembers = document(body, "applications")?;
-    let applications = members
-        .applications
-        .into_iter()
-        .map(|members| application(members, "applications").map(Arc::new))
-        .collect::<Result<_, _>>()?;
-    Ok(Applications { version: members.version, hash: members.hash, applications })
+    Ok(Applications { version: members.version, hash: members.hash, applications: applications(members.applications) })
 }
 
-/// Fills in what the two levels know of each other: the name from the instances, their application from the name.
+/// The applications of a list; those without any name are skipped.
+pub(super) fn applications(members: Vec<ApplicationMembers>) -> Vec<Arc<Application>> {
+    let named = |members| match application(members, "applications") {
+        Ok(application) => Some(Arc::new(application)),
+        Err(error) => {
+            skipped("application", error);
+            None
+        }
+    };
+    members.into_iter().filter_map(named).collect()
+}
+
+/// Fills in what the two levels know of each other: the name from the instances, their application from the name. Instances
+/// without any id are skipped.
 pub(super) fn application(members: ApplicationMembers, document: &'static str) -> Result<Application, DecodeError> {
-    let fail = |reason| DecodeError { document, reason };
     let name = members
         .name
         .filter(|name| !name.is_empty())
         .or_else(|| members.instances.iter().map(|i| i.app.clone()).find(|app| !app.is_empty()))
         .map(|name| super::app_name(&name))
-        .ok_or_else(|| fail(Reason::NoName))?;
-    let instances = members
-        .instances
-        .into_iter()
-        .map(|mut instance| {
-            if instance.app.is_empty() {
-                instance.app = name.clone();
-            }
-            if instance.id().is_empty() {
-                return Err(fail(Reason::NoId(name.clone())));
-            }
-            Ok(Arc::new(instance))
-        })
-        .collect::<Result<_, _>>()?;
+        .ok_or(DecodeError { document, reason: Reason::NoName })?;
+    let identified = |mut instance: Instance| {
+        if instance.app.is_empty() {
+            instance.app = name.clone();
+        }
+        if instance.id().is_empty() {
+            skipped("instance", format_args!("one of {name} has no instanceId, no data centre id and no hostName"));
+            return None;
+        }
+        Some(Arc::new(instance))
+    };
+    let instances = members.instances.into_iter().filter_map(identified).collect();
     Ok(Application { name, instances })
+}
+
+/// Logs that a record of a list is skipped: the first of the process as a warning, since a registry sends the same again and
+/// again.
+fn skipped(what: &'static str, why: impl fmt::Display) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if WARNED.swap(true, Ordering::Relaxed) {
+        tracing::debug!("{what} skipped in a list: {why}");
+    } else {
+        tracing::warn!("{what} skipped in a list: {why} (further ones are logged at debug level)");
+    }
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quick_xml::events::BytesStart;
 
-use super::super::decode::{ApplicationMembers, Reason, application};
+use super::super::decode::{ApplicationMembers, Reason, application, applications};
 use super::super::{
     ActionType, Application, Applications, DataCenter, DecodeError, Instance, InstanceStatus, LeaseInfo, Metadata,
     Port, app_name,
@@ -45,8 +45,7 @@ pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeE
         }
         Ok((version, hash, members))
     })?;
-    let applications = members.into_iter().map(|members| application(members, "applications").map(Arc::new));
-    Ok(Applications { version, hash, applications: applications.collect::<Result<_, _>>()? })
+    Ok(Applications { version, hash, applications: applications(members) })
 }
 
 fn document<T>(
