@@ -270,6 +270,7 @@ impl EurekaServerBuilder {
             batch_limit,
             deltas: self.deltas,
             limits: self.limits,
+            refusals: super::http::Refusals::default(),
             _timers: timers,
         })))
     }

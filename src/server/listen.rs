@@ -25,6 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::Request;
 use http_body::Body as _;
@@ -58,8 +59,8 @@ const SEND_BUFFER: usize = 96 * 1024;
 
 /// Serves a router, or any other service of its kind, over HTTP/1.1 and HTTP/2 on a TCP listener, within limits.
 ///
-/// `axum::serve` has none of them; behind a proxy that has, it does as well. Each limit has a setter here, and a default that no
-/// client of a registry meets.
+/// `axum::serve` has no such limits and suits a server behind a proxy that has them. Each limit has a setter here, and a default
+/// that no client of a registry meets. Each request has the address of its sender in axum's `ConnectInfo<SocketAddr>`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -188,7 +189,7 @@ impl Listener {
                 Some(_) = connections.join_next() => continue,
                 accepted = accept(&listener, &slots) => accepted,
             };
-            let (stream, slot) = match accepted {
+            let (stream, peer, slot) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -196,7 +197,7 @@ impl Listener {
                     continue;
                 }
             };
-            let connection = connection(http.clone(), stream, app.clone(), limits, stopped.clone());
+            let connection = connection(http.clone(), stream, peer, app.clone(), limits, stopped.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(slot);
@@ -222,15 +223,18 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     http
 }
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.expect("nobody closes it");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are written whole; waiting for more of them only delays the last packet.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-                return Ok((stream, slot));
+                return Ok((stream, peer, slot));
             }
             // The peer's fault, and its loss.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -243,6 +247,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(T
 async fn connection<S>(
     http: auto::Builder<TokioExecutor>,
     stream: TcpStream,
+    peer: SocketAddr,
     app: S,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
@@ -251,7 +256,7 @@ async fn connection<S>(
 {
     let activity = Arc::new(Activity::start(&limits));
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
-    let service = App { inner: app, activity: activity.clone(), body_timeout: limits.body_timeout };
+    let service = App { inner: app, peer, activity: activity.clone(), body_timeout: limits.body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
     let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
     let mut stopping = false;
@@ -288,6 +293,7 @@ async fn connection<S>(
 /// A service as hyper calls it.
 struct App<S> {
     inner: S,
+    peer: SocketAddr,
     activity: Arc<Activity>,
     body_timeout: Duration,
 }
@@ -302,9 +308,10 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let handling = Handling::new(self.activity.clone());
-        let request = request.map(|body| {
+        let mut request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
         });
+        request.extensions_mut().insert(ConnectInfo(self.peer));
         Answering { answer: self.inner.clone().oneshot(request), handling }
     }
 }

@@ -41,6 +41,16 @@
 //! stay theirs. Clients see all of them unless they name some, in the parameter `regions`, or the
 //! [fallback](EurekaServerBuilder::remote_region_fallback) is off.
 //!
+//! # Log
+//!
+//! * Registrations, cancellations, status overrides, metadata and evictions are info lines under the target `tower_eureka::server::audit`, with
+//!   the application, the instance, its status and the sender. What changes nothing, and each item of a peer's batch, is a debug line.
+//! * A refused write is a warning with the sender's address, the path, the status and the cause, at most one a second. So is a
+//!   registration that is older than the record in the registry.
+//! * Self-preservation is logged when it begins and when it ends, and `GET status` shows it with the counts behind it.
+//!
+//! The address of a sender is known where [`Listener`] serves, or `axum::serve` with `into_make_service_with_connect_info::<SocketAddr>`.
+//!
 //! # What is where
 //!
 //! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step
@@ -48,6 +58,7 @@
 //!
 #![doc = include_str!("../../docs/quirks.md")]
 
+mod audit;
 mod bodies;
 mod builder;
 mod error;
@@ -94,6 +105,7 @@ struct Inner {
     batch_limit: usize,
     deltas: bool,
     limits: Limits,
+    refusals: http::Refusals,
     _timers: Timers,
     #[cfg(feature = "peers")]
     _peers: tokio::task::JoinSet<()>,
@@ -191,6 +203,10 @@ impl EurekaServer {
 
     fn uptime(&self) -> Duration {
         self.0.node.uptime()
+    }
+
+    fn refusals(&self) -> &http::Refusals {
+        &self.0.refusals
     }
 
     fn registration_limit(&self) -> usize {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+use super::audit::{self, Caller, Throttle};
 #[cfg(feature = "peers")]
 use super::peers::Peers;
 use super::registry::{Origin, Refused, Registry, Renewal};
@@ -20,6 +21,8 @@ use crate::model::{Instance, InstanceStatus, ReplicationAction};
 pub(super) struct Node {
     registry: Arc<Registry>,
     clock: Clock,
+    /// Limits the lines about registrations that are older than what is known.
+    older: Throttle,
     #[cfg(feature = "peers")]
     peers: Peers,
 }
@@ -29,6 +32,7 @@ impl Node {
         Self {
             registry,
             clock,
+            older: Throttle::default(),
             #[cfg(feature = "peers")]
             peers,
         }
@@ -64,10 +68,11 @@ impl Node {
         true
     }
 
-    pub(super) fn register(&self, instance: Instance, origin: Origin) -> Result<(), Refused> {
-        let (app, id) = (instance.app.clone(), Arc::<str>::from(instance.id()));
+    pub(super) fn register(&self, instance: Instance, caller: Caller) -> Result<(), Refused> {
+        let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _turn = self.turn(origin, &app, &id);
-        self.registry.register(instance, origin, self.now())?;
+        let registered = self.registry.register(instance, origin, self.now())?;
+        audit::registered(&app, &id, registered, caller, &self.older);
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
         Ok(())
     }
@@ -81,13 +86,13 @@ impl Node {
         renewal
     }
 
-    pub(super) fn cancel(&self, app: &str, id: &str, origin: Origin) -> bool {
+    pub(super) fn cancel(&self, app: &str, id: &str, caller: Caller) -> bool {
+        let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
-        let found = self.registry.cancel(app, id, self.now());
-        if found {
-            self.tell(origin, ReplicationAction::Cancel, app, id, None);
-        }
-        found
+        let Some(status) = self.registry.cancel(app, id, self.now()) else { return false };
+        audit::cancelled(app, id, status, caller);
+        self.tell(origin, ReplicationAction::Cancel, app, id, None);
+        true
     }
 
     pub(super) fn set_override(
@@ -96,14 +101,16 @@ impl Node {
         id: &str,
         status: InstanceStatus,
         dirty: Option<i64>,
-        origin: Origin,
+        caller: Caller,
     ) -> bool {
+        let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
-        let found = self.registry.set_override(app, id, status, dirty, self.now());
-        if found {
+        let effect = self.registry.set_override(app, id, status, dirty, self.now());
+        audit::override_set(app, id, status, effect, caller);
+        if effect.is_found() {
             self.tell(origin, ReplicationAction::StatusUpdate, app, id, Some(status));
         }
-        found
+        effect.is_found()
     }
 
     pub(super) fn delete_override(
@@ -112,24 +119,31 @@ impl Node {
         id: &str,
         status: InstanceStatus,
         dirty: Option<i64>,
-        origin: Origin,
+        caller: Caller,
     ) -> bool {
+        let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
-        let found = self.registry.delete_override(app, id, status, dirty, self.now());
-        if found {
+        let effect = self.registry.delete_override(app, id, status, dirty, self.now());
+        audit::override_deleted(app, id, status, effect, caller);
+        if effect.is_found() {
             self.tell(origin, ReplicationAction::DeleteStatusOverride, app, id, Some(status));
         }
-        found
+        effect.is_found()
     }
 
     /// Metadata travels as a registration, and counts as a client's whatever the request says, as in Java.
-    pub(super) fn merge_metadata(&self, app: &str, id: &str, entries: Vec<(String, String)>) -> Result<bool, Refused> {
+    pub(super) fn merge_metadata(
+        &self,
+        app: &str,
+        id: &str,
+        entries: Vec<(String, String)>,
+        caller: Caller,
+    ) -> Result<bool, Refused> {
         let _turn = self.turn(Origin::Client, app, id);
-        let found = self.registry.merge_metadata(app, id, entries, self.now())?;
-        if found {
-            self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
-        }
-        Ok(found)
+        let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
+        audit::metadata_changed(app, id, registered, caller);
+        self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
+        Ok(true)
     }
 
     /// Held until a change that is to be told is told.
@@ -173,7 +187,7 @@ mod tests {
             Node::new(Arc::new(Registry::new(Settings::default())), clock, Peers::new(settings, None, clock).unwrap());
         let told = Registry::new(Settings::default());
         let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
-        node.register(instance.clone(), Origin::Client).unwrap();
+        node.register(instance.clone(), Origin::Client.into()).unwrap();
         told.register(instance, Origin::Replica, 0).unwrap();
         let (rounds, barrier, mut differ) = (3_000, Barrier::new(3), Vec::new());
         let operator = |act: &dyn Fn()| {
@@ -184,8 +198,10 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| operator(&|| assert!(node.set_override("ORDERS", "1", OutOfService, None, Origin::Client))));
-            scope.spawn(|| operator(&|| assert!(node.delete_override("ORDERS", "1", Up, None, Origin::Client))));
+            scope.spawn(|| {
+                operator(&|| assert!(node.set_override("ORDERS", "1", OutOfService, None, Origin::Client.into())))
+            });
+            scope.spawn(|| operator(&|| assert!(node.delete_override("ORDERS", "1", Up, None, Origin::Client.into()))));
             for round in 0..rounds {
                 barrier.wait();
                 barrier.wait();

@@ -14,6 +14,7 @@ mod follow;
 mod http;
 mod limits;
 mod lists;
+mod log;
 #[cfg(feature = "peers")]
 mod network;
 mod quirks;

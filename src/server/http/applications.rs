@@ -46,6 +46,9 @@ pub(super) async fn by_secure_vip(
 
 pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wanted: Wanted) -> Response {
     let Some(list) = is_given(server, &list).then(|| scope.list(list)).flatten() else {
+        if !server.is_open() {
+            server.refusals().closed();
+        }
         return StatusCode::FORBIDDEN.into_response();
     };
     let mut response = match wanted {

@@ -15,6 +15,7 @@ use super::request;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::EurekaServer;
+use crate::server::registry::{Preservation, Renewals};
 
 /// The name of a Java class, which is the root element there.
 #[cfg(feature = "xml")]
@@ -23,7 +24,9 @@ const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
 type Stats = Vec<(&'static str, String)>;
 
 pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -> Response {
-    let (general, application) = (general_stats(server.uptime()), application_stats(&server));
+    let mut general = general_stats(server.uptime());
+    general.extend(registry_stats(&server));
+    let application = application_stats(&server);
     match format {
         Format::Json => {
             let stats = |stats: Stats| stats.into_iter().collect::<BTreeMap<_, _>>();
@@ -77,7 +80,26 @@ fn general_stats(uptime: Duration) -> Stats {
     stats
 }
 
-/// The peers: all of them, those that are registered here, and the others. `server-behaviour` 11.4.
+/// State of the registry. Java's map has no such entries, and readers of it take any.
+fn registry_stats(server: &EurekaServer) -> Stats {
+    let registry = server.registry();
+    let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
+    let state = match preservation {
+        Preservation::Disabled => "disabled",
+        Preservation::Inactive => "inactive",
+        Preservation::Partial(_) | Preservation::Active => "active",
+    };
+    vec![
+        ("open-for-traffic", server.is_open().to_string()),
+        ("registered-instances", registry.size().to_string()),
+        ("self-preservation", state.to_owned()),
+        ("preserved-applications", preservation.to_string()),
+        ("renews-last-minute", last_minute.to_string()),
+        ("renews-threshold", threshold.to_string()),
+    ]
+}
+
+/// URLs of the peers: all of them, those that are available, and the others.
 fn application_stats(server: &EurekaServer) -> Stats {
     let replicas = replicas(server);
     let each = |which: bool| replicas.iter().filter(|(_, up)| *up == which).map(|(url, _)| format!("{url},")).collect();
@@ -89,7 +111,7 @@ fn application_stats(server: &EurekaServer) -> Stats {
     ]
 }
 
-/// The URLs of the peers, and whether each is registered here.
+/// The URLs of the peers, and whether each is available.
 fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
     return server.node().peers().replicas(server.registry());

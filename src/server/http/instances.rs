@@ -1,41 +1,69 @@
 //! What happens to one instance. `protocol` 2.2 to 2.4, 2.6, 2.7.
 
-use axum::body::Body;
+use std::fmt::{self, Display};
+
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 
 use super::answer::{self, Format};
 use super::path::{App, Id, Target};
 use super::query;
+use super::refusals::Chain;
 use super::request::{self, Refusal};
 use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus};
 use crate::server::EurekaServer;
+use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Origin, Refused, Renewal};
 
-pub(super) async fn register(State(server): State<EurekaServer>, App(app): App, request: Request) -> Response {
-    let (Parts { headers, .. }, body) = request.into_parts();
-    let (format, body) = match request::document(&headers, body, server.registration_limit()).await {
+const UNKNOWN_INSTANCE: &str = "there is no such instance";
+const NOT_A_NUMBER: &str = "lastDirtyTimestamp is not a whole number";
+
+pub(super) async fn register(
+    State(server): State<EurekaServer>,
+    app: Result<App, RawPathParamsRejection>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
+    let App(app) = match app {
+        Ok(app) => app,
+        Err(rejection) => {
+            let reason = rejection.to_string();
+            return refused(rejection.into_response(), &reason);
+        }
+    };
+    let (format, body) = match request::document(&parts.headers, body, server.registration_limit()).await {
         Ok(document) => document,
-        Err(refusal) => return refusal.into_response(),
+        Err(refusal) => return refused(refusal.response(), &refusal),
     };
     let decoded = match format {
         Format::Json => model::registration(&body),
         #[cfg(feature = "xml")]
         Format::Xml => model::xml::registration(&body),
     };
-    match decoded.map_err(|_| Invalid::Unreadable).and_then(|instance| valid(instance, &app)) {
+    let instance = match decoded {
+        Ok(instance) => instance,
+        Err(error) => return refused(Refusal::unreadable(format).response(), &Chain(&error)),
+    };
+    match valid(instance, &app) {
         Ok(instance) => {
-            tracing::trace!(app = instance.app(), id = instance.id(), status = %instance.status(), "register");
-            match server.node().register(instance, request::origin(&headers)) {
+            let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+            match server.node().register(instance, caller) {
                 Ok(()) => StatusCode::NO_CONTENT.into_response(),
-                Err(refused) => refused.into_response(),
+                Err(error) => refused(error.into_response(), &error),
             }
         }
-        Err(Invalid::Unreadable) => Refusal::unreadable(format).into_response(),
-        Err(Invalid::Text(text)) => (StatusCode::BAD_REQUEST, text).into_response(),
+        Err(invalid) => {
+            let response = match &invalid {
+                Invalid::Unreadable => Refusal::unreadable(format).response(),
+                Invalid::Text(text) => (StatusCode::BAD_REQUEST, text.clone()).into_response(),
+            };
+            refused(response, &invalid)
+        }
     }
 }
 
@@ -48,17 +76,22 @@ pub(super) enum Invalid {
     Text(String),
 }
 
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreadable => "the name of the data center is unknown",
+            Self::Text(text) => text,
+        })
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        match self {
-            Self::ApplicationFull(limit) => {
-                (StatusCode::BAD_REQUEST, format!("the application has {limit} instances, which is the limit"))
-            }
-            Self::MetadataTooLarge(limit) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, format!("the metadata is larger than {limit} bytes"))
-            }
-        }
-        .into_response()
+        let status = match self {
+            Self::ApplicationFull(_) => StatusCode::BAD_REQUEST,
+            Self::MetadataTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        (status, self.to_string()).into_response()
     }
 }
 
@@ -112,7 +145,10 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
     let renewal = server.node().renew(app, id, known, origin);
     match renewal {
-        Renewal::NotFound => StatusCode::NOT_FOUND.into_response(),
+        Renewal::NotFound => {
+            tracing::debug!(app = %Shown(app), instance = %Shown(id), "heartbeat of an instance that has to register");
+            StatusCode::NOT_FOUND.into_response()
+        }
         // Java notices only after it has renewed the lease.
         _ if matches!(dirty, Some(Err(_))) => not_a_number(),
         Renewal::Renewed => StatusCode::OK.into_response(),
@@ -122,7 +158,10 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
             {
                 match word.parse() {
                     Ok(InstanceStatus::Unknown) => {}
-                    Ok(status) => server.registry().store_override(app, id, status, server.now()),
+                    Ok(status) => {
+                        let effect = server.registry().store_override(app, id, status, server.now());
+                        audit::override_set(app, id, status, effect, Caller::of(origin, &Extensions::new()));
+                    }
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }
             }
@@ -141,9 +180,14 @@ pub(super) async fn cancel(
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     request::ignore(body).await;
-    answer::found(server.node().cancel(&app, &id, request::origin(&headers)))
+    let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+    let found = server.node().cancel(&app, &id, caller);
+    if !found {
+        tracing::debug!(app = %Shown(&app), instance = %Shown(&id), origin = %caller, "nothing to cancel: unknown instance");
+    }
+    answer::found(found)
 }
 
 pub(super) async fn set_override(
@@ -172,48 +216,54 @@ async fn change_override(
     request: Request,
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     request::ignore(body).await;
-    let origin = request::origin(&headers);
+    let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+    let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
+    let absent = || refused(scope::absent(server, &app, &id), &UNKNOWN_INSTANCE);
     if server.registry().instance(&app, &id, server.now()).is_none() {
-        return scope::absent(server, &app, &id);
+        return absent();
     }
+    let bad = |status: StatusCode, text: String| refused((status, text.clone()).into_response(), &text);
     let status = match (query::first(query, "value"), deletes_to) {
         (Some(word), _) => match word.parse() {
             // The instance would be told with each heartbeat to register, and never get out of it. A Java peer may have taken it.
-            Ok(InstanceStatus::Unknown) if deletes_to.is_none() && origin == Origin::Client => {
-                return (StatusCode::BAD_REQUEST, "UNKNOWN is no override; delete the one there is").into_response();
+            Ok(InstanceStatus::Unknown) if deletes_to.is_none() && caller.origin() == Origin::Client => {
+                return bad(StatusCode::BAD_REQUEST, "UNKNOWN is no override; delete the one there is".into());
             }
             Ok(status) => status,
-            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")).into_response(),
+            Err(error) => return bad(StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")),
         },
         (None, Some(status)) => status,
-        (None, None) => return (StatusCode::INTERNAL_SERVER_ERROR, "value is missing").into_response(),
+        (None, None) => return bad(StatusCode::INTERNAL_SERVER_ERROR, "value is missing".into()),
     };
     let Ok(dirty) = query::first(query, "lastDirtyTimestamp").map(|text| text.parse()).transpose() else {
-        return not_a_number();
+        return refused(not_a_number(), &NOT_A_NUMBER);
     };
-    answer::found(match deletes_to {
-        Some(_) => server.node().delete_override(&app, &id, status, dirty, origin),
-        None => server.node().set_override(&app, &id, status, dirty, origin),
-    })
+    let found = match deletes_to {
+        Some(_) => server.node().delete_override(&app, &id, status, dirty, caller),
+        None => server.node().set_override(&app, &id, status, dirty, caller),
+    };
+    if found { answer::found(true) } else { refused(answer::found(false), &UNKNOWN_INSTANCE) }
 }
 
 pub(super) async fn merge_metadata(
     State(server): State<EurekaServer>,
     Target { app, id }: Target,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Response {
+    let (parts, body) = request.into_parts();
     request::ignore(body).await;
-    let pairs = query::pairs(query.as_deref()).map(|(key, value)| (key.into_owned(), value.into_owned()));
+    let pairs = query::pairs(parts.uri.query()).map(|(key, value)| (key.into_owned(), value.into_owned()));
     let mut entries: Vec<_> = pairs.collect();
     // Of a parameter that comes twice the first counts; of entries the last.
     entries.reverse();
-    match server.node().merge_metadata(&app, &id, entries) {
+    let caller = Caller::of(Origin::Client, &parts.extensions);
+    let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
+    match server.node().merge_metadata(&app, &id, entries, caller) {
         Ok(true) => StatusCode::OK.into_response(),
-        Ok(false) => scope::absent(&server, &app, &id),
-        Err(refused) => refused.into_response(),
+        Ok(false) => refused(scope::absent(&server, &app, &id), &UNKNOWN_INSTANCE),
+        Err(error) => refused(error.into_response(), &error),
     }
 }
 
@@ -240,5 +290,5 @@ fn document(format: Format, instance: Option<Instance>) -> Response {
 }
 
 fn not_a_number() -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, "lastDirtyTimestamp is not a whole number").into_response()
+    (StatusCode::INTERNAL_SERVER_ERROR, NOT_A_NUMBER).into_response()
 }

@@ -10,6 +10,7 @@
 //! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `refusals` | the log of what is refused |
 //! | `scope` | which regions an answer shows, with the feature `peers` |
 //! | `service` | the same without a router around it, and a short way for heartbeats and lists |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
@@ -21,6 +22,7 @@ mod info;
 mod instances;
 mod path;
 mod query;
+mod refusals;
 mod replication;
 mod request;
 #[cfg_attr(not(feature = "peers"), path = "no_scope.rs")]
@@ -30,6 +32,7 @@ mod service;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
 
+pub(super) use self::refusals::Refusals;
 pub use self::service::{EurekaService, ResponseFuture};
 use super::EurekaServer;
 
@@ -59,5 +62,5 @@ pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }
-    router.with_state(server)
+    router.method_not_allowed_fallback(refusals::not_allowed).with_state(server)
 }

@@ -1,6 +1,7 @@
 //! Batches of what another registry server was told. `protocol` 2.9.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -9,13 +10,15 @@ use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Accepted};
 use super::instances::valid;
+use super::refusals::Chain;
 use super::request::{self, Refusal};
 use crate::model::{
     Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
     ReplicationResult, app_name,
 };
 use crate::server::EurekaServer;
-use crate::server::registry::{Origin, Renewal};
+use crate::server::audit::{self, Caller, Shown, Throttle};
+use crate::server::registry::{Effect, News, Origin, Renewal};
 
 /// What a peer sends at a time.
 const USUAL_BATCH: usize = 250;
@@ -23,25 +26,36 @@ const USUAL_BATCH: usize = 250;
 const COPIES_BYTES: usize = 10 * 1024 * 1024;
 
 /// Every item counts as replicated, whatever the headers say: Java sends none.
-pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, request: Request) -> Response {
-    let (Parts { headers, .. }, body) = request.into_parts();
-    if is_own(&server, &headers) {
+pub(super) async fn batch(
+    State(server): State<EurekaServer>,
+    accepted: Result<Accepted, Response>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
+    if let Err(response) = accepted {
+        return refused(response, &"the response is JSON, which Accept excludes");
+    }
+    if is_own(&server, &parts.headers) {
         return StatusCode::LOOP_DETECTED.into_response();
     }
-    let body = match request::json(&headers, body, server.batch_limit()).await {
+    let body = match request::json(&parts.headers, body, server.batch_limit()).await {
         Ok(body) => body,
-        Err(refusal) => return refusal.into_response(),
+        Err(refusal) => return refused(refusal.response(), &refusal),
     };
     let list = match ReplicationList::from_json(&body) {
         Ok(list) => list,
         // Java notices only when it goes through the list.
-        Err(error) if error.is_unwrapped() => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Err(_) => return Refusal::Unreadable.into_response(),
+        Err(error) if error.is_unwrapped() => {
+            return refused(StatusCode::INTERNAL_SERVER_ERROR.into_response(), &Chain(&error));
+        }
+        Err(error) => return refused(Refusal::Unreadable.response(), &Chain(&error)),
     };
     let mut results = Vec::with_capacity(list.0.len());
     let mut copies = Copies::default();
+    let mut deeds = Deeds::new(&server, Caller::of(Origin::Replica, &parts.extensions));
     for item in list.0 {
-        let mut result = apply(&server, item);
+        let mut result = deeds.apply(item);
         result.entity = result.entity.filter(|newer| copies.has_room_for(newer));
         results.push(result);
         // Of a batch far beyond the usual, others don't wait for the end.
@@ -49,6 +63,7 @@ pub(super) async fn batch(State(server): State<EurekaServer>, _: Accepted, reque
             tokio::task::yield_now().await;
         }
     }
+    deeds.log(&parts);
     answer::json(ReplicationResponse(results).to_json().into())
 }
 
@@ -83,49 +98,113 @@ fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
     }
 }
 
-fn apply(server: &EurekaServer, item: ReplicationItem) -> ReplicationResult {
-    let (registry, now) = (server.registry(), server.now());
-    let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
-    let app = app_name(app);
-    let id = item.id.as_deref().unwrap_or_default();
-    match action {
-        ReplicationAction::Register => {
-            let Some(instance) = item.instance else { return failed() };
-            match valid(instance, &app) {
-                Ok(instance) => {
-                    if let Err(refused) = registry.register(instance, Origin::Replica, now) {
-                        tracing::warn!(%app, %id, ?refused, "registration in a replication batch beyond a limit");
+/// Applies the items of a batch and counts what they change.
+struct Deeds<'a> {
+    server: &'a EurekaServer,
+    caller: Caller,
+    registered: usize,
+    cancelled: usize,
+    overrides: usize,
+    invalid: usize,
+    /// The first item that was invalid, and why.
+    reason: Option<String>,
+    /// Nothing of a batch is a fault of a client.
+    older: Throttle,
+}
+
+impl<'a> Deeds<'a> {
+    fn new(server: &'a EurekaServer, caller: Caller) -> Self {
+        let older = Throttle::default();
+        let caller = caller.batched();
+        Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None, older }
+    }
+
+    fn apply(&mut self, item: ReplicationItem) -> ReplicationResult {
+        let (registry, now) = (self.server.registry(), self.server.now());
+        let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
+        let app = app_name(app);
+        let id = item.id.as_deref().unwrap_or_default();
+        match action {
+            ReplicationAction::Register => {
+                let Some(instance) = item.instance else { return failed() };
+                match valid(instance, &app) {
+                    Ok(instance) => self.register(instance),
+                    // Java drops the record as silently as the sender.
+                    Err(reason) => self.invalid(&app, id, &reason),
+                }
+                result(StatusCode::OK)
+            }
+            ReplicationAction::Heartbeat => {
+                match registry.renew(&app, id, item.last_dirty_timestamp, Origin::Replica, now) {
+                    Renewal::Renewed => result(StatusCode::OK),
+                    Renewal::NotFound => result(StatusCode::NOT_FOUND),
+                    Renewal::SenderIsNewer => {
+                        if let Some(status) = item.overridden_status.filter(|&s| s != InstanceStatus::Unknown) {
+                            let effect = registry.store_override(&app, id, status, now);
+                            self.overridden(effect);
+                            audit::override_set(&app, id, status, effect, self.caller);
+                        }
+                        result(StatusCode::NOT_FOUND)
+                    }
+                    Renewal::SenderIsOlder(instance) => {
+                        ReplicationResult { status: StatusCode::CONFLICT.as_u16(), entity: Some(instance) }
                     }
                 }
-                // Java drops the record as silently as the sender.
-                Err(reason) => tracing::warn!(%app, %id, ?reason, "invalid registration in a replication batch"),
             }
-            result(StatusCode::OK)
-        }
-        ReplicationAction::Heartbeat => {
-            match registry.renew(&app, id, item.last_dirty_timestamp, Origin::Replica, now) {
-                Renewal::Renewed => result(StatusCode::OK),
-                Renewal::NotFound => result(StatusCode::NOT_FOUND),
-                Renewal::SenderIsNewer => {
-                    if let Some(status) = item.overridden_status.filter(|&status| status != InstanceStatus::Unknown) {
-                        registry.store_override(&app, id, status, now);
-                    }
-                    result(StatusCode::NOT_FOUND)
+            ReplicationAction::Cancel => {
+                let status = registry.cancel(&app, id, now);
+                if let Some(status) = status {
+                    self.cancelled += 1;
+                    audit::cancelled(&app, id, status, self.caller);
                 }
-                Renewal::SenderIsOlder(instance) => {
-                    ReplicationResult { status: StatusCode::CONFLICT.as_u16(), entity: Some(instance) }
-                }
+                found(status.is_some())
+            }
+            ReplicationAction::StatusUpdate => {
+                let Some(status) = item.status else { return failed() };
+                let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
+                self.overridden(effect);
+                audit::override_set(&app, id, status, effect, self.caller);
+                found(effect.is_found())
+            }
+            ReplicationAction::DeleteStatusOverride => {
+                let Some(dirty) = item.last_dirty_timestamp else { return failed() };
+                let status = item.status.unwrap_or(InstanceStatus::Unknown);
+                let effect = registry.delete_override(&app, id, status, Some(dirty), now);
+                self.overridden(effect);
+                audit::override_deleted(&app, id, status, effect, self.caller);
+                found(effect.is_found())
             }
         }
-        ReplicationAction::Cancel => found(registry.cancel(&app, id, now)),
-        ReplicationAction::StatusUpdate => match item.status {
-            Some(status) => found(registry.set_override(&app, id, status, item.last_dirty_timestamp, now)),
-            None => failed(),
-        },
-        ReplicationAction::DeleteStatusOverride => {
-            let Some(dirty) = item.last_dirty_timestamp else { return failed() };
-            let status = item.status.unwrap_or(InstanceStatus::Unknown);
-            found(registry.delete_override(&app, id, status, Some(dirty), now))
+    }
+
+    fn register(&mut self, instance: Instance) {
+        let (app, id) = (instance.app.clone(), instance.id().to_owned());
+        match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
+            Ok(registered) => {
+                self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
+                audit::registered(&app, &id, registered, self.caller, &self.older);
+            }
+            Err(refused) => self.invalid(&app, &id, &refused),
+        }
+    }
+
+    fn invalid(&mut self, app: &str, id: &str, reason: &dyn Display) {
+        self.invalid += 1;
+        self.reason.get_or_insert_with(|| format!("{}/{}: {reason}", Shown(app), Shown(id)));
+    }
+
+    fn overridden(&mut self, effect: Effect) {
+        self.overrides += usize::from(effect == Effect::Changed);
+    }
+
+    /// Writes the line of the batch, if it changed anything, and one about what of it is invalid.
+    fn log(self, parts: &Parts) {
+        let Self { caller: origin, registered, cancelled, overrides, invalid, .. } = self;
+        if registered + cancelled + overrides > 0 {
+            tracing::info!(target: audit::TARGET, %origin, registered, cancelled, overrides, "batch applied");
+        }
+        if let Some(reason) = self.reason {
+            self.server.refusals().items(parts, invalid, &reason);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What has to be right with a request before its body is looked at, and the body itself within bounds.
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Read};
 use std::iter;
 
@@ -53,14 +54,25 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MediaType(text) => f.write_str(text),
+            Self::TooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            Self::TimedOut => f.write_str("the body took too long"),
+            Self::Unreadable => f.write_str("the body is cut off, not UTF-8, not JSON, not gzip or too deep"),
+            #[cfg(feature = "xml")]
+            Self::UnreadableXml => f.write_str("the body is cut off or not gzip"),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn response(&self) -> Response {
+        match *self {
             Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response(),
-            Self::TooLarge(limit) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")).into_response()
-            }
-            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, "the body took too long").into_response(),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, self.to_string()).into_response(),
+            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, self.to_string()).into_response(),
             Self::Unreadable => {
                 let body = r#"{"error": "cannot parse request body"}"#;
                 (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], body).into_response()

@@ -23,7 +23,7 @@ use tower::Service;
 use super::answer::{Listing, NotAcceptable};
 use super::path::{Target, upper};
 use super::scope::Scope;
-use super::{applications, instances};
+use super::{applications, instances, refusals};
 use crate::server::EurekaServer;
 use crate::server::bodies::List;
 
@@ -39,8 +39,11 @@ pub struct EurekaService {
 
 impl EurekaService {
     pub(in crate::server) fn new(server: EurekaServer, mount: &str) -> Self {
-        let router = super::router(server.clone(), mount);
-        Self { server, router, mount: mount.into() }
+        let mount = Arc::<str>::from(mount);
+        let known = (server.clone(), mount.clone());
+        let router = super::router(server.clone(), &mount)
+            .fallback(move |request| refusals::not_here(known.0.clone(), known.1.clone(), request));
+        Self { server, router, mount }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::server::audit::Shown;
 use crate::server::node::Node;
 use crate::timer::jittered;
 
@@ -23,7 +24,7 @@ pub(super) async fn begin(node: &Arc<Node>, opens_at: Instant) {
     }
     let waiting = async {
         let wait = opens_at.saturating_duration_since(Instant::now());
-        tracing::warn!(?wait, "no peer had anything to copy, lists are answered after the wait");
+        tracing::warn!(?wait, "no peer had anything to copy: lists are refused with 403 until open for traffic");
         sleep_until(opens_at).await;
         node.peers().open();
     };
@@ -48,7 +49,7 @@ async fn copy(node: &Arc<Node>) -> usize {
     for peer in peers.iter().filter(|peer| !peer.is_me()) {
         let url = peer.url().as_str();
         let began = Instant::now();
-        let applications = match peer.transport().applications().await {
+        let applications = match peer.applications().await {
             Ok(applications) => applications,
             Err(error) => {
                 tracing::info!(peer = %url, %error, "nothing to copy from this peer");
@@ -61,7 +62,8 @@ async fn copy(node: &Arc<Node>) -> usize {
             // Clients may have said something here meanwhile, also that they leave. A list shows leases as of the last change: they begin anew.
             let now = node.now();
             if let Err(refused) = node.registry().adopt((**instance).clone(), now, now) {
-                tracing::warn!(app = instance.app(), id = instance.id(), ?refused, "not copied from the peer");
+                let (app, id) = (Shown(instance.app()), Shown(instance.id()));
+                tracing::warn!(%app, instance = %id, peer = %url, error = %refused, "cannot copy an instance from a peer");
             }
             if copied % CHUNK == 0 {
                 tokio::task::yield_now().await;

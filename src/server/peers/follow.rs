@@ -34,6 +34,7 @@ use super::peer::Peer;
 use super::queue::{Change, Target};
 use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
+use crate::server::audit::{self, Shown};
 use crate::server::node::Node;
 use crate::server::registry::{Version, agree, replaces};
 use crate::timer::jittered;
@@ -150,10 +151,10 @@ impl Follower {
         let everything = self.past.wants_everything(lost, began);
         let mut suspects = Vec::new();
         if everything {
-            suspects = self.suspects(&self.peer.transport().applications().await?).await;
+            suspects = self.suspects(&self.peer.applications().await?).await;
         }
         // Only this shows what was cancelled.
-        let delta = self.peer.transport().delta().await?;
+        let delta = self.peer.delta().await?;
         let hash = delta.as_ref().map(|delta| delta.hash.clone());
         match delta {
             Some(delta) => suspects.extend(self.suspects(&delta).await),
@@ -238,7 +239,7 @@ impl Follower {
         for suspect in suspects.iter().cloned() {
             let peer = self.peer.clone();
             looks.spawn(async move {
-                let theirs = peer.transport().instance(&suspect.target.app, &suspect.target.id).await;
+                let theirs = peer.instance(&suspect.target.app, &suspect.target.id).await;
                 (suspect, theirs)
             });
         }
@@ -271,20 +272,29 @@ impl Follower {
                 _ => Deed::None,
             },
             (Some(_), Some(theirs)) => self.adopt(theirs),
-            (Some(_), None) => adopted(ending.is_some_and(|e| registry.adopt_ending(&target.app, &target.id, e, now))),
+            (Some(ours), None) => {
+                let ended = ending.is_some_and(|ending| registry.adopt_ending(&target.app, &target.id, ending, now));
+                if ended {
+                    audit::ended(&target.app, &target.id, ours.status, self.peer.url().as_str());
+                }
+                adopted(ended)
+            }
             (None, None) => Deed::None,
         }
     }
 
     fn adopt(&self, theirs: Instance) -> Deed {
-        let (app, id) = (theirs.app.clone(), theirs.id().to_owned());
-        let now = self.node.now();
+        let (app, id, status) = (theirs.app.clone(), theirs.id().to_owned(), theirs.status);
+        let (peer, now) = (self.peer.url().as_str(), self.node.now());
         let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp));
         match self.node.registry().adopt(theirs, since, now) {
-            Ok(true) => Deed::Adopted,
+            Ok(true) => {
+                audit::adopted(&app, &id, status, peer);
+                Deed::Adopted
+            }
             Ok(false) => Deed::None,
             Err(refused) => {
-                tracing::warn!(%app, id, ?refused, "the peer's copy is not taken over");
+                tracing::warn!(app = %Shown(&app), instance = %Shown(&id), %peer, error = %refused, "cannot take over a peer's copy");
                 Deed::None
             }
         }

@@ -221,7 +221,7 @@ impl Peers {
     /// Answers lists from now on.
     fn open(&self) {
         if !self.open.swap(true, Ordering::AcqRel) {
-            tracing::info!("lists are answered from now on");
+            tracing::info!("open for traffic: lists are served from now on");
         }
     }
 

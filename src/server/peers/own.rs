@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::{Instance, InvalidInstance, LeaseInfo};
+use crate::server::audit::Caller;
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Renewal};
 
@@ -106,9 +107,11 @@ impl OwnLease {
             let mut instance = self.instance.clone();
             // A copy of an earlier run that a peer still has must not win.
             instance.last_dirty_timestamp = Some(node.now());
-            match node.register(instance, Origin::Client) {
+            match node.register(instance, Caller::NODE) {
                 Ok(()) => *state = State::Present,
-                Err(refused) => tracing::warn!(app, id, ?refused, "this node cannot register itself"),
+                Err(refused) => {
+                    tracing::warn!(app, instance = id, error = %refused, "this node cannot register itself")
+                }
             }
         }
     }
@@ -116,7 +119,7 @@ impl OwnLease {
     pub(super) fn leave(&self, node: &Node) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut *state, State::Left) == State::Present {
-            node.cancel(self.instance.app(), self.instance.id(), Origin::Client);
+            node.cancel(self.instance.app(), self.instance.id(), Caller::NODE);
         }
     }
 }

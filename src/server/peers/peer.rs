@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -13,7 +14,11 @@ use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
-use crate::model::{Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResult};
+use crate::model::{
+    Applications, Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
+    ReplicationResult,
+};
+use crate::server::audit::{self, Shown};
 use crate::server::registry::{Origin, Registry};
 use crate::transport::Transport;
 
@@ -40,6 +45,10 @@ pub(super) struct Peer {
     recovered: Notify,
     /// It turned out to be this node.
     is_me: AtomicBool,
+    /// It responded to the last request.
+    responds: AtomicBool,
+    /// It responded to the last batch with an error.
+    refuses: AtomicBool,
 }
 
 /// What the task of a peer works with.
@@ -62,6 +71,8 @@ impl Peer {
             settled: Notify::new(),
             recovered: Notify::new(),
             is_me: AtomicBool::new(false),
+            responds: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
         }
     }
 
@@ -69,8 +80,47 @@ impl Peer {
         &self.url
     }
 
-    pub(super) fn transport(&self) -> &Transport {
-        &self.transport
+    /// Everything that the peer has.
+    pub(super) async fn applications(&self) -> Result<Applications, Error> {
+        self.noted(self.transport.applications().await)
+    }
+
+    /// What changed lately at the peer, if it says so.
+    pub(super) async fn delta(&self) -> Result<Option<Applications>, Error> {
+        self.noted(self.transport.delta().await)
+    }
+
+    /// One instance as the peer has it.
+    pub(super) async fn instance(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
+        self.noted(self.transport.instance(app, id).await)
+    }
+
+    async fn replicate(&self, batch: Bytes, node_id: &str) -> Result<ReplicationResponse, Error> {
+        let outcome = self.transport.replicate(batch, node_id).await;
+        match &outcome {
+            Ok(_) => self.refuses.store(false, Ordering::Relaxed),
+            Err(error) if error.status().is_some() => self.refuses.store(true, Ordering::Relaxed),
+            // What cannot be reached refuses nothing.
+            Err(_) => {}
+        }
+        self.noted(outcome)
+    }
+
+    /// Whether the peer responded to the last request and took the last batch that reached it.
+    pub(super) fn is_available(&self) -> bool {
+        self.responds.load(Ordering::Relaxed) && !self.refuses.load(Ordering::Relaxed)
+    }
+
+    /// Notes by the outcome of a request whether the peer responds. A node that is not open for traffic refuses lists with 403.
+    fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        let responds = match &outcome {
+            Ok(_) => true,
+            Err(error) => error.status() == Some(StatusCode::FORBIDDEN.as_u16()),
+        };
+        if self.responds.swap(responds, Ordering::Relaxed) != responds {
+            tracing::debug!(peer = %self.url.as_str(), responds, "availability of a peer changed");
+        }
+        outcome
     }
 
     /// Takes a change in; it is sent when its turn comes.
@@ -110,7 +160,7 @@ impl Peer {
 
     /// Finds out whether it is this node, by a batch that says nothing.
     pub(super) async fn identify(&self, node_id: &str) {
-        if let Err(error) = self.transport.replicate(ReplicationList::default().to_json().into(), node_id).await
+        if let Err(error) = self.replicate(ReplicationList::default().to_json().into(), node_id).await
             && error.status() == Some(StatusCode::LOOP_DETECTED.as_u16())
         {
             self.is_me.store(true, Ordering::Relaxed);
@@ -209,7 +259,7 @@ impl Peer {
     }
 
     async fn deliver(&self, changes: &[Change], body: Vec<u8>, surroundings: &Surroundings) -> Outcome {
-        match self.transport.replicate(body.into(), &surroundings.node_id).await {
+        match self.replicate(body.into(), &surroundings.node_id).await {
             Ok(answer) if answer.0.len() == changes.len() => {
                 for (change, result) in changes.iter().zip(answer.0) {
                     self.take_result(change, result, surroundings);
@@ -245,7 +295,7 @@ impl Peer {
     /// What one line of the answer asks for. Nothing is said again; the next heartbeat repairs what differs.
     fn take_result(&self, change: &Change, result: ReplicationResult, surroundings: &Surroundings) {
         let Change { target, action, .. } = change;
-        let (app, id, status) = (&*target.app, &*target.id, result.status);
+        let (app, instance, status) = (Shown(&target.app), Shown(&target.id), result.status);
         let peer = self.url.as_str();
         match (action, status, result.entity) {
             (_, 200..=299, _) => {}
@@ -257,11 +307,13 @@ impl Peer {
                 }
             }
             (ReplicationAction::Heartbeat, _, Some(copy)) if surroundings.take_newer_copies => {
-                tracing::debug!(%peer, app, id, status, "a peer has newer data of an instance");
-                surroundings.take_over(target, Instance::clone(&copy));
+                tracing::debug!(%peer, %app, %instance, status, "a peer has newer data of an instance");
+                surroundings.take_over(target, Instance::clone(&copy), peer);
             }
-            (ReplicationAction::Cancel, 404, _) => tracing::trace!(%peer, app, id, "a peer did not have the instance"),
-            _ => tracing::debug!(%peer, app, id, status, action = action.as_str(), "a peer refuses a change"),
+            (ReplicationAction::Cancel, 404, _) => {
+                tracing::trace!(%peer, %app, %instance, "a peer did not have the instance")
+            }
+            _ => tracing::debug!(%peer, %app, %instance, status, action = action.as_str(), "a peer refuses a change"),
         }
     }
 
@@ -291,16 +343,21 @@ impl Surroundings {
     }
 
     /// Believes the peer's copy, if it is of this instance and the instance is still here.
-    fn take_over(&self, target: &Target, copy: Instance) {
+    fn take_over(&self, target: &Target, copy: Instance, peer: &str) {
         let now = self.clock.now_ms();
         if copy.app() != &*target.app || copy.id() != &*target.id || self.instance(target).is_none() {
             return;
         }
+        let status = copy.status;
         if copy.overridden_status != InstanceStatus::Unknown {
             self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
         }
-        if let Err(refused) = self.registry.register(copy, Origin::Replica, now) {
-            tracing::warn!(app = &*target.app, id = &*target.id, ?refused, "the peer's copy is not taken over");
+        match self.registry.register(copy, Origin::Replica, now) {
+            Ok(_) => audit::adopted(&target.app, &target.id, status, peer),
+            Err(error) => {
+                let (app, instance) = (Shown(&target.app), Shown(&target.id));
+                tracing::warn!(%app, %instance, %peer, %error, "cannot take over a peer's copy");
+            }
         }
     }
 }

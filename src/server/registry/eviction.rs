@@ -5,6 +5,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Registry;
+use crate::server::audit;
+
+/// Maximum number of evictions of one run with an info line each.
+const EVICTIONS_SHOWN: usize = 100;
 
 /// When the last run was.
 #[derive(Debug, Default)]
@@ -15,6 +19,7 @@ impl Registry {
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.eviction.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         self.judge(now);
+        self.watch_preservation();
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
         let mut expired = Vec::new();
         for shard in self.shards.iter() {
@@ -36,12 +41,15 @@ impl Registry {
             if !leases.get(app, id).is_some_and(|lease| lease.is_expired(compensation, now)) {
                 continue;
             }
-            if let Some(lease) = leases.remove(app, id) {
-                self.withdraw(&lease, id, now, now);
-            }
+            let Some(lease) = leases.remove(app, id) else { continue };
+            self.withdraw(&lease, id, now, now);
             drop(leases);
             evicted += 1;
-            tracing::info!(%app, %id, "lease expired");
+            audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);
+        }
+        if evicted > EVICTIONS_SHOWN {
+            let quiet = evicted - EVICTIONS_SHOWN;
+            tracing::info!(target: audit::TARGET, evicted, quiet, "many leases expired, the last ones are debug lines");
         }
         evicted
     }

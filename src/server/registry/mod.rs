@@ -26,15 +26,18 @@ mod tests;
 mod versions;
 mod view;
 
+use std::fmt;
 use std::sync::Arc;
 
 use self::lease::Lease;
 pub(super) use self::log::Log;
+pub(super) use self::preservation::{Preservation, Renewals};
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
 #[cfg(feature = "peers")]
 pub(super) use self::versions::{Version, agree, replaces};
 pub(super) use self::view::{AppView, Record, Snapshot};
+use super::audit;
 use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo};
 
 /// Who asks: an instance (or an operator on its behalf), or another registry server that tells what it was told.
@@ -66,6 +69,54 @@ pub(super) enum Refused {
     MetadataTooLarge(usize),
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApplicationFull(limit) => write!(f, "the application has {limit} instances, which is the limit"),
+            Self::MetadataTooLarge(limit) => write!(f, "the metadata is larger than {limit} bytes"),
+        }
+    }
+}
+
+/// Effect of a registration that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    /// The status that the instance has now.
+    pub(super) status: InstanceStatus,
+    pub(super) news: News,
+}
+
+/// What a registration changed. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated) too where nobody logs changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// There was no such instance.
+    New,
+    Changed,
+    /// Nothing but times.
+    Repeated,
+    /// The registry kept its own record: its version is newer than the one that was sent.
+    Older {
+        ours: i64,
+        sent: i64,
+    },
+}
+
+/// Effect of a change on one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// There is no such instance.
+    Absent,
+    /// The instance is already as it should be.
+    None,
+    Changed,
+}
+
+impl Effect {
+    pub(super) fn is_found(self) -> bool {
+        self != Self::Absent
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Registry {
     settings: Settings,
@@ -91,7 +142,7 @@ impl Registry {
     }
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
-    pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<(), Refused> {
+    pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<Registered, Refused> {
         let mut leases = self.shards.write(incoming.app(), incoming.id());
         self.register_in(&mut leases, incoming, origin, now)
     }
@@ -102,9 +153,9 @@ impl Registry {
         mut incoming: Instance,
         origin: Origin,
         now: i64,
-    ) -> Result<(), Refused> {
+    ) -> Result<Registered, Refused> {
         self.check_metadata(&incoming)?;
-        incoming.last_dirty_timestamp.get_or_insert(now);
+        let sent = *incoming.last_dirty_timestamp.get_or_insert(now);
         let duration_secs = lease_duration_secs(&incoming);
         let old = leases.get(&incoming.app, incoming.id());
         let mut registrant = match old {
@@ -120,7 +171,14 @@ impl Registry {
         }
         registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
         registrant.last_updated_timestamp = Some(now);
-        self.admit(leases, registrant, overridden, duration_secs, now, now)
+        let news = match old.map(Lease::instance) {
+            None => News::New,
+            Some(&Instance { last_dirty_timestamp: Some(ours), .. }) if ours > sent => News::Older { ours, sent },
+            Some(old) if audit::is_enabled() && is_repeated(old, &registrant) => News::Repeated,
+            Some(_) => News::Changed,
+        };
+        let registered = Registered { status: registrant.status, news };
+        self.admit(leases, registrant, overridden, duration_secs, now, now).map(|()| registered)
     }
 
     /// Gives an instance a new lease, which counts from `since`, in the place of the one that it has.
@@ -189,17 +247,17 @@ impl Registry {
         renewal
     }
 
-    /// Ends a lease. False if there was none. `server-behaviour` 3.1.
-    pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> bool {
+    /// Ends a lease. Returns the status that its instance had, or `None` if there was no lease.
+    pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> Option<InstanceStatus> {
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.remove(app, id) else { return false };
+        let lease = leases.remove(app, id)?;
         self.withdraw(&lease, id, now, now);
         #[cfg(feature = "peers")]
         self.remember_ending(Version::ended(lease.instance(), now), &lease.instance().app, id, now);
-        true
+        Some(lease.instance().status)
     }
 
-    /// Puts a status over the instance's own. False if there is no such instance. `server-behaviour` 3.2.
+    /// Puts a status over the instance's own.
     pub(super) fn set_override(
         &self,
         app: &str,
@@ -207,11 +265,11 @@ impl Registry {
         status: InstanceStatus,
         dirty: Option<i64>,
         now: i64,
-    ) -> bool {
+    ) -> Effect {
         self.with_live_lease(app, id, now, |lease| {
             lease.renew(self.settings.lease_doubling, now);
             if status == lease.instance().status {
-                return;
+                return Effect::None;
             }
             lease.set_override(Some(status), now);
             self.modify(lease, now, |instance| {
@@ -219,11 +277,11 @@ impl Registry {
                 instance.overridden_status = status;
                 raise_version(instance, dirty);
             });
+            Effect::Changed
         })
     }
 
-    /// Takes the status off again and leaves the given one until the instance registers. False if there is no such instance.
-    /// `server-behaviour` 3.3.
+    /// Takes the status off again and leaves the given one until the instance registers.
     pub(super) fn delete_override(
         &self,
         app: &str,
@@ -231,11 +289,11 @@ impl Registry {
         status: InstanceStatus,
         dirty: Option<i64>,
         now: i64,
-    ) -> bool {
+    ) -> Effect {
         self.with_live_lease(app, id, now, |lease| {
             lease.renew(self.settings.lease_doubling, now);
             if lease.override_status(now).is_none() {
-                return;
+                return Effect::None;
             }
             lease.set_override(None, now);
             self.modify(lease, now, |instance| {
@@ -243,32 +301,35 @@ impl Registry {
                 instance.overridden_status = InstanceStatus::Unknown;
                 raise_version(instance, dirty);
             });
+            Effect::Changed
         })
     }
 
-    /// Takes over the override that a replica knows of. The status follows with the next heartbeat. `server-behaviour` 3.4.
-    pub(super) fn store_override(&self, app: &str, id: &str, status: InstanceStatus, now: i64) {
+    /// Takes over the override that a replica knows of. The status follows with the next heartbeat.
+    pub(super) fn store_override(&self, app: &str, id: &str, status: InstanceStatus, now: i64) -> Effect {
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get_mut(app, id) else { return };
-        if lease.override_status(now) != Some(status) {
-            lease.set_override(Some(status), now);
-            self.modify(lease, now, |instance| instance.overridden_status = status);
+        let Some(lease) = leases.get_mut(app, id) else { return Effect::Absent };
+        if lease.override_status(now) == Some(status) {
+            return Effect::None;
         }
+        lease.set_override(Some(status), now);
+        self.modify(lease, now, |instance| instance.overridden_status = status);
+        Effect::Changed
     }
 
-    /// Merges entries into the metadata, by way of a registration. False if there is no such instance. `server-behaviour` 3.5.
+    /// Merges entries into the metadata, by way of a registration. Returns `None` if there is no such instance.
     pub(super) fn merge_metadata(
         &self,
         app: &str,
         id: &str,
         entries: Vec<(String, String)>,
         now: i64,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Option<Registered>, Refused> {
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(false) };
+        let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
         let mut instance = lease.instance().clone();
         entries.into_iter().for_each(|(key, value)| instance.metadata.insert(key, value));
-        self.register_in(&mut leases, instance, Origin::Client, now).map(|()| true)
+        self.register_in(&mut leases, instance, Origin::Client, now).map(Some)
     }
 
     /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.
@@ -331,9 +392,9 @@ impl Registry {
         if bytes > limit { Err(Refused::MetadataTooLarge(limit)) } else { Ok(()) }
     }
 
-    fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease)) -> bool {
+    fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {
         let mut leases = self.shards.write(app, id);
-        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map(change).is_some()
+        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map_or(Effect::Absent, change)
     }
 
     fn is_visible(&self, lease: &Lease, now: i64) -> bool {
@@ -367,6 +428,19 @@ impl Registry {
 /// ends with the first override.
 fn raise_version(instance: &mut Instance, dirty: Option<i64>) {
     instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(Some(dirty.unwrap_or(0)));
+}
+
+/// Whether a registration says nothing but what is known already, times aside.
+fn is_repeated(known: &Instance, sent: &Instance) -> bool {
+    let as_known = Instance {
+        lease: known.lease,
+        is_coordinating_discovery_server: known.is_coordinating_discovery_server,
+        last_updated_timestamp: known.last_updated_timestamp,
+        last_dirty_timestamp: known.last_dirty_timestamp,
+        action: known.action,
+        ..sent.clone()
+    };
+    as_known == *known
 }
 
 fn lease_duration_secs(instance: &Instance) -> i32 {

@@ -16,17 +16,50 @@
 //! instances, not heartbeats: of those, one instance that sends every second would make up for thirty that are gone.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Registry;
 use super::eviction::eviction_limit;
 use super::lease::Lease;
+use crate::server::audit::Shown;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     renewals_last_minute: AtomicU64,
     verdict: Mutex<Verdict>,
+    /// As of the last eviction run.
+    seen: Mutex<Preservation>,
+}
+
+/// Self-preservation as of the last eviction run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::server) enum Preservation {
+    /// A setting switches it off.
+    Disabled,
+    /// Every lease that expires ends.
+    #[default]
+    Inactive,
+    /// So many applications keep their expired leases.
+    Partial(usize),
+    /// No lease ends.
+    Active,
+}
+
+impl Preservation {
+    /// Whether some expired leases do not end.
+    pub(in crate::server) fn is_active(self) -> bool {
+        matches!(self, Self::Partial(_) | Self::Active)
+    }
+}
+
+/// Heartbeats of the registry, which decide whether all of it is preserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Renewals {
+    pub(in crate::server) last_minute: u64,
+    /// No more than this is too few.
+    pub(in crate::server) threshold: u64,
 }
 
 /// Which applications may lose what has expired.
@@ -73,12 +106,59 @@ impl Registry {
                 Verdict::AllBut(preserved) => !preserved.contains(app),
             };
         }
+        let Renewals { last_minute, threshold } = self.renewals();
+        threshold > 0 && last_minute > threshold
+    }
+
+    /// Heartbeats of the last minute, and how many are too few for as many instances as there are.
+    pub(in crate::server) fn renewals(&self) -> Renewals {
         let threshold = renewal_threshold(
             self.log.size(),
             self.settings.expected_renewal_interval.as_secs_f64(),
             self.settings.renewal_percent_threshold,
         );
-        threshold > 0 && self.preservation.renewals_last_minute.load(Relaxed) > threshold
+        Renewals { last_minute: self.preservation.renewals_last_minute.load(Relaxed), threshold }
+    }
+
+    /// Self-preservation as of the last eviction run.
+    pub(in crate::server) fn preservation(&self) -> Preservation {
+        *self.preservation.seen()
+    }
+
+    /// Logs where self-preservation began or ended since the last call. To be called once in each eviction run.
+    pub(super) fn watch_preservation(&self) {
+        let (instances, renewals) = (self.log.size(), self.renewals());
+        let now = if !self.settings.self_preservation {
+            Preservation::Disabled
+        } else if instances == 0 {
+            Preservation::Inactive
+        } else if self.settings.preservation_by_application {
+            match &*self.preservation.verdict() {
+                Verdict::None => Preservation::Active,
+                Verdict::AllBut(preserved) if preserved.is_empty() => Preservation::Inactive,
+                Verdict::AllBut(preserved) => Preservation::Partial(preserved.len()),
+            }
+        } else if renewals.last_minute > renewals.threshold {
+            Preservation::Inactive
+        } else {
+            Preservation::Active
+        };
+        let mut seen = self.preservation.seen();
+        let before = std::mem::replace(&mut *seen, now);
+        drop(seen);
+        let Renewals { last_minute: received, threshold: expected } = renewals;
+        match (before.is_active(), now.is_active()) {
+            (false, true) => {
+                tracing::warn!(instances, expected, received, applications = %now, "self-preservation began: expired leases do not end");
+            }
+            (true, false) => {
+                tracing::info!(instances, expected, received, "self-preservation ended: expired leases end again");
+            }
+            (true, true) if before != now => {
+                tracing::info!(instances, expected, received, applications = %now, "self-preservation changed");
+            }
+            _ => {}
+        }
     }
 
     /// Judges anew which applications are preserved, where that is a question of each.
@@ -95,14 +175,30 @@ impl Registry {
         let tallies = applications.into_iter().map(|(app, census)| (app, census.tally())).collect();
         let verdict = Verdict::of(tallies, self.settings.renewal_percent_threshold);
         let mut last = self.preservation.verdict();
-        if *last != verdict {
-            tracing::info!(preserved = ?verdict, "self-preservation changed");
-            *last = verdict;
+        if *last != verdict
+            && let Verdict::AllBut(preserved) = &verdict
+        {
+            preserved.iter().for_each(|app| tracing::debug!(app = %Shown(app), "application preserved"));
+        }
+        *last = verdict;
+    }
+}
+
+impl fmt::Display for Preservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled | Self::Inactive => f.write_str("none"),
+            Self::Partial(applications) => applications.fmt(f),
+            Self::Active => f.write_str("all"),
         }
     }
 }
 
 impl State {
+    fn seen(&self) -> MutexGuard<'_, Preservation> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn verdict(&self) -> MutexGuard<'_, Verdict> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -75,7 +75,7 @@ fn what_was_replaced_is_let_go() {
         match rng.u8(..8) {
             0 => drop(registry.cancel(&app, &id, now)),
             1 => drop(registry.set_override(&app, &id, *rng.choice(&InstanceStatus::ALL).unwrap(), None, now)),
-            _ => registry.register(instance_of(&app, &id, Up, now), Client, now).unwrap(),
+            _ => drop(registry.register(instance_of(&app, &id, Up, now), Client, now).unwrap()),
         }
         // Readers make views, which hold records.
         for snapshot in [registry.full(), registry.delta()] {
@@ -124,8 +124,8 @@ proptest! {
             dirty += 1;
             let (app, id, status) = (format!("A{app}"), format!("i{id}"), InstanceStatus::ALL[status]);
             match operation {
-                0 | 1 => registry.register(instance_of(&app, &id, status, dirty), Client, now).unwrap(),
-                2 => registry.register(instance_of(&app, &id, status, dirty - 20), Origin::Replica, now).unwrap(),
+                0 | 1 => drop(registry.register(instance_of(&app, &id, status, dirty), Client, now).unwrap()),
+                2 => drop(registry.register(instance_of(&app, &id, status, dirty - 20), Origin::Replica, now).unwrap()),
                 3 => drop(registry.cancel(&app, &id, now)),
                 4 => drop(registry.set_override(&app, &id, status, Some(dirty), now)),
                 5 => drop(registry.delete_override(&app, &id, status, None, now)),
@@ -161,9 +161,10 @@ fn writers_on_many_threads_agree_with_what_is_published() {
                     match rng.u8(..4) {
                         0 => drop(registry.cancel("APP", &id, now)),
                         1 => drop(registry.renew("APP", &id, None, Client, now)),
-                        _ => registry
-                            .register(instance(&id, *rng.choice(&InstanceStatus::ALL).unwrap(), now), Client, now)
-                            .unwrap(),
+                        _ => {
+                            let status = *rng.choice(&InstanceStatus::ALL).unwrap();
+                            registry.register(instance(&id, status, now), Client, now).unwrap();
+                        }
                     }
                 }
             });

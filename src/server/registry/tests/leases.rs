@@ -70,7 +70,7 @@ fn one_id_in_two_applications_is_two_instances() {
     registry.renew("A", "i", None, Client, 180_000);
     assert_eq!(evict(&registry, 180_002), 1);
     assert_eq!(registry.ids(), ["A/i"], "the other fell silent");
-    assert!(!registry.cancel("B", "i", 180_003));
+    assert!(registry.cancel("B", "i", 180_003).is_none());
     assert_eq!(ids(&registry.delta()), ["A/i", "B/i"]);
 }
 
@@ -155,8 +155,8 @@ fn the_first_time_up_is_kept() {
 fn cancelled_is_gone_and_told_once() {
     let registry = with_instance(Up, 1);
     registry.set_override("APP", "i", Down, None, 1);
-    assert!(registry.cancel("APP", "i", 5));
-    assert!(!registry.cancel("APP", "i", 6));
+    assert!(registry.cancel("APP", "i", 5).is_some());
+    assert!(registry.cancel("APP", "i", 6).is_none());
     assert!(registry.ids().is_empty());
     assert_eq!(registry.full().counts.total(), 0);
     let gone = registry.delta().applications[0].records[0].instance.clone();

@@ -29,9 +29,11 @@ fn what_an_up_instance_becomes() {
         let registry = with_instance(Up, 100);
         for step in steps {
             match *step {
-                Register(status, dirty, origin) => registry.register(instance("i", status, dirty), origin, 0).unwrap(),
-                Put(status) => assert!(registry.set_override("APP", "i", status, None, 0)),
-                Delete(status) => assert!(registry.delete_override("APP", "i", status, None, 0)),
+                Register(status, dirty, origin) => {
+                    registry.register(instance("i", status, dirty), origin, 0).unwrap();
+                }
+                Put(status) => assert!(registry.set_override("APP", "i", status, None, 0).is_found()),
+                Delete(status) => assert!(registry.delete_override("APP", "i", status, None, 0).is_found()),
             }
         }
         assert_eq!(registry.status(), expected, "{what}");
@@ -143,9 +145,9 @@ fn who_comes_up_without_a_registration_has_a_time_of_it() {
 #[test]
 fn an_unknown_instance_has_no_override() {
     let registry = registry();
-    assert!(!registry.set_override("APP", "i", Up, None, 0));
-    assert!(!registry.delete_override("APP", "i", Up, None, 0));
-    assert_eq!(registry.merge_metadata("APP", "i", Vec::new(), 0), Ok(false));
+    assert!(!registry.set_override("APP", "i", Up, None, 0).is_found());
+    assert!(!registry.delete_override("APP", "i", Up, None, 0).is_found());
+    assert_eq!(registry.merge_metadata("APP", "i", Vec::new(), 0), Ok(None));
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn metadata_is_merged_by_registering_again() {
     registry.register(before, Client, 0).unwrap();
     assert_eq!(
         registry.merge_metadata("APP", "i", vec![("b".into(), "3".into()), ("c".into(), "4".into())], 7),
-        Ok(true)
+        Ok(Some(Registered { status: Up, news: News::Changed }))
     );
     let stored = registry.stored();
     assert_eq!(stored.metadata.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3"), ("c", "4")]);

@@ -108,7 +108,7 @@ impl Run {
             Operation::Wait(ms) => *now += ms,
             Operation::Register(instance, origin) => {
                 assert_eq!(
-                    registry.register((*instance).clone(), origin, now_ms),
+                    registry.register((*instance).clone(), origin, now_ms).map(|_| ()),
                     reference.register(*instance, origin, now_ms)
                 );
             }
@@ -117,14 +117,14 @@ impl Run {
                 reference.renew(&key, dirty, origin, now_ms)
             ),
             Operation::Cancel(key) => {
-                assert_eq!(registry.cancel(&key.0, &key.1, now_ms), reference.cancel(&key, now_ms));
+                assert_eq!(registry.cancel(&key.0, &key.1, now_ms).is_some(), reference.cancel(&key, now_ms));
             }
             Operation::SetOverride(key, status, dirty) => assert_eq!(
-                registry.set_override(&key.0, &key.1, status, dirty, now_ms),
+                registry.set_override(&key.0, &key.1, status, dirty, now_ms).is_found(),
                 reference.set_override(&key, status, dirty, now_ms)
             ),
             Operation::DeleteOverride(key, status, dirty) => assert_eq!(
-                registry.delete_override(&key.0, &key.1, status, dirty, now_ms),
+                registry.delete_override(&key.0, &key.1, status, dirty, now_ms).is_found(),
                 reference.delete_override(&key, status, dirty, now_ms)
             ),
             Operation::StoreOverride(key, status) => {
@@ -132,7 +132,7 @@ impl Run {
                 reference.store_override(&key, status, now_ms);
             }
             Operation::MergeMetadata(key, entries) => assert_eq!(
-                registry.merge_metadata(&key.0, &key.1, entries.clone(), now_ms),
+                registry.merge_metadata(&key.0, &key.1, entries.clone(), now_ms).map(|done| done.is_some()),
                 reference.merge_metadata(&key, &entries, now_ms)
             ),
             Operation::Read(key) => {

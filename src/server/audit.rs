@@ -1,0 +1,292 @@
+//! Log lines for operators: changes of the registry, and requests that were refused.
+//!
+//! Changes are logged under the target [`TARGET`], one line each, with the fields `app`, `instance`, `status` and `origin`. A change
+//! is an info line; what changes nothing, and each change of a batch from a peer, is a debug line. Clients choose most of the values,
+//! so every value is escaped and has a maximum length. Lines about faults of clients are limited in number as well.
+
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use http::Extensions;
+use tokio::time::Instant;
+
+use super::registry::{Effect, News, Origin, Registered};
+use crate::model::InstanceStatus;
+
+/// Target of the lines about changes.
+pub(super) const TARGET: &str = "tower_eureka::server::audit";
+
+/// Maximum number of characters of a value in the log.
+const SHOWN: usize = 100;
+
+/// Sender of a change, as the log names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    origin: Origin,
+    sender: Sender,
+    /// Whether the change is one of a batch, which has a line of its own.
+    batched: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sender {
+    Unknown,
+    Address(SocketAddr),
+    Node,
+}
+
+impl Caller {
+    /// This node, which registers itself.
+    pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, batched: false };
+
+    /// Sender of a request with these extensions.
+    pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
+        let sender = address(extensions).map_or(Sender::Unknown, Sender::Address);
+        Self { origin, sender, batched: false }
+    }
+
+    /// The same caller, for a change that is one of a batch.
+    pub(super) fn batched(self) -> Self {
+        Self { batched: true, ..self }
+    }
+
+    pub(super) fn origin(self) -> Origin {
+        self.origin
+    }
+}
+
+#[cfg(test)]
+impl From<Origin> for Caller {
+    fn from(origin: Origin) -> Self {
+        Self { origin, sender: Sender::Unknown, batched: false }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.origin {
+            Origin::Client => "client",
+            Origin::Replica => "peer",
+        };
+        match self.sender {
+            Sender::Unknown => f.write_str(role),
+            Sender::Address(address) => write!(f, "{role} {}", canonical(address)),
+            Sender::Node => f.write_str("this node"),
+        }
+    }
+}
+
+/// Address of the peer of a connection, if the server that accepted it says so: [`Listener`](super::Listener) does, and so does
+/// `axum::serve` with `into_make_service_with_connect_info`.
+pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|&ConnectInfo(address)| address)
+}
+
+/// An IPv4 address as such, also where a socket for both families accepted the connection.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A value of unknown origin in a log line: cut after [`SHOWN`] characters, and quoted and escaped unless it is plain.
+pub(super) struct Shown<'a>(pub(super) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.char_indices().nth(SHOWN).map_or(self.0.len(), |(at, _)| at);
+        let (text, cut) = (&self.0[..end], end < self.0.len());
+        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=');
+        if !text.is_empty() && text.chars().all(is_plain) {
+            f.write_str(text)?;
+        } else {
+            f.write_char('"')?;
+            // A quotation mark of another kind needs no escape; what is invisible or turns the text around does.
+            for c in text.chars() {
+                match c {
+                    '\'' => f.write_char(c)?,
+                    _ if is_invisible(c) => write!(f, "{}", c.escape_unicode())?,
+                    _ => write!(f, "{}", c.escape_debug())?,
+                }
+            }
+            f.write_char('"')?;
+        }
+        if cut { f.write_str("...") } else { Ok(()) }
+    }
+}
+
+/// Format characters that no terminal shows and that may reorder what it does show.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Lets one log line pass per interval and counts those between.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    interval: Duration,
+    state: Mutex<Passed>,
+}
+
+#[derive(Debug, Default)]
+struct Passed {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Throttle {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, state: Mutex::default() }
+    }
+
+    /// Returns the number of lines that were suppressed since the last one, if a line may be written now.
+    pub(super) fn pass(&self) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if state.last.is_some_and(|last| now < last + self.interval) {
+            state.suppressed += 1;
+            return None;
+        }
+        state.last = Some(now);
+        Some(std::mem::take(&mut state.suppressed))
+    }
+}
+
+/// Throttle of lines about faults of clients: one a second.
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(1))
+    }
+}
+
+/// Whether changes are logged at all. Working out what changed is left out otherwise.
+pub(super) fn is_enabled() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::INFO)
+}
+
+/// A line about a change: debug if it is quiet, else info.
+macro_rules! change {
+    ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal) => {
+        if $quiet {
+            tracing::debug!(target: TARGET, app = %Shown($app), instance = %Shown($id), status = %$status, origin = %$caller, $message)
+        } else {
+            tracing::info!(target: TARGET, app = %Shown($app), instance = %Shown($id), status = %$status, origin = %$caller, $message)
+        }
+    };
+}
+
+/// Logs a registration, and with `dropped` one that was older than the record in the registry.
+pub(super) fn registered(
+    app: &str,
+    id: &str,
+    Registered { status, news }: Registered,
+    caller: Caller,
+    dropped: &Throttle,
+) {
+    match news {
+        News::New => change!(caller.batched, app, id, status, caller, "registered"),
+        News::Changed => change!(caller.batched, app, id, status, caller, "registration changed"),
+        News::Repeated => change!(true, app, id, status, caller, "registration repeated"),
+        News::Older { ours, sent } => {
+            let (app, instance) = (Shown(app), Shown(id));
+            // Peers send old states now and then; that is what versions are for.
+            if caller.origin == Origin::Replica {
+                tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, "older registration dropped");
+            } else if let Some(suppressed) = dropped.pass() {
+                let ahead = Duration::from_millis(ours.saturating_sub(sent).try_into().unwrap_or(0));
+                tracing::warn!(
+                    target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, ?ahead, suppressed,
+                    "older registration dropped: the registry keeps its record, which has a newer lastDirtyTimestamp (are the clocks right?)"
+                );
+            }
+        }
+    }
+}
+
+/// Logs the end of a lease that its instance ended, or an operator.
+pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller) {
+    change!(caller.batched, app, id, status, caller, "cancelled");
+}
+
+pub(super) fn override_set(app: &str, id: &str, status: InstanceStatus, effect: Effect, caller: Caller) {
+    if effect != Effect::Absent {
+        change!(caller.batched || effect == Effect::None, app, id, status, caller, "status override set");
+    }
+}
+
+pub(super) fn override_deleted(app: &str, id: &str, status: InstanceStatus, effect: Effect, caller: Caller) {
+    if effect != Effect::Absent {
+        change!(caller.batched || effect == Effect::None, app, id, status, caller, "status override deleted");
+    }
+}
+
+pub(super) fn metadata_changed(app: &str, id: &str, Registered { status, news }: Registered, caller: Caller) {
+    change!(news == News::Repeated, app, id, status, caller, "metadata changed");
+}
+
+/// Logs a state that was taken over from a peer which had a newer one.
+#[cfg(feature = "peers")]
+pub(super) fn adopted(app: &str, id: &str, status: InstanceStatus, peer: &str) {
+    tracing::debug!(target: TARGET, app = %Shown(app), instance = %Shown(id), %status, %peer, "taken over from a peer");
+}
+
+/// Logs a cancellation that was taken over from a peer.
+#[cfg(feature = "peers")]
+pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
+    tracing::debug!(target: TARGET, app = %Shown(app), instance = %Shown(id), %status, %peer, "cancellation taken over from a peer");
+}
+
+/// Logs the end of a lease that ran out.
+pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) {
+    change!(quiet, app, id, status, "eviction", "lease expired");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_from_a_stranger_is_escaped_and_cut() {
+        for (value, shown) in [
+            ("h:orders:1", "h:orders:1".to_owned()),
+            ("", r#""""#.to_owned()),
+            ("SERVICE REGISTRY", r#""SERVICE REGISTRY""#.to_owned()),
+            ("X\n2099-01-01 INFO forged \u{1b}[31m", r#""X\n2099-01-01 INFO forged \u{1b}[31m""#.to_owned()),
+            ("i status=UP", r#""i status=UP""#.to_owned()),
+            ("a=b", r#""a=b""#.to_owned()),
+            ("ü's \"x\"", r#""ü's \"x\"""#.to_owned()),
+            ("a\u{202e}b\u{2028}c\u{200b}\u{85}", r#""a\u{202e}b\u{2028}c\u{200b}\u{85}""#.to_owned()),
+            (&"x".repeat(100), "x".repeat(100)),
+            (&"x".repeat(5_000_000), format!("{}...", "x".repeat(100))),
+            (&"ä".repeat(101), format!("\"{}\"...", "ä".repeat(100))),
+        ] {
+            assert_eq!(Shown(value).to_string(), shown);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_within_an_interval_are_counted_and_suppressed() {
+        let throttle = Throttle::default();
+        assert_eq!(throttle.pass(), Some(0));
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!([throttle.pass(), throttle.pass()], [None; 2]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!([throttle.pass(), throttle.pass()], [Some(2), None]);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(throttle.pass(), Some(1));
+    }
+
+    #[test]
+    fn address_of_both_families_is_shown_as_what_it_is() {
+        for (address, shown) in [
+            ("10.0.0.1:80", "client 10.0.0.1:80"),
+            ("[::ffff:10.0.0.1]:80", "client 10.0.0.1:80"),
+            ("[::1]:80", "client [::1]:80"),
+        ] {
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(address.parse::<SocketAddr>().unwrap()));
+            assert_eq!(Caller::of(Origin::Client, &extensions).to_string(), shown);
+        }
+        assert_eq!(Caller::of(Origin::Replica, &Extensions::new()).to_string(), "peer");
+    }
+}

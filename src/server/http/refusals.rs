@@ -1,0 +1,117 @@
+//! Log of requests that are refused: their senders see the status at best, and operators nothing.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderName, Method, StatusCode};
+
+use super::request;
+use crate::server::EurekaServer;
+use crate::server::audit::{Caller, Shown, Throttle};
+
+/// Refused lists are logged at most this often: every client asks for one every 30 seconds.
+const CLOSED_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Writes at most one line a second about refused writes, one about requests for what is not here, and fewer about lists.
+#[derive(Debug)]
+pub(in crate::server) struct Refusals {
+    writes: Throttle,
+    misdirected: Throttle,
+    closed: Throttle,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { writes: Throttle::default(), misdirected: Throttle::default(), closed: Throttle::new(CLOSED_INTERVAL) }
+    }
+}
+
+impl Refusals {
+    /// Logs a response that refuses a write, and returns it.
+    pub(super) fn response(&self, request: &Parts, response: Response, reason: &dyn Display) -> Response {
+        let Some(suppressed) = self.writes.pass() else { return response };
+        let status = response.status().as_u16();
+        let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
+        let reason = reason.to_string();
+        let error = Shown(&reason);
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            let header =
+                |name: HeaderName| request.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let [media_type, encoding] = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| header(name).unwrap_or_default());
+            let (media_type, encoding) = (Shown(&media_type), Shown(&encoding));
+            tracing::warn!(%method, %path, %origin, status, %error, %media_type, %encoding, suppressed, "request refused");
+        } else {
+            tracing::warn!(%method, %path, %origin, status, %error, suppressed, "request refused");
+        }
+        response
+    }
+
+    /// Logs that so many items of a batch are dropped, one of them for this reason.
+    pub(super) fn items(&self, request: &Parts, invalid: usize, reason: &str) {
+        if let Some(suppressed) = self.writes.pass() {
+            let (origin, error) = (caller(request), Shown(reason));
+            tracing::warn!(%origin, invalid, %error, suppressed, "registrations in a replication batch dropped");
+        }
+    }
+
+    /// Logs that a list is refused, since this node is not open for traffic yet.
+    pub(super) fn closed(&self) {
+        if let Some(suppressed) = self.closed.pass() {
+            tracing::info!(suppressed, "list refused with 403: this node is not open for traffic yet");
+        }
+    }
+
+    fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
+        let status = status.as_u16();
+        let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
+        // Scanners and browsers ask for anything; clients of a registry with a wrong URL are the ones to be found.
+        let concerns_eureka = ["apps", "peerreplication", "vips", "svips", "instances"];
+        let mut segments = request.uri.path().split('/');
+        if !segments.any(|segment| concerns_eureka.contains(&segment)) {
+            tracing::debug!(%method, %path, %origin, status, "request for something that is not here");
+        } else if let Some(suppressed) = self.misdirected.pass() {
+            tracing::warn!(%method, %path, %origin, status, suppressed, "request refused: {hint}");
+        }
+    }
+}
+
+/// 404 to a request outside of the registry.
+pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    request::ignore(body).await;
+    let hint = format!("the registry is below {mount}/, which belongs into the client's URL");
+    server.refusals().misdirected(&parts, StatusCode::NOT_FOUND, &hint);
+    StatusCode::NOT_FOUND.into_response()
+}
+
+/// 405 to a method that a resource does not have.
+pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    request::ignore(body).await;
+    if parts.method != Method::GET && parts.method != Method::OPTIONS {
+        server.refusals().misdirected(&parts, StatusCode::METHOD_NOT_ALLOWED, "the resource does not have this method");
+    }
+    StatusCode::METHOD_NOT_ALLOWED.into_response()
+}
+
+/// An error with what caused it.
+pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut causes = iter::successors(self.0.source(), |&error| error.source());
+        causes.try_for_each(|error| write!(f, ": {error}"))
+    }
+}
+
+fn caller(request: &Parts) -> Caller {
+    Caller::of(request::origin(&request.headers), &request.extensions)
+}

@@ -1,0 +1,399 @@
+//! The log as operators read it: who changed what, who is refused and why, and the state of the registry.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, StatusCode};
+use serde_json::Value;
+use tokio::time::{advance, sleep};
+use tower::ServiceExt;
+use tower_eureka::EurekaServer;
+use tower_eureka::server::EurekaServerBuilder;
+use tracing::subscriber::DefaultGuard;
+
+use crate::common::{ORDER_1, ORDERS, Server, bytes, document, request};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Lines of this thread's log. Tests run on one thread each.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Writes down what is logged from now on, at this level and above.
+    pub(crate) fn start(level: tracing::Level) -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        let guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+        (log, guard)
+    }
+
+    /// The lines that hold all of these, without their time.
+    pub(crate) fn lines(&self, parts: &[&str]) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let found = log.lines().filter(|line| parts.iter().all(|part| line.contains(part)));
+        found.map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest).trim().to_owned()).collect()
+    }
+
+    /// The lines that were written since the last call.
+    fn take(&self) -> Vec<String> {
+        let lines = self.lines(&[]);
+        self.0.lock().unwrap().clear();
+        lines
+    }
+}
+
+/// A request from a client at 10.0.0.7.
+fn from_client(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
+    let mut request = request(method, path).body(body.into()).unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_is_an_info_line_with_app_instance_status_and_origin() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let changed = document("h:orders:1", "UP", 200).replace("10.0.0.1", "10.0.0.9");
+    let status = format!("{ORDER_1}/status");
+    for (method, path, body, status, line) in [
+        ("POST", ORDERS, document("h:orders:1", "UP", 100), 204, "registered|UP"),
+        ("POST", ORDERS, document("h:orders:1", "UP", 100), 204, ""),
+        ("PUT", ORDER_1, String::new(), 200, ""),
+        ("POST", ORDERS, changed, 204, "registration changed|UP"),
+        ("PUT", &format!("{status}?value=OUT_OF_SERVICE"), String::new(), 200, "status override set|OUT_OF_SERVICE"),
+        ("PUT", &format!("{status}?value=OUT_OF_SERVICE"), String::new(), 200, ""),
+        ("DELETE", &format!("{status}?value=UP"), String::new(), 200, "status override deleted|UP"),
+        ("DELETE", &format!("{status}?value=UP"), String::new(), 200, ""),
+        ("PUT", &format!("{ORDER_1}/metadata?canary=yes"), String::new(), 200, "metadata changed|UP"),
+        ("PUT", &format!("{ORDER_1}/metadata?canary=yes"), String::new(), 200, ""),
+        ("DELETE", ORDER_1, String::new(), 200, "cancelled|UP"),
+        ("DELETE", ORDER_1, String::new(), 404, ""),
+    ] {
+        let response = server.send(from_client(method, path, body)).await;
+        assert_eq!(response.status(), status, "{method} {path}");
+        let expected = line.split_once('|').map(|(message, status)| {
+            format!(
+                "INFO tower_eureka::server::audit: {message} app=ORDERS instance=h:orders:1 status={status} \
+                 origin=client 10.0.0.7:4711"
+            )
+        });
+        assert_eq!(log.take(), Vec::from_iter(expected), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn repeated_registration_is_a_debug_line() {
+    let server = Server::with_order().await;
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 300))).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("DEBUG") && lines[0].contains("registration repeated app=ORDERS"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn replicated_change_names_the_peer() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let mut replicated = from_client("POST", ORDERS, document("h:orders:1", "UP", 100));
+    replicated.headers_mut().insert("x-netflix-discovery-replication", "true".parse().unwrap());
+    server.send(replicated).await;
+    assert_eq!(log.lines(&["registered app=ORDERS", "origin=peer 10.0.0.7:4711"]).len(), 1);
+}
+
+#[tokio::test]
+async fn batch_of_250_is_one_info_line_with_its_counts() {
+    let server = Server::with_order().await;
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    let register = |n: usize| {
+        let instance = document(&format!("i-{n}"), "UP", 100);
+        let instance = &instance[r#"{"instance":"#.len()..instance.len() - 1];
+        format!(r#"{{"appName":"ORDERS","id":"i-{n}","instanceInfo":{instance},"action":"Register"}}"#)
+    };
+    let cancel = r#"{"appName":"ORDERS","id":"h:orders:1","action":"Cancel"}"#.to_owned();
+    let items = (0..249).map(register).chain([cancel]).collect::<Vec<_>>().join(",");
+    let batch = format!(r#"{{"replicationList":[{items}]}}"#);
+    server.send(from_client("POST", "/eureka/peerreplication/batch/", batch)).await;
+    assert_eq!(
+        log.lines(&["INFO"]),
+        [
+            "INFO tower_eureka::server::audit: batch applied origin=peer 10.0.0.7:4711 registered=249 cancelled=1 overrides=0"
+        ]
+    );
+    assert_eq!(log.lines(&["DEBUG", "registered app=ORDERS instance=i-"]).len(), 249);
+    assert_eq!(log.lines(&["DEBUG", "cancelled app=ORDERS instance=h:orders:1 status=UP"]).len(), 1);
+    log.take();
+    let beat = r#"{"replicationList":[{"appName":"ORDERS","id":"i-0","lastDirtyTimestamp":100,"action":"Heartbeat"}]}"#;
+    server.send(from_client("POST", "/eureka/peerreplication/batch/", beat)).await;
+    assert_eq!(log.take(), Vec::<String>::new(), "heartbeats change nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_items_of_a_batch_are_one_line_that_cannot_be_forged() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    let item = r#"{"appName":"X\n2099-01-01T00:00:00Z  INFO FORGED \u001b[31m","id":"i","instanceInfo":{"app":"X"},"action":"Register"}"#;
+    let batch = format!(r#"{{"replicationList":[{}]}}"#, vec![item; 10_000].join(","));
+    let response = server.send(from_client("POST", "/eureka/peerreplication/batch/", batch)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{:?}", &lines[..lines.len().min(3)]);
+    assert!(lines[0].contains("registrations in a replication batch dropped") && lines[0].contains("invalid=10000"));
+    assert!(!lines[0].contains('\u{1b}') && lines[0].len() < 600, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let server =
+        Server::built(EurekaServer::builder().application_limit(1).metadata_limit(8).registration_limit(2_000));
+    server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
+    let bare = r#"{"instanceId":"x","app":"w5","hostName":"h","ipAddr":"10.9.0.1","status":"UP"}"#;
+    let typed = |content_type: &str| {
+        let mut request = from_client("POST", ORDERS, document("2", "UP", 1));
+        request.headers_mut().insert("content-type", content_type.parse().unwrap());
+        request
+    };
+    let orders = |body: &str| from_client("POST", ORDERS, body.to_owned());
+    let mut refusals = vec![
+        (from_client("POST", "/eureka/apps/w5", bare), 400, "/eureka/apps/w5", "instance"),
+        (orders("{"), 400, ORDERS, "cut off"),
+        (orders(""), 400, ORDERS, "cut off"),
+        (orders(&document("2", "UP", 1).replace("\"h\"", "7e")), 400, ORDERS, "column"),
+        (orders(&document("", "UP", 1).replace("\"h\"", "\"\"")), 400, ORDERS, "Missing instanceId"),
+        (orders(&document("2", "UP", 1).replace("hostName", "x")), 400, ORDERS, "Missing hostname"),
+        (orders(&document("2", "UP", 1).replace("ORDERS", "OTHER")), 400, ORDERS, "expecting ORDERS but was OTHER"),
+        (orders(&document("2", "UP", 1)), 400, ORDERS, "1 instances, which is the limit"),
+        (orders(&"x".repeat(2_001)), 413, ORDERS, "larger than 2000 bytes"),
+        (typed("text/plain"), 415, ORDERS, "media_type=text/plain"),
+        (from_client("PUT", &format!("{ORDER_1}/metadata?long=123456789"), ""), 413, "metadata", "8 bytes"),
+        (from_client("PUT", "/eureka/apps/ORDERS/9/metadata?a=b", ""), 404, "ORDERS/9/metadata", "no such instance"),
+        (from_client("PUT", "/eureka/apps/ORDERS/9/status?value=UP", ""), 404, "ORDERS/9/status", "no such instance"),
+        (from_client("PUT", &format!("{ORDER_1}/status?value=UNKNOWN"), ""), 400, "status", "UNKNOWN is no override"),
+        (from_client("PUT", &format!("{ORDER_1}/status"), ""), 500, "status", "value is missing"),
+        (from_client("POST", "/eureka/peerreplication/batch/", "{"), 400, "batch", "cut off"),
+        (from_client("POST", "/eureka/peerreplication/batch/", "{}"), 500, "batch", "error="),
+        (from_client("POST", "/eureka/apps", "{}"), 405, "path=", "does not have this method"),
+        (from_client("POST", "/eureka/apps/%ff", "{}"), 400, "/eureka/apps/%ff", "UTF-8"),
+    ];
+    #[cfg(feature = "xml")]
+    {
+        let mut xml = orders("<instance><app>");
+        xml.headers_mut().insert("content-type", "application/xml".parse().unwrap());
+        refusals.push((xml, 400, ORDERS, "error="));
+    }
+    for (request, status, path, cause) in refusals {
+        let what = format!("{} {}", request.method(), request.uri());
+        assert_eq!(server.send(request).await.status(), status, "{what}");
+        let lines = log.take();
+        assert_eq!(lines.len(), 1, "{what}: {lines:?}");
+        let line = &lines[0];
+        let path = path.trim_start_matches("/eureka");
+        for part in ["WARN", "request refused", "client 10.0.0.7:4711", path, &format!("status={status}"), cause] {
+            assert!(line.contains(part), "{what}: {part} in {line}");
+        }
+        advance(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_writes_are_one_line_a_second_with_a_count() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    let long = format!("/eureka/apps/{}%0aFORGED", "x".repeat(10_000));
+    for _ in 0..500 {
+        server.send(from_client("POST", &long, "{")).await;
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("suppressed=0") && lines[0].len() < 1_000, "{lines:?}");
+    advance(SECOND).await;
+    server.send(from_client("POST", ORDERS, "{")).await;
+    assert_eq!(log.lines(&["request refused", "suppressed=499"]).len(), 1);
+}
+
+#[tokio::test]
+async fn request_below_another_path_names_the_path_of_the_registry() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let service = EurekaServer::builder().build().unwrap().service("/eureka");
+    for (method, path) in [("GET", "/favicon.ico"), ("GET", "/apps/"), ("POST", "/apps/ORDERS")] {
+        let response = service.clone().oneshot(from_client(method, path, "")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "one a second, and none about a browser's wishes: {lines:?}");
+    assert!(lines[0].contains("the registry is below /eureka/") && lines[0].contains("path=/apps/"), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_older_than_the_record_is_a_warning() {
+    let server = Server::new();
+    server.post(ORDERS, document("h:orders:1", "DOWN", 3_600_100)).await;
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    for _ in 0..3 {
+        assert_eq!(server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 100))).await.status(), 204);
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in
+        ["older registration dropped", "app=ORDERS", "instance=h:orders:1", "client 10.0.0.7", "ahead=3600s", "clocks"]
+    {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
+    advance(SECOND).await;
+    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 100))).await;
+    assert_eq!(log.lines(&["suppressed=2"]).len(), 1);
+    log.take();
+    // The next version of the record, and a peer that sends an old state.
+    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 3_600_101))).await;
+    let mut replicated = from_client("POST", ORDERS, document("h:orders:1", "UP", 100));
+    replicated.headers_mut().insert("x-netflix-discovery-replication", "true".parse().unwrap());
+    advance(SECOND).await;
+    server.send(replicated).await;
+    assert_eq!(log.take(), Vec::<String>::new());
+}
+
+async fn status(server: &Server) -> Value {
+    serde_json::from_slice(&bytes(server.empty("GET", "/eureka/status").await).await).unwrap()
+}
+
+/// Registers this many, and lets those send heartbeats that are chosen.
+async fn minute(server: &Server, instances: std::ops::Range<usize>) {
+    for _ in 0..2 {
+        for n in instances.clone() {
+            server.empty("PUT", &format!("/eureka/apps/ORDERS/i-{n}")).await;
+        }
+        sleep(MINUTE / 2).await;
+    }
+}
+
+async fn ten(builder: EurekaServerBuilder) -> Server {
+    let server = Server::built(builder.eviction_interval(10 * SECOND));
+    for n in 0..10 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    server
+}
+
+#[tokio::test(start_paused = true)]
+async fn self_preservation_is_logged_when_it_begins_and_when_it_ends() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = ten(EurekaServer::builder()).await;
+    for _ in 0..3 {
+        minute(&server, 0..10).await;
+    }
+    assert_eq!(status(&server).await["generalStats"]["self-preservation"], "inactive");
+    log.take();
+    for _ in 0..5 {
+        minute(&server, 0..3).await;
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "once for the transition: {lines:?}");
+    for part in ["WARN", "self-preservation began", "instances=10", "expected=17", "received="] {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
+    let general = status(&server).await["generalStats"].take();
+    for (name, value) in [
+        ("self-preservation", "active"),
+        ("preserved-applications", "all"),
+        ("renews-threshold", "17"),
+        ("renews-last-minute", "6"),
+        ("registered-instances", "10"),
+        ("open-for-traffic", "true"),
+    ] {
+        assert_eq!(general[name], value, "{general}");
+    }
+    for _ in 0..3 {
+        minute(&server, 0..10).await;
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("INFO") && lines[0].contains("self-preservation ended"), "{lines:?}");
+    assert_eq!(status(&server).await["generalStats"]["self-preservation"], "inactive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn self_preservation_by_application_is_logged_the_same_way() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = ten(EurekaServer::builder().preservation_by_application(true)).await;
+    let billing = |n: usize| document(&format!("b-{n}"), "UP", 1).replace("ORDERS", "BILLING");
+    for n in 0..10 {
+        server.post("/eureka/apps/BILLING", billing(n)).await;
+    }
+    let beats = async |orders: usize, minutes: usize| {
+        for _ in 0..2 * minutes {
+            for n in 0..10 {
+                server.empty("PUT", &format!("/eureka/apps/BILLING/b-{n}")).await;
+            }
+            for n in 0..orders {
+                server.empty("PUT", &format!("/eureka/apps/ORDERS/i-{n}")).await;
+            }
+            sleep(MINUTE / 2).await;
+        }
+    };
+    beats(10, 3).await;
+    log.take();
+    beats(3, 3).await;
+    assert_eq!(log.lines(&["WARN", "self-preservation began", "applications=1"]).len(), 1, "{:?}", log.take());
+    let general = status(&server).await["generalStats"].take();
+    assert_eq!((&general["self-preservation"], &general["preserved-applications"]), (&"active".into(), &"1".into()));
+    beats(10, 3).await;
+    assert_eq!(log.lines(&["INFO", "self-preservation ended"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn self_preservation_that_is_switched_off_is_disabled_and_silent() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = ten(EurekaServer::builder().self_preservation(false)).await;
+    sleep(2 * MINUTE).await;
+    assert_eq!(status(&server).await["generalStats"]["self-preservation"], "disabled");
+    assert_eq!(log.lines(&["self-preservation"]), Vec::<String>::new());
+    sleep(5 * MINUTE).await;
+    let lines = log.lines(&["INFO tower_eureka::server::audit: lease expired app=ORDERS instance=i-", "status=UP"]);
+    assert_eq!(lines.len(), 10, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mass_eviction_is_bounded_in_the_log() {
+    let server = Server::built(EurekaServer::builder().self_preservation(false).eviction_interval(SECOND));
+    for n in 0..1_000 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    sleep(95 * SECOND).await;
+    let runs = log.lines(&["many leases expired", "evicted="]).len();
+    let shown = log.lines(&["lease expired app=ORDERS"]).len();
+    assert!(runs > 0 && shown < 1_000, "{shown} lines in {runs} runs");
+}
+
+/// The whole of a router below another one, as users mount it.
+#[tokio::test]
+async fn change_without_a_known_address_is_logged_all_the_same() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let registry = EurekaServer::builder().build().unwrap();
+    let app = Router::new().nest("/a", registry.router());
+    app.oneshot(request("POST", "/a/apps/ORDERS").body(Body::from(document("i", "UP", 1))).unwrap()).await.unwrap();
+    assert_eq!(
+        log.take(),
+        ["INFO tower_eureka::server::audit: registered app=ORDERS instance=i status=UP origin=client"]
+    );
+}
