@@ -506,3 +506,53 @@ async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_t
     let seen = tokio::time::timeout(30 * SECOND, look).await.expect("the order and both nodes");
     assert!(seen.applications.iter().any(|application| application.instance(ORDER).is_some()));
 }
+
+/// The replicas that a node lists as available and as unavailable.
+async fn replicas(node: &Node) -> [String; 2] {
+    let status = Request::get("/eureka/status").header("accept", "application/json").body(Body::empty()).unwrap();
+    let response = node.router.clone().oneshot(status).await.unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let names = ["available-replicas", "unavailable-replicas"];
+    names.map(|name| status["applicationStats"][name].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_takes_batches_is_available_and_one_that_is_out_of_reach_is_not() {
+    let network = Network::default();
+    // No node registers itself, and the hosts of the URLs are nobody's host name: Java's rule would find none of them.
+    let [a, _b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "c"]));
+    let [b, c] = ["b", "c"].map(|name| format!("http://{name}:8761/eureka/,"));
+    soon().await;
+    assert_eq!(replicas(&a).await, [b.clone(), c.clone()]);
+    let third = network.node("c", &["a", "b", "c"]);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(replicas(&a).await, [format!("{b}{c}"), String::new()], "without any change by a client");
+    network.cut("a", "b");
+    a.register(ORDER, 100).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(replicas(&a).await, [c.clone(), b.clone()]);
+    network.heal();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(replicas(&a).await[1], "");
+    // A host that responds, but not as a registry.
+    network.0.lock().unwrap().hosts.insert("b".into(), Router::new());
+    a.register("h:orders:2", 100).await;
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(replicas(&a).await, [c, b]);
+    drop(third);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_is_not_open_for_traffic_is_available() {
+    let network = Network::default();
+    let closed = |name: &str| {
+        network.node_with(name, &["a", "b"], |builder| {
+            builder.register_own(false).wait_when_empty(Duration::from_secs(3_600))
+        })
+    };
+    let [a, b] = ["a", "b"].map(closed);
+    tokio::time::sleep(90 * SECOND).await;
+    assert!(!a.server.is_open() && !b.server.is_open());
+    assert_eq!(replicas(&a).await, ["http://b:8761/eureka/,", ""]);
+}

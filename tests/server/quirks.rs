@@ -51,6 +51,42 @@ async fn unknown_is_no_override() {
 }
 
 #[tokio::test]
+async fn registration_as_out_of_service_keeps_that_status_until_it_is_cancelled() {
+    let server = Server::new();
+    server.post(ORDERS, document("h:orders:1", "OUT_OF_SERVICE", 1_000)).await;
+    server.post(ORDERS, document("h:orders:1", "UP", 2_000)).await;
+    let beat = format!("{ORDER_1}?status=UP&lastDirtyTimestamp=2000");
+    assert_eq!(server.empty("PUT", &beat).await.status(), StatusCode::OK);
+    let stuck = |order: tower_eureka::Instance| (order.status(), order.overridden_status());
+    let expected = (InstanceStatus::OutOfService, InstanceStatus::Unknown);
+    assert_eq!(stuck(server.order()), expected);
+    // There is no override that could be deleted.
+    assert_eq!(server.empty("DELETE", &format!("{ORDER_1}/status?value=UP")).await.status(), StatusCode::OK);
+    assert_eq!(stuck(server.order()), expected);
+    // What ends it: DOWN or STARTING in between, an override, or a cancellation.
+    server.post(ORDERS, document("h:orders:1", "STARTING", 3_000)).await;
+    server.post(ORDERS, document("h:orders:1", "UP", 4_000)).await;
+    assert_eq!(server.order().status(), InstanceStatus::Up);
+    server.post(ORDERS, document("h:orders:1", "OUT_OF_SERVICE", 5_000)).await;
+    assert_eq!(server.order().status(), InstanceStatus::Up, "the other way round it is as stuck");
+    server.empty("DELETE", ORDER_1).await;
+    server.post(ORDERS, document("h:orders:1", "OUT_OF_SERVICE", 5_000)).await;
+    assert_eq!(server.order().status(), InstanceStatus::OutOfService);
+}
+
+#[tokio::test]
+async fn registration_as_starting_that_arrives_after_up_with_one_version_stays() {
+    let server = Server::new();
+    server.post(ORDERS, document("h:orders:1", "UP", 1_000)).await;
+    server.post(ORDERS, document("h:orders:1", "STARTING", 1_000)).await;
+    let beat = format!("{ORDER_1}?status=UP&lastDirtyTimestamp=1000");
+    assert_eq!(server.empty("PUT", &beat).await.status(), StatusCode::OK);
+    assert_eq!(server.order().status(), InstanceStatus::Starting);
+    server.post(ORDERS, document("h:orders:1", "UP", 1_001)).await;
+    assert_eq!(server.order().status(), InstanceStatus::Up, "the next version ends it");
+}
+
+#[tokio::test]
 async fn an_instance_without_an_application_spoils_no_batch() {
     let server = Server::with_order().await;
     let nameless = document("h:orders:2", "UP", 7).replacen(r#""app":"#, r#""other":"#, 1);

@@ -114,7 +114,7 @@ fn application_stats(server: &EurekaServer) -> Stats {
 /// The URLs of the peers, and whether each is available.
 fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
-    return server.node().peers().replicas(server.registry());
+    return server.node().peers().replicas();
     #[cfg(not(feature = "peers"))]
     {
         let _ = server;

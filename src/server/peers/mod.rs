@@ -38,7 +38,6 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Uri;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -55,10 +54,9 @@ use self::turns::Turns;
 use super::Error;
 use super::node::Node;
 use super::regions::Regions;
-use super::registry::Registry;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
-use crate::model::{InstanceStatus, ReplicationAction, app_name};
+use crate::model::{InstanceStatus, ReplicationAction};
 use crate::timer::{Backoff, jittered};
 use crate::transport::{HttpStack, Transport};
 
@@ -145,18 +143,13 @@ impl Peers {
         (!self.list.load().is_empty()).then(|| self.turns.take(app, id))
     }
 
-    /// The URLs of the peers, and whether an instance of this node's own application has the host of each. That is how Java tells whether a
-    /// peer is there.
-    pub(super) fn replicas(&self, registry: &Registry) -> Vec<(Arc<str>, bool)> {
-        let nodes = registry.application(&app_name(&self.settings.own.app));
-        let is_there = |peer: &Peer| {
-            let uri = peer.url().as_str().parse::<Uri>().ok();
-            let host = uri.as_ref().and_then(Uri::host);
-            let mut nodes = nodes.iter().flat_map(|nodes| &nodes.records).map(|record| &record.instance);
-            host.is_some() && nodes.any(|node| node.host_name() == host || node.ip_addr() == host)
-        };
+    /// URLs of the peers, and whether each is available: it responded to the last request and took the last batch.
+    ///
+    /// Java looks for an instance with the peer's host among its own application instead, which is wrong in both directions.
+    pub(super) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
         let list = self.list.load();
-        list.iter().filter(|peer| !peer.is_me()).map(|peer| (peer.url().as_str().clone(), is_there(peer))).collect()
+        let others = list.iter().filter(|peer| !peer.is_me());
+        others.map(|peer| (peer.url().as_str().clone(), peer.is_available())).collect()
     }
 
     /// Queues a change for every peer.
