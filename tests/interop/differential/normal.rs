@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::requests::Key;
+use super::requests::{Form, Key};
 
 /// Versions that are sent are far below, what a server's clock says is far above.
 const CLOCK: i64 = 1_000_000_000_000;
@@ -30,7 +30,7 @@ fn number(value: &Value) -> Option<i64> {
 
 /// A list answer, or one application.
 pub(crate) struct List {
-    /// Its hash; the version of a delta is a counter.
+    /// Its hash, and the names of its members; the version of a delta is a counter.
     pub(crate) head: Vec<Value>,
     pub(crate) instances: BTreeMap<Key, Value>,
 }
@@ -41,6 +41,7 @@ impl List {
         let applications = match (body.get("applications"), body.get("application")) {
             (Some(all), _) => {
                 head.push(all["apps__hashcode"].clone());
+                head.extend(all.as_object()?.keys().map(|name| Value::from(name.as_str())));
                 all["application"].as_array()?.iter().collect()
             }
             (None, Some(one)) => vec![one],
@@ -50,14 +51,14 @@ impl List {
         };
         for application in applications {
             for instance in application["instance"].as_array()? {
-                let key = (application["name"].as_str()?.to_owned(), instance["instanceId"].as_str()?.to_owned());
+                let key = (application["name"].as_str()?.to_owned(), id(instance)?.to_owned());
                 instances.insert(key, instance.clone());
             }
         }
         Some(Self { head, instances })
     }
 
-    /// In which members they tell otherwise of an instance.
+    /// Members in which they differ about an instance.
     pub(crate) fn difference(&self, ours: &Self, key: &Key) -> String {
         let (Some(java), Some(own)) = (self.instances.get(key), ours.instances.get(key)) else {
             return format!(
@@ -78,6 +79,62 @@ impl List {
         let keys = self.instances.keys().chain(ours.instances.keys());
         let listed = |list: &Self, key| list.instances.get(key).cloned().unwrap_or_default();
         keys.filter(|key| !alike(&listed(self, key), &listed(ours, key), &mut BTreeSet::new())).cloned().collect()
+    }
+}
+
+/// Id under which a registry keeps an instance.
+fn id(instance: &Value) -> Option<&str> {
+    let ids = [&instance["instanceId"], &instance["dataCenterInfo"]["metadata"]["instance-id"], &instance["hostName"]];
+    ids.into_iter().filter_map(Value::as_str).find(|id| !id.is_empty())
+}
+
+const COMPACT: [&str; 13] = [
+    "instanceId",
+    "app",
+    "ipAddr",
+    "vipAddress",
+    "secureVipAddress",
+    "dataCenterInfo",
+    "hostName",
+    "status",
+    "lastUpdatedTimestamp",
+    "actionType",
+    "asgName",
+    "port",
+    "securePort",
+];
+
+/// Of the metadata that are sent here.
+const AMAZON: [&str; 2] = ["instance-id", "public-hostname"];
+
+/// An instance, of which the full JSON is known, as it stands in a list of this form.
+pub(crate) fn shown(form: Form, instance: &Value) -> Value {
+    let mut shown = instance.clone();
+    if let (true, Some(members)) = (form.is_compact(), shown.as_object_mut()) {
+        members.retain(|name, _| COMPACT.contains(&name.as_str()));
+        if let Some(amazon) =
+            members.get_mut("dataCenterInfo").and_then(|center| center.get_mut("metadata")?.as_object_mut())
+        {
+            amazon.retain(|name, _| AMAZON.contains(&name.as_str()));
+        }
+    }
+    if form.is_xml() {
+        as_text(&mut shown);
+    }
+    shown
+}
+
+fn as_text(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(status) = members.remove("overriddenStatus") {
+                members.insert("overriddenstatus".into(), status);
+            }
+            members.values_mut().for_each(as_text);
+        }
+        Value::Number(number) => *value = number.to_string().into(),
+        Value::Bool(flag) => *value = flag.to_string().into(),
+        _ => {}
     }
 }
 
@@ -103,7 +160,7 @@ pub(crate) fn alike(java: &Value, ours: &Value, met: &mut BTreeSet<&'static str>
 /// The row about a single member.
 fn decided(name: &str, java: &Value, ours: &Value) -> Option<&'static str> {
     match name {
-        "serviceUpTimestamp" if *java == 0 && *ours == "now" => Some("D14"),
+        "serviceUpTimestamp" if (*java == 0 || *java == "0") && *ours == "now" => Some("D14"),
         "actionType" if *java == "ADDED" && *ours == "MODIFIED" => Some("P31"),
         _ => None,
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
+use super::odd;
+
 /// In the spelling of the path; the registry upper-cases them.
 const APPS: [&str; 4] = ["ORDERS", "billing", "Ship", "R-1"];
 const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
@@ -13,6 +15,29 @@ const VIPS: [&str; 4] = ["one", "two", "one,two", "Three"];
 /// An application and an instance id, as the registry knows them.
 pub(crate) type Key = (String, String);
 
+/// Form of a response: JSON or XML, full or compact.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Form {
+    Json,
+    Xml,
+    CompactJson,
+    CompactXml,
+}
+
+impl Form {
+    fn random(rng: &mut Rng) -> Self {
+        pick(rng, &[Self::Json, Self::Json, Self::Json, Self::Xml, Self::CompactJson, Self::CompactXml])
+    }
+
+    pub(crate) fn is_compact(self) -> bool {
+        matches!(self, Self::CompactJson | Self::CompactXml)
+    }
+
+    pub(crate) fn is_xml(self) -> bool {
+        matches!(self, Self::Xml | Self::CompactXml)
+    }
+}
+
 /// One request that both servers get.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -20,7 +45,10 @@ pub(crate) struct Asked {
     /// Behind the service URL.
     pub(crate) path: String,
     pub(crate) replica: bool,
+    pub(crate) form: Form,
     pub(crate) body: Option<Value>,
+    /// Whether the body, an instance, is sent as XML.
+    pub(crate) is_xml: bool,
     /// The instances that it can change.
     pub(crate) touches: Vec<Key>,
     /// The row of `docs/quirks.md` on which the two differ from here on. The instance is then taken out of both.
@@ -30,14 +58,28 @@ pub(crate) struct Asked {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let replica = if self.replica { " (replication)" } else { "" };
-        write!(f, "{} {}{replica}", self.method, self.path)?;
+        let xml = if self.is_xml { " (sent as XML)" } else { "" };
+        write!(f, "{} {} as {:?}{replica}{xml}", self.method, self.path, self.form)?;
         self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
     }
 }
 
 impl Asked {
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { method: "GET", path: path.into(), replica: false, body: None, touches: Vec::new(), quirk: None }
+        Self {
+            method: "GET",
+            path: path.into(),
+            replica: false,
+            form: Form::Json,
+            body: None,
+            is_xml: false,
+            touches: Vec::new(),
+            quirk: None,
+        }
+    }
+
+    pub(crate) fn list(path: impl Into<String>, form: Form) -> Self {
+        Self { form, ..Self::get(path) }
     }
 
     pub(crate) fn cancel((app, id): &Key) -> Self {
@@ -59,12 +101,18 @@ impl Asked {
             570..660 => set_status(rng),
             660..730 => delete_status(rng),
             730..780 => metadata(rng),
-            780..850 => on_instance(rng, "GET", ""),
-            850..870 => Self::get(format!("instances/{}", escaped(&key(rng).1.1))),
-            870..900 => Self::get(format!("apps/{}", pick(rng, &APPS))),
-            900..925 => Self::get(pick(rng, &["apps", "apps/"])),
-            925..930 => Self::get("apps/delta"),
-            930..950 => Self::get(format!("{}/{}", pick(rng, &["vips", "svips"]), pick(rng, &["one", "two", "Three"]))),
+            780..850 => {
+                let key = key(rng);
+                Self { form: Form::random(rng), ..on_instance(rng, "GET", key, "") }
+            }
+            850..870 => Self::list(format!("instances/{}", escaped(&key(rng).1.1)), Form::random(rng)),
+            870..900 => Self::list(format!("apps/{}", pick(rng, &APPS)), Form::random(rng)),
+            900..925 => Self::list(pick(rng, &["apps", "apps/"]), Form::random(rng)),
+            925..930 => Self::list("apps/delta", Form::random(rng)),
+            930..950 => {
+                let path = format!("{}/{}", pick(rng, &["vips", "svips"]), pick(rng, &["one", "two", "Three"]));
+                Self::list(path, Form::random(rng))
+            }
             _ => batch(rng),
         }
     }
@@ -75,7 +123,7 @@ pub(crate) fn single((app, id): &Key) -> Asked {
     Asked::get(format!("apps/{app}/{}", escaped(id)))
 }
 
-fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+pub(super) fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
 }
 
@@ -94,13 +142,14 @@ fn key(rng: &mut Rng) -> (&'static str, Key) {
     (app, (upper, id))
 }
 
-/// Older, equal and newer versions in the past; the server's clock is newer than all of them.
-fn version(rng: &mut Rng) -> i64 {
-    1_000 + rng.i64(0..8)
+/// Older, equal and newer versions in the past, now and then extreme ones. The server's clock is newer than all but the last.
+/// Those of one id in seven are around zero.
+fn version(rng: &mut Rng, (_, id): &Key) -> i64 {
+    let least = if id.starts_with("host-1:") { -5 } else { 1_000 };
+    seldom(rng, |rng| pick(rng, &[-1, i64::MIN, i64::MAX])).unwrap_or_else(|| least + rng.i64(0..8))
 }
 
-fn on_instance(rng: &mut Rng, method: &'static str, rest: &str) -> Asked {
-    let (app, key) = key(rng);
+fn on_instance(rng: &mut Rng, method: &'static str, (app, key): (&str, Key), rest: &str) -> Asked {
     let path = format!("apps/{app}/{}{rest}", escaped(&key.1));
     let touches = if method == "GET" { Vec::new() } else { vec![key] };
     Asked { method, touches, replica: rng.u32(0..4) == 0 && method != "GET", ..Asked::get(path) }
@@ -118,7 +167,7 @@ fn often<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
     (rng.u32(0..4) > 0).then(|| make(rng))
 }
 
-fn seldom<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+pub(super) fn seldom<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
     (rng.u32(0..12) == 0).then(|| make(rng))
 }
 
@@ -128,45 +177,51 @@ fn word(rng: &mut Rng) -> String {
 }
 
 fn heartbeat(rng: &mut Rng) -> Asked {
+    let key = key(rng);
     let status = often(rng, word);
     let dirty = often(rng, |rng| {
-        seldom(rng, |rng| pick(rng, &["x", "", "9999999999999"]).to_owned()).unwrap_or_else(|| version(rng).to_string())
+        seldom(rng, |rng| pick(rng, &["x", "", "9999999999999", "-1", "%2B7", "7.0"]).to_owned())
+            .unwrap_or_else(|| version(rng, &key.1).to_string())
     });
     let overridden = seldom(rng, |rng| pick(rng, &STATUSES).to_owned());
     let parameters = query(&[("status", status), ("lastDirtyTimestamp", dirty), ("overriddenstatus", overridden)]);
-    on_instance(rng, "PUT", &parameters)
+    on_instance(rng, "PUT", key, &parameters)
 }
 
 fn set_status(rng: &mut Rng) -> Asked {
+    let key = key(rng);
     let value = Some(word(rng)).filter(|_| rng.u32(0..20) > 0);
     let unknown = value.as_deref() == Some("UNKNOWN");
-    let dirty = seldom(rng, |rng| version(rng).to_string());
-    let mut asked =
-        on_instance(rng, "PUT", &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])));
+    let dirty = seldom(rng, |rng| version(rng, &key.1).to_string());
+    let parameters = query(&[("value", value), ("lastDirtyTimestamp", dirty)]);
+    let mut asked = on_instance(rng, "PUT", key, &format!("/status{parameters}"));
     asked.quirk = (unknown && !asked.replica).then_some("S18");
     asked
 }
 
 fn delete_status(rng: &mut Rng) -> Asked {
+    let key = key(rng);
     let value = often(rng, word);
-    let dirty = seldom(rng, |rng| version(rng).to_string());
-    on_instance(rng, "DELETE", &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])))
+    let dirty = seldom(rng, |rng| version(rng, &key.1).to_string());
+    on_instance(rng, "DELETE", key, &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])))
 }
 
 fn metadata(rng: &mut Rng) -> Asked {
+    let key = key(rng);
     let count = rng.usize(0..4);
     let pairs: Vec<_> =
         (0..count).map(|_| format!("{}={}", pick(rng, &["zone", "a", "value"]), rng.u32(0..9))).collect();
-    on_instance(rng, "PUT", &format!("/metadata?{}", pairs.join("&")))
+    on_instance(rng, "PUT", key, &format!("/metadata?{}", pairs.join("&")))
 }
 
 fn register(rng: &mut Rng) -> Asked {
     let (app, key) = key(rng);
-    let (instance, quirk) = instance(rng, &key);
+    let is_xml = rng.u32(0..5) == 0;
+    let (instance, quirk) = instance(rng, &key, is_xml);
     let replica = rng.u32(0..4) == 0;
     let touches = vec![key];
     let body = Some(json!({ "instance": instance }));
-    Asked { method: "POST", replica, body, touches, quirk, ..Asked::get(format!("apps/{app}")) }
+    Asked { method: "POST", replica, body, is_xml, touches, quirk, ..Asked::get(format!("apps/{app}")) }
 }
 
 fn plain((app, id): &Key) -> Map<String, Value> {
@@ -182,7 +237,7 @@ fn plain((app, id): &Key) -> Map<String, Value> {
 }
 
 /// What a registration says of an instance, and the row on which the two read it differently.
-fn instance(rng: &mut Rng, key: &Key) -> (Value, Option<&'static str>) {
+fn instance(rng: &mut Rng, key: &Key, is_xml: bool) -> (Value, Option<&'static str>) {
     let mut quirk = None;
     let mut members = plain(key);
     let mut put = |name: &str, value: Value| members.insert(name.into(), value);
@@ -200,14 +255,15 @@ fn instance(rng: &mut Rng, key: &Key) -> (Value, Option<&'static str>) {
     }
     if rng.u32(0..40) == 0 {
         put("status", json!(pick(rng, &["up", "Down", "out_of_service"])));
-        quirk = Some("P5");
+        // Java reads XML as we do.
+        quirk = (!is_xml).then_some("P5");
     } else if rng.u32(0..40) == 0 {
         put("status", json!("GONE"));
     }
     if rng.u32(0..10) == 0 {
         put(pick(rng, &["overriddenStatus", "overriddenstatus"]), json!(pick(rng, &STATUSES)));
     }
-    if let Some(version) = often(rng, version) {
+    if let Some(version) = often(rng, |rng| version(rng, key)) {
         put("lastDirtyTimestamp", if rng.bool() { json!(version) } else { json!(version.to_string()) });
     }
     if rng.bool() {
@@ -232,7 +288,12 @@ fn instance(rng: &mut Rng, key: &Key) -> (Value, Option<&'static str>) {
         put("healthCheckUrl", json!("http://127.0.0.1/health"));
         put("countryId", json!(pick(rng, &[1, 7])));
     }
-    if rng.u32(0..15) == 0 {
+    if !is_xml {
+        quirk = odd::values(rng, &mut members).or(quirk);
+    }
+    if rng.u32(0..12) == 0 {
+        odd::id(rng, &mut members, &key.1, is_xml);
+    } else if rng.u32(0..15) == 0 {
         members.remove(pick(rng, &["instanceId", "app", "hostName", "ipAddr", "dataCenterInfo"]));
         if !members.contains_key("instanceId") {
             // Then its host name is its id, under which it is in nobody's way for long.
@@ -256,7 +317,7 @@ fn batch(rng: &mut Rng) -> Asked {
         item.insert("action".into(), json!(action));
         item.insert("appName".into(), json!(if action == "Register" { key.0.as_str() } else { app }));
         item.insert("id".into(), json!(key.1));
-        if let Some(version) = often(rng, version) {
+        if let Some(version) = often(rng, |rng| version(rng, key)) {
             item.insert("lastDirtyTimestamp".into(), json!(version));
         }
         if action == "StatusUpdate" || rng.bool() {
@@ -266,9 +327,10 @@ fn batch(rng: &mut Rng) -> Asked {
             item.insert("overriddenStatus".into(), json!(pick(rng, &STATUSES)));
         }
         if action == "Register" {
-            let (instance, read_differently) = instance(rng, &key);
+            let (instance, read_differently) = instance(rng, &key, false);
             let nameless = instance.get("app").is_none().then_some("D15");
-            quirk = nameless.or(quirk).or(read_differently);
+            let refused = read_differently.filter(|row| odd::REFUSED.contains(row));
+            quirk = nameless.or(refused).or(quirk).or(read_differently);
             item.insert("instanceInfo".into(), instance);
         }
         items.push(Value::Object(item));
