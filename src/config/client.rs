@@ -134,6 +134,13 @@ fn known() -> Vec<&'static str> {
     known
 }
 
+/// Names that Spring's clients read, whether this client does or not.
+#[cfg(feature = "server")]
+pub(super) fn of_clients() -> impl Iterator<Item = &'static str> {
+    let unsupported = UNSUPPORTED.iter().map(|(name, _)| *name);
+    READ.iter().copied().chain(unsupported).chain(instance::of_instances())
+}
+
 const NOT_YET: &str = "is a setting of Spring that is not supported";
 const NO_MEANING: &str = "is a setting of Spring that has no meaning here";
 const ZONES: &str = "is not supported: servers are read from eureka.client.service-url.defaultZone only";

@@ -83,6 +83,12 @@ pub(super) const READ: &[&str] = &[
     "eureka.instance.lease-expiration-duration-in-seconds",
 ];
 
+/// Names that Spring's instances read, whether this builder does or not.
+#[cfg(feature = "server")]
+pub(super) fn of_instances() -> impl Iterator<Item = &'static str> {
+    READ.iter().copied().chain(UNSUPPORTED.iter().map(|(name, _)| *name)).filter(|name| name.starts_with("eureka."))
+}
+
 /// Names that are read in a process with an instance.
 fn known() -> Vec<&'static str> {
     let mut known = READ.to_vec();

@@ -21,6 +21,10 @@ pub(super) enum Kind {
         value: String,
         expected: &'static str,
     },
+    /// A value with a placeholder is not shown: it may be a URL with a password.
+    Placeholder {
+        name: String,
+    },
     UnknownProperty {
         name: String,
         nearest: Option<&'static str>,
@@ -45,6 +49,10 @@ impl Error {
 
     pub(crate) fn property(name: &str, value: &str, expected: &'static str) -> Self {
         Self(Kind::Property { name: name.into(), value: value.into(), expected })
+    }
+
+    pub(crate) fn placeholder(name: &str) -> Self {
+        Self(Kind::Placeholder { name: name.into() })
     }
 
     pub(crate) fn unknown_property(name: &str, nearest: Option<&'static str>) -> Self {
@@ -97,6 +105,9 @@ impl fmt::Display for Error {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
             Kind::Property { name, value, expected } => write!(f, "{name} is '{value}': expected {expected}"),
+            Kind::Placeholder { name } => {
+                write!(f, "{name} has a placeholder: ${{...}} is not resolved here, give the value itself")
+            }
             Kind::UnknownProperty { name, nearest: Some(nearest) } => {
                 write!(f, "{name} is no setting; did you mean {nearest}?")
             }
@@ -119,7 +130,11 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Setting { .. } | Kind::Property { .. } | Kind::UnknownProperty { .. } | Kind::Variable(_) => None,
+            Kind::Setting { .. }
+            | Kind::Property { .. }
+            | Kind::Placeholder { .. }
+            | Kind::UnknownProperty { .. }
+            | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
             #[cfg(feature = "peers")]
             Kind::Peers { source, .. } => source.as_deref().map(|source| source as _),

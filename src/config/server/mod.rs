@@ -113,11 +113,15 @@ impl EurekaServerBuilder {
     /// What it has no name for begins with `eureka.server.limits`; of these, the limits of connections count for
     /// [`EurekaServer::listener`](crate::EurekaServer::listener).
     ///
-    /// Dashes and case do not matter. What has no meaning here is ignored with a warning.
+    /// Dashes and case do not matter. A property without meaning here is ignored with a warning.
     ///
     /// # Errors
-    /// When there is no such property, or its value is not what it takes.
+    /// When there is no such property, its value is not what it takes, or the value has a placeholder, `${...}`: placeholders
+    /// are not resolved.
     pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
+        if value.contains("${") {
+            return Err(Error::placeholder(name));
+        }
         for property in PROPERTIES {
             if let Some(key) = property.matches(name) {
                 return property.apply(self, name, key, value);
@@ -138,19 +142,28 @@ impl EurekaServerBuilder {
         Err(Error::unknown_property(name, nearest(name, PROPERTIES.iter().map(|property| property.name))))
     }
 
-    /// Takes what the environment says under the Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the rest.
+    /// Reads the variables with Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the other settings. A variable
+    /// that begins with `EUREKA_` and has no effect is named in a warning, and so are `SPRING_SECURITY_*` and `SERVER_SSL_*`.
     ///
     /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; the remote regions whose
     /// names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of these, of the others in
     /// `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
     ///
     /// # Errors
-    /// When a variable holds something else than it must.
+    /// When a variable holds something else than it must, or a placeholder, `${...}`.
     pub fn from_env(self) -> Result<Self, Error> {
         self.from(&Env::process())
     }
 
     fn from(mut self, env: &Env<'_>) -> Result<Self, Error> {
+        for (name, nothing, expected) in NOT_YET.iter().filter(|(name, ..)| !name.ends_with('*')) {
+            if let Some(value) = env.text(name).map_err(Error::variable)?
+                && !value.eq_ignore_ascii_case(nothing)
+            {
+                return Err(Error::property(name, &value, expected));
+            }
+        }
+        warn_of_unused(env);
         // The region first: the names of its zones are parts of other names.
         for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
             if let Some(value) = env.text(property.name).map_err(Error::variable)? {
@@ -201,6 +214,29 @@ impl EurekaServerBuilder {
         }
         Ok(self)
     }
+}
+
+const IGNORED: &str = "has no meaning here, it is ignored";
+#[cfg(feature = "client")]
+const OF_CLIENTS: &str = "is a setting of clients, which a registry server does not read";
+
+/// Names of variables that a Spring server reads for what this one cannot do. Who set them believes to be protected.
+const UNPROTECTED: [(&str, &str); 2] = [
+    ("spring.security.*", "has no effect: this server has no access control, put one in front of it"),
+    ("server.ssl.*", "has no effect: this server speaks plain HTTP, put something with TLS in front of it"),
+];
+
+/// Logs a warning for each variable that is set and has no effect.
+fn warn_of_unused(env: &Env<'_>) {
+    // Those that cannot be had yet were looked at one by one.
+    let refused = NOT_YET.iter().map(|(name, ..)| *name).filter(|name| !name.ends_with('*'));
+    let read: Vec<_> = PROPERTIES.iter().map(|property| property.name).chain(refused).collect();
+    let mut unsupported = UNPROTECTED.to_vec();
+    unsupported.extend(WITHOUT_MEANING.iter().map(|&name| (name, IGNORED)));
+    unsupported.extend(NOT_YET.iter().map(|&(name, ..)| (name, "is not supported by this server")));
+    #[cfg(feature = "client")]
+    unsupported.extend(super::client::of_clients().map(|name| (name, OF_CLIENTS)));
+    env.warn_of_unused("eureka", &read, &unsupported);
 }
 
 /// Names of settings that a registry server takes, those without meaning here as well.
