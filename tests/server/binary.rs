@@ -10,9 +10,19 @@ struct Running {
     port: u16,
 }
 
-fn serve(listen: &str) -> Command {
+/// Without any address.
+fn plain() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
-    command.args(["serve", "--listen", listen]).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in ["RUST_LOG", "SERVER_PORT", "SERVER_ADDRESS"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn serve(listen: &str) -> Command {
+    let mut command = plain();
+    command.args(["--listen", listen]);
     command
 }
 
@@ -115,6 +125,244 @@ fn spring_settings_are_taken_in_each_form() {
     let output = command.arg("--eureka.client.serviceUrl.defaultZone=nonsense").output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("a peer's URL is unusable") && error.contains("nonsense"), "{error}");
+}
+
+/// Runs it until it listens. Gives the address that it printed, and what it wrote to stderr until it was stopped.
+fn listens(mut command: Command) -> (String, String) {
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let mut running = Running { child, stdout, port: 0 };
+    let mut stderr = running.child.stderr.take().unwrap();
+    running.stop("TERM");
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).unwrap();
+    let address = line.strip_prefix("listening on http://").and_then(|line| line.strip_suffix("/eureka/\n"));
+    (address.unwrap_or_else(|| panic!("{line}{log}")).to_owned(), log)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn port_and_address_of_a_spring_server_are_listened_on() {
+    let port = free_port().to_string();
+    let (everywhere, local) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    type Case<'a> = (&'a [(&'a str, &'a str)], Vec<String>, &'a str);
+    let argument = |name: &str, value: &str| format!("--{name}={value}");
+    let cases: [Case<'_>; 9] = [
+        (&[("SERVER_PORT", &port)], vec![], &everywhere),
+        (&[("server.port", &port)], vec![], &everywhere),
+        (&[("SERVER_PORT", &format!(" {port} ")), ("SERVER_ADDRESS", "127.0.0.1")], vec![], &local),
+        (&[("SERVER_PORT", "1")], vec![argument("server.port", &port)], &everywhere),
+        (
+            &[("SERVER_ADDRESS", "")],
+            vec![argument("server.port", &port), argument("server.address", "127.0.0.1")],
+            &local,
+        ),
+        (&[], vec!["--server.port".into(), port.clone(), "--server.address".into(), "localhost".into()], &local),
+        (&[("SERVER_PORT", "1"), ("SERVER_ADDRESS", "192.0.2.1")], vec!["--listen".into(), local.clone()], &local),
+        (&[], vec!["--listen".into(), format!(":{port}")], &everywhere),
+        (&[], vec![argument("listen", &port)], &everywhere),
+    ];
+    for (variables, arguments, expected) in cases {
+        let mut command = plain();
+        command.envs(variables.iter().copied()).args(&arguments);
+        let (address, log) = listens(command);
+        assert_eq!(address, expected, "{variables:?} {arguments:?}");
+        let ignored = arguments.contains(&"--listen".to_owned()) && !variables.is_empty();
+        assert_eq!(log.contains("SERVER_PORT is ignored"), ignored, "{log}");
+    }
+    // A free port, whatever it is.
+    let mut command = plain();
+    command.env("SERVER_PORT", "0");
+    assert!(listens(command).0.starts_with("0.0.0.0:"));
+    if TcpListener::bind("[::1]:0").is_ok() {
+        assert!(listens(serve("[::1]:0")).0.starts_with("[::1]:"));
+        let mut command = plain();
+        command.args(["--server.address=::1", "--server.port=0"]);
+        assert!(listens(command).0.starts_with("[::1]:"));
+    }
+}
+
+#[test]
+fn address_that_cannot_be_meant_is_an_error() {
+    for (variable, argument, code, told) in [
+        (("SERVER_PORT", "abc"), "", 1, "SERVER_PORT is 'abc': expected a port, 0 to 65535"),
+        (("SERVER_PORT", "-1"), "", 1, "expected a port"),
+        (("SERVER_PORT", "65536"), "", 1, "expected a port"),
+        (("SERVER_PORT", "tcp://10.0.0.1:8761"), "", 1, "Kubernetes"),
+        (("SERVER_PORT", "${PORT}"), "", 1, "SERVER_PORT has a placeholder"),
+        (("SERVER_ADDRESS", "a b"), "", 1, "SERVER_ADDRESS is 'a b': expected a host name"),
+        (("X", "x"), "--server.port=8k", 1, "--server.port is '8k'"),
+        (("X", "x"), "--server.port", 1, "needs a value"),
+        (("X", "x"), "--server.prot=1", 1, "server.prot is no setting"),
+        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl.enabled is no setting"),
+        (("X", "x"), "--listen=nonsense", 2, "expected PORT, :PORT or HOST:PORT"),
+        (("X", "x"), "--listen=70000", 2, "expected a port"),
+        (("X", "x"), "--listen=", 2, "expected a port"),
+        (("X", "x"), "--listen=::1:8761", 2, "expected brackets"),
+        (("X", "x"), "--listen=[nonsense]:1", 2, "expected an IPv6 address"),
+        (("X", "x"), "--listen=http://localhost:8761", 2, "expected"),
+    ] {
+        let mut command = plain();
+        command.env(variable.0, variable.1);
+        if !argument.is_empty() {
+            command.arg(argument);
+        }
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{variable:?} {argument}: {error}");
+        assert!(error.contains(told), "{variable:?} {argument}: {error}");
+    }
+}
+
+#[test]
+fn probes_respond_with_200_once_open_for_traffic_and_with_503_until_then() {
+    let open = start(&[]);
+    let closed = start(&["--eureka.client.serviceUrl.defaultZone=http://127.0.0.1:1/eureka/"]);
+    let (up, out) = (r#"{"status":"UP"}"#, r#"{"status":"OUT_OF_SERVICE"}"#);
+    for (path, ready, closed_status, not_ready) in [
+        ("/", "open for traffic", 503, "not open for traffic yet"),
+        ("/health", up, 503, out),
+        ("/actuator/health", up, 503, out),
+        ("/actuator/health/", up, 503, out),
+        ("/actuator/health/readiness", up, 503, out),
+        ("/actuator/health/liveness", up, 200, up),
+    ] {
+        let get = |running: &Running, method: &str| {
+            exchange(running, &format!("{method} {path} HTTP/1.0\r\nHost: x\r\nAccept: text/html, */*\r\n\r\n"))
+        };
+        for (running, status, words) in [(&open, 200, ready), (&closed, closed_status, not_ready)] {
+            let response = get(running, "GET");
+            assert!(response.starts_with(&format!("HTTP/1.0 {status} ")), "{path}: {response}");
+            assert!(response.contains(words), "{path}: {response}");
+            let head = get(running, "HEAD");
+            assert!(head.starts_with(&format!("HTTP/1.0 {status} ")) && head.ends_with("\r\n\r\n"), "{path}: {head}");
+        }
+    }
+    let missing = exchange(&open, "GET /actuator/env HTTP/1.0\r\nHost: x\r\n\r\n");
+    assert!(missing.starts_with("HTTP/1.0 404 "), "{missing}");
+    let apps = exchange(&closed, "GET /eureka/apps HTTP/1.0\r\nHost: x\r\n\r\n");
+    assert!(apps.starts_with("HTTP/1.0 403 "), "{apps}");
+}
+
+#[test]
+fn node_whose_application_name_has_blanks_registers_at_its_peer() {
+    let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+    let urls = addresses.each_ref().map(|address| format!("http://{address}/eureka/")).join(",");
+    let node = |address: &String| {
+        let mut child = serve(address)
+            .arg(format!("--eureka.client.service-url.defaultZone={urls}"))
+            .args(["--spring.application.name=Service Registry", "--eureka.instance.hostname=127.0.0.1"])
+            .args(["--eureka.instance.ip-address=127.0.0.1", "--eureka.server.wait-time-in-ms-when-sync-empty=0"])
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut String::new()).unwrap();
+        Running { child, stdout, port: address.rsplit_once(':').unwrap().1.parse().unwrap() }
+    };
+    let [first, second] = addresses.each_ref().map(node);
+    for (at, other) in [(&first, &second), (&second, &first)] {
+        let id = format!(r#""instanceId":"127.0.0.1:service registry:{}""#, other.port);
+        until(at, "apps/SERVICE%20REGISTRY", &id, true);
+        until(at, "status", &format!(r#""available-replicas":"http://127.0.0.1:{}/eureka/,""#, other.port), true);
+    }
+    assert_eq!(first.stop("TERM"), (Some(0), String::new()));
+    let output = serve("127.0.0.1:0").arg("--spring.application.name=a/b").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("without slashes"));
+}
+
+#[test]
+fn placeholder_is_an_error_that_shows_no_value() {
+    for (variable, argument) in [
+        ("", "--eureka.instance.instance-id=${spring.application.name}:${random.value}"),
+        (
+            "",
+            "--eureka.client.serviceUrl.defaultZone=http://u:secret@${eureka.instance.hostname}:${server.port}/eureka/",
+        ),
+        ("", "--spring.application.name=${NAME:secret}"),
+        ("", "--eureka.server.batchReplication=${X}"),
+        ("EUREKA_INSTANCE_HOSTNAME", "${HOSTNAME}"),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://u:secret@${HOST}:8761/eureka/"),
+        ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "${ZONE}"),
+    ] {
+        let mut command = serve("127.0.0.1:0");
+        if variable.is_empty() {
+            command.arg(argument);
+        } else {
+            command.env(variable, argument);
+        }
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{variable} {argument}: {error}");
+        assert!(error.contains("not resolved") && !error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn variables_without_effect_are_named_in_a_warning() {
+    let mut command = serve("127.0.0.1:0");
+    command.envs([
+        ("EUREKA_SERVER_ENABELSELFPRESERVATION", "false"),
+        ("eureka.server.renewal-percent-treshold", "0.5"),
+        ("EUREKA_SERVER_BATCHREPLICATION", "true"),
+        ("EUREKA_CLIENT_HEALTHCHECK_ENABLED", "true"),
+        ("EUREKA_USER", "geheim"),
+        ("SPRING_SECURITY_USER_PASSWORD", "geheim"),
+        ("SERVER_SSL_ENABLED", "true"),
+        // Kubernetes sets these for a service that is called eureka or eureka-server.
+        ("EUREKA_SERVICE_HOST", "10.0.0.1"),
+        ("EUREKA_PORT", "tcp://10.0.0.1:8761"),
+        ("EUREKA_SERVER_PORT_8761_TCP_ADDR", "10.0.0.1"),
+        // These have an effect.
+        ("EUREKA_SERVER_EVICTION_INTERVAL_TIMER_IN_MS", "1000"),
+        ("eureka_server_responsecacheupdateintervalms", "1000"),
+    ]);
+    let (_, log) = listens(command);
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    for told in [
+        "EUREKA_SERVER_ENABELSELFPRESERVATION is no setting; did you mean eureka.server.enable-self-preservation?",
+        "eureka.server.renewal-percent-treshold is no setting; did you mean eureka.server.renewal-percent-threshold?",
+        "EUREKA_SERVER_BATCHREPLICATION has no meaning here",
+        "EUREKA_CLIENT_HEALTHCHECK_ENABLED is a setting of clients",
+        "EUREKA_USER is no setting",
+        "SPRING_SECURITY_USER_PASSWORD has no effect: this server has no access control",
+        "SERVER_SSL_ENABLED has no effect: this server speaks plain HTTP",
+    ] {
+        assert_eq!(warnings.iter().filter(|line| line.contains(told)).count(), 1, "{told}: {log}");
+    }
+    assert_eq!(warnings.len(), 7, "{log}");
+    assert!(!log.contains("geheim"), "{log}");
+    // What a Spring server would do and this one cannot is not ignored.
+    let output = serve("127.0.0.1:0").env("EUREKA_CLIENT_TLS_ENABLED", "true").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("SSL_CERT_FILE"), "{error}");
+}
+
+#[test]
+fn log_names_the_client_of_each_change_and_of_each_refusal() {
+    let mut running = start(&[]);
+    let post = |body: &str| {
+        let head = "POST /eureka/apps/X HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length";
+        exchange(&running, &format!("{head}: {}\r\n\r\n{body}", body.len()))
+    };
+    let instance = r#"{"instanceId":"i","hostName":"h","app":"X","ipAddr":"10.0.0.1","status":"UP","dataCenterInfo":{"name":"MyOwn"}}"#;
+    assert!(post(&format!(r#"{{"instance":{instance}}}"#)).contains(" 204 "));
+    assert!(post(instance).contains(" 400 "));
+    let mut stderr = running.child.stderr.take().unwrap();
+    running.stop("TERM");
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).unwrap();
+    for line in [
+        "INFO tower_eureka::server::audit: registered app=X instance=i status=UP origin=client 127.0.0.1:",
+        "WARN tower_eureka::server::http::refusals: request refused method=POST path=/eureka/apps/X origin=client 127.0.0.1:",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
 
 #[test]

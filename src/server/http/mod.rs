@@ -12,6 +12,7 @@
 //! | `path`, `query`, `request` | names, parameters, bodies within limits |
 //! | `refusals` | the log of what is refused |
 //! | `scope` | which regions an answer shows, with the feature `peers` |
+//! | `probes` | health of the server, for load balancers and orchestrators |
 //! | `service` | the same without a router around it, and a short way for heartbeats and lists |
 //! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
 
@@ -21,6 +22,7 @@ mod etag;
 mod info;
 mod instances;
 mod path;
+mod probes;
 mod query;
 mod refusals;
 mod replication;

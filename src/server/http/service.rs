@@ -23,7 +23,7 @@ use tower::Service;
 use super::answer::{Listing, NotAcceptable};
 use super::path::{Target, upper};
 use super::scope::Scope;
-use super::{applications, instances, refusals};
+use super::{applications, instances, probes, refusals};
 use crate::server::EurekaServer;
 use crate::server::bodies::List;
 
@@ -44,6 +44,16 @@ impl EurekaService {
         let router = super::router(server.clone(), &mount)
             .fallback(move |request| refusals::not_here(known.0.clone(), known.1.clone(), request));
         Self { server, router, mount }
+    }
+
+    /// Responds to probes of load balancers and orchestrators as well, at the paths that a Spring server has.
+    ///
+    /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 200 while the server is
+    /// [open for traffic](EurekaServer::is_open), and with 503 until then. `/actuator/health/liveness` always responds with 200. These
+    /// paths are those of the whole server, whatever the registry's own path is.
+    pub fn with_probes(mut self) -> Self {
+        self.router = self.router.merge(probes::router(self.server.clone(), &self.mount));
+        self
     }
 }
 

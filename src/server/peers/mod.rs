@@ -87,7 +87,7 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(settings: PeerSettings, regions: Option<Arc<Regions>>, clock: Clock) -> Result<Self, Error> {
-        let own = settings.own.instance(clock.now_ms()).map_err(Error::own_instance)?;
+        let own = settings.own.instance(clock.now_ms())?;
         let own_hosts = match &own {
             Some(own) => [own.host_name(), own.ip_addr()].map(|host| host.unwrap_or_default().to_owned()),
             None => [&settings.own.host_name, &settings.own.ip_addr].map(|host| host.clone().unwrap_or_default()),

@@ -3,13 +3,16 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::model::{Instance, InvalidInstance, LeaseInfo};
+use crate::model::{Instance, InvalidInstance, LeaseInfo, app_name};
+use crate::server::Error;
 use crate::server::audit::Caller;
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Renewal};
 
 /// What Spring calls an application without a name.
 const NO_NAME: &str = "UNKNOWN";
+/// Names that stand for something else in the paths and caches of a registry.
+const RESERVED: [&str; 3] = ["DELTA", "ALL_APPS", "ALL_APPS_DELTA"];
 
 /// How the node is described.
 #[derive(Clone, Debug)]
@@ -39,9 +42,16 @@ impl Default for Own {
 
 impl Own {
     /// The node as an instance; `None` without a port, with which it could not be reached.
-    pub(super) fn instance(&self, now: i64) -> Result<Option<Instance>, InvalidInstance> {
+    pub(super) fn instance(&self, now: i64) -> Result<Option<Instance>, Error> {
         let Some(port) = self.port else { return Ok(None) };
-        let mut builder = Instance::builder(&self.app)
+        if !is_usable(&self.app) {
+            return Err(Error::setting("own_app", "must be a name without slashes and control characters"));
+        }
+        self.described(port, now).map(Some).map_err(Error::own_instance)
+    }
+
+    fn described(&self, port: u16, now: i64) -> Result<Instance, InvalidInstance> {
+        let mut builder = Instance::builder(NO_NAME)
             .port(port)
             .renewal_interval(self.renewal_interval)
             .lease_duration(self.lease_duration)
@@ -60,10 +70,20 @@ impl Own {
             app => format!("{ip}:{}:{port}", app.to_lowercase()),
         });
         let mut instance = builder.id(id).build()?;
+        // Wider than the name of a provider: Spring servers have names with blanks.
+        instance.app = app_name(&self.app);
         instance.last_dirty_timestamp = Some(now);
         instance.last_updated_timestamp = Some(now);
-        Ok(Some(instance))
+        Ok(instance)
     }
+}
+
+/// Whether a registry can keep an application of this name, and a path can carry it.
+fn is_usable(app: &str) -> bool {
+    !app.trim().is_empty()
+        && !app.contains(['/', '\\'])
+        && !app.chars().any(char::is_control)
+        && !RESERVED.iter().any(|reserved| app.eq_ignore_ascii_case(reserved))
 }
 
 /// The node's own lease. Registering and leaving exclude each other: nothing registers it after it left.

@@ -317,7 +317,7 @@ fn batch(rng: &mut Rng) -> Asked {
         item.insert("action".into(), json!(action));
         item.insert("appName".into(), json!(if action == "Register" { key.0.as_str() } else { app }));
         item.insert("id".into(), json!(key.1));
-        if let Some(version) = often(rng, |rng| version(rng, key)) {
+        if let Some(version) = often(rng, |rng| version(rng, &key)) {
             item.insert("lastDirtyTimestamp".into(), json!(version));
         }
         if action == "StatusUpdate" || rng.bool() {

@@ -1,0 +1,48 @@
+//! Health of the server, where load balancers and orchestrators ask a Spring server for it.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+
+use crate::server::EurekaServer;
+
+const JSON: &str = "application/json";
+
+/// Routes of the probes. `mount` is the path of the registry, which the page at `/` names.
+pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
+    let mut router = Router::new();
+    for path in ["/health", "/actuator/health", "/actuator/health/readiness"] {
+        router = router.route(path, get(readiness)).route(&format!("{path}/"), get(readiness));
+    }
+    for path in ["/actuator/health/liveness", "/actuator/health/liveness/"] {
+        router = router.route(path, get(liveness));
+    }
+    let registry = format!("{mount}/apps");
+    router.route("/", get(move |server| index(server, registry))).with_state(server)
+}
+
+async fn readiness(State(server): State<EurekaServer>) -> Response {
+    let open = server.is_open();
+    let body = if open { r#"{"status":"UP"}"# } else { r#"{"status":"OUT_OF_SERVICE"}"# };
+    respond(open, JSON, body.into())
+}
+
+async fn liveness() -> Response {
+    ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], r#"{"status":"UP"}"#).into_response()
+}
+
+async fn index(State(server): State<EurekaServer>, registry: String) -> Response {
+    let open = server.is_open();
+    let state = if open { "open for traffic" } else { "not open for traffic yet" };
+    let name = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+    respond(open, "text/plain; charset=utf-8", format!("{name}\n{state}\nregistry: {registry}\n"))
+}
+
+/// 200 if the server is open for traffic, else 503.
+fn respond(open: bool, content_type: &'static str, body: String) -> Response {
+    let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
+}
