@@ -12,6 +12,8 @@ mod change;
 pub(crate) mod compact;
 mod data_center;
 mod decode;
+#[cfg(any(feature = "client", feature = "server"))]
+mod digest;
 mod encode;
 mod hash;
 mod instance;
@@ -33,6 +35,8 @@ pub use data_center::DataCenter;
 pub use decode::DecodeError;
 #[cfg(feature = "server")]
 pub(crate) use decode::registration;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) use digest::Digest;
 pub use hash::StatusCounts;
 pub use instance::Instance;
 pub use lease::LeaseInfo;

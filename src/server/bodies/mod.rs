@@ -60,6 +60,7 @@ use self::together::{Part, Shown, Together};
 use super::regions::{RegionSet, Regions};
 use super::registry::{AppView, Registry, Snapshot};
 use crate::clock::Clock;
+use crate::model::Digest;
 
 /// What a client can ask to be listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,8 @@ pub(super) struct Body {
     pub(super) revision: u64,
     /// The `ETag`. Strong: the same one means the same bytes.
     pub(super) tag: HeaderValue,
+    /// Digest of what it shows, of the whole registry for a delta. Only where clients can compute the same from the body.
+    pub(super) digest: Option<HeaderValue>,
     pub(super) bytes: Bytes,
 }
 
@@ -220,10 +223,11 @@ impl Bodies {
         let (run, all) = (self.run, slots.clone());
         let make = move || {
             let _turn = turn;
-            let Snapshot { revision, version, counts, applications } = &*snapshot();
+            let Snapshot { revision, version, counts, digest, applications } = &*snapshot();
             let bytes = pieces::applications(*version, counts, applications, variant);
             all.iter().for_each(|slot| slot.forget_before(*revision));
-            Body { revision: *revision, tag: tag(run, kind, *revision, variant), bytes }
+            let digest = header(variant, || *digest);
+            Body { revision: *revision, tag: tag(run, kind, *revision, variant), digest, bytes }
         };
         slots.of(variant).get(wanted, make).await
     }
@@ -246,6 +250,7 @@ impl Bodies {
         let make = move || Body {
             revision,
             tag: tag(run, Kind::Application, revision, variant),
+            digest: header(variant, || pieces::digest(std::slice::from_ref(&made_of))),
             bytes: pieces::application(&made_of, variant),
         };
         view.blocks.alone.of(variant).get(revision, make).await
@@ -273,12 +278,19 @@ impl Bodies {
         let (selections, room) = (self.selections.clone(), slot.clone());
         let make = move || {
             let snapshot = snapshot();
-            let (revision, bytes) = (snapshot.revision, selection::body(&snapshot, &asked));
+            let revision = snapshot.revision;
+            let (bytes, digest) = selection::body(&snapshot, &asked);
             selections.made(&asked, &room, bytes.len());
-            Body { revision, tag: tag(run, Kind::Registry, revision, asked.variant), bytes }
+            let digest = header(asked.variant, || digest);
+            Body { revision, tag: tag(run, Kind::Registry, revision, asked.variant), digest, bytes }
         };
         slot.get(wanted, make).await
     }
+}
+
+/// The header with a digest. Compact lists lack what it is computed over, and XML cannot write every text.
+fn header(variant: Variant, digest: impl FnOnce() -> Digest) -> Option<HeaderValue> {
+    (variant.form == Form::Json).then(|| digest().to_header())
 }
 
 impl Unusual {

@@ -10,7 +10,7 @@ use super::frame::{self, Frame};
 use super::gzip::{Block, Member};
 use super::slot::Slot;
 use super::{Encoding, Form, Variant};
-use crate::model::StatusCounts;
+use crate::model::{Digest, StatusCounts};
 use crate::server::registry::{AppView, Record};
 
 /// An instance as it stands in a list, in each form that somebody asked for.
@@ -45,6 +45,11 @@ impl AppBlocks {
 pub(super) fn applications(version: i64, counts: &StatusCounts, views: &[Arc<AppView>], variant: Variant) -> Bytes {
     let frame = Frame::applications(variant.form, version, counts);
     assemble(&frame, views, variant)
+}
+
+/// The digest of these applications.
+pub(super) fn digest(views: &[Arc<AppView>]) -> Digest {
+    views.iter().flat_map(|view| &view.records).map(|record| record.digest()).collect()
 }
 
 /// An application that is a document of its own.

@@ -126,7 +126,7 @@ mod tests {
     const VARIANT: Variant = Variant { form: Form::Json, encoding: Encoding::Identity };
 
     fn body(revision: u64, length: usize) -> Arc<Body> {
-        Arc::new(Body { revision, tag: HeaderValue::from_static("x"), bytes: vec![0; length].into() })
+        Arc::new(Body { revision, tag: HeaderValue::from_static("x"), digest: None, bytes: vec![0; length].into() })
     }
 
     fn vip(name: &str) -> List<'_> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::slot::Slot;
 use super::{Body, Variant, pieces};
-use crate::model::{Instance, StatusCounts};
+use crate::model::{Digest, Instance, StatusCounts};
 use crate::server::registry::{AppView, Snapshot};
 
 /// A VIP is not a registry, which clients tell by this.
@@ -106,13 +106,13 @@ impl Kept {
     }
 }
 
-/// The instances that have this name, with a hash of their own.
-pub(super) fn body(snapshot: &Snapshot, Asked { by, name, variant }: &Asked) -> Bytes {
+/// The instances that have this name, with a hash and a digest of their own.
+pub(super) fn body(snapshot: &Snapshot, Asked { by, name, variant }: &Asked) -> (Bytes, Digest) {
     let matches = |instance: &Instance| by.matches(name, instance);
     let selected: Vec<_> = snapshot.applications.iter().filter_map(|view| select(view, matches)).collect();
     let counts: StatusCounts =
         selected.iter().flat_map(|view| &view.records).map(|record| record.instance.status()).collect();
-    pieces::applications(VERSION, &counts, &selected, *variant)
+    (pieces::applications(VERSION, &counts, &selected, *variant), pieces::digest(&selected))
 }
 
 /// The part of an application that matches: usually all of it, whose blocks exist already, or nothing.

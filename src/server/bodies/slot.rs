@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn body(revision: u64) -> Body {
-        Body { revision, tag: HeaderValue::from_static("x"), bytes: Bytes::new() }
+        Body { revision, tag: HeaderValue::from_static("x"), digest: None, bytes: Bytes::new() }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::etag;
-use crate::model::Instance;
+use crate::model::{Digest, Instance};
 use crate::server::EurekaServer;
 use crate::server::bodies::{self, Encoding, Form, List, Variant};
 
@@ -149,7 +149,7 @@ impl Listing {
     }
 
     /// The same with a body that is there.
-    pub(super) fn with(&self, bodies::Body { tag, bytes, .. }: &bodies::Body) -> Response {
+    pub(super) fn with(&self, bodies::Body { tag, digest, bytes, .. }: &bodies::Body) -> Response {
         if etag::matches(&self.known, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             response.headers_mut().insert(VARY, VARIES);
@@ -161,6 +161,9 @@ impl Listing {
         headers.insert(CONTENT_TYPE, self.content_type());
         headers.insert(VARY, VARIES);
         headers.insert(ETAG, tag.clone());
+        if let Some(digest) = digest {
+            headers.insert(Digest::HEADER, digest.clone());
+        }
         if self.variant.encoding == Encoding::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }

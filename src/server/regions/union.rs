@@ -50,12 +50,13 @@ impl Union {
             }
         };
         let applications: Vec<_> = parts.iter().map(view).collect();
-        let instances = applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
-        let counts = instances.map(|instance| instance.status()).collect();
+        let records = || applications.iter().flat_map(|view| &view.records);
+        let counts = records().map(|record| record.instance.status()).collect();
+        let digest = records().map(|record| record.digest()).collect();
         let changes = delta(&sources, &parts, &applications, merged);
         let version = sources.iter().map(|source| source.delta.version).sum();
-        let full = Snapshot { revision, version: sources[0].full.version, counts, applications };
-        let delta = Snapshot { revision: delta_revision, version, counts, applications: changes };
+        let full = Snapshot { revision, version: sources[0].full.version, counts, digest, applications };
+        let delta = Snapshot { revision: delta_revision, version, counts, digest, applications: changes };
         // Until here it kept what is still in use.
         drop(before);
         merged.forget_unused();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::view::{AppView, Record, Snapshot};
-use crate::model::StatusCounts;
+use crate::model::{Digest, StatusCounts};
 
 /// The `versions__delta` of every full answer.
 const FULL_VERSION: i64 = 1;
@@ -25,6 +25,7 @@ pub(in crate::server) struct Log {
 struct Published {
     applications: BTreeMap<Arc<str>, Listed>,
     counts: StatusCounts,
+    digest: Digest,
     recent: Recent,
     full: Option<Arc<Snapshot>>,
     delta: Option<Arc<Snapshot>>,
@@ -45,16 +46,20 @@ impl Log {
 
     /// Publishes an instance, unless it were one more than `limit` in its application.
     pub(super) fn put_within(&self, limit: usize, id: Arc<str>, record: Arc<Record>, now: i64) -> bool {
+        // Before the lock is taken, as others wait for it.
+        let new = record.digest();
         let mut published = self.lock();
-        let Published { applications, counts, recent, .. } = &mut *published;
+        let Published { applications, counts, digest, recent, .. } = &mut *published;
         let application = applications.entry(record.instance.app.clone()).or_default();
         if application.instances.len() >= limit && !application.instances.contains_key(&id) {
             return false;
         }
         application.view = None;
         counts.add(record.instance.status);
+        digest.add(new);
         if let Some(old) = application.instances.insert(id.clone(), record.clone()) {
             counts.remove(old.instance.status);
+            digest.remove(old.digest());
         }
         recent.push(id, record, now);
         self.changed(&mut published);
@@ -64,12 +69,13 @@ impl Log {
     /// Publishes the end of an instance; `record` is its last state, as the delta shows it.
     pub(in crate::server) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
         let mut published = self.lock();
-        let Published { applications, counts, recent, .. } = &mut *published;
+        let Published { applications, counts, digest, recent, .. } = &mut *published;
         let name = &record.instance.app;
         if let Some(application) = applications.get_mut(name) {
             application.view = None;
             if let Some(old) = application.instances.remove(id) {
                 counts.remove(old.instance.status);
+                digest.remove(old.digest());
             }
             if application.instances.is_empty() {
                 applications.remove(name);
@@ -132,12 +138,13 @@ impl Log {
     }
 
     fn full_of(&self, published: &mut Published) -> Arc<Snapshot> {
-        let Published { applications, counts, full, .. } = published;
+        let Published { applications, counts, digest, full, .. } = published;
         full.get_or_insert_with(|| {
             Arc::new(Snapshot {
                 revision: self.revision(),
                 version: FULL_VERSION,
                 counts: *counts,
+                digest: *digest,
                 applications: applications.iter_mut().map(|(name, listed)| listed.view(name)).collect(),
             })
         })
@@ -145,7 +152,7 @@ impl Log {
     }
 
     fn delta_of(&self, published: &mut Published) -> Arc<Snapshot> {
-        let Published { counts, recent, delta, deltas, .. } = published;
+        let Published { counts, digest, recent, delta, deltas, .. } = published;
         delta
             .get_or_insert_with(|| {
                 *deltas += 1;
@@ -153,6 +160,7 @@ impl Log {
                     revision: self.delta_revision(),
                     version: *deltas,
                     counts: *counts,
+                    digest: *digest,
                     applications: recent.views(),
                 })
             })

@@ -1,8 +1,8 @@
 //! What readers get: immutable, shared, and with a place for what the bodies encode of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::model::{Instance, StatusCounts};
+use crate::model::{Digest, Instance, StatusCounts};
 use crate::server::bodies::{AppBlocks, Fragment};
 
 /// An instance as published. A change makes a new one.
@@ -10,6 +10,7 @@ use crate::server::bodies::{AppBlocks, Fragment};
 pub(in crate::server) struct Record {
     pub(in crate::server) instance: Arc<Instance>,
     pub(in crate::server) fragment: Fragment,
+    digest: OnceLock<Digest>,
 }
 
 impl Record {
@@ -18,7 +19,12 @@ impl Record {
     }
 
     pub(in crate::server) fn of(instance: Arc<Instance>) -> Arc<Self> {
-        Arc::new(Self { instance, fragment: Fragment::default() })
+        Arc::new(Self { instance, fragment: Fragment::default(), digest: OnceLock::new() })
+    }
+
+    /// The digest of the instance, computed once.
+    pub(in crate::server) fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| Digest::of(&self.instance.app, &self.instance))
     }
 }
 
@@ -45,5 +51,7 @@ pub(in crate::server) struct Snapshot {
     pub(in crate::server) version: i64,
     /// Of the whole registry, also in a delta.
     pub(in crate::server) counts: StatusCounts,
+    /// Of the whole registry, also in a delta.
+    pub(in crate::server) digest: Digest,
     pub(in crate::server) applications: Vec<Arc<AppView>>,
 }
