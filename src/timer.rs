@@ -6,7 +6,12 @@ use crate::clock::LONGEST_WAIT;
 
 /// The duration, up to a tenth shorter or longer.
 pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.min(LONGEST_WAIT).mul_f64(0.9 + 0.2 * fastrand::f64())
+    spread(duration, 0.1)
+}
+
+/// The duration, up to this part of it shorter or longer.
+pub(crate) fn spread(duration: Duration, part: f64) -> Duration {
+    duration.min(LONGEST_WAIT).mul_f64(1.0 - part + 2.0 * part * fastrand::f64())
 }
 
 /// Waits that double from the first to the last, each with jitter.

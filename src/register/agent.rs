@@ -56,7 +56,7 @@ impl Agent {
         let interval = renewal_interval(&instance);
         let mut agent = Self {
             hurried: transport.hurried(farewell),
-            transport,
+            transport: transport.in_background(),
             instance,
             commands,
             registered: false,

@@ -1,102 +1,154 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+//! The choice of the server, and what another server is tried for.
 
-use http::StatusCode;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+use std::time::Duration;
 
-use super::connector::ConnectError;
-use super::stack::{Answer, Failure, HttpStack};
-use crate::config::{ServiceUrl, shown};
+use tokio::time::{Instant, sleep_until};
+
+use super::call::{Call, Verdict};
+use super::faults::{Faults, Unreadable};
+use super::stack::{Answer, HttpStack};
+use super::turns::Turns;
+use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
-use crate::panics::{Panicked, catch_panic};
+use crate::panics::catch_panic;
 
-/// How many servers one operation is tried on, as in Java.
-pub(super) const MAX_ATTEMPTS: usize = 3;
-
-/// The servers, and the one that answered last. It is asked first, so that writes and reads of one client meet.
+/// The servers, and in which order they are tried.
 #[derive(Debug)]
 pub(super) struct Servers {
     urls: Vec<ServiceUrl>,
-    preferred: AtomicUsize,
+    pub(super) turns: Turns,
     /// Whether the whole registry was last answered in its second form, the first being refused.
     pub(super) took_second: AtomicBool,
 }
 
-/// What is to be done, for whom: the words of an error.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Subject<'a> {
-    pub(super) operation: &'static str,
-    pub(super) app: Option<&'a str>,
-    pub(super) instance: Option<&'a str>,
+/// Choices of one operation that do not depend on what it sends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    /// Leaves servers alone that asked for it.
+    pub(super) background: bool,
+    /// Time after which the next server is asked although the one before may still respond.
+    pub(super) stagger: Option<Duration>,
 }
 
-impl Subject<'_> {
-    pub(super) fn error(&self, kind: Kind, server: &ServiceUrl) -> Error {
-        let mut error = Error::new(kind, self.operation).server(server.as_str().clone());
-        if let Some(app) = self.app {
-            error = error.app(app);
-        }
-        if let Some(instance) = self.instance {
-            error = error.instance(instance);
-        }
-        error
-    }
-}
-
-/// What a status means for one operation.
-pub(super) enum Verdict {
-    /// This is the answer.
-    Final,
-    /// Another server would say the same: the request is at fault.
-    Refused,
+/// The end of an attempt at one server.
+enum Ended<T> {
+    Done(T),
+    /// Every server would refuse this request.
+    Refused(Error),
     /// Another server may do better.
-    NextServer,
+    Failed {
+        error: Error,
+        /// Whether the server is unavailable for every operation, not only for this one.
+        unavailable: bool,
+    },
 }
 
 impl Servers {
     pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
-        Self { urls, preferred: AtomicUsize::new(0), took_second: AtomicBool::new(false) }
+        Self { turns: Turns::new(urls.len()), urls, took_second: AtomicBool::new(false) }
     }
 
-    /// Sends to one server after the other until one gives a final answer or refuses.
+    /// Sends to one server after the other until one gives a final response or refuses the request.
     ///
-    /// `judge` says what a status means; `read` turns a final answer into the result, and an answer that it cannot read counts
-    /// as a fault of that server.
+    /// `read` turns a final response of the server with this number into the result. A response that it cannot read counts as a
+    /// fault of that server.
     pub(super) async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
         &self,
         stack: &HttpStack,
-        subject: Subject<'_>,
-        request: impl Fn(&ServiceUrl) -> Result<http::Request<super::RequestBody>, http::Error>,
-        judge: impl Fn(StatusCode) -> Verdict,
-        read: impl Fn(Answer) -> F,
+        call: &Call<'_>,
+        manner: Manner,
+        read: impl Fn(usize, Answer) -> F,
     ) -> Result<T, Error> {
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut faults = Faults::default();
-        for index in (0..self.urls.len().min(MAX_ATTEMPTS)).map(|n| (first + n) % self.urls.len()) {
-            let server = &self.urls[index];
-            let built = request(server)
-                .map_err(|e| subject.error(Kind::Config, server).cause("the request cannot be built").with_source(e))?;
-            let error = match stack.exchange(built).await {
-                Err(failure) => failure.error(subject, server),
-                Ok(answer) => match judge(answer.status) {
-                    Verdict::Final => {
-                        match catch_panic(read(answer)).await.unwrap_or_else(|p| Err(Unreadable::Panicked(p))) {
-                            Ok(value) => {
-                                self.preferred.store(index, Ordering::Relaxed);
-                                return Ok(value);
-                            }
-                            Err(unreadable) => unreadable.error(subject, server),
-                        }
-                    }
-                    Verdict::Refused => return Err(answer.error(subject, server)),
-                    Verdict::NextServer => answer.error(subject, server),
-                },
+        let (access, subject) = (call.access(), call.subject());
+        let order = self.turns.order(access, manner.background);
+        let order = order.map_err(|paused| paused.error(subject, &self.urls[paused.server]))?;
+        let (mut faults, mut unavailable) = (Faults::default(), Vec::new());
+        let mut last = order[0];
+        let mut waiting = order.into_iter();
+        let mut running: Vec<(usize, Pin<Box<_>>)> = Vec::new();
+        let mut starts = true;
+        loop {
+            if starts && let Some(server) = waiting.next() {
+                last = server;
+                running.push((server, Box::pin(self.attempt(server, stack, call, &read))));
+            }
+            if running.is_empty() {
+                break;
+            }
+            let next = manner.stagger.filter(|_| waiting.len() > 0).map(|stagger| Instant::now() + stagger);
+            let ended = tokio::select! {
+                biased;
+                ended = first_ended(&mut running) => Some(ended),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => None,
             };
-            tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
-            faults.add(error);
+            starts = true;
+            match ended {
+                None => {}
+                Some((server, Ended::Done(value))) => {
+                    self.turns.succeeded(access, server, &unavailable);
+                    return Ok(value);
+                }
+                Some((server, Ended::Refused(error))) => {
+                    self.turns.failed(access, server);
+                    return Err(error);
+                }
+                Some((server, Ended::Failed { error, unavailable: is_unavailable })) => {
+                    let (operation, url) = (subject.operation, self.urls[server].as_str());
+                    tracing::debug!(operation, server = %url, %error, "registry server failed");
+                    if is_unavailable {
+                        unavailable.push(server);
+                    }
+                    faults.add(error);
+                }
+            }
         }
-        // Whoever asks next begins behind those that failed, so that each server has its turn.
-        let tried = self.urls.len().min(MAX_ATTEMPTS);
-        self.preferred.store((first + tried) % self.urls.len(), Ordering::Relaxed);
+        // The next operation begins behind those that failed, so that each server has its turn.
+        self.turns.failed(access, last);
         Err(faults.error())
+    }
+
+    async fn attempt<T, F: Future<Output = Result<T, Unreadable>>>(
+        &self,
+        number: usize,
+        stack: &HttpStack,
+        call: &Call<'_>,
+        read: &impl Fn(usize, Answer) -> F,
+    ) -> Ended<T> {
+        let (server, subject) = (&self.urls[number], call.subject());
+        let request = match call.request(server) {
+            Ok(request) => request,
+            Err(e) => {
+                let error = subject.error(Kind::Config, server).cause("the request cannot be built");
+                return Ended::Refused(error.with_source(e));
+            }
+        };
+        let response = match stack.exchange(request).await {
+            Ok(response) => response,
+            Err(failure) => return Ended::Failed { error: failure.error(subject, server), unavailable: true },
+        };
+        let status = response.status;
+        match call.judge(status) {
+            Verdict::Final => match catch_panic(read(number, response)).await {
+                Ok(Ok(value)) => Ended::Done(value),
+                Ok(Err(unreadable)) => Ended::Failed { error: unreadable.error(subject, server), unavailable: false },
+                Err(panicked) => {
+                    let unreadable = Unreadable::Panicked(panicked);
+                    Ended::Failed { error: unreadable.error(subject, server), unavailable: false }
+                }
+            },
+            Verdict::Refused => Ended::Refused(response.error(subject, server)),
+            Verdict::NextServer => {
+                if let Some(retry_after) = response.retry_after() {
+                    self.turns.pause(number, status, retry_after);
+                }
+                let unavailable = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+                Ended::Failed { error: response.error(subject, server), unavailable }
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -104,144 +156,15 @@ impl Servers {
     }
 }
 
-/// The faults of the servers asked. The last one speaks for all; the earlier ones are told in its message.
-#[derive(Default)]
-struct Faults {
-    last: Option<Error>,
-    earlier: Vec<String>,
-}
-
-impl Faults {
-    fn add(&mut self, error: Error) {
-        if let Some(earlier) = self.last.replace(error) {
-            self.earlier.push(earlier.to_string());
-        }
-    }
-
-    fn error(self) -> Error {
-        let last = self.last.expect("a client has at least one service URL, build() sees to it");
-        if self.earlier.is_empty() {
-            return last;
-        }
-        let before = format!(
-            "{} ({} servers failed before: {})",
-            last.cause_text(),
-            self.earlier.len(),
-            self.earlier.join(" | ")
-        );
-        last.cause(before)
-    }
-}
-
-/// An answer whose status is right and whose body is not.
-pub(super) enum Unreadable {
-    /// A page for people, of this content type: a login, a proxy's error, somebody else's server.
-    Markup(String),
-    NotEureka(crate::model::DecodeError),
-    /// Reading it panicked.
-    Panicked(Panicked),
-}
-
-impl Unreadable {
-    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        let error = subject
-            .error(Kind::Body, server)
-            .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end");
-        match self {
-            Self::Markup(content_type) => {
-                error.cause(format!("the answer is markup ({content_type}), not the JSON of Eureka"))
-            }
-            Self::NotEureka(source) => error.cause(format!("the answer is unusable: {source}")).with_source(source),
-            Self::Panicked(source) => {
-                let error = subject.error(Kind::Body, server).cause(format!("reading the response {source}"));
-                error.with_source(source)
+/// Waits for the first of the attempts that ends, and takes it out.
+async fn first_ended<T, F: Future<Output = Ended<T>>>(running: &mut Vec<(usize, Pin<Box<F>>)>) -> (usize, Ended<T>) {
+    poll_fn(|cx| {
+        for at in 0..running.len() {
+            if let Poll::Ready(ended) = running[at].1.as_mut().poll(cx) {
+                return Poll::Ready((running.swap_remove(at).0, ended));
             }
         }
-    }
-}
-
-impl Answer {
-    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after);
-        let mut cause = format!("answered {}", self.status);
-        if let Some(location) = self.location.filter(|_| self.status.is_redirection()) {
-            cause = format!("{cause}, a redirect to {} that is not followed", without_secrets(&location));
-        }
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
-        let text = text.trim();
-        if !text.is_empty() && !text.starts_with('<') {
-            cause = format!("{cause}: {text}");
-        }
-        let advice = match self.status.as_u16() {
-            300..=399 => "give the URL that finally answers",
-            401 | 403 if subject.operation.starts_with("fetch") => {
-                "the server may still be starting, or wants credentials in the service URL"
-            }
-            401 | 403 => "give credentials in the service URL: http://user:password@host/eureka/",
-            404 => "check that the service URL leads to a Eureka server, usually with /eureka/ at its end",
-            400..=499 => "the server refuses what was sent",
-            _ => "look at the server's own log",
-        };
-        error.cause(cause).advice(advice)
-    }
-}
-
-/// The part of a location that can be shown: neither credentials nor a query.
-fn without_secrets(location: &str) -> &str {
-    let path = location.split(['?', '#']).next().unwrap_or_default();
-    let path = Some(path).filter(|path| path.starts_with('/') && !path.contains('@'));
-    shown(location).or(path).unwrap_or("another URL")
-}
-
-impl Failure {
-    fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        match self {
-            Self::Send { error, connecting: true } => {
-                let refused = root_cause(&*error);
-                subject
-                    .error(Kind::Connect, server)
-                    .cause(format!("cannot connect: {refused}"))
-                    .advice("check that the server runs and that the URL names it")
-                    .with_source(error)
-            }
-            Self::Send { error, connecting: false } => {
-                let cause = root_cause(&*error);
-                subject
-                    .error(Kind::Call, server)
-                    .cause(format!("the request failed: {cause}"))
-                    .advice("look at the server's own log")
-                    .with_source(error)
-            }
-            Self::Timeout(what, bound) => subject
-                .error(Kind::Timeout, server)
-                .cause(format!("{what} within {bound:?}"))
-                .advice("the server is too slow or does not answer; raise the read timeout if it is only slow"),
-            Self::Read(error) => {
-                let cause = root_cause(&*error);
-                subject
-                    .error(Kind::Body, server)
-                    .cause(format!("the body cannot be read: {cause}"))
-                    .advice("look at the server's own log, and at proxies in between")
-                    .with_source(error)
-            }
-            Self::Panicked(source) => subject
-                .error(Kind::Call, server)
-                .cause(format!("the HTTP service {source}"))
-                .advice("fix the service that was given to http_service()")
-                .with_source(source),
-            Self::TooLarge(limit) => subject
-                .error(Kind::Body, server)
-                .cause(format!("the answer is larger than {limit} bytes unpacked"))
-                .advice("raise the body limit if the registry really is that large"),
-        }
-    }
-}
-
-/// The innermost error: what the operating system said, under what hyper made of it. Ours speak for what is under them.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut root = error;
-    while let Some(source) = root.source().filter(|_| !root.is::<ConnectError>()) {
-        root = source;
-    }
-    root.to_string()
+        Poll::Pending
+    })
+    .await
 }

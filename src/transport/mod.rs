@@ -1,23 +1,29 @@
 //! The REST operations of a registry server as typed calls.
 //!
-//! A call goes through three layers: [`Transport`] builds the request and reads the answer (`operations.rs`), chooses the server
-//! and tries the next one where that helps (`failover.rs`), and sends through a Tower stack that unpacks gzip, follows a few
-//! redirects and bounds size and time (`stack.rs`). The bottom of that stack is hyper over our connections, plain or with TLS
-//! (`connector.rs`, `tls.rs`), or the user's own service.
+//! A call goes through three layers: [`Transport`] builds the request (`operations.rs`, `call.rs`) and reads the response; `failover.rs`
+//! chooses the server in the order that `turns.rs` keeps, and tries the next one where that helps; a Tower stack follows a few redirects,
+//! unpacks gzip and bounds size and time (`stack.rs`, `gunzip.rs`). The bottom of that stack is hyper over our connections, plain or with
+//! TLS (`session.rs`, `connector.rs`, `tls.rs`), or the user's own service.
 
+mod call;
 mod connector;
 #[cfg(feature = "dns")]
 mod dns;
 mod failover;
+mod faults;
+mod gunzip;
 mod operations;
+mod session;
 mod stack;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+mod turns;
 
 pub(crate) use connector::Connector;
 #[cfg(feature = "dns")]
 pub(crate) use dns::DnsUrls;
-pub(crate) use failover::root_cause;
+pub(crate) use faults::root_cause;
+pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
 pub(crate) use stack::HttpStack;
 pub use stack::RequestBody;

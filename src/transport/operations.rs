@@ -4,60 +4,78 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use http::{HeaderValue, Method, StatusCode, header};
 
-use super::RequestBody;
-use super::failover::{MAX_ATTEMPTS, Servers, Subject, Unreadable, Verdict};
-use super::stack::{Answer, HttpStack};
+use super::call::{Call, query, segment};
+use super::failover::{Manner, Servers};
+use super::faults::Unreadable;
+use super::stack::{Answer, From, HttpStack};
+use super::turns::{Access, MAX_ATTEMPTS};
 use crate::blocking::{LARGE, blocking};
+use crate::clock::Moment;
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
-use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus};
-
-/// What a path segment cannot hold. The colon stays, as Java clients send it.
-const SEGMENT: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'/')
-    .add(b';')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
-/// What the value of a query parameter cannot hold.
-const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
+use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus};
 
 /// The operations of a registry server, each as one typed call. Cheap to clone.
 ///
-/// Each call goes to the server that answered last, then to the others in their order: at most three in all. A server that
-/// is unreachable, too slow, broken (5xx), overloaded (408, 429) or not understood is passed over. One that refuses a write (another
-/// 4xx) settles it; a refused read goes to the next.
+/// Each call goes to the server that responded last, then to the others in their order: at most three in all. Reads and writes
+/// have a preferred server of their own, and after about five minutes both return to the first one configured. A server that is
+/// unreachable, too slow, broken (5xx), overloaded (408, 429) or not understood is passed over. So is one that refuses: with 401,
+/// 403, 405, 407, 410, 421, with a redirect that cannot be followed, with 404 to a registration. A status that speaks of the request
+/// itself (400, 409, 412 to 415, 422, 428, and 404 where an instance is changed) is returned at once, and the next write begins
+/// at the next server.
 ///
-/// Every call is bounded: per server tried, by the connect and read timeouts together until the head of the answer, and by eight
+/// Every call is bounded: per server tried, by the connect and read timeouts together until the head of the response, and by eight
 /// read timeouts for its body. All are cancel safe in that dropping a future frees its connection; whether the server got the request
 /// is then unknown.
 #[derive(Clone)]
 pub struct Transport {
     servers: Arc<Servers>,
     stack: HttpStack,
-    /// The word by which Java knows clients from servers.
+    /// The value by which Java tells clients from servers.
     identity: &'static str,
-    /// What follows the path of a list.
+    /// Appended to the path of a list.
     lists: &'static str,
-    /// What follows that of the whole registry where this is refused.
+    /// Appended to the path of the whole registry where that is refused.
     instead: Option<&'static str>,
+    background: bool,
+}
+
+/// A list, and the evidence of what it continues.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) list: Applications,
+    pub(crate) origin: Origin,
+    /// Time at which it was requested.
+    pub(crate) requested: Moment,
+    /// Digest of the registry that the list belongs to.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) etag: Option<HeaderValue>,
+}
+
+/// The whole registry, or the fact that it is still the known one.
+#[derive(Debug)]
+pub(crate) enum Full {
+    Changed(Fetched),
+    Unchanged(Origin, Moment),
+}
+
+/// The server that responded, as far as that can be seen: the number of its URL, and the place behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    number: usize,
+    from: From,
+}
+
+#[cfg(test)]
+impl Origin {
+    /// The server with this number.
+    pub(crate) fn of(number: usize) -> Self {
+        Self { number, from: From::default() }
+    }
 }
 
 /// What a server says to a heartbeat.
@@ -73,7 +91,19 @@ impl Transport {
     /// `urls` must not be empty.
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
         let servers = Arc::new(Servers::new(urls));
-        Self { servers, stack, identity: "DefaultClient", lists: "", instead: None }
+        Self { servers, stack, identity: "DefaultClient", lists: "", instead: None, background: false }
+    }
+
+    /// The same for a loop: it leaves servers alone that asked for it with `Retry-After`, for at most five minutes. If all did, an
+    /// operation fails without a request. A write obeys for a third of the shortest lease that was registered here (of 90 seconds
+    /// before the first registration) and then asks one server, so that the lease goes on.
+    pub(crate) fn in_background(&self) -> Self {
+        Self { background: true, ..self.clone() }
+    }
+
+    /// Time for which every server asked to be left alone.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        self.servers.turns.order(Access::Read, true).err().map(|paused| paused.wait)
     }
 
     /// The same for a registry server that asks others. Ours show it what is registered with them, and not what other regions have.
@@ -106,10 +136,10 @@ impl Transport {
         self.servers.took_second.store(true, Ordering::Release);
     }
 
-    /// The same servers, each with its share of this time.
+    /// The same servers, each with its share of this time, whether or not they asked to be left alone.
     pub(crate) fn hurried(&self, within: Duration) -> Self {
         let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
-        Self { servers: self.servers.clone(), stack: self.stack.hurried(share), ..*self }
+        Self { servers: self.servers.clone(), stack: self.stack.hurried(share), background: false, ..*self }
     }
 
     /// Registers an instance, or registers it again.
@@ -119,6 +149,10 @@ impl Transport {
     pub async fn register(&self, instance: &Instance) -> Result<(), Error> {
         let call = Call::instance("register", Method::POST, instance.app(), instance.id());
         let path = format!("apps/{}", segment(instance.app()));
+        let lease = instance.lease().map_or(0, |lease| lease.duration_secs);
+        if let Some(lease) = u64::try_from(lease).ok().filter(|&seconds| seconds > 0) {
+            self.servers.turns.note_lease(Duration::from_secs(lease));
+        }
         self.write(call.path(path).body(instance.to_json())).await.map(drop)
     }
 
@@ -183,29 +217,48 @@ impl Transport {
     /// # Errors
     /// When no server gave it.
     pub async fn applications(&self) -> Result<Applications, Error> {
+        Ok(match self.full(None, None).await? {
+            Full::Changed(fetched) => fetched.list,
+            Full::Unchanged(..) => Applications::default(),
+        })
+    }
+
+    /// Fetches the whole registry unless it is still the one with the `known` tag. With a `stagger` the next server is asked
+    /// after that time although the one before may still respond.
+    pub(crate) async fn full(&self, known: Option<&HeaderValue>, stagger: Option<Duration>) -> Result<Full, Error> {
+        let manner = Manner { stagger, ..self.manner() };
         let fetch = |query: &str| {
             let call = Call::new("fetch registry", Method::GET).path(format!("apps/{query}"));
-            self.read(call, Applications::from_json)
+            self.fetch(Call { known: known.cloned(), ..call }, manner)
         };
-        let (answer, is_second) = match (fetch(self.lists).await, self.instead) {
+        let (full, is_second) = match (fetch(self.lists).await, self.instead) {
             (Err(error), Some(instead)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
                 (fetch(instead).await, true)
             }
-            (answer, _) => (answer, false),
+            (full, _) => (full, false),
         };
-        if answer.is_ok() {
+        if full.is_ok() {
             self.servers.took_second.store(is_second, Ordering::Release);
         }
-        answer.map(Option::unwrap_or_default)
+        full
     }
 
-    /// What changed in the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
+    /// The changes of the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
     ///
     /// # Errors
     /// When no server gave it.
     pub async fn delta(&self) -> Result<Option<Applications>, Error> {
+        Ok(self.changes().await?.map(|fetched| fetched.list))
+    }
+
+    /// The same with the evidence of what it continues.
+    pub(crate) async fn changes(&self) -> Result<Option<Fetched>, Error> {
         let call = Call::new("fetch delta", Method::GET).path(format!("apps/delta{}", self.lists));
-        self.read(call.accept_not_found().accept_forbidden(), Applications::from_json).await
+        let call = call.accept_not_found().accept_forbidden();
+        Ok(match self.fetch_if_given(call, self.manner()).await? {
+            Some(Full::Changed(fetched)) => Some(fetched),
+            _ => None,
+        })
     }
 
     /// One application. `None` if the registry has no instance of it.
@@ -258,12 +311,12 @@ impl Transport {
 
     /// True for success, false for an accepted 404.
     async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
-        self.send(call, |answer| async move {
-            // A page where an empty answer belongs: somebody else's server says yes to everything.
-            if answer.status.is_success() && answer.is_markup() {
-                return Err(Unreadable::Markup(answer.content_type));
+        self.send(call, self.manner(), |_, response| async move {
+            // A page where an empty response belongs: somebody else's server says yes to everything.
+            if response.status.is_success() && response.is_markup() {
+                return Err(Unreadable::Markup(response.content_type().to_owned()));
             }
-            Ok(answer.status != StatusCode::NOT_FOUND)
+            Ok(response.status != StatusCode::NOT_FOUND)
         })
         .await
     }
@@ -274,16 +327,31 @@ impl Transport {
         call: Call<'_>,
         decode: fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, Error> {
-        self.send(call, |answer| async move {
-            if answer.status.is_client_error() {
+        self.send(call, self.manner(), |_, response| async move {
+            if response.status.is_client_error() { Ok(None) } else { decoded(response, decode).await.map(Some) }
+        })
+        .await
+    }
+
+    async fn fetch(&self, call: Call<'_>, manner: Manner) -> Result<Full, Error> {
+        let fetched = self.fetch_if_given(call, manner).await?;
+        Ok(fetched.expect("a call that accepts neither 403 nor 404 yields a list"))
+    }
+
+    /// `None` for an accepted 403 or 404.
+    async fn fetch_if_given(&self, call: Call<'_>, manner: Manner) -> Result<Option<Full>, Error> {
+        self.send(call, manner, |number, response| async move {
+            let (from, requested) = (response.from.clone(), response.requested);
+            if response.status == StatusCode::NOT_MODIFIED {
+                return Ok(Some(Full::Unchanged(Origin { number, from }, requested)));
+            }
+            if response.status.is_client_error() {
                 return Ok(None);
             }
-            if answer.is_markup() {
-                return Err(Unreadable::Markup(answer.content_type));
-            }
-            let body = answer.body;
-            let decoded = if body.len() < LARGE { decode(&body) } else { blocking(move || decode(&body)).await };
-            decoded.map(Some).map_err(Unreadable::NotEureka)
+            let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
+            let etag = response.headers.get(header::ETAG).cloned();
+            let list = decoded(response, Applications::from_json).await?;
+            Ok(Some(Full::Changed(Fetched { list, origin: Origin { number, from }, requested, digest, etag })))
         })
         .await
     }
@@ -291,12 +359,29 @@ impl Transport {
     async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
         &self,
         call: Call<'_>,
-        read: impl Fn(Answer) -> F,
+        manner: Manner,
+        read: impl Fn(usize, Answer) -> F,
     ) -> Result<T, Error> {
-        let subject = Subject { operation: call.operation, app: call.app, instance: call.instance };
-        let request = |server: &ServiceUrl| call.request(server, self.identity);
-        self.servers.send(&self.stack, subject, request, |status| call.judge(status), read).await
+        let call = Call { identity: self.identity, ..call };
+        self.servers.send(&self.stack, &call, manner, read).await
     }
+
+    fn manner(&self) -> Manner {
+        Manner { background: self.background, stagger: None }
+    }
+}
+
+/// Decodes a body, a large one on a blocking thread.
+async fn decoded<T: Send + 'static>(
+    response: Answer,
+    decode: fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<T, Unreadable> {
+    if response.is_markup() {
+        return Err(Unreadable::Markup(response.content_type().to_owned()));
+    }
+    let body = response.body;
+    let decoded = if body.len() < LARGE { decode(&body) } else { blocking(move || decode(&body)).await };
+    decoded.map_err(Unreadable::NotEureka)
 }
 
 impl fmt::Debug for Transport {
@@ -305,113 +390,17 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// One operation: what to send, and which statuses answer it.
-struct Call<'a> {
-    operation: &'static str,
-    app: Option<&'a str>,
-    instance: Option<&'a str>,
-    method: Method,
-    path: String,
-    body: Bytes,
-    accepts_404: bool,
-    accepts_403: bool,
-    /// The id of the registry server that speaks, where it matters which.
-    peer: Option<&'a str>,
-}
-
-impl<'a> Call<'a> {
-    fn new(operation: &'static str, method: Method) -> Self {
-        let (path, body) = (String::new(), Bytes::new());
-        Self {
-            operation,
-            app: None,
-            instance: None,
-            method,
-            path,
-            body,
-            accepts_404: false,
-            accepts_403: false,
-            peer: None,
-        }
-    }
-
-    fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
-        let path = format!("apps/{}/{}", segment(&crate::model::app_name(app)), segment(id));
-        Self { app: Some(app), instance: Some(id), path, ..Self::new(operation, method) }
-    }
-
-    fn path(self, path: String) -> Self {
-        Self { path, ..self }
-    }
-
-    fn suffix(mut self, suffix: &str) -> Self {
-        self.path.push_str(suffix);
-        self
-    }
-
-    fn body(self, json: Vec<u8>) -> Self {
-        Self { body: json.into(), ..self }
-    }
-
-    fn accept_not_found(self) -> Self {
-        Self { accepts_404: true, ..self }
-    }
-
-    fn accept_forbidden(self) -> Self {
-        Self { accepts_403: true, ..self }
-    }
-
-    fn request(&self, server: &ServiceUrl, identity: &'static str) -> Result<Request<RequestBody>, http::Error> {
-        let mut request = Request::builder()
-            .method(&self.method)
-            .uri(format!("{}{}", server.as_str(), self.path))
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
-            // What Java clients and servers say of themselves; it exempts from the server's rate limit on fetches.
-            .header("DiscoveryIdentity-Name", identity);
-        if let Some(sender) = self.peer {
-            request = request.header("DiscoveryIdentity-Version", "1.0").header("DiscoveryIdentity-Id", sender);
-        }
-        if let Some(authorization) = server.authorization() {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        if !self.body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        request.body(RequestBody::new(self.body.clone()))
-    }
-
-    /// Reads go to the next server wherever that may help. A write that a server refuses (4xx) is refused by all.
-    fn judge(&self, status: StatusCode) -> Verdict {
-        match status.as_u16() {
-            200..=299 => Verdict::Final,
-            404 if self.accepts_404 => Verdict::Final,
-            403 if self.accepts_403 => Verdict::Final,
-            408 | 429 => Verdict::NextServer,
-            400..=499 if self.method != Method::GET => Verdict::Refused,
-            _ => Verdict::NextServer,
-        }
-    }
-}
-
-fn segment(text: &str) -> impl fmt::Display {
-    utf8_percent_encode(text, SEGMENT)
-}
-
-fn query(text: &str) -> impl fmt::Display {
-    utf8_percent_encode(text, QUERY)
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::thread::{self, ThreadId};
 
-    use http::Response;
+    use http::{Request, Response};
     use tower::service_fn;
 
     use super::*;
     use crate::config::ClientConfig;
+    use crate::transport::RequestBody;
 
     #[tokio::test]
     async fn a_large_answer_is_decoded_where_nobody_waits() {

@@ -1,20 +1,23 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::connect::HttpInfo;
 use tokio::time::timeout;
 use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
 use tower::{BoxError, Service, ServiceExt};
 use tower_http::decompression::Decompression;
-use tower_http::follow_redirect::FollowRedirect;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
+use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
-use super::{Connector, is_refused_handshake};
+use super::session::Sessions;
+use super::{Connector, gunzip, is_refused_handshake};
+use crate::clock::{Moment, wall_clock_ms};
 use crate::config::ClientConfig;
 use crate::panics::{Panicked, catch_panic};
 
@@ -33,20 +36,54 @@ pub(crate) struct HttpStack {
     body_limit: usize,
 }
 
-/// A whole answer, unpacked.
+/// A whole response, unpacked.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    pub(super) content_type: String,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) location: Option<String>,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Time at which the request was sent.
+    pub(super) requested: Moment,
+    /// Where the response came from, as far as that can be seen.
+    pub(super) from: From,
+}
+
+/// The place behind a service URL that responded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct From {
+    /// Host and port after all redirects.
+    authority: Option<Authority>,
+    /// Address of the connection. Only hyper tells it.
+    address: Option<SocketAddr>,
 }
 
 impl Answer {
     /// Whether it is a page for people.
     pub(super) fn is_markup(&self) -> bool {
-        self.content_type.starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
+        self.content_type().starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
+    }
+
+    pub(super) fn content_type(&self) -> &str {
+        self.header(header::CONTENT_TYPE).unwrap_or_default()
+    }
+
+    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Time for which the server asks to be left alone, in seconds or as a date. A date is compared with the server's own clock
+    /// where the response shows it.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let text = self.header(header::RETRY_AFTER)?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let date_ms = |text: &str| -> Option<i64> {
+            let since = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+            since.as_millis().try_into().ok()
+        };
+        let now = self.header(header::DATE).and_then(date_ms).unwrap_or_else(wall_clock_ms);
+        Some(Duration::from_millis(date_ms(text)?.saturating_sub(now).try_into().unwrap_or(0)))
     }
 }
 
@@ -68,11 +105,7 @@ pub(super) enum Failure {
 impl HttpStack {
     /// Over hyper, with its own pool of connections.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(45))
-            .build(Connector::new(config.connect_timeout, &config.tls));
-        Self::over(client, config)
+        Self::over(Sessions::new(Connector::new(config.connect_timeout, &config.tls)), config)
     }
 
     /// Over any HTTP service.
@@ -111,20 +144,23 @@ impl HttpStack {
     }
 
     async fn send(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
+        let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
             .map_err(|_| Failure::Timeout("no answer", self.head_timeout))?
             .map_err(|error| Failure::Send { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
-        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let retry_after = header(header::RETRY_AFTER).and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        let (content_type, location) = (header(header::CONTENT_TYPE).unwrap_or_default(), header(header::LOCATION));
+        let from = From {
+            authority: head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned()),
+            address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr),
+        };
         // A body may take longer than its head, but not for ever.
         let body_timeout = self.read_timeout.saturating_mul(8);
         let body = timeout(body_timeout, self.read(body))
             .await
             .map_err(|_| Failure::Timeout("the body did not end", body_timeout))??;
-        Ok(Answer { status: head.status, content_type, retry_after, location, body })
+        let body = gunzip::unpacked(body, self.body_limit).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body, requested, from })
     }
 
     async fn read(&self, body: ResponseBody) -> Result<Bytes, Failure> {

@@ -40,6 +40,8 @@ pub(crate) enum Reply {
         headers: Vec<(&'static str, String)>,
         body: Bytes,
     },
+    /// This JSON, after a while.
+    Later(Duration, String),
     /// Nothing, ever.
     Never,
     /// A head, and a body that stops after a few bytes without an end.
@@ -119,6 +121,10 @@ impl Reply {
             Self::Status(status) => (status, Vec::new(), whole(Bytes::new())),
             Self::Json(json) => (200, vec![("content-type", "application/json".to_owned())], whole(json.into())),
             Self::With { status, headers, body } => (status, headers, whole(body)),
+            Self::Later(wait, json) => {
+                tokio::time::sleep(wait).await;
+                (200, vec![("content-type", "application/json".to_owned())], whole(json.into()))
+            }
             Self::Never => std::future::pending().await,
             Self::Stalls => (200, Vec::new(), streamed(Ending::Stalls)),
             Self::Endless => (200, Vec::new(), streamed(Ending::Endless)),

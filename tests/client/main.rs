@@ -6,7 +6,10 @@ mod by_name;
 #[cfg(feature = "server")]
 mod calls;
 mod common;
+#[cfg(feature = "server")]
+mod continuity;
 mod discover;
 mod provider;
+mod registry_choice;
 mod registry_faults;
 mod switches;

@@ -40,7 +40,7 @@ async fn fetch_error(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -
     client.transport().applications().await.unwrap_err()
 }
 
-fn gzip(bytes: &[u8]) -> Bytes {
+pub(crate) fn gzip(bytes: &[u8]) -> Bytes {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap().into()
@@ -134,7 +134,7 @@ async fn the_next_server_is_asked_and_the_one_that_answered_is_kept() {
 }
 
 /// Follows ORDERS and keeps the ids that are there now.
-fn follow(client: &Eureka) -> Arc<Mutex<Vec<String>>> {
+pub(crate) fn follow(client: &Eureka) -> Arc<Mutex<Vec<String>>> {
     let mut orders = client.discover("orders").unwrap();
     let ids = Arc::<Mutex<Vec<String>>>::default();
     let seen = ids.clone();

@@ -1,0 +1,162 @@
+//! One operation of the protocol: its request, and the meaning of each status.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::RequestBody;
+use super::faults::Subject;
+use super::turns::Access;
+use crate::config::ServiceUrl;
+
+/// What a path segment cannot hold. The colon stays, as Java clients send it.
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b';')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+/// What the value of a query parameter cannot hold.
+const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
+
+/// Meaning of a status for one operation.
+pub(super) enum Verdict {
+    /// This is the response.
+    Final,
+    /// The request itself is at fault: every server would refuse it.
+    Refused,
+    /// The server, or a proxy before it, is at fault. Another server may do better.
+    NextServer,
+}
+
+/// One operation.
+pub(super) struct Call<'a> {
+    pub(super) operation: &'static str,
+    pub(super) app: Option<&'a str>,
+    pub(super) instance: Option<&'a str>,
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Bytes,
+    pub(super) accepts_404: bool,
+    pub(super) accepts_403: bool,
+    /// Id of the registry server that sends it, for replication.
+    pub(super) peer: Option<&'a str>,
+    /// The value by which Java tells clients from servers.
+    pub(super) identity: &'static str,
+    /// `ETag` of the list that is held.
+    pub(super) known: Option<HeaderValue>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(operation: &'static str, method: Method) -> Self {
+        let (path, body) = (String::new(), Bytes::new());
+        Self {
+            operation,
+            app: None,
+            instance: None,
+            method,
+            path,
+            body,
+            accepts_404: false,
+            accepts_403: false,
+            peer: None,
+            identity: "DefaultClient",
+            known: None,
+        }
+    }
+
+    pub(super) fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
+        let path = format!("apps/{}/{}", segment(&crate::model::app_name(app)), segment(id));
+        Self { app: Some(app), instance: Some(id), path, ..Self::new(operation, method) }
+    }
+
+    pub(super) fn path(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    pub(super) fn suffix(mut self, suffix: &str) -> Self {
+        self.path.push_str(suffix);
+        self
+    }
+
+    pub(super) fn body(self, json: Vec<u8>) -> Self {
+        Self { body: json.into(), ..self }
+    }
+
+    pub(super) fn accept_not_found(self) -> Self {
+        Self { accepts_404: true, ..self }
+    }
+
+    pub(super) fn accept_forbidden(self) -> Self {
+        Self { accepts_403: true, ..self }
+    }
+
+    pub(super) fn subject(&self) -> Subject<'a> {
+        Subject { operation: self.operation, app: self.app, instance: self.instance }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        if self.method == Method::GET { Access::Read } else { Access::Write }
+    }
+
+    pub(super) fn request(&self, server: &ServiceUrl) -> Result<Request<RequestBody>, http::Error> {
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(format!("{}{}", server.as_str(), self.path))
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
+            // Java clients and servers send it; it exempts from the server's rate limit on fetches.
+            .header("DiscoveryIdentity-Name", self.identity);
+        if let Some(sender) = self.peer {
+            request = request.header("DiscoveryIdentity-Version", "1.0").header("DiscoveryIdentity-Id", sender);
+        }
+        if let Some(authorization) = server.authorization() {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if let Some(known) = &self.known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        if !self.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(RequestBody::new(self.body.clone()))
+    }
+
+    /// A refused read goes to the next server. A refused write does so too, unless the status speaks of the request: of its syntax,
+    /// its size, its type, or of an instance that is not registered. All other statuses (401, 403, 405, 407, 410, 421, a 404 of a
+    /// registration, redirects) speak of the server or of a proxy before it.
+    pub(super) fn judge(&self, status: StatusCode) -> Verdict {
+        match status.as_u16() {
+            200..=299 => Verdict::Final,
+            304 if self.known.is_some() => Verdict::Final,
+            404 if self.accepts_404 => Verdict::Final,
+            403 if self.accepts_403 => Verdict::Final,
+            _ if self.method == Method::GET => Verdict::NextServer,
+            400 | 409 | 412 | 413 | 414 | 415 | 422 | 428 => Verdict::Refused,
+            404 if self.method != Method::POST => Verdict::Refused,
+            _ => Verdict::NextServer,
+        }
+    }
+}
+
+pub(super) fn segment(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, SEGMENT)
+}
+
+pub(super) fn query(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, QUERY)
+}

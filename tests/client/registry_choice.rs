@@ -1,0 +1,368 @@
+//! Which registry server is asked, and when none is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tower_eureka::model::InstanceStatus;
+use tower_eureka::{Error, Eureka};
+
+use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list};
+use crate::registry_faults::{follow, gzip};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Servers `a`, `b` and `c` in one script, which tells them by their user.
+fn client(servers: &[&str], registry: &Scripted) -> Eureka {
+    let urls: Vec<_> = servers.iter().map(|server| format!("http://{server}:p@{server}/eureka")).collect();
+    Eureka::builder().service_url(urls.join(",")).http_service(registry.clone()).build().unwrap()
+}
+
+/// The server that was asked.
+fn server(asked: &Asked) -> char {
+    match asked.headers["authorization"].to_str().unwrap() {
+        "Basic YTpw" => 'a',
+        "Basic Yjpw" => 'b',
+        _ => 'c',
+    }
+}
+
+fn servers(registry: &Scripted) -> String {
+    registry.asked().iter().map(server).collect()
+}
+
+/// A server that does it all.
+fn sound(asked: &Asked) -> Reply {
+    match &*asked.line {
+        "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
+        "GET /apps/delta" => Reply::Json(delta(&[], "UP_1_")),
+        line if line.starts_with("POST") => Reply::Status(204),
+        _ => Reply::Status(200),
+    }
+}
+
+fn is_write(asked: &Asked) -> bool {
+    !asked.line.starts_with("GET")
+}
+
+fn page() -> Reply {
+    Reply::With { status: 200, headers: vec![("content-type", "text/html".into())], body: "<html>Login</html>".into() }
+}
+
+fn redirect() -> Reply {
+    Reply::With { status: 302, headers: vec![("location", "http://login/".into())], body: Bytes::new() }
+}
+
+/// Replies that speak of the server or of a proxy before it.
+fn refusals() -> Vec<(&'static str, fn() -> Reply)> {
+    vec![
+        ("401", || Reply::Status(401)),
+        ("402", || Reply::Status(402)),
+        ("403", || Reply::Status(403)),
+        ("405", || Reply::Status(405)),
+        ("406", || Reply::Status(406)),
+        ("407", || Reply::Status(407)),
+        ("410", || Reply::Status(410)),
+        ("418", || Reply::Status(418)),
+        ("421", || Reply::Status(421)),
+        ("426", || Reply::Status(426)),
+        ("451", || Reply::Status(451)),
+        ("a page", page),
+        ("a redirect", redirect),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_refused_by_one_server_reaches_the_next_at_once() {
+    let not_found: (_, fn() -> Reply) = ("404", || Reply::Status(404));
+    for (name, refusal) in refusals().into_iter().chain([not_found]) {
+        let registry = Scripted::new(move |asked| if server(asked) == 'a' { refusal() } else { sound(asked) });
+        let client = client(&["a", "b"], &registry);
+        client.transport().register(&instance("orders", "a")).await.unwrap();
+        client.transport().heartbeat("ORDERS", "a", InstanceStatus::Up, 1).await.unwrap();
+        assert_eq!(servers(&registry), "abb", "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_refused_by_one_server_go_on_at_the_next() {
+    for (name, refusal) in refusals() {
+        let start = Instant::now();
+        let registry =
+            Scripted::new(
+                move |asked| {
+                    if server(asked) == 'a' && start.elapsed() > MINUTE { refusal() } else { sound(asked) }
+                },
+            );
+        let registrar = client(&["a", "b"], &registry).registrar(instance("orders", "a"));
+        registrar.register().await.unwrap();
+        sleep(HOUR).await;
+        let late: String = registry.asked().iter().filter(|asked| asked.at > MINUTE).map(server).collect();
+        let at_a = late.matches('a').count();
+        assert!(late.len() - at_a >= 100, "{name}: {late}");
+        assert!(at_a <= 16, "{name}: a server that refuses is tried once in a session: {late}");
+        assert!(!late.contains("aa"), "{name}: {late}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_refused_for_its_content_returns_and_the_next_one_begins_at_the_next_server() {
+    for status in [400, 409, 413, 415, 422] {
+        let registry =
+            Scripted::new(move |asked| if server(asked) == 'a' { Reply::Status(status) } else { sound(asked) });
+        let registrar = client(&["a", "b"], &registry).registrar(instance("orders", "a"));
+        let error = registrar.register().await.unwrap_err();
+        assert_eq!((error.status(), servers(&registry)), (Some(status), "a".into()));
+        sleep(MINUTE).await;
+        assert!(servers(&registry).starts_with("abb"), "{status}: {}", servers(&registry));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_by_all_servers_names_all() {
+    let registry = Scripted::new(|_| Reply::Status(403));
+    let error = client(&["a", "b", "c"], &registry).transport().register(&instance("orders", "a")).await.unwrap_err();
+    let text = error.to_string();
+    assert_eq!((error.status(), servers(&registry)), (Some(403), "abc".into()));
+    assert!(["http://a/", "http://b/", "http://c/"].iter().all(|url| text.contains(url)), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_unknown_to_a_status_override_is_not_found() {
+    let registry = Scripted::new(|_| Reply::Status(404));
+    let client = client(&["a", "b"], &registry);
+    let error: Error = client.transport().set_status("ORDERS", "x", InstanceStatus::Down).await.unwrap_err();
+    assert!(error.is_not_found() && registry.asked().len() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_only_refuses_writes_keeps_the_reads() {
+    let registry =
+        Scripted::new(|asked| if server(asked) == 'a' && is_write(asked) { Reply::Status(403) } else { sound(asked) });
+    let client = client(&["a", "b"], &registry);
+    let _ids = follow(&client);
+    let registrar = client.registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    sleep(HOUR).await;
+    let asked = registry.asked();
+    let reads: String = asked.iter().filter(|asked| !is_write(asked)).map(server).collect();
+    let writes: String = asked.iter().filter(|asked| is_write(asked)).map(server).collect();
+    assert!(!reads.contains('b'), "{reads}");
+    assert!(writes.matches('a').count() <= 17 && writes.matches('b').count() > 100, "{writes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_return_to_their_first_server_after_a_rolling_restart() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match (server(asked), start.elapsed().as_secs()) {
+        ('a', 60..120) | ('b', 180..240) => Reply::Status(503),
+        _ => sound(asked),
+    });
+    let client = client(&["b", "a"], &registry);
+    let _ids = follow(&client);
+    let registrar = client.registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    sleep(30 * MINUTE).await;
+    let asked = registry.asked();
+    let at = |from: u32| asked.iter().filter(|a| a.at > MINUTE * from).map(server).collect::<String>();
+    assert!(!at(11).contains('a'), "{}", at(11));
+}
+
+/// Requests from second to second.
+fn between(registry: &Scripted, from: u64, to: u64) -> Vec<String> {
+    let asked = registry.asked();
+    asked.iter().filter(|a| (from..to).contains(&a.at.as_secs())).map(|a| format!("{} {}", server(a), a.line)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn overloaded_cluster_is_asked_once_per_retry_after() {
+    // In seconds, and as a date by the server's clock, which is years behind.
+    let date = vec![
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+        ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT".to_owned()),
+    ];
+    for (status, headers) in [(429, vec![("retry-after", "60".to_owned())]), (503, date)] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            100..160 => Reply::With { status, headers: headers.clone(), body: Bytes::new() },
+            _ => sound(asked),
+        });
+        let client = client(&["a", "b", "c"], &registry);
+        let ids = follow(&client);
+        let registrar = client.registrar(instance("orders", "a"));
+        registrar.register().await.unwrap();
+        sleep(5 * MINUTE).await;
+        let overload = between(&registry, 100, 160);
+        assert!(overload.len() <= 6, "{status}: {overload:?}");
+        assert!(!overload.iter().any(|line| line.ends_with("GET /apps/")), "{status}: {overload:?}");
+        assert!(between(&registry, 165, 240).len() >= 4, "{status}: it goes on");
+        assert_eq!(*ids.lock().unwrap(), ["a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_did_not_ask_for_it_is_not_left_alone() {
+    let registry = Scripted::new(|asked| match server(asked) {
+        'a' => Reply::With { status: 503, headers: vec![("retry-after", "3600".into())], body: Bytes::new() },
+        _ => sound(asked),
+    });
+    let client = client(&["a", "b"], &registry);
+    let registrar = client.registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    sleep(HOUR).await;
+    let asked = servers(&registry);
+    assert!(asked.matches('b').count() > 100, "{asked}");
+    assert!(asked.matches('a').count() <= 13, "five minutes at most are obeyed: {asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_is_kept_while_its_server_asks_for_an_hour() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| {
+        let refused = (100..120).contains(&start.elapsed().as_secs());
+        match refused {
+            true => Reply::With { status: 429, headers: vec![("retry-after", "3600".into())], body: Bytes::new() },
+            false => sound(asked),
+        }
+    });
+    let client = client(&["a"], &registry);
+    let _ids = follow(&client);
+    let registrar = client.registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    sleep(10 * MINUTE).await;
+    let beats: Vec<_> = registry.asked().iter().filter(|a| is_write(a)).map(|a| a.at.as_secs()).collect();
+    assert!(beats.windows(2).all(|pair| pair[1] - pair[0] < 90), "{beats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_lease_is_kept_while_its_server_asks_for_a_minute() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match start.elapsed().as_millis() {
+        2_000..3_500 => Reply::With { status: 429, headers: vec![("retry-after", "60".into())], body: Bytes::new() },
+        _ => sound(asked),
+    });
+    let client = client(&["a"], &registry);
+    let short = tower_eureka::Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1);
+    let short = short.renewal_interval(SECOND).lease_duration(6 * SECOND).build().unwrap();
+    let registrar = client.registrar(short);
+    registrar.register().await.unwrap();
+    sleep(MINUTE).await;
+    let beats: Vec<_> = registry.asked().iter().map(|asked| asked.at.as_millis()).collect();
+    assert!(beats.windows(2).all(|pair| pair[1] - pair[0] < 6_000), "{beats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn interactive_call_is_sent_although_the_server_asked_to_be_left_alone() {
+    let registry = Scripted::new(|asked| match &*asked.line {
+        "GET /apps/ORDERS" => {
+            Reply::With { status: 429, headers: vec![("retry-after", "60".into())], body: Bytes::new() }
+        }
+        _ => sound(asked),
+    });
+    let client = client(&["a"], &registry);
+    let error = client.transport().application("ORDERS").await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(MINUTE));
+    client.transport().applications().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn delta_refused_by_an_overloaded_server_is_no_reason_for_a_full_fetch() {
+    for status in [429, 500, 502, 503, 504] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            50..80 => Reply::Status(status),
+            _ => sound(asked),
+        });
+        let _ids = follow(&client(&["a"], &registry));
+        sleep(3 * MINUTE).await;
+        assert_eq!(between(&registry, 50, 80).len(), 1, "{status}: {:?}", between(&registry, 50, 80));
+        assert_eq!(between(&registry, 1, 180).iter().filter(|line| line.ends_with("/apps/")).count(), 0, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_cannot_be_connected_to_is_tried_again_soon() {
+    let registry = Scripted::new(|_| Reply::Status(503));
+    let _ids = follow(&client(&["a"], &registry));
+    sleep(8 * SECOND).await;
+    assert_eq!(registry.asked().len(), 4, "before the first good fetch: {:?}", registry.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_hangs_at_start_delays_the_first_list_by_a_second() {
+    for (hanging, bound) in [("a", 1_200), ("ab", 2_200)] {
+        let memory = Memory::default();
+        memory.put(instance("orders", "a"));
+        let registry =
+            Scripted::new(move |asked| if hanging.contains(server(asked)) { Reply::Never } else { memory.full() });
+        let client = client(&["a", "b", "c"], &registry);
+        let start = Instant::now();
+        let _ids = follow(&client);
+        while client.snapshot().instance_count() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(start.elapsed().as_millis() <= bound, "{:?}", start.elapsed());
+        sleep(5 * MINUTE).await;
+        assert!(
+            !servers(&registry)[hanging.len() + 1..].contains("ba"),
+            "later ones are not doubled: {}",
+            servers(&registry)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_first_list_is_waited_for() {
+    let registry = Scripted::new(|asked| match server(asked) {
+        'a' => Reply::Later(5 * SECOND, list(&[instance("orders", "slow")])),
+        _ => Reply::Never,
+    });
+    let ids = follow(&client(&["a", "b"], &registry));
+    sleep(6 * SECOND).await;
+    assert_eq!(*ids.lock().unwrap(), ["slow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gzip_that_does_not_say_so_is_unpacked() {
+    let json = list(&[instance("orders", "a")]);
+    let once = gzip(json.as_bytes());
+    for (packed, headers) in [
+        (once.clone(), vec![]),
+        (once.clone(), vec![("content-encoding", "x-gzip".to_owned())]),
+        (gzip(&once), vec![]),
+        (gzip(&once), vec![("content-encoding", "gzip".to_owned())]),
+    ] {
+        let registry =
+            Scripted::new(move |_| Reply::With { status: 200, headers: headers.clone(), body: packed.clone() });
+        let applications = registry.client().build().unwrap().transport().applications().await.unwrap();
+        assert_eq!(applications.len(), 1);
+    }
+    for (body, words) in
+        [(gzip(&vec![b' '; 20 << 20]), "larger than"), (once.slice(..once.len() / 2), "cannot be read")]
+    {
+        let registry = Scripted::new(move |_| Reply::With { status: 200, headers: vec![], body: body.clone() });
+        let client = registry.client().body_limit(1 << 20).build().unwrap();
+        let error = client.transport().applications().await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deltas_that_a_server_cannot_make_are_replaced_by_full_fetches() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let registry = Scripted::new(move |asked| match &*asked.line {
+        "GET /apps/delta" => Reply::Status(500),
+        _ if counted.fetch_add(1, Ordering::Relaxed) == 0 => Reply::Json(list(&[instance("orders", "a")])),
+        _ => Reply::Json(list(&[instance("orders", "a"), instance("orders", "b")])),
+    });
+    let ids = follow(&client(&["a"], &registry));
+    sleep(70 * SECOND).await;
+    assert_eq!(*ids.lock().unwrap(), ["a", "b"]);
+    sleep(6 * MINUTE).await;
+    assert!(count.load(Ordering::Relaxed) >= 10, "{:?}", registry.lines());
+}
