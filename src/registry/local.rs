@@ -7,16 +7,18 @@ use tokio::time::Instant;
 use super::Snapshot;
 use super::mirror::{Mirror, shared};
 use super::vips::VipIndex;
-use crate::model::{Application, Applications, Instance};
+use crate::model::{Application, Applications, Digest, Instance};
 
 /// The consumer's registry without IO: what the server holds, and what it lost without a word.
 ///
 /// A server that restarts answers correctly formed emptiness until its providers have found it again, and one cut off from
-/// them forgets most of them. An instance that leaves in order, or is evicted, is told in deltas; so a full answer is believed in what
-/// it says, and in what it omits only where that is little. If it is empty, or more than half of the instances are gone, or the
-/// whole of an application, the omitted ones are *held*. A held instance goes when the server says so (a delta names it
-/// deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that answers and has anything at all.
-/// An empty answer alone never removes an instance.
+/// them forgets most of them. An instance that leaves in order, or is evicted, is told in deltas; so a full response is believed in what
+/// it says, and in what it omits only where that is little. If it lists less than half as many instances as before, or nothing of an
+/// application, the omitted ones are *held*. A held instance goes when the server says so (a delta names it
+/// deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that responds and has anything at all.
+/// An empty response alone never removes an instance.
+///
+/// `now` is the time in which the server responded, so that neither an outage nor a failed fetch now and then counts.
 #[derive(Debug)]
 pub(super) struct LocalRegistry {
     mirror: Mirror,
@@ -57,17 +59,33 @@ impl LocalRegistry {
         self.held.len()
     }
 
-    /// Takes a full answer.
-    pub(super) fn full(&mut self, answer: &Applications, now: Instant) {
+    /// Number that a change of any instance that the server lists raises.
+    pub(super) fn changes(&self) -> u64 {
+        self.mirror.changes()
+    }
+
+    /// Whether the server sends digests.
+    pub(super) fn has_digest(&self) -> bool {
+        self.mirror.has_digest()
+    }
+
+    /// Whether a response with this digest can be compared exactly.
+    pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
+        self.mirror.is_exact(digest)
+    }
+
+    /// Takes a full response, with the digest that the server sent with it.
+    pub(super) fn full(&mut self, answer: &Applications, digest: Option<Digest>, now: Instant) {
         let before = self.mirror.applications.clone();
         let total = self.mirror.len();
-        self.mirror.replace(answer);
+        self.mirror.replace(answer, digest);
         let now_there = &self.mirror.applications;
         let present: HashSet<(&str, &str)> = each(now_there).map(|(app, instance)| (&**app, instance.id())).collect();
         self.held.retain(|(app, id), _| !present.contains(&(&**app, &**id)));
 
         let lost: Vec<_> = each(&before).filter(|(app, i)| !present.contains(&(&***app, i.id()))).collect();
-        let implausible = self.is_empty() || lost.len() * 2 > total;
+        // Where others came instead, as in a deployment, nothing was forgotten.
+        let implausible = self.mirror.len() * 2 < total;
         for (app, instance) in lost {
             if implausible || !now_there.contains_key(app) {
                 let held = Held { instance: instance.clone(), since: now };
@@ -77,14 +95,14 @@ impl LocalRegistry {
         self.expire(now);
     }
 
-    /// The server answers again after a failure: while it did not, nobody could come back.
-    pub(super) fn resume(&mut self, now: Instant) {
-        self.held.values_mut().for_each(|held| held.since = now);
+    /// Takes the response that the server still lists the same.
+    pub(super) fn unchanged(&mut self, now: Instant) {
+        self.expire(now);
     }
 
-    /// Takes a delta. Tells whether the copy now agrees with the server; if not, something was missed.
+    /// Takes a delta. True if the copy now agrees with the server; otherwise something was missed.
     #[must_use]
-    pub(super) fn delta(&mut self, delta: &Applications, now: Instant) -> bool {
+    pub(super) fn delta(&mut self, delta: &Applications, digest: Option<Digest>, now: Instant) -> bool {
         self.mirror.apply(delta);
         if !self.held.is_empty() {
             let told = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
@@ -93,13 +111,14 @@ impl LocalRegistry {
             }
         }
         self.expire(now);
-        self.mirror.agrees_with(delta)
+        self.mirror.agrees_with(delta, digest)
     }
 
     fn expire(&mut self, now: Instant) {
         if self.is_empty() {
             // Nobody came back yet, so nobody is late.
-            return self.resume(now);
+            self.held.values_mut().for_each(|held| held.since = now);
+            return;
         }
         let min_hold = self.min_hold;
         self.held.retain(|_, held| {
@@ -161,7 +180,7 @@ mod tests {
 
     fn full_of(ids: &[&str]) -> LocalRegistry {
         let mut local = LocalRegistry::new(Duration::from_secs(90));
-        local.full(&answer(added(ids), ""), Instant::now());
+        local.full(&answer(added(ids), ""), None, Instant::now());
         local
     }
 
@@ -172,7 +191,7 @@ mod tests {
             Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("b", ActionType::Modified)).clone() });
         let changes = vec![instance("a", ActionType::Deleted), down, instance("c", ActionType::Added)];
         for _ in 0..3 {
-            assert!(local.delta(&answer(changes.clone(), "DOWN_1_UP_1_"), Instant::now()));
+            assert!(local.delta(&answer(changes.clone(), "DOWN_1_UP_1_"), None, Instant::now()));
             assert_eq!(ids(&mut local), ["b", "c"]);
         }
     }
@@ -181,7 +200,7 @@ mod tests {
     fn deleting_the_unknown_changes_nothing_and_modifying_it_adds_it() {
         let mut local = full_of(&["a"]);
         let delta = vec![instance("x", ActionType::Deleted), instance("b", ActionType::Modified)];
-        assert!(local.delta(&answer(delta, "UP_2_"), Instant::now()));
+        assert!(local.delta(&answer(delta, "UP_2_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
@@ -189,7 +208,7 @@ mod tests {
     fn an_entry_without_an_action_says_nothing() {
         let mut local = full_of(&["a"]);
         let silent = Arc::new(Instance { action: None, ..(*instance("b", ActionType::Added)).clone() });
-        assert!(local.delta(&answer(vec![silent], "UP_1_"), Instant::now()));
+        assert!(local.delta(&answer(vec![silent], "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a"]);
     }
 
@@ -197,15 +216,15 @@ mod tests {
     fn only_the_deleted_of_an_unknown_application_does_not_come_back() {
         let mut local = LocalRegistry::new(Duration::ZERO);
         let delta = vec![instance("x", ActionType::Deleted), instance("y", ActionType::Added)];
-        assert!(local.delta(&answer(delta, "UP_1_"), Instant::now()));
+        assert!(local.delta(&answer(delta, "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["y"]);
     }
 
     #[test]
     fn a_hash_that_differs_or_is_missing_does_not_agree() {
         let mut local = full_of(&["a"]);
-        assert!(!local.delta(&answer(vec![], "UP_2_"), Instant::now()));
-        assert!(!local.delta(&Applications { hash: None, ..answer(vec![], "") }, Instant::now()));
+        assert!(!local.delta(&answer(vec![], "UP_2_"), None, Instant::now()));
+        assert!(!local.delta(&Applications { hash: None, ..answer(vec![], "") }, None, Instant::now()));
     }
 
     #[test]
@@ -216,7 +235,7 @@ mod tests {
             let lease = crate::model::LeaseInfo { last_renewal_timestamp: 7, ..i.lease.unwrap() };
             Arc::new(Instance { lease: Some(lease), ..(*i).clone() })
         });
-        local.full(&answer(renewed.collect(), ""), Instant::now());
+        local.full(&answer(renewed.collect(), ""), None, Instant::now());
         let after = local.snapshot();
         assert!(Arc::ptr_eq(before.application("ORDERS").unwrap(), after.application("orders").unwrap()));
     }
@@ -225,12 +244,12 @@ mod tests {
     fn an_empty_answer_removes_nothing_however_long_it_stays() {
         let mut local = full_of(&["a", "b"]);
         for hours in 0..3 {
-            local.full(&answer(vec![], ""), Instant::now() + Duration::from_secs(hours * 3600));
+            local.full(&answer(vec![], ""), None, Instant::now() + Duration::from_secs(hours * 3600));
             assert_eq!(ids(&mut local), ["a", "b"]);
         }
         // A single instance is no exception.
         let mut one = full_of(&["a"]);
-        one.full(&answer(vec![], ""), Instant::now());
+        one.full(&answer(vec![], ""), None, Instant::now());
         assert_eq!(ids(&mut one), ["a"]);
     }
 
@@ -238,13 +257,13 @@ mod tests {
     fn most_instances_lost_at_once_are_held_for_their_lease() {
         let start = Instant::now();
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a"]), ""), start);
+        local.full(&answer(added(&["a"]), ""), None, start);
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
         let held = local.snapshot();
-        local.full(&answer(added(&["a", "b"]), ""), start + Duration::from_secs(30));
+        local.full(&answer(added(&["a", "b"]), ""), None, start + Duration::from_secs(30));
         assert_eq!((ids(&mut local).len(), local.held()), (4, 2));
         assert!(held.application("ORDERS").is_some());
-        local.full(&answer(added(&["a", "b"]), ""), start + Duration::from_secs(91));
+        local.full(&answer(added(&["a", "b"]), ""), None, start + Duration::from_secs(91));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
@@ -253,14 +272,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(vec![], ""), at(10));
-        local.full(&answer(vec![], ""), at(150));
-        local.full(&answer(added(&["a"]), ""), at(180));
+        local.full(&answer(vec![], ""), None, at(10));
+        local.full(&answer(vec![], ""), None, at(150));
+        local.full(&answer(added(&["a"]), ""), None, at(180));
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
-        local.resume(at(900));
-        local.full(&answer(added(&["a", "b"]), ""), at(901));
+        local.full(&answer(added(&["a", "b"]), ""), None, at(239));
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a", "b"]), ""), at(1000));
+        local.full(&answer(added(&["a", "b"]), ""), None, at(241));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
@@ -270,8 +288,8 @@ mod tests {
         let billing = Arc::new(Instance { app: "BILLING".into(), ..(*instance("x", ActionType::Added)).clone() });
         let mut both = answer(added(&["a", "b", "c"]), "");
         both.applications.push(Arc::new(Application { name: "BILLING".into(), instances: vec![billing] }));
-        local.full(&both, Instant::now());
-        local.full(&answer(added(&["a", "b", "c"]), ""), Instant::now());
+        local.full(&both, None, Instant::now());
+        local.full(&answer(added(&["a", "b", "c"]), ""), None, Instant::now());
         assert!(local.snapshot().application("billing").is_some());
     }
 
@@ -280,22 +298,22 @@ mod tests {
         let mut local = LocalRegistry::new(Duration::ZERO);
         let mut twice = answer(added(&["a", "b"]), "");
         twice.applications.extend(answer(added(&["b", "c"]), "").applications);
-        local.full(&twice, Instant::now());
+        local.full(&twice, None, Instant::now());
         assert_eq!(ids(&mut local), ["a", "b", "c"]);
     }
 
     #[test]
     fn a_held_instance_goes_when_the_server_says_so() {
         let mut local = full_of(&["a", "b", "c"]);
-        local.full(&answer(added(&["a"]), ""), Instant::now());
-        assert!(local.delta(&answer(vec![instance("b", ActionType::Deleted)], "UP_1_"), Instant::now()));
+        local.full(&answer(added(&["a"]), ""), None, Instant::now());
+        assert!(local.delta(&answer(vec![instance("b", ActionType::Deleted)], "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a", "c"]);
     }
 
     #[test]
     fn a_few_lost_instances_are_believed() {
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a", "b", "c"]), ""), Instant::now());
+        local.full(&answer(added(&["a", "b", "c"]), ""), None, Instant::now());
         assert_eq!(ids(&mut local), ["a", "b", "c"]);
     }
 
@@ -303,8 +321,8 @@ mod tests {
     fn of_two_instances_with_one_id_the_later_one_counts() {
         let down = Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("a", ActionType::Added)).clone() });
         let mut local = LocalRegistry::new(Duration::ZERO);
-        local.full(&answer(vec![instance("a", ActionType::Added), down], ""), Instant::now());
+        local.full(&answer(vec![instance("a", ActionType::Added), down], ""), None, Instant::now());
         assert_eq!(local.snapshot().application("ORDERS").unwrap().instances[0].status(), InstanceStatus::Down);
-        assert!(local.delta(&answer(vec![], "DOWN_1_"), Instant::now()));
+        assert!(local.delta(&answer(vec![], "DOWN_1_"), None, Instant::now()));
     }
 }

@@ -1,13 +1,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{ActionType, Application, Applications, Instance, StatusCounts};
+use crate::model::{ActionType, Application, Applications, Digest, Instance, StatusCounts};
 
-/// What the server holds, as far as its answers tell: the state to which deltas are applied and over which the hash is computed.
+/// The server's registry as far as its responses show it: the state to which deltas are applied, and over which the hash and the
+/// digest are computed.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
     counts: StatusCounts,
+    /// Kept only as long as the server sends digests that agree with it.
+    digest: Option<Digest>,
+    /// Raised by each change of an instance that is more than a renewed lease.
+    changes: u64,
 }
 
 impl Mirror {
@@ -15,13 +20,33 @@ impl Mirror {
         self.counts.total()
     }
 
-    /// Whether the server counted the same at the time of its answer. An answer without a hash agrees with nothing.
-    pub(super) fn agrees_with(&self, answer: &Applications) -> bool {
-        answer.hash.as_deref().is_some_and(|hash| *hash == self.counts.to_string())
+    /// Number that a change of any instance raises.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
-    /// Takes a full answer over, and keeps each instance and application that it does not change.
-    pub(super) fn replace(&mut self, answer: &Applications) {
+    /// Whether the server sends digests.
+    pub(super) fn has_digest(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    /// Whether a response with this digest can be compared exactly.
+    pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
+        self.digest.is_some() && digest.is_some()
+    }
+
+    /// Whether the server had the same at the time of its response: by the digests where both sides have one, otherwise by the
+    /// counts. A response with neither agrees with nothing.
+    pub(super) fn agrees_with(&self, response: &Applications, digest: Option<Digest>) -> bool {
+        match (self.digest, digest) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => response.hash.as_deref().is_some_and(|hash| *hash == self.counts.to_string()),
+        }
+    }
+
+    /// Takes a full response over, and keeps each instance and application that it does not change. A digest that does not agree
+    /// with its own list is not used.
+    pub(super) fn replace(&mut self, answer: &Applications, digest: Option<Digest>) {
         let mut answered = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
         for application in &answer.applications {
             answered.entry(&application.name).or_default().extend(&application.instances);
@@ -36,6 +61,16 @@ impl Mirror {
         }
         self.counts = applications.values().flat_map(|app| &app.instances).map(|i| i.status()).collect();
         self.applications = applications;
+        self.changes += 1;
+        self.digest = digest.filter(|theirs| {
+            let each =
+                |app: &Arc<Application>| app.instances.iter().map(|i| Digest::of(&app.name, i)).collect::<Digest>();
+            let ours: Digest = self.applications.values().map(each).collect();
+            if ours != *theirs {
+                tracing::warn!(%ours, %theirs, "digest differs from its own list, comparing counts instead");
+            }
+            ours == *theirs
+        });
     }
 
     /// Applies a delta: added and modified both put, deleted removes, anything else says nothing. Applying it again changes
@@ -66,6 +101,13 @@ impl Mirror {
             self.counts.remove(known.status());
         }
         self.counts.add(instance.status());
+        self.changes += 1;
+        if let Some(digest) = &mut self.digest {
+            if let Some(known) = known {
+                digest.remove(Digest::of(app, known));
+            }
+            digest.add(Digest::of(app, instance));
+        }
         let instances = &mut Arc::make_mut(application).instances;
         match position {
             Some(at) => instances[at] = instance.clone(),
@@ -77,6 +119,10 @@ impl Mirror {
         let Some(application) = self.applications.get_mut(app) else { return };
         let Some(at) = application.instances.iter().position(|known| known.id() == id) else { return };
         self.counts.remove(application.instances[at].status());
+        self.changes += 1;
+        if let Some(digest) = &mut self.digest {
+            digest.remove(Digest::of(&application.name, &application.instances[at]));
+        }
         if application.instances.len() == 1 {
             self.applications.remove(app);
         } else {

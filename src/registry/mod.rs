@@ -11,6 +11,7 @@
 //! applications it has an index of VIP addresses, kept at the cost of what changed. Whoever follows an application, a VIP or a
 //! name is woken only when the instances behind it are others.
 
+mod continuity;
 mod local;
 mod lookup;
 mod mirror;

@@ -285,11 +285,11 @@ async fn delta_refused_by_an_overloaded_server_is_no_reason_for_a_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registry_that_cannot_be_connected_to_is_tried_again_soon() {
+async fn registry_that_was_never_fetched_is_tried_again_soon() {
     let registry = Scripted::new(|_| Reply::Status(503));
     let _ids = follow(&client(&["a"], &registry));
     sleep(8 * SECOND).await;
-    assert_eq!(registry.asked().len(), 4, "before the first good fetch: {:?}", registry.asked());
+    assert_eq!(registry.asked().len(), 4, "{:?}", registry.asked());
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,7 +306,8 @@ async fn server_that_hangs_at_start_delays_the_first_list_by_a_second() {
             sleep(Duration::from_millis(10)).await;
         }
         assert!(start.elapsed().as_millis() <= bound, "{:?}", start.elapsed());
-        sleep(5 * MINUTE).await;
+        // Within the first session.
+        sleep(3 * MINUTE).await;
         assert!(
             !servers(&registry)[hanging.len() + 1..].contains("ba"),
             "later ones are not doubled: {}",
