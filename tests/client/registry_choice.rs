@@ -57,8 +57,10 @@ fn redirect() -> Reply {
     Reply::With { status: 302, headers: vec![("location", "http://login/".into())], body: Bytes::new() }
 }
 
+type Refusal = (&'static str, fn() -> Reply);
+
 /// Replies that speak of the server or of a proxy before it.
-fn refusals() -> Vec<(&'static str, fn() -> Reply)> {
+fn refusals() -> Vec<Refusal> {
     vec![
         ("401", || Reply::Status(401)),
         ("402", || Reply::Status(402)),
@@ -78,7 +80,7 @@ fn refusals() -> Vec<(&'static str, fn() -> Reply)> {
 
 #[tokio::test(start_paused = true)]
 async fn registration_refused_by_one_server_reaches_the_next_at_once() {
-    let not_found: (_, fn() -> Reply) = ("404", || Reply::Status(404));
+    let not_found: Refusal = ("404", || Reply::Status(404));
     for (name, refusal) in refusals().into_iter().chain([not_found]) {
         let registry = Scripted::new(move |asked| if server(asked) == 'a' { refusal() } else { sound(asked) });
         let client = client(&["a", "b"], &registry);
