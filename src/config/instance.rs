@@ -84,7 +84,7 @@ pub(super) const READ: &[&str] = &[
 ];
 
 /// Names that Spring's instances read, whether this builder does or not.
-#[cfg(feature = "server")]
+#[cfg(all(feature = "client", feature = "server"))]
 pub(super) fn of_instances() -> impl Iterator<Item = &'static str> {
     READ.iter().copied().chain(UNSUPPORTED.iter().map(|(name, _)| *name)).filter(|name| name.starts_with("eureka."))
 }

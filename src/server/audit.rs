@@ -35,11 +35,13 @@ pub(super) struct Caller {
 enum Sender {
     Unknown,
     Address(SocketAddr),
+    #[cfg(feature = "peers")]
     Node,
 }
 
 impl Caller {
     /// This node, which registers itself.
+    #[cfg(feature = "peers")]
     pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, batched: false };
 
     /// Sender of a request with these extensions.
@@ -74,6 +76,7 @@ impl fmt::Display for Caller {
         match self.sender {
             Sender::Unknown => f.write_str(role),
             Sender::Address(address) => write!(f, "{role} {}", canonical(address)),
+            #[cfg(feature = "peers")]
             Sender::Node => f.write_str("this node"),
         }
     }
@@ -179,10 +182,17 @@ macro_rules! change {
 pub(super) fn registered(
     app: &str,
     id: &str,
-    Registered { status, news }: Registered,
+    Registered { status, news, kept }: Registered,
     caller: Caller,
     dropped: &Throttle,
 ) {
+    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client) {
+        let (app, instance) = (Shown(app), Shown(id));
+        tracing::info!(
+            target: TARGET, %app, %instance, %status, origin = %caller, %sent,
+            "status of a registration not taken: the one before may be an operator's decision, an override or a cancellation ends it"
+        );
+    }
     match news {
         News::New => change!(caller.batched, app, id, status, caller, "registered"),
         News::Changed => change!(caller.batched, app, id, status, caller, "registration changed"),
@@ -220,7 +230,7 @@ pub(super) fn override_deleted(app: &str, id: &str, status: InstanceStatus, effe
     }
 }
 
-pub(super) fn metadata_changed(app: &str, id: &str, Registered { status, news }: Registered, caller: Caller) {
+pub(super) fn metadata_changed(app: &str, id: &str, Registered { status, news, .. }: Registered, caller: Caller) {
     change!(news == News::Repeated, app, id, status, caller, "metadata changed");
 }
 

@@ -16,6 +16,7 @@ mod body;
 mod limits;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -38,16 +39,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
+use tower::{BoxError, Service};
 
 use self::activity::{Activity, Handling, Watched};
 use self::answer::{Followed, followed};
 use self::body::TimedBody;
 pub(crate) use self::limits::Limits;
+use super::audit::{self, Throttle};
 
 /// The smallest buffer that hyper takes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
+/// A full listener is logged at most this often.
+const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How long nothing is accepted after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -179,10 +183,18 @@ impl Listener {
         let Self { listener, limits } = self;
         let http = http(&limits);
         let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let full = Throttle::new(FULL_LOG_INTERVAL);
+        let unreadable = Arc::new(Throttle::default());
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
+            if slots.available_permits() == 0
+                && let Some(suppressed) = full.pass()
+            {
+                let connections = limits.connections;
+                tracing::warn!(connections, suppressed, "connection limit reached: further connections wait");
+            }
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -198,8 +210,11 @@ impl Listener {
                 }
             };
             let connection = connection(http.clone(), stream, peer, app.clone(), limits, stopped.clone());
+            let unreadable = unreadable.clone();
             connections.spawn(async move {
-                connection.await;
+                if let Err(error) = connection.await {
+                    note_failed(&*error, peer, &unreadable);
+                }
                 drop(slot);
             });
         }
@@ -251,7 +266,8 @@ async fn connection<S>(
     app: S,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
-) where
+) -> Result<(), BoxError>
+where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let activity = Arc::new(Activity::start(&limits));
@@ -267,10 +283,7 @@ async fn connection<S>(
             connection.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            if let Err(error) = ended {
-                tracing::trace!(%error, "connection failed");
-            }
-            return Poll::Ready(());
+            return Poll::Ready(ended);
         }
         // Usually the timer is armed for too early, and moved on only when it fires.
         let deadline = activity.deadline();
@@ -281,13 +294,25 @@ async fn connection<S>(
             let deadline = activity.deadline();
             if deadline <= Instant::now() {
                 tracing::trace!("connection timed out");
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             timer.as_mut().reset(deadline);
         }
         Poll::Pending
     })
-    .await;
+    .await
+}
+
+/// Logs that a connection failed: a warning if the peer does not speak HTTP, as one that speaks TLS, or sends too large a head.
+fn note_failed(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Throttle) {
+    let origin = audit::canonical(peer);
+    let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    if !is_unreadable {
+        tracing::trace!(%origin, %error, "connection failed");
+    } else if let Some(suppressed) = unreadable.pass() {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        tracing::warn!(%origin, suppressed, "connection closed: {error}{cause} (does the client speak HTTPS?)");
+    }
 }
 
 /// A service as hyper calls it.

@@ -10,6 +10,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Request, StatusCode};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{advance, sleep};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
@@ -174,7 +176,7 @@ async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
         request
     };
     let orders = |body: &str| from_client("POST", ORDERS, body.to_owned());
-    let mut refusals = vec![
+    let refusals = vec![
         (from_client("POST", "/eureka/apps/w5", bare), 400, "/eureka/apps/w5", "instance"),
         (orders("{"), 400, ORDERS, "cut off"),
         (orders(""), 400, ORDERS, "cut off"),
@@ -196,11 +198,11 @@ async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
         (from_client("POST", "/eureka/apps/%ff", "{}"), 400, "/eureka/apps/%ff", "UTF-8"),
     ];
     #[cfg(feature = "xml")]
-    {
+    let refusals = {
         let mut xml = orders("<instance><app>");
         xml.headers_mut().insert("content-type", "application/xml".parse().unwrap());
-        refusals.push((xml, 400, ORDERS, "error="));
-    }
+        refusals.into_iter().chain([(xml, 400, ORDERS, "error=")])
+    };
     for (request, status, path, cause) in refusals {
         let what = format!("{} {}", request.method(), request.uri());
         assert_eq!(server.send(request).await.status(), status, "{what}");
@@ -270,6 +272,78 @@ async fn registration_older_than_the_record_is_a_warning() {
     advance(SECOND).await;
     server.send(replicated).await;
     assert_eq!(log.take(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn status_that_a_registration_does_not_change_is_an_info_line() {
+    let server = Server::new();
+    server.post(ORDERS, document("h:orders:1", "OUT_OF_SERVICE", 1_000)).await;
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 2_000))).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["status of a registration not taken", "status=OUT_OF_SERVICE", "sent=UP", "client 10.0.0.7:4711"] {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
+    // Under an override that is as it should be.
+    server.empty("PUT", &format!("{ORDER_1}/status?value=DOWN")).await;
+    log.take();
+    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 3_000))).await;
+    assert_eq!(log.take(), Vec::<String>::new());
+}
+
+/// What is logged next.
+async fn written(log: &Log) -> Vec<String> {
+    for _ in 0..1_000_000 {
+        let lines = log.take();
+        if !lines.is_empty() {
+            return lines;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("nothing is logged");
+}
+
+#[tokio::test]
+async fn connection_limit_that_is_reached_is_a_warning() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let registry = EurekaServer::builder().build().unwrap();
+    let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()).max_connections(2);
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
+    let _both = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    let lines = written(&log).await;
+    assert!(lines.len() == 1 && lines[0].contains("connection limit reached"), "{lines:?}");
+    assert!(lines[0].contains("connections=2"), "{lines:?}");
+    served.abort();
+}
+
+#[tokio::test]
+async fn connection_that_is_no_http_is_a_warning_with_its_address() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let registry = EurekaServer::builder().build().unwrap();
+    let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()).max_head_bytes(8_192);
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client that speaks TLS\r\n\r\n".to_vec();
+    let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(10_000)).into_bytes();
+    let mut expected = 0;
+    for bytes in [hello, head] {
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            let from = stream.local_addr().unwrap().to_string();
+            // Reset or closed, it is over.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            if expected == 0 {
+                let lines = written(&log).await;
+                assert!(lines[0].contains("connection closed") && lines[0].contains(&from), "{lines:?}");
+                expected = 1;
+            }
+        }
+    }
+    assert!(log.take().len() < 5, "one a second");
+    served.abort();
 }
 
 async fn status(server: &Server) -> Value {

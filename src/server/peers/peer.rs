@@ -18,7 +18,7 @@ use crate::model::{
     Applications, Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
     ReplicationResult,
 };
-use crate::server::audit::{self, Shown};
+use crate::server::audit::{self, Shown, Throttle};
 use crate::server::registry::{Origin, Registry};
 use crate::transport::Transport;
 
@@ -29,6 +29,8 @@ const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
 const OUTAGE: Duration = Duration::from_secs(10);
+/// Batches that the peer refuses are logged at most this often: they go on for as long as its URL is wrong.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Overflows of the queue are told at most this often.
 const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,8 @@ pub(super) struct Peer {
     responds: AtomicBool,
     /// It responded to the last batch with an error.
     refuses: AtomicBool,
+    /// Limits the lines about such batches.
+    refusals: Throttle,
 }
 
 /// What the task of a peer works with.
@@ -73,6 +77,7 @@ impl Peer {
             is_me: AtomicBool::new(false),
             responds: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
+            refusals: Throttle::new(REFUSAL_LOG_INTERVAL),
         }
     }
 
@@ -283,7 +288,9 @@ impl Peer {
         let outcome = outcome(error);
         let peer = self.url.as_str();
         if outcome == Outcome::Answered {
-            tracing::warn!(%peer, %error, changes, "a peer refuses changes, they are dropped");
+            if let Some(suppressed) = self.refusals.pass() {
+                tracing::warn!(%peer, %error, changes, suppressed, "a peer refuses changes, they are dropped");
+            }
         } else if self.queue().failures() == 0 {
             tracing::warn!(%peer, %error, "a peer does not take changes, they are kept for it");
         } else {

@@ -84,6 +84,8 @@ pub(super) struct Registered {
     /// The status that the instance has now.
     pub(super) status: InstanceStatus,
     pub(super) news: News,
+    /// The status that was sent, where the registry kept another one without an override.
+    pub(super) kept: Option<InstanceStatus>,
 }
 
 /// What a registration changed. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated) too where nobody logs changes.
@@ -169,7 +171,8 @@ impl Registry {
         if let Some(status) = overridden {
             registrant.overridden_status = status;
         }
-        registrant.status = rules::status(registrant.status, overridden, old.map(|old| old.instance().status), origin);
+        let own = registrant.status;
+        registrant.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
         registrant.last_updated_timestamp = Some(now);
         let news = match old.map(Lease::instance) {
             None => News::New,
@@ -177,7 +180,8 @@ impl Registry {
             Some(old) if audit::is_enabled() && is_repeated(old, &registrant) => News::Repeated,
             Some(_) => News::Changed,
         };
-        let registered = Registered { status: registrant.status, news };
+        let kept = Some(own).filter(|&own| own != registrant.status && overridden.is_none());
+        let registered = Registered { status: registrant.status, news, kept };
         self.admit(leases, registrant, overridden, duration_secs, now, now).map(|()| registered)
     }
 
