@@ -50,6 +50,8 @@ pub(crate) struct Refresher {
     broken_deltas: u32,
     full_only: u32,
     failing_since: Option<Instant>,
+    /// Whether the last refresh failed as it does at a server with too much to do.
+    overloaded: bool,
     /// End of the last refresh, also of one that failed.
     looked: Instant,
     /// Runs only while the registry responds: the clock of the instances that are held.
@@ -79,6 +81,7 @@ impl Refresher {
             broken_deltas: 0,
             full_only: 0,
             failing_since: None,
+            overloaded: false,
             looked: now,
             responding: now,
         }
@@ -118,6 +121,7 @@ impl Refresher {
     /// Retries soon only where that costs no server much: before the first good fetch, and while there is no connection. A server
     /// that responds with an error, or too late, may be overloaded. If all servers asked for a pause, it is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
+        self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
             return jittered(self.interval).max(pause + pause.mul_f64(0.1 * fastrand::f64()));
         }
@@ -127,7 +131,7 @@ impl Refresher {
 
     /// One refresh: a delta where that is possible, everything where it is not or did not do.
     async fn refresh(&mut self) -> Result<(), Error> {
-        if !self.is_delta_useful() || self.continuity.takes_insurance() {
+        if !self.is_delta_useful() || !self.overloaded && self.continuity.takes_insurance() {
             return self.fetch_all().await;
         }
         if self.full_only > 0 {
@@ -137,18 +141,14 @@ impl Refresher {
         let Some(delta) = self.fetch_delta().await? else { return self.fetch_all().await };
         self.responded();
         let version = delta.list.version;
-        let is_exact = self.local.is_exact(delta.digest);
-        if !is_exact && !self.continuity.is_continued_by(&delta.origin, version) {
-            tracing::debug!("delta may not continue the copy, fetching everything");
-            return self.fetch_all_later().await;
-        }
-        if self.take(delta.list, delta.digest, LocalRegistry::delta).await {
+        let continues = self.local.is_exact(delta.digest) || self.continuity.is_continued_by(&delta.origin, version);
+        if continues && self.take(delta.list, delta.digest, LocalRegistry::delta).await {
             self.continuity.continued(delta.origin, version, delta.requested);
             self.mismatches = 0;
             return Ok(());
         }
         self.mismatches += 1;
-        tracing::debug!(mismatches = self.mismatches, "delta left a difference, fetching everything");
+        tracing::debug!(continues, mismatches = self.mismatches, "delta left a difference, fetching everything");
         if self.mismatches >= MISMATCHES_BEFORE_PAUSE {
             tracing::warn!(
                 refreshes = FULL_REFRESHES,
@@ -159,12 +159,11 @@ impl Refresher {
         self.fetch_all_later().await
     }
 
-    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a recent predecessor.
+    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a recent predecessor. After an
+    /// overload a delta finds out at little cost whether the server responds again.
     fn is_delta_useful(&self) -> bool {
-        self.delta
-            && self.deltas_offered
-            && !self.local.is_empty()
-            && (self.continuity.is_recent() || self.local.has_digest())
+        let is_worth_it = self.continuity.is_recent() || self.local.has_digest() || self.overloaded;
+        self.delta && self.deltas_offered && !self.local.is_empty() && is_worth_it
     }
 
     /// The delta. `None` where everything is to be fetched instead: the server gives no deltas, or cannot make one.
@@ -261,6 +260,7 @@ impl Refresher {
     /// Counts the time since the last look as time in which the registry responded, unless it is longer than an interval.
     fn responded(&mut self) {
         let now = Instant::now();
+        self.overloaded = false;
         self.responding += now.duration_since(self.looked).min(self.interval);
         self.looked = now;
         if let Some(since) = self.failing_since.take() {

@@ -98,16 +98,19 @@ impl Turns {
             return Ok(order);
         }
         let pause = |server: usize| state.pauses[server].expect("a server without a pause is in the order");
-        if access == Access::Write
-            && state.insisted.is_none_or(|at| now >= at + state.patience)
-            && let Some(longest) = paused.iter().copied().min_by_key(|&server| pause(server).since)
-            && now >= pause(longest).since + state.patience
-        {
-            state.insisted = Some(now);
-            return Ok(vec![longest]);
+        let next = paused.iter().copied().min_by_key(|&server| pause(server).until).expect("there is a server");
+        let mut until = pause(next).until;
+        if access == Access::Write {
+            let longest = paused.iter().copied().min_by_key(|&server| pause(server).since).unwrap_or(next);
+            let since = state.insisted.map_or(pause(longest).since, |at| at.max(pause(longest).since));
+            let insists = since + state.patience;
+            if now >= insists {
+                state.insisted = Some(now);
+                return Ok(vec![longest]);
+            }
+            until = until.min(insists);
         }
-        let next = paused.into_iter().min_by_key(|&server| pause(server).until).expect("there is a server");
-        Err(AllPaused { server: next, status: pause(next).status, wait: pause(next).until - now })
+        Err(AllPaused { server: next, status: pause(next).status, wait: until - now })
     }
 
     /// A server did it, after these others had been found unavailable. Operations of the other kind leave those as well.

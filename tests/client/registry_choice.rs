@@ -369,3 +369,41 @@ async fn deltas_that_a_server_cannot_make_are_replaced_by_full_fetches() {
     sleep(6 * MINUTE).await;
     assert!(count.load(Ordering::Relaxed) >= 10, "{:?}", registry.lines());
 }
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_read_in_each_form() {
+    for (text, expected) in [
+        ("60", Some(MINUTE)),
+        (" 0 ", Some(Duration::ZERO)),
+        ("Sun, 06 Nov 1994 08:50:37 GMT", Some(MINUTE)),
+        ("Sunday, 06-Nov-94 08:50:37 GMT", Some(MINUTE)),
+        ("Sun Nov  6 08:50:37 1994", Some(MINUTE)),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", Some(Duration::ZERO)),
+        ("soon", None),
+        ("-1", None),
+        ("", None),
+    ] {
+        let headers = vec![("date", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()), ("retry-after", text.to_owned())];
+        let registry =
+            Scripted::new(move |_| Reply::With { status: 503, headers: headers.clone(), body: Bytes::new() });
+        let error = client(&["a"], &registry).transport().applications().await.unwrap_err();
+        assert_eq!(error.retry_after(), expected, "{text:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_fetches_wait_for_the_end_of_an_overload() {
+    for status in [429, 502, 503, 504] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            50..600 => Reply::Status(status),
+            _ => sound(asked),
+        });
+        let _ids = follow(&client(&["a"], &registry));
+        sleep(11 * MINUTE).await;
+        let overload = between(&registry, 50, 600);
+        let is_full = |line: &String| line.ends_with("/apps/");
+        assert!(overload.len() <= 21 && !overload.iter().any(is_full), "{status}: {overload:?}");
+        assert!(between(&registry, 600, 660).iter().any(is_full), "{status}: after the gap");
+    }
+}

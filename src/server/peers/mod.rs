@@ -223,7 +223,7 @@ impl Peers {
     }
 
     fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
-        let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server();
+        let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server().in_background();
         // A Java peer knows other regions if this node does.
         let transport = if self.regions.is_some() { transport.without_other_regions() } else { transport };
         Arc::new(Peer::new(url, transport, self.settings.limits))
