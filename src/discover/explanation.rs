@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Selection;
 use crate::error::Error;
-use crate::model::{Instance, InstanceStatus, StatusCounts};
+use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
 use crate::registry::{Lookup, Registry};
 
 /// How many names an explanation tells before it only counts.
@@ -61,7 +61,7 @@ pub enum Reason {
     Status(InstanceStatus),
     /// The selection's filter said no.
     Filtered,
-    /// It has no host, or neither port can be connected to.
+    /// It has no host, or neither port can be connected to. A [`Candidate`] displays which.
     NoPort,
     /// Something else, in words that follow the instance's id: `ejected for 12 s`.
     Other(Cow<'static, str>),
@@ -167,9 +167,25 @@ impl Explanation {
     }
 }
 
-/// Whether any protocol could connect to it.
+/// Whether any protocol could connect to it. Where both ports are marked disabled, the plain one is called.
 fn reachable(instance: &Instance) -> bool {
-    instance.host().is_some() && (instance.port().usable().is_some() || instance.secure_port().usable().is_some())
+    let is_usable = |port: Port| port.usable().is_some();
+    let has_port =
+        is_usable(instance.port()) || is_usable(instance.secure_port()) || instance.disabled_plain_port().is_some();
+    instance.host().is_some() && has_port
+}
+
+/// The reason for which no protocol could connect to it.
+fn unreachable(instance: &Instance) -> String {
+    let port = |name: &str, port: Port| match port {
+        Port { enabled: false, .. } => format!("its {name} port is disabled"),
+        Port { number, .. } => format!("its {name} port is {number}"),
+    };
+    match (instance.host(), instance.port(), instance.secure_port()) {
+        (None, ..) => "without a host".into(),
+        (_, Port { enabled: false, number: 0 }, Port { enabled: false, .. }) => "both its ports are disabled".into(),
+        (_, plain, secure) => format!("{}, {}", port("plain", plain), port("secure", secure)),
+    }
 }
 
 /// The first few of `total` items.
@@ -224,6 +240,9 @@ impl Candidate {
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
+            Some(Reason::NoPort) => {
+                write!(f, "{} without a usable address ({})", self.instance.id(), unreachable(&self.instance))
+            }
             Some(reason) => write!(f, "{} {reason}", self.instance.id()),
             None => write!(f, "{} {}", self.instance.id(), self.instance.status()),
         }

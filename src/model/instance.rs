@@ -262,6 +262,13 @@ impl Instance {
         self.authority_at(self.secure_port.usable()?)
     }
 
+    /// Number of the plain port of a record that marks both ports as disabled.
+    #[cfg(feature = "client")]
+    pub(crate) fn disabled_plain_port(&self) -> Option<u16> {
+        let Port { number, enabled } = self.port;
+        u16::try_from(number).ok().filter(|&number| number != 0 && !enabled && !self.secure_port.enabled)
+    }
+
     /// Host and `port`, as a URI has them.
     #[cfg(feature = "client")]
     pub(crate) fn authority_at(&self, port: u16) -> Option<http::uri::Authority> {

@@ -4,7 +4,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::options::{CallOptions, Ports};
-use crate::model::Instance;
+use crate::model::{Instance, Port};
 use crate::tls::Tls;
 
 /// Where an instance is reached, and whether with TLS. The host is also the name that its certificate must be for.
@@ -38,10 +38,20 @@ impl AddressRule {
         }
         let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
         let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
+        // A record whose ports are both marked disabled means nothing by it; Java callers take the plain port.
+        let plain = || match self.ports {
+            Ports::Auto => plain().or_else(|| {
+                let authority = instance.authority_at(instance.disabled_plain_port()?)?;
+                Some(Address { scheme: Scheme::HTTP, authority })
+            }),
+            _ => plain(),
+        };
         match self.ports {
-            Ports::Plain => plain().ok_or("offers no plain HTTP port"),
+            Ports::Plain => plain()
+                .ok_or_else(|| no_port(instance.port(), "offers no plain HTTP port", "its plain port is disabled")),
             Ports::Secure if !self.can_tls => Err("is to be called over HTTPS, which needs the feature `tls`"),
-            Ports::Secure => secure().ok_or("offers no secure port"),
+            Ports::Secure => secure()
+                .ok_or_else(|| no_port(instance.secure_port(), "offers no secure port", "its secure port is disabled")),
             Ports::Auto if self.prefers_plain => plain().or_else(secure).ok_or("offers no port"),
             Ports::Auto if self.can_tls => secure().or_else(plain).ok_or("offers no port"),
             Ports::Auto => plain().ok_or_else(|| match secure() {
@@ -74,6 +84,11 @@ impl AddressRule {
         let authority = instance.authority_at(port).ok_or("offers no host")?;
         Ok(Address { scheme, authority })
     }
+}
+
+/// The reason for which a port is not called: it is none, or marked disabled.
+fn no_port(port: Port, none: &'static str, disabled: &'static str) -> &'static str {
+    if port.enabled || port.number == 0 { none } else { disabled }
 }
 
 impl Address {
@@ -115,17 +130,25 @@ mod tests {
     #[test]
     fn the_ports_decide_and_metadata_may_name_another() {
         let both = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).secure_port(443).build().unwrap();
-        let plain = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let plain_one = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let named = Instance::builder("a").ip_addr("::1").port(80).metadata("gRPC_port", " 9090 ").build().unwrap();
         let secure = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").secure_port(443);
         let named_secure = secure.metadata("gRPC_port", "9090").build().unwrap();
+        let port = |number, enabled| Port { number, enabled };
+        let with_ports = |plain, secure| Instance { port: plain, secure_port: secure, ..plain_one.clone() };
+        let (off, zero) = (with_ports(port(80, false), port(443, false)), with_ports(port(0, false), port(443, false)));
         for (ports, can_tls, instance, expected) in [
+            (Ports::Auto, true, &off, "http://h:80"),
+            (Ports::Auto, false, &off, "http://h:80"),
+            (Ports::Plain, true, &off, "its plain port is disabled"),
+            (Ports::Secure, true, &off, "its secure port is disabled"),
+            (Ports::Auto, true, &zero, "offers no port"),
             (Ports::Auto, true, &both, "https://h:443"),
             (Ports::Auto, false, &both, "http://h:80"),
-            (Ports::Auto, true, &plain, "http://h:80"),
+            (Ports::Auto, true, &plain_one, "http://h:80"),
             (Ports::Plain, true, &both, "http://h:80"),
             (Ports::Secure, true, &both, "https://h:443"),
-            (Ports::Secure, true, &plain, "offers no secure port"),
+            (Ports::Secure, true, &plain_one, "its secure port is disabled"),
             (Ports::Secure, false, &both, "is to be called over HTTPS, which needs the feature `tls`"),
             (Ports::Auto, true, &named, "http://[::1]:9090"),
             (Ports::Secure, true, &named, "https://[::1]:9090"),

@@ -211,8 +211,8 @@ async fn what_can_never_mean_an_instance_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn an_explanation_tells_what_speaks_against_each() {
     let secure_only = Instance::builder("orders").id("no-port").ip_addr("127.0.0.1").port(1).build().unwrap();
-    let portless =
-        String::from_utf8(secure_only.to_json()).unwrap().replace(r#""@enabled":"true""#, r#""@enabled":"false""#);
+    let portless = String::from_utf8(secure_only.to_json()).unwrap();
+    let portless = portless.replace(r#""@enabled":"true""#, r#""@enabled":"false""#).replace(r#""$":1,"#, r#""$":0,"#);
     let (_, client) = registry([
         down(&instance("orders", "a")),
         instance("orders", "b"),
@@ -240,7 +240,8 @@ async fn an_explanation_tells_what_speaks_against_each() {
     assert_eq!(reasons, expected);
     assert_eq!(
         explanation.to_string(),
-        "none of its 4 instances can be called: a DOWN, b filtered out, c ejected for 12 s, no-port without a usable address"
+        "none of its 4 instances can be called: a DOWN, b filtered out, c ejected for 12 s, \
+         no-port without a usable address (both its ports are disabled)"
     );
 }
 
