@@ -230,7 +230,8 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// Starts a task that follows discovery, and returns the balancer over what it finds.
+    /// Starts a task that follows discovery, and returns the balancer over what it finds. Endpoints that discovery has ready are there
+    /// at once.
     ///
     /// The task ends when the last clone of the balancer is dropped.
     ///
@@ -252,7 +253,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self.settings.checks = self.check.as_ref().map(|(interval, _)| *interval);
         let name = self.settings.name.clone();
         let shared = Arc::new(Shared::new(Roster::new(self.settings), self.explain, self.ready_timeout, alive));
-        let driver = Driver::<D, S> {
+        let mut driver = Driver::<D, S> {
             make: self.make,
             describe: self.describe,
             probe: self.probe,
@@ -264,7 +265,9 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
             next_id: 0,
             discovery: Default::default(),
         };
-        tokio::spawn(driver.run(self.discover, closed));
+        let mut discover = Box::pin(self.discover);
+        driver.begin(discover.as_mut());
+        tokio::spawn(driver.run(discover, closed));
         Balance::new(shared, self.policy, self.observer)
     }
 }

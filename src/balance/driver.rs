@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -27,6 +27,9 @@ use super::subset::Peers;
 
 /// How many changes may wait before they are published. Also keeps a discovery that is always ready from holding its thread.
 const BATCH: usize = 64;
+
+/// How many batches are applied when the balancer is made.
+const FIRST_BATCHES: usize = 64;
 
 /// How long discovery is left alone after an error.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -97,7 +100,7 @@ where
     S: Clone + Send + Sync + 'static,
 {
     /// Runs until `closed` resolves; the set that was published last stays.
-    pub(super) async fn run(mut self, discover: D, closed: oneshot::Receiver<Infallible>) {
+    pub(super) async fn run(mut self, discover: Pin<Box<D>>, closed: oneshot::Receiver<Infallible>) {
         tokio::select! {
             biased;
             _ = closed => {}
@@ -105,10 +108,31 @@ where
         }
     }
 
+    /// Takes over what discovery has ready, so that a first call that comes at once finds it. What this leaves, [`run`](Self::run)
+    /// does: it polls again with a waker.
+    pub(super) fn begin(&mut self, mut discover: Pin<&mut D>) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..FIRST_BATCHES {
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll_batch(discover.as_mut(), &mut cx)));
+            match polled {
+                Ok(Poll::Ready((_, Step::More))) => {}
+                Ok(Poll::Ready((_, step))) => {
+                    self.settle(step);
+                    break;
+                }
+                Ok(Poll::Pending) => break,
+                Err(_) => {
+                    self.panicked();
+                    break;
+                }
+            }
+        }
+        self.publish();
+    }
+
     /// Others' code runs here: discovery, what makes endpoints and probes them, what drops them. If it panics, the clock has to
     /// go on nevertheless, or what is out would stay out.
-    async fn outlive_panics(&mut self, discover: D) {
-        let mut discover = pin!(discover);
+    async fn outlive_panics(&mut self, mut discover: Pin<Box<D>>) {
         loop {
             let mut following = Box::pin(self.follow(discover.as_mut()));
             let followed = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| following.as_mut().poll(cx))) {
@@ -119,10 +143,35 @@ where
                 return;
             }
             drop(following);
-            let ended = self.discovery == Discovery::Polled;
-            error!(application = self.name(), ended, "discovery or an endpoint panicked, keeping the endpoints");
-            if ended {
+            self.panicked();
+        }
+    }
+
+    fn panicked(&mut self) {
+        let ended = self.discovery == Discovery::Polled;
+        error!(application = self.name(), ended, "discovery or an endpoint panicked, keeping the endpoints");
+        if ended {
+            self.discovery = Discovery::Ended;
+        }
+    }
+
+    /// Takes note of how discovery stands, and tells whether it is to be left alone for a while.
+    fn settle(&mut self, step: Step<D::Error>) -> bool {
+        match step {
+            Step::More => false,
+            Step::Failed(error) => {
+                if self.discovery != Discovery::Fails {
+                    let error: BoxError = error.into();
+                    let (name, endpoints) = (self.name(), self.ids.len());
+                    warn!(application = name, endpoints, error, "discovery failed, keeping the endpoints");
+                }
+                self.discovery = Discovery::Fails;
+                true
+            }
+            Step::Ended => {
+                debug!(application = self.name(), endpoints = self.ids.len(), "discovery ended");
                 self.discovery = Discovery::Ended;
+                false
             }
         }
     }
@@ -184,21 +233,10 @@ where
             if changed {
                 self.publish();
             }
-            match step {
-                Step::More => tokio::task::yield_now().await,
-                Step::Failed(error) => {
-                    if self.discovery != Discovery::Fails {
-                        let error: BoxError = error.into();
-                        let (name, endpoints) = (self.name(), self.ids.len());
-                        warn!(application = name, endpoints, error, "discovery failed, keeping the endpoints");
-                    }
-                    self.discovery = Discovery::Fails;
-                    paused = Some(Instant::now() + BACK_OFF);
-                }
-                Step::Ended => {
-                    debug!(application = self.name(), endpoints = self.ids.len(), "discovery ended");
-                    self.discovery = Discovery::Ended;
-                }
+            if let Step::More = step {
+                tokio::task::yield_now().await;
+            } else if self.settle(step) {
+                paused = Some(Instant::now() + BACK_OFF);
             }
         }
     }
