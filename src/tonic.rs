@@ -47,11 +47,12 @@ const PORT_KEY: &str = "gRPC_port";
 /// What a generated client calls an application through: `InventoryClient::new(eureka.channel("inventory"))`. Made by
 /// [`Eureka::channel`](crate::Eureka::channel).
 ///
-/// Each call, unary or streaming, goes to an instance that is UP, chosen by load, over the one HTTP/2 connection that is kept to
-/// it. The instance's port is the one that its metadata names as `gRPC_port` (another key:
+/// Each call, unary or streaming, goes to an instance that is UP, chosen by load, over the HTTP/2 connection that is kept to it,
+/// or over a [further one](CallOptions::http2_connections) while that has no stream left. The instance's port is the one that its metadata names as `gRPC_port` (another key:
 /// [`port_key`](CallOptions::port_key)), else that of its record; TLS is spoken as [`Ports`](crate::route::Ports) says.
 ///
-/// What was not sent, or was refused unprocessed, goes to another instance. All gRPC calls are POST, so nothing else is tried again
+/// A call that was not sent is made at another instance. A call that the instance stated it did not process (`GOAWAY`, `REFUSED_STREAM`)
+/// is sent again to the same one, then to another one. All gRPC calls are POST, so nothing else is tried again
 /// unless the [`RetryPolicy`](crate::route::RetryPolicy) says that they may be:
 /// `RetryPolicy::new().all_methods().grpc_codes([14])` repeats lost connections, and `UNAVAILABLE` where no answer had begun.
 ///
@@ -68,7 +69,7 @@ const PORT_KEY: &str = "gRPC_port";
 ///
 /// | code | what happened |
 /// |---|---|
-/// | `UNAVAILABLE` | no instance for the ready timeout, none that could be connected to, or the connection was lost |
+/// | `UNAVAILABLE` | no instance for the ready timeout, none that could be connected to, none that processed the call, or the connection was lost |
 /// | `DEADLINE_EXCEEDED` | the deadline passed |
 /// | `INVALID_ARGUMENT` | no application can have this name |
 /// | what gRPC says for the reason | the instance reset the stream |
@@ -115,7 +116,7 @@ fn status_of(error: Error) -> Status {
     let code = match error.kind() {
         Kind::Config => Code::InvalidArgument,
         Kind::Timeout => Code::DeadlineExceeded,
-        Kind::Call | Kind::Caller => code_of(&error),
+        Kind::Call | Kind::Caller | Kind::Unprocessed => code_of(&error),
         _ => Code::Unavailable,
     };
     let mut status = Status::new(code, error.to_string());
@@ -129,7 +130,7 @@ fn code_of(error: &(dyn StdError + 'static)) -> Code {
     use h2::Reason;
     let told = std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<h2::Error>())
-        .filter(|error| error.is_reset())
+        .filter(|error| error.is_reset() || error.is_go_away() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM))
         .and_then(h2::Error::reason);
     match told {
         None | Some(Reason::REFUSED_STREAM) => Code::Unavailable,

@@ -89,7 +89,7 @@ pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot
 pub use self::subset::{Peers, Subset};
 pub use self::zone::ZoneAware;
 
-pub(crate) use self::connect::{CallerFault, is_callers_fault};
+pub(crate) use self::connect::{CallerFault, is_callers_fault, is_overload, is_unprocessed};
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
 pub(crate) use self::http::is_grpc;
@@ -234,6 +234,20 @@ impl<S, P, O> Balance<S, P, O> {
     {
         let (set, label) = self.set_for(request);
         self.pick_from(&set, label, request, tried)
+    }
+
+    /// Picks the endpoint with this id again, if it still takes calls.
+    pub(crate) fn pick_again(&self, id: EndpointId) -> Option<Picked<S, O>>
+    where
+        S: Clone,
+        O: Clone,
+    {
+        let set = self.shared.set.load();
+        let at = Instant::now();
+        let chosen = set.find(id)?;
+        let service = S::clone(chosen.service);
+        let completion = Completion::begin(chosen.stats.clone(), Moment::of(at), chosen.ticket);
+        Some(Picked { at, completion, service, observer: self.observer.clone() })
     }
 
     #[inline]

@@ -183,6 +183,12 @@ impl<S> EndpointSet<S> {
         picked
     }
 
+    /// The endpoint with this id, if it takes calls.
+    pub(super) fn find(&self, id: EndpointId) -> Option<Chosen<'_, S>> {
+        let member = self.all.every().members.iter().find(|member| member.id == id)?;
+        Some(self.chosen(&member.stats, member.position, member.stats.trial.take()))
+    }
+
     /// An endpoint in probation that wants a call, if there is one.
     #[cold]
     fn on_probation(&self, label: Option<Label<'_>>) -> Option<Chosen<'_, S>> {

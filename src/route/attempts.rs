@@ -2,6 +2,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::Request;
@@ -24,6 +25,10 @@ pub(super) struct Attempts<B> {
 
 /// What a kept frame costs beside its bytes, for each but the first.
 const FRAME: usize = 64;
+
+/// Time for which a body is waited for: so many turns of other tasks, then this long.
+const YIELDS: usize = 16;
+const MOMENT: Duration = Duration::from_millis(5);
 
 type Slot<B> = Arc<Mutex<Option<Source<B>>>>;
 
@@ -70,6 +75,18 @@ impl<B: Body> Attempts<B> {
             let hint = lock(slot).as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
             Box::new(Taker { slot: slot.clone(), source: None, at: 0, hint })
         }))
+    }
+
+    /// Waits a moment for the body to be there again, as a connection may drop an attempt's body after it returned the error.
+    pub(super) async fn given_back(&self) -> bool {
+        for _ in 0..YIELDS {
+            if self.can_repeat() {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(MOMENT).await;
+        self.can_repeat()
     }
 
     /// Whether the body is there to be sent from its beginning.

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tower::BoxError;
+
+use super::peer::Permit;
 
 /// The body of an answer: what the instance sent. By default an empty one, as generated gRPC clients with an interceptor need it.
 #[derive(Default)]
@@ -18,10 +20,17 @@ enum Kind {
     #[default]
     Empty,
     Incoming(Incoming),
+    /// On a stream of HTTP/2, which is free again when it ends.
+    Stream(Incoming, Option<Permit>),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 impl InstanceBody {
+    pub(super) fn on_stream(body: Incoming, permit: Permit) -> Self {
+        let permit = (!body.is_end_stream()).then_some(permit);
+        Self(Kind::Stream(body, permit))
+    }
+
     /// Any other body in the place of one.
     pub(super) fn boxed<B>(body: B) -> Self
     where
@@ -45,6 +54,13 @@ impl Body for InstanceBody {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(Into::into))),
+            Kind::Stream(body, permit) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) || body.is_end_stream() {
+                    *permit = None;
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
             Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -52,7 +68,7 @@ impl Body for InstanceBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Incoming(body) | Kind::Stream(body, _) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -60,7 +76,7 @@ impl Body for InstanceBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Incoming(body) => body.size_hint(),
+            Kind::Incoming(body) | Kind::Stream(body, _) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
     }

@@ -21,14 +21,28 @@ use super::address::Address;
 use super::attempts::{AttemptBody, Attempts};
 use super::calls::{AtAddress, Route};
 use super::deadline::Clockwork;
+use super::failure::is_busy;
 use super::options::{CallOptions, HostHeader, Http2};
 use crate::balance::{CallFuture, EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::clock::LONGEST_WAIT;
 use crate::error::{Error, Kind};
-use crate::timer::Backoff;
+use crate::timer::{Backoff, jittered};
 
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
+
+/// Number of further instances that a call that was not sent is tried at without regard to the retry budget.
+const FREE_UNSENT: usize = 3;
+
+/// Number of times that a call is sent again without regard to the retry budget after instances stated that they did not process it.
+const FREE_REFUSALS: usize = 3;
+/// How many of these go to the same instance.
+const REFUSALS_AT_ONE: usize = 2;
+/// Number of times that a call is sent again for this reason at all.
+const MOST_REFUSALS: usize = 8;
+/// Pause before the second of these times. It doubles up to the last.
+const FIRST_REFUSAL_PAUSE: Duration = Duration::from_millis(10);
+const LAST_REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// A request on its way to its answer. Nothing happens before it is polled.
 ///
@@ -101,7 +115,10 @@ where
             let error = Error::new(Kind::Timeout, "call to").app(call.route.name.clone());
             return Err(error.cause("no time was left for the call"));
         }
-        let picked = call.pick().ok_or_else(|| call.route.balance.no_endpoints_for(&call.attempts.parts))?;
+        let Some(picked) = call.pick() else {
+            let span = call.span.clone();
+            return Ok(Self::Further(Box::pin(call.wait_and_go_on().instrument(span))));
+        };
         call.route.budget.deposit(picked.at());
         Ok(match call.options().retry.hedge() {
             None => Self::First { attempt: call.span.in_scope(|| call.attempt(picked)), call: Some(call) },
@@ -164,6 +181,11 @@ pub(super) struct Call<E, B> {
     tried: Vec<EndpointId>,
     /// How often the request was sent, as far as it can have been received.
     sent: usize,
+    /// Number of tries that were not sent.
+    unsent: usize,
+    /// Number of tries that the instance did not process: of the call, and of these the latest in a row at one instance.
+    refusals: usize,
+    refusals_here: usize,
     /// Set while no connection comes about.
     unconnected: Option<Unconnected>,
     span: Span,
@@ -182,11 +204,13 @@ enum Verdict {
     LastWord,
     /// Without anything sent.
     Unsent,
+    /// With the request not processed. A busy instance is left alone.
+    Unprocessed { is_busy: bool },
     /// With the request received, or perhaps, and this reason to send it again.
     Sent(&'static str),
 }
 
-impl<E: Send + Sync + 'static, B: Body> Call<E, B> {
+impl<E: AtAddress + Send + Sync + 'static, B: Body> Call<E, B> {
     fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
         let span = debug_span!(
             "eureka.call",
@@ -197,10 +221,23 @@ impl<E: Send + Sync + 'static, B: Body> Call<E, B> {
             server.port = Empty,
         );
         let CallOptions { http2, retry, .. } = &*route.options;
-        let is_http2 = request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
-        let kept_bytes = retry.kept_bytes(request.method(), is_http2);
+        // A shared service may speak HTTP/2 whatever the request says.
+        let may_be_http2 = E::IS_SHARED || request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
+        let kept_bytes = retry.kept_bytes(request.method(), may_be_http2);
         let attempts = Attempts::new(request, kept_bytes);
-        Self { route, clockwork, attempts, latest: None, tried: Vec::new(), sent: 0, unconnected: None, span }
+        Self {
+            route,
+            clockwork,
+            attempts,
+            latest: None,
+            tried: Vec::new(),
+            sent: 0,
+            unsent: 0,
+            refusals: 0,
+            refusals_here: 0,
+            unconnected: None,
+            span,
+        }
     }
 
     fn options(&self) -> &CallOptions {
@@ -213,6 +250,21 @@ where
     E: Clone + AtAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
+    /// Makes the call once there is an instance, for a caller that waits for one.
+    async fn wait_and_go_on<RB>(mut self) -> Result<Answer<RB>, Error>
+    where
+        RB: Body,
+        E: Callee<B, RB>,
+    {
+        let Some(picked) = self.wait_for_instance().await else {
+            return Err(self.route.balance.no_endpoints_for(&self.attempts.parts));
+        };
+        self.route.budget.deposit(picked.at());
+        let result = self.try_at(picked).await;
+        let verdict = self.verdict(&result);
+        self.go_on(result, verdict).await
+    }
+
     /// What follows a try that was not the last word.
     async fn go_on<RB>(
         mut self,
@@ -313,7 +365,15 @@ where
 
     /// What there is to do after this.
     fn verdict<RB>(&self, result: &Result<Answer<RB>, Error>) -> Verdict {
-        if self.is_good(result) || !self.attempts.can_repeat() || self.clockwork.is_over() {
+        if self.is_good(result) || self.clockwork.is_over() {
+            return Verdict::LastWord;
+        }
+        if let Err(error) = result
+            && error.is_unprocessed()
+        {
+            return Verdict::Unprocessed { is_busy: is_busy(error) };
+        }
+        if !self.attempts.can_repeat() {
             return Verdict::LastWord;
         }
         match result {
@@ -331,6 +391,7 @@ where
         let reason = match verdict {
             Verdict::LastWord => return None,
             Verdict::Unsent => return Box::pin(self.next_reachable()).await,
+            Verdict::Unprocessed { is_busy } => return Box::pin(self.next_after_refusal(is_busy)).await,
             Verdict::Sent(reason) => reason,
         };
         self.sent += 1;
@@ -350,26 +411,86 @@ where
     /// that can be reached, too.
     async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
         let patience = self.clockwork.patience().unwrap_or_default();
-        let unconnected = self.unconnected.get_or_insert_with(|| {
-            let pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-            Unconnected { since: Instant::now(), pauses }
-        });
-        let waited = unconnected.since.elapsed();
-        if waited >= CONNECT_BUDGET.max(patience) {
+        if self.unconnected().since.elapsed() >= CONNECT_BUDGET.max(patience) {
             return None;
         }
-        let pause = unconnected.pauses.next();
-        self.route.meters.retried("unsent");
-        if let Some(picked) = self.pick() {
+        self.unsent += 1;
+        if self.may_retry("unsent", self.unsent <= FREE_UNSENT)
+            && let Some(picked) = self.pick()
+        {
             return Some(picked);
         }
-        if waited >= patience {
+        self.wait_for_instance().await
+    }
+
+    /// Waits for an instance as long as the caller wants, with a pause before each is tried again.
+    async fn wait_for_instance(&mut self) -> Option<Picked<E, HttpResponses>> {
+        let patience = self.clockwork.patience().unwrap_or_default();
+        loop {
+            let unconnected = self.unconnected();
+            let left = patience.saturating_sub(unconnected.since.elapsed());
+            let pause = unconnected.pauses.next();
+            let left = self.clockwork.left().map_or(left, |deadline| deadline.min(left));
+            if left.is_zero() {
+                return None;
+            }
+            if self.route.is_ready() {
+                sleep(pause.min(left)).await;
+            } else {
+                self.route.balance.ready(Some(left)).await;
+            }
+            self.tried.clear();
+            self.latest = None;
+            if let Some(picked) = self.pick() {
+                return Some(picked);
+            }
+        }
+    }
+
+    fn unconnected(&mut self) -> &mut Unconnected {
+        self.unconnected.get_or_insert_with(|| {
+            let pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            Unconnected { since: Instant::now(), pauses }
+        })
+    }
+
+    /// The next instance for a request that was sent and not processed: the same one, over another connection if that was at its end.
+    /// After several refusals, or where it is busy, another one.
+    async fn next_after_refusal(&mut self, is_busy: bool) -> Option<Picked<E, HttpResponses>> {
+        self.refusals += 1;
+        self.refusals_here += 1;
+        if self.refusals > MOST_REFUSALS
+            || !self.attempts.given_back().await
+            || !self.may_retry("unprocessed", self.refusals <= FREE_REFUSALS)
+        {
             return None;
         }
-        let pause = pause.min(patience - waited);
-        sleep(self.clockwork.left().map_or(pause, |left| left.min(pause))).await;
+        if self.refusals > 1 {
+            let pause = FIRST_REFUSAL_PAUSE.saturating_mul(1 << (self.refusals - 2)).min(LAST_REFUSAL_PAUSE);
+            sleep(self.clockwork.left().map_or(pause, |left| left.min(jittered(pause)))).await;
+        }
+        if !is_busy
+            && self.refusals_here <= REFUSALS_AT_ONE
+            && let Some(latest) = self.latest
+            && let Some(picked) = self.route.balance.pick_again(latest)
+        {
+            return Some(picked);
+        }
+        self.refusals_here = 0;
+        let picked = self.pick();
+        if picked.is_some() || is_busy {
+            return picked;
+        }
         self.tried.clear();
         self.pick()
+    }
+
+    /// Whether a request that was not received may be sent once more, at the expense of the budget unless that is free.
+    fn may_retry(&self, reason: &'static str, is_free: bool) -> bool {
+        if is_free {
+            self.route.meters.retried(reason);
+        }
+        is_free || self.may_spend(reason)
     }
 
     /// Whether there is budget for one more try.

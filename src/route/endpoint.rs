@@ -1,14 +1,15 @@
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
 use http::header::HOST;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::{BoxError, Service, ServiceExt};
@@ -21,11 +22,13 @@ use super::health::Checker;
 use super::http1::Http1;
 use super::http2::{self, Http2};
 use super::options::CallOptions;
+use super::presence::{Membership, Presence};
 use super::{InstanceBody, ResponseBody};
+use crate::balance::is_grpc;
 use crate::error::Error;
 use crate::model::Instance;
 use crate::registry::Registry;
-use crate::transport::Connector;
+use crate::transport::{ConnectError, Connector};
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
@@ -41,7 +44,11 @@ struct Pools<B> {
 
 /// One instance as something to send to, with its own connections of both versions, opened when they are needed: dropping the last
 /// clone closes them after the calls in flight.
-pub(super) struct Endpoint<B>(Arc<Inner<B>>);
+pub(super) struct Endpoint<B> {
+    inner: Arc<Inner<B>>,
+    /// Of the one that the balancer keeps as long as the instance is in the registry. The clones for calls have none.
+    _membership: Option<Membership>,
+}
 
 struct Inner<B> {
     instance: Arc<Instance>,
@@ -49,9 +56,17 @@ struct Inner<B> {
     /// What it is told of that in HTTP/1.1.
     host: HeaderValue,
     is_http2: bool,
+    /// Version of the latest call: [`HTTP1`], [`HTTP2`] or [`ONLY_HTTP1`].
+    version: AtomicU8,
+    presence: Arc<Presence>,
     http1: Http1<B>,
     http2: Http2<B>,
 }
+
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+/// HTTP/2 was asked for, and the instance speaks HTTP/1.1 alone.
+const ONLY_HTTP1: u8 = 3;
 
 /// What a request's body must be to be sent.
 pub(super) trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static {}
@@ -95,25 +110,39 @@ impl<B: Sendable> Endpoint<B> {
         connector: Connector,
     ) -> Calls<Self> {
         let http2 = options.http2.clone();
-        let prober = connector.clone();
+        let (most, grace) = (options.http2_connections, options.removal_grace);
         let checker = Checker::new(connector.clone());
+        let prober = connector.clone();
         let make = move |instance: &Arc<Instance>, address: Address| {
-            Self(Arc::new(Inner {
+            let presence = Presence::new(grace);
+            let is_http2 = http2.is_for(instance);
+            let inner = Inner {
                 instance: instance.clone(),
                 host: address.host(),
-                is_http2: http2.is_for(instance),
-                http1: Http1::new(connector.clone(), address.clone()),
-                http2: Http2::new(connector.clone(), address.clone()),
+                is_http2,
+                version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
+                http1: Http1::new(connector.clone(), address.clone(), presence.clone()),
+                http2: Http2::new(connector.clone(), address.clone(), presence.clone(), most),
                 address,
-            }))
+                presence,
+            };
+            Self { _membership: Some(Membership(inner.presence.clone())), inner: Arc::new(inner) }
         };
-        // A connection that comes about and is closed again. It says enough: what else may be wrong, calls find out.
+        // A connection as the calls make it that is closed again. What else may be wrong, calls find out.
         let probe = move |endpoint: Self| {
-            let connect = prober.clone().http2(endpoint.0.is_http2).oneshot(endpoint.0.address.uri_of(None));
-            Box::pin(async move { connect.await.is_ok() }) as Pin<Box<dyn Future<Output = bool> + Send>>
+            let connector = prober.clone();
+            Box::pin(async move {
+                let inner = &*endpoint.inner;
+                if inner.is_called_over_http2() {
+                    inner.http2.probe().await.is_ok()
+                } else {
+                    connector.http2(false).oneshot(inner.address.uri_of(None)).await.is_ok()
+                }
+            }) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let check = move |endpoint: Self| {
-            let healthy = checker.check(&endpoint.0.instance, &endpoint.0.address);
+            let Inner { instance, address, .. } = &*endpoint.inner;
+            let healthy = checker.check(instance, address, endpoint.inner.is_called_over_http2());
             Box::pin(healthy) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
@@ -131,23 +160,75 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     }
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
-        let Inner { host, is_http2, http1, http2, .. } = &*self.0;
-        let sending: Sending = if *is_http2 || request.version() == Version::HTTP_2 {
-            // It would contradict the authority (RFC 9113, 8.3.1).
-            request.headers_mut().remove(HOST);
-            Box::pin(http2.clone().send(request))
-        } else {
-            // As hyper would, which writes it anew each time.
-            request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
-            Box::pin(http1.clone().send(request))
+        let inner = &self.inner;
+        let sending: Sending = match (inner.is_http2, request.version()) {
+            (true, _) => {
+                // It would contradict the authority (RFC 9113, 8.3.1).
+                request.headers_mut().remove(HOST);
+                let http2 = inner.http2.clone();
+                Box::pin(async move { http2.send(request).await.map_err(|unsent| unsent.failure) })
+            }
+            (false, Version::HTTP_2) if inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 => {
+                request.headers_mut().remove(HOST);
+                inner.called_over(HTTP2);
+                Box::pin(inner.clone().send_http2_if_spoken(request))
+            }
+            (false, version) => {
+                if version != Version::HTTP_2 {
+                    inner.called_over(HTTP1);
+                }
+                // As hyper would, which writes it anew each time.
+                request.headers_mut().entry(HOST).or_insert_with(|| inner.host.clone());
+                Box::pin(inner.http1.clone().send(request))
+            }
         };
         EndpointFuture { sending, endpoint: self.clone() }
     }
 }
 
+impl<B: Sendable> Inner<B> {
+    fn is_called_over_http2(&self) -> bool {
+        self.version.load(Ordering::Relaxed) == HTTP2
+    }
+
+    /// Keeps the version for probes.
+    fn called_over(&self, version: u8) {
+        let latest = self.version.load(Ordering::Relaxed);
+        if latest != version && latest != ONLY_HTTP1 {
+            self.version.store(version, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends a request of HTTP/2, over HTTP/1.1 where the instance never spoke HTTP/2 and does not do so now: such requests come from
+    /// gateways that pass on the version of their own listener. gRPC needs HTTP/2, and with TLS the instance itself refuses the version.
+    async fn send_http2_if_spoken(
+        self: Arc<Self>,
+        request: Request<AttemptBody<B>>,
+    ) -> Result<Response<InstanceBody>, Failure> {
+        let unsent = match self.http2.clone().send(request).await {
+            Ok(response) => return Ok(response),
+            Err(unsent) => *unsent,
+        };
+        match (unsent.failure, unsent.request) {
+            (Failure::Unsent(error), Some(mut request))
+                if ConnectError::is_not_http2(&*error)
+                    && self.address.scheme == Scheme::HTTP
+                    && !self.http2.has_connected()
+                    && !is_grpc(request.headers()) =>
+            {
+                request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
+                let response = self.http1.clone().send(request).await?;
+                self.version.store(ONLY_HTTP1, Ordering::Relaxed);
+                Ok(response)
+            }
+            (failure, _) => Err(failure),
+        }
+    }
+}
+
 impl<B> AtAddress for Endpoint<B> {
     fn address(&self) -> &Address {
-        &self.0.address
+        &self.inner.address
     }
 }
 
@@ -157,22 +238,21 @@ pub(super) struct EndpointFuture<B> {
     endpoint: Endpoint<B>,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Failure>> + Send>>;
+type Sending = Pin<Box<dyn Future<Output = Result<Response<InstanceBody>, Failure>> + Send>>;
 
 impl<B> Future for EndpointFuture<B> {
     type Output = Result<Response<InstanceBody>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(self.sending.as_mut().poll(cx)) {
-            Ok(response) => Ok(response.map(InstanceBody::from)),
+            Ok(response) => Ok(response),
             Err(failure) => {
-                let Inner { instance, address, .. } = &*self.endpoint.0;
-                Err(failure
-                    .into_error()
-                    .app(instance.app())
-                    .instance(instance.id())
-                    .server(address.authority.as_str())
-                    .advice("look at the instance itself: it is registered as UP"))
+                let Inner { instance, address, .. } = &*self.endpoint.inner;
+                let is_unexplained = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));
+                let error = failure.into_error();
+                let error = error.app(instance.app()).instance(instance.id()).server(address.authority.as_str());
+                let advice = "look at the instance itself: it is registered as UP";
+                Err(if is_unexplained { error.advice(advice) } else { error })
             }
         })
     }
@@ -186,12 +266,12 @@ impl<B> Clone for Connections<B> {
 
 impl<B> Clone for Endpoint<B> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { inner: self.inner.clone(), _membership: None }
     }
 }
 
 impl<B> fmt::Debug for Endpoint<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Endpoint").field(&self.0.instance.id()).finish()
+        f.debug_tuple("Endpoint").field(&self.inner.instance.id()).finish()
     }
 }

@@ -1,38 +1,87 @@
 use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
 
 use hyper_util::client::legacy;
 use tower::BoxError;
 
-use crate::balance::{CallerFault, is_callers_fault};
+use crate::balance::{CallerFault, is_callers_fault, is_overload, is_unprocessed};
 use crate::error::{Error, Kind};
 use crate::transport::{is_refused_handshake, root_cause};
 
-/// Why there is no answer.
+/// Reason for which there is no response.
 pub(super) enum Failure {
-    /// The request was certainly not received, or not looked at.
+    /// No connection was established, so nothing was received.
     Unsent(BoxError),
-    /// It may have been.
+    /// The other side stated that it did not process the request, or its connection ended before it took the request.
+    Unprocessed(BoxError),
+    /// The request may have been received.
     Lost(BoxError),
+    /// The request may have been received, and the instance left the registry this long ago.
+    Left(Duration),
 }
 
+/// The instance has no stream left for the request.
+#[derive(Debug)]
+struct Full(Duration);
+
 impl Failure {
+    /// All streams of an instance stayed in use for this time.
+    pub(super) fn full(waited: Duration) -> Self {
+        Self::Unprocessed(Full(waited).into())
+    }
+
     pub(super) fn into_error(self) -> Error {
         let (kind, what, error) = match self {
+            Self::Left(grace) => {
+                let cause = format!("the instance left the registry and did not respond within {grace:?} after that");
+                return Error::new(Kind::Call, "call").cause(cause);
+            }
             Self::Lost(error) if is_callers_fault(&*error) => (Kind::Caller, "the body of the request failed", error),
             Self::Lost(error) if !is_refused_handshake(&*error) => {
                 (Kind::Call, "the connection was lost before an answer came", error)
             }
+            Self::Unprocessed(error) => (Kind::Unprocessed, "the instance did not process the request", error),
             Self::Unsent(error) | Self::Lost(error) => (Kind::Connect, "cannot connect", error),
         };
-        Error::new(kind, "call").cause(format!("{what}: {}", root_cause(&*error))).with_source(error)
+        let reason = h2_in(&*error).map_or_else(|| root_cause(&*error), words);
+        Error::new(kind, "call").cause(format!("{what}: {reason}")).with_source(error)
     }
+}
+
+/// Returns `true` if another try at the same instance is pointless: it has no stream left, or asked for calm.
+pub(super) fn is_busy(error: &Error) -> bool {
+    chain(error).any(|error| error.is::<Full>()) || is_overload(error)
+}
+
+/// Returns `true` if the other side refused this one stream.
+pub(super) fn is_refused_stream(error: &hyper::Error) -> bool {
+    h2_in(error).is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// The reason in the terms of the protocol. hyper and h2 describe that of a GOAWAY as "not a result of an error".
+fn words(error: &h2::Error) -> String {
+    match error.reason() {
+        Some(h2::Reason::NO_ERROR) if error.is_go_away() => "it closed the connection (GOAWAY)".into(),
+        Some(reason) if error.is_go_away() => format!("it closed the connection (GOAWAY, {reason:?})"),
+        Some(reason) if error.is_reset() && error.is_remote() => format!("it reset the stream ({reason:?})"),
+        _ => root_cause(error),
+    }
+}
+
+fn h2_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
         if is_unprocessed(&error) {
-            Self::Unsent(error.into())
-        } else if h2(&error).is_some_and(|h2| h2.is_reset() && !h2.is_remote() && !h2.is_library()) {
+            Self::Unprocessed(error.into())
+        } else if h2_in(&error).is_some_and(|h2| h2.is_reset() && !h2.is_remote() && !h2.is_library()) {
             // That is how hyper ends a stream whose body failed. Why that was so it tells nobody.
             Self::Lost(CallerFault(error.into()).into())
         } else {
@@ -43,23 +92,20 @@ impl From<hyper::Error> for Failure {
 
 impl From<legacy::Error> for Failure {
     fn from(error: legacy::Error) -> Self {
-        let is_unsent = error.is_connect()
-            || StdError::source(&error).and_then(|source| source.downcast_ref()).is_some_and(is_unprocessed);
-        if is_unsent { Self::Unsent(error.into()) } else { Self::Lost(error.into()) }
+        if error.is_connect() {
+            Self::Unsent(error.into())
+        } else if is_unprocessed(&error) {
+            Self::Unprocessed(error.into())
+        } else {
+            Self::Lost(error.into())
+        }
     }
 }
 
-/// Whether the request was left in a queue, or the other side said of its stream that it will not be processed (RFC 9113, 8.7):
-/// it was refused, or opened after the connection's end was announced.
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let refused = |error: &h2::Error| match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-        _ => false,
-    };
-    error.is_canceled() || h2(error).is_some_and(|error| error.is_remote() && refused(error))
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "all streams of its connections were in use for {:?}", self.0)
+    }
 }
 
-fn h2(error: &hyper::Error) -> Option<&h2::Error> {
-    StdError::source(error)?.downcast_ref()
-}
+impl StdError for Full {}

@@ -13,19 +13,38 @@ use crate::model::Instance;
 use crate::tls::Tls;
 use crate::transport::Connector;
 
-/// Makes the requests. Connections are made anew for each: between two checks they would only idle.
-pub(super) struct Checker(Client<Connector, Empty<Bytes>>);
+/// Sends the requests. Connections are made anew for each: between two checks they would only idle.
+pub(super) struct Checker {
+    /// Takes what the server prefers over TLS, and HTTP/1.1 without.
+    any: Client<Connector, Empty<Bytes>>,
+    /// For URLs without TLS at a port that is called over HTTP/2.
+    http2: Client<Connector, Empty<Bytes>>,
+}
 
 impl Checker {
     pub(super) fn new(connector: Connector) -> Self {
-        Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+        let client = |connector, http2| {
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).http2_only(http2).build(connector)
+        };
+        Self { any: client(connector.clone().any_version(), false), http2: client(connector.http2(true), true) }
     }
 
-    /// Whether the instance, which is called at this address, says that it is healthy, or has nothing to be asked at.
-    pub(super) fn check(&self, instance: &Instance, address: &Address) -> impl Future<Output = bool> + Send + use<> {
+    /// Returns `true` if the instance, which is called at this address and perhaps over HTTP/2, responds that it is healthy, or has no
+    /// URL for this.
+    pub(super) fn check(
+        &self,
+        instance: &Instance,
+        address: &Address,
+        is_http2: bool,
+    ) -> impl Future<Output = bool> + Send + use<> {
         // Not the URL, which may hold secrets.
         let id = instance.id().to_owned();
-        let asked = url(instance, address).map(|url| self.0.get(url));
+        let asked = url(instance, address).map(|url| {
+            let is_called_port = url.scheme() == Some(&Scheme::HTTP)
+                && url.host() == Some(address.authority.host())
+                && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
+            if is_http2 && is_called_port { self.http2.get(url) } else { self.any.get(url) }
+        });
         async move {
             let Some(answer) = asked else { return true };
             match answer.await {

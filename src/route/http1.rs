@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -24,9 +23,11 @@ use tokio::time::sleep;
 use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
+use super::InstanceBody;
 use super::address::Address;
 use super::attempts::AttemptBody;
 use super::failure::Failure;
+use super::presence::Presence;
 use crate::transport::Connector;
 
 /// Twice as long, at most, a connection may be idle: 90 s, as in hyper-util's client.
@@ -38,6 +39,7 @@ pub(super) struct Http1<B>(Arc<Shared<B>>);
 struct Shared<B> {
     connector: Connector,
     address: Address,
+    presence: Arc<Presence>,
     state: Mutex<State<B>>,
 }
 
@@ -86,23 +88,29 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     /// To this address, as soon as there is a request for it.
-    pub(super) fn new(connector: Connector, address: Address) -> Self {
+    pub(super) fn new(connector: Connector, address: Address, presence: Arc<Presence>) -> Self {
         let state = State { idle: Vec::new(), waiting: VecDeque::new(), heir: None, sweeper: None };
-        Self(Arc::new(Shared { connector, address, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { connector, address, presence, state: Mutex::new(state) }))
     }
 
     /// Sends a request. It goes to the address whatever host its URI names; the header `host` is the caller's to set.
     ///
     /// # Cancel safety
     /// Who gives up closes the connection on which its answer was to come.
-    pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<InstanceBody>, Failure> {
         write_for_http1(&mut request, &self.0.address);
         loop {
             let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
-            let mut failed = match sender.try_send_request(request).await {
+            let presence = &self.0.presence;
+            let sent = tokio::select! {
+                biased;
+                sent = sender.try_send_request(request) => sent,
+                () = presence.ended() => return Err(Failure::Left(presence.grace())),
+            };
+            let mut failed = match sent {
                 Ok(response) => {
                     self.0.give_when_read(sender);
-                    return Ok(response);
+                    return Ok(response.map(InstanceBody::from));
                 }
                 Err(failed) => failed,
             };

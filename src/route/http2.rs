@@ -1,8 +1,8 @@
-//! The one HTTP/2 connection to an instance: made when it is first needed, and anew when it has come to its end.
+//! The HTTP/2 connections to an instance: one, and further ones while it has no stream left.
 //!
 //! ```text
-//! a call ─▶ the connection there is ─────────────────────────▶ hyper
-//!       └─▶ none, or it is at its end: the attempt under way, or else a new one, in a task of its own, which all wait for
+//! a call ─▶ the first connection with a free stream ─────────────────▶ hyper ─▶ the response; free again when its body ends
+//!       └─▶ none: a new connection, made in a task of its own for all that wait, or a stream that becomes free
 //! ```
 //!
 //! hyper-util's client finds a connection by host, in a pool under a lock, twice for each call. An instance is one host. Its
@@ -10,23 +10,28 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Buf;
 use http::{Request, Response, Uri};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
+use super::InstanceBody;
 use super::address::Address;
 use super::attempts::AttemptBody;
-use super::failure::Failure;
-use crate::transport::Connector;
+use super::failure::{Failure, is_refused_stream};
+use super::peer::{Peer, Permit, Vacancies, Watched};
+use super::presence::Presence;
+use crate::transport::{ConnectError, Connector};
 
 /// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
 /// asks more than once in five minutes; a peer that vanished is noticed by the system before (see [`Connector`]).
@@ -37,136 +42,376 @@ pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Over how many connections a request is tried to be sent that were at their end before they took it.
 const CONNECTIONS: usize = 3;
 
-/// Clones share the connection.
+/// Twice as long, at most, a further connection may be idle.
+const SWEEP: Duration = Duration::from_secs(45);
+
+/// Time for which a connection that refused a stream is used only if there is no other.
+const REST: Duration = Duration::from_millis(100);
+
+/// Added to the time limit of a call that waits for a first connection.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// Clones share the connections. Dropping the last closes them after the calls in flight.
 pub(super) struct Http2<B>(Arc<Shared<B>>);
 
 struct Shared<B> {
     connector: Connector,
     address: Address,
-    latest: Mutex<Latest<B>>,
+    presence: Arc<Presence>,
+    most: usize,
+    pool: Mutex<Pool<B>>,
+    vacancies: Arc<Vacancies>,
+    /// Held by the call that has the next free stream.
+    turn: tokio::sync::Mutex<()>,
 }
 
-struct Latest<B> {
-    /// The connection, once a call has seen it come about.
-    connection: Option<Sender<B>>,
-    /// How it comes about.
-    attempt: Option<Attempt<B>>,
+struct Pool<B> {
+    /// In the order in which they are filled.
+    connections: Vec<Connection<B>>,
+    attempt: Option<Attempt>,
+    /// A connection came about once.
+    has_connected: bool,
+    /// Closes further connections that are idle for too long.
+    sweeper: Option<JoinHandle<()>>,
+}
+
+struct Connection<B> {
+    sender: Sender<B>,
+    peer: Arc<Peer>,
+    /// Used only if there is no other, until then.
+    rests_until: Option<Instant>,
+    /// Whether it was already idle at the last sweep.
+    is_old: bool,
 }
 
 type Sender<B> = http2::SendRequest<AttemptBody<B>>;
 
 /// `None` while it is under way.
-type Attempt<B> = watch::Receiver<Option<Result<Sender<B>, Unconnected>>>;
+type Attempt = watch::Receiver<Option<Result<(), Unconnected>>>;
 
 /// Why there is no connection, for all that waited for it.
 #[derive(Clone, Debug)]
 struct Unconnected(Arc<dyn StdError + Send + Sync>);
 
+/// A stream that was found for a request.
+type Place<B> = (Sender<B>, Permit);
+
+/// A request that was not sent, if it is still there, and why.
+pub(super) struct Unsent<B> {
+    pub(super) failure: Failure,
+    pub(super) request: Option<Request<AttemptBody<B>>>,
+}
+
 impl<B> Http2<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// To this address, as soon as there is a request for it.
-    pub(super) fn new(connector: Connector, address: Address) -> Self {
-        let latest = Mutex::new(Latest { connection: None, attempt: None });
-        Self(Arc::new(Shared { connector, address, latest }))
+    /// Up to so many connections to this address, as soon as there are requests for them.
+    pub(super) fn new(connector: Connector, address: Address, presence: Arc<Presence>, most: usize) -> Self {
+        let pool = Pool { connections: Vec::new(), attempt: None, has_connected: false, sweeper: None };
+        let (pool, most) = (Mutex::new(pool), most.max(1));
+        let (vacancies, turn) = (Arc::default(), tokio::sync::Mutex::default());
+        Self(Arc::new(Shared { connector, address, presence, most, pool, vacancies, turn }))
     }
 
-    /// Sends a request.
+    /// Sends a request. Returns it with the error if the peer does not speak HTTP/2.
     ///
     /// # Cancel safety
     /// Who gives up while the connection is made leaves it to the others, and to the next call.
-    pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<Incoming>, Failure> {
-        let mut connections = 0;
-        loop {
-            let mut sender = match self.there_is() {
-                Some(sender) => sender,
-                None => self.connected().await.map_err(|why| Failure::Unsent(why.into()))?,
+    pub(super) async fn send(
+        self,
+        mut request: Request<AttemptBody<B>>,
+    ) -> Result<Response<InstanceBody>, Box<Unsent<B>>> {
+        let shared = &*self.0;
+        let failed = |failure| Err(Box::new(Unsent { failure, request: None }));
+        for last in (0..CONNECTIONS).rev() {
+            let (mut sender, permit) = match self.0.enter_at_once() {
+                Some(place) => place,
+                None => match self.0.place().await {
+                    Ok(place) => place,
+                    Err(failure) => return Err(Box::new(Unsent { failure, request: Some(request) })),
+                },
             };
-            let mut failed = match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
+            let sent = tokio::select! {
+                biased;
+                sent = sender.try_send_request(request) => sent,
+                () = shared.presence.ended() => return failed(Failure::Left(shared.presence.grace())),
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
+                Err(error) => error,
             };
             // It comes back if the connection was at its end before it took it.
-            let Some(unsent) = failed.take_message() else { return Err(failed.into_error().into()) };
-            request = unsent;
-            connections += 1;
-            if connections == CONNECTIONS {
-                return Err(Failure::Unsent(failed.into_error().into()));
+            match error.take_message() {
+                Some(unsent) if last > 0 => {
+                    permit.peer().end();
+                    request = unsent;
+                }
+                Some(_) => return failed(Failure::Unprocessed(error.into_error().into())),
+                None => {
+                    let error = error.into_error();
+                    if is_refused_stream(&error) {
+                        shared.rest(permit.peer());
+                    }
+                    return failed(error.into());
+                }
             }
         }
+        unreachable!("the last connection ends the loop")
     }
 
-    fn there_is(&self) -> Option<Sender<B>> {
-        self.latest().connection.clone().filter(|sender| !sender.is_closed())
+    /// Returns `true` if HTTP/2 was spoken here before.
+    pub(super) fn has_connected(&self) -> bool {
+        self.0.pool().has_connected
     }
 
-    /// Waits until there is a connection.
-    async fn connected(&self) -> Result<Sender<B>, Unconnected> {
-        let mut attempt = self.attempt();
-        let made = match attempt.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().expect("it was waited for"),
-            Err(_) => Err(Unconnected(Arc::from(BoxError::from("the runtime in which it was connected ends")))),
-        };
-        if let Ok(sender) = &made {
-            let mut latest = self.latest();
-            if latest.attempt.as_ref().is_some_and(|newest| newest.same_channel(&attempt)) {
-                latest.connection = Some(sender.clone());
-            }
-        }
-        made
-    }
-
-    /// The attempt to connect that is under way or has led to a connection, or else a new one.
-    fn attempt(&self) -> Attempt<B> {
-        let mut latest = self.latest();
-        if let Some(attempt) = &latest.attempt {
-            let is_of_use = match &*attempt.borrow() {
-                // Its task may be gone with its runtime.
-                None => attempt.has_changed().is_ok(),
-                Some(Ok(sender)) => !sender.is_closed(),
-                Some(Err(_)) => false,
-            };
-            if is_of_use {
-                return attempt.clone();
-            }
-        }
-        let (result, attempt) = watch::channel(None);
-        let connecting = connect(self.0.connector.clone(), self.0.address.uri_of(None));
-        tokio::spawn(async move {
-            tokio::select! {
-                made = connecting => drop(result.send(Some(made.map_err(|error| Unconnected(Arc::from(error)))))),
-                // The instance is gone, and with it all who wait.
-                () = result.closed() => {}
-            }
-        });
-        *latest = Latest { connection: None, attempt: Some(attempt.clone()) };
-        attempt
-    }
-
-    fn latest(&self) -> MutexGuard<'_, Latest<B>> {
-        self.0.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes a connection as calls do, and closes it again.
+    pub(super) fn probe(&self) -> impl Future<Output = Result<(), BoxError>> + Send + use<B> {
+        let Shared { connector, address, .. } = &*self.0;
+        let connecting = connect::<B>(connector.clone(), address.uri_of(None), Arc::default());
+        async move { connecting.await.map(drop) }
     }
 }
 
-/// Makes a connection and lets it run until nobody uses it any more.
-async fn connect<B>(connector: Connector, uri: Uri) -> Result<Sender<B>, BoxError>
+impl<B> Shared<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let stream = connector.http2(true).oneshot(uri).await?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    /// Waits for a stream, over a new connection where there may be one. Calls have their turn in the order in which they came.
+    async fn place(self: &Arc<Self>) -> Result<Place<B>, Failure> {
+        let within = self.connector.within();
+        let _waiting = Waiting::new(&self.vacancies);
+        let first = if self.has_connections() { None } else { self.attempt() };
+        // The attempt ends a little before, so that all calls learn its result.
+        let deadline = Instant::now() + within + if first.is_some() { MARGIN } else { Duration::ZERO };
+        let _turn = tokio::select! {
+            biased;
+            Err(why) = result(first) => return Err(Failure::Unsent(why.into())),
+            turn = self.turn.lock() => turn,
+            () = sleep_until(deadline) => return Err(Failure::full(within)),
+        };
+        let mut attempts = 0;
+        loop {
+            let mut changed = pin!(self.vacancies.notified());
+            changed.as_mut().enable();
+            self.pool().forget_ended(Instant::now());
+            if let Some(place) = self.enter(false) {
+                return Ok(place);
+            }
+            // One that failed beside connections that stand is not repeated, nor are those that end at once.
+            let attempt = if attempts < CONNECTIONS { self.attempt() } else { None };
+            let has_connections = self.has_connections();
+            if attempt.is_none() {
+                if let Some(place) = self.enter(true) {
+                    return Ok(place);
+                }
+                if !has_connections {
+                    return Err(Failure::Unprocessed("new connections ended before they took the request".into()));
+                }
+            }
+            tokio::select! {
+                biased;
+                made = result(attempt) => match made {
+                    Ok(()) => attempts += usize::from(!has_connections),
+                    Err(_) if has_connections => attempts = CONNECTIONS,
+                    Err(why) => return Err(Failure::Unsent(why.into())),
+                },
+                () = changed => {}
+                () = sleep_until(deadline) => return Err(Failure::full(within)),
+            }
+        }
+    }
+
+    /// Takes a stream unless there is none, or calls wait for one.
+    #[inline]
+    fn enter_at_once(&self) -> Option<Place<B>> {
+        if self.vacancies.has_waiters() { None } else { self.enter(false) }
+    }
+
+    /// Takes a stream of the first connection that has one.
+    #[inline]
+    fn enter(&self, despite_rest: bool) -> Option<Place<B>> {
+        let pool = self.pool();
+        let usable = |connection: &&Connection<B>| {
+            !connection.sender.is_closed() && (despite_rest || connection.rests_until.is_none())
+        };
+        let found = |connection: &Connection<B>| Some((connection.sender.clone(), connection.peer.enter()?));
+        pool.connections.iter().filter(usable).find_map(found)
+    }
+
+    /// The attempt to connect that is under way, or a new one; `None` where there are as many connections as there may be.
+    fn attempt(self: &Arc<Self>) -> Option<Attempt> {
+        let mut pool = self.pool();
+        if let Some(attempt) = &pool.attempt
+            && attempt.borrow().is_none()
+            // Its task may be gone with its runtime.
+            && attempt.has_changed().is_ok()
+        {
+            return Some(attempt.clone());
+        }
+        if pool.connections.len() >= self.most {
+            return None;
+        }
+        let (result, attempt) = watch::channel(None);
+        let connecting = connect::<B>(self.connector.clone(), self.address.uri_of(None), self.vacancies.clone());
+        let shared = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let made = tokio::select! {
+                made = connecting => made.map_err(|error| Unconnected(Arc::from(error))),
+                // The instance is gone, and with it all who wait.
+                () = result.closed() => return,
+            };
+            let made = made.map(|connection| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.add(connection);
+                }
+            });
+            drop(result.send(Some(made)));
+        });
+        pool.attempt = Some(attempt.clone());
+        Some(attempt)
+    }
+
+    fn add(self: &Arc<Self>, connection: Connection<B>) {
+        let mut pool = self.pool();
+        pool.has_connected = true;
+        pool.connections.push(connection);
+        if pool.connections.len() > 1 && pool.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
+            pool.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
+        }
+        drop(pool);
+        self.vacancies.wake();
+    }
+}
+
+impl<B> Shared<B> {
+    fn has_connections(&self) -> bool {
+        self.pool().connections.iter().any(Connection::is_open)
+    }
+
+    /// Lets other connections have the next requests after this one refused a stream.
+    fn rest(&self, peer: &Arc<Peer>) {
+        let mut pool = self.pool();
+        let refused = pool.connections.iter_mut().find(|connection| Arc::ptr_eq(&connection.peer, peer));
+        if let Some(connection) = refused {
+            connection.rests_until = Some(Instant::now() + REST);
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool<B>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Drop for Shared<B> {
+    fn drop(&mut self) {
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sweeper) = &pool.sweeper {
+            sweeper.abort();
+        }
+    }
+}
+
+/// A caller that waits for a stream.
+struct Waiting<'a>(&'a Vacancies);
+
+impl<'a> Waiting<'a> {
+    fn new(vacancies: &'a Vacancies) -> Self {
+        vacancies.join();
+        Self(vacancies)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl<B> Pool<B> {
+    /// Forgets connections that are at their end, and rests that are over.
+    fn forget_ended(&mut self, now: Instant) {
+        self.connections.retain(Connection::is_open);
+        for connection in &mut self.connections {
+            connection.rests_until = connection.rests_until.filter(|until| *until > now);
+        }
+    }
+}
+
+impl<B> Connection<B> {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.peer.has_ended()
+    }
+}
+
+/// Waits for the result of an attempt. Never completes without one.
+async fn result(attempt: Option<Attempt>) -> Result<(), Unconnected> {
+    let Some(mut attempt) = attempt else { return std::future::pending().await };
+    match attempt.wait_for(Option::is_some).await {
+        Ok(result) => result.clone().expect("it was waited for"),
+        Err(_) => Err(Unconnected(Arc::from(BoxError::from("the runtime in which it was connected ends")))),
+    }
+}
+
+/// Makes a connection, whose peer has sent its SETTINGS, and lets it run until nobody uses it any more.
+async fn connect<B>(connector: Connector, uri: Uri, vacancies: Arc<Vacancies>) -> Result<Connection<B>, BoxError>
+where
+    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let within = connector.within();
+    let deadline = Instant::now() + within;
+    let stream = connector.http2(true).oneshot(uri).await?.into_inner();
+    let peer = Arc::new(Peer::new(vacancies));
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .handshake(stream)
+        .handshake(TokioIo::new(Watched::new(stream, peer.clone())))
         .await?;
+    let settled = async {
+        tokio::select! {
+            biased;
+            () = peer.settled() => Ok(()),
+            ended = &mut connection => Err(ended),
+        }
+    };
+    match timeout_at(deadline, settled).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) if peer.is_foreign() => {
+            return Err(ConnectError::new("the other side does not speak HTTP/2").not_http2().into());
+        }
+        Ok(Err(ended)) => {
+            let error = ConnectError::new("the other side closed the connection before it spoke HTTP/2").not_http2();
+            return Err(if let Err(why) = ended { error.because(why) } else { error }.into());
+        }
+        Err(_) => return Err(ConnectError::new(format!("no HTTP/2 SETTINGS within {within:?}")).into()),
+    }
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             debug!(%error, "an HTTP/2 connection broke");
         }
     });
-    Ok(sender)
+    Ok(Connection { sender, peer, rests_until: None, is_old: false })
+}
+
+/// Closes further connections that are idle for two sweeps, until none is left.
+async fn sweep<B>(shared: Weak<Shared<B>>) {
+    loop {
+        sleep(SWEEP).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut pool = shared.pool();
+        pool.forget_ended(Instant::now());
+        let mut is_first = true;
+        pool.connections.retain_mut(|connection| {
+            let is_idle = connection.peer.is_idle();
+            let is_old = std::mem::replace(&mut connection.is_old, is_idle);
+            std::mem::take(&mut is_first) || !(is_idle && is_old)
+        });
+        if pool.connections.len() < 2 {
+            pool.sweeper = None;
+            return;
+        }
+    }
 }
 
 impl<B> Clone for Http2<B> {
@@ -188,105 +433,4 @@ impl StdError for Unconnected {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::net::SocketAddr;
-
-    use bytes::Bytes;
-    use http::uri::Scheme;
-    use http_body_util::{BodyExt, Empty};
-    use hyper::service::service_fn;
-    use hyper_util::rt::TokioIo;
-    use hyper_util::server::conn::auto;
-    use tokio::net::TcpListener;
-    use tokio::task::JoinSet;
-
-    use super::super::attempts::Attempts;
-    use super::*;
-    use crate::tls::Tls;
-
-    type Connection = Http2<Empty<Bytes>>;
-
-    fn connection(to: SocketAddr) -> Connection {
-        let authority = to.to_string().parse().unwrap();
-        Http2::new(Connector::new(Duration::from_secs(5), &Tls::default()), Address { scheme: Scheme::HTTP, authority })
-    }
-
-    fn request() -> Request<AttemptBody<Empty<Bytes>>> {
-        Attempts::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
-    }
-
-    /// 20 tasks make 20 calls each, one after the other: how many were answered, and how many not even sent.
-    async fn many_calls(connection: &Connection) -> (usize, usize) {
-        let mut tasks = JoinSet::new();
-        for _ in 0..20 {
-            let connection = connection.clone();
-            tasks.spawn(async move {
-                let mut counts = (0, 0);
-                for _ in 0..20 {
-                    match connection.clone().send(request()).await {
-                        Ok(_) => counts.0 += 1,
-                        Err(Failure::Unsent(_)) => counts.1 += 1,
-                        Err(Failure::Lost(_)) => {}
-                    }
-                }
-                counts
-            });
-        }
-        tasks.join_all().await.into_iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        assert_eq!(many_calls(&connection(address)).await, (0, 400));
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_call_hangs_at_a_server_that_accepts_and_closes() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = connection(listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                drop(stream);
-            }
-        });
-        assert_eq!(many_calls(&connection).await.0, 0);
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn one_connection_serves_all_and_ends_with_the_last_clone() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = connection(listener.local_addr().unwrap());
-        let server = tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-        });
-        assert_eq!(many_calls(&connection).await, (400, 0));
-        drop(connection);
-        server.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn who_gives_up_while_it_connects_leaves_it_to_the_others() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connection = connection(listener.local_addr().unwrap());
-        let first = tokio::spawn(connection.clone().send(request()));
-        let second = tokio::spawn(connection.clone().send(request()));
-        tokio::task::yield_now().await;
-        first.abort();
-        let (stream, _) = listener.accept().await.unwrap();
-        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
-        let builder = auto::Builder::new(TokioExecutor::new());
-        let serving = builder.serve_connection(TokioIo::new(stream), service);
-        let answer = tokio::select! {
-            answer = second => answer.unwrap(),
-            _ = serving => panic!("the connection ended"),
-        };
-        let Ok(answer) = answer else { panic!("no answer") };
-        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Calls by name: `http://orders/v1/42` lands on an instance of ORDERS.
 //!
 //! ```text
-//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs)
+//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs, peer.rs)
 //!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
 //!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
 //!  (layer.rs)                                             ▲ │
@@ -30,6 +30,8 @@ mod layer;
 #[cfg(feature = "tonic")]
 mod named;
 mod options;
+mod peer;
+mod presence;
 mod retry;
 
 pub use attempts::AttemptBody;

@@ -40,6 +40,8 @@ pub struct CallOptions {
     pub(super) ports: Ports,
     pub(super) port_key: Option<Arc<str>>,
     pub(super) http2: Http2,
+    pub(super) http2_connections: usize,
+    pub(super) removal_grace: Duration,
     pub(super) host: HostHeader,
     pub(super) deadline_header: Option<HeaderName>,
     pub(super) timeout: Option<Duration>,
@@ -53,8 +55,9 @@ type PassThrough = dyn Fn(&str) -> bool + Send + Sync;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ports {
-    /// The secure one where it is enabled, if the feature `tls` is there, else the plain one. As Spring chooses. Below an
-    /// [`EurekaLayer`](super::EurekaLayer), which cannot know whether the service speaks TLS, the plain one where it is enabled.
+    /// The secure one where it is enabled, if the feature `tls` is there, else the plain one. As Spring chooses, also of a record
+    /// that marks both ports as disabled: then the plain one is called. Below an [`EurekaLayer`](super::EurekaLayer), which cannot
+    /// know whether the service speaks TLS, the plain one where it is enabled.
     #[default]
     Auto,
     /// The plain one. Instances without it are not called.
@@ -114,6 +117,8 @@ impl Default for CallOptions {
             ports: Ports::default(),
             port_key: None,
             http2: Http2::default(),
+            http2_connections: 4,
+            removal_grace: Duration::from_secs(30),
             host: HostHeader::default(),
             deadline_header: None,
             timeout: None,
@@ -223,6 +228,23 @@ impl CallOptions {
         self
     }
 
+    /// Sets the maximum number of HTTP/2 connections to one instance. A further one is made while all streams are in use that the
+    /// instance allows, and is closed when it has been idle for 45 to 90 seconds. A call that finds no stream waits for one for the
+    /// [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and is then made at another instance. Defaults to 4.
+    pub fn http2_connections(mut self, connections: usize) -> Self {
+        self.http2_connections = connections.max(1);
+        self
+    }
+
+    /// Sets the time for which a call still waits for the head of its response after its instance left the registry. Then the call
+    /// fails, or is made at another instance if its [`RetryPolicy`] allows to repeat what may have been received. A response whose
+    /// head has come is read to its end. Long enough for an instance that finishes its calls before it stops. Not for a service of the
+    /// user's own below [`EurekaLayer`](super::EurekaLayer). Defaults to 30 seconds.
+    pub fn removal_grace(mut self, grace: Duration) -> Self {
+        self.removal_grace = grace;
+        self
+    }
+
     /// What the `host` header says. Default [`HostHeader::Instance`].
     pub fn host_header(mut self, host: HostHeader) -> Self {
         self.host = host;
@@ -268,6 +290,8 @@ impl fmt::Debug for CallOptions {
             .field("retry", &self.retry)
             .field("ports", &self.ports)
             .field("http2", &self.http2)
+            .field("http2_connections", &self.http2_connections)
+            .field("removal_grace", &self.removal_grace)
             .field("host_header", &self.host)
             .field("deadline_header", &self.deadline_header)
             .field("timeout", &self.timeout)

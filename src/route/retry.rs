@@ -7,8 +7,15 @@ use super::budget::Budget;
 
 /// When a call is made again, on another instance.
 ///
-/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS), or that HTTP/2 says was not
-/// processed (RFC 9113, 8.7), always goes to another instance, whatever its method. A connection lost before the answer's head is tried again by default if the method is idempotent (RFC 9110,
+/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS) goes to another instance, whatever
+/// its method: to three others, then to further ones as long as the budget allows.
+///
+/// A call that its instance stated it did not process (HTTP/2's `GOAWAY` and `REFUSED_STREAM`; RFC 9113, 8.7), or whose connection
+/// ended before it took the request, is sent again whatever its method: to the same instance, over a new connection where the old one
+/// ended, after two more such refusals to another one, after three at the expense of the budget, and at most eight times. An instance that
+/// has no stream left, or asked for calm (`ENHANCE_YOUR_CALM`), is not asked again. None of this counts against the instance.
+///
+/// A connection lost before the head of the response is tried again by default if the method is idempotent (RFC 9110,
 /// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
 /// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_answers`](Self::failed_answers) are not wanted.
 ///
@@ -60,7 +67,7 @@ impl RetryPolicy {
         Self { attempts: 1, ..Self::default() }
     }
 
-    /// How often a call is sent at most, tries that could not connect not counted. Default 3; 1 repeats nothing that was sent.
+    /// How often a call is sent at most. Tries that could not connect, or were not processed, are not counted. Default 3; 1 repeats nothing that was sent.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> Self {
         self.attempts = attempts.max(1);
@@ -119,7 +126,7 @@ impl RetryPolicy {
     }
 
     /// How many bytes of a request's body are kept to be sent again. A longer one is not sent again. Kept only for calls that may
-    /// be, among them all those of HTTP/2, which a server may refuse unprocessed. Default 64 KiB.
+    /// be, among them all those that HTTP/2 may carry, as a server may not process them. Default 64 KiB.
     #[must_use]
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;

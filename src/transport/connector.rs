@@ -19,7 +19,16 @@ use crate::tls::Tls;
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     shared: Arc<Shared>,
-    http2: bool,
+    versions: Versions,
+}
+
+/// HTTP versions that a TLS handshake offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    Http1,
+    Http2,
+    /// HTTP/2, and HTTP/1.1 as the second choice.
+    Any,
 }
 
 #[derive(Debug)]
@@ -44,12 +53,22 @@ impl Connector {
         tcp.enforce_http(false);
         // Shared out over the addresses of a name, so that a second one has its turn.
         tcp.set_connect_timeout(Some(within));
-        Self { shared: Arc::new(Shared { tcp, within, tls: tls.clone() }), http2: false }
+        Self { shared: Arc::new(Shared { tcp, within, tls: tls.clone() }), versions: Versions::Http1 }
     }
 
     /// The same with TLS connections that speak HTTP/2.
     pub(crate) fn http2(self, http2: bool) -> Self {
-        Self { http2, ..self }
+        Self { versions: if http2 { Versions::Http2 } else { Versions::Http1 }, ..self }
+    }
+
+    /// The same with TLS connections that speak the version that the server prefers.
+    pub(crate) fn any_version(self) -> Self {
+        Self { versions: Versions::Any, ..self }
+    }
+
+    /// Time limit of a connection.
+    pub(crate) fn within(&self) -> Duration {
+        self.shared.within
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, BoxError> {
@@ -58,7 +77,7 @@ impl Connector {
         let too_late = |what: &str| ConnectError::new(format!("no {what} within {within:?}"));
         let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
         let tcp = connected.map_err(|_| too_late("connection"))??.into_inner();
-        let secured = timeout_at(deadline, secure_if_asked(tcp, &uri, tls, self.http2)).await;
+        let secured = timeout_at(deadline, secure_if_asked(tcp, &uri, tls, self.versions)).await;
         Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??))
     }
 }
@@ -82,15 +101,26 @@ impl Service<Uri> for Connector {
 pub(crate) struct ConnectError {
     why: String,
     source: Option<BoxError>,
+    is_not_http2: bool,
 }
 
 impl ConnectError {
-    pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), source: None }
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), source: None, is_not_http2: false }
     }
 
-    #[cfg(feature = "tls")]
-    pub(super) fn because(self, source: impl Into<BoxError>) -> Self {
+    /// The server was reached and does not speak HTTP/2.
+    pub(crate) fn not_http2(self) -> Self {
+        Self { is_not_http2: true, ..self }
+    }
+
+    /// Returns `true` if the server was reached and does not speak HTTP/2.
+    pub(crate) fn is_not_http2(error: &(dyn std::error::Error + 'static)) -> bool {
+        std::iter::successors(Some(error), |&error| error.source())
+            .any(|error| error.downcast_ref::<Self>().is_some_and(|error| error.is_not_http2))
+    }
+
+    pub(crate) fn because(self, source: impl Into<BoxError>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
 }

@@ -19,7 +19,7 @@ mod stack;
 mod tls;
 mod turns;
 
-pub(crate) use connector::Connector;
+pub(crate) use connector::{ConnectError, Connector};
 #[cfg(feature = "dns")]
 pub(crate) use dns::DnsUrls;
 pub(crate) use faults::root_cause;

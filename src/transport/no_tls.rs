@@ -4,12 +4,12 @@ use http::Uri;
 use http::uri::Scheme;
 use tokio::net::TcpStream;
 
-use super::connector::ConnectError;
+use super::connector::{ConnectError, Versions};
 use crate::tls::Tls;
 
-pub(super) type Stream = TcpStream;
+pub(crate) type Stream = TcpStream;
 
-pub(super) async fn secure_if_asked(tcp: TcpStream, uri: &Uri, _: &Tls, _: bool) -> Result<Stream, ConnectError> {
+pub(super) async fn secure_if_asked(tcp: TcpStream, uri: &Uri, _: &Tls, _: Versions) -> Result<Stream, ConnectError> {
     if uri.scheme() == Some(&Scheme::HTTPS) {
         return Err(ConnectError::new("HTTPS is not built in: switch on the feature `tls` of tower-eureka"));
     }

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, ClientConfig, Error as TlsError};
 
-use super::connector::ConnectError;
+use super::connector::{ConnectError, Versions};
 use crate::tls::Tls;
 
 const HTTP2: &[u8] = b"h2";
@@ -31,9 +31,14 @@ pub(crate) enum Stream {
 
 /// Shakes hands if the scheme of the URI is https. The URI's host is the name, or the address, that the certificate must be for.
 ///
-/// A server that was asked for HTTP/2 must agree to it: what it would do with HTTP/2 else is anyone's guess. One that is asked
-/// for HTTP/1.1 need not say anything, as all servers speak that.
-pub(super) async fn secure_if_asked(tcp: TcpStream, uri: &Uri, tls: &Tls, http2: bool) -> Result<Stream, ConnectError> {
+/// A server that was asked for HTTP/2 alone must agree to it: what it would do with HTTP/2 else is anyone's guess. One that is
+/// asked for HTTP/1.1 need not say anything, as all servers speak that.
+pub(super) async fn secure_if_asked(
+    tcp: TcpStream,
+    uri: &Uri,
+    tls: &Tls,
+    versions: Versions,
+) -> Result<Stream, ConnectError> {
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Ok(Stream::Plain(tcp));
     }
@@ -42,7 +47,12 @@ pub(super) async fn secure_if_asked(tcp: TcpStream, uri: &Uri, tls: &Tls, http2:
     let failed = |why: &str| ConnectError::new(format!("no TLS with {host}: {why}"));
     let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("no certificate can be for such a name"))?;
     let mut config = ClientConfig::clone(&*tls.config().map_err(|why| failed(&why))?);
-    config.alpn_protocols = vec![if http2 { HTTP2 } else { HTTP1 }.to_vec()];
+    config.alpn_protocols = match versions {
+        Versions::Http1 => vec![HTTP1.to_vec()],
+        Versions::Http2 => vec![HTTP2.to_vec()],
+        Versions::Any => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+    };
+    let http2 = versions == Versions::Http2;
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await

@@ -306,16 +306,6 @@ async fn unusable_requests_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_instance_without_a_usable_port_says_so() {
-    let world = World::new().await;
-    let secure = Instance::builder("orders").id("shut").ip_addr("127.0.0.1").secure_port(8443).build().unwrap();
-    let json = String::from_utf8(secure.to_json()).unwrap().replace(r#""@enabled":"true""#, r#""@enabled":"false""#);
-    world.eureka.transport().register(&Instance::from_json(json.as_bytes()).unwrap()).await.unwrap();
-    let error = world.call(Method::GET, "http://orders/", "").await.unwrap_err();
-    assert!(error.to_string().contains("its only instance cannot be called: shut without a usable address"), "{error}");
-}
-
-#[tokio::test]
 async fn the_only_instance_may_close_its_connections() {
     let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

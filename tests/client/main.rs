@@ -6,6 +6,7 @@ mod by_name;
 #[cfg(feature = "server")]
 mod calls;
 mod common;
+mod connections;
 #[cfg(feature = "server")]
 mod continuity;
 mod discover;

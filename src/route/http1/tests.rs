@@ -24,7 +24,8 @@ type Connections = Http1<Empty<Bytes>>;
 
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
-    Http1::new(Connector::new(Duration::from_secs(5), &Tls::default()), Address { scheme: Scheme::HTTP, authority })
+    let connector = Connector::new(Duration::from_secs(5), &Tls::default());
+    Http1::new(connector, Address { scheme: Scheme::HTTP, authority }, Presence::new(Duration::from_secs(30)))
 }
 
 /// To nowhere: whatever connection there is comes from the test.
@@ -36,7 +37,7 @@ fn request() -> Request<AttemptBody<Empty<Bytes>>> {
     Attempts::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
 }
 
-async fn text(response: Result<Response<Incoming>, Failure>) -> Bytes {
+async fn text(response: Result<Response<InstanceBody>, Failure>) -> Bytes {
     let Ok(response) = response else { panic!("no answer") };
     response.into_body().collect().await.unwrap().to_bytes()
 }
@@ -253,7 +254,8 @@ mod while_it_connects {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
         let connector = Connector::new(Duration::from_secs(5), &Tls::default());
-        (listener, Http1::new(connector, Address { scheme: Scheme::HTTPS, authority }))
+        let presence = Presence::new(Duration::from_secs(30));
+        (listener, Http1::new(connector, Address { scheme: Scheme::HTTPS, authority }, presence))
     }
 
     #[tokio::test]

@@ -1,0 +1,356 @@
+//! State of the peer of one HTTP/2 connection, read along from the frames that it sends.
+//!
+//! hyper reports neither that the peer's first SETTINGS have come, nor its stream limit, nor a GOAWAY before the next request fails.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+/// Peer of one connection: its stream limit, and the streams that are open there.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Zero before the first SETTINGS and once the connection takes no more streams.
+    limit: AtomicUsize,
+    open: AtomicUsize,
+    has_ended: AtomicBool,
+    /// The first frame was not SETTINGS.
+    is_foreign: AtomicBool,
+    settled: Notify,
+    vacancies: Arc<Vacancies>,
+}
+
+/// Wakes calls that wait for a stream at one instance.
+#[derive(Debug, Default)]
+pub(super) struct Vacancies {
+    waiting: AtomicUsize,
+    changed: Notify,
+}
+
+/// One open stream. Dropped at the end of the response's body.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<Peer>);
+
+impl Peer {
+    pub(super) fn new(vacancies: Arc<Vacancies>) -> Self {
+        Self {
+            limit: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            has_ended: AtomicBool::new(false),
+            is_foreign: AtomicBool::new(false),
+            settled: Notify::new(),
+            vacancies,
+        }
+    }
+
+    /// Waits for the first SETTINGS. For one task.
+    pub(super) async fn settled(&self) {
+        self.settled.notified().await;
+    }
+
+    /// Takes a stream, unless all are in use. Calls must not run at the same time, permits may be dropped at any time.
+    #[inline]
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Permit> {
+        if self.open.load(Ordering::SeqCst) >= self.limit.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Some(Permit(self.clone()))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.load(Ordering::SeqCst) == 0
+    }
+
+    /// Returns `true` once the connection takes no more streams.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if the peer sent something that is not HTTP/2.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection to further streams.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        self.limit.store(0, Ordering::Relaxed);
+        self.vacancies.wake();
+    }
+
+    fn settle(&self, limit: Option<usize>) {
+        if let Some(limit) = limit
+            && !self.has_ended()
+        {
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+        self.settled.notify_one();
+        self.vacancies.wake();
+    }
+}
+
+impl Permit {
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.0
+    }
+}
+
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        if self.0.vacancies.has_waiters() {
+            self.0.vacancies.wake();
+        }
+    }
+}
+
+impl Vacancies {
+    /// Counts a caller as waiting.
+    pub(super) fn join(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends what [`join`](Self::join) began.
+    pub(super) fn leave(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(super) fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Completes when a stream may have become free.
+    pub(super) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Wakes the caller whose turn it is.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+}
+
+/// A connection whose incoming frames are read along.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    stream: T,
+    frames: Frames,
+    peer: Arc<Peer>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(stream: T, peer: Arc<Peer>) -> Self {
+        Self { stream, frames: Frames::default(), peer }
+    }
+}
+
+/// Length of a frame's head (RFC 9113, 4.1).
+const HEAD: usize = 9;
+/// Length of a setting, and of the identifier in it (RFC 9113, 6.5.1).
+const SETTING: usize = 6;
+const IDENTIFIER: usize = 2;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+/// Position within the peer's frames.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The head or the setting that has come in part.
+    part: [u8; HEAD],
+    len: usize,
+    /// Bytes that are left of the frame's payload.
+    payload: usize,
+    is_settings: bool,
+    /// Stream limit of these SETTINGS.
+    limit: Option<usize>,
+    /// The first SETTINGS have begun.
+    has_begun: bool,
+    is_foreign: bool,
+}
+
+impl Frames {
+    fn read(&mut self, mut bytes: &[u8], peer: &Peer) {
+        while !bytes.is_empty() && !self.is_foreign {
+            if self.payload > 0 && !self.is_settings {
+                let skipped = bytes.len().min(self.payload);
+                self.payload -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let wanted = if self.payload > 0 { SETTING.min(self.len + self.payload) } else { HEAD };
+            let taken = bytes.len().min(wanted - self.len);
+            let (now, rest) = bytes.split_at(taken);
+            self.part[self.len..self.len + taken].copy_from_slice(now);
+            self.len += taken;
+            bytes = rest;
+            if self.payload > 0 {
+                self.payload -= taken;
+                if self.len == wanted {
+                    self.setting(wanted);
+                    self.end_of_settings(peer);
+                }
+            } else if self.len == HEAD {
+                self.head(peer);
+            }
+        }
+    }
+
+    fn head(&mut self, peer: &Peer) {
+        let [a, b, c, kind, flags, ..] = self.part;
+        self.len = 0;
+        if !self.has_begun && kind != SETTINGS {
+            self.is_foreign = true;
+            return peer.is_foreign.store(true, Ordering::Relaxed);
+        }
+        self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.is_settings = kind == SETTINGS && flags & ACK == 0;
+        if self.is_settings {
+            // Without a limit there is none, unless one was set before.
+            self.limit = (!self.has_begun).then_some(usize::MAX);
+            self.has_begun = true;
+            self.end_of_settings(peer);
+        } else if kind == GOAWAY {
+            peer.end();
+        }
+    }
+
+    fn setting(&mut self, len: usize) {
+        self.len = 0;
+        let setting = &self.part[..len];
+        if let Some((identifier, value)) = setting.split_first_chunk::<IDENTIFIER>()
+            && u16::from_be_bytes(*identifier) == MAX_CONCURRENT_STREAMS
+            && let Ok(value) = value.try_into()
+        {
+            self.limit = Some(usize::try_from(u32::from_be_bytes(value)).unwrap_or(usize::MAX));
+        }
+    }
+
+    fn end_of_settings(&mut self, peer: &Peer) {
+        if self.payload == 0 {
+            self.is_settings = false;
+            peer.settle(self.limit.take());
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        if let Some(read) = buffer.filled().get(before..) {
+            this.frames.read(read, &this.peer);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&len[1..], &[kind, flags, 0, 0, 0, 0], payload].concat()
+    }
+
+    fn settings(entries: &[(u16, u32)]) -> Vec<u8> {
+        let entries = entries.iter().map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        frame(SETTINGS, 0, &entries.collect::<Vec<_>>().concat())
+    }
+
+    /// The peer after these bytes, read in pieces of this size.
+    fn after(bytes: &[u8], piece: usize) -> Peer {
+        let (peer, mut frames) = (Peer::new(Arc::default()), Frames::default());
+        bytes.chunks(piece).for_each(|piece| frames.read(piece, &peer));
+        peer
+    }
+
+    fn limit(peer: &Peer) -> usize {
+        peer.limit.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn stream_limit_is_that_of_the_latest_settings_however_they_are_cut() {
+        let data = frame(0, 0, &[SETTINGS; 40]);
+        let (first, ack, ping) =
+            (settings(&[(4, 65_535), (3, 7), (5, 16_384)]), frame(SETTINGS, ACK, &[]), frame(6, 0, &[7; 8]));
+        let cases = [
+            (first.clone(), 7),
+            (settings(&[]), usize::MAX),
+            (settings(&[(4, 65_535)]), usize::MAX),
+            ([&first[..], &ack, &data, &ping].concat(), 7),
+            ([&first[..], &data, &settings(&[(3, 2)]), &data].concat(), 2),
+            ([&first[..], &settings(&[(1, 0)])].concat(), 7),
+            (settings(&[(3, 0)]), 0),
+            (first[..HEAD + 8].to_vec(), 0),
+        ];
+        for (bytes, expected) in cases {
+            for piece in [1, 2, 5, 9, 1000] {
+                let peer = after(&bytes, piece);
+                assert_eq!((limit(&peer), peer.is_foreign()), (expected, false), "{bytes:?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_goaway_ends_the_connection_for_good() {
+        let bytes = [settings(&[(3, 7)]), frame(GOAWAY, 0, &[0; 12]), settings(&[(3, 9)])].concat();
+        for piece in [1, 1000] {
+            let peer = Arc::new(after(&bytes, piece));
+            assert!(peer.has_ended() && peer.enter().is_none());
+        }
+    }
+
+    #[test]
+    fn a_response_of_http1_is_no_settings() {
+        for piece in [1, 1000] {
+            let peer = after(b"HTTP/1.1 400 Bad Request\r\n\r\n", piece);
+            assert!(peer.is_foreign() && limit(&peer) == 0);
+        }
+    }
+
+    #[test]
+    fn as_many_streams_are_taken_as_the_limit_allows() {
+        let peer = Arc::new(after(&settings(&[(3, 2)]), 1000));
+        let (first, _second) = (peer.enter().unwrap(), peer.enter().unwrap());
+        assert!(peer.enter().is_none());
+        drop(first);
+        assert!(peer.enter().is_some() && !peer.is_idle());
+    }
+}

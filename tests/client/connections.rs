@@ -1,0 +1,443 @@
+//! Connections to instances: those that end in good order, refuse streams, are full, or belong to an instance that is frozen or gone.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn as hyper_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_eureka::balance::{EndpointState, Snapshot};
+use tower_eureka::model::InstanceStatus;
+use tower_eureka::route::{AttemptBody, CallOptions, EurekaLayer, HttpClient, WaitForReady};
+use tower_eureka::{Error, Eureka, Instance};
+
+use crate::common::{Memory, Reply, Scripted, list, with_status};
+
+type Calls = HttpClient<Full<Bytes>>;
+
+fn at(id: &str, port: u16) -> Instance {
+    Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap()
+}
+
+/// A client of a registry that has what is in memory.
+fn eureka(memory: &Memory) -> Eureka {
+    let memory = memory.clone();
+    Scripted::new(move |_| memory.full()).client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
+}
+
+fn eureka_of(instances: impl IntoIterator<Item = Instance>) -> Eureka {
+    let memory = Memory::default();
+    instances.into_iter().for_each(|instance| memory.put(instance));
+    eureka(&memory)
+}
+
+fn request(method: Method, version: Version) -> Request<Full<Bytes>> {
+    Request::builder().method(method).uri("http://orders/").version(version).body(Full::from("pay")).unwrap()
+}
+
+async fn call(client: &Calls, method: Method, version: Version) -> Result<Bytes, Error> {
+    let response = client.request(request(method, version)).await?;
+    Ok(response.into_body().collect().await.unwrap().to_bytes())
+}
+
+fn available(snapshot: &Snapshot) -> usize {
+    snapshot.count(EndpointState::Available)
+}
+
+/// Speaks just enough HTTP/2 to respond to the n-th request with these bytes, given the id of its stream. Returns the port, and the
+/// number of requests.
+async fn raw(respond: impl Fn(usize, [u8; 4]) -> Vec<u8> + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (respond, requests) = (Arc::new(respond), Arc::new(AtomicUsize::new(0)));
+    let count = requests.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let (respond, count) = (respond.clone(), count.clone());
+            tokio::spawn(async move {
+                let (settings, mut preface) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0; 24]);
+                socket.write_all(&settings).await?;
+                socket.read_exact(&mut preface).await?;
+                loop {
+                    let mut head = [0; 9];
+                    socket.read_exact(&mut head).await?;
+                    let [a, b, c, kind, _, stream @ ..] = head;
+                    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                    socket.read_exact(&mut payload).await?;
+                    if kind == 1 {
+                        socket.write_all(&respond(count.fetch_add(1, Ordering::SeqCst), stream)).await?;
+                    }
+                }
+                #[allow(unreachable_code, reason = "names the type of the error")]
+                io::Result::Ok(())
+            });
+        }
+    });
+    (port, requests)
+}
+
+const NO_ERROR: u8 = 0;
+const INTERNAL_ERROR: u8 = 2;
+const REFUSED_STREAM: u8 = 7;
+const ENHANCE_YOUR_CALM: u8 = 11;
+
+/// A response 200 without a body.
+fn ok([a, b, c, d]: [u8; 4]) -> Vec<u8> {
+    vec![0, 0, 1, 1, 5, a, b, c, d, 0x88]
+}
+
+fn reset([a, b, c, d]: [u8; 4], reason: u8) -> Vec<u8> {
+    vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, reason]
+}
+
+/// Ends the connection before this stream.
+fn go_away(stream: [u8; 4], reason: u8) -> Vec<u8> {
+    let last = u32::from_be_bytes(stream).saturating_sub(2).to_be_bytes();
+    [&[0, 0, 8, 7, 0, 0, 0, 0, 0], &last[..], &[0, 0, 0, reason]].concat()
+}
+
+type Refuse = fn([u8; 4]) -> Vec<u8>;
+
+const REFUSALS: [(&str, Refuse); 3] = [
+    ("REFUSED_STREAM", |stream| reset(stream, REFUSED_STREAM)),
+    ("GOAWAY", |stream| go_away(stream, NO_ERROR)),
+    ("GOAWAY(INTERNAL_ERROR)", |stream| go_away(stream, INTERNAL_ERROR)),
+];
+
+#[tokio::test]
+async fn call_that_was_not_processed_is_sent_again_to_the_same_instance() {
+    for (name, refuse) in REFUSALS {
+        for instances in [1, 3] {
+            let mut list = Vec::new();
+            for id in 0..instances {
+                let respond = move |n, stream| if n % 10 == 9 { refuse(stream) } else { ok(stream) };
+                list.push(at(&id.to_string(), raw(respond).await.0));
+            }
+            let client: Calls = eureka_of(list).http_client();
+            for _ in 0..100 {
+                call(&client, Method::POST, Version::HTTP_2).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(available(&client.snapshots()[0]), instances, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn instance_that_processes_nothing_is_left_for_another_and_not_ejected() {
+    for (name, refuse) in REFUSALS {
+        let (refusing, _) = raw(move |_, stream| refuse(stream)).await;
+        let client: Calls = eureka_of([at("a", refusing), at("b", raw(|_, stream| ok(stream)).await.0)]).http_client();
+        for _ in 0..20 {
+            call(&client, Method::POST, Version::HTTP_2).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert_eq!(available(&client.snapshots()[0]), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn only_instance_that_processes_nothing_is_asked_a_few_times_and_the_error_says_so() {
+    for (name, refuse) in REFUSALS {
+        let (port, requests) = raw(move |_, stream| refuse(stream)).await;
+        let client: Calls = eureka_of([at("a", port)]).http_client();
+        let error = call(&client, Method::POST, Version::HTTP_2).await.unwrap_err();
+        assert!(error.is_unprocessed() && error.is_unavailable() && !error.is_connect(), "{name}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("did not process the request") && !text.contains("cannot connect"), "{name}: {text}");
+        assert!(!text.contains("not a result of an error"), "{name}: {text}");
+        assert!((3..10).contains(&requests.load(Ordering::SeqCst)), "{name}: {requests:?}");
+        assert_eq!(available(&client.snapshots()[0]), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn instance_that_asks_for_calm_is_not_asked_again() {
+    let (port, requests) = raw(|_, stream| go_away(stream, ENHANCE_YOUR_CALM)).await;
+    let client: Calls = eureka_of([at("a", port)]).http_client();
+    let error = call(&client, Method::GET, Version::HTTP_2).await.unwrap_err();
+    assert!(error.to_string().contains("ENHANCE_YOUR_CALM"), "{error}");
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    let client: Calls = eureka_of([at("a", port), at("b", raw(|_, stream| ok(stream)).await.0)]).http_client();
+    for _ in 0..10 {
+        call(&client, Method::POST, Version::HTTP_2).await.unwrap();
+    }
+}
+
+/// A stock HTTP/2 server that echoes, and ends each connection in good order after so many requests.
+async fn ending(requests: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (count, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+                let reached = enough.clone();
+                let service = hyper_fn(move |request: Request<hyper::body::Incoming>| {
+                    if count.fetch_add(1, Ordering::SeqCst) + 1 == requests {
+                        reached.notify_one();
+                    }
+                    async move {
+                        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                        Ok::<_, Infallible>(Response::new(Full::new(body)))
+                    }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+                tokio::select! {
+                    _ = serving.as_mut() => return,
+                    () = enough.notified() => {}
+                }
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_in_good_order_cost_no_call_and_no_instance() {
+    for instances in [1, 3] {
+        let mut list = Vec::new();
+        for id in 0..instances {
+            list.push(at(&id.to_string(), ending(20).await));
+        }
+        let client: Calls = eureka_of(list).http_client();
+        let mut tasks = JoinSet::new();
+        for _ in 0..16 {
+            let client = client.clone();
+            tasks.spawn(async move {
+                for _ in 0..100 {
+                    assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
+                    assert_eq!(available(&client.snapshots()[0]), instances);
+                }
+            });
+        }
+        tasks.join_all().await;
+    }
+}
+
+#[tokio::test]
+async fn layer_knows_a_request_that_the_service_below_reports_as_not_processed() {
+    for (name, refuse) in REFUSALS {
+        let (port, _) = raw(move |n, stream| if n % 10 == 9 { refuse(stream) } else { ok(stream) }).await;
+        let below = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<AttemptBody<Full<Bytes>>>();
+        let client = EurekaLayer::new(&eureka_of([at("a", port)])).layer(below);
+        for _ in 0..50 {
+            let sent = client.clone().oneshot(request(Method::POST, Version::HTTP_11)).await;
+            sent.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(available(&client.snapshots()[0]), 1, "{name}");
+        }
+    }
+}
+
+/// Accepts, and never says anything.
+async fn frozen() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(listener.accept().await.unwrap());
+        }
+    });
+    port
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_over_http2_passes_over_an_instance_that_is_frozen() {
+    let client: Calls = eureka_of([at("a", frozen().await), at("b", ending(usize::MAX).await)]).http_client();
+    for _ in 0..10 {
+        assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
+    }
+    assert_eq!(available(&client.snapshots()[0]), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
+    let memory = Memory::default();
+    memory.put(at("a", frozen().await));
+    let eureka = eureka(&memory);
+    let client: Calls = eureka.http_client();
+    let waiting = |method| {
+        let client = client.clone();
+        tokio::spawn(async move { call(&client, method, Version::HTTP_11).await })
+    };
+    let (post, get) = (waiting(Method::POST), waiting(Method::GET));
+    sleep(Duration::from_secs(600)).await;
+    assert!(!post.is_finished() && !get.is_finished(), "a long poll may take its time");
+    let left = Instant::now();
+    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    memory.put(at("b", listener.local_addr().unwrap().port()));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nb").await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let error = post.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("left the registry and did not respond within 30s"), "{error}");
+    assert!((30..35).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
+    assert_eq!(get.await.unwrap().unwrap(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let memory = Memory::default();
+    memory.put(at("a", listener.local_addr().unwrap().port()));
+    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
+    let eureka = eureka(&memory);
+    let client: Calls = eureka.http_client();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na").await.unwrap();
+        sleep(Duration::from_secs(300)).await;
+        stream.write_all(b"b").await.unwrap();
+    });
+    let response = client.request(request(Method::GET, Version::HTTP_11)).await.unwrap();
+    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_all_instances_refuse_stay_within_the_cap_and_the_budget() {
+    let eureka = eureka_of((1..=500).map(|port| at(&port.to_string(), port)));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let service = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Err::<Response<Full<Bytes>>, BoxError>(io::Error::from(io::ErrorKind::ConnectionRefused).into()) }
+    });
+    let client = EurekaLayer::new(&eureka).options(CallOptions::new()).layer(service);
+    for _ in 0..100 {
+        assert!(client.clone().oneshot(request(Method::POST, Version::HTTP_11)).await.is_err());
+    }
+    // Four each, a fifth of a call's share, and what the budget has for ten seconds.
+    let tries = tries.load(Ordering::SeqCst);
+    assert!((400..=400 + 20 + 100).contains(&tries), "{tries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_for_ready_waits_through_a_moment_without_an_instance() {
+    let start = Instant::now();
+    let other = Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap();
+    let registry = Scripted::new(move |_| {
+        let orders = match start.elapsed().as_secs() {
+            0..5 => at("old", 1),
+            5..8 => with_status(&at("old", 1), InstanceStatus::Down),
+            _ => at("new", 2),
+        };
+        Reply::Json(list(&[other.clone(), orders]))
+    });
+    let eureka = registry.client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap();
+    let service = service_fn(|request: Request<AttemptBody<Full<Bytes>>>| async move {
+        match request.uri().port_u16() {
+            Some(1) => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+            _ => Ok(Response::new(Full::<Bytes>::default())),
+        }
+    });
+    let client = EurekaLayer::new(&eureka).layer(service);
+    let mut waiting = request(Method::GET, Version::HTTP_11);
+    waiting.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
+    client.clone().oneshot(waiting).await.unwrap();
+    assert!((8..12).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+
+    // And no longer than it says.
+    let mut waiting = request(Method::GET, Version::HTTP_11);
+    *waiting.uri_mut() = "http://other/".parse().unwrap();
+    waiting.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
+    let start = Instant::now();
+    assert!(client.clone().oneshot(waiting).await.unwrap_err().is_connect());
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_for_nothing_finds_the_instances_of_a_registry_that_is_loaded() {
+    let eureka = eureka_of([at("a", 1)]);
+    while eureka.snapshot().instance_count() == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let service = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let client = EurekaLayer::new(&eureka).layer(service);
+    let mut request = request(Method::GET, Version::HTTP_11);
+    request.extensions_mut().insert(WaitForReady(Duration::ZERO));
+    let start = Instant::now();
+    client.oneshot(request).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn request_of_http2_goes_over_http1_where_the_instance_speaks_that_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+            let service = hyper_fn(|request: Request<hyper::body::Incoming>| async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                Ok::<_, Infallible>(Response::new(Full::new(body)))
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let client: Calls = eureka_of([at("a", port)]).http_client();
+    let mut grpc = request(Method::POST, Version::HTTP_2);
+    grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let error = client.request(grpc).await.unwrap_err();
+    assert!(error.is_connect() && error.to_string().contains("HTTP/2"), "{error}");
+    let client: Calls = eureka_of([at("a", port)]).http_client();
+    for _ in 0..5 {
+        assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
+    }
+    assert!(accepted.load(Ordering::SeqCst) < 6, "HTTP/2 is tried once");
+}
+
+#[tokio::test]
+async fn call_to_an_instance_whose_ports_are_both_disabled_uses_the_plain_one() {
+    let port = ending(usize::MAX).await;
+    for (plain, secure, reason) in [
+        (port, 0, None),
+        (port, 8443, None),
+        (0, 8443, Some("a without a usable address (both its ports are disabled)")),
+        (0, 0, Some("a without a usable address (both its ports are disabled)")),
+    ] {
+        let json = format!(
+            r#"{{"instance":{{"instanceId":"a","app":"ORDERS","hostName":"127.0.0.1","ipAddr":"127.0.0.1","status":"UP",
+            "vipAddress":"orders","port":{{"$":{plain},"@enabled":"false"}},"securePort":{{"$":{secure},"@enabled":"false"}},
+            "dataCenterInfo":{{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo","name":"MyOwn"}}}}}}"#
+        );
+        let eureka = eureka_of([Instance::from_json(json.as_bytes()).unwrap()]);
+        while eureka.snapshot().instance_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut request = request(Method::POST, Version::HTTP_2);
+        request.extensions_mut().insert(WaitForReady(Duration::ZERO));
+        let called = eureka.http_client().request(request).await;
+        match reason {
+            None => assert!(called.is_ok(), "{plain} {secure}: {called:?}"),
+            Some(reason) => assert!(called.unwrap_err().to_string().contains(reason), "{plain} {secure}"),
+        }
+    }
+}
