@@ -1,4 +1,4 @@
-//! Work that would keep others on the same thread of the runtime waiting.
+//! Work that would block a thread of the runtime.
 
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -6,8 +6,8 @@ use tokio::task::{JoinError, spawn_blocking};
 #[cfg(feature = "client")]
 pub(crate) const LARGE: usize = 256 * 1024;
 
-/// Does it on a thread of its own. It is done to the end, also when the future is dropped; a panic goes on here. It waits as long as the
-/// runtime has no such thread to spare.
+/// Runs this on a blocking thread. It runs to the end, also when the future is dropped, and its
+/// panic continues here. It waits while all blocking threads of the runtime are busy.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,

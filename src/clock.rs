@@ -1,4 +1,5 @@
-//! The one place that reads the wall clock. Everything else runs on tokio's clock, which tests can pause.
+//! The one place that reads the wall clock. Everything else runs on tokio's clock, which tests can
+//! pause.
 
 #[cfg(any(feature = "client", feature = "server"))]
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub(crate) fn move_wall_clock(by_ms: i64) {
     MOVED_MS.set(MOVED_MS.get() + by_ms);
 }
 
-/// A point in time by tokio's clock and by the wall clock. The former stands still while the machine is suspended.
+/// A point in time by tokio's clock and by the wall clock. The former stands still while the
+/// machine is suspended.
 #[cfg(feature = "client")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -46,14 +48,16 @@ impl Moment {
         Self { at: Instant::now(), wall_ms: wall_clock_ms() }
     }
 
-    /// Time since this moment, by the clock that counted more. A wall clock that was set back counts nothing.
+    /// Time since this moment, by the clock that counted more. A wall clock that was set back
+    /// counts nothing.
     pub(crate) fn elapsed(&self) -> Duration {
         let by_wall_clock = wall_clock_ms().saturating_sub(self.wall_ms).try_into().unwrap_or(0);
         self.at.elapsed().max(Duration::from_millis(by_wall_clock))
     }
 }
 
-/// Epoch milliseconds that never jump: the wall clock as it stood at the start, plus what tokio's clock has counted since.
+/// Epoch milliseconds that never jump: the wall clock as it stood at the start, plus what tokio's
+/// clock has counted since.
 #[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {

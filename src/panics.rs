@@ -6,15 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// A future panicked while it was polled. The panic hook has already printed the message, which may hold secrets and is
-/// therefore not kept.
+/// A future panicked while it was polled. The panic hook has already printed the message, which may
+/// hold secrets and is therefore not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs a future to its end. A panic in it ends the future and not the task, so that a loop that runs for the life of the
-/// process survives it.
+/// Runs a future to its end. A panic in it ends the future and not the task, so that a loop that
+/// runs for the life of the process survives it.
 ///
-/// What the future borrows mutably may be left half changed.
+/// Values that the future borrows mutably may be left half changed.
 ///
 /// # Errors
 /// When the future panics.

@@ -1,4 +1,4 @@
-//! How long to wait: jitter, so that a fleet does not act in step, and back-off.
+//! Delays: jitter, so that a fleet does not act in step, and back-off.
 
 use std::time::Duration;
 

@@ -4,8 +4,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::{Instance, Port};
 
-/// Digest of a registry: the sum, modulo 2^64, of a hash of each instance. Two registries with equal digests list the same
-/// instances with the same data, but for lease times. `docs/protocol-extensions.md` specifies it to the byte.
+/// Digest of a registry: the sum, modulo 2^64, of a hash of each instance. Two registries with
+/// equal digests list the same instances with the same data, but for lease times.
+/// `docs/protocol-extensions.md` specifies it to the byte.
 ///
 /// It guards against loss and not against forgery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +118,8 @@ impl fmt::Write for Fnv1a {
     }
 }
 
-/// The finalizer of MurmurHash3. Without it, equal changes of two instances could cancel out in the sum.
+/// The finalizer of MurmurHash3. Without it, equal changes of two instances could cancel out in the
+/// sum.
 fn mixed(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

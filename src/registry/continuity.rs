@@ -6,16 +6,19 @@ use crate::clock::Moment;
 use crate::timer::spread;
 use crate::transport::Origin;
 
-/// Longest time between two responses over which a delta is taken to continue the copy: half of the time for which servers keep
-/// changes, since some of them serve responses that are up to 30 seconds old.
+/// Longest time between two responses over which a delta is taken to continue the copy: half of the
+/// time for which servers keep changes, since some of them serve responses that are up to 30
+/// seconds old.
 pub(super) const MAX_GAP: Duration = Duration::from_secs(90);
-/// Time between two full fetches that only verify the copy, up to half of it shorter or longer so that clients spread.
+/// Time between two full fetches that only verify the copy, up to half of it shorter or longer so
+/// that clients spread.
 const INSURANCE: Duration = Duration::from_secs(600);
 
 /// Proof that a delta continues the copy.
 ///
-/// A delta holds the changes of the last three minutes, and its hash only counts statuses. After a longer gap, or from another
-/// server, it may agree with the copy and still lack what happened in between. `client-behaviour` 4.
+/// A delta holds the changes of the last three minutes, and its hash only counts statuses. After a
+/// longer gap, or from another server, it may agree with the copy and still lack what happened in
+/// between.
 #[derive(Debug)]
 pub(super) struct Continuity {
     last: Option<Response>,
@@ -37,12 +40,13 @@ impl Continuity {
         Self { last: None, insured_until: Instant::now() }
     }
 
-    /// Whether a delta requested now could continue the copy, were it from the same server.
+    /// Returns true while a delta of the same server can continue the copy.
     pub(super) fn is_recent(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.requested.elapsed() <= MAX_GAP)
     }
 
-    /// Whether a full fetch is due although nothing speaks against the copy. It is due once, also if it fails.
+    /// Returns true if a full fetch is due although nothing speaks against the copy. It is due
+    /// once, also if it fails.
     pub(super) fn takes_insurance(&mut self) -> bool {
         let is_due = Instant::now() >= self.insured_until;
         if is_due {
@@ -51,8 +55,8 @@ impl Continuity {
         is_due
     }
 
-    /// Whether this delta, which arrived now, continues the copy: it comes from the same run of the same server, within the time
-    /// for which that keeps changes.
+    /// Returns true if this delta, which arrived now, continues the copy: if it comes from the same
+    /// run of the same server, within the time for which that keeps changes.
     pub(super) fn is_continued_by(&self, origin: &Origin, version: Option<i64>) -> bool {
         self.is_recent() && self.last.as_ref().is_some_and(|last| last.origin == *origin && last.version <= version)
     }

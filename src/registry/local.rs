@@ -11,14 +11,16 @@ use crate::model::{Application, Applications, Digest, Instance};
 
 /// The consumer's registry without IO: what the server holds, and what it lost without a word.
 ///
-/// A server that restarts answers correctly formed emptiness until its providers have found it again, and one cut off from
-/// them forgets most of them. An instance that leaves in order, or is evicted, is told in deltas; so a full response is believed in what
-/// it says, and in what it omits only where that is little. If it lists less than half as many instances as before, or nothing of an
-/// application, the omitted ones are *held*. A held instance goes when the server says so (a delta names it
-/// deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a server that responds and has anything at all.
-/// An empty response alone never removes an instance.
+/// A server that restarts answers correctly formed emptiness until its providers have found it
+/// again, and one cut off from them forgets most of them. An instance that leaves in order, or is
+/// evicted, is told in deltas; so a full response is believed in what it says, and in what it omits
+/// only where that is little. If it lists less than half as many instances as before, or nothing of
+/// an application, the omitted ones are *held*. A held instance goes when the server says so (a
+/// delta names it deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a
+/// server that responds and has anything at all. An empty response alone never removes an instance.
 ///
-/// `now` is the time in which the server responded, so that neither an outage nor a failed fetch now and then counts.
+/// `now` is the time in which the server responded, so that neither an outage nor a failed fetch
+/// now and then counts.
 #[derive(Debug)]
 pub(super) struct LocalRegistry {
     mirror: Mirror,
@@ -49,12 +51,12 @@ impl LocalRegistry {
         }
     }
 
-    /// Whether the server's side of it is empty, in which state Java clients fetch everything too.
+    /// Returns true if the server lists nothing, in which state Java clients fetch everything too.
     pub(super) fn is_empty(&self) -> bool {
         self.mirror.len() == 0
     }
 
-    /// How many instances are kept although the server no longer lists them.
+    /// Number of instances that are kept although the server no longer lists them.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
@@ -64,12 +66,12 @@ impl LocalRegistry {
         self.mirror.changes()
     }
 
-    /// Whether the server sends digests.
+    /// Returns true if the server sends digests.
     pub(super) fn has_digest(&self) -> bool {
         self.mirror.has_digest()
     }
 
-    /// Whether a response with this digest can be compared exactly.
+    /// Returns true if a response with this digest can be compared exactly.
     pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
         self.mirror.is_exact(digest)
     }
@@ -127,7 +129,8 @@ impl LocalRegistry {
         });
     }
 
-    /// What callers may see: the server's view and the held instances. Unchanged applications are the same `Arc` as last time.
+    /// The view of callers: the server's list and the held instances. Unchanged applications are
+    /// the same `Arc` as last time.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let mut applications = self.mirror.applications.clone();
         let mut held = BTreeMap::<&Arc<str>, Vec<Arc<Instance>>>::new();

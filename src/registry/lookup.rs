@@ -55,8 +55,9 @@ impl Lookup {
             .map(|(_, instance)| instance)
     }
 
-    /// The instances that it means, whatever their status. A name means its VIP address if that leads to an instance that is
-    /// wanted, its application if that has instances, and the VIP address if not.
+    /// The instances that it means, whatever their status. A name means its VIP address if that
+    /// leads to an instance that is wanted, its application if that has instances, and the VIP
+    /// address if not.
     pub(crate) fn members<'a>(
         &'a self,
         sources: &'a [Arc<Application>],
@@ -83,7 +84,7 @@ fn carries<'a>(mut vips: impl Iterator<Item = &'a str>, upper: &str) -> bool {
     vips.any(|vip| is_upper_of(vip, upper))
 }
 
-/// Whether a name, in any case, is this one in upper case.
+/// Returns true if a name, in any case, is this one in upper case.
 fn is_upper_of(name: &str, upper: &str) -> bool {
     if name.is_ascii() {
         return name.eq_ignore_ascii_case(upper);

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use crate::model::{ActionType, Application, Applications, Digest, Instance, StatusCounts};
 
-/// The server's registry as far as its responses show it: the state to which deltas are applied, and over which the hash and the
-/// digest are computed.
+/// The server's registry as far as its responses show it: the state to which deltas are applied,
+/// and over which the hash and the digest are computed.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
@@ -25,18 +25,18 @@ impl Mirror {
         self.changes
     }
 
-    /// Whether the server sends digests.
+    /// Returns true if the server sends digests.
     pub(super) fn has_digest(&self) -> bool {
         self.digest.is_some()
     }
 
-    /// Whether a response with this digest can be compared exactly.
+    /// Returns true if a response with this digest can be compared exactly.
     pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
         self.digest.is_some() && digest.is_some()
     }
 
-    /// Whether the server had the same at the time of its response: by the digests where both sides have one, otherwise by the
-    /// counts. A response with neither agrees with nothing.
+    /// Returns true if the server had the same at the time of its response: by the digests where
+    /// both sides have one, otherwise by the counts. A response with neither agrees with nothing.
     pub(super) fn agrees_with(&self, response: &Applications, digest: Option<Digest>) -> bool {
         match (self.digest, digest) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -44,8 +44,8 @@ impl Mirror {
         }
     }
 
-    /// Takes a full response over, and keeps each instance and application that it does not change. A digest that does not agree
-    /// with its own list is not used.
+    /// Takes a full response over, and keeps each instance and application that it does not change.
+    /// A digest that does not agree with its own list is not used.
     pub(super) fn replace(&mut self, answer: &Applications, digest: Option<Digest>) {
         let mut answered = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
         for application in &answer.applications {
@@ -73,8 +73,8 @@ impl Mirror {
         });
     }
 
-    /// Applies a delta: added and modified both put, deleted removes, anything else says nothing. Applying it again changes
-    /// nothing, as servers tell each change for three minutes.
+    /// Applies a delta: added and modified both put, deleted removes, anything else says nothing.
+    /// Applying it again changes nothing, as servers send each change for three minutes.
     pub(super) fn apply(&mut self, delta: &Applications) {
         for application in &delta.applications {
             for instance in &application.instances {
@@ -131,7 +131,8 @@ impl Mirror {
     }
 }
 
-/// The answered instances, each as the known `Arc` where it only renewed its lease. Of two with one id the later one counts.
+/// The answered instances, each as the known `Arc` where it only renewed its lease. Of two with one
+/// id the later one counts.
 fn reconcile(known: &[Arc<Instance>], answered: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
     let known: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
     let mut positions = HashMap::with_capacity(answered.len());
@@ -167,7 +168,8 @@ pub(super) fn shared(
 }
 
 impl Instance {
-    /// Whether the two differ at most in the time of the last heartbeat, which moves in every answer and concerns no caller.
+    /// Returns true if the two differ at most in the time of the last heartbeat, which differs in
+    /// every response and concerns no caller.
     fn is_renewal_of(&self, other: &Self) -> bool {
         let renewed_at = |instance: &Self| instance.lease.map(|lease| lease.last_renewal_timestamp);
         if renewed_at(self) == renewed_at(other) {

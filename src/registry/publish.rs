@@ -37,7 +37,7 @@ impl Registry {
         Arc::new(Self { published, task: None })
     }
 
-    /// Whether it can still refresh: not if the runtime is gone on which it was started.
+    /// Returns true while it can refresh: until the runtime ends on which it was started.
     pub(crate) fn is_running(&self) -> bool {
         self.task.as_ref().is_none_or(|task| !task.is_finished())
     }
@@ -54,7 +54,7 @@ impl Registry {
         topics.entry(lookup.clone()).or_insert_with(now).subscribe()
     }
 
-    /// How old the copy is, and what went wrong since.
+    /// Age of the copy, and the error since.
     pub(crate) fn freshness(&self) -> Freshness {
         self.published.fetched().clone()
     }
@@ -80,7 +80,7 @@ async fn keep(mut refresher: Refresher, published: Arc<Published>) {
     }
 }
 
-/// What the refresher saw, for everybody to read.
+/// Results of the refresher, for everybody to read.
 #[derive(Debug, Default)]
 struct Published {
     snapshot: ArcSwap<Snapshot>,
@@ -88,12 +88,12 @@ struct Published {
     fetched: Mutex<Freshness>,
 }
 
-/// When the registry was last fetched, and why not since.
+/// Time of the last good refresh, and the error since.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freshness {
     /// The last good refresh.
     pub(crate) at: Option<Instant>,
-    /// Why the refreshes after it failed.
+    /// Error of the last refresh after it.
     pub(crate) error: Option<Arc<Error>>,
 }
 
@@ -106,8 +106,8 @@ impl Published {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that comes in between starts from
-    /// the new snapshot.
+    /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that
+    /// comes in between starts from the new snapshot.
     fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());

@@ -16,19 +16,23 @@ use crate::transport::{Fetched, Full, Transport};
 
 /// Number of deltas in a row that left a difference after which no deltas are requested …
 const MISMATCHES_BEFORE_PAUSE: u32 = 3;
-/// … for this number of refreshes: some servers with remote regions never agree with themselves (`protocol` 6.1).
+/// … for this number of refreshes: some servers with remote regions never agree with themselves.
 const FULL_REFRESHES: u32 = 10;
-/// Number of deltas in a row that a server failed to make after which everything is fetched instead.
+/// Number of deltas in a row that a server failed to make after which everything is fetched
+/// instead.
 const BROKEN_DELTAS: u32 = 2;
 
-/// Long enough for every provider to find a registry that restarted: three of the default heartbeats.
+/// Long enough for every provider to find a registry that restarted: three of the default
+/// heartbeats.
 const MIN_HOLD: Duration = Duration::from_secs(90);
-/// Longest delay of a full fetch after a delta that left a difference. All clients find the difference within one interval.
+/// Longest delay of a full fetch after a delta that left a difference. All clients find the
+/// difference within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
 /// Time after which the first fetch asks the next server as well.
 const STAGGER: Duration = Duration::from_secs(1);
 
-/// Instances of a response that takes as long to compare as [`LARGE`](crate::blocking::LARGE) bytes to decode, about.
+/// Instances of a response that takes as long to compare as [`LARGE`](crate::blocking::LARGE) bytes
+/// to decode, about.
 const MANY: usize = 250;
 
 /// Fetches a registry again and again.
@@ -42,15 +46,15 @@ pub(crate) struct Refresher {
     /// `ETag` of the last full response, and the number of changes of the copy then.
     etag: Option<(HeaderValue, u64)>,
     backoff: Backoff,
-    /// Whether the registry was ever fetched.
+    /// True once the registry was fetched.
     fetched: bool,
-    /// Whether a full response came and carried a version; without one a server gives no deltas.
+    /// True if the last full response carried a version; without one a server gives no deltas.
     deltas_offered: bool,
     mismatches: u32,
     broken_deltas: u32,
     full_only: u32,
     failing_since: Option<Instant>,
-    /// Whether the last refresh failed as it does at a server with too much to do.
+    /// True if the last refresh failed as it does at a server with too much to do.
     overloaded: bool,
     /// End of the last refresh, also of one that failed.
     looked: Instant,
@@ -89,7 +93,8 @@ impl Refresher {
 
     /// Fetches once. Returns the new snapshot or the error, and the delay before the next fetch.
     ///
-    /// Dropped before its end, it may leave an empty registry behind: it must not be called again then.
+    /// Dropped before its end, it may leave an empty registry behind: it must not be called again
+    /// then.
     pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
         let refreshed = match catch_panic(self.refresh()).await {
             Ok(refreshed) => refreshed,
@@ -118,8 +123,9 @@ impl Refresher {
         }
     }
 
-    /// Retries soon only where that costs no server much: before the first good fetch, and while there is no connection. A server
-    /// that responds with an error, or too late, may be overloaded. If all servers asked for a pause, it is obeyed.
+    /// Retries soon only where that costs no server much: before the first good fetch, and while
+    /// there is no connection. A server that responds with an error, or too late, may be
+    /// overloaded. If all servers asked for a pause, it is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
         self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
@@ -159,14 +165,16 @@ impl Refresher {
         self.fetch_all_later().await
     }
 
-    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a recent predecessor. After an
-    /// overload a delta finds out at little cost whether the server responds again.
+    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a
+    /// recent predecessor. After an overload a delta finds out at little cost whether the server
+    /// responds again.
     fn is_delta_useful(&self) -> bool {
         let is_worth_it = self.continuity.is_recent() || self.local.has_digest() || self.overloaded;
         self.delta && self.deltas_offered && !self.local.is_empty() && is_worth_it
     }
 
-    /// The delta. `None` where everything is to be fetched instead: the server gives no deltas, or cannot make one.
+    /// The delta. `None` where everything is to be fetched instead: the server gives no deltas, or
+    /// cannot make one.
     ///
     /// An overload is an error and no reason to ask for more.
     async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
@@ -194,7 +202,8 @@ impl Refresher {
         }
     }
 
-    /// Fetches everything after a random delay, so that clients that found the same difference spread.
+    /// Fetches everything after a random delay, so that clients that found the same difference
+    /// spread.
     async fn fetch_all_later(&mut self) -> Result<(), Error> {
         self.continuity.lost();
         self.etag = None;
@@ -257,7 +266,8 @@ impl Refresher {
         taken
     }
 
-    /// Counts the time since the last look as time in which the registry responded, unless it is longer than an interval.
+    /// Counts the time since the last look as time in which the registry responded, unless it is
+    /// longer than an interval.
     fn responded(&mut self) {
         let now = Instant::now();
         self.overloaded = false;

@@ -5,9 +5,11 @@ use super::vips::VipIndex;
 use super::{Lookup, Sources};
 use crate::model::{Application, app_name};
 
-/// The registry as a consumer last saw it. Immutable; a change makes a new one that shares what did not change.
+/// The registry as a consumer last saw it. Immutable; a change makes a new one that shares what did
+/// not change.
 ///
-/// A [`Selection`](crate::discover::Selection) finds its [`instances`](crate::discover::Selection::instances) in it.
+/// A [`Selection`](crate::discover::Selection) finds its
+/// [`instances`](crate::discover::Selection::instances) in it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
@@ -36,7 +38,7 @@ impl Snapshot {
         self.applications.values()
     }
 
-    /// How many instances there are, whatever their status.
+    /// Number of instances, whatever their status.
     pub fn instance_count(&self) -> usize {
         self.applications.values().map(|application| application.instances.len()).sum()
     }

@@ -5,7 +5,8 @@ use crate::model::{Application, Instance, app_name};
 
 /// Which applications have an instance that carries a VIP address.
 ///
-/// Kept as applications change, at the cost of those that did; a look-up then reads the instances of these applications only.
+/// Kept as applications change, at the cost of those that did; a look-up then reads the instances
+/// of these applications only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct VipIndex {
     plain: Names,
@@ -24,8 +25,8 @@ impl VipIndex {
         self.secure.get(vip).into_iter().flatten()
     }
 
-    /// Follows what leads from one state of the applications to the next. Copies the index only if an application gained or lost
-    /// an address, which is rare.
+    /// Follows what leads from one state of the applications to the next. Copies the index only if
+    /// an application gained or lost an address, which is rare.
     pub(super) fn update(
         index: &mut Arc<Self>,
         before: &BTreeMap<Arc<str>, Arc<Application>>,
@@ -80,7 +81,8 @@ impl Moves {
     }
 }
 
-/// Upper case, each once. Instances of an application nearly always carry the same list, so that each is read once.
+/// Upper case, each once. Instances of an application nearly always carry the same list, so that
+/// each is read once.
 fn addresses(app: Option<&Application>, list: fn(&Instance) -> Option<&Arc<str>>) -> BTreeSet<Arc<str>> {
     let mut lists: Vec<&Arc<str>> = Vec::new();
     for instance in app.into_iter().flat_map(|app| &app.instances) {

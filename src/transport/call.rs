@@ -11,7 +11,7 @@ use super::faults::Subject;
 use super::turns::Access;
 use crate::config::ServiceUrl;
 
-/// What a path segment cannot hold. The colon stays, as Java clients send it.
+/// Characters that a path segment cannot hold. The colon stays, as Java clients send it.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -30,7 +30,7 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
-/// What the value of a query parameter cannot hold.
+/// Characters that the value of a query parameter cannot hold.
 const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
 
 /// Meaning of a status for one operation.
@@ -136,9 +136,10 @@ impl<'a> Call<'a> {
         request.body(RequestBody::new(self.body.clone()))
     }
 
-    /// A refused read goes to the next server. A refused write does so too, unless the status speaks of the request: of its syntax,
-    /// its size, its type, or of an instance that is not registered. All other statuses (401, 403, 405, 407, 410, 421, a 404 of a
-    /// registration, redirects) speak of the server or of a proxy before it.
+    /// A refused read goes to the next server. A refused write does so too, unless the status
+    /// speaks of the request: of its syntax, its size, its type, or of an instance that is not
+    /// registered. All other statuses (401, 403, 405, 407, 410, 421, a 404 of a registration,
+    /// redirects) speak of the server or of a proxy before it.
     pub(super) fn judge(&self, status: StatusCode) -> Verdict {
         match status.as_u16() {
             200..=299 => Verdict::Final,

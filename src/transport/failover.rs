@@ -1,4 +1,4 @@
-//! The choice of the server, and what another server is tried for.
+//! The choice of the server, and the reasons to try another one.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::panics::catch_panic;
 pub(super) struct Servers {
     urls: Vec<ServiceUrl>,
     pub(super) turns: Turns,
-    /// Whether the whole registry was last answered in its second form, the first being refused.
+    /// True if the whole registry was last fetched in its second form, since the first was refused.
     pub(super) took_second: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ enum Ended<T> {
     /// Another server may do better.
     Failed {
         error: Error,
-        /// Whether the server is unavailable for every operation, not only for this one.
+        /// True if the server is unavailable for every operation, not only for this one.
         unavailable: bool,
     },
 }
@@ -54,8 +54,8 @@ impl Servers {
 
     /// Sends to one server after the other until one gives a final response or refuses the request.
     ///
-    /// `read` turns a final response of the server with this number into the result. A response that it cannot read counts as a
-    /// fault of that server.
+    /// `read` turns a final response of the server with this number into the result. A response
+    /// that it cannot read counts as a fault of that server.
     pub(super) async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
         &self,
         stack: &HttpStack,

@@ -30,7 +30,8 @@ impl Subject<'_> {
     }
 }
 
-/// The faults of the servers asked. The last one speaks for all; its message names the earlier ones.
+/// The faults of the servers asked. The last one speaks for all; its message names the earlier
+/// ones.
 #[derive(Default)]
 pub(super) struct Faults {
     last: Option<Error>,
@@ -163,7 +164,8 @@ impl Failure {
     }
 }
 
-/// The innermost error: what the operating system said, under what hyper made of it. Ours speak for what is under them.
+/// The innermost error: what the operating system said, under what hyper made of it. Ours speak for
+/// what is under them.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source().filter(|_| !root.is::<ConnectError>()) {

@@ -8,7 +8,8 @@ use flate2::read::MultiGzDecoder;
 use super::stack::Failure;
 use crate::blocking::{LARGE, blocking};
 
-/// The first bytes of gzip: its two magic bytes and the only method that there is. No JSON, XML or text begins with them.
+/// The first bytes of gzip: its two magic bytes and the only method that there is. No JSON, XML or
+/// text begins with them.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 /// Number of layers that are unpacked: a proxy may have packed once more what was packed already.
 const LAYERS: usize = 3;

@@ -1,9 +1,11 @@
 //! The REST operations of a registry server as typed calls.
 //!
-//! A call goes through three layers: [`Transport`] builds the request (`operations.rs`, `call.rs`) and reads the response; `failover.rs`
-//! chooses the server in the order that `turns.rs` keeps, and tries the next one where that helps; a Tower stack follows a few redirects,
-//! unpacks gzip and bounds size and time (`stack.rs`, `gunzip.rs`). The bottom of that stack is hyper over our connections, plain or with
-//! TLS (`session.rs`, `connector.rs`, `tls.rs`), or the user's own service.
+//! A call goes through three layers: [`Transport`] builds the request (`operations.rs`, `call.rs`)
+//! and reads the response; `failover.rs` chooses the server in the order that `turns.rs` keeps, and
+//! tries the next one where that helps; a Tower stack follows a few redirects, unpacks gzip and
+//! bounds size and time (`stack.rs`, `gunzip.rs`). The bottom of that stack is hyper over our
+//! connections, plain or with TLS (`session.rs`, `connector.rs`, `tls.rs`), or the user's own
+//! service.
 
 mod call;
 mod connector;

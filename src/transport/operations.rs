@@ -21,16 +21,17 @@ use crate::model::{Application, Applications, DecodeError, Digest, Instance, Ins
 
 /// The operations of a registry server, each as one typed call. Cheap to clone.
 ///
-/// Each call goes to the server that responded last, then to the others in their order: at most three in all. Reads and writes
-/// have a preferred server of their own, and after about five minutes both return to the first one configured. A server that is
-/// unreachable, too slow, broken (5xx), overloaded (408, 429) or not understood is passed over. So is one that refuses: with 401,
-/// 403, 405, 407, 410, 421, with a redirect that cannot be followed, with 404 to a registration. A status that speaks of the request
-/// itself (400, 409, 412 to 415, 422, 428, and 404 where an instance is changed) is returned at once, and the next write begins
-/// at the next server.
+/// Each call goes to the server that responded last, then to the others in their order: at most
+/// three in all. Reads and writes have a preferred server of their own, and after about five
+/// minutes both return to the first one configured. A server that is unreachable, too slow, broken
+/// (5xx), overloaded (408, 429) or not understood is passed over. So is one that refuses: with 401,
+/// 403, 405, 407, 410, 421, with a redirect that cannot be followed, with 404 to a registration. A
+/// status that speaks of the request itself (400, 409, 412 to 415, 422, 428, and 404 where an
+/// instance is changed) is returned at once, and the next write begins at the next server.
 ///
-/// Every call is bounded: per server tried, by the connect and read timeouts together until the head of the response, and by eight
-/// read timeouts for its body. All are cancel safe in that dropping a future frees its connection; whether the server got the request
-/// is then unknown.
+/// Every call is bounded: per server tried, by the connect and read timeouts together until the
+/// head of the response, and by eight read timeouts for its body. All are cancel safe in that
+/// dropping a future frees its connection; whether the server got the request is then unknown.
 #[derive(Clone)]
 pub struct Transport {
     servers: Arc<Servers>,
@@ -63,7 +64,8 @@ pub(crate) enum Full {
     Unchanged(Origin, Moment),
 }
 
-/// The server that responded, as far as that can be seen: the number of its URL, and the place behind it.
+/// The server that responded, as far as that can be seen: the number of its URL, and the place
+/// behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     number: usize,
@@ -78,7 +80,7 @@ impl Origin {
     }
 }
 
-/// What a server says to a heartbeat.
+/// Result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// The lease goes on.
@@ -94,9 +96,10 @@ impl Transport {
         Self { servers, stack, identity: "DefaultClient", lists: "", instead: None, background: false }
     }
 
-    /// The same for a loop: it leaves servers alone that asked for it with `Retry-After`, for at most five minutes. If all did, an
-    /// operation fails without a request. A write obeys for a third of the shortest lease that was registered here (of 90 seconds
-    /// before the first registration) and then asks one server, so that the lease goes on.
+    /// The same for a loop: it leaves servers alone that asked for it with `Retry-After`, for at
+    /// most five minutes. If all did, an operation fails without a request. A write obeys for a
+    /// third of the shortest lease that was registered here (of 90 seconds before the first
+    /// registration) and then asks one server, so that the lease goes on.
     pub(crate) fn in_background(&self) -> Self {
         Self { background: true, ..self.clone() }
     }
@@ -106,26 +109,29 @@ impl Transport {
         self.servers.turns.order(Access::Read, true).err().map(|paused| paused.wait)
     }
 
-    /// The same for a registry server that asks others. Ours show it what is registered with them, and not what other regions have.
+    /// The same for a registry server that asks others. Ours show it what is registered with them,
+    /// and not what other regions have.
     #[cfg(feature = "peers")]
     pub(crate) fn for_server(self) -> Self {
         Self { identity: "DefaultServer", ..self }
     }
 
-    /// The same with lists of what is registered with the server, also from Java servers: these show all regions that they know to who names
-    /// none, and of those that are named the ones that they know.
+    /// The same with lists of what is registered with the server, also from Java servers: these
+    /// show all regions that they know to who names none, and of those that are named the ones that
+    /// they know.
     #[cfg(feature = "peers")]
     pub(crate) fn without_other_regions(self) -> Self {
         Self { lists: "?regions=none", ..self }
     }
 
-    /// The same with everything from those who refuse that: a Java server does as long as there is a region that it could never fetch.
+    /// The same with everything from those who refuse that: a Java server does as long as there is
+    /// a region that it could never fetch.
     #[cfg(feature = "peers")]
     pub(crate) fn where_it_can_be(self) -> Self {
         Self { instead: Some(""), ..self }
     }
 
-    /// Whether that is what the whole registry was, when it was last fetched.
+    /// Returns true if the whole registry was last fetched in its second form, with other regions.
     #[cfg(feature = "peers")]
     pub(crate) fn got_everything(&self) -> bool {
         self.servers.took_second.load(Ordering::Acquire)
@@ -136,7 +142,8 @@ impl Transport {
         self.servers.took_second.store(true, Ordering::Release);
     }
 
-    /// The same servers, each with its share of this time, whether or not they asked to be left alone.
+    /// The same servers, each with its share of this time, whether or not they asked to be left
+    /// alone.
     pub(crate) fn hurried(&self, within: Duration) -> Self {
         let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
         Self { servers: self.servers.clone(), stack: self.stack.hurried(share), background: false, ..*self }
@@ -223,8 +230,8 @@ impl Transport {
         })
     }
 
-    /// Fetches the whole registry unless it is still the one with the `known` tag. With a `stagger` the next server is asked
-    /// after that time although the one before may still respond.
+    /// Fetches the whole registry unless it is still the one with the `known` tag. With a `stagger`
+    /// the next server is asked after that time although the one before may still respond.
     pub(crate) async fn full(&self, known: Option<&HeaderValue>, stagger: Option<Duration>) -> Result<Full, Error> {
         let manner = Manner { stagger, ..self.manner() };
         let fetch = |query: &str| {
@@ -243,7 +250,8 @@ impl Transport {
         full
     }
 
-    /// The changes of the last three minutes. `None` where the server gives no deltas (403, 404): fetch everything then.
+    /// The changes of the last three minutes. `None` where the server gives no deltas (403, 404):
+    /// fetch everything then.
     ///
     /// # Errors
     /// When no server gave it.
@@ -295,7 +303,8 @@ impl Transport {
         self.by_vip("svips", name).await
     }
 
-    /// Tells a peer what was told here: `list` is the body. `sender` is the sender's id, by which a node recognises its own batch.
+    /// Tells a peer what was told here: `list` is the body. `sender` is the sender's id, by which a
+    /// node recognises its own batch.
     #[cfg(feature = "peers")]
     pub(crate) async fn replicate(&self, list: Bytes, sender: &str) -> Result<ReplicationResponse, Error> {
         let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into());
@@ -312,7 +321,8 @@ impl Transport {
     /// True for success, false for an accepted 404.
     async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
         self.send(call, self.manner(), |_, response| async move {
-            // A page where an empty response belongs: somebody else's server says yes to everything.
+            // A page where an empty response belongs: somebody else's server says yes to
+            // everything.
             if response.status.is_success() && response.is_markup() {
                 return Err(Unreadable::Markup(response.content_type().to_owned()));
             }
@@ -413,6 +423,20 @@ mod tests {
             let decode: fn(&[u8]) -> Result<ThreadId, DecodeError> = |_| Ok(thread::current().id());
             let read = transport.read(Call::new("fetch", Method::GET), decode).await.unwrap();
             assert_eq!(read == Some(thread::current().id()), here, "{length} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn decoder_that_panics_is_a_fault_of_the_server() {
+        for length in [LARGE - 1, LARGE] {
+            let answer = move |_: Request<RequestBody>| async move {
+                Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
+            };
+            let stack = HttpStack::over(service_fn(answer), &ClientConfig::default());
+            let transport = Transport::new(ServiceUrl::parse_list("http://registry/").unwrap(), stack);
+            let decode: fn(&[u8]) -> Result<(), DecodeError> = |_| panic!("on purpose");
+            let error = transport.read(Call::new("fetch", Method::GET), decode).await.unwrap_err();
+            assert!(error.to_string().contains("reading the response panicked"), "{error}");
         }
     }
 }

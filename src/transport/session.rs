@@ -18,8 +18,9 @@ use crate::timer::spread;
 
 type Pool = Client<Connector, RequestBody>;
 
-/// A hyper client whose pool of connections is replaced after a while, so that the names of registry servers are resolved again
-/// although traffic never pauses. A request that is under way keeps its connection to the end.
+/// A hyper client whose pool of connections is replaced after a while, so that the names of
+/// registry servers are resolved again although traffic never pauses. A request that is under way
+/// keeps its connection to the end.
 #[derive(Clone)]
 pub(super) struct Sessions {
     connector: Connector,

@@ -27,7 +27,7 @@ pub type RequestBody = Full<Bytes>;
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
 
-/// Everything below the choice of the server: one request out, one bounded answer back.
+/// Everything below the choice of the server: one request out, one bounded response back.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpStack {
     service: Bottom,
@@ -44,7 +44,7 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// Time at which the request was sent.
     pub(super) requested: Moment,
-    /// Where the response came from, as far as that can be seen.
+    /// Origin of the response, as far as it can be seen.
     pub(super) from: From,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct From {
 }
 
 impl Answer {
-    /// Whether it is a page for people.
+    /// Returns true for a page for people.
     pub(super) fn is_markup(&self) -> bool {
         self.content_type().starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
     }
@@ -71,8 +71,8 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Time for which the server asks to be left alone, in seconds or as a date. A date is compared with the server's own clock
-    /// where the response shows it.
+    /// Time for which the server asks to be left alone, in seconds or as a date. A date is compared
+    /// with the server's own clock where the response shows it.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let text = self.header(header::RETRY_AFTER)?.trim();
         if let Ok(seconds) = text.parse() {
@@ -87,7 +87,7 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// Reason for which there is no response.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The bottom service failed; if it is hyper, before or after the connection stood.
@@ -131,14 +131,14 @@ impl HttpStack {
         }
     }
 
-    /// The same service with no more than this time for an answer.
+    /// The same service with no more than this time for a response.
     pub(super) fn hurried(&self, within: Duration) -> Self {
         let bound = |timeout: Duration| timeout.min(within);
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request and reads its response to the end, within the bounds of time and size. A panic of the bottom service is
-    /// an error of this request.
+    /// Sends one request and reads its response to the end, within the bounds of time and size. A
+    /// panic of the bottom service is an error of this request.
     pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
         catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(Failure::Panicked(panicked)))
     }
@@ -189,8 +189,8 @@ fn is_connect(error: &BoxError) -> bool {
 
 /// Follows up to five redirects; credentials stay with the first host.
 ///
-/// What is not a GET is followed only where its method and body stay what they are (307, 308): the other statuses would turn it
-/// into a GET, whose answer says nothing of what was to be written.
+/// A write is followed only where its method and body stay the same (307, 308): the other statuses
+/// would turn it into a GET, whose response says nothing of the write.
 #[derive(Clone)]
 struct Redirects {
     limit: policy::Limited,

@@ -10,16 +10,17 @@ use crate::timer::spread;
 
 /// Number of servers that one operation is tried on, as in Java.
 pub(super) const MAX_ATTEMPTS: usize = 3;
-/// Time after which the first server of the configuration is preferred again, and connections are established anew. Each
-/// session is up to a fifth shorter or longer.
+/// Time after which the first server of the configuration is preferred again, and connections are
+/// established anew. Each session is up to a fifth shorter or longer.
 pub(super) const SESSION: Duration = Duration::from_secs(300);
 /// Longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Time for which heartbeats obey a `Retry-After` as long as no lease is known: a third of the usual lease.
+/// Time for which heartbeats obey a `Retry-After` as long as no lease is known: a third of the
+/// usual lease.
 const USUAL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The two kinds of operations. Each has a preferred server of its own, so that a server that refuses writes and serves reads
-/// keeps neither from a server that does it.
+/// The two kinds of operations. Each has a preferred server of its own, so that a server that
+/// refuses writes and serves reads keeps neither from a server that does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
@@ -47,7 +48,7 @@ struct State {
     insisted: Option<Instant>,
 }
 
-/// What a server said with its `Retry-After`.
+/// Time for which a server asked to be left alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {
     pub(super) status: StatusCode,
@@ -77,8 +78,9 @@ impl Turns {
         Self { servers, state: Mutex::new(state) }
     }
 
-    /// The servers to try, in this order. In the `background` a server that asked to be left alone is left alone. A write asks
-    /// one of them nevertheless when its lease would not last, once per third of the lease.
+    /// The servers to try, in this order. In the `background` a server that asked to be left alone
+    /// is left alone. A write asks one of them nevertheless when its lease would not last, once per
+    /// third of the lease.
     pub(super) fn order(&self, access: Access, background: bool) -> Result<Vec<usize>, AllPaused> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -113,7 +115,8 @@ impl Turns {
         Err(AllPaused { server: next, status: pause(next).status, wait: until - now })
     }
 
-    /// A server did it, after these others had been found unavailable. Operations of the other kind leave those as well.
+    /// A server did it, after these others had been found unavailable. Operations of the other kind
+    /// leave those as well.
     pub(super) fn succeeded(&self, access: Access, server: usize, unavailable: &[usize]) {
         let mut state = self.lock();
         *state.preferred_mut(access) = server;
@@ -127,7 +130,8 @@ impl Turns {
         }
     }
 
-    /// None of those tried did it, or the last one refused the request itself. The next operation begins behind it.
+    /// None of those tried did it, or the last one refused the request itself. The next operation
+    /// begins behind it.
     pub(super) fn failed(&self, access: Access, last: usize) {
         *self.lock().preferred_mut(access) = (last + 1) % self.servers;
     }
