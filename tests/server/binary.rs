@@ -312,6 +312,7 @@ fn variables_without_effect_are_named_in_a_warning() {
         ("EUREKA_SERVER_BATCHREPLICATION", "true"),
         ("EUREKA_CLIENT_HEALTHCHECK_ENABLED", "true"),
         ("EUREKA_USER", "geheim"),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZNE", "http://u:geheim@127.0.0.1:1/eureka/"),
         ("SPRING_SECURITY_USER_PASSWORD", "geheim"),
         ("SERVER_SSL_ENABLED", "true"),
         // Kubernetes sets these for a service that is called eureka or eureka-server.
@@ -330,12 +331,13 @@ fn variables_without_effect_are_named_in_a_warning() {
         "EUREKA_SERVER_BATCHREPLICATION has no meaning here",
         "EUREKA_CLIENT_HEALTHCHECK_ENABLED is a setting of clients",
         "EUREKA_USER is no setting",
+        "URLs of a zone have no effect: the zone is not among those of the region zone=\"defaultzne\"",
         "SPRING_SECURITY_USER_PASSWORD has no effect: this server has no access control",
         "SERVER_SSL_ENABLED has no effect: this server speaks plain HTTP",
     ] {
         assert_eq!(warnings.iter().filter(|line| line.contains(told)).count(), 1, "{told}: {log}");
     }
-    assert_eq!(warnings.len(), 7, "{log}");
+    assert_eq!(warnings.len(), 8, "{log}");
     assert!(!log.contains("geheim"), "{log}");
     // What a Spring server would do and this one cannot is not ignored.
     let output = serve("127.0.0.1:0").env("EUREKA_CLIENT_TLS_ENABLED", "true").output().unwrap();

@@ -459,6 +459,16 @@ async fn mass_eviction_is_bounded_in_the_log() {
     assert!(runs > 0 && shown < 1_000, "{shown} lines in {runs} runs");
 }
 
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn urls_of_a_zone_that_is_not_used_are_a_warning() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let builder = EurekaServer::builder().peer_url("http://a/").zone_url("defaultZne", "http://user:secret@b/");
+    builder.build().unwrap();
+    let lines = log.lines(&["URLs of a zone have no effect"]);
+    assert!(lines.len() == 1 && lines[0].contains("defaultzne") && !lines[0].contains("secret"), "{lines:?}");
+}
+
 /// The whole of a router below another one, as users mount it.
 #[tokio::test]
 async fn change_without_a_known_address_is_logged_all_the_same() {

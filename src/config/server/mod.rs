@@ -183,6 +183,13 @@ impl EurekaServerBuilder {
                     self = self.replace_zone_urls(&zone, &urls);
                 }
             }
+            // Those of other zones have no effect unless an argument names the zone; the server says so when it is built.
+            for (key, urls) in env.map("eureka.client.service-url").map_err(Error::variable)? {
+                let is_it = |zone: &String| super::names::relaxed(zone) == super::names::relaxed(&key);
+                if !self.peers.zones().iter().any(is_it) {
+                    self = self.replace_zone_urls(&key.replace('.', "-"), &urls);
+                }
+            }
             let regions = "eureka.server.remote-region-urls-with-name";
             for region in env.keys(regions) {
                 let name = format!("{regions}.{region}");

@@ -168,11 +168,14 @@ async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
         ("eu", "'eu' has no URL"),
         (";http://eu/", "'' is no name for a region"),
         ("none;http://eu/", "'none' is no name for a region"),
+        ("http://user:secret@eu/", "'...' is no name for a region"),
+        ("eu;http://user:sec,secret@eu/", "not shown"),
         ("eu;registry:8761", "registry:8761"),
     ] {
         let builder = EurekaServer::builder().property("eureka.server.remote-region-urls-with-name", value).unwrap();
         let error = builder.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(why), "{value}: {error}");
+        assert!(!format!("{error} {error:?}").contains("sec"), "{value}: {error:?}");
     }
     let many = (0..33).fold(EurekaServer::builder(), |b, n| b.remote_region(n.to_string(), "http://eu/"));
     assert!(many.build().unwrap_err().to_string().contains("at most 32"));
@@ -208,6 +211,27 @@ fn the_environment_speaks_upper_case() {
     }
     let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
     assert!(EurekaServer::builder().from(&Env::table(&lookup)).is_err());
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn own_url_is_kept_without_credentials_and_refused_if_it_is_none() {
+    let own = set("eureka.server.my-url", "http://user:secret@node1:8761/eureka").unwrap();
+    assert!(own.contains(r#"my_url: Some("http://node1:8761/eureka/")"#) && !own.contains("secret"), "{own}");
+    let builder = EurekaServer::builder().property("eureka.server.my-url", "http://user:secret@node1:x/").unwrap();
+    let error = builder.build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("my_url is unusable"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn urls_of_a_zone_that_an_argument_names_later_are_read() {
+    let lookup = |name: &str| (name == "EUREKA_CLIENT_SERVICEURL_EAST_1A").then(|| "http://east/".to_owned());
+    let names = || vec!["EUREKA_CLIENT_SERVICEURL_EAST_1A".to_owned()];
+    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names)).unwrap();
+    let builder = builder.property("eureka.client.availability-zones.us-east-1", "east-1a").unwrap();
+    assert!(format!("{builder:?}").contains(r#""east-1a": [http://east/]"#), "{builder:?}");
 }
 
 #[cfg(feature = "peers")]

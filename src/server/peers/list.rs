@@ -45,6 +45,12 @@ impl Zones {
         std::iter::once(default.clone()).chain(zones.filter(move |zone| *zone != default)).collect()
     }
 
+    /// The zones that have URLs and are not zones of the region.
+    pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
+        let used = self.names();
+        self.urls.keys().filter(move |zone| !used.contains(zone)).map(String::as_str)
+    }
+
     /// The zone of this node: the first.
     #[cfg(feature = "dns")]
     pub(super) fn own(&self) -> &str {

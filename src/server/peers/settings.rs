@@ -149,6 +149,10 @@ impl PeerSettings {
         if capacity == 0 || workers == 0 {
             return Err(Error::setting("peer_queue_capacity or peer_batches_in_flight", "must not be zero"));
         }
+        for zone in self.zones.unused() {
+            let region = &self.zones.region;
+            tracing::warn!(zone, region, "URLs of a zone have no effect: the zone is not among those of the region");
+        }
         #[cfg(feature = "dns")]
         if self.use_dns && (self.dns.domain.is_empty() || self.dns.port == 0) {
             return Err(Error::setting("dns_domain or dns_port", "must be given for peers from DNS"));
@@ -332,7 +336,11 @@ impl EurekaServerBuilder {
     /// Where neither tells, as behind a load balancer, a node finds out by itself when it first meets its own batches. Spring
     /// `eureka.server.my-url`, Netflix `eureka.myUrl`.
     pub fn my_url(mut self, url: impl Into<String>) -> Self {
-        self.peers.my_url = Some(url.into());
+        match ServiceUrl::parse_list(&url.into()) {
+            // Without credentials, which are no part of what is compared.
+            Ok(urls) => self.peers.my_url = urls.first().map(|url| url.as_str().as_ref().to_owned()),
+            Err(error) => self.peers.fault("my_url is unusable", error),
+        }
         self
     }
 

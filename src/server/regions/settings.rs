@@ -80,12 +80,14 @@ impl RegionSettings {
 
     fn set(&mut self, name: &str, urls: &str) -> Result<(), crate::Error> {
         let unusable = |cause: &str| {
+            // A URL in the place of a name may hold a password.
+            let shown = if name.contains(['/', '@', ':']) { "..." } else { name };
             crate::Error::new(Kind::Config, "read remote regions")
-                .cause(format!("'{name}' {cause}"))
+                .cause(format!("'{shown}' {cause}"))
                 .advice("write them like eu;http://registry.eu:8761/eureka/")
         };
         let name = name.trim().to_lowercase();
-        if name.is_empty() || name == NONE || name.contains([',', ';']) {
+        if name.is_empty() || name == NONE || name.contains([',', ';', '/', '@', ':']) {
             return Err(unusable("is no name for a region"));
         }
         let urls = ServiceUrl::parse_list(urls)?;

@@ -434,17 +434,43 @@ fn raise_version(instance: &mut Instance, dirty: Option<i64>) {
     instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(Some(dirty.unwrap_or(0)));
 }
 
-/// Whether a registration says nothing but what is known already, times aside.
+/// Whether a registration says nothing but what is known already, times aside. Without copies: it is asked at each registration.
 fn is_repeated(known: &Instance, sent: &Instance) -> bool {
-    let as_known = Instance {
-        lease: known.lease,
-        is_coordinating_discovery_server: known.is_coordinating_discovery_server,
-        last_updated_timestamp: known.last_updated_timestamp,
-        last_dirty_timestamp: known.last_dirty_timestamp,
-        action: known.action,
-        ..sent.clone()
-    };
-    as_known == *known
+    let Instance {
+        // Equal, or that of the data centre, which is compared.
+        instance_id: _,
+        app: _,
+        host_name,
+        ip_addr,
+        sid,
+        status,
+        overridden_status,
+        port,
+        secure_port,
+        country_id,
+        data_center,
+        metadata,
+        app_group,
+        home_page_url,
+        status_page_url,
+        health_check_url,
+        secure_health_check_url,
+        vip_address,
+        secure_vip_address,
+        asg_name,
+        lease: _,
+        is_coordinating_discovery_server: _,
+        last_updated_timestamp: _,
+        last_dirty_timestamp: _,
+        action: _,
+    } = known;
+    (status, overridden_status, metadata, data_center)
+        == (&sent.status, &sent.overridden_status, &sent.metadata, &sent.data_center)
+        && (host_name, ip_addr, port, secure_port) == (&sent.host_name, &sent.ip_addr, &sent.port, &sent.secure_port)
+        && (vip_address, secure_vip_address) == (&sent.vip_address, &sent.secure_vip_address)
+        && (home_page_url, status_page_url) == (&sent.home_page_url, &sent.status_page_url)
+        && (health_check_url, secure_health_check_url) == (&sent.health_check_url, &sent.secure_health_check_url)
+        && (sid, country_id, app_group, asg_name) == (&sent.sid, &sent.country_id, &sent.app_group, &sent.asg_name)
 }
 
 fn lease_duration_secs(instance: &Instance) -> i32 {
