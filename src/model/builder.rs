@@ -1,9 +1,11 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, app_name};
+use http::Uri;
+
+use super::{AddressOrigin, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, address, app_name};
 
 /// Describes an instance before it registers. Made by [`Instance::builder`].
 ///
@@ -11,7 +13,7 @@ use super::{DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, app
 ///
 /// | field | default |
 /// |---|---|
-/// | IP address | the address of the interface that leads out, else `127.0.0.1` |
+/// | IP address | the address by which the registry is reached, else that of the default route, else that of an interface, else `127.0.0.1` with a warning |
 /// | host name | the IP address, which works where names do not resolve |
 /// | id | `host:application:port` |
 /// | VIP, secure VIP | the application's name as given: what Spring callers look up |
@@ -198,8 +200,10 @@ impl InstanceBuilder {
     /// Finishes the instance.
     ///
     /// # Errors
-    /// When the name or id cannot stand in a URL path or is reserved, no port was given, or a duration is not whole seconds.
+    /// When the name or id cannot stand in a URL path or is reserved, no port was given, an address or a URL is none, a value holds
+    /// a placeholder (`${...}`), or a duration is not whole seconds.
     pub fn build(self) -> Result<Instance, InvalidInstance> {
+        self.check_texts()?;
         check_app(&self.app)?;
         let port = self.port.or(self.secure_port).ok_or(InvalidInstance::new(&self.app, Fault::NoPort))?;
         if self.port == Some(0) || self.secure_port == Some(0) {
@@ -213,7 +217,9 @@ impl InstanceBuilder {
         if lease.duration_secs <= lease.renewal_interval_secs {
             return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
         }
-        let ip_addr = self.ip_addr.filter(|a| !a.is_empty()).unwrap_or_else(|| outward_address().to_string());
+        let given = self.ip_addr.filter(|address| !address.is_empty());
+        let origin = if given.is_some() { AddressOrigin::Given } else { AddressOrigin::Found };
+        let ip_addr = given.unwrap_or_else(|| address::outward().to_string());
         let named = self.host_name.filter(|host| !host.is_empty());
         if named.is_none() && self.prefer_ip_address == Some(false) {
             tracing::warn!(app = self.app, "no host name is given, registering the IP address");
@@ -243,8 +249,54 @@ impl InstanceBuilder {
             secure_health_check_url: text(self.secure_health_check_url),
             vip_address: Some(self.vip_address.unwrap_or_else(|| self.app.clone()).into()),
             secure_vip_address: Some(self.secure_vip_address.unwrap_or_else(|| self.app.clone()).into()),
+            address: origin,
             ..Instance::bare(app_name(&self.app))
         })
+    }
+
+    /// Refuses texts that cannot be meant. Empty ones count as not given.
+    fn check_texts(&self) -> Result<(), InvalidInstance> {
+        let fault = |fault| Err(InvalidInstance::new(&self.app, fault));
+        let urls = [
+            ("home page URL", &self.home_page_url),
+            ("status page URL", &self.status_page_url),
+            ("health check URL", &self.health_check_url),
+            ("secure health check URL", &self.secure_health_check_url),
+        ];
+        let names = [
+            ("id", &self.id),
+            ("host name", &self.host_name),
+            ("IP address", &self.ip_addr),
+            ("VIP address", &self.vip_address),
+            ("secure VIP address", &self.secure_vip_address),
+            ("application group", &self.app_group),
+        ];
+        let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+        if self.app.contains("${") {
+            return fault(Fault::Placeholder("name"));
+        }
+        for (field, text) in urls.into_iter().chain(names) {
+            if text.as_deref().is_some_and(|text| text.contains("${")) {
+                return fault(Fault::Placeholder(field));
+            }
+        }
+        for (field, url) in urls {
+            if let Some(url) = given(url)
+                && let Err(why) = check_url(&url)
+            {
+                let shown = if url.contains('@') { "...".into() } else { url };
+                return fault(Fault::Unusable(field, shown, why));
+            }
+        }
+        if let Some(address) = given(&self.ip_addr)
+            && address.parse::<IpAddr>().is_err()
+        {
+            return fault(Fault::Unusable("IP address", address, "it is neither IPv4 nor IPv6"));
+        }
+        match given(&self.host_name) {
+            Some(host) => check_host(&host).or_else(|why| fault(Fault::Unusable("host name", host, why))),
+            None => Ok(()),
+        }
     }
 
     fn whole_seconds(&self, what: &'static str, duration: Duration) -> Result<i32, InvalidInstance> {
@@ -274,15 +326,39 @@ pub(crate) fn host_in_url(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }
 
-/// The address of the interface by which packets would leave. Connecting a UDP socket sends none; the target is a documentation
-/// address (RFC 5737) that is never routed.
-fn outward_address() -> IpAddr {
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()))
-        .map(|address| address.ip())
-        .ok()
-        .filter(|ip| !ip.is_unspecified())
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+/// Refuses a host that no caller could put into a URL.
+fn check_host(host: &str) -> Result<(), &'static str> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if bare.parse::<Ipv6Addr>().is_ok() {
+        return Ok(());
+    }
+    if host.contains("://") {
+        return Err("it is a URL: give the name alone");
+    }
+    if host.contains(':') {
+        return Err("it holds a port: give that to port()");
+    }
+    if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@[]\\".contains(c)) {
+        return Err("it is no host name");
+    }
+    Ok(())
+}
+
+/// Refuses an address of a page that nobody could fetch.
+fn check_url(url: &str) -> Result<(), &'static str> {
+    let unusable = "it is no absolute URL like http://host:8080/health";
+    let uri: Uri = url.parse().map_err(|_| unusable)?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(unusable);
+    }
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(unusable)?;
+    let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
+    match place.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') && !port.parse::<u16>().is_ok_and(|port| port != 0) => {
+            Err("its port is no number from 1 to 65535")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An instance that cannot be registered as described.
@@ -299,6 +375,10 @@ enum Fault {
     NoPort,
     PortZero,
     BadId(String),
+    /// A field whose value holds `${`.
+    Placeholder(&'static str),
+    /// A field, its value and the reason why it is unusable.
+    Unusable(&'static str, String, &'static str),
     NotWholeSeconds(&'static str, Duration),
     LeaseTooShort(LeaseInfo),
 }
@@ -329,6 +409,10 @@ impl fmt::Display for InvalidInstance {
                     "instance id '{id}' of '{app}' is unusable: it must not be empty nor hold a slash or control character"
                 )
             }
+            Fault::Placeholder(field) => {
+                write!(f, "{field} of '{app}' holds ${{...}}: placeholders are not resolved here, write out the value")
+            }
+            Fault::Unusable(field, value, why) => write!(f, "{field} '{value}' of '{app}' is unusable: {why}"),
             Fault::NotWholeSeconds(what, duration) => {
                 write!(f, "{what} {duration:?} of '{app}' cannot travel: use whole seconds, at least 1 s")
             }
@@ -349,3 +433,82 @@ impl fmt::Debug for InvalidInstance {
 }
 
 impl std::error::Error for InvalidInstance {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> InstanceBuilder {
+        Instance::builder("orders").port(80).ip_addr("10.0.0.1")
+    }
+
+    #[test]
+    fn text_that_is_no_address_or_url_fails_at_build() {
+        for (builder, part) in [
+            (orders().ip_addr("999.1.1.1"), "999.1.1.1"),
+            (orders().ip_addr("1.1.1"), "neither IPv4 nor IPv6"),
+            (orders().ip_addr("10.0.0.1:80"), "neither IPv4 nor IPv6"),
+            (orders().ip_addr("[::1]"), "neither IPv4 nor IPv6"),
+            (orders().ip_addr("fe80::zz"), "neither IPv4 nor IPv6"),
+            (orders().host_name("http://h"), "it is a URL"),
+            (orders().host_name("h:80"), "it holds a port"),
+            (orders().host_name("my host"), "it is no host name"),
+            (orders().host_name("h/path"), "it is no host name"),
+            (orders().health_check_url("not a url"), "health check URL 'not a url'"),
+            (orders().health_check_url("/health"), "no absolute URL"),
+            (orders().health_check_url("h:80/health"), "no absolute URL"),
+            (orders().status_page_url("ftp://h/"), "status page URL"),
+            (orders().home_page_url("http://"), "home page URL"),
+            (orders().home_page_url("http://h:99999/"), "its port"),
+            (orders().home_page_url("http://h:0/"), "its port"),
+            (orders().home_page_url("http://h:x/"), "its port"),
+            (orders().secure_health_check_url("https:///health"), "secure health check URL"),
+        ] {
+            let error = builder.build().unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("orders"), "{error}");
+        }
+        for builder in [
+            orders().ip_addr("::1"),
+            orders().ip_addr(""),
+            orders().host_name("[::1]"),
+            orders().host_name("::1"),
+            orders().host_name("under_score.example.com"),
+            orders().health_check_url("https://[::1]:8443/health?deep=true"),
+            orders().status_page_url(""),
+        ] {
+            builder.build().unwrap();
+        }
+    }
+
+    #[test]
+    fn placeholder_fails_at_build() {
+        let text = "${spring.application.name}";
+        for (builder, field) in [
+            (Instance::builder(text).port(80), "name"),
+            (orders().id(format!("{text}:1")), "id"),
+            (orders().host_name("${HOSTNAME}"), "host name"),
+            (orders().ip_addr(text), "IP address"),
+            (orders().vip_address(text), "VIP address"),
+            (orders().secure_vip_address(text), "secure VIP address"),
+            (orders().home_page_url("http://${HOSTNAME}/"), "home page URL"),
+            (orders().health_check_url("http://${HOSTNAME}/"), "health check URL"),
+        ] {
+            let error = builder.build().unwrap_err().to_string();
+            assert!(error.starts_with(field) && error.contains("not resolved"), "{error}");
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn other_address_takes_the_place_of_the_one_found() {
+        let found = orders().health_check_url("http://10.0.0.1:80/up").status_page_url("http://10.0.0.10/s");
+        let moved = found.clone().build().unwrap().with_address("fd00::2");
+        assert_eq!((moved.ip_addr(), moved.host_name()), (Some("fd00::2"), Some("fd00::2")));
+        assert_eq!(moved.id(), "fd00::2:orders:80");
+        assert_eq!(moved.home_page_url(), Some("http://[fd00::2]:80/"));
+        assert_eq!(moved.health_check_url(), Some("http://[fd00::2]:80/up"));
+        assert_eq!(moved.status_page_url(), Some("http://10.0.0.10/s"));
+        let named = found.host_name("h").id("10.0.0.1").build().unwrap().with_address("10.0.0.2");
+        assert_eq!((named.ip_addr(), named.host_name(), named.id()), (Some("10.0.0.2"), Some("h"), "10.0.0.1"));
+    }
+}

@@ -1,6 +1,10 @@
 use std::sync::Arc;
 
-use super::{ActionType, DataCenter, DecodeError, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port};
+#[cfg(feature = "client")]
+use super::host_in_url;
+use super::{
+    ActionType, AddressOrigin, DataCenter, DecodeError, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port,
+};
 
 /// One running copy of an application: where it listens, what it is worth, how long it lives without a heartbeat.
 ///
@@ -41,12 +45,52 @@ pub struct Instance {
     pub(crate) last_dirty_timestamp: Option<i64>,
     pub(crate) action: Option<ActionType>,
     pub(crate) asg_name: Option<Arc<str>>,
+    pub(crate) address: AddressOrigin,
 }
 
 impl Instance {
     /// Starts an instance of this application. Everything but the port has a default.
     pub fn builder(app: impl AsRef<str>) -> InstanceBuilder {
         InstanceBuilder::new(app.as_ref())
+    }
+
+    /// Whether the address is not the user's choice.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_address_found(&self) -> bool {
+        matches!(self.address, AddressOrigin::Found)
+    }
+
+    /// The same at another address, which takes the place of the old one in the host name, the id and the URLs.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_address(&self, ip: &str) -> Self {
+        let before = self.ip_addr.clone().unwrap_or_default();
+        let [old, new] = [&*before, ip].map(host_in_url);
+        let in_url = |url: &Option<Arc<str>>| {
+            url.as_ref().map(|url| {
+                let (scheme, rest) = url.split_once("://").unwrap_or_default();
+                match rest.strip_prefix(&*old) {
+                    Some(rest) if rest.is_empty() || rest.starts_with([':', '/', '?']) => {
+                        format!("{scheme}://{new}{rest}").into()
+                    }
+                    _ => url.clone(),
+                }
+            })
+        };
+        let is_host = self.host_name.as_deref() == Some(&*before);
+        let id = self.instance_id.as_ref().map(|id| match id.strip_prefix(&*before) {
+            Some(rest) if is_host && rest.starts_with(':') => format!("{ip}{rest}").into(),
+            _ => id.clone(),
+        });
+        Self {
+            instance_id: id,
+            host_name: if is_host { Some(ip.into()) } else { self.host_name.clone() },
+            ip_addr: Some(ip.into()),
+            home_page_url: in_url(&self.home_page_url),
+            status_page_url: in_url(&self.status_page_url),
+            health_check_url: in_url(&self.health_check_url),
+            secure_health_check_url: in_url(&self.secure_health_check_url),
+            ..self.clone()
+        }
     }
 
     /// An instance with nothing but its application, as a body that names nothing else decodes.
@@ -77,6 +121,7 @@ impl Instance {
             last_dirty_timestamp: None,
             action: None,
             asg_name: None,
+            address: AddressOrigin::Given,
         }
     }
 

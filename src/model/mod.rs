@@ -5,6 +5,7 @@
 //! the field is: numbers as strings, `null`s, single objects where a list is meant, members nobody knows. XML needs the feature `xml`.
 
 mod action;
+mod address;
 mod application;
 mod builder;
 mod change;
@@ -26,6 +27,9 @@ mod status;
 pub(crate) mod xml;
 
 pub use action::ActionType;
+pub(crate) use address::AddressOrigin;
+#[cfg(feature = "client")]
+pub(crate) use address::{is_loopback, route_towards};
 pub use application::{Application, Applications};
 pub use builder::{InstanceBuilder, InvalidInstance};
 #[cfg(feature = "client")]

@@ -231,7 +231,7 @@ fn xml_list_with_a_record_without_id_or_name_keeps_the_others() {
 
 #[test]
 fn one_bad_character_does_not_spoil_the_document() {
-    let bad = Instance::builder("orders").id("i").host_name("h").ip_addr("a").port(1);
+    let bad = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(1);
     let bad = bad.metadata("", "dropped").metadata("a:b", "x\u{1}\u{ffff}y\u{85}").build().unwrap();
     let written = text(bad.to_xml());
     assert!(written.contains("    <a_.003ab>x\u{fffd}\u{fffd}y&#x85;</a_.003ab>\n"), "{written}");

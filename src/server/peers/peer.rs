@@ -465,7 +465,12 @@ mod tests {
             let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
             let change = Change { target, action: ReplicationAction::Register, status: None };
             let instance = (bytes > 0).then(|| {
-                Instance::builder("orders").ip_addr("h").port(1).metadata("long", "x".repeat(bytes)).build().unwrap()
+                Instance::builder("orders")
+                    .ip_addr("10.0.0.1")
+                    .port(1)
+                    .metadata("long", "x".repeat(bytes))
+                    .build()
+                    .unwrap()
             });
             let item = ReplicationItem {
                 app: None,

@@ -1,0 +1,111 @@
+//! Address of this machine, for an instance that is registered without one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Interfaces of containers and virtual machines that run here. Other machines do not reach their addresses.
+const INSIDE: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
+
+/// Origin of an instance's address. Instances that differ in it only are equal: it is no part of the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum AddressOrigin {
+    /// Given by the user, or received.
+    #[default]
+    Given,
+    /// Found here, so that a better one may take its place.
+    Found,
+}
+
+impl PartialEq for AddressOrigin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for AddressOrigin {}
+
+/// The address by which other machines reach this one, as far as the machine itself can tell: that of its default route, else
+/// that of an interface, else the loopback address.
+pub(super) fn outward() -> IpAddr {
+    // Documentation addresses (RFC 5737, RFC 3849), which are in no network.
+    let ipv4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
+    let ipv6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
+    let found = route_towards(ipv4).or_else(|| route_towards(ipv6)).or_else(of_an_interface);
+    found.unwrap_or_else(|| {
+        tracing::warn!("no network address found, using 127.0.0.1; set ip_addr() or EUREKA_INSTANCE_IPADDRESS");
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    })
+}
+
+/// The address of the interface by which packets to this target leave, if others can reach it there. Connecting a UDP socket
+/// sends none.
+pub(crate) fn route_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(target).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(is_usable)
+}
+
+/// The address of the first interface that leads out. IPv4 is preferred, since every caller speaks it.
+fn of_an_interface() -> Option<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().ok()?;
+    let candidates = interfaces.into_iter().filter(|interface| is_usable(&interface.ip()));
+    let rank = |interface: &if_addrs::Interface| {
+        let inside = INSIDE.iter().any(|start| interface.name.starts_with(start));
+        (interface.ip().is_ipv6(), inside, !interface.is_oper_up(), interface.index)
+    };
+    candidates.min_by_key(rank).map(|interface| interface.ip())
+}
+
+/// Whether other machines may reach this one by it.
+fn is_usable(ip: &IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !link_local
+}
+
+/// Whether a host name or address means the machine itself.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    let is_name = |name: &str| host.eq_ignore_ascii_case(name);
+    let below =
+        host.len() > 10 && host.get(host.len() - 10..).is_some_and(|end| end.eq_ignore_ascii_case(".localhost"));
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        Ok(ip) => ip.is_loopback(),
+        Err(_) => is_name("localhost") || is_name("localhost.localdomain") || below,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known_by_name_and_by_address() {
+        for host in
+            ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.1.2.3", "::1", "[::1]", "::ffff:127.0.0.1"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["registry", "localhost.example.com", "10.0.0.1", "fd00::1", "", "mylocalhost"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn address_that_others_cannot_reach_is_not_usable() {
+        for ip in ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "::1", "::", "fe80::1"] {
+            assert!(!is_usable(&ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["10.0.0.1", "203.0.113.1", "fd00::1", "2001:db8::1"] {
+            assert!(is_usable(&ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn route_to_the_machine_itself_leads_nowhere() {
+        assert_eq!(route_towards(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))), None);
+    }
+}
