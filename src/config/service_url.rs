@@ -98,6 +98,15 @@ impl ServiceUrl {
         &self.base
     }
 
+    /// The host, without the brackets of an IPv6 address, and the port.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        let default = if self.secure { 443 } else { 80 };
+        let uri: Option<Uri> = self.base.parse().ok();
+        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+        let port = uri.as_ref().and_then(Uri::port_u16).unwrap_or(default);
+        (host.trim_start_matches('[').trim_end_matches(']').to_owned(), port)
+    }
+
     pub(crate) fn is_secure(&self) -> bool {
         self.secure
     }

@@ -9,22 +9,25 @@ use pin_project::pin_project;
 use tower::{Layer, Service};
 
 use super::lifecycle::Lifecycle;
+use super::paths::Paths;
 use crate::body::{BodyGuard, GuardedBody};
 
-/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around everything that answers.
+/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around everything that responds.
 ///
-/// It counts each request until the end of its answer's body, and asks HTTP/1 callers to close their connection while the
+/// It counts each request until the end of its response's body, and asks HTTP/1 callers to close their connection while the
 /// server drains. It changes nothing else and costs two atomic additions. Requests over upgraded connections (WebSocket) count
-/// until the upgrade only.
+/// until the upgrade only. Requests of probes are no reason to go on draining: see
+/// [`Registrar::uncounted_paths`](super::Registrar::uncounted_paths).
 #[derive(Clone)]
 pub struct RegistrationLayer {
     lifecycle: Arc<Lifecycle>,
+    uncounted: Paths,
 }
 
 impl RegistrationLayer {
-    pub(super) fn new(lifecycle: Arc<Lifecycle>) -> Self {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>, uncounted: Paths) -> Self {
         lifecycle.set_layered();
-        Self { lifecycle }
+        Self { lifecycle, uncounted }
     }
 }
 
@@ -32,7 +35,7 @@ impl<S> Layer<S> for RegistrationLayer {
     type Service = Registration<S>;
 
     fn layer(&self, inner: S) -> Registration<S> {
-        Registration { inner, lifecycle: self.lifecycle.clone() }
+        Registration { inner, lifecycle: self.lifecycle.clone(), uncounted: self.uncounted.clone() }
     }
 }
 
@@ -47,6 +50,7 @@ impl fmt::Debug for RegistrationLayer {
 pub struct Registration<S> {
     inner: S,
     lifecycle: Arc<Lifecycle>,
+    uncounted: Paths,
 }
 
 impl<S: fmt::Debug> fmt::Debug for Registration<S> {
@@ -69,7 +73,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let in_flight = InFlight::begin(&self.lifecycle);
+        let in_flight = InFlight::begin(&self.lifecycle, request.uri().path(), &self.uncounted);
         let closable = request.version() <= Version::HTTP_11;
         ResponseFuture { inner: self.inner.call(request), in_flight: Some(in_flight), closable }
     }
@@ -112,8 +116,8 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    fn begin(lifecycle: &Arc<Lifecycle>) -> Self {
-        lifecycle.begin();
+    fn begin(lifecycle: &Arc<Lifecycle>, path: &str, uncounted: &Paths) -> Self {
+        lifecycle.begin(path, uncounted);
         Self { lifecycle: lifecycle.clone() }
     }
 }
@@ -147,7 +151,7 @@ mod tests {
         Response = Response<GuardedBody<Full<Bytes>, InFlight>>,
         Error = std::convert::Infallible,
     > + Clone {
-        RegistrationLayer::new(lifecycle.clone())
+        RegistrationLayer::new(lifecycle.clone(), Paths::default())
             .layer(service_fn(|_| async { Ok(Response::new(Full::new(Bytes::from("hello")))) }))
     }
 

@@ -9,17 +9,22 @@
 //! ```
 //!
 //! [`Registrar::serve`] runs the whole life in its order (`serve.rs`, with the drain in `drain.rs`):
-//! poll the server; register; signal; register DOWN; serve on until callers know; stop accepting; finish; DELETE.
+//! poll the server; register; signal; register DOWN; serve on until callers know; stop accepting; finish; DELETE. From the signal
+//! on, all steps share one budget.
 
+mod address;
 mod agent;
 mod drain;
 mod layer;
 mod lifecycle;
+mod paths;
 mod registrar;
 mod serve;
 mod shutdown;
+mod state;
 
 pub use layer::{InFlight, Registration, RegistrationLayer, ResponseFuture};
 pub use registrar::Registrar;
 pub use serve::ServerOutput;
 pub use shutdown::Shutdown;
+pub use state::RegistrarState;

@@ -3,12 +3,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 
-use super::RegistrationLayer;
-use super::agent::{Agent, Command, Handle};
-use super::drain::{self, DrainConfig};
+use super::agent::{Agent, Command, Commands, Handle, Urgent, leaving};
+use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
+use super::paths::Paths;
+use super::{RegistrarState, RegistrationLayer};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus};
 use crate::transport::Transport;
@@ -26,6 +27,7 @@ use crate::transport::Transport;
 pub struct Registrar {
     pub(super) shared: Arc<Shared>,
     pub(super) config: DrainConfig,
+    uncounted: Paths,
 }
 
 pub(super) struct Shared {
@@ -48,7 +50,7 @@ enum Slot {
 }
 
 impl Slot {
-    fn commands(&self) -> Option<mpsc::Sender<Command>> {
+    fn commands(&self) -> Option<Commands> {
         match self {
             Self::Idle => None,
             Self::Running(agent) | Self::Leaving(agent) => Some(agent.commands.clone()),
@@ -59,48 +61,92 @@ impl Slot {
 impl Registrar {
     /// With a setting that switches registration `off`, nothing is ever sent.
     pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
-        let shared = Shared { transport, instance, lifecycle: Arc::default(), agent: Mutex::default(), off };
-        Self { shared: Arc::new(shared), config: DrainConfig::default() }
+        let state = if off.is_some() { RegistrarState::Disabled } else { RegistrarState::NotRegistered };
+        let lifecycle = Arc::new(Lifecycle::new(state));
+        let shared = Shared { transport, instance, lifecycle, agent: Mutex::default(), off };
+        Self { shared: Arc::new(shared), config: DrainConfig::default(), uncounted: Paths::default() }
     }
 
-    /// How long no new request must have come before a draining server believes that its callers know. Default 5 s.
+    /// Sets the time limit of the whole shutdown: DOWN, drain, requests in flight and DELETE share it. Defaults to 25 seconds, since
+    /// orchestrators kill after 30.
+    ///
+    /// A step that may take longer by its own limit is cut. Each later step keeps a reserve: a fifth of the time for the requests
+    /// in flight, and the [`registry_timeout`](Self::registry_timeout), at most a quarter, for the DELETE.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
+        self.config.shutdown_timeout = time;
+        self
+    }
+
+    /// Sets the time without a new request after which the callers of a draining server are taken to know. Defaults to 5 seconds.
     #[must_use]
     pub fn quiet_time(mut self, time: Duration) -> Self {
         self.config.quiet_time = time;
         self
     }
 
-    /// How long a server drains at most, though requests keep coming. Default 30 s, the usual patience of an orchestrator.
+    /// Sets the maximum time of the drain, for a server whose requests keep coming. Defaults to 15 seconds.
     ///
-    /// Stock Java callers may take 60 s and more to learn of a change.
+    /// Stock Java callers may take 60 seconds and more to learn of a change. A longer drain needs a longer
+    /// [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
     #[must_use]
     pub fn max_drain(mut self, time: Duration) -> Self {
         self.config.max_drain = time;
         self
     }
 
-    /// How long requests in flight may take to finish once no more are accepted. Default 20 s.
+    /// Sets the maximum time for the requests in flight to finish once no more are accepted. Defaults to 20 seconds, as far as the
+    /// [`shutdown_timeout`](Self::shutdown_timeout) leaves them.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.grace = time;
         self
     }
 
-    /// How long a single word with the registry may delay the shutdown: the change to DOWN, the DELETE. Default 3 s.
+    /// Sets the time limit of each registry request made during the shutdown: the change to DOWN and the DELETE. Defaults to 3
+    /// seconds.
     #[must_use]
     pub fn registry_timeout(mut self, time: Duration) -> Self {
         self.config.registry_timeout = time;
         self
     }
 
-    /// The instance as described when it was handed over.
+    /// Replaces the paths whose requests do not count as calls, so that probes do not keep a server draining. A path that ends in
+    /// `/*` stands for all below it. Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
+    /// `/readyz`, each with all below it, `/healthcheck`, `/metrics`, `/actuator/health` with all below it, `/actuator/prometheus`
+    /// and `/grpc.health.v1.Health/*`.
+    ///
+    /// The paths of the instance's health check URLs never count. Takes effect on layers that are made afterwards.
+    #[must_use]
+    pub fn uncounted_paths(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.uncounted = Paths::new(paths);
+        self
+    }
+
+    /// The instance: as described when it was handed over, from the first registration on at the address that was found then.
     pub fn instance(&self) -> &Instance {
-        &self.shared.instance
+        self.shared.lifecycle.moved().unwrap_or(&self.shared.instance)
+    }
+
+    /// The state of the registration, which can be awaited.
+    ///
+    /// ```no_run
+    /// # async fn example(registrar: tower_eureka::register::Registrar) {
+    /// use tower_eureka::register::RegistrarState;
+    ///
+    /// let mut state = registrar.state();
+    /// // Fails when the last registrar is gone.
+    /// let registered = state.wait_for(|state| *state == RegistrarState::Registered).await.is_ok();
+    /// # }
+    /// ```
+    pub fn state(&self) -> watch::Receiver<RegistrarState> {
+        self.shared.lifecycle.state.subscribe()
     }
 
     /// The layer that lets the drain see requests. Put it outermost around the server's service.
     pub fn layer(&self) -> RegistrationLayer {
-        RegistrationLayer::new(self.shared.lifecycle.clone())
+        let uncounted = self.uncounted.and_health_checks(&self.shared.instance);
+        RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted)
     }
 
     /// Registers the instance as UP and keeps its lease from then on.
@@ -108,8 +154,8 @@ impl Registrar {
     /// Bounded by the connect and read timeouts of the client, per server tried.
     ///
     /// # Errors
-    /// When this first registration fails. It is tried again in the background all the same, until it succeeds or
-    /// [`deregister`](Self::deregister) is called.
+    /// When this first registration fails. It is repeated in the background all the same, until it succeeds or
+    /// [`deregister`](Self::deregister) is called. Also while the instance [drains](Self::drain).
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -117,44 +163,81 @@ impl Registrar {
     /// # Cancel safety
     /// Dropping the future leaves the registration going on in the background.
     pub async fn register(&self) -> Result<(), Error> {
-        self.shared.lifecycle.set_draining(false);
         match self.start() {
-            Some(agent) => self.tell(agent, InstanceStatus::Up, false).await,
-            None => Ok(()),
+            Ok(Some(agent)) => self.ask(agent, InstanceStatus::Up).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Tells the registry of a status of this instance's own choosing. [`InstanceStatus::Down`] and
-    /// [`Starting`](InstanceStatus::Starting) can be left again by another call; servers do not take
-    /// [`OutOfService`](InstanceStatus::OutOfService) from an instance that is UP.
+    /// Changes the instance's own status: UP, DOWN or STARTING.
     ///
     /// Bounded as [`register`](Self::register) is.
     ///
     /// # Errors
-    /// When the registry did not take it now; it is tried again in the background. Also when the instance is not being kept in
-    /// the registry: before [`register`](Self::register) and after [`deregister`](Self::deregister).
+    /// - When the registry does not take it now. It is repeated in the background.
+    /// - When the instance is not kept in the registry: before [`register`](Self::register) and after
+    ///   [`deregister`](Self::deregister).
+    /// - From the beginning of the [drain](Self::drain) on: an instance that leaves stays DOWN. See [`state`](Self::state).
+    /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not take from an instance itself. Use
+    ///   [`override_status`](Self::override_status).
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
-        if self.shared.off.is_some() {
-            return Ok(());
+        if matches!(status, InstanceStatus::OutOfService | InstanceStatus::Unknown) {
+            let cause = format!("a registry does not take {status} as an instance's own status");
+            return Err(self.error(Kind::Config, "set status of", cause).advice("use Registrar::override_status"));
         }
-        self.tell(self.running().ok_or_else(|| self.not_registered())?, status, false).await
+        match self.running_or_error()? {
+            Some(agent) => self.ask(agent, status).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a status over the instance's own in the registry, until [`remove_override`](Self::remove_override) or the end of the
+    /// registration: `OUT_OF_SERVICE` takes the instance out of service while it keeps its lease.
+    ///
+    /// Bounded as [`register`](Self::register) is.
+    ///
+    /// # Errors
+    /// When the registry does not take it, which is not repeated, and where [`set_status`](Self::set_status) has an error.
+    pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
+        self.put_over(Some(status)).await
+    }
+
+    /// Removes the status that [`override_status`](Self::override_status) put over the instance's own, and registers that anew.
+    ///
+    /// Bounded as [`register`](Self::register) is, twice.
+    ///
+    /// # Errors
+    /// When the registry does not take it, and where [`set_status`](Self::set_status) has an error.
+    pub async fn remove_override(&self) -> Result<(), Error> {
+        self.put_over(None).await
+    }
+
+    async fn put_over(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
+        let Some(agent) = self.running_or_error()? else { return Ok(()) };
+        self.result_of(|done| async move { agent.normal.send(Command::Override { status, done }).await.is_ok() }).await
     }
 
     /// Registers the instance as DOWN, then waits, while it keeps serving, until callers have stopped calling it: no new request
-    /// for the [`quiet_time`](Self::quiet_time), at most for [`max_drain`](Self::max_drain).
+    /// for the [`quiet_time`](Self::quiet_time), at most for [`max_drain`](Self::max_drain), and within the
+    /// [`shutdown_timeout`](Self::shutdown_timeout). From here on the status cannot be set.
     ///
-    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time. A failure to tell the
-    /// registry is logged and does not prevent the drain.
+    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time. A failure to register the DOWN
+    /// is logged and does not prevent the drain.
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait; the instance stays DOWN.
     pub async fn drain(&self) {
-        self.announce_down().await;
-        drain::quiet(&self.shared.lifecycle, &self.config).await;
+        self.drain_within(&self.config.begin()).await;
     }
 
-    /// What to give a server as its shutdown signal when it is not run by [`serve`](Self::serve): completes when `signal` has
-    /// and the [`drain`](Self::drain) after it. Then call [`deregister`](Self::deregister) once the server has ended.
+    pub(super) async fn drain_within(&self, budget: &Budget) {
+        self.announce_down(self.config.registry_timeout.min(budget.registry)).await;
+        drain::quiet(&self.shared.lifecycle, &self.config, budget).await;
+    }
+
+    /// Creates the shutdown signal of a server that is not run by [`serve`](Self::serve): it completes when `signal` has and the
+    /// [`drain`](Self::drain) after it. Then call [`deregister`](Self::deregister) once the server has ended.
     pub fn drain_signal<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
         let this = self.clone();
         async move {
@@ -166,8 +249,8 @@ impl Registrar {
     /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it is sent afterwards, unless
     /// it is registered again.
     ///
-    /// Ends within the [`registry_timeout`](Self::registry_timeout) that was set when it was registered; until then the DELETE is
-    /// repeated where it fails.
+    /// Ends within the [`registry_timeout`](Self::registry_timeout), also while a registration is under way; until then the DELETE
+    /// is repeated where it fails.
     ///
     /// # Errors
     /// When no server took it in that time; the lease then ends by itself, or at another call. Not when the instance was never
@@ -176,6 +259,10 @@ impl Registrar {
     /// # Cancel safety
     /// Dropping the future leaves it going on in the background.
     pub async fn deregister(&self) -> Result<(), Error> {
+        self.deregister_within(self.config.registry_timeout).await
+    }
+
+    pub(super) async fn deregister_within(&self, within: Duration) -> Result<(), Error> {
         let commands = {
             let mut slot = self.slot();
             *slot = match std::mem::take(&mut *slot) {
@@ -187,41 +274,57 @@ impl Registrar {
         let Some(commands) = commands else { return Ok(()) };
         let (done, result) = oneshot::channel();
         // A closed channel: the DELETE is done, at the request of another clone.
-        if commands.send(Command::Deregister(done)).await.is_err() { Ok(()) } else { result.await.unwrap_or(Ok(())) }
+        if commands.urgent.send(Urgent::Deregister { within, done }).await.is_err() {
+            return Ok(());
+        }
+        result.await.unwrap_or(Ok(()))
     }
 
-    /// The first step of leaving: DOWN, within the registry timeout, whether or not the registry hears it.
-    pub(super) async fn announce_down(&self) {
-        self.shared.lifecycle.set_draining(true);
-        let Some(agent) = self.running() else { return };
-        if let Err(error) = self.tell(agent, InstanceStatus::Down, true).await {
+    /// The first step of leaving: DOWN, within this time, whether or not the registry takes it.
+    async fn announce_down(&self, within: Duration) {
+        let agent = {
+            let slot = self.slot();
+            self.shared.lifecycle.set_draining(true);
+            if self.shared.off.is_none() && !matches!(*slot, Slot::Leaving(_)) {
+                self.shared.lifecycle.state.set(RegistrarState::Draining);
+            }
+            match &*slot {
+                Slot::Running(agent) => agent.commands.clone(),
+                Slot::Idle | Slot::Leaving(_) => return,
+            }
+        };
+        let down = |done| async move { agent.urgent.send(Urgent::Down { within, done }).await.is_ok() };
+        if let Err(error) = self.result_of(down).await {
             tracing::warn!(%error, "registry was not told that this instance leaves");
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run. `None` with registration switched off.
-    pub(super) fn start(&self) -> Option<mpsc::Sender<Command>> {
-        let shared = &self.shared;
-        if let Some(setting) = &shared.off {
-            let (app, instance) = (shared.instance.app(), shared.instance.id());
+    /// Starts the task that keeps the registration, if it does not run. `None` with registration switched off; an error while the
+    /// instance drains.
+    pub(super) fn start(&self) -> Result<Option<Commands>, Error> {
+        let Shared { transport, lifecycle, off, .. } = &*self.shared;
+        if let Some(setting) = off {
+            let (app, instance) = (self.instance().app(), self.instance().id());
             tracing::info!(app, instance, "registration is switched off by {setting}, serving without it");
-            return None;
+            return Ok(None);
         }
         let mut slot = self.slot();
         let previous = match std::mem::take(&mut *slot) {
             Slot::Running(agent) if !agent.task.is_finished() => {
                 let commands = agent.commands.clone();
                 *slot = Slot::Running(agent);
-                return Some(commands);
+                return if lifecycle.is_draining() { Err(leaving(self.instance())) } else { Ok(Some(commands)) };
             }
             Slot::Running(agent) | Slot::Leaving(agent) => Some(agent.task),
             Slot::Idle => None,
         };
+        lifecycle.set_draining(false);
+        lifecycle.state.set(RegistrarState::NotRegistered);
         let timeout = self.config.registry_timeout;
-        let agent = Agent::spawn(shared.transport.clone(), shared.instance.clone(), timeout, previous);
+        let agent = Agent::spawn(transport.clone(), self.instance().clone(), lifecycle.clone(), timeout, previous);
         let commands = agent.commands.clone();
         *slot = Slot::Running(agent);
-        Some(commands)
+        Ok(Some(commands))
     }
 
     /// Lets go of the task, which then takes the instance out of the registry by itself.
@@ -232,19 +335,32 @@ impl Registrar {
         }
     }
 
-    async fn tell(&self, agent: mpsc::Sender<Command>, status: InstanceStatus, haste: bool) -> Result<(), Error> {
+    /// Lets the task register this status.
+    async fn ask(&self, agent: Commands, status: InstanceStatus) -> Result<(), Error> {
+        self.result_of(|done| async move { agent.normal.send(Command::Register { status, done }).await.is_ok() }).await
+    }
+
+    /// Sends a command and waits for its result. What `send` holds of the task is dropped before, not to keep the task from seeing
+    /// that every handle is gone.
+    async fn result_of<F: Future<Output = bool>>(
+        &self,
+        send: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> F,
+    ) -> Result<(), Error> {
         let (done, result) = oneshot::channel();
-        let command = Command::Register { status, haste, done };
-        agent.send(command).await.map_err(|_| self.not_registered())?;
-        // Not to keep the task from seeing that every handle is gone.
-        drop(agent);
+        if !send(done).await {
+            return Err(self.not_registered());
+        }
         result.await.map_err(|_| self.not_registered())?
     }
 
-    fn running(&self) -> Option<mpsc::Sender<Command>> {
-        match &*self.slot() {
-            Slot::Running(agent) => Some(agent.commands.clone()),
-            Slot::Idle | Slot::Leaving(_) => None,
+    /// The channels to the task; `None` with registration switched off.
+    fn running_or_error(&self) -> Result<Option<Commands>, Error> {
+        let slot = self.slot();
+        match &*slot {
+            _ if self.shared.off.is_some() => Ok(None),
+            Slot::Running(_) if self.shared.lifecycle.is_draining() => Err(leaving(self.instance())),
+            Slot::Running(agent) => Ok(Some(agent.commands.clone())),
+            Slot::Idle | Slot::Leaving(_) => Err(self.not_registered()),
         }
     }
 
@@ -253,20 +369,22 @@ impl Registrar {
     }
 
     fn not_registered(&self) -> Error {
-        Error::new(Kind::Closed, "set status of")
-            .app(self.shared.instance.app.clone())
-            .instance(self.shared.instance.id())
-            .cause("it is not being kept in the registry")
+        self.error(Kind::Closed, "set status of", "it is not being kept in the registry")
             .advice("call register() first")
+    }
+
+    fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {
+        let instance = self.instance();
+        Error::new(kind, operation).app(instance.app.clone()).instance(instance.id()).cause(cause)
     }
 }
 
 impl fmt::Debug for Registrar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registrar")
-            .field("app", &self.shared.instance.app)
-            .field("instance", &self.shared.instance.id())
-            .field("running", &self.running().is_some())
+            .field("app", &self.instance().app)
+            .field("instance", &self.instance().id())
+            .field("state", &self.shared.lifecycle.state.get())
             .finish()
     }
 }

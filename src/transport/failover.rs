@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::call::{Call, Verdict};
 use super::faults::{Faults, Unreadable};
 use super::stack::{Answer, HttpStack};
-use super::turns::Turns;
+use super::turns::{Access, Turns};
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
@@ -32,6 +32,8 @@ pub(super) struct Manner {
     pub(super) background: bool,
     /// Time after which the next server is asked although the one before may still respond.
     pub(super) stagger: Option<Duration>,
+    /// Asks the server that took the last write and no other, and leaves the order of the servers as it is.
+    pub(super) look: bool,
 }
 
 /// The end of an attempt at one server.
@@ -63,9 +65,13 @@ impl Servers {
         manner: Manner,
         read: impl Fn(usize, Answer) -> F,
     ) -> Result<T, Error> {
-        let (access, subject) = (call.access(), call.subject());
+        let access = if manner.look { Access::Write } else { call.access() };
+        let subject = call.subject();
         let order = self.turns.order(access, manner.background);
-        let order = order.map_err(|paused| paused.error(subject, &self.urls[paused.server]))?;
+        let mut order = order.map_err(|paused| paused.error(subject, &self.urls[paused.server]))?;
+        if manner.look {
+            order.truncate(1);
+        }
         let (mut faults, mut unavailable) = (Faults::default(), Vec::new());
         let mut last = order[0];
         let mut waiting = order.into_iter();
@@ -89,11 +95,15 @@ impl Servers {
             match ended {
                 None => {}
                 Some((server, Ended::Done(value))) => {
-                    self.turns.succeeded(access, server, &unavailable);
+                    if !manner.look {
+                        self.turns.succeeded(access, server, &unavailable);
+                    }
                     return Ok(value);
                 }
                 Some((server, Ended::Refused(error))) => {
-                    self.turns.failed(access, server);
+                    if !manner.look {
+                        self.turns.failed(access, server);
+                    }
                     return Err(error);
                 }
                 Some((server, Ended::Failed { error, unavailable: is_unavailable })) => {
@@ -107,7 +117,9 @@ impl Servers {
             }
         }
         // The next operation begins behind those that failed, so that each server has its turn.
-        self.turns.failed(access, last);
+        if !manner.look {
+            self.turns.failed(access, last);
+        }
         Err(faults.error())
     }
 
@@ -149,6 +161,10 @@ impl Servers {
                 Ended::Failed { error: response.error(subject, server), unavailable }
             }
         }
+    }
+
+    pub(super) fn hosts(&self) -> Vec<(String, u16)> {
+        self.urls.iter().map(ServiceUrl::host_and_port).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -208,6 +208,35 @@ impl Transport {
         self.write(call.suffix("/status")).await.map(drop)
     }
 
+    /// Like [`set_status`](Self::set_status) and, without a status, [`remove_status`](Self::remove_status), with the timestamp of
+    /// the instance's data, as Java clients send it.
+    pub(crate) async fn override_status(
+        &self,
+        app: &str,
+        id: &str,
+        status: Option<InstanceStatus>,
+        last_dirty_timestamp: i64,
+    ) -> Result<(), Error> {
+        let call = match status {
+            Some(status) => Call::instance("override status of", Method::PUT, app, id)
+                .suffix(&format!("/status?value={status}&lastDirtyTimestamp={last_dirty_timestamp}")),
+            None => Call::instance("remove status of", Method::DELETE, app, id)
+                .suffix(&format!("/status?lastDirtyTimestamp={last_dirty_timestamp}")),
+        };
+        self.write(call).await.map(drop)
+    }
+
+    /// Whether the names of the servers are looked up here: not if a user's service sends the requests, which may take them as it
+    /// likes.
+    pub(crate) fn looks_up_names(&self) -> bool {
+        self.stack.looks_up_names()
+    }
+
+    /// The host names and addresses of the servers, as their URLs have them, with their ports.
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
+        self.servers.hosts()
+    }
+
     /// Adds or replaces metadata entries of an instance. They last until it registers again.
     ///
     /// # Errors
@@ -285,6 +314,18 @@ impl Transport {
     /// When no server gave it.
     pub async fn instance(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
         self.read(Call::instance("fetch instance", Method::GET, app, id).accept_not_found(), Instance::from_json).await
+    }
+
+    /// The instance as the server has it that took its registration. No other server is asked.
+    pub(crate) async fn registered(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
+        let call = Call::instance("fetch instance", Method::GET, app, id).accept_not_found();
+        self.send(call, Manner { look: true, ..self.manner() }, |_, response| async move {
+            if response.status.is_client_error() {
+                return Ok(None);
+            }
+            decoded(response, Instance::from_json).await.map(Some)
+        })
+        .await
     }
 
     /// The instances of a logical name; none if nobody carries it.
@@ -377,7 +418,7 @@ impl Transport {
     }
 
     fn manner(&self) -> Manner {
-        Manner { background: self.background, stagger: None }
+        Manner { background: self.background, ..Manner::default() }
     }
 }
 

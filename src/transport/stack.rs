@@ -34,6 +34,8 @@ pub(crate) struct HttpStack {
     head_timeout: Duration,
     read_timeout: Duration,
     body_limit: usize,
+    /// Whether the bottom is ours.
+    own: bool,
 }
 
 /// A whole response, unpacked.
@@ -105,7 +107,8 @@ pub(super) enum Failure {
 impl HttpStack {
     /// Over hyper, with its own pool of connections.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        Self::over(Sessions::new(Connector::new(config.connect_timeout, &config.tls)), config)
+        let own = Sessions::new(Connector::new(config.connect_timeout, &config.tls));
+        Self { own: true, ..Self::over(own, config) }
     }
 
     /// Over any HTTP service.
@@ -128,7 +131,12 @@ impl HttpStack {
             head_timeout: config.connect_timeout.saturating_add(config.read_timeout),
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
+            own: false,
         }
+    }
+
+    pub(super) fn looks_up_names(&self) -> bool {
+        self.own
     }
 
     /// The same service with no more than this time for a response.

@@ -2,6 +2,7 @@
 #![cfg(feature = "client")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+mod address;
 mod by_name;
 #[cfg(feature = "server")]
 mod calls;
@@ -13,4 +14,6 @@ mod discover;
 mod provider;
 mod registry_choice;
 mod registry_faults;
+mod shutdown;
+mod status;
 mod switches;

@@ -1,0 +1,63 @@
+//! The address under which a provider registers.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use tower_eureka::{Eureka, Instance};
+
+use crate::common::{Reply, Scripted};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The instance as it is registered at this URL, and the log of that.
+async fn registered(url: &str, instance: Instance) -> (Instance, String) {
+    let (log, registry) = (Log::default(), Scripted::new(|_| Reply::Status(204)));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let eureka = Eureka::builder().service_url(url).http_service(registry.clone()).build().unwrap();
+    let handle = eureka.registrar(instance);
+    handle.register().await.unwrap();
+    let sent = Instance::from_json(&registry.asked()[0].body).unwrap();
+    assert_eq!((handle.instance().id(), handle.instance().ip_addr()), (sent.id(), sent.ip_addr()));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    (sent, log)
+}
+
+#[tokio::test(start_paused = true)]
+async fn loopback_address_at_a_registry_elsewhere_is_a_warning() {
+    let at = |ip: &str| Instance::builder("orders").port(80).ip_addr(ip);
+    for (url, instance, warned) in [
+        ("http://registry/eureka/", at("127.0.0.1"), true),
+        ("http://10.0.0.9/eureka/", at("::1"), true),
+        ("http://localhost/,http://registry/", at("127.0.0.1"), true),
+        ("http://registry/eureka/", at("10.0.0.1").host_name("localhost"), true),
+        ("http://localhost:8761/eureka/", at("127.0.0.1"), false),
+        ("http://127.0.0.1:8761/eureka/,http://[::1]/", at("127.0.0.1"), false),
+        ("http://registry/eureka/", at("10.0.0.1"), false),
+    ] {
+        let (_, log) = registered(url, instance.build().unwrap()).await;
+        assert_eq!(log.contains("loopback address"), warned, "{url}: {log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_that_is_given_or_leads_to_the_machine_itself_is_kept() {
+    let given = Instance::builder("orders").port(80).ip_addr("10.1.2.3").build().unwrap();
+    let (sent, _) = registered("http://192.0.2.9/eureka/", given).await;
+    assert_eq!((sent.ip_addr(), sent.id()), (Some("10.1.2.3"), "10.1.2.3:orders:80"));
+    let found = Instance::builder("orders").port(80).build().unwrap();
+    let (sent, _) = registered("http://127.0.0.1/eureka/", found.clone()).await;
+    assert_eq!(sent.ip_addr(), found.ip_addr());
+}

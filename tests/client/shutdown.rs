@@ -1,0 +1,181 @@
+//! Bounds of a provider's shutdown, in paused time.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_eureka::Eureka;
+use tower_eureka::model::Instance;
+use tower_eureka::register::{Registrar, Shutdown};
+
+use crate::common::{Reply, Scripted, instance};
+use crate::provider::{accepting, obedient, registrar, told};
+
+const ONE: &str = "http://a/eureka";
+const THREE: &str = "http://a/eureka,http://b/eureka,http://c/eureka";
+
+/// A registrar of three servers, or of one, that never respond.
+fn hanging(urls: &str) -> (Scripted, Registrar) {
+    let registry = Scripted::new(|_| Reply::Never);
+    let client = Eureka::builder().service_url(urls).http_service(registry.clone()).build().unwrap();
+    (registry, client.registrar(instance("orders", "a")))
+}
+
+/// Time from the signal until the server is told to stop, and until `serve` returns. `server` goes on after it was told.
+async fn leave<F: Future<Output = ()>>(handle: Registrar, signal_at: Duration, server: F) -> (Duration, Duration) {
+    let signalled = Instant::now() + signal_at;
+    let told_at = Arc::new(Mutex::new(Duration::ZERO));
+    let noted = told_at.clone();
+    let serving = |shutdown: Shutdown| async move {
+        shutdown.await;
+        *noted.lock().unwrap() = signalled.elapsed();
+        server.await;
+    };
+    handle.serve(sleep_until(signalled), serving).await;
+    let told_at = *told_at.lock().unwrap();
+    (told_at, signalled.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_hangs_delays_the_exit_by_its_bound_at_any_moment_of_the_signal() {
+    for urls in [ONE, THREE] {
+        for millis in (0..60_000).step_by(1500).chain([1, 12_999, 13_001, 39_001]) {
+            let (_, handle) = hanging(urls);
+            let _layer = handle.layer();
+            let (told_at, exit) = leave(handle, Duration::from_millis(millis), async {}).await;
+            assert!(told_at <= Duration::from_millis(3001), "{urls}: told {told_at:?} after a signal at {millis} ms");
+            assert!(exit <= Duration::from_millis(6002), "{urls}: left {exit:?} after a signal at {millis} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregister_during_a_registration_that_hangs_ends_within_the_registry_timeout() {
+    for urls in [ONE, THREE] {
+        let (registry, handle) = hanging(urls);
+        let registering = handle.clone();
+        let registering = tokio::spawn(async move { registering.register().await });
+        sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        assert!(handle.deregister().await.unwrap_err().is_timeout());
+        assert!(start.elapsed() <= Duration::from_millis(3001), "{:?}", start.elapsed());
+        assert!(registering.await.unwrap().is_err(), "its caller learns that it was given up");
+        assert!(registry.lines().last().unwrap().starts_with("DELETE"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_during_a_registration_that_hangs_begins_within_the_registry_timeout() {
+    let (_, handle) = hanging(THREE);
+    let registering = handle.clone();
+    tokio::spawn(async move { registering.register().await });
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    handle.drain().await;
+    assert_eq!(start.elapsed().as_secs(), 3 + 5);
+}
+
+/// A service that is called on this path at these intervals until it is dropped.
+fn called(handle: &Registrar, path: &'static str, every: Duration) -> tokio::task::JoinHandle<()> {
+    let service = handle.layer().layer(service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("response"))))
+    }));
+    tokio::spawn(async move {
+        loop {
+            let request = Request::get(path).body(()).unwrap();
+            service.clone().oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+            sleep(every).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_of_a_shutdown_share_one_budget() {
+    for (registry, handle) in [hanging(ONE), hanging(THREE)] {
+        let calls = called(&handle, "/v1/orders", Duration::from_secs(1));
+        let (told_at, exit) = leave(handle, Duration::from_secs(100), std::future::pending()).await;
+        assert_eq!(told_at.as_secs(), 17, "the drain leaves a reserve for the requests in flight");
+        assert_eq!(exit.as_secs(), 25);
+        assert!(registry.lines().last().unwrap().starts_with("DELETE"), "and that one for the DELETE");
+        calls.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_timeout_bounds_steps_whatever_their_own_limits() {
+    let registry = accepting();
+    let minutes = Duration::from_secs(300);
+    let handle = registrar(&registry).max_drain(minutes).grace(minutes).quiet_time(minutes);
+    let handle = handle.shutdown_timeout(Duration::from_secs(10));
+    let calls = called(&handle, "/v1/orders", Duration::from_secs(1));
+    let (told_at, exit) = leave(handle, Duration::from_secs(10), std::future::pending()).await;
+    assert!(told_at < Duration::from_secs(6) && exit <= Duration::from_secs(8), "{told_at:?} {exit:?}");
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    calls.abort();
+
+    let longer = registrar(&registry).max_drain(minutes).shutdown_timeout(minutes * 2);
+    let calls = called(&longer, "/v1/orders", Duration::from_secs(1));
+    let (told_at, _) = leave(longer, Duration::from_secs(10), async {}).await;
+    assert_eq!(told_at, minutes, "a longer drain with a longer shutdown");
+    calls.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_do_not_keep_a_drain_going() {
+    let health = Instance::builder("orders").id("a").ip_addr("10.0.0.1").port(80);
+    let health = health.health_check_url("http://10.0.0.1:80/orders/up").build().unwrap();
+    let client = accepting().client().build().unwrap();
+    for path in ["/health", "/actuator/health/liveness?x=1", "/readyz", "/grpc.health.v1.Health/Check", "/orders/up"] {
+        let handle = client.registrar(health.clone());
+        let probes = called(&handle, path, Duration::from_secs(4));
+        let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+        assert_eq!(told_at, Duration::ZERO, "{path}: it has no callers");
+        probes.abort();
+
+        let handle = client.registrar(health.clone());
+        let (probes, calls) =
+            (called(&handle, path, Duration::from_secs(4)), called(&handle, "/", Duration::from_secs(9)));
+        let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+        assert_eq!(told_at.as_secs(), 5, "{path}: it was called before");
+        probes.abort();
+        calls.abort();
+    }
+    let handle = client.registrar(health).uncounted_paths(["/ping/*"]);
+    let (ping, other) =
+        (called(&handle, "/ping/1", Duration::from_secs(1)), called(&handle, "/health", Duration::from_secs(4)));
+    let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+    assert_eq!(told_at.as_secs(), 15, "/health counts once the paths are others");
+    ping.abort();
+    other.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_in_flight_does_not_keep_a_drain_going() {
+    let handle = registrar(&accepting());
+    let watch = handle
+        .layer()
+        .layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()));
+    let watching = tokio::spawn(watch.oneshot(Request::post("/grpc.health.v1.Health/Watch").body(()).unwrap()));
+    let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+    assert_eq!(told_at, Duration::ZERO);
+    watching.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn delete_is_the_last_request_when_a_registration_is_interrupted() {
+    let start = Instant::now();
+    // Slow at first, then well.
+    let registry =
+        Scripted::new(move |_| if start.elapsed().as_secs() < 2 { Reply::Never } else { Reply::Status(204) });
+    let handle = registrar(&registry);
+    let _layer = handle.layer();
+    handle.serve(sleep(Duration::from_secs(3)), obedient).await.unwrap();
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert!(registry.lines().last().unwrap().starts_with("DELETE"));
+}

@@ -1,0 +1,248 @@
+//! The status and state of a provider: what may change them, and what they say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tower_eureka::model::{Instance, InstanceStatus};
+use tower_eureka::register::RegistrarState;
+
+use crate::common::{Asked, Reply, Scripted, instance};
+use crate::provider::{accepting, obedient, registrar, told};
+
+const ID: &str = "/apps/ORDERS/a";
+
+#[tokio::test(start_paused = true)]
+async fn status_set_during_the_drain_is_an_error_and_the_instance_stays_down() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let health = handle.clone();
+    let (state, start) = (handle.state(), Instant::now());
+    // A user's health check that sets the status each second.
+    let checks = tokio::spawn(async move {
+        let (mut accepted, mut refused) = (0, Vec::new());
+        for _ in 0..30 {
+            sleep(Duration::from_secs(1)).await;
+            match health.set_status(InstanceStatus::Up).await {
+                Ok(()) => accepted = start.elapsed().as_secs(),
+                Err(error) => refused.push(error.to_string()),
+            }
+        }
+        (accepted, refused)
+    });
+    handle.serve(sleep(Duration::from_millis(10_500)), obedient).await.unwrap();
+    assert_eq!(told(&registry).last().map(String::as_str), Some("DELETE"));
+    let told = told(&registry);
+    assert_eq!(told[told.len() - 2], "DOWN", "{told:?}");
+    let (accepted, refused) = checks.await.unwrap();
+    assert_eq!(accepted, 10);
+    assert!(refused[0].contains("stays DOWN") && refused[0].contains("state()"), "{refused:?}");
+    assert_eq!(*state.borrow(), RegistrarState::Deregistered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_on_its_way_when_the_drain_begins_does_not_undo_the_down() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = slow.clone();
+    let registry = Scripted::new(move |asked| {
+        let up =
+            asked.line.starts_with("POST") && Instance::from_json(&asked.body).unwrap().status() == InstanceStatus::Up;
+        if up && is_slow.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    slow.store(true, Ordering::Relaxed);
+    let (one, other) = (handle.clone(), handle.clone());
+    let under_way = tokio::spawn(async move { one.set_status(InstanceStatus::Up).await });
+    let waiting = tokio::spawn(async move { other.set_status(InstanceStatus::Up).await });
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    handle.drain().await;
+    assert_eq!(start.elapsed().as_secs(), 5, "the DOWN does not wait for them");
+    assert!(under_way.await.unwrap().is_err() && waiting.await.unwrap().is_err());
+    assert_eq!(told(&registry), ["UP", "UP", "DOWN"]);
+    let versions: Vec<_> = registry
+        .asked()
+        .iter()
+        .filter(|asked| asked.line.starts_with("POST"))
+        .map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap())
+        .collect();
+    assert!(versions[1] < versions[2], "a registration that arrives late is the older one");
+    assert!(handle.register().await.unwrap_err().to_string().contains("deregister()"));
+    handle.deregister().await.unwrap();
+    slow.store(false, Ordering::Relaxed);
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::Starting).await.unwrap();
+    assert_eq!(told(&registry)[3..], ["DELETE", "UP", "STARTING"], "it may come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_that_servers_do_not_take_is_an_error_that_names_the_override() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    for status in [InstanceStatus::OutOfService, InstanceStatus::Unknown] {
+        let error = handle.set_status(status).await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("override_status"), "{error}");
+    }
+    assert_eq!(told(&registry), ["UP"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_sends_the_timestamp_and_its_removal_registers_anew() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let error = handle.override_status(InstanceStatus::OutOfService).await.unwrap_err();
+    assert!(error.to_string().contains("call register() first"), "{error}");
+    handle.register().await.unwrap();
+    let version = |asked: &Asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap();
+    let first = version(&registry.asked()[0]);
+    handle.override_status(InstanceStatus::OutOfService).await.unwrap();
+    handle.remove_override().await.unwrap();
+    let asked: Vec<_> = registry.asked().into_iter().filter(|asked| !asked.line.starts_with("GET")).collect();
+    assert_eq!(asked[1].line, format!("PUT {ID}/status?value=OUT_OF_SERVICE&lastDirtyTimestamp={first}"));
+    assert_eq!(asked[2].line, format!("DELETE {ID}/status?lastDirtyTimestamp={first}"));
+    assert_eq!(asked[3].line, "POST /apps/ORDERS");
+    assert!(version(&asked[3]) > first);
+    handle.drain().await;
+    assert!(handle.override_status(InstanceStatus::OutOfService).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_follows_the_registration() {
+    let status = Arc::new(AtomicU16::new(503));
+    let answer = status.clone();
+    let registry = Scripted::new(move |_| Reply::Status(answer.load(Ordering::Relaxed)));
+    let handle = registrar(&registry);
+    let mut state = handle.state();
+    assert_eq!(*state.borrow(), RegistrarState::NotRegistered);
+    handle.register().await.unwrap_err();
+    assert_eq!(*state.borrow(), RegistrarState::NotRegistered);
+    status.store(204, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    status.store(500, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrarState::HeartbeatFailing).await.unwrap();
+    status.store(200, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    handle.drain().await;
+    assert_eq!(*state.borrow(), RegistrarState::Draining);
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(*state.borrow(), RegistrarState::Draining, "a heartbeat does not end it");
+    handle.deregister().await.unwrap();
+    assert_eq!(*state.borrow(), RegistrarState::Deregistered);
+    handle.register().await.unwrap();
+    assert_eq!(*state.borrow(), RegistrarState::Registered);
+
+    let off = registry.client().register_with_eureka(false).build().unwrap().registrar(instance("orders", "a"));
+    off.register().await.unwrap();
+    off.drain().await;
+    assert_eq!(*off.state().borrow(), RegistrarState::Disabled);
+}
+
+/// A registry that has a record of the instance already, with this timestamp.
+fn with_record(timestamp: Arc<AtomicI64>) -> Scripted {
+    Scripted::new(move |asked| {
+        if !asked.line.starts_with("GET") {
+            return Reply::Status(204);
+        }
+        let json = String::from_utf8(instance("orders", "a").to_json()).unwrap();
+        let record = format!(r#"{{"lastDirtyTimestamp":"{}","#, timestamp.load(Ordering::Relaxed));
+        Reply::Json(json.replacen(r#"{"instanceId""#, &format!(r#"{record}"instanceId""#), 1))
+    })
+}
+
+fn registrations(registry: &Scripted) -> Vec<i64> {
+    let posts = registry.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
+    posts.map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_record_of_a_clock_that_was_ahead_is_overtaken_once() {
+    let timestamp = Arc::new(AtomicI64::new(0));
+    let registry = with_record(timestamp.clone());
+    registrar(&registry).register().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let ours = registrations(&registry);
+    assert_eq!(ours.len(), 1, "an older record is replaced by the registry itself");
+    // The clock of the next process runs behind this record by an hour.
+    let theirs = ours[0] + 3_600_000;
+    timestamp.store(theirs, Ordering::Relaxed);
+    let registry = with_record(timestamp.clone());
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    let sent = registrations(&registry);
+    assert_eq!((sent.len(), sent[1]), (2, theirs + 1));
+    let looks = registry.lines().iter().filter(|line| line.starts_with("GET")).count();
+    assert_eq!(looks, 1);
+    handle.set_status(InstanceStatus::Down).await.unwrap();
+    assert!(registrations(&registry)[2] > theirs + 1, "later changes are newer still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_from_an_absurd_future_is_not_overtaken() {
+    for theirs in [i64::MAX, 32_503_680_000_000] {
+        let registry = with_record(Arc::new(AtomicI64::new(theirs)));
+        let handle = registrar(&registry);
+        handle.register().await.unwrap();
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!(registrations(&registry).len(), 1);
+        drop(handle);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_at_the_own_record_delays_nothing_and_may_fail() {
+    let registry = Scripted::new(|asked| match asked.line.starts_with("GET") {
+        true => Reply::Never,
+        false => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    let start = Instant::now();
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::Down).await.unwrap();
+    handle.deregister().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    for reply in [404, 500, 200] {
+        let registry =
+            Scripted::new(move |asked| Reply::Status(if asked.line.starts_with("GET") { reply } else { 204 }));
+        let handle = registrar(&registry);
+        handle.register().await.unwrap();
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!(*handle.state().borrow(), RegistrarState::Registered);
+        assert_eq!(told(&registry), ["UP"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overloaded_registry_gets_no_more_heartbeats_than_one_that_is_well() {
+    for status in [429, 503] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            20.. if asked.line.starts_with("PUT") => Reply::Status(status),
+            _ => Reply::Status(204),
+        });
+        let handle = registrar(&registry);
+        handle.register().await.unwrap();
+        sleep(Duration::from_secs(600)).await;
+        let beats = registry.lines().iter().filter(|line| line.starts_with("PUT")).count();
+        assert!((16..=22).contains(&beats), "{status}: {beats}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_the_http_service_ends_no_heartbeats() {
+    let calls = AtomicUsize::new(0);
+    let registry = Scripted::new(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 | 3 | 4 => panic!("a fault of the user's service"),
+        _ => Reply::Status(204),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap_err();
+    let mut state = handle.state();
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(*state.borrow(), RegistrarState::Registered);
+    assert!(registry.lines().iter().filter(|line| line.starts_with("PUT")).count() > 15);
+}
