@@ -250,7 +250,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Time between two looks at the registry, give or take a tenth. Default 30 s.
+    /// Time between two fetches of the registry, up to a tenth shorter or longer. With more than 90 seconds each fetch is a
+    /// full one, unless the server sends digests. Defaults to 30 seconds.
     pub fn fetch_interval(mut self, interval: Duration) -> Self {
         self.config.fetch_interval = interval;
         self
@@ -322,8 +323,9 @@ impl EurekaBuilder {
     }
 
     /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with other
-    /// credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout and TLS are its own
-    /// affair.
+    /// credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout, the age of
+    /// connections (about five minutes in the built-in one) and TLS are its own affair. Its panics are errors of the
+    /// operation.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,

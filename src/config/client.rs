@@ -128,9 +128,9 @@ const READ: &[&str] = &[
 
 /// Names that are read in a process with a client: what they mean is not for a warning of this client.
 fn known() -> Vec<&'static str> {
-    let mut known = [READ, instance::READ, &["eureka.instance.*"]].concat();
+    let known = [READ, instance::READ, &["eureka.instance.*"]].concat();
     #[cfg(feature = "server")]
-    known.extend(super::server::known());
+    let known = known.into_iter().chain(super::server::known()).collect();
     known
 }
 

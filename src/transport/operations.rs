@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::call::{Call, query, segment};
@@ -347,7 +346,7 @@ impl Transport {
     /// Tells a peer what was told here: `list` is the body. `sender` is the sender's id, by which a
     /// node recognises its own batch.
     #[cfg(feature = "peers")]
-    pub(crate) async fn replicate(&self, list: Bytes, sender: &str) -> Result<ReplicationResponse, Error> {
+    pub(crate) async fn replicate(&self, list: bytes::Bytes, sender: &str) -> Result<ReplicationResponse, Error> {
         let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into());
         let call = Call { peer: Some(sender), body: list, ..call };
         self.read(call, ReplicationResponse::from_json).await.map(Option::unwrap_or_default)
