@@ -25,7 +25,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 /// Beginnings of the arguments that a Spring server takes as well.
 const PROPERTY_PREFIXES: [&str; 3] = ["--eureka.", "--spring.", "--server."];
-/// Host and port without any setting. A registry without access control is for this machine only, unless somebody says otherwise.
+/// Host and port without any setting. A registry without access control is for this machine only,
+/// unless somebody says otherwise.
 const LOOPBACK: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8761;
 /// Host where a port is given alone, as of a Spring server.
@@ -47,10 +48,12 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Serve {
-    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all IPv4 interfaces. Port 0 takes a free one.
+    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all IPv4 interfaces. Port 0
+    /// takes a free one.
     ///
-    /// It wins over --server.port and --server.address, and these win over the variables SERVER_PORT and SERVER_ADDRESS. A port
-    /// without an address means all IPv4 interfaces. [default: 127.0.0.1:8761]
+    /// It wins over --server.port and --server.address, and these win over the variables
+    /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all IPv4 interfaces.
+    /// [default: 127.0.0.1:8761]
     #[arg(long)]
     listen: Option<Address>,
 }
@@ -61,7 +64,7 @@ struct Given {
     value: String,
 }
 
-/// Where to listen. The host may be a name.
+/// Address to listen on. The host may be a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Address {
     host: String,
@@ -174,14 +177,15 @@ fn properties() -> String {
 }
 
 impl Given {
-    /// Whether it is the setting of this name, compared as Spring does.
+    /// Returns true for the setting of this name, compared as Spring does.
     fn is(&self, name: &str) -> bool {
         let relaxed = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
         relaxed(&self.name) == relaxed(name)
     }
 }
 
-/// The last value among the arguments, else that of the environment, each with the name under which it was given.
+/// The last value among the arguments, else that of the environment, each with the name under which
+/// it was given.
 fn server_setting(given: &[Given], name: &str) -> Result<Option<(String, String)>, String> {
     let argument = given.iter().rev().find(|given| given.is(name));
     let found = match argument {
@@ -209,7 +213,7 @@ fn server_setting(given: &[Given], name: &str) -> Result<Option<(String, String)
 }
 
 impl Serve {
-    /// Where to listen: as `--listen` says, else as the settings of a Spring server do.
+    /// Returns the address to listen on: that of `--listen`, else that of a Spring server's settings.
     fn address(&self, given: &[Given]) -> Result<Address, String> {
         let invalid = |name: &str, value: &str, why: String| {
             let hint = if value.contains("://") { " (a variable that Kubernetes sets for a service?)" } else { "" };

@@ -1,8 +1,10 @@
 //! Log lines for operators: changes of the registry, and requests that were refused.
 //!
-//! Changes are logged under the target [`TARGET`], one line each, with the fields `app`, `instance`, `status` and `origin`. A change
-//! is an info line; what changes nothing, and each change of a batch from a peer, is a debug line. Clients choose most of the values,
-//! so every value is escaped and has a maximum length. Lines about faults of clients are limited in number as well.
+//! Changes are logged under the target [`TARGET`], one line each, with the fields `app`,
+//! `instance`, `status` and `origin`. A change is an info line; what changes nothing, and each
+//! change of a batch from a peer, is a debug line. Clients choose most of the values, so every
+//! value is escaped and has a maximum length. Lines about faults of clients are limited in number
+//! as well.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -27,7 +29,7 @@ const SHOWN: usize = 100;
 pub(super) struct Caller {
     origin: Origin,
     sender: Sender,
-    /// Whether the change is one of a batch, which has a line of its own.
+    /// Set for a change of a batch, which has a line of its own.
     batched: bool,
 }
 
@@ -82,7 +84,8 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Address of the peer of a connection, if the server that accepted it says so: [`Listener`](super::Listener) does, and so does
+/// Address of the peer of a connection, if the server that accepted it says so:
+/// [`Listener`](super::Listener) does, and so does
 /// `axum::serve` with `into_make_service_with_connect_info`.
 pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<ConnectInfo<SocketAddr>>().map(|&ConnectInfo(address)| address)
@@ -93,7 +96,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// A value of unknown origin in a log line: cut after [`SHOWN`] characters, and quoted and escaped unless it is plain.
+/// A value of unknown origin in a log line: cut after [`SHOWN`] characters, and quoted and escaped
+/// unless it is plain.
 pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -105,7 +109,8 @@ impl fmt::Display for Shown<'_> {
             f.write_str(text)?;
         } else {
             f.write_char('"')?;
-            // A quotation mark of another kind needs no escape; what is invisible or turns the text around does.
+            // A quotation mark of another kind needs no escape; what is invisible or turns the text
+            // around does.
             for c in text.chars() {
                 match c {
                     '\'' => f.write_char(c)?,
@@ -142,7 +147,8 @@ impl Throttle {
         Self { interval, state: Mutex::default() }
     }
 
-    /// Returns the number of lines that were suppressed since the last one, if a line may be written now.
+    /// Returns the number of lines that were suppressed since the last one, if a line may be
+    /// written now.
     pub(super) fn pass(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -162,7 +168,7 @@ impl Default for Throttle {
     }
 }
 
-/// Whether changes are logged at all. Working out what changed is left out otherwise.
+/// Returns true if changes are logged. Without, nobody works out what a registration changed.
 pub(super) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }

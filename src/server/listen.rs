@@ -64,7 +64,8 @@ const SEND_BUFFER: usize = 96 * 1024;
 /// Serves a router, or any other service of its kind, over HTTP/1.1 and HTTP/2 on a TCP listener, within limits.
 ///
 /// `axum::serve` has no such limits and suits a server behind a proxy that has them. Each limit has a setter here, and a default
-/// that no client of a registry meets. Each request has the address of its sender in axum's `ConnectInfo<SocketAddr>`.
+/// that no client of a registry meets. Each request has the address of its sender in axum's
+/// `ConnectInfo<SocketAddr>`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -303,7 +304,8 @@ where
     .await
 }
 
-/// Logs that a connection failed: a warning if the peer does not speak HTTP, as one that speaks TLS, or sends too large a head.
+/// Logs that a connection failed: a warning if the peer does not speak HTTP, as one that speaks
+/// TLS, or sends too large a head.
 fn note_failed(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Throttle) {
     let origin = audit::canonical(peer);
     let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);

@@ -49,7 +49,8 @@
 //!   registration that is older than the record in the registry.
 //! * Self-preservation is logged when it begins and when it ends, and `GET status` shows it with the counts behind it.
 //!
-//! The address of a sender is known where [`Listener`] serves, or `axum::serve` with `into_make_service_with_connect_info::<SocketAddr>`.
+//! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
+//! `into_make_service_with_connect_info::<SocketAddr>`.
 //!
 //! # What is where
 //!

@@ -127,7 +127,8 @@ fn spring_settings_are_taken_in_each_form() {
     assert!(error.contains("a peer's URL is unusable") && error.contains("nonsense"), "{error}");
 }
 
-/// Runs it until it listens. Gives the address that it printed, and what it wrote to stderr until it was stopped.
+/// Runs it until it listens. Gives the address that it printed, and what it wrote to stderr until
+/// it was stopped.
 fn listens(mut command: Command) -> (String, String) {
     let mut child = command.spawn().unwrap();
     let mut line = String::new();

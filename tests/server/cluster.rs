@@ -520,7 +520,8 @@ async fn replicas(node: &Node) -> [String; 2] {
 #[tokio::test(start_paused = true)]
 async fn peer_that_takes_batches_is_available_and_one_that_is_out_of_reach_is_not() {
     let network = Network::default();
-    // No node registers itself, and the hosts of the URLs are nobody's host name: Java's rule would find none of them.
+    // No node registers itself, and the hosts of the URLs are nobody's host name: Java's rule would
+    // find none of them.
     let [a, _b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "c"]));
     let [b, c] = ["b", "c"].map(|name| format!("http://{name}:8761/eureka/,"));
     soon().await;

@@ -1,4 +1,5 @@
-//! The log as operators read it: who changed what, who is refused and why, and the state of the registry.
+//! The log as operators read it: who changed what, who is refused and why, and the state of the
+//! registry.
 
 use std::io;
 use std::net::SocketAddr;

@@ -116,8 +116,8 @@ impl EurekaServerBuilder {
     /// Dashes and case do not matter. A property without meaning here is ignored with a warning.
     ///
     /// # Errors
-    /// When there is no such property, its value is not what it takes, or the value has a placeholder, `${...}`: placeholders
-    /// are not resolved.
+    /// When there is no such property, its value is not what it takes, or the value has a
+    /// placeholder, `${...}`: placeholders are not resolved.
     pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
         if value.contains("${") {
             return Err(Error::placeholder(name));
@@ -142,8 +142,9 @@ impl EurekaServerBuilder {
         Err(Error::unknown_property(name, nearest(name, PROPERTIES.iter().map(|property| property.name))))
     }
 
-    /// Reads the variables with Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps the other settings. A variable
-    /// that begins with `EUREKA_` and has no effect is named in a warning, and so are `SPRING_SECURITY_*` and `SERVER_SSL_*`.
+    /// Reads the variables with Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps
+    /// the other settings. A variable that begins with `EUREKA_` and has no effect is named in a
+    /// warning, and so are `SPRING_SECURITY_*` and `SERVER_SSL_*`.
     ///
     /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; the remote regions whose
     /// names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of these, of the others in
@@ -183,7 +184,8 @@ impl EurekaServerBuilder {
                     self = self.replace_zone_urls(&zone, &urls);
                 }
             }
-            // Those of other zones have no effect unless an argument names the zone; the server says so when it is built.
+            // Those of other zones have no effect unless an argument names the zone; the server
+            // says so when it is built.
             for (key, urls) in env.map("eureka.client.service-url").map_err(Error::variable)? {
                 let is_it = |zone: &String| super::names::relaxed(zone) == super::names::relaxed(&key);
                 if !self.peers.zones().iter().any(is_it) {
@@ -227,7 +229,8 @@ const IGNORED: &str = "has no meaning here, it is ignored";
 #[cfg(feature = "client")]
 const OF_CLIENTS: &str = "is a setting of clients, which a registry server does not read";
 
-/// Names of variables that a Spring server reads for what this one cannot do. Who set them believes to be protected.
+/// Names of variables that a Spring server reads for what this one cannot do. Operators who set them
+/// expect protection.
 const UNPROTECTED: [(&str, &str); 2] = [
     ("spring.security.*", "has no effect: this server has no access control, put one in front of it"),
     ("server.ssl.*", "has no effect: this server speaks plain HTTP, put something with TLS in front of it"),

@@ -111,7 +111,7 @@ fn application_stats(server: &EurekaServer) -> Stats {
     ]
 }
 
-/// The URLs of the peers, and whether each is available.
+/// URLs of the peers, each with its availability.
 fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
     return server.node().peers().replicas();

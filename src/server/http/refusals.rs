@@ -19,7 +19,8 @@ use crate::server::audit::{Caller, Shown, Throttle};
 /// Refused lists are logged at most this often: every client asks for one every 30 seconds.
 const CLOSED_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Writes at most one line a second about refused writes, one about requests for what is not here, and fewer about lists.
+/// Writes at most one line a second about refused writes, one about requests for what is not here,
+/// and fewer about lists.
 #[derive(Debug)]
 pub(in crate::server) struct Refusals {
     writes: Throttle,
@@ -71,7 +72,8 @@ impl Refusals {
     fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
         let status = status.as_u16();
         let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
-        // Scanners and browsers ask for anything; clients of a registry with a wrong URL are the ones to be found.
+        // Scanners and browsers ask for anything; clients of a registry with a wrong URL are the
+        // ones to be found.
         let concerns_eureka = ["apps", "peerreplication", "vips", "svips", "instances"];
         let mut segments = request.uri.path().split('/');
         if !segments.any(|segment| concerns_eureka.contains(&segment)) {
@@ -82,7 +84,7 @@ impl Refusals {
     }
 }
 
-/// 404 to a request outside of the registry.
+/// Responds with 404 to a request outside of the registry.
 pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     request::ignore(body).await;
@@ -91,7 +93,7 @@ pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Req
     StatusCode::NOT_FOUND.into_response()
 }
 
-/// 405 to a method that a resource does not have.
+/// Responds with 405 to a method that a resource does not have.
 pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     request::ignore(body).await;
@@ -101,7 +103,7 @@ pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Req
     StatusCode::METHOD_NOT_ALLOWED.into_response()
 }
 
-/// An error with what caused it.
+/// Error followed by its causes.
 pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
 
 impl Display for Chain<'_> {

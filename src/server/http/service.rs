@@ -46,11 +46,13 @@ impl EurekaService {
         Self { server, router, mount }
     }
 
-    /// Responds to probes of load balancers and orchestrators as well, at the paths that a Spring server has.
+    /// Responds to probes of load balancers and orchestrators as well, at the paths that a Spring
+    /// server has.
     ///
     /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 200 while the server is
-    /// [open for traffic](EurekaServer::is_open), and with 503 until then. `/actuator/health/liveness` always responds with 200. These
-    /// paths are those of the whole server, whatever the registry's own path is.
+    /// [open for traffic](EurekaServer::is_open), and with 503 until then.
+    /// `/actuator/health/liveness` always responds with 200. These paths are those of the whole
+    /// server, whatever the registry's own path is.
     pub fn with_probes(mut self) -> Self {
         self.router = self.router.merge(probes::router(self.server.clone(), &self.mount));
         self

@@ -143,9 +143,11 @@ impl Peers {
         (!self.list.load().is_empty()).then(|| self.turns.take(app, id))
     }
 
-    /// URLs of the peers, and whether each is available: it responded to the last request and took the last batch.
+    /// URLs of the peers, each with its availability: the peer responded to the last request and
+    /// took the last batch.
     ///
-    /// Java looks for an instance with the peer's host among its own application instead, which is wrong in both directions.
+    /// Java looks for an instance with the peer's host among its own application instead, which is
+    /// wrong in both directions.
     pub(super) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
         let list = self.list.load();
         let others = list.iter().filter(|peer| !peer.is_me());

@@ -78,7 +78,7 @@ impl Own {
     }
 }
 
-/// Whether a registry can keep an application of this name, and a path can carry it.
+/// Returns true if a registry can keep an application of this name and a path can carry it.
 fn is_usable(app: &str) -> bool {
     !app.trim().is_empty()
         && !app.contains(['/', '\\'])

@@ -29,7 +29,8 @@ const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// Batches that the peer refuses are logged at most this often: they go on for as long as its URL is wrong.
+/// Batches that the peer refuses are logged at most this often: they go on for as long as its URL
+/// is wrong.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Overflows of the queue are told at most this often.
 const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -47,9 +48,9 @@ pub(super) struct Peer {
     recovered: Notify,
     /// It turned out to be this node.
     is_me: AtomicBool,
-    /// It responded to the last request.
+    /// The peer responded to the last request.
     responds: AtomicBool,
-    /// It responded to the last batch with an error.
+    /// The peer responded to the last batch with an error.
     refuses: AtomicBool,
     /// Limits the lines about such batches.
     refusals: Throttle,
@@ -85,17 +86,17 @@ impl Peer {
         &self.url
     }
 
-    /// Everything that the peer has.
+    /// Fetches everything that the peer has.
     pub(super) async fn applications(&self) -> Result<Applications, Error> {
         self.noted(self.transport.applications().await)
     }
 
-    /// What changed lately at the peer, if it says so.
+    /// Fetches the recent changes at the peer, if it has deltas.
     pub(super) async fn delta(&self) -> Result<Option<Applications>, Error> {
         self.noted(self.transport.delta().await)
     }
 
-    /// One instance as the peer has it.
+    /// Fetches one instance as the peer has it.
     pub(super) async fn instance(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
         self.noted(self.transport.instance(app, id).await)
     }
@@ -111,12 +112,13 @@ impl Peer {
         self.noted(outcome)
     }
 
-    /// Whether the peer responded to the last request and took the last batch that reached it.
+    /// Returns true if the peer responded to the last request and took the last batch that reached it.
     pub(super) fn is_available(&self) -> bool {
         self.responds.load(Ordering::Relaxed) && !self.refuses.load(Ordering::Relaxed)
     }
 
-    /// Notes by the outcome of a request whether the peer responds. A node that is not open for traffic refuses lists with 403.
+    /// Notes by the outcome of a request whether the peer responds. A node that is not open for
+    /// traffic refuses lists with 403.
     fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         let responds = match &outcome {
             Ok(_) => true,

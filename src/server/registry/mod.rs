@@ -88,13 +88,14 @@ pub(super) struct Registered {
     pub(super) kept: Option<InstanceStatus>,
 }
 
-/// What a registration changed. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated) too where nobody logs changes.
+/// Change that a registration made. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated)
+/// too where nobody logs changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// There was no such instance.
     New,
     Changed,
-    /// Nothing but times.
+    /// Nothing but times changed.
     Repeated,
     /// The registry kept its own record: its version is newer than the one that was sent.
     Older {
@@ -321,7 +322,8 @@ impl Registry {
         Effect::Changed
     }
 
-    /// Merges entries into the metadata, by way of a registration. Returns `None` if there is no such instance.
+    /// Merges entries into the metadata, by way of a registration. Returns `None` if there is no
+    /// such instance.
     pub(super) fn merge_metadata(
         &self,
         app: &str,
@@ -434,7 +436,8 @@ fn raise_version(instance: &mut Instance, dirty: Option<i64>) {
     instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(Some(dirty.unwrap_or(0)));
 }
 
-/// Whether a registration says nothing but what is known already, times aside. Without copies: it is asked at each registration.
+/// Returns true if a registration repeats what is known, times aside. Copies nothing, since each
+/// registration is compared.
 fn is_repeated(known: &Instance, sent: &Instance) -> bool {
     let Instance {
         // Equal, or that of the data centre, which is compared.

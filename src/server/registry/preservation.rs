@@ -48,7 +48,7 @@ pub(in crate::server) enum Preservation {
 }
 
 impl Preservation {
-    /// Whether some expired leases do not end.
+    /// Returns true while some expired leases do not end.
     pub(in crate::server) fn is_active(self) -> bool {
         matches!(self, Self::Partial(_) | Self::Active)
     }
@@ -58,7 +58,7 @@ impl Preservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Renewals {
     pub(in crate::server) last_minute: u64,
-    /// No more than this is too few.
+    /// The last number of heartbeats that is too few.
     pub(in crate::server) threshold: u64,
 }
 
@@ -125,7 +125,8 @@ impl Registry {
         *self.preservation.seen()
     }
 
-    /// Logs where self-preservation began or ended since the last call. To be called once in each eviction run.
+    /// Logs where self-preservation began or ended since the last call. To be called once in each
+    /// eviction run.
     pub(super) fn watch_preservation(&self) {
         let (instances, renewals) = (self.log.size(), self.renewals());
         let now = if !self.settings.self_preservation {
