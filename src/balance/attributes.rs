@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{DataCenter, Instance, Metadata};
+use crate::model::{Instance, Metadata};
 
 /// What is known of an endpoint, as far as it matters to a choice. Everything is optional.
 ///
@@ -36,8 +36,8 @@ impl Attributes {
     ///
     /// | | from |
     /// |---|---|
-    /// | weight | metadata `weight`, a whole number above 0; anything else counts as none |
-    /// | zone | metadata `zone`, else the availability zone that Amazon gave it |
+    /// | weight | [`Instance::weight`]; `None` where the instance gives none that counts |
+    /// | zone | [`Instance::zone`] |
     /// | up since, start | the lease's `serviceUpTimestamp` |
     /// | address | host name, else IP address, and both ports |
     /// | labels | its metadata, shared and not copied |
@@ -49,8 +49,8 @@ impl Attributes {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);
         Self {
-            weight: weight_of(instance),
-            zone: zone_of(instance).map(Arc::from),
+            weight: instance.given_weight().map(|weight| weight as f32),
+            zone: instance.zone().map(Arc::from),
             up_since_ms: up_since,
             start: up_since,
             address: Some(address_of(instance)),
@@ -110,21 +110,6 @@ impl Attributes {
     }
 }
 
-fn weight_of(instance: &Instance) -> Option<f32> {
-    let weight: i32 = instance.metadata().get("weight")?.parse().ok()?;
-    (weight > 0).then_some(weight as f32)
-}
-
-/// Metadata `zone`, else the availability zone that Amazon gave it.
-pub(super) fn zone_of(instance: &Instance) -> Option<&str> {
-    let amazon = || match instance.data_center() {
-        Some(DataCenter::Amazon(metadata)) => metadata.get("availability-zone"),
-        _ => None,
-    };
-    let is_given = |zone: &&str| !zone.is_empty();
-    instance.metadata().get("zone").filter(is_given).or_else(amazon).filter(is_given)
-}
-
 /// Changes with anything that a connection depends on.
 fn address_of(instance: &Instance) -> Arc<str> {
     let number = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
@@ -135,7 +120,7 @@ fn address_of(instance: &Instance) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LeaseInfo, Port};
+    use crate::model::{DataCenter, LeaseInfo, Port};
 
     fn instance() -> Instance {
         Instance::builder("orders").ip_addr("10.0.0.1").port(8080).build().unwrap()
@@ -148,25 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_is_a_whole_number_above_zero() {
-        for (text, weight) in [("3", Some(3.0)), ("0", None), ("-2", None), ("", None), ("2.5", None), ("heavy", None)]
-        {
-            assert_eq!(with_metadata("weight", text).weight, weight, "{text:?}");
+    fn weight_and_zone_are_those_of_the_instance() {
+        for text in ["3", " 3 ", "0", "-2", "", " ", "2.5", "1e3", "heavy", "4000000000", "2147483647"] {
+            let mut instance = instance();
+            instance.metadata.insert("weight", text);
+            let weight = Attributes::of(&instance).weight.unwrap_or(1.0);
+            assert_eq!(weight, instance.weight() as f32, "{text:?}");
         }
         assert_eq!(Attributes::of(&instance()).weight, None);
-    }
-
-    #[test]
-    fn the_zone_is_that_of_the_metadata_before_that_of_the_data_centre() {
-        assert_eq!(with_metadata("zone", "rack-a").zone.as_deref(), Some("rack-a"));
-        let mut instance = instance();
-        assert_eq!(Attributes::of(&instance).zone, None);
-        instance.data_center = Some(DataCenter::Amazon(Metadata::from_iter([("availability-zone", "us-east-1c")])));
-        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("us-east-1c"));
-        instance.metadata.insert("zone", "");
-        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("us-east-1c"));
-        instance.metadata.insert("zone", "rack-a");
-        assert_eq!(Attributes::of(&instance).zone.as_deref(), Some("rack-a"));
+        for text in ["rack-a", " rack-a ", "", " "] {
+            let mut instance = instance();
+            instance.metadata.insert("zone", text);
+            assert_eq!(Attributes::of(&instance).zone.as_deref(), instance.zone(), "{text:?}");
+            let amazon = Metadata::from_iter([("availability-zone", " us-east-1c ")]);
+            instance.data_center = Some(DataCenter::Amazon(amazon));
+            assert_eq!(Attributes::of(&instance).zone.as_deref(), instance.zone(), "{text:?}");
+        }
     }
 
     #[test]

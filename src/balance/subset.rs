@@ -176,7 +176,7 @@ impl Peers {
 
     /// The instances of an application that are UP, as the registry shows them, and the id of the own one.
     pub fn of(application: &Application, own: &str) -> Self {
-        Self::new(own, application.up().map(|instance| (instance.id(), super::attributes::zone_of(instance))))
+        Self::new(own, application.up().map(|instance| (instance.id(), instance.zone())))
     }
 
     /// The own rank, and the number of all. `None` if the own id is not among them.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// count, so calls leave a zone that fails. By weight, where endpoints have weights.
 ///
 /// How the callers are spread over the zones is known from [`Peers`](super::Peers); without them, every zone counts as
-/// having equally many. Zones are compared without regard to case. All endpoints without a zone are one zone.
+/// having equally many. Zones are compared without regard to case and to blanks around them. All endpoints without a zone are one zone.
 ///
 /// Calls are not split where the balancer disregards ejections because too few endpoints are left, where there are fewer endpoints
 /// than [`min_endpoints`](Self::min_endpoints), and where a policy knows [where a request belongs](super::Policy::affinity).
@@ -110,7 +110,7 @@ pub(super) struct Share {
 }
 
 pub(super) fn zone(name: Option<&str>) -> Zone {
-    name.filter(|name| !name.is_empty()).map(|name| name.to_ascii_lowercase().into())
+    name.map(str::trim).filter(|name| !name.is_empty()).map(|name| name.to_ascii_lowercase().into())
 }
 
 /// The share of a caller's calls that each zone gets. `None` if there is no capacity, or the caller is alone in the world.
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn calls_leave_a_zone_that_fails_once_it_is_short_of_endpoints() {
-        let aware = ZoneAware::new("A");
-        assert_eq!(shares_of(&aware, &[(Some("a"), 10, 10), (Some("b"), 10, 10)]), [1.0, 0.0]);
+        let aware = ZoneAware::new(" A ");
+        assert_eq!(shares_of(&aware, &[(Some("a"), 5, 5), (Some(" a"), 5, 5), (Some("b"), 10, 10)]), [1.0, 0.0]);
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 8), (Some("b"), 10, 10)]), [1.0, 0.0], "80 % · 1.4 is all");
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 5), (Some("b"), 10, 10)]), [0.824, 0.176], "14 : 20 : 2 · 7/17");
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 0), (Some("b"), 10, 10)]), [0.0, 1.0]);
@@ -221,7 +221,9 @@ mod tests {
         let zones = [(Some("a"), 3, 3), (Some("b"), 2, 2)];
         assert!(ZoneAware::new("a").split(endpoints(&zones), None).is_none());
         assert!(ZoneAware::new("a").min_endpoints(5).split(endpoints(&zones), None).is_some());
-        assert!(ZoneAware::new("").min_endpoints(1).split(endpoints(&zones), None).is_none());
+        for unknown in ["", " ", "\t"] {
+            assert!(ZoneAware::new(unknown).min_endpoints(1).split(endpoints(&zones), None).is_none());
+        }
         let none = [(Some("a"), 3, 0), (Some("b"), 3, 0)];
         assert!(ZoneAware::new("a").split(endpoints(&none), None).is_none());
     }

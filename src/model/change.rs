@@ -126,21 +126,36 @@ mod tests {
     }
 
     #[test]
-    fn weight_and_zone_follow_spring() {
-        let with = |key, value| Instance { metadata: Metadata::from_iter([(key, value)]), ..changed_at(0) };
-        for (weight, expected) in
-            [("3", 3), (" 3 ", 3), ("0", 1), ("-2", 1), ("1.5", 1), ("many", 1), ("", 1), ("4294967296", 1)]
+    fn weight_that_is_no_positive_java_int_counts_as_one() {
+        let with = |weight| Instance { metadata: Metadata::from_iter([("weight", weight)]), ..changed_at(0) };
+        for (weight, expected) in [("3", 3), (" 3 ", 3), ("\t3\n", 3), ("+3", 3), ("\u{a0}3\u{2003}", 3), ("2147483647", 2_147_483_647)]
         {
-            assert_eq!(with("weight", weight).weight(), expected, "{weight}");
+            assert_eq!(with(weight).weight(), expected, "{weight:?}");
         }
-        assert_eq!((changed_at(0).weight(), changed_at(0).zone()), (1, None));
-        assert_eq!(with("zone", "rack-a").zone(), Some("rack-a"));
+        for weight in
+            ["0", "-2", "1.5", "3.0", "1e3", "NaN", "inf", "0x3", "many", "", " ", "2147483648", "4000000000", "4294967296"]
+        {
+            assert_eq!(with(weight).weight(), 1, "{weight:?}");
+        }
+        assert_eq!(changed_at(0).weight(), 1);
+    }
 
-        let amazon = super::super::DataCenter::Amazon([("availability-zone", "us-east-1c")].into_iter().collect());
-        let in_cloud = |instance: Instance| Instance { data_center: Some(amazon.clone()), ..instance };
-        assert_eq!(in_cloud(changed_at(0)).zone(), Some("us-east-1c"));
-        assert_eq!(in_cloud(with("zone", "rack-a")).zone(), Some("rack-a"));
-        assert_eq!(in_cloud(with("zone", " ")).zone(), Some("us-east-1c"));
+    #[test]
+    fn zone_is_trimmed_and_a_blank_one_is_none() {
+        let with = |zone| Instance { metadata: Metadata::from_iter([("zone", zone)]), ..changed_at(0) };
+        let amazon = |zone: &str| super::super::DataCenter::Amazon([("availability-zone", zone)].into_iter().collect());
+        let in_cloud = |instance: Instance, zone| Instance { data_center: Some(amazon(zone)), ..instance };
+        for zone in ["rack-a", " rack-a ", "\track-a\n", "\u{a0}rack-a\u{2003}"] {
+            assert_eq!(with(zone).zone(), Some("rack-a"), "{zone:?}");
+            assert_eq!(in_cloud(with(zone), "us-east-1c").zone(), Some("rack-a"), "{zone:?}");
+            assert_eq!(in_cloud(changed_at(0), zone).zone(), Some("rack-a"), "{zone:?}");
+        }
+        for blank in ["", " ", "\t\n", "\u{a0}\u{2003}"] {
+            assert_eq!(with(blank).zone(), None, "{blank:?}");
+            assert_eq!(in_cloud(with(blank), " us-east-1c ").zone(), Some("us-east-1c"), "{blank:?}");
+            assert_eq!(in_cloud(with(blank), blank).zone(), None, "{blank:?}");
+        }
+        assert_eq!(changed_at(0).zone(), None);
     }
 
     #[test]

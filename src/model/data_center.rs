@@ -35,10 +35,11 @@ impl DataCenter {
         }
     }
 
-    /// The zone in which the data centre itself put the instance: `availability-zone` of Amazon, if it has one.
+    /// Zone in which the data centre put the instance: the `availability-zone` of Amazon, without the
+    /// blanks around it. A blank zone is none.
     pub fn zone(&self) -> Option<&str> {
         match self {
-            Self::Amazon(metadata) => metadata.get("availability-zone").filter(|zone| !zone.is_empty()),
+            Self::Amazon(metadata) => metadata.get("availability-zone").map(str::trim).filter(|zone| !zone.is_empty()),
             _ => None,
         }
     }

@@ -242,18 +242,27 @@ impl Instance {
         list(self.secure_vip_address())
     }
 
-    /// Its share of the calls beside instances of weight 1: metadata `weight`. 1 where that is missing, no whole number, or below
-    /// 1, as for Spring callers.
+    /// Share of the calls in relation to instances of weight 1: the metadata `weight`, without the blanks
+    /// around it. 1 where that is missing or is no whole number from 1 to 2,147,483,647, as for Spring callers.
+    ///
+    /// The balancer uses this value.
     pub fn weight(&self) -> u32 {
-        let weight = self.metadata.get("weight").and_then(|weight| weight.trim().parse().ok());
-        weight.filter(|&weight| weight > 0).unwrap_or(1)
+        self.given_weight().unwrap_or(1)
     }
 
-    /// The zone it runs in: metadata `zone`, else the availability zone that Amazon gave it.
+    /// The metadata `weight`, if it is a number that counts.
+    pub(crate) fn given_weight(&self) -> Option<u32> {
+        let weight: i32 = self.metadata.get("weight")?.trim().parse().ok()?;
+        u32::try_from(weight).ok().filter(|&weight| weight > 0)
+    }
+
+    /// Zone that the instance runs in, without the blanks around it: the metadata `zone`, else the
+    /// availability zone of Amazon. A blank zone is none.
+    ///
+    /// The balancer uses this value.
     pub fn zone(&self) -> Option<&str> {
-        let named = |zone: &&str| !zone.is_empty();
-        let of_data_center = || self.data_center.as_ref().and_then(DataCenter::zone);
-        self.metadata.get("zone").map(str::trim).filter(named).or_else(of_data_center)
+        let given = self.metadata.get("zone").map(str::trim).filter(|zone| !zone.is_empty());
+        given.or_else(|| self.data_center.as_ref().and_then(DataCenter::zone))
     }
 
     /// Milliseconds since the epoch when it was first seen UP, by the clock of the server that answered. `None` if it never was,
