@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 #![allow(unreachable_pub, reason = "the words are included as they are")]
 
-use loom::sync::Arc;
 use loom::sync::atomic;
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 #[path = "../src/balance/cells.rs"]
 #[allow(dead_code, reason = "each is tried, not every reader of it")]
 mod cells;
 
+#[path = "../src/balance/ages.rs"]
+mod ages;
+
+use ages::{Ages, Ledger};
 use cells::{Counts, History, Ticket, Trial};
 
 /// Tries all interleavings with up to three preemptions, which finds what there is to find of so few steps (CHESS, OSDI 2008).
@@ -85,7 +89,7 @@ fn one_call_decides_at_a_time() {
         };
         together(&trial, &[take, take, take]);
         assert_eq!(trial.1.load(atomic::Ordering::Relaxed), 1);
-        trial.0.ask_again();
+        assert!(trial.0.ask_again());
         assert!(trial.0.take().is_some());
         assert!(!trial.0.take().is_some());
     });
@@ -127,5 +131,71 @@ fn all_calls_decide_where_none_can_be_reached() {
         assert!(trial.is_current(ticket), "the same trial goes on");
         trial.open(false);
         assert!(!trial.is_current(ticket));
+    });
+}
+
+#[test]
+fn permit_that_is_given_back_goes_to_one_call_of_the_same_trial() {
+    model(|| {
+        let trial = Arc::new(Trial::new());
+        trial.begin();
+        let ticket = trial.take();
+        let caller = {
+            let trial = trial.clone();
+            thread::spawn(move || {
+                trial.give_back(ticket);
+                trial.take()
+            })
+        };
+        let other = trial.take();
+        let own = caller.join().unwrap();
+        assert!(own.is_some() != other.is_some());
+        trial.end();
+        trial.give_back(ticket);
+        assert!(!trial.take().is_some());
+    });
+}
+
+/// Makes a call that begins in one epoch and ends, while another call makes the mark of the next epochs.
+#[test]
+fn ages_never_count_a_call_that_has_ended() {
+    const EPOCH: u64 = 1 << 27;
+    model(|| {
+        let state = Arc::new((Counts::new(), Ages::new(), Mutex::new(Ledger::default())));
+        let begin = |state: &(Counts, Ages, Mutex<Ledger>), at: u64, clock: u64| {
+            let (counts, ages, ledger) = state;
+            if !ages.is_current(at) {
+                ages.enter(at, counts, ledger, 0.0, || clock);
+            }
+            counts.begin();
+        };
+        let end = |state: &(Counts, Ages, Mutex<Ledger>), at: u64| {
+            let (counts, ages, ledger) = state;
+            counts.give_up();
+            if !ages.is_current(at) {
+                ages.leave(at, ledger);
+            }
+        };
+        begin(&state, EPOCH, EPOCH);
+        let first = {
+            let state = state.clone();
+            thread::spawn(move || end(&state, EPOCH))
+        };
+        let second = {
+            let state = state.clone();
+            thread::spawn(move || {
+                begin(&state, 2 * EPOCH + 1, 2 * EPOCH + 2);
+                end(&state, 2 * EPOCH + 1);
+            })
+        };
+        first.join().unwrap();
+        second.join().unwrap();
+        begin(&state, 3 * EPOCH, 3 * EPOCH);
+        begin(&state, 4 * EPOCH, 4 * EPOCH);
+        let (counts, ages, _) = &*state;
+        let pending = counts.get().pending();
+        assert_eq!(pending, 2);
+        // The one that began at 3 is young, the other one fresh.
+        assert_eq!(ages.load(pending, ((4 * EPOCH) >> 20) as u32, || 1.0), 2);
     });
 }

@@ -1,7 +1,8 @@
 //! The words of an endpoint that calls write at the same time, without a lock: counts, outcomes, and who may be the probe.
 //!
 //! Each is one atomic word, so that what belongs together changes together, and nothing else hangs on their order: relaxed
-//! ordering suffices. `tests/cells.rs` tries all interleavings under loom.
+//! ordering suffices but for the counts, by which the ages of pending calls are told. `tests/cells.rs` tries all interleavings
+//! under loom.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -48,31 +49,36 @@ impl Counts {
         Counted(self.0.load(Ordering::Relaxed))
     }
 
+    /// The counts now, ordered after what was written before: a call that ends later sees that.
+    pub(super) fn settled(&self) -> Counted {
+        Counted(self.0.fetch_add(0, Ordering::AcqRel))
+    }
+
     /// A call begins: it is pending, and waits for its answer. Returns the counts before.
     #[inline]
     pub(super) fn begin(&self) -> Counted {
-        Counted(self.0.fetch_add(PENDING + WAITING, Ordering::Relaxed))
+        Counted(self.0.fetch_add(PENDING + WAITING, Ordering::AcqRel))
     }
 
     /// Its answer has begun, or it failed.
     pub(super) fn answer(&self) {
-        self.0.fetch_add(ANSWERED - WAITING, Ordering::Relaxed);
+        self.0.fetch_add(ANSWERED - WAITING, Ordering::AcqRel);
     }
 
     /// It is over after its answer.
     pub(super) fn end(&self) {
-        self.0.fetch_sub(PENDING, Ordering::Relaxed);
+        self.0.fetch_sub(PENDING, Ordering::AcqRel);
     }
 
     /// [`answer`](Self::answer) and [`end`](Self::end) in one.
     #[inline]
     pub(super) fn answer_and_end(&self) {
-        self.0.fetch_add(ANSWERED - WAITING - PENDING, Ordering::Relaxed);
+        self.0.fetch_add(ANSWERED - WAITING - PENDING, Ordering::AcqRel);
     }
 
     /// It was given up before an answer.
     pub(super) fn give_up(&self) {
-        self.0.fetch_sub(PENDING + WAITING, Ordering::Relaxed);
+        self.0.fetch_sub(PENDING + WAITING, Ordering::AcqRel);
     }
 }
 
@@ -167,12 +173,21 @@ impl Trial {
         }
     }
 
-    /// Asks for one more call in the same trial, whether or not the last one is over.
-    pub(super) fn ask_again(&self) {
+    /// Asks for one more call in the same trial if there was one already, whether or not that is over. Returns whether
+    /// there was.
+    pub(super) fn ask_again(&self) -> bool {
         let word = self.0.load(Ordering::Relaxed);
-        if word & STATE == TAKEN {
+        let is_taken = word & STATE == TAKEN;
+        if is_taken {
             self.0.store(word & !STATE | WANTED, Ordering::Relaxed);
         }
+        is_taken
+    }
+
+    /// Gives the permit of a call that says nothing to the next call.
+    pub(super) fn give_back(&self, ticket: Ticket) {
+        let (taken, wanted) = (ticket.0 | TAKEN, ticket.0 | WANTED);
+        let _ = self.0.compare_exchange(taken, wanted, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether calls decide one at a time.

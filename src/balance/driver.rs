@@ -316,6 +316,8 @@ where
             failed: Default::default(),
             looked: Default::default(),
             answered: Default::default(),
+            silent: Default::default(),
+            ledger: Default::default(),
             picks: settings.meters.picks(attributes.zone.as_deref()),
             meters: settings.meters.clone(),
         };

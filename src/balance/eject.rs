@@ -1,7 +1,7 @@
 //! When an endpoint is taken out, and for how long.
 //!
 //! ```text
-//!            5 failures in a row, far more failures than the others, silence
+//!            5 failures in a row, far more failures than the others, 3 silent calls in a row
 //!  available ──────────────────────────────────────────────────────▶ ejected ── its time is over ──▶ probation
 //!      ▲  ▲                                                             ▲                              │   │
 //!      │  └──────────────── calls of callers succeed, one at a time ────┼──────────────────────────────┘   │
@@ -28,12 +28,17 @@ pub(super) const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 /// interval always stands out, be it one failure of thousands: it is the square root of `n - 1` deviations off.
 const LEAST_DISTANCE: f64 = 0.05;
 
+/// Default number of silent calls in a row.
+pub(super) const SILENT_CALLS: u32 = 3;
+
 /// When endpoints are ejected, and for how long. The defaults are Envoy's, unless a setting says otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ejection {
     pub(super) enabled: bool,
     pub(super) consecutive_failures: u32,
     pub(super) recent_failures: u32,
+    pub(super) silent_calls: u32,
+    pub(super) failed_checks: u32,
     pub(super) interval: Duration,
     pub(super) success_rate_factor: f64,
     pub(super) success_rate_hosts: usize,
@@ -55,6 +60,8 @@ impl Default for Ejection {
             enabled: true,
             consecutive_failures: 5,
             recent_failures: 6,
+            silent_calls: SILENT_CALLS,
+            failed_checks: 3,
             interval: Duration::from_secs(10),
             success_rate_factor: 1.9,
             success_rate_hosts: 5,
@@ -95,6 +102,32 @@ impl Ejection {
     #[must_use]
     pub fn recent_failures(mut self, failures: u32) -> Self {
         self.recent_failures = failures;
+        self
+    }
+
+    /// Sets the number of silent calls in a row after which an endpoint is ejected. Zero disables the rule. Defaults to 3, and
+    /// is at least 2: one call is no evidence about its endpoint, since it may be a long poll.
+    ///
+    /// A call is silent if its caller gave it up, or if it met its deadline, after at least three times the expected latency and
+    /// 100 milliseconds, and nothing at all came from the endpoint since the call began. A response to any call begins the
+    /// count anew. Calls count once if they began at the same moment, and while other endpoints respond. The first
+    /// silent call starts the [background probe](super::Builder::probe), if there is one; if that fails, the endpoint
+    /// counts as unreachable.
+    ///
+    /// A call that times out is no failure for the other rules.
+    #[must_use]
+    pub fn silent_calls(mut self, calls: u32) -> Self {
+        self.silent_calls = if calls == 0 { 0 } else { calls.max(2) };
+        self
+    }
+
+    /// Sets the number of failed [health checks](super::Builder::health_check) in a row after which an endpoint is ejected, at
+    /// least 1. Counts also where ejection is off. Defaults to 3, as in Kubernetes and HAProxy.
+    ///
+    /// A check that failed is repeated soon, after a 25th of the interval.
+    #[must_use]
+    pub fn failed_checks(mut self, checks: u32) -> Self {
+        self.failed_checks = checks.max(1);
         self
     }
 
@@ -168,7 +201,11 @@ impl Ejection {
 
     pub(super) fn rules(&self) -> Rules {
         let on = |limit| if self.enabled && limit > 0 { limit } else { u32::MAX };
-        Rules { in_a_row: on(self.consecutive_failures), recent: on(self.recent_failures), silence: self.enabled }
+        Rules {
+            in_a_row: on(self.consecutive_failures),
+            recent: on(self.recent_failures),
+            silent_calls: on(self.silent_calls),
+        }
     }
 
     /// How many of so many endpoints may be ejected.
@@ -243,7 +280,7 @@ impl Calls {
 pub(super) struct Rules {
     in_a_row: u32,
     recent: u32,
-    silence: bool,
+    pub(super) silent_calls: u32,
 }
 
 impl Rules {
@@ -251,7 +288,6 @@ impl Rules {
     pub(super) fn suspect(&self, cause: Cause, in_a_row: u32, recent: u32) -> Option<Cause> {
         match cause {
             Cause::Unreachable => Some(cause),
-            Cause::Silent if self.silence => Some(cause),
             _ if in_a_row >= self.in_a_row => Some(Cause::Consecutive),
             _ if recent >= self.recent => Some(Cause::Recent),
             _ => None,
@@ -270,7 +306,7 @@ impl Rules {
 pub enum Cause {
     /// It cannot be connected to.
     Unreachable,
-    /// A call to it was given up after a long wait, and nothing at all had come from it since the call began.
+    /// Several calls in a row were given up or timed out, and nothing at all had come from it since they began.
     Silent,
     /// Too many calls in a row failed.
     Consecutive,
@@ -280,7 +316,7 @@ pub enum Cause {
     SuccessRate,
     /// In the last interval nearly all of its calls failed.
     FailureShare,
-    /// Its health check failed.
+    /// Its health checks failed.
     HealthCheck,
     /// A call failed, which alone is no reason.
     Failed,
@@ -324,8 +360,11 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Who decides on ejections: the balancer, told by calls.
+/// Decides on ejections from what calls report: the balancer.
 pub(super) trait Control: Send + Sync {
+    /// A first call to an endpoint got no sign of life.
+    fn doubted(&self, id: EndpointId);
+
     /// An endpoint gives reason to be taken out.
     fn suspected(&self, id: EndpointId, cause: Cause);
 
@@ -397,7 +436,6 @@ mod tests {
             (Cause::Failed, 4, 5, None),
             (Cause::Failed, 5, 5, Some(Cause::Consecutive)),
             (Cause::Failed, 1, 6, Some(Cause::Recent)),
-            (Cause::Silent, 1, 1, Some(Cause::Silent)),
             (Cause::Unreachable, 1, 1, Some(Cause::Unreachable)),
         ];
         for (cause, in_a_row, recent, expected) in cases {
@@ -407,7 +445,7 @@ mod tests {
         assert!(!rules.stands_out(11, 2.0) && !rules.stands_out(5, 0.0));
         let off = Ejection::off().rules();
         assert_eq!(off.suspect(Cause::Failed, 64, 64), None);
-        assert_eq!(off.suspect(Cause::Silent, 64, 64), None);
+        assert_eq!(off.silent_calls, u32::MAX);
         assert_eq!(off.suspect(Cause::Unreachable, 0, 0), Some(Cause::Unreachable));
     }
 

@@ -1,12 +1,13 @@
-//! What a pick reads of an endpoint and a call writes.
+//! Measurements of an endpoint, which picks read and calls write.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use super::ages::{Ages, Ledger};
 use super::atomic::{AtomicU32, Ordering};
-use super::cells::{History, Trial};
-use super::eject::{Cause, Control, Rules};
+use super::cells::{Counted, History, Trial};
+use super::eject::{Cause, Control, Rules, SILENT_CALLS};
 use super::load::{Load, Moment, Tick, elapsed};
 use crate::meters::{Meters, Picks};
 
@@ -17,6 +18,23 @@ pub(crate) struct EndpointId(pub(super) u64);
 /// How long after a look at a failing endpoint the next one may be, in ticks: about a tenth of a second.
 const LOOK_AGAIN: Tick = 100;
 
+/// A call that lasts for so many times the expected latency is no load, and has had its chance to be answered.
+const LONG: f32 = 8.0;
+
+/// An epoch of [`Ages`] in nanoseconds.
+const EPOCH: f32 = (1u64 << 27) as f32;
+
+/// A call without a response is silent if it waited for so many times the expected latency, and at least so long.
+const PATIENCE: u32 = 3;
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The same where the endpoint is half-open, and so in doubt already.
+const LEAST_PATIENCE_HALF_OPEN: Duration = Duration::from_millis(10);
+
+/// Latency expected at least of an endpoint that has not responded since it joined or was restored: it may have a
+/// connection to establish, and much to load.
+const EXPECTED_AT_FIRST: Duration = Duration::from_millis(100);
+
 /// The measurements of one endpoint. As long as a cache line together with the two counts of its `Arc`.
 #[repr(C)]
 pub(super) struct Stats {
@@ -24,6 +42,7 @@ pub(super) struct Stats {
     pub(super) history: History,
     /// What of a probation is open.
     pub(super) trial: Trial,
+    pub(super) ages: Ages,
     pub(super) details: Box<Details>,
 }
 
@@ -41,13 +60,150 @@ pub(super) struct Details {
     pub(super) looked: AtomicU32,
     /// What its count of answers was when what was measured of it was forgotten last.
     pub(super) answered: AtomicU32,
+    /// Calls in a row that got no sign of life.
+    pub(super) silent: Mutex<SilentCalls>,
+    pub(super) ledger: Mutex<Ledger>,
     pub(super) meters: Meters,
     pub(super) picks: Picks,
 }
 
+/// Distinct calls in a row that ended without any sign of life from the endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SilentCalls {
+    pub(super) calls: u32,
+    /// Begin of the first of them.
+    pub(super) first: Option<Moment>,
+    /// Begin and end of the latest one that counted.
+    latest: Option<(Moment, Moment)>,
+    /// When a call last cast doubt on the latency.
+    doubted: Option<Moment>,
+    /// Count of responses since which there was none.
+    answered: u32,
+}
+
+/// Verdict about an endpoint after a call without a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The endpoint responded meanwhile, or the call did not wait long enough.
+    None,
+    /// The call was silent, but too few were in a row.
+    Few,
+    /// Several calls in a row were silent.
+    Enough,
+}
+
 impl Stats {
     pub(super) fn new(load: Load, details: Details) -> Self {
-        Self { load, history: History::new(), trial: Trial::new(), details: Box::new(details) }
+        Self { load, history: History::new(), trial: Trial::new(), ages: Ages::new(), details: Box::new(details) }
+    }
+
+    /// Expected cost of one more call; lower is better.
+    #[inline]
+    pub(super) fn metric(&self, now: Tick) -> f32 {
+        let (calls, cost) = (self.load.calls(), self.load.cost(now));
+        if calls.pending() == 0 {
+            return cost;
+        }
+        if calls.waiting() > 0
+            && let Some(silence) = self.load.silence(cost, now)
+        {
+            return silence * (calls.pending() + 1) as f32;
+        }
+        cost * (self.busy_with(calls, cost, now) + 1) as f32
+    }
+
+    /// Pending calls, without those that last far longer than expected.
+    #[inline]
+    pub(super) fn busy(&self, now: Tick) -> u32 {
+        let calls = self.load.calls();
+        if calls.pending() == 0 { 0 } else { self.busy_with(calls, self.load.cost(now), now) }
+    }
+
+    #[inline]
+    fn busy_with(&self, calls: Counted, cost: f32, now: Tick) -> u32 {
+        self.ages.load(calls.pending(), now, || epochs_of_patience(cost))
+    }
+
+    /// A call begins. Returns the count of responses before.
+    #[inline]
+    pub(super) fn begin(&self, now: Moment) -> u32 {
+        if !self.ages.is_current(now.nanos()) {
+            self.enter(now);
+        }
+        self.load.begin(now).answered()
+    }
+
+    #[cold]
+    fn enter(&self, now: Moment) {
+        let clock = || Moment::now().nanos();
+        let patience = epochs_of_patience(self.load.cost(now.tick()));
+        self.ages.enter(now.nanos(), self.load.counts(), &self.details.ledger, patience, clock);
+    }
+
+    /// A call that began then is no longer counted.
+    #[inline]
+    pub(super) fn leave(&self, begin: Moment) {
+        if !self.ages.is_current(begin.nanos()) {
+            self.ages.leave(begin.nanos(), &self.details.ledger);
+        }
+    }
+
+    /// A call that began then, when there were so many responses, ends without one. Tells the balancer where it is silent.
+    pub(super) fn unanswered(&self, begin: Moment, answered: u32, now: Moment) -> Evidence {
+        let elapsed = now.since(begin);
+        let responses = self.load.calls().answered();
+        let is_silent = responses == answered;
+        let least = if self.trial.is_on() { LEAST_PATIENCE_HALF_OPEN } else { LEAST_PATIENCE };
+        if !is_silent || elapsed < least.max(self.expected(now).saturating_mul(PATIENCE)) {
+            return Evidence::None;
+        }
+        let mut silent = self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent.calls == 0 || silent.answered != responses {
+            silent.calls = 1;
+            silent.first = Some(begin);
+            silent.answered = responses;
+        } else {
+            // Calls that began or ended together are one event, such as a client that disconnects.
+            let apart = self.expected(now).min(LEAST_PATIENCE_HALF_OPEN);
+            let is_near = |latest: (Moment, Moment)| distance(latest.0, begin).min(distance(latest.1, now)) < apart;
+            if silent.latest.is_some_and(is_near) {
+                return Evidence::None;
+            }
+            silent.calls = silent.calls.saturating_add(1);
+        }
+        silent.latest = Some((begin, now));
+        let SilentCalls { calls, .. } = *silent;
+        drop(silent);
+        let Details { id, rules, .. } = &*self.details;
+        if calls == 1 && rules.silent_calls != u32::MAX {
+            self.details.tell(|control| control.doubted(*id));
+        } else if calls >= rules.silent_calls && self.may_look(now) {
+            self.details.tell(|control| control.suspected(*id, Cause::Silent));
+        }
+        if calls >= SILENT_CALLS { Evidence::Enough } else { Evidence::Few }
+    }
+
+    /// A call that began then took so long without a response. Counts as a doubt about the latency unless it began before
+    /// the latest doubt: calls that end together are one event.
+    pub(super) fn doubt(&self, begin: Moment, now: Moment) {
+        let mut silent = self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent.doubted.is_none_or(|doubted| doubted <= begin) {
+            silent.doubted = Some(now);
+            drop(silent);
+            self.load.doubt(now.nanos_since(begin), now);
+        }
+    }
+
+    /// Latency of a call that would not be strange.
+    fn expected(&self, now: Moment) -> Duration {
+        let expected = Duration::from_nanos(self.load.cost(now.tick()) as u64);
+        if self.is_new() { expected.max(EXPECTED_AT_FIRST) } else { expected }
+    }
+
+    /// Silent calls since the last response, and the begin of the first of them.
+    pub(super) fn silent_calls(&self) -> (u32, Option<Moment>) {
+        let silent = *self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent.answered == self.load.calls().answered() { (silent.calls, silent.first) } else { (0, None) }
     }
 
     /// A call failed. Tells the balancer where that is one failure too many.
@@ -56,19 +212,27 @@ impl Stats {
         self.details.failed.fetch_add(1, Ordering::Relaxed);
         let suspicion = self.details.rules.suspect(cause, self.history.in_a_row(), self.history.failures());
         let Some(cause) = suspicion else { return };
-        let now = now.tick().max(1);
-        let looked = self.details.looked.load(Ordering::Relaxed);
-        // Where all fail alike nobody is ejected: then not every failure should look at everybody again.
-        if cause.is_certain() || looked == 0 || elapsed(looked, now) >= LOOK_AGAIN {
-            self.details.looked.store(now, Ordering::Relaxed);
+        if cause.is_certain() || self.may_look(now) {
             self.details.tell(|control| control.suspected(self.details.id, cause));
         }
+    }
+
+    /// Where all fail alike nobody is ejected: then not every failure should look at all endpoints again.
+    fn may_look(&self, now: Moment) -> bool {
+        let now = now.tick().max(1);
+        let looked = self.details.looked.load(Ordering::Relaxed);
+        let may = looked == 0 || elapsed(looked, now) >= LOOK_AGAIN;
+        if may {
+            self.details.looked.store(now, Ordering::Relaxed);
+        }
+        may
     }
 
     /// Takes it for one that has just joined, at this cost.
     pub(super) fn renew(&self, cost: f32, now: Moment) {
         self.history.forget();
         self.details.looked.store(0, Ordering::Relaxed);
+        *self.details.silent.lock().unwrap_or_else(PoisonError::into_inner) = SilentCalls::default();
         self.load.reset(cost, now);
         self.details.answered.store(self.load.calls().answered(), Ordering::Relaxed);
     }
@@ -82,6 +246,15 @@ impl Stats {
     pub(super) fn take_failed(&self) -> u32 {
         self.details.failed.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Time after which a call is no load, in epochs.
+fn epochs_of_patience(cost: f32) -> f32 {
+    LONG * cost / EPOCH
+}
+
+fn distance(one: Moment, other: Moment) -> Duration {
+    one.since(other).max(other.since(one))
 }
 
 impl Details {

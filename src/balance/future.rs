@@ -126,6 +126,15 @@ impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
 const ONCE: &str = "a future is not polled after completion";
 
 impl<S: Service<Req>, Req, O> CallFuture<S, Req, O> {
+    /// Ends the call, since another one that was made beside it was faster. Says nothing about the endpoint.
+    pub(crate) fn lose(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        this.stage.set(Stage::Over);
+        if let Some(completion) = this.completion.take() {
+            completion.lost();
+        }
+    }
+
     /// Until the service is ready, the call is not the endpoint's: its service is that of the others, too.
     pub(crate) fn excuse_wait(&mut self) {
         if let (Stage::Waiting(_) | Stage::Failed(_), Some(completion)) = (&self.stage, &mut self.completion) {

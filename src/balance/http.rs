@@ -55,8 +55,8 @@ pub trait ClassifyHttp: Send + Sync + 'static {
 
 /// A status of 5xx is a failure, 429 an overload, each with what `Retry-After` says in seconds. With a `content-type` of
 /// `application/grpc` the `grpc-status` counts, in the head or in the trailers: codes that blame the server are failures
-/// (`UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and any unheard of), `RESOURCE_EXHAUSTED` is an
-/// overload, and what blames the caller is a success. An error is a failure, unless it says in its chain of sources that no
+/// (`UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and any unheard of), `RESOURCE_EXHAUSTED` is an
+/// overload, `DEADLINE_EXCEEDED` means that the caller's time was over, and what blames the caller is a success. An error is a failure, unless it says in its chain of sources that no
 /// connection came about, or that it was the body of the request that failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
@@ -140,6 +140,9 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
 
     fn observe(&self, mut completion: Completion, response: Response<B>) -> Self::Response {
         let outcome = self.head(&response);
+        if matches!(outcome, Outcome::TimedOut | Outcome::GivenUp | Outcome::Unprocessed) {
+            completion.sign_of_life();
+        }
         completion.outcome(outcome);
         let to_come =
             outcome.is_success() && is_grpc(response.headers()) && !response.headers().contains_key(GRPC_STATUS);
@@ -196,6 +199,8 @@ fn grpc_outcome(headers: &HeaderMap) -> Outcome {
         ) => Outcome::Success,
         Some(UNAUTHENTICATED) => Outcome::Success,
         Some(RESOURCE_EXHAUSTED) => Outcome::Overloaded { retry_after },
+        // The deadline is the caller's, and the call may be a long poll.
+        Some(DEADLINE_EXCEEDED) => Outcome::TimedOut,
         _ => Outcome::Failure { retry_after },
     }
 }
@@ -205,6 +210,7 @@ fn grpc_outcome(headers: &HeaderMap) -> Outcome {
 const OK: i32 = 0;
 const CANCELLED: i32 = 1;
 const INVALID_ARGUMENT: i32 = 3;
+const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;

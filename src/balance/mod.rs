@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+mod ages;
 mod attributes;
 mod builder;
 mod cells;
@@ -98,7 +99,7 @@ use self::cells::Ticket;
 use self::eject::Control;
 use self::load::Moment;
 use self::roster::{Due, Roster};
-use self::set::EndpointSet;
+use self::set::{Chosen, EndpointSet};
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
 
@@ -226,7 +227,26 @@ impl<S, P, O> Balance<S, P, O> {
     }
 
     /// Picks an endpoint that is not among the tried ones. From now on the call counts as pending there.
+    ///
+    /// A retry that finds no other endpoint gets one that takes no calls otherwise: one that was ejected for how calls
+    /// ended, then an unhealthy one, then an unreachable one.
     pub(crate) fn pick<Req: ?Sized>(&self, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
+    where
+        S: Clone,
+        P: Policy<Req>,
+        O: Clone,
+    {
+        let (set, label) = self.set_for(request);
+        let picked = self.pick_from(&set, label, request, tried);
+        if picked.is_some() || tried.is_empty() {
+            return picked;
+        }
+        let at = Instant::now();
+        Some(self.picked(at, Moment::of(at), set.last_resort(label, tried)?))
+    }
+
+    /// The same, of the endpoints that take calls alone.
+    pub(crate) fn pick_available<Req: ?Sized>(&self, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
     where
         S: Clone,
         P: Policy<Req>,
@@ -244,10 +264,7 @@ impl<S, P, O> Balance<S, P, O> {
     {
         let set = self.shared.set.load();
         let at = Instant::now();
-        let chosen = set.find(id)?;
-        let service = S::clone(chosen.service);
-        let completion = Completion::begin(chosen.stats.clone(), Moment::of(at), chosen.ticket);
-        Some(Picked { at, completion, service, observer: self.observer.clone() })
+        Some(self.picked(at, Moment::of(at), set.find(id)?))
     }
 
     #[inline]
@@ -265,11 +282,19 @@ impl<S, P, O> Balance<S, P, O> {
     {
         let at = Instant::now();
         let now = Moment::of(at);
-        let chosen = set.choose(now, request, &self.policy, label, tried)?;
+        Some(self.picked(at, now, set.choose(now, request, &self.policy, label, tried)?))
+    }
+
+    #[inline]
+    fn picked(&self, at: Instant, now: Moment, chosen: Chosen<'_, S>) -> Picked<S, O>
+    where
+        S: Clone,
+        O: Clone,
+    {
         // Read before the counts are written, as that holds up all reading after it.
         let service = S::clone(chosen.service);
         let completion = Completion::begin(chosen.stats.clone(), now, chosen.ticket);
-        Some(Picked { at, completion, service, observer: self.observer.clone() })
+        Picked { at, completion, service, observer: self.observer.clone() }
     }
 
     /// The endpoints now, and what the request asks for, by which they are kept apart.
@@ -489,6 +514,10 @@ impl<S: Clone> Shared<S> {
 }
 
 impl<S: Clone + Send + Sync> Control for Shared<S> {
+    fn doubted(&self, id: EndpointId) {
+        self.change(|roster, now| roster.doubt(id, now));
+    }
+
     fn suspected(&self, id: EndpointId, cause: Cause) {
         self.change(|roster, now| roster.suspect(id, cause, now));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cells::Ticket;
 use super::eject::Cause;
-use super::endpoint::{EndpointId, Stats};
+use super::endpoint::{EndpointId, Evidence, Stats};
 use super::load::{Moment, nanos};
 
 /// Judges the answers of endpoints, and says when a call is over.
@@ -75,7 +75,8 @@ pub enum Outcome {
     },
     /// No connection came about: nothing was sent, and nothing else would be received now.
     Unreachable,
-    /// The caller's time was over before an answer came.
+    /// The caller's time was over before a response came. Says nothing about the endpoint, unless nothing at all came from it
+    /// during several such calls in a row.
     TimedOut,
     /// The call ended for a reason of the caller's, such as a body that broke off: says nothing about the endpoint.
     GivenUp,
@@ -107,20 +108,14 @@ impl<Res> Observe<Res> for AnyResponse {
 /// An endpoint's wish to be left alone counts for at most so long.
 const LONGEST_HINT: Duration = Duration::from_secs(300);
 
-/// A call given up is a failure if it had twice the expected latency, and reason enough to eject if it had ten times that.
-const PATIENCE: u32 = 2;
-const LONG_PATIENCE: u32 = 10;
-/// Both at least this, and this where the endpoint is on probation.
-const LEAST_PATIENCE: Duration = Duration::from_millis(100);
-const LEAST_PATIENCE_ON_PROBATION: Duration = Duration::from_millis(10);
-/// What is expected at least of an endpoint that has not answered since it joined or came back: it may have a connection to make, and much to load.
-const EXPECTED_AT_FIRST: Duration = Duration::from_millis(30);
+/// Number of other responses during a call that say nothing.
+const OTHERS: u32 = 4;
 
 /// A call on its way: counts as pending at its endpoint until dropped.
 ///
-/// Dropped without an outcome, as when the caller gave up waiting, it records the time that has passed as a lower bound of the
-/// endpoint's latency. If that is long, and nothing at all came from the endpoint meanwhile, it is held against it like a failure.
-/// So is a call whose service panicked.
+/// Dropped without an outcome, as when the caller gave up waiting, it says next to nothing about the endpoint: the call may
+/// have been a long poll. Only where nothing came from the endpoint during several such calls in a row, they are held
+/// against it; see [`Ejection::silent_calls`](super::Ejection::silent_calls). A call whose service panicked is a failure.
 ///
 /// It is moved a few times within each call, right after it was written. So its fields are in this order and of whole words, also
 /// within an `Option`: reading back in other pieces than were written waits until the processor has stored them.
@@ -133,26 +128,48 @@ pub struct Completion {
     stats: Arc<Stats>,
 }
 
-/// No enum, in which an `Option` would keep its own state.
+/// No enum, in which an `Option` would keep its own state. In the upper bits is the count of responses of the endpoint when
+/// the call began.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Verdict(u32);
 
 impl Verdict {
-    const OPEN: Self = Self(0);
-    const SUCCESS: Self = Self(1);
-    const FAILURE: Self = Self(2);
+    const OPEN: u32 = 0;
+    const SUCCESS: u32 = 1;
+    const FAILURE: u32 = 2;
     /// Taken off the endpoint for now.
-    const PAUSED: Self = Self(3);
+    const PAUSED: u32 = 3;
     /// Ended in one step with its verdict.
-    const OVER: Self = Self(4);
+    const OVER: u32 = 4;
+
+    const BITS: u32 = 3;
+
+    #[inline]
+    fn open(answered: u32) -> Self {
+        Self(answered << Self::BITS | Self::OPEN)
+    }
+
+    #[inline]
+    fn is(self) -> u32 {
+        self.0 & ((1 << Self::BITS) - 1)
+    }
+
+    #[inline]
+    fn becomes(&mut self, verdict: u32) {
+        self.0 = self.0 >> Self::BITS << Self::BITS | verdict;
+    }
+
+    fn answered_before(self) -> u32 {
+        self.0 >> Self::BITS
+    }
 }
 
 impl Completion {
     #[inline]
     pub(super) fn begin(stats: Arc<Stats>, start: Moment, ticket: Ticket) -> Self {
-        stats.load.begin(start);
+        let answered = stats.begin(start);
         stats.details.picks.count();
-        Self { start, verdict: Verdict::OPEN, ticket, stats }
+        Self { start, verdict: Verdict::open(answered), ticket, stats }
     }
 
     /// The endpoint answered: records how long that took. Does nothing after a first outcome.
@@ -169,16 +186,15 @@ impl Completion {
 
     /// Takes the call off the endpoint, since it waits for something else.
     pub(super) fn pause(&mut self) {
-        self.stats.load.give_up();
-        self.verdict = Verdict::PAUSED;
+        self.give_up();
+        self.verdict.becomes(Verdict::PAUSED);
     }
 
     /// The call begins now, if it was paused.
     pub(super) fn resume(&mut self) {
-        if self.verdict == Verdict::PAUSED {
+        if self.verdict.is() == Verdict::PAUSED {
             self.start = Moment::now();
-            self.stats.load.begin(self.start);
-            self.verdict = Verdict::OPEN;
+            self.verdict = Verdict::open(self.stats.begin(self.start));
         }
     }
 
@@ -186,43 +202,44 @@ impl Completion {
     #[inline]
     pub(super) fn finish(mut self) {
         let now = Moment::now();
-        self.stats.load.record(now.nanos_since(self.start), now);
+        self.stats.load.measure(now.nanos_since(self.start), now, || self.is_outpaced());
         self.stats.details.meters.succeeded(now.since(self.start));
         self.stats.load.answer_and_end(now);
-        self.verdict = Verdict::OVER;
+        self.stats.leave(self.start);
+        self.verdict.becomes(Verdict::OVER);
         self.succeeded();
     }
 
     /// Says how the call went. Only the first outcome counts, but for a failure after a success.
     pub fn outcome(&mut self, outcome: Outcome) {
-        match (self.verdict, outcome) {
+        match (self.verdict.is(), outcome) {
             (Verdict::FAILURE | Verdict::OVER, _) | (Verdict::SUCCESS, Outcome::Success) => return,
             _ => {}
         }
         let now = Moment::now();
         let elapsed = now.since(self.start);
-        if self.verdict == Verdict::PAUSED {
-            self.verdict = Verdict::OVER;
+        if self.verdict.is() == Verdict::PAUSED {
+            self.verdict.becomes(Verdict::OVER);
+            self.give_permit_back();
             return self.meter(outcome, elapsed);
         }
-        let silent = self.verdict == Verdict::OPEN && self.stats.load.silent_since(self.start);
-        if self.verdict == Verdict::OPEN {
+        self.meter(outcome, elapsed);
+        if matches!(outcome, Outcome::TimedOut | Outcome::GivenUp | Outcome::Unprocessed) {
+            return self.ended_unanswered(outcome, now);
+        }
+        if self.verdict.is() == Verdict::OPEN {
             self.stats.load.answer(now);
         }
         let hint = |retry_after: Option<Duration>| retry_after.unwrap_or_default().min(LONGEST_HINT);
-        self.meter(outcome, elapsed);
         match outcome {
             Outcome::Success => {
-                self.verdict = Verdict::SUCCESS;
-                self.stats.load.record(nanos(elapsed), now);
+                self.verdict.becomes(Verdict::SUCCESS);
+                self.stats.load.measure(nanos(elapsed), now, || self.is_outpaced());
                 return self.succeeded();
             }
             Outcome::Failure { retry_after } => self.failed(Cause::Failed, elapsed.max(hint(retry_after)), now),
             Outcome::Unreachable => self.failed(Cause::Unreachable, elapsed, now),
-            // A caller with hardly any time says nothing about the endpoint.
-            Outcome::TimedOut if elapsed < LEAST_PATIENCE => self.stats.load.record_at_least(nanos(elapsed), now),
-            Outcome::TimedOut => self.failed(if silent { Cause::Silent } else { Cause::Failed }, elapsed, now),
-            Outcome::GivenUp | Outcome::Unprocessed => {}
+            Outcome::TimedOut | Outcome::GivenUp | Outcome::Unprocessed => {}
             Outcome::Overloaded { retry_after } => {
                 // First, since the end of a probation forgets what was measured.
                 self.report(Ok(()));
@@ -230,7 +247,54 @@ impl Completion {
                 self.stats.load.record(nanos(elapsed.max(hint(retry_after)).max(penalty)), now);
             }
         }
-        self.verdict = Verdict::FAILURE;
+        self.verdict.becomes(Verdict::FAILURE);
+    }
+
+    /// The call ended, and the endpoint has not responded to it, or not in a way that tells anything.
+    fn ended_unanswered(&mut self, outcome: Outcome, now: Moment) {
+        if outcome != Outcome::TimedOut {
+            self.give_permit_back();
+        }
+        if self.verdict.is() != Verdict::OPEN {
+            // What follows a response, such as the status of a stream that met its deadline.
+            return self.verdict.becomes(Verdict::FAILURE);
+        }
+        if outcome == Outcome::TimedOut {
+            self.unanswered(now);
+        }
+        self.give_up();
+        self.verdict.becomes(Verdict::OVER);
+    }
+
+    /// Something came from the endpoint, whatever the outcome of the call.
+    pub(super) fn sign_of_life(&mut self) {
+        if self.verdict.is() == Verdict::OPEN {
+            self.stats.load.answer(Moment::now());
+            self.verdict.becomes(Verdict::SUCCESS);
+        }
+    }
+
+    /// Another call was faster, which was made beside this one for that purpose: says nothing, unless it is always so.
+    pub(super) fn lost(mut self) {
+        if self.verdict.is() == Verdict::OPEN {
+            let now = Moment::now();
+            self.stats.doubt(self.start, now);
+            self.outcome(Outcome::GivenUp);
+        }
+    }
+
+    /// Takes the call, which has no response, off the endpoint.
+    fn give_up(&self) {
+        self.stats.load.give_up();
+        self.stats.leave(self.start);
+    }
+
+    /// Lets another call decide about the endpoint, if this one was to.
+    fn give_permit_back(&mut self) {
+        let ticket = std::mem::replace(&mut self.ticket, Ticket::NONE);
+        if ticket.is_some() {
+            self.stats.trial.give_back(ticket);
+        }
     }
 
     fn meter(&self, outcome: Outcome, elapsed: Duration) {
@@ -272,40 +336,28 @@ impl Completion {
 
     /// The endpoint's service panicked.
     pub(super) fn panicked(mut self) {
-        if self.verdict == Verdict::PAUSED {
-            return;
+        if self.verdict.is() == Verdict::PAUSED {
+            return self.give_permit_back();
         }
         let now = Moment::now();
         self.failed(Cause::Failed, now.since(self.start), now);
-        self.stats.load.give_up();
-        self.verdict = Verdict::OVER;
+        self.give_up();
+        self.verdict.becomes(Verdict::OVER);
     }
 
-    /// A call dropped without an outcome.
-    fn given_up(&mut self) {
-        let now = Moment::now();
-        let elapsed = now.since(self.start);
-        match self.held_against(elapsed, now) {
-            Some(cause) => self.failed(cause, elapsed, now),
-            None => self.stats.load.record_at_least(nanos(elapsed), now),
-        }
-        self.stats.load.give_up();
+    /// Whether the endpoint responded to many more calls meanwhile than if all took as long as this one.
+    fn is_outpaced(&self) -> bool {
+        let calls = self.stats.load.calls();
+        calls.answered_since(self.verdict.answered_before()) > 2 * calls.pending() + OTHERS
     }
 
-    /// What a call given up after this time says about the endpoint.
-    fn held_against(&self, elapsed: Duration, now: Moment) -> Option<Cause> {
-        let mut expected = Duration::from_nanos(self.stats.load.cost(now.tick()) as u64);
-        if self.stats.is_new() {
-            expected = expected.max(EXPECTED_AT_FIRST);
-        }
-        let silent = || self.stats.load.silent_since(self.start);
-        let beyond = |times: u32, least: Duration| elapsed >= least.max(expected.saturating_mul(times));
-        if beyond(LONG_PATIENCE, LEAST_PATIENCE) || self.ticket.is_some() && elapsed >= LEAST_PATIENCE_ON_PROBATION {
-            silent().then_some(Cause::Silent)
-        } else if beyond(PATIENCE, LEAST_PATIENCE) {
-            silent().then_some(Cause::Failed)
-        } else {
-            None
+    /// The caller did not wait for a response, or had no more time.
+    fn unanswered(&self, now: Moment) {
+        let evidence = self.stats.unanswered(self.start, self.verdict.answered_before(), now);
+        match evidence {
+            Evidence::Enough => self.stats.load.record_at_least(now.nanos_since(self.start), now),
+            Evidence::Few => {}
+            Evidence::None => self.stats.doubt(self.start, now),
         }
     }
 
@@ -330,9 +382,16 @@ impl Completion {
 impl Drop for Completion {
     #[inline]
     fn drop(&mut self) {
-        match self.verdict {
-            Verdict::OPEN => self.given_up(),
-            Verdict::SUCCESS | Verdict::FAILURE => self.stats.load.end(),
+        match self.verdict.is() {
+            Verdict::OPEN => {
+                self.unanswered(Moment::now());
+                self.give_up();
+            }
+            Verdict::SUCCESS | Verdict::FAILURE => {
+                self.stats.load.end();
+                self.stats.leave(self.start);
+            }
+            Verdict::PAUSED => self.give_permit_back(),
             _ => {}
         }
     }

@@ -17,7 +17,7 @@ use super::attributes::Attributes;
 use super::cells::Ticket;
 use super::eject::{Calls, Cause, Ejection};
 use super::endpoint::{EndpointId, Stats};
-use super::load::{Moment, nanos};
+use super::load::{Moment, elapsed, nanos};
 use super::slow_start::{Age, SlowStart};
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
@@ -28,8 +28,18 @@ use crate::meters::Meters;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// How long a call may decide on an endpoint alone: then another one may as well, since it may take long, or never be polled.
-const DECIDES_ALONE: Duration = Duration::from_secs(10);
+/// Time for which a call decides alone on a half-open endpoint. Then another call may as well, since the first may be a long
+/// poll, or never be polled. Doubles with each further call, up to the longest time.
+const DECIDES_ALONE: Duration = Duration::from_secs(1);
+const LONGEST_DECISION: Duration = Duration::from_secs(10);
+
+/// Least time between two probes of an endpoint that is in doubt.
+const DOUBT_AGAIN: Duration = Duration::from_secs(10);
+
+/// Part of the interval after which a failed health check is repeated, and the least time.
+const CHECK_AGAIN: u32 = 25;
+const LEAST_CHECK_AGAIN: Duration = Duration::from_millis(100);
+
 /// By so many labels requests may choose: policies have a few, and one that takes the key from requests should not fill the memory.
 const MOST_LABELS: usize = 16;
 
@@ -84,6 +94,14 @@ struct Entry<S> {
     attempts_until: Instant,
     /// What its counters showed at the last sweep.
     answered: u32,
+    /// Set while a background probe is wanted of an endpoint that takes calls.
+    wants_probe: bool,
+    /// Until then it is not probed again for a doubt.
+    doubted_until: Instant,
+    /// Responses of the others when its first silent call ended.
+    others_answered: u32,
+    /// Number of failed health checks in a row.
+    failed_checks: u32,
     /// When its health is checked next, if it is checked; while a check is on its way, when that one is taken for lost.
     next_check: Option<Instant>,
     /// Since when a check is on its way.
@@ -103,6 +121,8 @@ enum State {
         cause: Cause,
         successes: u32,
         next: Instant,
+        /// Time for which a call decides alone.
+        pause: Duration,
     },
 }
 
@@ -148,6 +168,10 @@ impl<S> Roster<S> {
         let entry = Entry {
             service: Arc::new(service),
             answered: stats.load.calls().answered(),
+            wants_probe: false,
+            doubted_until: self.settings.base,
+            others_answered: 0,
+            failed_checks: 0,
             stats,
             age: age(&attributes),
             part: 1.0,
@@ -182,6 +206,7 @@ impl<S> Roster<S> {
         let replaced = self.any_mut(id).map(|entry| {
             // A check that is on its way says nothing of the new one.
             entry.checked_since = None;
+            entry.failed_checks = 0;
             entry.next_check = entry.next_check.map(|_| now);
             std::mem::replace(&mut entry.service, Arc::new(service))
         });
@@ -226,7 +251,14 @@ impl<S> Roster<S> {
             State::Available => {}
             // That it cannot even be connected to is news of an endpoint that was ejected. All else may be that of older calls.
             _ if cause.is_certain() && entry.is_ejected() => {}
+            State::Probation { .. } if cause == Cause::Silent => {
+                self.take_out(id, cause, now);
+                return true;
+            }
             _ => return false,
+        }
+        if cause == Cause::Silent && !self.others_respond(id, now) {
+            return false;
         }
         if cause == Cause::Recent
             && !entry.stats.details.rules.stands_out(entry.stats.history.failures(), self.others(id))
@@ -239,6 +271,42 @@ impl<S> Roster<S> {
         }
         self.take_out(id, cause, now);
         true
+    }
+
+    /// Notes that a first call got no sign of life, and asks for a background probe. Tells whether that is to be made.
+    pub(super) fn doubt(&mut self, id: EndpointId, now: Instant) -> bool {
+        let others_answered = self.others_answered(id);
+        let probes = self.settings.probes;
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.others_answered = others_answered;
+        let wanted = probes && entry.state == State::Available && entry.doubted_until <= now;
+        if wanted {
+            entry.wants_probe = true;
+            entry.doubted_until = now + DOUBT_AGAIN;
+        }
+        wanted
+    }
+
+    /// Whether another endpoint responded since the first of the calls began during which this one is silent. If not, the
+    /// calls may be such as nobody responds to in time.
+    fn others_respond(&self, id: EndpointId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get(&id) else { return false };
+        if self.others_answered(id) != entry.others_answered {
+            return true;
+        }
+        let now = Moment::of(now).tick();
+        let (_, Some(first)) = entry.stats.silent_calls() else { return false };
+        let silence = elapsed(first.tick(), now);
+        let responded = |other: &Entry<S>| {
+            !other.stats.is_new() && other.stats.load.since_sign_of_life(now).is_some_and(|since| since < silence)
+        };
+        self.entries.iter().any(|(other, entry)| *other != id && responded(entry))
+    }
+
+    /// Number of responses of the other endpoints. Wraps.
+    fn others_answered(&self, id: EndpointId) -> u32 {
+        let others = self.entries.iter().filter(|(other, _)| **other != id);
+        others.fold(0, |sum, (_, entry)| sum.wrapping_add(entry.stats.load.calls().answered()))
     }
 
     /// How many of their last 64 calls failed at the others on average.
@@ -263,7 +331,7 @@ impl<S> Roster<S> {
                 true
             }
             (State::Probation { cause, successes, .. }, Ok(())) if !cause.is_certain() && successes + 1 < needed => {
-                entry.state = State::Probation { cause, successes: successes + 1, next: now + DECIDES_ALONE };
+                entry.state = State::half_open(cause, successes + 1, now);
                 entry.stats.trial.ask_again();
                 false
             }
@@ -274,10 +342,12 @@ impl<S> Roster<S> {
         }
     }
 
-    /// Whether a connection came about in the background.
+    /// Takes note of whether a connection was established in the background.
     pub(super) fn probed(&mut self, id: EndpointId, success: bool, now: Instant) -> bool {
         match self.entries.get(&id) {
             Some(entry) if matches!(entry.state, State::Out { cause: Cause::Unreachable, .. }) => {}
+            // It was in doubt, and this is the second sign.
+            Some(entry) if entry.state == State::Available && !success => {}
             _ => return false,
         }
         if success {
@@ -291,16 +361,24 @@ impl<S> Roster<S> {
     /// What a check of its health, begun then, has shown. Tells whether that changed anything.
     pub(super) fn checked(&mut self, id: EndpointId, since: Instant, healthy: bool, now: Instant) -> bool {
         let Some(interval) = self.settings.checks else { return false };
+        let needed = self.settings.ejection.failed_checks;
         let Some(entry) = self.any_mut(id).filter(|entry| entry.checked_since == Some(since)) else { return false };
         entry.checked_since = None;
-        entry.next_check = Some((since + interval.mul_f64(0.9 + 0.2 * fastrand::f64())).max(now));
+        entry.failed_checks = if healthy { 0 } else { entry.failed_checks.saturating_add(1) };
+        let failed = entry.failed_checks;
+        let pause = if (1..needed).contains(&failed) {
+            (interval / CHECK_AGAIN).max(LEAST_CHECK_AGAIN)
+        } else {
+            interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+        };
+        entry.next_check = Some((since + pause).max(now));
         let Some(entry) = self.entries.get(&id) else { return false };
         let is_unhealthy = entry.is_unhealthy();
         match (healthy, is_unhealthy) {
             (true, true) => self.let_in(id, now),
             // Whatever else it is out for: only a check brings it back now.
-            (false, _) => self.take_out(id, Cause::HealthCheck, now),
-            (true, false) => {}
+            (false, _) if failed >= needed => self.take_out(id, Cause::HealthCheck, now),
+            _ => return false,
         }
         healthy == is_unhealthy
     }
@@ -351,6 +429,8 @@ impl<S> Roster<S> {
     /// When the clock has something to do next, checks included if there is room for another one.
     pub(super) fn next_deadline(&self, may_check: bool) -> Option<Instant> {
         let until = |entry: &Entry<S>| match entry.state {
+            // Long past, which is at once.
+            State::Available if entry.wants_probe => Some(self.settings.base),
             State::Available | State::Out { cause: Cause::HealthCheck, .. } => None,
             State::Out { until: at, .. } | State::Probation { next: at, .. } => Some(at),
         };
@@ -363,6 +443,9 @@ impl<S> Roster<S> {
         let check = self.begin_checks(now, most_checks);
         let mut due = Due { probe: Vec::new(), check, changed: self.next_growth.is_some_and(|at| at <= now) };
         for (id, entry) in &mut self.entries {
+            if std::mem::take(&mut entry.wants_probe) && entry.state == State::Available {
+                due.probe.push((*id, entry.service.clone()));
+            }
             match &mut entry.state {
                 State::Out { cause: Cause::Unreachable, until } if *until <= now && self.settings.probes => {
                     // The probe reports back; should it be lost, the next one is tried then.
@@ -372,13 +455,15 @@ impl<S> Roster<S> {
                 // Until a check succeeds.
                 State::Out { cause: Cause::HealthCheck, .. } => {}
                 State::Out { cause, until } if *until <= now => {
-                    entry.state = State::Probation { cause: *cause, successes: 0, next: now + DECIDES_ALONE };
+                    entry.state = State::half_open(*cause, 0, now);
                     entry.stats.trial.begin();
                     due.changed = true;
                 }
-                State::Probation { next, .. } if *next <= now => {
-                    *next = now + DECIDES_ALONE;
-                    entry.stats.trial.ask_again();
+                State::Probation { next, pause, .. } if *next <= now => {
+                    *next = now + *pause;
+                    if entry.stats.trial.ask_again() {
+                        *pause = (2 * *pause).min(LONGEST_DECISION);
+                    }
                 }
                 _ => {}
             }
@@ -439,6 +524,12 @@ impl<S> Drop for Roster<S> {
 /// How long it has been up, as far as that is told.
 fn age(attributes: &Attributes) -> Option<Age> {
     attributes.up_since_ms.map(|since| Age::new(since, wall_clock_ms(), Instant::now()))
+}
+
+impl State {
+    fn half_open(cause: Cause, successes: u32, now: Instant) -> Self {
+        Self::Probation { cause, successes, next: now + DECIDES_ALONE, pause: DECIDES_ALONE }
+    }
 }
 
 impl<S> Entry<S> {

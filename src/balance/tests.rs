@@ -169,11 +169,12 @@ async fn a_wait_that_is_excused_counts_for_nothing_however_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_given_up_counts_as_slow_and_a_failed_one_as_the_penalty() {
+async fn call_given_up_keeps_the_cost_and_a_failed_one_counts_as_the_penalty() {
     let balance = endpoints(1).await;
+    balance.clone().oneshot(Request::Answer).await.unwrap();
     let late = tokio::time::timeout(Duration::from_millis(700), balance.clone().call(Request::Hang));
     assert!(late.await.is_err());
-    assert!((699.0..=701.0).contains(&cost(&balance)), "{}", cost(&balance));
+    assert_eq!(cost(&balance), 1.0);
     let balance = endpoints(1).await;
     assert!(balance.clone().oneshot(Request::Fail).await.is_err());
     assert_eq!(cost(&balance), PENALTY);
@@ -183,14 +184,110 @@ async fn a_call_given_up_counts_as_slow_and_a_failed_one_as_the_penalty() {
     assert_eq!(cost(&balance), 64.0 * PENALTY, "in proportion to the failures among the last 64 calls");
 }
 
+/// Calls this endpoint of the balancer, and gives up after some milliseconds.
+async fn give_up_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize, patience: u64) {
+    let others: Vec<_> = (0..balance.len() as u64).filter(|id| *id != number as u64).map(EndpointId).collect();
+    let call = balance.pick(&Request::Hang, &others).unwrap().call(Request::Hang);
+    assert!(tokio::time::timeout(Duration::from_millis(patience), call).await.is_err());
+}
+
+async fn answer_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize) {
+    let others: Vec<_> = (0..balance.len() as u64).filter(|id| *id != number as u64).map(EndpointId).collect();
+    balance.pick(&Request::Answer, &others).unwrap().call(Request::Answer).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_first_call_that_is_given_up_early_takes_nobody_out() {
-    for (patience, out) in [(250, false), (350, true)] {
+async fn third_silent_call_in_a_row_ejects_and_no_earlier_one() {
+    for (patience, at_third) in [(50, false), (250, false), (350, true), (60_000, true)] {
         let balance = endpoints(2).await;
-        let late = tokio::time::timeout(Duration::from_millis(patience), balance.clone().call(Request::Hang));
-        assert!(late.await.is_err());
-        let snapshot = balance.snapshot();
-        assert_eq!(snapshot.count(EndpointState::Out) == 1, out, "{snapshot}");
+        for call in 1..=3 {
+            answer_at(&balance, 1).await;
+            give_up_at(&balance, 0, patience).await;
+            answer_at(&balance, 1).await;
+            let out = call == 3 && at_third;
+            let snapshot = balance.snapshot();
+            assert_eq!(snapshot.count(EndpointState::Out) == 1, out, "{patience} ms, call {call}: {snapshot}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_calls_eject_nobody_where_anything_came_between_or_others_are_silent_too() {
+    let balance = endpoints(2).await;
+    for _ in 0..10 {
+        answer_at(&balance, 1).await;
+        give_up_at(&balance, 0, 30_000).await;
+        give_up_at(&balance, 0, 30_000).await;
+        answer_at(&balance, 0).await;
+    }
+    for _ in 0..10 {
+        give_up_at(&balance, 0, 30_000).await;
+        give_up_at(&balance, 1, 30_000).await;
+    }
+    assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_began_or_ended_together_are_one_sign() {
+    let balance = endpoints(2).await;
+    answer_at(&balance, 1).await;
+    futures_of((0..8).map(|_| give_up_at(&balance, 0, 350))).await;
+    answer_at(&balance, 1).await;
+    // Ended together.
+    let begun_at = async |ms| {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        give_up_at(&balance, 0, 1_000 - ms).await;
+    };
+    futures_of((0..8).map(|n| begun_at(50 * n))).await;
+    assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
+    give_up_at(&balance, 0, 350).await;
+    assert_eq!(balance.snapshot().count(EndpointState::Out), 1, "{}", balance.snapshot());
+}
+
+/// Awaits all of them at the same time.
+async fn futures_of(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut all: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        all.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_calls_say_nothing_of_an_endpoint() {
+    let balance = endpoints(2).await;
+    for _ in 0..10 {
+        answer_at(&balance, 1).await;
+        let mut call = Box::pin(balance.pick(&Request::Hang, &[EndpointId(1)]).unwrap().call(Request::Hang));
+        assert!(tokio::time::timeout(Duration::from_secs(1), call.as_mut()).await.is_err());
+        call.as_mut().lose();
+    }
+    let snapshot = balance.snapshot();
+    assert_eq!((snapshot.count(EndpointState::Available), pending(&balance)), (2, 0), "{snapshot}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_calls_are_no_load_until_they_end() {
+    let balance = endpoints(1).await;
+    let metric = || {
+        let set = balance.shared.set.load();
+        set.stats().next().unwrap().metric(Moment::now().tick()) / 1e6
+    };
+    let mut polls = Vec::new();
+    for _ in 0..3 {
+        balance.clone().oneshot(Request::Answer).await.unwrap();
+        polls.push(Box::pin(balance.clone().call(Request::Hang)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((metric(), pending(&balance)), (1.0, 3), "nothing was called since");
+    balance.clone().oneshot(Request::Answer).await.unwrap();
+    assert_eq!((metric(), pending(&balance)), (1.0, 3));
+    polls.push(Box::pin(balance.clone().call(Request::Hang)));
+    assert_eq!((metric(), pending(&balance)), (2.0, 4));
+    for left in (0..4).rev() {
+        polls.pop();
+        assert_eq!((metric(), pending(&balance)), (1.0, left));
     }
 }
 
@@ -293,8 +390,17 @@ async fn server_errors_and_overload_weigh_and_client_errors_do_not() {
 
 #[tokio::test(start_paused = true)]
 async fn grpc_is_judged_by_its_status_in_head_or_trailers() {
-    let cases =
-        [("0", false), ("1", false), ("2", true), ("5", false), ("8", true), ("14", true), ("16", false), ("99", true)];
+    let cases = [
+        ("0", false),
+        ("1", false),
+        ("2", true),
+        ("4", false),
+        ("5", false),
+        ("8", true),
+        ("14", true),
+        ("16", false),
+        ("99", true),
+    ];
     for (code, failed) in cases {
         let in_head = answering(move || {
             let mut response = Response::new(frames(vec![]));
@@ -323,4 +429,134 @@ async fn trailers_end_the_call_and_mean_nothing_outside_grpc() {
     body.frame().await.unwrap().unwrap();
     assert_eq!(pending(&balance), 0);
     assert!(cost(&balance) <= 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_turns_to_ejected_endpoints_before_unreachable_ones_and_a_first_pick_to_none() {
+    fastrand::seed(3);
+    let balance = endpoints(3).await;
+    let change = |id, cause| balance.shared.change(|roster, now| roster.suspect(EndpointId(id), cause, now));
+    change(0, Cause::Unreachable);
+    change(1, Cause::Consecutive);
+    for _ in 0..20 {
+        let mut tried = Vec::new();
+        let mut picked = Vec::new();
+        while let Some(next) = balance.pick(&Request::Answer, &tried) {
+            tried.push(next.id());
+            picked.push(next.endpoint().to_owned());
+        }
+        assert_eq!(picked, ["2", "1", "0"]);
+        assert!(balance.pick_available(&Request::Answer, &tried[..1]).is_none());
+    }
+    let snapshot = balance.snapshot();
+    assert_eq!((snapshot.count(EndpointState::Out), pending(&balance)), (2, 0), "{snapshot}");
+}
+
+/// Two endpoints, of which the first was ejected for failures and is half-open now.
+async fn half_open() -> Balance<Endpoint, PeakEwma, AnyResponse> {
+    let balance = endpoints(2).await;
+    answer_at(&balance, 0).await;
+    answer_at(&balance, 1).await;
+    balance.shared.change(|roster, now| roster.suspect(EndpointId(0), Cause::Consecutive, now));
+    tokio::time::sleep(Duration::from_secs(34)).await;
+    let snapshot = balance.snapshot();
+    assert_eq!(snapshot.count(EndpointState::Probation), 1, "{snapshot}");
+    balance
+}
+
+fn state(balance: &Balance<Endpoint, PeakEwma, AnyResponse>) -> EndpointState {
+    balance.snapshot().endpoints()[0].state()
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_poll_with_the_probe_permit_neither_ejects_nor_delays_a_half_open_endpoint() {
+    let balance = half_open().await;
+    let poll = tokio::spawn(tokio::time::timeout(Duration::from_secs(30), balance.clone().call(Request::Hang)));
+    tokio::task::yield_now().await;
+    // It decides alone for a second.
+    for _ in 0..10 {
+        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 1);
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..3 {
+        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+    }
+    assert_eq!(state(&balance), EndpointState::Available);
+    assert!(poll.await.unwrap().is_err());
+    assert_eq!(state(&balance), EndpointState::Available);
+
+    let balance = half_open().await;
+    for _ in 0..2 {
+        let probe = tokio::time::timeout(Duration::from_millis(350), balance.clone().call(Request::Hang));
+        assert!(probe.await.is_err());
+        assert_eq!(state(&balance), EndpointState::Probation);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+    }
+    assert_eq!(state(&balance), EndpointState::Available);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_calls_with_the_probe_permit_eject_a_half_open_endpoint_again() {
+    let balance = half_open().await;
+    for probe in 1..=3 {
+        assert_eq!(state(&balance), EndpointState::Probation, "probe {probe}");
+        give_up_at(&balance, 1, 0).await;
+        let probe = tokio::time::timeout(Duration::from_millis(350), balance.clone().call(Request::Hang));
+        assert!(probe.await.is_err());
+        answer_at(&balance, 1).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
+    }
+    assert_eq!(state(&balance), EndpointState::Out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_permit_of_a_call_that_says_nothing_goes_to_the_next_call() {
+    for outcome in [Outcome::Unprocessed, Outcome::GivenUp] {
+        let balance = half_open().await;
+        for _ in 0..10 {
+            let mut picked = balance.pick(&Request::Answer, &[]).unwrap();
+            assert_eq!(picked.endpoint(), "0", "{outcome:?}");
+            picked.completion.outcome(outcome);
+        }
+        for _ in 0..3 {
+            assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+        }
+        assert_eq!((state(&balance), pending(&balance)), (EndpointState::Available, 0), "{outcome:?}");
+        assert_eq!(balance.snapshot().endpoints()[0].failures(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_call_starts_a_background_probe_and_its_failure_ejects() {
+    for reachable in [true, false] {
+        let probes = Arc::new(AtomicUsize::new(0));
+        let counted = probes.clone();
+        let services = ServiceList::new::<Request>(vec![Endpoint(0), Endpoint(1)]);
+        let builder = Balance::builder(services).observer(AnyResponse);
+        let balance = builder
+            .probe(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(reachable)
+            })
+            .build();
+        assert!(balance.ready(None).await);
+        answer_at(&balance, 0).await;
+        answer_at(&balance, 1).await;
+        assert_eq!(probes.load(Ordering::Relaxed), 0);
+        for _ in 0..2 {
+            answer_at(&balance, 0).await;
+            give_up_at(&balance, 0, 350).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let snapshot = balance.snapshot();
+            assert_eq!(probes.load(Ordering::Relaxed), 1, "not for every one of them");
+            assert_eq!(snapshot.count(EndpointState::Available), if reachable { 2 } else { 1 }, "{snapshot}");
+            if !reachable {
+                assert_eq!(snapshot.endpoints()[0].cause(), Some(Cause::Unreachable));
+                break;
+            }
+        }
+    }
 }

@@ -128,13 +128,27 @@ mod tests {
     #[test]
     fn weight_that_is_no_positive_java_int_counts_as_one() {
         let with = |weight| Instance { metadata: Metadata::from_iter([("weight", weight)]), ..changed_at(0) };
-        for (weight, expected) in [("3", 3), (" 3 ", 3), ("\t3\n", 3), ("+3", 3), ("\u{a0}3\u{2003}", 3), ("2147483647", 2_147_483_647)]
+        for (weight, expected) in
+            [("3", 3), (" 3 ", 3), ("\t3\n", 3), ("+3", 3), ("\u{a0}3\u{2003}", 3), ("2147483647", 2_147_483_647)]
         {
             assert_eq!(with(weight).weight(), expected, "{weight:?}");
         }
-        for weight in
-            ["0", "-2", "1.5", "3.0", "1e3", "NaN", "inf", "0x3", "many", "", " ", "2147483648", "4000000000", "4294967296"]
-        {
+        for weight in [
+            "0",
+            "-2",
+            "1.5",
+            "3.0",
+            "1e3",
+            "NaN",
+            "inf",
+            "0x3",
+            "many",
+            "",
+            " ",
+            "2147483648",
+            "4000000000",
+            "4294967296",
+        ] {
             assert_eq!(with(weight).weight(), 1, "{weight:?}");
         }
         assert_eq!(changed_at(0).weight(), 1);

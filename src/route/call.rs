@@ -342,14 +342,27 @@ where
         let may = retry.allows(&self.attempts.parts.method)
             && self.attempts.can_repeat()
             && self.sent + 1 < retry.most_attempts();
-        let Some(picked) = (if may && self.may_spend("hedge") { self.pick() } else { None }) else {
+        let Some(picked) = (if may && self.may_spend("hedge") { self.pick_available() } else { None }) else {
             return first.await;
         };
         self.sent += 1;
         let mut second = pin!(self.attempt(picked));
+        // The one that loses is ended here, as that says nothing about its instance.
         tokio::select! {
-            result = &mut first => if self.is_good(&result) { result } else { second.await },
-            result = &mut second => if self.is_good(&result) { result } else { first.await },
+            result = &mut first => {
+                if !self.is_good(&result) {
+                    return second.await;
+                }
+                second.as_mut().lose();
+                result
+            }
+            result = &mut second => {
+                if !self.is_good(&result) {
+                    return first.await;
+                }
+                first.as_mut().lose();
+                result
+            }
         }
     }
 
@@ -502,6 +515,14 @@ where
             self.route.meters.over_budget();
         }
         may
+    }
+
+    /// An instance beside the one that is being tried. None that was ejected: it would only be faster to fail.
+    fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
+        self.tried.extend(self.latest.take());
+        let picked = self.route.balance.pick_available(&self.attempts.parts, &self.tried)?;
+        self.latest = Some(picked.id());
+        Some(picked)
     }
 
     fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {

@@ -227,3 +227,37 @@ async fn another_address_is_called_before_it_is_checked_and_a_late_result_is_not
     assert!((1..=3).contains(&new.checks().len()));
     assert_eq!(called(&balance, &[new, other]).await, [true, true]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn failed_checks_eject_only_as_many_as_are_set_in_a_row() {
+    for (ejection, needed) in [
+        (Ejection::new(), 3),
+        (Ejection::off(), 3),
+        (Ejection::new().failed_checks(1), 1),
+        (Ejection::new().failed_checks(0), 1),
+        (Ejection::new().failed_checks(5), 5),
+    ] {
+        let endpoints = healthy(2);
+        let balance = checked(&endpoints, ejection).await;
+        tokio::time::sleep(secs(25)).await;
+        // One less than needed fail, again and again.
+        for _ in 0..10 {
+            let before = endpoints[0].checks().len();
+            endpoints[0].feels(Health::Bad);
+            while endpoints[0].checks().len() < before + needed - 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                assert_eq!(why(&balance, 0), None);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            endpoints[0].feels(Health::Good);
+            tokio::time::sleep(A_CHECK).await;
+            assert_eq!(why(&balance, 0), None);
+        }
+        endpoints[0].feels(Health::Bad);
+        let before = endpoints[0].checks().len();
+        tokio::time::sleep(A_CHECK + secs(1)).await;
+        assert_eq!(why(&balance, 0), Some(Cause::HealthCheck), "{needed}");
+        let checks = &endpoints[0].checks()[before..before + needed];
+        assert!(checks[needed - 1] - checks[0] <= secs(2), "repeated soon: {checks:?}");
+    }
+}

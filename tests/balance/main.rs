@@ -5,6 +5,7 @@
 mod discovery;
 mod ejection;
 mod endpoints;
+mod everyday;
 mod health_check;
 mod policies;
 mod shares;

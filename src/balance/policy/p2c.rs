@@ -20,13 +20,15 @@ const NO_CHANCE: f32 = 9.0;
 /// Power of two choices over latency and pending calls. The default.
 ///
 /// The one of two is taken whose latency (a moving average that follows peaks at once, and failures as if they had been slow)
-/// times pending calls is lower.
+/// times pending calls is lower. A call that lasts far longer than expected, such as a long poll or an open stream, is no load,
+/// and an unusually slow response counts once another one confirms it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeakEwma;
 
 /// Power of two choices over pending calls alone, as most proxies do by default.
 ///
-/// For calls whose duration says more about the request than about the endpoint.
+/// For calls whose duration says more about the request than about the endpoint. A call counts as long as it lasts, be it a long
+/// poll or a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastRequests;
 
@@ -35,7 +37,7 @@ impl<Req: ?Sized> Policy<Req> for PeakEwma {
         if candidates.are_equal() {
             Some(better_of_two(candidates, |i| candidates.cost(i)))
         } else {
-            Some(weighted(candidates, |i| candidates.latency_nanos(i)))
+            Some(weighted(candidates, |i| candidates.latency_nanos(i), |i| candidates.busy(i) as f32))
         }
     }
 }
@@ -45,7 +47,7 @@ impl<Req: ?Sized> Policy<Req> for LeastRequests {
         if candidates.are_equal() {
             Some(better_of_two(candidates, |i| candidates.pending(i) as f32))
         } else {
-            Some(weighted(candidates, |_| 1.0))
+            Some(weighted(candidates, |_| 1.0, |i| candidates.pending(i) as f32))
         }
     }
 }
@@ -55,7 +57,7 @@ fn better_of_two(candidates: &Candidates<'_>, metric: impl Fn(usize) -> f32) -> 
     if metric(second) < metric(first) { second } else { first }
 }
 
-fn weighted(candidates: &Candidates<'_>, latency: impl Fn(usize) -> f32) -> usize {
+fn weighted(candidates: &Candidates<'_>, latency: impl Fn(usize) -> f32, pending: impl Fn(usize) -> f32) -> usize {
     let (first, mut second) = (candidates.draw(), candidates.draw());
     if first == second {
         // One of a great weight would else hardly ever be compared with another.
@@ -63,7 +65,7 @@ fn weighted(candidates: &Candidates<'_>, latency: impl Fn(usize) -> f32) -> usiz
         second = if one == first { other } else { one };
     }
     let slower = latency(first) / latency(second);
-    let of = |i| (candidates.pending(i) as f32, candidates.weight(i));
+    let of = |i| (pending(i), candidates.weight(i));
     let fuller = fuller(of(first), of(second));
     // Both the same way is one reason, seen twice; opposite ways outweigh each other.
     let worse = if (slower > 1.0) == (fuller > 1.0) { slower.max(fuller) } else { slower * fuller };

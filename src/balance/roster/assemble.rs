@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Entry, Roster, State};
+use crate::balance::eject::Cause;
 use crate::balance::endpoint::EndpointId;
-use crate::balance::set::{EndpointSet, Group, Member, View};
+use crate::balance::set::{EndpointSet, Group, Member, Resort, View};
 use crate::balance::subset::Applicant;
 use crate::balance::weights::Weights;
 use crate::balance::zone::{Located, Share, Zone, zone};
@@ -90,7 +91,10 @@ impl<S> Roster<S> {
             all.iter().filter(|standing| standing.is_probing).map(|standing| standing.member.clone()).collect();
         let (view, labelled) = (self.view(&all, standings.is_calm), self.labelled(&all, standings.is_calm));
         let services = self.entries.values().map(|entry| entry.service.clone());
-        EndpointSet::new(self.sets, services, view, labelled, probing)
+        let out = self.entries.iter().zip(&standings.endpoints);
+        let out = out.filter_map(|((_, entry), standing)| Some((entry.resort()?, standing.member.clone())));
+        let out = out.collect();
+        EndpointSet::new(self.sets, services, view, labelled, probing, out)
     }
 }
 
@@ -229,6 +233,18 @@ impl<S> Roster<S> {
 }
 
 impl<S> Entry<S> {
+    /// Order in which a retry turns to it, unless it takes calls.
+    fn resort(&self) -> Option<Resort> {
+        match self.state {
+            State::Available => None,
+            State::Out { cause, .. } | State::Probation { cause, .. } => Some(match cause {
+                Cause::Unreachable => Resort::Unreachable,
+                Cause::HealthCheck => Resort::Unhealthy,
+                _ => Resort::Ejected,
+            }),
+        }
+    }
+
     fn weight(&self) -> f64 {
         let weight = f64::from(self.attributes.weight.unwrap_or(1.0));
         if weight > 0.0 && weight.is_finite() { weight } else { 1.0 }
