@@ -38,8 +38,9 @@ pub(super) struct Turns {
 struct State {
     read: usize,
     write: usize,
-    /// For each server, the pause that it asked for.
-    pauses: Vec<Option<Pause>>,
+    /// For each server, the pause that it asked for. Each kind of operation ends its own by a success: some servers limit
+    /// reads alone.
+    pauses: Vec<[Option<Pause>; 2]>,
     /// `None` before the first operation.
     session_ends: Option<Instant>,
     /// Time for which writes obey a pause: a third of the shortest lease that was registered.
@@ -70,7 +71,7 @@ impl Turns {
         let state = State {
             read: 0,
             write: 0,
-            pauses: vec![None; servers],
+            pauses: vec![[None; 2]; servers],
             session_ends: None,
             patience: USUAL_PATIENCE,
             insisted: None,
@@ -91,7 +92,8 @@ impl Turns {
         }
         let first = state.preferred(access);
         let ring = (0..self.servers).map(|n| (first + n) % self.servers);
-        let (paused, mut order): (Vec<_>, Vec<_>) = ring.partition(|&server| state.pause(server, now).is_some());
+        let (paused, mut order): (Vec<_>, Vec<_>) =
+            ring.partition(|&server| state.pause(access, server, now).is_some());
         if !background {
             order.extend(&paused);
         }
@@ -99,7 +101,7 @@ impl Turns {
         if !order.is_empty() {
             return Ok(order);
         }
-        let pause = |server: usize| state.pauses[server].expect("a server without a pause is in the order");
+        let pause = |server: usize| state.pause(access, server, now).expect("a server without a pause is in the order");
         let next = paused.iter().copied().min_by_key(|&server| pause(server).until).expect("there is a server");
         let mut until = pause(next).until;
         if access == Access::Write {
@@ -120,7 +122,7 @@ impl Turns {
     pub(super) fn succeeded(&self, access: Access, server: usize, unavailable: &[usize]) {
         let mut state = self.lock();
         *state.preferred_mut(access) = server;
-        state.pauses[server] = None;
+        state.pauses[server][access as usize] = None;
         let other = match access {
             Access::Read => Access::Write,
             Access::Write => Access::Read,
@@ -140,7 +142,7 @@ impl Turns {
     pub(super) fn pause(&self, server: usize, status: StatusCode, retry_after: Duration) {
         let since = Instant::now();
         let until = since + retry_after.min(MAX_RETRY_AFTER);
-        self.lock().pauses[server] = Some(Pause { status, since, until });
+        self.lock().pauses[server] = [Some(Pause { status, since, until }); 2];
     }
 
     /// Notes the lease of an instance that is registered.
@@ -169,8 +171,8 @@ impl State {
         }
     }
 
-    fn pause(&self, server: usize, now: Instant) -> Option<Pause> {
-        self.pauses[server].filter(|pause| now < pause.until)
+    fn pause(&self, access: Access, server: usize, now: Instant) -> Option<Pause> {
+        self.pauses[server][access as usize].filter(|pause| now < pause.until)
     }
 }
 
@@ -233,6 +235,15 @@ mod tests {
         assert_eq!(order(&turns, Access::Read), [0]);
         advance(MAX_RETRY_AFTER - 60 * SECOND).await;
         assert_eq!(order(&turns, Access::Read), [0, 1], "the pause is capped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn write_that_succeeds_does_not_end_the_pause_of_reads() {
+        let turns = turns(1);
+        turns.pause(0, StatusCode::SERVICE_UNAVAILABLE, 60 * SECOND);
+        turns.succeeded(Access::Write, 0, &[]);
+        assert_eq!(order(&turns, Access::Write), [0]);
+        assert!(turns.order(Access::Read, true).is_err());
     }
 
     #[tokio::test(start_paused = true)]

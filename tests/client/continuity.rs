@@ -10,7 +10,7 @@ use axum::Router;
 use http::{Request, Response};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Service};
-use tower_eureka::model::ActionType;
+use tower_eureka::model::{ActionType, InstanceStatus};
 use tower_eureka::transport::RequestBody;
 use tower_eureka::{Eureka, EurekaServer};
 
@@ -324,7 +324,7 @@ async fn deployment_during_a_gap_is_seen_at_our_server() {
         for _ in 0..gap / 10 {
             sleep(Duration::from_secs(10)).await;
             for id in ["c", "d", "same"] {
-                operator.transport().heartbeat("ORDERS", id, tower_eureka::model::InstanceStatus::Up, 0).await.unwrap();
+                operator.transport().heartbeat("ORDERS", id, InstanceStatus::Up, 0).await.unwrap();
             }
         }
         wire.cut.store(false, Ordering::Relaxed);
@@ -381,4 +381,48 @@ async fn digest_that_differs_from_its_own_list_is_not_used() {
     sleep(4 * MINUTE).await;
     assert_eq!(*ids.lock().unwrap(), ["a"]);
     assert_eq!(fulls(&registry), 1, "{:?}", registry.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn deltas_of_our_server_need_no_second_full_fetch() {
+    let server = server();
+    let (operator, wire) = (Wire::new(&server).client(), Wire::new(&server));
+    let transport = operator.transport();
+    transport.register(&instance("orders", "kept")).await.unwrap();
+    let client = Eureka::builder().service_url("http://registry/eureka").http_service(wire.clone());
+    let client = client.fetch_interval(Duration::from_secs(2)).build().unwrap();
+    let _ids = follow(&client);
+    let mut random = fastrand::Rng::with_seed(7);
+    // For less time than until the first verification.
+    for round in 0..100 {
+        for _ in 0..random.usize(..4) {
+            let (app, id) = (["ORDERS", "BILLING"][random.usize(..2)], random.u8(..5).to_string());
+            let entry = [("a \u{e4}\"", "<&>\n"), ("@class", "x"), ("", "")][random.usize(..3)];
+            // Some of them concern nobody.
+            let _ = match random.u8(..6) {
+                0 => transport.cancel(app, &id).await.map(drop),
+                1 => transport.set_status(app, &id, InstanceStatus::OutOfService).await,
+                2 => transport.remove_status(app, &id).await,
+                3 => transport.update_metadata(app, &id, &[entry]).await,
+                _ => transport.register(&instance(app, &id)).await,
+            };
+        }
+        transport.heartbeat("ORDERS", "kept", InstanceStatus::Up, 0).await.unwrap();
+        sleep(Duration::from_millis(2_500)).await;
+        let whole = transport.applications().await.unwrap();
+        let mut there: Vec<_> = whole.applications.iter().flat_map(|app| &app.instances).cloned().collect();
+        let snapshot = client.snapshot();
+        let mut seen: Vec<_> = snapshot.applications().flat_map(|app| &app.instances).cloned().collect();
+        for instances in [&mut there, &mut seen] {
+            instances.sort_by(|a, b| (a.app(), a.id()).cmp(&(b.app(), b.id())));
+        }
+        let lines = |instances: &[Arc<tower_eureka::Instance>]| {
+            instances
+                .iter()
+                .map(|i| format!("{} {} {} {:?}", i.app(), i.id(), i.status(), i.metadata()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&seen), lines(&there), "round {round}");
+    }
+    assert_eq!(wire.count("/eureka/apps/", 200), 1);
 }
