@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -102,14 +102,18 @@ where
         loop {
             let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
             let presence = &self.0.presence;
+            let sending = sender.try_send_request(request);
+            let mut sender = Some(sender);
             let sent = tokio::select! {
                 biased;
-                sent = sender.try_send_request(request) => sent,
+                sent = result(sending, &mut sender) => sent,
                 () = presence.ended() => return Err(Failure::Left(presence.grace())),
             };
             let mut failed = match sent {
                 Ok(response) => {
-                    self.0.give_when_read(sender);
+                    if let Some(sender) = sender {
+                        self.0.give_when_read(sender);
+                    }
                     return Ok(response.map(InstanceBody::from));
                 }
                 Err(failed) => failed,
@@ -264,6 +268,21 @@ where
             }));
         }
     }
+}
+
+/// Waits for the result of a request, and drops the sender if the connection ends before: hyper loses a request that is handed over
+/// while the connection ends in its queue, and returns it when the sender is gone.
+async fn result<B, T>(sending: impl Future<Output = T>, sender: &mut Option<Sender<B>>) -> T {
+    let mut sending = pin!(sending);
+    if let Some(open) = sender {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            Err(_) = open.ready() => {}
+        }
+    }
+    *sender = None;
+    sending.await
 }
 
 /// Makes a connection and lets it run until nobody has it any more.

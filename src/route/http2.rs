@@ -132,9 +132,13 @@ where
                     Err(failure) => return Err(Box::new(Unsent { failure, request: Some(request) })),
                 },
             };
+            let sending = sender.try_send_request(request);
+            // A request that is handed over while the connection ends is lost in hyper's queue until the last sender is gone:
+            // this one, and the one of the pool.
+            drop(sender);
             let sent = tokio::select! {
                 biased;
-                sent = sender.try_send_request(request) => sent,
+                sent = sending => sent,
                 () = shared.presence.ended() => return failed(Failure::Left(shared.presence.grace())),
             };
             let mut error = match sent {
@@ -261,7 +265,14 @@ where
                 // The instance is gone, and with it all who wait.
                 () = result.closed() => return,
             };
-            let made = made.map(|connection| {
+            let made = made.map(|(connection, running)| {
+                let pool = shared.clone();
+                tokio::spawn(async move {
+                    running.await;
+                    if let Some(shared) = pool.upgrade() {
+                        shared.pool().forget_ended(Instant::now());
+                    }
+                });
                 if let Some(shared) = shared.upgrade() {
                     shared.add(connection);
                 }
@@ -353,8 +364,12 @@ async fn result(attempt: Option<Attempt>) -> Result<(), Unconnected> {
     }
 }
 
-/// Makes a connection, whose peer has sent its SETTINGS, and lets it run until nobody uses it any more.
-async fn connect<B>(connector: Connector, uri: Uri, vacancies: Arc<Vacancies>) -> Result<Connection<B>, BoxError>
+/// Makes a connection, whose peer has sent its SETTINGS, and returns it with the task that runs it until nobody uses it any more.
+async fn connect<B>(
+    connector: Connector,
+    uri: Uri,
+    vacancies: Arc<Vacancies>,
+) -> Result<(Connection<B>, impl Future<Output = ()> + Send + 'static), BoxError>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
@@ -386,12 +401,12 @@ where
         }
         Err(_) => return Err(ConnectError::new(format!("no HTTP/2 SETTINGS within {within:?}")).into()),
     }
-    tokio::spawn(async move {
+    let running = async move {
         if let Err(error) = connection.await {
             debug!(%error, "an HTTP/2 connection broke");
         }
-    });
-    Ok(Connection { sender, peer, rests_until: None, is_old: false })
+    };
+    Ok((Connection { sender, peer, rests_until: None, is_old: false }, running))
 }
 
 /// Closes further connections that are idle for two sweeps, until none is left.

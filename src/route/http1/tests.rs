@@ -321,3 +321,20 @@ async fn a_request_is_written_for_its_version() {
         assert_eq!((request.uri().to_string().as_str(), request.version()), (target, written));
     }
 }
+
+/// hyper keeps a request that is handed over while the connection ends as long as there is a sender.
+#[tokio::test]
+async fn sender_of_an_ended_connection_is_dropped_while_its_request_waits() {
+    let (stream, _other) = tokio::io::duplex(1);
+    let (sender, connection) = http1::handshake::<_, AttemptBody<Empty<Bytes>>>(TokioIo::new(stream)).await.unwrap();
+    drop(connection);
+    let mut sender = Some(sender);
+    let mut polls = 0;
+    let pending_once = poll_fn(|cx| {
+        polls += 1;
+        cx.waker().wake_by_ref();
+        if polls < 2 { Poll::Pending } else { Poll::Ready("unsent") }
+    });
+    assert_eq!(result(pending_once, &mut sender).await, "unsent");
+    assert!(sender.is_none());
+}

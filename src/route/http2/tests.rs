@@ -258,3 +258,19 @@ async fn peer_of_another_protocol_is_told_from_one_that_is_silent() {
         assert!(ConnectError::is_not_http2(&*error), "{response}: {error}");
     }
 }
+
+/// Otherwise a request that hyper lost while the connection ended would wait for the next call.
+#[tokio::test]
+async fn ended_connection_is_forgotten_without_another_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connections = connections(listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    });
+    assert!(send(&connections).await.is_ok());
+    assert_eq!(connections.0.pool().connections.len(), 1);
+    server.abort();
+    until(|| connections.0.pool().connections.is_empty()).await;
+}
