@@ -4,12 +4,17 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Time for which a limit of requests that was learned is kept. The instance may have another one by then.
+const REQUESTS_KEPT: Duration = Duration::from_secs(300);
 
 /// Peer of one connection: its stream limit, and the streams that are open there.
 #[derive(Debug)]
@@ -17,6 +22,9 @@ pub(super) struct Peer {
     /// Zero before the first SETTINGS and once the connection takes no more streams.
     limit: AtomicUsize,
     open: AtomicUsize,
+    /// Streams that were ever taken, and may be taken.
+    taken: AtomicUsize,
+    most: usize,
     has_ended: AtomicBool,
     /// The first frame was not SETTINGS.
     is_foreign: AtomicBool,
@@ -24,11 +32,22 @@ pub(super) struct Peer {
     vacancies: Arc<Vacancies>,
 }
 
-/// Wakes calls that wait for a stream at one instance.
+/// Wakes calls that wait for a stream at one instance, and knows how many requests the instance takes on a connection.
 #[derive(Debug, Default)]
 pub(super) struct Vacancies {
     waiting: AtomicUsize,
     changed: Notify,
+    requests: Mutex<Requests>,
+}
+
+/// Number of requests that an instance takes on one connection, such as nginx's `keepalive_requests`.
+///
+/// More requests would not be processed and come again on the next connection, where the same happens: some would never be
+/// processed. The number is known once two connections ended with it and with requests beyond it.
+#[derive(Debug, Default)]
+struct Requests {
+    latest: usize,
+    known: Option<(usize, Instant)>,
 }
 
 /// One open stream. Dropped at the end of the response's body.
@@ -40,6 +59,8 @@ impl Peer {
         Self {
             limit: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            most: vacancies.most_requests(),
             has_ended: AtomicBool::new(false),
             is_foreign: AtomicBool::new(false),
             settled: Notify::new(),
@@ -59,6 +80,9 @@ impl Peer {
             return None;
         }
         self.open.fetch_add(1, Ordering::SeqCst);
+        if self.taken.fetch_add(1, Ordering::Relaxed) + 1 == self.most {
+            self.end();
+        }
         Some(Permit(self.clone()))
     }
 
@@ -81,6 +105,14 @@ impl Peer {
         self.has_ended.store(true, Ordering::Relaxed);
         self.limit.store(0, Ordering::Relaxed);
         self.vacancies.wake();
+    }
+
+    /// Learns from the last stream that the peer processed. Requests have every second number.
+    fn went_away(&self, last: u32) {
+        let processed = usize::try_from(last.div_ceil(2)).unwrap_or(usize::MAX);
+        if (1..self.taken.load(Ordering::Relaxed)).contains(&processed) {
+            self.vacancies.learn(processed);
+        }
     }
 
     fn settle(&self, limit: Option<usize>) {
@@ -131,6 +163,19 @@ impl Vacancies {
         self.changed.notified()
     }
 
+    /// Number of requests for a new connection.
+    fn most_requests(&self) -> usize {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.known.filter(|(_, since)| since.elapsed() < REQUESTS_KEPT).map_or(usize::MAX, |(most, _)| most)
+    }
+
+    fn learn(&self, processed: usize) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut requests.latest, processed) == processed {
+            requests.known = Some((processed, Instant::now()));
+        }
+    }
+
     /// Wakes the caller whose turn it is.
     pub(super) fn wake(&self) {
         self.changed.notify_one();
@@ -156,6 +201,8 @@ const HEAD: usize = 9;
 /// Length of a setting, and of the identifier in it (RFC 9113, 6.5.1).
 const SETTING: usize = 6;
 const IDENTIFIER: usize = 2;
+/// Length of the stream identifier with which a GOAWAY begins (RFC 9113, 6.8).
+const LAST_STREAM: usize = 4;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
@@ -170,6 +217,7 @@ struct Frames {
     /// Bytes that are left of the frame's payload.
     payload: usize,
     is_settings: bool,
+    is_goaway: bool,
     /// Stream limit of these SETTINGS.
     limit: Option<usize>,
     /// The first SETTINGS have begun.
@@ -180,13 +228,17 @@ struct Frames {
 impl Frames {
     fn read(&mut self, mut bytes: &[u8], peer: &Peer) {
         while !bytes.is_empty() && !self.is_foreign {
-            if self.payload > 0 && !self.is_settings {
+            if self.payload > 0 && !self.is_settings && !self.is_goaway {
                 let skipped = bytes.len().min(self.payload);
                 self.payload -= skipped;
                 bytes = &bytes[skipped..];
                 continue;
             }
-            let wanted = if self.payload > 0 { SETTING.min(self.len + self.payload) } else { HEAD };
+            let wanted = match self.payload {
+                0 => HEAD,
+                left if self.is_goaway => LAST_STREAM.min(self.len + left),
+                left => SETTING.min(self.len + left),
+            };
             let taken = bytes.len().min(wanted - self.len);
             let (now, rest) = bytes.split_at(taken);
             self.part[self.len..self.len + taken].copy_from_slice(now);
@@ -194,7 +246,14 @@ impl Frames {
             bytes = rest;
             if self.payload > 0 {
                 self.payload -= taken;
-                if self.len == wanted {
+                if self.len < wanted {
+                    continue;
+                }
+                if std::mem::take(&mut self.is_goaway) {
+                    self.len = 0;
+                    let [a, b, c, d, ..] = self.part;
+                    peer.went_away(u32::from_be_bytes([a, b, c, d]) & !(1 << 31));
+                } else {
                     self.setting(wanted);
                     self.end_of_settings(peer);
                 }
@@ -219,6 +278,7 @@ impl Frames {
             self.has_begun = true;
             self.end_of_settings(peer);
         } else if kind == GOAWAY {
+            self.is_goaway = self.payload > 0;
             peer.end();
         }
     }
@@ -352,5 +412,37 @@ mod tests {
         assert!(peer.enter().is_none());
         drop(first);
         assert!(peer.enter().is_some() && !peer.is_idle());
+    }
+
+    /// Number of streams that a connection gives out of so many, before it ends with a GOAWAY that names the last stream.
+    fn taken(vacancies: &Arc<Vacancies>, wanted: usize, last: u32) -> usize {
+        let (peer, mut frames) = (Arc::new(Peer::new(vacancies.clone())), Frames::default());
+        frames.read(&settings(&[(3, 100)]), &peer);
+        let permits: Vec<_> = (0..wanted).map_while(|_| peer.enter()).collect();
+        let bytes = frame(GOAWAY, 0, &[&last.to_be_bytes()[..], &[0; 4], b"why"].concat());
+        bytes.chunks(1).for_each(|piece| frames.read(piece, &peer));
+        permits.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_a_connection_are_limited_after_two_processed_the_same_number() {
+        let vacancies = Arc::default();
+        assert_eq!([19, 19].map(|last| taken(&vacancies, 32, last)), [32, 32]);
+        assert_eq!([19, 21].map(|last| taken(&vacancies, 32, last)), [10, 10]);
+        tokio::time::advance(REQUESTS_KEPT).await;
+        assert_eq!([19, 19].map(|last| taken(&vacancies, 32, last)), [32, 10], "tried again after a while");
+    }
+
+    #[test]
+    fn requests_of_a_connection_are_not_limited_by_other_ends() {
+        for (what, ends) in [
+            ("different numbers", [19, 21, 23]),
+            ("no request was left", [63, 63, 63]),
+            ("none was processed", [0, 0, 0]),
+            ("more may come", [i32::MAX as u32; 3]),
+        ] {
+            let vacancies = Arc::default();
+            assert_eq!(ends.map(|last| taken(&vacancies, 32, last)), [32; 3], "{what}");
+        }
     }
 }
