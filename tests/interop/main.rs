@@ -8,6 +8,7 @@
 mod against_spring;
 mod differential;
 mod http;
+mod instances;
 mod mixed_cluster;
 mod other_clients;
 mod process;

@@ -9,7 +9,7 @@ use super::process::{Process, free_port};
 use super::{http, until};
 
 /// A JVM needs 8 s, on a busy machine some more.
-const START: Duration = Duration::from_secs(90);
+pub(crate) const START: Duration = Duration::from_secs(90);
 
 /// A Spring Cloud Eureka server that answers without the 30 s of its caches.
 pub(crate) struct Server {
@@ -56,6 +56,11 @@ impl Client {
     }
 
     pub(crate) async fn start_at(name: &str, registry: &str, port: u16) -> Self {
+        Self::start_with(name, registry, port, &[]).await
+    }
+
+    /// Starts it with further properties as arguments.
+    pub(crate) async fn start_with(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Self {
         let mut command = java("client", "eureka-client-1.jar");
         command
             .arg(format!("--server.port={port}"))
@@ -65,7 +70,8 @@ impl Client {
                 "--eureka.client.registry-fetch-interval-seconds=1",
                 "--spring.cloud.loadbalancer.cache.enabled=false",
                 "--logging.level.com.netflix.discovery=DEBUG",
-            ]);
+            ])
+            .args(arguments);
         let mut process = Process::start(name, command);
         let base = format!("http://127.0.0.1:{port}");
         until("the Spring client answers", START, async || {

@@ -1,10 +1,15 @@
 package interop;
 import com.netflix.discovery.EurekaClient;
 import java.util.*;
+import org.apache.coyote.http2.Http2Protocol;
+import org.springframework.beans.factory.annotation.Value;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.boot.tomcat.servlet.TomcatServletWebServerFactory;
+import org.springframework.boot.web.server.WebServerFactoryCustomizer;
 import org.springframework.cloud.client.discovery.DiscoveryClient;
 import org.springframework.cloud.client.loadbalancer.LoadBalancerClient;
+import org.springframework.context.annotation.Bean;
 import org.springframework.web.bind.annotation.*;
 import org.springframework.web.client.RestTemplate;
 @SpringBootApplication
@@ -14,6 +19,18 @@ public class App {
   private final RestTemplate http = new RestTemplate();
   App(DiscoveryClient d, LoadBalancerClient b, EurekaClient e) { discovery = d; balancer = b; eureka = e; }
   public static void main(String[] a) { SpringApplication.run(App.class, a); }
+  /** No property sets the number of streams that Tomcat takes on an HTTP/2 connection. */
+  @Bean static WebServerFactoryCustomizer<TomcatServletWebServerFactory> streams(@Value("${interop.max-concurrent-streams:0}") int limit) {
+    return factory -> factory.addConnectorCustomizers(connector -> {
+      for (var protocol : connector.findUpgradeProtocols())
+        if (limit > 0 && protocol instanceof Http2Protocol http2) http2.setMaxConcurrentStreams(limit);
+    });
+  }
+  /** Responds after so many milliseconds, which calls at the same time share. */
+  @RequestMapping("/wait/{millis}") String waitFor(@PathVariable int millis) throws InterruptedException {
+    Thread.sleep(millis);
+    return "tomcat";
+  }
   @GetMapping("/whoami") String whoami() { return eureka.getApplicationInfoManager().getInfo().getInstanceId(); }
   /** What this Java client currently sees of an application: instance id and status, one a line. */
   @GetMapping("/view/{app}") List<String> view(@PathVariable String app) {
