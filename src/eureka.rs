@@ -205,7 +205,11 @@ impl EurekaBuilder {
     /// # Errors
     /// When the value of a variable is unusable.
     pub fn from_env() -> Result<Self, Error> {
-        let (config, faulty) = ClientConfig::from_env(&Env::process())?;
+        Self::from(&Env::process())
+    }
+
+    fn from(env: &Env<'_>) -> Result<Self, Error> {
+        let (config, faulty) = ClientConfig::from_env(env)?;
         Ok(Self { config, stack: None, faulty, default_url: true, urls_from_env: true })
     }
 
@@ -380,5 +384,29 @@ impl EurekaBuilder {
 impl fmt::Debug for EurekaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EurekaBuilder").field("config", &self.config).field("faulty", &self.faulty).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The servers of a client that this variable and these calls set up.
+    fn servers(variable: Option<&str>, calls: &[&str]) -> String {
+        let lookup =
+            |name: &str| variable.filter(|_| name == "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE").map(str::to_owned);
+        let builder = EurekaBuilder::from(&Env::table(&lookup)).unwrap();
+        let eureka = calls.iter().fold(builder, |builder, url| builder.service_url(url)).build().unwrap();
+        format!("{:?}", eureka.0.config.service_urls)
+    }
+
+    #[test]
+    fn service_url_in_code_means_the_same_whether_or_not_the_environment_has_one() {
+        for variable in [None, Some("http://env/eureka/"), Some("http://a/,http://env/")] {
+            assert_eq!(servers(variable, &["http://a/"]), "[http://a/]");
+            assert_eq!(servers(variable, &["http://a/", "http://b/,http://a/"]), "[http://a/, http://b/]");
+        }
+        assert_eq!(servers(None, &[]), "[http://localhost:8761/eureka/]");
+        assert_eq!(servers(Some("http://env/eureka"), &[]), "[http://env/eureka/]");
     }
 }

@@ -203,7 +203,7 @@ impl fmt::Display for Unused<'_> {
 }
 
 /// A variable whose value is unusable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct InvalidSetting {
     name: String,
     /// `None` where it is not to be shown.
@@ -218,6 +218,13 @@ impl fmt::Display for InvalidSetting {
             Some(value) => write!(f, "environment variable {name} is '{value}': expected {expected}"),
             None => write!(f, "environment variable {name} is unusable: expected {expected}"),
         }
+    }
+}
+
+/// The sentence, because a `main` that returns errors shows them so.
+impl fmt::Debug for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InvalidSetting({self})")
     }
 }
 

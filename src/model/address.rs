@@ -66,6 +66,7 @@ fn is_usable(ip: &IpAddr) -> bool {
 }
 
 /// Whether a host name or address means the machine itself.
+#[cfg(feature = "client")]
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     let is_name = |name: &str| host.eq_ignore_ascii_case(name);
@@ -82,6 +83,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "client")]
     #[test]
     fn loopback_is_known_by_name_and_by_address() {
         for host in

@@ -134,6 +134,7 @@ impl Agent {
                 let (app, instance) = (agent.instance.app(), agent.instance.id());
                 tracing::error!(app, instance, "registration panicked and is started again");
                 agent.registered = false;
+                agent.lifecycle.state.change(RegistrarState::failing);
                 agent.next = Instant::now() + agent.backoff.next();
             }
         });
@@ -452,10 +453,7 @@ impl Agent {
     }
 
     fn failed(&mut self, error: &Error) {
-        self.lifecycle.state.change(|state| match state {
-            RegistrarState::Registered => RegistrarState::HeartbeatFailing,
-            other => other,
-        });
+        self.lifecycle.state.change(RegistrarState::failing);
         if self.failing_since.is_none() {
             self.failing_since = Some(Instant::now());
             tracing::warn!(app = self.instance.app(), instance = self.instance.id(), %error, "heartbeat failed");

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use super::agent::{Agent, Command, Commands, Handle, Urgent, leaving};
 use super::drain::{self, Budget, DrainConfig};
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     /// The setting that switches registration off.
     off: Option<Cow<'static, str>>,
 }
+
+/// Time that the task gets to report the end of its own bound.
+const MARGIN: Duration = Duration::from_millis(20);
 
 /// The task that keeps the registration.
 #[derive(Debug, Default)]
@@ -274,10 +278,14 @@ impl Registrar {
         let Some(commands) = commands else { return Ok(()) };
         let (done, result) = oneshot::channel();
         // A closed channel: the DELETE is done, at the request of another clone.
-        if commands.urgent.send(Urgent::Deregister { within, done }).await.is_err() {
-            return Ok(());
-        }
-        result.await.unwrap_or(Ok(()))
+        let deregister = async {
+            match commands.urgent.send(Urgent::Deregister { within, done }).await {
+                Ok(()) => result.await.unwrap_or(Ok(())),
+                Err(_) => Ok(()),
+            }
+        };
+        // The task bounds itself, but may have to end another farewell before.
+        timeout(within.saturating_add(MARGIN), deregister).await.unwrap_or_else(|_| Err(self.too_late(within)))
     }
 
     /// The first step of leaving: DOWN, within this time, whether or not the registry takes it.
@@ -294,8 +302,9 @@ impl Registrar {
             }
         };
         let down = |done| async move { agent.urgent.send(Urgent::Down { within, done }).await.is_ok() };
-        if let Err(error) = self.result_of(down).await {
-            tracing::warn!(%error, "registry was not told that this instance leaves");
+        let registered = timeout(within.saturating_add(MARGIN), self.result_of(down)).await;
+        if let Err(error) = registered.unwrap_or_else(|_| Err(self.too_late(within))) {
+            tracing::warn!(%error, "cannot register as DOWN, leaving all the same");
         }
     }
 
@@ -371,6 +380,11 @@ impl Registrar {
     fn not_registered(&self) -> Error {
         self.error(Kind::Closed, "set status of", "it is not being kept in the registry")
             .advice("call register() first")
+    }
+
+    fn too_late(&self, within: Duration) -> Error {
+        self.error(Kind::Timeout, "leave the registry with", format!("not done within {within:?}"))
+            .advice("the lease ends by itself if the registry stays away")
     }
 
     fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {

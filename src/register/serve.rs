@@ -87,7 +87,7 @@ impl Registrar {
         let output = self.until_stopped(server, signal, running, &mut budget).await;
         let within = budget.map_or(self.config.registry_timeout, |budget| budget.delete(&self.config));
         if let Err(error) = self.deregister_within(within).await {
-            tracing::warn!(%error, "registration could not be deleted");
+            tracing::warn!(%error, "cannot deregister, the lease ends by itself");
         }
         output
     }

@@ -18,6 +18,13 @@ pub enum RegistrarState {
     Disabled,
 }
 
+impl RegistrarState {
+    /// The state after a failure.
+    pub(super) fn failing(self) -> Self {
+        if self == Self::Registered { Self::HeartbeatFailing } else { self }
+    }
+}
+
 /// The state, for the handles and the task behind them.
 #[derive(Debug)]
 pub(super) struct StateCell(watch::Sender<RegistrarState>);
