@@ -97,7 +97,7 @@ impl Transport {
 
     /// The same for a loop: it leaves servers alone that asked for it with `Retry-After`, for at
     /// most five minutes. If all did, an operation fails without a request. A write obeys for a
-    /// third of the shortest lease that was registered here (of 90 seconds before the first
+    /// quarter of the shortest lease that was registered here (of 90 seconds before the first
     /// registration) and then asks one server, so that the lease goes on.
     pub(crate) fn in_background(&self) -> Self {
         Self { background: true, ..self.clone() }
@@ -207,8 +207,9 @@ impl Transport {
         self.write(call.suffix("/status")).await.map(drop)
     }
 
-    /// Like [`set_status`](Self::set_status) and, without a status, [`remove_status`](Self::remove_status), with the timestamp of
-    /// the instance's data, as Java clients send it.
+    /// Like [`set_status`](Self::set_status) and, without a status,
+    /// [`remove_status`](Self::remove_status), with the timestamp of the instance's data, as Java
+    /// clients send it.
     pub(crate) async fn override_status(
         &self,
         app: &str,
@@ -225,8 +226,8 @@ impl Transport {
         self.write(call).await.map(drop)
     }
 
-    /// Whether the names of the servers are looked up here: not if a user's service sends the requests, which may take them as it
-    /// likes.
+    /// Whether the names of the servers are looked up here: not if a user's service sends the
+    /// requests, which may take them as it likes.
     pub(crate) fn looks_up_names(&self) -> bool {
         self.stack.looks_up_names()
     }

@@ -15,9 +15,11 @@ pub(super) const MAX_ATTEMPTS: usize = 3;
 pub(super) const SESSION: Duration = Duration::from_secs(300);
 /// Longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Time for which heartbeats obey a `Retry-After` as long as no lease is known: a third of the
-/// usual lease.
-const USUAL_PATIENCE: Duration = Duration::from_secs(30);
+/// Part of a lease for which writes obey a `Retry-After`: less than the shortest time between two
+/// heartbeats, so that the lease lasts although one of them is not sent.
+const PATIENCE: u32 = 4;
+/// Lease that is assumed as long as none is known.
+const USUAL_LEASE: Duration = Duration::from_secs(90);
 
 /// The two kinds of operations. Each has a preferred server of its own, so that a server that
 /// refuses writes and serves reads keeps neither from a server that does it.
@@ -38,12 +40,12 @@ pub(super) struct Turns {
 struct State {
     read: usize,
     write: usize,
-    /// For each server, the pause that it asked for. Each kind of operation ends its own by a success: some servers limit
-    /// reads alone.
+    /// For each server, the pause that it asked for. Each kind of operation ends its own by a
+    /// success: some servers limit reads alone.
     pauses: Vec<[Option<Pause>; 2]>,
     /// `None` before the first operation.
     session_ends: Option<Instant>,
-    /// Time for which writes obey a pause: a third of the shortest lease that was registered.
+    /// Time for which writes obey a pause: a quarter of the shortest lease that was registered.
     patience: Duration,
     /// The last write that was sent although all servers asked to be left alone.
     insisted: Option<Instant>,
@@ -73,7 +75,7 @@ impl Turns {
             write: 0,
             pauses: vec![[None; 2]; servers],
             session_ends: None,
-            patience: USUAL_PATIENCE,
+            patience: USUAL_LEASE / PATIENCE,
             insisted: None,
         };
         Self { servers, state: Mutex::new(state) }
@@ -81,7 +83,7 @@ impl Turns {
 
     /// The servers to try, in this order. In the `background` a server that asked to be left alone
     /// is left alone. A write asks one of them nevertheless when its lease would not last, once per
-    /// third of the lease.
+    /// quarter of the lease.
     pub(super) fn order(&self, access: Access, background: bool) -> Result<Vec<usize>, AllPaused> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -148,7 +150,7 @@ impl Turns {
     /// Notes the lease of an instance that is registered.
     pub(super) fn note_lease(&self, duration: Duration) {
         let mut state = self.lock();
-        state.patience = state.patience.min(duration / 3);
+        state.patience = state.patience.min(duration / PATIENCE);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -247,9 +249,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn write_asks_one_paused_server_per_third_of_the_lease() {
+    async fn write_asks_one_paused_server_per_quarter_of_the_lease() {
         let turns = turns(2);
-        turns.note_lease(30 * SECOND);
+        turns.note_lease(40 * SECOND);
         turns.pause(1, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
         advance(SECOND).await;
         turns.pause(0, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
