@@ -50,6 +50,9 @@ impl ServiceUrl {
     /// A base without a slash at its end gets one: relative paths follow. Errors show no more of the text than `shown`.
     fn parse(text: &str, shown: Option<&str>) -> Result<Self, Error> {
         let unusable = |cause| unusable(shown, cause);
+        if text.contains("${") {
+            return Err(unusable("with a placeholder: ${...} is not resolved here, write out the value"));
+        }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(unusable("without http:// in front")) };
         let secure = match &*scheme.to_ascii_lowercase() {
             "http" => false,
@@ -241,6 +244,8 @@ mod tests {
             "http://user:secret@ho st/",
             "://user:secret@host/",
             "http://user:p://secret@host/",
+            "http://user:secret@${HOST}/",
+            "http://user:${PASSWORD:secret}@host/",
         ] {
             let error = ServiceUrl::parse_list(url).unwrap_err();
             let text = format!("{error} {error:?}");
@@ -268,6 +273,8 @@ mod tests {
             ("http://", "without a host"),
             ("http://:8761/eureka", "without a host"),
             ("http://ho st/", "not a URL"),
+            ("http://${HOST}:8761/eureka/", "placeholder"),
+            ("http://u:${PASSWORD}@host/", "placeholder"),
             ("http://host:87x/", "with a port that is no number"),
             ("http://a:1/eureka/;http://b:1/eureka/", "separate them by commas"),
             ("http://a:1/eureka/ http://b:1/eureka/", "separate them by commas"),

@@ -179,3 +179,15 @@ async fn delete_is_the_last_request_when_a_registration_is_interrupted() {
     assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
     assert!(registry.lines().last().unwrap().starts_with("DELETE"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn deregister_beside_another_one_ends_within_the_registry_timeout() {
+    let (_, handle) = hanging(THREE);
+    let registering = handle.clone();
+    tokio::spawn(async move { registering.register().await });
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    let (one, other) = tokio::join!(handle.deregister(), handle.deregister());
+    assert!(one.unwrap_err().is_timeout() && other.unwrap_err().is_timeout());
+    assert!(start.elapsed() < Duration::from_millis(3100), "{:?}", start.elapsed());
+}
