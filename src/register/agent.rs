@@ -260,7 +260,7 @@ impl Agent {
             }
             Ok(Renewal::Unknown) => {
                 tracing::info!(app = instance.app(), instance = instance.id(), "lease lost, registering again");
-                // Newer than what any server holds, else it would keep its own copy (client-behaviour H-5).
+                // Newer than what any server holds, else it would keep its own copy.
                 self.touch();
                 self.register(transport).await
             }

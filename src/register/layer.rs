@@ -79,7 +79,7 @@ where
     }
 }
 
-/// The answer of a [`Registration`], under way.
+/// Future of the response of a [`Registration`].
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {

@@ -49,7 +49,7 @@ enum Slot {
     #[default]
     Idle,
     Running(Handle),
-    /// It was told to deregister, and does nothing else any more.
+    /// It deregisters, and does nothing else any more.
     Leaving(Handle),
 }
 

@@ -38,7 +38,7 @@ impl Registrar {
     /// 4. It serves on until callers know: no new request for the [`quiet_time`](Self::quiet_time), at most for
     ///    [`max_drain`](Self::max_drain). A server that never had a request skips this wait. Requests of probes do not count
     ///    ([`uncounted_paths`](Self::uncounted_paths)).
-    /// 5. The server is told to stop accepting and finishes its requests in flight, within the [`grace`](Self::grace). Past it
+    /// 5. The server stops accepting and finishes its requests in flight, within the [`grace`](Self::grace). Past it
     ///    it is not waited for any longer, and [`ServerOutput::cut_off`] stands for its output; its remaining work ends with the process.
     /// 6. The registration is deleted (bounded by [`registry_timeout`](Self::registry_timeout)).
     ///
