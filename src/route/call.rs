@@ -33,6 +33,8 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 
 /// Number of further instances that a call that was not sent is tried at without regard to the retry budget.
 const FREE_UNSENT: usize = 3;
+/// Number of further instances in a row at all.
+const MOST_UNSENT: usize = 10;
 
 /// Number of times that a call is sent again without regard to the retry budget after instances stated that they did not process it.
 const FREE_REFUSALS: usize = 3;
@@ -428,7 +430,8 @@ where
             return None;
         }
         self.unsent += 1;
-        if self.may_retry("unsent", self.unsent <= FREE_UNSENT)
+        if self.unsent <= MOST_UNSENT
+            && self.may_retry("unsent", self.unsent <= FREE_UNSENT)
             && let Some(picked) = self.pick()
         {
             return Some(picked);

@@ -1,10 +1,12 @@
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use pin_project::pin_project;
 use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
@@ -12,10 +14,13 @@ use super::address::{Address, AddressRule};
 use super::attempts::AttemptBody;
 use super::call::Sending;
 use super::calls::{AtAddress, Calls, Target};
+use super::failure::Failure;
 use super::options::CallOptions;
+use super::presence::{Membership, Presence};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
 use crate::error::{Error, Kind};
+use crate::model::Instance;
 use crate::registry::Registry;
 
 /// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
@@ -77,7 +82,12 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
         // Whether it can speak TLS, only its user knows.
         let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
         let others = inner.clone();
-        let make = move |_: &_, address| Aimed { inner: inner.clone(), address: Arc::new(address) };
+        let grace = self.options.removal_grace;
+        let make = move |instance: &Arc<Instance>, address| {
+            let presence = Presence::new(grace);
+            let aim = Aim { address, instance: instance.clone(), presence: presence.clone() };
+            Aimed { inner: inner.clone(), aim: Arc::new(aim), _membership: Some(Membership(presence)) }
+        };
         let calls = Calls::new(
             self.registry.clone(),
             self.options.clone(),
@@ -171,26 +181,74 @@ impl<S> fmt::Debug for EurekaService<S> {
 }
 
 /// A service whose requests are sent to one instance.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Aimed<S> {
     inner: S,
-    address: Arc<Address>,
+    aim: Arc<Aim>,
+    /// Of the one that the balancer keeps as long as the instance is in the registry. The clones for calls have none.
+    _membership: Option<Membership>,
+}
+
+#[derive(Debug)]
+struct Aim {
+    address: Address,
+    instance: Arc<Instance>,
+    presence: Arc<Presence>,
+}
+
+impl<S: Clone> Clone for Aimed<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), aim: self.aim.clone(), _membership: None }
+    }
 }
 
 impl<S, B> Service<Request<B>> for Aimed<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Error: Into<BoxError>>,
 {
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+    type Error = BoxError;
+    type Future = AimedFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
-        self.inner.call(request)
+    fn call(&mut self, request: Request<B>) -> AimedFuture<S::Future> {
+        AimedFuture { sending: self.inner.call(request), ended: None, aim: self.aim.clone() }
+    }
+}
+
+/// A request to one instance, given up when that has left the registry for too long.
+#[pin_project]
+pub(super) struct AimedFuture<F> {
+    #[pin]
+    sending: F,
+    /// Made once there is something to wait for.
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    aim: Arc<Aim>,
+}
+
+impl<F, R, E> Future for AimedFuture<F>
+where
+    F: Future<Output = Result<R, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<R, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(result) = this.sending.poll(cx) {
+            return Poll::Ready(result.map_err(Into::into));
+        }
+        let Aim { instance, presence, .. } = &**this.aim;
+        let ended = this.ended.get_or_insert_with(|| {
+            let presence = presence.clone();
+            Box::pin(async move { presence.ended().await })
+        });
+        ready!(ended.as_mut().poll(cx));
+        let error = Failure::Left(presence.grace()).into_error();
+        Poll::Ready(Err(error.app(instance.app()).instance(instance.id()).into()))
     }
 }
 
@@ -198,6 +256,6 @@ impl<S> AtAddress for Aimed<S> {
     const IS_SHARED: bool = true;
 
     fn address(&self) -> &Address {
-        &self.address
+        &self.aim.address
     }
 }

@@ -238,8 +238,7 @@ impl CallOptions {
 
     /// Sets the time for which a call still waits for the head of its response after its instance left the registry. Then the call
     /// fails, or is made at another instance if its [`RetryPolicy`] allows to repeat what may have been received. A response whose
-    /// head has come is read to its end. Long enough for an instance that finishes its calls before it stops. Not for a service of the
-    /// user's own below [`EurekaLayer`](super::EurekaLayer). Defaults to 30 seconds.
+    /// head has come is read to its end. Long enough for an instance that finishes its calls before it stops. Defaults to 30 seconds.
     pub fn removal_grace(mut self, grace: Duration) -> Self {
         self.removal_grace = grace;
         self

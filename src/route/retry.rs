@@ -8,7 +8,7 @@ use super::budget::Budget;
 /// When a call is made again, on another instance.
 ///
 /// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS) goes to another instance, whatever
-/// its method: to three others, then to further ones as long as the budget allows.
+/// its method: to three others, then to further ones as long as the budget allows, at most ten.
 ///
 /// A call that its instance stated it did not process (HTTP/2's `GOAWAY` and `REFUSED_STREAM`; RFC 9113, 8.7), or whose connection
 /// ended before it took the request, is sent again whatever its method: to the same instance, over a new connection where the old one

@@ -298,6 +298,41 @@ async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn call_over_http2_that_waits_at_an_instance_that_left_is_ended() {
+    let memory = Memory::default();
+    memory.put(at("a", raw(|_, _| Vec::new()).await.0));
+    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
+    let eureka = eureka(&memory);
+    let client: Calls = eureka.http_client();
+    let waiting = tokio::spawn(async move { call(&client, Method::POST, Version::HTTP_2).await });
+    sleep(Duration::from_secs(60)).await;
+    let left = Instant::now();
+    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("left the registry and did not respond within 30s"), "{error}");
+    assert!((30..35).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn layer_ends_a_call_that_waits_at_an_instance_that_left() {
+    let memory = Memory::default();
+    memory.put(at("a", 1));
+    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
+    let service = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| {
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+    });
+    let options = CallOptions::new().removal_grace(Duration::from_secs(100));
+    let client = EurekaLayer::new(&eureka(&memory)).options(options).layer(service);
+    let waiting = tokio::spawn(client.oneshot(request(Method::POST, Version::HTTP_11)));
+    sleep(Duration::from_secs(600)).await;
+    let left = Instant::now();
+    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("call ORDERS (a): the instance left the registry"), "{error}");
+    assert!((100..105).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let memory = Memory::default();
@@ -326,8 +361,9 @@ async fn calls_that_all_instances_refuse_stay_within_the_cap_and_the_budget() {
         async { Err::<Response<Full<Bytes>>, BoxError>(io::Error::from(io::ErrorKind::ConnectionRefused).into()) }
     });
     let client = EurekaLayer::new(&eureka).options(CallOptions::new()).layer(service);
-    for _ in 0..100 {
+    for calls in 1..=100 {
         assert!(client.clone().oneshot(request(Method::POST, Version::HTTP_11)).await.is_err());
+        assert!(tries.load(Ordering::SeqCst) <= calls * 11);
     }
     // Four each, a fifth of a call's share, and what the budget has for ten seconds.
     let tries = tries.load(Ordering::SeqCst);

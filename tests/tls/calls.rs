@@ -7,9 +7,10 @@ use axum::Router;
 use http::Version;
 use rcgen::CertificateParams;
 use tokio::net::TcpListener;
+use tower_eureka::balance::EndpointState;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
-use crate::world::{Ca, World, echo, serve, server};
+use crate::world::{Ca, World, echo, serve, serve_on, server, until};
 
 #[tokio::test]
 async fn a_registry_and_an_instance_are_spoken_to_over_tls() {
@@ -110,6 +111,26 @@ async fn http2_is_agreed_on_in_the_handshake() {
     world.instance("a", world.ca.identity(&["localhost"])).await;
     assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
     assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+}
+
+#[tokio::test]
+async fn instance_that_speaks_http2_alone_returns_after_it_was_unreachable() {
+    let world = World::new().await;
+    let only_http2 = || {
+        let mut config = server(world.ca.identity(&["localhost"]));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    };
+    world.register("a", "localhost", serve(only_http2(), echo("a")).await).await;
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    world.register("b", "localhost", port).await;
+    let unreachable = || world.client.snapshots()[0].count(EndpointState::Out);
+    while world.client.snapshots().is_empty() || unreachable() == 0 {
+        assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
+    }
+    serve_on(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), only_http2(), echo("b"));
+    until(|| unreachable() == 0).await;
+    while world.call(Version::HTTP_2).await.unwrap() != "b HTTP/2.0 hello" {}
 }
 
 #[tokio::test]

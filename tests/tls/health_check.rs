@@ -83,3 +83,20 @@ async fn who_cannot_prove_its_name_when_it_is_checked_is_not_well() {
     call(&client).await;
     until(|| unhealthy(&client) == ["doubtful"]).await;
 }
+
+#[tokio::test]
+async fn instance_that_speaks_http2_alone_is_checked_over_http2() {
+    let world = World::new().await;
+    let mut config = server(world.ca.identity(&["localhost"]));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let checks = Arc::new(AtomicBool::new(false));
+    let seen = checks.clone();
+    let health = get(async move || seen.store(true, Ordering::Relaxed));
+    let port = serve(config, echo("a").route("/health", health)).await;
+    world.enter(at("a", port, &format!("https://localhost:{port}/health"))).await;
+    let client = checking(&world);
+    let request = Request::post("http://orders/").version(http::Version::HTTP_2).body(Full::default()).unwrap();
+    client.clone().oneshot(request).await.unwrap();
+    until(|| checks.load(Ordering::Relaxed)).await;
+    assert!(unhealthy(&client).is_empty());
+}
