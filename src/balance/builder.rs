@@ -104,8 +104,11 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// How it is tried, in the background, whether an endpoint that could not be connected to can be reached again. A try may
-    /// take 10 s. Call after [`endpoint`](Self::endpoint), which forgets it. By default callers' calls try it, one at a time.
+    /// Sets a background probe for unreachable endpoints. An endpoint is used again once its probe returns `true`. It also probes
+    /// an endpoint of which a first [silent call](Ejection::silent_calls) casts doubt: if it fails, the endpoint counts as
+    /// unreachable. Each probe is limited to 10 seconds. By default the calls of callers probe, one at a time.
+    ///
+    /// Call after [`endpoint`](Self::endpoint), which forgets it.
     pub fn probe<F>(mut self, probe: impl Fn(S) -> F + Send + 'static) -> Self
     where
         F: Future<Output = bool> + Send + 'static,
@@ -117,10 +120,11 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// Checks the health of every endpoint in the background, whether or not it is called: each about once per interval, a tenth more
     /// or less, for the first time within the first one. By default nothing is checked.
     ///
-    /// `false`, or no answer within the interval or 10 s, takes the endpoint [out](super::Cause::HealthCheck), also where
-    /// [ejection](Self::ejection) is off and however many are out already, until a check succeeds: calls do not bring it back. Where
-    /// nothing else can be reached it gets calls all the same. One check of an endpoint runs at a time, and at most 16 in all; those
-    /// outside the [subset](Self::subset) are not checked. The interval is at least 100 ms.
+    /// A check fails if it returns `false`, or nothing within the interval or 10 seconds. Three failures in a row
+    /// ([`Ejection::failed_checks`]) [eject](super::Cause::HealthCheck) the endpoint until a check succeeds, also where
+    /// [ejection](Self::ejection) is off and however many are out already: calls do not restore it. Where nothing else can be
+    /// reached it gets calls all the same. One check of an endpoint runs at a time, and at most 16 in all; endpoints outside the
+    /// [subset](Self::subset) are not checked. The interval is at least 100 milliseconds.
     ///
     /// Call after [`endpoint`](Self::endpoint), which forgets it.
     pub fn health_check<F>(mut self, interval: Duration, check: impl Fn(S) -> F + Send + 'static) -> Self

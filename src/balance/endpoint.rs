@@ -31,6 +31,9 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// The same where the endpoint is half-open, and so in doubt already.
 const LEAST_PATIENCE_HALF_OPEN: Duration = Duration::from_millis(10);
 
+/// Calls that began or ended closer together than this are one sign.
+const APART: Duration = Duration::from_millis(2);
+
 /// Latency expected at least of an endpoint that has not responded since it joined or was restored: it may have a
 /// connection to establish, and much to load.
 const EXPECTED_AT_FIRST: Duration = Duration::from_millis(100);
@@ -112,6 +115,11 @@ impl Stats {
         cost * (self.busy_with(calls, cost, now) + 1) as f32
     }
 
+    /// Whether several calls wait for longer than expected, without a sign of life.
+    pub(super) fn is_silent(&self, now: Tick) -> bool {
+        self.load.calls().waiting() > 0 && self.load.silence(self.load.cost(now), now).is_some()
+    }
+
     /// Pending calls, without those that last far longer than expected.
     #[inline]
     pub(super) fn busy(&self, now: Tick) -> u32 {
@@ -130,7 +138,10 @@ impl Stats {
         if !self.ages.is_current(now.nanos()) {
             self.enter(now);
         }
-        self.load.begin(now).answered()
+        // Read apart, so that nothing has to wait for what the write returns.
+        let answered = self.load.calls().answered();
+        self.load.begin(now);
+        answered
     }
 
     #[cold]
@@ -164,7 +175,7 @@ impl Stats {
             silent.answered = responses;
         } else {
             // Calls that began or ended together are one event, such as a client that disconnects.
-            let apart = self.expected(now).min(LEAST_PATIENCE_HALF_OPEN);
+            let apart = self.expected(now).min(APART);
             let is_near = |latest: (Moment, Moment)| distance(latest.0, begin).min(distance(latest.1, now)) < apart;
             if silent.latest.is_some_and(is_near) {
                 return Evidence::None;

@@ -140,9 +140,9 @@ impl Load {
         &self.calls
     }
 
-    /// A call begins: it is pending, and waits for its response. Returns the counts before.
+    /// A call begins: it is pending, and waits for its response.
     #[inline]
-    pub(super) fn begin(&self, now: Moment) -> Counted {
+    pub(super) fn begin(&self, now: Moment) {
         // Read before the counts are written, as that holds up all reading after it.
         let silence = Silence(self.silence.load(Ordering::Relaxed));
         let before = self.calls.begin();
@@ -151,7 +151,6 @@ impl Load {
         } else if before.waiting() > 0 || silence.calls() >= SEVERAL {
             self.begin_in_silence(silence, before, now.tick());
         }
-        before
     }
 
     fn begin_in_silence(&self, silence: Silence, before: Counted, now: Tick) {

@@ -393,6 +393,11 @@ impl Candidates<'_> {
         self.stats(position).busy(self.now)
     }
 
+    /// Whether several calls wait there for longer than expected, without a sign of life.
+    pub(super) fn is_silent(&self, position: usize) -> bool {
+        self.stats(position).is_silent(self.now)
+    }
+
     #[inline]
     fn stats(&self, position: usize) -> &Stats {
         &self.group.stats[self.at(position)]

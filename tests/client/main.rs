@@ -11,6 +11,7 @@ mod connections;
 #[cfg(feature = "server")]
 mod continuity;
 mod discover;
+mod evidence;
 mod provider;
 mod registry_choice;
 mod registry_faults;

@@ -28,7 +28,7 @@ pub struct PeakEwma;
 /// Power of two choices over pending calls alone, as most proxies do by default.
 ///
 /// For calls whose duration says more about the request than about the endpoint. A call counts as long as it lasts, be it a long
-/// poll or a stream.
+/// poll or a stream. An endpoint where several calls wait in silence is passed over for a while.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastRequests;
 
@@ -45,11 +45,19 @@ impl<Req: ?Sized> Policy<Req> for PeakEwma {
 impl<Req: ?Sized> Policy<Req> for LeastRequests {
     fn pick(&self, _: &Req, candidates: &Candidates<'_>) -> Option<usize> {
         if candidates.are_equal() {
-            Some(better_of_two(candidates, |i| candidates.pending(i) as f32))
+            Some(better_of_two(candidates, |i| requests(candidates, i)))
         } else {
-            Some(weighted(candidates, |_| 1.0, |i| candidates.pending(i) as f32))
+            Some(weighted(candidates, |_| 1.0, |i| requests(candidates, i)))
         }
     }
+}
+
+/// Added to the pending calls of an endpoint where several of them wait in silence.
+const SILENT: f32 = 1e6;
+
+fn requests(candidates: &Candidates<'_>, i: usize) -> f32 {
+    let pending = candidates.pending(i) as f32;
+    if pending > 0.0 && candidates.is_silent(i) { pending + SILENT } else { pending }
 }
 
 fn better_of_two(candidates: &Candidates<'_>, metric: impl Fn(usize) -> f32) -> usize {

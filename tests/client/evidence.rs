@@ -1,0 +1,106 @@
+//! One call by name that gets no response: says nothing about its instance.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_eureka::balance::EndpointState;
+use tower_eureka::route::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
+use tower_eureka::{Eureka, Instance};
+
+use crate::common::{Memory, Scripted};
+
+type Body = Full<Bytes>;
+
+/// Two instances, a at port 1 and b at port 2.
+fn two_instances() -> Eureka {
+    let memory = Memory::default();
+    for (id, port) in [("a", 1), ("b", 2)] {
+        memory.put(Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap());
+    }
+    Scripted::new(move |_| memory.full()).client().build().unwrap()
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(format!("http://orders{path}")).body(Body::default()).unwrap()
+}
+
+/// Takes 2 ms, `/pause` 400 ms and `/poll` a minute. Where `b` is sick, it fails.
+fn instances(
+    sick: Arc<AtomicBool>,
+) -> impl Service<Request<AttemptBody<Body>>, Response = Response<Body>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    service_fn(move |request: Request<AttemptBody<Body>>| {
+        let fails = sick.load(Ordering::Relaxed) && request.uri().port_u16() == Some(2);
+        async move {
+            sleep(match request.uri().path() {
+                "/poll" => Duration::from_secs(60),
+                "/pause" => Duration::from_millis(400),
+                _ => Duration::from_millis(2),
+            })
+            .await;
+            Ok(Response::builder().status(if fails { 500 } else { 200 }).body(Body::default()).unwrap())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_gets_no_response_ejects_no_instance_and_keeps_its_share() {
+    fastrand::seed(9);
+    let hedge = RetryPolicy::new().hedge_after(Duration::from_millis(310));
+    let cases = [
+        ("long poll meets its deadline", "/poll", Some(30_000), None, RetryPolicy::new()),
+        ("deadline of a slow call", "/pause", Some(150), None, RetryPolicy::new()),
+        ("time limit of a try", "/poll", Some(9_000), None, RetryPolicy::new().try_timeout(Duration::from_secs(2))),
+        ("client disconnects", "/poll", None, Some(350), RetryPolicy::new()),
+        ("hedge wins", "/pause", None, None, hedge),
+    ];
+    for (what, path, deadline, patience, retry) in cases {
+        let layer = EurekaLayer::new(&two_instances()).options(CallOptions::new().retry(retry));
+        let client = layer.layer(instances(Arc::default()));
+        for _ in 0..1_000 {
+            client.clone().oneshot(get("/")).await.unwrap();
+        }
+        for _ in 0..2 {
+            let mut request = get(path);
+            if let Some(ms) = deadline {
+                request.extensions_mut().insert(Deadline::within(Duration::from_millis(ms)));
+            }
+            let patience = Duration::from_millis(patience.unwrap_or(100_000));
+            let _ = timeout(patience, client.clone().oneshot(request)).await;
+            let snapshot = &client.snapshots()[0];
+            assert_eq!(snapshot.count(EndpointState::Available), 2, "{what}: {snapshot}");
+        }
+        assert!(client.snapshots()[0].endpoints().iter().all(|endpoint| endpoint.failures() == 0), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn poll_given_up_before_a_real_fault_costs_no_call() {
+    fastrand::seed(9);
+    let sick = Arc::new(AtomicBool::new(false));
+    let options = CallOptions::new().retry(RetryPolicy::new().statuses([500]));
+    let client = EurekaLayer::new(&two_instances()).options(options).layer(instances(sick.clone()));
+    for _ in 0..200 {
+        client.clone().oneshot(get("/")).await.unwrap();
+    }
+    for _ in 0..4 {
+        assert!(timeout(Duration::from_secs(2), client.clone().oneshot(get("/poll"))).await.is_err());
+    }
+    sick.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(98)).await;
+        let response = client.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), 200, "after {:?}: {}", start.elapsed(), client.snapshots()[0]);
+    }
+}
