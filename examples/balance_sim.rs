@@ -1,14 +1,15 @@
-//! Simulates a fleet on a bad day under several balancers: `cargo run --example balance_sim --all-features -- [FILE.svg]`.
+//! Simulates a fleet on a bad day and on an everyday one: `cargo run --example balance_sim --all-features -- [FILE.svg]`.
 //!
-//! Time is tokio's paused clock, so minutes pass in seconds and the same seed gives the same numbers. Sixteen callers call five
-//! endpoints, each of which serves eight calls at a time in 5 ms or so. At 20 s one of them goes bad, at 80 s it is well again.
-//! Printed is what the callers saw while it was bad; drawn, if a file is named, is what they saw second by second.
+//! Time is tokio's paused clock, so minutes pass in seconds, and the seed is fixed. Sixteen callers call the endpoints, each of
+//! which serves eight calls at a time in 5 ms or so. On the bad day one of five is bad from 20 s to 80 s. On the everyday one
+//! all are well, and what happens beside the calls should change nothing. Prints what the callers saw in that minute, and draws
+//! the bad day second by second if a file is named.
 #![allow(clippy::print_stdout, reason = "an example talks on stdout")]
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ use tower::discover::Change;
 use tower::load::{CompleteOnResponse, PeakEwmaDiscover};
 use tower::util::BoxCloneService;
 use tower::{BoxError, Service, ServiceExt};
-use tower_eureka::balance::{Balance, Ejection, LeastRequests};
+use tower_eureka::balance::{Balance, Completion, Ejection, EndpointState, LeastRequests, Observe, Outcome, Policy};
 
+/// Endpoints on the bad day.
 const ENDPOINTS: usize = 5;
 const CALLERS: usize = 16;
 const BAD_FROM: Duration = Duration::from_secs(20);
@@ -34,6 +36,8 @@ const END: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two calls of a caller.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Times that a call is sent which no endpoint processed, as calls by name are.
+const SENDS: usize = 5;
 
 fn main() -> Result<(), BoxError> {
     let picture = std::env::args().nth(1);
@@ -42,12 +46,27 @@ fn main() -> Result<(), BoxError> {
         println!("\none of {ENDPOINTS} endpoints {} for a minute", fault.name());
         println!("{:<34} {:>8} {:>10} {:>8} {:>8} {:>8}", "balancer", "calls", "to it", "failed", "p50", "p99");
         for balancer in Balancer::ALL {
-            // A runtime each: the clock starts anew, and nothing of the one before is left.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-            fastrand::seed(7);
-            let calls = runtime.block_on(simulate(balancer, fault));
+            let (calls, _) = run(balancer, Trouble::Fault(fault), ENDPOINTS)?;
             Row::of(&calls).print(balancer.name());
             drawn.push((fault, balancer, calls));
+        }
+    }
+    for (event, endpoints) in Event::ALL.into_iter().flat_map(|event| [(event, 2), (event, 5)]) {
+        println!("\n{} beside calls of {endpoints} endpoints that are well", event.name());
+        let (least, most) = ("least", "most");
+        println!(
+            "{:<34} {:>8} {least:>8} {most:>8} {:>8} {:>8} {:>8}  ejected",
+            "balancer", "calls", "failed", "p50", "p99"
+        );
+        for balancer in [Balancer::Ours, Balancer::LeastRequests, Balancer::Tower, Balancer::RoundRobin] {
+            let (calls, ejected) = run(balancer, Trouble::Event(event), endpoints)?;
+            let Row { calls: count, failed, p50, p99, .. } = Row::of(&calls);
+            let (least, most) = shares(&calls, endpoints);
+            let ejected = ejected.map_or("-", |ejected| if ejected { "yes" } else { "no" });
+            let name = balancer.name();
+            println!(
+                "{name:<34} {count:>8} {least:>6.0} % {most:>6.0} % {failed:>6.2} % {p50:>8.1?} {p99:>8.1?}  {ejected}"
+            );
         }
     }
     if let Some(file) = picture {
@@ -57,6 +76,76 @@ fn main() -> Result<(), BoxError> {
     println!("done");
     Ok(())
 }
+
+/// Simulates on a runtime of its own: the clock starts anew, and nothing of the one before is left.
+fn run(balancer: Balancer, trouble: Trouble, endpoints: usize) -> Result<(Vec<Call>, Option<bool>), BoxError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    fastrand::seed(7);
+    Ok(runtime.block_on(simulate(balancer, trouble, endpoints)))
+}
+
+/// What an endpoint is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Short,
+    Lasts(Duration),
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trouble {
+    Fault(Fault),
+    Event(Event),
+}
+
+/// What happens beside the calls where all endpoints are well.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    LongPolls,
+    LateHeads,
+    Disconnects,
+    GoAway,
+    TwoStreams,
+}
+
+impl Event {
+    const ALL: [Self; 5] = [Self::LongPolls, Self::LateHeads, Self::Disconnects, Self::GoAway, Self::TwoStreams];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::LongPolls => "four long polls that end at their deadline of 30 s",
+            Self::LateHeads => "four streams whose heads come after 10 s",
+            Self::Disconnects => "two callers a second that disconnect after 0.35 s",
+            Self::GoAway => "connections that end every second (GOAWAY)",
+            Self::TwoStreams => "two streams per connection, further calls wait",
+        }
+    }
+
+    /// Calls that other callers make: how many at a time, what, with what patience and pause.
+    fn others(self) -> (usize, Request, Duration, Duration) {
+        let forever = Duration::from_secs(1_000);
+        match self {
+            Self::LongPolls => (4, Request::Lasts(forever), Duration::from_secs(30), PAUSE),
+            Self::LateHeads => (4, Request::Lasts(Duration::from_secs(10)), forever, PAUSE),
+            Self::Disconnects => {
+                (2, Request::Lasts(Duration::from_secs(60)), Duration::from_millis(350), Duration::from_millis(650))
+            }
+            Self::GoAway | Self::TwoStreams => (0, Request::Short, forever, PAUSE),
+        }
+    }
+}
+
+/// An endpoint did not process a call.
+#[derive(Debug)]
+struct Unprocessed;
+
+impl std::fmt::Display for Unprocessed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not processed")
+    }
+}
+
+impl std::error::Error for Unprocessed {}
 
 /// What is wrong with one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,31 +189,44 @@ impl Balancer {
         }
     }
 
-    fn build(self, fault: Fault) -> BoxCloneService<(), Response<usize>, BoxError> {
+    /// The balancer, and whether it has ejected an endpoint, if it tells.
+    fn build(self, trouble: Trouble, endpoints: usize) -> (Boxed, Option<Look>) {
         let start = Instant::now();
-        let endpoints: Vec<_> = (0..ENDPOINTS).map(|number| Endpoint::new(number, fault, start)).collect();
+        let endpoints: Vec<_> = (0..endpoints).map(|number| Endpoint::new(number, trouble, start)).collect();
         match self {
-            Self::Ours => boxed(Balance::builder(discover(endpoints)).observer(Whole).build()),
+            Self::Ours => watched(Balance::builder(discover(endpoints)).observer(Whole).build()),
             Self::OursWithoutEjection => {
-                boxed(Balance::builder(discover(endpoints)).ejection(Ejection::off()).observer(Whole).build())
+                watched(Balance::builder(discover(endpoints)).ejection(Ejection::off()).observer(Whole).build())
             }
             Self::LeastRequests => {
-                boxed(Balance::builder(discover(endpoints)).policy(LeastRequests).observer(Whole).build())
+                watched(Balance::builder(discover(endpoints)).policy(LeastRequests).observer(Whole).build())
             }
             Self::Tower => {
                 let (rtt, decay) = (Duration::from_millis(30), Duration::from_secs(10));
                 let measured =
-                    PeakEwmaDiscover::new::<()>(discover(endpoints), rtt, decay, CompleteOnResponse::default());
-                boxed(Buffer::new(TowerBalance::new(measured), 1024))
+                    PeakEwmaDiscover::new::<Request>(discover(endpoints), rtt, decay, CompleteOnResponse::default());
+                (boxed(Buffer::new(TowerBalance::new(measured), 1024)), None)
             }
-            Self::RoundRobin => boxed(RoundRobin { endpoints: endpoints.into(), next: Arc::default() }),
+            Self::RoundRobin => (boxed(RoundRobin { endpoints: endpoints.into(), next: Arc::default() }), None),
         }
     }
 }
 
-fn boxed<S>(service: S) -> BoxCloneService<(), Response<usize>, BoxError>
+type Boxed = BoxCloneService<Request, Response<usize>, BoxError>;
+type Look = Box<dyn Fn() -> bool + Send>;
+
+fn watched<P>(balance: Balance<Endpoint, P, Whole>) -> (Boxed, Option<Look>)
 where
-    S: Service<(), Response = Response<usize>> + Clone + Send + 'static,
+    P: Policy<Request> + Clone + Send + Sync + 'static,
+{
+    let looked_at = balance.clone();
+    let look = move || looked_at.snapshot().count(EndpointState::Available) < looked_at.len();
+    (boxed(balance), Some(Box::new(look)))
+}
+
+fn boxed<S>(service: S) -> Boxed
+where
+    S: Service<Request, Response = Response<usize>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
 {
@@ -142,10 +244,10 @@ fn discover(
 #[derive(Clone, Copy)]
 struct Whole;
 
-impl tower_eureka::balance::Observe<Response<usize>> for Whole {
+impl Observe<Response<usize>> for Whole {
     type Response = Response<usize>;
 
-    fn observe(&self, mut call: tower_eureka::balance::Completion, response: Response<usize>) -> Response<usize> {
+    fn observe(&self, mut call: Completion, response: Response<usize>) -> Response<usize> {
         if response.status().is_success() {
             call.success();
         } else {
@@ -153,53 +255,77 @@ impl tower_eureka::balance::Observe<Response<usize>> for Whole {
         }
         response
     }
+
+    fn observe_error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
+        if error.is::<Unprocessed>() { Outcome::Unprocessed } else { Outcome::Failure { retry_after: None } }
+    }
 }
 
-/// Serves eight calls at a time in 4 to 6 ms each; the first one has the fault, for a while.
+/// Serves eight calls at a time in 4 to 6 ms each, or two; the first one has the fault, for a while.
 #[derive(Clone)]
 struct Endpoint {
     number: usize,
-    fault: Fault,
+    trouble: Trouble,
     start: Instant,
     room: Arc<Semaphore>,
+    /// Second in which its connection ended last.
+    ended: Arc<Mutex<u64>>,
 }
 
 impl Endpoint {
-    fn new(number: usize, fault: Fault, start: Instant) -> Self {
-        Self { number, fault, start, room: Arc::new(Semaphore::new(8)) }
+    fn new(number: usize, trouble: Trouble, start: Instant) -> Self {
+        let room = if trouble == Trouble::Event(Event::TwoStreams) { 2 } else { 8 };
+        Self { number, trouble, start, room: Arc::new(Semaphore::new(room)), ended: Arc::default() }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.trouble == Trouble::Fault(fault)
+            && self.number == 0
+            && (BAD_FROM..BAD_UNTIL).contains(&self.start.elapsed())
+    }
+
+    /// Whether this is the first call of a second, which meets the end of the connection.
+    fn goes_away(&self) -> bool {
+        let second = self.start.elapsed().as_secs();
+        let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.trouble == Trouble::Event(Event::GoAway) && std::mem::replace(&mut *ended, second) != second
     }
 }
 
-impl Service<()> for Endpoint {
+impl Service<Request> for Endpoint {
     type Response = Response<usize>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<usize>, Infallible>> + Send>>;
+    type Error = Unprocessed;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<usize>, Unprocessed>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unprocessed>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, (): ()) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let this = self.clone();
         let work = Duration::from_micros(fastrand::u64(4_000..6_000));
         let unlucky = fastrand::f32() < 0.3;
         Box::pin(async move {
-            let bad = this.number == 0 && (BAD_FROM..BAD_UNTIL).contains(&this.start.elapsed());
-            let failed = match this.fault {
-                Fault::Fails => bad,
-                Fault::Gray => bad && unlucky,
-                Fault::Slow | Fault::Silent => false,
-            };
             let mut response = Response::new(this.number);
-            if failed {
+            if this.has(Fault::Fails) || this.has(Fault::Gray) && unlucky {
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 return Ok(response);
             }
-            if bad && this.fault == Fault::Silent {
+            if this.has(Fault::Silent) {
                 std::future::pending::<()>().await;
             }
-            let _place = this.room.acquire().await;
-            sleep(if bad && this.fault == Fault::Slow { 10 * work } else { work }).await;
+            if this.goes_away() {
+                return Err(Unprocessed);
+            }
+            let factor = if this.has(Fault::Slow) { 10 } else { 1 };
+            match request {
+                Request::Short => {
+                    let _place = this.room.acquire().await;
+                    sleep(factor * work).await;
+                }
+                // Waits for something, which keeps nobody busy.
+                Request::Lasts(time) => sleep(time).await,
+            }
             Ok(response)
         })
     }
@@ -211,16 +337,16 @@ struct RoundRobin {
     next: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-impl Service<()> for RoundRobin {
+impl Service<Request> for RoundRobin {
     type Response = Response<usize>;
-    type Error = Infallible;
-    type Future = <Endpoint as Service<()>>::Future;
+    type Error = Unprocessed;
+    type Future = <Endpoint as Service<Request>>::Future;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unprocessed>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: ()) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let next = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.endpoints.len();
         self.endpoints[next].clone().call(request)
     }
@@ -237,23 +363,57 @@ struct Call {
     failed: bool,
 }
 
-async fn simulate(balancer: Balancer, fault: Fault) -> Vec<Call> {
-    let balance = balancer.build(fault);
+/// The calls, and whether an endpoint was ejected meanwhile, if the balancer tells.
+async fn simulate(balancer: Balancer, trouble: Trouble, endpoints: usize) -> (Vec<Call>, Option<bool>) {
+    let (balance, look) = balancer.build(trouble, endpoints);
     let start = Instant::now();
-    let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(caller(balance.clone(), start))).collect();
+    let end = if matches!(trouble, Trouble::Fault(_)) { END } else { BAD_UNTIL };
+    let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(caller(balance.clone(), start, end))).collect();
+    if let Trouble::Event(event) = trouble {
+        (0..event.others().0).for_each(|_| drop(tokio::spawn(other(balance.clone(), event))));
+    }
+    let ejected = async {
+        let look = look?;
+        let mut ejected = false;
+        while start.elapsed() < end {
+            ejected |= look();
+            sleep(Duration::from_millis(50)).await;
+        }
+        Some(ejected)
+    };
+    let ejected = ejected.await;
     let mut calls = Vec::new();
     for caller in callers {
         calls.extend(caller.await.expect("a caller does not panic"));
     }
     calls.sort_by_key(|call| call.at);
-    calls
+    (calls, ejected)
 }
 
-async fn caller(mut balance: BoxCloneService<(), Response<usize>, BoxError>, start: Instant) -> Vec<Call> {
+/// A caller of other calls, until the runtime ends.
+async fn other(mut balance: Boxed, event: Event) {
+    let (_, request, patience, pause) = event.others();
+    loop {
+        sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+        let _ = tokio::time::timeout(patience, async { balance.ready().await?.call(request).await }).await;
+    }
+}
+
+async fn caller(mut balance: Boxed, start: Instant, end: Duration) -> Vec<Call> {
     let mut calls = Vec::new();
-    while start.elapsed() < END {
+    while start.elapsed() < end {
         let at = start.elapsed();
-        let answer = tokio::time::timeout(PATIENCE, async { balance.ready().await?.call(()).await }).await;
+        let send = async {
+            let mut sends = 0;
+            loop {
+                sends += 1;
+                match balance.ready().await?.call(Request::Short).await {
+                    Err(_) if sends < SENDS => {}
+                    result => return result,
+                }
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, send).await;
         let took = start.elapsed() - at;
         let (by, failed) = match answer {
             Ok(Ok(response)) => (Some(*response.body()), !response.status().is_success()),
@@ -263,6 +423,16 @@ async fn caller(mut balance: BoxCloneService<(), Response<usize>, BoxError>, sta
         sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
     }
     calls
+}
+
+/// Least and greatest share of the calls in that minute, in percent of the fair one.
+fn shares(calls: &[Call], endpoints: usize) -> (f64, f64) {
+    let mut counts = vec![0.0_f64; endpoints];
+    let minute = calls.iter().filter(|call| (BAD_FROM..BAD_UNTIL).contains(&call.at));
+    minute.filter_map(|call| call.by).for_each(|number| counts[number] += 1.0);
+    let fair = counts.iter().sum::<f64>() / endpoints as f64;
+    let of_fair = |count: f64| 100.0 * count / fair;
+    (of_fair(counts.iter().copied().fold(f64::MAX, f64::min)), of_fair(counts.iter().copied().fold(0.0, f64::max)))
 }
 
 /// What is printed of a run: the minute in which the endpoint was bad.
@@ -304,11 +474,19 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(150, 150, 150),
 ];
 
-/// One row per fault: the share of failed calls and the 99th percentile of their time, by second.
+/// Height of the legend.
+const LEGEND: i32 = 40;
+
+/// One row per fault: the share of failed calls and the 99th percentile of their time, by second. One legend for all.
 fn draw(file: &str, runs: &[(Fault, Balancer, Vec<Call>)]) -> Result<(), BoxError> {
-    let area = SVGBackend::new(file, (1200, 1200)).into_drawing_area();
+    let area = SVGBackend::new(file, (1200, 1200 + LEGEND as u32)).into_drawing_area();
     area.fill(&WHITE)?;
-    let rows = area.split_evenly((4, 2));
+    let (legend, plots) = area.split_vertically(LEGEND);
+    for ((balancer, colour), x) in Balancer::ALL.into_iter().zip(COLOURS).zip((60..).step_by(225)) {
+        legend.draw(&PathElement::new(vec![(x, LEGEND / 2), (x + 24, LEGEND / 2)], colour.stroke_width(3)))?;
+        legend.draw(&Text::new(balancer.name(), (x + 32, LEGEND / 2 - 7), ("sans-serif", 16)))?;
+    }
+    let rows = plots.split_evenly((4, 2));
     for (row, fault) in [Fault::Fails, Fault::Gray, Fault::Slow, Fault::Silent].into_iter().enumerate() {
         let runs: Vec<_> = runs.iter().filter(|(of, ..)| *of == fault).collect();
         let failed = |calls: &[&Call]| {
@@ -346,18 +524,10 @@ where
         .build_cartesian_2d(0..seconds, y)?;
     chart.configure_mesh().x_desc("seconds").light_line_style(TRANSPARENT).draw()?;
     // Ours last, on top of the others.
-    for ((_, balancer, calls), colour) in runs.iter().zip(COLOURS).rev() {
+    for ((.., calls), colour) in runs.iter().zip(COLOURS).rev() {
         let at = |second: u64| -> Vec<&Call> { calls.iter().filter(|call| call.at.as_secs() == second).collect() };
         let line = LineSeries::new((0..seconds).map(|second| (second, value(&at(second)))), colour.stroke_width(2));
-        let legend = move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2));
-        chart.draw_series(line)?.label(balancer.name()).legend(legend);
+        chart.draw_series(line)?;
     }
-    let place = SeriesLabelPosition::UpperRight;
-    chart
-        .configure_series_labels()
-        .position(place)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
     Ok(())
 }
