@@ -161,7 +161,7 @@ fn permit_that_is_given_back_goes_to_one_call_of_the_same_trial() {
 fn ages_never_count_a_call_that_has_ended() {
     const EPOCH: u64 = 1 << 27;
     model(|| {
-        let state = Arc::new((Counts::new(), Ages::new(), Mutex::new(Ledger::default())));
+        let state = Arc::new((Counts::new(), Ages::new(0), Mutex::new(Ledger::default())));
         let begin = |state: &(Counts, Ages, Mutex<Ledger>), at: u64, clock: u64| {
             let (counts, ages, ledger) = state;
             if !ages.is_current(at) {

@@ -23,8 +23,12 @@ const TICK_BITS: u32 = 20;
 /// Most old calls that are told apart.
 const MOST: u32 = 0xffff;
 
-/// Makes of an epoch one that is two hours away.
-const NO_EPOCH: u32 = 0x8000;
+/// An epoch at most so far ahead, 8.6 s, is another thread's newer reading of the clock. Any other is one of the past: epochs
+/// wrap after 2.4 hours, and an endpoint may get no call for any part of that.
+const AHEAD: u32 = 64;
+
+/// Epochs from one that has begun to one in which no call begins meanwhile. Within [`AHEAD`], so that nobody seems idle.
+const NO_EPOCH: u32 = AHEAD / 2;
 
 /// Number of old calls in the lower half, and in the upper half the epoch in which a call last began.
 #[derive(Debug)]
@@ -40,11 +44,12 @@ pub(super) struct Ledger {
 }
 
 impl Ages {
-    pub(super) fn new() -> Self {
-        Self(AtomicU32::new(0))
+    /// Without calls, as of this time.
+    pub(super) fn new(now: u64) -> Self {
+        Self(AtomicU32::new(epoch(now) << 16))
     }
 
-    /// Whether this is the epoch in which a call last began.
+    /// Returns `true` in the epoch in which a call last began.
     #[inline]
     pub(super) fn is_current(&self, time: u64) -> bool {
         self.0.load(Ordering::Relaxed) >> 16 == epoch(time)
@@ -75,7 +80,7 @@ impl Ages {
             return;
         }
         // The epoch of no call: those that begin or end meanwhile come to the lock. Calls that end and are counted below do.
-        self.0.store((entered ^ NO_EPOCH) << 16 | old, Ordering::Relaxed);
+        self.0.store((entered + NO_EPOCH) << 16 | old, Ordering::Relaxed);
         let pending = counts.settled().pending();
         // Last: all that are counted began before.
         let now = now();
@@ -113,10 +118,10 @@ fn epochs(time: u64) -> f32 {
     time as f32 / (1u64 << EPOCH_BITS) as f32
 }
 
-/// Whether one epoch is before another, as where two threads read the clock.
+/// Returns `true` if one epoch is shortly before another, as where two threads read the clock.
 #[inline]
 fn is_before(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other) & 0xffff >= 0x8000
+    (1..=AHEAD).contains(&(other.wrapping_sub(one) & 0xffff))
 }
 
 /// Whole epochs between these.

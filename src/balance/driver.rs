@@ -321,7 +321,7 @@ where
             picks: settings.meters.picks(attributes.zone.as_deref()),
             meters: settings.meters.clone(),
         };
-        roster.insert(id, service, Arc::new(Stats::new(load, details)), attributes);
+        roster.insert(id, service, Arc::new(Stats::new(load, details, now)), attributes);
         drop(roster);
         drop(replaced);
     }

@@ -96,8 +96,9 @@ pub(super) enum Evidence {
 }
 
 impl Stats {
-    pub(super) fn new(load: Load, details: Details) -> Self {
-        Self { load, history: History::new(), trial: Trial::new(), ages: Ages::new(), details: Box::new(details) }
+    pub(super) fn new(load: Load, details: Details, now: Moment) -> Self {
+        let ages = Ages::new(now.nanos());
+        Self { load, history: History::new(), trial: Trial::new(), ages, details: Box::new(details) }
     }
 
     /// Expected cost of one more call; lower is better.

@@ -586,6 +586,9 @@ mod tests {
     fn survives_the_wrap_of_the_stamp_and_a_clock_read_earlier() {
         assert_eq!(elapsed(Tick::MAX - 1, 3), 5);
         assert_eq!(elapsed(7, 5), 0);
+        let latest = Silence::after_sign((Tick::MAX >> 3) - 1);
+        assert_eq!((latest.elapsed(Tick::MAX >> 3), latest.elapsed((1 << 29) + 3)), (1, 5));
+        assert_eq!(Silence::after_sign(7).elapsed(5), 0);
         let load = Load::new(30.0 * MS, DECAY, at(50));
         load.record(60.0 * MS, START);
         near(load.cost(at(50).tick()), 60.0 * MS);

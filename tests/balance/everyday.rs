@@ -15,11 +15,11 @@ use tower_eureka::balance::{Balance, Cause, Completion, Ejection, EndpointState,
 
 const SEED: u64 = 3;
 
-fn millis(millis: u64) -> Duration {
+const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn secs(seconds: u64) -> Duration {
+const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -198,6 +198,17 @@ fn poll(call: Call, patience: Duration) -> Other {
     Other { call, patience, pause: millis(20) }
 }
 
+/// Uptimes shortly before a stamp of the balancer wraps. All count from 365 days before the process.
+fn wraps() -> [Duration; 3] {
+    // Epochs of long calls, ticks of silence, ticks of latency.
+    [43, 49, 52].map(|bits| {
+        let period = Duration::from_nanos(1 << bits);
+        let before = secs(365 * 24 * 3_600).as_nanos();
+        let next = before.next_multiple_of(period.as_nanos());
+        Duration::from_nanos(u64::try_from(next - before).unwrap()) - secs(30)
+    })
+}
+
 /// Neither ejects an endpoint nor fails a call, and leaves each endpoint its share, within a tenth.
 async fn leaves_all_alike(what: &str, world: World, others: &[Other]) {
     for n in [2, 5] {
@@ -208,6 +219,49 @@ async fn leaves_all_alike(what: &str, world: World, others: &[Other]) {
             assert!(least >= 90 && most <= 110, "seed {SEED}: {what}, {n}, {callers}: {least} to {most} % of fair");
             assert_eq!(failed, 0, "seed {SEED}: {what}, {n}, {callers}");
         }
+    }
+}
+
+/// Leaves all alike beside a call with a late head, in a process that has been up for so long, once no call was made for so long.
+fn late_head_leaves_all_alike(uptime: Duration, idle: Duration) {
+    const LATE_HEAD: Other = Other { call: Call::Long(secs(70)), patience: FOREVER, pause: millis(20) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        // The first balancer of the process takes the time from which all count.
+        drop(Fleet::new(1, World::default()).await);
+        tokio::time::advance(uptime).await;
+        let fleet = Fleet::new(2, World::default()).await;
+        if !idle.is_zero() {
+            fleet.minute(4, millis(20), &[LATE_HEAD]).await;
+            tokio::time::advance(idle).await;
+            fleet.hits.iter().for_each(|hits| hits.store(0, Ordering::Relaxed));
+        }
+        let failed = fleet.minute(16, millis(20), &[LATE_HEAD]).await;
+        let (least, most) = fleet.shares();
+        let what = format!("seed {SEED}: up for {uptime:?}, idle for {idle:?}");
+        assert!(least >= 90 && most <= 110, "{what}: {least} to {most} % of fair");
+        assert_eq!(failed, 0, "{what}");
+    });
+}
+
+#[test]
+fn late_head_leaves_all_alike_at_any_uptime() {
+    for minutes in [1, 45, 100] {
+        late_head_leaves_all_alike(secs(60 * minutes), Duration::ZERO);
+    }
+}
+
+#[test]
+fn late_head_leaves_all_alike_after_any_idle_time() {
+    for minutes in [60, 100, 147] {
+        late_head_leaves_all_alike(secs(60), secs(60 * minutes));
+    }
+}
+
+#[test]
+fn late_head_leaves_all_alike_while_a_stamp_wraps() {
+    for uptime in wraps() {
+        late_head_leaves_all_alike(uptime, Duration::ZERO);
     }
 }
 

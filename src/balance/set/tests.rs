@@ -27,7 +27,8 @@ fn member(id: u64) -> Member {
         picks: Meters::new(None).picks(None),
         meters: Meters::new(None),
     };
-    let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), Moment::now()), details));
+    let now = Moment::now();
+    let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), now), details, now));
     Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
 }
 
