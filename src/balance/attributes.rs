@@ -39,7 +39,7 @@ impl Attributes {
     /// | weight | [`Instance::weight`]; `None` where the instance gives none that counts |
     /// | zone | [`Instance::zone`] |
     /// | up since, start | the lease's `serviceUpTimestamp` |
-    /// | address | host name, else IP address, and both ports |
+    /// | address | host name, else IP address, and both ports; where both are disabled, the number of the plain one |
     /// | labels | its metadata, shared and not copied |
     ///
     /// A server notes the `serviceUpTimestamp` when an instance is UP for the first time since it was cancelled or its lease ran out. So
@@ -112,9 +112,14 @@ impl Attributes {
 
 /// Changes with anything that a connection depends on.
 fn address_of(instance: &Instance) -> Arc<str> {
+    let host = instance.host().unwrap_or_default();
+    // Calls go to the plain port of such a record.
+    if let Some(port) = instance.disabled_plain_port() {
+        return format!("{host} ({port}) -").into();
+    }
     let number = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
     let (plain, secure) = (number(instance.port().usable()), number(instance.secure_port().usable()));
-    format!("{} {plain} {secure}", instance.host().unwrap_or_default()).into()
+    format!("{host} {plain} {secure}").into()
 }
 
 #[cfg(test)]
@@ -176,6 +181,10 @@ mod tests {
         for instance in &changed {
             assert_ne!(Attributes::of(instance).address, before);
         }
+        let disabled =
+            |number| Attributes::of(&Instance { port: Port { number, enabled: false }, ..instance() }).address;
+        assert_eq!(disabled(8080), disabled(8080));
+        assert_ne!(disabled(8080), disabled(8081));
         assert_eq!(with_metadata("version", "2").label("version"), Some("2"));
     }
 }
