@@ -199,3 +199,30 @@ fn ages_never_count_a_call_that_has_ended() {
         assert_eq!(ages.load(pending, ((4 * EPOCH) >> 20) as u32, || 1.0), 2);
     });
 }
+
+#[test]
+fn late_counted_call_that_ends_leaves_young_calls_alone() {
+    const EPOCH: u64 = 1 << 27;
+    model(|| {
+        let (counts, ages, ledger) = (Counts::new(), Ages::new(0), Mutex::new(Ledger::default()));
+        let begin = |at: u64| {
+            ages.enter(at, &counts, &ledger, 0.0, || at);
+            counts.begin();
+        };
+        let end = |at: u64| {
+            counts.give_up();
+            ages.leave(at, &ledger);
+        };
+        begin(EPOCH);
+        begin(2 * EPOCH);
+        // A call of the first epoch is counted late, when no call is old any more.
+        begin(3 * EPOCH);
+        end(EPOCH);
+        counts.begin();
+        end(EPOCH);
+        end(3 * EPOCH);
+        begin(4 * EPOCH);
+        // The one of the second epoch has become old.
+        assert_eq!((counts.get().pending(), ages.load(2, ((4 * EPOCH) >> 20) as u32, || 1.0)), (2, 1));
+    });
+}

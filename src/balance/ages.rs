@@ -101,8 +101,10 @@ impl Ages {
     pub(super) fn leave(&self, begin: u64, ledger: &Mutex<Ledger>) {
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let word = self.0.load(Ordering::Relaxed);
-        if begin < ledger.previous_mark && word & MOST > 0 {
-            self.0.store(word - 1, Ordering::Relaxed);
+        if begin < ledger.previous_mark {
+            if word & MOST > 0 {
+                self.0.store(word - 1, Ordering::Relaxed);
+            }
         } else if begin < ledger.mark {
             ledger.young = ledger.young.saturating_sub(1);
         }

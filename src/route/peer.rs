@@ -76,7 +76,8 @@ impl Peer {
     /// Takes a stream, unless all are in use. Calls must not run at the same time, permits may be dropped at any time.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>) -> Option<Permit> {
-        if self.open.load(Ordering::SeqCst) >= self.limit.load(Ordering::Relaxed) {
+        // SETTINGS may store a limit again while the connection is ended.
+        if self.has_ended() || self.open.load(Ordering::SeqCst) >= self.limit.load(Ordering::Relaxed) {
             return None;
         }
         self.open.fetch_add(1, Ordering::SeqCst);
@@ -395,6 +396,15 @@ mod tests {
             let peer = Arc::new(after(&bytes, piece));
             assert!(peer.has_ended() && peer.enter().is_none());
         }
+    }
+
+    #[test]
+    fn settings_read_while_a_connection_is_ended_open_it_to_no_stream() {
+        let peer = Arc::new(after(&settings(&[(3, 7)]), 1000));
+        peer.end();
+        // As the task that reads the frames does if it looked before the end.
+        peer.limit.store(7, Ordering::Relaxed);
+        assert!(peer.enter().is_none());
     }
 
     #[test]
