@@ -76,9 +76,8 @@ impl Servers {
         let mut last = order[0];
         let mut waiting = order.into_iter();
         let mut running: Vec<(usize, Pin<Box<_>>)> = Vec::new();
-        let mut starts = true;
         loop {
-            if starts && let Some(server) = waiting.next() {
+            if let Some(server) = waiting.next() {
                 last = server;
                 running.push((server, Box::pin(self.attempt(server, stack, call, &read))));
             }
@@ -91,7 +90,6 @@ impl Servers {
                 ended = first_ended(&mut running) => Some(ended),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => None,
             };
-            starts = true;
             match ended {
                 None => {}
                 Some((server, Ended::Done(value))) => {
