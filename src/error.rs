@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Timeout,
     /// The other side answered with this status.
     Status(u16),
+    /// Nothing was sent, since every server had asked with this status to be left alone.
+    Paused(u16),
     /// The other side answered something that is not the protocol.
     Body,
     /// There is no instance to call.
@@ -110,6 +112,12 @@ impl Error {
         self.0.kind
     }
 
+    /// Returns true if nothing was sent, since every server had asked to be left alone.
+    #[cfg(feature = "peers")]
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(self.0.kind, Kind::Paused(_))
+    }
+
     /// A setting, name or URL that can never work.
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
@@ -140,6 +148,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self.0.kind {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
+            Kind::Paused(_) => true,
             Kind::Status(status) => matches!(status, 502..=504),
             Kind::Config | Kind::Body | Kind::Caller | Kind::Closed => false,
         }
@@ -153,7 +162,7 @@ impl Error {
     /// The HTTP status with which a registry server refused.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
-            Kind::Status(status) => Some(status),
+            Kind::Status(status) | Kind::Paused(status) => Some(status),
             _ => None,
         }
     }

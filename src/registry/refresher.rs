@@ -127,7 +127,7 @@ impl Refresher {
     /// there is no connection. A server that responds with an error, or too late, may be
     /// overloaded. If all servers asked for a pause, it is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
-        self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Timeout);
+        self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Paused(_) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
             return jittered(self.interval).max(pause + pause.mul_f64(0.1 * fastrand::f64()));
         }

@@ -152,7 +152,10 @@ impl Servers {
             },
             Verdict::Refused => Ended::Refused(response.error(subject, server)),
             Verdict::NextServer => {
-                if let Some(retry_after) = response.retry_after() {
+                // With another status it is no overload: pages of proxies and redirects have it, too.
+                if matches!(status.as_u16(), 429 | 503)
+                    && let Some(retry_after) = response.retry_after()
+                {
                     self.turns.pause(number, status, retry_after);
                 }
                 let unavailable = status.is_server_error() || matches!(status.as_u16(), 408 | 429);

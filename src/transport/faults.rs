@@ -176,7 +176,7 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl AllPaused {
     pub(super) fn error(&self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(Some(self.wait)).cause(format!(
+        subject.error(Kind::Paused(self.status.as_u16()), server).with_retry_after(Some(self.wait)).cause(format!(
             "not sent: every server asked to be left alone (Retry-After), this one for {:?} more",
             self.wait
         ))

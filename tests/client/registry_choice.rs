@@ -410,3 +410,20 @@ async fn full_fetches_wait_for_the_end_of_an_overload() {
         assert!(between(&registry, 600, 660).iter().any(is_full), "{status}: after the gap");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_with_a_status_that_is_no_overload_pauses_nothing() {
+    for status in [301, 401, 404, 500] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            50..60 => Reply::With { status, headers: vec![("retry-after", "300".into())], body: Bytes::new() },
+            _ => sound(asked),
+        });
+        let client = Eureka::builder().service_url("http://a:p@a/eureka").fetch_interval(5 * SECOND);
+        let client = client.http_service(registry.clone()).build().unwrap();
+        let _ids = follow(&client);
+        sleep(2 * MINUTE).await;
+        let after = between(&registry, 60, 72);
+        assert!(!after.is_empty(), "{status}: {after:?}");
+    }
+}

@@ -557,3 +557,21 @@ async fn peer_that_is_not_open_for_traffic_is_available() {
     assert!(!a.server.is_open() && !b.server.is_open());
     assert_eq!(replicas(&a).await, ["http://b:8761/eureka/,", ""]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn change_reaches_a_peer_whose_proxy_sent_an_error_page_with_retry_after() {
+    for status in [404, 500, 301, 429, 503] {
+        let network = Network::default();
+        let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
+        soon().await;
+        let page = move || async move { (StatusCode::from_u16(status).unwrap(), [("retry-after", "120")], "starting") };
+        let proxy = Router::new().fallback(page);
+        network.0.lock().unwrap().hosts.insert("b".into(), proxy);
+        a.register(ORDER, 100).await;
+        soon().await;
+        network.0.lock().unwrap().hosts.insert("b".into(), b.router.clone());
+        a.register("h:orders:2", 100).await;
+        tokio::time::sleep(30 * SECOND).await;
+        assert!(b.order("h:orders:2").is_some(), "{status}");
+    }
+}

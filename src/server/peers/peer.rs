@@ -105,8 +105,8 @@ impl Peer {
         let outcome = self.transport.replicate(batch, node_id).await;
         match &outcome {
             Ok(_) => self.refuses.store(false, Ordering::Relaxed),
-            Err(error) if error.status().is_some() => self.refuses.store(true, Ordering::Relaxed),
-            // What cannot be reached refuses nothing.
+            Err(error) if error.status().is_some() && !error.is_paused() => self.refuses.store(true, Ordering::Relaxed),
+            // A peer that was not reached refused nothing.
             Err(_) => {}
         }
         self.noted(outcome)
@@ -122,6 +122,8 @@ impl Peer {
     fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         let responds = match &outcome {
             Ok(_) => true,
+            // Nothing was sent, so nothing is known.
+            Err(error) if error.is_paused() => return outcome,
             Err(error) => error.status() == Some(StatusCode::FORBIDDEN.as_u16()),
         };
         if self.responds.swap(responds, Ordering::Relaxed) != responds {
@@ -424,7 +426,7 @@ fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<
 fn outcome(error: &Error) -> Outcome {
     match error.kind() {
         // Also what a proxy in front of a peer says while that starts.
-        Kind::Status(429 | 502 | 503 | 504) | Kind::Timeout => Outcome::Congested,
+        Kind::Status(429 | 502 | 503 | 504) | Kind::Paused(_) | Kind::Timeout => Outcome::Congested,
         Kind::Status(_) | Kind::Config => Outcome::Answered,
         _ => Outcome::Failed,
     }
