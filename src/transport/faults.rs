@@ -30,33 +30,50 @@ impl Subject<'_> {
     }
 }
 
-/// The faults of the servers asked. The last one speaks for all; its message names the earlier
-/// ones.
+/// The faults of the servers asked. The one that asks for most care speaks for all, of equal ones the
+/// last. Its message names the others.
 #[derive(Default)]
 pub(super) struct Faults {
-    last: Option<Error>,
-    earlier: Vec<String>,
+    worst: Option<Error>,
+    others: Vec<String>,
 }
 
 impl Faults {
     pub(super) fn add(&mut self, error: Error) {
-        if let Some(earlier) = self.last.replace(error) {
-            self.earlier.push(earlier.to_string());
-        }
+        let error = match self.worst.take() {
+            Some(worst) if care(worst.kind()) > care(error.kind()) => {
+                self.others.push(error.to_string());
+                worst
+            }
+            Some(less) => {
+                self.others.push(less.to_string());
+                error
+            }
+            None => error,
+        };
+        self.worst = Some(error);
     }
 
     pub(super) fn error(self) -> Error {
-        let last = self.last.expect("a client has at least one service URL, build() sees to it");
-        if self.earlier.is_empty() {
-            return last;
+        let worst = self.worst.expect("a client has at least one service URL, build() sees to it");
+        if self.others.is_empty() {
+            return worst;
         }
-        let before = format!(
-            "{} ({} servers failed before: {})",
-            last.cause_text(),
-            self.earlier.len(),
-            self.earlier.join(" | ")
-        );
-        last.cause(before)
+        let all =
+            format!("{} ({} more servers failed: {})", worst.cause_text(), self.others.len(), self.others.join(" | "));
+        worst.cause(all)
+    }
+}
+
+/// Care that the next request needs after a fault of this kind. A server that is overloaded is not
+/// asked more because another one cannot be reached.
+fn care(kind: Kind) -> u8 {
+    match kind {
+        Kind::Status(429) => 4,
+        Kind::Status(503) => 3,
+        Kind::Status(502 | 504) | Kind::Timeout => 2,
+        Kind::Status(500..) => 1,
+        _ => 0,
     }
 }
 
@@ -180,5 +197,27 @@ impl AllPaused {
             "not sent: every server asked to be left alone (Retry-After), this one for {:?} more",
             self.wait
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_of_one_server_decides_although_others_fail_otherwise() {
+        let kinds = [Kind::Connect, Kind::Body, Kind::Call, Kind::Status(404), Kind::Status(500)];
+        for other in kinds {
+            for careful in [Kind::Status(429), Kind::Status(503), Kind::Timeout] {
+                for order in [[careful, other], [other, careful]] {
+                    let mut faults = Faults::default();
+                    order.into_iter().for_each(|kind| faults.add(Error::new(kind, "fetch").cause(format!("{kind:?}"))));
+                    let error = faults.error();
+                    assert_eq!(error.kind(), careful, "{order:?}");
+                    let text = error.to_string();
+                    assert!(order.iter().all(|kind| text.contains(&format!("{kind:?}"))), "{text}");
+                }
+            }
+        }
     }
 }

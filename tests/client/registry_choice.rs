@@ -427,3 +427,23 @@ async fn retry_after_with_a_status_that_is_no_overload_pauses_nothing() {
         assert!(!after.is_empty(), "{status}: {after:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn overloaded_server_is_spared_although_the_other_server_fails_in_another_way() {
+    for status in [429, 503] {
+        for servers in [["a", "b"], ["b", "a"]] {
+            let start = Instant::now();
+            let registry = Scripted::new(move |asked| match server(asked) {
+                _ if start.elapsed() < 50 * SECOND => sound(asked),
+                'a' => Reply::Status(status),
+                _ => page(),
+            });
+            let _ids = follow(&client(&servers, &registry));
+            sleep(3 * MINUTE).await;
+            let asked = between(&registry, 50, 180);
+            let overloaded = asked.iter().filter(|line| line.starts_with('a')).count();
+            assert!(overloaded <= 6, "{status} {servers:?}: {asked:?}");
+            assert!(!asked.iter().any(|line| line.ends_with("GET /apps/")), "{status} {servers:?}: {asked:?}");
+        }
+    }
+}
