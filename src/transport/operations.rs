@@ -174,8 +174,10 @@ impl Transport {
         last_dirty_timestamp: i64,
     ) -> Result<Renewal, Error> {
         let query = format!("?status={status}&lastDirtyTimestamp={last_dirty_timestamp}");
-        let call = Call::instance("heartbeat", Method::PUT, app, id).accept_not_found();
-        let known = self.write(call.suffix(&query)).await?;
+        let call = Call::instance("heartbeat", Method::PUT, app, id).accept_not_found().suffix(&query);
+        // A server that hangs would cost a short lease. A heartbeat may reach two servers.
+        let stagger = self.background.then(|| self.servers.turns.patience());
+        let known = self.send(call, Manner { stagger, ..self.manner() }, written).await?;
         Ok(if known { Renewal::Renewed } else { Renewal::Unknown })
     }
 
@@ -361,15 +363,7 @@ impl Transport {
 
     /// True for success, false for an accepted 404.
     async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
-        self.send(call, self.manner(), |_, response| async move {
-            // A page where an empty response belongs: somebody else's server says yes to
-            // everything.
-            if response.status.is_success() && response.is_markup() {
-                return Err(Unreadable::Markup(response.content_type().to_owned()));
-            }
-            Ok(response.status != StatusCode::NOT_FOUND)
-        })
-        .await
+        self.send(call, self.manner(), written).await
     }
 
     /// `None` for an accepted 403 or 404.
@@ -420,6 +414,15 @@ impl Transport {
     fn manner(&self) -> Manner {
         Manner { background: self.background, ..Manner::default() }
     }
+}
+
+/// Reads the response to a write: true for success, false for an accepted 404.
+async fn written(_: usize, response: Answer) -> Result<bool, Unreadable> {
+    // A page where an empty response belongs: another kind of server accepts everything.
+    if response.status.is_success() && response.is_markup() {
+        return Err(Unreadable::Markup(response.content_type().to_owned()));
+    }
+    Ok(response.status != StatusCode::NOT_FOUND)
 }
 
 /// Decodes a body, a large one on a blocking thread.

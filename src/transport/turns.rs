@@ -45,7 +45,7 @@ struct State {
     pauses: Vec<[Option<Pause>; 2]>,
     /// `None` before the first operation.
     session_ends: Option<Instant>,
-    /// Time for which writes obey a pause: a quarter of the shortest lease that was registered.
+    /// A quarter of the shortest lease that was registered.
     patience: Duration,
     /// The last write that was sent although all servers asked to be left alone.
     insisted: Option<Instant>,
@@ -151,6 +151,12 @@ impl Turns {
     pub(super) fn note_lease(&self, duration: Duration) {
         let mut state = self.lock();
         state.patience = state.patience.min(duration / PATIENCE);
+    }
+
+    /// Time for which writes obey a pause, and for which a heartbeat waits for one server before the
+    /// next one is asked as well.
+    pub(super) fn patience(&self) -> Duration {
+        self.lock().patience
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -447,3 +447,26 @@ async fn overloaded_server_is_spared_although_the_other_server_fails_in_another_
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn short_lease_is_kept_while_the_first_server_hangs() {
+    for (renewal, lease) in [(3, 9), (5, 15), (10, 30)] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match server(asked) {
+            'a' if start.elapsed() > 20 * SECOND => Reply::Never,
+            _ => sound(asked),
+        });
+        let client = client(&["a", "b"], &registry);
+        let _ids = follow(&client);
+        let short = tower_eureka::Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1);
+        let short = short.renewal_interval(renewal * SECOND).lease_duration(lease * SECOND).build().unwrap();
+        let registrar = client.registrar(short);
+        registrar.register().await.unwrap();
+        sleep(HOUR).await;
+        let asked = registry.asked();
+        let good = |asked: &&Asked| is_write(asked) && (server(asked) == 'b' || asked.at <= 20 * SECOND);
+        let beats: Vec<_> = asked.iter().filter(good).map(|asked| asked.at).collect();
+        let gap = beats.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(gap < lease * SECOND, "lease of {lease} s: {gap:?}");
+    }
+}
