@@ -228,8 +228,8 @@ impl Transport {
         self.write(call).await.map(drop)
     }
 
-    /// Whether the names of the servers are looked up here: not if a user's service sends the
-    /// requests, which may take them as it likes.
+    /// Returns true if the names of the servers are looked up here. A user's service may resolve
+    /// them in its own way.
     pub(crate) fn looks_up_names(&self) -> bool {
         self.stack.looks_up_names()
     }

@@ -34,7 +34,7 @@ pub(crate) struct HttpStack {
     head_timeout: Duration,
     read_timeout: Duration,
     body_limit: usize,
-    /// Whether the bottom is ours.
+    /// True if the bottom is ours.
     own: bool,
 }
 

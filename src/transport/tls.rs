@@ -92,7 +92,7 @@ fn reason(error: &io::Error) -> String {
     format!("{words} ({why})")
 }
 
-/// Whether an established connection failed because the other side had refused the handshake.
+/// Returns true if an established connection failed because the other side had refused the handshake.
 ///
 /// With TLS 1.3 a client has finished before its own certificate is judged, so the verdict meets the first request. These
 /// alerts end handshakes only: nothing of the request was looked at.
