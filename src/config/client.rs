@@ -259,8 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn switch_is_converted_as_by_spring() {
+        for (value, on) in [("true", true), ("On", true), ("YES", true), ("1", true)]
+            .into_iter()
+            .chain([("False", false), ("off", false), (" No ", false), ("0", false)])
+        {
+            let (config, _) = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap();
+            assert_eq!(config.switches.fetch_off().is_none(), on, "{value}");
+        }
+    }
+
+    #[test]
     fn switch_that_is_neither_true_nor_false_is_an_error() {
-        for value in ["no", "0", "flase", "${ENABLED}"] {
+        for value in ["n", "2", "flase", "disabled", "${ENABLED}"] {
             let error = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap_err();
             assert!(error.is_config() && error.to_string().contains("EUREKA_CLIENT_ENABLED"), "{error}");
         }

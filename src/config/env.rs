@@ -106,9 +106,9 @@ impl<'a> Env<'a> {
     /// A flag, and the variable that holds it.
     pub(crate) fn switch(&self, property: &str) -> Result<Option<(String, bool)>, InvalidSetting> {
         let Some((name, value)) = self.find(property)? else { return Ok(None) };
-        match value.trim().to_ascii_lowercase().parse() {
-            Ok(flag) => Ok(Some((name, flag))),
-            Err(_) => Err(InvalidSetting { name, value: Some(value), expected: "true or false" }),
+        match boolean(value.trim()) {
+            Some(flag) => Ok(Some((name, flag))),
+            None => Err(InvalidSetting { name, value: Some(value), expected: "true or false" }),
         }
     }
 
@@ -139,6 +139,15 @@ impl<'a> Env<'a> {
         for unused in self.unused(begin, read, unsupported) {
             tracing::warn!("environment variable without effect: {unused}");
         }
+    }
+}
+
+/// Converts a text to a boolean as Spring does, in any case.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match &*text.to_ascii_lowercase() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use self::table::{NOT_YET, PROPERTIES, WITHOUT_MEANING};
 use super::Env;
+use super::env::boolean;
 use super::names::nearest;
 use crate::server::{Error, EurekaServerBuilder};
 
@@ -73,7 +74,7 @@ impl Property {
         let invalid = |expected| Error::property(name, value, expected);
         let _ = key;
         Ok(match self.kind {
-            Kind::Flag(set) => set(builder, value.to_ascii_lowercase().parse().map_err(|_| invalid("true or false"))?),
+            Kind::Flag(set) => set(builder, boolean(value).ok_or_else(|| invalid("true or false"))?),
             Kind::Millis(set) => {
                 set(builder, Duration::from_millis(value.parse().map_err(|_| invalid("whole milliseconds"))?))
             }

@@ -41,6 +41,16 @@ fn a_bad_value_is_told_with_what_was_expected() {
 }
 
 #[test]
+fn flag_is_converted_as_by_spring() {
+    let flag = |value: &str| set("eureka.server.disable-delta", value);
+    for (texts, meaning) in [(["on", "Yes", "1"], "true"), (["OFF", "no", "0"], "false")] {
+        assert!(texts.into_iter().all(|text| flag(text) == flag(meaning)), "{meaning}");
+    }
+    assert_ne!(flag("true"), flag("false"));
+    assert!(flag("2").is_err());
+}
+
+#[test]
 fn an_unknown_name_brings_the_nearest() {
     let error = set("eureka.server.eviction-interval-in-ms", "1").unwrap_err();
     assert!(error.ends_with("did you mean eureka.server.eviction-interval-timer-in-ms?"), "{error}");
