@@ -260,10 +260,12 @@ mod tests {
 
     #[test]
     fn switch_is_converted_as_by_spring() {
-        for (value, on) in [("true", true), ("On", true), ("YES", true), ("1", true)]
-            .into_iter()
-            .chain([("False", false), ("off", false), (" No ", false), ("0", false)])
-        {
+        for (value, on) in [("true", true), ("On", true), ("YES", true), ("1", true)].into_iter().chain([
+            ("False", false),
+            ("off", false),
+            (" No ", false),
+            ("0", false),
+        ]) {
             let (config, _) = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap();
             assert_eq!(config.switches.fetch_off().is_none(), on, "{value}");
         }

@@ -24,13 +24,17 @@ impl PartialEq for AddressOrigin {
 impl Eq for AddressOrigin {}
 
 /// The address by which other machines reach this one, as far as the machine itself can tell: that of its default route, else
-/// that of an interface, else the loopback address.
-pub(super) fn outward() -> IpAddr {
+/// that of an interface. `None` without a network.
+pub(crate) fn outward() -> Option<IpAddr> {
     // Documentation addresses (RFC 5737, RFC 3849), which are in no network.
     let ipv4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let ipv6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
-    let found = route_towards(ipv4).or_else(|| route_towards(ipv6)).or_else(of_an_interface);
-    found.unwrap_or_else(|| {
+    route_towards(ipv4).or_else(|| route_towards(ipv6)).or_else(of_an_interface)
+}
+
+/// The [outward address](outward), else the loopback address with a warning.
+pub(super) fn outward_or_loopback() -> IpAddr {
+    outward().unwrap_or_else(|| {
         tracing::warn!("no network address found, using 127.0.0.1; set ip_addr() or EUREKA_INSTANCE_IPADDRESS");
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     })

@@ -219,7 +219,7 @@ impl InstanceBuilder {
         }
         let given = self.ip_addr.filter(|address| !address.is_empty());
         let origin = if given.is_some() { AddressOrigin::Given } else { AddressOrigin::Found };
-        let ip_addr = given.unwrap_or_else(|| address::outward().to_string());
+        let ip_addr = given.unwrap_or_else(|| address::outward_or_loopback().to_string());
         let named = self.host_name.filter(|host| !host.is_empty());
         if named.is_none() && self.prefer_ip_address == Some(false) {
             tracing::warn!(app = self.app, "no host name is given, registering the IP address");

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::address;
+use super::address::{self, Routes};
 use super::lifecycle::Lifecycle;
 use super::state::RegistrarState;
 use crate::clock::wall_clock_ms;
@@ -37,8 +37,11 @@ pub(super) struct Agent {
     attempted: bool,
     /// No heartbeat and no registration any more: the DELETE alone is left to be done.
     leaving: bool,
-    /// Whether the address was looked at.
+    routes: Routes,
+    /// True once a registry has taken the instance at its present address.
     located: bool,
+    /// True from the time another address is found until a registry has taken it.
+    moved: bool,
     /// Whether the record in the registry is still to be compared with ours.
     unverified: bool,
     failing_since: Option<Instant>,
@@ -97,17 +100,20 @@ impl Agent {
         transport: Transport,
         instance: Instance,
         lifecycle: Arc<Lifecycle>,
+        routes: Routes,
         farewell: Duration,
         previous: Option<JoinHandle<()>>,
     ) -> Handle {
         let (normal, commands) = mpsc::channel(4);
         let (sender, urgent) = mpsc::channel(4);
         let interval = renewal_interval(&instance);
-        let lifecycle_moved = lifecycle.moved().is_some();
         let mut agent = Self {
             background: transport.in_background(),
             transport,
             instance,
+            routes,
+            located: lifecycle.moved().is_some(),
+            moved: false,
             lifecycle,
             commands,
             waiting: None,
@@ -115,7 +121,6 @@ impl Agent {
             registered: false,
             attempted: false,
             leaving: false,
-            located: lifecycle_moved,
             unverified: true,
             failing_since: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
@@ -274,16 +279,14 @@ impl Agent {
     /// sent later.
     async fn register(&mut self, transport: Transport) -> Outcome {
         self.registered = false;
-        if !self.located {
+        if self.instance.is_address_found() && (!self.located || address::is_at_loopback(&self.instance)) {
             let found = tokio::select! {
                 biased;
                 urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
-                found = address::towards_registry(&transport, &self.instance) => found,
+                found = self.routes.towards_registry(&transport, &self.instance) => found,
             };
-            self.located = true;
             if let Some(instance) = found {
-                self.instance = instance;
-                self.lifecycle.set_moved(&self.instance);
+                (self.instance, self.moved) = (instance, true);
             }
         }
         self.attempted = true;
@@ -368,8 +371,8 @@ impl Agent {
             self.instance.status = InstanceStatus::Down;
             self.touch();
         }
-        // The address that was registered before, or the first guess: a look-up would take the time of the DOWN.
-        (self.attempted, self.registered, self.located, self.unverified) = (true, false, true, false);
+        // At the last address that was found: a look-up would take the time of the DOWN.
+        (self.attempted, self.registered, self.unverified) = (true, false, false);
         let (transport, instance) = (self.transport.hurried(within), self.instance.clone());
         let result = tokio::select! {
             biased;
@@ -447,6 +450,12 @@ impl Agent {
 
     fn is_registered(&mut self) {
         self.registered = true;
+        if !std::mem::replace(&mut self.located, true) {
+            address::warn_of_loopback(&self.transport, &self.instance);
+        }
+        if std::mem::take(&mut self.moved) {
+            self.lifecycle.set_moved(&self.instance);
+        }
         self.succeeded();
         let (app, instance, status) = (self.instance.app(), self.instance.id(), self.instance.status);
         tracing::info!(app, instance, %status, "registered");

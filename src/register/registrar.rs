@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use super::address::Routes;
 use super::agent::{Agent, Command, Commands, Handle, Urgent, leaving};
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     instance: Instance,
     pub(super) lifecycle: Arc<Lifecycle>,
     agent: Mutex<Slot>,
+    routes: Routes,
     /// The setting that switches registration off.
     off: Option<Cow<'static, str>>,
 }
@@ -67,8 +69,15 @@ impl Registrar {
     pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
         let state = if off.is_some() { RegistrarState::Disabled } else { RegistrarState::NotRegistered };
         let lifecycle = Arc::new(Lifecycle::new(state));
-        let shared = Shared { transport, instance, lifecycle, agent: Mutex::default(), off };
+        let shared = Shared { transport, instance, lifecycle, agent: Mutex::default(), routes: Routes::default(), off };
         Self { shared: Arc::new(shared), config: DrainConfig::default(), uncounted: Paths::default() }
+    }
+
+    /// Replaces the routes of this machine.
+    #[cfg(test)]
+    pub(super) fn with_routes(mut self, routes: Routes) -> Self {
+        Arc::get_mut(&mut self.shared).expect("registrar is not cloned yet").routes = routes;
+        self
     }
 
     /// Sets the time limit of the whole shutdown: DOWN, drain, requests in flight and DELETE share it. Defaults to 25 seconds, since
@@ -311,7 +320,7 @@ impl Registrar {
     /// Starts the task that keeps the registration, if it does not run. `None` with registration switched off; an error while the
     /// instance drains.
     pub(super) fn start(&self) -> Result<Option<Commands>, Error> {
-        let Shared { transport, lifecycle, off, .. } = &*self.shared;
+        let Shared { transport, lifecycle, routes, off, .. } = &*self.shared;
         if let Some(setting) = off {
             let (app, instance) = (self.instance().app(), self.instance().id());
             tracing::info!(app, instance, "registration is switched off by {setting}, serving without it");
@@ -330,7 +339,8 @@ impl Registrar {
         lifecycle.set_draining(false);
         lifecycle.state.set(RegistrarState::NotRegistered);
         let timeout = self.config.registry_timeout;
-        let agent = Agent::spawn(transport.clone(), self.instance().clone(), lifecycle.clone(), timeout, previous);
+        let (transport, instance) = (transport.clone(), self.instance().clone());
+        let agent = Agent::spawn(transport, instance, lifecycle.clone(), routes.clone(), timeout, previous);
         let commands = agent.commands.clone();
         *slot = Slot::Running(agent);
         Ok(Some(commands))
