@@ -19,6 +19,9 @@ use crate::transport::{Renewal, Transport};
 /// A record that is newer than the clock by more than this is not overtaken: its timestamp means nothing.
 const LARGEST_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
 
+/// Time between two warnings of one failure that lasts.
+const WARNING_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Does every write of one instance, one after the other, so that their order on the wire is the order of their sending.
 pub(super) struct Agent {
     transport: Transport,
@@ -44,7 +47,10 @@ pub(super) struct Agent {
     moved: bool,
     /// Whether the record in the registry is still to be compared with ours.
     unverified: bool,
+    /// True once a registry has taken a registration.
+    succeeded: bool,
     failing_since: Option<Instant>,
+    warned: Option<Instant>,
     backoff: Backoff,
     next: Instant,
 }
@@ -122,7 +128,9 @@ impl Agent {
             attempted: false,
             leaving: false,
             unverified: true,
+            succeeded: false,
             failing_since: None,
+            warned: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             next: Instant::now(),
         };
@@ -217,7 +225,7 @@ impl Agent {
         match outcome {
             Ok(result) => {
                 if over.is_none() {
-                    self.schedule(&result);
+                    self.note(&result);
                 }
                 // The caller may have given up waiting.
                 let _ = done.send(result);
@@ -235,10 +243,7 @@ impl Agent {
         let outcome = if self.registered { self.renew().await } else { self.register(self.background.clone()).await };
         match outcome {
             Ok(result) => {
-                if let Err(error) = &result {
-                    self.failed(error);
-                }
-                self.schedule(&result);
+                self.note(&result);
                 ControlFlow::Continue(())
             }
             Err(stop) => stop.flow(),
@@ -316,7 +321,7 @@ impl Agent {
         }
         self.touch();
         let result = self.register(transport).await?;
-        self.schedule(&result);
+        self.note(&result);
         Ok(result)
     }
 
@@ -461,17 +466,36 @@ impl Agent {
         tracing::info!(app, instance, %status, "registered");
     }
 
+    /// Follows the result of a heartbeat or a registration.
+    fn note(&mut self, result: &Result<(), Error>) {
+        if let Err(error) = result {
+            self.failed(error);
+        }
+        self.schedule(result);
+    }
+
     fn failed(&mut self, error: &Error) {
         self.lifecycle.state.change(RegistrarState::failing);
-        if self.failing_since.is_none() {
-            self.failing_since = Some(Instant::now());
-            tracing::warn!(app = self.instance.app(), instance = self.instance.id(), %error, "heartbeat failed");
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if self.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
+            return;
+        }
+        self.warned = Some(Instant::now());
+        let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
+        if self.succeeded {
+            tracing::warn!(app, instance, ?elapsed, %error, "heartbeat failed");
+        } else {
+            tracing::warn!(app, instance, ?elapsed, %error, "registration failed, retrying");
         }
     }
 
     fn succeeded(&mut self) {
         self.lifecycle.state.change(|_| RegistrarState::Registered);
-        if let Some(since) = self.failing_since.take() {
+        self.warned = None;
+        let since = self.failing_since.take();
+        if std::mem::replace(&mut self.succeeded, true)
+            && let Some(since) = since
+        {
             let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
             tracing::info!(app, instance, ?elapsed, "heartbeat recovered");
         }

@@ -279,7 +279,12 @@ impl Registrar {
         let commands = {
             let mut slot = self.slot();
             *slot = match std::mem::take(&mut *slot) {
-                Slot::Idle => return Ok(()),
+                Slot::Idle => {
+                    if self.shared.off.is_none() {
+                        self.shared.lifecycle.state.set(RegistrarState::Deregistered);
+                    }
+                    return Ok(());
+                }
                 Slot::Running(agent) | Slot::Leaving(agent) => Slot::Leaving(agent),
             };
             slot.commands()

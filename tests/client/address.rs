@@ -1,38 +1,19 @@
 //! The address under which a provider registers.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Reply, Scripted};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
+use crate::common::{Log, Reply, Scripted};
 
 /// The instance as it is registered at this URL, and the log of that.
 async fn registered(url: &str, instance: Instance) -> (Instance, String) {
     let (log, registry) = (Log::default(), Scripted::new(|_| Reply::Status(204)));
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let _logging = log.capture();
     let eureka = Eureka::builder().service_url(url).http_service(registry.clone()).build().unwrap();
     let handle = eureka.registrar(instance);
     handle.register().await.unwrap();
     let sent = Instance::from_json(&registry.asked()[0].body).unwrap();
     assert_eq!((handle.instance().id(), handle.instance().ip_addr()), (sent.id(), sent.ip_addr()));
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    (sent, log)
+    (sent, log.text())
 }
 
 #[tokio::test(start_paused = true)]

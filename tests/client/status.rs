@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tower_eureka::model::{Instance, InstanceStatus};
 use tower_eureka::register::RegistrarState;
 
-use crate::common::{Asked, Reply, Scripted, instance};
+use crate::common::{Asked, Log, Reply, Scripted, instance};
 use crate::provider::{accepting, obedient, registrar, told};
 
 const ID: &str = "/apps/ORDERS/a";
@@ -134,10 +134,51 @@ async fn state_follows_the_registration() {
     handle.register().await.unwrap();
     assert_eq!(*state.borrow(), RegistrarState::Registered);
 
+    status.store(500, Ordering::Relaxed);
+    handle.set_status(InstanceStatus::Starting).await.unwrap_err();
+    assert_eq!(*state.borrow(), RegistrarState::HeartbeatFailing, "a failed change of the status counts, too");
+
     let off = registry.client().register_with_eureka(false).build().unwrap().registrar(instance("orders", "a"));
     off.register().await.unwrap();
     off.drain().await;
+    off.deregister().await.unwrap();
     assert_eq!(*off.state().borrow(), RegistrarState::Disabled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_without_a_registration_ends_deregistered() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.drain().await;
+    assert_eq!(*handle.state().borrow(), RegistrarState::Draining);
+    handle.deregister().await.unwrap();
+    assert_eq!(*handle.state().borrow(), RegistrarState::Deregistered);
+    assert!(registry.lines().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_that_fails_is_logged_every_ten_minutes_and_not_as_a_heartbeat() {
+    let log = Log::default();
+    let _logging = log.capture();
+    let lines = |text: &str| log.text().matches(text).count();
+    let status = Arc::new(AtomicU16::new(503));
+    let current = status.clone();
+    let registry = Scripted::new(move |_| Reply::Status(current.load(Ordering::Relaxed)));
+    let handle = registrar(&registry);
+    handle.register().await.unwrap_err();
+    sleep(Duration::from_secs(500)).await;
+    assert_eq!(lines("registration failed, retrying"), 1);
+    sleep(Duration::from_secs(3000)).await;
+    assert!((5..=6).contains(&lines("registration failed, retrying")), "{}", log.text());
+    status.store(204, Ordering::Relaxed);
+    let mut state = handle.state();
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    assert_eq!((lines("heartbeat failed"), lines("heartbeat recovered")), (0, 0), "{}", log.text());
+    status.store(500, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrarState::HeartbeatFailing).await.unwrap();
+    status.store(200, Ordering::Relaxed);
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    assert_eq!((lines("heartbeat failed"), lines("heartbeat recovered")), (1, 1), "{}", log.text());
 }
 
 /// A registry that has a record of the instance already, with this timestamp.
