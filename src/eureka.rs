@@ -181,9 +181,9 @@ pub struct EurekaBuilder {
     /// Made at the end, since it takes its bounds from the settings.
     stack: Option<MakeStack>,
     faulty: Option<Error>,
-    /// Whether the usual address is meant where none is given.
+    /// True if the usual address is used without a service URL.
     default_url: bool,
-    /// Whether the service URLs are those of the environment.
+    /// True while the service URLs are those of the environment.
     urls_from_env: bool,
 }
 

@@ -151,7 +151,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Whether a name from a list stands for this one.
+/// Returns `true` if a name from a list stands for this one.
 fn covers(known: &str, name: &str) -> bool {
     match known.split_once(['*', '<']) {
         Some((start, _)) => {
@@ -161,7 +161,8 @@ fn covers(known: &str, name: &str) -> bool {
     }
 }
 
-/// Whether it is one of the variables by which Kubernetes tells a container of a service that is called `eureka` or `eureka-...`.
+/// Returns `true` for the variables that Kubernetes sets in containers for a service named `eureka` or
+/// `eureka-...`.
 fn is_service_link(variable: &str, value: &str) -> bool {
     let numbered = |text: &str| text.split('_').next().is_some_and(|port| port.parse::<u16>().is_ok());
     variable.ends_with("_SERVICE_HOST")

@@ -137,7 +137,7 @@ fn has_scheme(piece: &str) -> bool {
     })
 }
 
-/// Whether credentials may hold it as it is.
+/// Returns `true` if credentials may hold this byte unescaped.
 fn is_raw(c: char) -> bool {
     c.is_ascii_graphic()
         && !matches!(c, '/' | '?' | '#' | '[' | ']' | '\\' | '^' | '|' | '{' | '}' | '<' | '>' | '"' | '`')

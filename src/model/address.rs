@@ -60,7 +60,7 @@ fn of_an_interface() -> Option<IpAddr> {
     candidates.min_by_key(rank).map(|interface| interface.ip())
 }
 
-/// Whether other machines may reach this one by it.
+/// Returns `true` if other machines may reach this one by the address.
 fn is_usable(ip: &IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -69,7 +69,7 @@ fn is_usable(ip: &IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !link_local
 }
 
-/// Whether a host name or address means the machine itself.
+/// Returns `true` if a host name or address means the machine itself.
 #[cfg(feature = "client")]
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');

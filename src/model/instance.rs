@@ -54,7 +54,7 @@ impl Instance {
         InstanceBuilder::new(app.as_ref())
     }
 
-    /// Whether the address is not the user's choice.
+    /// Returns `true` if the address was found rather than given by the user.
     #[cfg(feature = "client")]
     pub(crate) fn is_address_found(&self) -> bool {
         matches!(self.address, AddressOrigin::Found)

@@ -11,7 +11,8 @@ use crate::transport::Transport;
 /// Bound of the look-up of the registry's address before the first registration.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
-/// Finds the address of this machine on the way to a target, or to anywhere without one. Replaced in tests.
+/// Finds the address of this machine on the way to a target, or to anywhere without one. Replaced
+/// in tests.
 #[derive(Clone)]
 pub(super) struct Routes(Arc<dyn Fn(Option<SocketAddr>) -> Option<IpAddr> + Send + Sync>);
 
@@ -22,8 +23,8 @@ impl Default for Routes {
 }
 
 impl Routes {
-    /// Returns the instance with the address by which it reaches the registry, which is the network that its callers are in.
-    /// `None` if there is no better address than the present one.
+    /// Returns the instance with the address by which it reaches the registry, which is the network
+    /// that its callers are in. `None` if there is no better address than the present one.
     pub(super) async fn towards_registry(&self, transport: &Transport, instance: &Instance) -> Option<Instance> {
         let hosts = transport.hosts();
         let mut found = None;
@@ -45,7 +46,8 @@ pub(super) fn is_at_loopback(instance: &Instance) -> bool {
     instance.ip_addr().is_some_and(is_loopback)
 }
 
-/// Logs a warning if other machines cannot reach the registered instance though the registry is on another one.
+/// Logs a warning if other machines cannot reach the registered instance though the registry is on
+/// another one.
 pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
     let reached_by = [registered.host_name(), registered.ip_addr()];
     if reached_by.into_iter().flatten().any(is_loopback)
@@ -60,7 +62,8 @@ pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
     }
 }
 
-/// The addresses of a host; none if they are not known in time. Names are looked up only if `names`.
+/// The addresses of a host; none if they are not known in time. Names are looked up only if
+/// `names`.
 async fn look_up(host: &str, port: u16, names: bool) -> Vec<SocketAddr> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return vec![SocketAddr::from((ip, port))];

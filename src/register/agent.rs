@@ -16,13 +16,15 @@ use crate::panics::catch_panic;
 use crate::timer::{Backoff, jittered};
 use crate::transport::{Renewal, Transport};
 
-/// A record that is newer than the clock by more than this is not overtaken: its timestamp means nothing.
+/// A record that is newer than the clock by more than this is not overtaken: its timestamp means
+/// nothing.
 const LARGEST_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
 
 /// Time between two warnings of one failure that lasts.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Does every write of one instance, one after the other, so that their order on the wire is the order of their sending.
+/// Does every write of one instance, one after the other, so that their order on the wire is the
+/// order of their sending.
 pub(super) struct Agent {
     transport: Transport,
     /// The same for heartbeats: it leaves servers alone that asked for a pause.
@@ -34,9 +36,9 @@ pub(super) struct Agent {
     waiting: Option<Command>,
     /// Commands of a shutdown. They interrupt other operations.
     urgent: mpsc::Receiver<Urgent>,
-    /// Whether the server has our newest data, as far as we know.
+    /// True while the server has our newest data, as far as we know.
     registered: bool,
-    /// Whether a registration was ever sent, so that there may be something to cancel.
+    /// True once a registration was sent, so that there may be something to cancel.
     attempted: bool,
     /// No heartbeat and no registration any more: the DELETE alone is left to be done.
     leaving: bool,
@@ -45,7 +47,7 @@ pub(super) struct Agent {
     located: bool,
     /// True from the time another address is found until a registry has taken it.
     moved: bool,
-    /// Whether the record in the registry is still to be compared with ours.
+    /// True until the record in the registry was compared with ours.
     unverified: bool,
     /// True once a registry has taken a registration.
     succeeded: bool,
@@ -67,7 +69,8 @@ pub(super) enum Command {
 pub(super) enum Urgent {
     /// Register as DOWN.
     Down { within: Duration, done: Done },
-    /// Delete the registration and end. If no server takes it, stay for another try, but send nothing else.
+    /// Delete the registration and end. If no server takes it, stay for another try, but send
+    /// nothing else.
     Deregister { within: Duration, done: Done },
 }
 
@@ -87,7 +90,8 @@ pub(super) struct Handle {
     pub(super) task: JoinHandle<()>,
 }
 
-/// Reason for which an operation of a shutdown comes before another one: a command, or the end of all handles.
+/// Reason for which an operation of a shutdown comes before another one: a command, or the end of
+/// all handles.
 type Interruption = Option<Urgent>;
 
 /// Reason for which an operation has no result.
@@ -100,8 +104,9 @@ enum Stop {
 type Outcome = Result<Result<(), Error>, Stop>;
 
 impl Agent {
-    /// Starts the task, which begins when the `previous` one has ended. It registers at once, and again with back-off until it
-    /// succeeds. Once all handles are gone, it deletes the registration within `farewell`.
+    /// Starts the task, which begins when the `previous` one has ended. It registers at once, and
+    /// again with back-off until it succeeds. Once all handles are gone, it deletes the
+    /// registration within `farewell`.
     pub(super) fn spawn(
         transport: Transport,
         instance: Instance,
@@ -238,7 +243,8 @@ impl Agent {
         }
     }
 
-    /// A heartbeat; a registration where that is owed instead, or where the server does not know the lease.
+    /// A heartbeat; a registration where that is owed instead, or where the server does not know
+    /// the lease.
     async fn beat(&mut self) -> ControlFlow<Interruption> {
         let outcome = if self.registered { self.renew().await } else { self.register(self.background.clone()).await };
         match outcome {
@@ -280,8 +286,8 @@ impl Agent {
 
     /// Registers, unless a command of a shutdown comes between.
     ///
-    /// Such a command gets its turn at once: the timestamp of the data orders a registration that arrives late behind one that was
-    /// sent later.
+    /// Such a command gets its turn at once: the timestamp of the data orders a registration that
+    /// arrives late behind one that was sent later.
     async fn register(&mut self, transport: Transport) -> Outcome {
         self.registered = false;
         if self.instance.is_address_found() && (!self.located || address::is_at_loopback(&self.instance)) {
@@ -307,7 +313,8 @@ impl Agent {
         Ok(result)
     }
 
-    /// Puts a status over the instance's own. Without one it takes the status back, and registers anew, as it is UNKNOWN then.
+    /// Puts a status over the instance's own. Without one it takes the status back, and registers
+    /// anew, as it is UNKNOWN then.
     async fn put_over(&mut self, status: Option<InstanceStatus>) -> Outcome {
         let (transport, instance) = (self.transport.clone(), self.instance.clone());
         let dirty = instance.last_dirty_timestamp.unwrap_or_default();
@@ -325,8 +332,8 @@ impl Agent {
         Ok(result)
     }
 
-    /// Compares the record in the registry with ours, once. A newer one, left by a process whose clock was ahead, is kept by the
-    /// registry in the place of ours; it is overtaken.
+    /// Compares the record in the registry with ours, once. A newer one, left by a process whose
+    /// clock was ahead, is kept by the registry in the place of ours; it is overtaken.
     async fn verify(&mut self) -> ControlFlow<Interruption> {
         self.unverified = false;
         let (transport, ours) = (self.background.clone(), self.instance.clone());
@@ -436,7 +443,8 @@ impl Agent {
         self.registered = false;
     }
 
-    /// Sets the time of the next heartbeat. A registry that is overloaded gets no more of them than one that is well.
+    /// Sets the time of the next heartbeat. A registry that is overloaded gets no more of them than
+    /// one that is well.
     fn schedule(&mut self, result: &Result<(), Error>) {
         let interval = jittered(renewal_interval(&self.instance));
         let wait = match result {

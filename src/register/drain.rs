@@ -64,7 +64,8 @@ impl Budget {
         config.grace.min(self.grace_end.saturating_duration_since(Instant::now()))
     }
 
-    /// Time for the DELETE, from now. Some is left even where a step before took longer than it should.
+    /// Time for the DELETE, from now. Some is left even where a step before took longer than it
+    /// should.
     pub(super) fn delete(&self, config: &DrainConfig) -> Duration {
         let left = self.end.saturating_duration_since(Instant::now());
         config.registry_timeout.min(left.max(self.registry))
@@ -73,9 +74,9 @@ impl Budget {
 
 /// Waits until callers have stopped calling.
 ///
-/// A caller that knows that this instance is DOWN stops calling it, so silence shows that all callers know. A server that never
-/// had a request has no callers and does not wait; a server whose requests are not seen, for lack of the layer, waits for the
-/// quiet time.
+/// A caller that knows that this instance is DOWN stops calling it, so silence shows that all
+/// callers know. A server that never had a request has no callers and does not wait; a server whose
+/// requests are not seen, for lack of the layer, waits for the quiet time.
 pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &Budget) {
     if lifecycle.is_layered() && !lifecycle.has_served() {
         return;
@@ -99,7 +100,8 @@ fn later(instant: Instant, wait: Duration) -> Instant {
 /// Time in which a further signal is the same one: a supervisor signals the process and its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Completes at a SIGTERM or Ctrl-C that comes from now on and is not the same as the one `since` when this waits.
+/// Completes at a SIGTERM or Ctrl-C that comes from now on and is not the same as the one `since`
+/// when this waits.
 pub(super) async fn next_signal(since: Instant) {
     another(since, any_signal).await;
 }

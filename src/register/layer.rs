@@ -12,11 +12,13 @@ use super::lifecycle::Lifecycle;
 use super::paths::Paths;
 use crate::body::{BodyGuard, GuardedBody};
 
-/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around everything that responds.
+/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around
+/// everything that responds.
 ///
-/// It counts each request until the end of its response's body, and asks HTTP/1 callers to close their connection while the
-/// server drains. It changes nothing else and costs two atomic additions. Requests over upgraded connections (WebSocket) count
-/// until the upgrade only. Requests of probes are no reason to go on draining: see
+/// It counts each request until the end of its response's body, and asks HTTP/1 callers to close
+/// their connection while the server drains. It changes nothing else and costs two atomic
+/// additions. Requests over upgraded connections (WebSocket) count until the upgrade only. Requests
+/// of probes are no reason to go on draining: see
 /// [`Registrar::uncounted_paths`](super::Registrar::uncounted_paths).
 #[derive(Clone)]
 pub struct RegistrationLayer {

@@ -12,9 +12,9 @@ use crate::model::Instance;
 pub(super) struct Lifecycle {
     pub(super) state: StateCell,
     draining: AtomicBool,
-    /// Whether a layer exists, without which requests are not seen.
+    /// True once a layer exists, without which requests are not seen.
     layered: AtomicBool,
-    /// Whether any request that counts has come.
+    /// True once a request that counts has come.
     served: AtomicBool,
     in_flight: AtomicUsize,
     /// The last request since the drain began. Not written before, when nobody reads it.
@@ -71,7 +71,8 @@ impl Lifecycle {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
-    /// Counts a request to this path; [`finish`](Self::finish) takes it back. A path among the `uncounted` is no sign of a caller.
+    /// Counts a request to this path; [`finish`](Self::finish) takes it back. A path among the
+    /// `uncounted` is no sign of a caller.
     pub(super) fn begin(&self, path: &str, uncounted: &Paths) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         // Looked up only while it matters: a server that has served and does not drain skips it.

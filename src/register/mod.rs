@@ -8,9 +8,9 @@
 //!  Lifecycle ◀── requests in flight, last request ── Registration (layer.rs)   wraps the server's service
 //! ```
 //!
-//! [`Registrar::serve`] runs the whole life in its order (`serve.rs`, with the drain in `drain.rs`):
-//! poll the server; register; signal; register DOWN; serve on until callers know; stop accepting; finish; DELETE. From the signal
-//! on, all steps share one budget.
+//! [`Registrar::serve`] runs the whole life in its order (`serve.rs`, with the drain in
+//! `drain.rs`): poll the server; register; signal; register DOWN; serve on until callers know; stop
+//! accepting; finish; DELETE. From the signal on, all steps share one budget.
 
 mod address;
 mod agent;

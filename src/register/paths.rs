@@ -46,7 +46,7 @@ impl Paths {
         Self::new(self.0.iter().map(|path| path.to_string()).chain(paths))
     }
 
-    /// Whether it is one of them; one that ends in `/*` stands for all below it.
+    /// Returns `true` if the path is one of them. One that ends in `/*` stands for all below it.
     pub(super) fn contain(&self, path: &str) -> bool {
         self.0.iter().any(|known| match known.strip_suffix('*') {
             Some(start) => path.starts_with(start),

@@ -20,11 +20,12 @@ use crate::transport::Transport;
 ///
 /// Cheap to clone; all clones hold one registration. The times that are set on a clone are its own.
 ///
-/// Most servers want [`serve`](Self::serve), which does everything in order. Who runs the server by other means calls
-/// [`register`](Self::register) and [`deregister`](Self::deregister), and perhaps [`drain`](Self::drain) between them.
+/// Most servers want [`serve`](Self::serve), which does everything in order. Who runs the server by
+/// other means calls [`register`](Self::register) and [`deregister`](Self::deregister), and perhaps
+/// [`drain`](Self::drain) between them.
 ///
-/// When the last clone is dropped without a farewell, the instance is taken out of the registry in the background, if the runtime
-/// still lives long enough.
+/// When the last clone is dropped without a farewell, the instance is taken out of the registry in
+/// the background, if the runtime still lives long enough.
 #[derive(Clone)]
 pub struct Registrar {
     pub(super) shared: Arc<Shared>,
@@ -80,63 +81,70 @@ impl Registrar {
         self
     }
 
-    /// Sets the time limit of the whole shutdown: DOWN, drain, requests in flight and DELETE share it. Defaults to 25 seconds, since
-    /// orchestrators kill after 30.
+    /// Sets the time limit of the whole shutdown: DOWN, drain, requests in flight and DELETE share
+    /// it. Defaults to 25 seconds, since orchestrators kill after 30.
     ///
-    /// A step that may take longer by its own limit is cut. Each later step keeps a reserve: a fifth of the time for the requests
-    /// in flight, and the [`registry_timeout`](Self::registry_timeout), at most a quarter, for the DELETE.
+    /// A step that may take longer by its own limit is cut. Each later step keeps a reserve: a
+    /// fifth of the time for the requests in flight, and the
+    /// [`registry_timeout`](Self::registry_timeout), at most a quarter, for the DELETE.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Self {
         self.config.shutdown_timeout = time;
         self
     }
 
-    /// Sets the time without a new request after which the callers of a draining server are taken to know. Defaults to 5 seconds.
+    /// Sets the time without a new request after which the callers of a draining server are taken
+    /// to know. Defaults to 5 seconds.
     #[must_use]
     pub fn quiet_time(mut self, time: Duration) -> Self {
         self.config.quiet_time = time;
         self
     }
 
-    /// Sets the maximum time of the drain, for a server whose requests keep coming. Defaults to 15 seconds.
+    /// Sets the maximum time of the drain, for a server whose requests keep coming. Defaults to 15
+    /// seconds.
     ///
-    /// Stock Java callers may take 60 seconds and more to learn of a change. A longer drain needs a longer
-    /// [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
+    /// Stock Java callers may take 60 seconds and more to learn of a change. A longer drain needs a
+    /// longer [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
     #[must_use]
     pub fn max_drain(mut self, time: Duration) -> Self {
         self.config.max_drain = time;
         self
     }
 
-    /// Sets the maximum time for the requests in flight to finish once no more are accepted. Defaults to 20 seconds, as far as the
-    /// [`shutdown_timeout`](Self::shutdown_timeout) leaves them.
+    /// Sets the maximum time for the requests in flight to finish once no more are accepted.
+    /// Defaults to 20 seconds, as far as the [`shutdown_timeout`](Self::shutdown_timeout) leaves
+    /// them.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.grace = time;
         self
     }
 
-    /// Sets the time limit of each registry request made during the shutdown: the change to DOWN and the DELETE. Defaults to 3
-    /// seconds.
+    /// Sets the time limit of each registry request made during the shutdown: the change to DOWN
+    /// and the DELETE. Defaults to 3 seconds.
     #[must_use]
     pub fn registry_timeout(mut self, time: Duration) -> Self {
         self.config.registry_timeout = time;
         self
     }
 
-    /// Replaces the paths whose requests do not count as calls, so that probes do not keep a server draining. A path that ends in
-    /// `/*` stands for all below it. Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
-    /// `/readyz`, each with all below it, `/healthcheck`, `/metrics`, `/actuator/health` with all below it, `/actuator/prometheus`
-    /// and `/grpc.health.v1.Health/*`.
+    /// Replaces the paths whose requests do not count as calls, so that probes do not keep a server
+    /// draining. A path that ends in `/*` stands for all below it. Defaults to the usual paths of
+    /// probes and metrics: `/health`, `/healthz`, `/livez` and `/readyz`, each with all below it,
+    /// `/healthcheck`, `/metrics`, `/actuator/health` with all below it, `/actuator/prometheus` and
+    /// `/grpc.health.v1.Health/*`.
     ///
-    /// The paths of the instance's health check URLs never count. Takes effect on layers that are made afterwards.
+    /// The paths of the instance's health check URLs never count. Takes effect on layers that are
+    /// made afterwards.
     #[must_use]
     pub fn uncounted_paths(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.uncounted = Paths::new(paths);
         self
     }
 
-    /// The instance: as described when it was handed over, from the first registration on at the address that was found then.
+    /// The instance: as described when it was handed over, from the first registration on at the
+    /// address that was found then.
     pub fn instance(&self) -> &Instance {
         self.shared.lifecycle.moved().unwrap_or(&self.shared.instance)
     }
@@ -167,8 +175,9 @@ impl Registrar {
     /// Bounded by the connect and read timeouts of the client, per server tried.
     ///
     /// # Errors
-    /// When this first registration fails. It is repeated in the background all the same, until it succeeds or
-    /// [`deregister`](Self::deregister) is called. Also while the instance [drains](Self::drain).
+    /// When this first registration fails. It is repeated in the background all the same, until it
+    /// succeeds or [`deregister`](Self::deregister) is called. Also while the instance
+    /// [drains](Self::drain).
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -189,9 +198,10 @@ impl Registrar {
     ///
     /// # Errors
     /// - When the registry does not take it now. It is repeated in the background.
-    /// - When the instance is not kept in the registry: before [`register`](Self::register) and after
-    ///   [`deregister`](Self::deregister).
-    /// - From the beginning of the [drain](Self::drain) on: an instance that leaves stays DOWN. See [`state`](Self::state).
+    /// - When the instance is not kept in the registry: before [`register`](Self::register) and
+    ///   after [`deregister`](Self::deregister).
+    /// - From the beginning of the [drain](Self::drain) on: an instance that leaves stays DOWN. See
+    ///   [`state`](Self::state).
     /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not take from an instance itself. Use
     ///   [`override_status`](Self::override_status).
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
@@ -205,18 +215,21 @@ impl Registrar {
         }
     }
 
-    /// Puts a status over the instance's own in the registry, until [`remove_override`](Self::remove_override) or the end of the
-    /// registration: `OUT_OF_SERVICE` takes the instance out of service while it keeps its lease.
+    /// Puts a status over the instance's own in the registry, until
+    /// [`remove_override`](Self::remove_override) or the end of the registration: `OUT_OF_SERVICE`
+    /// takes the instance out of service while it keeps its lease.
     ///
     /// Bounded as [`register`](Self::register) is.
     ///
     /// # Errors
-    /// When the registry does not take it, which is not repeated, and where [`set_status`](Self::set_status) has an error.
+    /// When the registry does not take it, which is not repeated, and where
+    /// [`set_status`](Self::set_status) has an error.
     pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
         self.put_over(Some(status)).await
     }
 
-    /// Removes the status that [`override_status`](Self::override_status) put over the instance's own, and registers that anew.
+    /// Removes the status that [`override_status`](Self::override_status) put over the instance's
+    /// own, and registers that anew.
     ///
     /// Bounded as [`register`](Self::register) is, twice.
     ///
@@ -231,12 +244,13 @@ impl Registrar {
         self.result_of(|done| async move { agent.normal.send(Command::Override { status, done }).await.is_ok() }).await
     }
 
-    /// Registers the instance as DOWN, then waits, while it keeps serving, until callers have stopped calling it: no new request
-    /// for the [`quiet_time`](Self::quiet_time), at most for [`max_drain`](Self::max_drain), and within the
-    /// [`shutdown_timeout`](Self::shutdown_timeout). From here on the status cannot be set.
+    /// Registers the instance as DOWN, then waits, while it keeps serving, until callers have
+    /// stopped calling it: no new request for the [`quiet_time`](Self::quiet_time), at most for
+    /// [`max_drain`](Self::max_drain), and within the [`shutdown_timeout`](Self::shutdown_timeout).
+    /// From here on the status cannot be set.
     ///
-    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time. A failure to register the DOWN
-    /// is logged and does not prevent the drain.
+    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time.
+    /// A failure to register the DOWN is logged and does not prevent the drain.
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait; the instance stays DOWN.
@@ -249,8 +263,9 @@ impl Registrar {
         drain::quiet(&self.shared.lifecycle, &self.config, budget).await;
     }
 
-    /// Creates the shutdown signal of a server that is not run by [`serve`](Self::serve): it completes when `signal` has and the
-    /// [`drain`](Self::drain) after it. Then call [`deregister`](Self::deregister) once the server has ended.
+    /// Creates the shutdown signal of a server that is not run by [`serve`](Self::serve): it
+    /// completes when `signal` has and the [`drain`](Self::drain) after it. Then call
+    /// [`deregister`](Self::deregister) once the server has ended.
     pub fn drain_signal<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
         let this = self.clone();
         async move {
@@ -259,15 +274,15 @@ impl Registrar {
         }
     }
 
-    /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it is sent afterwards, unless
-    /// it is registered again.
+    /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it
+    /// is sent afterwards, unless it is registered again.
     ///
-    /// Ends within the [`registry_timeout`](Self::registry_timeout), also while a registration is under way; until then the DELETE
-    /// is repeated where it fails.
+    /// Ends within the [`registry_timeout`](Self::registry_timeout), also while a registration is
+    /// under way; until then the DELETE is repeated where it fails.
     ///
     /// # Errors
-    /// When no server took it in that time; the lease then ends by itself, or at another call. Not when the instance was never
-    /// registered, or is not known any more.
+    /// When no server took it in that time; the lease then ends by itself, or at another call. Not
+    /// when the instance was never registered, or is not known any more.
     ///
     /// # Cancel safety
     /// Dropping the future leaves it going on in the background.
@@ -322,8 +337,8 @@ impl Registrar {
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run. `None` with registration switched off; an error while the
-    /// instance drains.
+    /// Starts the task that keeps the registration, if it does not run. `None` with registration
+    /// switched off; an error while the instance drains.
     pub(super) fn start(&self) -> Result<Option<Commands>, Error> {
         let Shared { transport, lifecycle, routes, off, .. } = &*self.shared;
         if let Some(setting) = off {
@@ -364,8 +379,8 @@ impl Registrar {
         self.result_of(|done| async move { agent.normal.send(Command::Register { status, done }).await.is_ok() }).await
     }
 
-    /// Sends a command and waits for its result. What `send` holds of the task is dropped before, not to keep the task from seeing
-    /// that every handle is gone.
+    /// Sends a command and waits for its result. What `send` holds of the task is dropped before,
+    /// not to keep the task from seeing that every handle is gone.
     async fn result_of<F: Future<Output = bool>>(
         &self,
         send: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> F,

@@ -8,9 +8,11 @@ use super::drain::Budget;
 use super::shutdown::Running;
 use super::{Registrar, Shutdown, drain};
 
-/// What a server gives back when it ends, and what stands for it when it was not waited for any longer.
+/// What a server gives back when it ends, and what stands for it when it was not waited for any
+/// longer.
 ///
-/// `()`, and `Result<T, E>` of a `T` that is one: the outputs of `axum::serve` and of tonic's servers.
+/// `()`, and `Result<T, E>` of a `T` that is one: the outputs of `axum::serve` and of tonic's
+/// servers.
 pub trait ServerOutput {
     /// The output of a server that was still busy when its time was over.
     fn cut_off() -> Self;
@@ -27,26 +29,33 @@ impl<T: ServerOutput, E> ServerOutput for Result<T, E> {
 }
 
 impl Registrar {
-    /// Runs a server, registered exactly as long as it serves, until `signal` completes; returns the server's own output.
+    /// Runs a server, registered exactly as long as it serves, until `signal` completes; returns
+    /// the server's own output.
     ///
-    /// `server` gets a future that completes when it has to stop accepting, as `with_graceful_shutdown` takes it. In order:
+    /// `server` gets a future that completes when it has to stop accepting, as
+    /// `with_graceful_shutdown` takes it. In order:
     ///
-    /// 1. The server is polled. If it ends at once, as one that cannot bind does, its output is returned and nothing was registered.
-    /// 2. It registers as UP and keeps its lease. A registry that is down keeps nobody from serving: registration is repeated
-    ///    with back-off until it succeeds.
-    /// 3. `signal` completes: it registers as DOWN (bounded by [`registry_timeout`](Self::registry_timeout)).
-    /// 4. It serves on until callers know: no new request for the [`quiet_time`](Self::quiet_time), at most for
-    ///    [`max_drain`](Self::max_drain). A server that never had a request skips this wait. Requests of probes do not count
-    ///    ([`uncounted_paths`](Self::uncounted_paths)).
-    /// 5. The server stops accepting and finishes its requests in flight, within the [`grace`](Self::grace). Past it
-    ///    it is not waited for any longer, and [`ServerOutput::cut_off`] stands for its output; its remaining work ends with the process.
+    /// 1. The server is polled. If it ends at once, as one that cannot bind does, its output is
+    ///    returned and nothing was registered.
+    /// 2. It registers as UP and keeps its lease. A registry that is down keeps nobody from
+    ///    serving: registration is repeated with back-off until it succeeds.
+    /// 3. `signal` completes: it registers as DOWN (bounded by
+    ///    [`registry_timeout`](Self::registry_timeout)).
+    /// 4. It serves on until callers know: no new request for the [`quiet_time`](Self::quiet_time),
+    ///    at most for [`max_drain`](Self::max_drain). A server that never had a request skips this
+    ///    wait. Requests of probes do not count ([`uncounted_paths`](Self::uncounted_paths)).
+    /// 5. The server stops accepting and finishes its requests in flight, within the
+    ///    [`grace`](Self::grace). Past it it is not waited for any longer, and
+    ///    [`ServerOutput::cut_off`] stands for its output; its remaining work ends with the
+    ///    process.
     /// 6. The registration is deleted (bounded by [`registry_timeout`](Self::registry_timeout)).
     ///
     /// Steps 3 to 6 share the [`shutdown_timeout`](Self::shutdown_timeout).
     ///
-    /// A server that ends by itself is deregistered at once. From step 3 on, a further SIGTERM or Ctrl-C ends the wait under way:
-    /// the second one the drain, a third one the grace. One that comes within 500 milliseconds of the one before is the same one,
-    /// since supervisors signal a process and its group. Tokio's handlers for them stay installed for the life of the process.
+    /// A server that ends by itself is deregistered at once. From step 3 on, a further SIGTERM or
+    /// Ctrl-C ends the wait under way: the second one the drain, a third one the grace. One that
+    /// comes within 500 milliseconds of the one before is the same one, since supervisors signal a
+    /// process and its group. Tokio's handlers for them stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -92,7 +101,8 @@ impl Registrar {
         output
     }
 
-    /// Steps 3 to 5. The server is polled alongside each of them and may end in any. The budget is set at the signal.
+    /// Steps 3 to 5. The server is polled alongside each of them and may end in any. The budget is
+    /// set at the signal.
     async fn until_stopped<S>(
         &self,
         mut server: Pin<&mut S>,

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-/// Completes when a server has to stop accepting. What [`Registrar::serve`](super::Registrar::serve) hands to it.
+/// Completes when a server has to stop accepting. What
+/// [`Registrar::serve`](super::Registrar::serve) hands to it.
 ///
 /// Each clone completes, and stays complete when it is polled again.
 pub struct Shutdown {

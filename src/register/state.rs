@@ -8,9 +8,11 @@ pub enum RegistrarState {
     NotRegistered,
     /// The registry has the instance, and its last heartbeat succeeded.
     Registered,
-    /// The registry had the instance, and the last heartbeat or registration failed. It is repeated.
+    /// The registry had the instance, and the last heartbeat or registration failed. It is
+    /// repeated.
     HeartbeatFailing,
-    /// The instance leaves: it is registered as DOWN and still serves. Its status cannot be set any more.
+    /// The instance leaves: it is registered as DOWN and still serves. Its status cannot be set any
+    /// more.
     Draining,
     /// The instance has left. Nothing is sent until it is registered again.
     Deregistered,
