@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// Time for which a limit of requests that was learned is kept. The instance may have another one by then.
 const REQUESTS_KEPT: Duration = Duration::from_secs(300);
+/// Number of connections in a row that have to end with the same number of requests before it is taken for a limit.
+const REPEATS: u32 = 3;
 
 /// Peer of one connection: its stream limit, and the streams that are open there.
 #[derive(Debug)]
@@ -43,10 +45,12 @@ pub(super) struct Vacancies {
 /// Number of requests that an instance takes on one connection, such as nginx's `keepalive_requests`.
 ///
 /// More requests would not be processed and come again on the next connection, where the same happens: some would never be
-/// processed. The number is known once two connections ended with it and with requests beyond it.
+/// processed. The number is known once three connections in a row ended with it and with requests beyond it.
 #[derive(Debug, Default)]
 struct Requests {
     latest: usize,
+    /// Number of connections in a row that ended with the latest number.
+    repeats: u32,
     known: Option<(usize, Instant)>,
 }
 
@@ -172,7 +176,9 @@ impl Vacancies {
 
     fn learn(&self, processed: usize) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut requests.latest, processed) == processed {
+        let is_same = std::mem::replace(&mut requests.latest, processed) == processed;
+        requests.repeats = if is_same { requests.repeats + 1 } else { 1 };
+        if requests.repeats >= REPEATS {
             requests.known = Some((processed, Instant::now()));
         }
     }
@@ -189,11 +195,54 @@ pub(super) struct Watched<T> {
     stream: T,
     frames: Frames,
     peer: Arc<Peer>,
+    /// The peer takes no more bytes.
+    is_unwritable: bool,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, peer: Arc<Peer>) -> Self {
-        Self { stream, frames: Frames::default(), peer }
+        Self { stream, frames: Frames::default(), peer, is_unwritable: false }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    /// Writes, and discards the bytes once the peer has closed the connection.
+    ///
+    /// A server that ends its connection may close the socket while requests are on their way to it, and the next write fails.
+    /// Its GOAWAY, which tells the requests that it did not process, is still to be read then, and h2 reads no more after an
+    /// error. Reading ends by itself, since the connection is closed.
+    fn write(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.is_unwritable {
+            return Poll::Ready(Ok(len));
+        }
+        match ready!(write(Pin::new(&mut self.stream))) {
+            Err(error) if self.closes(&error) => Poll::Ready(Ok(len)),
+            written => Poll::Ready(written),
+        }
+    }
+
+    fn finish(&mut self, finish: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if self.is_unwritable {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(finish(Pin::new(&mut self.stream))) {
+            Err(error) if self.closes(&error) => Poll::Ready(Ok(())),
+            finished => Poll::Ready(finished),
+        }
+    }
+
+    /// Returns `true` if the peer has closed the connection, and takes note of it.
+    fn closes(&mut self, error: &io::Error) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        self.is_unwritable = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+        if self.is_unwritable {
+            self.peer.end();
+        }
+        self.is_unwritable
     }
 }
 
@@ -317,7 +366,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        self.get_mut().write(bytes.len(), |stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -325,7 +374,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.get_mut().write(len, |stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -333,11 +383,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().finish(|stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.get_mut().finish(|stream| stream.poll_shutdown(cx))
     }
 }
 
@@ -435,12 +485,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_of_a_connection_are_limited_after_two_processed_the_same_number() {
+    async fn requests_of_a_connection_are_limited_after_three_processed_the_same_number() {
         let vacancies = Arc::default();
-        assert_eq!([19, 19].map(|last| taken(&vacancies, 32, last)), [32, 32]);
+        assert_eq!([19, 19, 19].map(|last| taken(&vacancies, 32, last)), [32; 3]);
         assert_eq!([19, 21].map(|last| taken(&vacancies, 32, last)), [10, 10]);
         tokio::time::advance(REQUESTS_KEPT).await;
         assert_eq!([19, 19].map(|last| taken(&vacancies, 32, last)), [32, 10], "tried again after a while");
+    }
+
+    /// Takes no bytes, and has some to be read.
+    struct Closed(&'static [u8]);
+
+    impl AsyncRead for Closed {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn write_to_a_closed_connection_leaves_the_goaway_to_be_read() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let peer = Arc::new(after(&settings(&[(3, 2)]), 1000));
+        let mut watched = Watched::new(Closed(b"last words"), peer.clone());
+        watched.write_all(b"request").await.unwrap();
+        watched.flush().await.unwrap();
+        assert!(peer.has_ended() && peer.enter().is_none());
+        let mut read = Vec::new();
+        watched.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last words");
+        watched.shutdown().await.unwrap();
     }
 
     #[test]
