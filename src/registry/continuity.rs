@@ -13,15 +13,27 @@ pub(super) const MAX_GAP: Duration = Duration::from_secs(90);
 /// Time between two full fetches that only verify the copy, up to half of it shorter or longer so
 /// that clients spread.
 const INSURANCE: Duration = Duration::from_secs(600);
+/// The same where one URL leads to several nodes, up to a fifth of it shorter or longer.
+const NODES_INSURANCE: Duration = Duration::from_secs(150);
+/// Two decreases of the counter within this time mean that several nodes count. A server that
+/// restarts decreases it once.
+const NODES_FOUND_WITHIN: Duration = Duration::from_secs(1200);
+/// Time after the last decrease of the counter from which the counter is used again.
+const NODES_KEPT_FOR: Duration = Duration::from_secs(3600);
 
 /// Proof that a delta continues the copy.
 ///
 /// A delta holds the changes of the last three minutes, and its hash only counts statuses. After a
 /// longer gap, or from another server, it may agree with the copy and still lack what happened in
 /// between.
+///
+/// A load balancer in front of several nodes looks like a server that restarts again and again,
+/// since each node has its own counter. After the second decrease the counter is not used: the time
+/// and the counts prove a delta, and everything is fetched more often.
 #[derive(Debug)]
 pub(super) struct Continuity {
     last: Option<Response>,
+    decrease: Option<Decrease>,
     insured_until: Instant,
 }
 
@@ -35,9 +47,18 @@ struct Response {
     version: Option<i64>,
 }
 
+/// The last decrease of the counter of deltas.
+#[derive(Debug)]
+struct Decrease {
+    origin: Origin,
+    at: Instant,
+    /// True if it was not the first one.
+    again: bool,
+}
+
 impl Continuity {
     pub(super) fn new() -> Self {
-        Self { last: None, insured_until: Instant::now() }
+        Self { last: None, decrease: None, insured_until: Instant::now() }
     }
 
     /// Returns true while a delta of the same server can continue the copy.
@@ -50,15 +71,42 @@ impl Continuity {
     pub(super) fn takes_insurance(&mut self) -> bool {
         let is_due = Instant::now() >= self.insured_until;
         if is_due {
-            self.insured_until = Instant::now() + spread(INSURANCE, 0.5);
+            self.insured_until = self.insured();
         }
         is_due
     }
 
     /// Returns true if this delta, which arrived now, continues the copy: if it comes from the same
     /// run of the same server, within the time for which that keeps changes.
-    pub(super) fn is_continued_by(&self, origin: &Origin, version: Option<i64>) -> bool {
-        self.is_recent() && self.last.as_ref().is_some_and(|last| last.origin == *origin && last.version <= version)
+    pub(super) fn is_continued_by(&mut self, origin: &Origin, version: Option<i64>) -> bool {
+        let Some(last) = self.last.as_ref().filter(|last| last.origin == *origin) else { return false };
+        let increases = last.version <= version;
+        if !increases && version.is_some() {
+            self.decreased(origin);
+        }
+        self.is_recent() && (increases || version.is_some() && self.has_several_nodes(origin))
+    }
+
+    fn decreased(&mut self, origin: &Origin) {
+        let (now, known) = (Instant::now(), self.has_several_nodes(origin));
+        let last = self.decrease.as_ref().filter(|last| last.origin == *origin);
+        let again = known || last.is_some_and(|last| now.duration_since(last.at) <= NODES_FOUND_WITHIN);
+        self.decrease = Some(Decrease { origin: origin.clone(), at: now, again });
+        if again && !known {
+            self.insured_until = self.insured_until.min(self.insured());
+            tracing::info!("several registry servers respond behind one URL, their deltas are compared by counts");
+        }
+    }
+
+    fn has_several_nodes(&self, origin: &Origin) -> bool {
+        let last = self.decrease.as_ref().filter(|last| last.again && last.origin == *origin);
+        last.is_some_and(|last| last.at.elapsed() <= NODES_KEPT_FOR)
+    }
+
+    /// Time of the next full fetch that only verifies the copy.
+    fn insured(&self) -> Instant {
+        let several = self.last.as_ref().is_some_and(|last| self.has_several_nodes(&last.origin));
+        Instant::now() + if several { spread(NODES_INSURANCE, 0.2) } else { spread(INSURANCE, 0.5) }
     }
 
     /// The copy agrees with a delta.
@@ -69,7 +117,7 @@ impl Continuity {
     /// The copy is the whole list that this server sent.
     pub(super) fn renewed(&mut self, origin: Origin, requested: Moment) {
         self.last = Some(Response { requested, origin, version: None });
-        self.insured_until = Instant::now() + spread(INSURANCE, 0.5);
+        self.insured_until = self.insured();
     }
 
     /// Something was missed.
@@ -96,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn gap_by_either_clock_ends_the_continuity() {
-        let continuity = continuity();
+        let mut continuity = continuity();
         advance(MAX_GAP).await;
         assert!(continuity.is_recent() && continuity.is_continued_by(&Origin::of(0), Some(1)));
         advance(SECOND).await;
@@ -137,6 +185,25 @@ mod tests {
         }
         continuity.lost();
         assert!(!continuity.is_recent() && !continuity.is_continued_by(&Origin::of(0), Some(9)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counter_that_decreases_twice_is_of_several_nodes_until_it_rises_for_an_hour() {
+        for (apart, several) in [(60, true), (6 * 3600, false)] {
+            let mut continuity = continuity();
+            continuity.continued(Origin::of(0), Some(7), Moment::now());
+            assert!(!continuity.is_continued_by(&Origin::of(0), Some(1)));
+            advance(apart * SECOND).await;
+            continuity.continued(Origin::of(0), Some(7), Moment::now());
+            assert_eq!(continuity.is_continued_by(&Origin::of(0), Some(1)), several, "{apart} s apart");
+            assert!(
+                !continuity.is_continued_by(&Origin::of(1), Some(9))
+                    && !continuity.is_continued_by(&Origin::of(0), None)
+            );
+            advance(NODES_KEPT_FOR + SECOND).await;
+            continuity.continued(Origin::of(0), Some(7), Moment::now());
+            assert!(!continuity.is_continued_by(&Origin::of(0), Some(1)));
+        }
     }
 
     #[tokio::test(start_paused = true)]

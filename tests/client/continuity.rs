@@ -426,3 +426,39 @@ async fn deltas_of_our_server_need_no_second_full_fetch() {
     }
     assert_eq!(wire.count("/eureka/apps/", 200), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nodes_behind_one_url_with_counters_of_their_own_are_followed_by_deltas() {
+    for is_random in [false, true] {
+        let (start, turn) = (Instant::now(), AtomicUsize::new(0));
+        let registry = Scripted::new(move |asked| {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            let node = if is_random { fastrand::usize(..3) } else { turn % 3 };
+            // One instance replaces another every ten minutes. No count shows it.
+            let (t, age) = (start.elapsed().as_secs() / 600, start.elapsed().as_secs() % 600);
+            let version = [5000, 300, 90_000][node] + start.elapsed().as_secs() / 30;
+            let entries = match t > 0 && age < 180 {
+                true => vec![
+                    (instance("orders", &format!("i{}", t - 1)), ActionType::Deleted),
+                    (instance("orders", &format!("i{t}")), ActionType::Added),
+                ],
+                false => vec![],
+            };
+            match &*asked.line {
+                FULL => orders(&["kept", &format!("i{t}")]),
+                _ => {
+                    let version = format!(r#""versions__delta":"{version}""#);
+                    Reply::Json(delta(&entries, "UP_2_").replace(r#""versions__delta":"1""#, &version))
+                }
+            }
+        });
+        let client = registry.client().build().unwrap();
+        let ids = follow(&client);
+        for round in 0..6 {
+            sleep(10 * MINUTE - Duration::from_secs(1)).await;
+            assert_eq!(*ids.lock().unwrap(), [format!("i{round}"), "kept".to_owned()]);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!((10..=40).contains(&fulls(&registry)), "random {is_random}: {}", fulls(&registry));
+    }
+}
