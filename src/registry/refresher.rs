@@ -12,12 +12,14 @@ use crate::error::{Error, Kind};
 use crate::model::{Applications, Digest};
 use crate::panics::catch_panic;
 use crate::timer::{Backoff, jittered};
-use crate::transport::{Fetched, Full, Transport};
+use crate::transport::{Fetched, Full, Origin, Transport};
 
 /// Number of deltas in a row that left a difference after which no deltas are requested …
 const MISMATCHES_BEFORE_PAUSE: u32 = 3;
 /// … for this number of refreshes: some servers with remote regions never agree with themselves.
 const FULL_REFRESHES: u32 = 10;
+/// Number of such pauses in a row, with digests that differ, after which digests are not used.
+const PAUSES_BEFORE_COUNTS: u32 = 2;
 /// Number of deltas in a row that a server failed to make after which everything is fetched
 /// instead.
 const BROKEN_DELTAS: u32 = 2;
@@ -51,6 +53,10 @@ pub(crate) struct Refresher {
     /// True if the last full response carried a version; without one a server gives no deltas.
     deltas_offered: bool,
     mismatches: u32,
+    /// Pauses of deltas in a row whose digests differed.
+    digest_pauses: u32,
+    /// Server whose digests are not used, since those of its deltas are wrong.
+    counts_only: Option<Origin>,
     broken_deltas: u32,
     full_only: u32,
     failing_since: Option<Instant>,
@@ -82,6 +88,8 @@ impl Refresher {
             fetched: false,
             deltas_offered: false,
             mismatches: 0,
+            digest_pauses: 0,
+            counts_only: None,
             broken_deltas: 0,
             full_only: 0,
             failing_since: None,
@@ -144,13 +152,15 @@ impl Refresher {
             self.full_only -= 1;
             return self.fetch_all().await;
         }
-        let Some(delta) = self.fetch_delta().await? else { return self.fetch_all().await };
+        let Some(mut delta) = self.fetch_delta().await? else { return self.fetch_all().await };
         self.responded();
-        let version = delta.list.version;
-        let continues = self.local.is_exact(delta.digest) || self.continuity.is_continued_by(&delta.origin, version);
+        let origin = delta.origin.clone();
+        delta.digest = delta.digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
+        let (version, is_exact) = (delta.list.version, self.local.is_exact(delta.digest));
+        let continues = is_exact || self.continuity.is_continued_by(&delta.origin, version);
         if continues && self.take(delta.list, delta.digest, LocalRegistry::delta).await {
             self.continuity.continued(delta.origin, version, delta.requested);
-            self.mismatches = 0;
+            (self.mismatches, self.digest_pauses) = (0, 0);
             return Ok(());
         }
         self.mismatches += 1;
@@ -161,6 +171,11 @@ impl Refresher {
                 "deltas keep leaving a difference, fetching everything for a while"
             );
             (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
+            self.digest_pauses = if is_exact { self.digest_pauses + 1 } else { 0 };
+            if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
+                tracing::warn!("digests of deltas keep differing, comparing counts instead");
+                (self.digest_pauses, self.counts_only) = (0, Some(origin));
+            }
         }
         self.fetch_all_later().await
     }
@@ -225,6 +240,7 @@ impl Refresher {
             }
         };
         let Fetched { list, origin, requested, digest, etag } = fetched;
+        let digest = digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
         self.responded();

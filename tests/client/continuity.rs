@@ -251,15 +251,17 @@ async fn application_removed_and_added_again_within_one_delta_is_present() {
 struct Wire {
     router: Router,
     cut: Arc<AtomicBool>,
-    /// Whether deltas lose what they show.
+    /// True if deltas lose their changes.
     lossy: Arc<AtomicBool>,
+    /// True if deltas have a wrong digest.
+    wrong: Arc<AtomicBool>,
     passed: Arc<Mutex<Vec<(String, u16)>>>,
 }
 
 impl Wire {
     fn new(server: &EurekaServer) -> Self {
         let router = Router::new().nest("/eureka", server.router());
-        Self { router, cut: Arc::default(), lossy: Arc::default(), passed: Arc::default() }
+        Self { router, cut: Arc::default(), lossy: Arc::default(), wrong: Arc::default(), passed: Arc::default() }
     }
 
     fn client(&self) -> Eureka {
@@ -287,7 +289,10 @@ impl Service<Request<RequestBody>> for Wire {
             if this.cut.load(Ordering::Relaxed) {
                 return Err("cut".into());
             }
-            let response = this.router.call(request).await?;
+            let mut response = this.router.call(request).await?;
+            if this.wrong.load(Ordering::Relaxed) && path.ends_with("/delta") {
+                response.headers_mut().insert("eureka-digest", "v1=0123456789abcdef".parse()?);
+            }
             let is_lost = this.lossy.load(Ordering::Relaxed) && path.ends_with("/delta");
             this.passed.lock().unwrap().push((path, response.status().as_u16()));
             if !is_lost {
@@ -461,4 +466,18 @@ async fn nodes_behind_one_url_with_counters_of_their_own_are_followed_by_deltas(
         }
         assert!((10..=40).contains(&fulls(&registry)), "random {is_random}: {}", fulls(&registry));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn digests_that_are_wrong_in_each_delta_are_replaced_by_counts() {
+    let server = server();
+    let wire = Wire::new(&server);
+    wire.wrong.store(true, Ordering::Relaxed);
+    let heartbeats = Wire::new(&server).client().registrar(instance("orders", "a"));
+    heartbeats.register().await.unwrap();
+    let ids = follow(&wire.client());
+    sleep(2 * HOUR).await;
+    assert_eq!(*ids.lock().unwrap(), ["a"]);
+    let fulls = wire.count("/eureka/apps/", 200) + wire.count("/eureka/apps/", 304);
+    assert!((30..=55).contains(&fulls), "26 until digests are not used, then one in ten minutes: {fulls}");
 }
