@@ -406,6 +406,65 @@ async fn self_preservation_is_logged_when_it_begins_and_when_it_ends() {
     assert_eq!(status(&server).await["generalStats"]["self-preservation"], "inactive");
 }
 
+/// Heartbeats of these instances for a number of seconds, each 27 to 33 seconds after the one before.
+/// Returns the number of seconds in which self-preservation was active.
+async fn jittered_beats(server: &Server, instances: usize, seconds: u64, random: &mut fastrand::Rng) -> usize {
+    let mut next: Vec<u64> = (0..instances).map(|_| random.u64(0..30_000)).collect();
+    let mut active = 0;
+    for second in 0..seconds {
+        for (n, next) in next.iter_mut().enumerate() {
+            if *next < (second + 1) * 1_000 {
+                server.empty("PUT", &format!("/eureka/apps/ORDERS/i-{n}")).await;
+                *next += random.u64(27_000..33_000);
+            }
+        }
+        sleep(SECOND).await;
+        if second % 60 == 0 {
+            active += usize::from(status(server).await["generalStats"]["self-preservation"] == "active");
+        }
+    }
+    active
+}
+
+#[tokio::test(start_paused = true)]
+async fn healthy_small_registry_for_hours_logs_nothing_of_self_preservation() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for instances in [3, 10] {
+        let (log, _guard) = Log::start(tracing::Level::INFO);
+        let server = Server::new();
+        let mut active = 0;
+        // It grows by one instance an hour.
+        for n in 0..instances {
+            server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+            active += jittered_beats(&server, n + 1, 3_600, &mut random).await;
+        }
+        assert!(active > 0, "the state flaps, as the status shows");
+        assert_eq!(log.lines(&["self-preservation"]), Vec::<String>::new(), "{instances} instances");
+        assert_eq!(log.lines(&["lease expired"]), Vec::<String>::new(), "{instances} instances");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_fall_silent_log_one_beginning_with_counts_and_one_end() {
+    let mut random = fastrand::Rng::with_seed(8);
+    let server = Server::new();
+    for n in 0..10 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    jittered_beats(&server, 10, 600, &mut random).await;
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    jittered_beats(&server, 4, 1_800, &mut random).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["WARN", "self-preservation began", "instances=10", "expected=17", "received=", "kept=6"] {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
+    jittered_beats(&server, 10, 1_800, &mut random).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("INFO") && lines[0].contains("self-preservation ended"), "{lines:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn self_preservation_by_application_is_logged_the_same_way() {
     let (log, _guard) = Log::start(tracing::Level::INFO);

@@ -19,16 +19,18 @@ impl Registry {
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.eviction.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         self.judge(now);
-        self.watch_preservation();
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
-        let mut expired = Vec::new();
+        let (mut expired, mut kept) = (Vec::new(), 0);
         for shard in self.shards.iter() {
-            let leases = shard.read();
-            let found = leases
-                .iter()
-                .filter(|(app, _, lease)| lease.is_expired(compensation, now) && self.is_expiration_enabled(app));
-            expired.extend(found.map(|(app, id, _)| (app.clone(), id.clone())));
+            for (app, id, _) in shard.read().iter().filter(|(_, _, lease)| lease.is_expired(compensation, now)) {
+                if self.is_expiration_enabled(app) {
+                    expired.push((app.clone(), id.clone()));
+                } else {
+                    kept += 1;
+                }
+            }
         }
+        self.watch_preservation(kept);
         // Shards come in the order of a random hash; with this the same seed picks the same leases.
         expired.sort_unstable();
         let limit = eviction_limit(self.log.size(), self.settings.renewal_percent_threshold).min(expired.len());

@@ -30,8 +30,21 @@ pub(super) struct State {
     renewals_last_minute: AtomicU64,
     verdict: Mutex<Verdict>,
     /// As of the last eviction run.
-    seen: Mutex<Preservation>,
+    seen: Mutex<Seen>,
 }
+
+/// Self-preservation as of the last eviction run, and as the log has it.
+#[derive(Debug, Default)]
+struct Seen {
+    now: Preservation,
+    /// State that was logged last. `None` unless the log says that self-preservation holds.
+    logged: Option<Preservation>,
+    /// Number of eviction runs in a row that were not preserved.
+    inactive_runs: usize,
+}
+
+/// Number of eviction runs in a row without self-preservation after which its end is logged.
+const RUNS_TO_END: usize = 2;
 
 /// Self-preservation as of the last eviction run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +108,7 @@ impl Registry {
         self.preservation.renewals_last_minute.store(self.shards.take_renewals(), Relaxed);
     }
 
-    /// Whether expired leases of an application may be evicted: always without self-preservation.
+    /// Returns true if expired leases of an application may be evicted: always without self-preservation.
     pub(super) fn is_expiration_enabled(&self, app: &str) -> bool {
         if !self.settings.self_preservation {
             return true;
@@ -122,12 +135,16 @@ impl Registry {
 
     /// Self-preservation as of the last eviction run.
     pub(in crate::server) fn preservation(&self) -> Preservation {
-        *self.preservation.seen()
+        self.preservation.seen().now
     }
 
-    /// Logs where self-preservation began or ended since the last call. To be called once in each
-    /// eviction run.
-    pub(super) fn watch_preservation(&self) {
+    /// Records the state of self-preservation and logs its changes. To be called once in each eviction
+    /// run, with the number of expired leases that the run keeps.
+    ///
+    /// Few heartbeats alone are no reason for a warning: a minute of a small registry often has one
+    /// less, and the threshold follows a new instance a minute before its heartbeats are counted. So
+    /// the beginning is logged once an expired lease is kept as well, and the end after two runs.
+    pub(super) fn watch_preservation(&self, kept: usize) {
         let (instances, renewals) = (self.log.size(), self.renewals());
         let now = if !self.settings.self_preservation {
             Preservation::Disabled
@@ -145,18 +162,27 @@ impl Registry {
             Preservation::Active
         };
         let mut seen = self.preservation.seen();
-        let before = std::mem::replace(&mut *seen, now);
+        seen.now = now;
+        seen.inactive_runs = if now.is_active() { 0 } else { seen.inactive_runs.saturating_add(1) };
+        let before = seen.logged;
+        match before {
+            None if now.is_active() && kept > 0 => seen.logged = Some(now),
+            Some(_) if now.is_active() => seen.logged = Some(now),
+            Some(_) if seen.inactive_runs >= RUNS_TO_END => seen.logged = None,
+            _ => {}
+        }
+        let after = seen.logged;
         drop(seen);
         let Renewals { last_minute: received, threshold: expected } = renewals;
-        match (before.is_active(), now.is_active()) {
-            (false, true) => {
-                tracing::warn!(instances, expected, received, applications = %now, "self-preservation began: expired leases do not end");
+        match (before, after) {
+            (None, Some(applications)) => {
+                tracing::warn!(instances, expected, received, kept, %applications, "self-preservation began: expired leases do not end");
             }
-            (true, false) => {
+            (Some(_), None) => {
                 tracing::info!(instances, expected, received, "self-preservation ended: expired leases end again");
             }
-            (true, true) if before != now => {
-                tracing::info!(instances, expected, received, applications = %now, "self-preservation changed");
+            (Some(before), Some(applications)) if before != applications => {
+                tracing::info!(instances, expected, received, kept, %applications, "self-preservation changed");
             }
             _ => {}
         }
@@ -196,7 +222,7 @@ impl fmt::Display for Preservation {
 }
 
 impl State {
-    fn seen(&self) -> MutexGuard<'_, Preservation> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
