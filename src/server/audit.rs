@@ -4,11 +4,12 @@
 //! `instance`, `status` and `origin`. A change is an info line; what changes nothing, and each
 //! change of a batch from a peer, is a debug line. Clients choose most of the values, so every
 //! value is escaped and has a maximum length. Lines about faults of clients are limited in number
-//! as well.
+//! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the rest
+//! are debug lines, with one info line that has their number.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -55,6 +56,11 @@ impl Caller {
     /// The same caller, for a change that is one of a batch.
     pub(super) fn batched(self) -> Self {
         Self { batched: true, ..self }
+    }
+
+    /// Returns true if a change of this caller is a debug line.
+    fn is_quiet(self, changes: &Changes) -> bool {
+        self.batched || !changes.pass()
     }
 
     pub(super) fn origin(self) -> Origin {
@@ -168,6 +174,65 @@ impl Default for Throttle {
     }
 }
 
+/// Maximum number of info lines about changes within [`CHANGES_INTERVAL`]. Further ones are debug lines.
+const CHANGES_SHOWN: u64 = 100;
+const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Limits the info lines about changes of a registry, and counts the changes beyond.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Mutex<Burst>);
+
+#[derive(Debug, Default)]
+struct Burst {
+    since: Option<Instant>,
+    shown: u64,
+    quiet: u64,
+}
+
+impl Changes {
+    /// Returns true if a change gets an info line. Without info lines nothing is counted.
+    fn pass(&self) -> bool {
+        if !is_enabled() {
+            return false;
+        }
+        let (mut burst, count) = self.current();
+        let passes = burst.shown < CHANGES_SHOWN;
+        if passes {
+            burst.shown += 1;
+        } else {
+            burst.quiet += 1;
+        }
+        drop(burst);
+        log_quiet(count);
+        passes
+    }
+
+    /// Logs the number of changes that had no info line, once their interval is over. To be called
+    /// every now and then: after a burst there may be no change for long.
+    pub(super) fn flush(&self) {
+        let (burst, count) = self.current();
+        drop(burst);
+        log_quiet(count);
+    }
+
+    /// Counters of the current interval, and the changes without an info line in an earlier one.
+    fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
+        let mut burst = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if burst.since.is_some_and(|since| now < since + CHANGES_INTERVAL) {
+            return (burst, 0);
+        }
+        let Burst { quiet, .. } = std::mem::replace(&mut *burst, Burst { since: Some(now), shown: 0, quiet: 0 });
+        (burst, quiet)
+    }
+}
+
+fn log_quiet(count: u64) {
+    if count > 0 {
+        tracing::info!(target: TARGET, count, "changes not logged singly");
+    }
+}
+
 /// Returns true if changes are logged. Without, nobody works out what a registration changed.
 pub(super) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
@@ -190,9 +255,10 @@ pub(super) fn registered(
     id: &str,
     Registered { status, news, kept }: Registered,
     caller: Caller,
+    changes: &Changes,
     dropped: &Throttle,
 ) {
-    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client) {
+    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
         let (app, instance) = (Shown(app), Shown(id));
         tracing::info!(
             target: TARGET, %app, %instance, %status, origin = %caller, %sent,
@@ -200,8 +266,8 @@ pub(super) fn registered(
         );
     }
     match news {
-        News::New => change!(caller.batched, app, id, status, caller, "registered"),
-        News::Changed => change!(caller.batched, app, id, status, caller, "registration changed"),
+        News::New => change!(caller.is_quiet(changes), app, id, status, caller, "registered"),
+        News::Changed => change!(caller.is_quiet(changes), app, id, status, caller, "registration changed"),
         News::Repeated => change!(true, app, id, status, caller, "registration repeated"),
         News::Older { ours, sent } => {
             let (app, instance) = (Shown(app), Shown(id));
@@ -220,24 +286,44 @@ pub(super) fn registered(
 }
 
 /// Logs the end of a lease that its instance ended, or an operator.
-pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller) {
-    change!(caller.batched, app, id, status, caller, "cancelled");
+pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller, changes: &Changes) {
+    change!(caller.is_quiet(changes), app, id, status, caller, "cancelled");
 }
 
-pub(super) fn override_set(app: &str, id: &str, status: InstanceStatus, effect: Effect, caller: Caller) {
+pub(super) fn override_set(
+    app: &str,
+    id: &str,
+    status: InstanceStatus,
+    effect: Effect,
+    caller: Caller,
+    changes: &Changes,
+) {
     if effect != Effect::Absent {
-        change!(caller.batched || effect == Effect::None, app, id, status, caller, "status override set");
+        change!(effect == Effect::None || caller.is_quiet(changes), app, id, status, caller, "status override set");
     }
 }
 
-pub(super) fn override_deleted(app: &str, id: &str, status: InstanceStatus, effect: Effect, caller: Caller) {
+pub(super) fn override_deleted(
+    app: &str,
+    id: &str,
+    status: InstanceStatus,
+    effect: Effect,
+    caller: Caller,
+    changes: &Changes,
+) {
     if effect != Effect::Absent {
-        change!(caller.batched || effect == Effect::None, app, id, status, caller, "status override deleted");
+        change!(effect == Effect::None || caller.is_quiet(changes), app, id, status, caller, "status override deleted");
     }
 }
 
-pub(super) fn metadata_changed(app: &str, id: &str, Registered { status, news, .. }: Registered, caller: Caller) {
-    change!(news == News::Repeated, app, id, status, caller, "metadata changed");
+pub(super) fn metadata_changed(
+    app: &str,
+    id: &str,
+    Registered { status, news, .. }: Registered,
+    caller: Caller,
+    changes: &Changes,
+) {
+    change!(news == News::Repeated || caller.is_quiet(changes), app, id, status, caller, "metadata changed");
 }
 
 /// Logs a state that was taken over from a peer which had a newer one.

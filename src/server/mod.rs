@@ -44,7 +44,8 @@
 //! # Log
 //!
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines under the target `tower_eureka::server::audit`, with
-//!   the application, the instance, its status and the sender. What changes nothing, and each item of a peer's batch, is a debug line.
+//!   the application, the instance, its status and the sender. Requests that change nothing and the items of a peer's batch are debug lines, and so are
+//!   all changes beyond 100 a second, of which one info line has the number.
 //! * A refused write is a warning with the sender's address, the path, the status and the cause, at most one a second. So is a
 //!   registration that is older than the record in the registry.
 //! * Self-preservation is logged when it begins and when it ends, and `GET status` shows it with the counts behind it.

@@ -72,7 +72,7 @@ impl Node {
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _turn = self.turn(origin, &app, &id);
         let registered = self.registry.register(instance, origin, self.now())?;
-        audit::registered(&app, &id, registered, caller, &self.older);
+        audit::registered(&app, &id, registered, caller, self.registry.changes(), &self.older);
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
         Ok(())
     }
@@ -90,7 +90,7 @@ impl Node {
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let Some(status) = self.registry.cancel(app, id, self.now()) else { return false };
-        audit::cancelled(app, id, status, caller);
+        audit::cancelled(app, id, status, caller, self.registry.changes());
         self.tell(origin, ReplicationAction::Cancel, app, id, None);
         true
     }
@@ -106,7 +106,7 @@ impl Node {
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let effect = self.registry.set_override(app, id, status, dirty, self.now());
-        audit::override_set(app, id, status, effect, caller);
+        audit::override_set(app, id, status, effect, caller, self.registry.changes());
         if effect.is_found() {
             self.tell(origin, ReplicationAction::StatusUpdate, app, id, Some(status));
         }
@@ -124,7 +124,7 @@ impl Node {
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let effect = self.registry.delete_override(app, id, status, dirty, self.now());
-        audit::override_deleted(app, id, status, effect, caller);
+        audit::override_deleted(app, id, status, effect, caller, self.registry.changes());
         if effect.is_found() {
             self.tell(origin, ReplicationAction::DeleteStatusOverride, app, id, Some(status));
         }
@@ -141,7 +141,7 @@ impl Node {
     ) -> Result<bool, Refused> {
         let _turn = self.turn(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
-        audit::metadata_changed(app, id, registered, caller);
+        audit::metadata_changed(app, id, registered, caller, self.registry.changes());
         self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
         Ok(true)
     }

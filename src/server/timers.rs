@@ -27,6 +27,7 @@ impl Timers {
         tasks.spawn(every(MINUTE, MINUTE, registry.clone(), |registry| registry.end_minute()));
         tasks.spawn(every(jittered(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
             registry.prune_delta(clock.now_ms());
+            registry.changes().flush();
         }));
         let mut rng = fastrand::Rng::new();
         let interval = settings.eviction_interval.min(LONGEST_WAIT);

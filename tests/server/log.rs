@@ -293,6 +293,48 @@ async fn status_that_a_registration_does_not_change_is_an_info_line() {
     assert_eq!(log.take(), Vec::<String>::new());
 }
 
+#[tokio::test(start_paused = true)]
+async fn registration_storm_is_100_info_lines_a_second_and_a_count() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    for n in 0..2_000 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    assert_eq!(log.lines(&["INFO", "registered app=ORDERS"]).len(), 100);
+    assert_eq!(log.take().len(), 100);
+    // The count is logged with the next change in another second.
+    advance(SECOND).await;
+    for n in 0..1_000 {
+        server.empty("DELETE", &format!("{ORDERS}/i-{n}")).await;
+    }
+    assert_eq!(log.lines(&["INFO", "cancelled app=ORDERS"]).len(), 100);
+    assert_eq!(log.lines(&["changes not logged singly", "count=1900"]).len(), 1);
+    assert_eq!(log.take().len(), 101);
+    // Without another change it is logged soon all the same, and once.
+    sleep(MINUTE).await;
+    assert_eq!(log.lines(&["changes not logged singly", "count=900"]).len(), 1);
+    assert_eq!(log.lines(&["changes not logged singly"]).len(), 1);
+    log.take();
+    for n in 1_000..1_100 {
+        let path = format!("{ORDERS}/i-{n}");
+        server.empty("PUT", &format!("{path}/status?value=OUT_OF_SERVICE")).await;
+        server.empty("PUT", &format!("{path}/metadata?canary=yes")).await;
+        server.empty("DELETE", &format!("{path}/status?value=UP")).await;
+    }
+    assert_eq!(log.take().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_beyond_the_limit_of_info_lines_is_a_debug_line() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    for n in 0..150 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    assert_eq!(log.lines(&["INFO", "registered app=ORDERS"]).len(), 100);
+    assert_eq!(log.lines(&["DEBUG", "registered app=ORDERS"]).len(), 50);
+}
+
 /// What is logged next.
 async fn written(log: &Log) -> Vec<String> {
     for _ in 0..1_000_000 {

@@ -160,7 +160,8 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
                     Ok(InstanceStatus::Unknown) => {}
                     Ok(status) => {
                         let effect = server.registry().store_override(app, id, status, server.now());
-                        audit::override_set(app, id, status, effect, Caller::of(origin, &Extensions::new()));
+                        let caller = Caller::of(origin, &Extensions::new());
+                        audit::override_set(app, id, status, effect, caller, server.registry().changes());
                     }
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }

@@ -142,7 +142,7 @@ impl<'a> Deeds<'a> {
                         if let Some(status) = item.overridden_status.filter(|&s| s != InstanceStatus::Unknown) {
                             let effect = registry.store_override(&app, id, status, now);
                             self.overridden(effect);
-                            audit::override_set(&app, id, status, effect, self.caller);
+                            audit::override_set(&app, id, status, effect, self.caller, registry.changes());
                         }
                         result(StatusCode::NOT_FOUND)
                     }
@@ -155,7 +155,7 @@ impl<'a> Deeds<'a> {
                 let status = registry.cancel(&app, id, now);
                 if let Some(status) = status {
                     self.cancelled += 1;
-                    audit::cancelled(&app, id, status, self.caller);
+                    audit::cancelled(&app, id, status, self.caller, registry.changes());
                 }
                 found(status.is_some())
             }
@@ -163,7 +163,7 @@ impl<'a> Deeds<'a> {
                 let Some(status) = item.status else { return failed() };
                 let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
                 self.overridden(effect);
-                audit::override_set(&app, id, status, effect, self.caller);
+                audit::override_set(&app, id, status, effect, self.caller, registry.changes());
                 found(effect.is_found())
             }
             ReplicationAction::DeleteStatusOverride => {
@@ -171,7 +171,7 @@ impl<'a> Deeds<'a> {
                 let status = item.status.unwrap_or(InstanceStatus::Unknown);
                 let effect = registry.delete_override(&app, id, status, Some(dirty), now);
                 self.overridden(effect);
-                audit::override_deleted(&app, id, status, effect, self.caller);
+                audit::override_deleted(&app, id, status, effect, self.caller, registry.changes());
                 found(effect.is_found())
             }
         }
@@ -182,7 +182,7 @@ impl<'a> Deeds<'a> {
         match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
             Ok(registered) => {
                 self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
-                audit::registered(&app, &id, registered, self.caller, &self.older);
+                audit::registered(&app, &id, registered, self.caller, self.server.registry().changes(), &self.older);
             }
             Err(refused) => self.invalid(&app, &id, &refused),
         }

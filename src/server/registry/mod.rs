@@ -129,6 +129,7 @@ pub(super) struct Registry {
     #[cfg(feature = "peers")]
     endings: versions::Endings,
     preservation: preservation::State,
+    changes: audit::Changes,
 }
 
 impl Registry {
@@ -141,7 +142,13 @@ impl Registry {
             #[cfg(feature = "peers")]
             endings: versions::Endings::default(),
             preservation: preservation::State::default(),
+            changes: audit::Changes::default(),
         }
+    }
+
+    /// Limit of the log lines about changes.
+    pub(super) fn changes(&self) -> &audit::Changes {
+        &self.changes
     }
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
