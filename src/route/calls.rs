@@ -20,6 +20,7 @@ use super::budget::Budget;
 use super::deadline::Clockwork;
 use super::health;
 use super::options::{AnyPolicy, CallOptions, Ports};
+use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Peers, Snapshot};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
@@ -45,7 +46,8 @@ pub(super) struct Calls<E> {
     routes: [ArcSwap<Routes<E>>; 2],
 }
 
-pub(super) type Make<E> = Arc<dyn Fn(&Arc<Instance>, Address) -> E + Send + Sync>;
+/// Makes the endpoint of an instance.
+pub(super) type Make<E> = Arc<dyn Fn(Arc<Presence>) -> E + Send + Sync>;
 pub(super) type Probe<E> = Arc<dyn Fn(E) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A tree, since a look at a few names costs less than the hash of one.
@@ -213,6 +215,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let explainer = discover.explain_later();
         let why = rule.clone();
         let explain = move || explainer.explain().exclude(|instance| why.address(instance).err()).to_string();
+        let (address_rule, registry, grace) =
+            (rule.clone(), Arc::downgrade(&self.registry), self.options.removal_grace);
         // What cannot be called is no endpoint: an instance that changes so is removed.
         let mut starts = Starts::default();
         let http2 = self.options.http2.clone();
@@ -244,7 +248,10 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             .policy(self.options.policy.clone())
             .observer(self.options.responses.clone())
             .attributes(Callable::attributes)
-            .endpoint(move |callable: &Callable| make(&callable.instance, callable.address.clone()));
+            .endpoint(move |Callable { instance, address, .. }: &Callable| {
+                let (rule, registry) = (address_rule.clone(), registry.clone());
+                make(Presence::new(instance.clone(), address.clone(), rule, registry, grace))
+            });
         let CallOptions { zones, slow_start, subset, caller, .. } = &*self.options;
         if let Some(zones) = zones {
             builder = builder.zone_aware(zones.clone());

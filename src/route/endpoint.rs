@@ -26,7 +26,6 @@ use super::presence::{Membership, Presence};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::is_grpc;
 use crate::error::Error;
-use crate::model::Instance;
 use crate::registry::Registry;
 use crate::transport::{ConnectError, Connector};
 
@@ -46,19 +45,17 @@ struct Pools<B> {
 /// clone closes them after the calls in flight.
 pub(super) struct Endpoint<B> {
     inner: Arc<Inner<B>>,
-    /// Of the one that the balancer keeps as long as the instance is in the registry. The clones for calls have none.
+    /// Held by the endpoint in the balancer. The clones for calls have none.
     _membership: Option<Membership>,
 }
 
 struct Inner<B> {
-    instance: Arc<Instance>,
-    address: Address,
-    /// What it is told of that in HTTP/1.1.
+    presence: Arc<Presence>,
+    /// Host header of HTTP/1.1.
     host: HeaderValue,
     is_http2: bool,
     /// Version of the latest call: [`HTTP1`], [`HTTP2`] or [`ONLY_HTTP1`].
     version: AtomicU8,
-    presence: Arc<Presence>,
     http1: Http1<B>,
     http2: Http2<B>,
 }
@@ -110,23 +107,20 @@ impl<B: Sendable> Endpoint<B> {
         connector: Connector,
     ) -> Calls<Self> {
         let http2 = options.http2.clone();
-        let (most, grace) = (options.http2_connections, options.removal_grace);
+        let most = options.http2_connections;
         let checker = Checker::new(connector.clone());
         let prober = connector.clone();
-        let make = move |instance: &Arc<Instance>, address: Address| {
-            let presence = Presence::new(grace);
-            let is_http2 = http2.is_for(instance);
+        let make = move |presence: Arc<Presence>| {
+            let is_http2 = http2.is_for(&presence.instance);
             let inner = Inner {
-                instance: instance.clone(),
-                host: address.host(),
+                host: presence.address.host(),
                 is_http2,
                 version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
-                http1: Http1::new(connector.clone(), address.clone(), presence.clone()),
-                http2: Http2::new(connector.clone(), address.clone(), presence.clone(), most),
-                address,
-                presence,
+                http1: Http1::new(connector.clone(), presence.clone()),
+                http2: Http2::new(connector.clone(), presence.clone(), most),
+                presence: presence.clone(),
             };
-            Self { _membership: Some(Membership(inner.presence.clone())), inner: Arc::new(inner) }
+            Self { _membership: Some(Membership(presence)), inner: Arc::new(inner) }
         };
         // A connection as the calls make it that is closed again. What else may be wrong, calls find out.
         let probe = move |endpoint: Self| {
@@ -136,12 +130,12 @@ impl<B: Sendable> Endpoint<B> {
                 if inner.is_called_over_http2() {
                     inner.http2.probe().await.is_ok()
                 } else {
-                    connector.http2(false).oneshot(inner.address.uri_of(None)).await.is_ok()
+                    connector.http2(false).oneshot(inner.presence.address.uri_of(None)).await.is_ok()
                 }
             }) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let check = move |endpoint: Self| {
-            let Inner { instance, address, .. } = &*endpoint.inner;
+            let Presence { instance, address, .. } = &*endpoint.inner.presence;
             let healthy = checker.check(instance, address, endpoint.inner.is_called_over_http2());
             Box::pin(healthy) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
@@ -212,7 +206,7 @@ impl<B: Sendable> Inner<B> {
         match (unsent.failure, unsent.request) {
             (Failure::Unsent(error), Some(mut request))
                 if ConnectError::is_not_http2(&*error)
-                    && self.address.scheme == Scheme::HTTP
+                    && self.presence.address.scheme == Scheme::HTTP
                     && !self.http2.has_connected()
                     && !is_grpc(request.headers()) =>
             {
@@ -228,7 +222,7 @@ impl<B: Sendable> Inner<B> {
 
 impl<B> AtAddress for Endpoint<B> {
     fn address(&self) -> &Address {
-        &self.inner.address
+        &self.inner.presence.address
     }
 }
 
@@ -247,7 +241,7 @@ impl<B> Future for EndpointFuture<B> {
         Poll::Ready(match ready!(self.sending.as_mut().poll(cx)) {
             Ok(response) => Ok(response),
             Err(failure) => {
-                let Inner { instance, address, .. } = &*self.endpoint.inner;
+                let Presence { instance, address, .. } = &*self.endpoint.inner.presence;
                 let is_unexplained = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));
                 let error = failure.into_error();
                 let error = error.app(instance.app()).instance(instance.id()).server(address.authority.as_str());
@@ -272,6 +266,6 @@ impl<B> Clone for Endpoint<B> {
 
 impl<B> fmt::Debug for Endpoint<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Endpoint").field(&self.inner.instance.id()).finish()
+        f.debug_tuple("Endpoint").field(&self.inner.presence.instance.id()).finish()
     }
 }

@@ -38,7 +38,6 @@ pub(super) struct Http1<B>(Arc<Shared<B>>);
 
 struct Shared<B> {
     connector: Connector,
-    address: Address,
     presence: Arc<Presence>,
     state: Mutex<State<B>>,
 }
@@ -87,10 +86,10 @@ impl<B> Http1<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    /// To this address, as soon as there is a request for it.
-    pub(super) fn new(connector: Connector, address: Address, presence: Arc<Presence>) -> Self {
+    /// Connects to the address of the instance once there is a request for it.
+    pub(super) fn new(connector: Connector, presence: Arc<Presence>) -> Self {
         let state = State { idle: Vec::new(), waiting: VecDeque::new(), heir: None, sweeper: None };
-        Self(Arc::new(Shared { connector, address, presence, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { connector, presence, state: Mutex::new(state) }))
     }
 
     /// Sends a request. It goes to the address whatever host its URI names; the header `host` is the caller's to set.
@@ -98,17 +97,12 @@ where
     /// # Cancel safety
     /// Who gives up closes the connection on which its answer was to come.
     pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<InstanceBody>, Failure> {
-        write_for_http1(&mut request, &self.0.address);
+        write_for_http1(&mut request, &self.0.presence.address);
         loop {
             let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
-            let presence = &self.0.presence;
             let sending = sender.try_send_request(request);
             let mut sender = Some(sender);
-            let sent = tokio::select! {
-                biased;
-                sent = result(sending, &mut sender) => sent,
-                () = presence.ended() => return Err(Failure::Left(presence.grace())),
-            };
+            let sent = self.0.presence.unless_gone(result(sending, &mut sender)).await?;
             let mut failed = match sent {
                 Ok(response) => {
                     if let Some(sender) = sender {
@@ -238,7 +232,7 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn new(shared: &Arc<Shared<B>>) -> Self {
-        let made = connect(shared.connector.clone(), shared.address.uri_of(None));
+        let made = connect(shared.connector.clone(), shared.presence.address.uri_of(None));
         Self { of: Arc::downgrade(shared), made: Some(Box::pin(made)) }
     }
 

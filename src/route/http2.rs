@@ -26,7 +26,6 @@ use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
 use super::InstanceBody;
-use super::address::Address;
 use super::attempts::AttemptBody;
 use super::failure::{Failure, is_refused_stream};
 use super::peer::{Peer, Permit, Vacancies, Watched};
@@ -56,7 +55,6 @@ pub(super) struct Http2<B>(Arc<Shared<B>>);
 
 struct Shared<B> {
     connector: Connector,
-    address: Address,
     presence: Arc<Presence>,
     most: usize,
     pool: Mutex<Pool<B>>,
@@ -106,12 +104,12 @@ impl<B> Http2<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// Up to so many connections to this address, as soon as there are requests for them.
-    pub(super) fn new(connector: Connector, address: Address, presence: Arc<Presence>, most: usize) -> Self {
+    /// Makes up to this number of connections to the address of the instance, once there are requests for them.
+    pub(super) fn new(connector: Connector, presence: Arc<Presence>, most: usize) -> Self {
         let pool = Pool { connections: Vec::new(), attempt: None, has_connected: false, sweeper: None };
         let (pool, most) = (Mutex::new(pool), most.max(1));
         let (vacancies, turn) = (Arc::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Shared { connector, address, presence, most, pool, vacancies, turn }))
+        Self(Arc::new(Shared { connector, presence, most, pool, vacancies, turn }))
     }
 
     /// Sends a request. Returns it with the error if the peer does not speak HTTP/2.
@@ -136,14 +134,10 @@ where
             // A request that is handed over while the connection ends is lost in hyper's queue until the last sender is gone:
             // this one, and the one of the pool.
             drop(sender);
-            let sent = tokio::select! {
-                biased;
-                sent = sending => sent,
-                () = shared.presence.ended() => return failed(Failure::Left(shared.presence.grace())),
-            };
-            let mut error = match sent {
-                Ok(response) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
-                Err(error) => error,
+            let mut error = match shared.presence.unless_gone(sending).await {
+                Err(failure) => return failed(failure),
+                Ok(Ok(response)) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
+                Ok(Err(error)) => error,
             };
             // It comes back if the connection was at its end before it took it.
             match error.take_message() {
@@ -171,8 +165,8 @@ where
 
     /// Makes a connection as calls do, and closes it again.
     pub(super) fn probe(&self) -> impl Future<Output = Result<(), BoxError>> + Send + use<B> {
-        let Shared { connector, address, .. } = &*self.0;
-        let connecting = connect::<B>(connector.clone(), address.uri_of(None), Arc::default());
+        let Shared { connector, presence, .. } = &*self.0;
+        let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default());
         async move { connecting.await.map(drop) }
     }
 }
@@ -257,7 +251,8 @@ where
             return None;
         }
         let (result, attempt) = watch::channel(None);
-        let connecting = connect::<B>(self.connector.clone(), self.address.uri_of(None), self.vacancies.clone());
+        let connecting =
+            connect::<B>(self.connector.clone(), self.presence.address.uri_of(None), self.vacancies.clone());
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             let made = tokio::select! {

@@ -20,7 +20,6 @@ use super::presence::{Membership, Presence};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
 use crate::error::{Error, Kind};
-use crate::model::Instance;
 use crate::registry::Registry;
 
 /// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
@@ -82,11 +81,10 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
         // Whether it can speak TLS, only its user knows.
         let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
         let others = inner.clone();
-        let grace = self.options.removal_grace;
-        let make = move |instance: &Arc<Instance>, address| {
-            let presence = Presence::new(grace);
-            let aim = Aim { address, instance: instance.clone(), presence: presence.clone() };
-            Aimed { inner: inner.clone(), aim: Arc::new(aim), _membership: Some(Membership(presence)) }
+        let make = move |presence: Arc<Presence>| Aimed {
+            inner: inner.clone(),
+            presence: presence.clone(),
+            _membership: Some(Membership(presence)),
         };
         let calls = Calls::new(
             self.registry.clone(),
@@ -184,21 +182,14 @@ impl<S> fmt::Debug for EurekaService<S> {
 #[derive(Debug)]
 pub(super) struct Aimed<S> {
     inner: S,
-    aim: Arc<Aim>,
-    /// Of the one that the balancer keeps as long as the instance is in the registry. The clones for calls have none.
-    _membership: Option<Membership>,
-}
-
-#[derive(Debug)]
-struct Aim {
-    address: Address,
-    instance: Arc<Instance>,
     presence: Arc<Presence>,
+    /// Held by the endpoint in the balancer. The clones for calls have none.
+    _membership: Option<Membership>,
 }
 
 impl<S: Clone> Clone for Aimed<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), aim: self.aim.clone(), _membership: None }
+        Self { inner: self.inner.clone(), presence: self.presence.clone(), _membership: None }
     }
 }
 
@@ -215,18 +206,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> AimedFuture<S::Future> {
-        AimedFuture { sending: self.inner.call(request), ended: None, aim: self.aim.clone() }
+        AimedFuture { sending: self.inner.call(request), gone: None, presence: self.presence.clone() }
     }
 }
 
-/// A request to one instance, given up when that has left the registry for too long.
+/// A request to one instance that ends when the instance is gone.
 #[pin_project]
 pub(super) struct AimedFuture<F> {
     #[pin]
     sending: F,
     /// Made once there is something to wait for.
-    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    aim: Arc<Aim>,
+    gone: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
+    presence: Arc<Presence>,
 }
 
 impl<F, R, E> Future for AimedFuture<F>
@@ -241,13 +232,12 @@ where
         if let Poll::Ready(result) = this.sending.poll(cx) {
             return Poll::Ready(result.map_err(Into::into));
         }
-        let Aim { instance, presence, .. } = &**this.aim;
-        let ended = this.ended.get_or_insert_with(|| {
-            let presence = presence.clone();
-            Box::pin(async move { presence.ended().await })
+        let gone = this.gone.get_or_insert_with(|| {
+            let presence = this.presence.clone();
+            Box::pin(async move { presence.gone().await })
         });
-        ready!(ended.as_mut().poll(cx));
-        let error = Failure::Left(presence.grace()).into_error();
+        let error = ready!(gone.as_mut().poll(cx)).into_error();
+        let instance = &this.presence.instance;
         Poll::Ready(Err(error.app(instance.app()).instance(instance.id()).into()))
     }
 }
@@ -256,6 +246,6 @@ impl<S> AtAddress for Aimed<S> {
     const IS_SHARED: bool = true;
 
     fn address(&self) -> &Address {
-        &self.aim.address
+        &self.presence.address
     }
 }

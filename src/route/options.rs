@@ -236,9 +236,14 @@ impl CallOptions {
         self
     }
 
-    /// Sets the time for which a call still waits for the head of its response after its instance left the registry. Then the call
-    /// fails, or is made at another instance if its [`RetryPolicy`] allows to repeat what may have been received. A response whose
-    /// head has come is read to its end. Long enough for an instance that finishes its calls before it stops. Defaults to 30 seconds.
+    /// Sets the time for which a call still waits for the head of its response after its instance
+    /// left the registry. Then the call fails, or is made at another instance if its [`RetryPolicy`]
+    /// allows to repeat what may have been received. A response whose head has come is read to its
+    /// end. `Duration::MAX` means that calls wait without end. Defaults to 30 seconds.
+    ///
+    /// An instance has left once the registry has none with its application, id and address,
+    /// whatever the status. Calls at an instance that is taken out of service, or registers again,
+    /// wait on. If it is removed after that, they may wait for up to twice this time.
     pub fn removal_grace(mut self, grace: Duration) -> Self {
         self.removal_grace = grace;
         self

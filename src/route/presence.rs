@@ -1,73 +1,113 @@
-//! Tells calls that wait at an instance when it has left the registry for too long.
+//! Ends calls that wait at an instance that has left the registry.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::clock::LONGEST_WAIT;
+use super::address::{Address, AddressRule};
+use super::failure::Failure;
+use crate::model::Instance;
+use crate::registry::Registry;
 
-/// Presence of one instance in the registry.
-#[derive(Debug)]
+/// Minimum time between two looks at an instance that is still registered.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Presence of one instance in the registry, at one address.
+///
+/// An endpoint is dropped for many reasons for which its instance lives on: a status other than UP,
+/// a changed record, a registration that is newer. Calls then wait on, and look at the registry
+/// until it has no such instance for the whole grace time.
 pub(super) struct Presence {
+    pub(super) instance: Arc<Instance>,
+    pub(super) address: Address,
+    rule: AddressRule,
+    registry: Weak<Registry>,
     grace: Duration,
-    is_over: AtomicBool,
-    ended: Notify,
+    is_dropped: AtomicBool,
+    dropped: Notify,
 }
 
 impl Presence {
-    pub(super) fn new(grace: Duration) -> Arc<Self> {
-        Arc::new(Self { grace: grace.min(LONGEST_WAIT), is_over: AtomicBool::new(false), ended: Notify::new() })
+    pub(super) fn new(
+        instance: Arc<Instance>,
+        address: Address,
+        rule: AddressRule,
+        registry: Weak<Registry>,
+        grace: Duration,
+    ) -> Arc<Self> {
+        let (is_dropped, dropped) = (AtomicBool::new(false), Notify::new());
+        Arc::new(Self { instance, address, rule, registry, grace, is_dropped, dropped })
     }
 
-    pub(super) fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    /// Waits until the instance has been away for the grace time.
-    pub(super) async fn ended(&self) {
-        let mut ended = pin!(self.ended.notified());
-        ended.as_mut().enable();
-        if !self.is_over.load(Ordering::SeqCst) {
-            ended.await;
+    /// Waits for the response. Fails if the instance is gone before it comes.
+    pub(super) async fn unless_gone<T>(&self, response: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            response = response => Ok(response),
+            failure = self.gone() => Err(failure),
         }
+    }
+
+    /// Waits until the registry has not had the instance for the grace time.
+    pub(super) async fn gone(&self) -> Failure {
+        // Notices a drop from here on, also before it is polled.
+        let dropped = self.dropped.notified();
+        if !self.is_dropped.load(Ordering::SeqCst) {
+            dropped.await;
+        }
+        loop {
+            while self.is_registered() {
+                sleep(self.grace.max(LOOK)).await;
+            }
+            // A time that the clock cannot add means decades.
+            sleep(self.grace).await;
+            if !self.is_registered() {
+                return Failure::Left(self.grace);
+            }
+        }
+    }
+
+    /// Returns `true` if the registry has the instance at this address, whatever its status, or if
+    /// that is not known.
+    fn is_registered(&self) -> bool {
+        let Some(registry) = self.registry.upgrade() else { return true };
+        let snapshot = registry.snapshot();
+        let application = snapshot.application(self.instance.app());
+        let instance = application.and_then(|application| application.instance(self.instance.id()));
+        instance.is_some_and(|instance| self.rule.address(instance).is_ok_and(|address| address == self.address))
     }
 }
 
-/// Kept as long as the instance is in the registry. The instance has left when this is dropped.
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Presence").field(&self.instance.id()).finish()
+    }
+}
+
+/// Kept by the endpoint in the balancer. Its drop makes the calls at the endpoint look at the
+/// registry.
 #[derive(Debug)]
 pub(super) struct Membership(pub(super) Arc<Presence>);
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // Without a runtime no call waits.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let presence = self.0.clone();
-        runtime.spawn(async move {
-            sleep(presence.grace).await;
-            presence.is_over.store(true, Ordering::SeqCst);
-            presence.ended.notify_waiters();
-        });
+        self.0.is_dropped.store(true, Ordering::SeqCst);
+        self.0.dropped.notify_waiters();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::Instant;
+impl Presence {
+    /// Presence of an instance of which no registry knows.
+    pub(super) fn at(address: Address) -> Arc<Self> {
+        use super::options::Ports;
 
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn presence_ends_a_grace_time_after_the_instance_left() {
-        let (presence, start) = (Presence::new(Duration::from_secs(30)), Instant::now());
-        drop(Membership(presence.clone()));
-        presence.ended().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(30));
-        presence.ended().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(30));
+        let instance = Arc::new(Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap());
+        let rule = AddressRule { ports: Ports::Auto, port_key: None, can_tls: true, prefers_plain: true };
+        Self::new(instance, address, rule, Weak::new(), Duration::from_secs(30))
     }
 }

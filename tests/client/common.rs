@@ -174,6 +174,10 @@ impl Memory {
         self.instances.lock().unwrap().insert(instance.id().to_owned(), instance);
     }
 
+    pub(crate) fn remove(&self, id: &str) {
+        self.instances.lock().unwrap().remove(id);
+    }
+
     pub(crate) fn full(&self) -> Reply {
         Reply::Json(list(&self.instances.lock().unwrap().values().cloned().collect::<Vec<_>>()))
     }

@@ -281,7 +281,7 @@ async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
     sleep(Duration::from_secs(600)).await;
     assert!(!post.is_finished() && !get.is_finished(), "a long poll may take its time");
     let left = Instant::now();
-    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    memory.remove("a");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     memory.put(at("b", listener.local_addr().unwrap().port()));
     tokio::spawn(async move {
@@ -301,35 +301,152 @@ async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
 async fn call_over_http2_that_waits_at_an_instance_that_left_is_ended() {
     let memory = Memory::default();
     memory.put(at("a", raw(|_, _| Vec::new()).await.0));
-    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
     let eureka = eureka(&memory);
     let client: Calls = eureka.http_client();
     let waiting = tokio::spawn(async move { call(&client, Method::POST, Version::HTTP_2).await });
     sleep(Duration::from_secs(60)).await;
     let left = Instant::now();
-    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    replace(&memory, "a", "b");
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("left the registry and did not respond within 30s"), "{error}");
     assert!((30..35).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
 }
 
+/// Removes one instance, and adds another, so that the client does not take the list for one of a registry that restarted.
+fn replace(memory: &Memory, old: &str, new: &str) {
+    memory.remove(old);
+    memory.put(at(new, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn layer_ends_a_call_that_waits_at_an_instance_that_left() {
+    let seconds = Duration::from_secs;
+    for (grace, is_drained, ends) in [
+        (seconds(100), false, 100..105),
+        (Duration::ZERO, false, 0..5),
+        // The registry has the instance until then, so the grace time starts later, but never before it is removed.
+        (seconds(100), true, 100..205),
+        (Duration::ZERO, true, 0..5),
+    ] {
+        let memory = Memory::default();
+        memory.put(at("a", 1));
+        let service = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| {
+            std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        });
+        let options = CallOptions::new().removal_grace(grace);
+        let client = EurekaLayer::new(&eureka(&memory)).options(options).layer(service);
+        let waiting = tokio::spawn(client.oneshot(request(Method::POST, Version::HTTP_11)));
+        sleep(seconds(600)).await;
+        if is_drained {
+            memory.put(with_status(&at("a", 1), InstanceStatus::OutOfService));
+            sleep(seconds(250)).await;
+            assert!(!waiting.is_finished(), "{grace:?}");
+        }
+        let left = Instant::now();
+        replace(&memory, "a", "b");
+        let error = waiting.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("call ORDERS (a): the instance left the registry"), "{error}");
+        assert!(ends.contains(&left.elapsed().as_secs()), "{grace:?} {is_drained}: {:?}", left.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_whose_removal_grace_is_without_end_waits_on_after_the_instance_left() {
     let memory = Memory::default();
-    memory.put(at("a", 1));
-    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
-    let service = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| {
-        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
-    });
-    let options = CallOptions::new().removal_grace(Duration::from_secs(100));
-    let client = EurekaLayer::new(&eureka(&memory)).options(options).layer(service);
-    let waiting = tokio::spawn(client.oneshot(request(Method::POST, Version::HTTP_11)));
+    memory.put(at("a", frozen().await));
+    let client: Calls = eureka(&memory).http_client_with(CallOptions::new().removal_grace(Duration::MAX));
+    let waiting = tokio::spawn(async move { call(&client, Method::POST, Version::HTTP_11).await });
+    sleep(Duration::from_secs(60)).await;
+    replace(&memory, "a", "b");
     sleep(Duration::from_secs(600)).await;
-    let left = Instant::now();
-    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
-    let error = waiting.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("call ORDERS (a): the instance left the registry"), "{error}");
-    assert!((100..105).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
+    assert!(!waiting.is_finished());
+}
+
+/// Responds to each request after five minutes.
+async fn slow() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 1024]).await;
+                sleep(Duration::from_secs(300)).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\ns").await;
+            });
+        }
+    });
+    port
+}
+
+/// The instance as it registers at this time, in milliseconds since the epoch.
+fn registered_at(instance: &Instance, time: i64) -> Instance {
+    let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
+    json["instance"]["lastDirtyTimestamp"] = time.to_string().into();
+    json["instance"]["leaseInfo"] = serde_json::json!({
+        "renewalIntervalInSecs": 30, "durationInSecs": 90, "registrationTimestamp": time,
+        "lastRenewalTimestamp": time, "evictionTimestamp": 0, "serviceUpTimestamp": time,
+    });
+    Instance::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_at_an_instance_that_stays_registered_gets_its_response() {
+    for event in ["out of service", "down for five seconds", "registered again", "moved to another VIP address"] {
+        for is_layer in [false, true] {
+            let (memory, start) = (Memory::default(), Instant::now());
+            let instance = registered_at(&at("a", slow().await), 1_760_000_000_000);
+            memory.put(instance.clone());
+            let eureka = eureka(&memory);
+            let waiting = tokio::spawn(async move {
+                if !is_layer {
+                    return call(&eureka.http_client(), Method::POST, Version::HTTP_11).await;
+                }
+                let below = Client::builder(TokioExecutor::new()).build_http::<AttemptBody<Full<Bytes>>>();
+                let layer = EurekaLayer::new(&eureka).layer(below);
+                let response = layer.oneshot(request(Method::POST, Version::HTTP_11)).await?;
+                Ok(response.into_body().collect().await.unwrap().to_bytes())
+            });
+            sleep(Duration::from_secs(10)).await;
+            match event {
+                "out of service" => memory.put(with_status(&instance, InstanceStatus::OutOfService)),
+                "down for five seconds" => {
+                    memory.put(with_status(&instance, InstanceStatus::Down));
+                    sleep(Duration::from_secs(5)).await;
+                    memory.put(instance);
+                }
+                "registered again" => memory.put(registered_at(&instance, 1_760_000_300_000)),
+                _ => {
+                    memory.put(at("b", 1));
+                    let record = String::from_utf8(instance.to_json()).unwrap().replace("orders", "other-vip");
+                    memory.put(Instance::from_json(record.as_bytes()).unwrap());
+                }
+            }
+            let response = waiting.await.unwrap();
+            assert_eq!(response.unwrap_or_else(|error| panic!("{event}, {is_layer}: {error}")), "s");
+            assert!((300..310).contains(&start.elapsed().as_secs()), "{event}, {is_layer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_clients_leave_no_task() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    {
+        let eureka = eureka_of((0..50).map(|id| at(&id.to_string(), 1)));
+        assert!(call(&eureka.http_client(), Method::POST, Version::HTTP_11).await.is_err());
+        let below = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        });
+        let layer = EurekaLayer::new(&eureka).layer(below);
+        layer.oneshot(request(Method::POST, Version::HTTP_11)).await.unwrap();
+        assert!(metrics.num_alive_tasks() > before);
+    }
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(metrics.num_alive_tasks(), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,7 +454,6 @@ async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let memory = Memory::default();
     memory.put(at("a", listener.local_addr().unwrap().port()));
-    memory.put(Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap());
     let eureka = eureka(&memory);
     let client: Calls = eureka.http_client();
     tokio::spawn(async move {
@@ -347,7 +463,7 @@ async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left
         stream.write_all(b"b").await.unwrap();
     });
     let response = client.request(request(Method::GET, Version::HTTP_11)).await.unwrap();
-    memory.put(with_status(&at("a", 1), InstanceStatus::Down));
+    replace(&memory, "a", "b");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ab");
 }
 

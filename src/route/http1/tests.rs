@@ -25,7 +25,7 @@ type Connections = Http1<Empty<Bytes>>;
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
     let connector = Connector::new(Duration::from_secs(5), &Tls::default());
-    Http1::new(connector, Address { scheme: Scheme::HTTP, authority }, Presence::new(Duration::from_secs(30)))
+    Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }))
 }
 
 /// To nowhere: whatever connection there is comes from the test.
@@ -254,8 +254,7 @@ mod while_it_connects {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
         let connector = Connector::new(Duration::from_secs(5), &Tls::default());
-        let presence = Presence::new(Duration::from_secs(30));
-        (listener, Http1::new(connector, Address { scheme: Scheme::HTTPS, authority }, presence))
+        (listener, Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTPS, authority })))
     }
 
     #[tokio::test]
@@ -309,7 +308,7 @@ mod while_it_connects {
 
 #[tokio::test]
 async fn a_request_is_written_for_its_version() {
-    let address = by_hand().0.address.clone();
+    let address = by_hand().0.presence.address.clone();
     for (method, uri, version, target, written) in [
         (Method::GET, "http://orders/a?b", Version::HTTP_11, "/a?b", Version::HTTP_11),
         (Method::GET, "http://orders", Version::HTTP_10, "/", Version::HTTP_10),

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::super::address::Address;
 use super::super::attempts::Attempts;
 use super::*;
 use crate::tls::Tls;
@@ -21,7 +22,7 @@ type Connections = Http2<Empty<Bytes>>;
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
     let connector = Connector::new(Duration::from_secs(5), &Tls::default());
-    Http2::new(connector, Address { scheme: Scheme::HTTP, authority }, Presence::new(Duration::from_secs(30)), 4)
+    Http2::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }), 4)
 }
 
 fn request() -> Request<AttemptBody<Empty<Bytes>>> {
