@@ -110,9 +110,9 @@ impl Ejection {
     ///
     /// A call is silent if its caller gave it up, or if it met its deadline, after at least three times the expected latency and
     /// 100 milliseconds, and nothing at all came from the endpoint since the call began. A response to any call begins the
-    /// count anew. Calls count once if they began at the same moment, and while other endpoints respond. The first
-    /// silent call starts the [background probe](super::Builder::probe), if there is one; if that fails, the endpoint
-    /// counts as unreachable.
+    /// count anew. Calls count while other endpoints respond, and as one if they began at the same moment, or were
+    /// pending together and ended within 10 milliseconds, as after a stall of the client. The first silent call starts the
+    /// [background probe](super::Builder::probe), if there is one; if that fails, the endpoint counts as unreachable.
     ///
     /// A call that times out is no failure for the other rules.
     #[must_use]

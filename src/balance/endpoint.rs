@@ -31,8 +31,12 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// The same where the endpoint is half-open, and so in doubt already.
 const LEAST_PATIENCE_HALF_OPEN: Duration = Duration::from_millis(10);
 
-/// Calls that began or ended closer together than this are one sign.
-const APART: Duration = Duration::from_millis(2);
+/// Calls that began closer together than this are one sign.
+const BEGUN_APART: Duration = Duration::from_millis(2);
+
+/// So are calls at the same time that ended closer together than this. A client that was stalled ends many calls within
+/// some milliseconds, before it reads a response.
+const ENDED_APART: Duration = Duration::from_millis(10);
 
 /// Latency expected at least of an endpoint that has not responded since it joined or was restored: it may have a
 /// connection to establish, and much to load.
@@ -116,7 +120,7 @@ impl Stats {
         cost * (self.busy_with(calls, cost, now) + 1) as f32
     }
 
-    /// Whether several calls wait for longer than expected, without a sign of life.
+    /// Returns `true` while several calls wait for longer than expected, without a sign of life.
     pub(super) fn is_silent(&self, now: Tick) -> bool {
         self.load.calls().waiting() > 0 && self.load.silence(self.load.cost(now), now).is_some()
     }
@@ -175,9 +179,11 @@ impl Stats {
             silent.first = Some(begin);
             silent.answered = responses;
         } else {
-            // Calls that began or ended together are one event, such as a client that disconnects.
-            let apart = self.expected(now).min(APART);
-            let is_near = |latest: (Moment, Moment)| distance(latest.0, begin).min(distance(latest.1, now)) < apart;
+            // Calls that began or ended together are one event, such as a client that disconnects or was stalled.
+            let begun = self.expected(now).min(BEGUN_APART);
+            let is_near = |latest: (Moment, Moment)| {
+                begin < latest.1 && (distance(latest.0, begin) < begun || distance(latest.1, now) < ENDED_APART)
+            };
             if silent.latest.is_some_and(is_near) {
                 return Evidence::None;
             }

@@ -14,6 +14,8 @@ use tower::util::BoxCloneSyncService;
 
 use super::*;
 
+mod stalls;
+
 type Answer = StreamBody<tokio_stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>>>;
 
 /// Answers its own number, or does what the request tells it to do.
