@@ -38,7 +38,7 @@ const MOST_UNSENT: usize = 10;
 
 /// Number of times that a call is sent again without regard to the retry budget after instances stated that they did not process it.
 const FREE_REFUSALS: usize = 3;
-/// How many of these go to the same instance.
+/// Number of these that go to the same instance.
 const REFUSALS_AT_ONE: usize = 2;
 /// Number of times that a call is sent again for this reason at all.
 const MOST_REFUSALS: usize = 8;
@@ -482,8 +482,7 @@ where
             return None;
         }
         if self.refusals > 1 {
-            let pause = FIRST_REFUSAL_PAUSE.saturating_mul(1 << (self.refusals - 2)).min(LAST_REFUSAL_PAUSE);
-            sleep(self.clockwork.left().map_or(pause, |left| left.min(jittered(pause)))).await;
+            sleep(pause_after(self.refusals, self.clockwork.left())).await;
         }
         if !is_busy
             && self.refusals_here <= REFUSALS_AT_ONE
@@ -501,7 +500,8 @@ where
         self.pick()
     }
 
-    /// Whether a request that was not received may be sent once more, at the expense of the budget unless that is free.
+    /// Returns `true` if a request that was not received may be sent once more, at the expense of the budget unless that is
+    /// free.
     fn may_retry(&self, reason: &'static str, is_free: bool) -> bool {
         if is_free {
             self.route.meters.retried(reason);
@@ -536,7 +536,28 @@ where
     }
 }
 
+/// Pause after so many refusals, with jitter and within the time that is left.
+fn pause_after(refusals: usize, left: Option<Duration>) -> Duration {
+    let pause = FIRST_REFUSAL_PAUSE.saturating_mul(1 << (refusals - 2)).min(LAST_REFUSAL_PAUSE);
+    let pause = jittered(pause);
+    left.map_or(pause, |left| left.min(pause))
+}
+
 /// The `host` header that the caller wrote, or else the name in the URI.
 fn written_host(parts: &Parts) -> Option<HeaderValue> {
     parts.headers.get(HOST).cloned().or_else(|| HeaderValue::from_str(parts.uri.host()?).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_after_refusals_have_jitter_with_and_without_a_deadline() {
+        for left in [None, Some(Duration::from_secs(60))] {
+            let pauses: Vec<_> = (0..20).map(|_| pause_after(4, left)).collect();
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{left:?}: {pauses:?}");
+        }
+        assert_eq!(pause_after(2, Some(Duration::ZERO)), Duration::ZERO);
+    }
 }
