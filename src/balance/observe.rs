@@ -345,7 +345,7 @@ impl Completion {
         self.verdict.becomes(Verdict::OVER);
     }
 
-    /// Whether the endpoint responded to many more calls meanwhile than if all took as long as this one.
+    /// Returns `true` if the endpoint responded to many more calls meanwhile than if all took as long as this one.
     fn is_outpaced(&self) -> bool {
         let calls = self.stats.load.calls();
         calls.answered_since(self.verdict.answered_before()) > 2 * calls.pending() + OTHERS

@@ -287,7 +287,7 @@ impl<S> Roster<S> {
         wanted
     }
 
-    /// Whether another endpoint responded since the first of the calls began during which this one is silent. If not, the
+    /// Returns `true` if another endpoint responded since the first of this one's silent calls began. If none did, the
     /// calls may be such as nobody responds to in time.
     fn others_respond(&self, id: EndpointId, now: Instant) -> bool {
         let Some(entry) = self.entries.get(&id) else { return false };

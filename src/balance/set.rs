@@ -393,7 +393,7 @@ impl Candidates<'_> {
         self.stats(position).busy(self.now)
     }
 
-    /// Whether several calls wait there for longer than expected, without a sign of life.
+    /// Returns `true` while several calls wait there for longer than expected, without a sign of life.
     pub(super) fn is_silent(&self, position: usize) -> bool {
         self.stats(position).is_silent(self.now)
     }

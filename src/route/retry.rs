@@ -67,7 +67,8 @@ impl RetryPolicy {
         Self { attempts: 1, ..Self::default() }
     }
 
-    /// How often a call is sent at most. Tries that could not connect, or were not processed, are not counted. Default 3; 1 repeats nothing that was sent.
+    /// Sets the maximum number of times that a call is sent. Tries that could not connect, or were not processed, are not
+    /// counted. Defaults to 3; 1 repeats nothing that was sent.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> Self {
         self.attempts = attempts.max(1);
