@@ -162,7 +162,9 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
                 let http2 = inner.http2.clone();
                 Box::pin(async move { http2.send(request).await.map_err(|unsent| unsent.failure) })
             }
-            (false, Version::HTTP_2) if inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 => {
+            (false, Version::HTTP_2)
+                if inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 || is_grpc(request.headers()) =>
+            {
                 request.headers_mut().remove(HOST);
                 inner.called_over(HTTP2);
                 Box::pin(inner.clone().send_http2_if_spoken(request))
@@ -212,7 +214,10 @@ impl<B: Sendable> Inner<B> {
             {
                 request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
                 let response = self.http1.clone().send(request).await?;
-                self.version.store(ONLY_HTTP1, Ordering::Relaxed);
+                // A connection that was closed without a word may have had another reason.
+                if ConnectError::is_foreign(&*error) {
+                    self.version.store(ONLY_HTTP1, Ordering::Relaxed);
+                }
                 Ok(response)
             }
             (failure, _) => Err(failure),

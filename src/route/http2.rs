@@ -186,7 +186,7 @@ where
             biased;
             Err(why) = result(first) => return Err(Failure::Unsent(why.into())),
             turn = self.turn.lock() => turn,
-            () = sleep_until(deadline) => return Err(Failure::full(within)),
+            () = sleep_until(deadline) => return Err(self.too_late(within)),
         };
         let mut attempts = 0;
         loop {
@@ -215,8 +215,17 @@ where
                     Err(why) => return Err(Failure::Unsent(why.into())),
                 },
                 () = changed => {}
-                () = sleep_until(deadline) => return Err(Failure::full(within)),
+                () = sleep_until(deadline) => return Err(self.too_late(within)),
             }
+        }
+    }
+
+    /// No stream within this time: the connections are full, or there is none.
+    fn too_late(&self, within: Duration) -> Failure {
+        if self.has_connections() {
+            Failure::full(within)
+        } else {
+            Failure::Unsent(ConnectError::new(format!("no connection within {within:?}")).into())
         }
     }
 
@@ -388,7 +397,7 @@ where
     match timeout_at(deadline, settled).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) if peer.is_foreign() => {
-            return Err(ConnectError::new("the other side does not speak HTTP/2").not_http2().into());
+            return Err(ConnectError::new("the other side does not speak HTTP/2").foreign().into());
         }
         Ok(Err(ended)) => {
             let error = ConnectError::new("the other side closed the connection before it spoke HTTP/2").not_http2();

@@ -102,11 +102,12 @@ pub(crate) struct ConnectError {
     why: String,
     source: Option<BoxError>,
     is_not_http2: bool,
+    is_foreign: bool,
 }
 
 impl ConnectError {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), source: None, is_not_http2: false }
+        Self { why: why.into(), source: None, is_not_http2: false, is_foreign: false }
     }
 
     /// The server was reached and does not speak HTTP/2.
@@ -114,10 +115,24 @@ impl ConnectError {
         Self { is_not_http2: true, ..self }
     }
 
+    /// The server responded in another protocol than HTTP/2, so that it speaks another one for certain.
+    pub(crate) fn foreign(self) -> Self {
+        Self { is_foreign: true, ..self.not_http2() }
+    }
+
     /// Returns `true` if the server was reached and does not speak HTTP/2.
     pub(crate) fn is_not_http2(error: &(dyn std::error::Error + 'static)) -> bool {
+        Self::any(error, |error| error.is_not_http2)
+    }
+
+    /// Returns `true` if the server responded in another protocol than HTTP/2.
+    pub(crate) fn is_foreign(error: &(dyn std::error::Error + 'static)) -> bool {
+        Self::any(error, |error| error.is_foreign)
+    }
+
+    fn any(error: &(dyn std::error::Error + 'static), is: impl Fn(&Self) -> bool) -> bool {
         std::iter::successors(Some(error), |&error| error.source())
-            .any(|error| error.downcast_ref::<Self>().is_some_and(|error| error.is_not_http2))
+            .any(|error| error.downcast_ref::<Self>().is_some_and(&is))
     }
 
     pub(crate) fn because(self, source: impl Into<BoxError>) -> Self {

@@ -564,6 +564,9 @@ async fn request_of_http2_goes_over_http1_where_the_instance_speaks_that_alone()
         assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
     }
     assert!(accepted.load(Ordering::SeqCst) < 6, "HTTP/2 is tried once");
+    let mut grpc = request(Method::POST, Version::HTTP_2);
+    grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    assert!(client.request(grpc).await.unwrap_err().is_connect(), "gRPC is never sent over HTTP/1.1");
 }
 
 #[tokio::test]
