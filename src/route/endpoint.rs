@@ -56,6 +56,8 @@ struct Inner<B> {
     is_http2: bool,
     /// Version of the latest call: [`HTTP1`], [`HTTP2`] or [`ONLY_HTTP1`].
     version: AtomicU8,
+    /// Number of requests of HTTP/2 that went over HTTP/1.1, since the connection was closed without a word.
+    closed: AtomicU8,
     http1: Http1<B>,
     http2: Http2<B>,
 }
@@ -64,6 +66,8 @@ const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 /// HTTP/2 was asked for, and the instance speaks HTTP/1.1 alone.
 const ONLY_HTTP1: u8 = 3;
+/// Number of connections closed without a word after which an instance that responds over HTTP/1.1 counts as one of HTTP/1.1 alone.
+const CLOSED: u8 = 2;
 
 /// What a request's body must be to be sent.
 pub(super) trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static {}
@@ -116,6 +120,7 @@ impl<B: Sendable> Endpoint<B> {
                 host: presence.address.host(),
                 is_http2,
                 version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
+                closed: AtomicU8::new(0),
                 http1: Http1::new(connector.clone(), presence.clone()),
                 http2: Http2::new(connector.clone(), presence.clone(), most),
                 presence: presence.clone(),
@@ -214,8 +219,8 @@ impl<B: Sendable> Inner<B> {
             {
                 request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
                 let response = self.http1.clone().send(request).await?;
-                // A connection that was closed without a word may have had another reason.
-                if ConnectError::is_foreign(&*error) {
+                // One connection that was closed without a word may have had another reason.
+                if ConnectError::is_foreign(&*error) || self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED {
                     self.version.store(ONLY_HTTP1, Ordering::Relaxed);
                 }
                 Ok(response)
