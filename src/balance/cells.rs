@@ -29,6 +29,7 @@ impl Counted {
         ((self.0 / WAITING) & (WAITING - 1)) as u32
     }
 
+    #[inline]
     pub(super) fn answered(self) -> u32 {
         (self.0 / ANSWERED) as u32
     }
@@ -147,6 +148,16 @@ impl Ticket {
 
     pub(super) fn is_some(self) -> bool {
         self != Self::NONE
+    }
+
+    #[inline]
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) fn of_number(number: u32) -> Self {
+        Self(number)
     }
 }
 

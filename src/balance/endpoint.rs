@@ -138,7 +138,7 @@ impl Stats {
     }
 
     /// A call begins. Returns the count of responses before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&self, now: Moment) -> u32 {
         if !self.ages.is_current(now.nanos()) {
             self.enter(now);

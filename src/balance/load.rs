@@ -132,6 +132,7 @@ impl Load {
     }
 
     /// The counts of calls now.
+    #[inline]
     pub(super) fn calls(&self) -> Counted {
         self.calls.get()
     }
@@ -153,6 +154,7 @@ impl Load {
         }
     }
 
+    #[cold]
     fn begin_in_silence(&self, silence: Silence, before: Counted, now: Tick) {
         let waited = silence.elapsed(now);
         let next = if silence.calls() < SEVERAL || waited > LONGEST_SILENCE {
@@ -173,6 +175,7 @@ impl Load {
     }
 
     /// Something came from the endpoint.
+    #[inline]
     pub(super) fn sign_of_life(&self, now: Moment) {
         self.silence.store(Silence::after_sign(now.tick()).0, Ordering::Relaxed);
     }
@@ -309,6 +312,7 @@ impl Silence {
         self.with_calls((self.calls() + 1).min(SILENT_CALLS))
     }
 
+    #[inline]
     fn with_calls(self, calls: u32) -> Self {
         Self(self.0 & !SILENT_CALLS | calls)
     }

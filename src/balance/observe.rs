@@ -123,53 +123,64 @@ const OTHERS: u32 = 4;
 pub struct Completion {
     start: Moment,
     verdict: Verdict,
-    /// Its part in the endpoint's probation.
-    ticket: Ticket,
     stats: Arc<Stats>,
 }
 
-/// No enum, in which an `Option` would keep its own state. In the upper bits is the count of responses of the endpoint when
-/// the call began.
+/// State of the call in the lower bits, above it the count of responses of the endpoint when the call began, and in the
+/// upper half the call's part in the endpoint's probation.
+///
+/// One word, since it is moved right after it was written. No enum, in which an `Option` would keep its own state.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Verdict(u32);
+struct Verdict(u64);
 
 impl Verdict {
-    const OPEN: u32 = 0;
-    const SUCCESS: u32 = 1;
-    const FAILURE: u32 = 2;
+    const OPEN: u64 = 0;
+    const SUCCESS: u64 = 1;
+    const FAILURE: u64 = 2;
     /// Taken off the endpoint for now.
-    const PAUSED: u32 = 3;
+    const PAUSED: u64 = 3;
     /// Ended in one step with its verdict.
-    const OVER: u32 = 4;
+    const OVER: u64 = 4;
 
-    const BITS: u32 = 3;
+    const STATE: u64 = 7;
+    const ANSWERED: u32 = 3;
+    const TICKET: u32 = 32;
 
     #[inline]
-    fn open(answered: u32) -> Self {
-        Self(answered << Self::BITS | Self::OPEN)
+    fn open(answered: u32, ticket: Ticket) -> Self {
+        Self(u64::from(ticket.number()) << Self::TICKET | u64::from(answered << Self::ANSWERED) | Self::OPEN)
     }
 
     #[inline]
-    fn is(self) -> u32 {
-        self.0 & ((1 << Self::BITS) - 1)
+    fn is(self) -> u64 {
+        self.0 & Self::STATE
     }
 
     #[inline]
-    fn becomes(&mut self, verdict: u32) {
-        self.0 = self.0 >> Self::BITS << Self::BITS | verdict;
+    fn becomes(&mut self, state: u64) {
+        self.0 = self.0 & !Self::STATE | state;
     }
 
     fn answered_before(self) -> u32 {
-        self.0 >> Self::BITS
+        self.0 as u32 >> Self::ANSWERED
+    }
+
+    #[inline]
+    fn take_ticket(&mut self) -> Ticket {
+        let ticket = Ticket::of_number((self.0 >> Self::TICKET) as u32);
+        if ticket.is_some() {
+            self.0 &= (1 << Self::TICKET) - 1;
+        }
+        ticket
     }
 }
 
 impl Completion {
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(stats: Arc<Stats>, start: Moment, ticket: Ticket) -> Self {
         let answered = stats.begin(start);
         stats.details.picks.count();
-        Self { start, verdict: Verdict::open(answered), ticket, stats }
+        Self { start, verdict: Verdict::open(answered, ticket), stats }
     }
 
     /// The endpoint answered: records how long that took. Does nothing after a first outcome.
@@ -194,7 +205,8 @@ impl Completion {
     pub(super) fn resume(&mut self) {
         if self.verdict.is() == Verdict::PAUSED {
             self.start = Moment::now();
-            self.verdict = Verdict::open(self.stats.begin(self.start));
+            let answered = self.stats.begin(self.start);
+            self.verdict = Verdict::open(answered, self.verdict.take_ticket());
         }
     }
 
@@ -206,8 +218,13 @@ impl Completion {
         self.stats.details.meters.succeeded(now.since(self.start));
         self.stats.load.answer_and_end(now);
         self.stats.leave(self.start);
-        self.verdict.becomes(Verdict::OVER);
-        self.succeeded();
+        self.stats.history.succeeded();
+        let ticket = self.verdict.take_ticket();
+        // A constant, so that nothing of the drop is left here.
+        self.verdict = Verdict(Verdict::OVER);
+        if ticket.is_some() {
+            self.tried(ticket, Ok(()));
+        }
     }
 
     /// Says how the call went. Only the first outcome counts, but for a failure after a success.
@@ -290,8 +307,9 @@ impl Completion {
     }
 
     /// Lets another call decide about the endpoint, if this one was to.
+    #[cold]
     fn give_permit_back(&mut self) {
-        let ticket = std::mem::replace(&mut self.ticket, Ticket::NONE);
+        let ticket = self.verdict.take_ticket();
         if ticket.is_some() {
             self.stats.trial.give_back(ticket);
         }
@@ -323,10 +341,15 @@ impl Completion {
     /// Tells the balancer how it went, if the endpoint's probation hangs on this call.
     #[inline]
     fn report(&mut self, result: Result<(), Cause>) {
-        let ticket = std::mem::replace(&mut self.ticket, Ticket::NONE);
+        let ticket = self.verdict.take_ticket();
         if ticket.is_some() {
-            self.stats.details.tell(|control| control.tried(self.stats.details.id, ticket, result));
+            self.tried(ticket, result);
         }
+    }
+
+    #[cold]
+    fn tried(&self, ticket: Ticket, result: Result<(), Cause>) {
+        self.stats.details.tell(|control| control.tried(self.stats.details.id, ticket, result));
     }
 
     /// The failure penalty in proportion to how much of late failed: a single failure is no reason to keep all calls away.
@@ -349,6 +372,13 @@ impl Completion {
     fn is_outpaced(&self) -> bool {
         let calls = self.stats.load.calls();
         calls.answered_since(self.verdict.answered_before()) > 2 * calls.pending() + OTHERS
+    }
+
+    /// Dropped without an outcome.
+    #[cold]
+    fn dropped(&self) {
+        self.unanswered(Moment::now());
+        self.give_up();
     }
 
     /// The caller did not wait for a response, or had no more time.
@@ -380,13 +410,10 @@ impl Completion {
 }
 
 impl Drop for Completion {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         match self.verdict.is() {
-            Verdict::OPEN => {
-                self.unanswered(Moment::now());
-                self.give_up();
-            }
+            Verdict::OPEN => self.dropped(),
             Verdict::SUCCESS | Verdict::FAILURE => {
                 self.stats.load.end();
                 self.stats.leave(self.start);

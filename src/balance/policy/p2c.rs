@@ -60,6 +60,7 @@ fn requests(candidates: &Candidates<'_>, i: usize) -> f32 {
     if pending > 0.0 && candidates.is_silent(i) { pending + SILENT } else { pending }
 }
 
+#[inline(always)]
 fn better_of_two(candidates: &Candidates<'_>, metric: impl Fn(usize) -> f32) -> usize {
     let (first, second) = candidates.draw_two();
     if metric(second) < metric(first) { second } else { first }
