@@ -1,0 +1,88 @@
+//! Address to listen on.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use crate::arguments::{Given, server_setting};
+
+/// Host and port without any setting. A registry without access control is for this machine only,
+/// unless somebody says otherwise.
+const LOOPBACK: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 8761;
+/// Host where a port is given alone, as of a Spring server.
+const EVERYWHERE: &str = "0.0.0.0";
+
+/// Address to listen on. The host may be a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (host, port) = match text.rsplit_once(':') {
+            Some(("", port)) => (EVERYWHERE, port),
+            Some((host, port)) => (host, port),
+            None if text.bytes().all(|byte| byte.is_ascii_digit()) => (EVERYWHERE, text),
+            None => return Err("expected PORT, :PORT or HOST:PORT".into()),
+        };
+        Ok(Self { host: host_of(host)?, port: port_of(port)? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+fn port_of(text: &str) -> Result<u16, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| "expected a port, 0 to 65535".to_owned())
+}
+
+/// A name or an address; of IPv6 without its brackets.
+fn host_of(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match bare {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => return Ok(address.into()),
+        Some(_) => return Err("expected an IPv6 address in the brackets".into()),
+        None if text.contains(':') => return Err("expected brackets around an IPv6 address: [::1]:8761".into()),
+        None => {}
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text.is_empty() || !text.chars().all(is_plain) {
+        return Err("expected a host name or an address".into());
+    }
+    Ok(text.into())
+}
+
+/// Returns the address to listen on: that of `--listen`, else that of a Spring server's settings.
+pub(crate) fn address(listen: Option<&Address>, given: &[Given]) -> Result<Address, String> {
+    let invalid = |name: &str, value: &str, why: String| {
+        let hint = if value.contains("://") { " (a variable that Kubernetes sets for a service?)" } else { "" };
+        format!("{name} is '{value}': {why}{hint}")
+    };
+    let [port, host] = ["server.port", "server.address"].map(|name| server_setting(given, name));
+    let (port, host) = (port?, host?);
+    if let Some(listen) = listen {
+        for (name, _) in [port, host].into_iter().flatten() {
+            tracing::warn!("{name} is ignored: --listen says where to listen");
+        }
+        return Ok(listen.clone());
+    }
+    let usual = if port.is_some() { EVERYWHERE } else { LOOPBACK };
+    let host = host.map_or(Ok(usual.to_owned()), |(name, value)| {
+        let host = value.parse::<Ipv6Addr>().map_or_else(|_| host_of(&value), |address| Ok(address.to_string()));
+        host.map_err(|why| invalid(&name, &value, why))
+    })?;
+    let port =
+        port.map_or(Ok(DEFAULT_PORT), |(name, value)| port_of(&value).map_err(|why| invalid(&name, &value, why)))?;
+    Ok(Address { host, port })
+}

@@ -1,0 +1,87 @@
+//! Arguments under Spring names, and the part of the help that lists them.
+
+use tower_eureka::config::Property;
+
+/// Beginnings of the arguments that a Spring server takes as well.
+const PROPERTY_PREFIXES: [&str; 3] = ["--eureka.", "--spring.", "--server."];
+
+/// A setting under its Spring name.
+pub(crate) struct Given {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl Given {
+    /// Returns true for the setting of this name, compared as Spring does.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        let relaxed = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+        relaxed(&self.name) == relaxed(name)
+    }
+}
+
+/// Takes the properties out of the arguments: `--name=value` and `--name value`.
+pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>), String> {
+    let (mut own, mut given) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        if !PROPERTY_PREFIXES.iter().any(|prefix| argument.starts_with(prefix)) {
+            own.push(argument);
+            continue;
+        }
+        let property = argument.trim_start_matches("--");
+        let (name, value) = match property.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => {
+                let value = arguments.next_if(|next| !next.starts_with("--"));
+                (property.to_owned(), value.ok_or_else(|| format!("{argument} needs a value: {argument}=..."))?)
+            }
+        };
+        given.push(Given { name, value });
+    }
+    Ok((own, given))
+}
+
+/// The part of the help that comes from the table of properties.
+pub(crate) fn properties() -> String {
+    let mut text = String::from(
+        "Probes: / and /actuator/health respond with 200 once the node is open for traffic, and with 503 until then;\n\
+         /actuator/health/liveness always responds with 200. The variable RUST_LOG sets the level of the log: RUST_LOG=debug.\n\
+         \n\
+         Settings of a Spring Cloud Eureka server. Dashes and case do not matter; each is also an environment variable,\n\
+         upper case, with dots as underscores and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION.\n\
+         \n  --server.port <PORT>\n          port to listen on, on all IPv4 interfaces if no address is given\n\
+         \n  --server.address <HOST>\n          address to listen on\n",
+    );
+    for property in Property::all() {
+        text.push_str(&format!("\n  {property}\n"));
+    }
+    text
+}
+
+/// The last value among the arguments, else that of the environment, each with the name under which
+/// it was given.
+pub(crate) fn server_setting(given: &[Given], name: &str) -> Result<Option<(String, String)>, String> {
+    let argument = given.iter().rev().find(|given| given.is(name));
+    let found = match argument {
+        Some(Given { name, value }) => Some((format!("--{name}"), value.clone())),
+        None => {
+            let variable = name.replace('.', "_");
+            let mut variables: Vec<_> = std::env::vars_os()
+                .filter_map(|(key, value)| Some((key.into_string().ok()?, value.to_string_lossy().into_owned())))
+                .filter(|(key, value)| {
+                    let is_named = key.eq_ignore_ascii_case(&variable) || key.eq_ignore_ascii_case(name);
+                    is_named && !value.trim().is_empty()
+                })
+                .collect();
+            // Of several spellings the upper case one.
+            variables.sort();
+            variables.into_iter().next()
+        }
+    };
+    match found {
+        Some((name, value)) if value.contains("${") => {
+            Err(format!("{name} has a placeholder: ${{...}} is not resolved here"))
+        }
+        found => Ok(found.map(|(name, value)| (name, value.trim().to_owned()))),
+    }
+}
