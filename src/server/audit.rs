@@ -7,6 +7,8 @@
 //! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the rest
 //! are debug lines, with one info line that has their number.
 
+mod ongoing;
+
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use axum::extract::ConnectInfo;
 use http::Extensions;
 use tokio::time::Instant;
 
+pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 use super::registry::{Effect, News, Origin, Registered};
 use crate::model::InstanceStatus;
 

@@ -51,6 +51,7 @@ pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wa
         }
         return StatusCode::FORBIDDEN.into_response();
     };
+    server.refusals().opened();
     let mut response = match wanted {
         Ok(listing) => listing.answer(server, &list).await,
         Err(refusal) => return refusal.into_response(),

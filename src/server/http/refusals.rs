@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::iter;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -14,24 +13,15 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::request;
 use crate::server::EurekaServer;
-use crate::server::audit::{Caller, Shown, Throttle};
-
-/// Refused lists are logged at most this often: every client asks for one every 30 seconds.
-const CLOSED_INTERVAL: Duration = Duration::from_secs(30);
+use crate::server::audit::{Caller, Lasting, Ongoing, Shown, Throttle};
 
 /// Writes at most one line a second about refused writes, one about requests for what is not here,
-/// and fewer about lists.
-#[derive(Debug)]
+/// and one a minute about refused lists.
+#[derive(Debug, Default)]
 pub(in crate::server) struct Refusals {
     writes: Throttle,
     misdirected: Throttle,
-    closed: Throttle,
-}
-
-impl Default for Refusals {
-    fn default() -> Self {
-        Self { writes: Throttle::default(), misdirected: Throttle::default(), closed: Throttle::new(CLOSED_INTERVAL) }
-    }
+    closed: Ongoing,
 }
 
 impl Refusals {
@@ -64,8 +54,15 @@ impl Refusals {
 
     /// Logs that a list is refused, since this node is not open for traffic yet.
     pub(super) fn closed(&self) {
-        if let Some(suppressed) = self.closed.pass() {
-            tracing::info!(suppressed, "list refused with 403: this node is not open for traffic yet");
+        if let Some(Lasting { count, elapsed }) = self.closed.occurred() {
+            tracing::info!(count, ?elapsed, "lists refused with 403: this node is not open for traffic yet");
+        }
+    }
+
+    /// Logs that lists are no longer refused, if they were.
+    pub(super) fn opened(&self) {
+        if let Some(Lasting { count, elapsed }) = self.closed.ended() {
+            tracing::info!(count, ?elapsed, "lists no longer refused with 403");
         }
     }
 

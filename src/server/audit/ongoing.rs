@@ -1,0 +1,138 @@
+//! Log lines of a fault that lasts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Minimum time between two lines about a fault that lasts.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A fault that may last: logged when it begins, at most once a minute while it lasts, and when it
+/// ends.
+///
+/// It counts occurrences and says when to log; the caller writes the line, which has the fields
+/// `count` and `elapsed`. A fault that comes and goes has at most two lines a minute: one that
+/// begins again within a minute after its last line continues the one before.
+///
+/// ```ignore
+/// match send() {
+///     Err(error) => if let Some(Lasting { count, elapsed }) = fault.occurred() {
+///         tracing::warn!(%peer, %error, count, ?elapsed, "cannot send changes to a peer");
+///     },
+///     Ok(_) => if let Some(Lasting { count, elapsed }) = fault.ended() {
+///         tracing::info!(%peer, count, ?elapsed, "peer takes changes again");
+///     },
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub(in crate::server) struct Ongoing {
+    /// True while the fault lasts. Without a fault, success costs one relaxed load.
+    lasts: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// Fault that a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Lasting {
+    /// Number of occurrences since the fault began.
+    pub(in crate::server) count: u64,
+    /// Time since the fault began.
+    pub(in crate::server) elapsed: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// First occurrence of the fault that lasts, or of those without a line so far.
+    since: Option<Instant>,
+    count: u64,
+    /// Time of the last line about an occurrence.
+    logged: Option<Instant>,
+    /// Set if the present fault has a line, so that its end gets one as well.
+    is_known: bool,
+}
+
+impl Ongoing {
+    /// Counts an occurrence. Returns the fault if a line about it is to be written now.
+    pub(in crate::server) fn occurred(&self) -> Option<Lasting> {
+        let mut state = self.state();
+        self.lasts.store(true, Ordering::Relaxed);
+        let now = Instant::now();
+        let since = *state.since.get_or_insert(now);
+        state.count = state.count.saturating_add(1);
+        if state.logged.is_some_and(|logged| now < logged + REPEAT_INTERVAL) {
+            return None;
+        }
+        state.logged = Some(now);
+        state.is_known = true;
+        Some(Lasting { count: state.count, elapsed: now - since })
+    }
+
+    /// Notes that the fault is over. Returns the fault if a line about its end is to be written
+    /// now.
+    pub(in crate::server) fn ended(&self) -> Option<Lasting> {
+        if !self.lasts.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = self.state();
+        self.lasts.store(false, Ordering::Relaxed);
+        // Without a line about its beginning, it counts as one with the next.
+        if !std::mem::take(&mut state.is_known) {
+            return None;
+        }
+        let since = state.since.take()?;
+        let count = std::mem::take(&mut state.count);
+        Some(Lasting { count, elapsed: since.elapsed() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lasting(count: u64, seconds: u64) -> Option<Lasting> {
+        Some(Lasting { count, elapsed: Duration::from_secs(seconds) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lasting_fault_is_logged_at_its_begin_each_minute_and_at_its_end() {
+        let fault = Ongoing::default();
+        assert_eq!(fault.ended(), None);
+        let mut lines = Vec::new();
+        for second in 0..150 {
+            lines.extend(fault.occurred().map(|line| (second, line)));
+            advance(SECOND).await;
+        }
+        let expected = [(0, lasting(1, 0)), (60, lasting(61, 60)), (120, lasting(121, 120))];
+        assert_eq!(lines, expected.map(|(second, line)| (second, line.unwrap())));
+        assert_eq!(fault.ended(), lasting(150, 150));
+        assert_eq!(fault.ended(), None);
+        advance(60 * SECOND).await;
+        assert_eq!(fault.occurred(), lasting(1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_that_comes_and_goes_has_two_lines_a_minute() {
+        let fault = Ongoing::default();
+        let mut lines = Vec::new();
+        for _ in 0..100 {
+            lines.extend(fault.occurred());
+            advance(SECOND).await;
+            lines.extend(fault.ended());
+            advance(SECOND).await;
+        }
+        let expected =
+            [lasting(1, 0), lasting(1, 1), lasting(30, 58), lasting(30, 59), lasting(30, 58), lasting(30, 59)];
+        assert_eq!(lines.len(), 8, "{lines:?}");
+        assert_eq!(lines[..6], expected.map(Option::unwrap));
+    }
+}
