@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tower::BoxError;
 
+use crate::shown::{Excerpt, Shown, Words};
+
 /// What went wrong on the client's side: with a setting, with a registry server, or with a call to an instance.
 ///
 /// The message names the operation, the application and instance, the server asked, the cause and what to do. The predicates
@@ -183,16 +185,16 @@ impl fmt::Display for Error {
         let Inner { operation, app, instance, server, cause, advice, .. } = &*self.0;
         f.write_str(operation)?;
         if let Some(app) = app {
-            write!(f, " {app}")?;
+            write!(f, " {}", Shown(app))?;
         }
         if let Some(instance) = instance {
-            write!(f, " ({instance})")?;
+            write!(f, " ({})", Shown(instance))?;
         }
         if let Some(server) = server {
-            write!(f, " at {server}")?;
+            write!(f, " at {}", Excerpt(server))?;
         }
         if let Some(cause) = cause {
-            write!(f, ": {cause}")?;
+            write!(f, ": {}", Words(cause))?;
         }
         if let Some(advice) = advice {
             write!(f, "; {advice}")?;

@@ -78,6 +78,7 @@ pub mod reqwest;
 pub mod route;
 #[cfg(feature = "server")]
 pub mod server;
+mod shown;
 #[cfg(feature = "client")]
 mod timer;
 #[cfg(feature = "client")]

@@ -24,6 +24,7 @@ use super::attributes::Attributes;
 use super::endpoint::{Details, EndpointId, Stats};
 use super::load::{Load, Moment};
 use super::subset::Peers;
+use crate::shown::Shown;
 
 /// How many changes may wait before they are published. Also keeps a discovery that is always ready from holding its thread.
 const BATCH: usize = 64;
@@ -275,7 +276,7 @@ where
                 let Some(id) = self.ids.remove(&key) else { return false };
                 let removed = shared.roster().remove(id);
                 drop(removed);
-                debug!(application = self.name(), endpoint = label(&key), "endpoint removed");
+                debug!(application = self.name(), endpoint = %Shown(&label(&key)), "endpoint removed");
                 true
             }
         }
@@ -298,7 +299,7 @@ where
             _ => EndpointId(self.next_id),
         };
         let (service, instance) = ((self.make)(target), label(&key));
-        debug!(application = self.name(), endpoint = &*instance, "endpoint added");
+        debug!(application = self.name(), endpoint = %Shown(&instance), "endpoint added");
         self.next_id += 1;
         self.ids.insert(key, id);
         let mut roster = shared.roster();

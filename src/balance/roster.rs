@@ -23,6 +23,7 @@ use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use crate::clock::wall_clock_ms;
 use crate::meters::Meters;
+use crate::shown::Shown;
 
 /// The first and the longest pause between two attempts to reach an unreachable endpoint.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -266,7 +267,7 @@ impl<S> Roster<S> {
             return false;
         }
         if !cause.is_certain() && self.ejected() >= self.settings.ejection.ceiling(self.entries.len()) {
-            debug!(application = self.name(), endpoint = &*entry.stats.details.instance, %cause, "not ejected: too many are");
+            debug!(application = self.name(), endpoint = %Shown(&entry.stats.details.instance), %cause, "not ejected: too many are");
             return false;
         }
         self.take_out(id, cause, now);
@@ -400,13 +401,13 @@ impl<S> Roster<S> {
         // An endpoint that was reached for so long is a new case.
         entry.attempts_until = now + time + 2 * LAST_RETRY;
         entry.stats.trial.end();
-        let endpoint = &*entry.stats.details.instance;
+        let endpoint = Shown(&entry.stats.details.instance);
         let name = self.settings.name.as_deref();
         if was_in {
             self.settings.meters.taken_out(cause.label());
-            warn!(application = name, endpoint, %cause, ?time, "endpoint taken out");
+            warn!(application = name, %endpoint, %cause, ?time, "endpoint taken out");
         } else {
-            debug!(application = name, endpoint, %cause, ?time, "endpoint stays out");
+            debug!(application = name, %endpoint, %cause, ?time, "endpoint stays out");
         }
     }
 
@@ -419,7 +420,7 @@ impl<S> Roster<S> {
         entry.state = State::Available;
         entry.stats.trial.end();
         entry.stats.renew(newcomer_cost, now);
-        info!(application = name, endpoint = &*entry.stats.details.instance, was = %cause, "endpoint is back");
+        info!(application = name, endpoint = %Shown(&entry.stats.details.instance), was = %cause, "endpoint is back");
     }
 
     fn ejected(&self) -> usize {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::eject::Cause;
+use crate::shown::Shown;
 
 /// A balancer's endpoints at one moment, as a table where it is printed. Made by [`Balance::snapshot`](super::Balance::snapshot).
 ///
@@ -231,7 +232,7 @@ impl Snapshot {
         }
         for (at, zone) in self.zones.iter().enumerate() {
             let separator = if at == 0 { "; calls by zone:" } else { "," };
-            write!(f, "{separator} {} {} %", zone.name().unwrap_or(NONE), (zone.share * 100.0).round())?;
+            write!(f, "{separator} {} {} %", Shown(zone.name().unwrap_or(NONE)), (zone.share * 100.0).round())?;
         }
         if self.is_panic {
             f.write_str("; too few are left, ejections are disregarded")?;
@@ -243,8 +244,8 @@ impl Snapshot {
 impl EndpointSnapshot {
     fn row(&self) -> [String; HEAD.len()] {
         [
-            self.id.to_string(),
-            self.zone.as_deref().unwrap_or(NONE).to_owned(),
+            Shown(&self.id).to_string(),
+            Shown(self.zone.as_deref().unwrap_or(NONE)).to_string(),
             rounded(self.weight),
             rounded(self.effective_weight),
             // To a tenth of a millisecond.

@@ -8,6 +8,9 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
 
+/// Maximum length of a URL in bytes, without its credentials. Lists of servers may come from the DNS.
+const LONGEST: usize = 1024;
+
 /// URL of a registry server: `http://host:8761/eureka/`. Credentials are kept apart and are never shown.
 #[derive(Clone)]
 pub(crate) struct ServiceUrl {
@@ -68,6 +71,9 @@ impl ServiceUrl {
             Some((credentials, place)) => (Some(credentials), place),
             None => (None, rest),
         };
+        if place.len() > LONGEST {
+            return Err(unusable("longer than 1,024 bytes"));
+        }
         // Raw, these end the authority early.
         if credentials.is_some_and(|credentials| credentials.contains(|c| !is_raw(c))) {
             return Err(unusable(CREDENTIALS));
@@ -280,6 +286,7 @@ mod tests {
             ("http://a:1/eureka/ http://b:1/eureka/", "separate them by commas"),
             ("http://a:1/eureka/;", "separate URLs by commas"),
             ("http://a/eureka,b/eureka", "without http:// in front"),
+            (&format!("http://{}/", "a".repeat(1024)), "longer than 1,024 bytes"),
         ] {
             let error = ServiceUrl::parse_list(url).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(why), "{url}: {error}");

@@ -7,6 +7,7 @@ use super::Selection;
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
 use crate::registry::{Lookup, Registry};
+use crate::shown::Shown;
 
 /// How many names an explanation tells before it only counts.
 const SHOWN: usize = 10;
@@ -161,7 +162,7 @@ impl Explanation {
             0 => f.write_str("; it is empty"),
             count => {
                 f.write_str("; it has ")?;
-                list(f, &self.applications, count)
+                list(f, self.applications.iter().map(|name| Shown(name)), count)
             }
         }
     }
@@ -189,8 +190,8 @@ fn unreachable(instance: &Instance) -> String {
 }
 
 /// The first few of `total` items.
-fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T], total: usize) -> fmt::Result {
-    for (at, item) in items.iter().take(SHOWN).enumerate() {
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: impl IntoIterator<Item = T>, total: usize) -> fmt::Result {
+    for (at, item) in items.into_iter().take(SHOWN).enumerate() {
         write!(f, "{}{item}", if at == 0 { "" } else { ", " })?;
     }
     match total.saturating_sub(SHOWN) {
@@ -239,12 +240,13 @@ impl Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = Shown(self.instance.id());
         match &self.reason {
             Some(Reason::NoPort) => {
-                write!(f, "{} without a usable address ({})", self.instance.id(), unreachable(&self.instance))
+                write!(f, "{id} without a usable address ({})", unreachable(&self.instance))
             }
-            Some(reason) => write!(f, "{} {reason}", self.instance.id()),
-            None => write!(f, "{} {}", self.instance.id(), self.instance.status()),
+            Some(reason) => write!(f, "{id} {reason}"),
+            None => write!(f, "{id} {}", self.instance.status()),
         }
     }
 }

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::address::Address;
 use crate::model::Instance;
+use crate::shown::Shown;
 use crate::tls::Tls;
 use crate::transport::Connector;
 
@@ -49,8 +50,10 @@ impl Checker {
             let Some(answer) = asked else { return true };
             match answer.await {
                 Ok(answer) if answer.status().is_success() => return true,
-                Ok(answer) => debug!(instance = id, status = answer.status().as_u16(), "health check failed"),
-                Err(error) => debug!(instance = id, error = &error as &dyn std::error::Error, "health check failed"),
+                Ok(answer) => debug!(instance = %Shown(&id), status = answer.status().as_u16(), "health check failed"),
+                Err(error) => {
+                    debug!(instance = %Shown(&id), error = &error as &dyn std::error::Error, "health check failed")
+                }
             }
             false
         }

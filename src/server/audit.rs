@@ -9,7 +9,7 @@
 
 mod ongoing;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,12 +21,10 @@ use tokio::time::Instant;
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 use super::registry::{Effect, News, Origin, Registered};
 use crate::model::InstanceStatus;
+pub(super) use crate::shown::Shown;
 
 /// Target of the lines about changes.
 pub(super) const TARGET: &str = "tower_eureka::server::audit";
-
-/// Maximum number of characters of a value in the log.
-const SHOWN: usize = 100;
 
 /// Sender of a change, as the log names it.
 #[derive(Clone, Copy, Debug)]
@@ -103,39 +101,6 @@ pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
 /// An IPv4 address as such, also where a socket for both families accepted the connection.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// A value of unknown origin in a log line: cut after [`SHOWN`] characters, and quoted and escaped
-/// unless it is plain.
-pub(super) struct Shown<'a>(pub(super) &'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(SHOWN).map_or(self.0.len(), |(at, _)| at);
-        let (text, cut) = (&self.0[..end], end < self.0.len());
-        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=');
-        if !text.is_empty() && text.chars().all(is_plain) {
-            f.write_str(text)?;
-        } else {
-            f.write_char('"')?;
-            // A quotation mark of another kind needs no escape; what is invisible or turns the text
-            // around does.
-            for c in text.chars() {
-                match c {
-                    '\'' => f.write_char(c)?,
-                    _ if is_invisible(c) => write!(f, "{}", c.escape_unicode())?,
-                    _ => write!(f, "{}", c.escape_debug())?,
-                }
-            }
-            f.write_char('"')?;
-        }
-        if cut { f.write_str("...") } else { Ok(()) }
-    }
-}
-
-/// Format characters that no terminal shows and that may reorder what it does show.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Lets one log line pass per interval and counts those between.
@@ -349,25 +314,6 @@ pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn value_from_a_stranger_is_escaped_and_cut() {
-        for (value, shown) in [
-            ("h:orders:1", "h:orders:1".to_owned()),
-            ("", r#""""#.to_owned()),
-            ("SERVICE REGISTRY", r#""SERVICE REGISTRY""#.to_owned()),
-            ("X\n2099-01-01 INFO forged \u{1b}[31m", r#""X\n2099-01-01 INFO forged \u{1b}[31m""#.to_owned()),
-            ("i status=UP", r#""i status=UP""#.to_owned()),
-            ("a=b", r#""a=b""#.to_owned()),
-            ("ü's \"x\"", r#""ü's \"x\"""#.to_owned()),
-            ("a\u{202e}b\u{2028}c\u{200b}\u{85}", r#""a\u{202e}b\u{2028}c\u{200b}\u{85}""#.to_owned()),
-            (&"x".repeat(100), "x".repeat(100)),
-            (&"x".repeat(5_000_000), format!("{}...", "x".repeat(100))),
-            (&"ä".repeat(101), format!("\"{}\"...", "ä".repeat(100))),
-        ] {
-            assert_eq!(Shown(value).to_string(), shown);
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn lines_within_an_interval_are_counted_and_suppressed() {

@@ -1,6 +1,8 @@
 use std::fmt;
 
 use crate::config::InvalidSetting;
+#[cfg(feature = "peers")]
+use crate::shown::Words;
 
 #[cfg(feature = "peers")]
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -114,7 +116,9 @@ impl fmt::Display for Error {
             Kind::UnknownProperty { name, nearest: None } => write!(f, "{name} is no setting"),
             Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "peers")]
-            Kind::Peers { what, source: Some(source) } => write!(f, "build a registry server: {what}: {source}"),
+            Kind::Peers { what, source: Some(source) } => {
+                write!(f, "build a registry server: {what}: {}", Words(source))
+            }
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: None } => write!(f, "build a registry server: {what}"),
         }

@@ -14,6 +14,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use tower::BoxError;
 
+use crate::shown::Shown;
+
 /// Where the records are, and what they do not say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DnsUrls {
@@ -66,7 +68,12 @@ impl DnsUrls {
         let mut zones: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for entry in &entries {
             if entry.starts_with("ec2") {
-                return Err(format!("the record of the region {} has servers, not zones: {entry}", self.region).into());
+                return Err(format!(
+                    "the record of the region {} has servers, not zones: {}",
+                    self.region,
+                    Shown(entry)
+                )
+                .into());
             }
             // Some write it as it is looked up.
             let entry = entry.strip_prefix("txt.").unwrap_or(entry);
@@ -101,7 +108,8 @@ impl DnsUrls {
 async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, BoxError> {
     // With the dot at its end the search domains of the system stay out of it.
     let name = format!("txt.{}.", name.trim_end_matches('.'));
-    let answer = resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {name}: {error}"))?;
+    let answer =
+        resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {}: {error}", Shown(&name)))?;
     let mut entries = Vec::new();
     for record in answer.answers() {
         let RData::TXT(txt) = &record.data else { continue };
@@ -112,7 +120,7 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     entries.retain(|entry| !entry.is_empty());
     entries.sort();
     entries.dedup();
-    if entries.is_empty() { Err(format!("look up {name}: the record is empty").into()) } else { Ok(entries) }
+    if entries.is_empty() { Err(format!("look up {}: the record is empty", Shown(&name)).into()) } else { Ok(entries) }
 }
 
 /// `String.hashCode`, without its sign.

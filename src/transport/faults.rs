@@ -8,6 +8,7 @@ use super::turns::AllPaused;
 use crate::config::{ServiceUrl, shown};
 use crate::error::{Error, Kind};
 use crate::panics::Panicked;
+use crate::shown::Excerpt;
 
 /// Operation, application and instance: the words of an error.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ impl Unreadable {
             .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end");
         match self {
             Self::Markup(content_type) => {
-                error.cause(format!("the answer is markup ({content_type}), not the JSON of Eureka"))
+                error.cause(format!("the answer is markup ({}), not the JSON of Eureka", Excerpt(content_type)))
             }
             Self::NotEureka(source) => error.cause(format!("the answer is unusable: {source}")).with_source(source),
             Self::Panicked(source) => {
@@ -109,12 +110,12 @@ impl Answer {
         let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after());
         let mut cause = format!("answered {}", self.status);
         if let Some(location) = self.header(header::LOCATION).filter(|_| self.status.is_redirection()) {
-            cause = format!("{cause}, a redirect to {} that is not followed", without_secrets(location));
+            cause = format!("{cause}, a redirect to {} that is not followed", Excerpt(without_secrets(location)));
         }
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
         let text = text.trim();
         if !text.is_empty() && !text.starts_with('<') {
-            cause = format!("{cause}: {text}");
+            cause = format!("{cause}: {}", Excerpt(text));
         }
         let advice = match self.status.as_u16() {
             300..=399 => "give the URL that finally answers",

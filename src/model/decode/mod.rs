@@ -18,6 +18,7 @@ pub(super) use self::members::ApplicationMembers;
 use self::members::Registration;
 use self::members::{ApplicationsMembers, BatchItems, BatchResponseMembers, Document};
 use super::{Application, Applications, Instance, ReplicationList, ReplicationResponse};
+use crate::shown::{Excerpt, Shown};
 
 /// Bytes that are not the document that was asked for.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl fmt::Display for DecodeError {
             Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
             Reason::NoApp => write!(f, "'{document}' without 'app'"),
             Reason::NoName => write!(f, "an application without 'name'"),
-            Reason::UnknownAction(word) => write!(f, "'{word}' is not a replication action"),
+            Reason::UnknownAction(word) => write!(f, "'{}' is not a replication action", Excerpt(word)),
         }
     }
 }
@@ -144,7 +145,10 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
             instance.app = name.clone();
         }
         if instance.id().is_empty() {
-            skipped("instance", format_args!("one of {name} has no instanceId, no data centre id and no hostName"));
+            skipped(
+                "instance",
+                format_args!("one of {} has no instanceId, no data centre id and no hostName", Shown(&name)),
+            );
             return None;
         }
         Some(Arc::new(instance))

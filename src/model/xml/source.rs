@@ -6,6 +6,8 @@ use std::fmt;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::shown::Excerpt;
+
 /// Deeper than any document of the protocol, and far from any stack's end.
 const MAX_DEPTH: usize = 64;
 
@@ -34,7 +36,7 @@ impl fmt::Display for Fault {
             Self::TooDeep => write!(f, "nests deeper than {MAX_DEPTH} elements"),
             Self::DocType => f.write_str("has a document type, which is refused"),
             Self::Entity => f.write_str("refers to an entity or character that does not exist"),
-            Self::Root(name) => write!(f, "has the root element '{name}'"),
+            Self::Root(name) => write!(f, "has the root element '{}'", Excerpt(name)),
             Self::NoNumber(name) => write!(f, "has no whole number in '{name}'"),
         }
     }
