@@ -8,6 +8,7 @@
 //! are debug lines, with one info line that has their number.
 
 mod ongoing;
+mod repeats;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use http::Extensions;
 use tokio::time::Instant;
 
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
+pub(in crate::server) use self::repeats::Repeats;
 use super::registry::{Effect, News, Origin, Registered};
 use crate::model::InstanceStatus;
 pub(super) use crate::shown::Shown;
@@ -146,9 +148,13 @@ impl Default for Throttle {
 const CHANGES_SHOWN: u64 = 100;
 const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Limits the info lines about changes of a registry, and counts the changes beyond.
+/// Limits the lines about changes of a registry, and counts the changes beyond.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Mutex<Burst>);
+pub(super) struct Changes {
+    burst: Mutex<Burst>,
+    /// Registrations that are older than the record in the registry.
+    older: Repeats,
+}
 
 #[derive(Debug, Default)]
 struct Burst {
@@ -181,11 +187,12 @@ impl Changes {
         let (burst, count) = self.current();
         drop(burst);
         log_quiet(count);
+        self.older.flush();
     }
 
     /// Counters of the current interval, and the changes without an info line in an earlier one.
     fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
-        let mut burst = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut burst = self.burst.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if burst.since.is_some_and(|since| now < since + CHANGES_INTERVAL) {
             return (burst, 0);
@@ -217,14 +224,13 @@ macro_rules! change {
     };
 }
 
-/// Logs a registration, and with `dropped` one that was older than the record in the registry.
+/// Logs a registration, or that it was older than the record in the registry.
 pub(super) fn registered(
     app: &str,
     id: &str,
     Registered { status, news, kept }: Registered,
     caller: Caller,
     changes: &Changes,
-    dropped: &Throttle,
 ) {
     if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
         let (app, instance) = (Shown(app), Shown(id));
@@ -242,7 +248,8 @@ pub(super) fn registered(
             // Peers send old states now and then; that is what versions are for.
             if caller.origin == Origin::Replica {
                 tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, "older registration dropped");
-            } else if let Some(suppressed) = dropped.pass() {
+            } else if let Some(suppressed) = changes.older.pass(format_args!("older registration of {app}/{instance}"))
+            {
                 let ahead = Duration::from_millis(ours.saturating_sub(sent).try_into().unwrap_or(0));
                 tracing::warn!(
                     target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, ?ahead, suppressed,
@@ -309,6 +316,11 @@ pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
 /// Logs the end of a lease that ran out.
 pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) {
     change!(quiet, app, id, status, "eviction", "lease expired");
+}
+
+/// Logs that so many leases ran out in one run, of which the first have lines of their own.
+pub(super) fn many_expired(evicted: usize, shown: usize) {
+    tracing::info!(target: TARGET, evicted, shown, "many leases expired, further ones are debug lines");
 }
 
 #[cfg(test)]

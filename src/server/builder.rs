@@ -240,7 +240,8 @@ impl EurekaServerBuilder {
             ..settings
         };
         let registry = Arc::new(Registry::new(settings.clone()));
-        let timers = Timers::start(&registry, &settings, clock);
+        let refusals = Arc::<super::http::Refusals>::default();
+        let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
         let node = Node::new(
             registry,
             clock,
@@ -270,7 +271,7 @@ impl EurekaServerBuilder {
             batch_limit,
             deltas: self.deltas,
             limits: self.limits,
-            refusals: super::http::Refusals::default(),
+            refusals,
             _timers: timers,
         })))
     }

@@ -46,8 +46,12 @@
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines under the target `tower_eureka::server::audit`, with
 //!   the application, the instance, its status and the sender. Requests that change nothing and the items of a peer's batch are debug lines, and so are
 //!   all changes beyond 100 a second, of which one info line has the number.
-//! * A refused write is a warning with the sender's address, the path, the status and the cause, at most one a second. So is a
-//!   registration that is older than the record in the registry.
+//! * Leases that expire are summed per run: the first ten have lines of their own, and one line has the number of all.
+//! * A refused write is a warning with the sender's address, the path, the status and the cause. So is a registration that is older
+//!   than the record in the registry. Each of them is logged at once, then at most once a minute with the number of those between,
+//!   and once when it has not been seen for a minute; there are at most 20 such lines a minute. A batch has one line.
+//! * A fault that lasts is logged when it begins, once a minute while it lasts, and when it ends.
+//! * Values from requests, peers and the DNS are escaped and cut after 100 characters.
 //! * Self-preservation is logged when it begins and when it ends, and `GET status` shows it with the counts behind it.
 //!
 //! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
@@ -107,7 +111,7 @@ struct Inner {
     batch_limit: usize,
     deltas: bool,
     limits: Limits,
-    refusals: http::Refusals,
+    refusals: Arc<http::Refusals>,
     _timers: Timers,
     #[cfg(feature = "peers")]
     _peers: tokio::task::JoinSet<()>,

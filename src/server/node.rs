@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use super::audit::{self, Caller, Throttle};
+use super::audit::{self, Caller};
 #[cfg(feature = "peers")]
 use super::peers::Peers;
 use super::registry::{Origin, Refused, Registry, Renewal};
@@ -21,8 +21,6 @@ use crate::model::{Instance, InstanceStatus, ReplicationAction};
 pub(super) struct Node {
     registry: Arc<Registry>,
     clock: Clock,
-    /// Limits the lines about registrations that are older than what is known.
-    older: Throttle,
     #[cfg(feature = "peers")]
     peers: Peers,
 }
@@ -32,7 +30,6 @@ impl Node {
         Self {
             registry,
             clock,
-            older: Throttle::default(),
             #[cfg(feature = "peers")]
             peers,
         }
@@ -72,7 +69,7 @@ impl Node {
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _turn = self.turn(origin, &app, &id);
         let registered = self.registry.register(instance, origin, self.now())?;
-        audit::registered(&app, &id, registered, caller, self.registry.changes(), &self.older);
+        audit::registered(&app, &id, registered, caller, self.registry.changes());
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
         Ok(())
     }

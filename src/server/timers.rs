@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::http::Refusals;
 use super::registry::{Registry, Settings};
 use crate::clock::{Clock, LONGEST_WAIT};
 
@@ -21,13 +22,14 @@ pub(super) struct Timers {
 
 impl Timers {
     /// Must run inside a tokio runtime.
-    pub(super) fn start(registry: &Arc<Registry>, settings: &Settings, clock: Clock) -> Self {
+    pub(super) fn start(registry: &Arc<Registry>, refusals: Arc<Refusals>, settings: &Settings, clock: Clock) -> Self {
         let mut tasks = JoinSet::new();
         // Not jittered: the length of this minute is what the renewal threshold is about.
         tasks.spawn(every(MINUTE, MINUTE, registry.clone(), |registry| registry.end_minute()));
         tasks.spawn(every(jittered(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
             registry.prune_delta(clock.now_ms());
             registry.changes().flush();
+            refusals.flush();
         }));
         let mut rng = fastrand::Rng::new();
         let interval = settings.eviction_interval.min(LONGEST_WAIT);

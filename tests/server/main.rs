@@ -12,6 +12,7 @@ mod digest;
 mod dns;
 #[cfg(feature = "peers")]
 mod follow;
+mod hostile_log;
 mod http;
 mod limits;
 mod lists;

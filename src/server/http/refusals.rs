@@ -13,24 +13,26 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::request;
 use crate::server::EurekaServer;
-use crate::server::audit::{Caller, Lasting, Ongoing, Shown, Throttle};
+use crate::server::audit::{self, Caller, Lasting, Ongoing, Repeats, Shown};
+use crate::shown::Excerpt;
 
-/// Writes at most one line a second about refused writes, one about requests for what is not here,
+/// Writes the lines about refused requests: of each sender, resource and cause at most one a minute,
 /// and one a minute about refused lists.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Refusals {
-    writes: Throttle,
-    misdirected: Throttle,
+    writes: Repeats,
+    misdirected: Repeats,
     closed: Ongoing,
 }
 
 impl Refusals {
     /// Logs a response that refuses a write, and returns it.
     pub(super) fn response(&self, request: &Parts, response: Response, reason: &dyn Display) -> Response {
-        let Some(suppressed) = self.writes.pass() else { return response };
         let status = response.status().as_u16();
-        let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
-        let reason = reason.to_string();
+        let (host, method, path) = (host(request), Shown(request.method.as_str()), Shown(request.uri.path()));
+        let fault = format_args!("{method} {path} of {host} refused with {status}: {}", Excerpt(reason));
+        let Some(suppressed) = self.writes.pass(fault) else { return response };
+        let (origin, reason) = (caller(request), reason.to_string());
         let error = Shown(&reason);
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             let header =
@@ -46,7 +48,8 @@ impl Refusals {
 
     /// Logs that so many items of a batch are dropped, one of them for this reason.
     pub(super) fn items(&self, request: &Parts, invalid: usize, reason: &str) {
-        if let Some(suppressed) = self.writes.pass() {
+        let host = host(request);
+        if let Some(suppressed) = self.writes.pass(format_args!("registrations in batches of {host} dropped")) {
             let (origin, error) = (caller(request), Shown(reason));
             tracing::warn!(%origin, invalid, %error, suppressed, "registrations in a replication batch dropped");
         }
@@ -66,6 +69,12 @@ impl Refusals {
         }
     }
 
+    /// Logs the faults that are over. To be called every now and then.
+    pub(in crate::server) fn flush(&self) {
+        self.writes.flush();
+        self.misdirected.flush();
+    }
+
     fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
         let status = status.as_u16();
         let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
@@ -75,7 +84,9 @@ impl Refusals {
         let mut segments = request.uri.path().split('/');
         if !segments.any(|segment| concerns_eureka.contains(&segment)) {
             tracing::debug!(%method, %path, %origin, status, "request for something that is not here");
-        } else if let Some(suppressed) = self.misdirected.pass() {
+        } else if let Some(suppressed) =
+            self.misdirected.pass(format_args!("{method} {path} of {} refused with {status}", host(request)))
+        {
             tracing::warn!(%method, %path, %origin, status, suppressed, "request refused: {hint}");
         }
     }
@@ -113,4 +124,10 @@ impl Display for Chain<'_> {
 
 fn caller(request: &Parts) -> Caller {
     Caller::of(request::origin(&request.headers), &request.extensions)
+}
+
+/// Host of the sender, as a fault of this host is one whatever its port is.
+fn host(request: &Parts) -> String {
+    let address = audit::address(&request.extensions);
+    address.map_or_else(|| "an unknown host".into(), |address| audit::canonical(address).ip().to_string())
 }

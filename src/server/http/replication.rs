@@ -17,7 +17,7 @@ use crate::model::{
     ReplicationResult, app_name,
 };
 use crate::server::EurekaServer;
-use crate::server::audit::{self, Caller, Shown, Throttle};
+use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Effect, News, Origin, Renewal};
 
 /// What a peer sends at a time.
@@ -108,15 +108,12 @@ struct Deeds<'a> {
     invalid: usize,
     /// The first item that was invalid, and why.
     reason: Option<String>,
-    /// Nothing of a batch is a fault of a client.
-    older: Throttle,
 }
 
 impl<'a> Deeds<'a> {
     fn new(server: &'a EurekaServer, caller: Caller) -> Self {
-        let older = Throttle::default();
         let caller = caller.batched();
-        Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None, older }
+        Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
     }
 
     fn apply(&mut self, item: ReplicationItem) -> ReplicationResult {
@@ -182,7 +179,7 @@ impl<'a> Deeds<'a> {
         match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
             Ok(registered) => {
                 self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
-                audit::registered(&app, &id, registered, self.caller, self.server.registry().changes(), &self.older);
+                audit::registered(&app, &id, registered, self.caller, self.server.registry().changes());
             }
             Err(refused) => self.invalid(&app, &id, &refused),
         }

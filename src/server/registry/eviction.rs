@@ -8,7 +8,7 @@ use super::Registry;
 use crate::server::audit;
 
 /// Maximum number of evictions of one run with an info line each.
-const EVICTIONS_SHOWN: usize = 100;
+const EVICTIONS_SHOWN: usize = 10;
 
 /// When the last run was.
 #[derive(Debug, Default)]
@@ -50,8 +50,7 @@ impl Registry {
             audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);
         }
         if evicted > EVICTIONS_SHOWN {
-            let quiet = evicted - EVICTIONS_SHOWN;
-            tracing::info!(target: audit::TARGET, evicted, quiet, "many leases expired, the last ones are debug lines");
+            audit::many_expired(evicted, EVICTIONS_SHOWN);
         }
         evicted
     }
