@@ -2,9 +2,9 @@
 
 mod address;
 mod arguments;
+mod log;
 mod signals;
 
-use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +52,10 @@ struct Serve {
     /// [default: 127.0.0.1:8761]
     #[arg(long)]
     listen: Option<Address>,
+
+    /// Format of the log on stderr.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "TOWER_EUREKA_LOG_FORMAT")]
+    log_format: log::Format,
 }
 
 #[tokio::main]
@@ -66,14 +70,17 @@ async fn main() -> ExitCode {
     let matches = command.get_matches_from(own);
     let Cli { command: Command::Serve(serve) } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+    // Dropped last, which waits for its lines.
+    let log = match log::start(serve.log_format, filter) {
+        Ok(log) => log,
+        Err(error) => return fail(format_args!("cannot start the log: {error}")),
+    };
     match serve.run(&given).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error),
+        Err(error) => {
+            log.fail(error);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -127,6 +134,7 @@ fn announce(address: SocketAddr) {
     println!("listening on http://{address}/eureka/");
 }
 
+/// Ends the process before the log has started.
 #[allow(clippy::print_stderr, reason = "must be seen whatever the log filter says")]
 fn fail(error: impl std::fmt::Display) -> ExitCode {
     eprintln!("tower-eureka: {error}");
