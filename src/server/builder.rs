@@ -11,6 +11,7 @@ use super::peers::Peers;
 use super::regions::Regions;
 use super::registry::{Registry, Settings};
 use super::timers::Timers;
+use super::unsent::Unsent;
 use super::{Error, EurekaServer, Inner, Limits};
 use crate::clock::Clock;
 
@@ -185,6 +186,19 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Sets the maximum number of response bytes that are in memory only because clients have not
+    /// taken them yet. Defaults to 64 MiB.
+    ///
+    /// They are older lists, which no cache holds any more, and bodies of single responses; of the latter
+    /// only those count that a [`Listener`](super::Listener) of this server sends. Beyond it, no new
+    /// list is made: clients get the latest one for up to 30 seconds, and 503 with `Retry-After` for an application or a VIP without
+    /// one. The listener closes connections that take less than 1 MB a second, see
+    /// [`answer_timeout`](super::Listener::answer_timeout). A list that is larger is still sent.
+    pub fn response_limit(mut self, bytes: usize) -> Self {
+        self.limits.response_bytes = bytes;
+        self
+    }
+
     /// Makes the registry, empty, and starts its timers.
     ///
     /// # Errors
@@ -249,7 +263,8 @@ impl EurekaServerBuilder {
             peers,
         );
         let node = Arc::new(node);
-        let bodies = Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock);
+        let unsent = Arc::new(Unsent::new(self.limits.response_bytes));
+        let bodies = Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock, unsent.clone());
         Ok(EurekaServer(Arc::new(Inner {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
@@ -265,6 +280,7 @@ impl EurekaServerBuilder {
             },
             #[cfg(not(feature = "peers"))]
             bodies,
+            unsent,
             #[cfg(feature = "peers")]
             regions,
             registration_limit,

@@ -1,19 +1,22 @@
-//! A listener that survives bad company: slow loris, idle crowds, endless heads and bodies.
+//! A listener that survives slow and hostile peers: slow loris, idle crowds, endless heads and
+//! bodies, responses that nobody takes.
 //!
 //! ```text
-//!  accept ── at most so many connections ──▶ Watched<TcpStream> ──▶ hyper ──▶ Router
-//!                                                  │ bytes moved        │ a request begins, is answered
+//!  accept ── Places: a place, or an idle connection gives way ──▶ Watched<TcpStream> ──▶ hyper ──▶ Router
+//!                                                  │ bytes moved        │ a request begins, its response is taken
 //!                                                  ▼                    ▼
-//!                                             Activity ◀── looked at after each poll of the connection
+//!                                             Activity ◀── read after each poll of the connection
 //! ```
 //!
-//! Each connection has one timer, which is armed anew only when a head or a long answer is cut off in the middle or when it fires: a busy
+//! Each connection has one timer, which is armed anew only when a head or a long response is cut off in the middle or when it fires: a busy
 //! connection pays two readings of the clock per request. Bodies are timed only while they make a handler wait.
 
 mod activity;
 mod answer;
 mod body;
 mod limits;
+mod log;
+mod places;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -36,9 +39,9 @@ use hyper_util::server::conn::auto;
 use pin_project::pin_project;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tower::util::{Oneshot, ServiceExt};
 use tower::{BoxError, Service};
 
@@ -46,18 +49,27 @@ use self::activity::{Activity, Handling, Watched};
 use self::answer::{Followed, followed};
 use self::body::TimedBody;
 pub(crate) use self::limits::Limits;
+use self::log::AcceptLog;
+use self::places::{Places, Refused};
 use super::audit::{self, Throttle};
+use super::unsent::Unsent;
 
 /// The smallest buffer that hyper takes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
-/// A full listener is logged at most this often.
-const FULL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// How long nothing is accepted after the system refused a connection, usually for want of file descriptors.
+/// Time without accepting after the system refused a connection, usually for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Maximum time that a new connection waits for a place when all connections are in use.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two looks for such a place.
+const PLACE_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two looks for slow peers while the budget of unsent bytes is exhausted.
+const SLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for an idle HTTP/2 connection to end after its peer was asked to leave it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What the system keeps of an answer that is not taken yet; Linux makes it twice as much.
+/// Size of the system's buffer for bytes that the peer has not taken yet; Linux doubles it.
 ///
-/// The progress of an answer is what was handed to the system, and Linux takes more only once a third of this is free. With its usual
+/// The progress of a response is what was handed to the system, and Linux takes more only once a third of this is free. With its usual
 /// megabytes that comes so seldom that a reader would look idle who is not slow; with this, one step is no more than the progress asked for.
 const SEND_BUFFER: usize = 96 * 1024;
 
@@ -92,23 +104,66 @@ const SEND_BUFFER: usize = 96 * 1024;
 pub struct Listener {
     listener: TcpListener,
     limits: Limits,
+    unsent: Arc<Unsent>,
 }
 
 impl Listener {
-    /// With the default limits.
+    /// Creates a listener with the default limits, and without a budget of unsent bytes: that
+    /// belongs to a registry, see [`EurekaServer::listener`](crate::EurekaServer::listener).
     pub fn new(listener: TcpListener) -> Self {
-        Self::with_limits(listener, Limits::default())
+        Self::with_limits(listener, Limits::default(), Arc::new(Unsent::new(usize::MAX)))
     }
 
-    pub(super) fn with_limits(listener: TcpListener, limits: Limits) -> Self {
-        Self { listener, limits }
+    pub(super) fn with_limits(listener: TcpListener, limits: Limits, unsent: Arc<Unsent>) -> Self {
+        Self { listener, limits, unsent }
     }
 
-    /// Most connections at a time. Default 20,000; none counts as one.
+    /// Sets the maximum number of connections at a time. Defaults to 20,000; zero counts as one.
     ///
-    /// Further ones wait in the system's queue until one ends. The process needs as many file descriptors.
+    /// When there are more, idle connections give way: those of the address with the most
+    /// connections first, the longest idle one of them before others. While no connection is idle, a new
+    /// one waits for up to a second and is then closed. If one address has more than half of all
+    /// connections, those of its requests that move no byte for a second give way to other addresses.
+    ///
+    /// The process needs as many file descriptors, see [`descriptors`](Self::descriptors).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections;
+        self
+    }
+
+    /// Sets the maximum number of connections at a time from one address. Without it an address
+    /// may have all of them; zero counts as one.
+    ///
+    /// When an address has more, its own connection that was idle for longest gives way, or the new
+    /// connection is closed if none is idle. An IPv6 address counts by its first 64 bits. All clients
+    /// behind one proxy or NAT have one address.
+    pub fn max_connections_per_address(mut self, connections: usize) -> Self {
+        self.limits.connections_per_address = connections;
+        self
+    }
+
+    /// Sets the number of file descriptors that the process may have open.
+    ///
+    /// The listener then leaves 100 of them, or a quarter if that is less, for connections to peers, DNS and
+    /// files: it takes fewer connections than [`max_connections`](Self::max_connections) if it must.
+    /// Without it the listener counts on enough descriptors.
+    pub fn descriptors(mut self, soft_limit: usize) -> Self {
+        self.limits.descriptors = soft_limit;
+        self
+    }
+
+    /// Sets whether HTTP/2 is spoken beside HTTP/1.1. Defaults to `true`.
+    pub fn http2(mut self, enabled: bool) -> Self {
+        self.limits.http2 = enabled;
+        self
+    }
+
+    /// Sets the maximum number of requests at a time on one HTTP/2 connection. Defaults to 16;
+    /// zero counts as one.
+    ///
+    /// Clients know this number and wait with further requests.
+    pub fn max_http2_streams(mut self, streams: usize) -> Self {
+        self.limits.http2_streams = streams;
         self
     }
 
@@ -128,20 +183,27 @@ impl Listener {
         self
     }
 
-    /// Longest time in which a peer takes less than 64 KiB of an answer that is longer than that. Default 10 s.
+    /// Sets the maximum time in which a peer takes less than 64 KiB of its responses, or less than
+    /// the rest of them. Defaults to 10 seconds.
     ///
-    /// Then the connection is closed. So whoever takes an answer slowly holds it in memory for a time that its length bounds, and one who
-    /// takes none of it for no longer than this. Of shorter answers [`idle_timeout`](Self::idle_timeout) alone counts, and of the
-    /// answers of one HTTP/2 connection what is taken of all together.
+    /// Then the connection is closed. So a peer that takes a response slowly holds it in memory
+    /// for a time that its length bounds. On an HTTP/2 connection, all responses count together. On an
+    /// HTTP/1 connection, a response of at most 64 KiB is bounded by [`idle_timeout`](Self::idle_timeout) alone.
+    ///
+    /// While the budget of [`response_limit`](crate::EurekaServerBuilder::response_limit) is
+    /// exhausted, a connection is also closed once it has had a quarter of this time and took less
+    /// than 1 MB a second.
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.limits.answer_timeout = timeout;
         self
     }
 
-    /// Longest time in which a connection moves no byte while no handler works for it. Default 90 s.
+    /// Sets the maximum time in which a connection moves no byte while no handler works for it.
+    /// Defaults to 90 seconds.
     ///
-    /// Then it is closed. This bounds keep-alive between requests, new connections that say nothing, and peers that do not take
-    /// their answers. Heartbeats and fetches come every 30 s.
+    /// Then it is closed. This bounds keep-alive between requests, new connections that say
+    /// nothing, and peers that do not take their responses. Of an HTTP/2 connection only requests and
+    /// responses count, not pings and the like. Heartbeats and fetches come every 30 seconds.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle_timeout = timeout;
         self
@@ -181,43 +243,71 @@ impl Listener {
     where
         S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
     {
-        let Self { listener, limits } = self;
+        let Self { listener, limits, unsent } = self;
         let http = http(&limits);
-        let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let full = Throttle::new(FULL_LOG_INTERVAL);
+        let places = Arc::new(Places::new(&limits));
+        let mut log = AcceptLog::new(&limits);
         let unreadable = Arc::new(Throttle::default());
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
+        let mut waiting: Option<Newcomer> = None;
+        let mut looked_for_slow = Instant::now();
+        let mut look_for_slow: Option<Instant> = None;
         loop {
-            if slots.available_permits() == 0
-                && let Some(suppressed) = full.pass()
-            {
-                let connections = limits.connections;
-                tracing::warn!(connections, suppressed, "connection limit reached: further connections wait");
-            }
-            let accepted = tokio::select! {
+            let newcomer = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&listener, &slots) => accepted,
+                Some(_) = connections.join_next() => {
+                    log.ended(places.count());
+                    waiting.take()
+                }
+                () = unsent.exhausted(), if look_for_slow.is_none() => {
+                    look_for_slow = Some(looked_for_slow + SLOW_INTERVAL);
+                    None
+                }
+                () = sleep_until(look_for_slow.unwrap_or(looked_for_slow)), if look_for_slow.is_some() => {
+                    log.closed_slow(places.close_slow(limits.answer_timeout / 4), &unsent);
+                    looked_for_slow = Instant::now();
+                    look_for_slow = unsent.is_exhausted().then(|| looked_for_slow + SLOW_INTERVAL);
+                    None
+                }
+                () = sleep(PLACE_INTERVAL), if waiting.is_some() => waiting.take(),
+                accepted = accept(&listener), if waiting.is_none() => match accepted {
+                    Ok((stream, peer)) => Some(Newcomer { stream, peer, since: None }),
+                    Err(error) => {
+                        log.failed(&error, places.count(), places.give_way());
+                        sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
+                },
             };
-            let (stream, peer, slot) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+            let Some(Newcomer { stream, peer, since }) = newcomer else { continue };
+            let activity = Arc::new(Activity::start(&limits, unsent.clone()));
+            let place = match places.admit(peer.ip(), &activity) {
+                Ok(admitted) => {
+                    log.admitted(&admitted, places.count());
+                    admitted.place
+                }
+                Err(Refused::Full) if since.is_none_or(|since| since.elapsed() < PLACE_TIMEOUT) => {
+                    waiting = Some(Newcomer { stream, peer, since: since.or_else(|| Some(Instant::now())) });
+                    continue;
+                }
+                Err(refused) => {
+                    log.refused(peer, refused == Refused::Full, places.count());
                     continue;
                 }
             };
-            let connection = connection(http.clone(), stream, peer, app.clone(), limits, stopped.clone());
+            let key = place.key();
+            let connection = connection(http.clone(), stream, peer, app.clone(), limits, activity, stopped.clone());
             let unreadable = unreadable.clone();
-            connections.spawn(async move {
+            let task = connections.spawn(async move {
                 if let Err(error) = connection.await {
                     note_failed(&*error, peer, &unreadable);
                 }
-                drop(slot);
+                drop(place);
             });
+            places.set_task(key, task);
         }
         drop((listener, stopping, stopped));
         let all = async { while connections.join_next().await.is_some() {} };
@@ -225,6 +315,14 @@ impl Listener {
             tracing::warn!(connections = connections.len(), "stopped with requests in flight");
         }
     }
+}
+
+/// A connection without a place so far.
+struct Newcomer {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// Set once it waits.
+    since: Option<Instant>,
 }
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -235,22 +333,19 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     if limits.headers != Limits::DEFAULT_HEADERS {
         http.http1().max_headers(limits.headers);
     }
-    http.http2().max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX));
-    http
+    let streams: u32 = limits.http2_streams.max(1).try_into().unwrap_or(u32::MAX);
+    http.http2().max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX)).max_concurrent_streams(streams);
+    if limits.http2 { http } else { http.http1_only() }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.expect("nobody closes it");
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers are written whole; waiting for more of them only delays the last packet.
+                // Responses are written whole; waiting for more of them only delays the last packet.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-                return Ok((stream, peer, slot));
+                return Ok((stream, peer));
             }
             // The peer's fault, and its loss.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -266,40 +361,50 @@ async fn connection<S>(
     peer: SocketAddr,
     app: S,
     limits: Limits,
+    activity: Arc<Activity>,
     mut stopped: watch::Receiver<()>,
 ) -> Result<(), BoxError>
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    let activity = Arc::new(Activity::start(&limits));
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
     let service = App { inner: app, peer, activity: activity.clone(), body_timeout: limits.body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
     let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
     let mut stopping = false;
-    let mut timer = pin!(tokio::time::sleep_until(activity.deadline()));
+    let mut leaves_at: Option<Instant> = None;
+    let mut timer = pin!(sleep_until(activity.deadline()));
     poll_fn(|cx| {
         if !stopping && stop.as_mut().poll(cx).is_ready() {
             stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended);
-        }
-        // Usually the timer is armed for too early, and moved on only when it fires.
-        let deadline = activity.deadline();
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            let deadline = activity.deadline();
-            if deadline <= Instant::now() {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            // Usually the timer is armed for too early, and moved on only when it fires.
+            let deadline = leaves_at.filter(|_| !activity.is_busy()).unwrap_or_else(|| activity.deadline());
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let is_over = deadline <= Instant::now();
+            if !is_over {
+                timer.as_mut().reset(deadline);
+            } else if leaves_at.is_none() && activity.is_http2() && !activity.is_busy() {
+                // Its peer may be sending a request just now: GOAWAY says which ones were taken.
+                let farewell = Instant::now() + FAREWELL;
+                leaves_at = Some(farewell);
+                timer.as_mut().reset(farewell);
+                connection.as_mut().graceful_shutdown();
+            } else {
                 tracing::trace!("connection timed out");
                 return Poll::Ready(Ok(()));
             }
-            timer.as_mut().reset(deadline);
         }
-        Poll::Pending
     })
     .await
 }
@@ -334,6 +439,7 @@ where
     type Future = Answering<S>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.speaks(request.version());
         let handling = Handling::new(self.activity.clone());
         let mut request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
@@ -357,6 +463,7 @@ impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.answer.poll(cx))?;
-        Poll::Ready(Ok(followed(response, this.handling.activity())))
+        let activity = this.handling.finish().expect("polled after it was ready");
+        Poll::Ready(Ok(followed(response, activity, cx)))
     }
 }

@@ -79,6 +79,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unsent;
 
 use std::fmt;
 use std::sync::Arc;
@@ -96,6 +97,7 @@ pub(crate) use self::listen::Limits;
 use self::node::Node;
 use self::registry::{Registry, Snapshot};
 use self::timers::Timers;
+use self::unsent::Unsent;
 use crate::model::{Application, Applications, Instance, app_name};
 
 /// A Eureka registry inside this process. Cheap to clone: all clones and routers share one registry.
@@ -107,6 +109,7 @@ pub struct EurekaServer(Arc<Inner>);
 struct Inner {
     node: Arc<Node>,
     bodies: Bodies,
+    unsent: Arc<Unsent>,
     registration_limit: usize,
     batch_limit: usize,
     deltas: bool,
@@ -147,7 +150,7 @@ impl EurekaServer {
     /// A [`Listener`] with the limits that the properties `eureka.server.limits.*` gave, see
     /// [`property`](EurekaServerBuilder::property), and the defaults of the others. Its setters change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
-        Listener::with_limits(listener, self.0.limits)
+        Listener::with_limits(listener, self.0.limits, self.0.unsent.clone())
     }
 
     /// Everything that is registered here, as `GET apps` answers it where no other regions are shown.

@@ -4,8 +4,6 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,26 +24,37 @@ use tower_eureka::server::Listener;
 use tower_eureka::{EurekaServer, Instance};
 
 /// Short, where it is the one that a test waits for.
-const SHORT: Duration = Duration::from_millis(100);
+pub(crate) const SHORT: Duration = Duration::from_millis(100);
 
 /// What would otherwise end a connection as well.
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
-struct Running {
-    address: SocketAddr,
-    registry: EurekaServer,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) registry: EurekaServer,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(limits: impl FnOnce(Listener) -> Listener) -> Self {
+    pub(crate) async fn start(limits: impl FnOnce(Listener) -> Listener) -> Self {
         Self::start_with(limits, Router::new()).await
     }
 
-    async fn start_with(limits: impl FnOnce(Listener) -> Listener, app: Router) -> Self {
-        let registry = EurekaServer::builder().build().unwrap();
-        let listener = limits(Listener::new(TcpListener::bind("127.0.0.1:0").await.unwrap()));
+    pub(crate) async fn start_with(limits: impl FnOnce(Listener) -> Listener, app: Router) -> Self {
+        Self::start_registry_with(EurekaServer::builder().build().unwrap(), limits, app).await
+    }
+
+    pub(crate) async fn start_registry(registry: EurekaServer, limits: impl FnOnce(Listener) -> Listener) -> Self {
+        Self::start_registry_with(registry, limits, Router::new()).await
+    }
+
+    pub(crate) async fn start_registry_with(
+        registry: EurekaServer,
+        limits: impl FnOnce(Listener) -> Listener,
+        app: Router,
+    ) -> Self {
+        let listener = limits(registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()));
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let app = app.nest("/eureka", registry.router());
@@ -53,18 +62,18 @@ impl Running {
         Self { address, registry, stop: Some(stop), served }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
     /// Sends this on a connection of its own and reads until the server closes.
-    async fn closes(&self, sent: &str) -> String {
+    pub(crate) async fn closes(&self, sent: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(sent.as_bytes()).await.unwrap();
         rest(&mut stream).await
     }
 
-    async fn assert_serves(&self) {
+    pub(crate) async fn assert_serves(&self) {
         let answer = self.closes("GET /eureka/apps HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
@@ -75,14 +84,14 @@ impl Running {
 }
 
 /// Whatever comes until the end, which may be a reset.
-async fn rest(stream: &mut TcpStream) -> String {
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let _ = stream.read_to_end(&mut read).await;
     String::from_utf8_lossy(&read).into_owned()
 }
 
 /// One answer to a request on a connection that stays open.
-async fn ask(stream: &mut TcpStream) {
+pub(crate) async fn ask(stream: &mut TcpStream) {
     stream.write_all(b"PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
@@ -183,7 +192,9 @@ async fn who_does_not_take_answers_is_closed() {
 async fn who_takes_a_long_answer_too_slowly_is_closed() {
     // More than the system keeps for a connection whose peer does not read.
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
-    let server = Running::start_with(|listener| listener.answer_timeout(SHORT).idle_timeout(HOUR), app).await;
+    let registry = EurekaServer::builder().response_limit(1 << 30).build().unwrap();
+    let limits = |listener: Listener| listener.answer_timeout(SHORT).idle_timeout(HOUR);
+    let server = Running::start_registry_with(registry, limits, app).await;
     let mut slow = Vec::new();
     for _ in 0..3 {
         let mut stream = server.connect().await;
@@ -239,26 +250,6 @@ async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
         stream.read_exact(&mut taken).await.unwrap();
     }
     assert!(rest(&mut stream).await.len() > (8 << 20) - 100 * taken.len(), "all of it came");
-}
-
-#[tokio::test]
-async fn beyond_the_most_connections_one_waits() {
-    let served = Arc::new(AtomicUsize::new(0));
-    let counter = served.clone();
-    let app = Router::new().route("/count", get(move || async move { counter.fetch_add(1, SeqCst).to_string() }));
-    let server = Running::start_with(|listener| listener.max_connections(2), app).await;
-    let (mut first, mut second) = (server.connect().await, server.connect().await);
-    ask(&mut first).await;
-    ask(&mut second).await;
-    let mut third = server.connect().await;
-    third.write_all(b"GET /count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    for _ in 0..50 {
-        ask(&mut first).await;
-    }
-    assert_eq!(served.load(SeqCst), 0, "not accepted yet");
-    drop(second);
-    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200 OK\r\n"));
-    assert_eq!(served.load(SeqCst), 1);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod binary;
 #[cfg(feature = "peers")]
 mod cluster;
 mod common;
+mod connections;
 mod digest;
 #[cfg(feature = "dns")]
 mod dns;

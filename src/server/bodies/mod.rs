@@ -22,6 +22,9 @@
 //! Other regions have fragments and blocks of their own; an application that is in several has them once more. The answers that show them
 //! are kept like those of the registry alone, once for those who name no regions and for eight other choices of regions, these as long as
 //! somebody asks for them.
+//!
+//! Bodies that no cache has any more live until their last reader has taken them. [`Unsent`] counts their bytes. While they are too many,
+//! readers get the latest body instead of a new one, see [`Slot::get`].
 
 mod form;
 mod frame;
@@ -45,6 +48,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use self::form::PerVariant;
 pub(super) use self::form::{Encoding, Form, Variant};
@@ -52,13 +57,15 @@ pub(super) use self::pieces::{AppBlocks, Fragment};
 use self::read_only::ReadOnly;
 pub(super) use self::selection::By;
 use self::selection::{Asked, Selections};
-use self::slot::Slot;
+pub(super) use self::slot::NoRoom;
+use self::slot::{Slot, Terms};
 use self::tag::{Kind, tag};
 #[cfg(feature = "peers")]
 use self::together::{Part, Shown, Together};
 #[cfg(feature = "peers")]
 use super::regions::{RegionSet, Regions};
 use super::registry::{AppView, Registry, Snapshot};
+use super::unsent::Unsent;
 use crate::clock::Clock;
 use crate::model::Digest;
 
@@ -91,6 +98,23 @@ pub(super) struct Body {
     /// Digest of what it shows, of the whole registry for a delta. Only where clients can compute the same from the body.
     pub(super) digest: Option<HeaderValue>,
     pub(super) bytes: Bytes,
+    made: Instant,
+    unsent: Arc<Unsent>,
+}
+
+impl Body {
+    fn new(revision: u64, tag: HeaderValue, digest: Option<HeaderValue>, bytes: Bytes, unsent: &Arc<Unsent>) -> Self {
+        let (bytes, unsent) = (unsent.counted(bytes), unsent.clone());
+        Self { revision, tag, digest, bytes, made: Instant::now(), unsent }
+    }
+}
+
+/// Counts the bytes from now on: no cache has them any more. They are removed from the budget with
+/// the last response that has them.
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.unsent.add(self.bytes.len());
+    }
 }
 
 /// The answers that were asked for, each kept until it is made anew.
@@ -102,7 +126,16 @@ pub(super) struct Bodies {
     delta: Arc<PerVariant<Slot>>,
     selections: Arc<Selections>,
     unusual: Option<Box<Unusual>>,
+    unsent: Arc<Unsent>,
+    /// Turns to make a body that is one of many.
+    turns: Arc<Semaphore>,
 }
+
+/// Maximum number of bodies that are made at a time, of those that are one of many.
+const TURNS: usize = 4;
+
+/// Length of an instance in a list, about, where that of a list must be known before it is made.
+const INSTANCE_BYTES: usize = 1024;
 
 /// What most servers don't have, so that they look once whether there is any of it.
 #[derive(Debug, Default)]
@@ -113,8 +146,8 @@ struct Unusual {
 }
 
 impl Bodies {
-    /// With answers that stay as they are for this long, if it is given.
-    pub(super) fn new(read_only: Option<Duration>, clock: Clock) -> Self {
+    /// Creates an empty cache, with bodies that stay as they are for this long, if it is given.
+    pub(super) fn new(read_only: Option<Duration>, clock: Clock, unsent: Arc<Unsent>) -> Self {
         Self {
             run: RandomState::new().hash_one(0),
             full: Arc::default(),
@@ -127,6 +160,8 @@ impl Bodies {
                     together: None,
                 })
             }),
+            unsent,
+            turns: Arc::new(Semaphore::new(TURNS)),
         }
     }
 
@@ -161,56 +196,90 @@ impl Bodies {
         }
     }
 
-    /// The answer, with every change that was acknowledged before this is called; older ones from the read-only cache alone. `None` if
-    /// there is no such application.
-    pub(super) async fn get(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+    /// Returns the body, with every change that was acknowledged before this is called. Older ones come from the read-only cache, and
+    /// while slow clients have exhausted the budget of unsent bytes, from the latest one that was made, which is at most 30 seconds old.
+    /// `None` if there is no such application.
+    ///
+    /// # Errors
+    /// When the budget is exhausted and there is no such body.
+    pub(super) async fn get(
+        &self,
+        registry: &Arc<Registry>,
+        list: &List<'_>,
+        variant: Variant,
+    ) -> Result<Option<Arc<Body>>, NoRoom> {
         let Some(cache) = self.unusual.as_ref().and_then(|unusual| unusual.read_only.as_ref()) else {
             return self.latest(registry, list, variant).await;
         };
         let period = cache.period();
         if let Some(body) = cache.at(period, list, variant) {
-            return Some(body);
+            return Ok(Some(body));
         }
         let body = self.latest(registry, list, variant).await?;
-        Some(cache.keep(period, list, variant, body))
+        Ok(body.map(|body| cache.keep(period, list, variant, body)))
     }
 
-    async fn latest(&self, registry: &Arc<Registry>, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
-        Some(match list {
+    async fn latest(
+        &self,
+        registry: &Arc<Registry>,
+        list: &List<'_>,
+        variant: Variant,
+    ) -> Result<Option<Arc<Body>>, NoRoom> {
+        let made = match list {
             List::All => {
                 let (wanted, registry) = (registry.revision(), registry.clone());
-                self.applications(&self.full, wanted, Kind::Registry, move || registry.full(), variant, ()).await
+                let snapshot = move || registry.full();
+                self.applications(&self.full, wanted, Kind::Registry, snapshot, variant, Terms::Always, ()).await
             }
             List::Delta => {
                 let (wanted, registry) = (registry.delta_revision(), registry.clone());
-                self.applications(&self.delta, wanted, Kind::Delta, move || registry.delta(), variant, ()).await
+                let snapshot = move || registry.delta();
+                self.applications(&self.delta, wanted, Kind::Delta, snapshot, variant, Terms::Always, ()).await
             }
-            List::Application(name) => self.application(self.find(registry, name)?, variant).await,
+            List::Application(name) => match self.find(registry, name) {
+                Some(view) => self.application(view, variant).await,
+                None => return Ok(None),
+            },
             List::Selection(by, name) => self.selection(registry, Asked::new(*by, name, variant)).await,
             #[cfg(feature = "peers")]
-            List::AllWith(set) => self.shown(registry, *set, Part::Full, variant).await?,
+            List::AllWith(set) => return self.shown(registry, *set, Part::Full, variant).await,
             #[cfg(feature = "peers")]
-            List::DeltaWith(set) => self.shown(registry, *set, Part::Delta, variant).await?,
-        })
+            List::DeltaWith(set) => return self.shown(registry, *set, Part::Delta, variant).await,
+        };
+        made.map(Some)
+    }
+
+    /// Terms of a body that is one of many, with so many instances.
+    fn with_room(&self, instances: usize) -> Terms<'_> {
+        Terms::WithRoom { size: instances.saturating_mul(INSTANCE_BYTES), turns: &self.turns }
     }
 
     /// A list that shows these regions.
     #[cfg(feature = "peers")]
-    async fn shown(&self, registry: &Arc<Registry>, set: RegionSet, part: Part, variant: Variant) -> Option<Arc<Body>> {
-        let together = self.together()?;
+    async fn shown(
+        &self,
+        registry: &Arc<Registry>,
+        set: RegionSet,
+        part: Part,
+        variant: Variant,
+    ) -> Result<Option<Arc<Body>>, NoRoom> {
+        let Some(together) = self.together() else { return Ok(None) };
         // Once: what changes while one waits for a turn, the next answer shows.
         let wanted = together.revision(registry, set, part);
         let ready = |shown: Arc<Shown>| shown.slots(part).of(variant).at(wanted);
         if let Some(body) = together.known(set).and_then(ready) {
-            return Some(body);
+            return Ok(Some(body));
         }
         let (shown, turn) = together.of(set).await;
+        // A turn is for choices that are not the usual one, of which there are many.
+        let terms = if turn.is_none() { Terms::Always } else { self.with_room(registry.size()) };
         let (slots, registry) = (shown.slots(part).clone(), registry.clone());
         let snapshot = move || shown.snapshot(&registry, part);
-        Some(self.applications(&slots, wanted, part.kind(set), snapshot, variant, turn).await)
+        self.applications(&slots, wanted, part.kind(set), snapshot, variant, terms, turn).await.map(Some)
     }
 
     /// `turn` is kept until the answer is made.
+    #[allow(clippy::too_many_arguments, reason = "each of the three callers has all of them")]
     async fn applications(
         &self,
         slots: &Arc<PerVariant<Slot>>,
@@ -218,18 +287,22 @@ impl Bodies {
         kind: Kind,
         snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         variant: Variant,
+        terms: Terms<'_>,
         turn: impl Send + 'static,
-    ) -> Arc<Body> {
-        let (run, all) = (self.run, slots.clone());
+    ) -> Result<Arc<Body>, NoRoom> {
+        let (run, all, unsent) = (self.run, slots.clone(), self.unsent.clone());
         let make = move || {
             let _turn = turn;
             let Snapshot { revision, version, counts, digest, applications } = &*snapshot();
             let bytes = pieces::applications(*version, counts, applications, variant);
-            all.iter().for_each(|slot| slot.forget_before(*revision));
+            // Without room, the others are what their readers get for a while.
+            if !unsent.is_exhausted() {
+                all.iter().for_each(|slot| slot.forget_before(*revision));
+            }
             let digest = header(variant, || *digest);
-            Body { revision: *revision, tag: tag(run, kind, *revision, variant), digest, bytes }
+            Body::new(*revision, tag(run, kind, *revision, variant), digest, bytes, &unsent)
         };
-        slots.of(variant).get(wanted, make).await
+        slots.of(variant).get(wanted, &self.unsent, terms, make).await
     }
 
     /// An application that is registered here, else one that other regions have.
@@ -245,46 +318,48 @@ impl Bodies {
         self.unusual.as_ref()?.together.as_ref()
     }
 
-    async fn application(&self, view: Arc<AppView>, variant: Variant) -> Arc<Body> {
+    async fn application(&self, view: Arc<AppView>, variant: Variant) -> Result<Arc<Body>, NoRoom> {
         let (run, revision, made_of) = (self.run, view.blocks.number(), view.clone());
-        let make = move || Body {
-            revision,
-            tag: tag(run, Kind::Application, revision, variant),
-            digest: header(variant, || pieces::digest(std::slice::from_ref(&made_of))),
-            bytes: pieces::application(&made_of, variant),
+        let unsent = self.unsent.clone();
+        let make = move || {
+            let digest = header(variant, || pieces::digest(std::slice::from_ref(&made_of)));
+            let bytes = pieces::application(&made_of, variant);
+            Body::new(revision, tag(run, Kind::Application, revision, variant), digest, bytes, &unsent)
         };
-        view.blocks.alone.of(variant).get(revision, make).await
+        let terms = self.with_room(view.records.len());
+        view.blocks.alone.of(variant).get(revision, &self.unsent, terms, make).await
     }
 
-    async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Arc<Body> {
-        let registry = registry.clone();
+    async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Result<Arc<Body>, NoRoom> {
+        let (registry, instances) = (registry.clone(), registry.size());
         #[cfg(feature = "peers")]
         if let Some(together) = self.together()
             && let Some(shown) = together.usual()
         {
             let wanted = together.revision(&registry, shown.set, Part::Full);
-            return self.selected(wanted, move || shown.snapshot(&registry, Part::Full), asked).await;
+            return self.selected(wanted, instances, move || shown.snapshot(&registry, Part::Full), asked).await;
         }
-        self.selected(registry.revision(), move || registry.full(), asked).await
+        self.selected(registry.revision(), instances, move || registry.full(), asked).await
     }
 
     async fn selected(
         &self,
         wanted: u64,
+        instances: usize,
         snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         asked: Asked,
-    ) -> Arc<Body> {
+    ) -> Result<Arc<Body>, NoRoom> {
         let (run, slot) = (self.run, self.selections.slot(&asked));
-        let (selections, room) = (self.selections.clone(), slot.clone());
+        let (selections, room, unsent) = (self.selections.clone(), slot.clone(), self.unsent.clone());
         let make = move || {
             let snapshot = snapshot();
             let revision = snapshot.revision;
             let (bytes, digest) = selection::body(&snapshot, &asked);
             selections.made(&asked, &room, bytes.len());
             let digest = header(asked.variant, || digest);
-            Body { revision, tag: tag(run, Kind::Registry, revision, asked.variant), digest, bytes }
+            Body::new(revision, tag(run, Kind::Registry, revision, asked.variant), digest, bytes, &unsent)
         };
-        slot.get(wanted, make).await
+        slot.get(wanted, &self.unsent, self.with_room(instances), make).await
     }
 }
 

@@ -122,11 +122,13 @@ mod tests {
     #[cfg(feature = "peers")]
     use crate::server::bodies::lately::KEPT;
     use crate::server::bodies::{By, Encoding, Form};
+    use crate::server::unsent::Unsent;
 
     const VARIANT: Variant = Variant { form: Form::Json, encoding: Encoding::Identity };
 
     fn body(revision: u64, length: usize) -> Arc<Body> {
-        Arc::new(Body { revision, tag: HeaderValue::from_static("x"), digest: None, bytes: vec![0; length].into() })
+        let unsent = Arc::new(Unsent::new(usize::MAX));
+        Arc::new(Body::new(revision, HeaderValue::from_static("x"), None, vec![0; length].into(), &unsent))
     }
 
     fn vip(name: &str) -> List<'_> {

@@ -140,7 +140,7 @@ proptest! {
 }
 
 fn bodies() -> Bodies {
-    Bodies::new(None, Clock::start())
+    Bodies::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX)))
 }
 
 /// One of each kind.
@@ -162,7 +162,7 @@ async fn nothing_is_encoded_again_without_a_change() {
         let all = async || {
             let mut all = Vec::new();
             for list in lists() {
-                let body = bodies.get(&registry, &list, variant).await.unwrap();
+                let body = bodies.get(&registry, &list, variant).await.unwrap().unwrap();
                 let ready = bodies.ready(&registry, &list, variant);
                 assert!(ready.map_or(matches!(list, List::Selection(..)), |ready| Arc::ptr_eq(&ready, &body)));
                 all.push(Arc::as_ptr(&body));
@@ -185,7 +185,7 @@ async fn those_who_ask_at_once_share_one_answer() {
         let asking: Vec<_> = (0..20)
             .map(|_| {
                 let (registry, bodies, list) = (registry.clone(), bodies.clone(), list.clone());
-                tokio::spawn(async move { bodies.get(&registry, &list, variant).await.unwrap() })
+                tokio::spawn(async move { bodies.get(&registry, &list, variant).await.unwrap().unwrap() })
             })
             .collect();
         let mut answers = Vec::new();
@@ -202,7 +202,7 @@ async fn what_is_missing_has_no_answer() {
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let list = List::Application("NOBODY".into());
     assert!(bodies.ready(&filled(&[]), &list, variant).is_none());
-    assert!(bodies.get(&filled(&[]), &list, variant).await.is_none());
+    assert!(bodies.get(&filled(&[]), &list, variant).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -210,11 +210,11 @@ async fn a_form_is_made_for_those_who_ask_and_goes_when_it_is_old() {
     let registry = filled(&[(0, 0, 4, "a".into())]);
     let bodies = bodies();
     let [json, compact] = [Form::Json, Form::CompactJson].map(|form| Variant { form, encoding: Encoding::Gzip });
-    bodies.get(&registry, &List::All, compact).await;
+    bodies.get(&registry, &List::All, compact).await.unwrap();
     let kept = |variant| !bodies.full.of(variant).is_empty();
     assert!(kept(compact) && !kept(json));
     registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    bodies.get(&registry, &List::All, json).await;
+    bodies.get(&registry, &List::All, json).await.unwrap();
     assert!(kept(json) && !kept(compact), "one that nobody can get any more takes no memory");
 }
 
@@ -224,9 +224,9 @@ async fn a_change_costs_the_application_that_changed() {
     let bodies = bodies();
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let before = registry.full();
-    let old = bodies.get(&registry, &List::All, variant).await.unwrap();
+    let old = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
     registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    let new = bodies.get(&registry, &List::All, variant).await.unwrap();
+    let new = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
     assert!(old.bytes != new.bytes && old.tag != new.tag && old.revision < new.revision);
     let after = registry.full();
     assert!(Arc::ptr_eq(&before.applications[0], &after.applications[0]));
@@ -241,7 +241,7 @@ async fn a_selection_has_a_hash_of_its_own() {
         filled(&[(0, 0, 4, "x".into()), (0, 1, 0, "x".into()), (1, 0, 4, "x".into()), (1, 1, 4, "y".into())]);
     let bodies = bodies();
     for variant in variants() {
-        let body = bodies.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap();
+        let body = bodies.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap().unwrap();
         let plain = if variant.encoding == Encoding::Gzip { gunzip(&body.bytes) } else { body.bytes.to_vec() };
         let selected = decoded(variant.form, &plain);
         assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
@@ -255,7 +255,7 @@ async fn a_vip_is_forgotten_as_soon_as_it_changes() {
     let bodies = bodies();
     let variant = Variant { form: Form::CompactJson, encoding: Encoding::Identity };
     let found = async |name: &str| {
-        let body = bodies.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap();
+        let body = bodies.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap().unwrap();
         Applications::from_json(&body.bytes).unwrap().len()
     };
     assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));

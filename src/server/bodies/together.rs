@@ -158,6 +158,7 @@ mod tests {
     use crate::model::Instance;
     use crate::server::bodies::{Bodies, Encoding, Form, List, Variant};
     use crate::server::registry::{Origin, Settings};
+    use crate::server::unsent::Unsent;
 
     fn regions() -> Arc<Regions> {
         let names = ["a", "b", "c", "d", "e"];
@@ -217,11 +218,11 @@ mod tests {
 
     #[tokio::test]
     async fn of_all_but_the_usual_one_answer_is_made_at_a_time() {
-        let bodies = Bodies::new(None, Clock::start()).with_regions(regions());
+        let bodies = Bodies::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX))).with_regions(regions());
         let (together, registry) = (bodies.together().unwrap(), Arc::new(Registry::new(Settings::default())));
         let get = async |choice| {
             let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
-            bodies.get(&registry, &List::AllWith(choice), variant).await.unwrap()
+            bodies.get(&registry, &List::AllWith(choice), variant).await.unwrap().unwrap()
         };
         let [first, second] = [1, 2].map(RegionSet::of);
         get(second).await;
@@ -245,11 +246,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_a_turn_needs_no_newer_answer_than_when_he_asked() {
-        let bodies = Bodies::new(None, Clock::start()).with_regions(regions());
+        let bodies = Bodies::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX))).with_regions(regions());
         let (together, registry) = (bodies.together().unwrap(), Arc::new(Registry::new(Settings::default())));
         let get = async || {
             let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
-            bodies.get(&registry, &List::AllWith(RegionSet::of(1)), variant).await.unwrap()
+            bodies.get(&registry, &List::AllWith(RegionSet::of(1)), variant).await.unwrap().unwrap()
         };
         let turn = together.of(RegionSet::of(2)).await.1;
         let (mut first, mut second) = (pin!(get()), pin!(get()));

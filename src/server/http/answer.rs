@@ -4,20 +4,23 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::etag;
 use crate::model::{Digest, Instance};
 use crate::server::EurekaServer;
-use crate::server::bodies::{self, Encoding, Form, List, Variant};
+use crate::server::bodies::{self, Encoding, Form, List, NoRoom, Variant};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[cfg(feature = "xml")]
 const XML: HeaderValue = HeaderValue::from_static("application/xml");
 /// What a list depends on beside its address.
 const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encoding, x-eureka-accept");
+
+/// Seconds after which a client may ask again for a list that was not made.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// What the asker takes, read from `Accept`: JSON if it holds the bare word `json`, else XML, as Java has it; 406 if neither.
 ///
@@ -140,11 +143,13 @@ impl Listing {
         self.variant
     }
 
-    /// 200 with the list, 304 without one where this state of it is known already, or 404.
+    /// Returns 200 with the list, 304 without one where this state of it is known already, 404, or
+    /// 503 while slow clients hold too many lists.
     pub(super) async fn answer(&self, server: &EurekaServer, list: &List<'_>) -> Response {
         match server.bodies().get(server.registry(), list, self.variant).await {
-            Some(body) => self.with(&body),
-            None => StatusCode::NOT_FOUND.into_response(),
+            Ok(Some(body)) => self.with(&body),
+            Ok(None) => StatusCode::NOT_FOUND.into_response(),
+            Err(NoRoom) => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response(),
         }
     }
 

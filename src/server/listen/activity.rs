@@ -1,4 +1,4 @@
-//! When a connection last did something, and when that is too long ago.
+//! Progress of a connection: when it was last in use, and when it has been idle or slow for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -13,43 +13,60 @@ use tokio::time::Instant;
 
 use super::Limits;
 use crate::clock::LONGEST_WAIT;
+use crate::server::unsent::Unsent;
 
 /// No head is being read.
 const NONE: u64 = u64::MAX;
 /// How an HTTP/2 connection begins; no HTTP/1 method does.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
-/// What is to be taken of a long answer in each of its times. Answers that are no longer are not timed.
+/// Bytes of its responses that a peer must take in each period of the response timeout. An HTTP/1
+/// response that is no longer than this is not timed.
 pub(super) const PROGRESS: u64 = 64 * 1024;
 
-/// Written by the streams and handlers of a connection, read by its watch. Times are milliseconds since it began.
+/// Written by the streams and handlers of a connection, read by its watch. Times are microseconds since it began.
 #[derive(Debug)]
 pub(super) struct Activity {
     began: Instant,
     head_timeout: Duration,
     idle_timeout: Duration,
     answer_timeout: Duration,
+    unsent: Arc<Unsent>,
     handling: AtomicUsize,
+    /// Time of the last byte of HTTP/1. Of HTTP/2, where a peer can move bytes for ever without a
+    /// request, the time when a request or a response last ended.
     moved_at: AtomicU64,
-    /// Pieces of long answers that are not written yet, and how much of such was since when.
+    /// Number of timed pieces of responses that are not written yet.
     held: AtomicUsize,
-    progress: AtomicU64,
+    held_since: AtomicU64,
+    /// Set while a short response of HTTP/1 is not written yet.
+    holds_short: AtomicBool,
+    /// Bytes of timed responses that were written: in all, when the last period began, and when
+    /// `held_since` was set.
+    taken: AtomicU64,
+    taken_in_period: AtomicU64,
+    taken_before: AtomicU64,
     progress_since: AtomicU64,
     head_began_at: AtomicU64,
     http2: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn start(limits: &Limits) -> Self {
+    pub(super) fn start(limits: &Limits, unsent: Arc<Unsent>) -> Self {
         Self {
             began: Instant::now(),
             head_timeout: limits.head_timeout.min(LONGEST_WAIT),
             idle_timeout: limits.idle_timeout.min(LONGEST_WAIT),
             answer_timeout: limits.answer_timeout.min(LONGEST_WAIT),
+            unsent,
             handling: AtomicUsize::new(0),
             moved_at: AtomicU64::new(0),
             held: AtomicUsize::new(0),
-            progress: AtomicU64::new(0),
+            held_since: AtomicU64::new(0),
+            holds_short: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            taken_in_period: AtomicU64::new(0),
+            taken_before: AtomicU64::new(0),
             progress_since: AtomicU64::new(0),
             head_began_at: AtomicU64::new(NONE),
             http2: AtomicBool::new(false),
@@ -70,78 +87,143 @@ impl Activity {
         if self.handling.load(Relaxed) > 0 {
             return Instant::now() + self.idle_timeout;
         }
-        let idle = self.at(self.moved_at.load(Relaxed)) + self.idle_timeout;
+        let idle = self.moved() + self.idle_timeout;
         match self.head_began_at.load(Relaxed) {
             NONE => idle,
             began => idle.min(self.at(began) + self.head_timeout),
         }
     }
 
-    fn at(&self, ms: u64) -> Instant {
-        self.began + Duration::from_millis(ms)
+    /// Returns true if a request is being handled or a response being written.
+    pub(super) fn is_busy(&self) -> bool {
+        self.handling.load(Relaxed) > 0 || self.held.load(Relaxed) > 0 || self.holds_short.load(Relaxed)
     }
 
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_millis().try_into().unwrap_or(NONE - 1)
+    /// Returns true if bytes of responses have been waiting for this time, and the peer took
+    /// fewer of them than a byte a microsecond.
+    pub(super) fn is_slow(&self, patience: Duration) -> bool {
+        let patience = patience.as_micros().try_into().unwrap_or(u64::MAX);
+        let now = self.now();
+        if self.held.load(Relaxed) > 0 {
+            let waited = now.saturating_sub(self.held_since.load(Relaxed));
+            let taken = self.taken.load(Relaxed).saturating_sub(self.taken_before.load(Relaxed));
+            return waited >= patience && taken < waited;
+        }
+        self.holds_short.load(Relaxed) && now.saturating_sub(self.moved_at.load(Relaxed)) >= patience
     }
 
-    fn wrote(&self) {
-        self.moved_at.store(self.now(), Relaxed);
+    /// Time at which the connection was last in use.
+    pub(super) fn moved(&self) -> Instant {
+        self.at(self.moved_at.load(Relaxed))
     }
 
-    /// So much of a long answer was written. What else is written does not count: whoever pings can have as much of that as he likes.
-    pub(super) fn took(&self, bytes: usize) {
-        if self.progress.fetch_add(bytes as u64, Relaxed) + bytes as u64 >= PROGRESS {
-            self.progress_from(self.now());
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.load(Relaxed)
+    }
+
+    /// Notes the version of a request.
+    pub(super) fn speaks(&self, version: http::Version) {
+        if version == http::Version::HTTP_2 && !self.is_http2() {
+            self.http2.store(true, Relaxed);
         }
     }
 
-    fn progress_from(&self, now: u64) {
-        self.progress.store(0, Relaxed);
-        self.progress_since.store(now, Relaxed);
+    pub(super) fn unsent(&self) -> &Arc<Unsent> {
+        &self.unsent
     }
 
-    /// A piece of a long answer is to be written.
+    fn at(&self, us: u64) -> Instant {
+        self.began + Duration::from_micros(us)
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_micros().try_into().unwrap_or(NONE - 1)
+    }
+
+    fn wrote(&self) {
+        if !self.is_http2() {
+            self.moved_at.store(self.now(), Relaxed);
+        }
+    }
+
+    /// So many bytes of a timed response were written. Other bytes do not count: a peer can have
+    /// as many responses to its pings as it likes.
+    pub(super) fn took(&self, bytes: usize) {
+        let taken = self.taken.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        if taken - self.taken_in_period.load(Relaxed) >= PROGRESS {
+            self.progress_from(self.now(), taken);
+        }
+    }
+
+    fn progress_from(&self, now: u64, taken: u64) {
+        self.taken_in_period.store(taken, Relaxed);
+        self.progress_since.store(now, Relaxed);
+        if self.is_http2() {
+            self.moved_at.store(now, Relaxed);
+        }
+    }
+
+    /// A piece of a timed response is to be written.
     pub(super) fn holds(&self) {
         if self.held.fetch_add(1, Relaxed) == 0 {
-            self.progress_from(self.now());
+            let (now, taken) = (self.now(), self.taken.load(Relaxed));
+            self.held_since.store(now, Relaxed);
+            self.taken_before.store(taken, Relaxed);
+            self.progress_from(now, taken);
         }
     }
 
     /// It is written, or nobody is left to take it.
     pub(super) fn drops(&self) {
-        self.held.fetch_sub(1, Relaxed);
+        if self.held.fetch_sub(1, Relaxed) == 1 && self.is_http2() {
+            self.moved_at.store(self.now(), Relaxed);
+        }
+    }
+
+    /// A short response of HTTP/1 is to be written, or is written.
+    pub(super) fn holds_short(&self, holds: bool) {
+        self.holds_short.store(holds, Relaxed);
     }
 
     fn read(&self, bytes: &[u8]) {
+        if self.is_http2() {
+            return;
+        }
         let now = self.now();
         if self.moved_at.swap(now, Relaxed) == 0 && bytes.starts_with(HTTP2_PREFACE) {
             self.http2.store(true, Relaxed);
         }
-        if self.handling.load(Relaxed) == 0 && self.head_began_at.load(Relaxed) == NONE && !self.http2.load(Relaxed) {
+        if self.handling.load(Relaxed) == 0 && self.head_began_at.load(Relaxed) == NONE && !self.is_http2() {
             self.head_began_at.store(now, Relaxed);
         }
     }
 }
 
 /// A request that a handler works for.
-pub(super) struct Handling(Arc<Activity>);
+pub(super) struct Handling(Option<Arc<Activity>>);
 
 impl Handling {
     pub(super) fn new(activity: Arc<Activity>) -> Self {
         activity.handling.fetch_add(1, Relaxed);
         activity.head_began_at.store(NONE, Relaxed);
-        Self(activity)
+        Self(Some(activity))
     }
 
-    pub(super) fn activity(&self) -> &Arc<Activity> {
-        &self.0
+    /// Ends it, and hands over the connection's activity, once.
+    pub(super) fn finish(&mut self) -> Option<Arc<Activity>> {
+        let activity = self.0.take()?;
+        // First the time, so that the connection does not look idle since the request before.
+        if activity.is_http2() {
+            activity.moved_at.store(activity.now(), Relaxed);
+        }
+        activity.handling.fetch_sub(1, Relaxed);
+        Some(activity)
     }
 }
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.0.handling.fetch_sub(1, Relaxed);
+        self.finish();
     }
 }
 
@@ -205,20 +287,25 @@ impl AsyncWrite for Watched {
 
 #[cfg(test)]
 mod tests {
+    use http::Version;
     use tokio::time::advance;
 
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn start(limits: &Limits) -> Arc<Activity> {
+        Arc::new(Activity::start(limits, Arc::new(Unsent::new(0))))
+    }
+
     fn left(activity: &Activity) -> Duration {
         activity.deadline() - Instant::now()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_reader_has_to_get_on() {
+    async fn slow_reader_must_take_64_kib_in_each_period() {
         let limits = Limits { answer_timeout: 10 * SECOND, idle_timeout: 90 * SECOND, ..Limits::default() };
-        let activity = Activity::start(&limits);
+        let activity = start(&limits);
         advance(SECOND).await;
         activity.holds();
         assert_eq!(left(&activity), 10 * SECOND);
@@ -248,8 +335,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handler_at_work_does_not_excuse_a_slow_reader() {
-        let activity = Arc::new(Activity::start(&Limits { answer_timeout: 10 * SECOND, ..Limits::default() }));
+    async fn handler_at_work_does_not_excuse_a_slow_reader() {
+        let activity = start(&Limits { answer_timeout: 10 * SECOND, ..Limits::default() });
         let handling = Handling::new(activity.clone());
         advance(1_000 * SECOND).await;
         assert_eq!(left(&activity), 90 * SECOND);
@@ -259,11 +346,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn times_beyond_the_clock_are_as_long_as_it_can_tell() {
+    async fn http2_connection_without_requests_is_idle_whatever_bytes_it_moves() {
+        let activity = start(&Limits { idle_timeout: 90 * SECOND, ..Limits::default() });
+        activity.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        for _ in 0..80 {
+            advance(SECOND).await;
+            activity.read(b"a ping");
+            activity.wrote();
+        }
+        assert_eq!(left(&activity), 10 * SECOND);
+        drop(Handling::new(activity.clone()));
+        assert_eq!(left(&activity), 90 * SECOND, "a request was handled");
+        advance(80 * SECOND).await;
+        activity.holds();
+        activity.took(1024);
+        activity.drops();
+        assert_eq!(left(&activity), 90 * SECOND, "a response was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_is_recognized_by_a_request_when_the_preface_came_in_pieces() {
+        let activity = start(&Limits { head_timeout: 10 * SECOND, ..Limits::default() });
+        activity.read(b"P");
+        assert_eq!(left(&activity), 10 * SECOND);
+        activity.speaks(Version::HTTP_2);
+        drop(Handling::new(activity.clone()));
+        activity.read(b"a ping");
+        assert_eq!(left(&activity), 90 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peer_is_slow_below_a_megabyte_a_second() {
+        let activity = start(&Limits::default());
+        activity.holds();
+        advance(2 * SECOND).await;
+        assert!(!activity.is_slow(3 * SECOND) && activity.is_slow(2 * SECOND));
+        activity.took(2 << 20);
+        assert!(!activity.is_slow(2 * SECOND));
+        activity.drops();
+        activity.holds();
+        advance(2 * SECOND).await;
+        assert!(activity.is_slow(2 * SECOND), "the next response counts by itself");
+        activity.drops();
+        assert!(!activity.is_slow(2 * SECOND));
+        activity.holds_short(true);
+        activity.wrote();
+        advance(2 * SECOND).await;
+        assert!(activity.is_slow(2 * SECOND) && activity.is_busy());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_beyond_the_clock_are_as_long_as_it_can_count() {
         let forever = Duration::MAX;
         let limits =
             Limits { answer_timeout: forever, idle_timeout: forever, head_timeout: forever, ..Limits::default() };
-        let activity = Activity::start(&limits);
+        let activity = start(&limits);
         activity.holds();
         activity.read(b"GET");
         assert_eq!(left(&activity), LONGEST_WAIT);

@@ -1,34 +1,74 @@
 use std::time::Duration;
 
-/// What a [`Listener`](super::Listener) puts up with; its setters document each.
+/// Limits of a [`Listener`](super::Listener); its setters document each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
+    pub(crate) connections_per_address: usize,
+    pub(crate) descriptors: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) answer_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) head_bytes: usize,
     pub(crate) headers: usize,
+    pub(crate) http2: bool,
+    pub(crate) http2_streams: usize,
+    pub(crate) response_bytes: usize,
     pub(crate) shutdown_timeout: Duration,
 }
 
 impl Limits {
     /// hyper reads no heads of more headers than this without an allocation for each.
     pub(super) const DEFAULT_HEADERS: usize = 100;
+
+    /// Maximum number of descriptors that are kept for peers, DNS and files.
+    const DESCRIPTOR_RESERVE: usize = 100;
+
+    /// Connections that may be open, which leaves the reserve of descriptors.
+    pub(crate) fn effective_connections(&self) -> usize {
+        let reserve = Self::DESCRIPTOR_RESERVE.min(self.descriptors / 4);
+        self.connections.min(self.descriptors - reserve).max(1)
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_address: usize::MAX,
+            descriptors: usize::MAX,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             head_bytes: 32 * 1024,
             headers: Self::DEFAULT_HEADERS,
+            http2: true,
+            http2_streams: 16,
+            response_bytes: 64 * 1024 * 1024,
             shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_a_reserve_of_descriptors() {
+        for (connections, descriptors, effective) in [
+            (20_000, usize::MAX, 20_000),
+            (20_000, 1_024, 924),
+            (20_000, 20_000, 19_900),
+            (500, 1_024, 500),
+            (20_000, 64, 48),
+            (20_000, 0, 1),
+            (0, usize::MAX, 1),
+        ] {
+            let limits = Limits { connections, descriptors, ..Limits::default() };
+            assert_eq!(limits.effective_connections(), effective, "{connections} {descriptors}");
         }
     }
 }
