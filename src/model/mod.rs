@@ -38,7 +38,7 @@ pub use change::InstanceChange;
 pub use data_center::DataCenter;
 pub use decode::DecodeError;
 #[cfg(feature = "server")]
-pub(crate) use decode::registration;
+pub(crate) use decode::{batch, registration};
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) use digest::Digest;
 pub use hash::StatusCounts;
@@ -46,10 +46,14 @@ pub use instance::Instance;
 pub use lease::LeaseInfo;
 pub use metadata::Metadata;
 pub use port::Port;
+pub(crate) use replication::BatchItem;
 pub use replication::{ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse, ReplicationResult};
 pub use status::{InstanceStatus, UnknownStatus};
 
 use std::sync::Arc;
+
+/// Maximum number of metadata entries of a registration. Those of real instances have up to some 50.
+pub(crate) const MAX_METADATA_ENTRIES: usize = 1_000;
 
 /// The name under which the registry keeps an application: upper case, whatever a client sent.
 ///

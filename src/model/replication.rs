@@ -56,6 +56,14 @@ pub struct ReplicationItem {
     pub action: Option<ReplicationAction>,
 }
 
+/// One line of a batch that was received.
+#[derive(Debug)]
+pub(crate) struct BatchItem {
+    pub(crate) item: ReplicationItem,
+    /// True if its instance has more metadata than a registration may have. The rest is not read.
+    pub(crate) excess: bool,
+}
+
 #[cfg(feature = "peers")]
 impl ReplicationItem {
     /// Its place in the body of a batch.
@@ -72,7 +80,8 @@ impl ReplicationList {
     /// Reads a batch.
     ///
     /// # Errors
-    /// When the bytes are not JSON, the list is missing, or an item names an action that does not exist.
+    /// When the bytes are not JSON, the list is missing or has more than 10,000 items, an item names an action that
+    /// does not exist, or an instance has more than 1,000 entries of metadata.
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
         super::decode::replication_list(body)
     }

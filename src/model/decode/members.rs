@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::{
-    ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, ReplicationAction, ReplicationItem,
-    ReplicationResult, app_name,
+    ActionType, BatchItem, DataCenter, Instance, InstanceStatus, LeaseInfo, MAX_METADATA_ENTRIES, Metadata, Port,
+    ReplicationAction, ReplicationItem, ReplicationResult, app_name,
 };
 use super::scalar::{Scalar, Verbatim};
 use super::shapes::{Many, Maybe};
@@ -177,50 +177,63 @@ impl<'de> Members<'de> for Instance {
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "instanceId" => self.instance_id = scalar(map)?.text(),
-            "hostName" => self.host_name = scalar(map)?.text(),
-            "app" => self.app = app_name(&scalar(map)?.text().unwrap_or_default()),
-            "ipAddr" => self.ip_addr = scalar(map)?.text(),
-            // "na" is how older clients write "none", and is not written back.
-            "sid" => self.sid = scalar(map)?.text().filter(|sid| !matches!(&**sid, "na" | "unknown")),
-            "status" => {
-                self.status = scalar(map)?.text().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
-            }
-            // Two spellings of one member: servers before 1.8.0 and most other languages write the second.
-            "overriddenStatus" | "overriddenstatus" => {
-                let word = scalar(map)?.text();
-                self.overridden_status = word.map_or(InstanceStatus::Unknown, |word| InstanceStatus::from_body(&word));
-            }
-            "port" => self.port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_PLAIN),
-            "securePort" => self.secure_port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_SECURE),
-            "countryId" => self.country_id = scalar(map)?.int().unwrap_or(1),
-            "dataCenterInfo" => {
-                self.data_center = map.next_value::<Maybe<DataCenterMembers>>()?.0.map(DataCenterMembers::data_center);
-            }
-            "leaseInfo" => self.lease = map.next_value::<Maybe<LeaseInfo>>()?.0,
-            "metadata" => {
-                let entries = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Vec::new, |m| m.0);
-                self.metadata = entries.into_iter().filter(|(key, _)| &**key != "@class").collect();
-            }
-            "appGroupName" => self.app_group = scalar(map)?.text().map(|group| app_name(&group)),
-            "homePageUrl" => self.home_page_url = scalar(map)?.text(),
-            "statusPageUrl" => self.status_page_url = scalar(map)?.text(),
-            "healthCheckUrl" => self.health_check_url = scalar(map)?.text(),
-            "secureHealthCheckUrl" => self.secure_health_check_url = scalar(map)?.text(),
-            "vipAddress" => self.vip_address = scalar(map)?.text(),
-            "secureVipAddress" => self.secure_vip_address = scalar(map)?.text(),
-            "isCoordinatingDiscoveryServer" => {
-                self.is_coordinating_discovery_server = scalar(map)?.flag().unwrap_or(false);
-            }
-            "lastUpdatedTimestamp" => self.last_updated_timestamp = scalar(map)?.number(),
-            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
-            "actionType" => self.action = scalar(map)?.text().and_then(|word| ActionType::from_body(&word)),
-            "asgName" => self.asg_name = scalar(map)?.text(),
-            _ => skip(map)?,
-        }
-        Ok(())
+        instance_member::<{ usize::MAX }, A>(self, &mut false, name, map)
     }
+}
+
+/// Takes a member of an instance, of its metadata at most `MAX` entries. Sets the mark if there are
+/// more.
+fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
+    instance: &mut Instance,
+    excess: &mut bool,
+    name: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match name {
+        "instanceId" => instance.instance_id = scalar(map)?.text(),
+        "hostName" => instance.host_name = scalar(map)?.text(),
+        "app" => instance.app = app_name(&scalar(map)?.text().unwrap_or_default()),
+        "ipAddr" => instance.ip_addr = scalar(map)?.text(),
+        // "na" is how older clients write "none", and is not written back.
+        "sid" => instance.sid = scalar(map)?.text().filter(|sid| !matches!(&**sid, "na" | "unknown")),
+        "status" => {
+            instance.status = scalar(map)?.text().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
+        }
+        // Two spellings of one member: servers before 1.8.0 and most other languages write the second.
+        "overriddenStatus" | "overriddenstatus" => {
+            let word = scalar(map)?.text();
+            instance.overridden_status = word.map_or(InstanceStatus::Unknown, |word| InstanceStatus::from_body(&word));
+        }
+        "port" => instance.port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_PLAIN),
+        "securePort" => instance.secure_port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_SECURE),
+        "countryId" => instance.country_id = scalar(map)?.int().unwrap_or(1),
+        "dataCenterInfo" => {
+            let members = map.next_value::<Maybe<DataCenterMembers<MAX>>>()?.0;
+            *excess |= members.as_ref().is_some_and(|members| members.excess);
+            instance.data_center = members.map(DataCenterMembers::data_center);
+        }
+        "leaseInfo" => instance.lease = map.next_value::<Maybe<LeaseInfo>>()?.0,
+        "metadata" => {
+            let entries = MetadataMembers::<MAX>::take(map, excess)?;
+            instance.metadata = entries.into_iter().filter(|(key, _)| &**key != "@class").collect();
+        }
+        "appGroupName" => instance.app_group = scalar(map)?.text().map(|group| app_name(&group)),
+        "homePageUrl" => instance.home_page_url = scalar(map)?.text(),
+        "statusPageUrl" => instance.status_page_url = scalar(map)?.text(),
+        "healthCheckUrl" => instance.health_check_url = scalar(map)?.text(),
+        "secureHealthCheckUrl" => instance.secure_health_check_url = scalar(map)?.text(),
+        "vipAddress" => instance.vip_address = scalar(map)?.text(),
+        "secureVipAddress" => instance.secure_vip_address = scalar(map)?.text(),
+        "isCoordinatingDiscoveryServer" => {
+            instance.is_coordinating_discovery_server = scalar(map)?.flag().unwrap_or(false);
+        }
+        "lastUpdatedTimestamp" => instance.last_updated_timestamp = scalar(map)?.number(),
+        "lastDirtyTimestamp" => instance.last_dirty_timestamp = scalar(map)?.number(),
+        "actionType" => instance.action = scalar(map)?.text().and_then(|word| ActionType::from_body(&word)),
+        "asgName" => instance.asg_name = scalar(map)?.text(),
+        _ => skip(map)?,
+    }
+    Ok(())
 }
 
 impl<'de> Deserialize<'de> for Instance {
@@ -229,24 +242,25 @@ impl<'de> Deserialize<'de> for Instance {
     }
 }
 
-/// An instance, and whether it names an application, be it by an empty text.
-#[cfg(feature = "server")]
+/// An instance that somebody registers.
 pub(super) struct Registration {
     pub(super) instance: Instance,
+    /// True if it names an application, be it by an empty text.
     pub(super) named: bool,
+    /// True if it has more metadata than [`MAX_METADATA_ENTRIES`]. The rest is read past.
+    pub(super) excess: bool,
 }
 
-#[cfg(feature = "server")]
 impl<'de> Members<'de> for Registration {
     const EXPECTED: &'static str = "an instance";
 
     fn start() -> Self {
-        Self { instance: Members::start(), named: false }
+        Self { instance: Members::start(), named: false, excess: false }
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         if name != "app" {
-            return self.instance.member(name, map);
+            return instance_member::<MAX_METADATA_ENTRIES, A>(&mut self.instance, &mut self.excess, name, map);
         }
         let app = scalar(map)?.text();
         self.named = app.is_some();
@@ -255,7 +269,6 @@ impl<'de> Members<'de> for Registration {
     }
 }
 
-#[cfg(feature = "server")]
 impl<'de> Deserialize<'de> for Registration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
@@ -327,13 +340,14 @@ impl<'de> Deserialize<'de> for PortMembers {
 }
 
 #[derive(Default)]
-struct DataCenterMembers {
+struct DataCenterMembers<const MAX: usize> {
     class: Option<Arc<str>>,
     name: Option<Arc<str>>,
     metadata: Metadata,
+    excess: bool,
 }
 
-impl DataCenterMembers {
+impl<const MAX: usize> DataCenterMembers<MAX> {
     /// The class says Amazon even where the name is missing; otherwise the name decides.
     fn data_center(self) -> DataCenter {
         let named = |name: &str| self.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
@@ -349,7 +363,7 @@ impl DataCenterMembers {
     }
 }
 
-impl<'de> Members<'de> for DataCenterMembers {
+impl<'de, const MAX: usize> Members<'de> for DataCenterMembers<MAX> {
     const EXPECTED: &'static str = "a data centre";
 
     fn start() -> Self {
@@ -361,7 +375,7 @@ impl<'de> Members<'de> for DataCenterMembers {
             "@class" | "class" => self.class = scalar(map)?.text(),
             "name" => self.name = scalar(map)?.text(),
             "metadata" => {
-                let entries = map.next_value::<Maybe<MetadataMembers>>()?.0.map_or_else(Vec::new, |m| m.0);
+                let entries = MetadataMembers::<MAX>::take(map, &mut self.excess)?;
                 self.metadata = entries.into_iter().collect();
             }
             _ => skip(map)?,
@@ -370,29 +384,52 @@ impl<'de> Members<'de> for DataCenterMembers {
     }
 }
 
-impl<'de> Deserialize<'de> for DataCenterMembers {
+impl<'de, const MAX: usize> Deserialize<'de> for DataCenterMembers<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }
 }
 
-/// The entries as they stand; whether `@class` is one of them depends on whose metadata it is.
-struct MetadataMembers(Vec<(Arc<str>, Arc<str>)>);
+/// Keys and values in the order of the document.
+type Entries = Vec<(Arc<str>, Arc<str>)>;
 
-impl<'de> Deserialize<'de> for MetadataMembers {
+/// At most `MAX` entries as they stand; whether `@class` is one of them depends on whose metadata it
+/// is.
+struct MetadataMembers<const MAX: usize> {
+    entries: Entries,
+    /// True if there are more, which are read past.
+    excess: bool,
+}
+
+impl<const MAX: usize> MetadataMembers<MAX> {
+    /// Takes the entries and the mark.
+    fn take<'de, A: MapAccess<'de>>(map: &mut A, excess: &mut bool) -> Result<Entries, A::Error> {
+        let Some(metadata) = map.next_value::<Maybe<Self>>()?.0 else { return Ok(Vec::new()) };
+        *excess |= metadata.excess;
+        Ok(metadata.entries)
+    }
+}
+
+impl<'de, const MAX: usize> Deserialize<'de> for MetadataMembers<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MetadataVisitor;
-        impl<'de> Visitor<'de> for MetadataVisitor {
-            type Value = MetadataMembers;
+        struct MetadataVisitor<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for MetadataVisitor<MAX> {
+            type Value = MetadataMembers<MAX>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("metadata")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataMembers, A::Error> {
-                let mut entries = Vec::new();
-                while let Some((Name(key), Verbatim(value))) = map.next_entry()? {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataMembers<MAX>, A::Error> {
+                let (mut entries, mut excess) = (Vec::new(), false);
+                while let Some(Name(key)) = map.next_key()? {
+                    if entries.len() == MAX {
+                        excess = true;
+                        skip(&mut map)?;
+                        continue;
+                    }
+                    let Verbatim(value) = map.next_value()?;
                     entries.push((Arc::from(key), value));
                 }
-                Ok(MetadataMembers(entries))
+                Ok(MetadataMembers { entries, excess })
             }
         }
         deserializer.deserialize_map(MetadataVisitor)
@@ -472,26 +509,28 @@ pub(super) struct BatchMembers {
     last_dirty_timestamp: Option<i64>,
     overridden_status: Option<Arc<str>>,
     status: Option<Arc<str>>,
-    instance: Option<Instance>,
+    instance: Option<Registration>,
     action: Option<Arc<str>>,
 }
 
 impl BatchMembers {
-    pub(super) fn item(self) -> Result<ReplicationItem, Arc<str>> {
+    pub(super) fn item(self) -> Result<BatchItem, Arc<str>> {
         let action = match self.action {
             Some(word) => Some(ReplicationAction::from_body(&word).ok_or(word)?),
             None => None,
         };
         let status = |word: Option<Arc<str>>| word.map(|word| InstanceStatus::from_body(&word));
-        Ok(ReplicationItem {
+        let excess = self.instance.as_ref().is_some_and(|instance| instance.excess);
+        let item = ReplicationItem {
             app: self.app,
             id: self.id,
             last_dirty_timestamp: self.last_dirty_timestamp,
             overridden_status: status(self.overridden_status),
             status: status(self.status),
-            instance: self.instance,
+            instance: self.instance.map(|registration| registration.instance),
             action,
-        })
+        };
+        Ok(BatchItem { item, excess })
     }
 }
 
@@ -509,7 +548,7 @@ impl<'de> Members<'de> for BatchMembers {
             "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
             "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
             "status" => self.status = scalar(map)?.text(),
-            "instanceInfo" => self.instance = map.next_value::<Maybe<Instance>>()?.0,
+            "instanceInfo" => self.instance = map.next_value::<Maybe<Registration>>()?.0,
             "action" => self.action = scalar(map)?.text(),
             _ => skip(map)?,
         }

@@ -17,7 +17,9 @@ pub(super) use self::members::ApplicationMembers;
 #[cfg(feature = "server")]
 use self::members::Registration;
 use self::members::{ApplicationsMembers, BatchItems, BatchResponseMembers, Document};
-use super::{Application, Applications, Instance, ReplicationList, ReplicationResponse};
+use super::{
+    Application, Applications, BatchItem, Instance, MAX_METADATA_ENTRIES, ReplicationList, ReplicationResponse,
+};
 use crate::shown::{Excerpt, Shown};
 
 /// Bytes that are not the document that was asked for.
@@ -36,11 +38,24 @@ pub(super) enum Reason {
     NoApp,
     NoName,
     UnknownAction(Arc<str>),
+    /// An instance with more metadata than [`MAX_METADATA_ENTRIES`].
+    TooManyEntries,
 }
 
 impl DecodeError {
     pub(super) fn new(document: &'static str, reason: Reason) -> Self {
         Self { document, reason }
+    }
+
+    /// Returns true if the metadata has more entries than a registration may have.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_excess(&self) -> bool {
+        match &self.reason {
+            Reason::TooManyEntries => true,
+            #[cfg(feature = "xml")]
+            Reason::Xml(fault) => fault.is_excess(),
+            _ => false,
+        }
     }
 
     /// Whether it was JSON, but held nothing where the document should be.
@@ -61,6 +76,9 @@ impl fmt::Display for DecodeError {
             Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
             Reason::NoApp => write!(f, "'{document}' without 'app'"),
             Reason::NoName => write!(f, "an application without 'name'"),
+            Reason::TooManyEntries => {
+                write!(f, "'{document}' with more than {MAX_METADATA_ENTRIES} entries of metadata")
+            }
             Reason::UnknownAction(word) => write!(f, "'{}' is not a replication action", Excerpt(word)),
         }
     }
@@ -97,7 +115,10 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
 /// Like [`instance_document`], but an application that is named by an empty text is no error.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let Registration { mut instance, named } = document(body, "instance")?;
+    let Registration { mut instance, named, excess } = document(body, "instance")?;
+    if excess {
+        return Err(DecodeError::new("instance", Reason::TooManyEntries));
+    }
     take_id_from_metadata(&mut instance);
     named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
 }
@@ -169,15 +190,24 @@ fn skipped(what: &'static str, why: impl fmt::Display) {
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {
-    let BatchItems(members) = document(body, "replicationList")?;
-    let items = members.into_iter().map(|members| {
-        let mut item = members
-            .item()
-            .map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })?;
-        item.instance.iter_mut().for_each(take_id_from_metadata);
-        Ok(item)
+    let items = batch(body)?.into_iter().map(|BatchItem { item, excess }| {
+        if excess { Err(DecodeError::new("replicationList", Reason::TooManyEntries)) } else { Ok(item) }
     });
     items.collect::<Result<_, _>>().map(ReplicationList)
+}
+
+/// Reads a batch as [`replication_list`] does. An instance with too much metadata does not spoil the
+/// others.
+pub(crate) fn batch(body: &[u8]) -> Result<Vec<BatchItem>, DecodeError> {
+    let BatchItems(members) = document(body, "replicationList")?;
+    let items = members.into_iter().map(|members| {
+        let mut read = members
+            .item()
+            .map_err(|word| DecodeError { document: "replicationList", reason: Reason::UnknownAction(word) })?;
+        read.item.instance.iter_mut().for_each(take_id_from_metadata);
+        Ok(read)
+    });
+    items.collect()
 }
 
 pub(super) fn replication_response(body: &[u8]) -> Result<ReplicationResponse, DecodeError> {

@@ -4,36 +4,50 @@ use std::sync::Arc;
 
 use quick_xml::events::BytesStart;
 
+#[cfg(feature = "server")]
+use super::super::MAX_METADATA_ENTRIES;
 use super::super::decode::{ApplicationMembers, Reason, application, applications};
 use super::super::{
     ActionType, Application, Applications, DataCenter, DecodeError, Instance, InstanceStatus, LeaseInfo, Metadata,
     Port, app_name,
 };
 use super::name;
-use super::source::{Fault, Source};
+use super::source::{Fault, Limits, Source};
+
+const INSTANCE: [&str; 2] = ["instance", "com.netflix.appinfo.InstanceInfo"];
+/// Limits of a registration. An instance has some 40 elements and its metadata.
+#[cfg(feature = "server")]
+const REGISTRATION: Limits = Limits { elements: 10_000, metadata: MAX_METADATA_ENTRIES };
 
 pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
-    let instance = registration(body)?;
+    let instance = named_instance(body, Limits::NONE)?;
     if instance.app.is_empty() {
         return Err(DecodeError::new("instance", Reason::NoApp));
     }
     Ok(instance)
 }
 
-/// Like [`instance_document`], but an application that is named by an empty text is no error.
+/// Like [`instance_document`], but within limits, and an application that is named by an empty text is
+/// no error.
+#[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let (instance, named) = document(body, ["instance", "com.netflix.appinfo.InstanceInfo"], instance)?;
+    named_instance(body, REGISTRATION)
+}
+
+fn named_instance(body: &[u8], limits: Limits) -> Result<Instance, DecodeError> {
+    let (instance, named) = document(body, INSTANCE, limits, instance)?;
     named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
-    let members = document(body, ["application", "com.netflix.discovery.shared.Application"], application_members)?;
+    let names = ["application", "com.netflix.discovery.shared.Application"];
+    let members = document(body, names, Limits::NONE, application_members)?;
     application(members, "application")
 }
 
 pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
     let names = ["applications", "com.netflix.discovery.shared.Applications"];
-    let (version, hash, members) = document(body, names, |source| {
+    let (version, hash, members) = document(body, names, Limits::NONE, |source| {
         let (mut version, mut hash, mut members) = (None, None, Vec::new());
         while let Some(element) = source.open()? {
             match element.name().as_ref() {
@@ -51,10 +65,11 @@ pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeE
 fn document<T>(
     body: &[u8],
     names: [&'static str; 2],
+    limits: Limits,
     read: impl FnOnce(&mut Source<'_>) -> Result<T, Fault>,
 ) -> Result<T, DecodeError> {
     let read = || {
-        let mut source = Source::new(body)?;
+        let mut source = Source::new(body, limits)?;
         let root = source.root()?;
         if !names.contains(&root.name().as_ref()) {
             return Err(Fault::Root(root.name().as_ref().into()));
@@ -185,6 +200,9 @@ fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, Fault> {
 fn metadata(source: &mut Source<'_>) -> Result<Metadata, Fault> {
     let mut entries: Vec<(Arc<str>, Arc<str>)> = Vec::new();
     while let Some(element) = source.open()? {
+        if entries.len() == source.max_metadata() {
+            return Err(Fault::TooManyEntries(entries.len()));
+        }
         let key = Arc::from(name::unescape(element.name().as_ref()));
         entries.push((key, source.text()?.into()));
     }

@@ -24,6 +24,10 @@ pub(in crate::model) enum Fault {
     Entity,
     Root(Box<str>),
     NoNumber(&'static str),
+    /// More elements than a document may have.
+    TooLong(usize),
+    /// More metadata than an instance may have.
+    TooManyEntries(usize),
 }
 
 impl fmt::Display for Fault {
@@ -38,11 +42,18 @@ impl fmt::Display for Fault {
             Self::Entity => f.write_str("refers to an entity or character that does not exist"),
             Self::Root(name) => write!(f, "has the root element '{}'", Excerpt(name)),
             Self::NoNumber(name) => write!(f, "has no whole number in '{name}'"),
+            Self::TooLong(max) => write!(f, "has more than {max} elements"),
+            Self::TooManyEntries(max) => write!(f, "has more than {max} entries of metadata"),
         }
     }
 }
 
 impl Fault {
+    #[cfg(feature = "server")]
+    pub(in crate::model) fn is_excess(&self) -> bool {
+        matches!(self, Self::TooLong(_) | Self::TooManyEntries(_))
+    }
+
     pub(in crate::model) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NotXml(error) => Some(error),
@@ -62,14 +73,32 @@ impl From<quick_xml::Error> for Fault {
 pub(super) struct Source<'a> {
     reader: Reader<&'a [u8]>,
     depth: usize,
+    elements: usize,
+    limits: Limits,
+}
+
+/// Maximum numbers of what a document may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) elements: usize,
+    pub(super) metadata: usize,
+}
+
+impl Limits {
+    pub(super) const NONE: Self = Self { elements: usize::MAX, metadata: usize::MAX };
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Result<Self, Fault> {
+    pub(super) fn new(body: &'a [u8], limits: Limits) -> Result<Self, Fault> {
         let text = std::str::from_utf8(body).map_err(|_| Fault::NotUtf8)?;
         let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
         reader.config_mut().expand_empty_elements = true;
-        Ok(Self { reader, depth: 0 })
+        Ok(Self { reader, depth: 0, elements: 0, limits })
+    }
+
+    /// Maximum number of entries of metadata.
+    pub(super) fn max_metadata(&self) -> usize {
+        self.limits.metadata
     }
 
     /// The root element.
@@ -137,6 +166,10 @@ impl<'a> Source<'a> {
                     self.depth += 1;
                     if self.depth > MAX_DEPTH {
                         return Err(Fault::TooDeep);
+                    }
+                    self.elements += 1;
+                    if self.elements > self.limits.elements {
+                        return Err(Fault::TooLong(self.limits.elements));
                     }
                     Step::Start(start)
                 }
