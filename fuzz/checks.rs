@@ -106,7 +106,7 @@ impl Subject {
 
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let server = runtime.block_on(async { EurekaServer::builder().build().unwrap() });
+        let server = runtime.block_on(async { EurekaServer::builder().gzip_requests(true).build().unwrap() });
         let subject = Self { router: server.router(), server, runtime };
         let known = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let register = Request::post("/apps/ORDERS").header("content-type", "application/json");

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::bodies::Bodies;
+use super::http::Intake;
 use super::node::Node;
 #[cfg(feature = "peers")]
 use super::peers::Peers;
@@ -22,6 +23,8 @@ pub struct EurekaServerBuilder {
     settings: Settings,
     registration_limit: usize,
     batch_limit: usize,
+    bytes_in_flight: usize,
+    gzip_requests: bool,
     deltas: bool,
     read_only_cache: bool,
     read_only_cache_interval: Duration,
@@ -39,6 +42,8 @@ impl EurekaServerBuilder {
             settings: Settings::default(),
             registration_limit: 1024 * 1024,
             batch_limit: 10 * 1024 * 1024,
+            bytes_in_flight: Intake::DEFAULT_BUDGET,
+            gzip_requests: false,
             deltas: true,
             read_only_cache: false,
             read_only_cache_interval: Duration::from_secs(30),
@@ -174,13 +179,15 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Longest body of a registration in bytes, before and after decompression. Default 1 MiB. More is answered with 413.
+    /// Maximum length of a registration's body in bytes, before and after decompression. Defaults to 1 MiB. A longer one
+    /// gets 413.
     pub fn registration_limit(mut self, bytes: usize) -> Self {
         self.registration_limit = bytes;
         self
     }
 
-    /// Longest body of a replication batch in bytes, before and after decompression. Default 10 MiB. More is answered with 413.
+    /// Maximum length of a replication batch's body in bytes, before and after decompression. Defaults to 10 MiB. A longer
+    /// one gets 413.
     pub fn batch_limit(mut self, bytes: usize) -> Self {
         self.batch_limit = bytes;
         self
@@ -196,6 +203,29 @@ impl EurekaServerBuilder {
     /// [`answer_timeout`](super::Listener::answer_timeout). A list that is larger is still sent.
     pub fn response_limit(mut self, bytes: usize) -> Self {
         self.limits.response_bytes = bytes;
+        self
+    }
+
+    /// Maximum number of bytes that the bodies of all requests in flight hold together. Defaults to 64 MiB.
+    ///
+    /// A body counts with the bytes that arrived, until its changes are applied. Bodies above 64 KiB leave a quarter of the
+    /// budget to shorter ones. While there is no room for more, the body that has been arriving for the longest time, if
+    /// for more than 2 seconds, gets 503 and `Retry-After`; if there is no such body, the one that needs room does. Requests
+    /// without a body, as heartbeats are, need no room.
+    ///
+    /// Must be large enough that three quarters of it hold the longest body, see [`batch_limit`](Self::batch_limit).
+    pub fn request_bytes_in_flight(mut self, bytes: usize) -> Self {
+        self.bytes_in_flight = bytes;
+        self
+    }
+
+    /// Allows registrations and replication batches with `Content-Encoding: gzip`. Defaults to false: they get 415.
+    ///
+    /// A few bytes of gzip unfold to many, and no client and no Spring server sends it. Netflix servers of the 1.x line do
+    /// with `eureka.enableReplicatedRequestCompression`, which is off by default. A body may unfold to 100 times its length at
+    /// most, and within the limits of other bodies; one that is longer gets 413.
+    pub fn gzip_requests(mut self, allowed: bool) -> Self {
+        self.gzip_requests = allowed;
         self
     }
 
@@ -225,6 +255,12 @@ impl EurekaServerBuilder {
         }
         if registration_limit == 0 || batch_limit == 0 {
             return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
+        }
+        if registration_limit.max(batch_limit) > Intake::longest_body(self.bytes_in_flight) {
+            return Err(Error::setting(
+                "request_bytes_in_flight",
+                "must be at least 4/3 of registration_limit and of batch_limit",
+            ));
         }
         if self.read_only_cache_interval < Duration::from_millis(1) {
             return Err(Error::setting("read_only_cache_interval", "must be at least a millisecond"));
@@ -283,6 +319,7 @@ impl EurekaServerBuilder {
             unsent,
             #[cfg(feature = "peers")]
             regions,
+            intake: Intake::new(self.bytes_in_flight, self.gzip_requests),
             registration_limit,
             batch_limit,
             deltas: self.deltas,

@@ -110,6 +110,7 @@ struct Inner {
     node: Arc<Node>,
     bodies: Bodies,
     unsent: Arc<Unsent>,
+    intake: http::Intake,
     registration_limit: usize,
     batch_limit: usize,
     deltas: bool,
@@ -216,6 +217,10 @@ impl EurekaServer {
 
     fn refusals(&self) -> &http::Refusals {
         &self.0.refusals
+    }
+
+    fn intake(&self) -> &http::Intake {
+        &self.0.intake
     }
 
     fn registration_limit(&self) -> usize {

@@ -84,6 +84,9 @@ async fn bad_settings_are_found_when_building() {
         (builder().property("eureka.server.limits.idle-time-ms", "0").unwrap(), "eureka.server.limits"),
         (builder().registration_limit(0), "registration_limit"),
         (builder().batch_limit(0), "batch_limit"),
+        (builder().request_bytes_in_flight(0), "request_bytes_in_flight"),
+        (builder().request_bytes_in_flight(13 * 1024 * 1024), "request_bytes_in_flight"),
+        (builder().batch_limit(usize::MAX), "request_bytes_in_flight"),
         (builder().application_limit(0), "application_limit"),
     ] {
         let error = bad.build().unwrap_err();

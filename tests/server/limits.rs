@@ -299,7 +299,9 @@ async fn bodies_that_are_too_long_are_refused_before_they_end() {
 
 #[tokio::test]
 async fn a_gzip_bomb_is_refused() {
-    let server = Running::start(|listener| listener).await;
+    let server =
+        Running::start_registry(EurekaServer::builder().gzip_requests(true).build().unwrap(), |listener| listener)
+            .await;
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..100 {
         bomb.write_all(&vec![b' '; 1 << 20]).unwrap();

@@ -4,6 +4,7 @@
 
 #[cfg(all(feature = "cli", unix))]
 mod binary;
+mod bodies;
 #[cfg(feature = "peers")]
 mod cluster;
 mod common;

@@ -21,6 +21,8 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
     property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(Builder::registration_limit)),
     property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(Builder::batch_limit)),
+    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "most bytes of all request bodies that are received at the same time; one that finds no room is a 503", Kind::Count(Builder::request_bytes_in_flight)),
+    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "take registrations and batches that are gzip, as Netflix 1.x peers send them by enableReplicatedRequestCompression; else they are a 415", Kind::Flag(Builder::gzip_requests)),
     property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(Builder::metadata_limit)),
     property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(Builder::application_limit)),
     property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle ones are closed for new ones", Kind::Count(|mut b, n| { b.limits.connections = n; b })),

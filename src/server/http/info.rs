@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::answer::{self, Format};
-use super::request;
+use super::intake;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::EurekaServer;
@@ -60,7 +60,7 @@ pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
 
 /// Auto scaling groups belong to registries inside AWS; others answer this.
 pub(super) async fn asg(body: Body) -> Response {
-    request::ignore(body).await;
+    intake::ignore(body).await;
     StatusCode::BAD_REQUEST.into_response()
 }
 

@@ -9,17 +9,21 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 
 use super::answer::{self, Format};
+use super::intake;
 use super::path::{App, Id, Target};
 use super::query;
 use super::refusals::Chain;
 use super::request::{self, Refusal};
 use super::scope::{self, Scope};
-use crate::model::{self, DataCenter, Instance, InstanceStatus};
+use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Origin, Refused, Renewal};
 
 const UNKNOWN_INSTANCE: &str = "there is no such instance";
+/// Maximum number of values in a registration, unknown members included. An instance has some 40 and its
+/// metadata.
+const MAX_VALUES: usize = 10_000;
 const NOT_A_NUMBER: &str = "lastDirtyTimestamp is not a whole number";
 
 pub(super) async fn register(
@@ -36,18 +40,21 @@ pub(super) async fn register(
             return refused(rejection.into_response(), &reason);
         }
     };
-    let (format, body) = match request::document(&parts.headers, body, server.registration_limit()).await {
+    let intake = server.intake();
+    let document = match request::document(intake, &parts.headers, body, server.registration_limit()).await {
         Ok(document) => document,
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
-    let decoded = match format {
-        Format::Json => model::registration(&body),
+    let format = document.format;
+    let decoded = document.decode(intake, MAX_VALUES, move |body| match format {
+        Format::Json => model::registration(body),
         #[cfg(feature = "xml")]
-        Format::Xml => model::xml::registration(&body),
-    };
-    let instance = match decoded {
-        Ok(instance) => instance,
-        Err(error) => return refused(Refusal::unreadable(format).response(), &Chain(&error)),
+        Format::Xml => model::xml::registration(body),
+    });
+    let instance = match decoded.await {
+        Ok(Ok(instance)) => instance,
+        Ok(Err(error)) => return refused(Refusal::undecodable(format, &error).response(), &Chain(&error)),
+        Err(refusal) => return refused(refusal.response(), &refusal),
     };
     match valid(instance, &app) {
         Ok(instance) => {
@@ -134,7 +141,7 @@ pub(super) async fn heartbeat(
     request: Request,
 ) -> Response {
     let (Parts { headers, uri, .. }, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     renew(&server, &app, &id, &headers, uri.query())
 }
 
@@ -182,7 +189,7 @@ pub(super) async fn cancel(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, caller);
     if !found {
@@ -218,7 +225,7 @@ async fn change_override(
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
     let absent = || refused(scope::absent(server, &app, &id), &UNKNOWN_INSTANCE);
@@ -254,13 +261,17 @@ pub(super) async fn merge_metadata(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     let pairs = query::pairs(parts.uri.query()).map(|(key, value)| (key.into_owned(), value.into_owned()));
-    let mut entries: Vec<_> = pairs.collect();
+    let mut entries: Vec<_> = pairs.take(MAX_METADATA_ENTRIES + 1).collect();
     // Of a parameter that comes twice the first counts; of entries the last.
     entries.reverse();
     let caller = Caller::of(Origin::Client, &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
+    if entries.len() > MAX_METADATA_ENTRIES {
+        let reason = format!("more than {MAX_METADATA_ENTRIES} entries of metadata");
+        return refused((StatusCode::PAYLOAD_TOO_LARGE, reason.clone()).into_response(), &reason);
+    }
     match server.node().merge_metadata(&app, &id, entries, caller) {
         Ok(true) => StatusCode::OK.into_response(),
         Ok(false) => refused(scope::absent(&server, &app, &id), &UNKNOWN_INSTANCE),

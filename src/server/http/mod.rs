@@ -9,7 +9,9 @@
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
 //! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
 //! | `replication` | batches from other registry servers |
-//! | `path`, `query`, `request` | names, parameters, bodies within limits |
+//! | `path`, `query`, `request` | names, parameters, headers and documents of bodies |
+//! | `intake`, `offload` | bodies in flight within one budget, and their decoding outside of the runtime |
+//! | `outline`, `unfold` | limits of a document: depth and values, gzip |
 //! | `refusals` | the log of what is refused |
 //! | `scope` | which regions an answer shows, with the feature `peers` |
 //! | `probes` | health of the server, for load balancers and orchestrators |
@@ -21,6 +23,9 @@ mod applications;
 mod etag;
 mod info;
 mod instances;
+mod intake;
+mod offload;
+mod outline;
 mod path;
 mod probes;
 mod query;
@@ -30,10 +35,12 @@ mod request;
 #[cfg_attr(not(feature = "peers"), path = "no_scope.rs")]
 mod scope;
 mod service;
+mod unfold;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
 
+pub(super) use self::intake::Intake;
 pub(super) use self::refusals::Refusals;
 pub use self::service::{EurekaService, ResponseFuture};
 use super::EurekaServer;

@@ -11,6 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode};
 
+use super::intake;
 use super::request;
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Lasting, Ongoing, Repeats, Shown};
@@ -95,7 +96,7 @@ impl Refusals {
 /// Responds with 404 to a request outside of the registry.
 pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     let hint = format!("the registry is below {mount}/, which belongs into the client's URL");
     server.refusals().misdirected(&parts, StatusCode::NOT_FOUND, &hint);
     StatusCode::NOT_FOUND.into_response()
@@ -104,7 +105,7 @@ pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Req
 /// Responds with 405 to a method that a resource does not have.
 pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    request::ignore(body).await;
+    intake::ignore(body).await;
     if parts.method != Method::GET && parts.method != Method::OPTIONS {
         server.refusals().misdirected(&parts, StatusCode::METHOD_NOT_ALLOWED, "the resource does not have this method");
     }

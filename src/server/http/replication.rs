@@ -13,17 +13,19 @@ use super::instances::valid;
 use super::refusals::Chain;
 use super::request::{self, Refusal};
 use crate::model::{
-    Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
-    ReplicationResult, app_name,
+    self, BatchItem, DecodeError, Instance, InstanceStatus, MAX_METADATA_ENTRIES, ReplicationAction,
+    ReplicationResponse, ReplicationResult, app_name,
 };
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Effect, News, Origin, Renewal};
 
-/// What a peer sends at a time.
+/// Number of changes that a peer sends at a time.
 const USUAL_BATCH: usize = 250;
 /// No more copies are answered once they are this long together.
 const COPIES_BYTES: usize = 10 * 1024 * 1024;
+/// Maximum number of values in a batch. 10,000 registrations have some 400,000.
+const MAX_VALUES: usize = 500_000;
 
 /// Every item counts as replicated, whatever the headers say: Java sends none.
 pub(super) async fn batch(
@@ -39,32 +41,41 @@ pub(super) async fn batch(
     if is_own(&server, &parts.headers) {
         return StatusCode::LOOP_DETECTED.into_response();
     }
-    let body = match request::json(&parts.headers, body, server.batch_limit()).await {
-        Ok(body) => body,
+    let intake = server.intake();
+    let document = match request::json(intake, &parts.headers, body, server.batch_limit()).await {
+        Ok(document) => document,
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
-    let list = match ReplicationList::from_json(&body) {
-        Ok(list) => list,
-        // Java notices only when it goes through the list.
-        Err(error) if error.is_unwrapped() => {
-            return refused(StatusCode::INTERNAL_SERVER_ERROR.into_response(), &Chain(&error));
+    let caller = Caller::of(Origin::Replica, &parts.extensions);
+    let receiver = server.clone();
+    // Changes are applied where they are decoded: a long batch holds a worker thread with neither.
+    let applied = document.decode(intake, MAX_VALUES, move |body| apply(receiver, caller, body));
+    match applied.await {
+        Ok(Ok((deeds, response))) => {
+            deeds.log(&parts);
+            answer::json(response.into())
         }
-        Err(error) => return refused(Refusal::Unreadable.response(), &Chain(&error)),
-    };
-    let mut results = Vec::with_capacity(list.0.len());
+        // Java notices only when it goes through the list.
+        Ok(Err(error)) if error.is_unwrapped() => {
+            refused(StatusCode::INTERNAL_SERVER_ERROR.into_response(), &Chain(&error))
+        }
+        Ok(Err(error)) => refused(Refusal::Unreadable.response(), &Chain(&error)),
+        Err(refusal) => refused(refusal.response(), &refusal),
+    }
+}
+
+/// Decodes a batch and applies its items. Returns what they changed, and the response.
+fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Vec<u8>), DecodeError> {
+    let items = model::batch(body)?;
+    let mut results = Vec::with_capacity(items.len());
     let mut copies = Copies::default();
-    let mut deeds = Deeds::new(&server, Caller::of(Origin::Replica, &parts.extensions));
-    for item in list.0 {
+    let mut deeds = Deeds::new(server, caller);
+    for item in items {
         let mut result = deeds.apply(item);
         result.entity = result.entity.filter(|newer| copies.has_room_for(newer));
         results.push(result);
-        // Of a batch far beyond the usual, others don't wait for the end.
-        if results.len() % USUAL_BATCH == 0 {
-            tokio::task::yield_now().await;
-        }
     }
-    deeds.log(&parts);
-    answer::json(ReplicationResponse(results).to_json().into())
+    Ok((deeds, ReplicationResponse(results).to_json()))
 }
 
 /// The copies in the answer to a batch: a few bytes of stale heartbeat ask for each, whose length others decide.
@@ -99,8 +110,8 @@ fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
 }
 
 /// Applies the items of a batch and counts what they change.
-struct Deeds<'a> {
-    server: &'a EurekaServer,
+struct Deeds {
+    server: EurekaServer,
     caller: Caller,
     registered: usize,
     cancelled: usize,
@@ -110,13 +121,13 @@ struct Deeds<'a> {
     reason: Option<String>,
 }
 
-impl<'a> Deeds<'a> {
-    fn new(server: &'a EurekaServer, caller: Caller) -> Self {
+impl Deeds {
+    fn new(server: EurekaServer, caller: Caller) -> Self {
         let caller = caller.batched();
         Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
     }
 
-    fn apply(&mut self, item: ReplicationItem) -> ReplicationResult {
+    fn apply(&mut self, BatchItem { item, excess }: BatchItem) -> ReplicationResult {
         let (registry, now) = (self.server.registry(), self.server.now());
         let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
         let app = app_name(app);
@@ -124,6 +135,11 @@ impl<'a> Deeds<'a> {
         match action {
             ReplicationAction::Register => {
                 let Some(instance) = item.instance else { return failed() };
+                if excess {
+                    let reason = format_args!("more than {MAX_METADATA_ENTRIES} entries of metadata");
+                    self.invalid(&app, id, &reason);
+                    return result(StatusCode::PAYLOAD_TOO_LARGE);
+                }
                 match valid(instance, &app) {
                     Ok(instance) => self.register(instance),
                     // Java drops the record as silently as the sender.
@@ -138,8 +154,8 @@ impl<'a> Deeds<'a> {
                     Renewal::SenderIsNewer => {
                         if let Some(status) = item.overridden_status.filter(|&s| s != InstanceStatus::Unknown) {
                             let effect = registry.store_override(&app, id, status, now);
-                            self.overridden(effect);
                             audit::override_set(&app, id, status, effect, self.caller, registry.changes());
+                            self.overridden(effect);
                         }
                         result(StatusCode::NOT_FOUND)
                     }
@@ -159,16 +175,16 @@ impl<'a> Deeds<'a> {
             ReplicationAction::StatusUpdate => {
                 let Some(status) = item.status else { return failed() };
                 let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
-                self.overridden(effect);
                 audit::override_set(&app, id, status, effect, self.caller, registry.changes());
+                self.overridden(effect);
                 found(effect.is_found())
             }
             ReplicationAction::DeleteStatusOverride => {
                 let Some(dirty) = item.last_dirty_timestamp else { return failed() };
                 let status = item.status.unwrap_or(InstanceStatus::Unknown);
                 let effect = registry.delete_override(&app, id, status, Some(dirty), now);
-                self.overridden(effect);
                 audit::override_deleted(&app, id, status, effect, self.caller, registry.changes());
+                self.overridden(effect);
                 found(effect.is_found())
             }
         }

@@ -1,50 +1,71 @@
-//! What has to be right with a request before its body is looked at, and the body itself within bounds.
+//! Checks of a request before its body is read, and the body itself within its limits.
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::iter;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::answer::Format;
+use super::intake::{self, Charge, Exhausted, Intake};
+use super::offload::Busy;
+use super::outline::{self, Excess};
+use super::unfold::{self, MAX_RATIO, unfold};
+use crate::model::DecodeError;
 use crate::server::registry::Origin;
 
-/// Deeper than any document of the protocol, and far from any stack's end.
-const MAX_DEPTH: usize = 64;
 const TAKEN: &str = if cfg!(feature = "xml") {
     "this registry takes application/json and application/xml"
 } else {
     "this registry takes application/json"
 };
-/// Of a body that is read only to be thrown away.
-const IGNORED_BODY_LIMIT: usize = 64 * 1024;
+/// Longest body that is decoded on a worker thread of the runtime, which takes less than a tenth of a
+/// millisecond. Registrations have 1 to 4 KiB.
+const LIGHT_BYTES: usize = 8 * 1024;
+/// Maximum number of values of such a body.
+const LIGHT_VALUES: usize = 256;
+/// Time after which the sender of a body that found no room is asked to try again, in seconds.
+const RETRY_SECS: HeaderValue = HeaderValue::from_static("1");
+/// First bytes of a gzip member.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Why a body was not taken.
+/// Reason why a body is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// 415 and what would be taken.
+    /// 415 and the media types that are taken.
     MediaType(&'static str),
+    /// 415: the body is coded. The flag says that gzip is taken.
+    Coding { gzip: bool },
     /// 413 and the limit in bytes.
     TooLarge(usize),
+    /// 413: a gzip body unfolds to too many times its length.
+    Ratio,
+    /// 413: more values than this in the document.
+    TooManyValues(usize),
+    /// 413: the document has more of something than it may have.
+    Excess(String),
     /// 408. It did not come in time.
     TimedOut,
+    /// 503: bodies in flight hold all bytes that they may hold together.
+    Exhausted,
+    /// 503: other bodies are decoded for a long time.
+    Busy,
     /// 400. Cut off, not UTF-8, not JSON, or not the document that belongs here.
     Unreadable,
-    /// The same of XML.
+    /// 400. The body is gzip, and no header says so.
+    Undeclared(Format),
+    /// 400 of XML.
     #[cfg(feature = "xml")]
     UnreadableXml,
 }
 
 impl Refusal {
-    /// Of a document in this format.
+    /// Refusal of a document in this format.
     pub(super) fn unreadable(format: Format) -> Self {
         match format {
             Format::Json => Self::Unreadable,
@@ -52,15 +73,33 @@ impl Refusal {
             Format::Xml => Self::UnreadableXml,
         }
     }
+
+    /// Refusal of a document in this format that cannot be decoded.
+    pub(super) fn undecodable(format: Format, error: &DecodeError) -> Self {
+        if error.is_excess() { Self::Excess(error.to_string()) } else { Self::unreadable(format) }
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MediaType(text) => f.write_str(text),
+            Self::Coding { gzip: false } => f.write_str(
+                "this registry takes no content encoding but identity; the setting \
+                 eureka.server.limits.gzip-requests (gzip_requests in code) allows gzip",
+            ),
+            Self::Coding { gzip: true } => f.write_str("this registry takes the content encodings gzip and identity"),
             Self::TooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            Self::Ratio => write!(f, "the body unfolds to more than {MAX_RATIO} times its length"),
+            Self::TooManyValues(max) => write!(f, "the body has more than {max} values"),
+            Self::Excess(text) => f.write_str(text),
             Self::TimedOut => f.write_str("the body took too long"),
+            Self::Exhausted => {
+                f.write_str("too many bytes of request bodies in flight (eureka.server.limits.request-bytes-in-flight)")
+            }
+            Self::Busy => f.write_str("too many large request bodies to decode"),
             Self::Unreadable => f.write_str("the body is cut off, not UTF-8, not JSON, not gzip or too deep"),
+            Self::Undeclared(_) => f.write_str("the body is gzip without a Content-Encoding that says so"),
             #[cfg(feature = "xml")]
             Self::UnreadableXml => f.write_str("the body is cut off or not gzip"),
         }
@@ -69,10 +108,26 @@ impl fmt::Display for Refusal {
 
 impl Refusal {
     pub(super) fn response(&self) -> Response {
+        let text = |status: StatusCode| (status, self.to_string()).into_response();
         match *self {
-            Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response(),
-            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, self.to_string()).into_response(),
-            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, self.to_string()).into_response(),
+            Self::MediaType(_) => text(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            // RFC 9110, 15.5.16: without the header, a sender cannot tell which of its headers is refused.
+            Self::Coding { gzip } => {
+                let taken = HeaderValue::from_static(if gzip { "gzip, identity" } else { "identity" });
+                let mut response = text(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                response.headers_mut().insert(ACCEPT_ENCODING, taken);
+                response
+            }
+            Self::TooLarge(_) | Self::Ratio | Self::TooManyValues(_) | Self::Excess(_) => {
+                text(StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            Self::TimedOut => text(StatusCode::REQUEST_TIMEOUT),
+            Self::Exhausted | Self::Busy => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE);
+                response.headers_mut().insert(RETRY_AFTER, RETRY_SECS);
+                response
+            }
+            Self::Undeclared(format) => Self::unreadable(format).response(),
             Self::Unreadable => {
                 let body = r#"{"error": "cannot parse request body"}"#;
                 (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], body).into_response()
@@ -86,7 +141,19 @@ impl Refusal {
     }
 }
 
-/// Who asks. Java compares the header with exactly this word.
+impl From<Exhausted> for Refusal {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(_: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+/// Role of the sender. Java compares the header with exactly this word.
 pub(super) fn origin(headers: &HeaderMap) -> Origin {
     match headers.get("x-netflix-discovery-replication") {
         Some(value) if value == "true" => Origin::Replica,
@@ -94,59 +161,115 @@ pub(super) fn origin(headers: &HeaderMap) -> Origin {
     }
 }
 
-/// Reads a JSON body of at most `limit` bytes, before and after decompression.
-pub(super) async fn json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    match content_type(headers)? {
-        (Format::Json, charset) => read(headers, body, limit, Format::Json, charset).await,
+/// Body that was received and is not decoded yet. It is charged to the budget until it was.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) format: Format,
+    charset: Charset,
+    gzip: bool,
+    limit: usize,
+    bytes: Bytes,
+    charge: Charge,
+}
+
+/// Receives a JSON body of at most `limit` bytes.
+pub(super) async fn json(intake: &Intake, headers: &HeaderMap, body: Body, limit: usize) -> Result<Document, Refusal> {
+    match content_type(headers)?.0 {
+        Format::Json => document(intake, headers, body, limit).await,
         #[cfg(feature = "xml")]
-        (Format::Xml, _) => Err(Refusal::MediaType("batches are taken in application/json only")),
+        Format::Xml => Err(Refusal::MediaType("batches are taken in application/json only")),
     }
 }
 
-/// Reads a body of at most `limit` bytes, before and after decompression, in the format that its `Content-Type` names.
-pub(super) async fn document(headers: &HeaderMap, body: Body, limit: usize) -> Result<(Format, Bytes), Refusal> {
-    let (format, charset) = content_type(headers)?;
-    read(headers, body, limit, format, charset).await.map(|body| (format, body))
-}
-
-async fn read(
+/// Receives a body of at most `limit` bytes, in the format that its `Content-Type` names.
+pub(super) async fn document(
+    intake: &Intake,
     headers: &HeaderMap,
     body: Body,
     limit: usize,
-    format: Format,
-    charset: Charset,
-) -> Result<Bytes, Refusal> {
-    let gzip = is_gzip(headers)?;
-    let body = match Limited::new(body, limit).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(limit)),
-        Err(error) if is_timeout(&*error) => return Err(Refusal::TimedOut),
-        Err(_) => return Err(Refusal::unreadable(format)),
+) -> Result<Document, Refusal> {
+    let (format, charset) = content_type(headers)?;
+    let gzip = match content_coding(headers) {
+        Coding::Identity => false,
+        Coding::Gzip if intake.gzip => true,
+        Coding::Gzip | Coding::Other => return Err(Refusal::Coding { gzip: intake.gzip }),
     };
-    let body = if gzip { gunzip(&body, limit)?.ok_or_else(|| Refusal::unreadable(format))? } else { body };
-    let body = match charset {
-        Charset::Utf8 => body,
-        Charset::Latin1 => body.iter().map(|&byte| char::from(byte)).collect::<String>().into(),
-    };
-    // XML is looked at by its reader.
-    if format == Format::Json && (std::str::from_utf8(&body).is_err() || depth_exceeds(&body, MAX_DEPTH)) {
-        return Err(Refusal::Unreadable);
+    let mut charge = intake.charge();
+    let bytes = intake::receive(body, limit, &mut charge).await.map_err(|failure| match failure {
+        intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),
+        intake::Failure::Exhausted => Refusal::Exhausted,
+        intake::Failure::Broken(error) if is_timeout(&error) => Refusal::TimedOut,
+        intake::Failure::Broken(_) => Refusal::unreadable(format),
+    })?;
+    if !gzip && bytes.starts_with(&GZIP_MAGIC) {
+        return Err(Refusal::Undeclared(format));
     }
-    Ok(body)
+    Ok(Document { format, charset, gzip, limit, bytes, charge })
 }
 
-/// Whether a body failed because it took too long, as those of [`Listener`](crate::server::Listener) do.
+impl Document {
+    /// Does this work with the text of a document of at most so many values: at once if it is short,
+    /// else outside of the runtime's worker threads when it is its turn.
+    pub(super) async fn decode<T: Send + 'static>(
+        mut self,
+        intake: &Intake,
+        max_values: usize,
+        work: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        if !self.gzip && self.bytes.len() <= LIGHT_BYTES {
+            let (text, values) = self.text(max_values)?;
+            if values <= LIGHT_VALUES {
+                return Ok(work(&text));
+            }
+        }
+        // The length of a folded body says nothing about its work.
+        let length = if self.gzip { usize::MAX } else { self.bytes.len() };
+        intake
+            .offload
+            .run(length, move || -> Result<T, Refusal> {
+                let (text, _) = self.text(max_values)?;
+                Ok(work(&text))
+            })
+            .await?
+    }
+
+    /// Text of the document, unfolded and in UTF-8 unless it is XML, and the number of its values if
+    /// it is JSON.
+    fn text(&mut self, max_values: usize) -> Result<(Bytes, usize), Refusal> {
+        let mut text = self.bytes.clone();
+        if self.gzip {
+            let unfolded = unfold(&text, self.limit, &mut self.charge).map_err(|failure| match failure {
+                unfold::Failure::NotGzip => Refusal::unreadable(self.format),
+                unfold::Failure::TooLarge => Refusal::TooLarge(self.limit),
+                unfold::Failure::Ratio => Refusal::Ratio,
+                unfold::Failure::Exhausted => Refusal::Exhausted,
+            });
+            text = unfolded?.into();
+        }
+        if self.charset == Charset::Latin1 && !text.is_ascii() {
+            self.charge.grow_to(self.bytes.len() + 3 * text.len())?;
+            text = text.iter().map(|&byte| char::from(byte)).collect::<String>().into();
+        }
+        // XML is checked by its reader.
+        if self.format != Format::Json {
+            return Ok((text, 0));
+        }
+        if std::str::from_utf8(&text).is_err() {
+            return Err(Refusal::Unreadable);
+        }
+        match outline::values(&text, max_values) {
+            Ok(values) => Ok((text, values)),
+            Err(Excess::Depth) => Err(Refusal::Unreadable),
+            Err(Excess::Values) => Err(Refusal::TooManyValues(max_values)),
+        }
+    }
+}
+
+/// Returns true if a body failed because it took too long, as those of
+/// [`Listener`](crate::server::Listener) do.
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut chain = iter::successors(Some(error), |&error| error.source());
     chain.any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
-}
-
-/// Reads a body that has no meaning, so that the connection can go on: Jersey clients send `{}` with each heartbeat.
-pub(super) async fn ignore(body: Body) {
-    if !body.is_end_stream() {
-        // Too long or broken, the connection ends, which is all that can be done about it.
-        let _ = Limited::new(body, IGNORED_BODY_LIMIT).collect().await;
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,42 +310,31 @@ fn xml() -> Result<Format, Refusal> {
     Err(Refusal::MediaType("this registry takes application/json only; XML was not compiled in"))
 }
 
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
-    match headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").to_ascii_lowercase()).as_deref() {
-        None | Some("" | "identity") => Ok(false),
-        Some("gzip" | "x-gzip") => Ok(true),
-        Some(_) => Err(Refusal::MediaType("this registry takes the content encodings gzip and identity")),
-    }
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Coding {
+    Identity,
+    Gzip,
+    /// One that nobody takes, or several, one in the other.
+    Other,
 }
 
-/// `None` if it is no gzip.
-fn gunzip(body: &[u8], limit: usize) -> Result<Option<Bytes>, Refusal> {
-    let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(body).take((limit as u64).saturating_add(1)).read_to_end(&mut plain);
-    if plain.len() > limit {
-        return Err(Refusal::TooLarge(limit));
-    }
-    Ok(read.is_ok().then(|| plain.into()))
-}
-
-/// Whether objects and arrays nest deeper than this, in text that need not be JSON.
-fn depth_exceeds(text: &[u8], max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for &byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > max {
-            return true;
+/// Codings of a body, from however many headers and lists in them.
+fn content_coding(headers: &HeaderMap) -> Coding {
+    let mut coding = Coding::Identity;
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let Ok(value) = value.to_str() else { return Coding::Other };
+        for name in value.split(',').map(str::trim) {
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            if name.is_empty() || is("identity") {
+                continue;
+            }
+            if coding != Coding::Identity || !(is("gzip") || is("x-gzip")) {
+                return Coding::Other;
+            }
+            coding = Coding::Gzip;
         }
     }
-    false
+    coding
 }
 
 #[cfg(test)]
@@ -253,9 +365,60 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_outside_of_strings() {
-        assert!(!depth_exceeds(br#"{"a":["[[[[","\"[[["]}"#, 2));
-        assert!(depth_exceeds(b"[[[", 2));
-        assert!(!depth_exceeds(b"[][][]", 1));
+    fn content_codings() {
+        use Coding::{Gzip, Identity, Other};
+        for (values, expected) in [
+            (&[][..], Identity),
+            (&[""], Identity),
+            (&["identity"], Identity),
+            (&["Identity, identity", " "], Identity),
+            (&["gzip"], Gzip),
+            (&["X-GZip"], Gzip),
+            (&["gzip, identity"], Gzip),
+            (&["identity", "GZIP"], Gzip),
+            (&["gzip", "gzip"], Other),
+            (&["gzip,gzip"], Other),
+            (&["deflate"], Other),
+            (&["br"], Other),
+            (&["identity", "gzip;q=1"], Other),
+        ] {
+            let headers = values.iter().map(|value| (CONTENT_ENCODING, value.parse().unwrap()));
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(name, value);
+            }
+            assert_eq!(content_coding(&map), expected, "{values:?}");
+        }
+        let odd = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_bytes(b"\xff").unwrap())]);
+        assert_eq!(content_coding(&odd), Other);
+    }
+
+    #[tokio::test]
+    async fn only_light_bodies_are_decoded_on_the_callers_thread() {
+        let intake = Intake::new(Intake::DEFAULT_BUDGET, true);
+        let here = std::thread::current().id();
+        let spaces = |length: usize| " ".repeat(length).into_bytes();
+        let many = vec!["{}"; LIGHT_VALUES + 1].join(",").into_bytes();
+        for (body, coding, light) in [
+            (spaces(2_000), "identity", true),
+            (spaces(LIGHT_BYTES), "identity", true),
+            (spaces(LIGHT_BYTES + 1), "identity", false),
+            (spaces(100_000), "identity", false),
+            (many, "identity", false),
+            (gzip(&spaces(2_000)), "gzip", false),
+        ] {
+            let length = body.len();
+            let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, coding)];
+            let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+            let document = json(&intake, &headers, body.into(), 1024 * 1024).await.unwrap();
+            let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
+            assert_eq!(there == here, light, "{length} bytes, {coding}");
+        }
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
     }
 }

@@ -1,0 +1,95 @@
+//! Unfolds bodies that are gzip, step by step within their limits.
+
+use std::io::Read;
+
+use flate2::bufread::GzDecoder;
+
+use super::intake::{Charge, Exhausted};
+
+/// Maximum length of an unfolded body, in lengths of the packed one. Batches that peers send come to
+/// 10 to 40.
+pub(super) const MAX_RATIO: usize = 100;
+/// Bytes that are unfolded at a time.
+const STEP: usize = 16 * 1024;
+
+/// Reason why a body was not unfolded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    NotGzip,
+    /// It is longer than the limit.
+    TooLarge,
+    /// It is longer than [`MAX_RATIO`] lengths of the packed body.
+    Ratio,
+    Exhausted,
+}
+
+impl From<Exhausted> for Failure {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
+/// Unfolds a body of one gzip member to at most `limit` bytes, which are charged beside the packed
+/// ones.
+pub(super) fn unfold(packed: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>, Failure> {
+    let longest = packed.len().saturating_mul(MAX_RATIO);
+    let mut gzip = GzDecoder::new(packed);
+    let mut plain: Vec<u8> = Vec::new();
+    let mut step = vec![0; STEP];
+    loop {
+        let read = gzip.read(&mut step).map_err(|_| Failure::NotGzip)?;
+        if read == 0 {
+            break;
+        }
+        let length = plain.len() + read;
+        if length > limit {
+            return Err(Failure::TooLarge);
+        }
+        if length > longest {
+            return Err(Failure::Ratio);
+        }
+        if length > plain.capacity() {
+            let capacity = length.max(2 * plain.capacity()).min(limit);
+            charge.grow_to(packed.len() + capacity)?;
+            plain.reserve_exact(capacity - plain.len());
+        }
+        plain.extend_from_slice(&step[..read]);
+    }
+    // Many empty members would cost time and no bytes.
+    if gzip.into_inner().is_empty() { Ok(plain) } else { Err(Failure::NotGzip) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::intake::Intake;
+    use super::*;
+
+    #[tokio::test]
+    async fn gzip_unfolds_within_ratio_limit_and_budget() {
+        let spaces = vec![b' '; 300_000];
+        let mut random = fastrand::Rng::with_seed(7);
+        let mixed: Vec<u8> = (0..300_000).map(|_| random.u8(..16)).collect();
+        let intake = Intake::new(1024 * 1024, false);
+        let unfolded = |packed: &[u8], limit| unfold(packed, limit, &mut intake.charge());
+        assert_eq!(unfolded(&gzip(&mixed), 300_000), Ok(mixed.clone()));
+        assert_eq!(unfolded(&gzip(&mixed), 299_999), Err(Failure::TooLarge));
+        assert_eq!(unfolded(&gzip(&spaces), 300_000), Err(Failure::Ratio));
+        assert_eq!(unfolded(b"plain", 300_000), Err(Failure::NotGzip));
+        assert_eq!(unfolded(&gzip(&mixed)[..1_000], 300_000), Err(Failure::NotGzip));
+        assert_eq!(unfolded(&gzip(b"").repeat(2), 300_000), Err(Failure::NotGzip));
+        let mut other = intake.charge();
+        other.grow_to(600_000).unwrap();
+        assert_eq!(unfolded(&gzip(&mixed), 300_000), Err(Failure::Exhausted));
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+}
