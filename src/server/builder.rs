@@ -13,7 +13,7 @@ use super::regions::Regions;
 use super::registry::{Registry, Settings};
 use super::timers::Timers;
 use super::unsent::Unsent;
-use super::{Error, EurekaServer, Inner, Limits};
+use super::{Error, EurekaServer, Inner, Limits, memory};
 use crate::clock::Clock;
 
 /// Settings of a registry server. Made by [`EurekaServer::builder`]; the defaults are those of a stock Spring Cloud server.
@@ -21,6 +21,8 @@ use crate::clock::Clock;
 #[must_use = "a builder does nothing until `build`"]
 pub struct EurekaServerBuilder {
     settings: Settings,
+    /// Derived from the memory if it is not set.
+    registry_size_limit: Option<usize>,
     registration_limit: usize,
     batch_limit: usize,
     bytes_in_flight: usize,
@@ -40,6 +42,7 @@ impl EurekaServerBuilder {
     pub(super) fn new() -> Self {
         Self {
             settings: Settings::default(),
+            registry_size_limit: None,
             registration_limit: 1024 * 1024,
             batch_limit: 10 * 1024 * 1024,
             bytes_in_flight: Intake::DEFAULT_BUDGET,
@@ -179,6 +182,47 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Maximum number of bytes of each name of an instance: its id, application, host name, IP address, each of its VIP addresses, and the
+    /// names of its groups. Defaults to 1 KiB. A registration with a longer one gets 413.
+    pub fn name_limit(mut self, bytes: usize) -> Self {
+        self.settings.name_limit = bytes;
+        self
+    }
+
+    /// Maximum size of an instance in bytes: all its texts, and 96 bytes for each entry of its metadata. Defaults to 64 KiB. A
+    /// registration of a larger one gets 413, and so does a change of metadata that would make it larger.
+    pub fn instance_size_limit(mut self, bytes: usize) -> Self {
+        self.settings.instance_size_limit = bytes;
+        self
+    }
+
+    /// Maximum number of instances in the registry. Defaults to 500,000. The registration of one more gets 507.
+    pub fn registry_limit(mut self, instances: usize) -> Self {
+        self.settings.registry_limit = instances;
+        self
+    }
+
+    /// Maximum size of the registry in bytes. Defaults to a sixteenth of the memory that this process may use, by its cgroup or by the
+    /// size of the machine, at least 16 MiB, and to 256 MiB where neither is known.
+    ///
+    /// An instance counts as its texts and about 1 KiB. Characters that JSON or XML escapes count six times, and an application counts
+    /// as 1 KiB. All lists together, in every form and encoding, take up to about twelve times as much memory as the instances that
+    /// they show.
+    ///
+    /// A registration that would exceed the size gets 507. An instance that is registered may renew, register again as long as it does
+    /// not grow, and leave. Instances that left stay in the delta within a quarter of the limit, as long as the others leave room, and not
+    /// more of them than are registered or than 16 MiB; clients that miss one of them find another apps hash, and fetch everything.
+    pub fn registry_size_limit(mut self, bytes: usize) -> Self {
+        self.registry_size_limit = Some(bytes);
+        self
+    }
+
+    /// Maximum duration of a lease, at least a second. Defaults to a day. A longer one is cut to it.
+    pub fn lease_limit(mut self, duration: Duration) -> Self {
+        self.settings.lease_limit_secs = duration.as_secs().try_into().unwrap_or(i32::MAX);
+        self
+    }
+
     /// Maximum length of a registration's body in bytes, before and after decompression. Defaults to 1 MiB. A longer one
     /// gets 413.
     pub fn registration_limit(mut self, bytes: usize) -> Self {
@@ -253,6 +297,13 @@ impl EurekaServerBuilder {
         if settings.application_limit == 0 {
             return Err(Error::setting("application_limit", "must not be zero"));
         }
+        if settings.lease_limit_secs == 0 {
+            return Err(Error::setting("lease_limit", "must be at least a second"));
+        }
+        let limits = [settings.name_limit, settings.instance_size_limit, settings.registry_limit];
+        if limits.contains(&0) || self.registry_size_limit == Some(0) {
+            return Err(Error::setting("a limit of names, instances or the registry", "must not be zero"));
+        }
         if registration_limit == 0 || batch_limit == 0 {
             return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
         }
@@ -273,6 +324,10 @@ impl EurekaServerBuilder {
         peers.check()?;
         Handle::try_current().map_err(Error::no_runtime)?;
 
+        let settings = Settings {
+            registry_size_limit: self.registry_size_limit.unwrap_or_else(default_registry_size),
+            ..settings
+        };
         let clock = Clock::start();
         #[cfg(feature = "peers")]
         let compare_versions = peers.take_newer_copies;
@@ -328,4 +383,15 @@ impl EurekaServerBuilder {
             _timers: timers,
         })))
     }
+}
+
+/// Share of the memory that the registry may take by default, without the lists that are made of it.
+const REGISTRY_SHARE: usize = 16;
+const MIN_REGISTRY_SIZE: usize = 16 * 1024 * 1024;
+
+fn default_registry_size() -> usize {
+    let Some((memory, source)) = memory::limit() else { return Settings::default().registry_size_limit };
+    let bytes = (memory / REGISTRY_SHARE).max(MIN_REGISTRY_SIZE);
+    tracing::info!(bytes, memory, source, "size of the registry is limited by the memory");
+    bytes
 }

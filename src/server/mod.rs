@@ -70,6 +70,7 @@ mod builder;
 mod error;
 mod http;
 mod listen;
+mod memory;
 mod node;
 #[cfg(feature = "peers")]
 mod peers;

@@ -88,9 +88,36 @@ async fn bad_settings_are_found_when_building() {
         (builder().request_bytes_in_flight(13 * 1024 * 1024), "request_bytes_in_flight"),
         (builder().batch_limit(usize::MAX), "request_bytes_in_flight"),
         (builder().application_limit(0), "application_limit"),
+        (builder().name_limit(0), "limit"),
+        (builder().instance_size_limit(0), "limit"),
+        (builder().registry_limit(0), "limit"),
+        (builder().registry_size_limit(0), "limit"),
+        (builder().lease_limit(Duration::from_millis(999)), "lease_limit"),
+        (builder().property("eureka.server.limits.lease-seconds", "0").unwrap(), "lease_limit"),
     ] {
         let error = bad.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn limits_at_their_extremes_are_limits() {
+    for (name, value) in [
+        ("name-bytes", usize::MAX),
+        ("instance-bytes", usize::MAX),
+        ("metadata-bytes", usize::MAX),
+        ("instances", usize::MAX),
+        ("instances-per-application", usize::MAX),
+        ("registry-bytes", usize::MAX),
+        ("registry-bytes", 1_000_000),
+        ("lease-seconds", usize::MAX),
+        ("lease-seconds", 1),
+    ] {
+        let name = format!("eureka.server.limits.{name}");
+        let server = EurekaServer::builder().property(&name, &value.to_string()).unwrap().build().unwrap();
+        register(&server, "i");
+        assert!(server.registry().cancel("ORDERS", "i", server.now()).is_some(), "{name}={value}");
+        assert_eq!(server.registry().delta().applications.len(), 1, "{name}={value}");
     }
 }
 

@@ -5,6 +5,7 @@
 #[cfg(all(feature = "cli", unix))]
 mod binary;
 mod bodies;
+mod bounds;
 #[cfg(feature = "peers")]
 mod cluster;
 mod common;

@@ -12,6 +12,8 @@ use http::StatusCode;
 
 use super::answer::{self, Format};
 use super::intake;
+use crate::blocking::blocking;
+use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::EurekaServer;
@@ -51,11 +53,15 @@ pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -
 
 /// Instances with an override, by id; of two with one id, the one of the later application.
 pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
-    let full = server.registry().full();
-    let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
-    let overridden = instances.filter(|instance| instance.overridden_status() != crate::model::InstanceStatus::Unknown);
-    let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
-    answer::json(serde_json::json!(statuses).to_string().into())
+    // It looks at every instance.
+    let text = blocking(move || {
+        let full = server.registry().full();
+        let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
+        let overridden = instances.filter(|instance| instance.overridden_status() != InstanceStatus::Unknown);
+        let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
+        serde_json::json!(statuses).to_string()
+    });
+    answer::json(text.await.into())
 }
 
 /// Auto scaling groups belong to registries inside AWS; others answer this.

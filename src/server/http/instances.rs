@@ -94,11 +94,19 @@ impl fmt::Display for Invalid {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = match self {
-            Self::ApplicationFull(_) => StatusCode::BAD_REQUEST,
-            Self::MetadataTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        };
-        (status, self.to_string()).into_response()
+        (status(self), self.to_string()).into_response()
+    }
+}
+
+/// Status of a refusal. A Java client tries the next server with any, and again with its next heartbeat.
+pub(super) fn status(refused: Refused) -> StatusCode {
+    match refused {
+        Refused::ApplicationFull(_) => StatusCode::BAD_REQUEST,
+        Refused::MetadataTooLarge(_) | Refused::NameTooLong(..) | Refused::InstanceTooLarge(_) => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        // Not 503: proxies take that for a node that is out of order.
+        Refused::RegistryFull(_) | Refused::RegistryTooLarge(_) => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Accepted};
-use super::instances::valid;
+use super::instances::{status, valid};
 use super::refusals::Chain;
 use super::request::{self, Refusal};
 use crate::model::{
@@ -140,12 +140,15 @@ impl Deeds {
                     self.invalid(&app, id, &reason);
                     return result(StatusCode::PAYLOAD_TOO_LARGE);
                 }
-                match valid(instance, &app) {
+                let status = match valid(instance, &app) {
                     Ok(instance) => self.register(instance),
                     // Java drops the record as silently as the sender.
-                    Err(reason) => self.invalid(&app, id, &reason),
-                }
-                result(StatusCode::OK)
+                    Err(reason) => {
+                        self.invalid(&app, id, &reason);
+                        StatusCode::OK
+                    }
+                };
+                result(status)
             }
             ReplicationAction::Heartbeat => {
                 match registry.renew(&app, id, item.last_dirty_timestamp, Origin::Replica, now) {
@@ -190,14 +193,18 @@ impl Deeds {
         }
     }
 
-    fn register(&mut self, instance: Instance) {
+    fn register(&mut self, instance: Instance) -> StatusCode {
         let (app, id) = (instance.app.clone(), instance.id().to_owned());
         match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
             Ok(registered) => {
                 self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
                 audit::registered(&app, &id, registered, self.caller, self.server.registry().changes());
+                StatusCode::OK
             }
-            Err(refused) => self.invalid(&app, &id, &refused),
+            Err(refused) => {
+                self.invalid(&app, &id, &refused);
+                status(refused)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
+use super::times::believed;
 use super::view::Record;
 use super::{Origin, Renewal, rules};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
@@ -138,9 +139,11 @@ impl Lease {
     }
 
     /// Compares versions after a renewal. `server-behaviour` 2.3.
-    pub(super) fn compare(&self, dirty: Option<i64>, origin: Origin) -> Renewal {
+    pub(super) fn compare(&self, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
         let Some(dirty) = dirty else { return Renewal::Renewed };
-        let ours = self.instance().last_dirty_timestamp.unwrap_or(dirty);
+        let ours = self.instance().last_dirty_timestamp;
+        let dirty = believed(dirty, ours, now);
+        let ours = ours.unwrap_or(dirty);
         if dirty > ours {
             Renewal::SenderIsNewer
         } else if dirty < ours && origin == Origin::Replica {

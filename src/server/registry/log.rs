@@ -2,28 +2,59 @@
 //!
 //! The registry has one, and each copy of another region.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ids::Ids;
+use super::recent::Recent;
+use super::size::APPLICATION;
 use super::view::{AppView, Record, Snapshot};
+use super::{Refused, Settings};
 use crate::model::{Digest, StatusCounts};
 
 /// The `versions__delta` of every full answer.
 const FULL_VERSION: i64 = 1;
+/// Weight of the ends of instances that the delta may show although the lists are shorter.
+const DELETIONS: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(in crate::server) struct Log {
+    limits: Limits,
     published: Mutex<Published>,
     /// Copies of what the mutex guards, for readers that only ask whether anything is new.
     revision: AtomicU64,
     delta_revision: AtomicU64,
     size: AtomicUsize,
+    /// Number of ends of instances that were forgotten before their time.
+    forgotten: AtomicU64,
+}
+
+/// Limits of what is listed, and of what the delta shows beside it.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    application: usize,
+    instances: usize,
+    /// Weight of what is listed. What the delta shows beside it gives way for it.
+    bytes: usize,
+    /// Weight of what the delta shows beside it.
+    deletions: usize,
+}
+
+/// Those of a copy, whose origin has limits.
+impl Default for Limits {
+    fn default() -> Self {
+        let unlimited = usize::MAX;
+        Self { application: unlimited, instances: unlimited, bytes: unlimited, deletions: unlimited }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Published {
     applications: BTreeMap<Arc<str>, Listed>,
+    ids: Ids,
+    /// Weight of the instances and applications that are listed.
+    weight: usize,
     counts: StatusCounts,
     digest: Digest,
     recent: Recent,
@@ -39,50 +70,91 @@ struct Listed {
 }
 
 impl Log {
-    /// Publishes an instance, new or changed.
-    pub(in crate::server) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
-        self.put_within(usize::MAX, id, record, now);
+    /// Makes an empty one with the limits of a registry.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let &Settings { application_limit, registry_limit, registry_size_limit, .. } = settings;
+        let limits = Limits {
+            application: application_limit,
+            instances: registry_limit,
+            bytes: registry_size_limit,
+            deletions: registry_size_limit / 4,
+        };
+        Self { limits, ..Self::default() }
     }
 
-    /// Publishes an instance, unless it were one more than `limit` in its application.
-    pub(super) fn put_within(&self, limit: usize, id: Arc<str>, record: Arc<Record>, now: i64) -> bool {
+    /// Publishes an instance, new or changed.
+    pub(in crate::server) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
         // Before the lock is taken, as others wait for it.
-        let new = record.digest();
+        record.digest();
         let mut published = self.lock();
-        let Published { applications, counts, digest, recent, .. } = &mut *published;
-        let application = applications.entry(record.instance.app.clone()).or_default();
-        if application.instances.len() >= limit && !application.instances.contains_key(&id) {
-            return false;
-        }
+        self.insert(&mut published, id, record, now);
+    }
+
+    /// Publishes an instance, unless that would exceed a limit. One that is listed and does not grow
+    /// exceeds none.
+    pub(super) fn put_within_limits(&self, id: Arc<str>, record: Arc<Record>, now: i64) -> Result<(), Refused> {
+        record.digest();
+        let mut published = self.lock();
+        published.check(&self.limits, &id, &record)?;
+        self.insert(&mut published, id, record, now);
+        Ok(())
+    }
+
+    fn insert(&self, published: &mut Published, id: Arc<str>, record: Arc<Record>, now: i64) {
+        let Published { applications, ids, weight, counts, digest, recent, .. } = published;
+        let app = &record.instance.app;
+        let application = applications.entry(app.clone()).or_insert_with(|| {
+            *weight += APPLICATION;
+            Listed::default()
+        });
         application.view = None;
         counts.add(record.instance.status);
-        digest.add(new);
-        if let Some(old) = application.instances.insert(id.clone(), record.clone()) {
-            counts.remove(old.instance.status);
-            digest.remove(old.digest());
+        digest.add(record.digest());
+        *weight += record.weight();
+        match application.instances.insert(id.clone(), record.clone()) {
+            Some(old) => {
+                counts.remove(old.instance.status);
+                digest.remove(old.digest());
+                *weight -= old.weight();
+            }
+            None => ids.insert(id.clone(), app),
         }
         recent.push(id, record, now);
-        self.changed(&mut published);
-        true
+        self.changed(published);
     }
 
     /// Publishes the end of an instance; `record` is its last state, as the delta shows it.
     pub(in crate::server) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
         let mut published = self.lock();
-        let Published { applications, counts, digest, recent, .. } = &mut *published;
+        let Published { applications, ids, weight, counts, digest, recent, .. } = &mut *published;
         let name = &record.instance.app;
         if let Some(application) = applications.get_mut(name) {
             application.view = None;
             if let Some(old) = application.instances.remove(id) {
                 counts.remove(old.instance.status);
                 digest.remove(old.digest());
+                *weight -= old.weight();
+                ids.remove(id, name);
             }
             if application.instances.is_empty() {
                 applications.remove(name);
+                *weight -= APPLICATION;
             }
         }
         recent.push(id.into(), record, now);
         self.changed(&mut published);
+    }
+
+    /// Number of ends of instances that the delta forgot before their time so far.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if an instance of the usual size would have room.
+    pub(super) fn has_room(&self) -> bool {
+        let Published { counts, weight, .. } = &*self.lock();
+        let Limits { instances, bytes, .. } = self.limits;
+        counts.total() < instances && *weight <= bytes - bytes / 32
     }
 
     /// Forgets changes from before this time.
@@ -134,7 +206,13 @@ impl Log {
     /// The first instance with this id, whatever its application.
     #[cfg(feature = "peers")]
     pub(in crate::server) fn record_by_id(&self, id: &str) -> Option<Arc<Record>> {
-        self.lock().applications.values().find_map(|listed| listed.instances.get(id)).cloned()
+        let Published { applications, ids, .. } = &*self.lock();
+        applications.get(&ids.application(id, None)?)?.instances.get(id).cloned()
+    }
+
+    /// The first application by name that has an instance with this id, or the first one after another.
+    pub(super) fn application_of(&self, id: &str, after: Option<&str>) -> Option<Arc<str>> {
+        self.lock().ids.application(id, after)
     }
 
     fn full_of(&self, published: &mut Published) -> Arc<Snapshot> {
@@ -174,6 +252,14 @@ impl Log {
     }
 
     fn changed(&self, published: &mut Published) {
+        let Limits { bytes, deletions, .. } = self.limits;
+        let weight = published.weight;
+        // A delta that is longer than everything is of no use.
+        let room = bytes.saturating_sub(weight).min(deletions).min(weight.max(DELETIONS));
+        let forgotten = published.recent.forget_deletions(room);
+        if forgotten > 0 {
+            self.forgotten.fetch_add(forgotten as u64, Ordering::Relaxed);
+        }
         published.full = None;
         published.delta = None;
         self.size.store(published.counts.total(), Ordering::Relaxed);
@@ -186,6 +272,30 @@ impl Log {
     }
 }
 
+impl Published {
+    fn check(&self, limits: &Limits, id: &str, record: &Record) -> Result<(), Refused> {
+        let application = self.applications.get(&record.instance.app);
+        let old = application.and_then(|application| application.instances.get(id));
+        if old.is_some_and(|old| record.weight() <= old.weight()) {
+            return Ok(());
+        }
+        if old.is_none() {
+            if application.map_or(0, |application| application.instances.len()) >= limits.application {
+                return Err(Refused::ApplicationFull(limits.application));
+            }
+            if self.counts.total() >= limits.instances {
+                return Err(Refused::RegistryFull(limits.instances));
+            }
+        }
+        let added = record.weight() + if application.is_none() { APPLICATION } else { 0 };
+        let removed = old.map_or(0, |old| old.weight());
+        if self.weight - removed + added > limits.bytes {
+            return Err(Refused::RegistryTooLarge(limits.bytes));
+        }
+        Ok(())
+    }
+}
+
 impl Listed {
     fn view(&mut self, name: &Arc<str>) -> Arc<AppView> {
         let Self { instances, view } = self;
@@ -193,82 +303,17 @@ impl Listed {
     }
 }
 
-/// The latest change of every instance that changed lately. `server-behaviour` 6.
-///
-/// An instance that changes again moves to the end, so the list is never longer than what lives or left lately.
-#[derive(Debug, Default)]
-struct Recent {
-    next: u64,
-    /// Oldest first: when it was, and of which instance.
-    queue: BTreeMap<u64, (i64, Arc<str>, Arc<str>)>,
-    applications: HashMap<Arc<str>, RecentApp>,
-}
-
-#[derive(Debug)]
-struct RecentApp {
-    /// Applications are listed in the order in which they turned up.
-    since: u64,
-    records: BTreeMap<u64, Arc<Record>>,
-    by_id: HashMap<Arc<str>, u64>,
-    view: Option<Arc<AppView>>,
-}
-
-impl Recent {
-    fn push(&mut self, id: Arc<str>, record: Arc<Record>, now: i64) {
-        let number = self.next;
-        self.next += 1;
-        let name = record.instance.app.clone();
-        let application = self.applications.entry(name.clone()).or_insert_with(|| RecentApp {
-            since: number,
-            records: BTreeMap::new(),
-            by_id: HashMap::new(),
-            view: None,
-        });
-        application.view = None;
-        application.records.insert(number, record);
-        if let Some(old) = application.by_id.insert(id.clone(), number) {
-            application.records.remove(&old);
-            self.queue.remove(&old);
-        }
-        self.queue.insert(number, (now, name, id));
-    }
-
-    /// Whether anything was old enough.
-    fn prune(&mut self, before: i64) -> bool {
-        let mut pruned = false;
-        while let Some(oldest) = self.queue.first_entry().filter(|entry| entry.get().0 < before) {
-            let (number, (_, name, id)) = oldest.remove_entry();
-            pruned = true;
-            let Some(application) = self.applications.get_mut(&name) else { continue };
-            application.view = None;
-            application.records.remove(&number);
-            application.by_id.remove(&id);
-            if application.records.is_empty() {
-                self.applications.remove(&name);
-            }
-        }
-        pruned
-    }
-
-    fn views(&mut self) -> Vec<Arc<AppView>> {
-        let mut applications: Vec<_> = self.applications.iter_mut().collect();
-        applications.sort_unstable_by_key(|(_, application)| application.since);
-        applications
-            .into_iter()
-            .map(|(name, RecentApp { records, view, .. })| {
-                view.get_or_insert_with(|| AppView::new(name.clone(), records.values().cloned().collect())).clone()
-            })
-            .collect()
-    }
-}
-
 #[cfg(test)]
 impl Log {
-    /// Whether nothing is kept beside what the lists show, of which the delta shows nothing.
+    /// Returns true if nothing is kept beside what the lists show, of which the delta shows nothing.
     pub(super) fn is_trimmed(&self) -> bool {
         let Published { applications, recent, .. } = &*self.lock();
-        recent.queue.is_empty()
-            && recent.applications.is_empty()
-            && applications.values().all(|listed| !listed.instances.is_empty())
+        recent.is_empty() && applications.values().all(|listed| !listed.instances.is_empty())
+    }
+
+    /// Weight of what is listed, and of what the delta shows beside it.
+    pub(super) fn weights(&self) -> (usize, usize) {
+        let Published { weight, recent, .. } = &*self.lock();
+        (*weight, recent.deleted())
     }
 }

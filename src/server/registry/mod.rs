@@ -14,31 +14,37 @@
 //! `now` is milliseconds since the epoch, from one clock that never goes back.
 
 mod eviction;
+mod full;
+mod ids;
 mod lease;
 mod log;
 mod preservation;
+mod recent;
+mod refused;
 mod rules;
 mod settings;
 mod shards;
+mod size;
 #[cfg(test)]
 mod tests;
+mod times;
 #[cfg(feature = "peers")]
 mod versions;
 mod view;
 
-use std::fmt;
 use std::sync::Arc;
 
 use self::lease::Lease;
 pub(super) use self::log::Log;
 pub(super) use self::preservation::{Preservation, Renewals};
+pub(super) use self::refused::Refused;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
 #[cfg(feature = "peers")]
 pub(super) use self::versions::{Version, agree, replaces};
 pub(super) use self::view::{AppView, Record, Snapshot};
 use super::audit;
-use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo};
+use crate::model::{ActionType, Instance, InstanceStatus};
 
 /// Who asks: an instance (or an operator on its behalf), or another registry server that tells what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,24 +64,6 @@ pub(super) enum Renewal {
     SenderIsNewer,
     /// The lease was renewed, but the replica has older data than the registry, which is this.
     SenderIsOlder(Arc<Instance>),
-}
-
-/// Why the registry does not take an instance. Nothing changes then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// Its application has as many instances as this, the limit.
-    ApplicationFull(usize),
-    /// The keys and values of its metadata are longer than this, the limit in bytes.
-    MetadataTooLarge(usize),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ApplicationFull(limit) => write!(f, "the application has {limit} instances, which is the limit"),
-            Self::MetadataTooLarge(limit) => write!(f, "the metadata is larger than {limit} bytes"),
-        }
-    }
 }
 
 /// Effect of a registration that was taken.
@@ -130,19 +118,23 @@ pub(super) struct Registry {
     endings: versions::Endings,
     preservation: preservation::State,
     changes: audit::Changes,
+    ahead: times::Ahead,
+    fullness: full::State,
 }
 
 impl Registry {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            log: Log::new(&settings),
             settings,
             shards: Shards::new(),
-            log: Log::default(),
             eviction: eviction::State::default(),
             #[cfg(feature = "peers")]
             endings: versions::Endings::default(),
             preservation: preservation::State::default(),
             changes: audit::Changes::default(),
+            ahead: times::Ahead::default(),
+            fullness: full::State::default(),
         }
     }
 
@@ -164,10 +156,13 @@ impl Registry {
         origin: Origin,
         now: i64,
     ) -> Result<Registered, Refused> {
-        self.check_metadata(&incoming)?;
-        let sent = *incoming.last_dirty_timestamp.get_or_insert(now);
-        let duration_secs = lease_duration_secs(&incoming);
+        size::check(&incoming, &self.settings)?;
+        let duration_secs = self.lease_duration_secs(&mut incoming);
         let old = leases.get(&incoming.app, incoming.id());
+        let ours = old.and_then(|old| old.instance().last_dirty_timestamp);
+        let sent = incoming.last_dirty_timestamp.unwrap_or(now);
+        let sent = self.believe(incoming.app(), incoming.id(), sent, ours, now);
+        incoming.last_dirty_timestamp = Some(sent);
         let mut registrant = match old {
             // A late or repeated request must not undo what the instance said after it.
             Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => old.instance().clone(),
@@ -203,7 +198,6 @@ impl Registry {
         since: i64,
         now: i64,
     ) -> Result<(), Refused> {
-        let Settings { application_limit, .. } = self.settings;
         let (app, id) = (registrant.app.clone(), Arc::<str>::from(registrant.id()));
         registrant.action = Some(ActionType::Added);
         // Whether an instance is the answering server itself is for the server to say.
@@ -213,9 +207,8 @@ impl Registry {
             earlier => earlier,
         };
         let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, since, now);
-        if !self.log.put_within(application_limit, id.clone(), lease.record().clone(), now) {
-            return Err(Refused::ApplicationFull(application_limit));
-        }
+        let put = self.log.put_within_limits(id.clone(), lease.record().clone(), now);
+        put.inspect_err(|&refused| self.log_full(refused))?;
         leases.insert(app, id, lease);
         Ok(())
     }
@@ -235,7 +228,7 @@ impl Registry {
             }
             (status == lease.instance().status).then(|| {
                 lease.renew(self.settings.lease_doubling, now);
-                lease.compare(dirty, origin)
+                lease.compare(dirty, origin, now)
             })
         };
         let renewal = match renewal {
@@ -252,7 +245,7 @@ impl Registry {
                 if status != lease.instance().status {
                     self.modify(lease, now, |instance| instance.status = status);
                 }
-                lease.compare(dirty, origin)
+                lease.compare(dirty, origin, now)
             }
         };
         shard.count_renewal();
@@ -284,10 +277,11 @@ impl Registry {
                 return Effect::None;
             }
             lease.set_override(Some(status), now);
+            let version = self.override_version(lease, dirty, now);
             self.modify(lease, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = status;
-                raise_version(instance, dirty);
+                instance.last_dirty_timestamp = version;
             });
             Effect::Changed
         })
@@ -308,10 +302,11 @@ impl Registry {
                 return Effect::None;
             }
             lease.set_override(None, now);
+            let version = self.override_version(lease, dirty, now);
             self.modify(lease, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = InstanceStatus::Unknown;
-                raise_version(instance, dirty);
+                instance.last_dirty_timestamp = version;
             });
             Effect::Changed
         })
@@ -351,9 +346,15 @@ impl Registry {
         leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(Lease::live_instance)
     }
 
-    /// The first instance with this id, whatever its application.
+    /// The first instance with this id by the name of its application.
     pub(super) fn instance_by_id(&self, id: &str, now: i64) -> Option<Instance> {
-        self.full().applications.iter().find_map(|application| self.instance(&application.name, id, now))
+        let mut app = self.log.application_of(id, None)?;
+        loop {
+            if let Some(instance) = self.instance(&app, id, now) {
+                return Some(instance);
+            }
+            app = self.log.application_of(id, Some(&app))?;
+        }
     }
 
     /// Everything. The same `Arc` as long as nothing changes.
@@ -397,12 +398,7 @@ impl Registry {
         self.log.prune(now.saturating_sub(self.settings.delta_retention_ms()));
         #[cfg(feature = "peers")]
         self.endings.prune(now.saturating_sub(self.settings.ending_retention_ms()));
-    }
-
-    fn check_metadata(&self, instance: &Instance) -> Result<(), Refused> {
-        let limit = self.settings.metadata_limit;
-        let bytes: usize = instance.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > limit { Err(Refused::MetadataTooLarge(limit)) } else { Ok(()) }
+        self.log_room();
     }
 
     fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {
@@ -412,6 +408,15 @@ impl Registry {
 
     fn is_visible(&self, lease: &Lease, now: i64) -> bool {
         !(lease.is_expired(0, now) && self.is_expiration_enabled(&lease.instance().app))
+    }
+
+    /// Version of an instance after an override, which raises it. An override without one counts as version 0, as in Java: a negative
+    /// version ends with the first override.
+    fn override_version(&self, lease: &Lease, dirty: Option<i64>, now: i64) -> Option<i64> {
+        let instance = lease.instance();
+        let ours = instance.last_dirty_timestamp;
+        let dirty = dirty.map_or(0, |dirty| self.believe(instance.app(), instance.id(), dirty, ours, now));
+        ours.max(Some(dirty))
     }
 
     /// Publishes a change that did not come from the instance itself.
@@ -435,12 +440,6 @@ impl Registry {
         }
         self.log.remove(id, Record::new(instance), now);
     }
-}
-
-/// Raises the version to that of an override. An override without one counts as version 0, as in Java: a negative version
-/// ends with the first override.
-fn raise_version(instance: &mut Instance, dirty: Option<i64>) {
-    instance.last_dirty_timestamp = instance.last_dirty_timestamp.max(Some(dirty.unwrap_or(0)));
 }
 
 /// Returns true if a registration repeats what is known, times aside. Copies nothing, since each
@@ -482,9 +481,4 @@ fn is_repeated(known: &Instance, sent: &Instance) -> bool {
         && (home_page_url, status_page_url) == (&sent.home_page_url, &sent.status_page_url)
         && (health_check_url, secure_health_check_url) == (&sent.health_check_url, &sent.secure_health_check_url)
         && (sid, country_id, app_group, asg_name) == (&sent.sid, &sent.country_id, &sent.app_group, &sent.asg_name)
-}
-
-fn lease_duration_secs(instance: &Instance) -> i32 {
-    let seconds = instance.lease.map_or(0, |lease| lease.duration_secs);
-    if seconds > 0 { seconds } else { LeaseInfo::DEFAULT_DURATION_SECS }
 }

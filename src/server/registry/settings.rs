@@ -17,6 +17,16 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) compare_versions: bool,
     pub(in crate::server) metadata_limit: usize,
     pub(in crate::server) application_limit: usize,
+    /// Maximum number of bytes of each name of an instance.
+    pub(in crate::server) name_limit: usize,
+    /// Maximum number of bytes of all texts of an instance.
+    pub(in crate::server) instance_size_limit: usize,
+    /// Maximum number of instances.
+    pub(in crate::server) registry_limit: usize,
+    /// Maximum weight of all instances, with those that only the delta shows.
+    pub(in crate::server) registry_size_limit: usize,
+    /// Maximum duration of a lease in seconds.
+    pub(in crate::server) lease_limit_secs: i32,
     /// How long cancellations are remembered beyond the delta; zero where nobody asks.
     #[cfg(feature = "peers")]
     pub(in crate::server) ending_retention: Duration,
@@ -36,6 +46,11 @@ impl Default for Settings {
             compare_versions: true,
             metadata_limit: 64 * 1024,
             application_limit: 10_000,
+            name_limit: 1024,
+            instance_size_limit: 64 * 1024,
+            registry_limit: 500_000,
+            registry_size_limit: 256 * 1024 * 1024,
+            lease_limit_secs: 24 * 3600,
             #[cfg(feature = "peers")]
             ending_retention: Duration::ZERO,
         }

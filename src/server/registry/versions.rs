@@ -4,11 +4,16 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Refused, Registry, lease_duration_secs};
+use super::times::believed;
+use super::{Refused, Registry, size};
 use crate::model::{Instance, InstanceStatus};
 
-/// Endings that are remembered at most; the oldest is forgotten for one more. Each takes some 200 bytes.
+/// Maximum number of endings that are remembered. The oldest is forgotten for one more.
 const ENDINGS: usize = 50_000;
+/// Maximum number of bytes that they take. The oldest are forgotten for further ones.
+const ENDINGS_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that an ending takes beside the names of its instance.
+const ENDING_BYTES: usize = 256;
 
 /// Where a state stands in the life of an instance: first by the instance's own count, then by when a registry took it in.
 ///
@@ -26,6 +31,12 @@ impl Version {
 
     pub(super) fn ended(instance: &Instance, now: i64) -> Self {
         Self { dirty: instance.last_dirty_timestamp, updated: Some(now) }
+    }
+
+    /// The same with times that are not too far ahead; `ours` is that of the record.
+    fn believed(self, ours: Self, now: i64) -> Self {
+        let dirty = self.dirty.map(|dirty| believed(dirty, ours.dirty, now));
+        Self { dirty, updated: self.updated.map(|updated| believed(updated, None, now)) }
     }
 }
 
@@ -49,17 +60,24 @@ impl Registry {
     /// its own time. False if what is known here counts more, be it that the instance was cancelled.
     ///
     /// Its lease counts from `since`, or from later if it does so here already.
-    pub(in crate::server) fn adopt(&self, copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
-        self.check_metadata(&copy)?;
+    pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
+        size::check(&copy, &self.settings)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
         let mut leases = self.shards.write(&app, &id);
         let counts = match leases.get(&app, &id) {
-            Some(lease) => replaces(&copy, lease.instance()),
-            None => self.ended(&app, &id) < Some(Version::of(&copy)),
+            Some(lease) => {
+                self.believe_copy(&mut copy, lease.instance().last_dirty_timestamp, now);
+                replaces(&copy, lease.instance())
+            }
+            None => {
+                let ended = self.ended(&app, &id);
+                self.believe_copy(&mut copy, ended.and_then(|ended| ended.dirty), now);
+                ended < Some(Version::of(&copy))
+            }
         };
         if counts {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
-            let duration_secs = lease_duration_secs(&copy);
+            let duration_secs = self.lease_duration_secs(&mut copy);
             let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
             self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
@@ -69,7 +87,9 @@ impl Registry {
     /// Ends a lease as another registry ended it, as of its time. False if what is known here counts more.
     pub(in crate::server) fn adopt_ending(&self, app: &str, id: &str, ending: Version, now: i64) -> bool {
         let mut leases = self.shards.write(app, id);
-        if leases.get(app, id).is_none_or(|lease| Version::of(lease.instance()) > ending) {
+        let Some(ours) = leases.get(app, id).map(|lease| Version::of(lease.instance())) else { return false };
+        let ending = ending.believed(ours, now);
+        if ours > ending {
             return false;
         }
         let Some(lease) = leases.remove(app, id) else { return false };
@@ -102,14 +122,17 @@ struct Remembered {
     applications: HashMap<Arc<str>, EndingsOf>,
     /// Oldest first. An instance that ended again has an older entry, too, which says nothing any more.
     order: VecDeque<(i64, Arc<str>, Arc<str>)>,
+    /// Bytes of what is in the order.
+    bytes: usize,
 }
 
 impl Endings {
     fn add(&self, ending: Version, app: Arc<str>, id: Arc<str>, now: i64) {
         let mut remembered = self.lock();
         remembered.applications.entry(app.clone()).or_default().insert(id.clone(), (ending, now));
+        remembered.bytes += ending_bytes(&app, &id);
         remembered.order.push_back((now, app, id));
-        if remembered.order.len() > ENDINGS {
+        while remembered.order.len() > ENDINGS || remembered.bytes > ENDINGS_BYTES {
             remembered.forget_first();
         }
     }
@@ -131,9 +154,14 @@ impl Endings {
     }
 }
 
+fn ending_bytes(app: &str, id: &str) -> usize {
+    app.len() + id.len() + ENDING_BYTES
+}
+
 impl Remembered {
     fn forget_first(&mut self) {
         let Some((at, app, id)) = self.order.pop_front() else { return };
+        self.bytes -= ending_bytes(&app, &id);
         let Some(ids) = self.applications.get_mut(&app) else { return };
         if ids.get(&id).is_some_and(|&(_, ended)| ended == at) {
             ids.remove(&id);
@@ -141,6 +169,14 @@ impl Remembered {
         if ids.is_empty() {
             self.applications.remove(&app);
         }
+    }
+}
+
+#[cfg(test)]
+impl Endings {
+    /// Number of endings that are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.lock().applications.values().map(HashMap::len).sum()
     }
 }
 

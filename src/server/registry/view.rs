@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::size;
 use crate::model::{Digest, Instance, StatusCounts};
 use crate::server::bodies::{AppBlocks, Fragment};
 
@@ -11,6 +12,7 @@ pub(in crate::server) struct Record {
     pub(in crate::server) instance: Arc<Instance>,
     pub(in crate::server) fragment: Fragment,
     digest: OnceLock<Digest>,
+    weight: usize,
 }
 
 impl Record {
@@ -19,7 +21,13 @@ impl Record {
     }
 
     pub(in crate::server) fn of(instance: Arc<Instance>) -> Arc<Self> {
-        Arc::new(Self { instance, fragment: Fragment::default(), digest: OnceLock::new() })
+        let weight = size::weight(&instance);
+        Arc::new(Self { instance, fragment: Fragment::default(), digest: OnceLock::new(), weight })
+    }
+
+    /// Bytes that it counts for in the limit on the registry.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
     /// The digest of the instance, computed once.

@@ -1,5 +1,6 @@
 //! The rules of `server-behaviour`, section by section; its section 16 names most of the cases.
 
+mod bounds;
 mod delta;
 mod leases;
 mod model;
@@ -9,7 +10,7 @@ mod preservation;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{InstanceStatus, Metadata};
+use crate::model::{InstanceStatus, LeaseInfo, Metadata};
 
 /// A registry at time 0 with one instance, registered there by a client.
 fn with_instance(status: InstanceStatus, dirty: i64) -> Registry {

@@ -74,6 +74,11 @@ impl Run {
             delta_retention: Duration::from_secs(*rng.choice(&[0, 180]).unwrap()),
             metadata_limit: *rng.choice(&[4, 1_000]).unwrap(),
             application_limit: *rng.choice(&[1, 3, 1_000]).unwrap(),
+            name_limit: *rng.choice(&[10, 1_024, 1_024]).unwrap(),
+            instance_size_limit: *rng.choice(&[250, 64 * 1024, 64 * 1024]).unwrap(),
+            registry_limit: *rng.choice(&[2, 5, 1_000]).unwrap(),
+            registry_size_limit: *rng.choice(&[4_000, 8_000, 20_000, 1_000_000]).unwrap(),
+            lease_limit_secs: *rng.choice(&[60, 86_400, i32::MAX]).unwrap(),
             ..Settings::default()
         };
         Self {
@@ -164,6 +169,9 @@ impl Run {
         assert_eq!((full.version, full.counts), (1, reference.counts()));
         assert_eq!(full.counts.to_string(), reference.hash());
         assert_eq!(registry.size(), full.counts.total());
+        let (weight, deleted) = registry.log.weights();
+        assert_eq!(weight, reference.weight());
+        assert!(weight + deleted <= registry.settings.registry_size_limit, "{weight} + {deleted}");
         let (revision, changes) = *seen;
         assert_eq!(registry.revision() != revision, reference.full_changes != changes, "a revision is a change");
         assert_eq!(full.revision, registry.revision());

@@ -6,6 +6,8 @@ use crate::server::registry::Origin;
 pub(super) const APPS: [&str; 3] = ["ORDERS", "STOCK", "BILLING"];
 pub(super) const IDS: [&str; 4] = ["host:orders:8080", "host/with it's %20..", "ä", "i-1"];
 
+const DAY_MS: i64 = 24 * 3_600_000;
+
 #[derive(Debug)]
 pub(super) enum Operation {
     Wait(i64),
@@ -53,20 +55,22 @@ fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
 
 /// Around the limits of the rules: a lease, two of them, the retention, the hour of an override, an eviction that comes late.
 fn wait(rng: &mut fastrand::Rng) -> i64 {
-    let base = pick(rng, &[0, 1, 500, 1_000, 2_000, 10_000, 30_000, 60_000, 90_000, 180_000, 600_000, 3_600_000]);
+    let base =
+        pick(rng, &[0, 1, 500, 1_000, 2_000, 10_000, 30_000, 60_000, 90_000, 180_000, 600_000, 3_600_000, DAY_MS]);
     // The core has a clock that never goes back. If it did all the same, no rule would change.
     let sign = if rng.u8(..20) == 0 { -1 } else { 1 };
     sign * (base + rng.i64(-1..=1))
 }
 
-/// Version that is older than, equal to or newer than the stored one, or negative.
+/// Version that is older than, equal to or newer than the stored one, negative, or of days to come.
 fn dirty(rng: &mut fastrand::Rng, stored: Option<i64>, now: i64) -> Option<i64> {
-    match (rng.u8(..7), stored) {
+    match (rng.u8(..8), stored) {
         (0, _) => None,
         (1, Some(stored)) => Some(stored - 1),
         (2 | 3, Some(stored)) => Some(stored),
         (4, Some(stored)) => Some(stored + 1),
         (5, _) => Some(-rng.i64(0..4)),
+        (6, _) => Some(pick(rng, &[now + DAY_MS, now + DAY_MS + 1, now + 3 * DAY_MS, i64::MAX])),
         _ => Some(now - rng.i64(0..1_000)),
     }
 }
@@ -83,7 +87,7 @@ fn instance(rng: &mut fastrand::Rng, key: &Key, status: InstanceStatus, dirty: O
     if rng.u8(..5) == 0 {
         instance.overridden_status = pick(rng, &InstanceStatus::ALL);
     }
-    let duration_secs = pick(rng, &[90, 90, 10, 1, 0, -1, i32::MAX]);
+    let duration_secs = pick(rng, &[90, 90, 10, 1, 0, -1, 100_000, i32::MAX]);
     let lease = LeaseInfo {
         duration_secs,
         renewal_interval_secs: pick(rng, &[30, 30, 1, 300, 0, -1, i32::MAX]),

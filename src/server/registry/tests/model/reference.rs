@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, StatusCounts};
+use crate::model::{ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, StatusCounts};
 use crate::server::registry::{Origin, Refused, Renewal, Settings};
 
 const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Application and id.
 pub(super) type Key = (String, String);
@@ -58,21 +59,28 @@ impl Reference {
 
     /// 1.4, step by step, after the limits, which are ours.
     pub(super) fn register(&mut self, mut incoming: Instance, origin: Origin, now: i64) -> Result<(), Refused> {
-        let Settings { metadata_limit, application_limit, .. } = self.settings;
+        let Settings { metadata_limit, name_limit, instance_size_limit, lease_limit_secs, .. } = self.settings;
+        for (what, name) in [("application name", incoming.app()), ("instance id", incoming.id())] {
+            if name.len() > name_limit {
+                return Err(Refused::NameTooLong(what, name_limit));
+            }
+        }
         let text: String = incoming.metadata.iter().flat_map(|(key, value)| [key, value]).collect();
         if text.len() > metadata_limit {
             return Err(Refused::MetadataTooLarge(metadata_limit));
         }
-        if incoming.last_dirty_timestamp.is_none() {
-            incoming.last_dirty_timestamp = Some(now);
+        if texts(&incoming).iter().map(String::len).sum::<usize>() + 96 * incoming.metadata.len() > instance_size_limit
+        {
+            return Err(Refused::InstanceTooLarge(instance_size_limit));
         }
         let key = (incoming.app().to_owned(), incoming.id().to_owned());
-        let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
-        if !self.leases.contains_key(&key) && members == application_limit {
-            return Err(Refused::ApplicationFull(application_limit));
+        let ours = self.dirty(&key);
+        incoming.last_dirty_timestamp = Some(incoming.last_dirty_timestamp.map_or(now, |at| believed(at, ours, now)));
+        if let Some(lease) = &mut incoming.lease {
+            lease.duration_secs = lease.duration_secs.min(lease_limit_secs);
         }
         let announced = incoming.lease.map_or(0, |lease| lease.duration_secs);
-        let duration_ms = i64::from(if announced > 0 { announced } else { 90 }) * 1000;
+        let duration_ms = i64::from(if announced > 0 { announced } else { 90.min(lease_limit_secs) }) * 1000;
         let overridden = self.read_override(&key, now);
         let old = self.leases.get(&key);
 
@@ -104,6 +112,7 @@ impl Reference {
         registrant.action = Some(ActionType::Added);
         registrant.last_updated_timestamp = Some(now);
         registrant.is_coordinating_discovery_server = false;
+        self.has_room(&key, &registrant)?;
         let overridden = entry.map(|status| (status, now));
         self.leases.insert(
             key.clone(),
@@ -130,7 +139,8 @@ impl Reference {
             self.modify(key, now, |instance| instance.status = status);
         }
         let lease = &self.leases[key];
-        match (dirty, lease.listed.last_dirty_timestamp) {
+        let ours = lease.listed.last_dirty_timestamp;
+        match (dirty.map(|dirty| believed(dirty, ours, now)), ours) {
             (Some(theirs), Some(ours)) if theirs > ours => Renewal::SenderIsNewer,
             (Some(theirs), Some(ours)) if theirs < ours && origin == Origin::Replica => {
                 Renewal::SenderIsOlder(lease.live().into())
@@ -161,7 +171,7 @@ impl Reference {
             self.modify(key, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = status;
-                take_larger(instance, dirty);
+                take_larger(instance, dirty, now);
             });
         }
         true
@@ -178,7 +188,7 @@ impl Reference {
             self.modify(key, now, |instance| {
                 instance.status = status;
                 instance.overridden_status = InstanceStatus::Unknown;
-                take_larger(instance, dirty);
+                take_larger(instance, dirty, now);
             });
         }
         true
@@ -328,6 +338,33 @@ impl Reference {
         counts.iter().map(|(name, count)| format!("{name}_{count}_")).collect()
     }
 
+    /// Limits of the registry. What is there and does not grow stays within them.
+    fn has_room(&self, key: &Key, registrant: &Instance) -> Result<(), Refused> {
+        let Settings { application_limit, registry_limit, registry_size_limit, .. } = self.settings;
+        let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
+        let old = self.leases.get(key).map(|old| weight(&old.listed));
+        if old.is_some_and(|old| weight(registrant) <= old) {
+            return Ok(());
+        }
+        if old.is_none() && members >= application_limit {
+            return Err(Refused::ApplicationFull(application_limit));
+        }
+        if old.is_none() && self.leases.len() >= registry_limit {
+            return Err(Refused::RegistryFull(registry_limit));
+        }
+        let application = if members == 0 { 1024 } else { 0 };
+        if self.weight() - old.unwrap_or(0) + weight(registrant) + application > registry_size_limit {
+            return Err(Refused::RegistryTooLarge(registry_size_limit));
+        }
+        Ok(())
+    }
+
+    /// Weight of all that is listed.
+    pub(super) fn weight(&self) -> usize {
+        let instances: usize = self.leases.values().map(|lease| weight(&lease.listed)).sum();
+        instances + 1024 * self.full().len()
+    }
+
     /// The version of an instance's data that is stored.
     pub(super) fn dirty(&self, key: &Key) -> Option<i64> {
         self.leases.get(key)?.listed.last_dirty_timestamp
@@ -376,6 +413,14 @@ impl Reference {
     fn changed(&mut self, key: Key, instance: Instance, now: i64) {
         self.changes.retain(|(_, other, _)| *other != key);
         self.changes.push((now, key, instance));
+        let Settings { registry_size_limit, .. } = self.settings;
+        let room = registry_size_limit.saturating_sub(self.weight()).min(registry_size_limit / 4);
+        let is_deletion = |(_, _, instance): &(_, _, Instance)| instance.action == Some(ActionType::Deleted);
+        let weight = |change: &(_, _, Instance)| if is_deletion(change) { weight(&change.2) } else { 0 };
+        while self.changes.iter().map(weight).sum::<usize>() > room {
+            let oldest = self.changes.iter().position(is_deletion).expect("something weighs");
+            self.changes.remove(oldest);
+        }
         self.full_changes += 1;
         self.delta_is_new = true;
     }
@@ -419,9 +464,44 @@ fn rule(
     }
 }
 
-fn take_larger(instance: &mut Instance, dirty: Option<i64>) {
-    let theirs = dirty.unwrap_or(0);
+fn take_larger(instance: &mut Instance, dirty: Option<i64>, now: i64) {
+    let theirs = dirty.map_or(0, |dirty| believed(dirty, instance.last_dirty_timestamp, now));
     if instance.last_dirty_timestamp.is_some_and(|ours| theirs > ours) {
         instance.last_dirty_timestamp = Some(theirs);
+    }
+}
+
+/// Texts of an instance as the generator makes them: without those of a cloud.
+fn texts(instance: &Instance) -> Vec<String> {
+    assert!(matches!(instance.data_center, Some(DataCenter::MyOwn)));
+    let mut texts = vec![instance.app.to_string(), instance.id().to_owned()];
+    let others = [
+        instance.host_name(),
+        instance.ip_addr(),
+        instance.vip_address(),
+        instance.secure_vip_address(),
+        instance.home_page_url(),
+        instance.status_page_url(),
+        instance.health_check_url(),
+        instance.secure_health_check_url(),
+    ];
+    texts.extend(others.into_iter().flatten().map(str::to_owned));
+    texts.extend(instance.metadata.iter().flat_map(|(key, value)| [key.to_owned(), value.to_owned()]));
+    texts
+}
+
+fn weight(instance: &Instance) -> usize {
+    let mut texts = texts(instance);
+    texts.extend(instance.metadata.iter().map(|(key, _)| key.to_owned()));
+    let escaped = |text: &String| text.chars().filter(|c| "\"\\<>&'".contains(*c)).count();
+    1024 + 96 * instance.metadata.len() + texts.iter().map(|text| text.len() + 5 * escaped(text)).sum::<usize>()
+}
+
+/// Ours: a version is at most a day ahead, and of two that are ahead neither is newer.
+fn believed(sent: i64, ours: Option<i64>, now: i64) -> i64 {
+    match ours {
+        _ if sent <= now + DAY_MS => sent,
+        Some(ours) if ours > now => ours,
+        _ => now + DAY_MS,
     }
 }

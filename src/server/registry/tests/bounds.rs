@@ -1,0 +1,273 @@
+use super::*;
+use InstanceStatus::{Down, Up};
+use Origin::{Client, Replica};
+
+const KIB: usize = 1024;
+const DAY: i64 = 24 * 3_600_000;
+
+fn registry_with(settings: Settings) -> Registry {
+    Registry::new(Settings { self_preservation: false, ..settings })
+}
+
+/// An instance whose metadata has this length.
+fn large(id: &str, bytes: usize, dirty: i64) -> Instance {
+    let mut instance = instance(id, Up, dirty);
+    instance.metadata.insert("k", "x".repeat(bytes));
+    instance
+}
+
+fn deletions(registry: &Registry) -> Vec<String> {
+    let delta = registry.delta();
+    let records = delta.applications.iter().flat_map(|view| &view.records);
+    let deleted = records.filter(|record| record.instance.action == Some(ActionType::Deleted));
+    deleted.map(|record| record.instance.id().to_owned()).collect()
+}
+
+/// Sets a name of this length.
+type Set<'a> = &'a dyn Fn(&mut Instance, usize);
+
+#[test]
+fn name_longer_than_the_limit_is_refused_wherever_it_comes_from() {
+    let registry = registry();
+    let name = |length: usize| Some("x".repeat(length).into());
+    let with = |set: Set<'_>, length| {
+        let mut instance = instance("i", Up, 1);
+        set(&mut instance, length);
+        instance
+    };
+    let cases: [(&str, Set<'_>); 9] = [
+        ("application name", &|instance, length| instance.app = "X".repeat(length).into()),
+        ("instance id", &|instance, length| instance.instance_id = name(length)),
+        ("host name", &|instance, length| instance.host_name = name(length)),
+        ("IP address", &|instance, length| instance.ip_addr = name(length)),
+        ("name of the application group", &|instance, length| instance.app_group = name(length)),
+        ("name of the auto scaling group", &|instance, length| instance.asg_name = name(length)),
+        ("sid", &|instance, length| instance.sid = name(length)),
+        ("VIP address", &|instance, length| instance.vip_address = name(length)),
+        ("secure VIP address", &|instance, length| instance.secure_vip_address = name(length)),
+    ];
+    for (what, set) in cases {
+        for origin in [Client, Replica] {
+            let refused = registry.register(with(set, KIB + 1), origin, 0).unwrap_err();
+            assert_eq!(refused, Refused::NameTooLong(what, KIB));
+        }
+        #[cfg(feature = "peers")]
+        assert_eq!(registry.adopt(with(set, KIB + 1), 0, 0), Err(Refused::NameTooLong(what, KIB)));
+        assert!(registry.register(with(set, KIB), Client, 0).is_ok(), "{what}");
+    }
+    let many = vec!["x".repeat(KIB); 10].join(",");
+    let listed = Instance { vip_address: Some(many.into()), ..instance("many", Up, 1) };
+    assert!(registry.register(listed, Client, 0).is_ok(), "each name of a list counts alone");
+}
+
+#[test]
+fn instance_larger_than_the_limit_in_all_is_refused_and_the_known_one_stays() {
+    let registry = with_instance(Up, 1);
+    let long = Instance { home_page_url: Some("x".repeat(64 * KIB).into()), ..instance("i", Down, 2) };
+    assert_eq!(registry.register(long, Client, 0), Err(Refused::InstanceTooLarge(64 * KIB)));
+    assert_eq!(registry.status(), Up);
+    let entry = |i: usize| (i.to_string(), "x".repeat(KIB));
+    let merged = registry.merge_metadata("APP", "i", (0..60).map(entry).collect(), 0);
+    assert_eq!(merged, Err(Refused::InstanceTooLarge(64 * KIB)));
+    assert!(registry.merge_metadata("APP", "i", (0..50).map(entry).collect(), 0).is_ok());
+}
+
+#[test]
+fn full_registry_takes_renewals_and_cancellations_and_registrations_that_do_not_grow() {
+    for (settings, refused) in [
+        (Settings { registry_limit: 3, ..Settings::default() }, Refused::RegistryFull(3)),
+        (Settings { registry_size_limit: 17 * KIB, ..Settings::default() }, Refused::RegistryTooLarge(17 * KIB)),
+    ] {
+        let registry = registry_with(settings);
+        for id in ["a", "b", "c"] {
+            registry.register(large(id, 3 * KIB, 1), Client, 0).unwrap();
+        }
+        for origin in [Client, Replica] {
+            assert_eq!(registry.register(large("d", 3 * KIB, 1), origin, 0), Err(refused));
+        }
+        assert_eq!(registry.register(instance_of("OTHER", "d", Up, 1), Client, 0).is_ok(), !refused_by_count(refused));
+        registry.cancel("OTHER", "d", 0);
+        assert_eq!(registry.size(), 3);
+        assert_eq!(registry.renew("APP", "a", Some(1), Client, 1), Renewal::Renewed);
+        assert!(registry.register(large("a", 3 * KIB, 2), Client, 2).is_ok());
+        assert!(registry.register(large("b", KIB, 2), Client, 2).is_ok(), "it became smaller");
+        assert!(registry.set_override("APP", "a", Down, None, 2).is_found());
+        assert!(registry.cancel("APP", "c", 3).is_some());
+        assert!(registry.register(large("d", 3 * KIB, 1), Client, 4).is_ok(), "there is room again");
+        assert!(registry.log.application_of("d", None).is_some());
+    }
+}
+
+fn refused_by_count(refused: Refused) -> bool {
+    matches!(refused, Refused::RegistryFull(_))
+}
+
+#[test]
+fn refused_instance_leaves_nothing() {
+    let registry = registry_with(Settings { registry_size_limit: 3 * KIB, ..Settings::default() });
+    registry.register(instance("i", Up, 1), Client, 0).unwrap();
+    let (weights, revision) = (registry.log.weights(), registry.revision());
+    assert!(registry.register(instance_of("OTHER", "x", Up, 1), Client, 0).is_err());
+    assert_eq!((registry.log.weights(), registry.revision()), (weights, revision));
+    assert!(registry.log.application_of("x", None).is_none() && registry.application("OTHER").is_none());
+    registry.cancel("APP", "i", 0);
+    registry.prune_delta(i64::MAX);
+    assert_eq!(registry.log.weights(), (0, 0));
+    assert!(registry.log.is_trimmed());
+}
+
+#[test]
+fn registering_and_cancelling_in_a_loop_stays_within_the_limit() {
+    let limit = 512 * KIB;
+    let registry = registry_with(Settings { registry_size_limit: limit, ..Settings::default() });
+    registry.register(instance("honest", Up, 1), Client, 0).unwrap();
+    for now in 0..1_000 {
+        let id = format!("i{now}");
+        registry.register(large(&id, 32 * KIB, 1), Client, now).unwrap();
+        // Someone reads, so that records are held by lists as well.
+        drop((registry.full(), registry.delta()));
+        registry.cancel("APP", &id, now);
+        let (listed, deleted) = registry.log.weights();
+        assert!(listed + deleted <= limit && deleted <= limit / 4, "{listed} + {deleted}");
+    }
+    assert_eq!(deletions(&registry), ["i997", "i998", "i999"], "the oldest gave way");
+    let told = registry.delta();
+    let honest = told.applications.iter().flat_map(|view| &view.records).any(|r| r.instance.id() == "honest");
+    assert!(honest, "a change of what lives is never dropped");
+}
+
+#[test]
+fn one_id_registered_again_and_again_takes_the_room_of_one() {
+    let registry = registry();
+    for now in 0..1_000 {
+        registry.register(large("i", 60 * KIB, now), Client, now).unwrap();
+        if now % 2 == 0 {
+            registry.cancel("APP", "i", now);
+        }
+        let (listed, deleted) = registry.log.weights();
+        assert!(listed + deleted < 128 * KIB, "{listed} + {deleted}");
+    }
+}
+
+#[test]
+fn client_that_misses_a_forgotten_deletion_finds_another_hash() {
+    let registry = registry_with(Settings { registry_size_limit: 64 * KIB, ..Settings::default() });
+    registry.register(large("seen", 8 * KIB, 1), Client, 0).unwrap();
+    let seen = registry.full().counts;
+    registry.cancel("APP", "seen", 1);
+    for now in 0..10 {
+        registry.register(large(&now.to_string(), 8 * KIB, 1), Client, 1).unwrap();
+        registry.cancel("APP", &now.to_string(), 1);
+    }
+    assert!(!deletions(&registry).contains(&"seen".to_owned()));
+    let delta = registry.delta();
+    assert_ne!(delta.counts, seen, "the copy with `seen` has one instance more");
+    assert_ne!(delta.digest, [Record::new(large("seen", 8 * KIB, 1)).digest()].into_iter().collect());
+}
+
+#[test]
+fn what_left_gives_way_to_what_registers() {
+    let registry = registry_with(Settings { registry_size_limit: 40 * KIB, ..Settings::default() });
+    registry.register(large("gone", 8 * KIB, 1), Client, 0).unwrap();
+    registry.cancel("APP", "gone", 1);
+    assert_eq!(deletions(&registry), ["gone"]);
+    for id in ["a", "b", "c", "d"] {
+        registry.register(large(id, 8 * KIB, 1), Client, 2).unwrap();
+    }
+    assert!(deletions(&registry).is_empty());
+}
+
+#[test]
+fn version_of_years_to_come_counts_as_that_of_tomorrow() {
+    let registry = with_instance(Up, 1);
+    registry.register(Instance { host_name: Some("evil".into()), ..instance("i", Up, i64::MAX) }, Client, 10).unwrap();
+    assert_eq!(registry.stored().last_dirty_timestamp, Some(10 + DAY));
+    for origin in [Client, Replica] {
+        let renewal = registry.renew("APP", "i", Some(i64::MAX), origin, 20);
+        assert_eq!(renewal, Renewal::Renewed, "it need not register again with each heartbeat");
+    }
+    registry.register(instance("i", Up, 30 + DAY), Client, 30 + DAY).unwrap();
+    assert_eq!(registry.stored().host_name(), Some("h"), "after a day the instance itself counts again");
+}
+
+#[test]
+fn override_with_a_version_of_years_to_come_pins_nothing() {
+    for delete in [false, true] {
+        let registry = with_instance(Up, 1);
+        registry.set_override("APP", "i", Down, Some(if delete { 5 } else { i64::MAX }), 10);
+        if delete {
+            registry.delete_override("APP", "i", Up, Some(i64::MAX), 10);
+        }
+        assert_eq!(registry.stored().last_dirty_timestamp, Some(10 + DAY));
+    }
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn copy_with_a_version_of_years_to_come_does_not_change_with_every_look() {
+    let registry = with_instance(Up, 1);
+    let copy = |updated| Instance { last_updated_timestamp: Some(updated), ..instance("i", Down, i64::MAX) };
+    assert_eq!(registry.adopt(copy(5), 10, 10), Ok(true));
+    assert_eq!((registry.status(), registry.stored().last_dirty_timestamp), (Down, Some(10 + DAY)));
+    let revision = registry.revision();
+    for now in [20, 30, DAY] {
+        assert_eq!(registry.adopt(copy(5), now, now), Ok(false));
+    }
+    assert_eq!(registry.revision(), revision);
+    assert_eq!(registry.adopt(copy(i64::MAX), 40, 40), Ok(true), "it is newer");
+    assert_eq!(registry.stored().last_updated_timestamp, Some(40 + DAY));
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn endings_of_long_names_stay_within_their_bytes() {
+    let ending_retention = std::time::Duration::from_secs(900);
+    let registry = registry_with(Settings { ending_retention, ..Settings::default() });
+    for now in 0..20_000_i64 {
+        let id = format!("{now:01024}");
+        registry.register(instance(&id, Up, 1), Client, now).unwrap();
+        registry.cancel("APP", &id, now);
+    }
+    let kept = registry.endings.len();
+    assert!((12_000..14_000).contains(&kept), "{kept}");
+    assert!(registry.ended("APP", &format!("{:01024}", 19_999)).is_some());
+    registry.prune_delta(i64::MAX);
+    assert_eq!(registry.endings.len(), 0);
+}
+
+#[test]
+fn lease_longer_than_the_limit_is_cut_to_it() {
+    for (settings, announced, duration) in [
+        (Settings::default(), i32::MAX, 86_400),
+        (Settings::default(), 86_401, 86_400),
+        (Settings::default(), 86_400, 86_400),
+        (Settings { lease_limit_secs: i32::MAX, ..Settings::default() }, i32::MAX, i32::MAX),
+        (Settings { lease_limit_secs: 30, ..Settings::default() }, 90, 30),
+    ] {
+        let registry = registry_with(settings);
+        let lease = LeaseInfo { duration_secs: announced, ..LeaseInfo::default() };
+        registry.register(Instance { lease: Some(lease), ..instance("i", Up, 1) }, Client, 0).unwrap();
+        assert_eq!(registry.stored().lease.unwrap().duration_secs, duration);
+        let end = i64::from(duration) * 1000;
+        assert!(registry.instance("APP", "i", end).is_some() && registry.instance("APP", "i", end + 1).is_none());
+    }
+    let registry = registry_with(Settings { lease_limit_secs: 30, ..Settings::default() });
+    registry.register(Instance { lease: None, ..instance("i", Up, 1) }, Client, 0).unwrap();
+    assert!(registry.instance("APP", "i", 30_001).is_none(), "the default is no exception");
+}
+
+#[test]
+fn id_in_several_applications_is_that_of_the_first_by_name_that_is_visible() {
+    let registry = registry();
+    for (app, registered) in [("B", 10_000), ("C", 20_000), ("A", 0)] {
+        registry.register(instance_of(app, "same", Up, 1), Client, registered).unwrap();
+    }
+    let found = |now| registry.instance_by_id("same", now).map(|instance| instance.app().to_owned());
+    assert_eq!(found(20_000).as_deref(), Some("A"));
+    assert_eq!(found(90_001).as_deref(), Some("B"), "that of A expired");
+    registry.cancel("A", "same", 20_000);
+    registry.cancel("B", "same", 20_000);
+    assert_eq!(found(20_000).as_deref(), Some("C"));
+    registry.cancel("C", "same", 20_000);
+    assert_eq!(found(20_000), None);
+}

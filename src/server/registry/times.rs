@@ -1,0 +1,84 @@
+//! Times that instances and peers send, as far as they can be believed.
+
+use std::time::Duration;
+
+use super::Registry;
+use crate::model::{Instance, LeaseInfo};
+use crate::server::audit::{Lasting, Ongoing, Shown};
+
+/// Maximum time between now and a `lastDirtyTimestamp` in the future.
+const AHEAD_MS: i64 = 24 * 3_600_000;
+
+/// Version to use for the one that was sent; `ours` is that of the record.
+///
+/// A version more than a day ahead counts as one of a day from now. Where the record itself has one
+/// of the future, both count as equal: else a client whose clock is years ahead would have to register
+/// again with each heartbeat.
+pub(super) fn believed(sent: i64, ours: Option<i64>, now: i64) -> i64 {
+    let latest = now.saturating_add(AHEAD_MS);
+    if sent <= latest { sent } else { ours.filter(|&ours| ours > now).unwrap_or(latest) }
+}
+
+/// Log of versions that are too far ahead.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Ongoing);
+
+impl Registry {
+    /// Replaces a version that is too far ahead, with a warning.
+    pub(super) fn believe(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
+        let believed = believed(sent, ours, now);
+        if believed != sent
+            && let Some(Lasting { count, .. }) = self.ahead.0.occurred()
+        {
+            let (app, instance) = (Shown(app), Shown(id));
+            let ahead = Duration::from_millis(sent.saturating_sub(now).try_into().unwrap_or(0));
+            tracing::warn!(
+                %app, %instance, sent, ?ahead, used = believed, count,
+                "lastDirtyTimestamp is more than a day ahead, an earlier one is used (is the clock of the instance right?)"
+            );
+        }
+        believed
+    }
+
+    /// Replaces the times of a record from a peer that are too far ahead.
+    #[cfg(feature = "peers")]
+    pub(super) fn believe_copy(&self, copy: &mut Instance, ours: Option<i64>, now: i64) {
+        if let Some(sent) = copy.last_dirty_timestamp {
+            copy.last_dirty_timestamp = Some(self.believe(copy.app(), copy.id(), sent, ours, now));
+        }
+        copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(now.saturating_add(AHEAD_MS)));
+    }
+
+    /// Duration of the lease of an instance, which the record shows as well.
+    pub(super) fn lease_duration_secs(&self, instance: &mut Instance) -> i32 {
+        let limit = self.settings.lease_limit_secs;
+        let Some(lease) = instance.lease.as_mut().filter(|lease| lease.duration_secs > 0) else {
+            return LeaseInfo::DEFAULT_DURATION_SECS.min(limit);
+        };
+        lease.duration_secs = lease.duration_secs.min(limit);
+        lease.duration_secs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_more_than_a_day_ahead_counts_as_a_day_or_as_equal_to_one_of_the_future() {
+        let (now, day) = (1_000, AHEAD_MS);
+        for (sent, ours, expected) in [
+            (0, None, 0),
+            (i64::MIN, Some(5), i64::MIN),
+            (now + day, None, now + day),
+            (now + day + 1, None, now + day),
+            (i64::MAX, Some(now), now + day),
+            (i64::MAX, Some(now + 1), now + 1),
+            (i64::MAX, Some(now + day), now + day),
+            (now + 5, Some(now + day), now + 5),
+        ] {
+            assert_eq!(believed(sent, ours, now), expected, "{sent} {ours:?}");
+        }
+        assert_eq!(believed(i64::MAX, None, i64::MAX), i64::MAX);
+    }
+}
