@@ -313,6 +313,15 @@ pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
     tracing::debug!(target: TARGET, app = %Shown(app), instance = %Shown(id), %status, %peer, "cancellation taken over from a peer");
 }
 
+/// Logs a batch that changed something: so many registrations, cancellations and overrides.
+pub(super) fn batch_applied(origin: Caller, [registered, cancelled, overrides]: [usize; 3], changes: &Changes) {
+    if changes.pass() {
+        tracing::info!(target: TARGET, %origin, registered, cancelled, overrides, "batch applied");
+    } else {
+        tracing::debug!(target: TARGET, %origin, registered, cancelled, overrides, "batch applied");
+    }
+}
+
 /// Logs the end of a lease that ran out.
 pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) {
     change!(quiet, app, id, status, "eviction", "lease expired");

@@ -51,7 +51,7 @@ use self::body::TimedBody;
 pub(crate) use self::limits::Limits;
 use self::log::AcceptLog;
 use self::places::{Places, Refused};
-use super::audit::{self, Throttle};
+use super::audit::{self, Repeats};
 use super::unsent::Unsent;
 
 /// The smallest buffer that hyper takes.
@@ -247,7 +247,7 @@ impl Listener {
         let http = http(&limits);
         let places = Arc::new(Places::new(&limits));
         let mut log = AcceptLog::new(&limits);
-        let unreadable = Arc::new(Throttle::default());
+        let unreadable = Arc::new(Repeats::default());
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -411,13 +411,16 @@ where
 
 /// Logs that a connection failed: a warning if the peer does not speak HTTP, as one that speaks
 /// TLS, or sends too large a head.
-fn note_failed(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Throttle) {
+fn note_failed(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Repeats) {
     let origin = audit::canonical(peer);
     let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
     if !is_unreadable {
         tracing::trace!(%origin, %error, "connection failed");
-    } else if let Some(suppressed) = unreadable.pass() {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        return;
+    }
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    unreadable.flush();
+    if let Some(suppressed) = unreadable.pass(format_args!("connection of {} closed: {error}{cause}", origin.ip())) {
         tracing::warn!(%origin, suppressed, "connection closed: {error}{cause} (does the client speak HTTPS?)");
     }
 }

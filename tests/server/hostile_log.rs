@@ -98,6 +98,20 @@ async fn request_with_hostile_values_leaves_short_lines_without_control_characte
     check(&log, 20);
 }
 
+/// Batches of one change each, as many as a stranger can send.
+#[tokio::test(start_paused = true)]
+async fn batches_in_any_number_are_100_info_lines_a_second() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    for n in 0..300 {
+        let instance = document(&format!("i-{n}"), "UP", 1);
+        let instance = &instance[r#"{"instance":"#.len()..instance.len() - 1];
+        let item = format!(r#"{{"appName":"ORDERS","id":"i-{n}","instanceInfo":{instance},"action":"Register"}}"#);
+        server.post("/eureka/peerreplication/batch/", format!(r#"{{"replicationList":[{item}]}}"#)).await;
+    }
+    assert_eq!(log.lines(&["batch applied"]).len(), 100);
+}
+
 #[cfg(feature = "peers")]
 #[tokio::test(start_paused = true)]
 async fn peer_with_hostile_responses_leaves_short_lines_without_control_characters() {

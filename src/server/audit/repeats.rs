@@ -24,8 +24,9 @@ pub(in crate::server) struct Repeats(Mutex<State>);
 struct State {
     /// Faults with a line, the one with the oldest line first.
     faults: VecDeque<Fault>,
-    /// Occurrences of faults without one.
+    /// Occurrences of faults without one, and the time when their number was logged last.
     others: u64,
+    told: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,15 +80,19 @@ impl Repeats {
         Some(0)
     }
 
-    /// Logs the faults that have not been seen for a minute, and the number of those without a line.
-    /// To be called every now and then.
+    /// Logs the faults that have not been seen for a minute, and once a minute the number of those
+    /// without a line. To be called every now and then.
     pub(in crate::server) fn flush(&self) {
         let mut state = self.state();
         let now = Instant::now();
         let is_over = |fault: &Fault| fault.last + REPEAT_INTERVAL <= now;
         let (over, faults): (VecDeque<_>, _) = state.faults.drain(..).partition(is_over);
         state.faults = faults;
-        let others = std::mem::take(&mut state.others);
+        let mut others = 0;
+        if state.others > 0 && state.told.is_none_or(|told| told + REPEAT_INTERVAL <= now) {
+            others = std::mem::take(&mut state.others);
+            state.told = Some(now);
+        }
         drop(state);
         // One that was seen once has its line.
         for Fault { description, first, last, count, .. } in over.into_iter().filter(|fault| fault.count > 1) {
@@ -145,6 +150,20 @@ mod tests {
         assert_eq!(faults.pass("a"), Some(0));
         let state = faults.state();
         assert_eq!((state.faults.len(), state.others), (LINES, 6_000 - LINES as u64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn number_of_faults_without_a_line_is_said_once_a_minute() {
+        let faults = Repeats::default();
+        let mut said = 0;
+        for n in 0..12_000 {
+            faults.pass(n);
+            let others = faults.state().others;
+            faults.flush();
+            said += usize::from(faults.state().others < others);
+            advance(SECOND / 100).await;
+        }
+        assert_eq!(said, 2, "in two minutes");
     }
 
     #[tokio::test(start_paused = true)]

@@ -221,7 +221,7 @@ impl Deeds {
     fn log(self, parts: &Parts) {
         let Self { caller: origin, registered, cancelled, overrides, invalid, .. } = self;
         if registered + cancelled + overrides > 0 {
-            tracing::info!(target: audit::TARGET, %origin, registered, cancelled, overrides, "batch applied");
+            audit::batch_applied(origin, [registered, cancelled, overrides], self.server.registry().changes());
         }
         if let Some(reason) = self.reason {
             self.server.refusals().items(parts, invalid, &reason);
