@@ -53,18 +53,14 @@ impl<'a> Env<'a> {
         Ok(self.find(property)?.map(|(_, value)| value.trim().to_owned()))
     }
 
-    /// The keys that variables give of a property that is a map, in lower case: `eu` for `EUREKA_SERVER_URLS_EU`.
-    #[cfg(feature = "peers")]
-    pub(crate) fn keys(&self, property: &str) -> Vec<String> {
-        let start = property.to_ascii_uppercase().replace('.', "_").replace('-', "") + "_";
-        let names = (self.names)();
-        let keys = names.iter().filter_map(|name| name.strip_prefix(&start)).filter(|key| !key.is_empty());
-        keys.map(str::to_ascii_lowercase).collect()
-    }
-
     /// The entries that variables give of a property that is a map, as Spring reads them: the key in lower case, with dots as
     /// underscores. The key of a dotted name stays as it is: `eureka.instance.metadata-map.gRPC_port`.
     pub(crate) fn map(&self, property: &str) -> Result<Vec<(String, String)>, InvalidSetting> {
+        Ok(self.entries(property)?.into_iter().map(|(_, key, value)| (key, value)).collect())
+    }
+
+    /// The entries of a [map](Self::map), each behind the variable that gives it.
+    pub(crate) fn entries(&self, property: &str) -> Result<Vec<(String, String, String)>, InvalidSetting> {
         let mut entries = Vec::new();
         let mut names = (self.names)();
         names.sort();
@@ -77,7 +73,8 @@ impl<'a> Env<'a> {
             };
             let value = (self.lookup)(&name).filter(|value| !key.is_empty() && !value.trim().is_empty());
             if let Some(value) = value {
-                entries.push((key, checked(name, value)?.1.trim().to_owned()));
+                let (name, value) = checked(name, value)?;
+                entries.push((name, key, value.trim().to_owned()));
             }
         }
         Ok(entries)
@@ -110,6 +107,15 @@ impl<'a> Env<'a> {
             Some(flag) => Ok(Some((name, flag))),
             None => Err(InvalidSetting { name, value: Some(value), expected: "true or false" }),
         }
+    }
+
+    /// The variables that are set, in the order of their names, without those that Kubernetes sets for a service.
+    #[cfg(feature = "server")]
+    pub(crate) fn set(&self) -> Vec<(String, String)> {
+        let mut names = (self.names)();
+        names.sort();
+        let values = names.into_iter().filter_map(|name| (self.lookup)(&name).map(|value| (name, value)));
+        values.filter(|(name, value)| !value.trim().is_empty() && !is_service_link(name, value)).collect()
     }
 
     /// Variables that are set and have no effect: those whose names begin with `begin` (`eureka`), unless they are among `read`,
@@ -152,7 +158,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Returns `true` if a name from a list stands for this one.
-fn covers(known: &str, name: &str) -> bool {
+pub(super) fn covers(known: &str, name: &str) -> bool {
     match known.split_once(['*', '<']) {
         Some((start, _)) => {
             after(start, name).is_some_and(|rest| !start.ends_with('.') || rest.starts_with(['.', '_', '[']))

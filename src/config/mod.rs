@@ -3,7 +3,8 @@
 //! Every Spring property has an environment form, upper case with dots as underscores and without dashes:
 //! `eureka.client.registry-fetch-interval-seconds` is `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. Names are compared as
 //! Spring does, so the form with an underscore for each dash and the dotted name itself are read too. Placeholders (`${...}`)
-//! are not resolved and are errors. Variables that begin with `EUREKA_` and have no effect are named in a warning.
+//! are not resolved and are errors. A client names variables that begin with `EUREKA_` and have no effect in a warning; for a registry
+//! server, those that are no setting are errors.
 
 #[cfg(feature = "client")]
 mod client;

@@ -16,10 +16,15 @@ pub(crate) fn after<'n>(start: &str, name: &'n str) -> Option<&'n str> {
 
 /// The known name that takes the fewest edits to reach, if it is near enough to have been meant.
 pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // Most names begin alike, so that a quarter of the letters is much.
+    nearest_within(name, known, relaxed(name).len() / 4)
+}
+
+/// The known name that takes the fewest edits to reach, if it takes at most this many.
+pub(crate) fn nearest_within<'k>(name: &str, known: impl IntoIterator<Item = &'k str>, most: usize) -> Option<&'k str> {
     let name = relaxed(name);
     let distances = known.into_iter().map(|known| (distance(&name, &relaxed(known)), known));
-    // Most names begin alike, so that a quarter of the letters is much.
-    distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= name.len() / 4).map(|(_, k)| k)
+    distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= most).map(|(_, known)| known)
 }
 
 /// Levenshtein's distance.

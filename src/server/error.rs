@@ -14,6 +14,8 @@ pub struct Error(Kind);
 pub(super) enum Kind {
     Setting {
         name: &'static str,
+        /// Its name as a property.
+        property: Option<&'static str>,
         reason: &'static str,
     },
     NoRuntime(tokio::runtime::TryCurrentError),
@@ -31,6 +33,15 @@ pub(super) enum Kind {
         name: String,
         nearest: Option<&'static str>,
     },
+    /// A setting that cannot be honoured and must not be ignored.
+    Refused {
+        name: String,
+        why: &'static str,
+    },
+    UnknownVariable {
+        name: String,
+        nearest: Option<&'static str>,
+    },
     /// A variable of the environment.
     Variable(InvalidSetting),
     #[cfg(feature = "peers")]
@@ -42,7 +53,12 @@ pub(super) enum Kind {
 
 impl Error {
     pub(super) fn setting(name: &'static str, reason: &'static str) -> Self {
-        Self(Kind::Setting { name, reason })
+        Self(Kind::Setting { name, property: None, reason })
+    }
+
+    /// An error of a builder's setting that is also a property.
+    pub(super) fn setting_of(name: &'static str, property: &'static str, reason: &'static str) -> Self {
+        Self(Kind::Setting { name, property: Some(property), reason })
     }
 
     pub(super) fn no_runtime(error: tokio::runtime::TryCurrentError) -> Self {
@@ -59,6 +75,14 @@ impl Error {
 
     pub(crate) fn unknown_property(name: &str, nearest: Option<&'static str>) -> Self {
         Self(Kind::UnknownProperty { name: name.into(), nearest })
+    }
+
+    pub(crate) fn refused(name: &str, why: &'static str) -> Self {
+        Self(Kind::Refused { name: name.into(), why })
+    }
+
+    pub(crate) fn unknown_variable(name: &str, nearest: Option<&'static str>) -> Self {
+        Self(Kind::UnknownVariable { name: name.into(), nearest })
     }
 
     pub(crate) fn variable(invalid: InvalidSetting) -> Self {
@@ -102,7 +126,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Setting { name, reason } => write!(f, "build a registry server: {name} {reason}"),
+            Kind::Setting { name, property: None, reason } => write!(f, "build a registry server: {name} {reason}"),
+            Kind::Setting { name, property: Some(property), reason } => {
+                write!(f, "build a registry server: {name} {reason} ({property})")
+            }
             Kind::NoRuntime(_) => {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
@@ -114,6 +141,13 @@ impl fmt::Display for Error {
                 write!(f, "{name} is no setting; did you mean {nearest}?")
             }
             Kind::UnknownProperty { name, nearest: None } => write!(f, "{name} is no setting"),
+            Kind::Refused { name, why } => write!(f, "{name} {why}"),
+            Kind::UnknownVariable { name, nearest: Some(nearest) } => {
+                write!(f, "environment variable {name} is no setting; did you mean {nearest}?")
+            }
+            Kind::UnknownVariable { name, nearest: None } => {
+                write!(f, "environment variable {name} is no setting; remove it from the environment of this server")
+            }
             Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: Some(source) } => {
@@ -138,6 +172,8 @@ impl std::error::Error for Error {
             | Kind::Property { .. }
             | Kind::Placeholder { .. }
             | Kind::UnknownProperty { .. }
+            | Kind::Refused { .. }
+            | Kind::UnknownVariable { .. }
             | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
             #[cfg(feature = "peers")]

@@ -5,14 +5,16 @@
 //! called `eureka.server.limits.*`.
 
 mod table;
+mod variables;
 
 use std::fmt;
 use std::time::Duration;
 
-use self::table::{NOT_YET, PROPERTIES, WITHOUT_MEANING};
+use self::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
+use self::variables::Scope;
 use super::Env;
 use super::env::boolean;
-use super::names::nearest;
+use super::names::{nearest, nearest_within};
 use crate::server::{Error, EurekaServerBuilder};
 
 type Builder = EurekaServerBuilder;
@@ -36,6 +38,8 @@ enum Kind {
     Seconds(fn(Builder, Duration) -> Builder),
     Share(fn(Builder, f64) -> Builder),
     Count(fn(Builder, usize) -> Builder),
+    #[cfg(feature = "dns")]
+    Port(fn(Builder, u16) -> Builder),
     #[cfg(feature = "peers")]
     Text(fn(Builder, &str) -> Builder),
     /// The name ends in a key of the user's.
@@ -83,6 +87,11 @@ impl Property {
             }
             Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
             Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
+            #[cfg(feature = "dns")]
+            Kind::Port(set) => {
+                let port = value.parse().ok().filter(|port| *port != 0);
+                set(builder, port.ok_or_else(|| invalid("a port, 1 to 65535"))?)
+            }
             #[cfg(feature = "peers")]
             Kind::Text(set) => set(builder, value),
             #[cfg(feature = "peers")]
@@ -128,44 +137,64 @@ impl EurekaServerBuilder {
                 return property.apply(self, name, key, value);
             }
         }
-        if let Some((_, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_called(known, name)) {
-            if value.trim().eq_ignore_ascii_case(nothing) {
-                return Ok(self);
-            }
-            // Those of key stores, which are no business of an error's readers.
-            let shown = if relaxed(name).contains("password") { "..." } else { value };
-            return Err(Error::property(name, shown, expected));
+        if let Some((_, why)) = UNPROTECTED.iter().find(|(known, _)| is_called(known, name)) {
+            return if asks(value) { Err(Error::refused(name, why)) } else { Ok(self) };
         }
-        if WITHOUT_MEANING.iter().any(|known| is_called(known, name)) {
+        if let Some((_, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_called(known, name)) {
+            let is_nothing = value.trim().is_empty() || value.trim().eq_ignore_ascii_case(nothing);
+            return if is_nothing { Ok(self) } else { Err(refused(name, value, expected)) };
+        }
+        if is_called(JSON, name) {
+            let why = "is not read by this server: give its settings as arguments of their own";
+            return if value.trim().is_empty() { Ok(self) } else { Err(Error::refused(name, why)) };
+        }
+        #[cfg(feature = "client")]
+        if of_clients().any(|known| is_called(known, name)) {
+            tracing::warn!(name, "this setting is one of clients, which a registry server does not read");
+            return Ok(self);
+        }
+        let is_spring = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("spring."))
+            && nearest_within(name, PROPERTIES.iter().map(|property| property.name), MISTYPED).is_none();
+        if is_spring || WITHOUT_MEANING.iter().chain(OF_SPRING_SERVERS).any(|known| is_called(known, name)) {
             tracing::warn!(name, "this setting has no meaning here, it is ignored");
             return Ok(self);
         }
-        Err(Error::unknown_property(name, nearest(name, PROPERTIES.iter().map(|property| property.name))))
+        Err(Error::unknown_property(name, nearest_property(name)))
     }
 
     /// Reads the variables with Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps
-    /// the other settings. A variable that begins with `EUREKA_` and has no effect is named in a
-    /// warning, and so are `SPRING_SECURITY_*` and `SERVER_SSL_*`.
+    /// the other settings.
     ///
-    /// Of the properties with a name of the user's at the end it reads those of the zones in use, and `defaultZone`; the remote regions whose
-    /// names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of these, of the others in
-    /// `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
+    /// A variable that begins with `EUREKA_SERVER_`, `EUREKA_CLIENT_` or `EUREKA_INSTANCE_` and is no
+    /// setting is an error, as is any other `EUREKA_*` variable that differs little from a setting.
+    /// Those without an effect are named in a warning. Variables that Kubernetes sets for a service
+    /// named `eureka` or `eureka-...` are ignored.
+    ///
+    /// Of the properties with a name of the user's at the end it reads all zones; the remote regions
+    /// whose names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of
+    /// these, of the others in `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
     ///
     /// # Errors
-    /// When a variable holds something else than it must, or a placeholder, `${...}`.
+    /// When a variable is no setting, has an unusable value, or has a placeholder, `${...}`.
     pub fn from_env(self) -> Result<Self, Error> {
-        self.from(&Env::process())
+        self.from(&Env::process(), Scope::Embedded)
     }
 
-    fn from(mut self, env: &Env<'_>) -> Result<Self, Error> {
-        for (name, nothing, expected) in NOT_YET.iter().filter(|(name, ..)| !name.ends_with('*')) {
-            if let Some(value) = env.text(name).map_err(Error::variable)?
-                && !value.eq_ignore_ascii_case(nothing)
-            {
-                return Err(Error::property(name, &value, expected));
-            }
-        }
-        warn_of_unused(env);
+    /// Reads the variables as [`from_env`](Self::from_env) does, in a process that is nothing but a
+    /// registry server: `SERVER_*` and `SPRING_*` variables are settings of this server, too.
+    ///
+    /// A variable of Spring without a meaning here is named in a warning. `SERVER_PORT` and
+    /// `SERVER_ADDRESS` are left to the caller, which binds the listener.
+    ///
+    /// # Errors
+    /// As for [`from_env`](Self::from_env). Also when a `SERVER_*` variable is no setting, and when
+    /// `SPRING_SECURITY_*` or `SERVER_SSL_*` asks for protection that this server does not have.
+    pub fn from_env_standalone(self) -> Result<Self, Error> {
+        self.from(&Env::process(), Scope::Standalone)
+    }
+
+    fn from(mut self, env: &Env<'_>, scope: Scope) -> Result<Self, Error> {
+        variables::check(env, scope)?;
         // The region first: the names of its zones are parts of other names.
         for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
             if let Some(value) = env.text(property.name).map_err(Error::variable)? {
@@ -179,6 +208,12 @@ impl EurekaServerBuilder {
                 env.text(&format!("eureka.client.availability-zones.{region}")).map_err(Error::variable)?
             {
                 self = self.availability_zones(region, zones);
+            }
+            // An argument may change the region.
+            for (key, zones) in env.map("eureka.client.availability-zones").map_err(Error::variable)? {
+                if super::names::relaxed(&key) != super::names::relaxed(self.peers.region()) {
+                    self = self.availability_zones(key.replace('.', "-"), zones);
+                }
             }
             for zone in self.peers.zones() {
                 if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")).map_err(Error::variable)? {
@@ -194,25 +229,29 @@ impl EurekaServerBuilder {
                 }
             }
             let regions = "eureka.server.remote-region-urls-with-name";
-            for region in env.keys(regions) {
-                let name = format!("{regions}.{region}");
+            for (variable, region, url) in env.entries(regions).map_err(Error::variable)? {
                 // A variable's name has no dashes, so that `US_EAST_1` may be any of several.
-                if region.contains('_') {
+                if region.contains('.') && !variable.contains('.') {
                     return Err(Error::property(
-                        &name,
+                        &format!("{regions}.{}", region.replace('.', "_")),
                         "",
                         "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
                     ));
                 }
-                if let Some(url) = env.text(&name).map_err(Error::variable)? {
-                    self = self.remote_region(&region, &url);
+                self = self.remote_region(&region, &url);
+            }
+            let whitelists = "eureka.server.remote-region-app-whitelist";
+            let regions = self.regions.names();
+            for region in regions.iter().map(String::as_str).chain(["global"]) {
+                if let Some(apps) = env.text(&format!("{whitelists}.{region}")).map_err(Error::variable)? {
+                    self = self.remote_region_whitelist(region, apps);
                 }
             }
-            for region in self.regions.names().into_iter().chain(["global".to_owned()]) {
-                if let Some(apps) =
-                    env.text(&format!("eureka.server.remote-region-app-whitelist.{region}")).map_err(Error::variable)?
-                {
-                    self = self.remote_region_whitelist(region, apps);
+            // The others have no effect; the server says so when it is built.
+            for (key, apps) in env.map(whitelists).map_err(Error::variable)? {
+                let is_it = |region: &String| super::names::relaxed(region) == super::names::relaxed(&key);
+                if !regions.iter().any(is_it) {
+                    self = self.remote_region_whitelist(key.replace('.', "-"), apps);
                 }
             }
             // As often written: a dash in it, or the dashes of the first part kept.
@@ -226,28 +265,57 @@ impl EurekaServerBuilder {
     }
 }
 
-const IGNORED: &str = "has no meaning here, it is ignored";
+/// Names of settings that the caller of [`from_env_standalone`](EurekaServerBuilder::from_env_standalone)
+/// reads.
+const LISTENER: [&str; 2] = ["server.port", "server.address"];
+/// Names that differ from a known one in at most this many letters are mistyped, where other names are
+/// allowed, too.
+const MISTYPED: usize = 2;
+
+/// Returns `true` for a value that asks for something: it is neither empty nor false.
+fn asks(value: &str) -> bool {
+    !value.trim().is_empty() && boolean(value.trim()) != Some(false)
+}
+
+/// Error for a value that asks for what this server does not have. Passwords of key stores are not
+/// shown.
+fn refused(name: &str, value: &str, expected: &'static str) -> Error {
+    if value.contains("${") {
+        return Error::placeholder(name);
+    }
+    let shown = if super::names::relaxed(name).contains("password") { "..." } else { value };
+    Error::property(name, shown, expected)
+}
+
+/// The known name nearest to one that is unknown, also among those that a listener reads.
+fn nearest_property(name: &str) -> Option<&'static str> {
+    nearest(name, PROPERTIES.iter().map(|property| property.name).chain(LISTENER))
+}
+
+/// Names of settings that Spring's clients read and this server does not.
 #[cfg(feature = "client")]
-const OF_CLIENTS: &str = "is a setting of clients, which a registry server does not read";
+fn of_clients() -> impl Iterator<Item = &'static str> {
+    let is_ours = |known: &str| {
+        let start = known.trim_end_matches('*');
+        PROPERTIES.iter().any(|property| super::names::after(start, property.name).is_some())
+    };
+    super::client::of_clients().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
+}
 
-/// Names of variables that a Spring server reads for what this one cannot do. Operators who set them
-/// expect protection.
-const UNPROTECTED: [(&str, &str); 2] = [
-    ("spring.security.*", "has no effect: this server has no access control, put one in front of it"),
-    ("server.ssl.*", "has no effect: this server speaks plain HTTP, put something with TLS in front of it"),
-];
-
-/// Logs a warning for each variable that is set and has no effect.
-fn warn_of_unused(env: &Env<'_>) {
-    // Those that cannot be had yet were looked at one by one.
-    let refused = NOT_YET.iter().map(|(name, ..)| *name).filter(|name| !name.ends_with('*'));
-    let read: Vec<_> = PROPERTIES.iter().map(|property| property.name).chain(refused).collect();
-    let mut unsupported = UNPROTECTED.to_vec();
-    unsupported.extend(WITHOUT_MEANING.iter().map(|&name| (name, IGNORED)));
-    unsupported.extend(NOT_YET.iter().map(|&(name, ..)| (name, "is not supported by this server")));
-    #[cfg(feature = "client")]
-    unsupported.extend(super::client::of_clients().map(|name| (name, OF_CLIENTS)));
-    env.warn_of_unused("eureka", &read, &unsupported);
+/// The first setting in this JSON document that asks for access control or TLS.
+fn asks_for_protection(json: &str) -> Option<String> {
+    fn find(name: &str, value: &serde_json::Value) -> Option<String> {
+        let is_protected = || UNPROTECTED.iter().any(|(known, _)| is_called(known, name));
+        match value {
+            serde_json::Value::Object(members) => members.iter().find_map(|(key, value)| {
+                find(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value)
+            }),
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => (asks(text) && is_protected()).then(|| name.to_owned()),
+            value => (asks(&value.to_string()) && is_protected()).then(|| name.to_owned()),
+        }
+    }
+    find("", &serde_json::from_str(json).ok()?)
 }
 
 /// Names of settings that a registry server takes, those without meaning here as well.

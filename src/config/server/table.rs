@@ -36,7 +36,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.registry-bytes", "BYTES", "a sixteenth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(Builder::registry_size_limit)),
     property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "longest lease; a longer one is cut to it", Kind::Seconds(Builder::lease_limit)),
     property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.limits.head_bytes = n; b })),
-    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
+    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
     property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.head_timeout = time; b })),
     property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.limits.body_timeout = time; b })),
     property!("eureka.server.limits.answer-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.answer_timeout = time; b })),
@@ -94,7 +94,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     #[cfg(feature = "dns")]
     property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.dns_domain(name))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Count(|b, port| b.dns_port(port.try_into().unwrap_or(0)))),
+    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Port(|b, port| b.dns_port(port))),
     #[cfg(feature = "dns")]
     property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.dns_context(path))),
     #[cfg(feature = "peers")]
@@ -201,6 +201,52 @@ pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
     // Key stores of Java. Only `enabled` decides whether Spring reads the others.
     ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
     ("eureka.client.tls.*", "", NO_KEY_STORES),
+    ("server.servlet.context-path", "/", NO_CONTEXT),
+    ("server.context-path", "/", NO_CONTEXT),
+];
+
+/// Names under which a Spring server is protected, and the reason for which this one does not start with them:
+/// operators who set them rely on it.
+pub(super) const UNPROTECTED: &[(&str, &str)] = &[
+    ("spring.security.*", NO_ACCESS_CONTROL),
+    ("security.user.*", NO_ACCESS_CONTROL),
+    ("security.basic.*", NO_ACCESS_CONTROL),
+    ("server.ssl.*", NO_TLS),
+];
+
+const NO_ACCESS_CONTROL: &str = "is set, but this server has no access control yet: put a proxy with access control in front of it and \
+                                 remove this setting";
+const NO_TLS: &str = "is set, but this server speaks plain HTTP: put a proxy with TLS in front of it, and remove this setting or set \
+                      server.ssl.enabled to false";
+const NO_CONTEXT: &str = "/: this server responds below /eureka/ only, a proxy in front of it can add a path";
+
+/// Settings in one document, which this server does not read.
+pub(super) const JSON: &str = "spring.application.json";
+
+/// Settings of the HTTP server in a Spring application without a meaning here.
+pub(super) const OF_SPRING_SERVERS: &[&str] = &[
+    "server.servlet.*",
+    "server.tomcat.*",
+    "server.jetty.*",
+    "server.undertow.*",
+    "server.netty.*",
+    "server.reactive.*",
+    "server.http2.*",
+    "server.compression.*",
+    "server.error.*",
+    "server.mime-mappings.*",
+    "server.session.*",
+    "server.spring.*",
+    "server.jsp-servlet.*",
+    "server.shutdown",
+    "server.forward-headers-strategy",
+    "server.use-forward-headers",
+    "server.server-header",
+    "server.display-name",
+    "server.max-http-header-size",
+    "server.max-http-request-header-size",
+    "server.max-http-post-size",
+    "server.connection-timeout",
 ];
 
 const NO_KEY_STORES: &str = "none of Java's key stores, which cannot be read here: put the CAs by which peers are trusted into a PEM \

@@ -208,7 +208,7 @@ fn the_environment_speaks_upper_case() {
         };
         Some(value.to_owned())
     };
-    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup)).unwrap());
+    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded).unwrap());
     for part in [
         r#""a": [http://a/]"#,
         r#""defaultzone": [http://d/]"#,
@@ -220,7 +220,7 @@ fn the_environment_speaks_upper_case() {
         assert!(builder.contains(part), "{part} in {builder}");
     }
     let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
-    assert!(EurekaServer::builder().from(&Env::table(&lookup)).is_err());
+    assert!(EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded).is_err());
 }
 
 #[cfg(feature = "peers")]
@@ -239,7 +239,7 @@ async fn own_url_is_kept_without_credentials_and_refused_if_it_is_none() {
 fn urls_of_a_zone_that_an_argument_names_later_are_read() {
     let lookup = |name: &str| (name == "EUREKA_CLIENT_SERVICEURL_EAST_1A").then(|| "http://east/".to_owned());
     let names = || vec!["EUREKA_CLIENT_SERVICEURL_EAST_1A".to_owned()];
-    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names)).unwrap();
+    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names), Scope::Embedded).unwrap();
     let builder = builder.property("eureka.client.availability-zones.us-east-1", "east-1a").unwrap();
     assert!(format!("{builder:?}").contains(r#""east-1a": [http://east/]"#), "{builder:?}");
 }
@@ -251,7 +251,9 @@ fn variables_may_be_a_map() {
     let lookup = |name: &str| name.starts_with(region).then(|| "http://there/".to_owned());
     let from = |key: &str| {
         let names = || vec!["HOME".to_owned(), format!("{region}{key}")];
-        EurekaServer::builder().from(&Env::table(&lookup).with_names(&names)).map(|builder| format!("{builder:?}"))
+        EurekaServer::builder()
+            .from(&Env::table(&lookup).with_names(&names), Scope::Embedded)
+            .map(|builder| format!("{builder:?}"))
     };
     assert!(from("EU").unwrap().contains(r#"urls: {"eu": [http://there/]}"#));
     let error = from("US_EAST_1").map_err(|error| error.to_string()).unwrap_err();

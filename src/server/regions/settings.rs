@@ -54,11 +54,20 @@ impl RegionSettings {
         if let Some(faulty) = self.faulty.clone() {
             return Err(Error::region(faulty));
         }
+        for region in self.whitelists.keys().filter(|name| *name != GLOBAL && !self.urls.contains_key(*name)) {
+            tracing::warn!(region, "white list has no effect: there is no remote region of this name");
+        }
         if self.urls.is_empty() {
             return Ok(Vec::new());
         }
-        if [self.interval, self.connect_timeout, self.read_timeout].contains(&Duration::ZERO) {
-            return Err(Error::setting("a time of remote regions", "must not be zero"));
+        for (time, name, property) in [
+            (self.interval, "remote_region_interval", "eureka.server.remote-region-registry-fetch-interval"),
+            (self.connect_timeout, "remote_region_connect_timeout", "eureka.server.remote-region-connect-timeout-ms"),
+            (self.read_timeout, "remote_region_read_timeout", "eureka.server.remote-region-read-timeout-ms"),
+        ] {
+            if time.is_zero() {
+                return Err(Error::setting_of(name, property, "must not be zero"));
+            }
         }
         if self.urls.len() > MAX_REGIONS {
             return Err(Error::setting("remote_region", "is for at most 32 regions"));

@@ -1,0 +1,119 @@
+//! Rule for the variables that a registry server does not read.
+
+use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
+use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused};
+use crate::config::Env;
+use crate::config::env::covers;
+use crate::config::names::{after, nearest_within};
+use crate::server::Error;
+
+/// Process that reads the variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// `SPRING_*` and `SERVER_*` belong to the application around the registry.
+    Embedded,
+    /// `SPRING_*` and `SERVER_*` are settings of the registry.
+    Standalone,
+}
+
+const IGNORED: &str = "has no meaning here, it is ignored";
+#[cfg(feature = "client")]
+const OF_CLIENTS: &str = "is a setting of clients, which a registry server does not read";
+const NO_SETTING: &str = "is no setting";
+/// Variables with options of a JVM.
+const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS"];
+
+/// Fails at the first variable that is set, has no effect, and cannot be ignored. Logs a warning for
+/// the others without effect.
+pub(super) fn check(env: &Env<'_>, scope: Scope) -> Result<(), Error> {
+    let mut of_spring = Vec::new();
+    for (variable, value) in env.set() {
+        match rule(env, scope, &variable, &value)? {
+            Rule::None => {}
+            Rule::Warn(why) => tracing::warn!("environment variable without effect: {variable} {why}"),
+            Rule::OfSpring => of_spring.push(variable),
+        }
+    }
+    if !of_spring.is_empty() {
+        tracing::warn!(variables = of_spring.join(", "), "variables of Spring have no meaning here, they are ignored");
+    }
+    Ok(())
+}
+
+enum Rule {
+    /// It is read, or is none of the registry's.
+    None,
+    Warn(&'static str),
+    /// Named together with the others of its kind.
+    OfSpring,
+}
+
+fn rule(env: &Env<'_>, scope: Scope, variable: &str, value: &str) -> Result<Rule, Error> {
+    let is_set = |known: &str| covers(known, variable);
+    let is_below = |family: &str| after(family, variable).is_some_and(|rest| rest.starts_with(['.', '_']));
+    let is_off = |switch: &str| env.text(switch).ok().flatten().is_some_and(|value| !asks(&value));
+    if PROPERTIES.iter().any(|property| is_set(property.name)) {
+        return Ok(Rule::None);
+    }
+    if let Some((family, why)) = UNPROTECTED.iter().find(|(family, _)| is_set(family)) {
+        // Spring reads the others of `server.ssl` only while this one is true, as it is by default.
+        let is_harmless = !asks(value) || *family == "server.ssl.*" && is_off("server.ssl.enabled");
+        return match scope {
+            _ if is_harmless => Ok(Rule::None),
+            Scope::Standalone => Err(Error::refused(variable, why)),
+            Scope::Embedded => Ok(Rule::Warn("has no effect on the registry in this process")),
+        };
+    }
+    if let Some((known, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_set(known)) {
+        let is_of_spring = !known.starts_with("eureka.");
+        let is_harmless = value.trim().eq_ignore_ascii_case(nothing)
+            || is_of_spring && scope == Scope::Embedded
+            || known.starts_with("eureka.client.tls.") && is_off("eureka.client.tls.enabled");
+        return if is_harmless { Ok(Rule::None) } else { Err(refused(variable, value, expected)) };
+    }
+    if WITHOUT_MEANING.iter().any(|known| is_set(known)) {
+        return Ok(Rule::Warn(IGNORED));
+    }
+    #[cfg(feature = "client")]
+    if super::of_clients().any(is_set) {
+        return Ok(Rule::Warn(OF_CLIENTS));
+    }
+    if is_below("eureka") {
+        let nearest = nearest_property(variable);
+        // Other names are also used as placeholders in a Spring application's files.
+        let is_family = ["eureka.server", "eureka.client", "eureka.instance"].into_iter().any(is_below);
+        return if is_family || nearest.is_some() {
+            Err(Error::unknown_variable(variable, nearest))
+        } else {
+            Ok(Rule::Warn(NO_SETTING))
+        };
+    }
+    if scope == Scope::Embedded {
+        return Ok(Rule::None);
+    }
+    if is_set(JSON) {
+        if let Some(name) = asks_for_protection(value) {
+            return Err(Error::refused(&format!("{name} in {variable}"), "is set, but is not read by this server"));
+        }
+        return Ok(Rule::Warn("is not read: give its settings as arguments or as variables of their own"));
+    }
+    if is_below("spring") {
+        let of_spring = PROPERTIES.iter().map(|property| property.name).filter(|name| name.starts_with("spring."));
+        return match nearest_within(variable, of_spring, MISTYPED) {
+            Some(nearest) => Err(Error::unknown_variable(variable, Some(nearest))),
+            None => Ok(Rule::OfSpring),
+        };
+    }
+    if is_below("server") {
+        if LISTENER.into_iter().any(is_set) {
+            return Ok(Rule::None);
+        }
+        if OF_SPRING_SERVERS.iter().any(|known| is_set(known)) {
+            return Ok(Rule::OfSpring);
+        }
+        return Err(Error::unknown_variable(variable, nearest_property(variable)));
+    }
+    let is_jvm = JVM_OPTIONS.contains(&variable)
+        && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| value.contains(option));
+    Ok(if is_jvm { Rule::Warn("has settings of a JVM, which are not read") } else { Rule::None })
+}
