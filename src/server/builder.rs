@@ -286,40 +286,58 @@ impl EurekaServerBuilder {
         let (settings, registration_limit, batch_limit) = (self.settings, self.registration_limit, self.batch_limit);
         let Settings { eviction_interval, expected_renewal_interval, renewal_percent_threshold: share, .. } = settings;
         if eviction_interval < Duration::from_millis(1) {
-            return Err(Error::setting("eviction_interval", "must be at least a millisecond"));
-        }
-        if expected_renewal_interval.is_zero() {
-            return Err(Error::setting("expected_renewal_interval", "must not be zero"));
-        }
-        if !(share > 0.0 && share <= 1.0) {
-            return Err(Error::setting("renewal_percent_threshold", "must be above 0 and at most 1"));
-        }
-        if settings.application_limit == 0 {
-            return Err(Error::setting("application_limit", "must not be zero"));
-        }
-        if settings.lease_limit_secs == 0 {
-            return Err(Error::setting("lease_limit", "must be at least a second"));
-        }
-        let limits = [settings.name_limit, settings.instance_size_limit, settings.registry_limit];
-        if limits.contains(&0) || self.registry_size_limit == Some(0) {
-            return Err(Error::setting("a limit of names, instances or the registry", "must not be zero"));
-        }
-        if registration_limit == 0 || batch_limit == 0 {
-            return Err(Error::setting("registration_limit or batch_limit", "must not be zero"));
-        }
-        if registration_limit.max(batch_limit) > Intake::longest_body(self.bytes_in_flight) {
-            return Err(Error::setting(
-                "request_bytes_in_flight",
-                "must be at least 4/3 of registration_limit and of batch_limit",
+            return Err(Error::setting_of(
+                "eviction_interval",
+                "eureka.server.eviction-interval-timer-in-ms",
+                "must be at least a millisecond",
             ));
         }
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::setting_of(
+                "renewal_percent_threshold",
+                "eureka.server.renewal-percent-threshold",
+                "must be above 0 and at most 1",
+            ));
+        }
+        for (limit, name, property) in [
+            (batch_limit, "batch_limit", "eureka.server.limits.batch-bytes"),
+            (registration_limit, "registration_limit", "eureka.server.limits.registration-bytes"),
+        ] {
+            if limit > Intake::longest_body(self.bytes_in_flight) {
+                return Err(Error::setting_of(
+                    name,
+                    property,
+                    "must be at most three quarters of request_bytes_in_flight, eureka.server.limits.request-bytes-in-flight",
+                ));
+            }
+        }
         if self.read_only_cache_interval < Duration::from_millis(1) {
-            return Err(Error::setting("read_only_cache_interval", "must be at least a millisecond"));
+            return Err(Error::setting_of(
+                "read_only_cache_interval",
+                "eureka.server.response-cache-update-interval-ms",
+                "must be at least a millisecond",
+            ));
         }
-        let Limits { head_timeout, body_timeout, answer_timeout, idle_timeout, .. } = self.limits;
-        if [head_timeout, body_timeout, answer_timeout, idle_timeout].contains(&Duration::ZERO) {
-            return Err(Error::setting("a time of eureka.server.limits", "must not be zero"));
+        for (is_zero, name, property) in [
+            (
+                expected_renewal_interval.is_zero(),
+                "expected_renewal_interval",
+                "eureka.server.expected-client-renewal-interval-seconds",
+            ),
+            (settings.application_limit == 0, "application_limit", "eureka.server.limits.instances-per-application"),
+            (registration_limit == 0, "registration_limit", "eureka.server.limits.registration-bytes"),
+            (batch_limit == 0, "batch_limit", "eureka.server.limits.batch-bytes"),
+            (settings.lease_limit_secs == 0, "lease_limit", "eureka.server.limits.lease-seconds"),
+            (settings.name_limit == 0, "name_limit", "eureka.server.limits.name-bytes"),
+            (settings.instance_size_limit == 0, "instance_size_limit", "eureka.server.limits.instance-bytes"),
+            (settings.registry_limit == 0, "registry_limit", "eureka.server.limits.instances"),
+            (self.registry_size_limit == Some(0), "registry_size_limit", "eureka.server.limits.registry-bytes"),
+        ] {
+            if is_zero {
+                return Err(Error::setting_of(name, property, "must not be zero"));
+            }
         }
+        self.limits.check()?;
         #[cfg(feature = "peers")]
         peers.check()?;
         Handle::try_current().map_err(Error::no_runtime)?;

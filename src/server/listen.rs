@@ -54,8 +54,6 @@ use self::places::{Places, Refused};
 use super::audit::{self, Repeats};
 use super::unsent::Unsent;
 
-/// The smallest buffer that hyper takes.
-const MIN_HEAD_BYTES: usize = 8 * 1024;
 /// Time without accepting after the system refused a connection, usually for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum time that a new connection waits for a place when all connections are in use.
@@ -215,7 +213,7 @@ impl Listener {
         self
     }
 
-    /// Most headers of a request. Default 100. More is answered with 431.
+    /// Sets the maximum number of headers of a request, 1 to 10,000. Defaults to 100. The response to more is 431.
     pub fn max_headers(mut self, headers: usize) -> Self {
         self.limits.headers = headers;
         self
@@ -327,11 +325,11 @@ struct Newcomer {
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    let head_bytes = limits.head_bytes.max(MIN_HEAD_BYTES);
+    let head_bytes = limits.head_bytes.max(Limits::MIN_HEAD_BYTES);
     // The watch over the connection bounds heads, for less than a timer per request.
     http.http1().header_read_timeout(None).max_buf_size(head_bytes);
     if limits.headers != Limits::DEFAULT_HEADERS {
-        http.http1().max_headers(limits.headers);
+        http.http1().max_headers(limits.headers.clamp(1, Limits::MAX_HEADERS));
     }
     let streams: u32 = limits.http2_streams.max(1).try_into().unwrap_or(u32::MAX);
     http.http2().max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX)).max_concurrent_streams(streams);

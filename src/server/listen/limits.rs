@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::server::Error;
+
 /// Limits of a [`Listener`](super::Listener); its setters document each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -21,9 +23,45 @@ pub(crate) struct Limits {
 impl Limits {
     /// hyper reads no heads of more headers than this without an allocation for each.
     pub(super) const DEFAULT_HEADERS: usize = 100;
-
+    /// hyper keeps room for this many headers per connection, and `http` has none for more than 24,576.
+    pub(super) const MAX_HEADERS: usize = 10_000;
+    /// The smallest buffer that hyper takes.
+    pub(super) const MIN_HEAD_BYTES: usize = 8 * 1024;
     /// Maximum number of descriptors that are kept for peers, DNS and files.
     const DESCRIPTOR_RESERVE: usize = 100;
+
+    /// Refuses limits with which no request could be served.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        for (is_wrong, name, property, reason) in [
+            (self.connections == 0, "max_connections", "eureka.server.limits.connections", "must not be zero"),
+            (
+                self.head_bytes < Self::MIN_HEAD_BYTES,
+                "max_head_bytes",
+                "eureka.server.limits.head-bytes",
+                "must be at least 8192",
+            ),
+            (
+                !(1..=Self::MAX_HEADERS).contains(&self.headers),
+                "max_headers",
+                "eureka.server.limits.headers",
+                "must be from 1 to 10000",
+            ),
+            (self.head_timeout.is_zero(), "head_timeout", "eureka.server.limits.head-read-time-ms", "must not be zero"),
+            (self.body_timeout.is_zero(), "body_timeout", "eureka.server.limits.body-read-time-ms", "must not be zero"),
+            (
+                self.answer_timeout.is_zero(),
+                "answer_timeout",
+                "eureka.server.limits.answer-write-time-ms",
+                "must not be zero",
+            ),
+            (self.idle_timeout.is_zero(), "idle_timeout", "eureka.server.limits.idle-time-ms", "must not be zero"),
+        ] {
+            if is_wrong {
+                return Err(Error::setting_of(name, property, reason));
+            }
+        }
+        Ok(())
+    }
 
     /// Connections that may be open, which leaves the reserve of descriptors.
     pub(crate) fn effective_connections(&self) -> usize {

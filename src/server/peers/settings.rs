@@ -146,19 +146,34 @@ impl PeerSettings {
             return Err(Error::peers(what, error.clone()));
         }
         let Limits { capacity, workers, life, .. } = self.limits;
-        if capacity == 0 || workers == 0 {
-            return Err(Error::setting("peer_queue_capacity or peer_batches_in_flight", "must not be zero"));
+        for (is_zero, name, property) in [
+            (capacity == 0, "peer_queue_capacity", "eureka.server.max-elements-in-peer-replication-pool"),
+            (workers == 0, "peer_batches_in_flight", "eureka.server.max-threads-for-peer-replication"),
+            (life.is_zero(), "replication_time", "eureka.server.max-time-for-replication"),
+            (self.connect_timeout.is_zero(), "peer_connect_timeout", "eureka.server.peer-node-connect-timeout-ms"),
+            (self.read_timeout.is_zero(), "peer_read_timeout", "eureka.server.peer-node-read-timeout-ms"),
+            (
+                self.refresh_interval.is_zero(),
+                "peer_refresh_interval",
+                "eureka.server.peer-eureka-nodes-update-interval-ms",
+            ),
+        ] {
+            if is_zero {
+                return Err(Error::setting_of(name, property, "must not be zero"));
+            }
         }
         for zone in self.zones.unused() {
             let region = &self.zones.region;
             tracing::warn!(zone, region, "URLs of a zone have no effect: the zone is not among those of the region");
         }
         #[cfg(feature = "dns")]
-        if self.use_dns && (self.dns.domain.is_empty() || self.dns.port == 0) {
-            return Err(Error::setting("dns_domain or dns_port", "must be given for peers from DNS"));
-        }
-        if [life, self.connect_timeout, self.read_timeout, self.refresh_interval].contains(&Duration::ZERO) {
-            return Err(Error::setting("a time for replication or a peer's answer", "must not be zero"));
+        for (is_missing, name, property) in [
+            (self.dns.domain.is_empty(), "dns_domain", "eureka.client.eureka-server-d-n-s-name"),
+            (self.dns.port == 0, "dns_port", "eureka.client.eureka-server-port"),
+        ] {
+            if self.use_dns && is_missing {
+                return Err(Error::setting_of(name, property, "must be given for peers from DNS"));
+            }
         }
         Ok(())
     }
