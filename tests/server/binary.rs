@@ -4,29 +4,33 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-struct Running {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    port: u16,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) stdout: BufReader<ChildStdout>,
+    pub(crate) port: u16,
 }
 
 /// Without any address.
-fn plain() -> Command {
+pub(crate) fn plain() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["RUST_LOG", "SERVER_PORT", "SERVER_ADDRESS"] {
-        command.env_remove(variable);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy().to_ascii_uppercase();
+        let is_read = ["RUST_LOG", "SERVER", "SPRING", "EUREKA"].iter().any(|start| name.starts_with(start));
+        if is_read {
+            command.env_remove(variable);
+        }
     }
     command
 }
 
-fn serve(listen: &str) -> Command {
+pub(crate) fn serve(listen: &str) -> Command {
     let mut command = plain();
     command.args(["--listen", listen]);
     command
 }
 
-fn start(arguments: &[&str]) -> Running {
+pub(crate) fn start(arguments: &[&str]) -> Running {
     let mut child = serve("127.0.0.1:0").args(arguments).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -37,12 +41,12 @@ fn start(arguments: &[&str]) -> Running {
 }
 
 impl Running {
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.port)).unwrap()
     }
 
     /// Sends the signal, waits for the end, and gives the exit code and what else stood on stdout.
-    fn stop(mut self, signal: &str) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self, signal: &str) -> (Option<i32>, String) {
         assert!(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap().success());
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
@@ -58,7 +62,7 @@ impl Drop for Running {
     }
 }
 
-fn ask(connection: &mut TcpStream, request: &str) -> String {
+pub(crate) fn ask(connection: &mut TcpStream, request: &str) -> String {
     connection.write_all(request.as_bytes()).unwrap();
     let mut answer = BufReader::new(connection);
     let mut line = String::new();
@@ -129,7 +133,7 @@ fn spring_settings_are_taken_in_each_form() {
 
 /// Runs it until it listens. Gives the address that it printed, and what it wrote to stderr until
 /// it was stopped.
-fn listens(mut command: Command) -> (String, String) {
+pub(crate) fn listens(mut command: Command) -> (String, String) {
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -143,14 +147,61 @@ fn listens(mut command: Command) -> (String, String) {
     (address.unwrap_or_else(|| panic!("{line}{log}")).to_owned(), log)
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+/// Address of all interfaces, as the binary prints it.
+fn unspecified() -> &'static str {
+    if TcpListener::bind("[::]:0").is_ok() { "[::]" } else { "0.0.0.0" }
+}
+
+#[test]
+fn port_alone_is_listened_on_in_both_families_and_ipv4_clients_are_logged_as_such() {
+    for (variables, arguments) in
+        [(vec![("SERVER_PORT", "0")], vec![]), (vec![], vec!["--listen=:0"]), (vec![], vec!["--listen", "[::]:0"])]
+    {
+        let mut command = plain();
+        command.envs(variables).args(&arguments);
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let port = line.trim_end_matches("/eureka/\n").rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+        let mut running = Running { child, stdout, port };
+        let mut stderr = running.child.stderr.take().unwrap();
+        let head = "PUT /eureka/apps/X/1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+        assert!(ask(&mut running.connect(), head).starts_with("HTTP/1.1 "), "{arguments:?}");
+        if has_ipv6() {
+            let mut connection = TcpStream::connect(("::1", port)).unwrap();
+            let head = "GET /eureka/apps HTTP/1.1\r\nHost: x\r\n\r\n";
+            assert_eq!(ask(&mut connection, head), "HTTP/1.1 200 OK\r\n", "{arguments:?}");
+        }
+        running.stop("TERM");
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).unwrap();
+        assert!(log.contains("127.0.0.1:") && !log.contains("ffff"), "{arguments:?}: {log}");
+    }
+}
+
+#[test]
+fn port_that_another_process_has_in_ipv4_is_an_error() {
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = plain().args(["--listen", &port]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains(&port) && error.contains("in use"), "{error}");
 }
 
 #[test]
 fn port_and_address_of_a_spring_server_are_listened_on() {
     let port = free_port().to_string();
-    let (everywhere, local) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let (everywhere, local) = (format!("{}:{port}", unspecified()), format!("127.0.0.1:{port}"));
     type Case<'a> = (&'a [(&'a str, &'a str)], Vec<String>, &'a str);
     let argument = |name: &str, value: &str| format!("--{name}={value}");
     let cases: [Case<'_>; 9] = [
@@ -179,8 +230,8 @@ fn port_and_address_of_a_spring_server_are_listened_on() {
     // A free port, whatever it is.
     let mut command = plain();
     command.env("SERVER_PORT", "0");
-    assert!(listens(command).0.starts_with("0.0.0.0:"));
-    if TcpListener::bind("[::1]:0").is_ok() {
+    assert!(listens(command).0.starts_with(unspecified()));
+    if has_ipv6() {
         assert!(listens(serve("[::1]:0")).0.starts_with("[::1]:"));
         let mut command = plain();
         command.args(["--server.address=::1", "--server.port=0"]);
@@ -194,13 +245,12 @@ fn address_that_cannot_be_meant_is_an_error() {
         (("SERVER_PORT", "abc"), "", 1, "SERVER_PORT is 'abc': expected a port, 0 to 65535"),
         (("SERVER_PORT", "-1"), "", 1, "expected a port"),
         (("SERVER_PORT", "65536"), "", 1, "expected a port"),
-        (("SERVER_PORT", "tcp://10.0.0.1:8761"), "", 1, "Kubernetes"),
         (("SERVER_PORT", "${PORT}"), "", 1, "SERVER_PORT has a placeholder"),
         (("SERVER_ADDRESS", "a b"), "", 1, "SERVER_ADDRESS is 'a b': expected a host name"),
         (("X", "x"), "--server.port=8k", 1, "--server.port is '8k'"),
         (("X", "x"), "--server.port", 1, "needs a value"),
         (("X", "x"), "--server.prot=1", 1, "server.prot is no setting"),
-        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl.enabled is no setting"),
+        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl.enabled is set, but this server speaks plain HTTP"),
         (("X", "x"), "--listen=nonsense", 2, "expected PORT, :PORT or HOST:PORT"),
         (("X", "x"), "--listen=70000", 2, "expected a port"),
         (("X", "x"), "--listen=", 2, "expected a port"),
@@ -305,48 +355,6 @@ fn placeholder_is_an_error_that_shows_no_value() {
 }
 
 #[test]
-fn variables_without_effect_are_named_in_a_warning() {
-    let mut command = serve("127.0.0.1:0");
-    command.envs([
-        ("EUREKA_SERVER_ENABELSELFPRESERVATION", "false"),
-        ("eureka.server.renewal-percent-treshold", "0.5"),
-        ("EUREKA_SERVER_BATCHREPLICATION", "true"),
-        ("EUREKA_CLIENT_HEALTHCHECK_ENABLED", "true"),
-        ("EUREKA_USER", "geheim"),
-        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZNE", "http://u:geheim@127.0.0.1:1/eureka/"),
-        ("SPRING_SECURITY_USER_PASSWORD", "geheim"),
-        ("SERVER_SSL_ENABLED", "true"),
-        // Kubernetes sets these for a service that is called eureka or eureka-server.
-        ("EUREKA_SERVICE_HOST", "10.0.0.1"),
-        ("EUREKA_PORT", "tcp://10.0.0.1:8761"),
-        ("EUREKA_SERVER_PORT_8761_TCP_ADDR", "10.0.0.1"),
-        // These have an effect.
-        ("EUREKA_SERVER_EVICTION_INTERVAL_TIMER_IN_MS", "1000"),
-        ("eureka_server_responsecacheupdateintervalms", "1000"),
-    ]);
-    let (_, log) = listens(command);
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    for told in [
-        "EUREKA_SERVER_ENABELSELFPRESERVATION is no setting; did you mean eureka.server.enable-self-preservation?",
-        "eureka.server.renewal-percent-treshold is no setting; did you mean eureka.server.renewal-percent-threshold?",
-        "EUREKA_SERVER_BATCHREPLICATION has no meaning here",
-        "EUREKA_CLIENT_HEALTHCHECK_ENABLED is a setting of clients",
-        "EUREKA_USER is no setting",
-        "URLs of a zone have no effect: the zone is not among those of the region zone=\"defaultzne\"",
-        "SPRING_SECURITY_USER_PASSWORD has no effect: this server has no access control",
-        "SERVER_SSL_ENABLED has no effect: this server speaks plain HTTP",
-    ] {
-        assert_eq!(warnings.iter().filter(|line| line.contains(told)).count(), 1, "{told}: {log}");
-    }
-    assert_eq!(warnings.len(), 8, "{log}");
-    assert!(!log.contains("geheim"), "{log}");
-    // What a Spring server would do and this one cannot is not ignored.
-    let output = serve("127.0.0.1:0").env("EUREKA_CLIENT_TLS_ENABLED", "true").output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && error.contains("SSL_CERT_FILE"), "{error}");
-}
-
-#[test]
 fn log_names_the_client_of_each_change_and_of_each_refusal() {
     let mut running = start(&[]);
     let post = |body: &str| {
@@ -397,7 +405,7 @@ fn the_help_lists_every_setting() {
 }
 
 /// The whole answer to a request, on a connection of its own.
-fn exchange(running: &Running, request: &str) -> String {
+pub(crate) fn exchange(running: &Running, request: &str) -> String {
     let mut connection = running.connect();
     connection.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -406,7 +414,7 @@ fn exchange(running: &Running, request: &str) -> String {
 }
 
 /// Waits until an answer of a running registry has these words, or has them no more.
-fn until(running: &Running, path: &str, words: &str, present: bool) {
+pub(crate) fn until(running: &Running, path: &str, words: &str, present: bool) {
     let request = format!("GET /eureka/{path} HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\n\r\n");
     // A look costs a connection, a tenth of a millisecond at least: this goes on for some seconds.
     for _ in 0..60_000 {

@@ -22,10 +22,16 @@ mod lists;
 mod log;
 #[cfg(feature = "peers")]
 mod network;
+#[cfg(all(feature = "cli", unix))]
+mod process;
 mod quirks;
 mod recordings;
 #[cfg(feature = "peers")]
 mod regions;
 mod registrations;
+#[cfg(feature = "peers")]
+mod settings;
+#[cfg(all(feature = "cli", unix))]
+mod variables;
 #[cfg(feature = "xml")]
 mod xml;

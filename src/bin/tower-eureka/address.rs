@@ -1,8 +1,12 @@
 //! Address to listen on.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 
 use crate::arguments::{Given, server_setting};
 
@@ -10,8 +14,10 @@ use crate::arguments::{Given, server_setting};
 /// unless somebody says otherwise.
 const LOOPBACK: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8761;
-/// Host where a port is given alone, as of a Spring server.
-const EVERYWHERE: &str = "0.0.0.0";
+/// Host where a port is given alone: all interfaces of both families, as of a Spring server.
+const EVERYWHERE: &str = "::";
+/// Connections that wait to be accepted, as many as tokio's listeners have.
+const BACKLOG: i32 = 1024;
 
 /// Address to listen on. The host may be a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +32,47 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (host, port) = match text.rsplit_once(':') {
-            Some(("", port)) => (EVERYWHERE, port),
-            Some((host, port)) => (host, port),
-            None if text.bytes().all(|byte| byte.is_ascii_digit()) => (EVERYWHERE, text),
+            Some(("", port)) => (EVERYWHERE.to_owned(), port),
+            Some((host, port)) => (host_of(host)?, port),
+            None if text.bytes().all(|byte| byte.is_ascii_digit()) => (EVERYWHERE.to_owned(), text),
             None => return Err("expected PORT, :PORT or HOST:PORT".into()),
         };
-        Ok(Self { host: host_of(host)?, port: port_of(port)? })
+        Ok(Self { host, port: port_of(port)? })
     }
+}
+
+impl Address {
+    /// Binds a listener. All interfaces of IPv6 include those of IPv4, and are those of IPv4 alone on a
+    /// system without IPv6.
+    pub(crate) async fn bind(&self) -> io::Result<TcpListener> {
+        if self.host.parse() != Ok(Ipv6Addr::UNSPECIFIED) {
+            return TcpListener::bind((&*self.host, self.port)).await;
+        }
+        match both_families(self.port) {
+            // Half of the interfaces would not be what was asked for.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::info!(%error, "no IPv6 here, listening on all IPv4 interfaces");
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port)).await
+            }
+            listener => listener,
+        }
+    }
+}
+
+/// Listener on all interfaces of IPv6 and IPv4, whatever the system's default for IPv6 sockets is.
+fn both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    // As tokio does. On Windows the option has another meaning.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 impl fmt::Display for Address {
@@ -65,10 +105,7 @@ fn host_of(text: &str) -> Result<String, String> {
 
 /// Returns the address to listen on: that of `--listen`, else that of a Spring server's settings.
 pub(crate) fn address(listen: Option<&Address>, given: &[Given]) -> Result<Address, String> {
-    let invalid = |name: &str, value: &str, why: String| {
-        let hint = if value.contains("://") { " (a variable that Kubernetes sets for a service?)" } else { "" };
-        format!("{name} is '{value}': {why}{hint}")
-    };
+    let invalid = |name: &str, value: &str, why: String| format!("{name} is '{value}': {why}");
     let [port, host] = ["server.port", "server.address"].map(|name| server_setting(given, name));
     let (port, host) = (port?, host?);
     if let Some(listen) = listen {

@@ -44,18 +44,35 @@ pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>),
 /// The part of the help that comes from the table of properties.
 pub(crate) fn properties() -> String {
     let mut text = String::from(
-        "Probes: / and /actuator/health respond with 200 once the node is open for traffic, and with 503 until then;\n\
+        "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C end requests in flight within 5 s, hand over to the peers what is queued\n\
+         for them, and stop. A second signal stops at once. A SIGHUP that nohup had ignored stays ignored.\n\
+         \n\
+         Exit codes: 0 after a stop at which everything was handed over; 1 if the server cannot start; 2 for wrong arguments;\n\
+         3 after a stop at which a peer did not take everything; 128 and the signal's number after a second signal.\n\
+         \n\
+         Probes: / and /actuator/health respond with 200 once the node is open for traffic, and with 503 until then;\n\
          /actuator/health/liveness always responds with 200. The variable RUST_LOG sets the level of the log: RUST_LOG=debug.\n\
          \n\
          Settings of a Spring Cloud Eureka server. Dashes and case do not matter; each is also an environment variable,\n\
-         upper case, with dots as underscores and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION.\n\
-         \n  --server.port <PORT>\n          port to listen on, on all IPv4 interfaces if no address is given\n\
+         upper case, with dots as underscores and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION. Variables that are no\n\
+         settings are errors, as arguments are; SPRING_SECURITY_* and SERVER_SSL_* stop the start until they are honoured.\n\
+         \n  --server.port <PORT>\n          port to listen on, on all interfaces if no address is given\n\
          \n  --server.address <HOST>\n          address to listen on\n",
     );
     for property in Property::all() {
         text.push_str(&format!("\n  {property}\n"));
     }
     text
+}
+
+/// Returns `true` for the variable that Kubernetes sets in each container for a service named `server`:
+/// `SERVER_PORT=tcp://10.0.0.1:8761`.
+fn is_service_link(variable: &str, value: &str) -> bool {
+    let is_link = variable == "SERVER_PORT" && value.contains("://");
+    if is_link {
+        tracing::warn!("{variable} is ignored: it is set by Kubernetes for a service named server");
+    }
+    is_link
 }
 
 /// The last value among the arguments, else that of the environment, each with the name under which
@@ -70,7 +87,7 @@ pub(crate) fn server_setting(given: &[Given], name: &str) -> Result<Option<(Stri
                 .filter_map(|(key, value)| Some((key.into_string().ok()?, value.to_string_lossy().into_owned())))
                 .filter(|(key, value)| {
                     let is_named = key.eq_ignore_ascii_case(&variable) || key.eq_ignore_ascii_case(name);
-                    is_named && !value.trim().is_empty()
+                    is_named && !value.trim().is_empty() && !is_service_link(key, value)
                 })
                 .collect();
             // Of several spellings the upper case one.

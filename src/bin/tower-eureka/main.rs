@@ -2,21 +2,22 @@
 
 mod address;
 mod arguments;
+mod descriptors;
+mod filter;
 mod log;
 mod signals;
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio::net::TcpListener;
 use tower_eureka::EurekaServer;
-use tracing_subscriber::EnvFilter;
 
 use self::address::{Address, address};
 use self::arguments::{Given, properties, split};
-use self::signals::stop_signal;
+use self::signals::{Received, Signals};
 
 /// Uses again what other threads freed, so that the memory of a registry under change stays what it was.
 #[cfg(not(target_env = "msvc"))]
@@ -27,6 +28,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Peers get this long to take what is queued for them: at the signal, and once more at the end.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// Exit code after a stop at which a peer did not take everything.
+const NOT_HANDED_OVER: u8 = 3;
 
 /// Eureka, in one small binary.
 #[derive(Debug, Parser)]
@@ -38,17 +41,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a registry server under /eureka/ until SIGTERM or Ctrl-C.
+    /// Runs a registry server under /eureka/ until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C.
     Serve(Serve),
 }
 
 #[derive(Args, Debug)]
 struct Serve {
-    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all IPv4 interfaces. Port 0
-    /// takes a free one.
+    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all interfaces. Port 0 takes a
+    /// free one.
     ///
     /// It wins over --server.port and --server.address, and these win over the variables
-    /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all IPv4 interfaces.
+    /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all interfaces, IPv6 and
+    /// IPv4; 0.0.0.0:PORT means those of IPv4.
     /// [default: 127.0.0.1:8761]
     #[arg(long)]
     listen: Option<Address>,
@@ -58,8 +62,7 @@ struct Serve {
     log_format: log::Format,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments: Result<Vec<_>, _> = std::env::args_os().map(|argument| argument.into_string()).collect();
     let Ok(arguments) = arguments else { return fail("an argument is no Unicode text") };
     let (own, given) = match split(arguments) {
@@ -69,14 +72,29 @@ async fn main() -> ExitCode {
     let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(properties()));
     let matches = command.get_matches_from(own);
     let Cli { command: Command::Serve(serve) } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match filter::filter() {
+        Ok(filter) => filter,
+        Err(error) => return fail(error),
+    };
     // Dropped last, which waits for its lines.
     let log = match log::start(serve.log_format, filter) {
         Ok(log) => log,
         Err(error) => return fail(format_args!("cannot start the log: {error}")),
     };
-    match serve.run(&given).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log.fail(format_args!("cannot start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve.run(&given));
+    // A look-up of a name that hangs is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ended::HandedOver) => ExitCode::SUCCESS,
+        Ok(Ended::NotHandedOver) => NOT_HANDED_OVER.into(),
+        Ok(Ended::At(signal)) => signal.exit_code().into(),
         Err(error) => {
             log.fail(error);
             ExitCode::FAILURE
@@ -84,18 +102,30 @@ async fn main() -> ExitCode {
     }
 }
 
+/// End of a server that had started.
+#[derive(Debug)]
+enum Ended {
+    HandedOver,
+    /// A peer did not take everything.
+    NotHandedOver,
+    /// A second signal came before everything was handed over.
+    At(Received),
+}
+
 impl Serve {
-    async fn run(self, given: &[Given]) -> Result<(), Box<dyn std::error::Error>> {
+    async fn run(self, given: &[Given]) -> Result<Ended, Box<dyn std::error::Error>> {
         // First of all, so that a signal is never met unprepared.
-        let stop = stop_signal()?;
-        let mut builder = EurekaServer::builder().from_env()?;
+        let mut signals = Signals::listen()?;
+        let mut builder = EurekaServer::builder().from_env_standalone()?;
         for Given { name, value } in
             given.iter().filter(|given| !given.is("server.port") && !given.is("server.address"))
         {
             builder = builder.property(name, value)?;
         }
         let address = address(self.listen.as_ref(), given)?;
-        let listener = TcpListener::bind((&*address.host, address.port))
+        let descriptors = descriptors::raise();
+        let listener = address
+            .bind()
             .await
             .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
         let local = listener.local_addr()?;
@@ -104,39 +134,59 @@ impl Serve {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %local, open = registry.is_open(), "started");
 
         let app = registry.service("/eureka").with_probes();
-        let stopping = async {
-            stop.await;
-            tracing::info!("stopping");
+        let listener = registry.listener(listener).shutdown_timeout(SHUTDOWN_LIMIT);
+        let listener = match descriptors {
+            Some(limit) => listener.descriptors(limit.try_into().unwrap_or(usize::MAX)),
+            None => listener,
         };
         let (signalled, mut at_signal) = tokio::sync::watch::channel(());
-        let stopping = async move {
-            stopping.await;
-            drop(signalled);
-        };
-        // The node leaves its peers while requests in flight go on.
-        let leaving = async {
+        let mut stopping = at_signal.clone();
+        let serving = async {
             // The channel closes when the signal has come.
-            while at_signal.changed().await.is_ok() {}
-            registry.leave(HAND_OVER_LIMIT).await;
+            let stopping = async { while stopping.changed().await.is_ok() {} };
+            // The node leaves its peers while requests in flight go on.
+            let leaving = async {
+                while at_signal.changed().await.is_ok() {}
+                registry.leave(HAND_OVER_LIMIT).await;
+            };
+            tokio::join!(listener.serve(app, stopping), leaving);
+            // Those requests may have left something for the peers.
+            registry.leave(HAND_OVER_LIMIT).await
         };
-        let listener = registry.listener(listener).shutdown_timeout(SHUTDOWN_LIMIT);
-        tokio::join!(listener.serve(app, stopping), leaving);
-        // Those requests may have left something for the peers.
-        if !registry.leave(HAND_OVER_LIMIT).await {
-            tracing::warn!("not every peer took what was queued for it");
+        let interrupted = async {
+            let signal = signals.first().await.name;
+            tracing::info!(signal, "stopping");
+            drop(signalled);
+            signals.next().await
+        };
+        tokio::select! {
+            handed_over = serving => {
+                if handed_over {
+                    return Ok(Ended::HandedOver);
+                }
+                tracing::warn!("not every peer took what was queued for it");
+                Ok(Ended::NotHandedOver)
+            }
+            signal = interrupted => {
+                tracing::warn!(signal = signal.name, "stopped at once by a second signal, peers may lack the last changes");
+                Ok(Ended::At(signal))
+            }
         }
-        Ok(())
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the one line that scripts wait for")]
+/// Prints the one line that scripts wait for. Nobody has to read it.
 fn announce(address: SocketAddr) {
-    println!("listening on http://{address}/eureka/");
+    let mut stdout = io::stdout().lock();
+    let written = writeln!(stdout, "listening on http://{address}/eureka/").and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        tracing::warn!(%error, "cannot write to stdout");
+    }
 }
 
-/// Ends the process before the log has started.
-#[allow(clippy::print_stderr, reason = "must be seen whatever the log filter says")]
+/// Prints an error of a process whose log has not started.
 fn fail(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("tower-eureka: {error}");
+    // There is no other place to report that stderr is broken.
+    let _ = writeln!(io::stderr(), "tower-eureka: {error}");
     ExitCode::FAILURE
 }

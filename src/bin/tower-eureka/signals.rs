@@ -1,28 +1,115 @@
 //! Signals that stop the server.
 
-use std::future::Future;
 use std::io;
+use std::time::Duration;
 
-/// Completes at the first SIGTERM or Ctrl-C.
-#[cfg(unix)]
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+/// Signals within this time of the first are the same one: some supervisors signal the process and its
+/// group.
+const SAME: Duration = Duration::from_millis(50);
+
+/// Signal that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) name: &'static str,
+    number: u8,
 }
 
-/// Completes at the first Ctrl-C.
+impl Received {
+    /// The exit code of a process that this signal ended, as shells show it.
+    pub(crate) fn exit_code(self) -> u8 {
+        128 + self.number
+    }
+}
+
+/// SIGTERM, SIGINT, SIGHUP and SIGQUIT. On other systems than Unix, Ctrl-C.
+#[derive(Debug)]
+pub(crate) struct Signals(Inner);
+
+impl Signals {
+    /// Receives signals from now on. A SIGHUP that was ignored, as by `nohup`, stays ignored.
+    pub(crate) fn listen() -> io::Result<Self> {
+        Inner::listen().map(Self)
+    }
+
+    /// Completes at the first signal, once those that come together with it have come.
+    pub(crate) async fn first(&mut self) -> Received {
+        let first = self.0.next().await;
+        let together = async {
+            loop {
+                self.0.next().await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(SAME, together).await;
+        first
+    }
+
+    /// Completes at the next signal.
+    pub(crate) async fn next(&mut self) -> Received {
+        self.0.next().await
+    }
+}
+
+#[cfg(unix)]
+#[derive(Debug)]
+struct Inner([Option<(tokio::signal::unix::Signal, Received)>; 4]);
+
+#[cfg(unix)]
+impl Inner {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        const HANG_UP: u8 = 1;
+        let listen = |kind: SignalKind, name, number| -> io::Result<_> {
+            if number == HANG_UP && is_ignored(number) {
+                return Ok(None);
+            }
+            Ok(Some((signal(kind)?, Received { name, number })))
+        };
+        Ok(Self([
+            listen(SignalKind::terminate(), "SIGTERM", 15)?,
+            listen(SignalKind::interrupt(), "SIGINT", 2)?,
+            listen(SignalKind::hangup(), "SIGHUP", HANG_UP)?,
+            listen(SignalKind::quit(), "SIGQUIT", 3)?,
+        ]))
+    }
+
+    async fn next(&mut self) -> Received {
+        std::future::poll_fn(|cx| {
+            for (signal, received) in self.0.iter_mut().flatten() {
+                if signal.poll_recv(cx).is_ready() {
+                    return std::task::Poll::Ready(*received);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Returns `true` if the parent of this process had it ignore a signal. Known on Linux only.
+#[cfg(unix)]
+fn is_ignored(number: u8) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (number - 1) & 1 == 1
+}
+
 #[cfg(not(unix))]
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(async {
+#[derive(Debug)]
+struct Inner;
+
+#[cfg(not(unix))]
+impl Inner {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Received {
         if let Err(error) = tokio::signal::ctrl_c().await {
             tracing::error!(%error, "cannot listen for Ctrl-C");
             std::future::pending::<()>().await;
         }
-    })
+        Received { name: "Ctrl-C", number: 2 }
+    }
 }

@@ -1,0 +1,168 @@
+//! The binary as a process: signals, exit codes, standard streams, limits of the system.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::process::{ChildStderr, Command, Stdio};
+
+use crate::binary::{Running, exchange, free_port, serve, start, until};
+
+const INSTANCE: &str = r#"{"instance":{"instanceId":"i","hostName":"h","app":"X","ipAddr":"10.0.0.1","status":"UP","dataCenterInfo":{"name":"MyOwn"}}}"#;
+
+fn register(running: &Running) {
+    let head = "POST /eureka/apps/X HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length";
+    let response = exchange(running, &format!("{head}: {}\r\n\r\n{INSTANCE}", INSTANCE.len()));
+    assert!(response.contains(" 204 "), "{response}");
+}
+
+fn signal(running: &Running, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &running.child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Runs a command until it prints its address, or serves on this port if it prints none.
+fn run(mut command: Command) -> Running {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let port = line.trim_end_matches("/eureka/\n").rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    Running { child, stdout, port: port.unwrap_or_else(|| panic!("{line}")) }
+}
+
+fn rest(mut stderr: ChildStderr) -> String {
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).unwrap();
+    log
+}
+
+#[test]
+fn hang_up_and_quit_end_the_server_as_sigterm_does() {
+    for signal in ["HUP", "QUIT"] {
+        assert_eq!(start(&[]).stop(signal), (Some(0), String::new()), "{signal}");
+    }
+}
+
+#[test]
+fn peer_has_the_last_change_of_a_node_that_a_hang_up_ends() {
+    let second = start(&[]);
+    let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", second.port);
+    let first = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
+    register(&first);
+    assert_eq!(first.stop("HUP"), (Some(0), String::new()));
+    until(&second, "apps", r#""instanceId":"i""#, true);
+}
+
+#[test]
+fn hang_up_that_nohup_ignores_stays_ignored() {
+    let mut command = Command::new("nohup");
+    command.args([env!("CARGO_BIN_EXE_tower-eureka"), "serve", "--listen", "127.0.0.1:0"]);
+    let mut running = run(command);
+    let stderr = running.child.stderr.take().unwrap();
+    signal(&running, "HUP");
+    register(&running);
+    assert_eq!(running.stop("TERM").0, Some(0));
+    let log = rest(stderr);
+    assert!(log.contains("SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+#[test]
+fn exit_code_tells_that_a_peer_did_not_take_everything() {
+    let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", free_port());
+    let running = start(&[&peer]);
+    register(&running);
+    assert_eq!(running.stop("TERM"), (Some(3), String::new()));
+}
+
+#[test]
+fn second_signal_ends_the_server_at_once() {
+    // It accepts connections and never responds.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
+    for (second, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let mut running = start(&[&peer, "--eureka.server.peer-node-read-timeout-ms=600000"]);
+        register(&running);
+        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+        signal(&running, "TERM");
+        let mut line = String::new();
+        while !line.contains("stopping") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended without a word");
+        }
+        assert_eq!(running.stop(second).0, Some(code), "{second}");
+    }
+}
+
+#[test]
+fn broken_stdout_is_no_panic() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let full = || File::options().write(true).open("/dev/full").map(Stdio::from);
+    let streams = [Some(closed()), full().ok()];
+    for stdout in streams.into_iter().flatten() {
+        let port = free_port();
+        let mut child = serve(&format!("127.0.0.1:{port}")).stdout(stdout).spawn().unwrap();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+            std::thread::yield_now();
+        }
+        let stderr = child.stderr.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let log = rest(stderr);
+        assert!(log.contains("cannot write to stdout") && !log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn broken_stderr_does_not_change_the_exit_code_of_an_error() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else { return };
+    let status = serve("127.0.0.1:0").arg("--eureka.server.foo=1").stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn filter_of_the_log_that_cannot_be_read_is_an_error() {
+    for (filter, told) in [
+        ("tower_eureka=loud", "expected levels like info"),
+        ("info,[", "RUST_LOG"),
+        ("warning", "did you mean warn?"),
+        ("tower_eureka=debug,inof", "did you mean info?"),
+    ] {
+        let output = serve("127.0.0.1:0").env("RUST_LOG", filter).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{filter}: {error}");
+        assert!(error.contains("RUST_LOG") && error.contains(told), "{filter}: {error}");
+    }
+}
+
+#[test]
+fn soft_limit_of_open_files_is_raised_to_the_hard_one_and_logged() {
+    let limited = |limits: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!(r#"{limits} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_tower-eureka")]);
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        command
+    };
+    let mut running = run(limited("ulimit -S -n 100 && ulimit -H -n 200"));
+    if let Ok(limits) = fs::read_to_string(format!("/proc/{}/limits", running.child.id())) {
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["200", "200"], "{files}");
+    }
+    let stderr = running.child.stderr.take().unwrap();
+    assert_eq!(running.stop("TERM").0, Some(0));
+    let log = rest(stderr);
+    assert!(log.contains(r#"soft="200" hard="200" before="100""#), "{log}");
+    assert!(log.contains("want of file descriptors") && log.contains("wanted=20000"), "{log}");
+
+    let mut command = limited("ulimit -n 200");
+    command.arg("--eureka.server.limits.connections=50");
+    let mut running = run(command);
+    let stderr = running.child.stderr.take().unwrap();
+    assert_eq!(running.stop("TERM").0, Some(0));
+    let log = rest(stderr);
+    assert!(!log.contains("WARN"), "{log}");
+}
