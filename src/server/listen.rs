@@ -56,6 +56,10 @@ use super::unsent::Unsent;
 
 /// Time without accepting after the system refused a connection, usually for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The same after connections were closed to make room.
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+/// `EMFILE`, the same number on all Unix systems.
+const OUT_OF_DESCRIPTORS: i32 = 24;
 /// Maximum time that a new connection waits for a place when all connections are in use.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two looks for such a place.
@@ -144,7 +148,7 @@ impl Listener {
     ///
     /// The listener then leaves 100 of them, or a quarter if that is less, for connections to peers, DNS and
     /// files: it takes fewer connections than [`max_connections`](Self::max_connections) if it must.
-    /// Without it the listener counts on enough descriptors.
+    /// Without it the listener counts on enough descriptors, and learns at the first failure that there are fewer.
     pub fn descriptors(mut self, soft_limit: usize) -> Self {
         self.limits.descriptors = soft_limit;
         self
@@ -274,8 +278,11 @@ impl Listener {
                 accepted = accept(&listener), if waiting.is_none() => match accepted {
                     Ok((stream, peer)) => Some(Newcomer { stream, peer, since: None }),
                     Err(error) => {
-                        log.failed(&error, places.count(), places.give_way());
-                        sleep(ACCEPT_PAUSE).await;
+                        let connections = places.count();
+                        let closed = places.give_way(error.raw_os_error() == Some(OUT_OF_DESCRIPTORS));
+                        log.failed(&error, connections, closed, places.limit());
+                        // Those that were closed give their descriptors back in a moment.
+                        sleep(if closed > 0 { CLOSE_PAUSE } else { ACCEPT_PAUSE }).await;
                         None
                     }
                 },

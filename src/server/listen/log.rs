@@ -94,10 +94,12 @@ impl AcceptLog {
         self.address.ended();
     }
 
-    /// Notes that the system refused a connection, for which so many were closed.
-    pub(super) fn failed(&self, error: &io::Error, connections: usize, closed: usize) {
+    /// Notes that the system refused a connection, for which so many were closed, and the number
+    /// that is taken from now on.
+    pub(super) fn failed(&mut self, error: &io::Error, connections: usize, closed: usize, limit: usize) {
+        self.limit = limit;
         if let Some(Lasting { count, elapsed }) = self.accept.occurred() {
-            tracing::warn!(%error, connections, closed, count, ?elapsed, "cannot accept connections");
+            tracing::warn!(%error, connections, closed, limit, count, ?elapsed, "cannot accept connections");
         }
     }
 

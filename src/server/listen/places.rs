@@ -93,7 +93,7 @@ impl Places {
         }
         let is_full = table.count >= table.limit;
         if is_full {
-            let gave_way = table.give_way(Some(address));
+            let gave_way = table.give_way(Some(address), table.batch());
             if gave_way == 0 {
                 let has_most = table.is_majority(table.of(address)) && table.addresses.len() > 1;
                 return Err(if has_most { Refused::Address } else { Refused::Full });
@@ -116,9 +116,20 @@ impl Places {
         }
     }
 
-    /// Closes a few idle connections, as if there were too many. Returns their number.
-    pub(super) fn give_way(&self) -> usize {
-        self.lock().give_way(None)
+    /// Closes idle connections after the system refused another one, and returns their number. If
+    /// this process ran out of descriptors, fewer connections are taken from now on.
+    pub(super) fn give_way(&self, out_of_descriptors: bool) -> usize {
+        let table = &mut *self.lock();
+        if out_of_descriptors {
+            let found = Limits { descriptors: table.count, ..Limits::default() };
+            table.limit = table.limit.min(found.effective_connections());
+        }
+        let number = table.count.saturating_sub(table.limit).max(table.batch());
+        table.give_way(None, number)
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.lock().limit
     }
 
     /// Closes the connections that have taken their responses too slowly for this time. Returns
@@ -151,9 +162,13 @@ impl Table {
         count > self.limit / 2
     }
 
-    /// Closes idle connections. An address other than the newcomer's that has more than half of
+    fn batch(&self) -> usize {
+        (self.limit / BATCH).max(1)
+    }
+
+    /// Closes so many idle connections, if there are. An address other than the newcomer's that has more than half of
     /// all gives way first, also with connections in use that move nothing.
-    fn give_way(&mut self, newcomer: Option<IpAddr>) -> usize {
+    fn give_way(&mut self, newcomer: Option<IpAddr>, number: usize) -> usize {
         let now = Instant::now();
         let mut found = Vec::new();
         for (&address, members) in &self.addresses {
@@ -165,7 +180,6 @@ impl Table {
                 }
             }
         }
-        let number = (self.limit / BATCH).max(1);
         if found.len() > number {
             found.select_nth_unstable_by_key(number, |&(rank, ..)| rank);
             found.truncate(number);
@@ -318,6 +332,26 @@ mod tests {
         assert!(connect(&places, "10.0.0.2").is_ok());
         assert_eq!(closed(&open).await.len(), 1);
         assert!(!open[0].is_closed().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listener_out_of_descriptors_takes_fewer_connections_from_then_on() {
+        let places = places(20_000);
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            open.push(connect(&places, "10.0.0.1").unwrap());
+            advance(SECOND).await;
+        }
+        assert_eq!(places.give_way(false), 8, "a batch of 20,000");
+        open.clear();
+        for _ in 0..8 {
+            open.push(connect(&places, "10.0.0.1").unwrap());
+            advance(SECOND).await;
+        }
+        assert_eq!((places.give_way(true), places.limit()), (2, 6));
+        assert_eq!(closed(&open).await, [0, 1]);
+        open.push(connect(&places, "10.0.0.2").unwrap());
+        assert_eq!((closed(&open).await, places.count()), (vec![0, 1, 2], 6));
     }
 
     #[tokio::test(start_paused = true)]
