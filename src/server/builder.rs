@@ -410,6 +410,6 @@ const MIN_REGISTRY_SIZE: usize = 16 * 1024 * 1024;
 fn default_registry_size() -> usize {
     let Some((memory, source)) = memory::limit() else { return Settings::default().registry_size_limit };
     let bytes = (memory / REGISTRY_SHARE).max(MIN_REGISTRY_SIZE);
-    tracing::info!(bytes, memory, source, "size of the registry is limited by the memory");
+    tracing::debug!(bytes, memory, source, "size of the registry is limited by the memory");
     bytes
 }

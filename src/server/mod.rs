@@ -155,6 +155,12 @@ impl EurekaServer {
         Listener::with_limits(listener, self.0.limits, self.0.unsent.clone())
     }
 
+    /// Maximum size of the registry in bytes: the [one that was set](EurekaServerBuilder::registry_size_limit), else the one that was
+    /// derived from the memory at the start.
+    pub fn registry_size_limit(&self) -> usize {
+        self.registry().size_limit()
+    }
+
     /// Everything that is registered here, as `GET apps` answers it where no other regions are shown.
     pub fn applications(&self) -> Applications {
         applications(&self.registry().full())

@@ -460,7 +460,8 @@ async fn a_batch_answers_item_by_item() {
 
 #[tokio::test]
 async fn a_batch_gets_one_copy_of_each_instance_and_not_too_many() {
-    let server = Server::new();
+    let builder = tower_eureka::EurekaServer::builder();
+    let server = Server::built(builder.name_limit(2_000_000).instance_size_limit(2_000_000));
     let stale = |id: &str| format!(r#"{{"appName":"orders","id":"{id}","lastDirtyTimestamp":1,"action":"Heartbeat"}}"#);
     let ids = |range: std::ops::Range<usize>| range.map(|i| format!("h:orders:{i}"));
     let answer = async |ids: &[String]| {

@@ -131,7 +131,8 @@ impl Serve {
         let local = listener.local_addr()?;
         let registry = builder.own_port(local.port()).build()?;
         announce(local);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %local, open = registry.is_open(), "started");
+        let (open, registry_bytes) = (registry.is_open(), registry.registry_size_limit());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %local, open, registry_bytes, "started");
 
         let app = registry.service("/eureka").with_probes();
         let listener = registry.listener(listener).shutdown_timeout(SHUTDOWN_LIMIT);

@@ -378,6 +378,11 @@ impl Registry {
         &self.log
     }
 
+    /// Maximum weight of all instances.
+    pub(super) fn size_limit(&self) -> usize {
+        self.settings.registry_size_limit
+    }
+
     /// How many instances there are.
     pub(super) fn size(&self) -> usize {
         self.log.size()
