@@ -233,8 +233,8 @@ impl Document {
             .await?
     }
 
-    /// Text of the document, unfolded and in UTF-8 unless it is XML, and the number of its values if
-    /// it is JSON.
+    /// Text of the document, unfolded and in UTF-8 unless it is XML, and an estimate of the number of
+    /// its values.
     fn text(&mut self, max_values: usize) -> Result<(Bytes, usize), Refusal> {
         let mut text = self.bytes.clone();
         if self.gzip {
@@ -250,9 +250,10 @@ impl Document {
             self.charge.grow_to(self.bytes.len() + 3 * text.len())?;
             text = text.iter().map(|&byte| char::from(byte)).collect::<String>().into();
         }
-        // XML is checked by its reader.
+        // XML is checked by its reader. Each of its elements begins with this character.
         if self.format != Format::Json {
-            return Ok((text, 0));
+            let values = text.iter().filter(|&&byte| byte == b'<').count();
+            return Ok((text, values));
         }
         if std::str::from_utf8(&text).is_err() {
             return Err(Refusal::Unreadable);
@@ -399,6 +400,14 @@ mod tests {
         let here = std::thread::current().id();
         let spaces = |length: usize| " ".repeat(length).into_bytes();
         let many = vec!["{}"; LIGHT_VALUES + 1].join(",").into_bytes();
+        #[cfg(feature = "xml")]
+        for (elements, light) in [(LIGHT_VALUES, true), (LIGHT_VALUES + 1, false)] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/xml"))]);
+            let body = Body::from("<x/>".repeat(elements));
+            let document = document(&intake, &headers, body, 1024 * 1024).await.unwrap();
+            let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
+            assert_eq!(there == here, light, "{elements} elements");
+        }
         for (body, coding, light) in [
             (spaces(2_000), "identity", true),
             (spaces(LIGHT_BYTES), "identity", true),
