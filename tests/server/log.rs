@@ -249,8 +249,8 @@ async fn repeated_refusal_is_one_line_a_minute_with_a_count() {
 
 #[tokio::test]
 async fn request_below_another_path_names_the_path_of_the_registry() {
-    let (log, _guard) = Log::start(tracing::Level::INFO);
     let service = EurekaServer::builder().build().unwrap().service("/eureka");
+    let (log, _guard) = Log::start(tracing::Level::INFO);
     for (method, path) in [("GET", "/favicon.ico"), ("GET", "/apps/"), ("POST", "/apps/ORDERS")] {
         let response = service.clone().oneshot(from_client(method, path, "")).await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
@@ -367,7 +367,10 @@ async fn connection_limit_that_is_reached_is_a_warning() {
     let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()).max_connections(2);
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(listener.serve(registry.service("/eureka"), std::future::pending()));
-    let _both = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        connections.push(TcpStream::connect(address).await.unwrap());
+    }
     let lines = written(&log).await;
     assert!(lines.len() == 1 && lines[0].contains("connection limit reached"), "{lines:?}");
     assert!(lines[0].contains("connections=2"), "{lines:?}");
@@ -587,8 +590,8 @@ async fn urls_of_a_zone_that_is_not_used_are_a_warning() {
 /// The whole of a router below another one, as users mount it.
 #[tokio::test]
 async fn change_without_a_known_address_is_logged_all_the_same() {
-    let (log, _guard) = Log::start(tracing::Level::INFO);
     let registry = EurekaServer::builder().build().unwrap();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
     let app = Router::new().nest("/a", registry.router());
     app.oneshot(request("POST", "/a/apps/ORDERS").body(Body::from(document("i", "UP", 1))).unwrap()).await.unwrap();
     assert_eq!(
