@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// Moves the wall clock that this thread reads.
-#[cfg(all(test, feature = "client"))]
+#[cfg(all(test, any(feature = "client", feature = "server")))]
 pub(crate) fn move_wall_clock(by_ms: i64) {
     MOVED_MS.set(MOVED_MS.get() + by_ms);
 }
@@ -48,6 +48,12 @@ impl Moment {
         Self { at: Instant::now(), wall_ms: wall_clock_ms() }
     }
 
+    /// Milliseconds since the epoch, by the wall clock of then.
+    #[cfg(feature = "peers")]
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.wall_ms
+    }
+
     /// Time since this moment, by the clock that counted more. A wall clock that was set back
     /// counts nothing.
     pub(crate) fn elapsed(&self) -> Duration {
@@ -56,19 +62,22 @@ impl Moment {
     }
 }
 
-/// Epoch milliseconds that never jump: the wall clock as it stood at the start, plus what tokio's
-/// clock has counted since.
+/// Epoch milliseconds that never jump: the wall clock as it stood at the start, plus the time that
+/// tokio's clock has counted since.
 #[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     epoch_ms: i64,
     start: Instant,
+    /// The same moment by the system's monotonic clock, which tests cannot pause.
+    system_start: std::time::Instant,
 }
 
 #[cfg(feature = "server")]
 impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "the wall clock is compared with the clock of the system")]
     pub(crate) fn start() -> Self {
-        Self { epoch_ms: wall_clock_ms(), start: Instant::now() }
+        Self { epoch_ms: wall_clock_ms(), start: Instant::now(), system_start: std::time::Instant::now() }
     }
 
     /// Time since it was started.
@@ -77,6 +86,18 @@ impl Clock {
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
-        self.epoch_ms.saturating_add(self.start.elapsed().as_millis().try_into().unwrap_or(i64::MAX))
+        self.epoch_ms.saturating_add(milliseconds(self.start.elapsed()))
     }
+
+    /// Milliseconds that the wall clock has counted since the start beyond those of the monotonic
+    /// clock: it was set, or the machine was suspended, when the monotonic clock stands still.
+    pub(crate) fn wall_gain_ms(&self) -> i64 {
+        let steady = self.epoch_ms.saturating_add(milliseconds(self.system_start.elapsed()));
+        wall_clock_ms().saturating_sub(steady)
+    }
+}
+
+#[cfg(feature = "server")]
+fn milliseconds(duration: Duration) -> i64 {
+    duration.as_millis().try_into().unwrap_or(i64::MAX)
 }

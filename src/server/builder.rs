@@ -354,6 +354,8 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let regions = Regions::new(&self.regions, &peers)?;
         #[cfg(feature = "peers")]
+        let peers = peers.with_renewal_interval(expected_renewal_interval);
+        #[cfg(feature = "peers")]
         let peers = Peers::new(peers, regions.clone(), clock)?;
         #[cfg(feature = "peers")]
         let settings = Settings {

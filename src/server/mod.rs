@@ -171,15 +171,31 @@ impl EurekaServer {
         self.registry().instance(&app_name(app), id, self.now())
     }
 
-    /// Whether lists are answered. A node with peers answers them with 403 until it has a copy of a peer's registry, or has
-    /// [waited](EurekaServerBuilder::wait_when_empty), and so does one with [other regions](EurekaServerBuilder::remote_region), which lists
-    /// show, until it has looked at each.
+    /// Returns true if lists are served. A node with peers refuses them with 403 until it has copied a
+    /// peer that knows more, or has collected heartbeats for [long
+    /// enough](EurekaServerBuilder::wait_when_empty). So does one with [other
+    /// regions](EurekaServerBuilder::remote_region), which lists show, until it has asked each.
     pub fn is_open(&self) -> bool {
-        #[cfg(feature = "peers")]
-        if self.regions().is_some_and(|regions| !regions.fallback().is_empty() && !regions.are_looked_at()) {
-            return false;
+        self.awaits_no_region() && self.node().is_open()
+    }
+
+    /// The reason for which lists are served or refused, in words.
+    fn gate_reason(&self) -> String {
+        if self.node().is_open() && !self.awaits_no_region() {
+            return "the registries of other regions are being fetched".to_owned();
         }
-        self.node().is_open()
+        self.node().gate_reason()
+    }
+
+    #[cfg(feature = "peers")]
+    fn awaits_no_region(&self) -> bool {
+        self.regions().is_none_or(|regions| regions.fallback().is_empty() || regions.are_looked_at())
+    }
+
+    #[cfg(not(feature = "peers"))]
+    #[allow(clippy::unused_self, reason = "there are no other regions without the feature `peers`")]
+    fn awaits_no_region(&self) -> bool {
+        true
     }
 
     /// Stops taking part: takes this node out of the registry, and hands over to the peers what is queued for them.

@@ -44,8 +44,28 @@ impl Node {
         self.clock
     }
 
+    /// Time of the clock that leases go by.
     pub(super) fn now(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// Time as it is published now.
+    #[cfg(feature = "peers")]
+    pub(super) fn published_now(&self) -> i64 {
+        self.now().saturating_add(self.registry.published_ahead())
+    }
+
+    /// Milliseconds by which the wall clock is ahead of the times that are published.
+    #[cfg(feature = "peers")]
+    pub(super) fn wall_ahead_ms(&self) -> i64 {
+        self.clock.wall_gain_ms().saturating_sub(self.registry.published_ahead())
+    }
+
+    /// Lets the published times follow the wall clock if it was set or the machine was suspended. To
+    /// be called before a change is published. Leases go on as if nothing had happened: while the
+    /// machine was suspended nobody could renew one.
+    pub(super) fn follow_wall_clock(&self) {
+        follow_wall_clock(&self.registry, self.clock);
     }
 
     #[cfg(feature = "peers")]
@@ -57,7 +77,15 @@ impl Node {
         self.clock.elapsed()
     }
 
-    /// Whether lists are answered. Not before they are worth believing. `server-behaviour` 9.4.
+    /// The reason for which lists are served or refused.
+    pub(super) fn gate_reason(&self) -> String {
+        #[cfg(feature = "peers")]
+        return self.peers.gate_reason();
+        #[cfg(not(feature = "peers"))]
+        "no peers are configured".to_owned()
+    }
+
+    /// Returns true if lists are served: they are not before they are worth believing.
     pub(super) fn is_open(&self) -> bool {
         #[cfg(feature = "peers")]
         return self.peers.is_open();
@@ -66,6 +94,7 @@ impl Node {
     }
 
     pub(super) fn register(&self, instance: Instance, caller: Caller) -> Result<(), Refused> {
+        self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _turn = self.turn(origin, &app, &id);
         let registered = self.registry.register(instance, origin, self.now())?;
@@ -84,6 +113,7 @@ impl Node {
     }
 
     pub(super) fn cancel(&self, app: &str, id: &str, caller: Caller) -> bool {
+        self.follow_wall_clock();
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let Some(status) = self.registry.cancel(app, id, self.now()) else { return false };
@@ -100,6 +130,7 @@ impl Node {
         dirty: Option<i64>,
         caller: Caller,
     ) -> bool {
+        self.follow_wall_clock();
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let effect = self.registry.set_override(app, id, status, dirty, self.now());
@@ -118,6 +149,7 @@ impl Node {
         dirty: Option<i64>,
         caller: Caller,
     ) -> bool {
+        self.follow_wall_clock();
         let origin = caller.origin();
         let _turn = self.turn(origin, app, id);
         let effect = self.registry.delete_override(app, id, status, dirty, self.now());
@@ -136,6 +168,7 @@ impl Node {
         entries: Vec<(String, String)>,
         caller: Caller,
     ) -> Result<bool, Refused> {
+        self.follow_wall_clock();
         let _turn = self.turn(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
         audit::metadata_changed(app, id, registered, caller, self.registry.changes());
@@ -167,11 +200,38 @@ impl Node {
     fn tell(&self, _: Origin, _: ReplicationAction, _: &str, _: &str, _: Option<InstanceStatus>) {}
 }
 
+/// Difference of the wall clock and the published times from which on these are moved.
+const CLOCK_TOLERANCE_MS: i64 = 60_000;
+
+/// Moves the times that a registry publishes if the wall clock has parted from them by more than a
+/// minute.
+pub(super) fn follow_wall_clock(registry: &Registry, clock: Clock) {
+    let (gain, ahead) = (clock.wall_gain_ms(), registry.published_ahead());
+    let by_ms = gain.saturating_sub(ahead);
+    if by_ms.saturating_abs() <= CLOCK_TOLERANCE_MS || !registry.move_published(ahead, gain, clock.now_ms()) {
+        return;
+    }
+    let by_secs = by_ms / 1000;
+    if by_ms > 0 {
+        tracing::warn!(
+            by_secs,
+            "wall clock is ahead of the monotonic clock: it was set forward, or the machine was suspended; published \
+             times follow it, and leases last as long as before"
+        );
+    } else {
+        tracing::warn!(
+            by_secs,
+            "wall clock was set back; published times follow it, and leases last as long as before"
+        );
+    }
+}
+
 #[cfg(all(test, feature = "peers"))]
 mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::clock::{move_wall_clock, wall_clock_ms};
     use crate::server::EurekaServer;
     use crate::server::registry::Settings;
     use InstanceStatus::{OutOfService, Up};
@@ -180,8 +240,8 @@ mod tests {
     async fn what_two_operators_do_at_the_same_time_is_told_in_the_order_in_which_it_counts() {
         let clock = Clock::start();
         let settings = EurekaServer::builder().peer_url("http://peer:1/").peers;
-        let node =
-            Node::new(Arc::new(Registry::new(Settings::default())), clock, Peers::new(settings, None, clock).unwrap());
+        let peers = Peers::new(settings, None, clock).unwrap();
+        let node = Node::new(Arc::new(Registry::new(Settings::default())), clock, peers);
         let told = Registry::new(Settings::default());
         let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
         node.register(instance.clone(), Origin::Client.into()).unwrap();
@@ -224,5 +284,55 @@ mod tests {
             }
         });
         assert!(differ.is_empty(), "in rounds {differ:?}");
+    }
+
+    fn of(clock: Clock) -> Node {
+        let settings = EurekaServer::builder().peers;
+        let peers = Peers::new(settings, None, clock).expect("the defaults are good");
+        Node::new(Arc::new(Registry::new(Settings::default())), clock, peers)
+    }
+
+    fn instance(id: &str) -> Instance {
+        Instance::builder("orders").id(id).ip_addr("10.0.0.1").port(80).build().expect("it is complete")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wall_clock_that_moves_by_more_than_a_minute_moves_published_times_and_no_lease() {
+        const HOUR: i64 = 3_600_000;
+        for (by, follows) in [(2 * HOUR, true), (-2 * HOUR, true), (61_500, true), (58_500, false), (-58_500, false)] {
+            let node = of(Clock::start());
+            node.register(instance("before"), Origin::Client.into()).unwrap();
+            let seen = |id: &str| node.registry.instance("ORDERS", id, node.now()).unwrap();
+            let renewed = |id: &str| seen(id).lease().unwrap().last_renewal_timestamp;
+            let before = renewed("before");
+            tokio::time::advance(Duration::from_millis(10)).await;
+            move_wall_clock(by);
+            node.register(instance("after"), Origin::Client.into()).unwrap();
+            let off = seen("after").last_updated_timestamp().unwrap() - wall_clock_ms();
+            let expected = if follows { 0 } else { -by };
+            assert!((off - expected).abs() < 1_000, "{by}: {off}");
+            assert_eq!(renewed("before"), before, "{by}: a renewal keeps its time");
+            // Nobody could renew a lease while the machine was suspended.
+            assert_eq!(node.registry.evict(&mut fastrand::Rng::with_seed(1), node.now()), 0, "{by}");
+            assert_eq!(node.renew("ORDERS", "before", None, Origin::Client), Renewal::Renewed);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let lease = seen("before").lease().unwrap().last_renewal_timestamp - 90_000 - wall_clock_ms();
+            assert!((lease - expected).abs() < 2_000, "{by}: {lease}");
+            move_wall_clock(-by);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancellation_after_the_clock_was_set_back_is_newer_than_what_it_ends() {
+        let node = of(Clock::start());
+        move_wall_clock(7_200_000);
+        node.register(instance("1"), Origin::Client.into()).unwrap();
+        let known = node.registry.instance("ORDERS", "1", node.now()).unwrap();
+        move_wall_clock(-7_200_000);
+        let registry = Registry::new(Settings { ending_retention: Duration::from_secs(600), ..Settings::default() });
+        let now = wall_clock_ms();
+        registry.adopt(known.clone(), now, now).unwrap();
+        registry.cancel("ORDERS", "1", now + 1);
+        assert_eq!(registry.adopt(known, now + 2, now + 2), Ok(false), "a peer still has it");
     }
 }

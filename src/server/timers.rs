@@ -7,12 +7,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::http::Refusals;
+use super::node::follow_wall_clock;
 use super::registry::{Registry, Settings};
 use crate::clock::{Clock, LONGEST_WAIT};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often the delta is looked through for changes that are too old; Java's `deltaRetentionTimerIntervalInMs`.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time between two comparisons of the wall clock with the monotonic clock, beside those before each
+/// change.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The tasks that act on the registry as time passes. Dropping this ends them.
 #[derive(Debug)]
@@ -30,6 +35,9 @@ impl Timers {
             registry.prune_delta(clock.now_ms());
             registry.changes().flush();
             refusals.flush();
+        }));
+        tasks.spawn(every(CLOCK_INTERVAL, CLOCK_INTERVAL, registry.clone(), move |registry| {
+            follow_wall_clock(registry, clock);
         }));
         let mut rng = fastrand::Rng::new();
         let interval = settings.eviction_interval.min(LONGEST_WAIT);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::RequestBody;
@@ -32,6 +32,10 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'}');
 /// Characters that the value of a query parameter cannot hold.
 const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
+
+/// Header with the id of the registry server that sends a batch, and of the one that responds to its
+/// own batch with 508.
+pub(super) const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
 
 /// Meaning of a status for one operation.
 pub(super) enum Verdict {
@@ -122,7 +126,7 @@ impl<'a> Call<'a> {
             // Java clients and servers send it; it exempts from the server's rate limit on fetches.
             .header("DiscoveryIdentity-Name", self.identity);
         if let Some(sender) = self.peer {
-            request = request.header("DiscoveryIdentity-Version", "1.0").header("DiscoveryIdentity-Id", sender);
+            request = request.header("DiscoveryIdentity-Version", "1.0").header(NODE_ID, sender);
         }
         if let Some(authorization) = server.authorization() {
             request = request.header(header::AUTHORIZATION, authorization);
@@ -146,6 +150,8 @@ impl<'a> Call<'a> {
             304 if self.known.is_some() => Verdict::Final,
             404 if self.accepts_404 => Verdict::Final,
             403 if self.accepts_403 => Verdict::Final,
+            // The id in it decides what it means.
+            508 if self.peer.is_some() => Verdict::Final,
             _ if self.method == Method::GET => Verdict::NextServer,
             400 | 409 | 412 | 413 | 414 | 415 | 422 | 428 => Verdict::Refused,
             404 if self.method != Method::POST => Verdict::Refused,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
+#[cfg(feature = "peers")]
+use super::call::NODE_ID;
 use super::call::{Call, query, segment};
 use super::failover::{Manner, Servers};
 use super::faults::Unreadable;
@@ -77,6 +79,17 @@ impl Origin {
     pub(crate) fn of(number: usize) -> Self {
         Self { number, from: From::default() }
     }
+}
+
+/// Result of sending a batch to a peer.
+#[cfg(feature = "peers")]
+#[derive(Debug)]
+pub(crate) enum Replicated {
+    Applied(ReplicationResponse),
+    /// The node that sent it received it, and said so with its id.
+    Own,
+    /// Something responded with 508, and not with this node's id.
+    Loop,
 }
 
 /// Result of a heartbeat.
@@ -346,13 +359,30 @@ impl Transport {
         self.by_vip("svips", name).await
     }
 
-    /// Tells a peer what was told here: `list` is the body. `sender` is the sender's id, by which a
-    /// node recognises its own batch.
+    /// Sends a batch to a peer: `list` is the body. `sender` is the sender's id, by which a node
+    /// recognises its own batch.
     #[cfg(feature = "peers")]
-    pub(crate) async fn replicate(&self, list: bytes::Bytes, sender: &str) -> Result<ReplicationResponse, Error> {
+    pub(crate) async fn replicate(&self, list: bytes::Bytes, sender: &str) -> Result<Replicated, Error> {
         let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into());
         let call = Call { peer: Some(sender), body: list, ..call };
-        self.read(call, ReplicationResponse::from_json).await.map(Option::unwrap_or_default)
+        self.send(call, self.manner(), |_, response| async move {
+            if response.status != StatusCode::LOOP_DETECTED {
+                return decoded(response, ReplicationResponse::from_json).await.map(Replicated::Applied);
+            }
+            let is_own = response.headers.get(NODE_ID).is_some_and(|id| id.as_bytes() == sender.as_bytes());
+            Ok(if is_own { Replicated::Own } else { Replicated::Loop })
+        })
+        .await
+    }
+
+    /// The whole registry with the evidence of what it is.
+    #[cfg(feature = "peers")]
+    pub(crate) async fn registry(&self) -> Result<Fetched, Error> {
+        let call = Call::new("fetch registry", Method::GET).path(format!("apps/{}", self.lists));
+        match self.fetch(call, self.manner()).await? {
+            Full::Changed(fetched) => Ok(fetched),
+            Full::Unchanged(..) => unreachable!("a request without a tag is never responded to with 304"),
+        }
     }
 
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {

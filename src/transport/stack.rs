@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
-use std::time::Duration;
+#[cfg(feature = "peers")]
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
@@ -15,6 +17,8 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
+#[cfg(feature = "peers")]
+use super::dates::ServerClock;
 use super::session::Sessions;
 use super::{Connector, gunzip, is_refused_handshake};
 use crate::clock::{Moment, wall_clock_ms};
@@ -36,6 +40,9 @@ pub(crate) struct HttpStack {
     body_limit: usize,
     /// True if the bottom is ours.
     own: bool,
+    /// Reads the dates of the responses.
+    #[cfg(feature = "peers")]
+    server_clock: Option<Arc<ServerClock>>,
 }
 
 /// A whole response, unpacked.
@@ -80,10 +87,6 @@ impl Answer {
         if let Ok(seconds) = text.parse() {
             return Some(Duration::from_secs(seconds));
         }
-        let date_ms = |text: &str| -> Option<i64> {
-            let since = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-            since.as_millis().try_into().ok()
-        };
         let now = self.header(header::DATE).and_then(date_ms).unwrap_or_else(wall_clock_ms);
         Some(Duration::from_millis(date_ms(text)?.saturating_sub(now).try_into().unwrap_or(0)))
     }
@@ -132,7 +135,15 @@ impl HttpStack {
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
             own: false,
+            #[cfg(feature = "peers")]
+            server_clock: None,
         }
+    }
+
+    /// The same service for one server, whose clock is read from its responses.
+    #[cfg(feature = "peers")]
+    pub(crate) fn with_server_clock(self, clock: Arc<ServerClock>) -> Self {
+        Self { server_clock: Some(clock), ..self }
     }
 
     pub(super) fn looks_up_names(&self) -> bool {
@@ -158,6 +169,10 @@ impl HttpStack {
             .map_err(|_| Failure::Timeout("no answer", self.head_timeout))?
             .map_err(|error| Failure::Send { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
+        #[cfg(feature = "peers")]
+        if let Some(clock) = &self.server_clock {
+            clock.note(&head.headers, &requested);
+        }
         let from = From {
             authority: head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned()),
             address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr),
@@ -188,6 +203,12 @@ impl HttpStack {
             }
         }
     }
+}
+
+/// Milliseconds since the epoch of a date in a header.
+pub(super) fn date_ms(text: &str) -> Option<i64> {
+    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    since.as_millis().try_into().ok()
 }
 
 fn is_connect(error: &BoxError) -> bool {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +42,10 @@ impl io::Write for Log {
 impl Log {
     /// Writes down what is logged from now on, at this level and above.
     pub(crate) fn start(level: tracing::Level) -> (Self, DefaultGuard) {
+        // With a single subscriber in the process, a line that another thread reaches first would be
+        // off for good.
+        static OTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
+        OTHER.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);

@@ -7,7 +7,11 @@ mod binary;
 mod bodies;
 mod bounds;
 #[cfg(feature = "peers")]
+mod clocks;
+#[cfg(feature = "peers")]
 mod cluster;
+#[cfg(feature = "peers")]
+mod cold_start;
 mod common;
 mod connections;
 mod digest;
@@ -22,6 +26,8 @@ mod lists;
 mod log;
 #[cfg(feature = "peers")]
 mod network;
+#[cfg(feature = "peers")]
+mod own_url;
 #[cfg(all(feature = "cli", unix))]
 mod process;
 mod quirks;

@@ -42,7 +42,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.answer-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.answer_timeout = time; b })),
     property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.limits.idle_timeout = time; b })),
     #[cfg(feature = "peers")]
-    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "how long a node that found nothing to copy answers lists with 403", Kind::Millis(Builder::wait_when_empty)),
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "longest time for which a starting node refuses lists with 403", Kind::Millis(Builder::wait_when_empty)),
     #[cfg(feature = "peers")]
     property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.copy_attempts(n.try_into().unwrap_or(u32::MAX)))),
     #[cfg(feature = "peers")]

@@ -97,6 +97,7 @@ fn registry_stats(server: &EurekaServer) -> Stats {
     };
     vec![
         ("open-for-traffic", server.is_open().to_string()),
+        ("open-for-traffic-reason", server.gate_reason()),
         ("registered-instances", registry.size().to_string()),
         ("self-preservation", state.to_owned()),
         ("preserved-applications", preservation.to_string()),

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde_json::json;
 
 use crate::server::EurekaServer;
 
@@ -24,10 +25,15 @@ pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
     router.route("/", get(move |server| index(server, registry))).with_state(server)
 }
 
+/// Health in the form of Spring Boot's, with the reason for it.
 async fn readiness(State(server): State<EurekaServer>) -> Response {
     let open = server.is_open();
-    let body = if open { r#"{"status":"UP"}"# } else { r#"{"status":"OUT_OF_SERVICE"}"# };
-    respond(open, JSON, body.into())
+    let status = if open { "UP" } else { "OUT_OF_SERVICE" };
+    let reason = json!(server.gate_reason());
+    let body = format!(
+        r#"{{"status":"{status}","components":{{"readinessState":{{"status":"{status}"}},"registry":{{"status":"{status}","details":{{"reason":{reason}}}}}}}}}"#
+    );
+    respond(open, JSON, body)
 }
 
 async fn liveness() -> Response {
@@ -38,7 +44,8 @@ async fn index(State(server): State<EurekaServer>, registry: String) -> Response
     let open = server.is_open();
     let state = if open { "open for traffic" } else { "not open for traffic yet" };
     let name = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-    respond(open, "text/plain; charset=utf-8", format!("{name}\n{state}\nregistry: {registry}\n"))
+    let reason = server.gate_reason();
+    respond(open, "text/plain; charset=utf-8", format!("{name}\n{state}: {reason}\nregistry: {registry}\n"))
 }
 
 /// 200 if the server is open for traffic, else 503.

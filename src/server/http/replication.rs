@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use super::answer::{self, Accepted};
 use super::instances::{status, valid};
+use super::intake;
 use super::refusals::Chain;
 use super::request::{self, Refusal};
 use crate::model::{
@@ -20,6 +23,8 @@ use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Effect, News, Origin, Renewal};
 
+/// Header with the id of the registry server that sent a batch.
+const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
 /// Number of changes that a peer sends at a time.
 const USUAL_BATCH: usize = 250;
 /// No more copies are answered once they are this long together.
@@ -39,7 +44,7 @@ pub(super) async fn batch(
         return refused(response, &"the response is JSON, which Accept excludes");
     }
     if is_own(&server, &parts.headers) {
-        return StatusCode::LOOP_DETECTED.into_response();
+        return own(&parts, body).await;
     }
     let intake = server.intake();
     let document = match request::json(intake, &parts.headers, body, server.batch_limit()).await {
@@ -67,6 +72,7 @@ pub(super) async fn batch(
 /// Decodes a batch and applies its items. Returns what they changed, and the response.
 fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Vec<u8>), DecodeError> {
     let items = model::batch(body)?;
+    server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
     let mut copies = Copies::default();
     let mut deeds = Deeds::new(server, caller);
@@ -98,10 +104,24 @@ impl Copies {
     }
 }
 
-/// Whether this server sent it to itself, over a URL that it did not know for its own.
+/// Responds to a batch of this server's own with its id, by which the sender knows the response for
+/// its own. The connection is closed: behind a balancer the next one may lead to another node.
+async fn own(parts: &Parts, body: Body) -> Response {
+    intake::ignore(body).await;
+    let mut response = StatusCode::LOOP_DETECTED.into_response();
+    if let Some(id) = parts.headers.get(NODE_ID) {
+        response.headers_mut().insert(NODE_ID, id.clone());
+    }
+    if parts.version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Returns true if this server sent it to itself, over a URL that it did not know for its own.
 fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
     #[cfg(feature = "peers")]
-    return headers.get("DiscoveryIdentity-Id").is_some_and(|id| server.node().peers().is_me(id.as_bytes()));
+    return headers.get(NODE_ID).is_some_and(|id| server.node().peers().is_me(id.as_bytes()));
     #[cfg(not(feature = "peers"))]
     {
         let _ = (server, headers);

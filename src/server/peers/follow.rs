@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep};
 
 use super::peer::Peer;
 use super::queue::{Change, Target};
+use crate::clock::Moment;
 use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
 use crate::server::audit::{self, Shown};
@@ -52,18 +53,18 @@ const LOOKS: usize = 8;
 /// Instances of a list between two pauses, in which others get their turn.
 const CHUNK: usize = 100;
 
-/// Follows a peer for ever, or until it turns out to be this node.
+/// Follows a peer for ever. While its URL leads to this node there is nothing to look at.
 pub(super) async fn follow(node: Arc<Node>, peer: Arc<Peer>) {
     let interval = node.peers().settings.comparison_interval;
-    let mut follower = Follower { node, peer, past: Past::default(), told: HashMap::new() };
-    while !follower.peer.is_me() {
+    let mut follower = Follower { node, peer, past: Past::default(), looked: None, told: HashMap::new() };
+    loop {
         let wait = if follower.past.failed { interval / 3 } else { interval };
         tokio::select! {
             () = sleep(jittered(wait)) => {}
             // What was queued meanwhile goes first.
             () = follower.peer.recovered() => sleep(jittered(SETTLE)).await,
         }
-        if follower.node.is_open() {
+        if follower.node.is_open() && !follower.peer.is_me() {
             let looked = follower.look().await;
             if let Err(error) = &looked {
                 tracing::debug!(peer = %follower.peer.url().as_str(), %error, "a peer does not show what it has");
@@ -77,6 +78,8 @@ struct Follower {
     node: Arc<Node>,
     peer: Arc<Peer>,
     past: Past,
+    /// Begin of the last look that did not fail, by the wall clock, too.
+    looked: Option<Moment>,
     /// What the peer was told and showed otherwise all the same. It is not told twice.
     told: HashMap<Arc<Target>, Version>,
 }
@@ -148,7 +151,10 @@ struct Tally {
 impl Follower {
     async fn look(&mut self) -> Result<(), Error> {
         let (began, lost) = (Instant::now(), self.peer.lost());
-        let everything = self.past.wants_everything(lost, began);
+        // The monotonic clock stands still while the machine is suspended, and the peer's delta goes on.
+        let was_away = self.looked.is_some_and(|looked| looked.elapsed() > GAP);
+        let everything = was_away || self.past.wants_everything(lost, began);
+        let moment = Moment::now();
         let mut suspects = Vec::new();
         if everything {
             suspects = self.suspects(&self.peer.applications().await?).await;
@@ -177,6 +183,7 @@ impl Follower {
         // One that can never be read must not make every look one at everything.
         self.past.left_over = everything && (later > 0 || unread > 0 && !self.past.left_over);
         self.past.looked(everything, same_hash, lost, began);
+        self.looked = Some(moment);
         if adopted + told > 0 {
             let peer = self.peer.url().as_str();
             tracing::info!(%peer, adopted, told, everything, "what a peer had differently is settled");
@@ -214,7 +221,8 @@ impl Follower {
             if seen % CHUNK == CHUNK - 1 {
                 tokio::task::yield_now().await;
             }
-            let ending = (theirs.action == Some(ActionType::Deleted)).then(|| Version::of(theirs));
+            let is_ending = theirs.action == Some(ActionType::Deleted);
+            let ending = is_ending.then(|| Version::of(theirs).earlier_by(self.peer.ahead_ms(&self.node)));
             if own.as_deref() != Some(theirs.id()) && self.is_suspect(theirs, ending) {
                 let target = Arc::new(Target { app: theirs.app.clone(), id: theirs.id().into() });
                 suspects.push(Suspect { target, ending });
@@ -255,6 +263,7 @@ impl Follower {
     fn settle(&mut self, Suspect { target, ending }: &Suspect, theirs: Option<Instance>) -> Deed {
         let (registry, now) = (self.node.registry(), self.node.now());
         let theirs = theirs.filter(|theirs| theirs.app() == &*target.app && theirs.id() == &*target.id);
+        let theirs = theirs.map(|theirs| self.peer.in_our_time(theirs, &self.node));
         // Java shows another region's where it has none itself, which its list may tell late.
         let theirs = theirs.filter(|theirs| !self.node.peers().regions.as_ref().is_some_and(|all| all.have(theirs)));
         if self.peer.is_being_told(target) {
@@ -268,7 +277,7 @@ impl Follower {
                 Some(ended) if ended >= Version::of(&theirs) => {
                     self.tell_once(target, ended, [(ReplicationAction::Cancel, None)])
                 }
-                _ if is_alive(&theirs, now) => self.adopt(theirs),
+                _ if is_alive(&theirs, self.node.published_now()) => self.adopt(theirs),
                 _ => Deed::None,
             },
             (Some(_), Some(theirs)) => self.adopt(theirs),
@@ -286,7 +295,8 @@ impl Follower {
     fn adopt(&self, theirs: Instance) -> Deed {
         let (app, id, status) = (theirs.app.clone(), theirs.id().to_owned(), theirs.status);
         let (peer, now) = (self.peer.url().as_str(), self.node.now());
-        let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp));
+        let ahead = self.node.published_now().saturating_sub(now);
+        let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp.saturating_sub(ahead)));
         match self.node.registry().adopt(theirs, since, now) {
             Ok(true) => {
                 audit::adopted(&app, &id, status, peer);

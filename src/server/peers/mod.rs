@@ -14,17 +14,21 @@
 //! | module | what it knows |
 //! |---|---|
 //! | `queue` | what waits, in which order, when it may go; no IO |
-//! | `peer` | one peer: its queue, the batches, its answers |
+//! | `peer` | one peer: its queue, the batches, its responses, its clock |
+//! | `batch` | the items of a batch as they are sent |
 //! | `list` | which URLs are peers |
-//! | `copy` | the start: copying, and when lists are worth answering |
+//! | `gate` | whether lists are served, and the reason |
+//! | `copy` | the start: copying, and when lists are worth serving |
 //! | `follow` | later: what a peer has differently, and whose state counts |
 //! | `restart` | a task that a panic does not end |
 //! | `own` | the node's own instance |
 //! | `turns` | that changes of an instance are queued in their order |
 //! | `settings` | what it can be told |
 
+mod batch;
 mod copy;
 mod follow;
+mod gate;
 mod list;
 mod own;
 mod peer;
@@ -40,9 +44,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use self::follow::follow;
+use self::gate::{Gate, Reason};
 use self::list::Me;
 use self::own::OwnLease;
 use self::peer::{Peer, Surroundings};
@@ -58,12 +63,18 @@ use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction};
 use crate::timer::{Backoff, jittered};
-use crate::transport::{HttpStack, Transport};
+use crate::transport::{HttpStack, ServerClock, Transport};
 
 /// The source of the list gets this long to answer.
 const SOURCE_LIMIT: Duration = Duration::from_secs(30);
 /// Between two questions to it while it has never answered.
 const SOURCE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// Shortest and longest pause before a peer whose URL led to this node is asked again. At a start the
+/// other nodes behind a balancer may come later.
+const IDENTIFY_PAUSE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(180)];
+/// Time limit for asking all peers at the start.
+const IDENTIFY_LIMIT: Duration = Duration::from_secs(2);
 
 /// The peers of this node, as the node sees them.
 #[derive(Debug)]
@@ -80,7 +91,9 @@ pub(super) struct Peers {
     listed: AtomicBool,
     /// The list is another.
     changed: Notify,
-    open: AtomicBool,
+    gate: Gate,
+    /// A peer that knows more was copied. Locked while the peers are being asked.
+    is_copied: tokio::sync::Mutex<bool>,
     turns: Turns,
     list: ArcSwap<Vec<Arc<Peer>>>,
 }
@@ -98,7 +111,7 @@ impl Peers {
             settings.settle_source(&own_hosts[0]);
             settings
         };
-        let peers = Self {
+        let mut peers = Self {
             stack: settings.stack(settings.connect_timeout, settings.read_timeout),
             regions,
             id: format!("{:032x}", fastrand::u128(..)).into(),
@@ -106,14 +119,19 @@ impl Peers {
             own_hosts,
             listed: AtomicBool::new(false),
             changed: Notify::new(),
-            open: AtomicBool::new(false),
+            gate: Gate::new(Reason::Single, Duration::ZERO),
+            is_copied: tokio::sync::Mutex::new(false),
             turns: Turns::new(),
             list: ArcSwap::default(),
             settings,
         };
         let urls = peers.others(peers.settings.zones.urls())?;
         peers.list.store(Arc::new(urls.into_iter().map(|url| peers.peer(url)).collect()));
-        peers.open.store(!peers.has_cluster(), Ordering::Release);
+        if peers.has_cluster() {
+            let wait = peers.settings.wait_when_empty;
+            let is_unneeded = wait.is_zero() || !peers.settings.copy;
+            peers.gate = Gate::new(if is_unneeded { Reason::Unneeded } else { Reason::Asking }, wait);
+        }
         Ok(peers)
     }
 
@@ -134,8 +152,22 @@ impl Peers {
         known && list.iter().all(|peer| peer.is_me())
     }
 
+    /// The reason for which lists are served or refused.
+    pub(super) fn gate_reason(&self) -> String {
+        self.gate.describe()
+    }
+
     pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.gate.is_open()
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Number of leases in the registry that are this node's own.
+    fn own_leases(&self) -> usize {
+        usize::from(self.own.as_ref().is_some_and(OwnLease::is_present))
     }
 
     /// To be held while an instance is changed and the change is queued; heartbeats do without.
@@ -178,6 +210,8 @@ impl Peers {
         if node.peers().has_cluster() {
             tasks.spawn(supervise(node.clone()));
             tasks.spawn(begin(node.clone()));
+            // On its own, since nothing may keep it.
+            tasks.spawn(copy::open_at_limit(node.clone()));
         }
         tasks
     }
@@ -213,22 +247,17 @@ impl Peers {
         while asked.join_next().await.is_some() {}
     }
 
-    /// Answers lists from now on.
-    fn open(&self) {
-        if !self.open.swap(true, Ordering::AcqRel) {
-            tracing::info!("open for traffic: lists are served from now on");
-        }
-    }
-
     pub(super) fn has_cluster(&self) -> bool {
         !self.list.load().is_empty() || self.settings.source.is_some()
     }
 
     fn peer(&self, url: ServiceUrl) -> Arc<Peer> {
-        let transport = Transport::new(vec![url.clone()], self.stack.clone()).for_server().in_background();
+        let clock = Arc::new(ServerClock::default());
+        let stack = self.stack.clone().with_server_clock(clock.clone());
+        let transport = Transport::new(vec![url.clone()], stack).for_server().in_background();
         // A Java peer knows other regions if this node does.
         let transport = if self.regions.is_some() { transport.without_other_regions() } else { transport };
-        Arc::new(Peer::new(url, transport, self.settings.limits))
+        Arc::new(Peer::new(url, transport, clock, self.settings.limits))
     }
 
     /// Leaves out the node itself.
@@ -337,7 +366,7 @@ async fn supervise(node: Arc<Node>) {
 
 /// Empties the queue of a peer, and follows it.
 async fn keep(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
-    let telling = restarted("telling a peer", || peer.clone().run(surroundings.clone()));
+    let telling = restarted("telling a peer", || tell(node.clone(), peer.clone(), surroundings.clone()));
     let following = async {
         if !node.peers().settings.comparison_interval.is_zero() {
             restarted("following a peer", || follow(node.clone(), peer.clone())).await;
@@ -346,13 +375,35 @@ async fn keep(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
     tokio::join!(telling, following);
 }
 
-/// Copies, opens, and then keeps the node's own lease.
+/// Empties the queue of a peer, and asks again every few minutes while its URL leads to this node.
+async fn tell(node: Arc<Node>, peer: Arc<Peer>, surroundings: Surroundings) {
+    let url = peer.url().as_str();
+    loop {
+        peer.clone().run(surroundings.clone()).await;
+        if node.peers().is_alone() {
+            tracing::warn!(peer = %url, "no peer is left: every peer URL leads to this node, which replicates to nobody");
+        } else {
+            tracing::info!(peer = %url, "the URL of a peer leads to this node: it is left out, and asked again later");
+        }
+        let mut pauses = Backoff::new(IDENTIFY_PAUSE[0], IDENTIFY_PAUSE[1]);
+        while peer.is_me() {
+            sleep(pauses.next()).await;
+            peer.identify(&surroundings.node_id).await;
+        }
+        tracing::info!(peer = %url, "the URL of a peer leads to another node again");
+    }
+}
+
+/// Finds out who the peers are, copies what they know, opens, and keeps the node's own lease.
 async fn begin(node: Arc<Node>) {
     let peers = node.peers();
-    let opens_at = Instant::now() + peers.settings.wait_when_empty;
-    peers.refresh().await;
-    peers.identify().await;
-    tokio::join!(copy::begin(&node, opens_at), restarted("the node's own lease", || keep_own(node.clone())));
+    let starting = async {
+        peers.refresh().await;
+        // One that is too slow is found out by the first batch.
+        let _ = timeout(IDENTIFY_LIMIT, peers.identify()).await;
+        tokio::join!(copy::copy_peers(&node), restarted("the node's own lease", || keep_own(node.clone())));
+    };
+    copy::begin(&node, starting).await;
 }
 
 async fn keep_own(node: Arc<Node>) {

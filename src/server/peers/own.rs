@@ -114,6 +114,11 @@ impl OwnLease {
         Duration::from_secs(seconds.try_into().unwrap_or(0)).max(Duration::from_secs(1))
     }
 
+    /// Returns true if the registry has it.
+    pub(super) fn is_present(&self) -> bool {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) == State::Present
+    }
+
     /// Registers, or renews the registration.
     pub(super) fn renew(&self, node: &Node) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +131,7 @@ impl OwnLease {
         if !known {
             let mut instance = self.instance.clone();
             // A copy of an earlier run that a peer still has must not win.
-            instance.last_dirty_timestamp = Some(node.now());
+            instance.last_dirty_timestamp = Some(node.published_now());
             match node.register(instance, Caller::NODE) {
                 Ok(()) => *state = State::Present,
                 Err(refused) => {

@@ -1,6 +1,6 @@
 //! One peer: its queue, and the task that empties it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,30 +8,37 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::batch::{in_parts, item};
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{
-    Applications, Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse,
-    ReplicationResult,
+    Applications, Instance, InstanceStatus, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
 };
 use crate::server::audit::{self, Shown, Throttle};
+use crate::server::node::Node;
 use crate::server::registry::{Origin, Registry};
-use crate::transport::Transport;
+use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
-/// Instances in one request, in bytes, as long as there is more than one: well below the limits that servers and proxies have.
-const PART_BYTES: usize = 1 << 20;
-/// What stands around the lines of a batch.
-const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
-const LIST_END: &[u8] = b"]}";
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
 const OUTAGE: Duration = Duration::from_secs(10);
 /// Batches that the peer refuses are logged at most this often: they go on for as long as its URL
 /// is wrong.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Sends of one batch that lead back to this node before its URL is taken for this node's own: behind
+/// a balancer another connection leads to another node.
+const OWN_TRIES: usize = 8;
+/// Maximum pause between two of them.
+const OWN_PAUSE: Duration = Duration::from_millis(10);
+/// Batches in a row that led back before it is taken for its own where it led to another node before.
+const OWN_BATCHES: u32 = 4;
+/// Difference between the clocks of two machines from which on it is a fault.
+const SKEW_MS: i64 = 5_000;
+/// Difference below which the fault is over.
+const SKEW_OVER_MS: i64 = 4_000;
 /// Overflows of the queue are told at most this often.
 const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -46,8 +53,19 @@ pub(super) struct Peer {
     settled: Notify,
     /// Told when it takes changes again after an outage.
     recovered: Notify,
-    /// It turned out to be this node.
+    /// Its URL leads to this node.
     is_me: AtomicBool,
+    /// Batches in a row that led to this node.
+    own_batches: AtomicU32,
+    /// Its URL led to this node at least once, and at least once to another.
+    led_here: AtomicBool,
+    led_elsewhere: AtomicBool,
+    /// The log says so.
+    is_balanced: AtomicBool,
+    /// Clock of the peer.
+    clock: Arc<ServerClock>,
+    /// That clock is far from this machine's, and the log says so.
+    is_skewed: AtomicBool,
     /// The peer responded to the last request.
     responds: AtomicBool,
     /// The peer responded to the last batch with an error.
@@ -67,7 +85,7 @@ pub(super) struct Surroundings {
 }
 
 impl Peer {
-    pub(super) fn new(url: ServiceUrl, transport: Transport, limits: Limits) -> Self {
+    pub(super) fn new(url: ServiceUrl, transport: Transport, clock: Arc<ServerClock>, limits: Limits) -> Self {
         Self {
             url,
             transport,
@@ -76,6 +94,12 @@ impl Peer {
             settled: Notify::new(),
             recovered: Notify::new(),
             is_me: AtomicBool::new(false),
+            own_batches: AtomicU32::new(0),
+            led_here: AtomicBool::new(false),
+            led_elsewhere: AtomicBool::new(false),
+            is_balanced: AtomicBool::new(false),
+            clock,
+            is_skewed: AtomicBool::new(false),
             responds: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             refusals: Throttle::new(REFUSAL_LOG_INTERVAL),
@@ -91,6 +115,11 @@ impl Peer {
         self.noted(self.transport.applications().await)
     }
 
+    /// The same with the evidence of the kind of server that it is.
+    pub(super) async fn registry(&self) -> Result<Fetched, Error> {
+        self.noted(self.transport.registry().await)
+    }
+
     /// Fetches the recent changes at the peer, if it has deltas.
     pub(super) async fn delta(&self) -> Result<Option<Applications>, Error> {
         self.noted(self.transport.delta().await)
@@ -101,15 +130,63 @@ impl Peer {
         self.noted(self.transport.instance(app, id).await)
     }
 
-    async fn replicate(&self, batch: Bytes, node_id: &str) -> Result<ReplicationResponse, Error> {
-        let outcome = self.transport.replicate(batch, node_id).await;
+    /// Sends a batch. Returns `None` if each connection led back to this node.
+    async fn replicate(&self, batch: Bytes, node_id: &str) -> Result<Option<ReplicationResponse>, Error> {
+        let mut outcome = Ok(None);
+        for _ in 0..OWN_TRIES {
+            outcome = match self.transport.replicate(batch.clone(), node_id).await {
+                // The node has closed the connection.
+                Ok(Replicated::Own) => {
+                    self.led_here.store(true, Ordering::Relaxed);
+                    // Two nodes in step would each get its own turn of a balancer every time.
+                    sleep(OWN_PAUSE.mul_f64(fastrand::f64())).await;
+                    continue;
+                }
+                Ok(Replicated::Applied(response)) => Ok(Some(response)),
+                Ok(Replicated::Loop) => Err(self.loop_detected()),
+                Err(error) => Err(error),
+            };
+            break;
+        }
         match &outcome {
-            Ok(_) => self.refuses.store(false, Ordering::Relaxed),
+            Ok(Some(_)) => {
+                self.refuses.store(false, Ordering::Relaxed);
+                self.note_other();
+            }
             Err(error) if error.status().is_some() && !error.is_paused() => self.refuses.store(true, Ordering::Relaxed),
             // A peer that was not reached refused nothing.
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         self.noted(outcome)
+    }
+
+    /// Notes that the URL led to another node.
+    fn note_other(&self) {
+        self.own_batches.store(0, Ordering::Relaxed);
+        self.led_elsewhere.store(true, Ordering::Relaxed);
+        if self.led_here.load(Ordering::Relaxed) && !self.is_balanced.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                peer = %self.url.as_str(),
+                "the URL of a peer leads to this node at times, and to others at times: of several others behind it \
+                 only one receives a change; name each node by a URL of its own"
+            );
+        }
+    }
+
+    /// Notes that a batch led to this node. Returns true if that is no accident.
+    fn note_own(&self) -> bool {
+        let batches = self.own_batches.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_me = batches >= if self.led_elsewhere.load(Ordering::Relaxed) { OWN_BATCHES } else { 1 };
+        if is_me {
+            self.is_me.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+        is_me
+    }
+
+    fn loop_detected(&self) -> Error {
+        let error = Error::new(Kind::Status(StatusCode::LOOP_DETECTED.as_u16()), "send changes");
+        error.server(self.url.as_str().clone()).cause("the response is 508, but not from this node itself")
     }
 
     /// Returns true if the peer responded to the last request and took the last batch that reached it.
@@ -129,7 +206,53 @@ impl Peer {
         if self.responds.swap(responds, Ordering::Relaxed) != responds {
             tracing::debug!(peer = %self.url.as_str(), responds, "availability of a peer changed");
         }
+        self.watch_clock();
         outcome
+    }
+
+    /// Logs when the clock of the peer departs from this machine's, and when it is right again.
+    fn watch_clock(&self) {
+        let Some(ahead_ms) = self.clock.ahead_ms() else { return };
+        let was_skewed = self.is_skewed.load(Ordering::Relaxed);
+        let is_skewed = ahead_ms.abs() > if was_skewed { SKEW_OVER_MS } else { SKEW_MS };
+        if is_skewed == was_skewed || self.is_skewed.swap(is_skewed, Ordering::Relaxed) == is_skewed {
+            return;
+        }
+        let (peer, ahead_secs) = (self.url.as_str(), ahead_ms / 1000);
+        if is_skewed {
+            tracing::warn!(%peer, ahead_secs, "the clock of a peer differs from this machine's: its times are converted");
+        } else {
+            tracing::info!(%peer, ahead_secs, "the clock of a peer agrees with this machine's again");
+        }
+    }
+
+    /// Milliseconds by which the times of the peer are ahead of those that this node publishes, if
+    /// the difference is more than the measurement's.
+    pub(super) fn ahead_ms(&self, node: &Node) -> i64 {
+        let is_skewed = self.is_skewed.load(Ordering::Relaxed);
+        let ahead = self.clock.ahead_ms().filter(|_| is_skewed);
+        ahead.map_or(0, |ahead| ahead.saturating_add(node.wall_ahead_ms()))
+    }
+
+    /// Converts the times of an instance of the peer's to those of this node, so that the states of
+    /// nodes whose clocks differ have an order.
+    pub(super) fn in_our_time(&self, mut theirs: Instance, node: &Node) -> Instance {
+        let ahead = self.ahead_ms(node);
+        if ahead != 0 {
+            theirs.last_updated_timestamp = theirs.last_updated_timestamp.map(|at| at.saturating_sub(ahead));
+            if let Some(lease) = &mut theirs.lease {
+                for at in [
+                    &mut lease.registration_timestamp,
+                    &mut lease.last_renewal_timestamp,
+                    &mut lease.eviction_timestamp,
+                    &mut lease.service_up_timestamp,
+                ] {
+                    // Zero stands for never.
+                    *at = if *at > 0 { at.saturating_sub(ahead) } else { *at };
+                }
+            }
+        }
+        theirs
     }
 
     /// Takes a change in; it is sent when its turn comes.
@@ -167,13 +290,12 @@ impl Peer {
         }
     }
 
-    /// Finds out whether it is this node, by a batch that says nothing.
+    /// Finds out by an empty batch if its URL leads to this node.
     pub(super) async fn identify(&self, node_id: &str) {
-        if let Err(error) = self.replicate(ReplicationList::default().to_json().into(), node_id).await
-            && error.status() == Some(StatusCode::LOOP_DETECTED.as_u16())
-        {
-            self.is_me.store(true, Ordering::Relaxed);
-            self.wake.notify_one();
+        match self.replicate(ReplicationList::default().to_json().into(), node_id).await {
+            Ok(None) => drop(self.note_own()),
+            Ok(Some(_)) => self.is_me.store(false, Ordering::Relaxed),
+            Err(_) => {}
         }
     }
 
@@ -212,7 +334,7 @@ impl Peer {
         told
     }
 
-    /// Empties the queue for ever. Dropping the future drops the batches in flight.
+    /// Empties the queue for as long as the URL leads to another node. Dropping the future drops the batches in flight.
     pub(super) async fn run(self: Arc<Self>, surroundings: Surroundings) {
         let mut batches = JoinSet::new();
         let mut told = OverflowLog::default();
@@ -235,7 +357,6 @@ impl Peer {
                 },
             }
             if self.is_me.load(Ordering::Relaxed) {
-                tracing::info!(peer = %self.url.as_str(), "this peer is the node itself, it is left out from now on");
                 return;
             }
         }
@@ -269,19 +390,17 @@ impl Peer {
 
     async fn deliver(&self, changes: &[Change], body: Vec<u8>, surroundings: &Surroundings) -> Outcome {
         match self.replicate(body.into(), &surroundings.node_id).await {
-            Ok(answer) if answer.0.len() == changes.len() => {
+            Ok(None) if self.note_own() => Outcome::Answered,
+            Ok(None) => Outcome::Failed,
+            Ok(Some(answer)) if answer.0.len() == changes.len() => {
                 for (change, result) in changes.iter().zip(answer.0) {
                     self.take_result(change, result, surroundings);
                 }
                 Outcome::Answered
             }
-            Ok(answer) => {
+            Ok(Some(answer)) => {
                 let (sent, answered) = (changes.len(), answer.0.len());
                 tracing::warn!(peer = %self.url.as_str(), sent, answered, "a peer's answer does not fit the batch");
-                Outcome::Answered
-            }
-            Err(error) if error.status() == Some(StatusCode::LOOP_DETECTED.as_u16()) => {
-                self.is_me.store(true, Ordering::Relaxed);
                 Outcome::Answered
             }
             Err(error) => self.fault(&error, changes.len()),
@@ -349,7 +468,7 @@ impl Drop for InFlight<'_> {
 }
 
 impl Surroundings {
-    fn instance(&self, target: &Target) -> Option<Instance> {
+    pub(super) fn instance(&self, target: &Target) -> Option<Instance> {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
     }
 
@@ -371,56 +490,6 @@ impl Surroundings {
             }
         }
     }
-}
-
-/// The line for a change, with the instance as it is now. `None` if there is nothing left to say: whoever took the instance away said it.
-fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem> {
-    let Change { target, action, status } = change;
-    let bare = ReplicationItem {
-        app: Some(target.app.clone()),
-        id: Some(target.id.clone()),
-        last_dirty_timestamp: None,
-        overridden_status: None,
-        status: None,
-        instance: None,
-        action: Some(*action),
-    };
-    let Some(instance) = surroundings.instance(target) else {
-        return (*action == ReplicationAction::Cancel).then_some(bare);
-    };
-    // Registered again since: told so, in whatever order the two came here.
-    let action = &match action {
-        ReplicationAction::Cancel => ReplicationAction::Register,
-        action => *action,
-    };
-    let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
-    let heartbeat = *action == ReplicationAction::Heartbeat;
-    Some(ReplicationItem {
-        last_dirty_timestamp: instance.last_dirty_timestamp,
-        overridden_status: overridden.filter(|_| heartbeat),
-        status: status.or(Some(instance.status)),
-        instance: (*action == ReplicationAction::Register).then_some(instance),
-        action: Some(*action),
-        ..bare
-    })
-}
-
-/// Encodes a batch, divided where it would be longer than peers take.
-fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<u8>)> {
-    let mut parts: Vec<(Vec<Change>, Vec<u8>)> = Vec::new();
-    for (change, item) in lines {
-        let line = item.to_json();
-        match parts.last_mut() {
-            Some((changes, body)) if body.len() + line.len() <= PART_BYTES => {
-                changes.push(change);
-                body.push(b',');
-                body.extend(line);
-            }
-            _ => parts.push((vec![change], [LIST_BEGIN, &line].concat())),
-        }
-    }
-    parts.iter_mut().for_each(|(_, body)| body.extend(LIST_END));
-    parts
 }
 
 fn outcome(error: &Error) -> Outcome {
@@ -456,48 +525,5 @@ impl OverflowLog {
         let dropped = counters.overflown - self.told;
         (self.told, self.at) = (counters.overflown, Some(now));
         tracing::warn!(peer = %peer.url.as_str(), dropped, "more changes wait for a peer than it has room for");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_divided_where_it_gets_too_long() {
-        let line = |id: &str, bytes: usize| {
-            let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
-            let change = Change { target, action: ReplicationAction::Register, status: None };
-            let instance = (bytes > 0).then(|| {
-                Instance::builder("orders")
-                    .ip_addr("10.0.0.1")
-                    .port(1)
-                    .metadata("long", "x".repeat(bytes))
-                    .build()
-                    .unwrap()
-            });
-            let item = ReplicationItem {
-                app: None,
-                id: None,
-                last_dirty_timestamp: None,
-                overridden_status: None,
-                status: None,
-                instance,
-                action: None,
-            };
-            (change, item)
-        };
-        let third = PART_BYTES / 3;
-        let lines = [("a", 0), ("b", third), ("c", third), ("d", third), ("e", 0), ("f", 2 * PART_BYTES), ("g", 0)];
-        let parts = in_parts(lines.iter().map(|&(id, bytes)| line(id, bytes)));
-        let ids: Vec<Vec<_>> =
-            parts.iter().map(|(changes, _)| changes.iter().map(|c| &*c.target.id).collect()).collect();
-        assert_eq!(ids, [vec!["a", "b", "c"], vec!["d", "e"], vec!["f"], vec!["g"]]);
-        for (changes, body) in &parts {
-            let sent = ReplicationList::from_json(body).unwrap();
-            assert_eq!(sent.0.len(), changes.len());
-            assert_eq!(sent.to_json(), *body, "as it is encoded at one go");
-        }
-        assert!(in_parts(std::iter::empty()).is_empty());
     }
 }

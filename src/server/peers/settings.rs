@@ -42,6 +42,8 @@ pub(crate) struct PeerSettings {
     pub(super) copy_attempts: u32,
     pub(super) copy_pause: Duration,
     pub(super) wait_when_empty: Duration,
+    /// Time between two heartbeats of an instance, as the registry expects it.
+    pub(super) renewal_interval: Duration,
     pub(super) source: Option<Source>,
     #[cfg(feature = "dns")]
     use_dns: bool,
@@ -78,6 +80,7 @@ impl Default for PeerSettings {
             copy_attempts: 5,
             copy_pause: Duration::from_secs(30),
             wait_when_empty: Duration::from_secs(300),
+            renewal_interval: Duration::from_secs(30),
             source: None,
             #[cfg(feature = "dns")]
             use_dns: false,
@@ -98,6 +101,10 @@ impl PeerSettings {
         let tls = self.tls.clone();
         let config = ClientConfig { connect_timeout, read_timeout, tls, ..ClientConfig::default() };
         self.stack.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
+    }
+
+    pub(in crate::server) fn with_renewal_interval(self, renewal_interval: Duration) -> Self {
+        Self { renewal_interval, ..self }
     }
 
     pub(crate) fn region(&self) -> &str {
@@ -471,7 +478,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Whether a starting node copies the registry of a peer. Default true. Without a copy it answers lists at once.
+    /// Sets whether a starting node copies the registries of its peers. Defaults to true. Without a
+    /// copy it serves lists at once.
     ///
     /// Spring `eureka.client.fetch-registry`, Netflix `eureka.shouldFetchRegistry`.
     pub fn copy_from_peers(mut self, copy: bool) -> Self {
@@ -479,7 +487,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// How often a starting node asks round its peers for something to copy. Default 5.
+    /// Number of times that a starting node asks its peers for something to copy. Defaults to 5. It
+    /// asks once more right before it opens without a copy; with zero it never asks.
     ///
     /// Spring `eureka.server.registry-sync-retries`, Netflix `eureka.numberRegistrySyncRetries`.
     pub fn copy_attempts(mut self, attempts: u32) -> Self {
@@ -487,7 +496,7 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// The pause between two of these attempts. Default 30 s.
+    /// Pause between two of these attempts. Defaults to 30 seconds.
     ///
     /// Spring `eureka.server.registry-sync-retry-wait-ms`, Netflix `eureka.registrySyncRetryWaitMs`.
     pub fn copy_pause(mut self, pause: Duration) -> Self {
@@ -495,10 +504,16 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// How long a node that found nothing to copy answers lists with 403, while it collects heartbeats. Default 5 minutes.
+    /// Maximum time for which a starting node refuses lists with 403, while it copies the registries
+    /// of its peers and collects heartbeats. Defaults to 5 minutes.
     ///
-    /// Clients then ask another server. With zero it answers from what is there as soon as it asked its peers once. A node without peers
-    /// always answers at once. Spring `eureka.server.wait-time-in-ms-when-sync-empty`, Netflix `eureka.waitTimeInMsWhenSyncEmpty`.
+    /// Clients then ask another server. The node opens earlier: once it has copied a peer that knows
+    /// more, or once it has collected heartbeats for two [renewal
+    /// intervals](Self::expected_renewal_interval) and no peer knows more, be it that none responds or
+    /// that all are as new as this node. Only a node at which nothing registers waits for the whole
+    /// time. With zero it serves lists at once, and copies meanwhile. A node without peers always
+    /// serves them at once. Spring `eureka.server.wait-time-in-ms-when-sync-empty`, Netflix
+    /// `eureka.waitTimeInMsWhenSyncEmpty`.
     pub fn wait_when_empty(mut self, wait: Duration) -> Self {
         self.peers.wait_when_empty = wait.min(LONGEST_WAIT);
         self

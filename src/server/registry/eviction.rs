@@ -44,7 +44,7 @@ impl Registry {
                 continue;
             }
             let Some(lease) = leases.remove(app, id) else { continue };
-            self.withdraw(&lease, id, now, now);
+            self.withdraw(&lease, id, self.at(now).published(), now);
             drop(leases);
             evicted += 1;
             audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);

@@ -1,9 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use super::times::believed;
 use super::view::Record;
-use super::{Origin, Renewal, rules};
+use super::{Now, Origin, rules};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 
 /// An override that nobody has looked at for this long is gone.
@@ -23,6 +22,25 @@ pub(super) struct Lease {
     last_update: AtomicI64,
     /// The last heartbeat or registration.
     heard_at: AtomicI64,
+    up_since: UpSince,
+}
+
+/// The first time at which an instance was UP; zero if it never was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UpSince {
+    /// By the clock of the leases.
+    at: i64,
+    published: i64,
+}
+
+impl UpSince {
+    pub(super) fn new(now: Now) -> Self {
+        Self { at: now.ms, published: now.published() }
+    }
+
+    pub(super) fn is_never(self) -> bool {
+        self.published == 0
+    }
 }
 
 impl Lease {
@@ -31,24 +49,25 @@ impl Lease {
         mut instance: Instance,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
-        service_up_at: i64,
+        up_since: UpSince,
         since: i64,
-        now: i64,
+        now: Now,
     ) -> Self {
         instance.lease = Some(LeaseInfo {
-            registration_timestamp: now,
-            last_renewal_timestamp: since,
+            registration_timestamp: now.published(),
+            last_renewal_timestamp: since.saturating_add(now.ahead),
             eviction_timestamp: 0,
-            service_up_timestamp: service_up_at,
+            service_up_timestamp: up_since.published,
             ..instance.lease.unwrap_or_default()
         });
         Self {
             record: Record::new(instance),
             overridden,
-            override_read_at: now.into(),
+            override_read_at: now.ms.into(),
             duration_ms: i64::from(duration_secs) * 1000,
             last_update: since.into(),
-            heard_at: since.min(now).into(),
+            heard_at: since.min(now.ms).into(),
+            up_since,
         }
     }
 
@@ -66,9 +85,13 @@ impl Lease {
         self.last_update.load(Relaxed)
     }
 
-    /// When the instance was UP for the first time; 0 if never.
+    pub(super) fn up_since(&self) -> UpSince {
+        self.up_since
+    }
+
+    /// The first time at which the instance was UP, by the clock of the leases; zero if it never was.
     pub(super) fn service_up_at(&self) -> i64 {
-        self.instance().lease.map_or(0, |info| info.service_up_timestamp)
+        self.up_since.at
     }
 
     /// The last heartbeat or registration.
@@ -76,22 +99,22 @@ impl Lease {
         self.heard_at.load(Relaxed)
     }
 
-    /// The instance with the lease as it stands now.
-    pub(super) fn live_instance(&self) -> Instance {
+    /// The instance with the lease as it stands now. Published times are `ahead` of those of leases.
+    pub(super) fn live_instance(&self, ahead: i64) -> Instance {
         let mut instance = self.instance().clone();
         if let Some(info) = &mut instance.lease {
-            info.last_renewal_timestamp = self.last_update.load(Relaxed);
+            info.last_renewal_timestamp = self.last_update.load(Relaxed).saturating_add(ahead);
         }
         instance
     }
 
     /// Replaces what readers see by a changed [`live_instance`](Self::live_instance).
-    pub(super) fn replace(&mut self, mut instance: Instance, now: i64) {
-        if let Some(info) = &mut instance.lease
-            && instance.status == InstanceStatus::Up
-            && info.service_up_timestamp == 0
-        {
-            info.service_up_timestamp = now;
+    pub(super) fn replace(&mut self, mut instance: Instance, now: Now) {
+        if instance.status == InstanceStatus::Up && self.up_since.is_never() {
+            self.up_since = UpSince::new(now);
+        }
+        if let Some(info) = &mut instance.lease {
+            info.service_up_timestamp = self.up_since.published;
         }
         self.record = Record::new(instance);
     }
@@ -136,20 +159,5 @@ impl Lease {
     pub(super) fn rule(&self, origin: Origin, now: i64) -> InstanceStatus {
         let status = self.instance().status;
         rules::status(status, self.override_status(now), Some(status), origin)
-    }
-
-    /// Compares versions after a renewal. `server-behaviour` 2.3.
-    pub(super) fn compare(&self, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
-        let Some(dirty) = dirty else { return Renewal::Renewed };
-        let ours = self.instance().last_dirty_timestamp;
-        let dirty = believed(dirty, ours, now);
-        let ours = ours.unwrap_or(dirty);
-        if dirty > ours {
-            Renewal::SenderIsNewer
-        } else if dirty < ours && origin == Origin::Replica {
-            Renewal::SenderIsOlder(Arc::new(self.live_instance()))
-        } else {
-            Renewal::Renewed
-        }
     }
 }

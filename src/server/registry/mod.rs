@@ -11,7 +11,9 @@
 //! records, from inside the shard's write lock: the log has the changes of one instance in the order in which they happened. Locks are
 //! always taken in this order: shard, then log.
 //!
-//! `now` is milliseconds since the epoch, from one clock that never goes back.
+//! `now` is milliseconds since the epoch, from one clock that never goes back and that leases go by.
+//! The times that are published follow the wall clock: [`Registry::move_published`] tells how far
+//! they are ahead of `now`.
 
 mod eviction;
 mod full;
@@ -33,13 +35,15 @@ mod versions;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use self::lease::Lease;
+use self::lease::{Lease, UpSince};
 pub(super) use self::log::Log;
 pub(super) use self::preservation::{Preservation, Renewals};
 pub(super) use self::refused::Refused;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
+use self::times::believed;
 #[cfg(feature = "peers")]
 pub(super) use self::versions::{Version, agree, replaces};
 pub(super) use self::view::{AppView, Record, Snapshot};
@@ -108,6 +112,19 @@ impl Effect {
     }
 }
 
+/// A time of the clock that leases go by, and what published times are ahead of it.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    ms: i64,
+    ahead: i64,
+}
+
+impl Now {
+    fn published(self) -> i64 {
+        self.ms.saturating_add(self.ahead)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Registry {
     settings: Settings,
@@ -120,6 +137,11 @@ pub(super) struct Registry {
     changes: audit::Changes,
     ahead: times::Ahead,
     fullness: full::State,
+    /// Milliseconds by which published times are ahead of the clock that leases go by.
+    published_ahead: AtomicI64,
+    /// The same before they were last moved, and the time of that.
+    ahead_before: AtomicI64,
+    moved_at: AtomicI64,
 }
 
 impl Registry {
@@ -135,7 +157,38 @@ impl Registry {
             changes: audit::Changes::default(),
             ahead: times::Ahead::default(),
             fullness: full::State::default(),
+            published_ahead: AtomicI64::new(0),
+            ahead_before: AtomicI64::new(0),
+            moved_at: AtomicI64::new(i64::MIN),
         }
+    }
+
+    /// Milliseconds by which published times are ahead of the clock that leases go by.
+    pub(super) fn published_ahead(&self) -> i64 {
+        self.published_ahead.load(Relaxed)
+    }
+
+    /// Moves the times that are published from now on; leases last as long as before. Returns false
+    /// if they were moved meanwhile.
+    pub(super) fn move_published(&self, from: i64, to: i64, now: i64) -> bool {
+        let moved = self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
+        if moved {
+            self.ahead_before.store(from, Relaxed);
+            self.moved_at.store(now, Relaxed);
+        }
+        moved
+    }
+
+    /// The instance of a lease with the lease as it stands now. A renewal keeps the time at which it
+    /// was published: peers must not take a lease that was last renewed before the machine was
+    /// suspended for a fresh one.
+    fn live_instance(&self, lease: &Lease) -> Instance {
+        let was_moved = lease.heard_at() < self.moved_at.load(Relaxed);
+        lease.live_instance(if was_moved { &self.ahead_before } else { &self.published_ahead }.load(Relaxed))
+    }
+
+    fn at(&self, now: i64) -> Now {
+        Now { ms: now, ahead: self.published_ahead() }
     }
 
     /// Limit of the log lines about changes.
@@ -157,10 +210,11 @@ impl Registry {
         now: i64,
     ) -> Result<Registered, Refused> {
         size::check(&incoming, &self.settings)?;
+        let published = self.at(now).published();
         let duration_secs = self.lease_duration_secs(&mut incoming);
         let old = leases.get(&incoming.app, incoming.id());
         let ours = old.and_then(|old| old.instance().last_dirty_timestamp);
-        let sent = incoming.last_dirty_timestamp.unwrap_or(now);
+        let sent = incoming.last_dirty_timestamp.unwrap_or(published);
         let sent = self.believe(incoming.app(), incoming.id(), sent, ours, now);
         incoming.last_dirty_timestamp = Some(sent);
         let mut registrant = match old {
@@ -176,7 +230,7 @@ impl Registry {
         }
         let own = registrant.status;
         registrant.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
-        registrant.last_updated_timestamp = Some(now);
+        registrant.last_updated_timestamp = Some(published);
         let news = match old.map(Lease::instance) {
             None => News::New,
             Some(&Instance { last_dirty_timestamp: Some(ours), .. }) if ours > sent => News::Older { ours, sent },
@@ -202,11 +256,12 @@ impl Registry {
         registrant.action = Some(ActionType::Added);
         // Whether an instance is the answering server itself is for the server to say.
         registrant.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
-        let service_up_at = match leases.get(&app, &id).map_or(0, Lease::service_up_at) {
-            0 if registrant.status == InstanceStatus::Up => now,
+        let at = self.at(now);
+        let up_since = match leases.get(&app, &id).map(Lease::up_since).unwrap_or_default() {
+            never if never.is_never() && registrant.status == InstanceStatus::Up => UpSince::new(at),
             earlier => earlier,
         };
-        let lease = Lease::new(registrant, overridden, duration_secs, service_up_at, since, now);
+        let lease = Lease::new(registrant, overridden, duration_secs, up_since, since, at);
         let put = self.log.put_within_limits(id.clone(), lease.record().clone(), now);
         put.inspect_err(|&refused| self.log_full(refused))?;
         leases.insert(app, id, lease);
@@ -228,7 +283,7 @@ impl Registry {
             }
             (status == lease.instance().status).then(|| {
                 lease.renew(self.settings.lease_doubling, now);
-                lease.compare(dirty, origin, now)
+                self.compare(lease, dirty, origin, now)
             })
         };
         let renewal = match renewal {
@@ -245,20 +300,36 @@ impl Registry {
                 if status != lease.instance().status {
                     self.modify(lease, now, |instance| instance.status = status);
                 }
-                lease.compare(dirty, origin, now)
+                self.compare(lease, dirty, origin, now)
             }
         };
         shard.count_renewal();
         renewal
     }
 
+    /// Compares versions after a renewal. `server-behaviour` 2.3.
+    fn compare(&self, lease: &Lease, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
+        let Some(dirty) = dirty else { return Renewal::Renewed };
+        let ours = lease.instance().last_dirty_timestamp;
+        let dirty = believed(dirty, ours, self.at(now).published());
+        let ours = ours.unwrap_or(dirty);
+        if dirty > ours {
+            Renewal::SenderIsNewer
+        } else if dirty < ours && origin == Origin::Replica {
+            Renewal::SenderIsOlder(Arc::new(self.live_instance(lease)))
+        } else {
+            Renewal::Renewed
+        }
+    }
+
     /// Ends a lease. Returns the status that its instance had, or `None` if there was no lease.
     pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> Option<InstanceStatus> {
         let mut leases = self.shards.write(app, id);
         let lease = leases.remove(app, id)?;
-        self.withdraw(&lease, id, now, now);
+        let ended = self.at(now).published();
+        self.withdraw(&lease, id, ended, now);
         #[cfg(feature = "peers")]
-        self.remember_ending(Version::ended(lease.instance(), now), &lease.instance().app, id, now);
+        self.remember_ending(Version::ended(lease.instance(), ended), &lease.instance().app, id, now);
         Some(lease.instance().status)
     }
 
@@ -343,7 +414,7 @@ impl Registry {
     /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.
     pub(super) fn instance(&self, app: &str, id: &str, now: i64) -> Option<Instance> {
         let leases = self.shards.shard(app, id).read();
-        leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(Lease::live_instance)
+        leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(|lease| self.live_instance(lease))
     }
 
     /// The first instance with this id by the name of its application.
@@ -426,22 +497,24 @@ impl Registry {
 
     /// Publishes a change that did not come from the instance itself.
     fn modify(&self, lease: &mut Lease, now: i64, change: impl FnOnce(&mut Instance)) {
-        let mut instance = lease.live_instance();
+        let at = self.at(now);
+        let mut instance = self.live_instance(lease);
         change(&mut instance);
         instance.action = Some(ActionType::Modified);
-        instance.last_updated_timestamp = Some(now);
-        lease.replace(instance, now);
+        instance.last_updated_timestamp = Some(at.published());
+        lease.replace(instance, at);
         let record = lease.record().clone();
         self.log.put(record.instance.id().into(), record, now);
     }
 
-    /// Publishes the end, as of `ended`, of a lease that was just removed.
+    /// Publishes the end of a lease that was just removed, as of `ended`, a published time.
     fn withdraw(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
-        let mut instance = lease.live_instance();
+        let at = self.at(now);
+        let mut instance = self.live_instance(lease);
         instance.action = Some(ActionType::Deleted);
         instance.last_updated_timestamp = Some(ended);
         if let Some(info) = &mut instance.lease {
-            info.eviction_timestamp = now;
+            info.eviction_timestamp = at.published();
         }
         self.log.remove(id, Record::new(instance), now);
     }

@@ -26,6 +26,7 @@ pub(super) struct Ahead(Ongoing);
 impl Registry {
     /// Replaces a version that is too far ahead, with a warning.
     pub(super) fn believe(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
+        let now = self.at(now).published();
         let believed = believed(sent, ours, now);
         if believed != sent
             && let Some(Lasting { count, .. }) = self.ahead.0.occurred()
@@ -46,7 +47,8 @@ impl Registry {
         if let Some(sent) = copy.last_dirty_timestamp {
             copy.last_dirty_timestamp = Some(self.believe(copy.app(), copy.id(), sent, ours, now));
         }
-        copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(now.saturating_add(AHEAD_MS)));
+        let latest = self.at(now).published().saturating_add(AHEAD_MS);
+        copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(latest));
     }
 
     /// Duration of the lease of an instance, which the record shows as well.

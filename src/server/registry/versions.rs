@@ -29,8 +29,15 @@ impl Version {
         Self { dirty: instance.last_dirty_timestamp, updated: instance.last_updated_timestamp }
     }
 
-    pub(super) fn ended(instance: &Instance, now: i64) -> Self {
-        Self { dirty: instance.last_dirty_timestamp, updated: Some(now) }
+    /// The same version, of a clock that is behind by this number of milliseconds.
+    pub(in crate::server) fn earlier_by(self, ms: i64) -> Self {
+        Self { updated: self.updated.map(|at| at.saturating_sub(ms)), ..self }
+    }
+
+    /// The version of an instance that ended then, or right after its last change if a clock that was
+    /// ahead has been set back since.
+    pub(super) fn ended(instance: &Instance, at: i64) -> Self {
+        Self { dirty: instance.last_dirty_timestamp, updated: instance.last_updated_timestamp.max(Some(at)) }
     }
 
     /// The same with times that are not too far ahead; `ours` is that of the record.
@@ -93,7 +100,7 @@ impl Registry {
             return false;
         }
         let Some(lease) = leases.remove(app, id) else { return false };
-        self.withdraw(&lease, id, ending.updated.unwrap_or(now), now);
+        self.withdraw(&lease, id, ending.updated.unwrap_or(self.at(now).published()), now);
         self.remember_ending(ending, &lease.instance().app, id, now);
         true
     }

@@ -1,0 +1,109 @@
+//! Items of a batch, encoded in parts that every peer takes.
+
+use super::peer::Surroundings;
+use super::queue::Change;
+use crate::model::{InstanceStatus, ReplicationAction, ReplicationItem};
+
+/// Maximum length of the instances of one request, as long as there is more than one: well below the
+/// limits of servers and proxies.
+const PART_BYTES: usize = 1 << 20;
+/// Text around the items of a batch.
+const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
+const LIST_END: &[u8] = b"]}";
+/// The item for a change, with the instance as it is now. `None` if there is nothing left to send: the
+/// change that removed the instance was sent.
+pub(super) fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem> {
+    let Change { target, action, status } = change;
+    let bare = ReplicationItem {
+        app: Some(target.app.clone()),
+        id: Some(target.id.clone()),
+        last_dirty_timestamp: None,
+        overridden_status: None,
+        status: None,
+        instance: None,
+        action: Some(*action),
+    };
+    let Some(instance) = surroundings.instance(target) else {
+        return (*action == ReplicationAction::Cancel).then_some(bare);
+    };
+    // Registered again since: told so, in whatever order the two came here.
+    let action = &match action {
+        ReplicationAction::Cancel => ReplicationAction::Register,
+        action => *action,
+    };
+    let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
+    let heartbeat = *action == ReplicationAction::Heartbeat;
+    Some(ReplicationItem {
+        last_dirty_timestamp: instance.last_dirty_timestamp,
+        overridden_status: overridden.filter(|_| heartbeat),
+        status: status.or(Some(instance.status)),
+        instance: (*action == ReplicationAction::Register).then_some(instance),
+        action: Some(*action),
+        ..bare
+    })
+}
+
+/// Encodes a batch, divided where it would be longer than peers take.
+pub(super) fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<u8>)> {
+    let mut parts: Vec<(Vec<Change>, Vec<u8>)> = Vec::new();
+    for (change, item) in lines {
+        let line = item.to_json();
+        match parts.last_mut() {
+            Some((changes, body)) if body.len() + line.len() <= PART_BYTES => {
+                changes.push(change);
+                body.push(b',');
+                body.extend(line);
+            }
+            _ => parts.push((vec![change], [LIST_BEGIN, &line].concat())),
+        }
+    }
+    parts.iter_mut().for_each(|(_, body)| body.extend(LIST_END));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::queue::Target;
+    use super::*;
+    use crate::model::{Instance, ReplicationList};
+
+    #[test]
+    fn a_batch_is_divided_where_it_gets_too_long() {
+        let line = |id: &str, bytes: usize| {
+            let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
+            let change = Change { target, action: ReplicationAction::Register, status: None };
+            let instance = (bytes > 0).then(|| {
+                Instance::builder("orders")
+                    .ip_addr("10.0.0.1")
+                    .port(1)
+                    .metadata("long", "x".repeat(bytes))
+                    .build()
+                    .unwrap()
+            });
+            let item = ReplicationItem {
+                app: None,
+                id: None,
+                last_dirty_timestamp: None,
+                overridden_status: None,
+                status: None,
+                instance,
+                action: None,
+            };
+            (change, item)
+        };
+        let third = PART_BYTES / 3;
+        let lines = [("a", 0), ("b", third), ("c", third), ("d", third), ("e", 0), ("f", 2 * PART_BYTES), ("g", 0)];
+        let parts = in_parts(lines.iter().map(|&(id, bytes)| line(id, bytes)));
+        let ids: Vec<Vec<_>> =
+            parts.iter().map(|(changes, _)| changes.iter().map(|c| &*c.target.id).collect()).collect();
+        assert_eq!(ids, [vec!["a", "b", "c"], vec!["d", "e"], vec!["f"], vec!["g"]]);
+        for (changes, body) in &parts {
+            let sent = ReplicationList::from_json(body).unwrap();
+            assert_eq!(sent.0.len(), changes.len());
+            assert_eq!(sent.to_json(), *body, "as it is encoded at one go");
+        }
+        assert!(in_parts(std::iter::empty()).is_empty());
+    }
+}

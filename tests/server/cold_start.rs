@@ -1,0 +1,282 @@
+//! Start of nodes whose peers are missing, sick, or as new as they are; and of one whose peer knows
+//! more.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use tokio::time::Instant;
+use tower::{ServiceExt, service_fn};
+use tower_eureka::server::EurekaServerBuilder;
+
+use crate::log::Log;
+use crate::network::{Network, Node, SECOND};
+
+/// A node with default settings, its own lease aside.
+fn node(network: &Network, name: &str, all: &[&str]) -> Node {
+    network.node_with(name, all, |builder| builder.register_own(false))
+}
+
+/// Sends the heartbeats of two instances to each node until this time has passed since the start,
+/// and returns the time at which each opened.
+async fn beat(nodes: &[&Node], limit: u64) -> Vec<Option<Duration>> {
+    let start = Instant::now();
+    let mut opened = vec![None; nodes.len()];
+    for second in 0..limit {
+        for (node, opened) in nodes.iter().zip(&mut opened) {
+            if second % 30 == 5 {
+                for id in [format!("{}-1", node.name), format!("{}-2", node.name)] {
+                    if node.heartbeat(&id, 100).await == StatusCode::NOT_FOUND {
+                        node.register(&id, 100).await;
+                    }
+                }
+            }
+            if opened.is_none() && node.empty("GET", "apps").await == StatusCode::OK {
+                *opened = Some(start.elapsed());
+            }
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    opened
+}
+
+fn all_within(opened: &[Option<Duration>], least: u32, most: u32) {
+    for opened in opened {
+        let range = least * SECOND..=most * SECOND;
+        assert!(opened.is_some_and(|opened| range.contains(&opened)), "{opened:?}");
+    }
+}
+
+/// Puts a host in the place of a node.
+fn host(network: &Network, name: &str, router: Router) {
+    network.0.lock().unwrap().hosts.insert(name.into(), router);
+}
+
+/// A node as a Spring server appears to its peers: it serves lists from its first request on, and
+/// knows no digests.
+fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
+    let node = network.node_with(name, all, |builder| {
+        builder.register_own(false).copy_from_peers(false).peer_comparison_interval(Duration::ZERO)
+    });
+    let router = node.router.clone();
+    let stripped = service_fn(move |request: Request<Body>| {
+        let response = router.clone().oneshot(request);
+        async move {
+            let mut response = response.await?;
+            response.headers_mut().remove("eureka-digest");
+            Ok::<_, Infallible>(response)
+        }
+    });
+    host(network, name, Router::new().fallback_service(stripped));
+    node
+}
+
+/// A body that arrives byte by byte and never ends.
+struct Drip(tokio::time::Interval);
+
+impl http_body::Body for Drip {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(b" ")))))
+    }
+}
+
+fn drip() -> Router {
+    Router::new().fallback(|| async { Response::new(Body::new(Drip(tokio::time::interval(SECOND)))) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_start_together_open_within_70_seconds() {
+    for all in [&["a", "b"][..], &["a", "b", "c"]] {
+        let network = Network::default();
+        let nodes: Vec<_> = all.iter().map(|name| node(&network, name, all)).collect();
+        let opened = beat(&nodes.iter().collect::<Vec<_>>(), 75).await;
+        all_within(&opened, 55, 70);
+        for node in &nodes {
+            assert_eq!(node.view().len(), 2 * all.len(), "{} shows what registered anywhere", node.name);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_starts_10_seconds_later_opens_within_70_seconds() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let a = node(&network, "a", &all);
+    beat(&[&a], 10).await;
+    let b = node(&network, "b", &all);
+    all_within(&beat(&[&a, &b], 75).await, 40, 59);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lone_node_opens_after_two_renewal_intervals_whatever_its_peers_do() {
+    for peer in ["unreachable", "silent", "dripping", "broken"] {
+        let network = Network::default();
+        let a = node(&network, "a", &["a", "b", "c"]);
+        for name in ["b", "c"] {
+            match peer {
+                "silent" => network.cut("a", name),
+                "dripping" => host(&network, name, drip()),
+                "broken" => host(&network, name, Router::new()),
+                _ => {}
+            }
+        }
+        let opened = beat(&[&a], 75).await;
+        assert!(opened[0].is_some_and(|opened| opened >= 55 * SECOND && opened <= 70 * SECOND), "{peer}: {opened:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_interval_of_the_settings_decides_how_long_heartbeats_are_collected() {
+    let network = Network::default();
+    let a = network
+        .node_with("a", &["a", "b"], |builder| builder.register_own(false).expected_renewal_interval(10 * SECOND));
+    all_within(&beat(&[&a], 40).await, 18, 22);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_registers_late_is_waited_for_one_renewal_interval_longer() {
+    let network = Network::default();
+    let a = node(&network, "a", &["a", "b"]);
+    tokio::time::sleep(100 * SECOND).await;
+    assert!(!a.server.is_open(), "nothing registered");
+    a.register("late", 100).await;
+    tokio::time::sleep(25 * SECOND).await;
+    assert!(!a.server.is_open());
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(a.server.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_lease_alone_is_nothing_to_show() {
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "b"], |builder| builder);
+    tokio::time::sleep(290 * SECOND).await;
+    assert!(!a.server.is_open());
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(a.server.is_open(), "the time to wait is the limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_to_wait_is_the_limit_whatever_peers_do() {
+    let limit =
+        |seconds| move |builder: EurekaServerBuilder| builder.register_own(false).wait_when_empty(seconds * SECOND);
+    for peer in ["unreachable", "silent", "dripping"] {
+        for (seconds, most) in [(0, 0), (7, 8)] {
+            let network = Network::default();
+            match peer {
+                "silent" => network.cut("a", "b"),
+                "dripping" => host(&network, "b", drip()),
+                _ => {}
+            }
+            let a = network.node_with("a", &["a", "b"], limit(seconds));
+            assert_eq!(a.server.is_open(), seconds == 0, "{peer}: zero is at once");
+            tokio::time::sleep(most * SECOND).await;
+            assert!(a.server.is_open(), "{peer}, {seconds} s");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_knows_more_is_copied_before_lists_are_served() {
+    // Reachable from the start, 20 seconds later, and right before the node would open without it.
+    for seconds in [0, 20, 57] {
+        let network = Network::default();
+        let all = ["a", "b", "sick"];
+        let b = network.node("b", &all);
+        for n in 0..300 {
+            b.register(&format!("known-{n}"), 100).await;
+        }
+        host(&network, "sick", drip());
+        network.cut("a", "b");
+        let a = node(&network, "a", &all);
+        let (mut shown, mut opened) = (Vec::new(), None);
+        for second in 0..75 {
+            if second == seconds {
+                network.heal();
+            }
+            if second == 10 {
+                a.register("new", 100).await;
+            }
+            if a.server.is_open() {
+                opened.get_or_insert(second);
+                shown.push(a.view().len());
+            }
+            tokio::time::sleep(SECOND).await;
+        }
+        let opened = opened.unwrap();
+        assert!(opened <= 70, "healed at {seconds} s, open at {opened} s");
+        assert!(seconds > 0 || opened < 10, "a copy is enough: {opened}");
+        assert!(shown.iter().all(|&instances| instances >= 300), "healed at {seconds} s: {shown:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_knows_less_is_no_reason_to_open() {
+    let network = Network::default();
+    let all = ["a", "spring"];
+    let spring = spring(&network, "spring", &all);
+    spring.register("early", 100).await;
+    let a = node(&network, "a", &all);
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(!a.server.is_open(), "a Spring server that has just started knows no more");
+    assert!(a.order("early").is_some(), "it is copied all the same");
+    assert!(reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
+    all_within(&beat(&[&a], 65).await, 40, 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn spring_server_that_runs_for_long_is_copied_at_once() {
+    let network = Network::default();
+    let all = ["a", "spring"];
+    let spring = spring(&network, "spring", &all);
+    spring.register("old", 100).await;
+    for _ in 0..4 {
+        tokio::time::sleep(30 * SECOND).await;
+        spring.heartbeat("old", 100).await;
+    }
+    spring.register("young", 100).await;
+    let a = node(&network, "a", &all);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(a.server.is_open() && a.view().len() == 2);
+    assert!(reason(&a).await.starts_with("2 instances were copied from http://spring:8761"), "{}", reason(&a).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_with_an_empty_registry_is_no_reason_to_open() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let _b = network.node("b", &all);
+    let a = node(&network, "a", &all);
+    tokio::time::sleep(45 * SECOND).await;
+    assert!(!a.server.is_open() && reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
+}
+
+/// The reason on the status page.
+async fn reason(node: &Node) -> String {
+    let general = node.json("status").await["generalStats"].take();
+    assert_eq!(general["open-for-traffic"], node.server.is_open().to_string());
+    general["open-for-traffic-reason"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_page_and_log_tell_why_a_node_is_closed_and_why_it_opened() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let a = node(&network, "a", &["a", "b"]);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(reason(&a).await, "no peer responds, heartbeats are being collected; opens in 298 s at the latest");
+    assert_eq!(log.lines(&["WARN", "not open for traffic yet", "reason=no peer responds"]).len(), 1);
+    beat(&[&a], 65).await;
+    assert_eq!(reason(&a).await, "heartbeats were collected for two renewal intervals, and no peer responds");
+    assert_eq!(log.lines(&["INFO", "open for traffic: lists are served", "reason=heartbeats were collected"]).len(), 1);
+    let alone = network.node_with("c", &["c"], |builder| builder);
+    assert_eq!(reason(&alone).await, "no peers are configured");
+}

@@ -1,0 +1,150 @@
+//! Peers whose URL leads to the node itself: always, at times, or only by a response that says so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+use tower::{ServiceExt, service_fn};
+use tower_eureka::EurekaServer;
+
+use crate::log::Log;
+use crate::network::{Network, Node, ORDER, SECOND, soon};
+
+/// A balancer before these nodes that sends each request to another one.
+fn balancer(nodes: &[&Node]) -> Router {
+    let routers: Vec<_> = nodes.iter().map(|node| node.router.clone()).collect();
+    let next = Arc::new(AtomicUsize::new(0));
+    Router::new().fallback_service(service_fn(move |request: Request<Body>| {
+        let router = routers[next.fetch_add(1, Relaxed) % routers.len()].clone();
+        async move { router.oneshot(request).await as Result<_, Infallible> }
+    }))
+}
+
+fn host(network: &Network, name: &str, router: Router) {
+    network.0.lock().unwrap().hosts.insert(name.into(), router);
+}
+
+#[tokio::test(start_paused = true)]
+async fn loop_that_a_stranger_claims_is_not_believed() {
+    for id in [None, Some("another")] {
+        let network = Network::default();
+        let a = network.node("a", &["a", "b"]);
+        let claim = move || async move {
+            let mut headers = HeaderMap::new();
+            if let Some(id) = id {
+                headers.insert("discoveryidentity-id", id.parse().unwrap());
+            }
+            (StatusCode::LOOP_DETECTED, headers)
+        };
+        host(&network, "b", Router::new().fallback(claim));
+        a.register(ORDER, 100).await;
+        soon().await;
+        network.forget();
+        a.register("second", 100).await;
+        soon().await;
+        assert_eq!(network.told(), ["a>b Register second"], "{id:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_whose_url_led_here_is_asked_again() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let a = network.node("a", &["a", "alias"]);
+    host(&network, "alias", a.router.clone());
+    soon().await;
+    assert_eq!(log.lines(&["WARN", "no peer is left", "peer=http://alias:8761/eureka/"]).len(), 1);
+    a.register("early", 100).await;
+    soon().await;
+    assert!(network.told().is_empty(), "{:?}", network.told());
+    // The name leads to another node now.
+    let b = network.node("b", &["b"]);
+    host(&network, "alias", b.router.clone());
+    for _ in 0..14 {
+        tokio::time::sleep(30 * SECOND).await;
+        a.heartbeat("early", 100).await;
+    }
+    a.register("late", 100).await;
+    soon().await;
+    assert!(b.order("late").is_some() && b.order("early").is_some());
+    assert_eq!(log.lines(&["INFO", "leads to another node again"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_behind_one_balancer_converge_and_say_what_that_costs() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let network = Network::default();
+    let [a, b] = ["a", "b"].map(|name| network.node(name, &["balancer"]));
+    host(&network, "balancer", balancer(&[&a, &b]));
+    soon().await;
+    for n in 0..4 {
+        a.register(&format!("a-{n}"), 100).await;
+        b.register(&format!("b-{n}"), 100).await;
+        soon().await;
+    }
+    a.empty("DELETE", "apps/ORDERS/a-0").await;
+    soon().await;
+    assert_eq!((a.view(), a.view().len()), (b.view(), 7));
+    let lines = log.lines(&["leads to this node at times", "name each node by a URL of its own"]);
+    assert!(matches!(lines.len(), 1 | 2), "once for each node that met itself: {lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_is_alone_behind_its_balancer_opens_at_once() {
+    let network = Network::default();
+    let a = network.node_with("a", &["balancer"], |builder| builder.register_own(false));
+    host(&network, "balancer", balancer(&[&a]));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
+}
+
+/// A balancer of connections keeps each at one node: the connection that led back is closed.
+#[tokio::test]
+async fn nodes_behind_a_balancer_of_connections_converge() {
+    let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/eureka/", balancer.local_addr().unwrap());
+    let (mut nodes, mut ports) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        ports.push(listener.local_addr().unwrap().port());
+        let node = EurekaServer::builder()
+            .peer_url(&url)
+            .own_host_name("127.0.0.1")
+            .own_port(listener.local_addr().unwrap().port())
+            .register_own(false)
+            .wait_when_empty(Duration::ZERO)
+            .build()
+            .unwrap();
+        let app = node.service("/eureka");
+        tokio::spawn(node.listener(listener).serve(app, std::future::pending()));
+        nodes.push(node);
+    }
+    tokio::spawn(async move {
+        for turn in 0.. {
+            let Ok((mut client, _)) = balancer.accept().await else { return };
+            let port = ports[turn % ports.len()];
+            tokio::spawn(async move {
+                let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let routers = nodes.iter().map(EurekaServer::router).collect::<Vec<_>>();
+    for (n, router) in routers.iter().enumerate() {
+        let document = crate::network::document(&format!("{n}"), 100);
+        let request = Request::post("/apps/ORDERS").header("content-type", "application/json");
+        let response = router.clone().oneshot(request.body(Body::from(document)).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+    let agreed = async {
+        while nodes.iter().any(|node| node.applications().len() < 2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(30 * SECOND, agreed).await.expect("both have what registered at either");
+}
