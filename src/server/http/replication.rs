@@ -22,6 +22,7 @@ use crate::model::{
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Effect, News, Origin, Renewal};
+use crate::server::unsent::Unsent;
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
@@ -74,17 +75,19 @@ fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Ve
     let items = model::batch(body)?;
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
+    // The response is sent whatever room there is: the items were applied.
     let mut copies = Copies::default();
+    let unsent = server.0.unsent.clone();
     let mut deeds = Deeds::new(server, caller);
     for item in items {
         let mut result = deeds.apply(item);
-        result.entity = result.entity.filter(|newer| copies.has_room_for(newer));
+        result.entity = result.entity.filter(|newer| copies.has_room_for(newer, &unsent));
         results.push(result);
     }
     Ok((deeds, ReplicationResponse(results).to_json()))
 }
 
-/// The copies in the answer to a batch: a few bytes of stale heartbeat ask for each, whose length others decide.
+/// Copies in the response to a batch: a few bytes of stale heartbeat ask for each, whose length others decide.
 #[derive(Default)]
 struct Copies {
     told: HashSet<(String, String)>,
@@ -92,15 +95,21 @@ struct Copies {
 }
 
 impl Copies {
-    /// Whether this one is to be told, and then it is: one of each instance, as many as a usual batch can ask for.
-    fn has_room_for(&mut self, copy: &Instance) -> bool {
-        let new = self.told.len() < USUAL_BATCH
+    /// Returns true if this copy is sent, and counts it: one of each instance, as many as a usual
+    /// batch can ask for, and none beyond the budget of unsent bytes.
+    fn has_room_for(&mut self, copy: &Instance, unsent: &Unsent) -> bool {
+        let may = self.told.len() < USUAL_BATCH
             && self.bytes < COPIES_BYTES
             && self.told.insert((copy.app().into(), copy.id().into()));
-        if new {
-            self.bytes += copy.to_json().len();
+        if !may {
+            return false;
         }
-        new
+        let bytes = self.bytes + copy.to_json().len();
+        let has_room = unsent.has_room_for(bytes);
+        if has_room {
+            self.bytes = bytes;
+        }
+        has_room
     }
 }
 
@@ -259,4 +268,21 @@ fn failed() -> ReplicationResult {
 
 fn result(status: StatusCode) -> ReplicationResult {
     ReplicationResult { status: status.as_u16(), entity: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {
+        let unsent = Unsent::new(100_000);
+        let copy = |id: &str| Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap();
+        let mut copies = Copies::default();
+        assert!(copies.has_room_for(&copy("1"), &unsent) && !copies.has_room_for(&copy("1"), &unsent));
+        unsent.add(200_000);
+        assert!(!copies.has_room_for(&copy("2"), &unsent));
+        unsent.remove(200_000);
+        assert!(copies.has_room_for(&copy("3"), &unsent));
+    }
 }
