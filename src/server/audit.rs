@@ -228,7 +228,7 @@ macro_rules! change {
 pub(super) fn registered(
     app: &str,
     id: &str,
-    Registered { status, news, kept }: Registered,
+    Registered { status, news, kept, .. }: Registered,
     caller: Caller,
     changes: &Changes,
 ) {

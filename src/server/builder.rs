@@ -209,8 +209,11 @@ impl EurekaServerBuilder {
     /// as 1 KiB. All lists together, in every form and encoding, take up to about twelve times as much memory as the instances that
     /// they show.
     ///
-    /// A registration that would exceed the size gets 507. An instance that is registered may renew, register again as long as it does
-    /// not grow, and leave. Instances that left stay in the delta within a quarter of the limit, as long as the others leave room, and not
+    /// New instances may take 15/16 of the size; the registration of a further one gets 507. Known instances may grow within half of the
+    /// rest. The registration of one that grows beyond gets 507, too, but its lease, status and version are taken. Heartbeats,
+    /// cancellations, and registrations that do not grow need no room.
+    ///
+    /// Instances that left stay in the delta within a quarter of the limit, as long as the others leave room, and not
     /// more of them than are registered or than 16 MiB; clients that miss one of them find another apps hash, and fetch everything.
     pub fn registry_size_limit(mut self, bytes: usize) -> Self {
         self.registry_size_limit = Some(bytes);

@@ -100,7 +100,7 @@ impl Node {
         let registered = self.registry.register(instance, origin, self.now())?;
         audit::registered(&app, &id, registered, caller, self.registry.changes());
         self.tell(origin, ReplicationAction::Register, &app, &id, None);
-        Ok(())
+        registered.refused.map_or(Ok(()), Err)
     }
 
     /// A heartbeat is told also where its sender is going to be asked for a registration: there is a lease.

@@ -41,7 +41,7 @@ fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> 
 async fn registration_in_a_full_registry_gets_507_and_known_instances_go_on() {
     let by_count = EurekaServer::builder().registry_limit(2);
     let by_size = EurekaServer::builder().registry_size_limit(5_500);
-    for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take 5500 bytes")] {
+    for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take nearly 5500 bytes")] {
         let send = sender(builder);
         for id in ["a", "b"] {
             assert_eq!(send("POST", "/apps/X", document(id, 500)).await.0, 204, "{id}");

@@ -228,7 +228,7 @@ impl Deeds {
             Ok(registered) => {
                 self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
                 audit::registered(&app, &id, registered, self.caller, self.server.registry().changes());
-                StatusCode::OK
+                registered.refused.map_or(StatusCode::OK, status)
             }
             Err(refused) => {
                 self.invalid(&app, &id, &refused);

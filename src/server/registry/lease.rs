@@ -119,6 +119,14 @@ impl Lease {
         self.record = Record::new(instance);
     }
 
+    /// Replaces all but the state of its instance by a known record, which counts as taken in when it
+    /// was. So another registry that has all of it has the newer state.
+    pub(super) fn keep_texts(&mut self, known: &Instance) {
+        let &Instance { status, overridden_status, last_dirty_timestamp, lease, action, .. } = self.instance();
+        self.record =
+            Record::new(Instance { status, overridden_status, last_dirty_timestamp, lease, action, ..known.clone() });
+    }
+
     /// Java adds the duration here and again when it tests for expiry, a fault that became the protocol: a silent instance
     /// lives for two durations, and the time of its last renewal lies in the future.
     pub(super) fn renew(&self, doubling: bool, now: i64) {

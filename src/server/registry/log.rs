@@ -35,8 +35,12 @@ pub(in crate::server) struct Log {
 struct Limits {
     application: usize,
     instances: usize,
-    /// Weight of what is listed. What the delta shows beside it gives way for it.
+    /// Weight of what is listed, with what the delta shows beside it.
     bytes: usize,
+    /// Weight up to which new instances are listed.
+    new: usize,
+    /// Weight up to which those that are listed may grow.
+    growth: usize,
     /// Weight of what the delta shows beside it.
     deletions: usize,
 }
@@ -45,7 +49,14 @@ struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let unlimited = usize::MAX;
-        Self { application: unlimited, instances: unlimited, bytes: unlimited, deletions: unlimited }
+        Self {
+            application: unlimited,
+            instances: unlimited,
+            bytes: unlimited,
+            new: unlimited,
+            growth: unlimited,
+            deletions: unlimited,
+        }
     }
 }
 
@@ -77,6 +88,8 @@ impl Log {
             application: application_limit,
             instances: registry_limit,
             bytes: registry_size_limit,
+            new: registry_size_limit - registry_size_limit / 16,
+            growth: registry_size_limit - registry_size_limit / 32,
             deletions: registry_size_limit / 4,
         };
         Self { limits, ..Self::default() }
@@ -98,6 +111,12 @@ impl Log {
         published.check(&self.limits, &id, &record)?;
         self.insert(&mut published, id, record, now);
         Ok(())
+    }
+
+    /// Returns an error if an instance as it is here would exceed a limit.
+    #[cfg(feature = "peers")]
+    pub(super) fn check(&self, id: &str, record: &Record) -> Result<(), Refused> {
+        self.lock().check(&self.limits, id, record)
     }
 
     fn insert(&self, published: &mut Published, id: Arc<str>, record: Arc<Record>, now: i64) {
@@ -150,11 +169,11 @@ impl Log {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// Returns true if an instance of the usual size would have room.
+    /// Returns true if new instances of the usual size would have room.
     pub(super) fn has_room(&self) -> bool {
         let Published { counts, weight, .. } = &*self.lock();
-        let Limits { instances, bytes, .. } = self.limits;
-        counts.total() < instances && *weight <= bytes - bytes / 32
+        let Limits { instances, new, .. } = self.limits;
+        counts.total() < instances && *weight <= new - new / 32
     }
 
     /// Forgets changes from before this time.
@@ -289,7 +308,8 @@ impl Published {
         }
         let added = record.weight() + if application.is_none() { APPLICATION } else { 0 };
         let removed = old.map_or(0, |old| old.weight());
-        if self.weight - removed + added > limits.bytes {
+        let limit = if old.is_none() { limits.new } else { limits.growth };
+        if self.weight - removed + added > limit {
             return Err(Refused::RegistryTooLarge(limits.bytes));
         }
         Ok(())

@@ -78,6 +78,8 @@ pub(super) struct Registered {
     pub(super) news: News,
     /// The status that was sent, where the registry kept another one without an override.
     pub(super) kept: Option<InstanceStatus>,
+    /// Reason for which only the status, the version and the lease were taken.
+    pub(super) refused: Option<Refused>,
 }
 
 /// Change that a registration made. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated)
@@ -238,11 +240,15 @@ impl Registry {
             Some(_) => News::Changed,
         };
         let kept = Some(own).filter(|&own| own != registrant.status && overridden.is_none());
-        let registered = Registered { status: registrant.status, news, kept };
-        self.admit(leases, registrant, overridden, duration_secs, now, now).map(|()| registered)
+        let status = registrant.status;
+        let refused = self.admit(leases, registrant, overridden, duration_secs, now, now)?;
+        Ok(Registered { status, news, kept, refused })
     }
 
     /// Gives an instance a new lease, which counts from `since`, in the place of the one that it has.
+    ///
+    /// A known instance that grew in a full registry keeps its record, with the new status and
+    /// version. Returns the reason then.
     fn admit(
         &self,
         leases: &mut Leases,
@@ -251,7 +257,7 @@ impl Registry {
         duration_secs: i32,
         since: i64,
         now: i64,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Refused>, Refused> {
         let (app, id) = (registrant.app.clone(), Arc::<str>::from(registrant.id()));
         registrant.action = Some(ActionType::Added);
         // Whether an instance is the answering server itself is for the server to say.
@@ -261,11 +267,16 @@ impl Registry {
             never if never.is_never() && registrant.status == InstanceStatus::Up => UpSince::new(at),
             earlier => earlier,
         };
-        let lease = Lease::new(registrant, overridden, duration_secs, up_since, since, at);
+        let mut lease = Lease::new(registrant, overridden, duration_secs, up_since, since, at);
         let put = self.log.put_within_limits(id.clone(), lease.record().clone(), now);
-        put.inspect_err(|&refused| self.log_full(refused))?;
+        if let Err(refused) = put {
+            self.log_full(refused);
+            let Some(old) = leases.get(&app, &id) else { return Err(refused) };
+            lease.keep_texts(old.instance());
+            self.log.put(id.clone(), lease.record().clone(), now);
+        }
         leases.insert(app, id, lease);
-        Ok(())
+        Ok(put.err())
     }
 
     /// A sign of life. `dirty` is the version of the sender's data, `server-behaviour` 2.
@@ -408,7 +419,8 @@ impl Registry {
         let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
         let mut instance = lease.instance().clone();
         entries.into_iter().for_each(|(key, value)| instance.metadata.insert(key, value));
-        self.register_in(&mut leases, instance, Origin::Client, now).map(Some)
+        let registered = self.register_in(&mut leases, instance, Origin::Client, now)?;
+        registered.refused.map_or(Ok(Some(registered)), Err)
     }
 
     /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.

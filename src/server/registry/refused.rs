@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Reason for which the registry does not take an instance. Nothing changes then.
+/// Reason for which the registry does not take an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Refused {
     /// Its application has as many instances as this, the limit.
@@ -13,7 +13,7 @@ pub(in crate::server) enum Refused {
     InstanceTooLarge(usize),
     /// The registry has as many instances as this, the limit.
     RegistryFull(usize),
-    /// The instances of the registry would take more than this, the limit in bytes.
+    /// The instances of the registry would take nearly this, the limit in bytes, or more.
     RegistryTooLarge(usize),
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Refused {
                 write!(f, "the registry is full: it has {limit} instances, which is the limit")
             }
             Self::RegistryTooLarge(limit) => {
-                write!(f, "the registry is full: its instances take {limit} bytes, which is the limit")
+                write!(f, "the registry is full: its instances take nearly {limit} bytes, which is the limit")
             }
         }
     }

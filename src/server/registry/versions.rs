@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::times::believed;
-use super::{Refused, Registry, size};
+use super::{Record, Refused, Registry, size};
 use crate::model::{Instance, InstanceStatus};
 
 /// Maximum number of endings that are remembered. The oldest is forgotten for one more.
@@ -86,6 +86,11 @@ impl Registry {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
             let duration_secs = self.lease_duration_secs(&mut copy);
             let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
+            // Of one that has no room, the state may be here already.
+            let is_known = leases.get(&app, &id).is_some_and(|lease| weight(lease.instance()) == weight(&copy));
+            if is_known {
+                self.log.check(&id, &Record::new(copy.clone())).inspect_err(|&refused| self.log_full(refused))?;
+            }
             self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
         Ok(counts)

@@ -167,7 +167,7 @@ fn client_that_misses_a_forgotten_deletion_finds_another_hash() {
 
 #[test]
 fn what_left_gives_way_to_what_registers() {
-    let registry = registry_with(Settings { registry_size_limit: 40 * KIB, ..Settings::default() });
+    let registry = registry_with(Settings { registry_size_limit: 42 * KIB, ..Settings::default() });
     registry.register(large("gone", 8 * KIB, 1), Client, 0).unwrap();
     registry.cancel("APP", "gone", 1);
     assert_eq!(deletions(&registry), ["gone"]);
@@ -175,6 +175,71 @@ fn what_left_gives_way_to_what_registers() {
         registry.register(large(id, 8 * KIB, 1), Client, 2).unwrap();
     }
     assert!(deletions(&registry).is_empty());
+}
+
+/// Registry that takes no new instance of 8 KiB any more, and the number of those that it has.
+fn full_of_8k(limit: usize) -> (Registry, usize) {
+    let registry = registry_with(Settings { registry_size_limit: limit, ..Settings::default() });
+    let taken = (0..).take_while(|i| registry.register(large(&format!("i{i:03}"), 8 * KIB, 1), Client, 0).is_ok());
+    let taken = taken.count();
+    (registry, taken)
+}
+
+#[test]
+fn replacements_in_a_full_registry_are_all_shown_by_the_delta() {
+    let (registry, count) = full_of_8k(1024 * KIB);
+    for round in 0..3 {
+        registry.cancel("APP", &format!("i{round:03}"), 1);
+        registry.register(large(&format!("n{round:03}"), 8 * KIB, 1), Client, 1).unwrap();
+        assert_eq!(deletions(&registry).len(), round + 1);
+        assert_eq!(registry.size(), count);
+    }
+    assert_eq!(registry.log.forgotten(), 0);
+}
+
+#[test]
+fn known_instance_grows_in_a_full_registry_within_its_reserve() {
+    let limit = 1024 * KIB;
+    let (registry, count) = full_of_8k(limit);
+    for i in 0..count {
+        let grown = Instance { status: Down, ..large(&format!("i{i:03}"), 8 * KIB + 256, 2) };
+        assert_eq!(registry.register(grown, Client, 1).unwrap().refused, None, "{i}");
+    }
+    assert!(registry.register(large("new", 1, 1), Client, 1).is_err());
+    registry.cancel("APP", "i000", 2);
+    assert_eq!(deletions(&registry), ["i000"], "the rest is kept for these");
+}
+
+#[test]
+fn known_instance_that_grows_beyond_the_reserve_has_its_status_and_version_taken() {
+    let (registry, _) = full_of_8k(1024 * KIB);
+    let grown = Instance { status: Down, host_name: Some("other".into()), ..large("i000", 60 * KIB, 2) };
+    let refused = Refused::RegistryTooLarge(1024 * KIB);
+    assert_eq!(registry.register(grown.clone(), Client, 80_000).unwrap().refused, Some(refused));
+    let known = registry.instance("APP", "i000", 170_000).expect("its lease is new");
+    assert_eq!((known.status, known.last_dirty_timestamp), (Down, Some(2)));
+    assert_eq!((known.host_name(), known.metadata.get("k").map(str::len)), (Some("h"), Some(8 * KIB)));
+    assert_eq!(known.last_updated_timestamp, Some(0), "a peer that has all of it has the newer state");
+    assert_eq!(registry.renew("APP", "i000", Some(2), Client, 80_001), Renewal::Renewed);
+    #[cfg(feature = "peers")]
+    for _ in 0..2 {
+        let revision = registry.revision();
+        let copy = Instance { last_updated_timestamp: Some(80_000), ..grown.clone() };
+        assert_eq!(registry.adopt(copy, 80_000, 80_000), Err(refused), "its state is known");
+        assert_eq!(registry.revision(), revision);
+    }
+    let entries = vec![("more".to_owned(), "x".repeat(55 * KIB))];
+    assert_eq!(registry.merge_metadata("APP", "i000", entries, 80_000), Err(refused));
+    assert_eq!(registry.instance("APP", "i000", 80_000).unwrap().metadata.len(), 1);
+    for i in 1..10 {
+        registry.cancel("APP", &format!("i{i:03}"), 90_000);
+    }
+    #[cfg(feature = "peers")]
+    assert_eq!(
+        registry.adopt(Instance { last_updated_timestamp: Some(90_000), ..grown }, 90_000, 90_000),
+        Ok(true),
+        "a copy brings the rest once there is room"
+    );
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Run {
             Operation::Wait(ms) => *now += ms,
             Operation::Register(instance, origin) => {
                 assert_eq!(
-                    registry.register((*instance).clone(), origin, now_ms).map(|_| ()),
+                    registry.register((*instance).clone(), origin, now_ms).map(|done| done.refused),
                     reference.register(*instance, origin, now_ms)
                 );
             }

@@ -58,7 +58,14 @@ impl Reference {
     }
 
     /// 1.4, step by step, after the limits, which are ours.
-    pub(super) fn register(&mut self, mut incoming: Instance, origin: Origin, now: i64) -> Result<(), Refused> {
+    ///
+    /// Also ours: a known instance that grew in a full registry keeps its record, with the new state.
+    pub(super) fn register(
+        &mut self,
+        mut incoming: Instance,
+        origin: Origin,
+        now: i64,
+    ) -> Result<Option<Refused>, Refused> {
         let Settings { metadata_limit, name_limit, instance_size_limit, lease_limit_secs, .. } = self.settings;
         for (what, name) in [("application name", incoming.app()), ("instance id", incoming.id())] {
             if name.len() > name_limit {
@@ -112,14 +119,22 @@ impl Reference {
         registrant.action = Some(ActionType::Added);
         registrant.last_updated_timestamp = Some(now);
         registrant.is_coordinating_discovery_server = false;
-        self.has_room(&key, &registrant)?;
+        let refused = self.has_room(&key, &registrant).err();
+        if let Some(refused) = refused {
+            let Some(old) = self.leases.get(&key) else { return Err(refused) };
+            registrant = Instance {
+                metadata: old.listed.metadata.clone(),
+                last_updated_timestamp: old.listed.last_updated_timestamp,
+                ..registrant
+            };
+        }
         let overridden = entry.map(|status| (status, now));
         self.leases.insert(
             key.clone(),
             Lease { listed: registrant.clone(), overridden, duration_ms, last_update: now, heard_at: now },
         );
         self.changed(key, registrant, now);
-        Ok(())
+        Ok(refused)
     }
 
     /// 2.1 and 2.3. A corrected status is published, unlike Java's (13.3, 5).
@@ -216,7 +231,10 @@ impl Reference {
         for (name, value) in entries {
             instance.metadata.insert(name.as_str(), value.as_str());
         }
-        self.register(instance, Origin::Client, now).map(|()| true)
+        match self.register(instance, Origin::Client, now)? {
+            None => Ok(true),
+            Some(refused) => Err(refused),
+        }
     }
 
     /// 4.1, last point: hidden when expired, if expired leases may go.
@@ -338,7 +356,8 @@ impl Reference {
         counts.iter().map(|(name, count)| format!("{name}_{count}_")).collect()
     }
 
-    /// Limits of the registry. What is there and does not grow stays within them.
+    /// Limits of the registry. What is there and does not grow stays within them. Of its size, a
+    /// sixteenth is kept from new instances, and half of that from known ones.
     fn has_room(&self, key: &Key, registrant: &Instance) -> Result<(), Refused> {
         let Settings { application_limit, registry_limit, registry_size_limit, .. } = self.settings;
         let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
@@ -353,7 +372,8 @@ impl Reference {
             return Err(Refused::RegistryFull(registry_limit));
         }
         let application = if members == 0 { 1024 } else { 0 };
-        if self.weight() - old.unwrap_or(0) + weight(registrant) + application > registry_size_limit {
+        let kept = registry_size_limit / if old.is_none() { 16 } else { 32 };
+        if self.weight() - old.unwrap_or(0) + weight(registrant) + application > registry_size_limit - kept {
             return Err(Refused::RegistryTooLarge(registry_size_limit));
         }
         Ok(())
