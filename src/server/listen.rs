@@ -31,7 +31,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use http::{Method, Request};
+use http::Request;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -269,11 +269,9 @@ impl Listener {
                     None
                 }
                 () = sleep_until(look_for_slow.unwrap_or(looked_for_slow)), if look_for_slow.is_some() => {
-                    let is_short = unsent.is_short();
-                    let closed = if is_short { places.close_slow(limits.answer_timeout / 4) } else { 0 };
-                    log.closed_slow(closed, is_short, unsent.bytes());
+                    log.closed_slow(places.close_slow(limits.answer_timeout / 4), &unsent);
                     looked_for_slow = Instant::now();
-                    look_for_slow = is_short.then(|| looked_for_slow + SLOW_INTERVAL);
+                    look_for_slow = unsent.is_exhausted().then(|| looked_for_slow + SLOW_INTERVAL);
                     None
                 }
                 () = sleep(PLACE_INTERVAL), if waiting.is_some() => waiting.take(),
@@ -451,12 +449,11 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.speaks(request.version());
         let handling = Handling::new(self.activity.clone());
-        let reads = request.method() == Method::GET;
         let mut request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        Answering { answer: self.inner.clone().oneshot(request), handling, reads }
+        Answering { answer: self.inner.clone().oneshot(request), handling }
     }
 }
 
@@ -466,8 +463,6 @@ struct Answering<S: Service<Request<Body>>> {
     #[pin]
     answer: Oneshot<S, Request<Body>>,
     handling: Handling,
-    /// Set for a request that changes nothing.
-    reads: bool,
 }
 
 impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
@@ -477,6 +472,6 @@ impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
         let this = self.project();
         let response = ready!(this.answer.poll(cx))?;
         let activity = this.handling.finish().expect("polled after it was ready");
-        Poll::Ready(Ok(followed(response, *this.reads, activity, cx)))
+        Poll::Ready(Ok(followed(response, activity, cx)))
     }
 }

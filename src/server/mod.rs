@@ -230,10 +230,6 @@ impl EurekaServer {
         &self.0.bodies
     }
 
-    fn unsent(&self) -> &Unsent {
-        &self.0.unsent
-    }
-
     fn now(&self) -> i64 {
         self.0.node.now()
     }

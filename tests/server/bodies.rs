@@ -182,9 +182,16 @@ async fn abandoned_and_refused_bodies_return_their_room() {
     assert_eq!(server.post(BATCH, padded(700 * KIB)).await.status(), StatusCode::OK);
 }
 
+/// Server with an order, whose limit on an instance's size lets 1,000 entries of metadata pass.
+async fn roomy() -> Server {
+    let server = Server::built(EurekaServer::builder().instance_size_limit(1024 * KIB));
+    assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 1)).await.status(), StatusCode::NO_CONTENT);
+    server
+}
+
 #[tokio::test]
 async fn registration_with_too_much_metadata_returns_413() {
-    let server = Server::with_order().await;
+    let server = roomy().await;
     let with = |entries| document("i", "UP", 1).replace(r#""vipAddress""#, &metadata(entries));
     let amazon = document("i", "UP", 1)
         .replace("InstanceInfo$DefaultDataCenterInfo", "AmazonInfo")
@@ -244,9 +251,29 @@ async fn batch_of_too_many_values_returns_413() {
 
 #[tokio::test]
 async fn metadata_update_of_too_many_entries_returns_413() {
-    let server = Server::with_order().await;
+    let server = roomy().await;
     let pairs = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join("&");
     let put = |count| request("PUT", &format!("{ORDER_1}/metadata?{}", pairs(count))).body(Body::empty()).unwrap();
     server.refuses(StatusCode::PAYLOAD_TOO_LARGE, put(1_001)).await;
     assert_eq!(server.send(put(1_000)).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn response_to_short_batch_of_stale_heartbeats_has_copies_of_about_1_mib() {
+    let server = Server::with_order().await;
+    let escaped = format!(r#""metadata":{{"k":"{}"}},"secureVipAddress""#, r"\u0001".repeat(60_000));
+    let ids: Vec<_> = (0..30).map(|n| format!("i{n}")).collect();
+    for id in &ids {
+        let long = document(id, "UP", 100).replace(r#""secureVipAddress""#, &escaped);
+        assert!(long.len() > 360_000, "{}", long.len());
+        assert_eq!(server.post(ORDERS, long).await.status(), StatusCode::NO_CONTENT);
+    }
+    let stale =
+        |id: &String| format!(r#"{{"appName":"ORDERS","id":"{id}","lastDirtyTimestamp":1,"action":"Heartbeat"}}"#);
+    let items: Vec<_> = ids.iter().map(stale).collect();
+    let body = bytes(server.post(BATCH, batch(&items)).await).await;
+    assert!((1_000 * KIB..1_500 * KIB).contains(&body.len()), "{}", body.len());
+    let results = ReplicationResponse::from_json(&body).unwrap().0;
+    assert!(results.iter().all(|result| result.status == 409));
+    assert_eq!(results.iter().filter(|result| result.entity.is_some()).count(), 3);
 }

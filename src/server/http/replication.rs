@@ -21,15 +21,15 @@ use crate::model::{
 };
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
-use crate::server::registry::{Effect, News, Origin, Renewal};
-use crate::server::unsent::Unsent;
+use crate::server::registry::{Effect, News, Origin, Renewal, weight};
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
 /// Number of changes that a peer sends at a time.
 const USUAL_BATCH: usize = 250;
-/// No more copies are answered once they are this long together.
-const COPIES_BYTES: usize = 10 * 1024 * 1024;
+/// No further copy is sent in a response once its copies have this weight together. 250 common
+/// instances have less than half of it.
+const COPIES_WEIGHT: usize = 1024 * 1024;
 /// Maximum number of values in a batch. 10,000 registrations have some 400,000.
 const MAX_VALUES: usize = 500_000;
 
@@ -48,7 +48,7 @@ pub(super) async fn batch(
         return own(&parts, body).await;
     }
     let intake = server.intake();
-    let document = match request::json(intake, &parts.headers, body, server.batch_limit()).await {
+    let document = match request::batch(intake, &parts.headers, body, server.batch_limit()).await {
         Ok(document) => document,
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
@@ -75,41 +75,35 @@ fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Ve
     let items = model::batch(body)?;
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
-    // The response is sent whatever room there is: the items were applied.
     let mut copies = Copies::default();
-    let unsent = server.0.unsent.clone();
     let mut deeds = Deeds::new(server, caller);
     for item in items {
         let mut result = deeds.apply(item);
-        result.entity = result.entity.filter(|newer| copies.has_room_for(newer, &unsent));
+        result.entity = result.entity.filter(|newer| copies.add(newer));
         results.push(result);
     }
     Ok((deeds, ReplicationResponse(results).to_json()))
 }
 
-/// Copies in the response to a batch: a few bytes of stale heartbeat ask for each, whose length others decide.
+/// Copies in the response to a batch. A stale heartbeat of a few bytes asks for each of them, and the
+/// senders of registrations decide on their lengths.
 #[derive(Default)]
 struct Copies {
-    told: HashSet<(String, String)>,
-    bytes: usize,
+    sent: HashSet<(String, String)>,
+    weight: usize,
 }
 
 impl Copies {
-    /// Returns true if this copy is sent, and counts it: one of each instance, as many as a usual
-    /// batch can ask for, and none beyond the budget of unsent bytes.
-    fn has_room_for(&mut self, copy: &Instance, unsent: &Unsent) -> bool {
-        let may = self.told.len() < USUAL_BATCH
-            && self.bytes < COPIES_BYTES
-            && self.told.insert((copy.app().into(), copy.id().into()));
-        if !may {
-            return false;
+    /// Adds a copy and returns true if there is room for it: one of each instance, as many as a usual
+    /// batch can ask for.
+    fn add(&mut self, copy: &Instance) -> bool {
+        let new = self.sent.len() < USUAL_BATCH
+            && self.weight < COPIES_WEIGHT
+            && self.sent.insert((copy.app().into(), copy.id().into()));
+        if new {
+            self.weight += weight(copy);
         }
-        let bytes = self.bytes + copy.to_json().len();
-        let has_room = unsent.has_room_for(bytes);
-        if has_room {
-            self.bytes = bytes;
-        }
-        has_room
+        new
     }
 }
 
@@ -268,21 +262,4 @@ fn failed() -> ReplicationResult {
 
 fn result(status: StatusCode) -> ReplicationResult {
     ReplicationResult { status: status.as_u16(), entity: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {
-        let unsent = Unsent::new(100_000);
-        let copy = |id: &str| Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap();
-        let mut copies = Copies::default();
-        assert!(copies.has_room_for(&copy("1"), &unsent) && !copies.has_room_for(&copy("1"), &unsent));
-        unsent.add(200_000);
-        assert!(!copies.has_room_for(&copy("2"), &unsent));
-        unsent.remove(200_000);
-        assert!(copies.has_room_for(&copy("3"), &unsent));
-    }
 }

@@ -167,15 +167,18 @@ pub(super) struct Document {
     pub(super) format: Format,
     charset: Charset,
     gzip: bool,
+    /// Maximum length that is decoded on a worker thread of the runtime.
+    light: usize,
     limit: usize,
     bytes: Bytes,
     charge: Charge,
 }
 
-/// Receives a JSON body of at most `limit` bytes.
-pub(super) async fn json(intake: &Intake, headers: &HeaderMap, body: Body, limit: usize) -> Result<Document, Refusal> {
+/// Receives a batch of at most `limit` bytes. None is decoded on a worker thread of the runtime, since a
+/// short one may ask for long copies and change long instances.
+pub(super) async fn batch(intake: &Intake, headers: &HeaderMap, body: Body, limit: usize) -> Result<Document, Refusal> {
     match content_type(headers)?.0 {
-        Format::Json => document(intake, headers, body, limit).await,
+        Format::Json => Ok(Document { light: 0, ..document(intake, headers, body, limit).await? }),
         #[cfg(feature = "xml")]
         Format::Xml => Err(Refusal::MediaType("batches are taken in application/json only")),
     }
@@ -204,7 +207,7 @@ pub(super) async fn document(
     if !gzip && bytes.starts_with(&GZIP_MAGIC) {
         return Err(Refusal::Undeclared(format));
     }
-    Ok(Document { format, charset, gzip, limit, bytes, charge })
+    Ok(Document { format, charset, gzip, light: LIGHT_BYTES, limit, bytes, charge })
 }
 
 impl Document {
@@ -216,7 +219,7 @@ impl Document {
         max_values: usize,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        if !self.gzip && self.bytes.len() <= LIGHT_BYTES {
+        if !self.gzip && self.bytes.len() <= self.light {
             let (text, values) = self.text(max_values)?;
             if values <= LIGHT_VALUES {
                 return Ok(work(&text));
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_light_bodies_are_decoded_on_the_callers_thread() {
+    async fn only_light_registrations_are_decoded_on_the_callers_thread() {
         let intake = Intake::new(Intake::DEFAULT_BUDGET, true);
         let here = std::thread::current().id();
         let spaces = |length: usize| " ".repeat(length).into_bytes();
@@ -419,10 +422,19 @@ mod tests {
             let length = body.len();
             let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, coding)];
             let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
-            let document = json(&intake, &headers, body.into(), 1024 * 1024).await.unwrap();
+            let document = document(&intake, &headers, body.into(), 1024 * 1024).await.unwrap();
             let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
             assert_eq!(there == here, light, "{length} bytes, {coding}");
         }
+    }
+
+    #[tokio::test]
+    async fn short_batch_is_not_decoded_on_the_callers_thread() {
+        let intake = Intake::new(Intake::DEFAULT_BUDGET, false);
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let document = batch(&intake, &headers, "{}".into(), 1024 * 1024).await.unwrap();
+        let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
+        assert_ne!(there, std::thread::current().id());
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {

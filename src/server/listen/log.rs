@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::Limits;
 use super::places::Admitted;
 use crate::server::audit::{self, Lasting, Ongoing};
+use crate::server::unsent::Unsent;
 
 /// Faults of accepting connections. Each has a line when it begins, at most one a minute while it
 /// lasts, and one when it is over.
@@ -102,12 +103,11 @@ impl AcceptLog {
         }
     }
 
-    /// Notes that so many connections were closed, or that the budget of unsent bytes is no longer
-    /// short.
-    pub(super) fn closed_slow(&mut self, closed: usize, is_short: bool, bytes: usize) {
+    /// Notes that so many connections were closed because the budget of unsent bytes is exhausted.
+    pub(super) fn closed_slow(&mut self, closed: usize, unsent: &Unsent) {
         self.slow_closed += closed;
-        let closed = self.slow_closed;
-        if is_short {
+        let (closed, bytes) = (self.slow_closed, unsent.bytes());
+        if unsent.is_exhausted() {
             if let Some(Lasting { elapsed, .. }) = self.slow.occurred() {
                 tracing::warn!(
                     bytes,

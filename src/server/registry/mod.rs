@@ -43,6 +43,7 @@ pub(super) use self::preservation::{Preservation, Renewals};
 pub(super) use self::refused::Refused;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
+pub(super) use self::size::weight;
 use self::times::believed;
 #[cfg(feature = "peers")]
 pub(super) use self::versions::{Version, agree, replaces};

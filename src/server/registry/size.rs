@@ -26,7 +26,7 @@ pub(super) fn bytes(instance: &Instance) -> usize {
 ///
 /// Characters that lists escape count more often, and keys twice, as XML repeats them. Otherwise few
 /// bytes of a registration would be many of every list.
-pub(super) fn weight(instance: &Instance) -> usize {
+pub(in crate::server) fn weight(instance: &Instance) -> usize {
     let texts: usize = texts(instance).map(listed).sum();
     let entries = entries(instance).map(|(key, value)| 2 * listed(key) + listed(value) + ENTRY);
     INSTANCE + texts + entries.sum::<usize>()
