@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::calls::{AtAddress, Calls};
 use super::failure::Failure;
 use super::health::Checker;
 use super::http1::Http1;
-use super::http2::{self, Http2};
+use super::http2::{self, Http2, Unsent};
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
 use super::{InstanceBody, ResponseBody};
@@ -58,6 +58,8 @@ struct Inner<B> {
     version: AtomicU8,
     /// Number of requests of HTTP/2 that went over HTTP/1.1, since the connection was closed without a word.
     closed: AtomicU8,
+    /// A request of HTTP/2 was responded to over HTTP/2.
+    has_spoken_http2: AtomicBool,
     http1: Http1<B>,
     http2: Http2<B>,
 }
@@ -121,6 +123,7 @@ impl<B: Sendable> Endpoint<B> {
                 is_http2,
                 version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
                 closed: AtomicU8::new(0),
+                has_spoken_http2: AtomicBool::new(false),
                 http1: Http1::new(connector.clone(), presence.clone()),
                 http2: Http2::new(connector.clone(), presence.clone(), most),
                 presence: presence.clone(),
@@ -160,19 +163,22 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         let inner = &self.inner;
-        let sending: Sending = match (inner.is_http2, request.version()) {
+        let sending = match (inner.is_http2, request.version()) {
             (true, _) => {
                 // It would contradict the authority (RFC 9113, 8.3.1).
                 request.headers_mut().remove(HOST);
-                let http2 = inner.http2.clone();
-                Box::pin(async move { http2.send(request).await.map_err(|unsent| unsent.failure) })
+                Sending::Http2(Box::pin(inner.http2.clone().send(request)))
             }
             (false, Version::HTTP_2)
                 if inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 || is_grpc(request.headers()) =>
             {
                 request.headers_mut().remove(HOST);
                 inner.called_over(HTTP2);
-                Box::pin(inner.clone().send_http2_if_spoken(request))
+                if inner.has_spoken_http2.load(Ordering::Relaxed) {
+                    Sending::Http2(Box::pin(inner.http2.clone().send(request)))
+                } else {
+                    Sending::Http1(Box::pin(inner.clone().send_http2_if_spoken(request)))
+                }
             }
             (false, version) => {
                 if version != Version::HTTP_2 {
@@ -180,7 +186,7 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
                 }
                 // As hyper would, which writes it anew each time.
                 request.headers_mut().entry(HOST).or_insert_with(|| inner.host.clone());
-                Box::pin(inner.http1.clone().send(request))
+                Sending::Http1(Box::pin(inner.http1.clone().send(request)))
             }
         };
         EndpointFuture { sending, endpoint: self.clone() }
@@ -207,7 +213,10 @@ impl<B: Sendable> Inner<B> {
         request: Request<AttemptBody<B>>,
     ) -> Result<Response<InstanceBody>, Failure> {
         let unsent = match self.http2.clone().send(request).await {
-            Ok(response) => return Ok(response),
+            Ok(response) => {
+                self.has_spoken_http2.store(true, Ordering::Relaxed);
+                return Ok(response);
+            }
             Err(unsent) => *unsent,
         };
         match (unsent.failure, unsent.request) {
@@ -238,17 +247,33 @@ impl<B> AtAddress for Endpoint<B> {
 
 /// A request to one instance.
 pub(super) struct EndpointFuture<B> {
-    sending: Sending,
+    sending: Sending<B>,
     endpoint: Endpoint<B>,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Response<InstanceBody>, Failure>> + Send>>;
+/// A request on its way, over one version or over both.
+enum Sending<B> {
+    Http1(Boxed<Failure>),
+    Http2(Boxed<Box<Unsent<B>>>),
+}
+
+type Boxed<E> = Pin<Box<dyn Future<Output = Result<Response<InstanceBody>, E>> + Send>>;
+
+impl<B> Sending<B> {
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<InstanceBody>, Failure>> {
+        match self {
+            Self::Http1(sending) => sending.as_mut().poll(cx),
+            Self::Http2(sending) => sending.as_mut().poll(cx).map_err(|unsent| unsent.failure),
+        }
+    }
+}
 
 impl<B> Future for EndpointFuture<B> {
     type Output = Result<Response<InstanceBody>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.sending.as_mut().poll(cx)) {
+        Poll::Ready(match ready!(self.sending.poll(cx)) {
             Ok(response) => Ok(response),
             Err(failure) => {
                 let Presence { instance, address, .. } = &*self.endpoint.inner.presence;

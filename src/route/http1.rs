@@ -9,13 +9,15 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
+use pin_project::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -96,36 +98,48 @@ where
     ///
     /// # Cancel safety
     /// Who gives up closes the connection on which its answer was to come.
-    pub(super) async fn send(self, mut request: Request<AttemptBody<B>>) -> Result<Response<InstanceBody>, Failure> {
+    pub(super) fn send(
+        self,
+        mut request: Request<AttemptBody<B>>,
+    ) -> impl Future<Output = Result<Response<InstanceBody>, Failure>> + Send {
         write_for_http1(&mut request, &self.0.presence.address);
-        loop {
-            let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
-            let sending = sender.try_send_request(request);
-            let mut sender = Some(sender);
-            let sent = self.0.presence.unless_gone(result(sending, &mut sender)).await?;
-            let mut failed = match sent {
-                Ok(response) => {
-                    if let Some(sender) = sender {
-                        self.0.give_when_read(sender);
+        // Not an `async fn`, which would hold the request twice.
+        async move {
+            loop {
+                let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
+                let sending = sender.try_send_request(request);
+                let mut sender = Some(sender);
+                let sent = self.0.presence.unless_gone(Sending { sending, sender: &mut sender }).await?;
+                let mut failed = match sent {
+                    Ok(response) => {
+                        if let Some(sender) = sender {
+                            self.0.give_when_read(sender);
+                        }
+                        return Ok(response.map(InstanceBody::from));
                     }
-                    return Ok(response.map(InstanceBody::from));
-                }
-                Err(failed) => failed,
-            };
-            // It comes back if the connection was at its end before it took it, as one that was idle can be.
-            request = match failed.take_message() {
-                Some(unsent) if !is_new => unsent,
-                Some(_) => return Err(Failure::Unsent(failed.into_error().into())),
-                None => return Err(failed.into_error().into()),
-            };
+                    Err(failed) => failed,
+                };
+                // It comes back if the connection was at its end before it took it, as one that was idle can be.
+                request = match failed.take_message() {
+                    Some(unsent) if !is_new => unsent,
+                    Some(_) => return Err(Failure::Unsent(failed.into_error().into())),
+                    None => return Err(failed.into_error().into()),
+                };
+            }
         }
     }
 
+    #[inline]
     async fn connection(&self) -> Result<Connection<B>, BoxError> {
-        let mut place = match self.0.idle_or_place() {
-            Ok(sender) => return Ok(Connection { sender, is_new: false }),
-            Err(given) => Place { of: Arc::downgrade(&self.0), given },
-        };
+        match self.0.idle_or_place() {
+            Ok(sender) => Ok(Connection { sender, is_new: false }),
+            // Boxed, so that calls on idle connections have less to move.
+            Err(given) => Box::pin(self.new_or_given(given)).await,
+        }
+    }
+
+    async fn new_or_given(&self, given: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, BoxError> {
+        let mut place = Place { of: Arc::downgrade(&self.0), given };
         let mut making = Making::new(&self.0);
         tokio::select! {
             biased;
@@ -266,17 +280,30 @@ where
 
 /// Waits for the result of a request, and drops the sender if the connection ends before: hyper loses a request that is handed over
 /// while the connection ends in its queue, and returns it when the sender is gone.
-async fn result<B, T>(sending: impl Future<Output = T>, sender: &mut Option<Sender<B>>) -> T {
-    let mut sending = pin!(sending);
-    if let Some(open) = sender {
-        tokio::select! {
-            biased;
-            sent = &mut sending => return sent,
-            Err(_) = open.ready() => {}
+#[pin_project]
+struct Sending<'a, F, B> {
+    #[pin]
+    sending: F,
+    sender: &'a mut Option<Sender<B>>,
+}
+
+impl<F: Future, B> Future for Sending<'_, F, B> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(sent) = this.sending.as_mut().poll(cx) {
+            return Poll::Ready(sent);
         }
+        if let Some(open) = this.sender
+            && let Poll::Ready(Err(_)) = open.poll_ready(cx)
+        {
+            **this.sender = None;
+            return this.sending.poll(cx);
+        }
+        Poll::Pending
     }
-    *sender = None;
-    sending.await
 }
 
 /// Makes a connection and lets it run until nobody has it any more.

@@ -116,46 +116,49 @@ where
     ///
     /// # Cancel safety
     /// Who gives up while the connection is made leaves it to the others, and to the next call.
-    pub(super) async fn send(
+    pub(super) fn send(
         self,
         mut request: Request<AttemptBody<B>>,
-    ) -> Result<Response<InstanceBody>, Box<Unsent<B>>> {
-        let shared = &*self.0;
+    ) -> impl Future<Output = Result<Response<InstanceBody>, Box<Unsent<B>>>> + Send {
+        let shared = self.0;
         let failed = |failure| Err(Box::new(Unsent { failure, request: None }));
-        for last in (0..CONNECTIONS).rev() {
-            let (mut sender, permit) = match self.0.enter_at_once() {
-                Some(place) => place,
-                None => match self.0.place().await {
-                    Ok(place) => place,
-                    Err(failure) => return Err(Box::new(Unsent { failure, request: Some(request) })),
-                },
-            };
-            let sending = sender.try_send_request(request);
-            // A request that is handed over while the connection ends is lost in hyper's queue until the last sender is gone:
-            // this one, and the one of the pool.
-            drop(sender);
-            let mut error = match shared.presence.unless_gone(sending).await {
-                Err(failure) => return failed(failure),
-                Ok(Ok(response)) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
-                Ok(Err(error)) => error,
-            };
-            // It comes back if the connection was at its end before it took it.
-            match error.take_message() {
-                Some(unsent) if last > 0 => {
-                    permit.peer().end();
-                    request = unsent;
-                }
-                Some(_) => return failed(Failure::Unprocessed(error.into_error().into())),
-                None => {
-                    let error = error.into_error();
-                    if is_refused_stream(&error) {
-                        shared.rest(permit.peer());
+        // Not an `async fn`, which would hold the request twice.
+        async move {
+            for last in (0..CONNECTIONS).rev() {
+                let (mut sender, permit) = match shared.enter_at_once() {
+                    Some(place) => place,
+                    None => match Box::pin(shared.place()).await {
+                        Ok(place) => place,
+                        Err(failure) => return Err(Box::new(Unsent { failure, request: Some(request) })),
+                    },
+                };
+                let sending = sender.try_send_request(request);
+                // A request that is handed over while the connection ends is lost in hyper's queue until the last sender is gone:
+                // this one, and the one of the pool.
+                drop(sender);
+                let mut error = match shared.presence.unless_gone(sending).await {
+                    Err(failure) => return failed(failure),
+                    Ok(Ok(response)) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
+                    Ok(Err(error)) => error,
+                };
+                // It comes back if the connection was at its end before it took it.
+                match error.take_message() {
+                    Some(unsent) if last > 0 => {
+                        permit.peer().end();
+                        request = unsent;
                     }
-                    return failed(error.into());
+                    Some(_) => return failed(Failure::Unprocessed(error.into_error().into())),
+                    None => {
+                        let error = error.into_error();
+                        if is_refused_stream(&error) {
+                            shared.rest(permit.peer());
+                        }
+                        return failed(error.into());
+                    }
                 }
             }
+            unreachable!("the last connection ends the loop")
         }
-        unreachable!("the last connection ends the loop")
     }
 
     /// Returns `true` if HTTP/2 was spoken here before.

@@ -1,11 +1,15 @@
 //! Ends calls that wait at an instance that has left the registry.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project::pin_project;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::sleep;
 
 use super::address::{Address, AddressRule};
@@ -44,21 +48,20 @@ impl Presence {
     }
 
     /// Waits for the response. Fails if the instance is gone before it comes.
-    pub(super) async fn unless_gone<T>(&self, response: impl Future<Output = T>) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            response = response => Ok(response),
-            failure = self.gone() => Err(failure),
-        }
+    #[inline]
+    pub(super) fn unless_gone<F: Future>(&self, response: F) -> UnlessGone<'_, F> {
+        UnlessGone { response, gone: self.gone() }
     }
 
     /// Waits until the registry has not had the instance for the grace time.
-    pub(super) async fn gone(&self) -> Failure {
+    #[inline]
+    pub(super) fn gone(&self) -> Gone<'_> {
         // Notices a drop from here on, also before it is polled.
-        let dropped = self.dropped.notified();
-        if !self.is_dropped.load(Ordering::SeqCst) {
-            dropped.await;
-        }
+        Gone { presence: self, dropped: self.dropped.notified(), absence: None }
+    }
+
+    /// Waits until the registry has not had the instance for the grace time, once the endpoint is dropped.
+    async fn absence(&self) -> Failure {
         loop {
             while self.is_registered() {
                 sleep(self.grace.max(LOOK)).await;
@@ -79,6 +82,54 @@ impl Presence {
         let application = snapshot.application(self.instance.app());
         let instance = application.and_then(|application| application.instance(self.instance.id()));
         instance.is_some_and(|instance| self.rule.address(instance).is_ok_and(|address| address == self.address))
+    }
+}
+
+/// Future of [`Presence::unless_gone`]. Each call has one: an `async fn` would hold the response's future twice.
+#[pin_project]
+pub(super) struct UnlessGone<'a, F> {
+    #[pin]
+    response: F,
+    #[pin]
+    gone: Gone<'a>,
+}
+
+/// Future of [`Presence::gone`].
+#[pin_project]
+pub(super) struct Gone<'a> {
+    presence: &'a Presence,
+    #[pin]
+    dropped: Notified<'a>,
+    /// Begins when the endpoint is dropped.
+    absence: Option<Pin<Box<dyn Future<Output = Failure> + Send + 'a>>>,
+}
+
+impl<F: Future> Future for UnlessGone<'_, F> {
+    type Output = Result<F::Output, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(response) = this.response.poll(cx) {
+            return Poll::Ready(Ok(response));
+        }
+        this.gone.poll(cx).map(Err)
+    }
+}
+
+impl Future for Gone<'_> {
+    type Output = Failure;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Failure> {
+        let this = self.project();
+        if this.absence.is_none() {
+            if !this.presence.is_dropped.load(Ordering::SeqCst) {
+                ready!(this.dropped.poll(cx));
+            }
+            *this.absence = Some(Box::pin(this.presence.absence()));
+        }
+        this.absence.as_mut().expect("it was set before").as_mut().poll(cx)
     }
 }
 

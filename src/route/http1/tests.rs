@@ -334,6 +334,6 @@ async fn sender_of_an_ended_connection_is_dropped_while_its_request_waits() {
         cx.waker().wake_by_ref();
         if polls < 2 { Poll::Pending } else { Poll::Ready("unsent") }
     });
-    assert_eq!(result(pending_once, &mut sender).await, "unsent");
+    assert_eq!(Sending { sending: pending_once, sender: &mut sender }.await, "unsent");
     assert!(sender.is_none());
 }
