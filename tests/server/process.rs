@@ -1,11 +1,13 @@
 //! The binary as a process: signals, exit codes, standard streams, limits of the system.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{ChildStderr, Command, Stdio};
 
-use crate::binary::{Running, exchange, free_port, serve, start, until};
+use crate::binary::{Running, ask, exchange, free_port, serve, start, until};
 
 const INSTANCE: &str = r#"{"instance":{"instanceId":"i","hostName":"h","app":"X","ipAddr":"10.0.0.1","status":"UP","dataCenterInfo":{"name":"MyOwn"}}}"#;
 
@@ -28,6 +30,15 @@ fn run(mut command: Command) -> Running {
     stdout.read_line(&mut line).unwrap();
     let port = line.trim_end_matches("/eureka/\n").rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     Running { child, stdout, port: port.unwrap_or_else(|| panic!("{line}")) }
+}
+
+/// Reads the log until a line has these words.
+fn wait_for(log: &mut impl BufRead, words: &str) {
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended without: {words}");
+    }
 }
 
 fn rest(mut stderr: ChildStderr) -> String {
@@ -79,18 +90,49 @@ fn second_signal_ends_the_server_at_once() {
     // It accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
-    for (second, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+    for (second, code) in [("TERM", 143), ("INT", 130)] {
         let mut running = start(&[&peer, "--eureka.server.peer-node-read-timeout-ms=600000"]);
         register(&running);
         let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
         signal(&running, "TERM");
-        let mut line = String::new();
-        while !line.contains("stopping") {
-            line.clear();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended without a word");
-        }
+        wait_for(&mut stderr, "stopping");
         assert_eq!(running.stop(second).0, Some(code), "{second}");
     }
+}
+
+#[test]
+fn hang_up_that_is_repeated_does_not_cut_the_hand_over() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
+    for first in ["HUP", "TERM"] {
+        let mut running = start(&[&peer, "--eureka.server.peer-node-read-timeout-ms=600000"]);
+        register(&running);
+        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+        signal(&running, first);
+        wait_for(&mut stderr, "stopping");
+        for _ in 0..2 {
+            signal(&running, "HUP");
+            wait_for(&mut stderr, "signal ignored, already stopping");
+        }
+        assert_eq!(running.stop("TERM").0, Some(143), "{first}");
+    }
+}
+
+#[test]
+fn full_stdout_holds_neither_requests_nor_the_stop() {
+    let (stdout, _unread) = UnixStream::pair().unwrap();
+    stdout.set_nonblocking(true).unwrap();
+    while (&stdout).write(b" ").is_ok() {}
+    stdout.set_nonblocking(false).unwrap();
+    let port = free_port();
+    let mut command = serve(&format!("127.0.0.1:{port}"));
+    let mut child = command.stdout(OwnedFd::from(stdout)).spawn().unwrap();
+    drop(command);
+    wait_for(&mut BufReader::new(child.stderr.take().unwrap()), "started");
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert_eq!(ask(&mut connection, "GET /eureka/apps HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200 OK\r\n");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -105,15 +147,14 @@ fn broken_stdout_is_no_panic() {
     for stdout in streams.into_iter().flatten() {
         let port = free_port();
         let mut child = serve(&format!("127.0.0.1:{port}")).stdout(stdout).spawn().unwrap();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "it ended");
-            std::thread::yield_now();
-        }
-        let stderr = child.stderr.take().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        wait_for(&mut stderr, "cannot write to stdout");
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(0));
-        let log = rest(stderr);
-        assert!(log.contains("cannot write to stdout") && !log.contains("panicked"), "{log}");
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
     }
 }
 

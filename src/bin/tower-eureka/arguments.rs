@@ -45,7 +45,7 @@ pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>),
 pub(crate) fn properties() -> String {
     let mut text = String::from(
         "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C end requests in flight within 5 s, hand over to the peers what is queued\n\
-         for them, and stop. A second signal stops at once. A SIGHUP that nohup had ignored stays ignored.\n\
+         for them, and stop. A second signal stops at once, unless it is SIGHUP. A SIGHUP that nohup had ignored stays ignored.\n\
          \n\
          Exit codes: 0 after a stop at which everything was handed over; 1 if the server cannot start; 2 for wrong arguments;\n\
          3 after a stop at which a peer did not take everything; 128 and the signal's number after a second signal.\n\

@@ -124,10 +124,16 @@ impl Serve {
         }
         let address = address(self.listen.as_ref(), given)?;
         let descriptors = descriptors::raise();
-        let listener = address
-            .bind()
-            .await
-            .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
+        // The look-up of a host name may take long.
+        let bound = tokio::select! {
+            bound = address.bind() => bound,
+            signal = signals.first() => {
+                tracing::info!(signal = signal.name, "stopped before it listened");
+                return Ok(Ended::HandedOver);
+            }
+        };
+        let listener =
+            bound.map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
         let local = listener.local_addr()?;
         let registry = builder.own_port(local.port()).build()?;
         announce(local);
@@ -158,7 +164,7 @@ impl Serve {
             let signal = signals.first().await.name;
             tracing::info!(signal, "stopping");
             drop(signalled);
-            signals.next().await
+            signals.second().await
         };
         tokio::select! {
             handed_over = serving => {
@@ -176,12 +182,18 @@ impl Serve {
     }
 }
 
-/// Prints the one line that scripts wait for. Nobody has to read it.
+/// Prints the one line that scripts wait for. A thread of its own does it, which nothing waits for:
+/// a pipe may be full, and nobody has to read it.
 fn announce(address: SocketAddr) {
-    let mut stdout = io::stdout().lock();
-    let written = writeln!(stdout, "listening on http://{address}/eureka/").and_then(|()| stdout.flush());
-    if let Err(error) = written {
-        tracing::warn!(%error, "cannot write to stdout");
+    let print = move || {
+        let mut stdout = io::stdout().lock();
+        let written = writeln!(stdout, "listening on http://{address}/eureka/").and_then(|()| stdout.flush());
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write to stdout");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("stdout".into()).spawn(print) {
+        tracing::warn!(%error, "cannot start the thread that writes to stdout");
     }
 }
 

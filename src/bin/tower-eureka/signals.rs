@@ -7,6 +7,8 @@ use std::time::Duration;
 /// group.
 const SAME: Duration = Duration::from_millis(50);
 
+const HANG_UP: &str = "SIGHUP";
+
 /// Signal that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -43,9 +45,16 @@ impl Signals {
         first
     }
 
-    /// Completes at the next signal.
-    pub(crate) async fn next(&mut self) -> Received {
-        self.0.next().await
+    /// Completes at the next signal that asks for a stop at once. SIGHUP is none: shells send it again to
+    /// their jobs when a terminal closes, and so does the kernel.
+    pub(crate) async fn second(&mut self) -> Received {
+        loop {
+            let signal = self.0.next().await;
+            if signal.name != HANG_UP {
+                return signal;
+            }
+            tracing::info!(signal = signal.name, "signal ignored, already stopping");
+        }
     }
 }
 
@@ -58,9 +67,8 @@ impl Inner {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        const HANG_UP: u8 = 1;
         let listen = |kind: SignalKind, name, number| -> io::Result<_> {
-            if number == HANG_UP && is_ignored(number) {
+            if name == HANG_UP && is_ignored(number) {
                 return Ok(None);
             }
             Ok(Some((signal(kind)?, Received { name, number })))
@@ -68,7 +76,7 @@ impl Inner {
         Ok(Self([
             listen(SignalKind::terminate(), "SIGTERM", 15)?,
             listen(SignalKind::interrupt(), "SIGINT", 2)?,
-            listen(SignalKind::hangup(), "SIGHUP", HANG_UP)?,
+            listen(SignalKind::hangup(), HANG_UP, 1)?,
             listen(SignalKind::quit(), "SIGQUIT", 3)?,
         ]))
     }
