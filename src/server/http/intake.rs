@@ -105,8 +105,13 @@ impl State {
 }
 
 /// The budget has no room for more bytes of a body.
-#[derive(Debug)]
-pub(super) struct Exhausted;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// Others hold them.
+    Now,
+    /// No body may hold more than this many bytes.
+    Ever(usize),
+}
 
 /// Share of one body in the budget. Returned when it is dropped.
 pub(super) struct Charge {
@@ -127,24 +132,33 @@ impl Charge {
         Self { budget: budget.clone(), bytes: 0, arriving: Some((id, revoked)) }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Maximum number of bytes that a body of more than 64 KiB may hold.
+    pub(super) fn ceiling(&self) -> usize {
+        Intake::longest_body(self.budget.limit)
+    }
+
     /// Raises the charge to so many bytes.
-    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes <= self.bytes {
             return Ok(());
         }
         let (limit, more) = (self.budget.limit, bytes - self.bytes);
         let ceiling = if bytes > SMALL { Intake::longest_body(limit) } else { limit };
         if bytes > ceiling {
-            return Err(Exhausted);
+            return Err(NoRoom::Ever(ceiling));
         }
         let own = self.arriving.as_ref().map(|&(id, _)| id);
         let mut state = self.budget.state();
         if own.is_some_and(|id| !state.arriving.contains_key(&id)) {
-            return Err(Exhausted);
+            return Err(NoRoom::Now);
         }
         while state.used > ceiling - more {
             if !state.revoke_oldest(own) {
-                return Err(Exhausted);
+                return Err(NoRoom::Now);
             }
         }
         state.used += more;
@@ -156,13 +170,13 @@ impl Charge {
     }
 
     /// Ends the arrival: from now on nobody takes the place of this body.
-    fn arrived(&mut self) -> Result<(), Exhausted> {
+    fn arrived(&mut self) -> Result<(), NoRoom> {
         let Some((id, _)) = self.arriving.take() else { return Ok(()) };
         match self.budget.state().arriving.remove(&id) {
             Some(_) => Ok(()),
             None => {
                 self.bytes = 0;
-                Err(Exhausted)
+                Err(NoRoom::Now)
             }
         }
     }
@@ -198,14 +212,14 @@ impl fmt::Debug for Charge {
 pub(super) enum Failure {
     /// It is longer than this many bytes.
     TooLarge(usize),
-    Exhausted,
+    NoRoom(NoRoom),
     /// It broke off, or its reader gave up.
     Broken(axum::Error),
 }
 
-impl From<Exhausted> for Failure {
-    fn from(_: Exhausted) -> Self {
-        Self::Exhausted
+impl From<NoRoom> for Failure {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
     }
 }
 
@@ -223,7 +237,7 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            () = charge.revoked() => return Err(Failure::Exhausted),
+            () = charge.revoked() => return Err(Failure::NoRoom(NoRoom::Now)),
         };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(Failure::Broken)?.into_data() else { continue };
@@ -353,7 +367,7 @@ mod tests {
         assert_eq!(&receive(Body::from("abc"), 3, &mut intake.charge()).await.unwrap()[..], b"abc");
     }
 
-    fn charged(intake: &Intake, bytes: usize) -> Result<Charge, Exhausted> {
+    fn charged(intake: &Intake, bytes: usize) -> Result<Charge, NoRoom> {
         let mut charge = intake.charge();
         charge.grow_to(bytes).map(|()| charge)
     }

@@ -12,7 +12,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER}
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::answer::Format;
-use super::intake::{self, Charge, Exhausted, Intake};
+use super::intake::{self, Charge, Intake, NoRoom};
 use super::offload::Busy;
 use super::outline::{self, Excess};
 use super::unfold::{self, MAX_RATIO, unfold};
@@ -51,6 +51,8 @@ pub(super) enum Refusal {
     Excess(String),
     /// 408. It did not come in time.
     TimedOut,
+    /// 413: decoded, the body takes more than this many bytes, which are all that one may hold.
+    Decoded(usize),
     /// 503: bodies in flight hold all bytes that they may hold together.
     Exhausted,
     /// 503: other bodies are decoded for a long time.
@@ -93,6 +95,10 @@ impl fmt::Display for Refusal {
             Self::Ratio => write!(f, "the body unfolds to more than {MAX_RATIO} times its length"),
             Self::TooManyValues(max) => write!(f, "the body has more than {max} values"),
             Self::Excess(text) => f.write_str(text),
+            Self::Decoded(ceiling) => write!(
+                f,
+                "the decoded body takes more than {ceiling} bytes (eureka.server.limits.request-bytes-in-flight)"
+            ),
             Self::TimedOut => f.write_str("the body took too long"),
             Self::Exhausted => {
                 f.write_str("too many bytes of request bodies in flight (eureka.server.limits.request-bytes-in-flight)")
@@ -118,7 +124,7 @@ impl Refusal {
                 response.headers_mut().insert(ACCEPT_ENCODING, taken);
                 response
             }
-            Self::TooLarge(_) | Self::Ratio | Self::TooManyValues(_) | Self::Excess(_) => {
+            Self::TooLarge(_) | Self::Ratio | Self::TooManyValues(_) | Self::Excess(_) | Self::Decoded(_) => {
                 text(StatusCode::PAYLOAD_TOO_LARGE)
             }
             Self::TimedOut => text(StatusCode::REQUEST_TIMEOUT),
@@ -141,9 +147,12 @@ impl Refusal {
     }
 }
 
-impl From<Exhausted> for Refusal {
-    fn from(_: Exhausted) -> Self {
-        Self::Exhausted
+impl From<NoRoom> for Refusal {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Now => Self::Exhausted,
+            NoRoom::Ever(ceiling) => Self::Decoded(ceiling),
+        }
     }
 }
 
@@ -200,7 +209,7 @@ pub(super) async fn document(
     let mut charge = intake.charge();
     let bytes = intake::receive(body, limit, &mut charge).await.map_err(|failure| match failure {
         intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),
-        intake::Failure::Exhausted => Refusal::Exhausted,
+        intake::Failure::NoRoom(no_room) => no_room.into(),
         intake::Failure::Broken(error) if is_timeout(&error) => Refusal::TimedOut,
         intake::Failure::Broken(_) => Refusal::unreadable(format),
     })?;
@@ -245,13 +254,17 @@ impl Document {
                 unfold::Failure::NotGzip => Refusal::unreadable(self.format),
                 unfold::Failure::TooLarge => Refusal::TooLarge(self.limit),
                 unfold::Failure::Ratio => Refusal::Ratio,
-                unfold::Failure::Exhausted => Refusal::Exhausted,
+                unfold::Failure::NoRoom(no_room) => no_room.into(),
             });
             text = unfolded?.into();
         }
         if self.charset == Charset::Latin1 && !text.is_ascii() {
-            self.charge.grow_to(self.bytes.len() + 3 * text.len())?;
-            text = text.iter().map(|&byte| char::from(byte)).collect::<String>().into();
+            // Each of the others takes two bytes in UTF-8.
+            let length = text.len() + text.iter().filter(|byte| !byte.is_ascii()).count();
+            self.charge.grow_to(self.charge.bytes() + length)?;
+            let mut utf8 = String::with_capacity(length);
+            utf8.extend(text.iter().map(|&byte| char::from(byte)));
+            text = utf8.into();
         }
         // XML is checked by its reader. Each of its elements begins with this character.
         if self.format != Format::Json {
@@ -435,6 +448,32 @@ mod tests {
         let document = batch(&intake, &headers, "{}".into(), 1024 * 1024).await.unwrap();
         let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
         assert_ne!(there, std::thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn body_whose_text_can_never_fit_returns_413() {
+        const LIMIT: usize = 96 * 1024;
+        let headers = [(CONTENT_TYPE, "application/json;charset=iso-8859-1")];
+        let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        for (budget, status) in [
+            (4 * LIMIT, None),
+            (4 * LIMIT - 4, Some(StatusCode::PAYLOAD_TOO_LARGE)),
+            (4 * LIMIT / 3, Some(StatusCode::PAYLOAD_TOO_LARGE)),
+        ] {
+            let intake = Intake::new(budget, false);
+            let body = vec![0xe9; LIMIT];
+            let document = batch(&intake, &headers, body.into(), LIMIT).await.unwrap();
+            let decoded = document.decode(&intake, 10, <[u8]>::len).await;
+            assert_eq!(decoded.as_ref().err().map(|refusal| refusal.response().status()), status, "{budget}");
+            assert_eq!(decoded.ok(), status.is_none().then_some(2 * LIMIT), "{budget}");
+        }
+        // While another body is in flight, it may fit later.
+        let intake = Intake::new(4 * LIMIT, false);
+        let other = batch(&intake, &headers, vec![b' '; LIMIT].into(), LIMIT).await.unwrap();
+        let document = batch(&intake, &headers, vec![0xe9; LIMIT].into(), LIMIT).await.unwrap();
+        let refusal = document.decode(&intake, 10, <[u8]>::len).await.unwrap_err();
+        assert_eq!(refusal.response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(other);
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use flate2::bufread::GzDecoder;
 
-use super::intake::{Charge, Exhausted};
+use super::intake::{Charge, NoRoom};
 
 /// Maximum length of an unfolded body, in lengths of the packed one. Batches that peers send come to
 /// 10 to 40.
@@ -20,12 +20,12 @@ pub(super) enum Failure {
     TooLarge,
     /// It is longer than [`MAX_RATIO`] lengths of the packed body.
     Ratio,
-    Exhausted,
+    NoRoom(NoRoom),
 }
 
-impl From<Exhausted> for Failure {
-    fn from(_: Exhausted) -> Self {
-        Self::Exhausted
+impl From<NoRoom> for Failure {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
     }
 }
 
@@ -49,7 +49,8 @@ pub(super) fn unfold(packed: &[u8], limit: usize, charge: &mut Charge) -> Result
             return Err(Failure::Ratio);
         }
         if length > plain.capacity() {
-            let capacity = length.max(2 * plain.capacity()).min(limit);
+            let room = charge.ceiling().saturating_sub(packed.len());
+            let capacity = length.max((2 * plain.capacity()).min(room)).min(limit);
             charge.grow_to(packed.len() + capacity)?;
             plain.reserve_exact(capacity - plain.len());
         }
@@ -84,7 +85,14 @@ mod tests {
         assert_eq!(unfolded(&gzip(b"").repeat(2), 300_000), Err(Failure::NotGzip));
         let mut other = intake.charge();
         other.grow_to(600_000).unwrap();
-        assert_eq!(unfolded(&gzip(&mixed), 300_000), Err(Failure::Exhausted));
+        assert_eq!(unfolded(&gzip(&mixed), 300_000), Err(Failure::NoRoom(NoRoom::Now)));
+        drop(other);
+        // The packed bytes and the unfolded ones fit together, or never do.
+        let narrow = Intake::new(700_000, false);
+        assert!(unfold(&gzip(&mixed), 1_000_000, &mut narrow.charge()) == Ok(mixed.clone()));
+        let narrow = Intake::new(400_000, false);
+        let unfolded = unfold(&gzip(&mixed), 300_000, &mut narrow.charge());
+        assert!(unfolded == Err(Failure::NoRoom(NoRoom::Ever(300_000))));
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
