@@ -269,9 +269,11 @@ impl Listener {
                     None
                 }
                 () = sleep_until(look_for_slow.unwrap_or(looked_for_slow)), if look_for_slow.is_some() => {
-                    log.closed_slow(places.close_slow(limits.answer_timeout / 4), &unsent);
+                    let is_short = unsent.is_short();
+                    let closed = if is_short { places.close_slow(limits.answer_timeout / 4) } else { 0 };
+                    log.closed_slow(closed, is_short, unsent.bytes());
                     looked_for_slow = Instant::now();
-                    look_for_slow = unsent.is_exhausted().then(|| looked_for_slow + SLOW_INTERVAL);
+                    look_for_slow = is_short.then(|| looked_for_slow + SLOW_INTERVAL);
                     None
                 }
                 () = sleep(PLACE_INTERVAL), if waiting.is_some() => waiting.take(),

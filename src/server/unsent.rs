@@ -1,5 +1,5 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -16,12 +16,14 @@ const SMALL: usize = 16 * 1024;
 pub(crate) struct Unsent {
     limit: usize,
     bytes: AtomicUsize,
+    /// Set if something had no room since the last call of [`is_short`](Unsent::is_short).
+    lacked: AtomicBool,
     exhausted: Notify,
 }
 
 impl Unsent {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, bytes: AtomicUsize::new(0), exhausted: Notify::new() }
+        Self { limit, bytes: AtomicUsize::new(0), lacked: AtomicBool::new(false), exhausted: Notify::new() }
     }
 
     /// Returns true if so many more bytes fit. Where not, [`exhausted`](Self::exhausted) completes.
@@ -32,6 +34,7 @@ impl Unsent {
         let limit = if bytes <= SMALL { self.limit.saturating_mul(2) } else { self.limit };
         let has_room = self.bytes.load(Relaxed).saturating_add(bytes.min(self.limit / 2)) <= limit;
         if !has_room {
+            self.lacked.store(true, Relaxed);
             self.exhausted.notify_one();
         }
         has_room
@@ -45,6 +48,11 @@ impl Unsent {
     /// Returns true if a small part of the budget is left at most.
     pub(super) fn is_exhausted(&self) -> bool {
         self.bytes() > self.limit / 4 * 3
+    }
+
+    /// Returns true if the budget is exhausted, or something had no room since the last call.
+    pub(super) fn is_short(&self) -> bool {
+        self.lacked.swap(false, Relaxed) || self.is_exhausted()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -62,27 +70,55 @@ impl Unsent {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Returns bytes that are removed from the budget once their last copy is dropped. The caller
-    /// adds them when it drops its own copy.
-    pub(super) fn counted(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Counted { bytes, unsent: self.clone() })
+    /// Returns the bytes of a list that a cache is to hold. They count once the cache has dropped
+    /// them, until their last reader has.
+    pub(super) fn cached(self: &Arc<Self>, bytes: Bytes) -> Cached {
+        let counted = Arc::new(Counted { bytes, unsent: self.clone(), is_added: AtomicBool::new(false) });
+        let readers = Arc::downgrade(&counted);
+        Cached { bytes: Bytes::from_owner(Owner(counted)), readers }
     }
 }
 
+/// Bytes of a list in a cache. Readers clone [`bytes`](Self::bytes).
+#[derive(Debug)]
+pub(super) struct Cached {
+    pub(super) bytes: Bytes,
+    readers: Weak<Counted>,
+}
+
+impl Drop for Cached {
+    fn drop(&mut self) {
+        drop(std::mem::take(&mut self.bytes));
+        // Without a reader the bytes are gone by now. They must not count even for a moment.
+        if let Some(counted) = self.readers.upgrade() {
+            counted.unsent.add(counted.bytes.len());
+            counted.is_added.store(true, Relaxed);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Counted {
     bytes: Bytes,
     unsent: Arc<Unsent>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+    /// Set once the bytes count.
+    is_added: AtomicBool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.unsent.remove(self.bytes.len());
+        if *self.is_added.get_mut() {
+            self.unsent.remove(self.bytes.len());
+        }
+    }
+}
+
+/// Readers of a list together own it.
+struct Owner(Arc<Counted>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
     }
 }
 
@@ -108,5 +144,35 @@ mod tests {
         let unsent = Unsent::new(usize::MAX);
         unsent.add(usize::MAX / 2);
         assert!(unsent.has_room_for(usize::MAX));
+    }
+
+    #[tokio::test]
+    async fn list_without_a_reader_never_counts_when_the_cache_drops_it() {
+        let unsent = Arc::new(Unsent::new(1_000));
+        drop(unsent.cached(vec![0; 5_000].into()));
+        assert_eq!(unsent.bytes(), 0);
+        tokio::select! {
+            biased;
+            () = unsent.exhausted() => panic!("the listener has nothing to close"),
+            () = std::future::ready(()) => {}
+        }
+        let cached = unsent.cached(vec![0; 5_000].into());
+        let reader = cached.bytes.clone();
+        drop(cached);
+        assert_eq!(unsent.bytes(), 5_000);
+        unsent.exhausted().await;
+        drop(reader);
+        assert_eq!(unsent.bytes(), 0);
+    }
+
+    #[test]
+    fn budget_is_short_once_after_something_had_no_room() {
+        let unsent = Unsent::new(1_000_000);
+        unsent.add(600_000);
+        assert!(!unsent.is_short());
+        assert!(!unsent.has_room_for(500_000));
+        assert!(unsent.is_short() && !unsent.is_short());
+        unsent.add(200_000);
+        assert!(unsent.is_short() && unsent.is_short());
     }
 }

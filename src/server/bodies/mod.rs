@@ -65,7 +65,7 @@ use self::together::{Part, Shown, Together};
 #[cfg(feature = "peers")]
 use super::regions::{RegionSet, Regions};
 use super::registry::{AppView, Registry, Snapshot};
-use super::unsent::Unsent;
+use super::unsent::{Cached, Unsent};
 use crate::clock::Clock;
 use crate::model::Digest;
 
@@ -97,23 +97,17 @@ pub(super) struct Body {
     pub(super) tag: HeaderValue,
     /// Digest of what it shows, of the whole registry for a delta. Only where clients can compute the same from the body.
     pub(super) digest: Option<HeaderValue>,
-    pub(super) bytes: Bytes,
+    cached: Cached,
     made: Instant,
-    unsent: Arc<Unsent>,
 }
 
 impl Body {
     fn new(revision: u64, tag: HeaderValue, digest: Option<HeaderValue>, bytes: Bytes, unsent: &Arc<Unsent>) -> Self {
-        let (bytes, unsent) = (unsent.counted(bytes), unsent.clone());
-        Self { revision, tag, digest, bytes, made: Instant::now(), unsent }
+        Self { revision, tag, digest, cached: unsent.cached(bytes), made: Instant::now() }
     }
-}
 
-/// Counts the bytes from now on: no cache has them any more. They are removed from the budget with
-/// the last response that has them.
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.unsent.add(self.bytes.len());
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.cached.bytes
     }
 }
 

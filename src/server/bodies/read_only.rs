@@ -90,7 +90,7 @@ impl ReadOnly {
             return first.clone();
         }
         if let List::Selection(_, name) = list {
-            let size = size_of_val(&key) + size_of::<Body>() + name.len() + body.bytes.len();
+            let size = size_of_val(&key) + size_of::<Body>() + name.len() + body.bytes().len();
             if *selections + size > SELECTIONS_LIMIT {
                 return body;
             }

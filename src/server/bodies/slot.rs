@@ -68,7 +68,7 @@ impl Slot {
         }
         let older = room.latest.load_full();
         let size = match (&older, terms) {
-            (Some(older), _) => older.bytes.len(),
+            (Some(older), _) => older.bytes().len(),
             (None, Terms::WithRoom { size, .. }) => size,
             (None, Terms::Always) => 0,
         };
@@ -236,11 +236,11 @@ mod tests {
         };
         let mut slow: Vec<_> = Vec::new();
         for revision in 1..=3 {
-            slow.push(fetch(revision).await.bytes.clone());
+            slow.push(fetch(revision).await.bytes().clone());
         }
         assert_eq!(unsent.bytes(), 2 * SIZE, "the slot keeps the latest");
         let fourth = fetch(4).await;
-        slow.push(fourth.bytes.clone());
+        slow.push(fourth.bytes().clone());
         drop(fourth);
         for revision in 5..100 {
             assert_eq!(fetch(revision).await.revision, 4);

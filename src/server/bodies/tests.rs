@@ -227,7 +227,7 @@ async fn a_change_costs_the_application_that_changed() {
     let old = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
     registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
     let new = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
-    assert!(old.bytes != new.bytes && old.tag != new.tag && old.revision < new.revision);
+    assert!(old.bytes() != new.bytes() && old.tag != new.tag && old.revision < new.revision);
     let after = registry.full();
     assert!(Arc::ptr_eq(&before.applications[0], &after.applications[0]));
     assert!(!Arc::ptr_eq(&before.applications[1], &after.applications[1]));
@@ -242,7 +242,7 @@ async fn a_selection_has_a_hash_of_its_own() {
     let bodies = bodies();
     for variant in variants() {
         let body = bodies.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap().unwrap();
-        let plain = if variant.encoding == Encoding::Gzip { gunzip(&body.bytes) } else { body.bytes.to_vec() };
+        let plain = if variant.encoding == Encoding::Gzip { gunzip(body.bytes()) } else { body.bytes().to_vec() };
         let selected = decoded(variant.form, &plain);
         assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
         assert_eq!(selected.applications.iter().map(|a| a.instances.len()).collect::<Vec<_>>(), [2, 1]);
@@ -256,7 +256,7 @@ async fn a_vip_is_forgotten_as_soon_as_it_changes() {
     let variant = Variant { form: Form::CompactJson, encoding: Encoding::Identity };
     let found = async |name: &str| {
         let body = bodies.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap().unwrap();
-        Applications::from_json(&body.bytes).unwrap().len()
+        Applications::from_json(body.bytes()).unwrap().len()
     };
     assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));
     registry.register(instance("app-0", "i:0", InstanceStatus::Up, "new,both"), Origin::Client, 100).unwrap();

@@ -154,14 +154,15 @@ impl Listing {
     }
 
     /// The same with a body that is there.
-    pub(super) fn with(&self, bodies::Body { tag, digest, bytes, .. }: &bodies::Body) -> Response {
+    pub(super) fn with(&self, body: &bodies::Body) -> Response {
+        let bodies::Body { tag, digest, .. } = body;
         if etag::matches(&self.known, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             response.headers_mut().insert(VARY, VARIES);
             response.headers_mut().insert(ETAG, tag.clone());
             return response;
         }
-        let mut response = Response::new(Body::from(bytes.clone()));
+        let mut response = Response::new(Body::from(body.bytes().clone()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type());
         headers.insert(VARY, VARIES);

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use super::Limits;
 use super::places::Admitted;
 use crate::server::audit::{self, Lasting, Ongoing};
-use crate::server::unsent::Unsent;
 
 /// Faults of accepting connections. Each has a line when it begins, at most one a minute while it
 /// lasts, and one when it is over.
@@ -103,11 +102,12 @@ impl AcceptLog {
         }
     }
 
-    /// Notes that so many connections were closed because the budget of unsent bytes is exhausted.
-    pub(super) fn closed_slow(&mut self, closed: usize, unsent: &Unsent) {
+    /// Notes that so many connections were closed, or that the budget of unsent bytes is no longer
+    /// short.
+    pub(super) fn closed_slow(&mut self, closed: usize, is_short: bool, bytes: usize) {
         self.slow_closed += closed;
-        let (closed, bytes) = (self.slow_closed, unsent.bytes());
-        if unsent.is_exhausted() {
+        let closed = self.slow_closed;
+        if is_short {
             if let Some(Lasting { elapsed, .. }) = self.slow.occurred() {
                 tracing::warn!(
                     bytes,
