@@ -31,7 +31,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use http::Request;
+use http::{Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -451,11 +451,12 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.speaks(request.version());
         let handling = Handling::new(self.activity.clone());
+        let reads = request.method() == Method::GET;
         let mut request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        Answering { answer: self.inner.clone().oneshot(request), handling }
+        Answering { answer: self.inner.clone().oneshot(request), handling, reads }
     }
 }
 
@@ -465,6 +466,8 @@ struct Answering<S: Service<Request<Body>>> {
     #[pin]
     answer: Oneshot<S, Request<Body>>,
     handling: Handling,
+    /// Set for a request that changes nothing.
+    reads: bool,
 }
 
 impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
@@ -474,6 +477,6 @@ impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
         let this = self.project();
         let response = ready!(this.answer.poll(cx))?;
         let activity = this.handling.finish().expect("polled after it was ready");
-        Poll::Ready(Ok(followed(response, activity, cx)))
+        Poll::Ready(Ok(followed(response, *this.reads, activity, cx)))
     }
 }

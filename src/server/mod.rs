@@ -230,6 +230,10 @@ impl EurekaServer {
         &self.0.bodies
     }
 
+    fn unsent(&self) -> &Unsent {
+        &self.0.unsent
+    }
+
     fn now(&self) -> i64 {
         self.0.node.now()
     }

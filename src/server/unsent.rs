@@ -1,11 +1,17 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
 
 /// Responses of at most this size are small: they may fill the budget twice.
 const SMALL: usize = 16 * 1024;
+
+/// Seconds after which a client may ask again for a response that found no room.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// Budget of the response bytes that are in memory only because a client has not taken them yet.
 ///
@@ -38,6 +44,11 @@ impl Unsent {
             self.exhausted.notify_one();
         }
         has_room
+    }
+
+    /// Returns the 503 in place of a response that found no room.
+    pub(super) fn refusal(&self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
     }
 
     /// Completes once the budget was found exhausted since the last call.

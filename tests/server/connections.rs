@@ -236,29 +236,54 @@ async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
     assert!(first.len() < 20 * 60_000, "all of it came");
 }
 
-#[tokio::test]
-async fn response_of_its_own_is_refused_with_503_when_the_budget_is_exhausted() {
-    let app = Router::new().route("/own", get(|| async { vec![b'x'; 1 << 20] }));
+/// A registry whose budget is exhausted by responses that nobody takes, and the first one that was
+/// refused.
+async fn exhausted() -> (Running, Vec<TcpStream>, String) {
+    let app = Router::new().route("/own", get(own).post(own));
     let registry = EurekaServer::builder().response_limit(2 << 20).build().unwrap();
     let server = Running::start_registry_with(registry, |listener| listener.answer_timeout(HOUR), app).await;
     let mut stalled = Vec::new();
-    let refused = loop {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let mut stream = socket.connect(server.address).await.unwrap();
-        stream.write_all(b"GET /own HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut start = [0; 12];
-        stream.read_exact(&mut start).await.unwrap();
+    loop {
+        let (mut stream, start) = begin("GET", &server).await;
         if start[9..] == *b"503" {
-            break rest(&mut stream).await;
+            return (server, stalled, rest(&mut stream).await);
         }
         stalled.push(stream);
         assert!(stalled.len() < 20, "all of them were taken");
-    };
+    }
+}
+
+async fn own() -> Vec<u8> {
+    vec![b'x'; 1 << 20]
+}
+
+/// Begins to read a response of a mebibyte.
+async fn begin(method: &str, server: &Running) -> (TcpStream, [u8; 12]) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let request = format!("{method} /own HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    (stream, start)
+}
+
+#[tokio::test]
+async fn response_of_its_own_is_refused_with_503_when_the_budget_is_exhausted() {
+    let (server, _stalled, refused) = exhausted().await;
     assert!(refused.contains("retry-after: 2\r\n"), "{refused}");
     assert!(
         server.closes("PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.contains("404")
     );
+}
+
+#[tokio::test]
+async fn response_to_a_write_is_sent_when_the_budget_is_exhausted() {
+    let (server, _stalled, _) = exhausted().await;
+    let (mut stream, start) = begin("POST", &server).await;
+    assert_eq!(start[9..], *b"200");
+    assert!(rest(&mut stream).await.len() > 1 << 20);
 }
 
 #[tokio::test]

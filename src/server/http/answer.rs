@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -18,9 +18,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const XML: HeaderValue = HeaderValue::from_static("application/xml");
 /// What a list depends on beside its address.
 const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encoding, x-eureka-accept");
-
-/// Seconds after which a client may ask again for a list that was not made.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// What the asker takes, read from `Accept`: JSON if it holds the bare word `json`, else XML, as Java has it; 406 if neither.
 ///
@@ -149,7 +146,7 @@ impl Listing {
         match server.bodies().get(server.registry(), list, self.variant).await {
             Ok(Some(body)) => self.with(&body),
             Ok(None) => StatusCode::NOT_FOUND.into_response(),
-            Err(NoRoom) => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response(),
+            Err(NoRoom) => server.unsent().refusal(),
         }
     }
 

@@ -7,6 +7,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
+use http_body::Body as _;
 
 use super::answer::{self, Format};
 use super::intake;
@@ -184,7 +185,10 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
             StatusCode::NOT_FOUND.into_response()
         }
         Renewal::SenderIsOlder(instance) => {
-            let mut response = Format::of(headers).unwrap_or(Format::Json).instance(&instance);
+            let copy = Format::of(headers).unwrap_or(Format::Json).instance(&instance);
+            // Without the copy, the sender only learns later what it has missed.
+            let length = copy.body().size_hint().lower().try_into().unwrap_or(usize::MAX);
+            let mut response = if server.unsent().has_room_for(length) { copy } else { Response::default() };
             *response.status_mut() = StatusCode::CONFLICT;
             response
         }

@@ -22,6 +22,7 @@ use crate::model::{
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
 use crate::server::registry::{Effect, News, Origin, Renewal, weight};
+use crate::server::unsent::Unsent;
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
@@ -75,11 +76,13 @@ fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Ve
     let items = model::batch(body)?;
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
+    // The response is sent whatever room there is: the items were applied.
     let mut copies = Copies::default();
+    let unsent = server.0.unsent.clone();
     let mut deeds = Deeds::new(server, caller);
     for item in items {
         let mut result = deeds.apply(item);
-        result.entity = result.entity.filter(|newer| copies.add(newer));
+        result.entity = result.entity.filter(|newer| copies.add(newer, &unsent));
         results.push(result);
     }
     Ok((deeds, ReplicationResponse(results).to_json()))
@@ -95,15 +98,20 @@ struct Copies {
 
 impl Copies {
     /// Adds a copy and returns true if there is room for it: one of each instance, as many as a usual
-    /// batch can ask for.
-    fn add(&mut self, copy: &Instance) -> bool {
+    /// batch can ask for, and none beyond the budget of unsent bytes.
+    fn add(&mut self, copy: &Instance, unsent: &Unsent) -> bool {
         let new = self.sent.len() < USUAL_BATCH
             && self.weight < COPIES_WEIGHT
             && self.sent.insert((copy.app().into(), copy.id().into()));
-        if new {
-            self.weight += weight(copy);
+        if !new {
+            return false;
         }
-        new
+        let weight = self.weight + weight(copy);
+        let has_room = unsent.has_room_for(weight);
+        if has_room {
+            self.weight = weight;
+        }
+        has_room
     }
 }
 
@@ -262,4 +270,21 @@ fn failed() -> ReplicationResult {
 
 fn result(status: StatusCode) -> ReplicationResult {
     ReplicationResult { status: status.as_u16(), entity: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {
+        let unsent = Unsent::new(100_000);
+        let copy = |id: &str| Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap();
+        let mut copies = Copies::default();
+        assert!(copies.add(&copy("1"), &unsent) && !copies.add(&copy("1"), &unsent));
+        unsent.add(200_000);
+        assert!(!copies.add(&copy("2"), &unsent));
+        unsent.remove(200_000);
+        assert!(copies.add(&copy("3"), &unsent));
+    }
 }

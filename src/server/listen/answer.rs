@@ -5,23 +5,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::{Buf, Bytes};
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::activity::{Activity, PROGRESS};
 
-/// Seconds after which a client may ask again for a response that found no room.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
-
 /// Follows the bytes of a response until they are written.
 ///
 /// A body that is there as a whole is taken at once, so that its bytes count although the
-/// connection takes none of them. If it was made for this response alone, and the budget of unsent
-/// bytes is exhausted, a 503 is sent instead.
-pub(super) fn followed(response: Response, activity: Arc<Activity>, cx: &mut Context<'_>) -> Response<Followed> {
+/// connection takes none of them. If the request only reads, the body was made for this response
+/// alone, and the budget of unsent bytes is exhausted, a 503 is sent instead. The response to a
+/// write is never replaced: the write was applied, and its sender would repeat it.
+pub(super) fn followed(
+    response: Response,
+    reads: bool,
+    activity: Arc<Activity>,
+    cx: &mut Context<'_>,
+) -> Response<Followed> {
+    let is_refusable = reads && response.status() == StatusCode::OK;
     let (parts, mut inner) = response.into_parts();
     if inner.is_end_stream() {
         return Response::from_parts(parts, Followed::Whole(None));
@@ -31,9 +34,8 @@ pub(super) fn followed(response: Response, activity: Arc<Activity>, cx: &mut Con
         && let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut inner).poll_frame(cx)
     {
         match frame.into_data() {
-            Ok(bytes) if bytes.is_unique() && !activity.unsent().has_room_for(bytes.len()) => {
-                let refused = (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response();
-                return refused.map(|_| Followed::Whole(None));
+            Ok(bytes) if is_refusable && bytes.is_unique() && !activity.unsent().has_room_for(bytes.len()) => {
+                return activity.unsent().refusal().map(|_| Followed::Whole(None));
             }
             Ok(bytes) if inner.is_end_stream() => {
                 let held = Held::new(bytes, activity, is_timed);
