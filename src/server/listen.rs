@@ -247,6 +247,7 @@ impl Listener {
     {
         let Self { listener, limits, unsent } = self;
         let http = http(&limits);
+        let closing = unsent.closing();
         let places = Arc::new(Places::new(&limits));
         let mut log = AcceptLog::new(&limits);
         let unreadable = Arc::new(Repeats::default());
@@ -316,7 +317,7 @@ impl Listener {
             });
             places.set_task(key, task);
         }
-        drop((listener, stopping, stopped));
+        drop((listener, closing, stopping, stopped));
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.shutdown_timeout, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "stopped with requests in flight");

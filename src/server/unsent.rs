@@ -7,6 +7,8 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
 
+use super::audit::{Lasting, Ongoing};
+
 /// Responses of at most this size are small: they may fill the budget twice.
 const SMALL: usize = 16 * 1024;
 
@@ -18,6 +20,10 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 /// A list counts from the moment at which no cache holds it any more, once for all its readers. A
 /// body that was made for one response counts from the start. Lists in a cache do not count:
 /// their number is bounded already.
+///
+/// Only a listener that closes slow clients makes the bytes fewer. Without one, as under
+/// `axum::serve`, the budget warns and bounds nothing: a few clients that never read would
+/// exhaust it for good.
 #[derive(Debug)]
 pub(crate) struct Unsent {
     limit: usize,
@@ -25,29 +31,96 @@ pub(crate) struct Unsent {
     /// Set if something had no room since the last call of [`is_short`](Unsent::is_short).
     lacked: AtomicBool,
     exhausted: Notify,
+    /// Number of listeners that close slow clients.
+    closers: AtomicUsize,
+    exceeded: Ongoing,
+    refused: Ongoing,
 }
 
 impl Unsent {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, bytes: AtomicUsize::new(0), lacked: AtomicBool::new(false), exhausted: Notify::new() }
+        Self {
+            limit,
+            bytes: AtomicUsize::new(0),
+            lacked: AtomicBool::new(false),
+            exhausted: Notify::new(),
+            closers: AtomicUsize::new(0),
+            exceeded: Ongoing::default(),
+            refused: Ongoing::default(),
+        }
     }
 
-    /// Returns true if so many more bytes fit. Where not, [`exhausted`](Self::exhausted) completes.
+    /// Creates a budget as it is while a listener serves.
+    #[cfg(test)]
+    pub(super) fn bounded(limit: usize) -> Self {
+        Self { closers: AtomicUsize::new(1), ..Self::new(limit) }
+    }
+
+    /// Notes a listener that closes slow clients until the returned guard is dropped.
+    pub(super) fn closing(self: &Arc<Self>) -> Closing {
+        self.closers.fetch_add(1, Relaxed);
+        Closing(self.clone())
+    }
+
+    /// Returns true if so many more bytes fit, or nobody closes slow clients. Where not,
+    /// [`exhausted`](Self::exhausted) completes.
     ///
     /// A body counts for no more than half of the budget here, so that one which is larger is
     /// still sent.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         let limit = if bytes <= SMALL { self.limit.saturating_mul(2) } else { self.limit };
-        let has_room = self.bytes.load(Relaxed).saturating_add(bytes.min(self.limit / 2)) <= limit;
-        if !has_room {
+        let bytes_before = self.bytes();
+        if bytes_before.saturating_add(bytes.min(self.limit / 2)) <= limit {
+            // Now a response of any size fits.
+            if bytes_before <= self.limit / 2 {
+                self.log_end();
+            }
+            return true;
+        }
+        if self.is_bounded() {
             self.lacked.store(true, Relaxed);
             self.exhausted.notify_one();
+            return false;
         }
-        has_room
+        if let Some(Lasting { count, elapsed }) = self.exceeded.occurred() {
+            let (bytes, limit) = (bytes_before, self.limit);
+            tracing::warn!(
+                bytes,
+                limit,
+                count,
+                ?elapsed,
+                "slow clients hold more response bytes than response_limit allows, and no Listener closes them"
+            );
+        }
+        true
     }
 
-    /// Returns the 503 in place of a response that found no room.
+    fn log_end(&self) {
+        let (bytes, limit) = (self.bytes(), self.limit);
+        if let Some(Lasting { count, elapsed }) = self.exceeded.ended() {
+            tracing::info!(bytes, limit, count, ?elapsed, "slow clients hold less than response_limit again");
+        }
+        if let Some(Lasting { count, elapsed }) = self.refused.ended() {
+            tracing::info!(bytes, limit, count, ?elapsed, "responses no longer refused with 503");
+        }
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.closers.load(Relaxed) > 0
+    }
+
+    /// Returns the 503 in place of a response that found no room, and logs it.
     pub(super) fn refusal(&self) -> Response {
+        if let Some(Lasting { count, elapsed }) = self.refused.occurred() {
+            let (bytes, limit) = (self.bytes(), self.limit);
+            tracing::warn!(
+                bytes,
+                limit,
+                count,
+                ?elapsed,
+                "responses refused with 503: slow clients hold too many others"
+            );
+        }
         (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
     }
 
@@ -56,9 +129,9 @@ impl Unsent {
         self.exhausted.notified().await;
     }
 
-    /// Returns true if a small part of the budget is left at most.
+    /// Returns true if a small part of the budget is left at most, and it bounds something.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.bytes() > self.limit / 4 * 3
+        self.bytes() > self.limit / 4 * 3 && self.is_bounded()
     }
 
     /// Returns true if the budget is exhausted, or something had no room since the last call.
@@ -87,6 +160,16 @@ impl Unsent {
         let counted = Arc::new(Counted { bytes, unsent: self.clone(), is_added: AtomicBool::new(false) });
         let readers = Arc::downgrade(&counted);
         Cached { bytes: Bytes::from_owner(Owner(counted)), readers }
+    }
+}
+
+/// A listener that closes slow clients.
+#[derive(Debug)]
+pub(super) struct Closing(Arc<Unsent>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closers.fetch_sub(1, Relaxed);
     }
 }
 
@@ -139,7 +222,7 @@ mod tests {
 
     #[test]
     fn small_response_has_room_when_a_large_one_has_none() {
-        let unsent = Unsent::new(1_000_000);
+        let unsent = Unsent::bounded(1_000_000);
         assert!(unsent.has_room_for(usize::MAX), "nothing is held");
         unsent.add(900_000);
         assert!(unsent.has_room_for(100_000) && !unsent.has_room_for(100_001));
@@ -177,8 +260,19 @@ mod tests {
     }
 
     #[test]
+    fn budget_bounds_nothing_when_no_listener_closes_slow_clients() {
+        let unsent = Arc::new(Unsent::new(1_000_000));
+        unsent.add(10_000_000);
+        assert!(unsent.has_room_for(1_000_000) && !unsent.is_exhausted());
+        let listener = unsent.closing();
+        assert!(!unsent.has_room_for(1_000_000) && unsent.is_exhausted());
+        drop(listener);
+        assert!(unsent.has_room_for(1_000_000));
+    }
+
+    #[test]
     fn budget_is_short_once_after_something_had_no_room() {
-        let unsent = Unsent::new(1_000_000);
+        let unsent = Unsent::bounded(1_000_000);
         unsent.add(600_000);
         assert!(!unsent.is_short());
         assert!(!unsent.has_room_for(500_000));

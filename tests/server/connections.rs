@@ -2,9 +2,14 @@
 //! take their responses.
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::Listener;
 
@@ -234,6 +239,25 @@ async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
     while !list_of(&server.closes(GET_APPS).await).contains("cccc") {}
     let first = rest(&mut stalled[0]).await;
     assert!(first.len() < 20 * 60_000, "all of it came");
+}
+
+#[tokio::test]
+async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
+    let registry = EurekaServer::builder().response_limit(1 << 10).build().unwrap();
+    let send = async |request: Request<Body>| registry.router().oneshot(request).await.unwrap();
+    let mut held = Vec::new();
+    for i in 0..20 {
+        let instance = tower_eureka::Instance::builder("A").id(i.to_string()).host_name("h").ip_addr("10.0.0.1");
+        let body = instance.port(80).vip_address("v").metadata("k", "x".repeat(20_000)).build().unwrap().to_json();
+        let register = Request::post("/apps/A").header(CONTENT_TYPE, "application/json").body(Body::from(body));
+        assert_eq!(send(register.unwrap()).await.status(), StatusCode::NO_CONTENT);
+        for path in ["/apps", "/apps/A", "/vips/v"] {
+            let response = send(Request::get(path).body(Body::empty()).unwrap()).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path} after {i}");
+            assert!(response.body().size_hint().exact() > Some((i + 1) * 20_000), "an old one of {path} after {i}");
+            held.push(response);
+        }
+    }
 }
 
 /// A registry whose budget is exhausted by responses that nobody takes, and the first one that was

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn unsent(limit: usize) -> Arc<Unsent> {
-        Arc::new(Unsent::new(limit))
+        Arc::new(Unsent::bounded(limit))
     }
 
     async fn get(slot: &Slot, revision: u64, make: impl FnOnce() -> Body + Send + 'static) -> Arc<Body> {
@@ -250,6 +250,21 @@ mod tests {
         assert_eq!(fetch(100).await.revision, 100);
         drop(slow);
         assert_eq!(unsent.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn exhausted_budget_without_a_listener_refuses_nothing_and_returns_the_newest() {
+        let (unsent, turns) = (Arc::new(Unsent::new(SIZE)), Arc::new(Semaphore::new(1)));
+        unsent.add(10 * SIZE);
+        let one_of_many = Terms::WithRoom { size: SIZE, turns: &turns };
+        let slot = Slot::default();
+        for revision in 1..=2 {
+            for terms in [one_of_many, Terms::Always] {
+                let budget = unsent.clone();
+                let made = slot.get(revision, &unsent, terms, move || large(revision, SIZE, &budget)).await;
+                assert_eq!(made.map(|body| body.revision), Ok(revision));
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

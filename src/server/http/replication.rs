@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {
-        let unsent = Unsent::new(100_000);
+        let unsent = Unsent::bounded(100_000);
         let copy = |id: &str| Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap();
         let mut copies = Copies::default();
         assert!(copies.add(&copy("1"), &unsent) && !copies.add(&copy("1"), &unsent));
