@@ -294,7 +294,7 @@ impl Bodies {
                 all.iter().for_each(|slot| slot.forget_before(*revision));
             }
             let digest = header(variant, || *digest);
-            Body::new(*revision, tag(run, kind, *revision, variant), digest, bytes, &unsent)
+            Ok(Body::new(*revision, tag(run, kind, *revision, variant), digest, bytes, &unsent))
         };
         slots.of(variant).get(wanted, &self.unsent, terms, make).await
     }
@@ -318,28 +318,27 @@ impl Bodies {
         let make = move || {
             let digest = header(variant, || pieces::digest(std::slice::from_ref(&made_of)));
             let bytes = pieces::application(&made_of, variant);
-            Body::new(revision, tag(run, Kind::Application, revision, variant), digest, bytes, &unsent)
+            Ok(Body::new(revision, tag(run, Kind::Application, revision, variant), digest, bytes, &unsent))
         };
         let terms = self.with_room(view.records.len());
         view.blocks.alone.of(variant).get(revision, &self.unsent, terms, make).await
     }
 
     async fn selection(&self, registry: &Arc<Registry>, asked: Asked) -> Result<Arc<Body>, NoRoom> {
-        let (registry, instances) = (registry.clone(), registry.size());
+        let registry = registry.clone();
         #[cfg(feature = "peers")]
         if let Some(together) = self.together()
             && let Some(shown) = together.usual()
         {
             let wanted = together.revision(&registry, shown.set, Part::Full);
-            return self.selected(wanted, instances, move || shown.snapshot(&registry, Part::Full), asked).await;
+            return self.selected(wanted, move || shown.snapshot(&registry, Part::Full), asked).await;
         }
-        self.selected(registry.revision(), instances, move || registry.full(), asked).await
+        self.selected(registry.revision(), move || registry.full(), asked).await
     }
 
     async fn selected(
         &self,
         wanted: u64,
-        instances: usize,
         snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         asked: Asked,
     ) -> Result<Arc<Body>, NoRoom> {
@@ -348,12 +347,18 @@ impl Bodies {
         let make = move || {
             let snapshot = snapshot();
             let revision = snapshot.revision;
-            let (bytes, digest) = selection::body(&snapshot, &asked);
+            let selected = selection::selected(&snapshot, &asked);
+            let instances: usize = selected.iter().map(|view| view.records.len()).sum();
+            if room.is_empty() && !unsent.has_room_for(instances.saturating_mul(INSTANCE_BYTES)) {
+                return Err(NoRoom);
+            }
+            let (bytes, digest) = selection::body(&selected, asked.variant);
             selections.made(&asked, &room, bytes.len());
             let digest = header(asked.variant, || digest);
-            Body::new(revision, tag(run, Kind::Registry, revision, asked.variant), digest, bytes, &unsent)
+            Ok(Body::new(revision, tag(run, Kind::Registry, revision, asked.variant), digest, bytes, &unsent))
         };
-        slot.get(wanted, &self.unsent, self.with_room(instances), make).await
+        // The number of instances is known once they are selected.
+        slot.get(wanted, &self.unsent, self.with_room(0), make).await
     }
 }
 

@@ -106,13 +106,17 @@ impl Kept {
     }
 }
 
-/// The instances that have this name, with a hash and a digest of their own.
-pub(super) fn body(snapshot: &Snapshot, Asked { by, name, variant }: &Asked) -> (Bytes, Digest) {
+/// Applications with the instances that have this name.
+pub(super) fn selected(snapshot: &Snapshot, Asked { by, name, .. }: &Asked) -> Vec<Arc<AppView>> {
     let matches = |instance: &Instance| by.matches(name, instance);
-    let selected: Vec<_> = snapshot.applications.iter().filter_map(|view| select(view, matches)).collect();
+    snapshot.applications.iter().filter_map(|view| select(view, matches)).collect()
+}
+
+/// A list of these instances, with a hash and a digest of its own.
+pub(super) fn body(selected: &[Arc<AppView>], variant: Variant) -> (Bytes, Digest) {
     let counts: StatusCounts =
         selected.iter().flat_map(|view| &view.records).map(|record| record.instance.status()).collect();
-    (pieces::applications(VERSION, &counts, &selected, *variant), pieces::digest(&selected))
+    (pieces::applications(VERSION, &counts, selected, variant), pieces::digest(selected))
 }
 
 /// The part of an application that matches: usually all of it, whose blocks exist already, or nothing.

@@ -29,8 +29,8 @@ pub(super) enum Terms<'a> {
     /// One of the few lists that nearly all clients fetch. Without room for its predecessor, it is
     /// made once the predecessor has its maximum age.
     Always,
-    /// One of many, of about this size. They are made only while there is room, and only a few at
-    /// a time.
+    /// One of many, of about this size, or 0 if it is known only once it is begun. They are made
+    /// only while there is room, and only a few at a time.
     WithRoom { size: usize, turns: &'a Arc<Semaphore> },
 }
 
@@ -56,7 +56,7 @@ impl Slot {
         revision: u64,
         unsent: &Unsent,
         terms: Terms<'_>,
-        make: impl FnOnce() -> Body + Send + 'static,
+        make: impl FnOnce() -> Result<Body, NoRoom> + Send + 'static,
     ) -> Result<Arc<Body>, NoRoom> {
         if let Some(body) = self.at(revision) {
             return Ok(body);
@@ -88,12 +88,12 @@ impl Slot {
         // The first answer of a large registry compresses all of it.
         let made = blocking(move || {
             let _turn = turn;
-            let body = Arc::new(make());
+            let body = Arc::new(make()?);
             room.latest.store(Some(body.clone()));
             drop(making);
-            body
+            Ok(body)
         });
-        Ok(made.await)
+        made.await
     }
 
     pub(super) fn forget_before(&self, revision: u64) {
@@ -104,7 +104,7 @@ impl Slot {
         }
     }
 
-    #[cfg(test)]
+    /// Returns true if there is no body so far, or no longer.
     pub(super) fn is_empty(&self) -> bool {
         self.0.get().is_none_or(|room| room.latest.load().is_none())
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     async fn get(slot: &Slot, revision: u64, make: impl FnOnce() -> Body + Send + 'static) -> Arc<Body> {
-        slot.get(revision, &unsent(usize::MAX), Terms::Always, make).await.unwrap()
+        slot.get(revision, &unsent(usize::MAX), Terms::Always, move || Ok(make())).await.unwrap()
     }
 
     #[tokio::test]
@@ -232,7 +232,7 @@ mod tests {
         let (slot, unsent) = (Slot::default(), unsent(3 * SIZE));
         let fetch = async |revision| {
             let budget = unsent.clone();
-            slot.get(revision, &unsent, Terms::Always, move || large(revision, SIZE, &budget)).await.unwrap()
+            slot.get(revision, &unsent, Terms::Always, move || Ok(large(revision, SIZE, &budget))).await.unwrap()
         };
         let mut slow: Vec<_> = Vec::new();
         for revision in 1..=3 {
@@ -261,7 +261,7 @@ mod tests {
         for revision in 1..=2 {
             for terms in [one_of_many, Terms::Always] {
                 let budget = unsent.clone();
-                let made = slot.get(revision, &unsent, terms, move || large(revision, SIZE, &budget)).await;
+                let made = slot.get(revision, &unsent, terms, move || Ok(large(revision, SIZE, &budget))).await;
                 assert_eq!(made.map(|body| body.revision), Ok(revision));
             }
         }
@@ -272,7 +272,7 @@ mod tests {
         let (slot, unsent, turns) = (Slot::default(), unsent(SIZE), Arc::new(Semaphore::new(1)));
         let fetch = async |terms, revision| {
             let budget = unsent.clone();
-            let made = slot.get(revision, &unsent, terms, move || large(revision, SIZE, &budget)).await;
+            let made = slot.get(revision, &unsent, terms, move || Ok(large(revision, SIZE, &budget))).await;
             made.map(|body| body.revision)
         };
         let one_of_many = Terms::WithRoom { size: SIZE, turns: &turns };
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(fetch(Terms::Always, 2).await, Ok(2));
         assert_eq!(fetch(Terms::Always, 3).await, Ok(2), "once in this time");
         let other = Slot::default();
-        let make = || body(1);
+        let make = || Ok(body(1));
         assert_eq!(other.get(1, &unsent, one_of_many, make).await.err(), Some(NoRoom));
         assert!(other.get(1, &unsent, Terms::Always, make).await.is_ok());
     }

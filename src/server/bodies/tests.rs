@@ -143,6 +143,23 @@ fn bodies() -> Bodies {
     Bodies::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX)))
 }
 
+#[tokio::test]
+async fn vip_of_few_instances_has_room_when_the_whole_registry_has_none() {
+    let unsent = Arc::new(Unsent::bounded(200_000));
+    let bodies = Bodies::new(None, Clock::start(), unsent.clone());
+    let registry = Arc::new(Registry::new(Settings::default()));
+    for i in 0..200 {
+        let vip = if i < 3 { "few" } else { "many" };
+        registry.register(instance("A", &i.to_string(), InstanceStatus::Up, vip), Origin::Client, 1).unwrap();
+    }
+    unsent.add(150_000);
+    let get = async |vip: &'static str| {
+        let variant = Variant { form: Form::Json, encoding: Encoding::Identity };
+        bodies.get(&registry, &List::Selection(By::Vip, vip.into()), variant).await.map(|body| body.is_some())
+    };
+    assert_eq!([get("few").await, get("none").await, get("many").await], [Ok(true), Ok(true), Err(NoRoom)]);
+}
+
 /// One of each kind.
 fn lists() -> [List<'static>; 5] {
     [
