@@ -66,8 +66,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 const PLACE_INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two looks for slow peers while the budget of unsent bytes is exhausted.
 const SLOW_INTERVAL: Duration = Duration::from_millis(250);
-/// Time for an idle HTTP/2 connection to end after its peer was asked to leave it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time for an idle HTTP/2 connection to end after GOAWAY.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of the system's buffer for bytes that the peer has not taken yet; Linux doubles it.
 ///
@@ -125,7 +125,8 @@ impl Listener {
     /// When there are more, idle connections give way: those of the address with the most
     /// connections first, the longest idle one of them before others. While no connection is idle, a new
     /// one waits for up to a second and is then closed. If one address has more than half of all
-    /// connections, those of its requests that move no byte for a second give way to other addresses.
+    /// connections and none is idle, its requests that have waited for a second for their peer, to send or to take a
+    /// byte, give way to other addresses. A request whose handler works never gives way.
     ///
     /// The process needs as many file descriptors, see [`descriptors`](Self::descriptors).
     pub fn max_connections(mut self, connections: usize) -> Self {
@@ -404,9 +405,9 @@ where
                 timer.as_mut().reset(deadline);
             } else if leaves_at.is_none() && activity.is_http2() && !activity.is_busy() {
                 // Its peer may be sending a request just now: GOAWAY says which ones were taken.
-                let farewell = Instant::now() + FAREWELL;
-                leaves_at = Some(farewell);
-                timer.as_mut().reset(farewell);
+                let ends_at = Instant::now() + GOAWAY_TIMEOUT;
+                leaves_at = Some(ends_at);
+                timer.as_mut().reset(ends_at);
                 connection.as_mut().graceful_shutdown();
             } else {
                 tracing::trace!("connection timed out");
@@ -454,7 +455,10 @@ where
         let handling = Handling::new(self.activity.clone());
         let reads = request.method() == Method::GET;
         let mut request = request.map(|body| {
-            if body.is_end_stream() { Body::empty() } else { Body::new(TimedBody::new(body, self.body_timeout)) }
+            if body.is_end_stream() {
+                return Body::empty();
+            }
+            Body::new(TimedBody::new(body, self.body_timeout, self.activity.clone()))
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
         Answering { answer: self.inner.clone().oneshot(request), handling, reads }
@@ -477,7 +481,10 @@ impl<S: Service<Request<Body>, Response = Response>> Future for Answering<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.answer.poll(cx))?;
-        let activity = this.handling.finish().expect("polled after it was ready");
-        Poll::Ready(Ok(followed(response, *this.reads, activity, cx)))
+        let activity = this.handling.activity().expect("not polled after it was ready").clone();
+        let response = followed(response, *this.reads, activity, cx);
+        // Only now, so that the connection does not look idle in between.
+        this.handling.finish();
+        Poll::Ready(Ok(response))
     }
 }

@@ -33,6 +33,11 @@ pub(super) struct Activity {
     answer_timeout: Duration,
     unsent: Arc<Unsent>,
     handling: AtomicUsize,
+    /// Number of handlers that wait for bytes of a request's body.
+    receiving: AtomicUsize,
+    /// Time of the last byte of a body that a handler got, or of a response that the peer took, or
+    /// when the last wait for such bytes began. Of HTTP/1, `moved_at` may be later.
+    transferred_at: AtomicU64,
     /// Time of the last byte of HTTP/1. Of HTTP/2, where a peer can move bytes for ever without a
     /// request, the time when a request or a response last ended.
     moved_at: AtomicU64,
@@ -60,6 +65,8 @@ impl Activity {
             answer_timeout: limits.answer_timeout.min(LONGEST_WAIT),
             unsent,
             handling: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
+            transferred_at: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             held_since: AtomicU64::new(0),
@@ -97,6 +104,15 @@ impl Activity {
     /// Returns true if a request is being handled or a response being written.
     pub(super) fn is_busy(&self) -> bool {
         self.handling.load(Relaxed) > 0 || self.held.load(Relaxed) > 0 || self.holds_short.load(Relaxed)
+    }
+
+    /// Returns the time since which the requests of the connection wait for nothing but its peer,
+    /// which sends no byte of their bodies and takes none of their responses. `None` without
+    /// requests, and while a handler works.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let works = self.handling.load(Relaxed) > self.receiving.load(Relaxed);
+        let moved_at = self.moved_at.load(Relaxed).max(self.transferred_at.load(Relaxed));
+        (self.is_busy() && !works).then(|| self.at(moved_at))
     }
 
     /// Returns true if bytes of responses have been waiting for this time, and the peer took
@@ -140,6 +156,21 @@ impl Activity {
         self.began.elapsed().as_micros().try_into().unwrap_or(NONE - 1)
     }
 
+    /// Notes bytes of a request's body.
+    pub(super) fn transferred(&self) {
+        self.transferred_at.store(self.now(), Relaxed);
+    }
+
+    /// A handler begins to wait for bytes of a body, or ends it.
+    pub(super) fn receives(&self, waits: bool) {
+        self.transferred();
+        if waits {
+            self.receiving.fetch_add(1, Relaxed);
+        } else {
+            self.receiving.fetch_sub(1, Relaxed);
+        }
+    }
+
     fn wrote(&self) {
         if !self.is_http2() {
             self.moved_at.store(self.now(), Relaxed);
@@ -152,6 +183,8 @@ impl Activity {
         let taken = self.taken.fetch_add(bytes as u64, Relaxed) + bytes as u64;
         if taken - self.taken_in_period.load(Relaxed) >= PROGRESS {
             self.progress_from(self.now(), taken);
+        } else if self.is_http2() {
+            self.transferred();
         }
     }
 
@@ -169,6 +202,7 @@ impl Activity {
             let (now, taken) = (self.now(), self.taken.load(Relaxed));
             self.held_since.store(now, Relaxed);
             self.taken_before.store(taken, Relaxed);
+            self.transferred_at.store(now, Relaxed);
             self.progress_from(now, taken);
         }
     }
@@ -182,6 +216,9 @@ impl Activity {
 
     /// A short response of HTTP/1 is to be written, or is written.
     pub(super) fn holds_short(&self, holds: bool) {
+        if holds {
+            self.transferred();
+        }
         self.holds_short.store(holds, Relaxed);
     }
 
@@ -209,15 +246,19 @@ impl Handling {
         Self(Some(activity))
     }
 
-    /// Ends it, and hands over the connection's activity, once.
-    pub(super) fn finish(&mut self) -> Option<Arc<Activity>> {
-        let activity = self.0.take()?;
+    /// Ends it, once.
+    pub(super) fn finish(&mut self) {
+        let Some(activity) = self.0.take() else { return };
         // First the time, so that the connection does not look idle since the request before.
         if activity.is_http2() {
             activity.moved_at.store(activity.now(), Relaxed);
         }
         activity.handling.fetch_sub(1, Relaxed);
-        Some(activity)
+    }
+
+    /// Activity of the connection, until the end.
+    pub(super) fn activity(&self) -> Option<&Arc<Activity>> {
+        self.0.as_ref()
     }
 }
 
@@ -393,6 +434,41 @@ mod tests {
         activity.wrote();
         advance(2 * SECOND).await;
         assert!(activity.is_slow(2 * SECOND) && activity.is_busy());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_is_stalled_only_while_it_waits_for_the_peer() {
+        for preface in [&b"PUT "[..], HTTP2_PREFACE] {
+            let activity = start(&Limits::default());
+            let stalled = || activity.stalled_since().map(|since| since.elapsed());
+            activity.read(preface);
+            assert_eq!(stalled(), None, "there is no request");
+            let handling = Handling::new(activity.clone());
+            advance(5 * SECOND).await;
+            assert_eq!(stalled(), None, "the handler works");
+            activity.receives(true);
+            assert_eq!(stalled(), Some(Duration::ZERO));
+            for _ in 0..5 {
+                advance(SECOND).await;
+                assert_eq!(stalled(), Some(SECOND));
+                activity.transferred();
+                assert_eq!(stalled(), Some(Duration::ZERO), "the body goes on");
+            }
+            activity.receives(false);
+            advance(5 * SECOND).await;
+            assert_eq!(stalled(), None, "the handler works on the body");
+            activity.holds();
+            drop(handling);
+            assert_eq!(stalled(), Some(Duration::ZERO));
+            advance(SECOND).await;
+            assert_eq!(stalled(), Some(SECOND));
+            activity.took(1);
+            activity.wrote();
+            assert_eq!(stalled(), Some(Duration::ZERO), "the response goes on");
+            activity.drops();
+            advance(SECOND).await;
+            assert_eq!(stalled(), None, "it is taken");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use super::activity::Activity;
 /// each.
 const BATCH: usize = 256;
 
-/// A connection with a request gives way only if no byte of it has moved for this long.
+/// A connection with a request gives way only if it has waited for its peer for this long.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The connections that are open.
@@ -166,17 +166,23 @@ impl Table {
         (self.limit / BATCH).max(1)
     }
 
-    /// Closes so many idle connections, if there are. An address other than the newcomer's that has more than half of
-    /// all gives way first, also with connections in use that move nothing.
+    /// Closes so many idle connections, if there are. An address other than the newcomer's that has
+    /// more than half of all gives way first. Where idle ones are too few, its connections whose
+    /// requests wait for their peer follow.
     fn give_way(&mut self, newcomer: Option<IpAddr>, number: usize) -> usize {
         let now = Instant::now();
         let mut found = Vec::new();
         for (&address, members) in &self.addresses {
             let has_most = self.is_majority(members.len()) && newcomer.is_some_and(|newcomer| newcomer != address);
             for (&id, Member { activity, .. }) in members {
-                let (is_busy, since) = (activity.is_busy(), activity.moved());
-                if !is_busy || (has_most && since + BUSY_PATIENCE <= now) {
-                    found.push(((!has_most, is_busy, Reverse(members.len()), since), address, id));
+                let is_busy = activity.is_busy();
+                let since = if is_busy {
+                    activity.stalled_since().filter(|&since| has_most && since + BUSY_PATIENCE <= now)
+                } else {
+                    Some(activity.moved())
+                };
+                if let Some(since) = since {
+                    found.push(((is_busy, !has_most, Reverse(members.len()), since), address, id));
                 }
             }
         }
@@ -325,13 +331,51 @@ mod tests {
         for _ in 0..3 {
             open.push(connect(&places, "10.0.0.1").unwrap());
         }
-        let _handling: Vec<_> = open.iter().map(|connection| Handling::new(connection.activity.clone())).collect();
+        for connection in &open {
+            connection.activity.holds();
+        }
         assert_eq!(connect(&places, "10.0.0.2").err(), Some(Refused::Full), "they may move at any time");
         advance(SECOND).await;
         assert_eq!(connect(&places, "10.0.0.1").err(), Some(Refused::Address));
         assert!(connect(&places, "10.0.0.2").is_ok());
         assert_eq!(closed(&open).await.len(), 1);
         assert!(!open[0].is_closed().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handlers_at_work_and_bodies_that_arrive_never_give_way() {
+        let places = places(4);
+        let open = ["10.0.0.1"; 4].map(|address| connect(&places, address).unwrap());
+        let _handling = open.each_ref().map(|connection| Handling::new(connection.activity.clone()));
+        for connection in &open[2..] {
+            connection.activity.speaks(http::Version::HTTP_2);
+            connection.activity.receives(true);
+        }
+        advance(60 * SECOND).await;
+        open[2].activity.transferred();
+        open[3].activity.transferred();
+        assert_eq!(connect(&places, "10.0.0.2").err(), Some(Refused::Full));
+        open[2].activity.receives(false);
+        advance(SECOND).await;
+        assert!(connect(&places, "10.0.0.2").is_ok());
+        assert_eq!(closed(&open).await, [3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_of_others_give_way_before_stalled_requests() {
+        let places = places(4);
+        let mut open = vec![connect(&places, "10.0.0.2").unwrap()];
+        for _ in 0..3 {
+            open.push(connect(&places, "10.0.0.1").unwrap());
+        }
+        open[1..].iter().for_each(|connection| connection.activity.holds());
+        advance(SECOND).await;
+        open[0].activity.transferred();
+        let newcomer = connect(&places, "10.0.0.3").unwrap();
+        assert_eq!(closed(&open).await, [0]);
+        newcomer.activity.holds();
+        assert!(connect(&places, "10.0.0.4").is_ok());
+        assert_eq!(closed(&open).await.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
