@@ -26,6 +26,7 @@ pub struct EurekaServerBuilder {
     registration_limit: usize,
     batch_limit: usize,
     bytes_in_flight: usize,
+    response_limit: usize,
     gzip_requests: bool,
     deltas: bool,
     read_only_cache: bool,
@@ -46,6 +47,7 @@ impl EurekaServerBuilder {
             registration_limit: 1024 * 1024,
             batch_limit: 10 * 1024 * 1024,
             bytes_in_flight: Intake::DEFAULT_BUDGET,
+            response_limit: 64 * 1024 * 1024,
             gzip_requests: false,
             deltas: true,
             read_only_cache: false,
@@ -252,7 +254,7 @@ impl EurekaServerBuilder {
     /// Without a listener of this server, as under `axum::serve`, nobody closes such connections:
     /// then nothing is refused, and a warning is logged.
     pub fn response_limit(mut self, bytes: usize) -> Self {
-        self.limits.response_bytes = bytes;
+        self.response_limit = bytes;
         self
     }
 
@@ -380,7 +382,7 @@ impl EurekaServerBuilder {
             peers,
         );
         let node = Arc::new(node);
-        let unsent = Arc::new(Unsent::new(self.limits.response_bytes));
+        let unsent = Arc::new(Unsent::new(self.response_limit));
         let bodies = Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock, unsent.clone());
         Ok(EurekaServer(Arc::new(Inner {
             #[cfg(feature = "peers")]

@@ -16,7 +16,6 @@ pub(crate) struct Limits {
     pub(crate) headers: usize,
     pub(crate) http2: bool,
     pub(crate) http2_streams: usize,
-    pub(crate) response_bytes: usize,
     pub(crate) shutdown_timeout: Duration,
 }
 
@@ -84,7 +83,6 @@ impl Default for Limits {
             headers: Self::DEFAULT_HEADERS,
             http2: true,
             http2_streams: 16,
-            response_bytes: 64 * 1024 * 1024,
             shutdown_timeout: Duration::from_secs(5),
         }
     }
