@@ -14,6 +14,7 @@ use tower_eureka::EurekaServer;
 use tower_eureka::server::Listener;
 
 use crate::limits::{HOUR, Running, SHORT, ask, rest};
+use crate::log::Log;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// SETTINGS without any.
@@ -122,6 +123,18 @@ async fn few_descriptors_mean_fewer_connections() {
     }
     assert_eq!(rest(&mut open[0]).await, "", "one of four descriptors is kept");
     ask(&mut open[1]).await;
+}
+
+#[tokio::test]
+async fn fewer_connections_are_a_warning_only_below_half_of_the_wanted() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    for (descriptors, level) in [(20_000, "INFO"), (10_100, "INFO"), (10_000, "WARN"), (4, "WARN")] {
+        let server = Running::start(|listener| listener.descriptors(descriptors)).await;
+        server.assert_serves().await;
+        let lines = log.lines(&["fewer connections are taken", &format!("descriptors={descriptors}")]);
+        assert_eq!(lines.len(), 1, "{descriptors}");
+        assert!(lines[0].starts_with(level), "{lines:?}");
+    }
 }
 
 #[tokio::test]
@@ -243,6 +256,7 @@ async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
 
 #[tokio::test]
 async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
     let registry = EurekaServer::builder().response_limit(1 << 10).build().unwrap();
     let send = async |request: Request<Body>| registry.router().oneshot(request).await.unwrap();
     let mut held = Vec::new();
@@ -258,6 +272,8 @@ async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
             held.push(response);
         }
     }
+    let lines = log.lines(&["response_limit"]);
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN") && lines[0].contains("no Listener"), "{lines:?}");
 }
 
 /// A registry whose budget is exhausted by responses that nobody takes, and the first one that was
@@ -295,7 +311,10 @@ async fn begin(method: &str, server: &Running) -> (TcpStream, [u8; 12]) {
 
 #[tokio::test]
 async fn response_of_its_own_is_refused_with_503_when_the_budget_is_exhausted() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
     let (server, _stalled, refused) = exhausted().await;
+    let lines = log.lines(&["responses refused with 503"]);
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN"), "{lines:?}");
     assert!(refused.contains("retry-after: 2\r\n"), "{refused}");
     assert!(
         server.closes("PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.contains("404")

@@ -7,6 +7,8 @@ use super::Limits;
 use super::places::Admitted;
 use crate::server::audit::{self, Lasting, Ongoing};
 
+const FEWER: &str = "fewer connections are taken than eureka.server.limits.connections, for want of file descriptors";
+
 /// Faults of accepting connections. Each has a line when it begins, at most one a minute while it
 /// lasts, and one when it is over.
 #[derive(Debug)]
@@ -24,12 +26,12 @@ impl AcceptLog {
         let limit = limits.effective_connections();
         if limit < limits.connections {
             let (wanted, descriptors) = (limits.connections, limits.descriptors);
-            tracing::warn!(
-                limit,
-                wanted,
-                descriptors,
-                "fewer connections are taken than eureka.server.limits.connections, for want of file descriptors"
-            );
+            // The reserve alone is no reason to warn at each start.
+            if limit < wanted / 2 {
+                tracing::warn!(limit, wanted, descriptors, "{FEWER}");
+            } else {
+                tracing::info!(limit, wanted, descriptors, "{FEWER}");
+            }
         }
         Self {
             limit,
