@@ -327,6 +327,11 @@ pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) 
     change!(quiet, app, id, status, "eviction", "lease expired");
 }
 
+/// Logs that a silent instance gave way to a new one in a full registry.
+pub(super) fn gave_way(app: &str, id: &str, status: InstanceStatus) {
+    change!(true, app, id, status, "eviction", "silent instance gave way to a new one");
+}
+
 /// Logs that so many leases ran out in one run, of which the first have lines of their own.
 pub(super) fn many_expired(evicted: usize, shown: usize) {
     tracing::info!(target: TARGET, evicted, shown, "many leases expired, further ones are debug lines");

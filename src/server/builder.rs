@@ -215,6 +215,9 @@ impl EurekaServerBuilder {
     /// rest. The registration of one that grows beyond gets 507, too, but its lease, status and version are taken. Heartbeats,
     /// cancellations, and registrations that do not grow need no room.
     ///
+    /// In a full registry, silent instances give way to new ones, also under self-preservation: those whose lease has expired, and those
+    /// without a heartbeat for a third of their lease, which counts as at least 90 seconds and at most 10 minutes.
+    ///
     /// Instances that left stay in the delta within a quarter of the limit, as long as the others leave room, and not
     /// more of them than are registered or than 16 MiB; clients that miss one of them find another apps hash, and fetch everything.
     pub fn registry_size_limit(mut self, bytes: usize) -> Self {

@@ -112,6 +112,26 @@ async fn full_registry_is_one_warning_at_its_begin_and_one_line_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn silent_instances_that_give_way_are_one_warning_a_minute() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let send = sender(EurekaServer::builder().registry_limit(5));
+    for i in 0..5 {
+        assert_eq!(send("POST", "/apps/X", document(&format!("silent{i}"), 1)).await.0, 204);
+    }
+    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 507);
+    sleep(Duration::from_secs(91)).await;
+    for i in 0..5 {
+        assert_eq!(send("POST", "/apps/X", document(&format!("new{i}"), 1)).await.0, 204);
+    }
+    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 507);
+    assert_eq!(send("PUT", "/apps/X/silent0", Vec::new()).await.0, 404);
+    assert_eq!(log.lines(&["WARN", "silent instances give way to new ones"]).len(), 1);
+    assert_eq!(send("DELETE", "/apps/X/new0", Vec::new()).await.0, 200);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.lines(&["INFO", "silent instances no longer give way ended=5"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn delta_that_forgets_who_left_is_one_warning_at_its_begin_and_one_line_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().registry_size_limit(20_000));

@@ -12,6 +12,8 @@ pub(super) struct State {
     short: Ongoing,
     /// Number of those who were forgotten when it was last logged.
     forgotten: AtomicU64,
+    /// Silent instances give way to new ones.
+    gave_way: Ongoing,
 }
 
 impl Registry {
@@ -28,14 +30,30 @@ impl Registry {
         }
     }
 
+    /// Logs that a silent instance gave way to a new one.
+    pub(super) fn log_gave_way(&self) {
+        if let Some(Lasting { count, elapsed }) = self.fullness.gave_way.occurred() {
+            let instances = self.size();
+            tracing::warn!(
+                ended = count,
+                instances,
+                ?elapsed,
+                "registry is full, silent instances give way to new ones (eureka.server.limits.instances, eureka.server.limits.registry-bytes)"
+            );
+        }
+    }
+
     /// Logs that there is room again, and that the delta is shorter than it should be. To be called
     /// every now and then.
     pub(super) fn log_room(&self) {
-        let State { full, short, forgotten } = &self.fullness;
-        if self.log.has_room()
-            && let Some(Lasting { count, elapsed }) = full.ended()
-        {
-            tracing::info!(refused = count, ?elapsed, "registry has room again");
+        let State { full, short, forgotten, gave_way } = &self.fullness;
+        if self.log.has_room() {
+            if let Some(Lasting { count, elapsed }) = full.ended() {
+                tracing::info!(refused = count, ?elapsed, "registry has room again");
+            }
+            if let Some(Lasting { count, elapsed }) = gave_way.ended() {
+                tracing::info!(ended = count, ?elapsed, "silent instances no longer give way");
+            }
         }
         let all = self.log.forgotten();
         let deletions = all - forgotten.swap(all, Relaxed);

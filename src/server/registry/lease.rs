@@ -7,6 +7,14 @@ use crate::model::{Instance, InstanceStatus, LeaseInfo};
 
 /// An override that nobody has looked at for this long is gone.
 const OVERRIDE_LIFE_MS: i64 = 3_600_000;
+const MIN_SILENCE_MS: i64 = 90_000;
+const MAX_SILENCE_MS: i64 = 600_000;
+
+/// Time without a heartbeat after which a lease of this duration may give way in a full registry.
+/// Clients send heartbeats every 30 seconds, those that do so less often announce longer leases.
+pub(super) fn max_silence_ms(duration_ms: i64) -> i64 {
+    (duration_ms / 3).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
+}
 
 /// An instance's place in the registry and how long it may keep it. `server-behaviour` 4.1.
 ///
@@ -22,6 +30,7 @@ pub(super) struct Lease {
     last_update: AtomicI64,
     /// The last heartbeat or registration.
     heard_at: AtomicI64,
+    registered_at: i64,
     up_since: UpSince,
 }
 
@@ -67,6 +76,7 @@ impl Lease {
             duration_ms: i64::from(duration_secs) * 1000,
             last_update: since.into(),
             heard_at: since.min(now.ms).into(),
+            registered_at: now.ms,
             up_since,
         }
     }
@@ -146,6 +156,15 @@ impl Lease {
         };
         let silence = now.saturating_sub(self.heard_at());
         silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
+    }
+
+    /// Place of a silent lease in the order in which such leases give way in a full registry: those
+    /// that were never renewed before others, and of either the one that is silent for the longest
+    /// time before others. Returns `None` while the lease is kept.
+    pub(super) fn silence(&self, now: i64) -> Option<(bool, i64)> {
+        let heard_at = self.heard_at();
+        let is_silent = now.saturating_sub(heard_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
+        is_silent.then_some((heard_at > self.registered_at, heard_at))
     }
 
     /// The override, if there is one; asking keeps it alive.

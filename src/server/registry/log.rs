@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ids::Ids;
 use super::recent::Recent;
-use super::size::APPLICATION;
+use super::room::Lack;
+use super::size::{self, APPLICATION};
 use super::view::{AppView, Record, Snapshot};
 use super::{Refused, Settings};
-use crate::model::{Digest, StatusCounts};
+use crate::model::{Digest, Instance, StatusCounts};
 
 /// The `versions__delta` of every full answer.
 const FULL_VERSION: i64 = 1;
@@ -26,6 +27,7 @@ pub(in crate::server) struct Log {
     revision: AtomicU64,
     delta_revision: AtomicU64,
     size: AtomicUsize,
+    weight: AtomicUsize,
     /// Number of ends of instances that were forgotten before their time.
     forgotten: AtomicU64,
 }
@@ -169,6 +171,30 @@ impl Log {
         self.forgotten.load(Ordering::Relaxed)
     }
 
+    /// Room of the registry that an instance lacks. Returns `None` for a known instance, and for one
+    /// whose application is full.
+    pub(super) fn lack(&self, instance: &Instance) -> Option<Lack> {
+        let weight = size::weight(instance);
+        let Limits { application: members, instances, new, .. } = self.limits;
+        // Nearly always, without the lock.
+        if self.size() < instances && self.weight.load(Ordering::Relaxed) + weight + APPLICATION <= new {
+            return None;
+        }
+        let published = self.lock();
+        let application = published.applications.get(&instance.app);
+        let refuses =
+            |listed: &Listed| listed.instances.contains_key(instance.id()) || listed.instances.len() >= members;
+        if application.is_some_and(refuses) {
+            return None;
+        }
+        let added = weight + if application.is_none() { APPLICATION } else { 0 };
+        let lack = Lack {
+            instances: (published.counts.total() + 1).saturating_sub(instances),
+            bytes: (published.weight + added).saturating_sub(new),
+        };
+        (lack.instances > 0 || lack.bytes > 0).then_some(lack)
+    }
+
     /// Returns true if new instances of the usual size would have room.
     pub(super) fn has_room(&self) -> bool {
         let Published { counts, weight, .. } = &*self.lock();
@@ -282,6 +308,7 @@ impl Log {
         published.full = None;
         published.delta = None;
         self.size.store(published.counts.total(), Ordering::Relaxed);
+        self.weight.store(weight, Ordering::Relaxed);
         self.revision.fetch_add(1, Ordering::Release);
         self.delta_revision.fetch_add(1, Ordering::Release);
     }

@@ -23,6 +23,7 @@ mod log;
 mod preservation;
 mod recent;
 mod refused;
+mod room;
 mod rules;
 mod settings;
 mod shards;
@@ -140,6 +141,7 @@ pub(super) struct Registry {
     changes: audit::Changes,
     ahead: times::Ahead,
     fullness: full::State,
+    silent: room::State,
     /// Milliseconds by which published times are ahead of the clock that leases go by.
     published_ahead: AtomicI64,
     /// The same before they were last moved, and the time of that.
@@ -160,6 +162,7 @@ impl Registry {
             changes: audit::Changes::default(),
             ahead: times::Ahead::default(),
             fullness: full::State::default(),
+            silent: room::State::default(),
             published_ahead: AtomicI64::new(0),
             ahead_before: AtomicI64::new(0),
             moved_at: AtomicI64::new(i64::MIN),
@@ -201,6 +204,7 @@ impl Registry {
 
     /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
     pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<Registered, Refused> {
+        self.make_room(&incoming, now);
         let mut leases = self.shards.write(incoming.app(), incoming.id());
         self.register_in(&mut leases, incoming, origin, now)
     }

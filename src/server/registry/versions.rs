@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::lease::max_silence_ms;
 use super::times::believed;
 use super::{Record, Refused, Registry, size};
 use crate::model::{Instance, InstanceStatus};
@@ -70,6 +71,10 @@ impl Registry {
     pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
         size::check(&copy, &self.settings)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
+        // A copy that is silent itself, or has been cancelled here, is no reason to end others.
+        if now.saturating_sub(since) <= max_silence_ms(0) && self.ended(&app, &id).is_none() {
+            self.make_room(&copy, now);
+        }
         let mut leases = self.shards.write(&app, &id);
         let counts = match leases.get(&app, &id) {
             Some(lease) => {

@@ -242,6 +242,82 @@ fn known_instance_that_grows_beyond_the_reserve_has_its_status_and_version_taken
     );
 }
 
+/// An instance with this lease whose metadata takes six times its length in lists.
+fn greedy(id: &str, lease_secs: i32) -> Instance {
+    let lease = LeaseInfo { duration_secs: lease_secs, ..LeaseInfo::default() };
+    let mut instance = Instance { lease: Some(lease), ..instance(id, Up, 1) };
+    instance.metadata.insert("k", "<".repeat(60 * KIB));
+    instance
+}
+
+/// Registry with self-preservation that is full of such instances at 0, and their number.
+fn full_of_greedy(lease_secs: i32) -> (Registry, usize) {
+    let registry = Registry::new(Settings { registry_size_limit: 4096 * KIB, ..Settings::default() });
+    registry.register(greedy("honest", 90), Client, 0).unwrap();
+    let taken = (0..).take_while(|i| registry.register(greedy(&format!("i{i}"), lease_secs), Client, 0).is_ok());
+    let count = taken.count();
+    (registry, count)
+}
+
+#[test]
+fn registrations_that_nobody_renews_give_way_in_a_full_registry() {
+    for (lease_secs, silence) in [(10, 10_000), (90, 90_000), (900, 300_000), (86_400, 600_000)] {
+        let (registry, count) = full_of_greedy(lease_secs);
+        assert_eq!(registry.size(), count + 1);
+        registry.renew("APP", "honest", None, Client, silence);
+        assert!(registry.register(greedy("new", 90), Client, silence).is_err());
+        assert!(registry.register(greedy("new", 90), Client, silence + 1_000).is_ok(), "{lease_secs}");
+        assert_eq!(registry.size(), count + 1, "one gave way to one");
+        assert!(registry.ids().contains(&"APP/honest".to_owned()));
+        for i in 0..count - 1 {
+            registry.register(greedy(&format!("n{i}"), 90), Client, silence + 1_000).unwrap();
+        }
+        assert!(registry.register(greedy("more", 90), Client, silence + 1_000).is_err(), "the others are alive");
+        assert!(registry.ids().contains(&"APP/honest".to_owned()));
+        assert!(registry.full().applications[0].records.iter().all(|r| !r.instance.id().starts_with('i')));
+    }
+}
+
+#[test]
+fn oldest_silent_instance_gives_way_first_and_one_that_was_renewed_last() {
+    let registry = Registry::new(Settings { registry_limit: 3, ..Settings::default() });
+    for (id, registered) in [("renewed", 0), ("b", 2_000), ("a", 3_000)] {
+        registry.register(instance(id, Up, 1), Client, registered).unwrap();
+    }
+    registry.renew("APP", "renewed", None, Client, 1_000);
+    for (now, new, left) in [
+        (300_000, "x", ["APP/a", "APP/renewed", "APP/x"]),
+        (300_000, "y", ["APP/renewed", "APP/x", "APP/y"]),
+        (300_001, "z", ["APP/x", "APP/y", "APP/z"]),
+    ] {
+        registry.register(instance(new, Up, 1), Client, now).unwrap();
+        assert_eq!(registry.ids(), left);
+    }
+    assert!(registry.register(instance("more", Up, 1), Client, 302_000).is_err());
+}
+
+#[test]
+fn silent_instances_that_do_not_suffice_stay() {
+    let registry = Registry::new(Settings { registry_size_limit: 64 * KIB, ..Settings::default() });
+    registry.register(large("silent", 8 * KIB, 1), Client, 0).unwrap();
+    registry.register(large("alive", 30 * KIB, 1), Client, 200_000).unwrap();
+    assert!(registry.register(large("new", 40 * KIB, 1), Client, 200_000).is_err());
+    assert_eq!(registry.ids(), ["APP/alive", "APP/silent"]);
+    registry.register(large("new", 20 * KIB, 1), Client, 200_000).unwrap();
+    assert_eq!(registry.ids(), ["APP/alive", "APP/new"], "for a smaller one it does, without another search");
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn silent_instances_give_way_to_a_copy_that_is_not_silent_itself() {
+    let registry = Registry::new(Settings { registry_limit: 1, ..Settings::default() });
+    registry.register(instance("silent", Up, 1), Client, 0).unwrap();
+    assert!(registry.adopt(instance("copy", Up, 1), 100_000, 200_000).is_err());
+    assert_eq!(registry.adopt(instance("copy", Up, 1), 190_000, 200_000), Ok(true));
+    assert_eq!(registry.ids(), ["APP/copy"]);
+    assert!(registry.register(instance("new", Up, 1), Replica, 281_000).is_ok(), "nobody renewed the copy");
+}
+
 #[test]
 fn version_of_years_to_come_counts_as_that_of_tomorrow() {
     let registry = with_instance(Up, 1);

@@ -22,6 +22,9 @@ pub(super) struct Reference {
     renewals: u64,
     renewals_last_minute: u64,
     evicted_at: Option<i64>,
+    /// Silent leases in the order in which they give way, as of a search, and when that was.
+    silent: Vec<Key>,
+    searched_at: Option<i64>,
     /// The applications that the last run was to leave alone; `None` are all.
     preserved: Option<Vec<String>>,
     /// Counts what readers of lists could notice.
@@ -39,6 +42,7 @@ struct Lease {
     duration_ms: i64,
     last_update: i64,
     heard_at: i64,
+    registered_at: i64,
 }
 
 impl Reference {
@@ -50,6 +54,8 @@ impl Reference {
             renewals: 0,
             renewals_last_minute: 0,
             evicted_at: None,
+            silent: Vec::new(),
+            searched_at: None,
             preserved: None,
             full_changes: 0,
             delta_is_new: true,
@@ -81,6 +87,7 @@ impl Reference {
             return Err(Refused::InstanceTooLarge(instance_size_limit));
         }
         let key = (incoming.app().to_owned(), incoming.id().to_owned());
+        self.make_room(&key, &incoming, now);
         let ours = self.dirty(&key);
         incoming.last_dirty_timestamp = Some(incoming.last_dirty_timestamp.map_or(now, |at| believed(at, ours, now)));
         if let Some(lease) = &mut incoming.lease {
@@ -131,7 +138,14 @@ impl Reference {
         let overridden = entry.map(|status| (status, now));
         self.leases.insert(
             key.clone(),
-            Lease { listed: registrant.clone(), overridden, duration_ms, last_update: now, heard_at: now },
+            Lease {
+                listed: registrant.clone(),
+                overridden,
+                duration_ms,
+                last_update: now,
+                heard_at: now,
+                registered_at: now,
+            },
         );
         self.changed(key, registrant, now);
         Ok(refused)
@@ -379,6 +393,53 @@ impl Reference {
         Ok(())
     }
 
+    /// Ours: in a full registry, silent instances give way to a new one, as many as it needs. They are
+    /// searched for at most once a second.
+    fn make_room(&mut self, key: &Key, incoming: &Instance, now: i64) {
+        let refused = self.has_room(key, incoming);
+        let is_full = matches!(refused, Err(Refused::RegistryFull(_) | Refused::RegistryTooLarge(_)));
+        if !is_full || self.leases.contains_key(key) {
+            return;
+        }
+        if self.end_silent(key, incoming, now) || self.searched_at.is_some_and(|at| (now - at).abs() < 1_000) {
+            return;
+        }
+        let mut silent: Vec<_> = self.leases.iter().filter(|(_, lease)| lease.gives_way(now)).collect();
+        silent.sort_by_key(|(_, lease)| (lease.heard_at > lease.registered_at, lease.heard_at));
+        self.silent = silent.into_iter().map(|(key, _)| key.clone()).collect();
+        self.searched_at = Some(now);
+        self.end_silent(key, incoming, now);
+    }
+
+    /// Ends the first silent leases that suffice. False if all do not.
+    fn end_silent(&mut self, key: &Key, incoming: &Instance, now: i64) -> bool {
+        let Settings { registry_limit, registry_size_limit, .. } = self.settings;
+        let application = if self.leases.keys().any(|(app, _)| *app == key.0) { 0 } else { 1024 };
+        let needed = self.weight() + application + weight(incoming);
+        let is_met = |ended: &[Key]| {
+            let freed: usize = ended.iter().map(|key| weight(&self.leases[key].listed)).sum();
+            self.leases.len() - ended.len() < registry_limit
+                && needed - freed <= registry_size_limit - registry_size_limit / 16
+        };
+        let silent = std::mem::take(&mut self.silent);
+        let mut ended = Vec::new();
+        let mut left = silent.into_iter();
+        while !is_met(&ended) {
+            let Some(next) = left.next() else {
+                self.silent = ended;
+                return false;
+            };
+            if self.leases.get(&next).is_some_and(|lease| lease.gives_way(now)) {
+                ended.push(next);
+            }
+        }
+        self.silent = left.collect();
+        for key in ended {
+            self.cancel(&key, now);
+        }
+        true
+    }
+
     /// Weight of all that is listed.
     pub(super) fn weight(&self) -> usize {
         let instances: usize = self.leases.values().map(|lease| weight(&lease.listed)).sum();
@@ -459,6 +520,11 @@ impl Lease {
 
     fn is_expired(&self, compensation: i64, now: i64) -> bool {
         now > self.last_update + self.duration_ms + compensation
+    }
+
+    fn gives_way(&self, now: i64) -> bool {
+        let silence = now - self.heard_at;
+        self.is_expired(0, now) || silence > (self.duration_ms / 3).clamp(90_000, 600_000)
     }
 
     fn is_silent(&self, now: i64) -> bool {
