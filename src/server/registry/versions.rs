@@ -1,7 +1,7 @@
 //! Which of two states of an instance counts, where two registries have it differently; and what remains of those that were cancelled.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lease::max_silence_ms;
@@ -131,24 +131,33 @@ impl Registry {
 #[derive(Debug, Default)]
 pub(super) struct Endings(Mutex<Remembered>);
 
-/// The endings in one application by id, each with the time since which it is remembered.
-type EndingsOf = HashMap<Arc<str>, (Version, i64)>;
+/// The endings in one application by id, each with its place in the order.
+type EndingsOf = HashMap<Arc<str>, (Version, u64)>;
 
 #[derive(Debug, Default)]
 struct Remembered {
     applications: HashMap<Arc<str>, EndingsOf>,
-    /// Oldest first. An instance that ended again has an older entry, too, which says nothing any more.
-    order: VecDeque<(i64, Arc<str>, Arc<str>)>,
+    /// Oldest first, each with the time since which it is remembered. An instance that ends again moves
+    /// to the end, so that it takes no room of others.
+    order: BTreeMap<u64, (i64, Arc<str>, Arc<str>)>,
+    next: u64,
     /// Bytes of what is in the order.
     bytes: usize,
 }
 
 impl Endings {
     fn add(&self, ending: Version, app: Arc<str>, id: Arc<str>, now: i64) {
-        let mut remembered = self.lock();
-        remembered.applications.entry(app.clone()).or_default().insert(id.clone(), (ending, now));
+        let mut guard = self.lock();
+        let remembered = &mut *guard;
+        let number = remembered.next;
+        remembered.next += 1;
         remembered.bytes += ending_bytes(&app, &id);
-        remembered.order.push_back((now, app, id));
+        let ids = remembered.applications.entry(app.clone()).or_default();
+        if let Some((_, old)) = ids.insert(id.clone(), (ending, number)) {
+            remembered.bytes -= ending_bytes(&app, &id);
+            remembered.order.remove(&old);
+        }
+        remembered.order.insert(number, (now, app, id));
         while remembered.order.len() > ENDINGS || remembered.bytes > ENDINGS_BYTES {
             remembered.forget_first();
         }
@@ -161,7 +170,7 @@ impl Endings {
     /// Forgets what ended before this time.
     pub(super) fn prune(&self, before: i64) {
         let mut remembered = self.lock();
-        while remembered.order.front().is_some_and(|&(at, ..)| at < before) {
+        while remembered.order.first_key_value().is_some_and(|(_, &(at, ..))| at < before) {
             remembered.forget_first();
         }
     }
@@ -177,12 +186,10 @@ fn ending_bytes(app: &str, id: &str) -> usize {
 
 impl Remembered {
     fn forget_first(&mut self) {
-        let Some((at, app, id)) = self.order.pop_front() else { return };
+        let Some((_, (_, app, id))) = self.order.pop_first() else { return };
         self.bytes -= ending_bytes(&app, &id);
         let Some(ids) = self.applications.get_mut(&app) else { return };
-        if ids.get(&id).is_some_and(|&(_, ended)| ended == at) {
-            ids.remove(&id);
-        }
+        ids.remove(&id);
         if ids.is_empty() {
             self.applications.remove(&app);
         }
@@ -193,7 +200,11 @@ impl Remembered {
 impl Endings {
     /// Number of endings that are remembered.
     pub(super) fn len(&self) -> usize {
-        self.lock().applications.values().map(HashMap::len).sum()
+        let remembered = self.lock();
+        let bytes: usize = remembered.order.values().map(|(_, app, id)| ending_bytes(app, id)).sum();
+        assert_eq!(remembered.bytes, bytes);
+        assert_eq!(remembered.applications.values().map(HashMap::len).sum::<usize>(), remembered.order.len());
+        remembered.order.len()
     }
 }
 

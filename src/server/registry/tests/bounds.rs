@@ -376,6 +376,25 @@ fn endings_of_long_names_stay_within_their_bytes() {
     assert_eq!(registry.endings.len(), 0);
 }
 
+#[cfg(feature = "peers")]
+#[test]
+fn instance_that_is_cancelled_again_and_again_takes_the_ending_of_no_other() {
+    let ending_retention = std::time::Duration::from_secs(900);
+    let registry = registry_with(Settings { ending_retention, ..Settings::default() });
+    let end = |id: &str, now| {
+        registry.register(instance(id, Up, now), Client, now).unwrap();
+        registry.cancel("APP", id, now);
+    };
+    end("other", 0);
+    (1..=50_000).for_each(|now| end("again", now));
+    assert!(registry.ended("APP", "other").is_some());
+    assert_eq!(registry.endings.len(), 2);
+    registry.prune_delta(900_001);
+    assert!(registry.ended("APP", "other").is_none() && registry.ended("APP", "again").is_some());
+    registry.prune_delta(950_001);
+    assert_eq!(registry.endings.len(), 0);
+}
+
 #[test]
 fn lease_longer_than_the_limit_is_cut_to_it() {
     for (settings, announced, duration) in [
