@@ -492,6 +492,7 @@ impl Registry {
         #[cfg(feature = "peers")]
         self.endings.prune(now.saturating_sub(self.settings.ending_retention_ms()));
         self.log_room();
+        self.log_believed();
     }
 
     fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {

@@ -1,5 +1,6 @@
 //! Times that instances and peers send, as far as they can be believed.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Registry;
@@ -21,16 +22,22 @@ pub(super) fn believed(sent: i64, ours: Option<i64>, now: i64) -> i64 {
 
 /// Log of versions that are too far ahead.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Ongoing);
+pub(super) struct Ahead {
+    fault: Ongoing,
+    /// Set if there was one since this was last asked for.
+    is_recent: AtomicBool,
+}
 
 impl Registry {
     /// Replaces a version that is too far ahead, with a warning.
     pub(super) fn believe(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
         let now = self.at(now).published();
         let believed = believed(sent, ours, now);
-        if believed != sent
-            && let Some(Lasting { count, .. }) = self.ahead.0.occurred()
-        {
+        if believed == sent {
+            return sent;
+        }
+        self.ahead.is_recent.store(true, Relaxed);
+        if let Some(Lasting { count, .. }) = self.ahead.fault.occurred() {
             let (app, instance) = (Shown(app), Shown(id));
             let ahead = Duration::from_millis(sent.saturating_sub(now).try_into().unwrap_or(0));
             tracing::warn!(
@@ -39,6 +46,15 @@ impl Registry {
             );
         }
         believed
+    }
+
+    /// Logs that no version was too far ahead for a while: since the last call.
+    pub(super) fn log_believed(&self) {
+        if !self.ahead.is_recent.swap(false, Relaxed)
+            && let Some(Lasting { count, elapsed }) = self.ahead.fault.ended()
+        {
+            tracing::info!(count, ?elapsed, "no lastDirtyTimestamp is more than a day ahead any more");
+        }
     }
 
     /// Replaces the times of a record from a peer that are too far ahead.
