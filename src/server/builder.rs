@@ -204,7 +204,7 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Maximum size of the registry in bytes. Defaults to a sixteenth of the memory that this process may use, by its cgroup or by the
+    /// Maximum size of the registry in bytes. Defaults to a twentieth of the memory that this process may use, by its cgroup or by the
     /// size of the machine, at least 16 MiB, and to 256 MiB where neither is known.
     ///
     /// An instance counts as its texts and about 1 KiB. Characters that JSON or XML escapes count six times, and an application counts
@@ -417,7 +417,7 @@ impl EurekaServerBuilder {
 }
 
 /// Share of the memory that the registry may take by default, without the lists that are made of it.
-const REGISTRY_SHARE: usize = 16;
+const REGISTRY_SHARE: usize = 20;
 const MIN_REGISTRY_SIZE: usize = 16 * 1024 * 1024;
 
 fn default_registry_size() -> usize {

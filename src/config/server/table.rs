@@ -33,7 +33,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.name-bytes", "BYTES", "1024", "longest name of an instance: id, application, host name, IP address, each VIP address; more is a 413", Kind::Count(Builder::name_limit)),
     property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "most bytes of all texts of an instance; more is a 413", Kind::Count(Builder::instance_size_limit)),
     property!("eureka.server.limits.instances", "COUNT", "500000", "most instances of the registry; one more is a 507", Kind::Count(Builder::registry_limit)),
-    property!("eureka.server.limits.registry-bytes", "BYTES", "a sixteenth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(Builder::registry_size_limit)),
+    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(Builder::registry_size_limit)),
     property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "longest lease; a longer one is cut to it", Kind::Seconds(Builder::lease_limit)),
     property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.limits.head_bytes = n; b })),
     property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
