@@ -33,6 +33,8 @@ mod process;
 mod quirks;
 mod recordings;
 #[cfg(feature = "peers")]
+mod refused_copies;
+#[cfg(feature = "peers")]
 mod regions;
 mod registrations;
 #[cfg(feature = "peers")]

@@ -25,7 +25,6 @@ use super::gate::Reason;
 use super::peer::Peer;
 use crate::error::Error;
 use crate::model::{Applications, Instance};
-use crate::server::audit::Shown;
 use crate::server::node::Node;
 use crate::timer::jittered;
 
@@ -202,21 +201,26 @@ async fn copy(node: &Arc<Node>, peer: &Peer) -> Found {
     };
     // One of ours serves no list before it knows what there is.
     let is_new = fetched.digest.is_none() && is_new(node, peer, &fetched.list);
-    let mut copied = 0;
-    for instance in fetched.list.applications.iter().flat_map(|application| &application.instances) {
-        copied += 1;
+    let (mut copied, mut refused, mut reason) = (0, 0, None);
+    for (seen, instance) in fetched.list.applications.iter().flat_map(|application| &application.instances).enumerate()
+    {
+        if seen % CHUNK == CHUNK - 1 {
+            tokio::task::yield_now().await;
+        }
         // Clients may have said something here meanwhile, also that they leave. A list shows leases
         // as of the last change: they begin anew.
         let now = node.now();
         let instance = peer.in_our_time(Instance::clone(instance), node);
-        let (app, id) = (instance.app.clone(), instance.id().to_owned());
-        if let Err(refused) = node.registry().adopt(instance, now, now) {
-            let (app, id) = (Shown(&app), Shown(&id));
-            tracing::warn!(%app, instance = %id, peer = %url, error = %refused, "cannot copy an instance from a peer");
+        match node.registry().adopt(instance, now, now) {
+            Ok(_) => copied += 1,
+            Err(error) => {
+                refused += 1;
+                reason.get_or_insert(error);
+            }
         }
-        if copied % CHUNK == 0 {
-            tokio::task::yield_now().await;
-        }
+    }
+    if let Some(reason) = reason {
+        peer.log_refused_copies(refused, reason);
     }
     if copied > 0 {
         tracing::info!(peer = %url, copied, is_new, elapsed = ?began.elapsed(), "copied a peer's registry");

@@ -32,12 +32,13 @@ use tokio::time::{Instant, sleep};
 
 use super::peer::Peer;
 use super::queue::{Change, Target};
+use super::refused::RefusedCopies;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
-use crate::server::audit::{self, Shown};
+use crate::server::audit;
 use crate::server::node::Node;
-use crate::server::registry::{Version, agree, replaces};
+use crate::server::registry::{Refused, Version, agree, replaces};
 use crate::timer::jittered;
 
 /// What is on its way gets this long to arrive: batches wait for half a second.
@@ -56,7 +57,15 @@ const CHUNK: usize = 100;
 /// Follows a peer for ever. While its URL leads to this node there is nothing to look at.
 pub(super) async fn follow(node: Arc<Node>, peer: Arc<Peer>) {
     let interval = node.peers().settings.comparison_interval;
-    let mut follower = Follower { node, peer, past: Past::default(), looked: None, told: HashMap::new() };
+    let mut follower = Follower {
+        node,
+        peer,
+        past: Past::default(),
+        looked: None,
+        told: HashMap::new(),
+        refused: RefusedCopies::default(),
+        is_full: false,
+    };
     loop {
         let wait = if follower.past.failed { interval / 3 } else { interval };
         tokio::select! {
@@ -82,6 +91,10 @@ struct Follower {
     looked: Option<Moment>,
     /// What the peer was told and showed otherwise all the same. It is not told twice.
     told: HashMap<Arc<Target>, Version>,
+    /// Copies that the registry of this node refused.
+    refused: RefusedCopies,
+    /// The registry has no room, so instances that only the peer has are left out.
+    is_full: bool,
 }
 
 /// What the looks so far say about the next one.
@@ -127,12 +140,15 @@ struct Suspect {
     target: Arc<Target>,
     /// The state in which the peer says that it was cancelled.
     ending: Option<Version>,
+    /// Nothing is known of it here.
+    is_new: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Deed {
     None,
     Adopted,
+    Refused(Refused),
     Told,
     /// The peer is being told of it anyway.
     Later,
@@ -146,6 +162,9 @@ struct Tally {
     later: usize,
     /// Those about which the peer gave no answer.
     unread: usize,
+    /// Copies that the registry refused, and the first reason.
+    refused: usize,
+    reason: Option<Refused>,
 }
 
 impl Follower {
@@ -155,29 +174,36 @@ impl Follower {
         let was_away = self.looked.is_some_and(|looked| looked.elapsed() > GAP);
         let everything = was_away || self.past.wants_everything(lost, began);
         let moment = Moment::now();
-        let mut suspects = Vec::new();
+        self.note_room();
+        let mut listed = Vec::new();
         if everything {
-            suspects = self.suspects(&self.peer.applications().await?).await;
+            listed = self.suspects(&self.peer.applications().await?).await;
         }
+        let mut suspects = Vec::new();
         // Only this shows what was cancelled.
         let delta = self.peer.delta().await?;
         let hash = delta.as_ref().map(|delta| delta.hash.clone());
         match delta {
-            Some(delta) => suspects.extend(self.suspects(&delta).await),
+            Some(delta) => suspects = self.suspects(&delta).await,
             // It tells no deltas: in a while it is time for everything.
             None if !everything => return Ok(()),
             None => {}
         }
         let ours = self.node.registry().full().counts.to_string();
         let same_hash = hash.is_none_or(|theirs| theirs.as_deref() == Some(&*ours));
-        let all = suspects.len();
-        suspects.truncate(SUSPECTS);
-        let mut tally = Tally { later: all - suspects.len(), ..Tally::default() };
+        suspects.extend(listed);
+        // For what is known here there is always room.
+        suspects.sort_by_key(|suspect| suspect.is_new);
+        let rest = suspects.split_off(suspects.len().min(SUSPECTS));
+        let mut tally = Tally::default();
         if !suspects.is_empty() {
             sleep(jittered(SETTLE)).await;
         }
         let gone = self.settle_all(&suspects, &mut tally).await;
-        let Tally { adopted, told, later, unread } = tally;
+        // What has no room cannot be done later either.
+        tally.later += rest.iter().filter(|suspect| !self.is_left_out(suspect)).count();
+        self.log_refused(&tally);
+        let Tally { adopted, told, later, unread, .. } = tally;
         let seen: HashSet<&Target> = suspects.iter().map(|suspect| &*suspect.target).collect();
         self.told.retain(|target, _| seen.contains(&**target));
         // One that can never be read must not make every look one at everything.
@@ -194,11 +220,16 @@ impl Follower {
     /// Goes on after a look that failed, and gives up where all of some did because nobody is there.
     async fn settle_all(&mut self, suspects: &[Suspect], tally: &mut Tally) -> Result<(), Error> {
         for some in suspects.chunks(LOOKS) {
+            let some: Vec<_> = some.iter().filter(|suspect| !self.is_left_out(suspect)).cloned().collect();
             let (mut unread, mut last) = (0, None);
-            for (suspect, theirs) in self.fetch(some).await {
+            for (suspect, theirs) in self.fetch(&some).await {
                 match theirs.map(|theirs| self.settle(&suspect, theirs)) {
                     Ok(Deed::None) => {}
                     Ok(Deed::Adopted) => tally.adopted += 1,
+                    Ok(Deed::Refused(refused)) => {
+                        tally.refused += 1;
+                        tally.reason.get_or_insert(refused);
+                    }
                     Ok(Deed::Told) => tally.told += 1,
                     Ok(Deed::Later) => tally.later += 1,
                     Err(error) if error.is_unavailable() => (unread, last) = (unread + 1, Some(error)),
@@ -214,6 +245,27 @@ impl Follower {
         Ok(())
     }
 
+    /// Tries again what was refused for want of room once there is room.
+    fn note_room(&mut self) {
+        self.refused.prune();
+        if self.is_full && self.node.registry().has_room() {
+            self.is_full = false;
+            self.refused.forget_for_room();
+        }
+    }
+
+    fn is_left_out(&self, suspect: &Suspect) -> bool {
+        suspect.is_new && (self.is_full || self.refused.is_full())
+    }
+
+    fn log_refused(&self, tally: &Tally) {
+        match tally.reason {
+            Some(reason) => self.peer.log_refused_copies(tally.refused, reason),
+            None if self.refused.len() == 0 && !self.is_full => self.peer.log_copies_taken(),
+            None => {}
+        }
+    }
+
     async fn suspects(&self, list: &Applications) -> Vec<Suspect> {
         let own = self.node.peers().own_id();
         let mut suspects = Vec::new();
@@ -223,22 +275,31 @@ impl Follower {
             }
             let is_ending = theirs.action == Some(ActionType::Deleted);
             let ending = is_ending.then(|| Version::of(theirs).earlier_by(self.peer.ahead_ms(&self.node)));
-            if own.as_deref() != Some(theirs.id()) && self.is_suspect(theirs, ending) {
+            if own.as_deref() != Some(theirs.id())
+                && let Some(is_new) = self.is_suspect(theirs, ending)
+            {
                 let target = Arc::new(Target { app: theirs.app.clone(), id: theirs.id().into() });
-                suspects.push(Suspect { target, ending });
+                let suspect = Suspect { target, ending, is_new };
+                if !self.is_left_out(&suspect) && !self.refused.holds(&suspect.target, Version::of(theirs)) {
+                    suspects.push(suspect);
+                }
             }
         }
         suspects
     }
 
-    fn is_suspect(&self, theirs: &Instance, ending: Option<Version>) -> bool {
+    /// Returns `None` if there is nothing to settle, else whether nothing is known of the instance here.
+    fn is_suspect(&self, theirs: &Instance, ending: Option<Version>) -> Option<bool> {
         let (registry, now) = (self.node.registry(), self.node.now());
-        match (registry.instance(theirs.app(), theirs.id(), now), ending) {
+        let ours = registry.instance(theirs.app(), theirs.id(), now);
+        let is_new = ours.is_none() && registry.ended(theirs.app(), theirs.id()).is_none();
+        let is_suspect = match (ours, ending) {
             (Some(ours), None) => !agree(&ours, theirs),
             (Some(ours), Some(ending)) => ended_alive(theirs) && ending >= Version::of(&ours),
             // Whether its lease runs is not for a list to say.
             (None, ending) => ending.is_none(),
-        }
+        };
+        is_suspect.then_some(is_new)
     }
 
     /// What the peer has of these now.
@@ -260,9 +321,10 @@ impl Follower {
     }
 
     /// Makes the newer of the two states count, here or there.
-    fn settle(&mut self, Suspect { target, ending }: &Suspect, theirs: Option<Instance>) -> Deed {
+    fn settle(&mut self, Suspect { target, ending, .. }: &Suspect, theirs: Option<Instance>) -> Deed {
         let (registry, now) = (self.node.registry(), self.node.now());
         let theirs = theirs.filter(|theirs| theirs.app() == &*target.app && theirs.id() == &*target.id);
+        let sent = theirs.as_ref().map(Version::of);
         let theirs = theirs.map(|theirs| self.peer.in_our_time(theirs, &self.node));
         // Java shows another region's where it has none itself, which its list may tell late.
         let theirs = theirs.filter(|theirs| !self.node.peers().regions.as_ref().is_some_and(|all| all.have(theirs)));
@@ -270,7 +332,7 @@ impl Follower {
             return Deed::Later;
         }
         let adopted = |yes| if yes { Deed::Adopted } else { Deed::None };
-        match (registry.instance(&target.app, &target.id, now), theirs) {
+        let deed = match (registry.instance(&target.app, &target.id, now), theirs) {
             (Some(ours), Some(theirs)) if agree(&ours, &theirs) => Deed::None,
             (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => self.tell(target, &ours, &theirs),
             (None, Some(theirs)) => match registry.ended(&target.app, &target.id) {
@@ -289,7 +351,12 @@ impl Follower {
                 adopted(ended)
             }
             (None, None) => Deed::None,
+        };
+        if let (Deed::Refused(refused), Some(sent)) = (deed, sent) {
+            self.refused.insert(target.clone(), sent, refused.is_full());
+            self.is_full |= refused.is_full() && !self.node.registry().has_room();
         }
+        deed
     }
 
     fn adopt(&self, theirs: Instance) -> Deed {
@@ -303,10 +370,7 @@ impl Follower {
                 Deed::Adopted
             }
             Ok(false) => Deed::None,
-            Err(refused) => {
-                tracing::warn!(app = %Shown(&app), instance = %Shown(&id), %peer, error = %refused, "cannot take over a peer's copy");
-                Deed::None
-            }
+            Err(refused) => Deed::Refused(refused),
         }
     }
 

@@ -33,6 +33,7 @@ mod list;
 mod own;
 mod peer;
 mod queue;
+mod refused;
 mod restart;
 mod settings;
 mod turns;

@@ -12,15 +12,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batch::{in_parts, item};
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
+use super::refused::RefusedCopies;
 use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{
     Applications, Instance, InstanceStatus, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
 };
-use crate::server::audit::{self, Shown, Throttle};
+use crate::server::audit::{self, Lasting, Ongoing, Shown, Throttle};
 use crate::server::node::Node;
-use crate::server::registry::{Origin, Registry};
+use crate::server::registry::{Origin, Refused, Registry, Version};
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
@@ -72,6 +73,11 @@ pub(super) struct Peer {
     refuses: AtomicBool,
     /// Limits the lines about such batches.
     refusals: Throttle,
+    /// Registrations that the peer refused.
+    refused: Mutex<RefusedCopies>,
+    registrations_refused: Ongoing,
+    /// Copies of the peer that this node refused.
+    copies_refused: Ongoing,
 }
 
 /// What the task of a peer works with.
@@ -103,6 +109,9 @@ impl Peer {
             responds: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             refusals: Throttle::new(REFUSAL_LOG_INTERVAL),
+            refused: Mutex::default(),
+            registrations_refused: Ongoing::default(),
+            copies_refused: Ongoing::default(),
         }
     }
 
@@ -253,6 +262,55 @@ impl Peer {
             }
         }
         theirs
+    }
+
+    /// Logs that this node refused copies of the peer.
+    pub(super) fn log_refused_copies(&self, refused: usize, error: Refused) {
+        if let Some(Lasting { elapsed, .. }) = self.copies_refused.occurred() {
+            let peer = self.url.as_str();
+            tracing::warn!(%peer, refused, %error, ?elapsed, "cannot take over copies of a peer: each is left until it changes");
+        }
+    }
+
+    /// Logs that no copy of the peer is refused any more.
+    pub(super) fn log_copies_taken(&self) {
+        if let Some(Lasting { elapsed, .. }) = self.copies_refused.ended() {
+            tracing::info!(peer = %self.url.as_str(), ?elapsed, "copies of a peer are taken over again");
+        }
+    }
+
+    /// Notes that the peer refused a registration for its size, or for want of room: each heartbeat
+    /// would send it again.
+    fn note_refused(&self, target: &Arc<Target>, status: u16, surroundings: &Surroundings) {
+        let Some(ours) = surroundings.instance(target) else { return };
+        let refused = {
+            let mut refused = self.refused();
+            refused.insert(target.clone(), Version::of(&ours), false);
+            refused.len()
+        };
+        if let Some(Lasting { elapsed, .. }) = self.registrations_refused.occurred() {
+            let (app, instance) = (Shown(&target.app), Shown(&target.id));
+            tracing::warn!(
+                peer = %self.url.as_str(), %app, %instance, status, refused, ?elapsed,
+                "a peer refuses registrations: each is replicated again once it changes, or after an hour"
+            );
+        }
+    }
+
+    fn note_taken(&self, target: &Target) {
+        let is_over = {
+            let mut refused = self.refused();
+            refused.remove(target);
+            refused.prune();
+            refused.len() == 0
+        };
+        if is_over && let Some(Lasting { count, elapsed }) = self.registrations_refused.ended() {
+            tracing::info!(peer = %self.url.as_str(), count, ?elapsed, "a peer takes registrations again");
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, RefusedCopies> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a change in; it is sent when its turn comes.
@@ -428,17 +486,21 @@ impl Peer {
         let (app, instance, status) = (Shown(&target.app), Shown(&target.id), result.status);
         let peer = self.url.as_str();
         match (action, status, result.entity) {
+            (ReplicationAction::Register, 200..=299, _) => self.note_taken(target),
             (_, 200..=299, _) => {}
+            (ReplicationAction::Register, 400 | 413 | 507, _) => self.note_refused(target, status, surroundings),
             // It has none, or an older one. Here the instance may have left meanwhile.
             (ReplicationAction::Heartbeat, 404, _) => {
-                if surroundings.instance(target).is_some() {
+                if surroundings.instance(target).is_some_and(|ours| !self.refused().holds(target, Version::of(&ours))) {
                     let (target, action) = (target.clone(), ReplicationAction::Register);
                     self.tell(Change { target, action, status: None });
                 }
             }
             (ReplicationAction::Heartbeat, _, Some(copy)) if surroundings.take_newer_copies => {
                 tracing::debug!(%peer, %app, %instance, status, "a peer has newer data of an instance");
-                surroundings.take_over(target, Instance::clone(&copy), peer);
+                if let Err(refused) = surroundings.take_over(target, Instance::clone(&copy), peer) {
+                    self.log_refused_copies(1, refused);
+                }
             }
             (ReplicationAction::Cancel, 404, _) => {
                 tracing::trace!(%peer, %app, %instance, "a peer did not have the instance")
@@ -473,22 +535,18 @@ impl Surroundings {
     }
 
     /// Believes the peer's copy, if it is of this instance and the instance is still here.
-    fn take_over(&self, target: &Target, copy: Instance, peer: &str) {
+    fn take_over(&self, target: &Target, copy: Instance, peer: &str) -> Result<(), Refused> {
         let now = self.clock.now_ms();
         if copy.app() != &*target.app || copy.id() != &*target.id || self.instance(target).is_none() {
-            return;
+            return Ok(());
         }
         let status = copy.status;
         if copy.overridden_status != InstanceStatus::Unknown {
             self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
         }
-        match self.registry.register(copy, Origin::Replica, now) {
-            Ok(_) => audit::adopted(&target.app, &target.id, status, peer),
-            Err(error) => {
-                let (app, instance) = (Shown(&target.app), Shown(&target.id));
-                tracing::warn!(%app, %instance, %peer, %error, "cannot take over a peer's copy");
-            }
-        }
+        self.registry.register(copy, Origin::Replica, now)?;
+        audit::adopted(&target.app, &target.id, status, peer);
+        Ok(())
     }
 }
 

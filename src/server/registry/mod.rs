@@ -471,6 +471,12 @@ impl Registry {
         self.settings.registry_size_limit
     }
 
+    /// Returns true if an instance of a usual size has room.
+    #[cfg(feature = "peers")]
+    pub(super) fn has_room(&self) -> bool {
+        self.log.has_room()
+    }
+
     /// How many instances there are.
     pub(super) fn size(&self) -> usize {
         self.log.size()

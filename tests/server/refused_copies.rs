@@ -1,0 +1,151 @@
+//! Copies and registrations that a registry refuses, for their size or for want of room: each is sent
+//! once, as long as it stays the same.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode};
+use tower::{ServiceExt, service_fn};
+use tower_eureka::server::EurekaServerBuilder;
+
+use crate::log::Log;
+use crate::network::{Network, Node, ORDER, SECOND, soon};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn quiet(builder: EurekaServerBuilder) -> EurekaServerBuilder {
+    builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+}
+
+/// Puts a node in its place again, with a list of the paths that are fetched from it.
+fn watch(network: &Network, node: &Node) -> Arc<Mutex<Vec<String>>> {
+    let fetched = Arc::new(Mutex::new(Vec::new()));
+    let (router, seen) = (node.router.clone(), fetched.clone());
+    let watched = service_fn(move |request: Request<Body>| {
+        if request.method() == Method::GET {
+            seen.lock().unwrap().push(request.uri().path().to_owned());
+        }
+        let response = router.clone().oneshot(request);
+        async move { response.await as Result<Response<Body>, Infallible> }
+    });
+    network.0.lock().unwrap().hosts.insert(node.name.clone(), Router::new().fallback_service(watched));
+    fetched
+}
+
+fn count(fetched: &Mutex<Vec<String>>, part: &str) -> usize {
+    fetched.lock().unwrap().iter().filter(|path| path.contains(part)).count()
+}
+
+async fn heartbeats(node: &Node, ids: usize, minutes: u32) {
+    for _ in 0..2 * minutes {
+        for id in 0..ids {
+            node.heartbeat(&id.to_string(), 100).await;
+        }
+        tokio::time::sleep(30 * SECOND).await;
+    }
+}
+
+/// Node `a` follows node `b`, which has 20 instances and does not reach it.
+async fn pair(network: &Network, limited: fn(EurekaServerBuilder) -> EurekaServerBuilder) -> [Node; 2] {
+    let b = network.node_with("b", &["a", "b"], quiet);
+    for id in 0..20 {
+        b.register(&id.to_string(), 100).await;
+    }
+    network.silence("b", "a");
+    let a = network.node_with("a", &["a", "b"], |builder| limited(quiet(builder)));
+    [a, b]
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_a_full_node_refuses_are_fetched_once() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let [a, b] = pair(&network, |builder| builder.registry_limit(5)).await;
+    let fetched = watch(&network, &b);
+    heartbeats(&b, 20, 10).await;
+    assert_eq!(a.view().len(), 5);
+    let (each, all) = (count(&fetched, "/apps/ORDERS/"), count(&fetched, "/eureka/apps/"));
+    assert!(each <= 30, "{each} fetches of single instances");
+    assert!(all - each - count(&fetched, "delta") <= 4, "everything is not fetched at every look");
+    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer", "registry is full"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_an_application_has_no_room_for_are_fetched_once() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let [a, b] = pair(&network, |builder| builder.application_limit(5)).await;
+    let fetched = watch(&network, &b);
+    heartbeats(&b, 20, 10).await;
+    assert_eq!(a.view().len(), 5);
+    let each = count(&fetched, "/apps/ORDERS/");
+    assert!(each <= 40, "{each} fetches of single instances");
+    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer"]).len(), 1);
+    // A copy that changed is another one.
+    b.register("19", 200).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(count(&fetched, "/apps/ORDERS/"), each + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_node_still_learns_of_cancellations_and_takes_copies_once_there_is_room() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let [a, b] = pair(&network, |builder| builder.registry_limit(5)).await;
+    heartbeats(&b, 20, 1).await;
+    let known = |id: usize| a.order(&id.to_string()).is_some();
+    let first: Vec<_> = (0..20).filter(|&id| known(id)).collect();
+    assert_eq!(first.len(), 5);
+    for id in 0..20 {
+        if id != first[0] && id != 19 {
+            b.empty("DELETE", &format!("apps/ORDERS/{id}")).await;
+        }
+    }
+    heartbeats(&b, 20, 8).await;
+    let left: Vec<_> = (0..20).filter(|&id| known(id)).collect();
+    assert_eq!(left, [first[0], 19]);
+    assert_eq!(log.lines(&["INFO", "copies of a peer are taken over again"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn starting_node_that_refuses_all_copies_has_copied_nothing() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let b = network.node_with("b", &["b"], quiet);
+    for id in 0..20 {
+        b.register(&format!("{id}-{}", "x".repeat(100)), 100).await;
+    }
+    let a = network.node_with("a", &["a", "b"], |builder| builder.register_own(false).instance_size_limit(50));
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(a.empty("GET", "apps").await, StatusCode::FORBIDDEN);
+    assert!(log.lines(&["copied a peer's registry"]).is_empty());
+    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer", "refused=20"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_changes() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let b = network.node_with("b", &["b"], |builder| quiet(builder).registry_limit(1));
+    b.register("first", 100).await;
+    let a = network.node_with("a", &["a", "b"], quiet);
+    soon().await;
+    let registrations = |network: &Network| network.told().iter().filter(|line| line.contains("Register")).count();
+    a.register(ORDER, 100).await;
+    for _ in 0..20 {
+        tokio::time::sleep(30 * SECOND).await;
+        assert_eq!(a.heartbeat(ORDER, 100).await, StatusCode::OK);
+        b.heartbeat("first", 100).await;
+    }
+    assert!(b.order(ORDER).is_none());
+    assert_eq!(registrations(&network), 1, "{:?}", network.told());
+    assert_eq!(log.lines(&["WARN", "a peer refuses registrations", "status=507"]).len(), 1);
+    b.empty("DELETE", "apps/ORDERS/first").await;
+    a.register(ORDER, 200).await;
+    soon().await;
+    assert!(b.order(ORDER).is_some());
+    assert_eq!(log.lines(&["INFO", "a peer takes registrations again"]).len(), 1);
+}
