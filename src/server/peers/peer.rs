@@ -534,10 +534,11 @@ impl Surroundings {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
     }
 
-    /// Believes the peer's copy, if it is of this instance and the instance is still here.
+    /// Believes the peer's copy, if it is of this instance, the instance is still here, and the copy says
+    /// anything new.
     fn take_over(&self, target: &Target, copy: Instance, peer: &str) -> Result<(), Refused> {
         let now = self.clock.now_ms();
-        if copy.app() != &*target.app || copy.id() != &*target.id || self.instance(target).is_none() {
+        if copy.app() != &*target.app || copy.id() != &*target.id || !self.registry.is_changed_by(&copy, now) {
             return Ok(());
         }
         let status = copy.status;

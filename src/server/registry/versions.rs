@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lease::max_silence_ms;
 use super::times::believed;
-use super::{Record, Refused, Registry, size};
+use super::{Record, Refused, Registry, is_repeated, size};
 use crate::model::{Instance, InstanceStatus};
 
 /// Maximum number of endings that are remembered. The oldest is forgotten for one more.
@@ -99,6 +99,23 @@ impl Registry {
             self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
         Ok(counts)
+    }
+
+    /// Returns true if there is such an instance and a copy of a registration would change it.
+    ///
+    /// A version that is too far ahead is not believed, so a peer that believes it calls its data newer
+    /// with each heartbeat. An override here stays whatever the copy says of none.
+    pub(in crate::server) fn is_changed_by(&self, copy: &Instance, now: i64) -> bool {
+        let Some(ours) = self.instance(copy.app(), copy.id(), now) else { return false };
+        let sent = Version::of(copy).believed(Version::of(&ours), self.at(now).published());
+        if sent.dirty != ours.last_dirty_timestamp {
+            return true;
+        }
+        let mut result = copy.clone();
+        if copy.overridden_status == InstanceStatus::Unknown && ours.overridden_status != InstanceStatus::Unknown {
+            (result.status, result.overridden_status) = (ours.status, ours.overridden_status);
+        }
+        !is_repeated(&ours, &result)
     }
 
     /// Ends a lease as another registry ended it, as of its time. False if what is known here counts more.
@@ -233,5 +250,27 @@ mod tests {
         assert_eq!(shown, ending, "so that the next node takes over the same");
         assert_eq!(registry.adopt(copy(InstanceStatus::Down, 200), 900, 900), Ok(false), "it ended with that");
         assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the ending");
+    }
+
+    #[test]
+    fn copy_with_a_version_far_ahead_changes_nothing_but_what_differs() {
+        const YEARS: i64 = 5 * 365 * 24 * 3_600_000;
+        let registry = Registry::new(Settings::default());
+        let ahead = |change: fn(&mut Instance)| {
+            let mut copy = copy(InstanceStatus::Up, 100);
+            copy.last_dirty_timestamp = Some(YEARS);
+            change(&mut copy);
+            copy
+        };
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 100), "it is not here");
+        registry.register(ahead(|_| {}), Origin::Client, 100).unwrap();
+        assert!(registry.instance("APP", "i", 100).unwrap().last_dirty_timestamp < Some(YEARS));
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 200));
+        assert!(registry.is_changed_by(&ahead(|copy| copy.status = InstanceStatus::Down), 200));
+        assert!(registry.is_changed_by(&ahead(|copy| copy.host_name = Some("other".into())), 200));
+        let newer = ahead(|copy| copy.last_dirty_timestamp = Some(24 * 3_600_000 + 150));
+        assert!(registry.is_changed_by(&newer, 200), "it can be believed");
+        registry.set_override("APP", "i", InstanceStatus::OutOfService, None, 300);
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 400), "an override stays");
     }
 }
