@@ -132,7 +132,8 @@ fn json_log_is_one_object_a_line_whatever_clients_send() {
     for (arguments, variables) in [
         (&["--log-format", "json"][..], &[][..]),
         (&["--log-format=json"], &[("TOWER_EUREKA_LOG_FORMAT", "text")]),
-        (&[], &[("TOWER_EUREKA_LOG_FORMAT", "json")]),
+        (&[], &[("TOWER_EUREKA_LOG_FORMAT", "JSON")]),
+        (&["--log-format=Json"], &[("TOWER_EUREKA_LOG_FORMAT", "")]),
     ] {
         let mut running = start(Stdio::piped(), arguments, variables);
         let mut stderr = running.child.stderr.take().unwrap();
@@ -155,6 +156,18 @@ fn json_log_is_one_object_a_line_whatever_clients_send() {
         assert_eq!(line("started")["level"], "INFO");
         assert!(line("registrations in a replication batch dropped")["invalid"] == 1);
         assert_eq!(line("nothing to cancel: unknown instance")["instance"], "z");
+    }
+}
+
+#[test]
+fn empty_variable_of_the_log_format_counts_as_unset() {
+    for empty in ["", " "] {
+        let mut running = start(Stdio::piped(), &[], &[("TOWER_EUREKA_LOG_FORMAT", empty)]);
+        let mut stderr = running.child.stderr.take().unwrap();
+        assert_eq!(running.stop("TERM"), Some(0));
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).unwrap();
+        assert!(log.contains("INFO tower_eureka: started"), "{log}");
     }
 }
 

@@ -142,6 +142,7 @@ fn arguments_of_a_spring_server_without_a_meaning_do_not_stop_the_start() {
         "--spring.profiles.active=prod",
         "--server.shutdown=graceful",
         "--server.ssl.enabled=false",
+        "--server.ssl.key-store=geheim",
         "--spring.security.user.password=",
         "--server.servlet.context-path=/",
         "--eureka.client.healthcheck.enabled=true",

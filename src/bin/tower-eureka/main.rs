@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tower_eureka::EurekaServer;
 
@@ -30,6 +31,9 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 /// Exit code after a stop at which a peer did not take everything.
 const NOT_HANDED_OVER: u8 = 3;
+
+/// Variable with the format of the log.
+const LOG_FORMAT: &str = "TOWER_EUREKA_LOG_FORMAT";
 
 /// Eureka, in one small binary.
 #[derive(Debug, Parser)]
@@ -58,7 +62,7 @@ struct Serve {
     listen: Option<Address>,
 
     /// Format of the log on stderr.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "TOWER_EUREKA_LOG_FORMAT")]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, ignore_case = true, env = LOG_FORMAT)]
     log_format: log::Format,
 }
 
@@ -69,7 +73,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => return fail(text),
     };
-    let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(properties()));
+    let command = Cli::command().mut_subcommand("serve", |serve| {
+        // An empty variable counts as unset, as of the other settings.
+        let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
+        let serve = if is_blank { serve.mut_arg("log_format", |format| format.env(Resettable::Reset)) } else { serve };
+        serve.after_long_help(properties())
+    });
     let matches = command.get_matches_from(own);
     let Cli { command: Command::Serve(serve) } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let filter = match filter::filter() {
@@ -116,12 +125,10 @@ impl Serve {
     async fn run(self, given: &[Given]) -> Result<Ended, Box<dyn std::error::Error>> {
         // First of all, so that a signal is never met unprepared.
         let mut signals = Signals::listen()?;
-        let mut builder = EurekaServer::builder().from_env_standalone()?;
-        for Given { name, value } in
-            given.iter().filter(|given| !given.is("server.port") && !given.is("server.address"))
-        {
-            builder = builder.property(name, value)?;
-        }
+        let is_listener = |given: &&Given| given.is("server.port") || given.is("server.address");
+        let settings = given.iter().filter(|given| !is_listener(given));
+        let settings = settings.map(|Given { name, value }| (name.as_str(), value.as_str()));
+        let builder = EurekaServer::builder().from_env_standalone(settings)?;
         let address = address(self.listen.as_ref(), given)?;
         let descriptors = descriptors::raise();
         // The look-up of a host name may take long.

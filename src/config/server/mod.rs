@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use self::variables::Scope;
 use super::Env;
-use super::env::boolean;
+use super::env::{boolean, covers};
 use super::names::{nearest, nearest_within};
 use crate::server::{Error, EurekaServerBuilder};
 
@@ -129,6 +129,13 @@ impl EurekaServerBuilder {
     /// When there is no such property, its value is not what it takes, or the value has a
     /// placeholder, `${...}`: placeholders are not resolved.
     pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
+        self.set(name, value, &|_| false)
+    }
+
+    fn set(self, name: &str, value: &str, is_off: &dyn Fn(&str) -> bool) -> Result<Self, Error> {
+        if switch_of(name).is_some_and(is_off) {
+            return Ok(self);
+        }
         if value.contains("${") {
             return Err(Error::placeholder(name));
         }
@@ -177,24 +184,38 @@ impl EurekaServerBuilder {
     /// # Errors
     /// When a variable is no setting, has an unusable value, or has a placeholder, `${...}`.
     pub fn from_env(self) -> Result<Self, Error> {
-        self.from(&Env::process(), Scope::Embedded)
+        self.from(&Env::process(), Scope::Embedded, &[])
     }
 
     /// Reads the variables as [`from_env`](Self::from_env) does, in a process that is nothing but a
-    /// registry server: `SERVER_*` and `SPRING_*` variables are settings of this server, too.
+    /// registry server: `SERVER_*` and `SPRING_*` variables are settings of this server, too. Then sets
+    /// each of the arguments, a name and a value, as [`property`](Self::property) does.
     ///
     /// A variable of Spring without a meaning here is named in a warning. `SERVER_PORT` and
-    /// `SERVER_ADDRESS` are left to the caller, which binds the listener.
+    /// `SERVER_ADDRESS` are left to the caller, which binds the listener. Where `server.ssl.enabled` or
+    /// `eureka.client.tls.enabled` is false, the other settings of its family are ignored in variables
+    /// and arguments alike; for these two an argument wins over a variable.
     ///
     /// # Errors
-    /// As for [`from_env`](Self::from_env). Also when a `SERVER_*` variable is no setting, and when
-    /// `SPRING_SECURITY_*` or `SERVER_SSL_*` asks for protection that this server does not have.
-    pub fn from_env_standalone(self) -> Result<Self, Error> {
-        self.from(&Env::process(), Scope::Standalone)
+    /// As for [`from_env`](Self::from_env) and [`property`](Self::property). Also when a `SERVER_*`
+    /// variable is no setting, and when `SPRING_SECURITY_*` or `SERVER_SSL_*` asks for protection that
+    /// this server does not have.
+    pub fn from_env_standalone<'a>(
+        self,
+        arguments: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, Error> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        self.from(&Env::process(), Scope::Standalone, &arguments)
     }
 
-    fn from(mut self, env: &Env<'_>, scope: Scope) -> Result<Self, Error> {
-        variables::check(env, scope)?;
+    fn from(self, env: &Env<'_>, scope: Scope, arguments: &[(&str, &str)]) -> Result<Self, Error> {
+        let is_off = |switch: &str| is_off(switch, env, arguments);
+        variables::check(env, scope, &is_off)?;
+        let builder = self.variables(env)?;
+        arguments.iter().try_fold(builder, |builder, (name, value)| builder.set(name, value, &is_off))
+    }
+
+    fn variables(mut self, env: &Env<'_>) -> Result<Self, Error> {
         // The region first: the names of its zones are parts of other names.
         for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
             if let Some(value) = env.text(property.name).map_err(Error::variable)? {
@@ -277,6 +298,25 @@ fn asks(value: &str) -> bool {
     !value.trim().is_empty() && boolean(value.trim()) != Some(false)
 }
 
+/// Families of settings, each with the one that switches it off: Spring does not read the others while it
+/// is false.
+const SWITCHES: [(&str, &str); 2] =
+    [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
+
+/// The setting that switches the family of this one off.
+fn switch_of(name: &str) -> Option<&'static str> {
+    SWITCHES.iter().find(|(family, _)| covers(family, name)).map(|(_, switch)| *switch)
+}
+
+/// Returns `true` if the last argument of this name is false, or the variable if there is no argument.
+fn is_off(switch: &str, env: &Env<'_>, arguments: &[(&str, &str)]) -> bool {
+    let is_given = |(name, value): &&(&str, &str)| is_called(switch, name) && !value.trim().is_empty();
+    match arguments.iter().rev().find(is_given) {
+        Some((_, value)) => !asks(value),
+        None => env.text(switch).ok().flatten().is_some_and(|value| !asks(&value)),
+    }
+}
+
 /// Error for a value that asks for what this server does not have. Passwords of key stores are not
 /// shown.
 fn refused(name: &str, value: &str, expected: &'static str) -> Error {
@@ -302,20 +342,33 @@ fn of_clients() -> impl Iterator<Item = &'static str> {
     super::client::of_clients().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
 }
 
-/// The first setting in this JSON document that asks for access control or TLS.
-fn asks_for_protection(json: &str) -> Option<String> {
-    fn find(name: &str, value: &serde_json::Value) -> Option<String> {
-        let is_protected = || UNPROTECTED.iter().any(|(known, _)| is_called(known, name));
+/// The first setting in this JSON document that asks for access control or TLS, unless a switch outside
+/// of it or in it is off.
+fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<String> {
+    fn flatten(name: String, value: &serde_json::Value, into: &mut Vec<(String, String)>) {
         match value {
-            serde_json::Value::Object(members) => members.iter().find_map(|(key, value)| {
-                find(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value)
-            }),
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => (asks(text) && is_protected()).then(|| name.to_owned()),
-            value => (asks(&value.to_string()) && is_protected()).then(|| name.to_owned()),
+            serde_json::Value::Object(members) => {
+                for (key, value) in members {
+                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                    flatten(name, value, into);
+                }
+            }
+            serde_json::Value::Null => {}
+            serde_json::Value::String(text) => into.push((name, text.clone())),
+            value => into.push((name, value.to_string())),
         }
     }
-    find("", &serde_json::from_str(json).ok()?)
+    let mut settings = Vec::new();
+    flatten(String::new(), &serde_json::from_str(json).ok()?, &mut settings);
+    let is_off_here = |switch: &str| {
+        settings.iter().any(|(name, value)| is_called(switch, name) && !value.trim().is_empty() && !asks(value))
+    };
+    let asks_for_it = |(name, value): &&(String, String)| {
+        asks(value)
+            && UNPROTECTED.iter().any(|(known, _)| is_called(known, name))
+            && !switch_of(name).is_some_and(|switch| is_off(switch) || is_off_here(switch))
+    };
+    settings.iter().find(asks_for_it).map(|(name, _)| name.clone())
 }
 
 /// Names of settings that a registry server takes, those without meaning here as well.

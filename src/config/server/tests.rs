@@ -208,7 +208,7 @@ fn the_environment_speaks_upper_case() {
         };
         Some(value.to_owned())
     };
-    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded).unwrap());
+    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded, &[]).unwrap());
     for part in [
         r#""a": [http://a/]"#,
         r#""defaultzone": [http://d/]"#,
@@ -220,7 +220,7 @@ fn the_environment_speaks_upper_case() {
         assert!(builder.contains(part), "{part} in {builder}");
     }
     let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
-    assert!(EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded).is_err());
+    assert!(EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded, &[]).is_err());
 }
 
 #[cfg(feature = "peers")]
@@ -239,7 +239,7 @@ async fn own_url_is_kept_without_credentials_and_refused_if_it_is_none() {
 fn urls_of_a_zone_that_an_argument_names_later_are_read() {
     let lookup = |name: &str| (name == "EUREKA_CLIENT_SERVICEURL_EAST_1A").then(|| "http://east/".to_owned());
     let names = || vec!["EUREKA_CLIENT_SERVICEURL_EAST_1A".to_owned()];
-    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names), Scope::Embedded).unwrap();
+    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names), Scope::Embedded, &[]).unwrap();
     let builder = builder.property("eureka.client.availability-zones.us-east-1", "east-1a").unwrap();
     assert!(format!("{builder:?}").contains(r#""east-1a": [http://east/]"#), "{builder:?}");
 }
@@ -252,7 +252,7 @@ fn variables_may_be_a_map() {
     let from = |key: &str| {
         let names = || vec!["HOME".to_owned(), format!("{region}{key}")];
         EurekaServer::builder()
-            .from(&Env::table(&lookup).with_names(&names), Scope::Embedded)
+            .from(&Env::table(&lookup).with_names(&names), Scope::Embedded, &[])
             .map(|builder| format!("{builder:?}"))
     };
     assert!(from("EU").unwrap().contains(r#"urls: {"eu": [http://there/]}"#));
@@ -266,4 +266,41 @@ fn what_is_in_two_brackets_is_no_region() {
     for name in ["remote-region-app-whitelist[eu][0]", "remote-region-app-whitelist.eu[0]"] {
         assert!(set(&format!("eureka.server.{name}"), "orders").is_err(), "{name}");
     }
+}
+
+#[test]
+fn switch_that_is_off_excuses_its_family_in_arguments_and_variables() {
+    let start = |variables: &[(&str, &str)], arguments: &[(&str, &str)]| {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let names = || variables.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let env = Env::table(&lookup).with_names(&names);
+        EurekaServer::builder().from(&env, Scope::Standalone, arguments).is_ok()
+    };
+    for (switch, store, [switch_variable, store_variable]) in [
+        ("server.ssl.enabled", "server.ssl.key-store", ["SERVER_SSL_ENABLED", "SERVER_SSL_KEY_STORE"]),
+        (
+            "eureka.client.tls.enabled",
+            "eureka.client.tls.trustStore",
+            ["EUREKA_CLIENT_TLS_ENABLED", "EUREKA_CLIENT_TLS_TRUSTSTORE"],
+        ),
+    ] {
+        for off in ["false", "OFF", " no "] {
+            assert!(start(&[], &[(switch, off), (store, "x")]), "{switch}={off}");
+            assert!(start(&[], &[(store, "${X}"), (switch, off)]), "{switch}={off}");
+            assert!(start(&[(store_variable, "x"), (switch_variable, "true")], &[(switch, off)]), "{switch}={off}");
+            assert!(start(&[(switch_variable, off)], &[(store, "x"), (switch, "")]), "{switch}={off}");
+        }
+        // The last argument wins, also over a variable.
+        assert!(!start(&[], &[(store, "x")]), "{switch}");
+        assert!(!start(&[(store_variable, "x"), (switch_variable, "false")], &[(switch, "true")]), "{switch}");
+        assert!(!start(&[(switch_variable, "false")], &[(switch, "false"), (switch, "true")]), "{switch}");
+        assert!(start(&[], &[(switch, "true"), (switch, "false")]), "{switch}");
+        assert!(!start(&[(store_variable, "x"), (switch_variable, " ")], &[(switch, "")]), "{switch}");
+        assert!(!start(&[], &[(switch, "false"), ("spring.security.user.name", "x")]), "{switch}");
+    }
+    let json = |document| [("SPRING_APPLICATION_JSON", document)];
+    let off = json(r#"{"server":{"ssl":{"key-store":"x","enabled":false}}}"#);
+    let on = json(r#"{"server":{"ssl":{"key-store":"x"}}}"#);
+    assert!(start(&off, &[]) && !start(&on, &[]) && start(&on, &[("server.ssl.enabled", "false")]));
 }

@@ -1,7 +1,7 @@
 //! Rule for the variables that a registry server does not read.
 
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
-use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused};
+use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
 use crate::config::Env;
 use crate::config::env::covers;
 use crate::config::names::{after, nearest_within};
@@ -25,10 +25,10 @@ const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_O
 
 /// Fails at the first variable that is set, has no effect, and cannot be ignored. Logs a warning for
 /// the others without effect.
-pub(super) fn check(env: &Env<'_>, scope: Scope) -> Result<(), Error> {
+pub(super) fn check(env: &Env<'_>, scope: Scope, is_off: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let mut of_spring = Vec::new();
     for (variable, value) in env.set() {
-        match rule(env, scope, &variable, &value)? {
+        match rule(scope, is_off, &variable, &value)? {
             Rule::None => {}
             Rule::Warn(why) => tracing::warn!("environment variable without effect: {variable} {why}"),
             Rule::OfSpring => of_spring.push(variable),
@@ -48,27 +48,35 @@ enum Rule {
     OfSpring,
 }
 
-fn rule(env: &Env<'_>, scope: Scope, variable: &str, value: &str) -> Result<Rule, Error> {
+/// First parts of the names of settings.
+const FAMILIES: [&str; 4] = ["eureka", "spring", "server", "security"];
+
+fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str) -> Result<Rule, Error> {
+    // Most variables are none of these, and comparing one with every setting takes long.
+    if !FAMILIES.into_iter().any(|family| after(family, variable).is_some()) {
+        let is_jvm = scope == Scope::Standalone
+            && JVM_OPTIONS.contains(&variable)
+            && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| value.contains(option));
+        return Ok(if is_jvm { Rule::Warn("has settings of a JVM, which are not read") } else { Rule::None });
+    }
     let is_set = |known: &str| covers(known, variable);
     let is_below = |family: &str| after(family, variable).is_some_and(|rest| rest.starts_with(['.', '_']));
-    let is_off = |switch: &str| env.text(switch).ok().flatten().is_some_and(|value| !asks(&value));
     if PROPERTIES.iter().any(|property| is_set(property.name)) {
         return Ok(Rule::None);
     }
-    if let Some((family, why)) = UNPROTECTED.iter().find(|(family, _)| is_set(family)) {
-        // Spring reads the others of `server.ssl` only while this one is true, as it is by default.
-        let is_harmless = !asks(value) || *family == "server.ssl.*" && is_off("server.ssl.enabled");
+    if switch_of(variable).is_some_and(is_off) {
+        return Ok(Rule::None);
+    }
+    if let Some((_, why)) = UNPROTECTED.iter().find(|(family, _)| is_set(family)) {
         return match scope {
-            _ if is_harmless => Ok(Rule::None),
+            _ if !asks(value) => Ok(Rule::None),
             Scope::Standalone => Err(Error::refused(variable, why)),
             Scope::Embedded => Ok(Rule::Warn("has no effect on the registry in this process")),
         };
     }
     if let Some((known, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is_set(known)) {
         let is_of_spring = !known.starts_with("eureka.");
-        let is_harmless = value.trim().eq_ignore_ascii_case(nothing)
-            || is_of_spring && scope == Scope::Embedded
-            || known.starts_with("eureka.client.tls.") && is_off("eureka.client.tls.enabled");
+        let is_harmless = value.trim().eq_ignore_ascii_case(nothing) || is_of_spring && scope == Scope::Embedded;
         return if is_harmless { Ok(Rule::None) } else { Err(refused(variable, value, expected)) };
     }
     if WITHOUT_MEANING.iter().any(|known| is_set(known)) {
@@ -92,7 +100,7 @@ fn rule(env: &Env<'_>, scope: Scope, variable: &str, value: &str) -> Result<Rule
         return Ok(Rule::None);
     }
     if is_set(JSON) {
-        if let Some(name) = asks_for_protection(value) {
+        if let Some(name) = asks_for_protection(value, is_off) {
             return Err(Error::refused(&format!("{name} in {variable}"), "is set, but is not read by this server"));
         }
         return Ok(Rule::Warn("is not read: give its settings as arguments or as variables of their own"));
@@ -113,7 +121,5 @@ fn rule(env: &Env<'_>, scope: Scope, variable: &str, value: &str) -> Result<Rule
         }
         return Err(Error::unknown_variable(variable, nearest_property(variable)));
     }
-    let is_jvm = JVM_OPTIONS.contains(&variable)
-        && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| value.contains(option));
-    Ok(if is_jvm { Rule::Warn("has settings of a JVM, which are not read") } else { Rule::None })
+    Ok(Rule::None)
 }
