@@ -86,6 +86,17 @@ fn exit_code_tells_that_a_peer_did_not_take_everything() {
 }
 
 #[test]
+fn exit_code_tells_that_a_peer_refused_the_last_changes() {
+    let second = start(&[]);
+    for (path, code) in [("eureka", 0), ("wrong", 3)] {
+        let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/{path}/", second.port);
+        let running = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
+        register(&running);
+        assert_eq!(running.stop("TERM"), (Some(code), String::new()), "{path}");
+    }
+}
+
+#[test]
 fn second_signal_ends_the_server_at_once() {
     // It accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -235,7 +235,7 @@ impl Peers {
             flushes.spawn(async move { peer.flush().await });
         }
         timeout(within, async { while flushes.join_next().await.is_some() {} }).await.is_ok()
-            && peers.iter().all(|peer| peer.is_settled())
+            && peers.iter().all(|peer| peer.is_handed_over())
     }
 
     /// Finds out which of the peers are this node under a name that it does not know.

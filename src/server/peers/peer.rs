@@ -376,9 +376,9 @@ impl Peer {
         self.queue().counters().overflown
     }
 
-    /// Whether there is nothing left to tell.
-    pub(super) fn is_settled(&self) -> bool {
-        self.is_me.load(Ordering::Relaxed) || self.queue().is_empty()
+    /// Returns `true` if the peer took everything since [`flush`](Self::flush).
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_me.load(Ordering::Relaxed) || self.queue().is_handed_over()
     }
 
     #[cfg(test)]
@@ -459,6 +459,7 @@ impl Peer {
             Ok(Some(answer)) => {
                 let (sent, answered) = (changes.len(), answer.0.len());
                 tracing::warn!(peer = %self.url.as_str(), sent, answered, "a peer's answer does not fit the batch");
+                self.queue().note_refusal();
                 Outcome::Answered
             }
             Err(error) => self.fault(&error, changes.len()),
@@ -469,6 +470,7 @@ impl Peer {
         let outcome = outcome(error);
         let peer = self.url.as_str();
         if outcome == Outcome::Answered {
+            self.queue().note_refusal();
             if let Some(suppressed) = self.refusals.pass() {
                 tracing::warn!(%peer, %error, changes, suppressed, "a peer refuses changes, they are dropped");
             }
@@ -505,7 +507,12 @@ impl Peer {
             (ReplicationAction::Cancel, 404, _) => {
                 tracing::trace!(%peer, %app, %instance, "a peer did not have the instance")
             }
-            _ => tracing::debug!(%peer, %app, %instance, status, action = action.as_str(), "a peer refuses a change"),
+            _ => {
+                if *action == ReplicationAction::Register {
+                    self.queue().note_refusal();
+                }
+                tracing::debug!(%peer, %app, %instance, status, action = action.as_str(), "a peer refuses a change");
+            }
         }
     }
 

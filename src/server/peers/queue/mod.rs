@@ -120,6 +120,8 @@ pub(super) struct Queue {
     /// When the first of them was.
     failing_since: Option<Instant>,
     flushing: bool,
+    /// The peer refused a change for good since [`flush`](Self::flush).
+    refused_at_flush: bool,
     /// Whether the last look found only what has to wait for a batch in flight.
     stalled: bool,
     counters: Counters,
@@ -139,6 +141,7 @@ impl Queue {
             failures: 0,
             failing_since: None,
             flushing: false,
+            refused_at_flush: false,
             stalled: false,
             counters: Counters::default(),
         }
@@ -225,6 +228,16 @@ impl Queue {
     /// From now on nothing waits for company.
     pub(super) fn flush(&mut self) {
         self.flushing = true;
+    }
+
+    /// Notes that the peer refused a change for good.
+    pub(super) fn note_refusal(&mut self) {
+        self.refused_at_flush |= self.flushing;
+    }
+
+    /// Returns `true` if the peer took everything since [`flush`](Self::flush).
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_empty() && !self.refused_at_flush
     }
 
     /// Whether everything was told.
