@@ -89,7 +89,7 @@ impl Unsent {
                 limit,
                 count,
                 ?elapsed,
-                "slow clients hold more response bytes than response_limit allows, and no Listener closes them"
+                "slow clients hold more response bytes than response_limit allows, and no Listener closes them: see EurekaServer::listener"
             );
         }
         true
