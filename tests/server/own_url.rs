@@ -95,6 +95,31 @@ async fn nodes_behind_one_balancer_converge_and_say_what_that_costs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_that_was_alone_behind_a_balancer_converges_with_one_that_starts_later() {
+    let network = Network::default();
+    let a = network.node("a", &["balancer"]);
+    host(&network, "balancer", balancer(&[&a]));
+    a.register("early", 100).await;
+    tokio::time::sleep(600 * SECOND).await;
+    a.register("before", 100).await;
+    let b = network.node("b", &["balancer"]);
+    host(&network, "balancer", balancer(&[&a, &b]));
+    soon().await;
+    a.register("a-late", 100).await;
+    b.register("b-late", 100).await;
+    for _ in 0..8 {
+        for id in ["before", "a-late"] {
+            a.heartbeat(id, 100).await;
+        }
+        b.heartbeat("b-late", 100).await;
+        tokio::time::sleep(30 * SECOND).await;
+    }
+    for id in ["before", "a-late", "b-late"] {
+        assert!(a.order(id).is_some() && b.order(id).is_some(), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_that_is_alone_behind_its_balancer_opens_at_once() {
     let network = Network::default();
     let a = network.node_with("a", &["balancer"], |builder| builder.register_own(false));

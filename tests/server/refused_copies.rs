@@ -12,7 +12,7 @@ use tower::{ServiceExt, service_fn};
 use tower_eureka::server::EurekaServerBuilder;
 
 use crate::log::Log;
-use crate::network::{Network, Node, ORDER, SECOND, soon};
+use crate::network::{Network, Node, ORDER, SECOND, document, soon};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -148,4 +148,39 @@ async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_chang
     soon().await;
     assert!(b.order(ORDER).is_some());
     assert_eq!(log.lines(&["INFO", "a peer takes registrations again"]).len(), 1);
+}
+
+/// A peer that believes a version of the future responds 409 to the one that is believed here.
+#[tokio::test(start_paused = true)]
+async fn copy_of_a_peer_that_believes_a_version_of_the_future_is_taken_over_at_most_once() {
+    let (log, _guard) = Log::start(tracing::Level::DEBUG);
+    let network = Network::default();
+    let a = network.node_with("a", &["a", "java"], |builder| quiet(builder).peer_comparison_interval(Duration::ZERO));
+    const FUTURE: i64 = 9_000_000_000_000;
+    let java = service_fn(|request: Request<Body>| async move {
+        let is_batch = request.uri().path().contains("peerreplication");
+        let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap().to_bytes();
+        let batch: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let items = batch["replicationList"].as_array().cloned().unwrap_or_default();
+        let results = items.iter().map(|item| match item["action"].as_str() {
+            Some("Heartbeat") => {
+                let document: serde_json::Value = serde_json::from_str(&document(ORDER, FUTURE)).unwrap();
+                serde_json::json!({ "statusCode": 409, "responseEntity": document["instance"] })
+            }
+            _ => serde_json::json!({ "statusCode": 200 }),
+        });
+        let response = serde_json::json!({ "responseList": results.collect::<Vec<_>>() }).to_string();
+        let status = if is_batch { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        let builder = Response::builder().status(status).header("content-type", "application/json");
+        Ok::<_, Infallible>(builder.body(Body::from(response)).unwrap())
+    });
+    network.0.lock().unwrap().hosts.insert("java".into(), Router::new().fallback_service(java));
+    a.register(ORDER, FUTURE).await;
+    for _ in 0..10 {
+        tokio::time::sleep(30 * SECOND).await;
+        assert_eq!(a.heartbeat(ORDER, FUTURE).await, StatusCode::OK);
+    }
+    soon().await;
+    assert!(log.lines(&["a peer has newer data of an instance"]).len() >= 9);
+    assert!(log.lines(&["taken over from a peer"]).len() <= 1);
 }
