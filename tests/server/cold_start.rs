@@ -259,6 +259,21 @@ async fn peer_with_an_empty_registry_is_no_reason_to_open() {
     assert!(!a.server.is_open() && reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn peer_that_has_registry_servers_alone_is_no_reason_to_open() {
+    let network = Network::default();
+    let all = ["a", "b"];
+    let b = network.node_with("b", &all, |builder| builder.wait_when_empty(Duration::ZERO));
+    tokio::time::sleep(40 * SECOND).await;
+    assert!(b.server.is_open() && b.view().len() == 1, "it shows itself");
+    let a = node(&network, "a", &all);
+    tokio::time::sleep(45 * SECOND).await;
+    assert!(!a.server.is_open() && reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
+    b.register("late", 100).await;
+    tokio::time::sleep(35 * SECOND).await;
+    assert!(a.server.is_open() && a.order("late").is_some());
+}
+
 /// The reason on the status page.
 async fn reason(node: &Node) -> String {
     let general = node.json("status").await["generalStats"].take();

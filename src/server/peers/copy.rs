@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::gate::Reason;
 use super::peer::Peer;
 use crate::error::Error;
-use crate::model::{Applications, Instance};
+use crate::model::{Applications, Instance, app_name};
 use crate::server::node::Node;
 use crate::timer::jittered;
 
@@ -32,12 +32,15 @@ use crate::timer::jittered;
 const CHUNK: usize = 100;
 /// Maximum number of peers that are asked at the same time.
 const AT_ONCE: usize = 8;
-/// Time for which the other peers are waited for once one was copied.
-const STRAGGLERS: Duration = Duration::from_secs(2);
+/// Time for which the other peers are waited for once one was copied. A long list over a slow link
+/// may take so long.
+const STRAGGLERS: Duration = Duration::from_secs(5);
 /// Time limit of the look at the peers right before a node opens without a copy.
 const LAST_LOOK: Duration = Duration::from_secs(8);
 /// Maximum pause before a peer is asked again that is not open for traffic itself.
 const CLOSED_PAUSE: Duration = Duration::from_secs(5);
+/// Minimum of this pause, since such a peer is asked without a limit.
+const MIN_CLOSED_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks at the number of instances.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// Renewal intervals after which a node knows every instance that sends heartbeats to it.
@@ -46,7 +49,8 @@ const SETTLING_INTERVALS: u32 = 2;
 /// Result of asking one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// Its registry was copied, and it is older than this node's.
+    /// So many instances beside registry servers were copied, and its registry is older than this
+    /// node's.
     More(usize),
     /// It responds and knows no more than this node.
     NoMore,
@@ -92,7 +96,7 @@ pub(super) async fn copy_peers(node: &Arc<Node>) {
         let pause = match look(node).await {
             Found::More(_) => return,
             // It opens soon, and then all that start with it can.
-            Found::Closed if !peers.is_open() => settings.copy_pause.min(CLOSED_PAUSE),
+            Found::Closed if !peers.is_open() => settings.copy_pause.clamp(MIN_CLOSED_PAUSE, CLOSED_PAUSE),
             Found::Closed | Found::NoMore | Found::Unreachable => {
                 attempts -= 1;
                 settings.copy_pause
@@ -201,7 +205,8 @@ async fn copy(node: &Arc<Node>, peer: &Peer) -> Found {
     };
     // One of ours serves no list before it knows what there is.
     let is_new = fetched.digest.is_none() && is_new(node, peer, &fetched.list);
-    let (mut copied, mut refused, mut reason) = (0, 0, None);
+    let nodes = app_name(&node.peers().settings.own.app);
+    let (mut copied, mut servers, mut refused, mut reason) = (0, 0, 0, None);
     for (seen, instance) in fetched.list.applications.iter().flat_map(|application| &application.instances).enumerate()
     {
         if seen % CHUNK == CHUNK - 1 {
@@ -210,8 +215,11 @@ async fn copy(node: &Arc<Node>, peer: &Peer) -> Found {
         // Clients may have said something here meanwhile, also that they leave. A list shows leases
         // as of the last change: they begin anew.
         let now = node.now();
+        let is_server = instance.app() == &*nodes;
         let instance = peer.in_our_time(Instance::clone(instance), node);
         match node.registry().adopt(instance, now, now) {
+            // Registry servers register each other: they say nothing about what a peer knows.
+            Ok(_) if is_server => servers += 1,
             Ok(_) => copied += 1,
             Err(error) => {
                 refused += 1;
@@ -222,8 +230,8 @@ async fn copy(node: &Arc<Node>, peer: &Peer) -> Found {
     if let Some(reason) = reason {
         peer.log_refused_copies(refused, reason);
     }
-    if copied > 0 {
-        tracing::info!(peer = %url, copied, is_new, elapsed = ?began.elapsed(), "copied a peer's registry");
+    if copied + servers > 0 {
+        tracing::info!(peer = %url, copied, servers, is_new, elapsed = ?began.elapsed(), "copied a peer's registry");
     }
     if copied == 0 || is_new { Found::NoMore } else { Found::More(copied) }
 }
