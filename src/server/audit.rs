@@ -11,7 +11,7 @@ mod ongoing;
 mod repeats;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -103,6 +103,15 @@ pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
 /// An IPv4 address as such, also where a socket for both families accepted the connection.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The part of an address that counts as one sender: an IPv4 address, also written as one of IPv6,
+/// or the first 64 bits of an IPv6 address.
+pub(super) fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
 }
 
 /// Lets one log line pass per interval and counts those between.

@@ -264,9 +264,10 @@ impl EurekaServerBuilder {
     /// Maximum number of bytes that the bodies of all requests in flight hold together. Defaults to 64 MiB.
     ///
     /// A body counts with the bytes that arrived, until its changes are applied. Bodies above 64 KiB leave a quarter of the
-    /// budget to shorter ones. While there is no room for more, the body that has been arriving for the longest time, if
-    /// for more than 2 seconds, gets 503 and `Retry-After`; if there is no such body, the one that needs room does. Requests
-    /// without a body, as heartbeats are, need no room.
+    /// budget to shorter ones. While there is no room for more, a body that has been arriving for more than 2 seconds gets
+    /// 503 and `Retry-After`: the oldest of the address that holds most. If there is no such body, the one that needs room
+    /// does; for 10 seconds, an address with several bodies then gets at most half. Addresses are known where
+    /// [`Listener`](super::Listener) or `ConnectInfo` tells them. Requests without a body, as heartbeats are, need no room.
     ///
     /// Must be large enough that three quarters of it hold the longest body, see [`batch_limit`](Self::batch_limit).
     pub fn request_bytes_in_flight(mut self, bytes: usize) -> Self {

@@ -42,7 +42,7 @@ pub(super) async fn register(
         }
     };
     let intake = server.intake();
-    let document = match request::document(intake, &parts.headers, body, server.registration_limit()).await {
+    let document = match request::document(intake, &parts, body, server.registration_limit()).await {
         Ok(document) => document,
         Err(refusal) => return refused(refusal.response(), &refusal),
     };

@@ -3,20 +3,25 @@
 //! A body is charged to the budget as its bytes arrive, so an announced length costs nothing. It
 //! stays charged until it was decoded and its changes are applied.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::Extensions;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::offload::Offload;
+use crate::server::audit;
 
 /// Maximum length of a body that may use all of the budget. Longer ones leave the reserve alone.
 const SMALL: usize = 64 * 1024;
@@ -24,6 +29,10 @@ const SMALL: usize = 64 * 1024;
 const RESERVE: usize = 4;
 /// Time that a body may take to arrive while others need its place in the budget.
 const GRACE: Duration = Duration::from_secs(2);
+/// Number of bodies, the oldest first, among which the one that gives way is chosen.
+const CANDIDATES: usize = 1_000;
+/// Time for which a source that found no room keeps the others within their share.
+const WAITING: Duration = Duration::from_secs(10);
 /// First buffer of a body that does not arrive at once.
 const FIRST_BUFFER: usize = 4 * 1024;
 /// Maximum length of a body that is read only to be thrown away.
@@ -51,8 +60,18 @@ impl Intake {
         budget - budget / RESERVE
     }
 
-    pub(super) fn charge(&self) -> Charge {
-        Charge::new(&self.budget)
+    pub(super) fn charge(&self, source: Source) -> Charge {
+        Charge::new(&self.budget, source)
+    }
+}
+
+/// Network that a body comes from. All bodies whose sender is unknown have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Source(Option<IpAddr>);
+
+impl Source {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        Self(audit::address(extensions).map(|address| audit::network(address.ip())))
     }
 }
 
@@ -60,19 +79,24 @@ impl Intake {
 #[derive(Debug)]
 struct Budget {
     limit: usize,
+    next: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     used: usize,
-    next: u64,
-    /// Bodies that are still arriving, the oldest first.
+    /// The same by source, without those that hold nothing.
+    held: HashMap<Source, usize>,
+    /// Bodies that hold bytes and are still arriving, the oldest first.
     arriving: BTreeMap<u64, Arriving>,
+    /// Source that found no room last although it is within its share, and when.
+    waiting: Option<(Source, Instant)>,
 }
 
 #[derive(Debug)]
 struct Arriving {
+    source: Source,
     bytes: usize,
     since: Instant,
     revoked: Arc<Notify>,
@@ -80,7 +104,7 @@ struct Arriving {
 
 impl Budget {
     fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
+        Self { limit, next: AtomicU64::default(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,18 +113,48 @@ impl Budget {
 }
 
 impl State {
-    /// Takes its place from the oldest body that has been arriving for longer than [`GRACE`], unless
-    /// it is this one. Returns false if there is none.
+    fn held_by(&self, source: Source) -> usize {
+        self.held.get(&source).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, source: Source, bytes: usize) {
+        self.used += bytes;
+        *self.held.entry(source).or_default() += bytes;
+    }
+
+    fn subtract(&mut self, source: Source, bytes: usize) {
+        self.used -= bytes;
+        let rest = self.held_by(source) - bytes;
+        if rest == 0 {
+            self.held.remove(&source);
+        } else {
+            self.held.insert(source, rest);
+        }
+    }
+
+    /// Takes the place of a body that has been arriving for longer than [`GRACE`]: of the source that
+    /// holds most, the oldest. A source with other bodies of so many bytes takes none of a source
+    /// that holds less. Returns false if there is no such body.
     ///
     /// So whoever sends slowly, or stops before the end, holds its place only while nobody needs it.
-    fn revoke_oldest(&mut self, but: Option<u64>) -> bool {
-        let oldest = self.arriving.iter().find(|(id, _)| Some(**id) != but);
-        let Some((&id, _)) = oldest.filter(|(_, body)| body.since.elapsed() >= GRACE) else { return false };
+    fn revoke(&mut self, own: u64, source: Source, others: usize) -> bool {
+        let now = Instant::now();
+        let candidates = self.arriving.iter().take(CANDIDATES).take_while(|(_, body)| now - body.since >= GRACE);
+        let candidates = candidates.filter_map(|(&id, body)| {
+            let held = self.held_by(body.source);
+            (id != own && (body.source == source || held >= others)).then_some((held, Reverse(id)))
+        });
+        let Some((_, Reverse(id))) = candidates.max() else { return false };
         if let Some(body) = self.arriving.remove(&id) {
-            self.used -= body.bytes;
+            self.subtract(body.source, body.bytes);
             body.revoked.notify_one();
         }
         true
+    }
+
+    /// Returns true if another source waits for room, so that this one keeps within its share.
+    fn is_awaited(&self, source: Source) -> bool {
+        self.waiting.is_some_and(|(waiting, since)| waiting != source && since.elapsed() < WAITING)
     }
 }
 
@@ -116,20 +170,22 @@ pub(super) enum NoRoom {
 /// Share of one body in the budget. Returned when it is dropped.
 pub(super) struct Charge {
     budget: Arc<Budget>,
+    source: Source,
+    id: u64,
+    since: Instant,
     bytes: usize,
     /// Set while the body arrives, when others can take its place.
-    arriving: Option<(u64, Arc<Notify>)>,
+    arriving: Option<Arc<Notify>>,
 }
 
 impl Charge {
-    fn new(budget: &Arc<Budget>) -> Self {
-        let revoked = Arc::new(Notify::new());
-        let mut state = budget.state();
-        let id = state.next;
-        state.next += 1;
-        state.arriving.insert(id, Arriving { bytes: 0, since: Instant::now(), revoked: revoked.clone() });
-        drop(state);
-        Self { budget: budget.clone(), bytes: 0, arriving: Some((id, revoked)) }
+    fn new(budget: &Arc<Budget>, source: Source) -> Self {
+        let id = budget.next.fetch_add(1, Relaxed);
+        Self { budget: budget.clone(), source, id, since: Instant::now(), bytes: 0, arriving: Some(Arc::default()) }
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -151,40 +207,52 @@ impl Charge {
         if bytes > ceiling {
             return Err(NoRoom::Ever(ceiling));
         }
-        let own = self.arriving.as_ref().map(|&(id, _)| id);
         let mut state = self.budget.state();
-        if own.is_some_and(|id| !state.arriving.contains_key(&id)) {
+        if self.is_revoked(&state) {
+            return Err(NoRoom::Now);
+        }
+        let others = state.held_by(self.source) - self.bytes;
+        // A body that is the only one of its source may have more than half.
+        let within_share = others == 0 || others + bytes <= ceiling / 2;
+        if !within_share && state.is_awaited(self.source) {
             return Err(NoRoom::Now);
         }
         while state.used > ceiling - more {
-            if !state.revoke_oldest(own) {
+            if !state.revoke(self.id, self.source, others) {
+                if within_share {
+                    state.waiting = Some((self.source, Instant::now()));
+                }
                 return Err(NoRoom::Now);
             }
         }
-        state.used += more;
+        state.add(self.source, more);
         self.bytes = bytes;
-        if let Some(body) = own.and_then(|id| state.arriving.get_mut(&id)) {
-            body.bytes = bytes;
+        if let Some(revoked) = &self.arriving {
+            let (source, since, revoked) = (self.source, self.since, revoked.clone());
+            state.arriving.insert(self.id, Arriving { source, bytes, since, revoked });
         }
         Ok(())
     }
 
+    fn is_revoked(&self, state: &State) -> bool {
+        self.arriving.is_some() && self.bytes > 0 && !state.arriving.contains_key(&self.id)
+    }
+
     /// Ends the arrival: from now on nobody takes the place of this body.
     fn arrived(&mut self) -> Result<(), NoRoom> {
-        let Some((id, _)) = self.arriving.take() else { return Ok(()) };
-        match self.budget.state().arriving.remove(&id) {
-            Some(_) => Ok(()),
-            None => {
-                self.bytes = 0;
-                Err(NoRoom::Now)
-            }
+        let mut state = self.budget.state();
+        if self.is_revoked(&state) {
+            return Err(NoRoom::Now);
         }
+        state.arriving.remove(&self.id);
+        self.arriving = None;
+        Ok(())
     }
 
     /// Waits until others took the place of this body.
     async fn revoked(&self) {
         match &self.arriving {
-            Some((_, revoked)) => revoked.notified().await,
+            Some(revoked) => revoked.notified().await,
             None => std::future::pending().await,
         }
     }
@@ -192,12 +260,14 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         let mut state = self.budget.state();
-        let held = match &self.arriving {
-            Some((id, _)) => state.arriving.remove(id).map_or(0, |body| body.bytes),
-            None => self.bytes,
-        };
-        state.used -= held;
+        if !self.is_revoked(&state) {
+            state.arriving.remove(&self.id);
+            state.subtract(self.source, self.bytes);
+        }
     }
 }
 
@@ -288,11 +358,11 @@ mod tests {
     async fn dropped_charges_return_their_bytes() {
         let intake = Intake::new(1024 * KIB, false);
         for _ in 0..3 {
-            let mut charge = intake.charge();
+            let mut charge = intake.charge(Source::default());
             charge.grow_to(700 * KIB).unwrap();
             charge.grow_to(10).unwrap();
             assert_eq!(intake.budget.state().used, 700 * KIB);
-            let mut other = intake.charge();
+            let mut other = intake.charge(Source::default());
             other.grow_to(100 * KIB).unwrap_err();
             other.arrived().unwrap();
             charge.arrived().unwrap();
@@ -304,11 +374,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_bodies_leave_a_reserve_to_small_ones() {
         let intake = Intake::new(1024 * KIB, false);
-        let mut large = intake.charge();
+        let mut large = intake.charge(Source::default());
         large.grow_to(769 * KIB).unwrap_err();
         large.grow_to(768 * KIB).unwrap();
         large.arrived().unwrap();
-        let mut medium = intake.charge();
+        let mut medium = intake.charge(Source::default());
         medium.grow_to(64 * KIB).unwrap();
         medium.grow_to(65 * KIB).unwrap_err();
         let small: Vec<_> = (0..3).map(|_| charged(&intake, 64 * KIB).unwrap()).collect();
@@ -348,7 +418,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn body_in_small_frames_costs_its_length() {
         let intake = Intake::new(1024 * KIB, false);
-        let mut charge = intake.charge();
+        let mut charge = intake.charge(Source::default());
         let frames = (0..10_000).map(|_| Ok::<_, std::io::Error>("x"));
         let body = Body::from_stream(tokio_stream::iter(frames));
         let bytes = receive(body, 20_000, &mut charge).await.unwrap();
@@ -361,14 +431,73 @@ mod tests {
         for body in
             [Body::from("abcd"), Body::from_stream(tokio_stream::iter(["ab", "cd"].map(Ok::<_, std::io::Error>)))]
         {
-            let received = receive(body, 3, &mut intake.charge()).await;
+            let received = receive(body, 3, &mut intake.charge(Source::default())).await;
             assert!(matches!(received, Err(Failure::TooLarge(3))), "{received:?}");
         }
-        assert_eq!(&receive(Body::from("abc"), 3, &mut intake.charge()).await.unwrap()[..], b"abc");
+        assert_eq!(&receive(Body::from("abc"), 3, &mut intake.charge(Source::default())).await.unwrap()[..], b"abc");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_that_holds_most_gives_way_first() {
+        let intake = Intake::new(1024 * KIB, false);
+        let slow = charged_by(&intake, 1, 100 * KIB).unwrap();
+        let empty = intake.charge(source(3));
+        let stalled: Vec<_> = (0..6).map(|_| charged_by(&intake, 2, 100 * KIB).unwrap()).collect();
+        tokio::time::advance(GRACE).await;
+        let honest = charged_by(&intake, 3, 200 * KIB).unwrap();
+        stalled[0].revoked().await;
+        stalled[1].revoked().await;
+        let state = intake.budget.state();
+        assert_eq!(state.held, [(1, 100), (2, 400), (3, 200)].map(|(n, kib)| (source(n), kib * KIB)).into());
+        assert_eq!(state.arriving.len(), 6);
+        drop(state);
+        drop((slow, empty, stalled, honest));
+        let state = intake.budget.state();
+        assert_eq!((state.used, state.held.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_with_complete_bodies_takes_no_place_of_one_that_holds_less() {
+        let intake = Intake::new(1024 * KIB, false);
+        let mut complete = charged_by(&intake, 1, 600 * KIB).unwrap();
+        complete.arrived().unwrap();
+        let mut slow = charged_by(&intake, 2, 100 * KIB).unwrap();
+        tokio::time::advance(GRACE).await;
+        charged_by(&intake, 1, 100 * KIB).unwrap_err();
+        slow.grow_to(101 * KIB).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_has_at_most_half_while_another_waits() {
+        let intake = Intake::new(1024 * KIB, false);
+        let complete = |bytes| {
+            let mut charge = charged_by(&intake, 1, bytes).unwrap();
+            charge.arrived().unwrap();
+            charge
+        };
+        let mut held: Vec<_> = (0..4).map(|_| complete(180 * KIB)).collect();
+        charged_by(&intake, 2, 180 * KIB).unwrap_err();
+        held.truncate(2);
+        charged_by(&intake, 1, 180 * KIB).unwrap_err();
+        drop(charged_by(&intake, 2, 180 * KIB).unwrap());
+        tokio::time::advance(WAITING).await;
+        held.push(complete(180 * KIB));
+        held.clear();
+        // The only body of a source may be longer than half.
+        charged_by(&intake, 1, 768 * KIB).unwrap();
+    }
+
+    fn source(n: u8) -> Source {
+        Source(Some([10, 0, 0, n].into()))
+    }
+
+    fn charged_by(intake: &Intake, n: u8, bytes: usize) -> Result<Charge, NoRoom> {
+        let mut charge = intake.charge(source(n));
+        charge.grow_to(bytes).map(|()| charge)
     }
 
     fn charged(intake: &Intake, bytes: usize) -> Result<Charge, NoRoom> {
-        let mut charge = intake.charge();
+        let mut charge = intake.charge(Source::default());
         charge.grow_to(bytes).map(|()| charge)
     }
 }

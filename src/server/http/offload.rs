@@ -1,11 +1,14 @@
 //! Decoding of bodies outside of the runtime's worker threads, so that heartbeats do not wait for it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Span, dispatcher};
 
+use super::intake::Source;
 use crate::blocking::blocking;
 
 /// Longest body of the lane for medium ones.
@@ -16,16 +19,76 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Two lanes of work, each of which does one thing at a time on a blocking thread: one for bodies of
 /// up to 64 KiB, among them most batches of peers, and one for longer bodies. So neither the number
 /// of bodies nor their length takes more than two threads, and long ones do not hold back the others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::server) struct Offload {
-    medium: Arc<Semaphore>,
-    long: Arc<Semaphore>,
+    medium: Arc<Lane>,
+    long: Arc<Lane>,
 }
 
-impl Default for Offload {
+/// Queue in which each source has one place at a time, so that the bodies of one source do not wait
+/// for all bodies of another.
+#[derive(Debug)]
+struct Lane {
+    turn: Arc<Semaphore>,
+    /// Number of its bodies, and its place.
+    sources: Mutex<HashMap<Source, (usize, Arc<Semaphore>)>>,
+}
+
+impl Default for Lane {
     fn default() -> Self {
-        Self { medium: Arc::new(Semaphore::new(1)), long: Arc::new(Semaphore::new(1)) }
+        Self { turn: Arc::new(Semaphore::new(1)), sources: Mutex::default() }
     }
+}
+
+impl Lane {
+    fn sources(&self) -> MutexGuard<'_, HashMap<Source, (usize, Arc<Semaphore>)>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(self: &Arc<Self>, source: Source) -> Queue {
+        let mut sources = self.sources();
+        let (bodies, place) = sources.entry(source).or_insert_with(|| (0, Arc::new(Semaphore::new(1))));
+        *bodies += 1;
+        Queue { lane: self.clone(), source, place: place.clone() }
+    }
+}
+
+/// A body in the queue of its source.
+struct Queue {
+    lane: Arc<Lane>,
+    source: Source,
+    place: Arc<Semaphore>,
+}
+
+impl Queue {
+    async fn turn(self) -> Turn {
+        let place = acquire(&self.place).await;
+        let turn = acquire(&self.lane.turn).await;
+        Turn { _turn: turn, _place: place, _queue: self }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut sources = self.lane.sources();
+        if let Entry::Occupied(mut entry) = sources.entry(self.source) {
+            entry.get_mut().0 -= 1;
+            if entry.get().0 == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// Permission to work in a lane. The fields are dropped in this order.
+struct Turn {
+    _turn: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+    _queue: Queue,
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    semaphore.clone().acquire_owned().await.expect("semaphore is never closed")
 }
 
 /// The turn of a body did not come in time.
@@ -40,12 +103,12 @@ impl Offload {
     /// done, and the next one waits for its end.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        source: Source,
         length: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
         let lane = if length <= MEDIUM { &self.medium } else { &self.long };
-        let turn = tokio::time::timeout(WAIT, lane.clone().acquire_owned()).await.map_err(|_| Busy)?;
-        let turn = turn.expect("semaphore is never closed");
+        let turn = tokio::time::timeout(WAIT, lane.queue(source).turn()).await.map_err(|_| Busy)?;
         // What is logged there belongs to the request and goes where its other lines go.
         let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
         Ok(blocking(move || {
@@ -74,12 +137,12 @@ mod tests {
                 begin.send(()).unwrap();
                 finished.recv().unwrap();
             };
-            held.run(MEDIUM + 1, work).await.unwrap();
+            held.run(Source::default(), MEDIUM + 1, work).await.unwrap();
         });
         begun.await.unwrap();
         // The other lane is free.
-        assert_eq!(offload.run(MEDIUM, || 1).await.unwrap(), 1);
-        let second = offload.run(MEDIUM + 1, || 2);
+        assert_eq!(offload.run(Source::default(), MEDIUM, || 1).await.unwrap(), 1);
+        let second = offload.run(Source::default(), MEDIUM + 1, || 2);
         // Paused time stands still while a blocking thread works.
         let advance = async {
             tokio::task::yield_now().await;
@@ -89,6 +152,35 @@ mod tests {
         second.unwrap_err();
         finish.send(()).unwrap();
         first.await.unwrap();
-        assert_eq!(offload.run(MEDIUM + 1, || 3).await.unwrap(), 3);
+        assert_eq!(offload.run(Source::default(), MEDIUM + 1, || 3).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn source_with_one_body_waits_for_one_body_of_another_source() {
+        let lane = Arc::<Lane>::default();
+        let (one, other) = (Source::default(), Source::of(&http::Extensions::new()));
+        assert_eq!(one, other, "unknown senders count as one");
+        let mut extensions = http::Extensions::new();
+        extensions.insert(axum::extract::ConnectInfo(std::net::SocketAddr::from(([10, 0, 0, 1], 1))));
+        let other = Source::of(&extensions);
+        let first = lane.queue(one).turn().await;
+        let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for source in [one, one, other] {
+            let (queue, done) = (lane.queue(source), done.clone());
+            tokio::spawn(async move {
+                let turn = queue.turn().await;
+                done.send(source).unwrap();
+                drop(turn);
+            });
+        }
+        tokio::task::yield_now().await;
+        drop(first);
+        drop(done);
+        let mut sources = Vec::new();
+        while let Some(source) = order.recv().await {
+            sources.push(source);
+        }
+        assert_eq!(sources, [other, one, one]);
+        assert!(lane.sources().is_empty());
     }
 }

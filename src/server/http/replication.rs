@@ -49,7 +49,7 @@ pub(super) async fn batch(
         return own(&parts, body).await;
     }
     let intake = server.intake();
-    let document = match request::batch(intake, &parts.headers, body, server.batch_limit()).await {
+    let document = match request::batch(intake, &parts, body, server.batch_limit()).await {
         Ok(document) => document,
         Err(refusal) => return refused(refusal.response(), &refusal),
     };

@@ -9,10 +9,11 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::answer::Format;
-use super::intake::{self, Charge, Intake, NoRoom};
+use super::intake::{self, Charge, Intake, NoRoom, Source};
 use super::offload::Busy;
 use super::outline::{self, Excess};
 use super::unfold::{self, MAX_RATIO, unfold};
@@ -185,28 +186,24 @@ pub(super) struct Document {
 
 /// Receives a batch of at most `limit` bytes. None is decoded on a worker thread of the runtime, since a
 /// short one may ask for long copies and change long instances.
-pub(super) async fn batch(intake: &Intake, headers: &HeaderMap, body: Body, limit: usize) -> Result<Document, Refusal> {
-    match content_type(headers)?.0 {
-        Format::Json => Ok(Document { light: 0, ..document(intake, headers, body, limit).await? }),
+pub(super) async fn batch(intake: &Intake, parts: &Parts, body: Body, limit: usize) -> Result<Document, Refusal> {
+    match content_type(&parts.headers)?.0 {
+        Format::Json => Ok(Document { light: 0, ..document(intake, parts, body, limit).await? }),
         #[cfg(feature = "xml")]
         Format::Xml => Err(Refusal::MediaType("batches are taken in application/json only")),
     }
 }
 
 /// Receives a body of at most `limit` bytes, in the format that its `Content-Type` names.
-pub(super) async fn document(
-    intake: &Intake,
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<Document, Refusal> {
+pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: usize) -> Result<Document, Refusal> {
+    let headers = &parts.headers;
     let (format, charset) = content_type(headers)?;
     let gzip = match content_coding(headers) {
         Coding::Identity => false,
         Coding::Gzip if intake.gzip => true,
         Coding::Gzip | Coding::Other => return Err(Refusal::Coding { gzip: intake.gzip }),
     };
-    let mut charge = intake.charge();
+    let mut charge = intake.charge(Source::of(&parts.extensions));
     let bytes = intake::receive(body, limit, &mut charge).await.map_err(|failure| match failure {
         intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),
         intake::Failure::NoRoom(no_room) => no_room.into(),
@@ -238,7 +235,7 @@ impl Document {
         let length = if self.gzip { usize::MAX } else { self.bytes.len() };
         intake
             .offload
-            .run(length, move || -> Result<T, Refusal> {
+            .run(self.charge.source(), length, move || -> Result<T, Refusal> {
                 let (text, _) = self.text(max_values)?;
                 Ok(work(&text))
             })
@@ -420,7 +417,7 @@ mod tests {
         for (elements, light) in [(LIGHT_VALUES, true), (LIGHT_VALUES + 1, false)] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/xml"))]);
             let body = Body::from("<x/>".repeat(elements));
-            let document = document(&intake, &headers, body, 1024 * 1024).await.unwrap();
+            let document = document(&intake, &parts(&headers), body, 1024 * 1024).await.unwrap();
             let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
             assert_eq!(there == here, light, "{elements} elements");
         }
@@ -435,7 +432,7 @@ mod tests {
             let length = body.len();
             let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, coding)];
             let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
-            let document = document(&intake, &headers, body.into(), 1024 * 1024).await.unwrap();
+            let document = document(&intake, &parts(&headers), body.into(), 1024 * 1024).await.unwrap();
             let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
             assert_eq!(there == here, light, "{length} bytes, {coding}");
         }
@@ -445,7 +442,7 @@ mod tests {
     async fn short_batch_is_not_decoded_on_the_callers_thread() {
         let intake = Intake::new(Intake::DEFAULT_BUDGET, false);
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let document = batch(&intake, &headers, "{}".into(), 1024 * 1024).await.unwrap();
+        let document = batch(&intake, &parts(&headers), "{}".into(), 1024 * 1024).await.unwrap();
         let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
         assert_ne!(there, std::thread::current().id());
     }
@@ -462,18 +459,24 @@ mod tests {
         ] {
             let intake = Intake::new(budget, false);
             let body = vec![0xe9; LIMIT];
-            let document = batch(&intake, &headers, body.into(), LIMIT).await.unwrap();
+            let document = batch(&intake, &parts(&headers), body.into(), LIMIT).await.unwrap();
             let decoded = document.decode(&intake, 10, <[u8]>::len).await;
             assert_eq!(decoded.as_ref().err().map(|refusal| refusal.response().status()), status, "{budget}");
             assert_eq!(decoded.ok(), status.is_none().then_some(2 * LIMIT), "{budget}");
         }
         // While another body is in flight, it may fit later.
         let intake = Intake::new(4 * LIMIT, false);
-        let other = batch(&intake, &headers, vec![b' '; LIMIT].into(), LIMIT).await.unwrap();
-        let document = batch(&intake, &headers, vec![0xe9; LIMIT].into(), LIMIT).await.unwrap();
+        let other = batch(&intake, &parts(&headers), vec![b' '; LIMIT].into(), LIMIT).await.unwrap();
+        let document = batch(&intake, &parts(&headers), vec![0xe9; LIMIT].into(), LIMIT).await.unwrap();
         let refusal = document.decode(&intake, 10, <[u8]>::len).await.unwrap_err();
         assert_eq!(refusal.response().status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(other);
+    }
+
+    fn parts(headers: &HeaderMap) -> Parts {
+        let mut request = http::Request::new(());
+        *request.headers_mut() = headers.clone();
+        request.into_parts().0
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {

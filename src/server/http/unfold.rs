@@ -67,7 +67,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::intake::Intake;
+    use super::super::intake::{Intake, Source};
     use super::*;
 
     #[tokio::test]
@@ -76,22 +76,22 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mixed: Vec<u8> = (0..300_000).map(|_| random.u8(..16)).collect();
         let intake = Intake::new(1024 * 1024, false);
-        let unfolded = |packed: &[u8], limit| unfold(packed, limit, &mut intake.charge());
+        let unfolded = |packed: &[u8], limit| unfold(packed, limit, &mut intake.charge(Source::default()));
         assert_eq!(unfolded(&gzip(&mixed), 300_000), Ok(mixed.clone()));
         assert_eq!(unfolded(&gzip(&mixed), 299_999), Err(Failure::TooLarge));
         assert_eq!(unfolded(&gzip(&spaces), 300_000), Err(Failure::Ratio));
         assert_eq!(unfolded(b"plain", 300_000), Err(Failure::NotGzip));
         assert_eq!(unfolded(&gzip(&mixed)[..1_000], 300_000), Err(Failure::NotGzip));
         assert_eq!(unfolded(&gzip(b"").repeat(2), 300_000), Err(Failure::NotGzip));
-        let mut other = intake.charge();
+        let mut other = intake.charge(Source::default());
         other.grow_to(600_000).unwrap();
         assert_eq!(unfolded(&gzip(&mixed), 300_000), Err(Failure::NoRoom(NoRoom::Now)));
         drop(other);
         // The packed bytes and the unfolded ones fit together, or never do.
         let narrow = Intake::new(700_000, false);
-        assert!(unfold(&gzip(&mixed), 1_000_000, &mut narrow.charge()) == Ok(mixed.clone()));
+        assert!(unfold(&gzip(&mixed), 1_000_000, &mut narrow.charge(Source::default())) == Ok(mixed.clone()));
         let narrow = Intake::new(400_000, false);
-        let unfolded = unfold(&gzip(&mixed), 300_000, &mut narrow.charge());
+        let unfolded = unfold(&gzip(&mixed), 300_000, &mut narrow.charge(Source::default()));
         assert!(unfolded == Err(Failure::NoRoom(NoRoom::Ever(300_000))));
     }
 

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Limits;
 use super::activity::Activity;
+use crate::server::audit;
 
 /// Share of the connections that give way at once, so that the search for them costs little for
 /// each.
@@ -82,7 +83,7 @@ impl Places {
     /// closed: those of the address with the most connections first, the longest idle one of them
     /// before others.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr, activity: &Arc<Activity>) -> Result<Admitted, Refused> {
-        let address = network(ip);
+        let address = audit::network(ip);
         let table = &mut *self.lock();
         let mut closed = 0;
         if table.of(address) >= table.limit_per_address {
@@ -233,15 +234,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.lock().remove(self.address, self.id);
-    }
-}
-
-/// The part of an address that counts as one sender: an IPv4 address, also written as one of IPv6,
-/// or the first 64 bits of an IPv6 address.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 
@@ -437,7 +429,7 @@ mod tests {
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
             ("::1", "::"),
         ] {
-            assert_eq!(network(ip.parse().unwrap()), counted.parse::<IpAddr>().unwrap(), "{ip}");
+            assert_eq!(audit::network(ip.parse().unwrap()), counted.parse::<IpAddr>().unwrap(), "{ip}");
         }
     }
 }
