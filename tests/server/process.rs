@@ -218,3 +218,18 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_one_and_logged() {
     let log = rest(stderr);
     assert!(!log.contains("WARN"), "{log}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn allocator_has_a_thread_that_returns_memory_unless_its_settings_are_the_users() {
+    for (settings, expected) in [(None, true), (Some("dirty_decay_ms:5000"), false)] {
+        let mut command = serve("127.0.0.1:0");
+        command.envs(settings.map(|settings| ("_RJEM_MALLOC_CONF", settings)));
+        let running = run(command);
+        let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).unwrap();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        let names: Vec<_> = names.collect();
+        assert_eq!(names.iter().any(|name| name.starts_with("jemalloc_bg")), expected, "{names:?}");
+        assert_eq!(running.stop("TERM").0, Some(0));
+    }
+}

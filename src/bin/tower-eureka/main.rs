@@ -5,6 +5,7 @@ mod arguments;
 mod descriptors;
 mod filter;
 mod log;
+mod memory;
 mod signals;
 
 use std::io::{self, Write};
@@ -67,6 +68,8 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
+    // First, while there is one thread.
+    let memory = memory::return_freed();
     let arguments: Result<Vec<_>, _> = std::env::args_os().map(|argument| argument.into_string()).collect();
     let Ok(arguments) = arguments else { return fail("an argument is no Unicode text") };
     let (own, given) = match split(arguments) {
@@ -90,6 +93,9 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(format_args!("cannot start the log: {error}")),
     };
+    if let Err(kept) = memory {
+        kept.log();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
