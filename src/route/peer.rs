@@ -275,13 +275,29 @@ struct Frames {
     is_foreign: bool,
 }
 
+fn payload_len(a: u8, b: u8, c: u8) -> usize {
+    usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
+}
+
 impl Frames {
+    #[inline]
     fn read(&mut self, mut bytes: &[u8], peer: &Peer) {
         while !bytes.is_empty() && !self.is_foreign {
             if self.payload > 0 && !self.is_settings && !self.is_goaway {
                 let skipped = bytes.len().min(self.payload);
                 self.payload -= skipped;
                 bytes = &bytes[skipped..];
+                continue;
+            }
+            // Nearly all frames: a head that came whole, of a frame whose payload tells nothing.
+            if let (0, 0, true, Some((&[a, b, c, kind, ..], rest))) =
+                (self.len, self.payload, self.has_begun, bytes.split_first_chunk::<HEAD>())
+                && kind != SETTINGS
+                && kind != GOAWAY
+            {
+                self.payload = payload_len(a, b, c);
+                self.is_settings = false;
+                bytes = rest;
                 continue;
             }
             let wanted = match self.payload {
@@ -320,7 +336,7 @@ impl Frames {
             self.is_foreign = true;
             return peer.is_foreign.store(true, Ordering::Relaxed);
         }
-        self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.payload = payload_len(a, b, c);
         self.is_settings = kind == SETTINGS && flags & ACK == 0;
         if self.is_settings {
             // Without a limit there is none, unless one was set before.
