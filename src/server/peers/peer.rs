@@ -65,14 +65,17 @@ pub(super) struct Peer {
     is_balanced: AtomicBool,
     /// Clock of the peer.
     clock: Arc<ServerClock>,
-    /// That clock is far from this machine's, and the log says so.
+    /// That clock is far from this machine's.
     is_skewed: AtomicBool,
+    skew: Ongoing,
     /// The peer responded to the last request.
     responds: AtomicBool,
     /// The peer responded to the last batch with an error.
     refuses: AtomicBool,
     /// Limits the lines about such batches.
     refusals: Throttle,
+    /// Batches that failed and are kept for the peer.
+    failures: Ongoing,
     /// Registrations that the peer refused.
     refused: Mutex<RefusedCopies>,
     registrations_refused: Ongoing,
@@ -106,9 +109,11 @@ impl Peer {
             is_balanced: AtomicBool::new(false),
             clock,
             is_skewed: AtomicBool::new(false),
+            skew: Ongoing::default(),
             responds: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             refusals: Throttle::new(REFUSAL_LOG_INTERVAL),
+            failures: Ongoing::default(),
             refused: Mutex::default(),
             registrations_refused: Ongoing::default(),
             copies_refused: Ongoing::default(),
@@ -228,10 +233,13 @@ impl Peer {
             return;
         }
         let (peer, ahead_secs) = (self.url.as_str(), ahead_ms / 1000);
+        // Nodes behind one URL may have different clocks, and respond in turn.
         if is_skewed {
-            tracing::warn!(%peer, ahead_secs, "the clock of a peer differs from this machine's: its times are converted");
-        } else {
-            tracing::info!(%peer, ahead_secs, "the clock of a peer agrees with this machine's again");
+            if let Some(Lasting { elapsed, .. }) = self.skew.occurred() {
+                tracing::warn!(%peer, ahead_secs, ?elapsed, "the clock of a peer differs from this machine's: its times are converted");
+            }
+        } else if let Some(Lasting { elapsed, .. }) = self.skew.ended() {
+            tracing::info!(%peer, ahead_secs, ?elapsed, "the clock of a peer agrees with this machine's again");
         }
     }
 
@@ -436,8 +444,10 @@ impl Peer {
                 let queue = self.queue();
                 (queue.failures(), queue.outage(Instant::now()))
             };
-            if failures > 0 {
-                tracing::info!(peer = %self.url.as_str(), failures, ?outage, "the peer takes changes again");
+            if failures > 0
+                && let Some(Lasting { count, .. }) = self.failures.ended()
+            {
+                tracing::info!(peer = %self.url.as_str(), count, ?outage, "the peer takes changes again");
             }
             if outage >= OUTAGE {
                 self.recovered.notify_one();
@@ -474,8 +484,8 @@ impl Peer {
             if let Some(suppressed) = self.refusals.pass() {
                 tracing::warn!(%peer, %error, changes, suppressed, "a peer refuses changes, they are dropped");
             }
-        } else if self.queue().failures() == 0 {
-            tracing::warn!(%peer, %error, "a peer does not take changes, they are kept for it");
+        } else if let Some(Lasting { count, elapsed }) = self.failures.occurred() {
+            tracing::warn!(%peer, %error, count, ?elapsed, "a peer does not take changes, they are kept for it");
         } else {
             tracing::debug!(%peer, %error, "a peer does not take changes");
         }
