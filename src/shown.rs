@@ -37,8 +37,10 @@ impl Display for Shown<'_> {
 }
 
 /// Words that may have a value from outside among them: control and format characters are escaped.
+#[cfg(feature = "client")]
 pub(crate) struct Words<T>(pub(crate) T);
 
+#[cfg(feature = "client")]
 impl<T: Display> Display for Words<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(Escaped { inner: f, left: usize::MAX }, "{}", self.0)

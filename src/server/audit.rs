@@ -115,18 +115,21 @@ pub(super) fn network(ip: IpAddr) -> IpAddr {
 }
 
 /// Lets one log line pass per interval and counts those between.
+#[cfg(feature = "peers")]
 #[derive(Debug)]
 pub(super) struct Throttle {
     interval: Duration,
     state: Mutex<Passed>,
 }
 
+#[cfg(feature = "peers")]
 #[derive(Debug, Default)]
 struct Passed {
     last: Option<Instant>,
     suppressed: u64,
 }
 
+#[cfg(feature = "peers")]
 impl Throttle {
     pub(super) fn new(interval: Duration) -> Self {
         Self { interval, state: Mutex::default() }
@@ -143,13 +146,6 @@ impl Throttle {
         }
         state.last = Some(now);
         Some(std::mem::take(&mut state.suppressed))
-    }
-}
-
-/// Throttle of lines about faults of clients: one a second.
-impl Default for Throttle {
-    fn default() -> Self {
-        Self::new(Duration::from_secs(1))
     }
 }
 
@@ -350,9 +346,10 @@ pub(super) fn many_expired(evicted: usize, shown: usize) {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "peers")]
     #[tokio::test(start_paused = true)]
     async fn lines_within_an_interval_are_counted_and_suppressed() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(Duration::from_secs(1));
         assert_eq!(throttle.pass(), Some(0));
         tokio::time::advance(Duration::from_millis(999)).await;
         assert_eq!([throttle.pass(), throttle.pass()], [None; 2]);

@@ -52,6 +52,7 @@ pub(super) enum Kind {
 }
 
 impl Error {
+    #[cfg(feature = "peers")]
     pub(super) fn setting(name: &'static str, reason: &'static str) -> Self {
         Self(Kind::Setting { name, property: None, reason })
     }
