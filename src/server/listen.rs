@@ -193,7 +193,7 @@ impl Listener {
     /// for a time that its length bounds. On an HTTP/2 connection, all responses count together. On an
     /// HTTP/1 connection, a response of at most 64 KiB is bounded by [`idle_timeout`](Self::idle_timeout) alone.
     ///
-    /// While the budget of [`response_limit`](crate::EurekaServerBuilder::response_limit) is
+    /// While the budget of [`response_limit`](crate::server::EurekaServerBuilder::response_limit) is
     /// exhausted, a connection is also closed once it has had a quarter of this time and took less
     /// than 1 MB a second.
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
