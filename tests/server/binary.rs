@@ -12,7 +12,7 @@ pub(crate) struct Running {
 
 /// Without any address.
 pub(crate) fn plain() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
+    let mut command = binary();
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy().to_ascii_uppercase();
@@ -21,6 +21,19 @@ pub(crate) fn plain() -> Command {
             command.env_remove(variable);
         }
     }
+    command
+}
+
+/// The binary with the default action of SIGHUP, also where this process was started by `nohup`.
+fn binary() -> Command {
+    let binary = env!("CARGO_BIN_EXE_tower-eureka");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    if ignored.is_none_or(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 0) {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", binary]);
     command
 }
 
