@@ -165,8 +165,6 @@ async fn the_binary_trusts_peers_by_the_file_that_the_environment_names() {
     let peer = serve(server(ca.identity(&["localhost"])), router).await;
     let mut binary = tokio::process::Command::new(env!("CARGO_BIN_EXE_tower-eureka"))
         .args(["serve", "--listen", "127.0.0.1:0"])
-        // So that it answers as soon as it has asked.
-        .arg("--eureka.server.wait-time-in-ms-when-sync-empty=0")
         .arg(format!("--eureka.client.service-url.defaultZone=https://localhost:{peer}/eureka/"))
         .env("SSL_CERT_FILE", ca.pem_file("binary.pem"))
         .env_remove("SSL_CERT_DIR")
