@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -58,8 +58,6 @@ struct Inner<B> {
     version: AtomicU8,
     /// Number of requests of HTTP/2 that went over HTTP/1.1, since the connection was closed without a word.
     closed: AtomicU8,
-    /// A request of HTTP/2 was responded to over HTTP/2.
-    has_spoken_http2: AtomicBool,
     http1: Http1<B>,
     http2: Http2<B>,
 }
@@ -123,7 +121,6 @@ impl<B: Sendable> Endpoint<B> {
                 is_http2,
                 version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
                 closed: AtomicU8::new(0),
-                has_spoken_http2: AtomicBool::new(false),
                 http1: Http1::new(connector.clone(), presence.clone()),
                 http2: Http2::new(connector.clone(), presence.clone(), most),
                 presence: presence.clone(),
@@ -174,7 +171,7 @@ impl<B: Sendable> Service<Request<AttemptBody<B>>> for Endpoint<B> {
             {
                 request.headers_mut().remove(HOST);
                 inner.called_over(HTTP2);
-                if inner.has_spoken_http2.load(Ordering::Relaxed) {
+                if inner.http2.has_connected() {
                     Sending::Http2(Box::pin(inner.http2.clone().send(request)))
                 } else {
                     Sending::Http1(Box::pin(inner.clone().send_http2_if_spoken(request)))
@@ -213,10 +210,7 @@ impl<B: Sendable> Inner<B> {
         request: Request<AttemptBody<B>>,
     ) -> Result<Response<InstanceBody>, Failure> {
         let unsent = match self.http2.clone().send(request).await {
-            Ok(response) => {
-                self.has_spoken_http2.store(true, Ordering::Relaxed);
-                return Ok(response);
-            }
+            Ok(response) => return Ok(response),
             Err(unsent) => *unsent,
         };
         match (unsent.failure, unsent.request) {

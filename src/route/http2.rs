@@ -11,6 +11,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ struct Shared<B> {
     most: usize,
     pool: Mutex<Pool<B>>,
     vacancies: Arc<Vacancies>,
+    /// A connection came about once.
+    has_connected: AtomicBool,
     /// Held by the call that has the next free stream.
     turn: tokio::sync::Mutex<()>,
 }
@@ -67,8 +70,6 @@ struct Pool<B> {
     /// In the order in which they are filled.
     connections: Vec<Connection<B>>,
     attempt: Option<Attempt>,
-    /// A connection came about once.
-    has_connected: bool,
     /// Closes further connections that are idle for too long.
     sweeper: Option<JoinHandle<()>>,
 }
@@ -106,10 +107,11 @@ where
 {
     /// Makes up to this number of connections to the address of the instance, once there are requests for them.
     pub(super) fn new(connector: Connector, presence: Arc<Presence>, most: usize) -> Self {
-        let pool = Pool { connections: Vec::new(), attempt: None, has_connected: false, sweeper: None };
+        let pool = Pool { connections: Vec::new(), attempt: None, sweeper: None };
         let (pool, most) = (Mutex::new(pool), most.max(1));
         let (vacancies, turn) = (Arc::default(), tokio::sync::Mutex::default());
-        Self(Arc::new(Shared { connector, presence, most, pool, vacancies, turn }))
+        let has_connected = AtomicBool::new(false);
+        Self(Arc::new(Shared { connector, presence, most, pool, vacancies, has_connected, turn }))
     }
 
     /// Sends a request. Returns it with the error if the peer does not speak HTTP/2.
@@ -163,7 +165,7 @@ where
 
     /// Returns `true` if HTTP/2 was spoken here before.
     pub(super) fn has_connected(&self) -> bool {
-        self.0.pool().has_connected
+        self.0.has_connected.load(Ordering::Relaxed)
     }
 
     /// Makes a connection as calls do, and closes it again.
@@ -292,7 +294,7 @@ where
 
     fn add(self: &Arc<Self>, connection: Connection<B>) {
         let mut pool = self.pool();
-        pool.has_connected = true;
+        self.has_connected.store(true, Ordering::Relaxed);
         pool.connections.push(connection);
         if pool.connections.len() > 1 && pool.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             pool.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
