@@ -26,9 +26,9 @@ use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// Batches that the peer refuses are logged at most this often: they go on for as long as its URL
-/// is wrong.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Minimum time between two lines about batches that the peer refuses, which go on for as long as its
+/// URL is wrong, and between two about changes that were dropped.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Sends of one batch that lead back to this node before its URL is taken for this node's own: behind
 /// a balancer another connection leads to another node.
 const OWN_TRIES: usize = 8;
@@ -40,8 +40,6 @@ const OWN_BATCHES: u32 = 4;
 const SKEW_MS: i64 = 5_000;
 /// Difference below which the fault is over.
 const SKEW_OVER_MS: i64 = 4_000;
-/// Overflows of the queue are told at most this often.
-const OVERFLOW_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A registry server that is told of changes.
 #[derive(Debug)]
@@ -112,7 +110,7 @@ impl Peer {
             skew: Ongoing::default(),
             responds: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
-            refusals: Throttle::new(REFUSAL_LOG_INTERVAL),
+            refusals: Throttle::new(LOG_INTERVAL),
             failures: Ongoing::default(),
             refused: Mutex::default(),
             registrations_refused: Ongoing::default(),
@@ -403,10 +401,14 @@ impl Peer {
     /// Empties the queue for as long as the URL leads to another node. Dropping the future drops the batches in flight.
     pub(super) async fn run(self: Arc<Self>, surroundings: Surroundings) {
         let mut batches = JoinSet::new();
-        let mut told = OverflowLog::default();
+        let (overflows, mut logged) = (Throttle::new(LOG_INTERVAL), 0);
         loop {
             let step = self.queue().poll(Instant::now());
-            told.look(&self);
+            let overflown = self.lost();
+            if overflown > logged && overflows.pass().is_some() {
+                let dropped = overflown - std::mem::replace(&mut logged, overflown);
+                tracing::warn!(peer = %self.url.as_str(), dropped, "more changes wait for a peer than it has room for");
+            }
             let until = match step {
                 Step::Send(batch) => {
                     batches.spawn(self.clone().send(batch, surroundings.clone()));
@@ -581,25 +583,5 @@ async fn wait_until(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Tells that changes were lost for want of room.
-#[derive(Default)]
-struct OverflowLog {
-    told: u64,
-    at: Option<Instant>,
-}
-
-impl OverflowLog {
-    fn look(&mut self, peer: &Peer) {
-        let counters = peer.queue().counters();
-        let now = Instant::now();
-        if counters.overflown == self.told || self.at.is_some_and(|at| now < at + OVERFLOW_LOG_INTERVAL) {
-            return;
-        }
-        let dropped = counters.overflown - self.told;
-        (self.told, self.at) = (counters.overflown, Some(now));
-        tracing::warn!(peer = %peer.url.as_str(), dropped, "more changes wait for a peer than it has room for");
     }
 }
