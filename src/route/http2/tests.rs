@@ -55,6 +55,13 @@ async fn many_calls(connections: &Connections) -> (usize, usize) {
     tasks.join_all().await.into_iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
 }
 
+/// Serves the first connection until it ends.
+async fn serve_one(listener: TcpListener) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -79,11 +86,7 @@ async fn no_call_hangs_at_a_server_that_accepts_and_closes() {
 async fn one_connection_serves_all_and_ends_with_the_last_clone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
-    let server = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
-        let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-    });
+    let server = tokio::spawn(serve_one(listener));
     assert_eq!(many_calls(&connections).await, (400, 0));
     drop(connections);
     server.await.unwrap();
@@ -265,11 +268,7 @@ async fn peer_of_another_protocol_is_told_from_one_that_is_silent() {
 async fn ended_connection_is_forgotten_without_another_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
-    let server = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
-        let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-    });
+    let server = tokio::spawn(serve_one(listener));
     assert!(send(&connections).await.is_ok());
     assert_eq!(connections.0.pool().connections.len(), 1);
     server.abort();
