@@ -2,12 +2,13 @@
 
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Log, Reply, Scripted};
+use crate::captured_log::Log;
+use crate::common::{Reply, Scripted};
 
 /// The instance as it is registered at this URL, and the log of that.
 async fn registered(url: &str, instance: Instance) -> (Instance, String) {
-    let (log, registry) = (Log::default(), Scripted::new(|_| Reply::Status(204)));
-    let _logging = log.capture();
+    let (log, _logging) = Log::start(tracing::Level::INFO);
+    let registry = Scripted::new(|_| Reply::Status(204));
     let eureka = Eureka::builder().service_url(url).http_service(registry.clone()).build().unwrap();
     let handle = eureka.registrar(instance);
     handle.register().await.unwrap();

@@ -78,6 +78,12 @@ impl Scripted {
         self.asked().into_iter().map(|asked| asked.line.split('?').next().unwrap_or_default().to_owned()).collect()
     }
 
+    /// The `lastDirtyTimestamp` of each registration so far.
+    pub(crate) fn registered_versions(&self) -> Vec<i64> {
+        let registrations = self.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
+        registrations.map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap()).collect()
+    }
+
     /// Waits in paused time until so many requests have come.
     pub(crate) async fn wait_for(&self, count: usize) {
         while self.asked.lock().unwrap().len() < count {
@@ -221,32 +227,4 @@ pub(crate) fn with_status(instance: &Instance, status: InstanceStatus) -> Instan
     let json = String::from_utf8(instance.to_json()).unwrap();
     let changed = json.replace(r#""status":"UP""#, &format!(r#""status":"{status}""#));
     Instance::from_json(changed.as_bytes()).unwrap()
-}
-
-/// Log of this thread, as text.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Captures the log until the guard is dropped.
-    pub(crate) fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -6,6 +6,8 @@ mod address;
 mod by_name;
 #[cfg(feature = "server")]
 mod calls;
+#[path = "../support/captured_log.rs"]
+mod captured_log;
 mod common;
 mod connections;
 #[cfg(feature = "server")]
@@ -13,6 +15,8 @@ mod continuity;
 mod discover;
 mod evidence;
 mod provider;
+#[path = "../support/raw_http2.rs"]
+mod raw_http2;
 mod registry_choice;
 mod registry_faults;
 mod shutdown;

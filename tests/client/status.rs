@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 use tower_eureka::model::{Instance, InstanceStatus};
 use tower_eureka::register::RegistrarState;
 
-use crate::common::{Asked, Log, Reply, Scripted, instance};
+use crate::captured_log::Log;
+use crate::common::{Asked, Reply, Scripted, instance};
 use crate::provider::{accepting, obedient, registrar, told};
 
 const ID: &str = "/apps/ORDERS/a";
@@ -62,12 +63,7 @@ async fn status_on_its_way_when_the_drain_begins_does_not_undo_the_down() {
     assert_eq!(start.elapsed().as_secs(), 5, "the DOWN does not wait for them");
     assert!(under_way.await.unwrap().is_err() && waiting.await.unwrap().is_err());
     assert_eq!(told(&registry), ["UP", "UP", "DOWN"]);
-    let versions: Vec<_> = registry
-        .asked()
-        .iter()
-        .filter(|asked| asked.line.starts_with("POST"))
-        .map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap())
-        .collect();
+    let versions = registry.registered_versions();
     assert!(versions[1] < versions[2], "a registration that arrives late is the older one");
     assert!(handle.register().await.unwrap_err().to_string().contains("deregister()"));
     handle.deregister().await.unwrap();
@@ -158,8 +154,7 @@ async fn drain_without_a_registration_ends_deregistered() {
 
 #[tokio::test(start_paused = true)]
 async fn registration_that_fails_is_logged_every_ten_minutes_and_not_as_a_heartbeat() {
-    let log = Log::default();
-    let _logging = log.capture();
+    let (log, _logging) = Log::start(tracing::Level::INFO);
     let lines = |text: &str| log.text().matches(text).count();
     let status = Arc::new(AtomicU16::new(503));
     let current = status.clone();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod raw;
+#[path = "../support/raw_http2.rs"]
+mod raw_http2;
 mod world;
 
 use std::collections::BTreeMap;

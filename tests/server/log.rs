@@ -1,9 +1,7 @@
 //! The log as operators read it: who changed what, who is refused and why, and the state of the
 //! registry.
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,52 +15,19 @@ use tokio::time::{advance, sleep};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::EurekaServerBuilder;
-use tracing::subscriber::DefaultGuard;
 
+pub(crate) use crate::captured_log::Log;
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Lines of this thread's log. Tests run on one thread each.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Log {
-    /// Writes down what is logged from now on, at this level and above.
-    pub(crate) fn start(level: tracing::Level) -> (Self, DefaultGuard) {
-        // With a single subscriber in the process, a line that another thread reaches first would be
-        // off for good.
-        static OTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
-        OTHER.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
-        let guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
-        (log, guard)
-    }
-
     /// The lines that hold all of these, without their time.
     pub(crate) fn lines(&self, parts: &[&str]) -> Vec<String> {
         let log = self.text();
         let found = log.lines().filter(|line| parts.iter().all(|part| line.contains(part)));
         found.map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest).trim().to_owned()).collect()
-    }
-
-    /// Everything that was written.
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
     /// The lines that were written since the last call.

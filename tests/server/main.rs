@@ -6,6 +6,8 @@
 mod binary;
 mod bodies;
 mod bounds;
+#[path = "../support/captured_log.rs"]
+mod captured_log;
 #[cfg(feature = "peers")]
 mod clocks;
 #[cfg(feature = "peers")]

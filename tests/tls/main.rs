@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod calls;
+#[cfg(feature = "peers")]
+#[path = "../support/captured_log.rs"]
+mod captured_log;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;

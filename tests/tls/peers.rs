@@ -1,8 +1,6 @@
 //! Replication between registries.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +9,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tower_eureka::server::EurekaServerBuilder;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
+use crate::captured_log::Log;
 use crate::world::{Ca, serve, serve_on, server, until};
 
 /// So many places for nodes, and the list of their URLs that all of them get.
@@ -88,34 +87,13 @@ async fn peers_that_ask_for_a_certificate_get_one() {
     until(|| a.has("2") && b.has("1")).await;
 }
 
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn has(&self, parts: &[&str]) -> bool {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
-    }
+fn has(log: &Log, parts: &[&str]) -> bool {
+    log.text().lines().any(|line| parts.iter().all(|part| line.contains(part)))
 }
 
 #[tokio::test]
 async fn a_peer_that_is_not_trusted_is_told_of_and_costs_the_others_nothing() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-
+    let (log, _logging) = Log::start(tracing::Level::INFO);
     let (ca, another) = (Ca::new(), Ca::named("another"));
     let ([a, b, stranger], urls) = places().await;
     let stranger_url = format!("https://localhost:{}/eureka/", port(&stranger));
@@ -128,7 +106,7 @@ async fn a_peer_that_is_not_trusted_is_told_of_and_costs_the_others_nothing() {
         a.register(id).await;
         until(|| b.has(id)).await;
         let why = "its certificate is of a CA that is not trusted here";
-        until(|| log.has(&["WARN", "a peer does not take changes, they are kept for it", &stranger_url, why])).await;
+        until(|| has(&log, &["WARN", "a peer does not take changes, they are kept for it", &stranger_url, why])).await;
         assert!(!stranger.has(id));
     }
     until(|| a.0.is_open() && b.0.is_open()).await;
