@@ -1,5 +1,7 @@
 //! Outline of a JSON text: how deep it nests and how many values it has, found without decoding it.
 
+use std::slice;
+
 /// Maximum depth of a document. No document of the protocol is nearly as deep.
 const MAX_DEPTH: usize = 64;
 
@@ -16,13 +18,11 @@ pub(super) enum Excess {
 /// What a decoder builds costs many times the bytes that it is built from: `"":"",` becomes an entry
 /// of a map. The number of values bounds that, whatever the document.
 pub(super) fn values(text: &[u8], max: usize) -> Result<usize, Excess> {
-    let (mut depth, mut values, mut in_string, mut escaped) = (0usize, 1usize, false, false);
-    for &byte in text {
+    let (mut depth, mut values) = (0usize, 1usize);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
+            b'"' => skip_string(&mut bytes),
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
@@ -40,6 +40,16 @@ pub(super) fn values(text: &[u8], max: usize) -> Result<usize, Excess> {
         }
     }
     Ok(values)
+}
+
+/// Skips the rest of a string and the quote at its end.
+fn skip_string(bytes: &mut slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.find(|byte| matches!(byte, b'"' | b'\\')) {
+        if *byte == b'"' {
+            break;
+        }
+        bytes.next();
+    }
 }
 
 #[cfg(test)]

@@ -174,12 +174,13 @@ impl Log {
     /// Room of the registry that an instance lacks. Returns `None` for a known instance, and for one
     /// whose application is full.
     pub(super) fn lack(&self, instance: &Instance) -> Option<Lack> {
-        let weight = size::weight(instance);
         let Limits { application: members, instances, new, .. } = self.limits;
         // Nearly always, without the lock.
-        if self.size() < instances && self.weight.load(Ordering::Relaxed) + weight + APPLICATION <= new {
+        let added = size::max_weight(instance) + APPLICATION;
+        if self.size() < instances && self.weight.load(Ordering::Relaxed) + added <= new {
             return None;
         }
+        let weight = size::weight(instance);
         let published = self.lock();
         let application = published.applications.get(&instance.app);
         let refuses =

@@ -32,9 +32,20 @@ pub(in crate::server) fn weight(instance: &Instance) -> usize {
     INSTANCE + texts + entries.sum::<usize>()
 }
 
+/// Upper bound of [`weight`] that does not read the texts.
+pub(super) fn max_weight(instance: &Instance) -> usize {
+    INSTANCE + 2 * ESCAPED * bytes(instance)
+}
+
 fn listed(text: &str) -> usize {
-    let is_escaped = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'&' | b'\'' | b'<' | b'>' | b'\\');
-    text.len() + (ESCAPED - 1) * text.bytes().filter(|byte| is_escaped(byte)).count()
+    // Without a branch and counted in bytes, so that the compiler vectorizes it.
+    let is_escaped = |byte: u8| {
+        let quoted = (byte == b'"') | (byte == b'\'') | (byte == b'\\');
+        (byte < 0x20) | quoted | (byte == b'&') | (byte == b'<') | (byte == b'>')
+    };
+    let count = |chunk: &[u8]| chunk.iter().map(|&byte| u8::from(is_escaped(byte))).sum::<u8>();
+    let escaped: usize = text.as_bytes().chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum();
+    text.len() + (ESCAPED - 1) * escaped
 }
 
 fn texts(instance: &Instance) -> impl Iterator<Item = &str> {
@@ -123,6 +134,7 @@ mod tests {
         }
         let mut instance = instance();
         instance.metadata.insert("k", "\"\\\u{1}<>&'".repeat(1_000));
+        assert!(super::weight(&instance) <= max_weight(&instance));
         let lists = [instance.to_json().len(), crate::model::compact::json_instance(&instance).len()];
         assert!(lists.iter().all(|&list| list <= super::weight(&instance)), "{lists:?}");
     }
