@@ -12,7 +12,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use tower::{BoxError, ServiceExt};
 use tower_eureka::Eureka;
-use tower_eureka::route::{CallOptions, HttpClient};
+use tower_eureka::client::{CallOptions, HttpClient};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {

@@ -14,7 +14,7 @@ use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_eureka::Eureka;
-use tower_eureka::route::{CallOptions, RetryPolicy};
+use tower_eureka::client::{CallOptions, RetryPolicy};
 use tower_eureka::tonic::Channel;
 
 type Client = HealthClient<Channel>;

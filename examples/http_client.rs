@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use tower::{BoxError, ServiceExt};
-use tower_eureka::route::{CallOptions, Deadline, HttpClient, RetryPolicy};
+use tower_eureka::client::{CallOptions, Deadline, HttpClient, RetryPolicy};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {

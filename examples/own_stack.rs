@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_eureka::route::{AttemptBody, EurekaLayer};
+use tower_eureka::client::{AttemptBody, EurekaLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
 use tower::discover::Change;
 use tower::{BoxError, ServiceExt};
-use tower_eureka::route::HttpClient;
+use tower_eureka::client::HttpClient;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 /// Everything happens within seconds here; in production each of these is 30 s or more.

@@ -11,13 +11,13 @@ use http_body::Body;
 use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
+use crate::cache::{Registry, Snapshot};
+use crate::client::{CallOptions, HttpClient};
 use crate::config::{ClientConfig, Env, ServiceUrl};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
 use crate::register::Registrar;
-use crate::registry::{Registry, Snapshot};
-use crate::route::{CallOptions, HttpClient};
 #[cfg(feature = "tonic")]
 use crate::tonic::Channel;
 use crate::transport::{Connector, HttpStack, RequestBody, Transport};

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | register a server | [`Eureka::registrar`], then [`Registrar::serve`](register::Registrar::serve) and [`layer`](register::Registrar::layer) |
 //! | call applications by name | [`Eureka::http_client`]; by gRPC `Eureka::channel` (feature `tonic`) |
-//! | call them through an HTTP service of your own | [`EurekaLayer`](route::EurekaLayer) |
+//! | call them through an HTTP service of your own | [`EurekaLayer`](client::EurekaLayer) |
 //! | balance over your own services | [`Eureka::discover`] and [`Balance`](balance::Balance) |
 //! | run the registry | [`EurekaServer`] |
 //! | do a single thing to a registry | [`Eureka::transport`] |
@@ -26,13 +26,13 @@
 //!  Transport (transport)                      Transport (transport)
 //!      │                                          ▲
 //!      ▼                                          │
-//!  Snapshot (registry)                        Registrar (register)
+//!  Snapshot (cache)                           Registrar (register)
 //!      │ the applications that changed            ▲ requests in flight
 //!      ▼                                          │
 //!  EurekaDiscover (discover)                  RegistrationLayer ── your server
 //!      │ insert, remove
 //!      ▼
-//!  Balance (balance) ──▶ HttpClient, EurekaLayer (route), Channel (tonic)
+//!  Balance (balance) ──▶ HttpClient, EurekaLayer (client), Channel (tonic)
 //! ```
 //!
 //! # Time
@@ -57,6 +57,10 @@ pub mod balance;
 #[cfg(feature = "client")]
 pub mod body;
 #[cfg(feature = "client")]
+pub mod cache;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
 pub mod discover;
 #[cfg(feature = "client")]
 mod error;
@@ -69,13 +73,9 @@ mod meters;
 mod panics;
 #[cfg(feature = "client")]
 pub mod register;
-#[cfg(feature = "client")]
-pub mod registry;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
-#[cfg(feature = "client")]
-pub mod route;
 #[cfg(feature = "server")]
 pub mod server;
 mod shown;

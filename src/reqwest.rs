@@ -13,8 +13,8 @@ use http::Response;
 use tower::{BoxError, Layer, Service, ServiceExt};
 
 use crate::Eureka;
+use crate::client::{AttemptBody, CallOptions, EurekaLayer, EurekaService};
 use crate::error::{Error, Kind};
-use crate::route::{AttemptBody, CallOptions, EurekaLayer, EurekaService};
 
 type Request = http::Request<AttemptBody<::reqwest::Body>>;
 
@@ -75,7 +75,7 @@ impl Client {
         let timeout = request.timeout().copied();
         let mut request = http::Request::try_from(request).map_err(invalid)?;
         if let Some(timeout) = timeout {
-            request.extensions_mut().insert(crate::route::Deadline::within(timeout));
+            request.extensions_mut().insert(crate::client::Deadline::within(timeout));
         }
         let (mut parts, body) = self.service.clone().oneshot(request).await?.into_parts();
         let url = parts.extensions.remove::<Asked>();

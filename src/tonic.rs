@@ -36,9 +36,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
+use crate::cache::Registry;
+use crate::client::{CallOptions, Named};
 use crate::error::{Error, Kind};
-use crate::registry::Registry;
-use crate::route::{CallOptions, Named};
 use crate::transport::Connector;
 
 /// Where gRPC servers beside a web server put their port, as Spring's gRPC starters do.
@@ -49,16 +49,16 @@ const PORT_KEY: &str = "gRPC_port";
 ///
 /// Each call, unary or streaming, goes to an instance that is UP, chosen by load, over the HTTP/2 connection that is kept to it,
 /// or over a [further one](CallOptions::http2_connections) while that has no stream left. The instance's port is the one that its metadata names as `gRPC_port` (another key:
-/// [`port_key`](CallOptions::port_key)), else that of its record; TLS is spoken as [`Ports`](crate::route::Ports) says.
+/// [`port_key`](CallOptions::port_key)), else that of its record; TLS is spoken as [`Ports`](crate::client::Ports) says.
 ///
 /// A call that was not sent is made at another instance. A call that the instance stated it did not process (`GOAWAY`, `REFUSED_STREAM`)
 /// is sent again to the same one, then to another one. All gRPC calls are POST, so nothing else is tried again
-/// unless the [`RetryPolicy`](crate::route::RetryPolicy) says that they may be:
+/// unless the [`RetryPolicy`](crate::client::RetryPolicy) says that they may be:
 /// `RetryPolicy::new().all_methods().grpc_codes([14])` repeats lost connections, and `UNAVAILABLE` where no answer had begun.
 ///
-/// A deadline ([`Request::set_timeout`](::tonic::Request::set_timeout), the extension [`Deadline`](crate::route::Deadline),
+/// A deadline ([`Request::set_timeout`](::tonic::Request::set_timeout), the extension [`Deadline`](crate::client::Deadline),
 /// [`CallOptions::timeout`]) covers the whole call, as gRPC has it: waiting, further tries and the end of a stream. The instance
-/// is told what is left of it. The extension [`WaitForReady`](crate::route::WaitForReady) and
+/// is told what is left of it. The extension [`WaitForReady`](crate::client::WaitForReady) and
 /// [`CallOptions::wait_for_ready`] say how long to wait for a first instance.
 ///
 /// Cheap to clone; clones share connections and what was learnt of the instances. Always ready.
@@ -161,13 +161,13 @@ impl fmt::Debug for ResponseFuture {
 /// The messages of an answer. Ends with a [`Status`] when the connection is lost or the deadline of the call passes.
 #[derive(Default)]
 pub struct ResponseBody {
-    inner: crate::route::ResponseBody,
+    inner: crate::client::ResponseBody,
     /// Boxed, as most calls have none.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResponseBody {
-    fn new(inner: crate::route::ResponseBody, deadline: Option<Instant>) -> Self {
+    fn new(inner: crate::client::ResponseBody, deadline: Option<Instant>) -> Self {
         Self { inner, deadline: deadline.map(|at| Box::pin(sleep_until(at))) }
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Selection;
+use crate::cache::{Lookup, Registry};
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
-use crate::registry::{Lookup, Registry};
 use crate::shown::Shown;
 
 /// How many names an explanation tells before it only counts.

@@ -25,8 +25,8 @@ use tower::discover::Change;
 pub use explanation::{Candidate, Explainer, Explanation, Finding, Reason};
 pub use selection::Selection;
 
+use crate::cache::{Registry, Sources};
 use crate::model::{Instance, InstanceChange};
-use crate::registry::{Registry, Sources};
 
 /// Follows the instances of a [`Selection`]: an insert for each that comes, a remove for each that goes.
 ///

@@ -3,9 +3,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Reason;
+use crate::cache::{Lookup, Snapshot, Sources};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, app_name, check_app};
-use crate::registry::{Lookup, Snapshot, Sources};
 
 /// Which instances are meant: a look-up, the statuses wanted, and what else is asked of an instance.
 ///

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, Ejection, EndpointState, Outcome};
-use tower_eureka::route::{
+use tower_eureka::client::{
     AttemptBody, CallOptions, Deadline, EurekaLayer, HostHeader, Ports, RetryPolicy, WaitForReady,
 };
 use tower_eureka::{Error, Instance};

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tower_eureka::balance::{Cause, Ejection, EndpointState};
-use tower_eureka::route::{CallOptions, HttpClient, WaitForReady};
+use tower_eureka::client::{CallOptions, HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
 type Client = HttpClient<Full<Bytes>>;

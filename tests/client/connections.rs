@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_eureka::balance::{EndpointState, Snapshot};
+use tower_eureka::client::{AttemptBody, CallOptions, EurekaLayer, HttpClient, WaitForReady};
 use tower_eureka::model::InstanceStatus;
-use tower_eureka::route::{AttemptBody, CallOptions, EurekaLayer, HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, Instance};
 
 use crate::common::{Memory, Reply, Scripted, list, with_status};

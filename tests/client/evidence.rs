@@ -11,7 +11,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_eureka::balance::EndpointState;
-use tower_eureka::route::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
+use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
 use tower_eureka::{Eureka, Instance};
 
 use crate::common::{Memory, Scripted};

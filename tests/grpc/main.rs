@@ -26,7 +26,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::HealthServer;
 use tower_eureka::Instance;
 use tower_eureka::balance::LeastRequests;
-use tower_eureka::route::{CallOptions, RetryPolicy, WaitForReady};
+use tower_eureka::client::{CallOptions, RetryPolicy, WaitForReady};
 use tower_eureka::tonic::Channel;
 
 use self::world::{Does, Stub, TICK, World, check, instance_of, refusing_port, source, watch};

@@ -18,8 +18,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower_eureka::client::CallOptions;
 use tower_eureka::register::Registrar;
-use tower_eureka::route::CallOptions;
 use tower_eureka::tonic::Channel;
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 

@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower_eureka::Instance;
 use tower_eureka::balance::{Cause, EndpointState};
+use tower_eureka::client::{CallOptions, HttpClient};
 use tower_eureka::model::InstanceBuilder;
-use tower_eureka::route::{CallOptions, HttpClient};
 
 use crate::world::{World, echo, serve, server, until};
 

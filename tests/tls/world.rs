@@ -20,8 +20,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tower::ServiceExt;
+use tower_eureka::client::HttpClient;
 use tower_eureka::model::InstanceBuilder;
-use tower_eureka::route::HttpClient;
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
 type Client = HttpClient<Full<Bytes>>;

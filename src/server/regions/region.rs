@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::{Instant, sleep};
 
 use crate::blocking::blocking;
+use crate::cache::{Refresher, Snapshot};
 use crate::clock::Clock;
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
-use crate::registry::{Refresher, Snapshot};
 use crate::server::registry::{Log, Record, Registry, Version};
 use crate::transport::Transport;
 

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_eureka::balance::{EndpointState, Snapshot};
-use tower_eureka::route::HttpClient;
+use tower_eureka::client::HttpClient;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 const CALLS: usize = 10_000;

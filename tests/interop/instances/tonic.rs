@@ -13,7 +13,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tower_eureka::route::{CallOptions, Http2};
+use tower_eureka::client::{CallOptions, Http2};
 
 use super::super::alone;
 use super::{CALLS, FEWER_CALLS, World, chain, run};

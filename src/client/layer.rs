@@ -19,8 +19,8 @@ use super::options::CallOptions;
 use super::presence::{Membership, Presence};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
+use crate::cache::Registry;
 use crate::error::{Error, Kind};
-use crate::registry::Registry;
 
 /// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
 ///
@@ -37,7 +37,7 @@ use crate::registry::Registry;
 /// use hyper_util::client::legacy::Client;
 /// use hyper_util::rt::TokioExecutor;
 /// use tower::{ServiceBuilder, ServiceExt};
-/// use tower_eureka::route::{AttemptBody, EurekaLayer};
+/// use tower_eureka::client::{AttemptBody, EurekaLayer};
 ///
 /// # async fn example() -> Result<(), tower_eureka::Error> {
 /// let eureka = tower_eureka::Eureka::builder().service_url("http://localhost:8761/eureka/").build()?;

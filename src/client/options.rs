@@ -17,7 +17,7 @@ use crate::model::Instance;
 /// ```
 /// use std::time::Duration;
 /// use tower_eureka::balance::LeastRequests;
-/// use tower_eureka::route::{CallOptions, RetryPolicy};
+/// use tower_eureka::client::{CallOptions, RetryPolicy};
 ///
 /// let options = CallOptions::new()
 ///     .policy(LeastRequests)

@@ -19,8 +19,8 @@ use super::endpoint::{Connections, Endpoint};
 use super::options::CallOptions;
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
+use crate::cache::Registry;
 use crate::error::{Error, Kind};
-use crate::registry::Registry;
 use crate::transport::Connector;
 
 /// An HTTP client that calls applications by name: `http://orders/v1/42`. Made by [`Eureka::http_client`](crate::Eureka::http_client).

@@ -14,8 +14,8 @@ use super::call::Sending;
 use super::calls::Calls;
 use super::endpoint::Endpoint;
 use super::options::{CallOptions, Http2};
+use crate::cache::Registry;
 use crate::error::Error;
-use crate::registry::Registry;
 use crate::transport::Connector;
 
 /// Calls over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.

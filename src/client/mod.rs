@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs, peer.rs)
-//!  (client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
+//!  (http_client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
 //!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
 //!  (layer.rs)                                             ▲ │
 //!                                                         └─┘ what failed goes to another instance: how often and when says
@@ -19,13 +19,13 @@ mod body;
 mod budget;
 mod call;
 mod calls;
-mod client;
 mod deadline;
 mod endpoint;
 mod failure;
 mod health;
 mod http1;
 mod http2;
+mod http_client;
 mod layer;
 #[cfg(feature = "tonic")]
 mod named;
@@ -36,8 +36,8 @@ mod retry;
 
 pub use attempts::AttemptBody;
 pub use body::InstanceBody;
-pub use client::{HttpClient, ResponseFuture};
 pub use deadline::{Deadline, WaitForReady};
+pub use http_client::{HttpClient, ResponseFuture};
 pub use layer::{EurekaLayer, EurekaService};
 #[cfg(feature = "tonic")]
 pub(crate) use named::Named;

@@ -217,7 +217,7 @@ async fn call_without_a_free_stream_is_unprocessed_after_the_connect_timeout() {
     let failure = send(&server.connections).await.unwrap_err();
     assert_eq!(start.elapsed().as_secs(), 5);
     let error = failure.into_error();
-    assert!(error.is_unprocessed() && crate::route::failure::is_busy(&error), "{error}");
+    assert!(error.is_unprocessed() && crate::client::failure::is_busy(&error), "{error}");
     assert!(error.to_string().contains("all streams of its connections were in use for 5s"), "{error}");
 }
 

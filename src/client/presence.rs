@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 use super::address::{Address, AddressRule};
 use super::failure::Failure;
+use crate::cache::Registry;
 use crate::model::Instance;
-use crate::registry::Registry;
 
 /// Minimum time between two looks at an instance that is still registered.
 const LOOK: Duration = Duration::from_secs(1);

@@ -22,11 +22,11 @@ use super::health;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Peers, Snapshot};
+use crate::cache::{Lookup, Registry};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
 use crate::model::{Instance, InstanceChange};
-use crate::registry::{Lookup, Registry};
 
 /// From so many names on, those without an instance are forgotten when another one comes.
 const MANY_NAMES: usize = 256;

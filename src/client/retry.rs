@@ -23,7 +23,7 @@ use super::budget::Budget;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_eureka::route::RetryPolicy;
+/// use tower_eureka::client::RetryPolicy;
 ///
 /// let policy = RetryPolicy::new().statuses([502, 503, 504]).attempts(3).try_timeout(Duration::from_secs(2));
 /// ```

@@ -25,8 +25,8 @@ use super::options::CallOptions;
 use super::presence::{Membership, Presence};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::is_grpc;
+use crate::cache::Registry;
 use crate::error::Error;
-use crate::registry::Registry;
 use crate::transport::{ConnectError, Connector};
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_eureka::route::Deadline;
+/// use tower_eureka::client::Deadline;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {
