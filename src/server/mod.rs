@@ -88,7 +88,7 @@ use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
-pub use self::http::{EurekaService, ResponseFuture};
+pub use self::http::{RegistryService, ResponseFuture};
 pub use self::listen::Listener;
 
 use tokio::net::TcpListener;
@@ -145,8 +145,8 @@ impl EurekaServer {
     ///
     /// # Panics
     /// When `mount` is neither empty nor begins with a slash.
-    pub fn service(&self, mount: &str) -> EurekaService {
-        EurekaService::new(self.clone(), mount.trim_end_matches('/'))
+    pub fn service(&self, mount: &str) -> RegistryService {
+        RegistryService::new(self.clone(), mount.trim_end_matches('/'))
     }
 
     /// A [`Listener`] with the limits that the properties `eureka.server.limits.*` gave, see

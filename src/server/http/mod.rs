@@ -42,7 +42,7 @@ use axum::routing::{MethodRouter, get, post, put};
 
 pub(super) use self::intake::Intake;
 pub(super) use self::refusals::Refusals;
-pub use self::service::{EurekaService, ResponseFuture};
+pub use self::service::{RegistryService, ResponseFuture};
 use super::EurekaServer;
 
 /// What a base URL may end in. Netflix clients add a version, for which Java takes any word; fargo doubles the slash of a base URL that

@@ -31,13 +31,13 @@ use crate::server::bodies::List;
 ///
 /// Always ready, never fails, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EurekaService {
+pub struct RegistryService {
     server: EurekaServer,
     router: Router,
     mount: Arc<str>,
 }
 
-impl EurekaService {
+impl RegistryService {
     pub(in crate::server) fn new(server: EurekaServer, mount: &str) -> Self {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
@@ -59,7 +59,7 @@ impl EurekaService {
     }
 }
 
-impl Service<Request<Body>> for EurekaService {
+impl Service<Request<Body>> for RegistryService {
     type Response = Response;
     type Error = Infallible;
     type Future = ResponseFuture;
@@ -128,7 +128,7 @@ impl<'a> Short<'a> {
     }
 }
 
-/// The answer to come of an [`EurekaService`].
+/// The answer to come of an [`RegistryService`].
 pub struct ResponseFuture(Answer);
 
 enum Answer {
