@@ -252,7 +252,7 @@ impl EurekaServerBuilder {
     /// only those count that a [`Listener`](super::Listener) of this server sends. Beyond it, no new
     /// list is made: clients get the latest one for up to 30 seconds, and 503 with `Retry-After` for an application or a VIP without
     /// one. The listener closes connections that take less than 1 MB a second, see
-    /// [`answer_timeout`](super::Listener::answer_timeout). A list that is larger is still sent, and so is every response to a write.
+    /// [`response_timeout`](super::Listener::response_timeout). A list that is larger is still sent, and so is every response to a write.
     ///
     /// Without a listener of this server, as under `axum::serve`, nobody closes such connections:
     /// then nothing is refused, and a warning is logged.

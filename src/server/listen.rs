@@ -196,8 +196,8 @@ impl Listener {
     /// While the budget of [`response_limit`](crate::server::EurekaServerBuilder::response_limit) is
     /// exhausted, a connection is also closed once it has had a quarter of this time and took less
     /// than 1 MB a second.
-    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.answer_timeout = timeout;
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.response_timeout = timeout;
         self
     }
 
@@ -272,7 +272,7 @@ impl Listener {
                 }
                 () = sleep_until(look_for_slow.unwrap_or(looked_for_slow)), if look_for_slow.is_some() => {
                     let is_short = unsent.is_short();
-                    let closed = if is_short { places.close_slow(limits.answer_timeout / 4) } else { 0 };
+                    let closed = if is_short { places.close_slow(limits.response_timeout / 4) } else { 0 };
                     log.closed_slow(closed, is_short, unsent.bytes());
                     looked_for_slow = Instant::now();
                     look_for_slow = is_short.then(|| looked_for_slow + SLOW_INTERVAL);

@@ -148,7 +148,7 @@ async fn http2_connection_that_only_pings_is_closed_with_goaway() {
 #[tokio::test]
 async fn short_http2_response_that_is_not_taken_is_timed() {
     let app = Router::new().route("/small", get(|| async { vec![b'x'; 10_000] }));
-    let server = Running::start_with(|listener| listener.answer_timeout(SHORT).idle_timeout(HOUR), app).await;
+    let server = Running::start_with(|listener| listener.response_timeout(SHORT).idle_timeout(HOUR), app).await;
     let mut stream = http2(&server, NO_WINDOW).await;
     stream.write_all(GET_SMALL).await.unwrap();
     let sent = ping_until_closed(stream).await;
@@ -236,7 +236,7 @@ async fn stalled_readers(server: &Running) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn latest_list_is_served_while_stalled_readers_hold_the_budget() {
-    let server = large(|listener| listener.answer_timeout(HOUR)).await;
+    let server = large(|listener| listener.response_timeout(HOUR)).await;
     let _stalled = stalled_readers(&server).await;
     let first = server.closes(GET_APPS).await;
     assert!(list_of(&first).len() > 20 * 60_000);
@@ -246,7 +246,7 @@ async fn latest_list_is_served_while_stalled_readers_hold_the_budget() {
 
 #[tokio::test]
 async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
-    let server = large(|listener| listener.answer_timeout(4 * SHORT).idle_timeout(HOUR)).await;
+    let server = large(|listener| listener.response_timeout(4 * SHORT).idle_timeout(HOUR)).await;
     let mut stalled = stalled_readers(&server).await;
     change(&server, 0, "c").await;
     while !list_of(&server.closes(GET_APPS).await).contains("cccc") {}
@@ -281,7 +281,7 @@ async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
 async fn exhausted() -> (Running, Vec<TcpStream>, String) {
     let app = Router::new().route("/own", get(own).post(own));
     let registry = EurekaServer::builder().response_limit(2 << 20).build().unwrap();
-    let server = Running::start_registry_with(registry, |listener| listener.answer_timeout(HOUR), app).await;
+    let server = Running::start_registry_with(registry, |listener| listener.response_timeout(HOUR), app).await;
     let mut stalled = Vec::new();
     loop {
         let (mut stream, start) = begin("GET", &server).await;

@@ -193,7 +193,7 @@ async fn who_takes_a_long_answer_too_slowly_is_closed() {
     // More than the system keeps for a connection whose peer does not read.
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
     let registry = EurekaServer::builder().response_limit(1 << 30).build().unwrap();
-    let limits = |listener: Listener| listener.answer_timeout(SHORT).idle_timeout(HOUR);
+    let limits = |listener: Listener| listener.response_timeout(SHORT).idle_timeout(HOUR);
     let server = Running::start_registry_with(registry, limits, app).await;
     let mut slow = Vec::new();
     for _ in 0..3 {
@@ -227,7 +227,7 @@ async fn who_takes_a_long_answer_too_slowly_is_closed() {
 #[tokio::test]
 async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
-    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(20)), app).await;
+    let server = Running::start_with(|listener| listener.response_timeout(Duration::from_secs(20)), app).await;
     let answer = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
@@ -236,7 +236,7 @@ async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
 #[tokio::test]
 async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
-    let server = Running::start_with(|listener| listener.answer_timeout(Duration::from_secs(1)), app).await;
+    let server = Running::start_with(|listener| listener.response_timeout(Duration::from_secs(1)), app).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();

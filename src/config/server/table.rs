@@ -39,7 +39,7 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
     property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.head_timeout = time; b })),
     property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.limits.body_timeout = time; b })),
-    property!("eureka.server.limits.answer-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.answer_timeout = time; b })),
+    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.response_timeout = time; b })),
     property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.limits.idle_timeout = time; b })),
     #[cfg(feature = "peers")]
     property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "longest time for which a starting node refuses lists with 403", Kind::Millis(Builder::wait_when_empty)),

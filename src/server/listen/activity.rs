@@ -30,7 +30,7 @@ pub(super) struct Activity {
     began: Instant,
     head_timeout: Duration,
     idle_timeout: Duration,
-    answer_timeout: Duration,
+    response_timeout: Duration,
     unsent: Arc<Unsent>,
     handling: AtomicUsize,
     /// Number of handlers that wait for bytes of a request's body.
@@ -62,7 +62,7 @@ impl Activity {
             began: Instant::now(),
             head_timeout: limits.head_timeout.min(LONGEST_WAIT),
             idle_timeout: limits.idle_timeout.min(LONGEST_WAIT),
-            answer_timeout: limits.answer_timeout.min(LONGEST_WAIT),
+            response_timeout: limits.response_timeout.min(LONGEST_WAIT),
             unsent,
             handling: AtomicUsize::new(0),
             receiving: AtomicUsize::new(0),
@@ -85,7 +85,7 @@ impl Activity {
         let quiet = self.quiet_deadline();
         match self.held.load(Relaxed) {
             0 => quiet,
-            _ => quiet.min(self.at(self.progress_since.load(Relaxed)) + self.answer_timeout),
+            _ => quiet.min(self.at(self.progress_since.load(Relaxed)) + self.response_timeout),
         }
     }
 
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_reader_must_take_64_kib_in_each_period() {
-        let limits = Limits { answer_timeout: 10 * SECOND, idle_timeout: 90 * SECOND, ..Limits::default() };
+        let limits = Limits { response_timeout: 10 * SECOND, idle_timeout: 90 * SECOND, ..Limits::default() };
         let activity = start(&limits);
         advance(SECOND).await;
         activity.holds();
@@ -377,7 +377,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn handler_at_work_does_not_excuse_a_slow_reader() {
-        let activity = start(&Limits { answer_timeout: 10 * SECOND, ..Limits::default() });
+        let activity = start(&Limits { response_timeout: 10 * SECOND, ..Limits::default() });
         let handling = Handling::new(activity.clone());
         advance(1_000 * SECOND).await;
         assert_eq!(left(&activity), 90 * SECOND);
@@ -475,7 +475,7 @@ mod tests {
     async fn times_beyond_the_clock_are_as_long_as_it_can_count() {
         let forever = Duration::MAX;
         let limits =
-            Limits { answer_timeout: forever, idle_timeout: forever, head_timeout: forever, ..Limits::default() };
+            Limits { response_timeout: forever, idle_timeout: forever, head_timeout: forever, ..Limits::default() };
         let activity = start(&limits);
         activity.holds();
         activity.read(b"GET");
