@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
-use tower_eureka::{Eureka, Instance};
+use tower_eureka::{Eureka, Instance, shutdown_signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,24 +39,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop_and_end_streams)
     };
-    registrar.serve(stop_signal(), serve).await?;
+    registrar.serve(shutdown_signal(), serve).await?;
     println!("stopped");
     Ok(())
-}
-
-async fn stop_signal() {
-    let interrupt = async { tokio::signal::ctrl_c().await.expect("this runtime handles signals") };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("this runtime handles signals");
-        tokio::select! {
-            () = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    interrupt.await;
 }
 
 fn log_to_stderr() {

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tower_eureka::{Eureka, Instance};
+use tower_eureka::{Eureka, Instance, shutdown_signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,24 +26,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/", get(|| async { "hello\n" }))
         .route("/whoami", get(|| async move { instance.id().to_owned() }))
         .layer(registrar.layer());
-    registrar.serve(stop_signal(), |stop| axum::serve(listener, app).with_graceful_shutdown(stop)).await?;
+    registrar.serve(shutdown_signal(), |stop| axum::serve(listener, app).with_graceful_shutdown(stop)).await?;
     println!("stopped");
     Ok(())
-}
-
-async fn stop_signal() {
-    let interrupt = async { tokio::signal::ctrl_c().await.expect("this runtime handles signals") };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("this runtime handles signals");
-        tokio::select! {
-            () = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    interrupt.await;
 }
 
 fn log_to_stderr() {

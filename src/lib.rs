@@ -80,6 +80,8 @@ pub mod reqwest;
 pub mod server;
 mod shown;
 #[cfg(feature = "client")]
+mod signal;
+#[cfg(feature = "client")]
 mod timer;
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
@@ -97,6 +99,8 @@ pub use eureka::{Eureka, EurekaBuilder};
 pub use model::Instance;
 #[cfg(feature = "server")]
 pub use server::EurekaServer;
+#[cfg(feature = "client")]
+pub use signal::shutdown_signal;
 
 /// The README's code compiles.
 #[cfg(all(doctest, feature = "client"))]

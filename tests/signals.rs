@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_eureka::register::Shutdown;
 use tower_eureka::transport::RequestBody;
-use tower_eureka::{Eureka, Instance};
+use tower_eureka::{Eureka, Instance, shutdown_signal};
 
 /// Sends the signal, and waits until it is here without letting paused time pass.
 async fn terminate() {
@@ -50,7 +50,6 @@ async fn signalled(further: &'static [u64]) -> (Duration, Duration) {
             sleep(Duration::from_secs(1)).await;
         }
     });
-    let mut terminated = signal(SignalKind::terminate()).unwrap();
     let first = Instant::now() + Duration::from_secs(10);
     tokio::spawn(async move {
         tokio::time::sleep_until(first).await;
@@ -62,11 +61,8 @@ async fn signalled(further: &'static [u64]) -> (Duration, Duration) {
     });
     let told_at = Arc::new(Mutex::new(Duration::ZERO));
     let noted = told_at.clone();
-    let first_signal = async move {
-        terminated.recv().await;
-    };
     handle
-        .serve(first_signal, |shutdown: Shutdown| async move {
+        .serve(shutdown_signal(), |shutdown: Shutdown| async move {
             shutdown.await;
             *noted.lock().unwrap() = first.elapsed();
             std::future::pending::<()>().await;

@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::lifecycle::Lifecycle;
 use crate::clock::LONGEST_WAIT;
+use crate::signal::shutdown_signal;
 
 /// Times of a shutdown. All steps share one budget, and each has a bound of its own within it.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +104,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Completes at a SIGTERM or Ctrl-C that comes from now on and is not the same as the one `since`
 /// when this waits.
 pub(super) async fn next_signal(since: Instant) {
-    another(since, any_signal).await;
+    another(since, shutdown_signal).await;
 }
 
 /// Completes at the first signal that comes long enough after the one before.
@@ -114,26 +115,6 @@ async fn another<F: Future<Output = ()>>(since: Instant, signal: impl Fn() -> F)
             return;
         }
     }
-}
-
-async fn any_signal() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                () = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    interrupt.await;
 }
 
 #[cfg(test)]

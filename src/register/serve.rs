@@ -64,7 +64,7 @@ impl Registrar {
     /// let instance = tower_eureka::Instance::builder("orders").port(listener.local_addr()?.port()).build()?;
     /// let registrar = eureka.registrar(instance);
     /// let app = axum::Router::new().layer(registrar.layer());
-    /// let signal = async { drop(tokio::signal::ctrl_c().await) };
+    /// let signal = tower_eureka::shutdown_signal();
     /// registrar.serve(signal, |shutdown| axum::serve(listener, app).with_graceful_shutdown(shutdown)).await?;
     /// # Ok(())
     /// # }
