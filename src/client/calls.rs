@@ -17,8 +17,8 @@ use tower::discover::Change;
 
 use super::address::{Address, AddressRule};
 use super::budget::Budget;
+use super::connection::health_url;
 use super::deadline::Clockwork;
-use super::health;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Peers, Snapshot};
@@ -290,7 +290,7 @@ impl Callable {
     fn attributes(&self) -> Attributes {
         let Address { scheme, authority } = &self.address;
         // Whoever checks an endpoint goes by the instance it was made of.
-        let checked = if self.is_checked { health::url(&self.instance, &self.address) } else { None };
+        let checked = if self.is_checked { health_url(&self.instance, &self.address) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
         let version = if self.http2 { " h2" } else { "" };
         let address = format!("{scheme}://{authority}{version}{checked}");

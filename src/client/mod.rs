@@ -15,27 +15,22 @@
 
 mod address;
 mod attempts;
-mod body;
 mod budget;
 mod call;
 mod calls;
+mod connection;
 mod deadline;
-mod endpoint;
 mod failure;
-mod health;
-mod http1;
-mod http2;
 mod http_client;
 mod layer;
 #[cfg(feature = "tonic")]
 mod named;
 mod options;
-mod peer;
 mod presence;
 mod retry;
 
 pub use attempts::AttemptBody;
-pub use body::InstanceBody;
+pub use connection::InstanceBody;
 pub use deadline::{Deadline, WaitForReady};
 pub use http_client::{HttpClient, ResponseFuture};
 pub use layer::{EurekaLayer, EurekaService};

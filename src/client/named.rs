@@ -12,7 +12,7 @@ use super::ResponseBody;
 use super::address::AddressRule;
 use super::call::Sending;
 use super::calls::Calls;
-use super::endpoint::Endpoint;
+use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
 use crate::cache::Registry;
 use crate::error::Error;

@@ -27,10 +27,10 @@ use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
 use super::InstanceBody;
-use super::attempts::AttemptBody;
-use super::failure::{Failure, is_refused_stream};
 use super::peer::{Peer, Permit, Vacancies, Watched};
-use super::presence::Presence;
+use crate::client::attempts::AttemptBody;
+use crate::client::failure::{Failure, is_refused_stream};
+use crate::client::presence::Presence;
 use crate::transport::{ConnectError, Connector};
 
 /// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who

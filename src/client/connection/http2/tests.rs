@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::super::address::Address;
-use super::super::attempts::Attempts;
 use super::*;
+use crate::client::address::Address;
+use crate::client::attempts::Attempts;
 use crate::tls::Tls;
 
 type Connections = Http2<Empty<Bytes>>;

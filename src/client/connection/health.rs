@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tracing::debug;
 
-use super::address::Address;
+use crate::client::address::Address;
 use crate::model::Instance;
 use crate::shown::Shown;
 use crate::tls::Tls;
@@ -61,7 +61,7 @@ impl Checker {
 }
 
 /// Where to ask an instance that is called at this address, if it has something that can be asked.
-pub(super) fn url(instance: &Instance, address: &Address) -> Option<Uri> {
+pub(in crate::client) fn url(instance: &Instance, address: &Address) -> Option<Uri> {
     let secure = instance.secure_health_check_url().filter(|_| address.scheme == Scheme::HTTPS);
     let url: Uri = secure.or(instance.health_check_url())?.trim().parse().ok()?;
     let can_ask = match url.scheme_str()? {

@@ -14,18 +14,19 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::{BoxError, Service, ServiceExt};
 
-use super::address::{Address, AddressRule};
-use super::attempts::{AttemptBody, Attempts};
-use super::calls::{AtAddress, Calls};
-use super::failure::Failure;
+use super::InstanceBody;
 use super::health::Checker;
 use super::http1::Http1;
 use super::http2::{self, Http2, Unsent};
-use super::options::CallOptions;
-use super::presence::{Membership, Presence};
-use super::{InstanceBody, ResponseBody};
 use crate::balance::is_grpc;
 use crate::cache::Registry;
+use crate::client::ResponseBody;
+use crate::client::address::{Address, AddressRule};
+use crate::client::attempts::{AttemptBody, Attempts};
+use crate::client::calls::{AtAddress, Calls};
+use crate::client::failure::Failure;
+use crate::client::options::CallOptions;
+use crate::client::presence::{Membership, Presence};
 use crate::error::Error;
 use crate::transport::{ConnectError, Connector};
 
@@ -33,7 +34,7 @@ type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
 /// Connections to whatever host a request names, for who wants no instance. Dropping the last clone closes them after the calls in
 /// flight.
-pub(super) struct Connections<B>(Arc<Pools<B>>);
+pub(in crate::client) struct Connections<B>(Arc<Pools<B>>);
 
 struct Pools<B> {
     connector: Connector,
@@ -43,7 +44,7 @@ struct Pools<B> {
 
 /// One instance as something to send to, with its own connections of both versions, opened when they are needed: dropping the last
 /// clone closes them after the calls in flight.
-pub(super) struct Endpoint<B> {
+pub(in crate::client) struct Endpoint<B> {
     inner: Arc<Inner<B>>,
     /// Held by the endpoint in the balancer. The clones for calls have none.
     _membership: Option<Membership>,
@@ -70,7 +71,10 @@ const ONLY_HTTP1: u8 = 3;
 const CLOSED: u8 = 2;
 
 /// What a request's body must be to be sent.
-pub(super) trait Sendable: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static {}
+pub(in crate::client) trait Sendable:
+    Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static
+{
+}
 
 impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> Sendable for B {}
 
@@ -85,11 +89,11 @@ fn client<B: Sendable>(connector: &Connector, is_http2: bool) -> Hyper<B> {
 }
 
 impl<B: Sendable> Connections<B> {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(in crate::client) fn new(connector: Connector) -> Self {
         Self(Arc::new(Pools { connector, http1: OnceLock::new(), http2: OnceLock::new() }))
     }
 
-    pub(super) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
+    pub(in crate::client) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
         let is_http2 = request.version() == Version::HTTP_2;
         let request = Attempts::new(request, 0).into_request();
         // Without the user-info that an authority may have.
@@ -103,7 +107,7 @@ impl<B: Sendable> Connections<B> {
 
 impl<B: Sendable> Endpoint<B> {
     /// Calls by name that end at endpoints like this.
-    pub(super) fn calls(
+    pub(in crate::client) fn calls(
         registry: Arc<Registry>,
         options: CallOptions,
         rule: AddressRule,
@@ -240,7 +244,7 @@ impl<B> AtAddress for Endpoint<B> {
 }
 
 /// A request to one instance.
-pub(super) struct EndpointFuture<B> {
+pub(in crate::client) struct EndpointFuture<B> {
     sending: Sending<B>,
     endpoint: Endpoint<B>,
 }

@@ -26,10 +26,10 @@ use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
 use super::InstanceBody;
-use super::address::Address;
-use super::attempts::AttemptBody;
-use super::failure::Failure;
-use super::presence::Presence;
+use crate::client::address::Address;
+use crate::client::attempts::AttemptBody;
+use crate::client::failure::Failure;
+use crate::client::presence::Presence;
 use crate::transport::Connector;
 
 /// Twice as long, at most, a connection may be idle: 90 s, as in hyper-util's client.

@@ -32,7 +32,7 @@ impl InstanceBody {
     }
 
     /// Any other body in the place of one.
-    pub(super) fn boxed<B>(body: B) -> Self
+    pub(in crate::client) fn boxed<B>(body: B) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
-use super::super::attempts::Attempts;
 use super::*;
+use crate::client::attempts::Attempts;
 use crate::tls::Tls;
 
 type Connections = Http1<Empty<Bytes>>;
