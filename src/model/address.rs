@@ -8,11 +8,11 @@ const INSIDE: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
 /// Origin of an instance's address. Instances that differ in it only are equal: it is no part of the record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum AddressOrigin {
-    /// Given by the user, or received.
+    /// Configured by the user, or received.
     #[default]
-    Given,
-    /// Found here, so that a better one may take its place.
-    Found,
+    Configured,
+    /// Detected here, so that a better one may take its place.
+    Detected,
 }
 
 impl PartialEq for AddressOrigin {

@@ -218,7 +218,7 @@ impl InstanceBuilder {
             return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
         }
         let given = self.ip_addr.filter(|address| !address.is_empty());
-        let origin = if given.is_some() { AddressOrigin::Given } else { AddressOrigin::Found };
+        let origin = if given.is_some() { AddressOrigin::Configured } else { AddressOrigin::Detected };
         let ip_addr = given.unwrap_or_else(|| address::outward_or_loopback().to_string());
         let named = self.host_name.filter(|host| !host.is_empty());
         if named.is_none() && self.prefer_ip_address == Some(false) {

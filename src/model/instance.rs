@@ -56,8 +56,8 @@ impl Instance {
 
     /// Returns `true` if the address was found rather than given by the user.
     #[cfg(feature = "client")]
-    pub(crate) fn is_address_found(&self) -> bool {
-        matches!(self.address, AddressOrigin::Found)
+    pub(crate) fn is_address_detected(&self) -> bool {
+        matches!(self.address, AddressOrigin::Detected)
     }
 
     /// The same at another address, which takes the place of the old one in the host name, the id and the URLs.
@@ -121,7 +121,7 @@ impl Instance {
             last_dirty_timestamp: None,
             action: None,
             asg_name: None,
-            address: AddressOrigin::Given,
+            address: AddressOrigin::Configured,
         }
     }
 

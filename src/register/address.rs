@@ -145,7 +145,7 @@ mod tests {
         for url in ["http://192.0.2.9/eureka/", "http://registry/eureka/"] {
             let network = Network::default();
             network.set(None, 503);
-            let provider = network.provider(url, AddressOrigin::Found);
+            let provider = network.provider(url, AddressOrigin::Detected);
             let mut state = provider.state();
             provider.register().await.unwrap_err();
             assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("127.0.0.1", Some("127.0.0.1")));
@@ -159,7 +159,7 @@ mod tests {
     async fn address_that_changes_before_the_first_success_is_followed_and_then_kept() {
         let network = Network::default();
         network.set(Some("10.0.0.4"), 503);
-        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Found);
+        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Detected);
         provider.register().await.unwrap_err();
         assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("10.0.0.4", Some("127.0.0.1")));
         network.set(Some("10.0.0.5"), 204);
@@ -175,7 +175,7 @@ mod tests {
     async fn loopback_address_that_was_registered_is_replaced_at_the_next_registration() {
         let network = Network::default();
         network.set(None, 204);
-        let provider = network.provider("http://registry/eureka/", AddressOrigin::Found);
+        let provider = network.provider("http://registry/eureka/", AddressOrigin::Detected);
         provider.register().await.unwrap();
         assert_eq!(network.last_sent(), "127.0.0.1");
         network.set(Some("10.0.0.5"), 204);
@@ -187,7 +187,7 @@ mod tests {
     async fn down_before_the_first_success_keeps_the_address_that_was_found() {
         let network = Network::default();
         network.set(Some("10.0.0.5"), 503);
-        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Found);
+        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Detected);
         provider.register().await.unwrap_err();
         network.set(None, 204);
         provider.drain().await;
@@ -198,7 +198,7 @@ mod tests {
     async fn loopback_address_that_was_given_is_kept() {
         let network = Network::default();
         network.set(Some("10.0.0.5"), 204);
-        network.provider("http://192.0.2.9/eureka/", AddressOrigin::Given).register().await.unwrap();
+        network.provider("http://192.0.2.9/eureka/", AddressOrigin::Configured).register().await.unwrap();
         assert_eq!(network.last_sent(), "127.0.0.1");
     }
 }

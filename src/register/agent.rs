@@ -290,7 +290,7 @@ impl Agent {
     /// arrives late behind one that was sent later.
     async fn register(&mut self, transport: Transport) -> Outcome {
         self.registered = false;
-        if self.instance.is_address_found() && (!self.located || address::is_at_loopback(&self.instance)) {
+        if self.instance.is_address_detected() && (!self.located || address::is_at_loopback(&self.instance)) {
             let found = tokio::select! {
                 biased;
                 urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
