@@ -49,7 +49,7 @@ impl Attributes {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);
         Self {
-            weight: instance.given_weight().map(|weight| weight as f32),
+            weight: instance.explicit_weight().map(|weight| weight as f32),
             zone: instance.zone().map(Arc::from),
             up_since_ms: up_since,
             start: up_since,

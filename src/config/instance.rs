@@ -53,7 +53,7 @@ impl InstanceBuilder {
         if env.text("server.port")?.filter(|port| !foreign(port)).is_some()
             && let Some(port) = env.port("server.port")?
         {
-            self = self.port_if_none(port);
+            self = self.port_if_unset(port);
         }
         for (key, value) in env.map("eureka.instance.metadata-map")? {
             self = self.metadata(key, value);

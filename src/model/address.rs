@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Interfaces of containers and virtual machines that run here. Other machines do not reach their addresses.
-const INSIDE: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
+const VIRTUAL_INTERFACES: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
 
 /// Origin of an instance's address. Instances that differ in it only are equal: it is no part of the record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,16 +25,16 @@ impl Eq for AddressOrigin {}
 
 /// The address by which other machines reach this one, as far as the machine itself can tell: that of its default route, else
 /// that of an interface. `None` without a network.
-pub(crate) fn outward() -> Option<IpAddr> {
+pub(crate) fn detect_ip() -> Option<IpAddr> {
     // Documentation addresses (RFC 5737, RFC 3849), which are in no network.
     let ipv4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let ipv6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
-    route_towards(ipv4).or_else(|| route_towards(ipv6)).or_else(of_an_interface)
+    source_ip(ipv4).or_else(|| source_ip(ipv6)).or_else(interface_ip)
 }
 
-/// The [outward address](outward), else the loopback address with a warning.
-pub(super) fn outward_or_loopback() -> IpAddr {
-    outward().unwrap_or_else(|| {
+/// The [outward address](detect_ip), else the loopback address with a warning.
+pub(super) fn detect_ip_or_loopback() -> IpAddr {
+    detect_ip().unwrap_or_else(|| {
         tracing::warn!("no network address found, using 127.0.0.1; set ip_addr() or EUREKA_INSTANCE_IPADDRESS");
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     })
@@ -42,7 +42,7 @@ pub(super) fn outward_or_loopback() -> IpAddr {
 
 /// The address of the interface by which packets to this target leave, if others can reach it there. Connecting a UDP socket
 /// sends none.
-pub(crate) fn route_towards(target: SocketAddr) -> Option<IpAddr> {
+pub(crate) fn source_ip(target: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(target).ok()?;
@@ -50,11 +50,11 @@ pub(crate) fn route_towards(target: SocketAddr) -> Option<IpAddr> {
 }
 
 /// The address of the first interface that leads out. IPv4 is preferred, since every caller speaks it.
-fn of_an_interface() -> Option<IpAddr> {
+fn interface_ip() -> Option<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().ok()?;
     let candidates = interfaces.into_iter().filter(|interface| is_usable(&interface.ip()));
     let rank = |interface: &if_addrs::Interface| {
-        let inside = INSIDE.iter().any(|start| interface.name.starts_with(start));
+        let inside = VIRTUAL_INTERFACES.iter().any(|start| interface.name.starts_with(start));
         (interface.ip().is_ipv6(), inside, !interface.is_oper_up(), interface.index)
     };
     candidates.min_by_key(rank).map(|interface| interface.ip())
@@ -112,6 +112,6 @@ mod tests {
 
     #[test]
     fn route_to_the_machine_itself_leads_nowhere() {
-        assert_eq!(route_towards(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))), None);
+        assert_eq!(source_ip(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))), None);
     }
 }

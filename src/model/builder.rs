@@ -119,7 +119,7 @@ impl InstanceBuilder {
     }
 
     /// Sets the port that the environment gives the server, unless the code has given one.
-    pub(crate) fn port_if_none(self, port: u16) -> Self {
+    pub(crate) fn port_if_unset(self, port: u16) -> Self {
         match self.port.or(self.secure_port) {
             None => self.port(port),
             Some(given) => {
@@ -219,7 +219,7 @@ impl InstanceBuilder {
         }
         let given = self.ip_addr.filter(|address| !address.is_empty());
         let origin = if given.is_some() { AddressOrigin::Configured } else { AddressOrigin::Detected };
-        let ip_addr = given.unwrap_or_else(|| address::outward_or_loopback().to_string());
+        let ip_addr = given.unwrap_or_else(|| address::detect_ip_or_loopback().to_string());
         let named = self.host_name.filter(|host| !host.is_empty());
         if named.is_none() && self.prefer_ip_address == Some(false) {
             tracing::warn!(app = self.app, "no host name is given, registering the IP address");

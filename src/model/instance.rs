@@ -247,11 +247,11 @@ impl Instance {
     ///
     /// The balancer uses this value.
     pub fn weight(&self) -> u32 {
-        self.given_weight().unwrap_or(1)
+        self.explicit_weight().unwrap_or(1)
     }
 
     /// The metadata `weight`, if it is a number that counts.
-    pub(crate) fn given_weight(&self) -> Option<u32> {
+    pub(crate) fn explicit_weight(&self) -> Option<u32> {
         let weight: i32 = self.metadata.get("weight")?.trim().parse().ok()?;
         u32::try_from(weight).ok().filter(|&weight| weight > 0)
     }

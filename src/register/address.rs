@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use crate::model::{Instance, is_loopback, outward, route_towards};
+use crate::model::{Instance, detect_ip, is_loopback, source_ip};
 use crate::transport::Transport;
 
 /// Bound of the look-up of the registry's address before the first registration.
@@ -18,7 +18,7 @@ pub(super) struct Routes(Arc<dyn Fn(Option<SocketAddr>) -> Option<IpAddr> + Send
 
 impl Default for Routes {
     fn default() -> Self {
-        Self(Arc::new(|target| target.map_or_else(outward, route_towards)))
+        Self(Arc::new(|target| target.map_or_else(detect_ip, source_ip)))
     }
 }
 
