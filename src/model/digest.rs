@@ -13,7 +13,7 @@ use super::{Instance, Port};
 pub(crate) struct Digest(u64);
 
 /// Ends each field. No UTF-8 text holds it.
-const END: u8 = 0xff;
+const FIELD_END: u8 = 0xff;
 /// Precedes the 16 hexadecimal digits in the header: the version of the definition.
 const VERSION: &str = "v1=";
 
@@ -40,7 +40,7 @@ impl Digest {
             hash.field(key);
             hash.field(value);
         }
-        Self(mixed(hash.0))
+        Self(fmix64(hash.0))
     }
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -95,14 +95,14 @@ impl Fnv1a {
 
     fn field(&mut self, text: &str) {
         text.bytes().for_each(|byte| self.byte(byte));
-        self.byte(END);
+        self.byte(FIELD_END);
     }
 
     /// A number as decimal text.
     fn number(&mut self, number: i64) {
         // Writing to it cannot fail.
         let _ = fmt::Write::write_fmt(self, format_args!("{number}"));
-        self.byte(END);
+        self.byte(FIELD_END);
     }
 
     fn port(&mut self, port: Port) {
@@ -120,7 +120,7 @@ impl fmt::Write for Fnv1a {
 
 /// The finalizer of MurmurHash3. Without it, equal changes of two instances could cancel out in the
 /// sum.
-fn mixed(mut hash: u64) -> u64 {
+fn fmix64(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ hash >> 33

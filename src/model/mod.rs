@@ -29,7 +29,7 @@ pub(crate) mod xml;
 pub use action::ActionType;
 pub(crate) use address::AddressOrigin;
 #[cfg(feature = "client")]
-pub(crate) use address::{is_loopback, detect_ip, source_ip};
+pub(crate) use address::{detect_ip, is_loopback, source_ip};
 pub use application::{Application, Applications};
 pub use builder::{InstanceBuilder, InvalidInstance};
 #[cfg(feature = "client")]

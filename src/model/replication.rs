@@ -61,7 +61,7 @@ pub struct ReplicationItem {
 pub(crate) struct BatchItem {
     pub(crate) item: ReplicationItem,
     /// True if its instance has more metadata than a registration may have. The rest is not read.
-    pub(crate) excess: bool,
+    pub(crate) too_much_metadata: bool,
 }
 
 #[cfg(feature = "peers")]

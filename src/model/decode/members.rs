@@ -12,7 +12,7 @@ use super::super::{
     ReplicationAction, ReplicationItem, ReplicationResult, app_name,
 };
 use super::scalar::{Scalar, Verbatim};
-use super::shapes::{Many, Maybe};
+use super::shapes::{OneOrMany, OptionalObject};
 
 /// Reads an object into `Self`, one member after the other.
 trait Members<'de>: Sized {
@@ -126,7 +126,7 @@ impl<'de> Members<'de> for ApplicationsMembers {
     /// The underscores depend on a setting of the sender, so the first two members are known by how they start.
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
-            "application" => self.applications = map.next_value::<Many<_>>()?.logged("application"),
+            "application" => self.applications = map.next_value::<OneOrMany<_>>()?.log_skipped("application"),
             name if name.starts_with("versions_") => self.version = scalar(map)?.number(),
             name if name.starts_with("apps_") => self.hash = scalar(map)?.text(),
             _ => skip(map)?,
@@ -156,7 +156,7 @@ impl<'de> Members<'de> for ApplicationMembers {
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "name" => self.name = scalar(map)?.text(),
-            "instance" => self.instances = map.next_value::<Many<_>>()?.logged("instance"),
+            "instance" => self.instances = map.next_value::<OneOrMany<_>>()?.log_skipped("instance"),
             _ => skip(map)?,
         }
         Ok(())
@@ -185,7 +185,7 @@ impl<'de> Members<'de> for Instance {
 /// more.
 fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
     instance: &mut Instance,
-    excess: &mut bool,
+    too_much_metadata: &mut bool,
     name: &str,
     map: &mut A,
 ) -> Result<(), A::Error> {
@@ -208,13 +208,13 @@ fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
         "securePort" => instance.secure_port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_SECURE),
         "countryId" => instance.country_id = scalar(map)?.int().unwrap_or(1),
         "dataCenterInfo" => {
-            let members = map.next_value::<Maybe<DataCenterMembers<MAX>>>()?.0;
-            *excess |= members.as_ref().is_some_and(|members| members.excess);
+            let members = map.next_value::<OptionalObject<DataCenterMembers<MAX>>>()?.0;
+            *too_much_metadata |= members.as_ref().is_some_and(|members| members.too_much_metadata);
             instance.data_center = members.map(DataCenterMembers::data_center);
         }
-        "leaseInfo" => instance.lease = map.next_value::<Maybe<LeaseInfo>>()?.0,
+        "leaseInfo" => instance.lease = map.next_value::<OptionalObject<LeaseInfo>>()?.0,
         "metadata" => {
-            let entries = MetadataMembers::<MAX>::take(map, excess)?;
+            let entries = MetadataMembers::<MAX>::take(map, too_much_metadata)?;
             instance.metadata = entries.into_iter().filter(|(key, _)| &**key != "@class").collect();
         }
         "appGroupName" => instance.app_group = scalar(map)?.text().map(|group| app_name(&group)),
@@ -248,19 +248,24 @@ pub(super) struct Registration {
     /// True if it names an application, be it by an empty text.
     pub(super) named: bool,
     /// True if it has more metadata than [`MAX_METADATA_ENTRIES`]. The rest is read past.
-    pub(super) excess: bool,
+    pub(super) too_much_metadata: bool,
 }
 
 impl<'de> Members<'de> for Registration {
     const EXPECTED: &'static str = "an instance";
 
     fn start() -> Self {
-        Self { instance: Members::start(), named: false, excess: false }
+        Self { instance: Members::start(), named: false, too_much_metadata: false }
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         if name != "app" {
-            return instance_member::<MAX_METADATA_ENTRIES, A>(&mut self.instance, &mut self.excess, name, map);
+            return instance_member::<MAX_METADATA_ENTRIES, A>(
+                &mut self.instance,
+                &mut self.too_much_metadata,
+                name,
+                map,
+            );
         }
         let app = scalar(map)?.text();
         self.named = app.is_some();
@@ -344,7 +349,7 @@ struct DataCenterMembers<const MAX: usize> {
     class: Option<Arc<str>>,
     name: Option<Arc<str>>,
     metadata: Metadata,
-    excess: bool,
+    too_much_metadata: bool,
 }
 
 impl<const MAX: usize> DataCenterMembers<MAX> {
@@ -375,7 +380,7 @@ impl<'de, const MAX: usize> Members<'de> for DataCenterMembers<MAX> {
             "@class" | "class" => self.class = scalar(map)?.text(),
             "name" => self.name = scalar(map)?.text(),
             "metadata" => {
-                let entries = MetadataMembers::<MAX>::take(map, &mut self.excess)?;
+                let entries = MetadataMembers::<MAX>::take(map, &mut self.too_much_metadata)?;
                 self.metadata = entries.into_iter().collect();
             }
             _ => skip(map)?,
@@ -398,14 +403,14 @@ type Entries = Vec<(Arc<str>, Arc<str>)>;
 struct MetadataMembers<const MAX: usize> {
     entries: Entries,
     /// True if there are more, which are read past.
-    excess: bool,
+    too_much_metadata: bool,
 }
 
 impl<const MAX: usize> MetadataMembers<MAX> {
     /// Takes the entries and the mark.
-    fn take<'de, A: MapAccess<'de>>(map: &mut A, excess: &mut bool) -> Result<Entries, A::Error> {
-        let Some(metadata) = map.next_value::<Maybe<Self>>()?.0 else { return Ok(Vec::new()) };
-        *excess |= metadata.excess;
+    fn take<'de, A: MapAccess<'de>>(map: &mut A, too_much_metadata: &mut bool) -> Result<Entries, A::Error> {
+        let Some(metadata) = map.next_value::<OptionalObject<Self>>()?.0 else { return Ok(Vec::new()) };
+        *too_much_metadata |= metadata.too_much_metadata;
         Ok(metadata.entries)
     }
 }
@@ -419,17 +424,17 @@ impl<'de, const MAX: usize> Deserialize<'de> for MetadataMembers<MAX> {
                 f.write_str("metadata")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataMembers<MAX>, A::Error> {
-                let (mut entries, mut excess) = (Vec::new(), false);
+                let (mut entries, mut too_much_metadata) = (Vec::new(), false);
                 while let Some(Name(key)) = map.next_key()? {
                     if entries.len() == MAX {
-                        excess = true;
+                        too_much_metadata = true;
                         skip(&mut map)?;
                         continue;
                     }
                     let Verbatim(value) = map.next_value()?;
                     entries.push((Arc::from(key), value));
                 }
-                Ok(MetadataMembers { entries, excess })
+                Ok(MetadataMembers { entries, too_much_metadata })
             }
         }
         deserializer.deserialize_map(MetadataVisitor)
@@ -520,7 +525,7 @@ impl BatchMembers {
             None => None,
         };
         let status = |word: Option<Arc<str>>| word.map(|word| InstanceStatus::from_body(&word));
-        let excess = self.instance.as_ref().is_some_and(|instance| instance.excess);
+        let too_much_metadata = self.instance.as_ref().is_some_and(|instance| instance.too_much_metadata);
         let item = ReplicationItem {
             app: self.app,
             id: self.id,
@@ -530,7 +535,7 @@ impl BatchMembers {
             instance: self.instance.map(|registration| registration.instance),
             action,
         };
-        Ok(BatchItem { item, excess })
+        Ok(BatchItem { item, too_much_metadata })
     }
 }
 
@@ -548,7 +553,7 @@ impl<'de> Members<'de> for BatchMembers {
             "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
             "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
             "status" => self.status = scalar(map)?.text(),
-            "instanceInfo" => self.instance = map.next_value::<Maybe<Registration>>()?.0,
+            "instanceInfo" => self.instance = map.next_value::<OptionalObject<Registration>>()?.0,
             "action" => self.action = scalar(map)?.text(),
             _ => skip(map)?,
         }
@@ -576,7 +581,7 @@ impl<'de> Members<'de> for BatchResponseMembers {
             "statusCode" => {
                 self.0.status = scalar(map)?.number().and_then(|code| code.try_into().ok()).unwrap_or(0);
             }
-            "responseEntity" => self.0.entity = map.next_value::<Maybe<Instance>>()?.0.map(Arc::new),
+            "responseEntity" => self.0.entity = map.next_value::<OptionalObject<Instance>>()?.0.map(Arc::new),
             _ => skip(map)?,
         }
         Ok(())

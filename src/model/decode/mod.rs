@@ -32,7 +32,7 @@ pub struct DecodeError {
 #[derive(Debug)]
 pub(super) enum Reason {
     #[cfg(feature = "xml")]
-    Xml(super::xml::Fault),
+    Xml(super::xml::XmlError),
     Json(serde_json::Error),
     NoWrapper,
     NoApp,
@@ -49,18 +49,18 @@ impl DecodeError {
 
     /// Returns true if the metadata has more entries than a registration may have.
     #[cfg(feature = "server")]
-    pub(crate) fn is_excess(&self) -> bool {
+    pub(crate) fn exceeds_limits(&self) -> bool {
         match &self.reason {
             Reason::TooManyEntries => true,
             #[cfg(feature = "xml")]
-            Reason::Xml(fault) => fault.is_excess(),
+            Reason::Xml(error) => error.exceeds_limits(),
             _ => false,
         }
     }
 
     /// Whether it was JSON, but held nothing where the document should be.
     #[cfg(feature = "server")]
-    pub(crate) fn is_unwrapped(&self) -> bool {
+    pub(crate) fn lacks_wrapper(&self) -> bool {
         matches!(self.reason, Reason::NoWrapper)
     }
 }
@@ -70,7 +70,7 @@ impl fmt::Display for DecodeError {
         let document = self.document;
         match &self.reason {
             #[cfg(feature = "xml")]
-            Reason::Xml(fault) => write!(f, "XML of '{document}' {fault}"),
+            Reason::Xml(error) => write!(f, "XML of '{document}' {error}"),
             Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
             Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
             Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
@@ -88,7 +88,7 @@ impl std::error::Error for DecodeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
             #[cfg(feature = "xml")]
-            Reason::Xml(fault) => fault.source(),
+            Reason::Xml(error) => error.source(),
             Reason::Json(error) => Some(error),
             _ => None,
         }
@@ -115,8 +115,8 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
 /// Like [`instance_document`], but an application that is named by an empty text is no error.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let Registration { mut instance, named, excess } = document(body, "instance")?;
-    if excess {
+    let Registration { mut instance, named, too_much_metadata } = document(body, "instance")?;
+    if too_much_metadata {
         return Err(DecodeError::new("instance", Reason::TooManyEntries));
     }
     take_id_from_metadata(&mut instance);
@@ -145,7 +145,7 @@ pub(super) fn applications(members: Vec<ApplicationMembers>) -> Vec<Arc<Applicat
     let named = |members| match application(members, "applications") {
         Ok(application) => Some(Arc::new(application)),
         Err(error) => {
-            skipped("application", error);
+            log_skipped("application", error);
             None
         }
     };
@@ -166,7 +166,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
             instance.app = name.clone();
         }
         if instance.id().is_empty() {
-            skipped(
+            log_skipped(
                 "instance",
                 format_args!("one of {} has no instanceId, no data centre id and no hostName", Shown(&name)),
             );
@@ -180,7 +180,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
 
 /// Logs that a record of a list is skipped: the first of the process as a warning, since a registry sends the same again and
 /// again.
-fn skipped(what: &'static str, why: impl fmt::Display) {
+fn log_skipped(what: &'static str, why: impl fmt::Display) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if WARNED.swap(true, Ordering::Relaxed) {
         tracing::debug!("{what} skipped in a list: {why}");
@@ -190,8 +190,8 @@ fn skipped(what: &'static str, why: impl fmt::Display) {
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {
-    let items = batch(body)?.into_iter().map(|BatchItem { item, excess }| {
-        if excess { Err(DecodeError::new("replicationList", Reason::TooManyEntries)) } else { Ok(item) }
+    let items = batch(body)?.into_iter().map(|BatchItem { item, too_much_metadata }| {
+        if too_much_metadata { Err(DecodeError::new("replicationList", Reason::TooManyEntries)) } else { Ok(item) }
     });
     items.collect::<Result<_, _>>().map(ReplicationList)
 }

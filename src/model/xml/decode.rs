@@ -12,7 +12,7 @@ use super::super::{
     Port, app_name,
 };
 use super::name;
-use super::source::{Fault, Limits, Source};
+use super::source::{Limits, Source, XmlError};
 
 const INSTANCE: [&str; 2] = ["instance", "com.netflix.appinfo.InstanceInfo"];
 /// Limits of a registration. An instance has some 40 elements and its metadata.
@@ -66,22 +66,22 @@ fn document<T>(
     body: &[u8],
     names: [&'static str; 2],
     limits: Limits,
-    read: impl FnOnce(&mut Source<'_>) -> Result<T, Fault>,
+    read: impl FnOnce(&mut Source<'_>) -> Result<T, XmlError>,
 ) -> Result<T, DecodeError> {
     let read = || {
         let mut source = Source::new(body, limits)?;
         let root = source.root()?;
         if !names.contains(&root.name().as_ref()) {
-            return Err(Fault::Root(root.name().as_ref().into()));
+            return Err(XmlError::Root(root.name().as_ref().into()));
         }
         let value = read(&mut source)?;
         source.end()?;
         Ok(value)
     };
-    read().map_err(|fault| DecodeError::new(names[0], Reason::Xml(fault)))
+    read().map_err(|error| DecodeError::new(names[0], Reason::Xml(error)))
 }
 
-fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Fault> {
+fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, XmlError> {
     let mut members = ApplicationMembers { name: None, instances: Vec::new() };
     while let Some(element) = source.open()? {
         match element.name().as_ref() {
@@ -94,7 +94,7 @@ fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Fa
 }
 
 /// An instance, and whether it names an application, be it by an empty text.
-fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), Fault> {
+fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), XmlError> {
     let mut instance = Instance::bare(Arc::from(""));
     let mut named = false;
     while let Some(element) = source.open()? {
@@ -147,7 +147,7 @@ fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), Fault> {
 }
 
 /// The name decides; the class is not looked at. Without a name there is no data centre.
-fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, Fault> {
+fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, XmlError> {
     let (mut name, mut entries) = (String::new(), Metadata::default());
     while let Some(element) = source.open()? {
         match element.name().as_ref() {
@@ -167,7 +167,7 @@ fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, Fault> {
 }
 
 /// A child that is no number keeps its default. (Java loses its place there and drops the rest of the instance.)
-fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, Fault> {
+fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, XmlError> {
     let mut lease = LeaseInfo::default();
     while let Some(element) = source.open()? {
         let seconds = match element.name().as_ref() {
@@ -197,11 +197,11 @@ fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, Fault> {
 }
 
 /// One element per entry, its name the key; of entries with one key the last one counts.
-fn metadata(source: &mut Source<'_>) -> Result<Metadata, Fault> {
+fn metadata(source: &mut Source<'_>) -> Result<Metadata, XmlError> {
     let mut entries: Vec<(Arc<str>, Arc<str>)> = Vec::new();
     while let Some(element) = source.open()? {
         if entries.len() == source.max_metadata() {
-            return Err(Fault::TooManyEntries(entries.len()));
+            return Err(XmlError::TooManyEntries(entries.len()));
         }
         let key = Arc::from(name::unescape(element.name().as_ref()));
         entries.push((key, source.text()?.into()));
@@ -209,12 +209,12 @@ fn metadata(source: &mut Source<'_>) -> Result<Metadata, Fault> {
     Ok(entries.into_iter().collect())
 }
 
-fn text(source: &mut Source<'_>) -> Result<Option<Arc<str>>, Fault> {
+fn text(source: &mut Source<'_>) -> Result<Option<Arc<str>>, XmlError> {
     source.text().map(|text| Some(text.into()))
 }
 
-fn number(source: &mut Source<'_>, name: &'static str) -> Result<i32, Fault> {
-    source.text()?.trim().parse().map_err(|_| Fault::NoNumber(name))
+fn number(source: &mut Source<'_>, name: &'static str) -> Result<i32, XmlError> {
+    source.text()?.trim().parse().map_err(|_| XmlError::NoNumber(name))
 }
 
 /// The value of an attribute; one that can't be read is none.

@@ -15,7 +15,7 @@ use super::{Application, Applications, DecodeError, Instance};
 pub(crate) use self::decode::registration;
 #[cfg(feature = "server")]
 pub(crate) use self::encode::{Writer, compact_instance};
-pub(super) use self::source::Fault;
+pub(super) use self::source::XmlError;
 
 impl Instance {
     /// Reads one from its XML document, `<instance>...</instance>`.

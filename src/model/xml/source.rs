@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 
 /// What is wrong with a document.
 #[derive(Debug)]
-pub(in crate::model) enum Fault {
+pub(in crate::model) enum XmlError {
     NotXml(Box<quick_xml::Error>),
     NotUtf8,
     CutOff,
@@ -30,7 +30,7 @@ pub(in crate::model) enum Fault {
     TooManyEntries(usize),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for XmlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotXml(_) => f.write_str("is not well-formed"),
@@ -48,9 +48,9 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Fault {
+impl XmlError {
     #[cfg(feature = "server")]
-    pub(in crate::model) fn is_excess(&self) -> bool {
+    pub(in crate::model) fn exceeds_limits(&self) -> bool {
         matches!(self, Self::TooLong(_) | Self::TooManyEntries(_))
     }
 
@@ -62,7 +62,7 @@ impl Fault {
     }
 }
 
-impl From<quick_xml::Error> for Fault {
+impl From<quick_xml::Error> for XmlError {
     fn from(error: quick_xml::Error) -> Self {
         Self::NotXml(Box::new(error))
     }
@@ -89,8 +89,8 @@ impl Limits {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(body: &'a [u8], limits: Limits) -> Result<Self, Fault> {
-        let text = std::str::from_utf8(body).map_err(|_| Fault::NotUtf8)?;
+    pub(super) fn new(body: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
+        let text = std::str::from_utf8(body).map_err(|_| XmlError::NotUtf8)?;
         let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
         reader.config_mut().expand_empty_elements = true;
         Ok(Self { reader, depth: 0, elements: 0, limits })
@@ -102,16 +102,16 @@ impl<'a> Source<'a> {
     }
 
     /// The root element.
-    pub(super) fn root(&mut self) -> Result<BytesStart<'a>, Fault> {
+    pub(super) fn root(&mut self) -> Result<BytesStart<'a>, XmlError> {
         match self.step()? {
             Step::Start(start) => Ok(start),
-            Step::Text(_) => Err(Fault::Trailing),
-            Step::End => Err(Fault::CutOff),
+            Step::Text(_) => Err(XmlError::Trailing),
+            Step::End => Err(XmlError::CutOff),
         }
     }
 
     /// The next element inside the current one; `None` at its end. Text between them is passed over.
-    pub(super) fn open(&mut self) -> Result<Option<BytesStart<'a>>, Fault> {
+    pub(super) fn open(&mut self) -> Result<Option<BytesStart<'a>>, XmlError> {
         loop {
             match self.step()? {
                 Step::Start(start) => return Ok(Some(start)),
@@ -122,7 +122,7 @@ impl<'a> Source<'a> {
     }
 
     /// The text of the current element, to its end; empty if it holds elements.
-    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, Fault> {
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, XmlError> {
         let mut text = Cow::Borrowed("");
         let mut nested = false;
         loop {
@@ -139,7 +139,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads past the rest of the current element.
-    pub(super) fn skip(&mut self) -> Result<(), Fault> {
+    pub(super) fn skip(&mut self) -> Result<(), XmlError> {
         let depth = self.depth;
         while self.depth >= depth {
             self.step()?;
@@ -148,28 +148,28 @@ impl<'a> Source<'a> {
     }
 
     /// Checks that nothing stands behind the root.
-    pub(super) fn end(mut self) -> Result<(), Fault> {
+    pub(super) fn end(mut self) -> Result<(), XmlError> {
         loop {
             match self.reader.read_event()? {
                 Event::Eof => return Ok(()),
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Text(text) if text.trim().is_empty() => {}
-                _ => return Err(Fault::Trailing),
+                _ => return Err(XmlError::Trailing),
             }
         }
     }
 
-    fn step(&mut self) -> Result<Step<'a>, Fault> {
+    fn step(&mut self) -> Result<Step<'a>, XmlError> {
         loop {
             return Ok(match self.reader.read_event()? {
                 Event::Start(start) | Event::Empty(start) => {
                     self.depth += 1;
                     if self.depth > MAX_DEPTH {
-                        return Err(Fault::TooDeep);
+                        return Err(XmlError::TooDeep);
                     }
                     self.elements += 1;
                     if self.elements > self.limits.elements {
-                        return Err(Fault::TooLong(self.limits.elements));
+                        return Err(XmlError::TooLong(self.limits.elements));
                     }
                     Step::Start(start)
                 }
@@ -187,13 +187,13 @@ impl<'a> Source<'a> {
                         "gt" => '>',
                         "quot" => '"',
                         "apos" => '\'',
-                        _ => reference.resolve_char_ref().ok().flatten().ok_or(Fault::Entity)?,
+                        _ => reference.resolve_char_ref().ok().flatten().ok_or(XmlError::Entity)?,
                     };
                     Step::Text(Cow::Owned(character.into()))
                 }
                 Event::Decl(_) | Event::Comment(_) | Event::PI(_) => continue,
-                Event::DocType(_) => return Err(Fault::DocType),
-                Event::Eof => return Err(Fault::CutOff),
+                Event::DocType(_) => return Err(XmlError::DocType),
+                Event::Eof => return Err(XmlError::CutOff),
             });
         }
     }

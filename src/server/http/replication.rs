@@ -63,7 +63,7 @@ pub(super) async fn batch(
             answer::json(response.into())
         }
         // Java notices only when it goes through the list.
-        Ok(Err(error)) if error.is_unwrapped() => {
+        Ok(Err(error)) if error.lacks_wrapper() => {
             refused(StatusCode::INTERNAL_SERVER_ERROR.into_response(), &Chain(&error))
         }
         Ok(Err(error)) => refused(Refusal::Unreadable.response(), &Chain(&error)),
@@ -158,7 +158,7 @@ impl Deeds {
         Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
     }
 
-    fn apply(&mut self, BatchItem { item, excess }: BatchItem) -> ReplicationResult {
+    fn apply(&mut self, BatchItem { item, too_much_metadata }: BatchItem) -> ReplicationResult {
         let (registry, now) = (self.server.registry(), self.server.now());
         let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
         let app = app_name(app);
@@ -166,7 +166,7 @@ impl Deeds {
         match action {
             ReplicationAction::Register => {
                 let Some(instance) = item.instance else { return failed() };
-                if excess {
+                if too_much_metadata {
                     let reason = format_args!("more than {MAX_METADATA_ENTRIES} entries of metadata");
                     self.invalid(&app, id, &reason);
                     return result(StatusCode::PAYLOAD_TOO_LARGE);

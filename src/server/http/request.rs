@@ -79,7 +79,7 @@ impl Refusal {
 
     /// Refusal of a document in this format that cannot be decoded.
     pub(super) fn undecodable(format: Format, error: &DecodeError) -> Self {
-        if error.is_excess() { Self::Excess(error.to_string()) } else { Self::unreadable(format) }
+        if error.exceeds_limits() { Self::Excess(error.to_string()) } else { Self::unreadable(format) }
     }
 }
 
