@@ -89,7 +89,7 @@ mod tests {
 
     #[cfg(feature = "client")]
     #[test]
-    fn loopback_is_known_by_name_and_by_address() {
+    fn loopback_is_recognized_by_name_and_by_address() {
         for host in
             ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.1.2.3", "::1", "[::1]", "::ffff:127.0.0.1"]
         {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn route_to_the_machine_itself_leads_nowhere() {
+    fn source_ip_towards_loopback_is_none() {
         assert_eq!(source_ip(SocketAddr::from((Ipv4Addr::LOCALHOST, 9))), None);
     }
 }

@@ -500,7 +500,7 @@ mod tests {
 
     #[cfg(feature = "client")]
     #[test]
-    fn other_address_takes_the_place_of_the_one_found() {
+    fn new_address_replaces_the_detected_one() {
         let found = orders().health_check_url("http://10.0.0.1:80/up").status_page_url("http://10.0.0.10/s");
         let moved = found.clone().build().unwrap().with_address("fd00::2");
         assert_eq!((moved.ip_addr(), moved.host_name()), (Some("fd00::2"), Some("fd00::2")));

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_newer_version_can_be_a_restart() {
+    fn change_is_a_restart_only_with_a_newer_version() {
         let known = changed_at(99);
         let version = || Metadata::from_iter([("version", "2")]);
         let cases = [
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn coming_up_for_the_first_time_is_no_restart() {
+    fn first_change_to_up_is_no_restart() {
         let starting = up_since(0, Instance { status: InstanceStatus::Starting, ..changed_at(99) });
         assert_eq!(changed_at(100).change_since(&starting), InstanceChange::Details);
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn vips_are_a_list() {
+    fn vips_are_split_at_commas_and_trimmed() {
         let instance = Instance { vip_address: Some(" orders, ,Orders-V2,".into()), ..changed_at(0) };
         assert_eq!(instance.vips().collect::<Vec<_>>(), ["orders", "Orders-V2"]);
         assert_eq!(instance.secure_vips().count(), 0);

@@ -211,7 +211,7 @@ mod tests {
     proptest! {
         /// The client computes it over what it decodes, the server over what it holds.
         #[test]
-        fn digest_survives_the_way_over_the_wire(
+        fn digest_is_the_same_after_a_round_trip(
             texts in prop::collection::vec("\\PC{0,12}|@class|[\u{0}-\u{20}]{1,3}", 10),
             dirty in prop::option::of(any::<i64>()),
             port in any::<i32>(),

@@ -58,7 +58,7 @@ async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
 }
 
 #[tokio::test]
-async fn a_dead_registry_fails_no_call_and_a_restarted_one_gets_its_providers_back() {
+async fn dead_registry_fails_no_call_and_providers_register_again_after_its_restart() {
     const CALLS: usize = 300;
     let _turn = alone().await;
     let server = Server::start("restart-server", free_port()).await;
@@ -84,7 +84,7 @@ async fn a_dead_registry_fails_no_call_and_a_restarted_one_gets_its_providers_ba
 }
 
 #[tokio::test]
-async fn a_java_callee_that_is_killed_and_started_again_costs_at_most_the_call_in_flight() {
+async fn java_instance_that_is_killed_and_restarted_fails_at_most_the_call_in_flight() {
     const CALLS: usize = 600;
     let _turn = alone().await;
     let server = Server::start("callee-server", free_port()).await;

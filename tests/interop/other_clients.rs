@@ -20,7 +20,7 @@ use super::{http, until};
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn a_python_client_registers_renews_is_overridden_and_leaves() {
+async fn python_client_registers_renews_is_overridden_and_leaves() {
     let Some(python) = python().await else { return };
     let registry = Registry::start("python-registry").await;
     let url = &registry.url;
@@ -56,7 +56,7 @@ async fn a_python_client_registers_renews_is_overridden_and_leaves() {
 }
 
 #[tokio::test]
-async fn xml_by_curl_registers_renews_is_overridden_and_leaves() {
+async fn curl_with_xml_registers_renews_is_overridden_and_leaves() {
     if !is_there("curl", "--version").await {
         return;
     }

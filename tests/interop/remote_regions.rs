@@ -45,7 +45,7 @@ async fn view(url: &str, path: &str) -> Option<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_spring_server_and_ours_show_each_others_region() {
+async fn spring_server_and_ours_list_each_others_region() {
     let _turn = alone().await;
     let port = free_port();
     let arguments = knowing("east", &format!("http://127.0.0.1:{port}/eureka/"));
@@ -82,7 +82,7 @@ async fn a_spring_server_and_ours_show_each_others_region() {
 }
 
 #[tokio::test]
-async fn what_a_spring_server_copied_from_ours_is_not_shown_as_its_own() {
+async fn instances_that_a_spring_server_copied_from_ours_are_not_listed_as_its_own() {
     let _turn = alone().await;
     let port = free_port();
     let arguments = knowing("east", &format!("http://127.0.0.1:{port}/eureka/"));

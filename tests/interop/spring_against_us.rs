@@ -12,7 +12,7 @@ use super::{alone, http, until};
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn a_java_client_registers_follows_changes_renews_and_leaves() {
+async fn java_client_registers_follows_changes_renews_and_leaves() {
     let _turn = alone().await;
     let mut registry = Registry::start("ours-registry").await;
     let url = registry.url.clone();

@@ -31,31 +31,31 @@ const BATCH: &str = include_str!("../fixtures/json/j7_batch.json");
 const RECORDED: &str = include_str!("../fixtures/json/recorded.jsonl");
 
 #[test]
-fn a_registration_is_written_byte_for_byte_as_java_writes_it() {
+fn registration_is_written_byte_for_byte_as_by_java() {
     let instance = Instance::from_json(REGISTER.as_bytes()).unwrap();
     assert_eq!(text(instance.to_json()), sorted_metadata(&compact(REGISTER)));
 }
 
 #[test]
-fn a_full_answer_is_written_byte_for_byte_as_java_writes_it() {
+fn full_registry_is_written_byte_for_byte_as_by_java() {
     let applications = Applications::from_json(FULL.as_bytes()).unwrap();
     assert_eq!(text(applications.to_json()), sorted_metadata(&compact(FULL)));
 }
 
 #[test]
-fn a_delta_is_written_byte_for_byte_as_java_writes_it() {
+fn delta_is_written_byte_for_byte_as_by_java() {
     let applications = Applications::from_json(DELTA.as_bytes()).unwrap();
     assert_eq!(text(applications.to_json()), compact(DELTA));
 }
 
 #[test]
-fn a_batch_is_written_byte_for_byte_as_java_writes_it() {
+fn batch_is_written_byte_for_byte_as_by_java() {
     let batch = ReplicationList::from_json(BATCH.as_bytes()).unwrap();
     assert_eq!(text(batch.to_json()), sorted_metadata(&compact(BATCH)));
 }
 
 #[test]
-fn an_empty_registry_is_written_byte_for_byte_as_java_writes_it() {
+fn empty_registry_is_written_byte_for_byte_as_by_java() {
     let empty = r#"{"applications":{"versions__delta":"1","apps__hashcode":"","application":[]}}"#;
     let applications = Applications::from_json(empty.as_bytes()).unwrap();
     assert!(applications.is_empty());
@@ -63,7 +63,7 @@ fn an_empty_registry_is_written_byte_for_byte_as_java_writes_it() {
 }
 
 #[test]
-fn one_application_has_its_own_wrapper() {
+fn single_application_is_written_in_its_own_root_object() {
     let full = Applications::from_json(FULL.as_bytes()).unwrap();
     let document = text(full.applications[0].to_json());
     assert!(document.starts_with(r#"{"application":{"name":"ORDERS","instance":[{"instanceId":"#), "{document}");
@@ -71,7 +71,7 @@ fn one_application_has_its_own_wrapper() {
 }
 
 #[test]
-fn a_registration_holds_what_it_says() {
+fn registration_is_decoded_member_by_member() {
     let instance = Instance::from_json(REGISTER.as_bytes()).unwrap();
     assert_eq!(instance.id(), "node1.corp.example:orders:8080");
     assert_eq!(instance.app(), "ORDERS");
@@ -98,7 +98,7 @@ fn a_registration_holds_what_it_says() {
 
 /// Explicit nulls, a real boolean, timestamps as numbers, another order of members.
 #[test]
-fn a_spring_registration_means_the_same() {
+fn registration_of_spring_equals_that_of_jersey() {
     assert_eq!(
         Instance::from_json(REGISTER_SPRING.as_bytes()).unwrap(),
         Instance::from_json(REGISTER.as_bytes()).unwrap()
@@ -106,7 +106,7 @@ fn a_spring_registration_means_the_same() {
 }
 
 #[test]
-fn a_full_answer_holds_what_it_says() {
+fn full_registry_is_decoded_member_by_member() {
     let full = Applications::from_json(FULL.as_bytes()).unwrap();
     assert_eq!(full.version, Some(1));
     assert_eq!(full.hash.as_deref(), Some(full.counts().to_string().as_str()));
@@ -129,7 +129,7 @@ fn a_full_answer_holds_what_it_says() {
 }
 
 #[test]
-fn a_delta_tells_what_happened_to_each() {
+fn delta_is_decoded_with_the_action_of_each_instance() {
     let delta = Applications::from_json(DELTA.as_bytes()).unwrap();
     assert_eq!(delta.version, Some(7));
     assert_eq!(delta.hash.as_deref(), Some("OUT_OF_SERVICE_1_UP_2_"));
@@ -140,7 +140,7 @@ fn a_delta_tells_what_happened_to_each() {
 
 /// What an old server and the compact form leave out has the meaning that Java gives to its absence.
 #[test]
-fn compact_and_old_answers_mean_the_same_instance() {
+fn compact_and_xstream_lists_equal_the_full_list_where_they_overlap() {
     let full = Applications::from_json(FULL.as_bytes()).unwrap();
     let whole = &full.applications[1].instances[0];
     for (document, version) in [(COMPACT, 1), (XSTREAM, 4)] {
@@ -170,7 +170,7 @@ fn compact_and_old_answers_mean_the_same_instance() {
 }
 
 #[test]
-fn a_batch_holds_what_it_says() {
+fn batch_is_decoded_item_by_item() {
     use ReplicationAction::{Cancel, DeleteStatusOverride, Heartbeat, Register, StatusUpdate};
     let ReplicationList(items) = ReplicationList::from_json(BATCH.as_bytes()).unwrap();
     let actions: Vec<_> = items.iter().map(|item| item.action.unwrap()).collect();
@@ -183,7 +183,7 @@ fn a_batch_holds_what_it_says() {
 }
 
 #[test]
-fn the_answer_to_a_batch_keeps_the_order_and_the_receivers_copy() {
+fn batch_response_keeps_the_order_and_the_entity_of_the_receiver() {
     let instance = serde_json::from_str::<Value>(REGISTER).unwrap()["instance"].take();
     let document = format!(
         r#"{{"responseList":[{{"statusCode":200}},{{"statusCode":404}},{{"statusCode":409,"responseEntity":{instance}}}]}}"#
@@ -236,7 +236,7 @@ fn normalise(value: &mut Value) {
 }
 
 #[test]
-fn the_apps_hash_counts_by_status_in_the_order_of_names() {
+fn apps_hash_lists_counts_by_status_name() {
     use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
     let vectors: [(&[InstanceStatus], &str); 5] = [
         (&[], ""),

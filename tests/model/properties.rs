@@ -251,7 +251,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn an_instance_survives_a_round_trip(instance in instance()) {
+    fn instance_survives_a_round_trip(instance in instance()) {
         let document = json!({ "instance": instance });
         let value = Instance::from_json(document.to_string().as_bytes()).unwrap();
         let written = value.to_json();
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn batches_and_their_answers_survive_a_round_trip(items in vec(item(), 0..4), results in vec(result(), 0..4)) {
+    fn batches_and_their_responses_survive_a_round_trip(items in vec(item(), 0..4), results in vec(result(), 0..4)) {
         let list = ReplicationList(items);
         prop_assert_eq!(&ReplicationList::from_json(&list.to_json()).unwrap(), &list);
         let response = ReplicationResponse(results);
@@ -276,12 +276,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(body in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_are_read_or_refused(body in vec(any::<u8>(), 0..200)) {
         every_reader_settles(&body)?;
     }
 
     #[test]
-    fn any_json_is_read_or_refused(body in prop_oneof![junk().prop_map(|value| value.to_string()), warped()]) {
+    fn arbitrary_json_is_read_or_refused(body in prop_oneof![junk().prop_map(|value| value.to_string()), warped()]) {
         every_reader_settles(body.as_bytes())?;
     }
 
@@ -301,7 +301,7 @@ proptest! {
     }
 
     #[test]
-    fn counts_add_up_whatever_the_order(mut statuses in vec(status(), 0..50)) {
+    fn counts_do_not_depend_on_the_order(mut statuses in vec(status(), 0..50)) {
         let counts: StatusCounts = statuses.iter().copied().collect();
         prop_assert_eq!(counts.total(), statuses.len());
         for status in InstanceStatus::ALL {

@@ -20,7 +20,7 @@ const PLAIN: Port = Port::DEFAULT_PLAIN;
 const SECURE: Port = Port::DEFAULT_SECURE;
 
 #[test]
-fn an_instance_of_which_nothing_is_known_has_javas_defaults() {
+fn instance_with_only_a_name_has_the_defaults_of_java() {
     let bare = Instance::from_json(br#"{"instance":{"app":"orders"}}"#).unwrap();
     assert_eq!(bare.app(), "ORDERS");
     assert_eq!(bare.id(), "");
@@ -34,7 +34,7 @@ fn an_instance_of_which_nothing_is_known_has_javas_defaults() {
 }
 
 #[test]
-fn null_means_absent() {
+fn null_counts_as_absent() {
     let nulls = instance(
         r#""hostName":null,"ipAddr":null,"sid":null,"status":null,"overriddenStatus":null,"port":null,"securePort":null,
         "countryId":null,"dataCenterInfo":null,"leaseInfo":null,"metadata":null,"appGroupName":null,"homePageUrl":null,
@@ -81,7 +81,7 @@ fn unknown_members_of_any_shape_are_skipped_at_every_level() {
 }
 
 #[test]
-fn statuses_in_any_case_and_words_that_are_none() {
+fn status_is_read_in_any_case_and_unknown_words_are_unknown() {
     use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
     for (word, status) in [
         ("UP", Up),
@@ -104,7 +104,7 @@ fn statuses_in_any_case_and_words_that_are_none() {
 }
 
 #[test]
-fn of_a_member_that_comes_twice_the_later_one_counts() {
+fn duplicate_member_has_its_last_value() {
     assert_eq!(instance(r#""status":"UP","status":"DOWN""#).status(), InstanceStatus::Down);
     let both = instance(r#""overriddenstatus":"DOWN","overriddenStatus":"UP""#);
     assert_eq!(both.overridden_status(), InstanceStatus::Up);
@@ -115,7 +115,7 @@ fn of_a_member_that_comes_twice_the_later_one_counts() {
 }
 
 #[test]
-fn ports_in_every_form() {
+fn port_is_read_in_every_form() {
     for (value, plain, secure) in [
         (r#"{"$":8080,"@enabled":"true"}"#, (8080, true), (8080, true)),
         (r#"{"@enabled":true,"$":"8080"}"#, (8080, true), (8080, true)),
@@ -149,7 +149,7 @@ fn ports_in_every_form() {
 }
 
 #[test]
-fn numbers_flags_and_texts_in_each_others_types() {
+fn numbers_flags_and_texts_are_read_in_each_others_types() {
     for (value, number) in [
         ("7", 7),
         (r#""7""#, 7),
@@ -200,7 +200,7 @@ fn numbers_flags_and_texts_in_each_others_types() {
 }
 
 #[test]
-fn the_id_falls_back_to_the_data_centre_and_the_host() {
+fn id_falls_back_to_the_data_center_and_the_host_name() {
     let id = |members: &str| {
         let document = format!(r#"{{"instance":{{"app":"orders","hostName":"h1",{members}}}}}"#);
         Instance::from_json(document.as_bytes()).unwrap().id().to_owned()
@@ -214,7 +214,7 @@ fn the_id_falls_back_to_the_data_centre_and_the_host() {
 }
 
 #[test]
-fn data_centres_with_and_without_their_class() {
+fn data_center_is_read_with_and_without_its_class() {
     const AMAZON: &str = "com.netflix.appinfo.AmazonInfo";
     let with_zone = DataCenter::Amazon([("availability-zone", "z1")].into_iter().collect());
     let metadata = r#""metadata":{"availability-zone":"z1"}"#;
@@ -246,7 +246,7 @@ fn data_centres_with_and_without_their_class() {
 }
 
 #[test]
-fn metadata_is_text_whatever_was_sent() {
+fn metadata_values_of_any_type_become_texts() {
     let found = instance(
         r#""metadata":{"@class":"x.Y","n":1,"f":1.50,"big":123456789012345678901234567890,"b":true,"z":null,
         "o":{"a":[1]},"class":"java.util.Collections$EmptyMap","s":"a\"\u00e9\n","":"empty key"}"#,
@@ -272,7 +272,7 @@ fn metadata_is_text_whatever_was_sent() {
 }
 
 #[test]
-fn leases_in_every_form() {
+fn lease_is_read_in_every_form() {
     let default = LeaseInfo::default();
     let full = LeaseInfo {
         renewal_interval_secs: 5,
@@ -299,7 +299,7 @@ fn leases_in_every_form() {
 }
 
 #[test]
-fn lists_of_one_without_a_list_and_missing_lists() {
+fn bare_object_counts_as_a_list_of_one_and_a_missing_list_as_empty() {
     let one = applications(r#""application":{"name":"orders","instance":{"instanceId":"i1"}}"#);
     assert_eq!(&*one.applications[0].name, "ORDERS");
     assert_eq!(one.applications[0].instances[0].app(), "ORDERS");
@@ -316,7 +316,7 @@ fn lists_of_one_without_a_list_and_missing_lists() {
 
 /// Their underscores depend on a setting of the sender.
 #[test]
-fn version_and_hash_under_other_escapes() {
+fn version_and_hash_are_read_with_single_underscores() {
     let found = applications(r#""versions_delta":3,"apps_hashcode":"UP_1_","registeredApplicationsEmpty":false"#);
     assert_eq!((found.version, found.hash.as_deref()), (Some(3), Some("UP_1_")));
     let absent = applications(r#""application":[]"#);
@@ -325,7 +325,7 @@ fn version_and_hash_under_other_escapes() {
 }
 
 #[test]
-fn what_is_not_the_document_is_an_error_that_says_so() {
+fn invalid_document_is_an_error_with_its_reason() {
     for (body, message) in [
         ("", "cut off"),
         ("   ", "cut off"),
@@ -388,7 +388,7 @@ fn list_with_an_unusable_record_keeps_the_others() {
 }
 
 #[test]
-fn batches_that_java_refuses_are_refused() {
+fn batch_that_java_refuses_is_refused() {
     for body in [
         r#"{"replicationList":[{"action":"register"}]}"#,
         r#"{"replicationList":{"action":"Cancel"}}"#,
@@ -426,7 +426,7 @@ fn deep_nesting_does_not_overflow_the_stack() {
 }
 
 #[test]
-fn a_batch_of_more_items_than_anybody_sends_is_an_error() {
+fn batch_of_more_than_10_000_items_is_an_error() {
     let items = |count: usize| format!(r#"{{"replicationList":[{}]}}"#, vec!["{}"; count].join(","));
     assert_eq!(tower_eureka::model::ReplicationList::from_json(items(10_000).as_bytes()).unwrap().0.len(), 10_000);
     tower_eureka::model::ReplicationList::from_json(items(10_001).as_bytes()).unwrap_err();

@@ -24,13 +24,13 @@ fn instance(inner: &str) -> Result<Instance, tower_eureka::model::DecodeError> {
 }
 
 #[test]
-fn a_full_answer_is_written_byte_for_byte_as_java_writes_it() {
+fn full_registry_is_written_byte_for_byte_as_by_java() {
     let applications = Applications::from_xml(FULL.as_bytes()).unwrap();
     assert_eq!(text(applications.to_xml()) + "\n", sorted_metadata(FULL));
 }
 
 #[test]
-fn pieces_are_indented_from_their_own_root() {
+fn document_of_an_application_or_instance_is_indented_from_its_root() {
     let applications = Applications::from_xml(FULL.as_bytes()).unwrap();
     let application = text(applications.applications[1].to_xml());
     assert!(
@@ -44,7 +44,7 @@ fn pieces_are_indented_from_their_own_root() {
 }
 
 #[test]
-fn both_formats_say_the_same() {
+fn registry_in_xml_equals_that_in_json() {
     let xml = Applications::from_xml(FULL.as_bytes()).unwrap();
     let json: String = FULL_JSON.lines().map(str::trim_start).collect();
     let json = Applications::from_json(json.as_bytes()).unwrap();
@@ -55,7 +55,7 @@ fn both_formats_say_the_same() {
 }
 
 #[test]
-fn an_empty_registry_is_written_as_java_writes_it() {
+fn empty_registry_is_written_as_by_java() {
     let empty = Applications { version: Some(1), hash: Some("".into()), applications: Vec::new() };
     let expected =
         "<applications>\n  <versions__delta>1</versions__delta>\n  <apps__hashcode></apps__hashcode>\n</applications>";
@@ -64,7 +64,7 @@ fn an_empty_registry_is_written_as_java_writes_it() {
 }
 
 #[test]
-fn a_registration_of_fargo_is_read_as_java_reads_it() {
+fn registration_of_fargo_is_read_as_by_java() {
     let gateway = Instance::from_xml(REGISTER_FARGO.as_bytes()).unwrap();
     assert_eq!((gateway.id(), gateway.app(), gateway.host_name()), ("gw-7", "GATEWAY", Some("gw-7.corp.example")));
     assert_eq!((gateway.status(), gateway.overridden_status()), (InstanceStatus::Up, InstanceStatus::Unknown));
@@ -77,7 +77,7 @@ fn a_registration_of_fargo_is_read_as_java_reads_it() {
 }
 
 #[test]
-fn a_compact_answer_is_read() {
+fn compact_list_is_read() {
     let compact = Applications::from_xml(COMPACT.as_bytes()).unwrap();
     assert_eq!((compact.version, compact.hash.as_deref()), (Some(1), Some("UP_1_")));
     let order = &compact.applications[0].instances[0];
@@ -88,7 +88,7 @@ fn a_compact_answer_is_read() {
 }
 
 #[test]
-fn what_is_no_text_may_stand_between_blanks() {
+fn blanks_around_numbers_flags_and_statuses_are_trimmed() {
     let read = instance(
         "<status>\n up </status><overriddenStatus> OUT_OF_SERVICE </overriddenStatus><port enabled='false'> 80 </port>
         <securePort enabled=\"true\">\t443</securePort><countryId> 7 </countryId><lastDirtyTimestamp> 5 </lastDirtyTimestamp>
@@ -108,12 +108,12 @@ fn what_is_no_text_may_stand_between_blanks() {
 }
 
 #[test]
-fn group_keeps_its_case() {
+fn group_name_keeps_its_case() {
     assert_eq!(instance("<appGroupName>Group</appGroupName>").unwrap().app_group(), Some("Group"));
 }
 
 #[test]
-fn lease_beyond_32_bits_is_the_longest() {
+fn lease_beyond_32_bits_saturates() {
     let lease = |inner: &str| *instance(&format!("<leaseInfo>{inner}</leaseInfo>")).unwrap().lease().unwrap();
     for (text, seconds) in [("2147483647", i32::MAX), ("2147483648", i32::MAX), ("4294967297", i32::MAX), ("-5", 90)] {
         assert_eq!(lease(&format!("<durationInSecs>{text}</durationInSecs>")).duration_secs, seconds, "{text}");
@@ -123,7 +123,7 @@ fn lease_beyond_32_bits_is_the_longest() {
 }
 
 #[test]
-fn defaults_are_those_of_java() {
+fn absent_elements_have_the_defaults_of_java() {
     let read = instance(
         "<port>1</port><securePort>2</securePort><status>gone</status><lastUpdatedTimestamp>x</lastUpdatedTimestamp>",
     );
@@ -144,7 +144,7 @@ fn defaults_are_those_of_java() {
 }
 
 #[test]
-fn a_bad_lease_loses_nothing_behind_it() {
+fn invalid_lease_keeps_the_elements_after_it() {
     let read = instance(
         "<leaseInfo><renewalIntervalInSecs></renewalIntervalInSecs><durationInSecs>soon</durationInSecs><x><y/></x>
         <serviceUpTimestamp>7</serviceUpTimestamp></leaseInfo><vipAddress>orders</vipAddress>",
@@ -155,7 +155,7 @@ fn a_bad_lease_loses_nothing_behind_it() {
 }
 
 #[test]
-fn metadata_keys_are_unescaped_and_the_last_counts() {
+fn metadata_keys_are_unescaped_and_the_last_duplicate_counts() {
     let read = instance(
         "<metadata class='x'><build__id>1</build__id><e_f>2</e_f><a_.0020b>3</a_.0020b><zone>x</zone><zone> y&amp;&#x7A; </zone>
         <deep>text<inner/></deep><empty/><raw><![CDATA[<&>]]></raw></metadata>",
@@ -168,7 +168,7 @@ fn metadata_keys_are_unescaped_and_the_last_counts() {
 }
 
 #[test]
-fn elements_that_nobody_knows_are_skipped() {
+fn unknown_elements_are_skipped() {
     let read = instance("<x><app>other</app><!-- c --><?pi?></x>text<status>DOWN</status><y/>").unwrap();
     assert_eq!((read.app(), read.status()), ("ORDERS", InstanceStatus::Down));
     let document = "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- c -->\n<com.netflix.appinfo.InstanceInfo><app>a</app>\
@@ -177,14 +177,14 @@ fn elements_that_nobody_knows_are_skipped() {
 }
 
 #[test]
-fn an_instance_without_an_application_takes_the_one_around_it() {
+fn instance_without_app_has_the_name_of_its_application() {
     let document = "<application><name>orders</name><instance><instanceId>i</instanceId></instance></application>";
     let application = Application::from_xml(document.as_bytes()).unwrap();
     assert_eq!((application.instances[0].id(), application.instances[0].app()), ("i", "ORDERS"));
 }
 
 #[test]
-fn what_is_not_the_document_is_refused_with_its_reason() {
+fn invalid_document_is_refused_with_its_reason() {
     let deep = format!("<instance>{}", "<a>".repeat(100_000));
     let bomb = r#"<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><instance><app>&b;</app></instance>"#;
     for (document, reason) in [
@@ -219,7 +219,7 @@ fn what_is_not_the_document_is_refused_with_its_reason() {
 }
 
 #[test]
-fn xml_list_with_a_record_without_id_or_name_keeps_the_others() {
+fn list_with_a_record_without_id_or_name_keeps_the_others() {
     let good = "<application><name>B</name><instance><instanceId>b</instanceId></instance></application>";
     for bad in ["<application><instance/></application>", "<application><name>B</name><instance/></application>"] {
         let document = format!("<applications>{bad}{good}</applications>");
@@ -230,7 +230,7 @@ fn xml_list_with_a_record_without_id_or_name_keeps_the_others() {
 }
 
 #[test]
-fn one_bad_character_does_not_spoil_the_document() {
+fn character_that_xml_cannot_carry_is_replaced() {
     let bad = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(1);
     let bad = bad.metadata("", "dropped").metadata("a:b", "x\u{1}\u{ffff}y\u{85}").build().unwrap();
     let written = text(bad.to_xml());

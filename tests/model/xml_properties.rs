@@ -139,24 +139,24 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn an_instance_comes_back(instance in instance()) {
+    fn instance_survives_a_round_trip(instance in instance()) {
         prop_assert_eq!(Instance::from_xml(&instance.to_xml()).unwrap(), instance);
     }
 
     #[test]
-    fn applications_come_back(applications in applications()) {
+    fn applications_survive_a_round_trip(applications in applications()) {
         prop_assert_eq!(Applications::from_xml(&applications.to_xml()).unwrap(), applications);
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), junk in junk()) {
+    fn arbitrary_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), junk in junk()) {
         for document in [&bytes[..], junk.as_bytes()] {
             let _ = (Instance::from_xml(document), Application::from_xml(document), Applications::from_xml(document));
         }
     }
 
     #[test]
-    fn a_part_of_a_document_is_refused(applications in applications(), at in any::<prop::sample::Index>()) {
+    fn truncated_document_is_refused(applications in applications(), at in any::<prop::sample::Index>()) {
         let document = applications.to_xml();
         prop_assert!(Applications::from_xml(&document[..at.index(document.len())]).is_err());
     }

@@ -111,13 +111,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_comes_back(key in any::<String>()) {
+        fn key_survives_a_round_trip(key in any::<String>()) {
             let name = escape(&key);
             prop_assert_eq!(unescape(&name), key.as_str());
         }
 
         #[test]
-        fn any_name_is_read(name in any::<String>()) {
+        fn arbitrary_name_is_unescaped_without_a_panic(name in any::<String>()) {
             let _ = unescape(&name);
         }
     }

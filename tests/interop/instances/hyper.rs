@@ -68,7 +68,7 @@ async fn hyper_with_graceful_shutdowns_fails_no_call_over_http2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_hyper_with_frequent_shutdowns_fails_no_call_over_http2() {
+async fn single_hyper_with_frequent_shutdowns_fails_no_call_over_http2() {
     hyper_that_shuts_down_fails_no_call(
         "hyper-http2-often",
         FEWER_CALLS,

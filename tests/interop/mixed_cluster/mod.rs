@@ -108,7 +108,7 @@ fn registration(id: &str, version: i64) -> Instance {
 }
 
 #[tokio::test]
-async fn every_kind_of_write_on_any_node_reaches_all() {
+async fn every_kind_of_write_is_replicated_to_all_nodes() {
     let _turn = alone().await;
     let cluster = Cluster::new();
     let _first = cluster.ours("mixed-ours-1", 1).await;
@@ -155,7 +155,7 @@ async fn every_kind_of_write_on_any_node_reaches_all() {
 }
 
 #[tokio::test]
-async fn a_java_client_outlives_the_nodes_that_it_talks_to() {
+async fn java_client_stays_registered_while_its_nodes_restart() {
     let _turn = alone().await;
     let cluster = Cluster::new();
     let mut first = cluster.ours("moved-ours-1", 1).await;

@@ -112,7 +112,7 @@ async fn differences(cluster: &Cluster, clients: &[Clients]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_minute_after_a_partition_all_three_agree() {
+async fn nodes_agree_a_minute_after_a_partition() {
     let _turn = alone().await;
     let cluster = Cluster::new();
     let (cut, wire) = watch::channel(false);
