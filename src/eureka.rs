@@ -1,7 +1,7 @@
 use std::fmt;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -18,6 +18,7 @@ use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
 use crate::register::Registrar;
+use crate::sync::Mutex;
 #[cfg(feature = "tonic")]
 use crate::tonic::Channel;
 use crate::transport::{Connector, HttpStack, RequestBody, Transport};
@@ -155,7 +156,7 @@ impl Eureka {
     }
 
     fn registry(&self) -> Arc<Registry> {
-        let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.0.registry.lock();
         match &*registry {
             Some(running) if running.is_running() => running.clone(),
             _ => match self.0.config.switches.fetch_off() {

@@ -81,6 +81,8 @@ pub mod server;
 mod shown;
 #[cfg(feature = "client")]
 mod signal;
+#[cfg(any(feature = "client", feature = "server"))]
+mod sync;
 #[cfg(feature = "client")]
 mod timer;
 #[cfg(feature = "client")]

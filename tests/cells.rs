@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 #![allow(unreachable_pub, reason = "the words are included as they are")]
 
-use loom::sync::atomic;
-use loom::sync::{Arc, Mutex};
+use loom::sync::{Arc, MutexGuard, atomic};
 use loom::thread;
 
 #[path = "../src/balance/cells.rs"]
@@ -16,6 +15,19 @@ mod ages;
 
 use ages::{Ages, Ledger};
 use cells::{Counts, History, Ticket, Trial};
+
+/// Stands in for `crate::sync::Mutex`.
+struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
 
 /// Tries all interleavings with up to three preemptions, which finds what there is to find of so few steps (CHESS, OSDI 2008).
 fn model(run: impl Fn() + Send + Sync + 'static) {

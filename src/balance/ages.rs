@@ -8,8 +8,6 @@
 //! The count of old calls never includes one that has ended, as `tests/cells.rs` shows. It may lack one that ended or began
 //! while a mark was made, until the next mark.
 
-use std::sync::PoisonError;
-
 use super::Mutex;
 use super::atomic::{AtomicU32, Ordering};
 use super::cells::Counts;
@@ -73,7 +71,7 @@ impl Ages {
         patience: f32,
         now: impl Fn() -> u64,
     ) {
-        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = ledger.lock();
         let word = self.0.load(Ordering::Relaxed);
         let (entered, last, old) = (epoch(begin), word >> 16, word & MOST);
         if entered == last || is_before(entered, last) {
@@ -99,7 +97,7 @@ impl Ages {
     /// Settles a call that began in another epoch, after it is no longer counted.
     #[cold]
     pub(super) fn leave(&self, begin: u64, ledger: &Mutex<Ledger>) {
-        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = ledger.lock();
         let word = self.0.load(Ordering::Relaxed);
         if begin < ledger.previous_mark {
             if word & MOST > 0 {

@@ -1,7 +1,7 @@
 //! Measurements of an endpoint, which picks read and calls write.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::ages::{Ages, Ledger};
@@ -10,6 +10,7 @@ use super::cells::{Counted, History, Trial};
 use super::eject::{Cause, Control, Rules, SILENT_CALLS};
 use super::load::{Load, Moment, Tick, elapsed};
 use crate::meters::{Meters, Picks};
+use crate::sync::Mutex;
 
 /// Tells the endpoints of one balancer apart. Never used again: an endpoint that was replaced has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,7 +174,7 @@ impl Stats {
         if !is_silent || elapsed < least.max(self.expected(now).saturating_mul(PATIENCE)) {
             return Evidence::None;
         }
-        let mut silent = self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.details.silent.lock();
         if silent.calls == 0 || silent.answered != responses {
             silent.calls = 1;
             silent.first = Some(begin);
@@ -204,7 +205,7 @@ impl Stats {
     /// A call that began then took so long without a response. Counts as a doubt about the latency unless it began before
     /// the latest doubt: calls that end together are one event.
     pub(super) fn doubt(&self, begin: Moment, now: Moment) {
-        let mut silent = self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.details.silent.lock();
         if silent.doubted.is_none_or(|doubted| doubted <= begin) {
             silent.doubted = Some(now);
             drop(silent);
@@ -220,7 +221,7 @@ impl Stats {
 
     /// Silent calls since the last response, and the begin of the first of them.
     pub(super) fn silent_calls(&self) -> (u32, Option<Moment>) {
-        let silent = *self.details.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = *self.details.silent.lock();
         if silent.answered == self.load.calls().answered() { (silent.calls, silent.first) } else { (0, None) }
     }
 
@@ -250,7 +251,7 @@ impl Stats {
     pub(super) fn renew(&self, cost: f32, now: Moment) {
         self.history.forget();
         self.details.looked.store(0, Ordering::Relaxed);
-        *self.details.silent.lock().unwrap_or_else(PoisonError::into_inner) = SilentCalls::default();
+        *self.details.silent.lock() = SilentCalls::default();
         self.load.reset(cost, now);
         self.details.answered.store(self.load.calls().answered(), Ordering::Relaxed);
     }

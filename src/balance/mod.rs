@@ -63,8 +63,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ use self::roster::{Due, Roster};
 use self::set::{Chosen, EndpointSet};
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Sends each request to one of the endpoints that are known at that moment.
 ///
@@ -415,11 +416,11 @@ impl<S> Shared<S> {
     }
 
     fn waiting_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting_since.lock()
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster<S>> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roster.lock()
     }
 
     fn new(

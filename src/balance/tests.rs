@@ -140,7 +140,7 @@ impl Service<()> for Shy {
     type Future = std::future::Ready<Result<(), BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        ready!(self.sleep.lock().unwrap().as_mut().poll(cx));
+        ready!(self.sleep.lock().as_mut().poll(cx));
         assert_ne!(self.becomes, Err("panics"));
         Poll::Ready(self.becomes.map_err(Into::into))
     }

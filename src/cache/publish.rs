@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use super::{Lookup, Snapshot, Sources};
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::Instance;
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 
 /// The running copy. The task that refreshes it ends with the last handle.
@@ -99,11 +100,11 @@ pub(crate) struct Freshness {
 
 impl Published {
     fn topics(&self) -> MutexGuard<'_, HashMap<Lookup, watch::Sender<Sources>>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.topics.lock()
     }
 
     fn fetched(&self) -> MutexGuard<'_, Freshness> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fetched.lock()
     }
 
     /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tower::BoxError;
 
 use super::address::Address;
 use crate::balance::CallerFault;
+use crate::sync::Mutex;
 
 /// A request that can be sent more than once.
 ///
@@ -72,7 +73,7 @@ impl<B: Body> Attempts<B> {
 
     fn body(&self) -> AttemptBody<B> {
         AttemptBody(self.slot.as_ref().map(|slot| {
-            let hint = lock(slot).as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
+            let hint = slot.lock().as_ref().map(|source| source.size_hint(0)).unwrap_or_default();
             Box::new(Taker { slot: slot.clone(), source: None, at: 0, hint })
         }))
     }
@@ -91,12 +92,8 @@ impl<B: Body> Attempts<B> {
 
     /// Whether the body is there to be sent from its beginning.
     pub(super) fn can_repeat(&self) -> bool {
-        self.slot.as_ref().is_none_or(|slot| lock(slot).is_some())
+        self.slot.as_ref().is_none_or(|slot| slot.lock().is_some())
     }
-}
-
-fn lock<B>(slot: &Slot<B>) -> MutexGuard<'_, Option<Source<B>>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B: Body> Source<B> {
@@ -166,7 +163,7 @@ impl<B> Drop for Taker<B> {
         if let Some(source) = self.source.take()
             && source.whole
         {
-            *lock(&self.slot) = Some(source);
+            *self.slot.lock() = Some(source);
         }
     }
 }
@@ -212,7 +209,7 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(taker) = &mut self.0 else { return Poll::Ready(None) };
         if taker.source.is_none() {
-            taker.source = lock(&taker.slot).take();
+            taker.source = taker.slot.lock().take();
         }
         let Some(source) = &mut taker.source else {
             return Poll::Ready(Some(Err(CallerFault("another attempt has it".into()).into())));

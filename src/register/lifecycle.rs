@@ -1,11 +1,12 @@
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
 use super::paths::Paths;
 use super::state::{RegistrarState, StateCell};
 use crate::model::Instance;
+use crate::sync::Mutex;
 
 /// Knowledge that the serving side and the registering side share.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Lifecycle {
         }
         self.served.store(true, Ordering::Relaxed);
         if self.is_draining() {
-            *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.last_request.lock() = Some(Instant::now());
         }
     }
 
@@ -94,6 +95,6 @@ impl Lifecycle {
     }
 
     pub(super) fn last_request(&self) -> Option<Instant> {
-        *self.last_request.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_request.lock()
     }
 }

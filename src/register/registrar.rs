@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -14,6 +14,7 @@ use super::paths::Paths;
 use super::{RegistrarState, RegistrationLayer};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus};
+use crate::sync::Mutex;
 use crate::transport::Transport;
 
 /// Keeps one instance in the registry. Made by [`Eureka::registrar`](crate::Eureka::registrar).
@@ -404,7 +405,7 @@ impl Registrar {
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
-        self.shared.agent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.agent.lock()
     }
 
     fn not_registered(&self) -> Error {

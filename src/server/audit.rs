@@ -12,7 +12,6 @@ mod repeats;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -24,6 +23,7 @@ pub(in crate::server) use self::repeats::Repeats;
 use super::registry::{Effect, News, Origin, Registered};
 use crate::model::InstanceStatus;
 pub(super) use crate::shown::Shown;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Target of the lines about changes.
 pub(super) const TARGET: &str = "tower_eureka::server::audit";
@@ -138,7 +138,7 @@ impl Throttle {
     /// Returns the number of lines that were suppressed since the last one, if a line may be
     /// written now.
     pub(super) fn pass(&self) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let now = Instant::now();
         if state.last.is_some_and(|last| now < last + self.interval) {
             state.suppressed += 1;
@@ -197,7 +197,7 @@ impl Changes {
 
     /// Counters of the current interval, and the changes without an info line in an earlier one.
     fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
-        let mut burst = self.burst.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut burst = self.burst.lock();
         let now = Instant::now();
         if burst.since.is_some_and(|since| now < since + CHANGES_INTERVAL) {
             return (burst, 0);

@@ -1,6 +1,5 @@
 //! Clock of a server, as the `Date` of its responses shows it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, header};
@@ -8,6 +7,7 @@ use http::{HeaderMap, header};
 use super::stack::date_ms;
 use super::turns::SESSION;
 use crate::clock::{Moment, wall_clock_ms};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A response that took longer than this says too little about the time at its server.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ impl ServerClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Reading>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections to registry servers, with a maximum age.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tower::Service;
 
 use super::turns::SESSION;
 use super::{Connector, RequestBody};
+use crate::sync::Mutex;
 use crate::timer::spread;
 
 type Pool = Client<Connector, RequestBody>;
@@ -39,7 +40,7 @@ impl Sessions {
 
     fn pool(&self) -> Pool {
         let now = Instant::now();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if let Some(session) = current.as_ref().filter(|session| now < session.ends) {
             return session.pool.clone();
         }

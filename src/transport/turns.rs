@@ -1,11 +1,11 @@
 //! The order in which registry servers are tried.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::timer::spread;
 
 /// Number of servers that one operation is tried on, as in Java.
@@ -160,7 +160,7 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::client::address::Address;
 use crate::client::attempts::AttemptBody;
 use crate::client::failure::Failure;
 use crate::client::presence::Presence;
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Connector;
 
 /// Twice as long, at most, a connection may be idle: 90 s, as in hyper-util's client.
@@ -211,13 +212,13 @@ impl<B> Shared<B> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
 impl<B> Drop for Shared<B> {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut();
         for task in [&state.heir, &state.sweeper].into_iter().flatten() {
             task.abort();
         }

@@ -12,7 +12,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -31,6 +31,7 @@ use super::peer::{Peer, Permit, Vacancies, Watched};
 use crate::client::attempts::AttemptBody;
 use crate::client::failure::{Failure, is_refused_stream};
 use crate::client::presence::Presence;
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::{ConnectError, Connector};
 
 /// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
@@ -319,13 +320,13 @@ impl<B> Shared<B> {
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool<B>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pool.lock()
     }
 }
 
 impl<B> Drop for Shared<B> {
     fn drop(&mut self) {
-        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let pool = self.pool.get_mut();
         if let Some(sweeper) = &pool.sweeper {
             sweeper.abort();
         }

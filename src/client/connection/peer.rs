@@ -4,11 +4,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -170,12 +171,12 @@ impl Vacancies {
 
     /// Number of requests for a new connection.
     fn most_requests(&self) -> usize {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = self.requests.lock();
         requests.known.filter(|(_, since)| since.elapsed() < REQUESTS_KEPT).map_or(usize::MAX, |(most, _)| most)
     }
 
     fn learn(&self, processed: usize) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = self.requests.lock();
         let is_same = std::mem::replace(&mut requests.latest, processed) == processed;
         requests.repeats = if is_same { requests.repeats + 1 } else { 1 };
         if requests.repeats >= REPEATS {

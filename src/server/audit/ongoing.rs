@@ -1,9 +1,9 @@
 //! Log lines of a fault that lasts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Minimum time between two lines about a fault that lasts.
@@ -87,7 +87,7 @@ impl Ongoing {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

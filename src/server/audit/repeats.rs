@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Write};
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Minimum time between two lines about the same fault.
@@ -104,7 +104,7 @@ impl Repeats {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

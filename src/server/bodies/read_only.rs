@@ -5,7 +5,7 @@
 //! remembered.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "peers")]
@@ -14,6 +14,7 @@ use super::{Body, List, Variant};
 use crate::clock::Clock;
 #[cfg(feature = "peers")]
 use crate::server::regions::RegionSet;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Most that is kept of all answers for VIPs together. There are as many names as somebody makes up.
 const SELECTIONS_LIMIT: usize = 32 * 1024 * 1024;
@@ -110,7 +111,7 @@ impl ReadOnly {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

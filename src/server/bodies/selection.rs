@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -7,6 +7,7 @@ use super::slot::Slot;
 use super::{Body, Variant, pieces};
 use crate::model::{Digest, Instance, StatusCounts};
 use crate::server::registry::{AppView, Snapshot};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A VIP is not a registry, which clients tell by this.
 const VERSION: i64 = -1;
@@ -94,7 +95,7 @@ impl Selections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Nearly all clients see the same regions, those that are shown to who names none. The others share what is left: their answers are
 //! made one at a time, so that whoever names ever other regions keeps no more than one core busy, and are kept for the last few choices.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
@@ -16,6 +16,7 @@ use super::slot::Slot;
 use super::tag::Kind;
 use crate::server::regions::{RegionSet, Regions, Union};
 use crate::server::registry::{AppView, Registry, Snapshot};
+use crate::sync::Mutex;
 
 /// What nobody has asked for is kept for so long, and for up to half as long again.
 const IDLE: Duration = Duration::from_secs(300);
@@ -75,7 +76,7 @@ impl Together {
 
     /// What is kept of these regions.
     pub(super) fn known(&self, set: RegionSet) -> Option<Arc<Shown>> {
-        if set == self.usual.set { Some(self.usual.clone()) } else { lock(&self.others).get(set).cloned() }
+        if set == self.usual.set { Some(self.usual.clone()) } else { self.others.lock().get(set).cloned() }
     }
 
     /// The room for the answers about these regions, with the turn to make one, if that needs one.
@@ -86,7 +87,7 @@ impl Together {
             return (self.usual.clone(), None);
         }
         let turn = self.turn.clone().lock_owned().await;
-        let shown = lock(&self.others).get_or_insert_with(set, || Shown::new(&self.regions, set)).clone();
+        let shown = self.others.lock().get_or_insert_with(set, || Shown::new(&self.regions, set)).clone();
         (shown, Some(turn))
     }
 
@@ -111,7 +112,7 @@ impl Shown {
 
     /// The state now. What of it is encoded stays as long as it does not change.
     pub(super) fn snapshot(&self, registry: &Registry, part: Part) -> Arc<Snapshot> {
-        let mut latest = lock(&self.latest);
+        let mut latest = self.latest.lock();
         let union = self.regions.union(registry, self.set, latest.take());
         let union = latest.insert(union);
         match part {
@@ -134,13 +135,9 @@ async fn forget_idle(others: Arc<Mutex<Lately<Arc<Shown>>>>) {
     loop {
         sleep(IDLE / 2).await;
         if let Some(then) = Instant::now().checked_sub(IDLE) {
-            lock(&others).forget_before(then);
+            others.lock().forget_before(then);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -229,7 +226,7 @@ mod tests {
         let room = together.of(first).await.0;
         let ((begins, begun), (finish, finishes)) = (oneshot::channel(), std::sync::mpsc::channel());
         let held = spawn_blocking(move || {
-            let _latest = lock(&room.latest);
+            let _latest = room.latest.lock();
             begins.send(()).unwrap();
             finishes.recv().unwrap();
         });

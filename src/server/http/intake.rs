@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::offload::Offload;
 use crate::server::audit;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum length of a body that may use all of the budget. Longer ones leave the reserve alone.
 const SMALL: usize = 64 * 1024;
@@ -108,7 +109,7 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,6 +10,7 @@ use tracing::{Span, dispatcher};
 
 use super::intake::Source;
 use crate::blocking::blocking;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Longest body of the lane for medium ones.
 const MEDIUM: usize = 64 * 1024;
@@ -42,7 +43,7 @@ impl Default for Lane {
 
 impl Lane {
     fn sources(&self) -> MutexGuard<'_, HashMap<Source, (usize, Arc<Semaphore>)>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sources.lock()
     }
 
     fn queue(self: &Arc<Self>, source: Source) -> Queue {

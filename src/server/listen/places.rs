@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::activity::Activity;
 use crate::server::audit;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Share of the connections that give way at once, so that the search for them costs little for
 /// each.
@@ -149,7 +150,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Gate before the lists of a starting node, and the reason for which it is open or closed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Lists are refused with 403 while it is closed. Once open, it stays open.
@@ -118,7 +119,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Reason> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reason.lock()
     }
 }
 

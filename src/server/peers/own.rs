@@ -1,6 +1,5 @@
 //! The node as an instance of its own registry, from where its peers are told of it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::{Instance, InvalidInstance, LeaseInfo, app_name};
@@ -8,6 +7,7 @@ use crate::server::Error;
 use crate::server::audit::Caller;
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Renewal};
+use crate::sync::Mutex;
 
 /// What Spring calls an application without a name.
 const NO_NAME: &str = "UNKNOWN";
@@ -116,12 +116,12 @@ impl OwnLease {
 
     /// Returns true if the registry has it.
     pub(super) fn is_present(&self) -> bool {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) == State::Present
+        *self.state.lock() == State::Present
     }
 
     /// Registers, or renews the registration.
     pub(super) fn renew(&self, node: &Node) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if *state == State::Left {
             return;
         }
@@ -142,7 +142,7 @@ impl OwnLease {
     }
 
     pub(super) fn leave(&self, node: &Node) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if std::mem::replace(&mut *state, State::Left) == State::Present {
             node.cancel(self.instance.app(), self.instance.id(), Caller::NODE);
         }

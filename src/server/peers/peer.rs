@@ -1,7 +1,7 @@
 //! One peer: its queue, and the task that empties it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::model::{
 use crate::server::audit::{self, Lasting, Ongoing, Shown, Throttle};
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Refused, Registry, Version};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
@@ -316,7 +317,7 @@ impl Peer {
     }
 
     fn refused(&self) -> MutexGuard<'_, RefusedCopies> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.lock()
     }
 
     /// Takes a change in; it is sent when its turn comes.
@@ -529,7 +530,7 @@ impl Peer {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

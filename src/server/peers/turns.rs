@@ -1,8 +1,8 @@
 //! Order between changing an instance and telling it.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Enough that writes to different instances seldom wait for each other.
 const TURNS: usize = 64;
@@ -24,6 +24,6 @@ impl Turns {
     /// Waits for the turn of this instance. It lasts until the guard is dropped.
     pub(in crate::server) fn take(&self, app: &str, id: &str) -> MutexGuard<'_, ()> {
         let turn = &self.turns[self.hasher.hash_one((app, id)) as usize % TURNS];
-        turn.lock().unwrap_or_else(PoisonError::into_inner)
+        turn.lock()
     }
 }

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::server::registry::AppView;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Applications that were put together of several, by what each was made of, as long as anything shows them.
 ///
@@ -32,6 +33,6 @@ impl Merged {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<[u64]>, Weak<AppView>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

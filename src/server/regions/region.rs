@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, sleep};
 
@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
 use crate::server::registry::{Log, Record, Registry, Version};
+use crate::sync::Mutex;
 use crate::transport::Transport;
 
 /// Another region as it was last seen.
@@ -87,7 +88,7 @@ impl Region {
 
     /// Publishes what is different from what was seen before.
     fn take(&self, seen: Snapshot, registry: &Registry, now: i64) {
-        let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copied = self.copied.lock();
         let is_of_everything = self.is_of_everything();
         let Copied { last, is_of_everything: was_of_everything, ours } = &mut *copied;
         // What came from here is told by what is here now, which may have changed. Should a panic interrupt this, all is compared next time.

@@ -2,10 +2,9 @@
 //!
 //! `server-behaviour` 4.2. Unlike in Java, a lease is looked at again right before it is removed (13.3, item 10).
 
-use std::sync::{Mutex, PoisonError};
-
 use super::Registry;
 use crate::server::audit;
+use crate::sync::Mutex;
 
 /// Maximum number of evictions of one run with an info line each.
 const EVICTIONS_SHOWN: usize = 10;
@@ -17,7 +16,7 @@ pub(super) struct State(Mutex<Option<i64>>);
 impl Registry {
     /// Evicts expired leases, at random and not too many at once. Returns how many.
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
-        let previous = self.eviction.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let previous = self.eviction.0.lock().replace(now);
         self.judge(now);
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
         let (mut expired, mut kept) = (Vec::new(), 0);

@@ -3,8 +3,8 @@
 //! The registry has one, and each copy of another region.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ids::Ids;
 use super::recent::Recent;
@@ -13,6 +13,7 @@ use super::size::{self, APPLICATION};
 use super::view::{AppView, Record, Snapshot};
 use super::{Refused, Settings};
 use crate::model::{Digest, Instance, StatusCounts};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The `versions__delta` of every full answer.
 const FULL_VERSION: i64 = 1;
@@ -315,7 +316,7 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, Published> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+        self.published.lock()
     }
 }
 

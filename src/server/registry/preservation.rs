@@ -17,13 +17,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Registry;
 use super::eviction::eviction_limit;
 use super::lease::Lease;
 use crate::server::audit::Shown;
+use crate::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -223,11 +224,11 @@ impl fmt::Display for Preservation {
 
 impl State {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     fn verdict(&self) -> MutexGuard<'_, Verdict> {
-        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+        self.verdict.lock()
     }
 }
 

@@ -3,11 +3,12 @@
 //! Otherwise a few registrations with long leases, which nobody renews, would keep all others out.
 
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::{Registry, size};
 use crate::model::Instance;
 use crate::server::audit;
+use crate::sync::Mutex;
 
 /// Maximum number of silent leases that are remembered between two searches.
 const REMEMBERED: usize = 1_000;
@@ -42,7 +43,7 @@ impl Registry {
         if size::check(incoming, &self.settings).is_err() {
             return;
         }
-        let mut silent = self.silent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.silent.0.lock();
         let mut chosen = self.choose(&mut silent.leases, lack, now);
         if chosen.is_empty() && silent.searched_at.is_none_or(|at| now.abs_diff(at) >= SEARCH_INTERVAL_MS) {
             silent.leases = self.search(now);

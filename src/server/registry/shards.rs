@@ -2,10 +2,11 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::lease::Lease;
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Enough that two cores seldom want the same one.
 const SHARDS: usize = 64;
@@ -49,11 +50,11 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Leases> {
-        self.leases.read().unwrap_or_else(PoisonError::into_inner)
+        self.leases.read()
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Leases> {
-        self.leases.write().unwrap_or_else(PoisonError::into_inner)
+        self.leases.write()
     }
 
     pub(super) fn count_renewal(&self) {

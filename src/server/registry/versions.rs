@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::lease::max_silence_ms;
 use super::times::believed;
 use super::{Record, Refused, Registry, is_repeated, size};
 use crate::model::{Instance, InstanceStatus};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum number of endings that are remembered. The oldest is forgotten for one more.
 const ENDINGS: usize = 50_000;
@@ -193,7 +194,7 @@ impl Endings {
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
