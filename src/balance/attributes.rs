@@ -38,13 +38,14 @@ impl Attributes {
     /// |---|---|
     /// | weight | [`Instance::weight`]; `None` where the instance gives none that counts |
     /// | zone | [`Instance::zone`] |
-    /// | up since, start | the lease's `serviceUpTimestamp` |
+    /// | up since | the lease's `serviceUpTimestamp` |
+    /// | start | the restarts that [`EurekaDiscover`](crate::discover::EurekaDiscover) has seen |
     /// | address | host name, else IP address, and both ports; where both are disabled, the number of the plain one |
     /// | labels | its metadata, shared and not copied |
     ///
-    /// A server notes the `serviceUpTimestamp` when an instance is UP for the first time since it was cancelled or its lease ran out. So
-    /// one that was killed and registers again within its lease is not told from one that never stopped; `lastDirtyTimestamp` would tell,
-    /// but it changes with the metadata as well, and when an instance registers again with a registry that had lost it.
+    /// [`Instance::change_since`] says which change of a record is a restart. An instance that does
+    /// not come from [`EurekaDiscover`](crate::discover::EurekaDiscover) has always the same start;
+    /// set it with [`with_start`](Self::with_start).
     pub fn of(instance: &Instance) -> Self {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);
@@ -52,7 +53,7 @@ impl Attributes {
             weight: instance.explicit_weight().map(|weight| weight as f32),
             zone: instance.zone().map(Arc::from),
             up_since_ms: up_since,
-            start: up_since,
+            start: Some(instance.generation.into()),
             address: Some(address_of(instance)),
             labels: instance.metadata().clone(),
         }
@@ -157,16 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_the_first_time_it_was_up() {
+    fn up_since_is_that_of_the_lease_and_start_the_generation() {
         let mut instance = instance();
         instance.lease = Some(LeaseInfo::default());
         let never = Attributes::of(&instance);
-        assert_eq!((never.start, never.up_since_ms), (None, None));
+        assert_eq!((never.start, never.up_since_ms), (Some(0), None));
         instance.lease = Some(LeaseInfo { service_up_timestamp: 1_760_000_000_001, ..LeaseInfo::default() });
+        instance.generation = 2;
         let up = Attributes::of(&instance);
-        assert_eq!((up.start, up.up_since_ms), (Some(1_760_000_000_001), Some(1_760_000_000_001)));
+        assert_eq!((up.start, up.up_since_ms), (Some(2), Some(1_760_000_000_001)));
         instance.lease = Some(LeaseInfo { service_up_timestamp: -1, ..LeaseInfo::default() });
-        assert_eq!(Attributes::of(&instance).start, None);
+        assert_eq!(Attributes::of(&instance).up_since_ms, None);
     }
 
     #[test]

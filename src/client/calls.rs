@@ -1,6 +1,6 @@
 //! The applications that are called, each with its balancer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -26,7 +26,7 @@ use crate::cache::{Lookup, Registry};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::meters::Meters;
-use crate::model::{Instance, InstanceChange};
+use crate::model::Instance;
 
 /// From so many names on, those without an instance are forgotten when another one comes.
 const MANY_NAMES: usize = 256;
@@ -218,7 +218,6 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         let (address_rule, registry, grace) =
             (rule.clone(), Arc::downgrade(&self.registry), self.options.removal_grace);
         // What cannot be called is no endpoint: an instance that changes so is removed.
-        let mut starts = Starts::default();
         let http2 = self.options.http2.clone();
         let is_checked = self.options.health_check.is_some() && self.check.is_some();
         let callable = discover.map(move |change| {
@@ -226,16 +225,12 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             Ok::<_, Infallible>(match change {
                 Change::Insert(id, instance) => match rule.address(&instance) {
                     Ok(address) => {
-                        let start = starts.of(&id, &instance);
                         let http2 = http2.is_for(&instance);
-                        Change::Insert(id, Callable { instance, address, http2, start, is_checked })
+                        Change::Insert(id, Callable { instance, address, http2, is_checked })
                     }
                     Err(_) => Change::Remove(id),
                 },
-                Change::Remove(id) => {
-                    starts.forget(&id);
-                    Change::Remove(id)
-                }
+                Change::Remove(id) => Change::Remove(id),
             })
         });
         let make = self.make.clone();
@@ -282,7 +277,6 @@ struct Callable {
     instance: Arc<Instance>,
     address: Address,
     http2: bool,
-    start: u64,
     is_checked: bool,
 }
 
@@ -294,26 +288,7 @@ impl Callable {
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
         let version = if self.http2 { " h2" } else { "" };
         let address = format!("{scheme}://{authority}{version}{checked}");
-        Attributes::of(&self.instance).with_start(self.start).with_address(address)
-    }
-}
-
-/// Counts the starts of instances, as far as their records tell.
-#[derive(Default)]
-struct Starts(HashMap<Arc<str>, (Arc<Instance>, u64)>);
-
-impl Starts {
-    fn of(&mut self, id: &Arc<str>, instance: &Arc<Instance>) -> u64 {
-        let (known, start) = self.0.entry(id.clone()).or_insert_with(|| (instance.clone(), 0));
-        if instance.change_since(known) == InstanceChange::Restarted {
-            *start += 1;
-        }
-        *known = instance.clone();
-        *start
-    }
-
-    fn forget(&mut self, id: &Arc<str>) {
-        self.0.remove(id);
+        Attributes::of(&self.instance).with_address(address)
     }
 }
 

@@ -98,10 +98,14 @@ impl EurekaDiscover {
         for instance in selection.wanted(sources) {
             let key = selection.key(instance);
             let known = inserted.get(&*key);
-            if known.is_none_or(|known| instance.change_since(known) != InstanceChange::None) {
+            let change = known.map(|known| instance.change_since(known));
+            if change != Some(InstanceChange::None) {
+                let generation = known.map_or(0, |known| known.generation);
+                let generation = generation + u32::from(change == Some(InstanceChange::Restarted));
+                let instance = with_generation(instance, generation);
                 let key = Arc::<str>::from(&*key);
                 inserted.insert(key.clone(), instance.clone());
-                changes.push_back(Change::Insert(key, instance.clone()));
+                changes.push_back(Change::Insert(key, instance));
             }
             present.insert(key);
         }
@@ -112,6 +116,16 @@ impl EurekaDiscover {
             }
             stays
         });
+    }
+}
+
+/// Returns the instance with this generation. It stays shared with the snapshot until its first
+/// restart.
+fn with_generation(instance: &Arc<Instance>, generation: u32) -> Arc<Instance> {
+    if generation == instance.generation {
+        instance.clone()
+    } else {
+        Arc::new(Instance { generation, ..Instance::clone(instance) })
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Instance {
     pub(crate) action: Option<ActionType>,
     pub(crate) asg_name: Option<Arc<str>>,
     pub(crate) address: AddressOrigin,
+    /// Number of restarts that the discovery stream which inserted this record has seen.
+    pub(crate) generation: u32,
 }
 
 impl Instance {
@@ -122,6 +124,7 @@ impl Instance {
             action: None,
             asg_name: None,
             address: AddressOrigin::Configured,
+            generation: 0,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_stream::{Stream, StreamExt};
 use tower::discover::Change;
+use tower_eureka::balance::Attributes;
 use tower_eureka::discover::{EurekaDiscover, Finding, Reason, Selection};
 use tower_eureka::model::{InstanceChange, InstanceStatus};
 use tower_eureka::{Eureka, Instance};
@@ -186,6 +187,31 @@ async fn an_instance_that_restarted_is_inserted_again_and_one_that_registered_ag
         other => panic!("{other:?}"),
     }
     assert_eq!(settle(&mut orders).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attributes_of_instance_have_another_start_after_a_restart_only() {
+    let first = stamped(&instance("orders", "a"), 99, 100);
+    let (memory, client) = registry([first.clone()]);
+    let mut orders = client.discover("orders").unwrap();
+    let starts = settle_now(&mut orders).await;
+    assert!(starts.is_empty());
+    let mut start = async |record: Instance| {
+        memory.put(record);
+        match orders.next().await {
+            Some(Ok(Change::Insert(_, instance))) => Attributes::of(&instance).start,
+            other => panic!("{other:?}"),
+        }
+    };
+    let moved = |record: &Instance, port: u16| {
+        let json = String::from_utf8(record.to_json()).unwrap().replace(r#""$":1,"#, &format!(r#""$":{port},"#));
+        Instance::from_json(json.as_bytes()).unwrap()
+    };
+    assert_eq!(start(first.clone()).await, Some(0));
+    assert_eq!(start(moved(&first, 2)).await, Some(0));
+    let restarted = stamped(&first, 600, 601);
+    assert_eq!(start(moved(&restarted, 2)).await, Some(1));
+    assert_eq!(start(restarted).await, Some(1), "it keeps its start when its address changes");
 }
 
 #[tokio::test(start_paused = true)]

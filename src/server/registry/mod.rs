@@ -575,6 +575,7 @@ fn is_repeated(known: &Instance, sent: &Instance) -> bool {
         last_dirty_timestamp: _,
         action: _,
         address: _,
+        generation: _,
     } = known;
     (status, overridden_status, metadata, data_center)
         == (&sent.status, &sent.overridden_status, &sent.metadata, &sent.data_center)
