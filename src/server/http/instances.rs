@@ -53,8 +53,8 @@ pub(super) async fn register(
         Format::Xml => model::xml::registration(body),
     });
     let instance = match decoded.await {
-        Ok(Ok(instance)) => instance,
-        Ok(Err(error)) => return refused(Refusal::undecodable(format, &error).response(), &Chain(&error)),
+        Ok((Ok(instance), _)) => instance,
+        Ok((Err(error), _)) => return refused(Refusal::undecodable(format, &error).response(), &Chain(&error)),
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
     match valid(instance, &app) {

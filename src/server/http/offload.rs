@@ -1,4 +1,5 @@
-//! Decoding of bodies outside of the runtime's worker threads, so that heartbeats do not wait for it.
+//! Decoding of long bodies, one at a time and the longest outside of the runtime's worker threads, so
+//! that heartbeats do not wait for it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,14 +13,16 @@ use super::intake::Source;
 use crate::blocking::blocking;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Longest body of the lane for medium ones.
-const MEDIUM: usize = 64 * 1024;
+/// Longest body of the lane for medium ones. It is decoded in about a millisecond.
+pub(super) const MEDIUM: usize = 64 * 1024;
 /// Maximum time that a body waits for its turn.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Two lanes of work, each of which does one thing at a time on a blocking thread: one for bodies of
-/// up to 64 KiB, among them most batches of peers, and one for longer bodies. So neither the number
-/// of bodies nor their length takes more than two threads, and long ones do not hold back the others.
+/// Two lanes of work, each of which does one thing at a time: one for bodies of up to 64 KiB, among
+/// them most batches of peers, and one for longer bodies. The first works on the runtime's threads,
+/// since a change of the thread costs more than such a batch; the second on a blocking thread. So
+/// neither the number of bodies nor their length takes more than two threads, and long ones do not
+/// hold back the others.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Offload {
     medium: Arc<Lane>,
@@ -46,6 +49,14 @@ impl Lane {
         self.sources.lock()
     }
 
+    async fn turn(self: &Arc<Self>, source: Source) -> Result<Turn, Busy> {
+        // A free turn is nobody else's: the semaphore gives it to those that wait first.
+        if let Ok(turn) = self.turn.clone().try_acquire_owned() {
+            return Ok(Turn { _turn: turn, _place: None });
+        }
+        tokio::time::timeout(WAIT, self.queue(source).turn()).await.map_err(|_| Busy)
+    }
+
     fn queue(self: &Arc<Self>, source: Source) -> Queue {
         let mut sources = self.sources();
         let (bodies, place) = sources.entry(source).or_insert_with(|| (0, Arc::new(Semaphore::new(1))));
@@ -65,7 +76,7 @@ impl Queue {
     async fn turn(self) -> Turn {
         let place = acquire(&self.place).await;
         let turn = acquire(&self.lane.turn).await;
-        Turn { _turn: turn, _place: place, _queue: self }
+        Turn { _turn: turn, _place: Some((place, self)) }
     }
 }
 
@@ -84,8 +95,8 @@ impl Drop for Queue {
 /// Permission to work in a lane. The fields are dropped in this order.
 struct Turn {
     _turn: OwnedSemaphorePermit,
-    _place: OwnedSemaphorePermit,
-    _queue: Queue,
+    /// `None` if nobody waited.
+    _place: Option<(OwnedSemaphorePermit, Queue)>,
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -108,8 +119,25 @@ impl Offload {
         length: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let lane = if length <= MEDIUM { &self.medium } else { &self.long };
-        let turn = tokio::time::timeout(WAIT, lane.queue(source).turn()).await.map_err(|_| Busy)?;
+        if length > MEDIUM {
+            return self.run_long(source, work).await;
+        }
+        let turn = self.medium.turn(source).await?;
+        let done = work();
+        drop(turn);
+        Ok(done)
+    }
+
+    /// Does work that may take long, whatever the length of the body.
+    ///
+    /// # Cancel safety
+    /// As of [`run`](Self::run).
+    pub(super) async fn run_long<T: Send + 'static>(
+        &self,
+        source: Source,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        let turn = self.long.turn(source).await?;
         // What is logged there belongs to the request and goes where its other lines go.
         let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
         Ok(blocking(move || {
@@ -118,6 +146,14 @@ impl Offload {
             done
         })
         .await)
+    }
+}
+
+#[cfg(test)]
+impl Offload {
+    /// Takes the turn of the lane for medium bodies.
+    pub(super) fn hold_medium(&self) -> OwnedSemaphorePermit {
+        self.medium.turn.clone().try_acquire_owned().unwrap()
     }
 }
 
@@ -167,9 +203,9 @@ mod tests {
         let first = lane.queue(one).turn().await;
         let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
         for source in [one, one, other] {
-            let (queue, done) = (lane.queue(source), done.clone());
+            let (lane, done) = (lane.clone(), done.clone());
             tokio::spawn(async move {
-                let turn = queue.turn().await;
+                let turn = lane.turn(source).await.unwrap();
                 done.send(source).unwrap();
                 drop(turn);
             });

@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use super::answer::{self, Accepted};
 use super::instances::{status, valid};
-use super::intake;
 use super::refusals::Chain;
-use super::request::{self, Refusal};
+use super::request::{self, Document, Refusal};
+use super::{intake, offload};
 use crate::model::{
     self, BatchItem, DecodeError, Instance, InstanceStatus, MAX_METADATA_ENTRIES, ReplicationAction,
     ReplicationResponse, ReplicationResult, app_name,
@@ -31,6 +31,9 @@ const USUAL_BATCH: usize = 250;
 /// No further copy is sent in a response once its copies have this weight together. 250 common
 /// instances have less than half of it.
 const COPIES_WEIGHT: usize = 1024 * 1024;
+/// Maximum number of changes that are applied on a worker thread of the runtime. Each may take a tenth
+/// of a millisecond at the longest instances.
+const FEW_CHANGES: usize = 32;
 /// Maximum number of values in a batch. 10,000 registrations have some 400,000.
 const MAX_VALUES: usize = 500_000;
 
@@ -54,10 +57,7 @@ pub(super) async fn batch(
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
     let caller = Caller::of(Origin::Replica, &parts.extensions);
-    let receiver = server.clone();
-    // Changes are applied where they are decoded: a long batch holds a worker thread with neither.
-    let applied = document.decode(intake, MAX_VALUES, move |body| apply(receiver, caller, body));
-    match applied.await {
+    match decode_and_apply(&server, document, caller).await {
         Ok(Ok((deeds, response))) => {
             deeds.log(&parts);
             answer::json(response.into())
@@ -71,9 +71,57 @@ pub(super) async fn batch(
     }
 }
 
-/// Decodes a batch and applies its items. Returns what they changed, and the response.
-fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Vec<u8>), DecodeError> {
-    let items = model::batch(body)?;
+/// A batch, and whether it was applied where it was decoded.
+enum Decoded {
+    Applied(Deeds, Vec<u8>),
+    Pending(Vec<BatchItem>),
+}
+
+/// Applies the changes where they are decoded, unless they may take longer than the length of the
+/// batch tells: a worker thread of the runtime is held neither by a long batch nor by a short one
+/// that changes many long instances.
+async fn decode_and_apply(
+    server: &EurekaServer,
+    document: Document,
+    caller: Caller,
+) -> Result<Result<(Deeds, Vec<u8>), DecodeError>, Refusal> {
+    let (intake, receiver) = (server.intake(), server.clone());
+    let decode = move |body: &[u8]| -> Result<Decoded, DecodeError> {
+        let items = model::batch(body)?;
+        if body.len() <= offload::MEDIUM && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
+            return Ok(Decoded::Pending(items));
+        }
+        let (deeds, response) = apply(receiver, caller, items);
+        Ok(Decoded::Applied(deeds, response))
+    };
+    let (decoded, charge) = document.decode(intake, MAX_VALUES, decode).await?;
+    match decoded {
+        Ok(Decoded::Applied(deeds, response)) => Ok(Ok((deeds, response))),
+        Ok(Decoded::Pending(items)) => {
+            let (source, receiver) = (charge.source(), server.clone());
+            let work = move || {
+                let applied = apply(receiver, caller, items);
+                drop(charge);
+                applied
+            };
+            Ok(Ok(intake.offload.run_long(source, work).await?))
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// Returns true for an item that may change an instance of any length, while its own length says
+/// nothing about it. A registration is as long as its instance.
+fn is_change(BatchItem { item, .. }: &BatchItem) -> bool {
+    match item.action {
+        Some(ReplicationAction::Heartbeat) => item.overridden_status.is_some(),
+        Some(ReplicationAction::Register) | None => false,
+        Some(_) => true,
+    }
+}
+
+/// Applies the items of a batch. Returns what they changed, and the response.
+fn apply(server: EurekaServer, caller: Caller, items: Vec<BatchItem>) -> (Deeds, Vec<u8>) {
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
     // The response is sent whatever room there is: the items were applied.
@@ -85,7 +133,7 @@ fn apply(server: EurekaServer, caller: Caller, body: &[u8]) -> Result<(Deeds, Ve
         result.entity = result.entity.filter(|newer| copies.add(newer, &unsent));
         results.push(result);
     }
-    Ok((deeds, ReplicationResponse(results).to_json()))
+    (deeds, ReplicationResponse(results).to_json())
 }
 
 /// Copies in the response to a batch. A stale heartbeat of a few bytes asks for each of them, and the
@@ -275,6 +323,24 @@ fn result(status: StatusCode) -> ReplicationResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn item_is_a_change_if_its_length_says_nothing_about_its_work() {
+        let is_change = |item: &str| {
+            let items = model::batch(format!(r#"{{"replicationList":[{item}]}}"#).as_bytes()).unwrap();
+            super::is_change(&items[0])
+        };
+        for (item, expected) in [
+            (r#"{"action":"Heartbeat","status":"UP"}"#, false),
+            (r#"{"action":"Heartbeat","overriddenStatus":"DOWN"}"#, true),
+            (r#"{"action":"Register","instanceInfo":{"app":"A"}}"#, false),
+            (r#"{"action":"StatusUpdate","status":"DOWN"}"#, true),
+            (r#"{"action":"DeleteStatusOverride"}"#, true),
+            (r#"{"action":"Cancel"}"#, true),
+        ] {
+            assert_eq!(is_change(item), expected, "{item}");
+        }
+    }
 
     #[test]
     fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {

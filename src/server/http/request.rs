@@ -25,7 +25,7 @@ const TAKEN: &str = if cfg!(feature = "xml") {
 } else {
     "this registry takes application/json"
 };
-/// Longest body that is decoded on a worker thread of the runtime, which takes less than a tenth of a
+/// Longest body that is decoded without waiting for others, which takes less than a tenth of a
 /// millisecond. Registrations have 1 to 4 KiB.
 const LIGHT_BYTES: usize = 8 * 1024;
 /// Maximum number of values of such a body.
@@ -177,18 +177,15 @@ pub(super) struct Document {
     pub(super) format: Format,
     charset: Charset,
     gzip: bool,
-    /// Maximum length that is decoded on a worker thread of the runtime.
-    light: usize,
     limit: usize,
     bytes: Bytes,
     charge: Charge,
 }
 
-/// Receives a batch of at most `limit` bytes. None is decoded on a worker thread of the runtime, since a
-/// short one may ask for long copies and change long instances.
+/// Receives a batch of at most `limit` bytes.
 pub(super) async fn batch(intake: &Intake, parts: &Parts, body: Body, limit: usize) -> Result<Document, Refusal> {
     match content_type(&parts.headers)?.0 {
-        Format::Json => Ok(Document { light: 0, ..document(intake, parts, body, limit).await? }),
+        Format::Json => document(intake, parts, body, limit).await,
         #[cfg(feature = "xml")]
         Format::Xml => Err(Refusal::MediaType("batches are taken in application/json only")),
     }
@@ -213,31 +210,31 @@ pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: 
     if !gzip && bytes.starts_with(&GZIP_MAGIC) {
         return Err(Refusal::Undeclared(format));
     }
-    Ok(Document { format, charset, gzip, light: LIGHT_BYTES, limit, bytes, charge })
+    Ok(Document { format, charset, gzip, limit, bytes, charge })
 }
 
 impl Document {
     /// Does this work with the text of a document of at most so many values: at once if it is short,
-    /// else outside of the runtime's worker threads when it is its turn.
+    /// else when it is its turn. Returns also the charge, for those that hold what was decoded.
     pub(super) async fn decode<T: Send + 'static>(
         mut self,
         intake: &Intake,
         max_values: usize,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        if !self.gzip && self.bytes.len() <= self.light {
+    ) -> Result<(T, Charge), Refusal> {
+        if !self.gzip && self.bytes.len() <= LIGHT_BYTES {
             let (text, values) = self.text(max_values)?;
             if values <= LIGHT_VALUES {
-                return Ok(work(&text));
+                return Ok((work(&text), self.charge));
             }
         }
         // The length of a folded body says nothing about its work.
         let length = if self.gzip { usize::MAX } else { self.bytes.len() };
         intake
             .offload
-            .run(self.charge.source(), length, move || -> Result<T, Refusal> {
+            .run(self.charge.source(), length, move || -> Result<(T, Charge), Refusal> {
                 let (text, _) = self.text(max_values)?;
-                Ok(work(&text))
+                Ok((work(&text), self.charge))
             })
             .await?
     }
@@ -353,6 +350,7 @@ fn content_coding(headers: &HeaderMap) -> Coding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::offload;
     use super::*;
 
     #[test]
@@ -408,43 +406,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_light_registrations_are_decoded_on_the_callers_thread() {
+    async fn only_long_and_folded_documents_leave_the_callers_thread() {
         let intake = Intake::new(Intake::DEFAULT_BUDGET, true);
         let here = std::thread::current().id();
         let spaces = |length: usize| " ".repeat(length).into_bytes();
         let many = vec!["{}"; LIGHT_VALUES + 1].join(",").into_bytes();
-        #[cfg(feature = "xml")]
-        for (elements, light) in [(LIGHT_VALUES, true), (LIGHT_VALUES + 1, false)] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/xml"))]);
-            let body = Body::from("<x/>".repeat(elements));
-            let document = document(&intake, &parts(&headers), body, 1024 * 1024).await.unwrap();
-            let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
-            assert_eq!(there == here, light, "{elements} elements");
-        }
-        for (body, coding, light) in [
+        for (body, coding, stays) in [
             (spaces(2_000), "identity", true),
-            (spaces(LIGHT_BYTES), "identity", true),
-            (spaces(LIGHT_BYTES + 1), "identity", false),
-            (spaces(100_000), "identity", false),
-            (many, "identity", false),
+            (spaces(LIGHT_BYTES + 1), "identity", true),
+            (many, "identity", true),
+            (spaces(offload::MEDIUM), "identity", true),
+            (spaces(offload::MEDIUM + 1), "identity", false),
             (gzip(&spaces(2_000)), "gzip", false),
         ] {
             let length = body.len();
             let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, coding)];
             let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
             let document = document(&intake, &parts(&headers), body.into(), 1024 * 1024).await.unwrap();
-            let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
-            assert_eq!(there == here, light, "{length} bytes, {coding}");
+            let (there, _) = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
+            assert_eq!(there == here, stays, "{length} bytes, {coding}");
         }
     }
 
-    #[tokio::test]
-    async fn short_batch_is_not_decoded_on_the_callers_thread() {
+    #[tokio::test(start_paused = true)]
+    async fn documents_with_many_values_wait_for_their_turn() {
         let intake = Intake::new(Intake::DEFAULT_BUDGET, false);
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let document = batch(&intake, &parts(&headers), "{}".into(), 1024 * 1024).await.unwrap();
-        let there = document.decode(&intake, 10_000, |_| std::thread::current().id()).await.unwrap();
-        assert_ne!(there, std::thread::current().id());
+        let _others = intake.offload.hold_medium();
+        let json = vec!["{}"; LIGHT_VALUES].join(",");
+        let xml = "<x/>".repeat(LIGHT_VALUES);
+        for (media_type, body, waits) in [
+            ("application/json", json.clone(), false),
+            ("application/json", json + ",{}", true),
+            ("application/json", " ".repeat(LIGHT_BYTES + 1), true),
+            ("application/xml", xml.clone(), false),
+            ("application/xml", xml + "<x/>", true),
+        ] {
+            if !cfg!(feature = "xml") && media_type.ends_with("xml") {
+                continue;
+            }
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+            let document = document(&intake, &parts(&headers), body.into(), 1024 * 1024).await.unwrap();
+            let decoded = document.decode(&intake, 10_000, |_| ()).await;
+            assert_eq!(matches!(decoded, Err(Refusal::Busy)), waits, "{media_type}");
+        }
     }
 
     #[tokio::test]
@@ -460,7 +464,7 @@ mod tests {
             let intake = Intake::new(budget, false);
             let body = vec![0xe9; LIMIT];
             let document = batch(&intake, &parts(&headers), body.into(), LIMIT).await.unwrap();
-            let decoded = document.decode(&intake, 10, <[u8]>::len).await;
+            let decoded = document.decode(&intake, 10, <[u8]>::len).await.map(|(length, _)| length);
             assert_eq!(decoded.as_ref().err().map(|refusal| refusal.response().status()), status, "{budget}");
             assert_eq!(decoded.ok(), status.is_none().then_some(2 * LIMIT), "{budget}");
         }
