@@ -24,7 +24,7 @@ async fn main() -> Result<(), BoxError> {
     println!("{:?}", share(&client, 100).await?);
 
     // With options: further tries where an answer says that it is worth one, and a bound on each try.
-    let retry = RetryPolicy::new().statuses([502, 503, 504]).try_timeout(Duration::from_secs(2));
+    let retry = RetryPolicy::new().statuses([502, 503, 504]).attempt_timeout(Duration::from_secs(2));
     let client = eureka.http_client_with(CallOptions::new().retry(retry).pass_through(|host| host.contains('.')));
 
     // One instance dies. The registry does not know yet, and no call fails.

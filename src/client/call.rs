@@ -319,7 +319,7 @@ where
             self.span.record("server.address", authority.host());
             self.span.record("server.port", port);
         }
-        let until = retry.time_of_a_try().map(|time| Instant::now() + time.min(LONGEST_WAIT));
+        let until = retry.attempt_time_limit().map(|time| Instant::now() + time.min(LONGEST_WAIT));
         let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
         let mut attempt = picked.call_until(request, deadline);
         if E::IS_SHARED {
@@ -372,7 +372,7 @@ where
     fn is_good<RB>(&self, result: &Result<Answer<RB>, Error>) -> bool {
         let Ok(answer) = result else { return false };
         let CallOptions { retry, responses, .. } = self.options();
-        if !retry.looks_at_answers() {
+        if !retry.inspects_responses() {
             return true;
         }
         !retry.refuses(answer.status(), answer.headers(), || !responses.head(answer).is_success())

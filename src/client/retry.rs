@@ -17,7 +17,7 @@ use super::budget::Budget;
 ///
 /// A connection lost before the head of the response is tried again by default if the method is idempotent (RFC 9110,
 /// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
-/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_answers`](Self::failed_answers) are not wanted.
+/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_responses`](Self::failed_responses) are not wanted.
 ///
 /// An instance that was tried is tried again only if there is no other.
 ///
@@ -25,16 +25,16 @@ use super::budget::Budget;
 /// use std::time::Duration;
 /// use tower_eureka::client::RetryPolicy;
 ///
-/// let policy = RetryPolicy::new().statuses([502, 503, 504]).attempts(3).try_timeout(Duration::from_secs(2));
+/// let policy = RetryPolicy::new().statuses([502, 503, 504]).attempts(3).attempt_timeout(Duration::from_secs(2));
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     attempts: usize,
     statuses: Arc<[u16]>,
     grpc_codes: Arc<[i32]>,
-    failed_answers: bool,
+    failed_responses: bool,
     all_methods: bool,
-    try_timeout: Option<Duration>,
+    attempt_timeout: Option<Duration>,
     hedge_after: Option<Duration>,
     replay_limit: usize,
     budget: (Duration, u32, f32),
@@ -46,9 +46,9 @@ impl Default for RetryPolicy {
             attempts: 3,
             statuses: Arc::default(),
             grpc_codes: Arc::default(),
-            failed_answers: false,
+            failed_responses: false,
             all_methods: false,
-            try_timeout: None,
+            attempt_timeout: None,
             hedge_after: None,
             replay_limit: 64 << 10,
             budget: (Duration::from_secs(10), 10, 0.2),
@@ -98,8 +98,8 @@ impl RetryPolicy {
     /// Answers whose head the [classifier](super::CallOptions::classifier) does not take for a success are tried again, if the method
     /// allows it: unless it is your own, those of 429 and 5xx and of gRPC codes that blame the server. Default off.
     #[must_use]
-    pub fn failed_answers(mut self) -> Self {
-        self.failed_answers = true;
+    pub fn failed_responses(mut self) -> Self {
+        self.failed_responses = true;
         self
     }
 
@@ -113,8 +113,8 @@ impl RetryPolicy {
     /// How long one try waits for the head of its answer. What took longer counts as failed and is tried again as if the
     /// connection had been lost. Default: as long as the call may take.
     #[must_use]
-    pub fn try_timeout(mut self, timeout: Duration) -> Self {
-        self.try_timeout = Some(timeout);
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
         self
     }
 
@@ -154,22 +154,22 @@ impl RetryPolicy {
         let code = headers.get("grpc-status").and_then(number);
         let is_refused = self.statuses.contains(&status.as_u16())
             || code.is_some_and(|code| self.grpc_codes.contains(&code))
-            || self.failed_answers && failed();
+            || self.failed_responses && failed();
         let forbids = |value| number(value).is_none_or(|wait| wait < 0);
         is_refused && !headers.get("grpc-retry-pushback-ms").is_some_and(forbids)
     }
 
     /// Whether any answer is.
-    pub(super) fn looks_at_answers(&self) -> bool {
-        self.failed_answers || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
+    pub(super) fn inspects_responses(&self) -> bool {
+        self.failed_responses || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
     }
 
     pub(super) fn most_attempts(&self) -> usize {
         self.attempts
     }
 
-    pub(super) fn time_of_a_try(&self) -> Option<Duration> {
-        self.try_timeout
+    pub(super) fn attempt_time_limit(&self) -> Option<Duration> {
+        self.attempt_timeout
     }
 
     pub(super) fn hedge(&self) -> Option<Duration> {

@@ -216,7 +216,7 @@ async fn a_try_that_is_given_up_half_way_leaves_the_body_to_the_next() {
             Ok::<_, BoxError>(Response::new(Full::<Bytes>::from([first, rest].concat())))
         }
     });
-    let retry = RetryPolicy::new().try_timeout(Duration::from_millis(50));
+    let retry = RetryPolicy::new().attempt_timeout(Duration::from_millis(50));
     let client = EurekaLayer::new(&world.eureka()).options(plain().retry(retry)).layer(reader);
     let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
     let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
@@ -249,7 +249,7 @@ async fn the_classifier_says_which_answers_are_tried_again() {
             if status == 404 { Outcome::Failure { retry_after: None } } else { Outcome::Success }
         }
     }
-    let retry = || plain().retry(RetryPolicy::new().failed_answers());
+    let retry = || plain().retry(RetryPolicy::new().failed_responses());
     for (options, status, tries) in [
         (retry(), 404, 1),
         (retry(), 500, 3),
@@ -331,7 +331,7 @@ async fn errors_of_a_service_of_the_users_own_are_what_the_classifier_says() {
 #[tokio::test(start_paused = true)]
 async fn a_try_may_have_a_time_and_a_call_a_deadline() {
     let world = World::new([Behaviour::Hangs, Behaviour::Hangs, Behaviour::AnswersLate(300)]);
-    let call = world.client(plain().retry(RetryPolicy::new().try_timeout(Duration::from_millis(500))));
+    let call = world.client(plain().retry(RetryPolicy::new().attempt_timeout(Duration::from_millis(500))));
     for _ in 0..10 {
         assert_eq!(call(get()).await.unwrap().1, "h3");
     }

@@ -60,7 +60,7 @@ async fn call_that_gets_no_response_ejects_no_instance_and_keeps_its_share() {
     let cases = [
         ("long poll meets its deadline", "/poll", Some(30_000), None, RetryPolicy::new()),
         ("deadline of a slow call", "/pause", Some(150), None, RetryPolicy::new()),
-        ("time limit of a try", "/poll", Some(9_000), None, RetryPolicy::new().try_timeout(Duration::from_secs(2))),
+        ("time limit of a try", "/poll", Some(9_000), None, RetryPolicy::new().attempt_timeout(Duration::from_secs(2))),
         ("client disconnects", "/poll", None, Some(350), RetryPolicy::new()),
         ("hedge wins", "/pause", None, None, hedge),
     ];
