@@ -19,10 +19,10 @@ use tracing::{Instrument, Span, debug, debug_span};
 
 use super::address::Address;
 use super::attempts::{AttemptBody, Attempts};
-use super::calls::{AtAddress, Route};
 use super::deadline::Clockwork;
 use super::failure::is_busy;
 use super::options::{CallOptions, HostHeader, Http2};
+use super::routes::{HasAddress, Route};
 use crate::balance::{CallFuture, EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::clock::LONGEST_WAIT;
 use crate::error::{Error, Kind};
@@ -65,7 +65,7 @@ pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
 /// An instance that can be called: an HTTP service at an address. Nothing but a name for this.
 pub(super) trait Callee<B, RB>:
     Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
-    + AtAddress
+    + HasAddress
     + Clone
     + Send
     + Sync
@@ -75,7 +75,7 @@ pub(super) trait Callee<B, RB>:
 
 impl<E, B, RB> Callee<B, RB> for E where
     E: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
-        + AtAddress
+        + HasAddress
         + Clone
         + Send
         + Sync
@@ -212,7 +212,7 @@ enum Verdict {
     Sent(&'static str),
 }
 
-impl<E: AtAddress + Send + Sync + 'static, B: Body> Call<E, B> {
+impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
     fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
         let span = debug_span!(
             "eureka.call",
@@ -249,7 +249,7 @@ impl<E: AtAddress + Send + Sync + 'static, B: Body> Call<E, B> {
 
 impl<E, B> Call<E, B>
 where
-    E: Clone + AtAddress + Send + Sync + 'static,
+    E: Clone + HasAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
     /// Makes the call once there is an instance, for a caller that waits for one.

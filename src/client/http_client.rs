@@ -13,10 +13,10 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::address::AddressRule;
 use super::call::Sending;
-use super::calls::{Calls, Target};
 use super::connection::{Connections, Endpoint};
 use super::deadline::Clockwork;
 use super::options::CallOptions;
+use super::routes::{Routes, Target};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
 use crate::cache::Registry;
@@ -38,7 +38,7 @@ use crate::transport::Connector;
 /// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), and further ones fail at once until it has one. How long an instance may
 /// take to answer is bounded by the request's [`Deadline`](super::Deadline) or the [`timeout`](CallOptions::timeout), if there is one.
 pub struct HttpClient<B> {
-    calls: Arc<Calls<Endpoint<B>>>,
+    routes: Arc<Routes<Endpoint<B>>>,
     /// Where to what is no application.
     others: Connections<B>,
     fallback: Option<Fallback<B>>,
@@ -59,7 +59,7 @@ where
         let rule = AddressRule::of(&options);
         let others = Connections::new(connector.clone());
         Self {
-            calls: Arc::new(Endpoint::calls(registry, options, rule, ready_timeout, connector)),
+            routes: Arc::new(Endpoint::routes(registry, options, rule, ready_timeout, connector)),
             others,
             fallback: None,
         }
@@ -89,8 +89,8 @@ where
     /// # Cancel safety
     /// Dropping the future drops the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
-        let clockwork = self.calls.clockwork(&request);
-        match self.calls.known(&request) {
+        let clockwork = self.routes.clockwork(&request);
+        match self.routes.cached(&request) {
             Some(route) if route.is_ready() => ResponseFuture(Box::pin(Sending::new(route, request, clockwork))),
             _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, clockwork))),
         }
@@ -98,9 +98,9 @@ where
 
     /// The same for an application that is called for the first time or has no instance, and for what is none.
     async fn find_and_send(self, request: Request<B>, clockwork: Clockwork) -> Result<Response<ResponseBody>, Error> {
-        let route = match self.calls.target(&request)? {
+        let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
-            Target::Other => return clockwork.bound(self.others.send_elsewhere(request)).await,
+            Target::PassThrough => return clockwork.bound(self.others.send_elsewhere(request)).await,
         };
         let Some(fallback) = self.fallback else { return Sending::when_ready(route, request, clockwork).await };
         if route.ready(clockwork).await {
@@ -119,7 +119,7 @@ where
 
     /// What is known of the instances of each application that was called: a table for people each, by application.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.calls.snapshots()
+        self.routes.snapshots()
     }
 }
 
@@ -142,13 +142,13 @@ where
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self { calls: self.calls.clone(), others: self.others.clone(), fallback: self.fallback.clone() }
+        Self { routes: self.routes.clone(), others: self.others.clone(), fallback: self.fallback.clone() }
     }
 }
 
 impl<B> fmt::Debug for HttpClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("calls", &self.calls).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("routes", &self.routes).finish_non_exhaustive()
     }
 }
 

@@ -13,10 +13,10 @@ use super::ResponseFuture;
 use super::address::{Address, AddressRule};
 use super::attempts::AttemptBody;
 use super::call::Sending;
-use super::calls::{AtAddress, Calls, Target};
 use super::failure::Failure;
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
+use super::routes::{HasAddress, Routes, Target};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
 use crate::cache::Registry;
@@ -86,7 +86,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
             presence: presence.clone(),
             _membership: Some(Membership(presence)),
         };
-        let calls = Calls::new(
+        let routes = Routes::new(
             self.registry.clone(),
             self.options.clone(),
             rule,
@@ -95,22 +95,22 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
             None,
             None,
         );
-        EurekaService { calls: Arc::new(calls), others }
+        EurekaService { routes: Arc::new(routes), others }
     }
 }
 
-/// Calls applications by name through another service. Made by [`EurekaLayer`].
+/// Routes applications by name through another service. Made by [`EurekaLayer`].
 ///
 /// Always ready, and cheap to clone if the service below is.
 pub struct EurekaService<S> {
-    calls: Arc<Calls<Aimed<S>>>,
+    routes: Arc<Routes<Aimed<S>>>,
     others: S,
 }
 
 impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
     /// What is known of the instances of each application that was called: a table for people each, by application.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.calls.snapshots()
+        self.routes.snapshots()
     }
 
     /// The service below.
@@ -138,15 +138,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let clockwork = self.calls.clockwork(&request);
-        if let Some(route) = self.calls.known(&request).filter(|route| route.is_ready()) {
+        let clockwork = self.routes.clockwork(&request);
+        if let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready()) {
             return ResponseFuture(Box::pin(Sending::new(route, request, clockwork)));
         }
-        let Self { calls, others } = self.clone();
+        let Self { routes, others } = self.clone();
         ResponseFuture(Box::pin(async move {
-            match calls.target(&request)? {
+            match routes.target(&request)? {
                 Target::Named(route) => Sending::when_ready(route, request, clockwork).await,
-                Target::Other => clockwork.bound(pass_on(others, request)).await,
+                Target::PassThrough => clockwork.bound(pass_on(others, request)).await,
             }
         }))
     }
@@ -168,13 +168,13 @@ where
 
 impl<S: Clone> Clone for EurekaService<S> {
     fn clone(&self) -> Self {
-        Self { calls: self.calls.clone(), others: self.others.clone() }
+        Self { routes: self.routes.clone(), others: self.others.clone() }
     }
 }
 
 impl<S> fmt::Debug for EurekaService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaService").field("calls", &self.calls).finish_non_exhaustive()
+        f.debug_struct("EurekaService").field("routes", &self.routes).finish_non_exhaustive()
     }
 }
 
@@ -242,7 +242,7 @@ where
     }
 }
 
-impl<S> AtAddress for Aimed<S> {
+impl<S> HasAddress for Aimed<S> {
     const IS_SHARED: bool = true;
 
     fn address(&self) -> &Address {

@@ -1,8 +1,8 @@
-//! Calls by name: `http://orders/v1/42` lands on an instance of ORDERS.
+//! Routes by name: `http://orders/v1/42` lands on an instance of ORDERS.
 //!
 //! ```text
 //!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs, peer.rs)
-//!  (http_client.rs) ├─▶ Calls ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
+//!  (http_client.rs) ├─▶ Routes ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
 //!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
 //!  (layer.rs)                                             ▲ │
 //!                                                         └─┘ what failed goes to another instance: how often and when says
@@ -17,7 +17,6 @@ mod address;
 mod attempts;
 mod budget;
 mod call;
-mod calls;
 mod connection;
 mod deadline;
 mod failure;
@@ -28,6 +27,7 @@ mod named;
 mod options;
 mod presence;
 mod retry;
+mod routes;
 
 pub use attempts::AttemptBody;
 pub use connection::InstanceBody;

@@ -11,16 +11,16 @@ use tower::BoxError;
 use super::ResponseBody;
 use super::address::AddressRule;
 use super::call::Sending;
-use super::calls::Calls;
 use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
+use super::routes::Routes;
 use crate::cache::Registry;
 use crate::error::Error;
 use crate::transport::Connector;
 
-/// Calls over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.
+/// Routes over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.
 pub(crate) struct Named<B> {
-    calls: Calls<Endpoint<B>>,
+    routes: Routes<Endpoint<B>>,
     name: Box<str>,
 }
 
@@ -40,16 +40,16 @@ where
         options.http2 = Http2::Always;
         options.port_key.get_or_insert_with(|| port_key.into());
         let rule = AddressRule::of(&options);
-        let calls = Endpoint::calls(registry, options, rule, ready_timeout, connector);
+        let routes = Endpoint::routes(registry, options, rule, ready_timeout, connector);
         // So that instances are known before the first call. What is wrong with a name, each call says.
-        let _ = calls.route(name, false);
-        Self { calls, name: name.into() }
+        let _ = routes.route(name, false);
+        Self { routes, name: name.into() }
     }
 
     /// Sends a request until it is answered or there is no use in sending it again; says with the answer by when it must end.
     pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
-        let route = self.calls.route(&self.name, false)?;
-        let clockwork = self.calls.clockwork(&request);
+        let route = self.routes.route(&self.name, false)?;
+        let clockwork = self.routes.clockwork(&request);
         let response = if route.is_ready() {
             Sending::new(route, request, clockwork).await?
         } else {
@@ -61,6 +61,6 @@ where
 
 impl<B> fmt::Debug for Named<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Named").field("name", &self.name).field("calls", &self.calls).finish()
+        f.debug_struct("Named").field("name", &self.name).field("routes", &self.routes).finish()
     }
 }

@@ -172,7 +172,7 @@ impl CallOptions {
         self
     }
 
-    /// Calls only some of an application's instances. Default: all.
+    /// Routes only some of an application's instances. Default: all.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
@@ -242,7 +242,7 @@ impl CallOptions {
     /// end. `Duration::MAX` means that calls wait without end. Defaults to 30 seconds.
     ///
     /// An instance has left once the registry has none with its application, id and address,
-    /// whatever the status. Calls at an instance that is taken out of service, or registers again,
+    /// whatever the status. Routes at an instance that is taken out of service, or registers again,
     /// wait on. If it is removed after that, they may wait for up to twice this time.
     pub fn removal_grace(mut self, grace: Duration) -> Self {
         self.removal_grace = grace;
@@ -278,8 +278,8 @@ impl CallOptions {
 
     /// Sends requests to these hosts as they are, for a client that calls applications and others: `|host| host.contains('.')`.
     /// They are neither balanced nor tried again. Default none: every host is an application.
-    pub fn pass_through(mut self, is_other: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        self.pass_through = Some(Arc::new(is_other));
+    pub fn pass_through(mut self, is_passed_through: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.pass_through = Some(Arc::new(is_passed_through));
         self
     }
 }

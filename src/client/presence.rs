@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Presence of one instance in the registry, at one address.
 ///
 /// An endpoint is dropped for many reasons for which its instance lives on: a status other than UP,
-/// a changed record, a registration that is newer. Calls then wait on, and look at the registry
+/// a changed record, a registration that is newer. Routes then wait on, and look at the registry
 /// until it has no such instance for the whole grace time.
 pub(super) struct Presence {
     pub(super) instance: Arc<Instance>,

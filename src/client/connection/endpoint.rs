@@ -23,10 +23,10 @@ use crate::cache::Registry;
 use crate::client::ResponseBody;
 use crate::client::address::{Address, AddressRule};
 use crate::client::attempts::{AttemptBody, Attempts};
-use crate::client::calls::{AtAddress, Calls};
 use crate::client::failure::Failure;
 use crate::client::options::CallOptions;
 use crate::client::presence::{Membership, Presence};
+use crate::client::routes::{HasAddress, Routes};
 use crate::error::Error;
 use crate::transport::{ConnectError, Connector};
 
@@ -106,14 +106,14 @@ impl<B: Sendable> Connections<B> {
 }
 
 impl<B: Sendable> Endpoint<B> {
-    /// Calls by name that end at endpoints like this.
-    pub(in crate::client) fn calls(
+    /// Routes by name that end at endpoints like this.
+    pub(in crate::client) fn routes(
         registry: Arc<Registry>,
         options: CallOptions,
         rule: AddressRule,
         ready_timeout: Duration,
         connector: Connector,
-    ) -> Calls<Self> {
+    ) -> Routes<Self> {
         let http2 = options.http2.clone();
         let most = options.http2_connections;
         let checker = Checker::new(connector.clone());
@@ -149,7 +149,7 @@ impl<B: Sendable> Endpoint<B> {
             Box::pin(healthy) as Pin<Box<dyn Future<Output = bool> + Send>>
         };
         let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
-        Calls::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
+        Routes::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
     }
 }
 
@@ -237,7 +237,7 @@ impl<B: Sendable> Inner<B> {
     }
 }
 
-impl<B> AtAddress for Endpoint<B> {
+impl<B> HasAddress for Endpoint<B> {
     fn address(&self) -> &Address {
         &self.inner.presence.address
     }

@@ -48,7 +48,7 @@ struct Shared<B> {
 struct State<B> {
     /// The one used last comes last.
     idle: Vec<Idle<B>>,
-    /// Calls that connect, and would take any.
+    /// Routes that connect, and would take any.
     waiting: VecDeque<oneshot::Sender<Sender<B>>>,
     /// Connects on behalf of a call that is gone.
     heir: Option<JoinHandle<()>>,

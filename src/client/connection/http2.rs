@@ -181,7 +181,7 @@ impl<B> Shared<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// Waits for a stream, over a new connection where there may be one. Calls have their turn in the order in which they came.
+    /// Waits for a stream, over a new connection where there may be one. Routes have their turn in the order in which they came.
     async fn place(self: &Arc<Self>) -> Result<Place<B>, Failure> {
         let within = self.connector.within();
         let _waiting = Waiting::new(&self.vacancies);

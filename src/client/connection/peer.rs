@@ -78,7 +78,7 @@ impl Peer {
         self.settled.notified().await;
     }
 
-    /// Takes a stream, unless all are in use. Calls must not run at the same time, permits may be dropped at any time.
+    /// Takes a stream, unless all are in use. Routes must not run at the same time, permits may be dropped at any time.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>) -> Option<Permit> {
         // SETTINGS may store a limit again while the connection is ended.

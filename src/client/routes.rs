@@ -31,30 +31,30 @@ use crate::model::Instance;
 /// From so many names on, those without an instance are forgotten when another one comes.
 const MANY_NAMES: usize = 256;
 
-/// Calls by name: finds the balancer of the application that a request is for. What is done with an instance once it is picked is up
+/// Routes by name: finds the balancer of the application that a request is for. What is done with an instance once it is picked is up
 /// to `E`.
-pub(super) struct Calls<E> {
+pub(super) struct Routes<E> {
     registry: Arc<Registry>,
     options: Arc<CallOptions>,
     rule: AddressRule,
     ready_timeout: Duration,
-    make: Make<E>,
+    make: MakeEndpoint<E>,
     probe: Option<Probe<E>>,
     /// Asks an instance for its health, where the options want that.
     check: Option<Probe<E>>,
     /// By the name, and by the host and authority as they are written, apart for `http` and `https`.
-    routes: [ArcSwap<Routes<E>>; 2],
+    routes: [ArcSwap<RouteMap<E>>; 2],
 }
 
 /// Makes the endpoint of an instance.
-pub(super) type Make<E> = Arc<dyn Fn(Arc<Presence>) -> E + Send + Sync>;
+pub(super) type MakeEndpoint<E> = Arc<dyn Fn(Arc<Presence>) -> E + Send + Sync>;
 pub(super) type Probe<E> = Arc<dyn Fn(E) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A tree, since a look at a few names costs less than the hash of one.
-type Routes<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
+type RouteMap<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
 
 /// Something to send requests to, at a known place.
-pub(super) trait AtAddress {
+pub(super) trait HasAddress {
     /// Whether one service is below all instances, so that waiting until it is ready is no fault of the one that was picked.
     const IS_SHARED: bool = false;
 
@@ -84,16 +84,16 @@ pub(super) enum Target<E> {
     /// To an application.
     Named(Arc<Route<E>>),
     /// To something else, which the user wants left alone.
-    Other,
+    PassThrough,
 }
 
-impl<E: Clone + Send + Sync + 'static> Calls<E> {
+impl<E: Clone + Send + Sync + 'static> Routes<E> {
     pub(super) fn new(
         registry: Arc<Registry>,
         options: CallOptions,
         rule: AddressRule,
         ready_timeout: Duration,
-        make: Make<E>,
+        make: MakeEndpoint<E>,
         probe: Option<Probe<E>>,
         check: Option<Probe<E>>,
     ) -> Self {
@@ -102,10 +102,10 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
     }
 
     /// The route of a request's application, if that was called before by this very authority.
-    pub(super) fn known<B>(&self, request: &Request<B>) -> Option<Arc<Route<E>>> {
+    pub(super) fn cached<B>(&self, request: &Request<B>) -> Option<Arc<Route<E>>> {
         let authority = request.uri().authority()?;
         let secure = is_secure(request.uri())?;
-        if self.is_other(authority) {
+        if self.is_passed_through(authority) {
             return None;
         }
         self.routes[usize::from(secure)].load().get(authority.as_str()).cloned()
@@ -121,8 +121,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
             Err(Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice))
         };
         let Some(authority) = uri.authority() else { return unusable("the URI has no host") };
-        if self.is_other(authority) {
-            return Ok(Target::Other);
+        if self.is_passed_through(authority) {
+            return Ok(Target::PassThrough);
         }
         match (is_secure(uri), uri.scheme()) {
             (Some(secure), _) => Ok(Target::Named(self.route_as_written(authority, secure)?)),
@@ -131,8 +131,8 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         }
     }
 
-    fn is_other(&self, authority: &Authority) -> bool {
-        self.options.pass_through.as_ref().is_some_and(|is_other| is_other(authority.host()))
+    fn is_passed_through(&self, authority: &Authority) -> bool {
+        self.options.pass_through.as_ref().is_some_and(|is_passed_through| is_passed_through(authority.host()))
     }
 
     /// The route of the application that an authority names, which is remembered in this spelling as well.
@@ -174,7 +174,7 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
         });
         let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {
-            let mut routes = Routes::clone(routes);
+            let mut routes = RouteMap::clone(routes);
             if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MANY_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
@@ -188,10 +188,10 @@ impl<E: Clone + Send + Sync + 'static> Calls<E> {
     /// Knows a route by another spelling of its name, for speed, but not without end.
     fn remember(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
         let routes = &self.routes[usize::from(secure)];
-        let is_of_use = |routes: &Routes<E>| routes.len() < 2 * MANY_NAMES && !routes.contains_key(spelling);
+        let is_of_use = |routes: &RouteMap<E>| routes.len() < 2 * MANY_NAMES && !routes.contains_key(spelling);
         if is_of_use(&routes.load()) {
             routes.rcu(|routes| {
-                let mut routes = Routes::clone(routes);
+                let mut routes = RouteMap::clone(routes);
                 if is_of_use(&routes) {
                     routes.insert(spelling.into(), route.clone());
                 }
@@ -318,16 +318,16 @@ impl<E: Send + Sync + 'static> Route<E> {
     }
 }
 
-impl<E: Clone + AtAddress + Send + Sync + 'static> Calls<E> {
+impl<E: Clone + HasAddress + Send + Sync + 'static> Routes<E> {
     pub(super) fn clockwork<B>(&self, request: &Request<B>) -> Clockwork {
         let CallOptions { deadline_header, timeout, patience, .. } = &*self.options;
         Clockwork::of(request, deadline_header.as_ref(), *timeout).with_patience(*patience)
     }
 }
 
-impl<E> fmt::Debug for Calls<E> {
+impl<E> fmt::Debug for Routes<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: usize = self.routes.iter().map(|routes| routes.load().len()).sum();
-        f.debug_struct("Calls").field("names", &names).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Routes").field("names", &names).field("options", &self.options).finish_non_exhaustive()
     }
 }
