@@ -19,7 +19,7 @@ use tracing::{Instrument, Span, debug, debug_span};
 
 use super::address::Address;
 use super::attempts::{AttemptBody, Attempts};
-use super::deadline::Clockwork;
+use super::deadline::CallDeadline;
 use super::failure::is_busy;
 use super::options::{CallOptions, HostHeader, Http2};
 use super::routes::{HasAddress, Route};
@@ -53,7 +53,7 @@ const LAST_REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 #[allow(clippy::large_enum_variant, reason = "the large ones are the usual ones, and all is in a box")]
 #[pin_project(project = SendingProj)]
 pub(super) enum Sending<E: Service<Request<AttemptBody<B>>>, B, RB> {
-    New(Option<(Arc<Route<E>>, Request<B>, Clockwork)>),
+    New(Option<(Arc<Route<E>>, Request<B>, CallDeadline)>),
     First {
         #[pin]
         attempt: Attempt<E, B>,
@@ -94,26 +94,26 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
     RB: Body + Send + 'static,
 {
-    pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
-        Self::New(Some((route, request, clockwork)))
+    pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Self {
+        Self::New(Some((route, request, deadline)))
     }
 
     /// Waits for a first instance before.
     pub(super) async fn when_ready(
         route: Arc<Route<E>>,
         request: Request<B>,
-        clockwork: Clockwork,
+        deadline: CallDeadline,
     ) -> Result<Answer<RB>, Error> {
-        if !route.ready(clockwork).await {
-            return Err(route.not_ready(clockwork));
+        if !route.ready(deadline).await {
+            return Err(route.not_ready(deadline));
         }
-        Self::new(route, request, clockwork).await
+        Self::new(route, request, deadline).await
     }
 
     /// Picks an instance and makes the first try.
-    fn begin(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Result<Self, Error> {
-        let mut call = Call::new(route, request, clockwork);
-        if clockwork.is_over() {
+    fn begin(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Result<Self, Error> {
+        let mut call = Call::new(route, request, deadline);
+        if deadline.has_passed() {
             let error = Error::new(Kind::Timeout, "call to").app(call.route.name.clone());
             return Err(error.cause("no time was left for the call"));
         }
@@ -149,8 +149,8 @@ where
         loop {
             let next = match self.as_mut().project() {
                 SendingProj::New(new) => {
-                    let (route, request, clockwork) = new.take().expect(ONCE);
-                    Self::begin(route, request, clockwork)?
+                    let (route, request, deadline) = new.take().expect(ONCE);
+                    Self::begin(route, request, deadline)?
                 }
                 SendingProj::First { attempt, call } => {
                     let first = call.as_ref().expect(ONCE);
@@ -175,7 +175,7 @@ where
 /// A call on its way through its tries.
 pub(super) struct Call<E, B> {
     route: Arc<Route<E>>,
-    clockwork: Clockwork,
+    deadline: CallDeadline,
     attempts: Attempts<B>,
     /// Where the last try went.
     latest: Option<EndpointId>,
@@ -213,7 +213,7 @@ enum Verdict {
 }
 
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
-    fn new(route: Arc<Route<E>>, request: Request<B>, clockwork: Clockwork) -> Self {
+    fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Self {
         let span = debug_span!(
             "eureka.call",
             otel.kind = "client",
@@ -229,7 +229,7 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
         let attempts = Attempts::new(request, kept_bytes);
         Self {
             route,
-            clockwork,
+            deadline,
             attempts,
             latest: None,
             tried: Vec::new(),
@@ -311,7 +311,7 @@ where
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
             _ => request.headers_mut().remove(HOST),
         };
-        self.clockwork.pass_on(request.headers_mut(), deadline_header.as_ref());
+        self.deadline.write_headers(request.headers_mut(), deadline_header.as_ref());
         if !self.span.is_disabled() {
             let Address { scheme, authority } = address;
             let port = authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
@@ -320,7 +320,7 @@ where
             self.span.record("server.port", port);
         }
         let until = retry.attempt_time_limit().map(|time| Instant::now() + time.min(LONGEST_WAIT));
-        let deadline = [self.clockwork.deadline(), until].into_iter().flatten().min();
+        let deadline = [self.deadline.instant(), until].into_iter().flatten().min();
         let mut attempt = picked.call_until(request, deadline);
         if E::IS_SHARED {
             attempt.excuse_wait();
@@ -380,7 +380,7 @@ where
 
     /// What there is to do after this.
     fn verdict<RB>(&self, result: &Result<Answer<RB>, Error>) -> Verdict {
-        if self.is_good(result) || self.clockwork.is_over() {
+        if self.is_good(result) || self.deadline.has_passed() {
             return Verdict::LastWord;
         }
         if let Err(error) = result
@@ -425,8 +425,8 @@ where
     /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
     /// that can be reached, too.
     async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
-        let patience = self.clockwork.patience().unwrap_or_default();
-        if self.unconnected().since.elapsed() >= CONNECT_BUDGET.max(patience) {
+        let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
+        if self.unconnected().since.elapsed() >= CONNECT_BUDGET.max(ready_timeout) {
             return None;
         }
         self.unsent += 1;
@@ -441,12 +441,12 @@ where
 
     /// Waits for an instance as long as the caller wants, with a pause before each is tried again.
     async fn wait_for_instance(&mut self) -> Option<Picked<E, HttpResponses>> {
-        let patience = self.clockwork.patience().unwrap_or_default();
+        let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
         loop {
             let unconnected = self.unconnected();
-            let left = patience.saturating_sub(unconnected.since.elapsed());
+            let left = ready_timeout.saturating_sub(unconnected.since.elapsed());
             let pause = unconnected.pauses.next();
-            let left = self.clockwork.left().map_or(left, |deadline| deadline.min(left));
+            let left = self.deadline.remaining().map_or(left, |deadline| deadline.min(left));
             if left.is_zero() {
                 return None;
             }
@@ -482,7 +482,7 @@ where
             return None;
         }
         if self.refusals > 1 {
-            sleep(pause_after(self.refusals, self.clockwork.left())).await;
+            sleep(pause_after(self.refusals, self.deadline.remaining())).await;
         }
         if !is_busy
             && self.refusals_here <= REFUSALS_AT_ONE

@@ -53,13 +53,13 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How the time left travels with a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clockwork {
+pub(super) struct CallDeadline {
     deadline: Option<Instant>,
     is_grpc: bool,
-    patience: Option<Duration>,
+    ready_timeout: Option<Duration>,
 }
 
-impl Clockwork {
+impl CallDeadline {
     /// What the request says: the earliest of what its extension, `grpc-timeout` and `header` (in milliseconds) name, or else
     /// `default`.
     pub(super) fn of<B>(request: &Request<B>, header: Option<&HeaderName>, default: Option<Duration>) -> Self {
@@ -70,44 +70,44 @@ impl Clockwork {
         let plain = header.and_then(|name| request.headers().get(name)).and_then(millis).map(within);
         let deadline = [told, grpc, plain].into_iter().flatten().min().or_else(|| default.map(within));
         let is_grpc = grpc.is_some() || is_grpc(request.headers());
-        let patience = request.extensions().get::<WaitForReady>().map(|wait| wait.0);
-        Self { deadline, is_grpc, patience }
+        let ready_timeout = request.extensions().get::<WaitForReady>().map(|wait| wait.0);
+        Self { deadline, is_grpc, ready_timeout }
     }
 
     /// Waits so long for an instance unless the request says otherwise.
-    pub(super) fn with_patience(self, default: Option<Duration>) -> Self {
-        Self { patience: self.patience.or(default), ..self }
+    pub(super) fn with_ready_timeout(self, default: Option<Duration>) -> Self {
+        Self { ready_timeout: self.ready_timeout.or(default), ..self }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn instant(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// How long the caller would wait for an instance, if it said so.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.patience
+    pub(super) fn ready_timeout(&self) -> Option<Duration> {
+        self.ready_timeout
     }
 
     /// What is left of the time, for what can wait at most so long.
-    pub(super) fn left(&self) -> Option<Duration> {
+    pub(super) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Gives something up when the time is over.
-    pub(super) async fn bound<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn enforce<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let Some(deadline) = self.deadline else { return work.await };
         let late = |_| Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
         tokio::time::timeout_at(deadline, work).await.map_err(late)?
     }
 
     /// Whether the time is over.
-    pub(super) fn is_over(&self) -> bool {
-        self.left() == Some(Duration::ZERO)
+    pub(super) fn has_passed(&self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
     }
 
     /// Passes on what is left, where there is a header for it: `header` for plain HTTP, in milliseconds.
-    pub(super) fn pass_on(&self, headers: &mut HeaderMap, header: Option<&HeaderName>) {
-        let Some(left) = self.left() else { return };
+    pub(super) fn write_headers(&self, headers: &mut HeaderMap, header: Option<&HeaderName>) {
+        let Some(left) = self.remaining() else { return };
         // Rounded up, so that the other side does not give up before this one. At least one: zero would say that there is no use
         // in trying.
         let millis = left.as_nanos().div_ceil(1_000_000).clamp(1, 99_999_999);
@@ -153,14 +153,14 @@ mod tests {
         let header = HeaderName::from_static("x-timeout-ms");
         let mut request = request(&[("x-timeout-ms", "700")]);
         request.extensions_mut().insert(Deadline::within(Duration::from_secs(1)));
-        let clockwork = Clockwork::of(&request, Some(&header), None);
-        assert_eq!(clockwork.left(), Some(Duration::from_millis(700)));
+        let deadline = CallDeadline::of(&request, Some(&header), None);
+        assert_eq!(deadline.remaining(), Some(Duration::from_millis(700)));
         tokio::time::advance(Duration::from_millis(200)).await;
-        clockwork.pass_on(request.headers_mut(), Some(&header));
+        deadline.write_headers(request.headers_mut(), Some(&header));
         assert_eq!(request.headers()["x-timeout-ms"], "500");
         assert!(!request.headers().contains_key("grpc-timeout"));
         tokio::time::advance(Duration::from_secs(5)).await;
-        clockwork.pass_on(request.headers_mut(), Some(&header));
+        deadline.write_headers(request.headers_mut(), Some(&header));
         assert_eq!(request.headers()["x-timeout-ms"], "1");
     }
 
@@ -180,13 +180,13 @@ mod tests {
         ] {
             let mut request = self::request(&[("content-type", "application/grpc")]);
             request.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_bytes(text.as_bytes()).unwrap());
-            let clockwork = Clockwork::of(&request, None, None);
-            assert_eq!(clockwork.left().map(|left| left.as_millis()), left, "{text}");
+            let deadline = CallDeadline::of(&request, None, None);
+            assert_eq!(deadline.remaining().map(|left| left.as_millis()), left, "{text}");
         }
         let mut request = self::request(&[("grpc-timeout", "2S")]);
-        let clockwork = Clockwork::of(&request, None, Some(Duration::from_secs(1)));
+        let deadline = CallDeadline::of(&request, None, Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_millis(500)).await;
-        clockwork.pass_on(request.headers_mut(), None);
+        deadline.write_headers(request.headers_mut(), None);
         assert_eq!(request.headers()["grpc-timeout"], "1500m");
     }
 }

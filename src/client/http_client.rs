@@ -14,7 +14,7 @@ use tower::{BoxError, Service, ServiceExt};
 use super::address::AddressRule;
 use super::call::Sending;
 use super::connection::{Connections, Endpoint};
-use super::deadline::Clockwork;
+use super::deadline::CallDeadline;
 use super::options::CallOptions;
 use super::routes::{Routes, Target};
 use super::{InstanceBody, ResponseBody};
@@ -89,32 +89,32 @@ where
     /// # Cancel safety
     /// Dropping the future drops the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
-        let clockwork = self.routes.clockwork(&request);
+        let deadline = self.routes.deadline(&request);
         match self.routes.cached(&request) {
-            Some(route) if route.is_ready() => ResponseFuture(Box::pin(Sending::new(route, request, clockwork))),
-            _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, clockwork))),
+            Some(route) if route.is_ready() => ResponseFuture(Box::pin(Sending::new(route, request, deadline))),
+            _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, deadline))),
         }
     }
 
     /// The same for an application that is called for the first time or has no instance, and for what is none.
-    async fn find_and_send(self, request: Request<B>, clockwork: Clockwork) -> Result<Response<ResponseBody>, Error> {
+    async fn find_and_send(self, request: Request<B>, deadline: CallDeadline) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
-            Target::PassThrough => return clockwork.bound(self.others.send_elsewhere(request)).await,
+            Target::PassThrough => return deadline.enforce(self.others.send_elsewhere(request)).await,
         };
-        let Some(fallback) = self.fallback else { return Sending::when_ready(route, request, clockwork).await };
-        if route.ready(clockwork).await {
-            return Sending::new(route, request, clockwork).await;
+        let Some(fallback) = self.fallback else { return Sending::when_ready(route, request, deadline).await };
+        if route.ready(deadline).await {
+            return Sending::new(route, request, deadline).await;
         }
-        if clockwork.is_over() {
-            return Err(route.not_ready(clockwork));
+        if deadline.has_passed() {
+            return Err(route.not_ready(deadline));
         }
         let failed = |error| {
             let cause = "there is no instance, and the fallback failed";
             Error::new(Kind::Call, "call").cause(cause).with_source(error)
         };
         let answer = async { fallback.oneshot(request).await.map_err(failed) };
-        Ok(clockwork.bound(answer).await?.map(ResponseBody::unwatched))
+        Ok(deadline.enforce(answer).await?.map(ResponseBody::unwatched))
     }
 
     /// What is known of the instances of each application that was called: a table for people each, by application.

@@ -138,15 +138,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let clockwork = self.routes.clockwork(&request);
+        let deadline = self.routes.deadline(&request);
         if let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready()) {
-            return ResponseFuture(Box::pin(Sending::new(route, request, clockwork)));
+            return ResponseFuture(Box::pin(Sending::new(route, request, deadline)));
         }
         let Self { routes, others } = self.clone();
         ResponseFuture(Box::pin(async move {
             match routes.target(&request)? {
-                Target::Named(route) => Sending::when_ready(route, request, clockwork).await,
-                Target::PassThrough => clockwork.bound(pass_on(others, request)).await,
+                Target::Named(route) => Sending::when_ready(route, request, deadline).await,
+                Target::PassThrough => deadline.enforce(pass_on(others, request)).await,
             }
         }))
     }

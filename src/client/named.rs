@@ -49,13 +49,13 @@ where
     /// Sends a request until it is answered or there is no use in sending it again; says with the answer by when it must end.
     pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.routes.route(&self.name, false)?;
-        let clockwork = self.routes.clockwork(&request);
+        let deadline = self.routes.deadline(&request);
         let response = if route.is_ready() {
-            Sending::new(route, request, clockwork).await?
+            Sending::new(route, request, deadline).await?
         } else {
-            Box::pin(Sending::when_ready(route, request, clockwork)).await?
+            Box::pin(Sending::when_ready(route, request, deadline)).await?
         };
-        Ok((response, clockwork.deadline()))
+        Ok((response, deadline.instant()))
     }
 }
 

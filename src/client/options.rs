@@ -45,7 +45,7 @@ pub struct CallOptions {
     pub(super) host: HostHeader,
     pub(super) deadline_header: Option<HeaderName>,
     pub(super) timeout: Option<Duration>,
-    pub(super) patience: Option<Duration>,
+    pub(super) wait_for_ready: Option<Duration>,
     pub(super) pass_through: Option<Arc<PassThrough>>,
 }
 
@@ -122,7 +122,7 @@ impl Default for CallOptions {
             host: HostHeader::default(),
             deadline_header: None,
             timeout: None,
-            patience: None,
+            wait_for_ready: None,
             pass_through: None,
         }
     }
@@ -272,7 +272,7 @@ impl CallOptions {
     /// request's own [`WaitForReady`](super::WaitForReady) goes before it. Default the
     /// [ready timeout](crate::EurekaBuilder::ready_timeout), spent once.
     pub fn wait_for_ready(mut self, timeout: Duration) -> Self {
-        self.patience = Some(timeout);
+        self.wait_for_ready = Some(timeout);
         self
     }
 
@@ -299,7 +299,7 @@ impl fmt::Debug for CallOptions {
             .field("host_header", &self.host)
             .field("deadline_header", &self.deadline_header)
             .field("timeout", &self.timeout)
-            .field("wait_for_ready", &self.patience)
+            .field("wait_for_ready", &self.wait_for_ready)
             .finish_non_exhaustive()
     }
 }

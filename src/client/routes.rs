@@ -18,7 +18,7 @@ use tower::discover::Change;
 use super::address::{Address, AddressRule};
 use super::budget::Budget;
 use super::connection::health_url;
-use super::deadline::Clockwork;
+use super::deadline::CallDeadline;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Peers, Snapshot};
@@ -299,18 +299,18 @@ impl<E: Send + Sync + 'static> Route<E> {
     }
 
     /// Waits for a first instance and tells whether there is one.
-    pub(super) async fn ready(&self, clockwork: Clockwork) -> bool {
-        let ready = self.balance.ready(clockwork.patience());
-        match clockwork.left() {
+    pub(super) async fn ready(&self, deadline: CallDeadline) -> bool {
+        let ready = self.balance.ready(deadline.ready_timeout());
+        match deadline.remaining() {
             None => ready.await,
             Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
         }
     }
 
     /// Why a call found no instance: there is none, or its time was over before there was one.
-    pub(super) fn not_ready(&self, clockwork: Clockwork) -> Error {
+    pub(super) fn not_ready(&self, deadline: CallDeadline) -> Error {
         let error = self.balance.no_endpoints();
-        if !clockwork.is_over() {
+        if !deadline.has_passed() {
             return error;
         }
         let cause = format!("no instance came before the deadline: {}", error.cause_text());
@@ -319,9 +319,9 @@ impl<E: Send + Sync + 'static> Route<E> {
 }
 
 impl<E: Clone + HasAddress + Send + Sync + 'static> Routes<E> {
-    pub(super) fn clockwork<B>(&self, request: &Request<B>) -> Clockwork {
-        let CallOptions { deadline_header, timeout, patience, .. } = &*self.options;
-        Clockwork::of(request, deadline_header.as_ref(), *timeout).with_patience(*patience)
+    pub(super) fn deadline<B>(&self, request: &Request<B>) -> CallDeadline {
+        let CallOptions { deadline_header, timeout, wait_for_ready, .. } = &*self.options;
+        CallDeadline::of(request, deadline_header.as_ref(), *timeout).with_ready_timeout(*wait_for_ready)
     }
 }
 
