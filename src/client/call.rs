@@ -18,10 +18,10 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, debug_span};
 
 use super::address::Address;
-use super::attempts::{AttemptBody, Attempts};
 use super::deadline::CallDeadline;
 use super::failure::is_busy;
 use super::options::{CallOptions, HostHeader, Http2};
+use super::replay::{AttemptBody, ReplayRequest};
 use super::routes::{HasAddress, Route};
 use crate::balance::{CallFuture, EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::clock::LONGEST_WAIT;
@@ -176,7 +176,7 @@ where
 pub(super) struct Call<E, B> {
     route: Arc<Route<E>>,
     deadline: CallDeadline,
-    attempts: Attempts<B>,
+    request: ReplayRequest<B>,
     /// Where the last try went.
     latest: Option<EndpointId>,
     /// Where those before it went.
@@ -226,11 +226,11 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
         // A shared service may speak HTTP/2 whatever the request says.
         let may_be_http2 = E::IS_SHARED || request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
         let kept_bytes = retry.kept_bytes(request.method(), may_be_http2);
-        let attempts = Attempts::new(request, kept_bytes);
+        let request = ReplayRequest::new(request, kept_bytes);
         Self {
             route,
             deadline,
-            attempts,
+            request,
             latest: None,
             tried: Vec::new(),
             sent: 0,
@@ -259,7 +259,7 @@ where
         E: Callee<B, RB>,
     {
         let Some(picked) = self.wait_for_instance().await else {
-            return Err(self.route.balance.no_endpoints_for(&self.attempts.parts));
+            return Err(self.route.balance.no_endpoints_for(&self.request.parts));
         };
         self.route.budget.deposit(picked.at());
         let result = self.try_at(picked).await;
@@ -305,8 +305,8 @@ where
     {
         let CallOptions { host, deadline_header, retry, .. } = self.options();
         let address = picked.service().address();
-        let mut request = self.attempts.request(address);
-        let kept_host = if *host == HostHeader::Kept { written_host(&self.attempts.parts) } else { None };
+        let mut request = self.request.request(address);
+        let kept_host = if *host == HostHeader::Kept { written_host(&self.request.parts) } else { None };
         match kept_host {
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
             _ => request.headers_mut().remove(HOST),
@@ -341,8 +341,8 @@ where
             () = sleep(delay) => {}
         }
         let retry = &self.options().retry;
-        let may = retry.allows(&self.attempts.parts.method)
-            && self.attempts.can_repeat()
+        let may = retry.allows(&self.request.parts.method)
+            && self.request.can_repeat()
             && self.sent + 1 < retry.most_attempts();
         let Some(picked) = (if may && self.may_spend("hedge") { self.pick_available() } else { None }) else {
             return first.await;
@@ -388,7 +388,7 @@ where
         {
             return Verdict::Unprocessed { is_busy: is_busy(error) };
         }
-        if !self.attempts.can_repeat() {
+        if !self.request.can_repeat() {
             return Verdict::LastWord;
         }
         match result {
@@ -411,7 +411,7 @@ where
         };
         self.sent += 1;
         let retry = &self.options().retry;
-        let may = retry.allows(&self.attempts.parts.method) && self.sent < retry.most_attempts();
+        let may = retry.allows(&self.request.parts.method) && self.sent < retry.most_attempts();
         if !may || !self.may_spend(reason) {
             return None;
         }
@@ -476,7 +476,7 @@ where
         self.refusals += 1;
         self.refusals_here += 1;
         if self.refusals > MOST_REFUSALS
-            || !self.attempts.given_back().await
+            || !self.request.wait_until_repeatable().await
             || !self.may_retry("unprocessed", self.refusals <= FREE_REFUSALS)
         {
             return None;
@@ -523,14 +523,14 @@ where
     /// An instance beside the one that is being tried. None that was ejected: it would only be faster to fail.
     fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
         self.tried.extend(self.latest.take());
-        let picked = self.route.balance.pick_available(&self.attempts.parts, &self.tried)?;
+        let picked = self.route.balance.pick_available(&self.request.parts, &self.tried)?;
         self.latest = Some(picked.id());
         Some(picked)
     }
 
     fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {
         self.tried.extend(self.latest.take());
-        let picked = self.route.balance.pick(&self.attempts.parts, &self.tried)?;
+        let picked = self.route.balance.pick(&self.request.parts, &self.tried)?;
         self.latest = Some(picked.id());
         Some(picked)
     }

@@ -11,11 +11,11 @@ use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
 use super::address::{Address, AddressRule};
-use super::attempts::AttemptBody;
 use super::call::Sending;
 use super::failure::Failure;
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
+use super::replay::AttemptBody;
 use super::routes::{HasAddress, Routes, Target};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
@@ -158,7 +158,7 @@ where
     B: Body,
     RB: Body,
 {
-    let request = super::attempts::Attempts::new(request, 0).into_request();
+    let request = super::replay::ReplayRequest::new(request, 0).into_request();
     let response = tower::ServiceExt::oneshot(service, request).await;
     let response = response.map_err(|error| {
         Error::new(Kind::Call, "call").cause("the service that takes other hosts failed").with_source(error)

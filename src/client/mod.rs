@@ -14,7 +14,7 @@
 //! A gRPC channel takes the same way to the one application that it was made for (named.rs): its requests have no host.
 
 mod address;
-mod attempts;
+
 mod budget;
 mod call;
 mod connection;
@@ -26,10 +26,10 @@ mod layer;
 mod named;
 mod options;
 mod presence;
+mod replay;
 mod retry;
 mod routes;
 
-pub use attempts::AttemptBody;
 pub use connection::InstanceBody;
 pub use deadline::{Deadline, WaitForReady};
 pub use http_client::{HttpClient, ResponseFuture};
@@ -37,6 +37,7 @@ pub use layer::{EurekaLayer, EurekaService};
 #[cfg(feature = "tonic")]
 pub(crate) use named::Named;
 pub use options::{CallOptions, HostHeader, Http2, Ports};
+pub use replay::AttemptBody;
 pub use retry::RetryPolicy;
 
 /// The body of an answer: the instance's own, watched until its end.

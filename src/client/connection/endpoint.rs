@@ -22,10 +22,10 @@ use crate::balance::is_grpc;
 use crate::cache::Registry;
 use crate::client::ResponseBody;
 use crate::client::address::{Address, AddressRule};
-use crate::client::attempts::{AttemptBody, Attempts};
 use crate::client::failure::Failure;
 use crate::client::options::CallOptions;
 use crate::client::presence::{Membership, Presence};
+use crate::client::replay::{AttemptBody, ReplayRequest};
 use crate::client::routes::{HasAddress, Routes};
 use crate::error::Error;
 use crate::transport::{ConnectError, Connector};
@@ -95,7 +95,7 @@ impl<B: Sendable> Connections<B> {
 
     pub(in crate::client) async fn send_elsewhere(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
         let is_http2 = request.version() == Version::HTTP_2;
-        let request = Attempts::new(request, 0).into_request();
+        let request = ReplayRequest::new(request, 0).into_request();
         // Without the user-info that an authority may have.
         let host = request.uri().host().unwrap_or_default().to_owned();
         let pool = if is_http2 { &self.0.http2 } else { &self.0.http1 };

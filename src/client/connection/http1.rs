@@ -27,9 +27,9 @@ use tracing::debug;
 
 use super::InstanceBody;
 use crate::client::address::Address;
-use crate::client::attempts::AttemptBody;
 use crate::client::failure::Failure;
 use crate::client::presence::Presence;
+use crate::client::replay::AttemptBody;
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Connector;
 

@@ -28,9 +28,9 @@ use tracing::debug;
 
 use super::InstanceBody;
 use super::peer::{Peer, Permit, Vacancies, Watched};
-use crate::client::attempts::AttemptBody;
 use crate::client::failure::{Failure, is_refused_stream};
 use crate::client::presence::Presence;
+use crate::client::replay::AttemptBody;
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::{ConnectError, Connector};
 

@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
 use super::*;
-use crate::client::attempts::Attempts;
+use crate::client::replay::ReplayRequest;
 use crate::tls::Tls;
 
 type Connections = Http1<Empty<Bytes>>;
@@ -34,7 +34,7 @@ fn by_hand() -> Connections {
 }
 
 fn request() -> Request<AttemptBody<Empty<Bytes>>> {
-    Attempts::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
+    ReplayRequest::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
 }
 
 async fn text(response: Result<Response<InstanceBody>, Failure>) -> Bytes {

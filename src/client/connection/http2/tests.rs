@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::client::address::Address;
-use crate::client::attempts::Attempts;
+use crate::client::replay::ReplayRequest;
 use crate::tls::Tls;
 
 type Connections = Http2<Empty<Bytes>>;
@@ -26,7 +26,7 @@ fn connections(to: SocketAddr) -> Connections {
 }
 
 fn request() -> Request<AttemptBody<Empty<Bytes>>> {
-    Attempts::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
+    ReplayRequest::new(Request::get("http://orders/").body(Empty::new()).unwrap(), 0).into_request()
 }
 
 async fn send(connections: &Connections) -> Result<(), Failure> {
