@@ -12,7 +12,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::address::AddressRule;
-use super::call::Sending;
+use super::call::CallFuture;
 use super::connection::{Connections, Endpoint};
 use super::deadline::CallDeadline;
 use super::options::CallOptions;
@@ -91,7 +91,7 @@ where
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
         let deadline = self.routes.deadline(&request);
         match self.routes.cached(&request) {
-            Some(route) if route.is_ready() => ResponseFuture(Box::pin(Sending::new(route, request, deadline))),
+            Some(route) if route.is_ready() => ResponseFuture(Box::pin(CallFuture::new(route, request, deadline))),
             _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, deadline))),
         }
     }
@@ -102,9 +102,9 @@ where
             Target::Named(route) => route,
             Target::PassThrough => return deadline.enforce(self.others.send_elsewhere(request)).await,
         };
-        let Some(fallback) = self.fallback else { return Sending::when_ready(route, request, deadline).await };
+        let Some(fallback) = self.fallback else { return CallFuture::when_ready(route, request, deadline).await };
         if route.ready(deadline).await {
-            return Sending::new(route, request, deadline).await;
+            return CallFuture::new(route, request, deadline).await;
         }
         if deadline.has_passed() {
             return Err(route.not_ready(deadline));

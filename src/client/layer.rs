@@ -11,7 +11,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
 use super::address::{Address, AddressRule};
-use super::call::Sending;
+use super::call::CallFuture;
 use super::failure::Failure;
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
@@ -80,9 +80,9 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     fn layer(&self, inner: S) -> EurekaService<S> {
         // Whether it can speak TLS, only its user knows.
         let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
-        let others = inner.clone();
-        let make = move |presence: Arc<Presence>| Aimed {
-            inner: inner.clone(),
+        let below = inner.clone();
+        let make = move |presence: Arc<Presence>| InstanceService {
+            inner: below.clone(),
             presence: presence.clone(),
             _membership: Some(Membership(presence)),
         };
@@ -95,7 +95,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
             None,
             None,
         );
-        EurekaService { routes: Arc::new(routes), others }
+        EurekaService { routes: Arc::new(routes), inner }
     }
 }
 
@@ -103,8 +103,8 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
 ///
 /// Always ready, and cheap to clone if the service below is.
 pub struct EurekaService<S> {
-    routes: Arc<Routes<Aimed<S>>>,
-    others: S,
+    routes: Arc<Routes<InstanceService<S>>>,
+    inner: S,
 }
 
 impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
@@ -115,7 +115,7 @@ impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
 
     /// The service below.
     pub fn get_ref(&self) -> &S {
-        &self.others
+        &self.inner
     }
 }
 
@@ -140,13 +140,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let deadline = self.routes.deadline(&request);
         if let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready()) {
-            return ResponseFuture(Box::pin(Sending::new(route, request, deadline)));
+            return ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)));
         }
-        let Self { routes, others } = self.clone();
+        let Self { routes, inner } = self.clone();
         ResponseFuture(Box::pin(async move {
             match routes.target(&request)? {
-                Target::Named(route) => Sending::when_ready(route, request, deadline).await,
-                Target::PassThrough => deadline.enforce(pass_on(others, request)).await,
+                Target::Named(route) => CallFuture::when_ready(route, request, deadline).await,
+                Target::PassThrough => deadline.enforce(pass_on(inner, request)).await,
             }
         }))
     }
@@ -168,7 +168,7 @@ where
 
 impl<S: Clone> Clone for EurekaService<S> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), others: self.others.clone() }
+        Self { routes: self.routes.clone(), inner: self.inner.clone() }
     }
 }
 
@@ -180,47 +180,47 @@ impl<S> fmt::Debug for EurekaService<S> {
 
 /// A service whose requests are sent to one instance.
 #[derive(Debug)]
-pub(super) struct Aimed<S> {
+pub(super) struct InstanceService<S> {
     inner: S,
     presence: Arc<Presence>,
     /// Held by the endpoint in the balancer. The clones for calls have none.
     _membership: Option<Membership>,
 }
 
-impl<S: Clone> Clone for Aimed<S> {
+impl<S: Clone> Clone for InstanceService<S> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), presence: self.presence.clone(), _membership: None }
     }
 }
 
-impl<S, B> Service<Request<B>> for Aimed<S>
+impl<S, B> Service<Request<B>> for InstanceService<S>
 where
     S: Service<Request<B>, Error: Into<BoxError>>,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = AimedFuture<S::Future>;
+    type Future = InstanceFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> AimedFuture<S::Future> {
-        AimedFuture { sending: self.inner.call(request), gone: None, presence: self.presence.clone() }
+    fn call(&mut self, request: Request<B>) -> InstanceFuture<S::Future> {
+        InstanceFuture { response: self.inner.call(request), gone: None, presence: self.presence.clone() }
     }
 }
 
 /// A request to one instance that ends when the instance is gone.
 #[pin_project]
-pub(super) struct AimedFuture<F> {
+pub(super) struct InstanceFuture<F> {
     #[pin]
-    sending: F,
+    response: F,
     /// Made once there is something to wait for.
     gone: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
     presence: Arc<Presence>,
 }
 
-impl<F, R, E> Future for AimedFuture<F>
+impl<F, R, E> Future for InstanceFuture<F>
 where
     F: Future<Output = Result<R, E>>,
     E: Into<BoxError>,
@@ -229,7 +229,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(result) = this.sending.poll(cx) {
+        if let Poll::Ready(result) = this.response.poll(cx) {
             return Poll::Ready(result.map_err(Into::into));
         }
         let gone = this.gone.get_or_insert_with(|| {
@@ -242,7 +242,7 @@ where
     }
 }
 
-impl<S> HasAddress for Aimed<S> {
+impl<S> HasAddress for InstanceService<S> {
     const IS_SHARED: bool = true;
 
     fn address(&self) -> &Address {

@@ -10,7 +10,7 @@ use tower::BoxError;
 
 use super::ResponseBody;
 use super::address::AddressRule;
-use super::call::Sending;
+use super::call::CallFuture;
 use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
 use super::routes::Routes;
@@ -51,9 +51,9 @@ where
         let route = self.routes.route(&self.name, false)?;
         let deadline = self.routes.deadline(&request);
         let response = if route.is_ready() {
-            Sending::new(route, request, deadline).await?
+            CallFuture::new(route, request, deadline).await?
         } else {
-            Box::pin(Sending::when_ready(route, request, deadline)).await?
+            Box::pin(CallFuture::when_ready(route, request, deadline)).await?
         };
         Ok((response, deadline.instant()))
     }

@@ -149,7 +149,7 @@ impl RetryPolicy {
     }
 
     /// Whether an answer with this head is one to be tried again.
-    pub(super) fn refuses(&self, status: StatusCode, headers: &HeaderMap, failed: impl FnOnce() -> bool) -> bool {
+    pub(super) fn should_retry(&self, status: StatusCode, headers: &HeaderMap, failed: impl FnOnce() -> bool) -> bool {
         let number = |value: &HeaderValue| value.to_str().ok()?.parse::<i32>().ok();
         let code = headers.get("grpc-status").and_then(number);
         let is_refused = self.statuses.contains(&status.as_u16())
@@ -164,7 +164,7 @@ impl RetryPolicy {
         self.failed_responses || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
     }
 
-    pub(super) fn most_attempts(&self) -> usize {
+    pub(super) fn max_attempts(&self) -> usize {
         self.attempts
     }
 
@@ -177,7 +177,7 @@ impl RetryPolicy {
     }
 
     /// How much of this call's body is to be kept.
-    pub(super) fn kept_bytes(&self, method: &Method, is_http2: bool) -> usize {
+    pub(super) fn replay_bytes(&self, method: &Method, is_http2: bool) -> usize {
         if self.allows(method) || is_http2 { self.replay_limit } else { 0 }
     }
 
@@ -197,7 +197,7 @@ mod tests {
 
     fn grpc(policy: &RetryPolicy, headers: &[(&'static str, &'static str)]) -> bool {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-        policy.refuses(StatusCode::OK, &headers.collect(), || false)
+        policy.should_retry(StatusCode::OK, &headers.collect(), || false)
     }
 
     #[test]

@@ -1,0 +1,189 @@
+use std::time::Duration;
+
+use http_body::Body;
+use tokio::time::{Instant, sleep};
+use tower::BoxError;
+
+use super::{AttemptOutcome, Call, ConnectRetry};
+use crate::balance::{HttpResponses, Picked};
+use crate::client::routes::HasAddress;
+use crate::timer::{Backoff, jittered};
+
+/// How long a call goes on looking for an instance that can be connected to.
+const CONNECT_BUDGET: Duration = Duration::from_secs(10);
+
+/// Number of further instances that a call that was not sent is tried at without regard to the retry budget.
+const FREE_UNSENT: usize = 3;
+/// Number of further instances in a row at all.
+const MAX_UNSENT: usize = 10;
+
+/// Number of times that a call is sent again without regard to the retry budget after instances stated that they did not process it.
+const FREE_REFUSALS: usize = 3;
+/// Number of these that go to the same instance.
+const REFUSALS_PER_INSTANCE: usize = 2;
+/// Number of times that a call is sent again for this reason at all.
+const MAX_REFUSALS: usize = 8;
+/// Pause before the second of these times. It doubles up to the last.
+const FIRST_REFUSAL_PAUSE: Duration = Duration::from_millis(10);
+const MAX_REFUSAL_PAUSE: Duration = Duration::from_millis(200);
+
+impl<E, B> Call<E, B>
+where
+    E: Clone + HasAddress + Send + Sync + 'static,
+    B: Body<Error: Into<BoxError>>,
+{
+    /// The next instance to try, if there is any use in that.
+    pub(super) async fn next(&mut self, outcome: AttemptOutcome) -> Option<Picked<E, HttpResponses>> {
+        let reason = match outcome {
+            AttemptOutcome::Final => return None,
+            AttemptOutcome::Unsent => return Box::pin(self.next_reachable()).await,
+            AttemptOutcome::Unprocessed { is_busy } => return Box::pin(self.next_after_refusal(is_busy)).await,
+            AttemptOutcome::Sent(reason) => reason,
+        };
+        self.sent += 1;
+        let retry = &self.options().retry;
+        let may = retry.allows(&self.request.parts.method) && self.sent < retry.max_attempts();
+        if !may || !self.withdraw_budget(reason) {
+            return None;
+        }
+        self.pick().or_else(|| {
+            // It may have been the connection, not the instance, that was at its end.
+            self.tried.clear();
+            self.pick()
+        })
+    }
+
+    /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
+    /// that can be reached, too.
+    async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
+        let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
+        if self.connect_retry().since.elapsed() >= CONNECT_BUDGET.max(ready_timeout) {
+            return None;
+        }
+        self.unsent += 1;
+        if self.unsent <= MAX_UNSENT
+            && self.may_retry("unsent", self.unsent <= FREE_UNSENT)
+            && let Some(picked) = self.pick()
+        {
+            return Some(picked);
+        }
+        self.wait_for_instance().await
+    }
+
+    /// Waits for an instance as long as the caller wants, with a pause before each is tried again.
+    pub(super) async fn wait_for_instance(&mut self) -> Option<Picked<E, HttpResponses>> {
+        let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
+        loop {
+            let connect_retry = self.connect_retry();
+            let left = ready_timeout.saturating_sub(connect_retry.since.elapsed());
+            let pause = connect_retry.backoff.next();
+            let left = self.deadline.remaining().map_or(left, |deadline| deadline.min(left));
+            if left.is_zero() {
+                return None;
+            }
+            if self.route.is_ready() {
+                sleep(pause.min(left)).await;
+            } else {
+                self.route.balance.ready(Some(left)).await;
+            }
+            self.tried.clear();
+            self.latest = None;
+            if let Some(picked) = self.pick() {
+                return Some(picked);
+            }
+        }
+    }
+
+    fn connect_retry(&mut self) -> &mut ConnectRetry {
+        self.connect_retry.get_or_insert_with(|| {
+            let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            ConnectRetry { since: Instant::now(), backoff }
+        })
+    }
+
+    /// The next instance for a request that was sent and not processed: the same one, over another connection if that was at its end.
+    /// After several refusals, or where it is busy, another one.
+    async fn next_after_refusal(&mut self, is_busy: bool) -> Option<Picked<E, HttpResponses>> {
+        self.refusals += 1;
+        self.refusals_in_a_row += 1;
+        if self.refusals > MAX_REFUSALS
+            || !self.request.wait_until_repeatable().await
+            || !self.may_retry("unprocessed", self.refusals <= FREE_REFUSALS)
+        {
+            return None;
+        }
+        if self.refusals > 1 {
+            sleep(pause_after(self.refusals, self.deadline.remaining())).await;
+        }
+        if !is_busy
+            && self.refusals_in_a_row <= REFUSALS_PER_INSTANCE
+            && let Some(latest) = self.latest
+            && let Some(picked) = self.route.balance.pick_again(latest)
+        {
+            return Some(picked);
+        }
+        self.refusals_in_a_row = 0;
+        let picked = self.pick();
+        if picked.is_some() || is_busy {
+            return picked;
+        }
+        self.tried.clear();
+        self.pick()
+    }
+
+    /// Returns `true` if a request that was not received may be sent once more, at the expense of the budget unless that is
+    /// free.
+    fn may_retry(&self, reason: &'static str, is_free: bool) -> bool {
+        if is_free {
+            self.route.meters.retried(reason);
+        }
+        is_free || self.withdraw_budget(reason)
+    }
+
+    /// Whether there is budget for one more try.
+    pub(super) fn withdraw_budget(&self, reason: &'static str) -> bool {
+        let may = self.route.budget.withdraw(Instant::now());
+        if may {
+            self.route.meters.retried(reason);
+        } else {
+            self.route.meters.over_budget();
+        }
+        may
+    }
+
+    /// An instance beside the one that is being tried. None that was ejected: it would only be faster to fail.
+    pub(super) fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
+        self.tried.extend(self.latest.take());
+        let picked = self.route.balance.pick_available(&self.request.parts, &self.tried)?;
+        self.latest = Some(picked.id());
+        Some(picked)
+    }
+
+    pub(super) fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {
+        self.tried.extend(self.latest.take());
+        let picked = self.route.balance.pick(&self.request.parts, &self.tried)?;
+        self.latest = Some(picked.id());
+        Some(picked)
+    }
+}
+
+/// Pause after so many refusals, with jitter and within the time that is left.
+fn pause_after(refusals: usize, left: Option<Duration>) -> Duration {
+    let pause = FIRST_REFUSAL_PAUSE.saturating_mul(1 << (refusals - 2)).min(MAX_REFUSAL_PAUSE);
+    let pause = jittered(pause);
+    left.map_or(pause, |left| left.min(pause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_after_refusals_have_jitter_with_and_without_a_deadline() {
+        for left in [None, Some(Duration::from_secs(60))] {
+            let pauses: Vec<_> = (0..20).map(|_| pause_after(4, left)).collect();
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{left:?}: {pauses:?}");
+        }
+        assert_eq!(pause_after(2, Some(Duration::ZERO)), Duration::ZERO);
+    }
+}
