@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::bodies::Bodies;
 use super::http::Intake;
 use super::node::Node;
 #[cfg(feature = "peers")]
@@ -11,6 +10,7 @@ use super::peers::Peers;
 #[cfg(feature = "peers")]
 use super::regions::Regions;
 use super::registry::{Registry, Settings};
+use super::response_cache::ResponseCache;
 use super::timers::Timers;
 use super::unsent::Unsent;
 use super::{Error, EurekaServer, Inner, Limits, memory};
@@ -387,7 +387,8 @@ impl EurekaServerBuilder {
         );
         let node = Arc::new(node);
         let unsent = Arc::new(Unsent::new(self.response_limit));
-        let bodies = Bodies::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock, unsent.clone());
+        let responses =
+            ResponseCache::new(self.read_only_cache.then_some(self.read_only_cache_interval), clock, unsent.clone());
         Ok(EurekaServer(Arc::new(Inner {
             #[cfg(feature = "peers")]
             _peers: Peers::start(&node),
@@ -397,12 +398,12 @@ impl EurekaServerBuilder {
                 .map(|regions| regions.start(node.registry(), clock, settings.delta_retention_ms())),
             node,
             #[cfg(feature = "peers")]
-            bodies: match &regions {
-                Some(regions) => bodies.with_regions(regions.clone()),
-                None => bodies,
+            responses: match &regions {
+                Some(regions) => responses.with_regions(regions.clone()),
+                None => responses,
             },
             #[cfg(not(feature = "peers"))]
-            bodies,
+            responses,
             unsent,
             #[cfg(feature = "peers")]
             regions,

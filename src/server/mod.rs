@@ -59,13 +59,12 @@
 //!
 //! # What is where
 //!
-//! `registry` is the core without IO, `bodies` encodes it, `http` answers requests, `peers` (feature `peers`) keeps other servers in step
+//! `registry` is the core without IO, `view` has its encoded forms, `response_cache` the bodies of lists, `http` answers requests, `peers` (feature `peers`) keeps other servers in step
 //! and `regions` copies those of other regions; `node` is where requests change something, and this module runs the timers.
 //!
 #![doc = include_str!("../../docs/quirks.md")]
 
 mod audit;
-mod bodies;
 mod builder;
 mod error;
 mod http;
@@ -77,10 +76,12 @@ mod peers;
 #[cfg(feature = "peers")]
 mod regions;
 mod registry;
+mod response_cache;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod unsent;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -93,12 +94,13 @@ pub use self::listen::Listener;
 
 use tokio::net::TcpListener;
 
-use self::bodies::Bodies;
 pub(crate) use self::listen::Limits;
 use self::node::Node;
-use self::registry::{Registry, Snapshot};
+use self::registry::Registry;
+use self::response_cache::ResponseCache;
 use self::timers::Timers;
 use self::unsent::Unsent;
+use self::view::Snapshot;
 use crate::model::{Application, Applications, Instance, app_name};
 
 /// A Eureka registry inside this process. Cheap to clone: all clones and routers share one registry.
@@ -109,7 +111,7 @@ pub struct EurekaServer(Arc<Inner>);
 
 struct Inner {
     node: Arc<Node>,
-    bodies: Bodies,
+    responses: ResponseCache,
     unsent: Arc<Unsent>,
     intake: http::Intake,
     registration_limit: usize,
@@ -189,7 +191,7 @@ impl EurekaServer {
 
     #[cfg(feature = "peers")]
     fn awaits_no_region(&self) -> bool {
-        self.regions().is_none_or(|regions| regions.fallback().is_empty() || regions.are_looked_at())
+        self.regions().is_none_or(|regions| regions.default_set().is_empty() || regions.are_looked_at())
     }
 
     #[cfg(not(feature = "peers"))]
@@ -226,8 +228,8 @@ impl EurekaServer {
         self.0.node.registry()
     }
 
-    fn bodies(&self) -> &Bodies {
-        &self.0.bodies
+    fn responses(&self) -> &ResponseCache {
+        &self.0.responses
     }
 
     fn unsent(&self) -> &Unsent {

@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::etag;
 use crate::model::{Digest, Instance};
 use crate::server::EurekaServer;
-use crate::server::bodies::{self, Encoding, Form, List, NoRoom, Variant};
+use crate::server::response_cache::List;
+use crate::server::view::{self, BudgetExhausted, Encoding, Form, Variant};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[cfg(feature = "xml")]
@@ -143,16 +144,16 @@ impl Listing {
     /// Returns 200 with the list, 304 without one where this state of it is known already, 404, or
     /// 503 while slow clients hold too many lists.
     pub(super) async fn answer(&self, server: &EurekaServer, list: &List<'_>) -> Response {
-        match server.bodies().get(server.registry(), list, self.variant).await {
+        match server.responses().get(server.registry(), list, self.variant).await {
             Ok(Some(body)) => self.with(&body),
             Ok(None) => StatusCode::NOT_FOUND.into_response(),
-            Err(NoRoom) => server.unsent().refusal(),
+            Err(BudgetExhausted) => server.unsent().refusal(),
         }
     }
 
     /// The same with a body that is there.
-    pub(super) fn with(&self, body: &bodies::Body) -> Response {
-        let bodies::Body { tag, digest, .. } = body;
+    pub(super) fn with(&self, body: &view::Body) -> Response {
+        let view::Body { etag: tag, digest, .. } = body;
         if etag::matches(&self.known, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             response.headers_mut().insert(VARY, VARIES);

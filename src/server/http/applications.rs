@@ -9,7 +9,7 @@ use super::answer::{Listing, NotAcceptable};
 use super::path::{App, Vip};
 use super::scope::{self, Scope};
 use crate::server::EurekaServer;
-use crate::server::bodies::{By, List};
+use crate::server::response_cache::{By, List};
 
 /// How the asker wants it, or the refusal of that, which comes second: a list that is not given is not given in any format.
 type Wanted = Result<Listing, NotAcceptable>;
@@ -65,7 +65,7 @@ pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wa
 /// The same, if it is there and wanted as it is there.
 pub(super) fn at_once(server: &EurekaServer, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
     let listing = Listing::of(headers).filter(|_| is_given(server, list))?;
-    let body = server.bodies().ready(server.registry(), list, listing.variant())?;
+    let body = server.responses().cached(server.registry(), list, listing.variant())?;
     Some(listing.with(&body))
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::model::Instance;
 use crate::server::EurekaServer;
-use crate::server::bodies::List;
+use crate::server::response_cache::List;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope;

@@ -21,8 +21,9 @@ use crate::model::{
 };
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Shown};
-use crate::server::registry::{Effect, News, Origin, Renewal, weight};
+use crate::server::registry::{Effect, News, Origin, Renewal};
 use crate::server::unsent::Unsent;
+use crate::server::view::weight;
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");

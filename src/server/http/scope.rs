@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::query;
 use crate::model::Instance;
 use crate::server::EurekaServer;
-use crate::server::bodies::List;
-use crate::server::regions::RegionSet;
+use crate::server::response_cache::List;
+use crate::server::view::RegionSet;
 
 /// Who says so in this header is a registry server, Java or not.
 const IDENTITY: (&str, &str) = ("DiscoveryIdentity-Name", "DefaultServer");
@@ -40,7 +40,7 @@ impl Scope {
         let Some(regions) = server.regions().filter(|_| !is_server()) else { return Self(None) };
         let listed = match query::first(query, "regions").filter(|names| !names.is_empty()) {
             Some(names) => regions.are_fetched().then(|| regions.named(&names)),
-            None => Some(regions.fallback()),
+            None => Some(regions.default_set()),
         };
         Self(Some(Others { looked_at: regions.are_looked_at(), listed }))
     }

@@ -25,7 +25,7 @@ use super::path::{Target, upper};
 use super::scope::Scope;
 use super::{applications, instances, probes, refusals};
 use crate::server::EurekaServer;
-use crate::server::bodies::List;
+use crate::server::response_cache::List;
 
 /// The registry's HTTP face as a service, for a server that serves nothing else. Made by [`EurekaServer::service`].
 ///

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use crate::server::registry::AppView;
+use crate::server::view::AppView;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Applications that were put together of several, by what each was made of, as long as anything shows them.

@@ -36,23 +36,18 @@ use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::peers::{PeerSettings, restarted};
-use super::registry::{AppView, Log, Registry, Version};
+use super::registry::{Log, Registry, Version};
+use super::view::{AppView, RegionSet};
 use crate::clock::Clock;
 use crate::model::Instance;
 
-/// As many as a [`RegionSet`] has bits.
-const MAX_REGIONS: usize = 32;
 /// Lists of a server that starts wait this long for the first look at each region.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
-
-/// Some of the regions of which there is a copy here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(in crate::server) struct RegionSet(u32);
 
 /// The other regions that this server shows.
 #[derive(Debug)]
 pub(in crate::server) struct Regions {
-    /// By name, at most [`MAX_REGIONS`].
+    /// By name, at most [`RegionSet::MAX`].
     regions: Vec<Arc<Region>>,
     /// Whether they are shown to those who name none.
     fallback: bool,
@@ -104,9 +99,8 @@ impl Regions {
     }
 
     /// What those see who name no region: all, or none.
-    pub(in crate::server) fn fallback(&self) -> RegionSet {
-        let all = (0..self.regions.len()).fold(0, |set, at| set | 1 << at);
-        RegionSet(if self.fallback { all } else { 0 })
+    pub(in crate::server) fn default_set(&self) -> RegionSet {
+        (0..self.regions.len()).filter(|_| self.fallback).collect()
     }
 
     /// The regions of a list of names. One that nobody knows says nothing.
@@ -115,12 +109,12 @@ impl Regions {
             let name = name.trim().to_lowercase();
             self.regions.iter().position(|region| *region.name == *name)
         };
-        RegionSet(names.split(',').filter_map(position).fold(0, |set, at| set | 1 << at))
+        names.split(',').filter_map(position).collect()
     }
 
     /// An application that is not registered here: that of the first region that has it, whatever the white lists say.
     pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
-        self.of(self.fallback()).find_map(|region| region.log.application(name))
+        self.of(self.default_set()).find_map(|region| region.log.application(name))
     }
 
     /// An instance that is not registered here, and its region. Java gives up at the first region that has the application.
@@ -170,22 +164,10 @@ impl Regions {
     }
 
     fn of(&self, set: RegionSet) -> impl Iterator<Item = &Region> {
-        self.regions.iter().enumerate().filter(move |(at, _)| set.0 & 1 << at != 0).map(|(_, region)| &**region)
-    }
-}
-
-impl RegionSet {
-    /// Those whose bits are set, in the order of their names.
-    #[cfg(test)]
-    pub(in crate::server) fn of(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    pub(in crate::server) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(in crate::server) fn bits(self) -> u32 {
-        self.0
+        self.regions
+            .iter()
+            .enumerate()
+            .filter(move |(position, _)| set.contains(*position))
+            .map(|(_, region)| &**region)
     }
 }

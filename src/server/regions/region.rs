@@ -9,7 +9,8 @@ use crate::cache::{Refresher, Snapshot};
 use crate::clock::Clock;
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
-use crate::server::registry::{Log, Record, Registry, Version};
+use crate::server::registry::{Log, Registry, Version};
+use crate::server::view::Record;
 use crate::sync::Mutex;
 use crate::transport::Transport;
 

@@ -2,12 +2,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::MAX_REGIONS;
 use super::region::Region;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::error::Kind;
 use crate::model::app_name;
 use crate::server::peers::PeerSettings;
+use crate::server::view::RegionSet;
 use crate::server::{Error, EurekaServerBuilder};
 use crate::transport::Transport;
 
@@ -69,7 +69,7 @@ impl RegionSettings {
                 return Err(Error::setting_of(name, property, "must not be zero"));
             }
         }
-        if self.urls.len() > MAX_REGIONS {
+        if self.urls.len() > RegionSet::MAX {
             return Err(Error::setting("remote_region", "is for at most 32 regions"));
         }
         let secure = self.urls.values().flatten().find(|url| url.is_secure());

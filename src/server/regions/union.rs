@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::merged::Merged;
 use crate::model::Instance;
-use crate::server::registry::{AppView, Record, Snapshot};
+use crate::server::view::{AppView, Record, Snapshot};
 
 /// One of the registries at the moment at which they are looked at.
 pub(super) struct Source<'a> {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use super::view::Record;
 use super::{Now, Origin, rules};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
+use crate::server::view::Record;
 
 /// An override that nobody has looked at for this long is gone.
 const OVERRIDE_LIFE_MS: i64 = 3_600_000;

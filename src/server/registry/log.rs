@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::ids::Ids;
 use super::recent::Recent;
 use super::room::Lack;
-use super::size::{self, APPLICATION};
-use super::view::{AppView, Record, Snapshot};
 use super::{Refused, Settings};
 use crate::model::{Digest, Instance, StatusCounts};
+use crate::server::view::{self, APPLICATION_WEIGHT, AppView, Record, Snapshot};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The `versions__delta` of every full answer.
@@ -126,7 +125,7 @@ impl Log {
         let Published { applications, ids, weight, counts, digest, recent, .. } = published;
         let app = &record.instance.app;
         let application = applications.entry(app.clone()).or_insert_with(|| {
-            *weight += APPLICATION;
+            *weight += APPLICATION_WEIGHT;
             Listed::default()
         });
         application.view = None;
@@ -160,7 +159,7 @@ impl Log {
             }
             if application.instances.is_empty() {
                 applications.remove(name);
-                *weight -= APPLICATION;
+                *weight -= APPLICATION_WEIGHT;
             }
         }
         recent.push(id.into(), record, now);
@@ -177,11 +176,11 @@ impl Log {
     pub(super) fn lack(&self, instance: &Instance) -> Option<Lack> {
         let Limits { application: members, instances, new, .. } = self.limits;
         // Nearly always, without the lock.
-        let added = size::max_weight(instance) + APPLICATION;
+        let added = view::max_weight(instance) + APPLICATION_WEIGHT;
         if self.size() < instances && self.weight.load(Ordering::Relaxed) + added <= new {
             return None;
         }
-        let weight = size::weight(instance);
+        let weight = view::weight(instance);
         let published = self.lock();
         let application = published.applications.get(&instance.app);
         let refuses =
@@ -189,7 +188,7 @@ impl Log {
         if application.is_some_and(refuses) {
             return None;
         }
-        let added = weight + if application.is_none() { APPLICATION } else { 0 };
+        let added = weight + if application.is_none() { APPLICATION_WEIGHT } else { 0 };
         let lack = Lack {
             instances: (published.counts.total() + 1).saturating_sub(instances),
             bytes: (published.weight + added).saturating_sub(new),
@@ -335,7 +334,7 @@ impl Published {
                 return Err(Refused::RegistryFull(limits.instances));
             }
         }
-        let added = record.weight() + if application.is_none() { APPLICATION } else { 0 };
+        let added = record.weight() + if application.is_none() { APPLICATION_WEIGHT } else { 0 };
         let removed = old.map_or(0, |old| old.weight());
         let limit = if old.is_none() { limits.new } else { limits.growth };
         if self.weight - removed + added > limit {

@@ -19,6 +19,7 @@ mod eviction;
 mod full;
 mod ids;
 mod lease;
+mod limits;
 mod log;
 mod preservation;
 mod recent;
@@ -27,13 +28,11 @@ mod room;
 mod rules;
 mod settings;
 mod shards;
-mod size;
 #[cfg(test)]
 mod tests;
 mod times;
 #[cfg(feature = "peers")]
 mod versions;
-mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -44,12 +43,11 @@ pub(super) use self::preservation::{Preservation, Renewals};
 pub(super) use self::refused::Refused;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
-pub(super) use self::size::weight;
 use self::times::believed;
 #[cfg(feature = "peers")]
 pub(super) use self::versions::{Version, agree, replaces};
-pub(super) use self::view::{AppView, Record, Snapshot};
 use super::audit;
+use super::view::{AppView, Record, Snapshot};
 use crate::model::{ActionType, Instance, InstanceStatus};
 
 /// Who asks: an instance (or an operator on its behalf), or another registry server that tells what it was told.
@@ -216,7 +214,7 @@ impl Registry {
         origin: Origin,
         now: i64,
     ) -> Result<Registered, Refused> {
-        size::check(&incoming, &self.settings)?;
+        limits::check(&incoming, &self.settings)?;
         let published = self.at(now).published();
         let duration_secs = self.lease_duration_secs(&mut incoming);
         let old = leases.get(&incoming.app, incoming.id());

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::view::{AppView, Record};
 use crate::model::ActionType;
+use crate::server::view::{AppView, Record};
 
 /// The latest change of every instance that changed lately. `server-behaviour` 6.
 ///

@@ -5,7 +5,7 @@
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use super::{Registry, size};
+use super::{Registry, limits};
 use crate::model::Instance;
 use crate::server::audit;
 use crate::sync::Mutex;
@@ -40,7 +40,7 @@ impl Registry {
     /// suffice. To be called without a lock on a shard.
     pub(super) fn make_room(&self, incoming: &Instance, now: i64) {
         let Some(lack) = self.log.lack(incoming) else { return };
-        if size::check(incoming, &self.settings).is_err() {
+        if limits::check(incoming, &self.settings).is_err() {
             return;
         }
         let mut silent = self.silent.0.lock();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::lease::max_silence_ms;
 use super::times::believed;
-use super::{Record, Refused, Registry, is_repeated, size};
+use super::{Refused, Registry, is_repeated, limits};
 use crate::model::{Instance, InstanceStatus};
+use crate::server::view::Record;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum number of endings that are remembered. The oldest is forgotten for one more.
@@ -70,7 +71,7 @@ impl Registry {
     ///
     /// Its lease counts from `since`, or from later if it does so here already.
     pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
-        size::check(&copy, &self.settings)?;
+        limits::check(&copy, &self.settings)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
         // A copy that is silent itself, or has been cancelled here, is no reason to end others.
         if now.saturating_sub(since) <= max_silence_ms(0) && self.ended(&app, &id).is_none() {

@@ -2,19 +2,20 @@ use std::fmt;
 
 use http::HeaderValue;
 
-use super::{Encoding, Form, Variant};
 #[cfg(feature = "peers")]
-use crate::server::regions::RegionSet;
+use crate::server::view::RegionSet;
+use crate::server::view::{Encoding, Form, Variant};
 
-/// Which revisions a tag counts: those of the registry, of the delta, or of one application.
+/// Sequence that the revision in an `ETag` belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Registry,
     Delta,
     Application,
-    /// Of the registry and these regions together.
+    /// The registry together with these regions.
     #[cfg(feature = "peers")]
     RegistryWith(RegionSet),
+    /// The delta of the registry and these regions.
     #[cfg(feature = "peers")]
     DeltaWith(RegionSet),
 }
@@ -33,8 +34,10 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A strong tag: the same one means the same bytes. `run` tells a registry from others and from itself before a restart.
-pub(super) fn tag(run: u64, kind: Kind, revision: u64, Variant { form, encoding }: Variant) -> HeaderValue {
+/// Returns a strong `ETag`: equal values mean equal bytes.
+///
+/// `run` distinguishes a registry from others, and from itself before a restart.
+pub(super) fn etag(run: u64, kind: Kind, revision: u64, Variant { form, encoding }: Variant) -> HeaderValue {
     let form = match form {
         Form::Json => 'j',
         Form::CompactJson => 'c',
@@ -47,7 +50,7 @@ pub(super) fn tag(run: u64, kind: Kind, revision: u64, Variant { form, encoding 
         Encoding::Identity => 'i',
         Encoding::Gzip => 'g',
     };
-    HeaderValue::try_from(format!("\"{run:x}-{kind}{revision:x}-{form}{encoding}\"")).expect("ASCII without controls")
+    HeaderValue::try_from(format!("\"{run:x}-{kind}{revision:x}-{form}{encoding}\"")).expect("text is visible ASCII")
 }
 
 #[cfg(test)]
@@ -55,8 +58,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_names_the_run_the_revision_and_the_variant() {
+    fn etag_names_the_run_the_revision_and_the_variant() {
         let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
-        assert_eq!(tag(0xab, Kind::Delta, 31, variant), r#""ab-d1f-jg""#);
+        assert_eq!(etag(0xab, Kind::Delta, 31, variant), r#""ab-d1f-jg""#);
     }
 }

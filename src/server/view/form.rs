@@ -1,13 +1,13 @@
 use std::array;
 
-/// How a body travels.
+/// Content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::server) enum Encoding {
     Identity,
     Gzip,
 }
 
-/// In which words a body says what it says. The compact forms leave out metadata and leases. `protocol` 3.3, 4, 5.
+/// Format of a body. The compact forms omit metadata and leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::server) enum Form {
     Json,
@@ -18,7 +18,7 @@ pub(in crate::server) enum Form {
     CompactXml,
 }
 
-/// A form and an encoding: what a client gets to see.
+/// Form and encoding of a body, as negotiated with a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::server) struct Variant {
     pub(in crate::server) form: Form,
@@ -27,12 +27,12 @@ pub(in crate::server) struct Variant {
 
 impl Form {
     #[cfg(not(feature = "xml"))]
-    pub(super) const ALL: [Self; 2] = [Self::Json, Self::CompactJson];
+    pub(in crate::server) const ALL: [Self; 2] = [Self::Json, Self::CompactJson];
     #[cfg(feature = "xml")]
-    pub(super) const ALL: [Self; 4] = [Self::Json, Self::CompactJson, Self::Xml, Self::CompactXml];
+    pub(in crate::server) const ALL: [Self; 4] = [Self::Json, Self::CompactJson, Self::Xml, Self::CompactXml];
 }
 
-/// Something for each form.
+/// One value for each form.
 #[derive(Debug)]
 pub(super) struct PerForm<T>([T; Form::ALL.len()]);
 
@@ -48,22 +48,22 @@ impl<T: Default> Default for PerForm<T> {
     }
 }
 
-/// Something for each variant.
+/// One value for each variant.
 #[derive(Debug, Default)]
-pub(super) struct PerVariant<T> {
+pub(in crate::server) struct PerVariant<T> {
     identity: PerForm<T>,
     gzip: PerForm<T>,
 }
 
 impl<T> PerVariant<T> {
-    pub(super) fn of(&self, Variant { form, encoding }: Variant) -> &T {
+    pub(in crate::server) fn of(&self, Variant { form, encoding }: Variant) -> &T {
         match encoding {
             Encoding::Identity => self.identity.of(form),
             Encoding::Gzip => self.gzip.of(form),
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(in crate::server) fn iter(&self) -> impl Iterator<Item = &T> {
         self.identity.0.iter().chain(&self.gzip.0)
     }
 }

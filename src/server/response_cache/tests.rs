@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Application, Applications, Instance, InstanceStatus, Metadata, StatusCounts};
-use crate::server::registry::{Origin, Record, Settings};
+use crate::server::registry::{Origin, Settings};
+use crate::server::view::{Encoding, Record};
 
 fn instance(app: &str, id: &str, status: InstanceStatus, note: &str) -> Instance {
     let mut instance = Instance::builder(app).id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
@@ -42,8 +43,8 @@ fn variants() -> impl Iterator<Item = Variant> {
     Form::ALL.into_iter().flat_map(move |form| encodings.map(|encoding| Variant { form, encoding }))
 }
 
-/// What the codec writes of the same registry in one go; the compact forms have none.
-fn encoded_in_one_go(form: Form, applications: &Applications) -> Option<Vec<u8>> {
+/// Encodes the same list in one pass. `None` for the compact forms, for which the codec has no encoder.
+fn encoded_in_one_pass(form: Form, applications: &Applications) -> Option<Vec<u8>> {
     match form {
         Form::Json => Some(applications.to_json()),
         #[cfg(feature = "xml")]
@@ -52,7 +53,7 @@ fn encoded_in_one_go(form: Form, applications: &Applications) -> Option<Vec<u8>>
     }
 }
 
-fn application_in_one_go(form: Form, application: &Application) -> Option<Vec<u8>> {
+fn application_in_one_pass(form: Form, application: &Application) -> Option<Vec<u8>> {
     match form {
         Form::Json => Some(application.to_json()),
         #[cfg(feature = "xml")]
@@ -69,7 +70,8 @@ fn decoded(form: Form, body: &[u8]) -> Applications {
     }
 }
 
-/// What a compact answer leaves of them. Here they were registered, so all of them had a lease.
+/// Returns the part of the applications that a compact list shows. All instances have a lease, since
+/// they were registered.
 fn reduced(applications: &Applications) -> Applications {
     let reduce = |instance: &Arc<Instance>| {
         let mut reduced = Instance::bare(instance.app.clone());
@@ -97,24 +99,24 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn assembled_is_encoded_and_gzip_is_plain(
+    fn assembled_list_equals_the_encoded_one_in_each_variant(
         entries in prop::collection::vec((any::<u8>(), 0u8..20, any::<usize>(), "[\\PC\n&<]{0,40}"), 0..60),
     ) {
         let registry = filled(&entries);
         for (snapshot, form) in [registry.full(), registry.delta()].into_iter().flat_map(|s| Form::ALL.map(|form| (s.clone(), form))) {
             let of = |encoding| {
-                pieces::applications(snapshot.version, &snapshot.counts, &snapshot.applications, Variant { form, encoding })
+                assemble::applications(snapshot.version, &snapshot.counts, &snapshot.applications, Variant { form, encoding })
             };
             let (plain, expected) = (of(Encoding::Identity), crate::server::applications(&snapshot));
-            match encoded_in_one_go(form, &expected) {
+            match encoded_in_one_pass(form, &expected) {
                 Some(whole) => prop_assert_eq!(&plain[..], &whole[..]),
                 None => prop_assert_eq!(decoded(form, &plain), reduced(&expected)),
             }
             prop_assert_eq!(&gunzip(&of(Encoding::Gzip))[..], &plain[..]);
             for (view, application) in snapshot.applications.iter().zip(&expected.applications) {
-                let alone = |encoding| pieces::application(view, Variant { form, encoding });
+                let alone = |encoding| assemble::application(view, Variant { form, encoding });
                 let plain = alone(Encoding::Identity);
-                if let Some(whole) = application_in_one_go(form, application) {
+                if let Some(whole) = application_in_one_pass(form, application) {
                     prop_assert_eq!(&plain[..], &whole[..]);
                 }
                 prop_assert_eq!(&gunzip(&alone(Encoding::Gzip))[..], &plain[..]);
@@ -124,29 +126,16 @@ proptest! {
         let counts: StatusCounts = full.applications.iter().flat_map(|a| &a.records).map(|r| r.instance.status).collect();
         prop_assert_eq!(counts, full.counts);
     }
-
-    #[test]
-    fn a_block_of_any_text_comes_back(text in prop::collection::vec(any::<u8>(), 0..100_000), stored in any::<bool>()) {
-        let block = gzip::Block::compress(&text);
-        let mut member = gzip::Member::with_room_for(std::iter::once(&block));
-        if stored {
-            member.text(&text);
-        }
-        member.block(&block);
-        member.block(&block);
-        let plain = gunzip(&member.finish());
-        prop_assert_eq!(plain, text.repeat(if stored { 3 } else { 2 }));
-    }
 }
 
-fn bodies() -> Bodies {
-    Bodies::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX)))
+fn responses() -> ResponseCache {
+    ResponseCache::new(None, Clock::start(), Arc::new(Unsent::new(usize::MAX)))
 }
 
 #[tokio::test]
-async fn vip_of_few_instances_has_room_when_the_whole_registry_has_none() {
+async fn vip_of_few_instances_is_built_when_the_budget_refuses_larger_lists() {
     let unsent = Arc::new(Unsent::bounded(200_000));
-    let bodies = Bodies::new(None, Clock::start(), unsent.clone());
+    let responses = ResponseCache::new(None, Clock::start(), unsent.clone());
     let registry = Arc::new(Registry::new(Settings::default()));
     for i in 0..200 {
         let vip = if i < 3 { "few" } else { "many" };
@@ -155,12 +144,12 @@ async fn vip_of_few_instances_has_room_when_the_whole_registry_has_none() {
     unsent.add(150_000);
     let get = async |vip: &'static str| {
         let variant = Variant { form: Form::Json, encoding: Encoding::Identity };
-        bodies.get(&registry, &List::Selection(By::Vip, vip.into()), variant).await.map(|body| body.is_some())
+        responses.get(&registry, &List::Selection(By::Vip, vip.into()), variant).await.map(|body| body.is_some())
     };
-    assert_eq!([get("few").await, get("none").await, get("many").await], [Ok(true), Ok(true), Err(NoRoom)]);
+    assert_eq!([get("few").await, get("none").await, get("many").await], [Ok(true), Ok(true), Err(BudgetExhausted)]);
 }
 
-/// One of each kind.
+/// Returns one list of each kind.
 fn lists() -> [List<'static>; 5] {
     [
         List::All,
@@ -172,21 +161,24 @@ fn lists() -> [List<'static>; 5] {
 }
 
 #[tokio::test]
-async fn nothing_is_encoded_again_without_a_change() {
+async fn unchanged_lists_are_served_from_the_cache() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
-    let bodies = bodies();
+    let responses = responses();
     for variant in variants() {
         let all = async || {
             let mut all = Vec::new();
             for list in lists() {
-                let body = bodies.get(&registry, &list, variant).await.unwrap().unwrap();
-                let ready = bodies.ready(&registry, &list, variant);
-                assert!(ready.map_or(matches!(list, List::Selection(..)), |ready| Arc::ptr_eq(&ready, &body)));
+                let body = responses.get(&registry, &list, variant).await.unwrap().unwrap();
+                let cached = responses.cached(&registry, &list, variant);
+                assert!(cached.map_or(matches!(list, List::Selection(..)), |cached| Arc::ptr_eq(&cached, &body)));
                 all.push(Arc::as_ptr(&body));
             }
             all
         };
-        assert!(lists().iter().all(|list| bodies.ready(&registry, list, variant).is_none()), "nobody has asked yet");
+        assert!(
+            lists().iter().all(|list| responses.cached(&registry, list, variant).is_none()),
+            "nothing was requested yet"
+        );
         let before = all().await;
         assert_eq!(all().await, before);
         registry.renew("APP-0", "i:0", None, Origin::Client, 50);
@@ -195,56 +187,56 @@ async fn nothing_is_encoded_again_without_a_change() {
 }
 
 #[tokio::test]
-async fn those_who_ask_at_once_share_one_answer() {
+async fn concurrent_requests_share_one_body() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
-    let bodies = Arc::new(bodies());
+    let responses = Arc::new(responses());
     for (variant, list) in variants().flat_map(|variant| lists().map(|list| (variant, list))) {
-        let asking: Vec<_> = (0..20)
+        let requests: Vec<_> = (0..20)
             .map(|_| {
-                let (registry, bodies, list) = (registry.clone(), bodies.clone(), list.clone());
-                tokio::spawn(async move { bodies.get(&registry, &list, variant).await.unwrap().unwrap() })
+                let (registry, responses, list) = (registry.clone(), responses.clone(), list.clone());
+                tokio::spawn(async move { responses.get(&registry, &list, variant).await.unwrap().unwrap() })
             })
             .collect();
-        let mut answers = Vec::new();
-        for asked in asking {
-            answers.push(asked.await.unwrap());
+        let mut bodies = Vec::new();
+        for request in requests {
+            bodies.push(request.await.unwrap());
         }
-        assert!(answers.iter().all(|body| Arc::ptr_eq(body, &answers[0])), "{list:?} {variant:?}");
+        assert!(bodies.iter().all(|body| Arc::ptr_eq(body, &bodies[0])), "{list:?} {variant:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_missing_has_no_answer() {
-    let bodies = bodies();
+async fn missing_application_has_no_body() {
+    let responses = responses();
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let list = List::Application("NOBODY".into());
-    assert!(bodies.ready(&filled(&[]), &list, variant).is_none());
-    assert!(bodies.get(&filled(&[]), &list, variant).await.unwrap().is_none());
+    assert!(responses.cached(&filled(&[]), &list, variant).is_none());
+    assert!(responses.get(&filled(&[]), &list, variant).await.unwrap().is_none());
 }
 
 #[tokio::test]
-async fn a_form_is_made_for_those_who_ask_and_goes_when_it_is_old() {
+async fn form_is_built_on_request_and_dropped_when_outdated() {
     let registry = filled(&[(0, 0, 4, "a".into())]);
-    let bodies = bodies();
+    let responses = responses();
     let [json, compact] = [Form::Json, Form::CompactJson].map(|form| Variant { form, encoding: Encoding::Gzip });
-    bodies.get(&registry, &List::All, compact).await.unwrap();
-    let kept = |variant| !bodies.full.of(variant).is_empty();
+    responses.get(&registry, &List::All, compact).await.unwrap();
+    let kept = |variant| !responses.full.of(variant).is_empty();
     assert!(kept(compact) && !kept(json));
     registry.register(instance("app-0", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    bodies.get(&registry, &List::All, json).await.unwrap();
-    assert!(kept(json) && !kept(compact), "one that nobody can get any more takes no memory");
+    responses.get(&registry, &List::All, json).await.unwrap();
+    assert!(kept(json) && !kept(compact), "an outdated body takes no memory");
 }
 
 #[tokio::test]
-async fn a_change_costs_the_application_that_changed() {
+async fn change_rebuilds_only_the_application_that_changed() {
     let registry = filled(&[(0, 0, 4, "a".into()), (1, 0, 4, "b".into())]);
-    let bodies = bodies();
+    let responses = responses();
     let variant = Variant { form: Form::Json, encoding: Encoding::Gzip };
     let before = registry.full();
-    let old = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
+    let old = responses.get(&registry, &List::All, variant).await.unwrap().unwrap();
     registry.register(instance("app-1", "i:1", InstanceStatus::Up, "c"), Origin::Client, 100).unwrap();
-    let new = bodies.get(&registry, &List::All, variant).await.unwrap().unwrap();
-    assert!(old.bytes() != new.bytes() && old.tag != new.tag && old.revision < new.revision);
+    let new = responses.get(&registry, &List::All, variant).await.unwrap().unwrap();
+    assert!(old.bytes() != new.bytes() && old.etag != new.etag && old.revision < new.revision);
     let after = registry.full();
     assert!(Arc::ptr_eq(&before.applications[0], &after.applications[0]));
     assert!(!Arc::ptr_eq(&before.applications[1], &after.applications[1]));
@@ -253,12 +245,12 @@ async fn a_change_costs_the_application_that_changed() {
 }
 
 #[tokio::test]
-async fn a_selection_has_a_hash_of_its_own() {
+async fn vip_list_has_its_own_hash() {
     let registry =
         filled(&[(0, 0, 4, "x".into()), (0, 1, 0, "x".into()), (1, 0, 4, "x".into()), (1, 1, 4, "y".into())]);
-    let bodies = bodies();
+    let responses = responses();
     for variant in variants() {
-        let body = bodies.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap().unwrap();
+        let body = responses.get(&registry, &List::Selection(By::Vip, "x".into()), variant).await.unwrap().unwrap();
         let plain = if variant.encoding == Encoding::Gzip { gunzip(body.bytes()) } else { body.bytes().to_vec() };
         let selected = decoded(variant.form, &plain);
         assert_eq!((selected.version, selected.hash.as_deref()), (Some(-1), Some("DOWN_1_UP_2_")));
@@ -267,12 +259,12 @@ async fn a_selection_has_a_hash_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_vip_is_forgotten_as_soon_as_it_changes() {
+async fn changed_vip_shows_in_the_next_response() {
     let registry = filled(&[(0, 0, 4, "old,both".into())]);
-    let bodies = bodies();
+    let responses = responses();
     let variant = Variant { form: Form::CompactJson, encoding: Encoding::Identity };
     let found = async |name: &str| {
-        let body = bodies.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap().unwrap();
+        let body = responses.get(&registry, &List::Selection(By::Vip, name.into()), variant).await.unwrap().unwrap();
         Applications::from_json(body.bytes()).unwrap().len()
     };
     assert_eq!((found("old").await, found("both").await, found("new").await), (1, 1, 0));
@@ -280,7 +272,8 @@ async fn a_vip_is_forgotten_as_soon_as_it_changes() {
     assert_eq!((found("old").await, found("both").await, found("new").await), (0, 1, 1));
 }
 
-/// Compares with the golden documents of the Netflix codec, without the one member that a Spring server does not write.
+/// Compares with the golden documents of the Netflix codec, without the one member that a Spring server
+/// does not write.
 #[test]
 fn compact_lists_are_those_of_a_spring_server() {
     let golden = |name: &str, json: &str| {
@@ -297,20 +290,20 @@ fn compact_lists_are_those_of_a_spring_server() {
     let identity = |form| Variant { form, encoding: Encoding::Identity };
     let none = StatusCounts::default();
     let (view, counts) = golden("BILLING", full);
-    let body = pieces::applications(1, &counts, &[view], identity(Form::CompactJson));
+    let body = assemble::applications(1, &counts, &[view], identity(Form::CompactJson));
     let expected: String =
         include_str!("../../../tests/fixtures/json/j5_compact.json").lines().map(str::trim_start).collect();
     assert_eq!(body, without(&expected, r#""registeredApplicationsEmpty":false,"#));
-    let body = pieces::applications(1, &none, &[], identity(Form::CompactJson));
+    let body = assemble::applications(1, &none, &[], identity(Form::CompactJson));
     assert_eq!(body, r#"{"applications":{"application":[],"versions__delta":"1","apps__hashcode":""}}"#);
     #[cfg(feature = "xml")]
     {
         let (view, counts) = golden("ORDERS", full);
-        let body = pieces::applications(1, &counts, &[view], identity(Form::CompactXml));
+        let body = assemble::applications(1, &counts, &[view], identity(Form::CompactXml));
         let expected = include_str!("../../../tests/fixtures/xml/x3_compact.xml").trim_end();
         let member = "<registeredApplicationsEmpty>false</registeredApplicationsEmpty>";
         assert_eq!(body, without(expected, member));
-        let body = pieces::applications(1, &none, &[], identity(Form::CompactXml));
+        let body = assemble::applications(1, &none, &[], identity(Form::CompactXml));
         let expected =
             "<applications><versions__delta>1</versions__delta><apps__hashcode></apps__hashcode></applications>";
         assert_eq!(body, expected);

@@ -1,26 +1,29 @@
-//! What stands around the pieces, form by form; byte for byte what [`model`](crate::model) encodes in one go.
+//! Text around the encoded parts of a body.
+//!
+//! An assembled body equals, byte for byte, what [`model`](crate::model) encodes in one pass.
 
-use super::Form;
+use super::form::Form;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::model::{Instance, StatusCounts, compact};
 
-/// What surrounds a sequence of pieces.
-pub(super) struct Frame {
+/// Text before, between and after a sequence of encoded parts.
+pub(super) struct Envelope {
     pub(super) open: Vec<u8>,
     pub(super) between: &'static [u8],
     pub(super) close: Vec<u8>,
 }
 
-impl Frame {
+impl Envelope {
     fn new(open: impl Into<Vec<u8>>, between: &'static [u8], close: impl Into<Vec<u8>>) -> Self {
         Self { open: open.into(), between, close: close.into() }
     }
 
-    /// Frame around the applications of a list. The compact forms write last what the others write first.
+    /// Returns the envelope of a list of applications. Version and hash come last in the compact forms,
+    /// and first in the others.
     ///
-    /// The compact forms have no member `registeredApplicationsEmpty`: a Spring server writes none, and strict
-    /// readers fail on it (quirk P7).
+    /// The compact forms have no member `registeredApplicationsEmpty`: a Spring server writes none, and
+    /// strict readers fail on it (quirk P7).
     pub(super) fn applications(form: Form, version: i64, counts: &StatusCounts) -> Self {
         match form {
             Form::Json => Self::new(
@@ -54,7 +57,7 @@ impl Frame {
         }
     }
 
-    /// Around the instances of an application as it stands in a list.
+    /// Returns the envelope of an application inside a list.
     pub(super) fn application(form: Form, name: &str) -> Self {
         match form {
             Form::Json | Form::CompactJson => {
@@ -79,11 +82,12 @@ impl Frame {
         Self::new(text, b"", close)
     }
 
-    /// Around an application that is a document of its own; `None` where it is not the same text as in a list.
+    /// Returns the envelope of an application that is the root of its document. `None` if its text
+    /// differs from the one inside a list.
     pub(super) fn document(form: Form) -> Option<Self> {
         match form {
             Form::Json | Form::CompactJson => Some(Self::new(r#"{"application":"#, b"", "}")),
-            // The indents differ.
+            // The indentation differs.
             #[cfg(feature = "xml")]
             Form::Xml => None,
             #[cfg(feature = "xml")]
@@ -92,10 +96,10 @@ impl Frame {
     }
 }
 
-/// An instance as it stands in a list.
+/// Encodes an instance as it is written inside a list.
 pub(super) fn instance(form: Form, instance: &Instance) -> Vec<u8> {
     match form {
-        Form::Json => serde_json::to_vec(instance).expect("maps with text keys, and a Vec that takes every byte"),
+        Form::Json => serde_json::to_vec(instance).expect("map keys are strings, and write to Vec is infallible"),
         Form::CompactJson => compact::json_instance(instance),
         #[cfg(feature = "xml")]
         Form::Xml => {

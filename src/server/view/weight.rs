@@ -1,43 +1,43 @@
-//! Size of an instance, and the limits on it.
+//! Size of an instance, as the limits of the registry count it.
 
-use super::{Refused, Settings};
 use crate::model::{DataCenter, Instance, Metadata};
 
-/// Bytes that an entry of metadata takes beside its texts.
+/// Bytes of a metadata entry beside its key and value.
 const ENTRY: usize = 96;
-/// Bytes that an instance takes beside its texts: its record, its lease, its places in the indexes,
-/// and the names of its members in the lists.
+/// Bytes of an instance beside its texts: its record, its lease, its entries in the indexes, and the
+/// member names in the lists.
 const INSTANCE: usize = 1024;
-/// The same of an application.
-pub(super) const APPLICATION: usize = 1024;
-/// Bytes that a character takes at most in a list if JSON or XML escapes it.
+/// Bytes of an application beside its instances.
+pub(in crate::server) const APPLICATION_WEIGHT: usize = 1024;
+/// Maximum length of an escaped character in JSON or XML.
 const ESCAPED: usize = 6;
 
-/// Bytes of all texts of an instance, with a fixed number for each entry of its metadata. The limit
-/// on a single instance counts these.
-pub(super) fn bytes(instance: &Instance) -> usize {
+/// Returns the bytes of all texts of an instance, plus a constant for each metadata entry.
+///
+/// The size limit on a single instance counts these.
+pub(in crate::server) fn instance_bytes(instance: &Instance) -> usize {
     let texts: usize = texts(instance).map(str::len).sum();
     let entries = entries(instance).map(|(key, value)| key.len() + value.len() + ENTRY);
     texts + entries.sum::<usize>()
 }
 
-/// Estimate of the bytes that an instance takes in memory, and of those that it adds to a list. The
-/// limit on the registry counts these.
+/// Estimates the bytes that an instance takes in memory and adds to a list.
 ///
-/// Characters that lists escape count more often, and keys twice, as XML repeats them. Otherwise few
-/// bytes of a registration would be many of every list.
+/// The size limit on the registry counts these. Escaped characters count at their encoded length, and
+/// metadata keys count twice since XML repeats them. Otherwise a short registration could take far
+/// more space in each list than it counts for.
 pub(in crate::server) fn weight(instance: &Instance) -> usize {
-    let texts: usize = texts(instance).map(listed).sum();
-    let entries = entries(instance).map(|(key, value)| 2 * listed(key) + listed(value) + ENTRY);
+    let texts: usize = texts(instance).map(escaped_len).sum();
+    let entries = entries(instance).map(|(key, value)| 2 * escaped_len(key) + escaped_len(value) + ENTRY);
     INSTANCE + texts + entries.sum::<usize>()
 }
 
-/// Upper bound of [`weight`] that does not read the texts.
-pub(super) fn max_weight(instance: &Instance) -> usize {
-    INSTANCE + 2 * ESCAPED * bytes(instance)
+/// Returns an upper bound of [`weight`] without reading the texts.
+pub(in crate::server) fn max_weight(instance: &Instance) -> usize {
+    INSTANCE + 2 * ESCAPED * instance_bytes(instance)
 }
 
-fn listed(text: &str) -> usize {
+fn escaped_len(text: &str) -> usize {
     // Without a branch and counted in bytes, so that the compiler vectorizes it.
     let is_escaped = |byte: u8| {
         let quoted = (byte == b'"') | (byte == b'\'') | (byte == b'\\');
@@ -78,41 +78,6 @@ fn entries(instance: &Instance) -> impl Iterator<Item = (&str, &str)> {
     instance.metadata.iter().chain(of_amazon.into_iter().flat_map(Metadata::iter))
 }
 
-/// Checks an instance against the limits on a single one.
-pub(super) fn check(instance: &Instance, settings: &Settings) -> Result<(), Refused> {
-    let &Settings { name_limit, metadata_limit, instance_size_limit, .. } = settings;
-    let is_long = |name: &str| name.len() > name_limit;
-    let names = [
-        ("application name", Some(&instance.app)),
-        ("instance id", instance.instance_id.as_ref()),
-        ("host name", instance.host_name.as_ref()),
-        ("IP address", instance.ip_addr.as_ref()),
-        ("name of the application group", instance.app_group.as_ref()),
-        ("name of the auto scaling group", instance.asg_name.as_ref()),
-        ("sid", instance.sid.as_ref()),
-    ];
-    if let Some((what, _)) = names.into_iter().find(|(_, name)| name.is_some_and(|name| is_long(name))) {
-        return Err(Refused::NameTooLong(what, name_limit));
-    }
-    if is_long(instance.id()) {
-        return Err(Refused::NameTooLong("instance id", name_limit));
-    }
-    for (what, list) in [("VIP address", &instance.vip_address), ("secure VIP address", &instance.secure_vip_address)] {
-        // Most lists are shorter than a single name may be.
-        if list.as_ref().is_some_and(|list| is_long(list) && list.split(',').any(is_long)) {
-            return Err(Refused::NameTooLong(what, name_limit));
-        }
-    }
-    let metadata: usize = instance.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if metadata > metadata_limit {
-        return Err(Refused::MetadataTooLarge(metadata_limit));
-    }
-    if bytes(instance) > instance_size_limit {
-        return Err(Refused::InstanceTooLarge(instance_size_limit));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn text_that_lists_escape_weighs_as_much_as_it_takes_there() {
+    fn weight_of_escaped_text_is_its_encoded_length() {
         let weight = |value: &str| {
             let mut instance = instance();
             instance.metadata.insert("k", value);
-            (bytes(&instance), super::weight(&instance))
+            (instance_bytes(&instance), super::weight(&instance))
         };
         let (bytes, plain) = weight(&"x".repeat(100));
         for escaped in ["\"", "\\", "\u{1}", "<", ">", "&", "'"] {
@@ -140,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_an_instance_counts() {
+    fn instance_bytes_count_every_text() {
         let known = instance();
         let text = || Some("x".repeat(100).into());
         for changed in [
@@ -150,10 +115,10 @@ mod tests {
             Instance { asg_name: text(), ..known.clone() },
             Instance { data_center: Some(DataCenter::Other("x".repeat(100).into())), ..known.clone() },
         ] {
-            assert_eq!(bytes(&changed), bytes(&known) + 100);
+            assert_eq!(instance_bytes(&changed), instance_bytes(&known) + 100);
         }
         let amazon: Metadata = [("x".repeat(40), "x".repeat(60))].into_iter().collect();
         let changed = Instance { data_center: Some(DataCenter::Amazon(amazon)), ..known.clone() };
-        assert_eq!(bytes(&changed), bytes(&known) + 100 + ENTRY);
+        assert_eq!(instance_bytes(&changed), instance_bytes(&known) + 100 + ENTRY);
     }
 }
