@@ -1,16 +1,16 @@
-/// What happened last to an instance, as the server saw it. A delta is read by it.
+/// Last change of an instance, as seen by the server. Clients apply the entries of a delta by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActionType {
-    /// Registered, or registered again.
+    /// The instance registered, possibly again.
     Added,
-    /// Its status was changed by an operator.
+    /// An operator changed its status.
     Modified,
-    /// Cancelled or evicted.
+    /// Its lease was cancelled or evicted.
     Deleted,
 }
 
 impl ActionType {
-    /// The word that travels.
+    /// Returns the name on the wire, such as `ADDED`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
@@ -19,6 +19,7 @@ impl ActionType {
         }
     }
 
+    /// Reads a name in any case.
     pub(crate) fn from_body(word: &str) -> Option<Self> {
         [Self::Added, Self::Modified, Self::Deleted].into_iter().find(|a| a.as_str().eq_ignore_ascii_case(word))
     }

@@ -1,17 +1,19 @@
-//! Address of this machine, for an instance that is registered without one.
+//! Detection of this machine's address, for an instance that is built without one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Interfaces of containers and virtual machines that run here. Other machines do not reach their addresses.
+/// Name prefixes of the interfaces of local containers and virtual machines. Other machines cannot
+/// reach their addresses.
 const VIRTUAL_INTERFACES: [&str; 6] = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
 
-/// Origin of an instance's address. Instances that differ in it only are equal: it is no part of the record.
+/// Origin of an instance's address. Instances that differ only in it are equal, since it is not
+/// part of the record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum AddressOrigin {
-    /// Configured by the user, or received.
+    /// Set by the user, or received from a registry.
     #[default]
     Configured,
-    /// Detected here, so that a better one may take its place.
+    /// Detected on this machine. A better address may replace it.
     Detected,
 }
 
@@ -23,16 +25,16 @@ impl PartialEq for AddressOrigin {
 
 impl Eq for AddressOrigin {}
 
-/// The address by which other machines reach this one, as far as the machine itself can tell: that of its default route, else
-/// that of an interface. `None` without a network.
+/// Returns the address by which other machines probably reach this one: the source address of the
+/// default route, else the address of an interface. Returns `None` without a network.
 pub(crate) fn detect_ip() -> Option<IpAddr> {
-    // Documentation addresses (RFC 5737, RFC 3849), which are in no network.
+    // Documentation addresses (RFC 5737, RFC 3849) belong to no network.
     let ipv4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let ipv6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
     source_ip(ipv4).or_else(|| source_ip(ipv6)).or_else(interface_ip)
 }
 
-/// The [outward address](detect_ip), else the loopback address with a warning.
+/// Returns the [detected address](detect_ip), else logs a warning and returns the loopback address.
 pub(super) fn detect_ip_or_loopback() -> IpAddr {
     detect_ip().unwrap_or_else(|| {
         tracing::warn!("no network address found, using 127.0.0.1; set ip_addr() or EUREKA_INSTANCE_IPADDRESS");
@@ -40,8 +42,8 @@ pub(super) fn detect_ip_or_loopback() -> IpAddr {
     })
 }
 
-/// The address of the interface by which packets to this target leave, if others can reach it there. Connecting a UDP socket
-/// sends none.
+/// Returns the source address of packets to `target`, if other machines can reach it. Connecting a
+/// UDP socket sends no packet.
 pub(crate) fn source_ip(target: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -49,13 +51,14 @@ pub(crate) fn source_ip(target: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip()).filter(is_usable)
 }
 
-/// The address of the first interface that leads out. IPv4 is preferred, since every caller speaks it.
+/// Returns the address of the first interface that other machines can reach. IPv4 is preferred,
+/// since every caller supports it.
 fn interface_ip() -> Option<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().ok()?;
     let candidates = interfaces.into_iter().filter(|interface| is_usable(&interface.ip()));
     let rank = |interface: &if_addrs::Interface| {
-        let inside = VIRTUAL_INTERFACES.iter().any(|start| interface.name.starts_with(start));
-        (interface.ip().is_ipv6(), inside, !interface.is_oper_up(), interface.index)
+        let is_virtual = VIRTUAL_INTERFACES.iter().any(|prefix| interface.name.starts_with(prefix));
+        (interface.ip().is_ipv6(), is_virtual, !interface.is_oper_up(), interface.index)
     };
     candidates.min_by_key(rank).map(|interface| interface.ip())
 }
@@ -69,7 +72,7 @@ fn is_usable(ip: &IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !link_local
 }
 
-/// Returns `true` if a host name or address means the machine itself.
+/// Returns `true` if a host name or address denotes the machine itself.
 #[cfg(feature = "client")]
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');

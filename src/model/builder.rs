@@ -7,18 +7,19 @@ use http::Uri;
 
 use super::{AddressOrigin, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, address, app_name};
 
-/// Describes an instance before it registers. Made by [`Instance::builder`].
+/// Builder of an [`Instance`], created by [`Instance::builder`].
 ///
-/// Only a port is required. The defaults are those of a Spring application that prefers its IP address:
+/// Only a port is required. The defaults are those of a Spring application that prefers its IP
+/// address:
 ///
 /// | field | default |
 /// |---|---|
-/// | IP address | the address by which the registry is reached, else that of the default route, else that of an interface, else `127.0.0.1` with a warning |
+/// | IP address | source address of connections to the registry, else that of the default route, else that of an interface, else `127.0.0.1` with a warning |
 /// | host name | the IP address, which works where names do not resolve |
 /// | id | `host:application:port` |
-/// | VIP, secure VIP | the application's name as given: what Spring callers look up |
-/// | heartbeat, lease | 30 s, 90 s |
-/// | data centre | `MyOwn` |
+/// | VIP, secure VIP | the name of the application as passed to the builder, which Spring callers look up |
+/// | heartbeat interval, lease duration | 30 seconds, 90 seconds |
+/// | data center | `MyOwn` |
 /// | home page | `http://host:port/` |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
@@ -67,38 +68,41 @@ impl InstanceBuilder {
         }
     }
 
-    /// The port for plain HTTP: the one the listener got.
+    /// Sets the port for plain HTTP: the port that the listener is bound to.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// The port for HTTPS. Spring callers prefer it to the plain one.
+    /// Sets the port for HTTPS. Spring callers prefer it to the plain port.
     pub fn secure_port(mut self, port: u16) -> Self {
         self.secure_port = Some(port);
         self
     }
 
-    /// The id, unique among the instances of the application.
+    /// Sets the id, unique among the instances of the application. Defaults to
+    /// `host:application:port`.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// The name by which callers reach the instance.
+    /// Sets the host name that callers connect to. Defaults to the IP address.
     pub fn host_name(mut self, name: impl Into<String>) -> Self {
         self.host_name = Some(name.into());
         self
     }
 
-    /// The address by which callers reach the instance.
+    /// Sets the IP address that callers connect to. Defaults to the detected address of this
+    /// machine.
     pub fn ip_addr(mut self, address: impl Into<String>) -> Self {
         self.ip_addr = Some(address.into());
         self
     }
 
-    /// Registers the IP address as the host name too, whatever [`host_name`](Self::host_name) says. Defaults to false; without a
-    /// host name the address takes its place anyway.
+    /// Sets whether the IP address is registered as the host name, in place of
+    /// [`host_name`](Self::host_name). Defaults to `false`. Without a host name the address is used
+    /// in any case.
     pub fn prefer_ip_address(mut self, prefer: bool) -> Self {
         self.prefer_ip_address = Some(prefer);
         self
@@ -110,7 +114,7 @@ impl InstanceBuilder {
         self
     }
 
-    /// Replaces the name of the application, but not the VIP addresses that follow from it.
+    /// Replaces the name of the application, but not the VIP addresses that default to it.
     pub(crate) fn rename_app_only(mut self, app: String) -> Self {
         let before = std::mem::replace(&mut self.app, app);
         self.vip_address.get_or_insert_with(|| before.clone());
@@ -118,74 +122,82 @@ impl InstanceBuilder {
         self
     }
 
-    /// Sets the port that the environment gives the server, unless the code has given one.
+    /// Sets the port of the environment variable `SERVER_PORT`, unless the code has set a port.
     pub(crate) fn port_if_unset(self, port: u16) -> Self {
         match self.port.or(self.secure_port) {
             None => self.port(port),
-            Some(given) => {
-                if given != port {
-                    tracing::warn!(app = self.app, given, "environment variable without effect: SERVER_PORT is {port}");
+            Some(set) => {
+                if set != port {
+                    tracing::warn!(
+                        app = self.app,
+                        port = set,
+                        "environment variable without effect: SERVER_PORT={port}"
+                    );
                 }
                 self
             }
         }
     }
 
-    /// Time between two heartbeats: whole seconds, at least one. Default 30 s.
+    /// Sets the time between two heartbeats, at least one second and in whole seconds. Defaults to
+    /// 30 seconds.
     pub fn renewal_interval(mut self, interval: Duration) -> Self {
         self.renewal_interval = interval;
         self
     }
 
-    /// Time after which a silent instance counts as gone: whole seconds, longer than the heartbeat interval. Default 90 s.
+    /// Sets the time without a heartbeat after which the registry evicts the instance, in whole
+    /// seconds and longer than the heartbeat interval. Defaults to 90 seconds.
     pub fn lease_duration(mut self, duration: Duration) -> Self {
         self.lease_duration = duration;
         self
     }
 
-    /// Logical names, separated by commas.
+    /// Sets the logical names, separated by commas. Defaults to the name of the application.
     pub fn vip_address(mut self, names: impl Into<String>) -> Self {
         self.vip_address = Some(names.into());
         self
     }
 
-    /// Logical names for HTTPS callers, separated by commas.
+    /// Sets the logical names for HTTPS callers, separated by commas. Defaults to the name of the
+    /// application.
     pub fn secure_vip_address(mut self, names: impl Into<String>) -> Self {
         self.secure_vip_address = Some(names.into());
         self
     }
 
-    /// Group of applications.
+    /// Sets the group of applications.
     pub fn app_group(mut self, group: impl Into<String>) -> Self {
         self.app_group = Some(group.into());
         self
     }
 
-    /// Absolute URL of the home page.
+    /// Sets the absolute URL of the home page. Defaults to `http://host:port/`.
     pub fn home_page_url(mut self, url: impl Into<String>) -> Self {
         self.home_page_url = Some(url.into());
         self
     }
 
-    /// Absolute URL of the status page.
+    /// Sets the absolute URL of the status page.
     pub fn status_page_url(mut self, url: impl Into<String>) -> Self {
         self.status_page_url = Some(url.into());
         self
     }
 
-    /// Absolute URL of the health check.
+    /// Sets the absolute URL of the health check.
     pub fn health_check_url(mut self, url: impl Into<String>) -> Self {
         self.health_check_url = Some(url.into());
         self
     }
 
-    /// Absolute URL of the health check for those who call the secure port. Default none; they ask the other one then.
+    /// Sets the absolute URL of the health check for HTTPS callers. Without it they use
+    /// [`health_check_url`](Self::health_check_url).
     pub fn secure_health_check_url(mut self, url: impl Into<String>) -> Self {
         self.secure_health_check_url = Some(url.into());
         self
     }
 
-    /// Where the instance runs.
+    /// Sets the data center. Defaults to [`DataCenter::MyOwn`].
     pub fn data_center(mut self, data_center: DataCenter) -> Self {
         self.data_center = data_center;
         self
@@ -197,11 +209,12 @@ impl InstanceBuilder {
         self
     }
 
-    /// Finishes the instance.
+    /// Builds the instance.
     ///
     /// # Errors
-    /// When the name or id cannot stand in a URL path or is reserved, no port was given, an address or a URL is none, a value holds
-    /// a placeholder (`${...}`), or a duration is not whole seconds.
+    /// Fails if the name or id is reserved or unfit for a URL path, no port is set, an address or
+    /// URL is malformed, a value has a placeholder (`${...}`), or a duration is not in whole
+    /// seconds.
     pub fn build(self) -> Result<Instance, InvalidInstance> {
         self.check_texts()?;
         check_app(&self.app)?;
@@ -217,15 +230,15 @@ impl InstanceBuilder {
         if lease.duration_secs <= lease.renewal_interval_secs {
             return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
         }
-        let given = self.ip_addr.filter(|address| !address.is_empty());
-        let origin = if given.is_some() { AddressOrigin::Configured } else { AddressOrigin::Detected };
-        let ip_addr = given.unwrap_or_else(|| address::detect_ip_or_loopback().to_string());
-        let named = self.host_name.filter(|host| !host.is_empty());
-        if named.is_none() && self.prefer_ip_address == Some(false) {
-            tracing::warn!(app = self.app, "no host name is given, registering the IP address");
+        let configured = self.ip_addr.filter(|address| !address.is_empty());
+        let origin = if configured.is_some() { AddressOrigin::Configured } else { AddressOrigin::Detected };
+        let ip_addr = configured.unwrap_or_else(|| address::detect_ip_or_loopback().to_string());
+        let host_name = self.host_name.filter(|host| !host.is_empty());
+        if host_name.is_none() && self.prefer_ip_address == Some(false) {
+            tracing::warn!(app = self.app, "no host name is set, registering the IP address");
         }
-        let named = named.filter(|_| self.prefer_ip_address != Some(true));
-        let host = named.unwrap_or_else(|| ip_addr.clone());
+        let host_name = host_name.filter(|_| self.prefer_ip_address != Some(true));
+        let host = host_name.unwrap_or_else(|| ip_addr.clone());
         let id = self.id.unwrap_or_else(|| format!("{host}:{}:{port}", self.app));
         if id.is_empty() || id.contains(['/', '\\']) || id.chars().any(char::is_control) {
             return Err(InvalidInstance::new(&self.app, Fault::BadId(id)));
@@ -254,7 +267,7 @@ impl InstanceBuilder {
         })
     }
 
-    /// Refuses texts that cannot be meant. Empty ones count as not given.
+    /// Checks all texts. An empty text counts as not set.
     fn check_texts(&self) -> Result<(), InvalidInstance> {
         let fault = |fault| Err(InvalidInstance::new(&self.app, fault));
         let urls = [
@@ -271,7 +284,7 @@ impl InstanceBuilder {
             ("secure VIP address", &self.secure_vip_address),
             ("application group", &self.app_group),
         ];
-        let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+        let non_empty = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
         if self.app.contains("${") {
             return fault(Fault::Placeholder("name"));
         }
@@ -281,19 +294,19 @@ impl InstanceBuilder {
             }
         }
         for (field, url) in urls {
-            if let Some(url) = given(url)
+            if let Some(url) = non_empty(url)
                 && let Err(why) = check_url(&url)
             {
                 let shown = if url.contains('@') { "...".into() } else { url };
                 return fault(Fault::Unusable(field, shown, why));
             }
         }
-        if let Some(address) = given(&self.ip_addr)
+        if let Some(address) = non_empty(&self.ip_addr)
             && address.parse::<IpAddr>().is_err()
         {
             return fault(Fault::Unusable("IP address", address, "it is neither IPv4 nor IPv6"));
         }
-        match given(&self.host_name) {
+        match non_empty(&self.host_name) {
             Some(host) => check_host(&host).or_else(|why| fault(Fault::Unusable("host name", host, why))),
             None => Ok(()),
         }
@@ -308,60 +321,61 @@ impl InstanceBuilder {
     }
 }
 
-/// Refuses a name that the registry could not keep or a URL could not carry.
+/// Refuses the name of an application that is reserved or unfit for a URL path.
 pub(crate) fn check_app(app: &str) -> Result<(), InvalidInstance> {
-    let carried = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if app.is_empty() || !app.chars().all(carried) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if app.is_empty() || !app.chars().all(is_allowed) {
         return Err(InvalidInstance::new(app, Fault::BadName));
     }
-    // Paths and cache keys of the server: an application of that name can be registered on none and read on few.
+    // These are paths and cache keys of the Java server, which registers no application of that
+    // name.
     if ["DELTA", "ALL_APPS", "ALL_APPS_DELTA"].iter().any(|reserved| app.eq_ignore_ascii_case(reserved)) {
         return Err(InvalidInstance::new(app, Fault::ReservedName));
     }
     Ok(())
 }
 
-/// Brackets around an IPv6 address, which URLs ask for and the registry's fields do not have.
+/// Puts an IPv6 address into brackets, which URLs require and the fields of an instance lack.
 pub(crate) fn host_in_url(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }
 
-/// Refuses a host that no caller could put into a URL.
+/// Refuses a host that is unfit for a URL.
 fn check_host(host: &str) -> Result<(), &'static str> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if bare.parse::<Ipv6Addr>().is_ok() {
         return Ok(());
     }
     if host.contains("://") {
-        return Err("it is a URL: give the name alone");
+        return Err("it is a URL, use the host name alone");
     }
     if host.contains(':') {
-        return Err("it holds a port: give that to port()");
+        return Err("it has a port, pass that to port()");
     }
     if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@[]\\".contains(c)) {
-        return Err("it is no host name");
+        return Err("it is not a host name");
     }
     Ok(())
 }
 
-/// Refuses an address of a page that nobody could fetch.
+/// Refuses a URL that is not absolute or has an invalid port.
 fn check_url(url: &str) -> Result<(), &'static str> {
-    let unusable = "it is no absolute URL like http://host:8080/health";
+    let unusable = "it is not an absolute URL like http://host:8080/health";
     let uri: Uri = url.parse().map_err(|_| unusable)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(unusable);
     }
     let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(unusable)?;
-    let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
-    match place.rsplit_once(':') {
+    let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+    match host.rsplit_once(':') {
         Some((_, port)) if !port.ends_with(']') && !port.parse::<u16>().is_ok_and(|port| port != 0) => {
-            Err("its port is no number from 1 to 65535")
+            Err("its port is not a number from 1 to 65535")
         }
         _ => Ok(()),
     }
 }
 
-/// An instance that cannot be registered as described.
+/// Error of [`InstanceBuilder::build`]: an instance that cannot be registered.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidInstance {
     app: String,
@@ -375,7 +389,7 @@ enum Fault {
     NoPort,
     PortZero,
     BadId(String),
-    /// A field whose value holds `${`.
+    /// Name of a field whose value contains `${`.
     Placeholder(&'static str),
     /// A field, its value and the reason why it is unusable.
     Unusable(&'static str, String, &'static str),
@@ -399,22 +413,22 @@ impl fmt::Display for InvalidInstance {
             Fault::ReservedName => {
                 write!(f, "application name '{app}' is reserved by the protocol: choose another")
             }
-            Fault::NoPort => write!(f, "instance of '{app}' has no port: give the one its listener got"),
+            Fault::NoPort => write!(f, "instance of '{app}' has no port: use that of its listener"),
             Fault::PortZero => {
-                write!(f, "instance of '{app}' has port 0: bind first, then give the port of local_addr()")
+                write!(f, "instance of '{app}' has port 0: bind first, then use the port of local_addr()")
             }
             Fault::BadId(id) => {
                 write!(
                     f,
-                    "instance id '{id}' of '{app}' is unusable: it must not be empty nor hold a slash or control character"
+                    "instance id '{id}' of '{app}' is unusable: it must not be empty or contain a slash or control character"
                 )
             }
             Fault::Placeholder(field) => {
-                write!(f, "{field} of '{app}' holds ${{...}}: placeholders are not resolved here, write out the value")
+                write!(f, "{field} of '{app}' contains ${{...}}: placeholders are not resolved, write out the value")
             }
             Fault::Unusable(field, value, why) => write!(f, "{field} '{value}' of '{app}' is unusable: {why}"),
             Fault::NotWholeSeconds(what, duration) => {
-                write!(f, "{what} {duration:?} of '{app}' cannot travel: use whole seconds, at least 1 s")
+                write!(f, "{what} {duration:?} of '{app}' is unusable: use whole seconds, at least 1 s")
             }
             Fault::LeaseTooShort(lease) => write!(
                 f,
@@ -425,7 +439,7 @@ impl fmt::Display for InvalidInstance {
     }
 }
 
-/// The sentence, because a `main` that returns errors shows them so.
+/// Shows the message, since a `main` that returns the error prints its `Debug` form.
 impl fmt::Debug for InvalidInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "InvalidInstance({self})")
@@ -451,12 +465,12 @@ mod tests {
             (orders().ip_addr("[::1]"), "neither IPv4 nor IPv6"),
             (orders().ip_addr("fe80::zz"), "neither IPv4 nor IPv6"),
             (orders().host_name("http://h"), "it is a URL"),
-            (orders().host_name("h:80"), "it holds a port"),
-            (orders().host_name("my host"), "it is no host name"),
-            (orders().host_name("h/path"), "it is no host name"),
+            (orders().host_name("h:80"), "it has a port"),
+            (orders().host_name("my host"), "it is not a host name"),
+            (orders().host_name("h/path"), "it is not a host name"),
             (orders().health_check_url("not a url"), "health check URL 'not a url'"),
-            (orders().health_check_url("/health"), "no absolute URL"),
-            (orders().health_check_url("h:80/health"), "no absolute URL"),
+            (orders().health_check_url("/health"), "not an absolute URL"),
+            (orders().health_check_url("h:80/health"), "not an absolute URL"),
             (orders().status_page_url("ftp://h/"), "status page URL"),
             (orders().home_page_url("http://"), "home page URL"),
             (orders().home_page_url("http://h:99999/"), "its port"),

@@ -1,6 +1,7 @@
 use super::{Instance, LeaseInfo};
 
-/// How an instance differs from what was known of it; of several, the one with the largest consequences, which come last.
+/// Difference between two states of an instance. Later variants have larger consequences; of
+/// several differences, the one with the largest consequences counts.
 ///
 /// ```
 /// use tower_eureka::Instance;
@@ -8,36 +9,44 @@ use super::{Instance, LeaseInfo};
 ///
 /// let orders = || Instance::builder("orders").id("orders-1").ip_addr("10.20.0.1");
 /// let known = orders().port(8080).build()?;
-/// assert_eq!(orders().port(8080).build()?.change_since(&known), InstanceChange::None);
-/// assert_eq!(orders().port(8080).metadata("weight", "2").build()?.change_since(&known), InstanceChange::Details);
-/// assert_eq!(orders().port(8081).build()?.change_since(&known), InstanceChange::Address);
+/// let weighted = orders().port(8080).metadata("weight", "2").build()?;
+/// let moved = orders().port(8081).build()?;
+/// assert_eq!(known.change_since(&known), InstanceChange::None);
+/// assert_eq!(weighted.change_since(&known), InstanceChange::Details);
+/// assert_eq!(moved.change_since(&known), InstanceChange::Address);
 /// # Ok::<(), tower_eureka::model::InvalidInstance>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum InstanceChange {
-    /// Nothing that concerns a caller: a renewed lease, other timestamps.
+    /// Nothing that concerns a caller: a renewed lease or other timestamps.
     None,
-    /// What a choice goes by, such as weight, zone, version or status. Connections and what was learnt of it stay right.
+    /// Data that load balancing uses, such as weight, zone, version or status. Connections and
+    /// measurements stay valid.
     Details,
-    /// It is another process at the same address: connections are broken, and what was learnt of it is void.
+    /// Another process at the same address. Connections are broken, and measurements are void.
     Restarted,
-    /// It is to be found elsewhere: host, address or a port.
+    /// Another host name, IP address or port.
     Address,
 }
 
 impl Instance {
-    /// How it differs from an earlier state of the same instance.
+    /// Compares this state of an instance with an earlier state of it.
     ///
-    /// No field of the protocol says that a process is a new one. It is taken for one that
-    /// [restarted](InstanceChange::Restarted) if its own version, [`last_dirty_timestamp`](Self::last_dirty_timestamp), is newer and
+    /// No field of the protocol marks a new process. An instance counts as
+    /// [restarted](InstanceChange::Restarted) if its version,
+    /// [`last_dirty_timestamp`](Self::last_dirty_timestamp), is newer and one of these holds:
     ///
-    /// * so is [`up_since_ms`](Self::up_since_ms): the registry had no lease of it any more when it registered; or
-    /// * nothing else changed, and the known state was older than a lease: a process that crashed and was back before the
-    ///   registry noticed. Within a lease, it may be a client that registers instead of sending heartbeats.
+    /// * [`up_since_ms`](Self::up_since_ms) is newer, too: the registry had no lease of the
+    ///   instance when it registered.
+    /// * Nothing else changed, and the versions are more than a lease apart: the process crashed
+    ///   and restarted before the registry noticed. Within a lease, the client may be one that
+    ///   registers instead of sending heartbeats.
     ///
-    /// A version that is newer because status or metadata changed is no restart, nor is another server's `up_since_ms` alone. An
-    /// instance that registers again because the *registry* lost its lease looks as one that restarted: its record is the same.
+    /// A version that is newer because status or metadata changed is not a restart. Neither is a
+    /// different `up_since_ms` alone, since each server of a cluster has its own. An instance that
+    /// registers again because the *registry* lost its lease cannot be told from one that
+    /// restarted.
     pub fn change_since(&self, known: &Self) -> InstanceChange {
         let details = self.differs_in_details(known);
         if self.differs_in_address(known) {
@@ -82,7 +91,7 @@ mod tests {
     use super::*;
     use crate::model::{InstanceStatus, Metadata};
 
-    /// UP since second 100, its last own change at this second.
+    /// Instance that is UP since second 100 and last changed its own data at `second`.
     fn changed_at(second: i64) -> Instance {
         let lease = LeaseInfo { service_up_timestamp: 100_000, ..LeaseInfo::default() };
         Instance { last_dirty_timestamp: Some(second * 1000), lease: Some(lease), ..Instance::bare("ORDERS".into()) }

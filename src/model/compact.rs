@@ -1,15 +1,15 @@
-//! The compact form of an instance, which leaves out metadata and lease: `protocol` 3.3, the codec called CompactJson.
+//! Compact JSON of an instance, without metadata and lease. `docs/protocol.md`, "Compact form".
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::encode::{AMAZON_DATA_CENTER, optional, to_vec};
 use super::{DataCenter, Instance};
 
-/// What is left of Amazon's metadata.
+/// Amazon metadata that the compact form keeps.
 pub(super) const AMAZON_KEYS: [&str; 5] =
     ["instance-id", "public-ipv4", "public-hostname", "local-ipv4", "availability-zone"];
 
-/// Its compact JSON, without a wrapper.
+/// Writes the compact JSON of an instance, without a root object.
 pub(crate) fn json_instance(instance: &Instance) -> Vec<u8> {
     to_vec(&Compact(instance))
 }
@@ -28,7 +28,7 @@ impl Serialize for Compact<'_, Instance> {
         optional(&mut map, "dataCenterInfo", instance.data_center.as_ref().map(Compact))?;
         optional(&mut map, "hostName", instance.host_name.as_deref())?;
         map.serialize_entry("status", instance.status.as_str())?;
-        // A number here, a text in the full form.
+        // The full form has a text.
         optional(&mut map, "lastUpdatedTimestamp", instance.last_updated_timestamp)?;
         optional(&mut map, "actionType", instance.action.map(|action| action.as_str()))?;
         optional(&mut map, "asgName", instance.asg_name.as_deref())?;

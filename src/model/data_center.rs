@@ -2,22 +2,24 @@ use std::sync::Arc;
 
 use super::Metadata;
 
-/// Where an instance runs, as far as Eureka cares.
+/// Data center of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DataCenter {
-    /// The usual one: nobody's cloud in particular.
+    /// Any data center without metadata of its own. The usual choice.
     MyOwn,
-    /// Netflix' own.
+    /// The data center of Netflix.
     Netflix,
-    /// AWS, with what the instance learnt of itself: `instance-id`, `availability-zone`, `local-ipv4`, ...
+    /// AWS, with the metadata of the instance: `instance-id`, `availability-zone`, `local-ipv4`,
+    /// ...
     Amazon(Metadata),
-    /// A name that the protocol does not know; empty where the name was missing. Java servers refuse both.
+    /// A name that the protocol does not define, empty if the name was missing. Java servers refuse
+    /// both.
     Other(Arc<str>),
 }
 
 impl DataCenter {
-    /// The name that travels.
+    /// Returns the name on the wire, such as `MyOwn`.
     pub fn name(&self) -> &str {
         match self {
             Self::MyOwn => "MyOwn",
@@ -27,7 +29,7 @@ impl DataCenter {
         }
     }
 
-    /// The id that the data centre itself gave the instance: `instance-id` of Amazon, if it has one.
+    /// Returns the id that the data center assigned: `instance-id` of Amazon, if it is not empty.
     pub fn instance_id(&self) -> Option<&str> {
         match self {
             Self::Amazon(metadata) => metadata.get("instance-id").filter(|id| !id.is_empty()),
@@ -35,8 +37,8 @@ impl DataCenter {
         }
     }
 
-    /// Zone in which the data centre put the instance: the `availability-zone` of Amazon, without the
-    /// blanks around it. A blank zone is none.
+    /// Returns the zone of the instance: `availability-zone` of Amazon, trimmed. A blank zone
+    /// counts as none.
     pub fn zone(&self) -> Option<&str> {
         match self {
             Self::Amazon(metadata) => metadata.get("availability-zone").map(str::trim).filter(|zone| !zone.is_empty()),

@@ -5,23 +5,23 @@ use http::{HeaderName, HeaderValue};
 use super::{Instance, Port};
 
 /// Digest of a registry: the sum, modulo 2^64, of a hash of each instance. Two registries with
-/// equal digests list the same instances with the same data, but for lease times.
+/// equal digests list the same instances with the same data, apart from lease times.
 /// `docs/protocol-extensions.md` specifies it to the byte.
 ///
-/// It guards against loss and not against forgery.
+/// It detects loss, not forgery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest(u64);
 
-/// Ends each field. No UTF-8 text holds it.
+/// Terminates each field. The byte occurs in no UTF-8 text.
 const FIELD_END: u8 = 0xff;
-/// Precedes the 16 hexadecimal digits in the header: the version of the definition.
+/// Version of the definition, in front of the 16 hexadecimal digits of the header.
 const VERSION: &str = "v1=";
 
 impl Digest {
-    /// Response header of a list, with the digest of the registry that the list belongs to.
+    /// Response header of a list, with the digest of the registry that the list is a part of.
     pub(crate) const HEADER: HeaderName = HeaderName::from_static("eureka-digest");
 
-    /// The digest of one instance of this application.
+    /// Computes the digest of one instance of an application.
     pub(crate) fn of(app: &str, instance: &Instance) -> Self {
         let mut hash = Fnv1a::default();
         hash.field(app);
@@ -35,7 +35,7 @@ impl Digest {
         hash.port(instance.secure_port());
         hash.field(instance.vip_address().unwrap_or_default());
         hash.field(instance.secure_vip_address().unwrap_or_default());
-        // JSON cannot carry this key: there it is the marker of a Java type.
+        // JSON cannot carry this key, which marks a Java type there.
         for (key, value) in instance.metadata().iter().filter(|(key, _)| *key != "@class") {
             hash.field(key);
             hash.field(value);
@@ -43,21 +43,22 @@ impl Digest {
         Self(fmix64(hash.0))
     }
 
+    /// Adds an instance, or all instances of another registry.
     pub(crate) fn add(&mut self, other: Self) {
         self.0 = self.0.wrapping_add(other.0);
     }
 
-    /// Takes out what [`add`](Self::add) added.
+    /// Reverses [`add`](Self::add).
     pub(crate) fn remove(&mut self, other: Self) {
         self.0 = self.0.wrapping_sub(other.0);
     }
 
     #[cfg(feature = "server")]
     pub(crate) fn to_header(self) -> HeaderValue {
-        HeaderValue::try_from(self.to_string()).expect("letters, digits and a sign")
+        HeaderValue::try_from(self.to_string()).expect("digest is visible ASCII")
     }
 
-    /// Reads a header value. `None` for another version of the definition.
+    /// Reads a header value. Returns `None` for another version of the definition.
     #[cfg(feature = "client")]
     pub(crate) fn from_header(value: &HeaderValue) -> Option<Self> {
         let digits = value.to_str().ok()?.trim().strip_prefix(VERSION)?;
@@ -98,9 +99,9 @@ impl Fnv1a {
         self.byte(FIELD_END);
     }
 
-    /// A number as decimal text.
+    /// Hashes a number as decimal text.
     fn number(&mut self, number: i64) {
-        // Writing to it cannot fail.
+        // `write_str` below is infallible.
         let _ = fmt::Write::write_fmt(self, format_args!("{number}"));
         self.byte(FIELD_END);
     }
@@ -118,7 +119,7 @@ impl fmt::Write for Fnv1a {
     }
 }
 
-/// The finalizer of MurmurHash3. Without it, equal changes of two instances could cancel out in the
+/// Finalizer of MurmurHash3. Without it, equal changes of two instances could cancel out in the
 /// sum.
 fn fmix64(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -145,7 +146,7 @@ mod tests {
         }
     }
 
-    /// The vectors of `docs/protocol-extensions.md`.
+    /// Test vectors of `docs/protocol-extensions.md`.
     #[test]
     fn digest_of_the_documented_instances_is_as_documented() {
         let (first, second) = (instance(), Instance { status: InstanceStatus::Down, ..instance() });
@@ -209,7 +210,7 @@ mod tests {
     }
 
     proptest! {
-        /// The client computes it over what it decodes, the server over what it holds.
+        /// The client computes the digest over decoded instances, the server over its records.
         #[test]
         fn digest_is_the_same_after_a_round_trip(
             texts in prop::collection::vec("\\PC{0,12}|@class|[\u{0}-\u{20}]{1,3}", 10),

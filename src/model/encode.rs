@@ -1,4 +1,5 @@
-//! Writes the JSON of the Java servers (the codec that `protocol` section 4 calls LegacyJson): its members, their order and types.
+//! Writes the JSON of the Java servers: its members, their order and their types.
+//! `docs/protocol.md`, "JSON format".
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -7,9 +8,9 @@ use super::{
     ReplicationResponse, ReplicationResult,
 };
 
-/// Java's name for a map without entries; it travels inside the empty map, and receivers drop it.
+/// Java class of a map without entries. The empty map is written with it, and receivers drop it.
 pub(super) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
-/// A class that no longer exists, kept as the name of everything that is not Amazon.
+/// Class of every data center but Amazon. Java no longer has it and keeps the name.
 pub(super) const DEFAULT_DATA_CENTER: &str = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
 pub(super) const AMAZON_DATA_CENTER: &str = "com.netflix.appinfo.AmazonInfo";
 
@@ -29,7 +30,7 @@ pub(super) fn replication_list(list: &ReplicationList) -> Vec<u8> {
     to_vec(&Wrapped("replicationList", &list.0))
 }
 
-/// One line of a batch, as it stands in the list.
+/// Writes one item of a batch, without the list around it.
 #[cfg(feature = "peers")]
 pub(super) fn replication_item(item: &ReplicationItem) -> Vec<u8> {
     to_vec(item)
@@ -40,10 +41,10 @@ pub(super) fn replication_response(response: &ReplicationResponse) -> Vec<u8> {
 }
 
 pub(super) fn to_vec(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("maps with text keys, and a Vec that takes every byte")
+    serde_json::to_vec(value).expect("keys are texts, and write to Vec is infallible")
 }
 
-/// `{"name": value}`
+/// Root object with a single member: `{"name": value}`.
 struct Wrapped<'a, T>(&'static str, &'a T);
 
 impl<T: Serialize> Serialize for Wrapped<'_, T> {
@@ -54,7 +55,7 @@ impl<T: Serialize> Serialize for Wrapped<'_, T> {
     }
 }
 
-/// A value that travels as text although it is a number or a flag.
+/// Number or flag that is written as a text.
 struct Text<T>(T);
 
 impl<T: std::fmt::Display> Serialize for Text<T> {
@@ -63,7 +64,7 @@ impl<T: std::fmt::Display> Serialize for Text<T> {
     }
 }
 
-/// Writes a member only if it has a value: `null` does not travel.
+/// Writes a member if it has a value. `null` is never written.
 pub(super) fn optional<M: SerializeMap, T: Serialize>(
     map: &mut M,
     name: &str,
@@ -162,7 +163,7 @@ impl Serialize for Metadata {
     }
 }
 
-/// The members stand in the one order that Java's reader survives: what follows `metadata` is lost on it.
+/// Writes `metadata` last: Java's reader loses the members after it.
 impl Serialize for DataCenter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -182,7 +183,7 @@ impl Serialize for DataCenter {
     }
 }
 
-/// Without the marker of the empty map: here `@class` would be an entry like any other.
+/// Metadata without the marker of the empty map, since `@class` is an ordinary key here.
 struct AmazonMetadata<'a>(&'a Metadata);
 
 impl Serialize for AmazonMetadata<'_> {

@@ -2,10 +2,12 @@ use std::fmt;
 
 use super::InstanceStatus;
 
-/// How many instances have which status. Displayed, it is the apps hash: `DOWN_2_UP_7_`.
+/// Number of instances by status. Its [`Display`](fmt::Display) form is the apps hash:
+/// `DOWN_2_UP_7_`.
 ///
-/// Client and server compare that text after a delta: different text, something was missed. Equal text proves little, since no
-/// name enters it.
+/// A client compares the apps hash of its copy with that of the server after each delta. Different
+/// hashes mean that the client missed a change. Equal hashes prove little, since they cover neither
+/// names nor ids.
 ///
 /// ```
 /// use tower_eureka::model::{InstanceStatus::*, StatusCounts};
@@ -18,24 +20,25 @@ use super::InstanceStatus;
 pub struct StatusCounts([usize; 5]);
 
 impl StatusCounts {
-    /// How many have this status.
+    /// Returns the number of instances with this status.
     pub fn of(&self, status: InstanceStatus) -> usize {
         self.0[status as usize]
     }
 
-    /// How many there are in all.
+    /// Returns the number of all instances.
     pub fn total(&self) -> usize {
         self.0.iter().sum()
     }
 
+    /// Counts an instance.
     pub(crate) fn add(&mut self, status: InstanceStatus) {
         self.0[status as usize] += 1;
     }
 
+    /// Reverses [`add`](Self::add).
     #[cfg(any(feature = "client", feature = "server"))]
-    /// Takes one back that [`add`](Self::add) counted.
     pub(crate) fn remove(&mut self, status: InstanceStatus) {
-        debug_assert!(self.0[status as usize] > 0, "removed an instance that was never counted");
+        debug_assert!(self.0[status as usize] > 0, "every removed instance was added before");
         self.0[status as usize] = self.0[status as usize].saturating_sub(1);
     }
 }
@@ -48,7 +51,7 @@ impl FromIterator<InstanceStatus> for StatusCounts {
     }
 }
 
-/// The apps hash, `protocol` section 6.1: the counts that are not 0, by name.
+/// Writes the apps hash: the counts above 0, by status name. `docs/protocol.md`, "Apps hash".
 impl fmt::Display for StatusCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for status in InstanceStatus::ALL {

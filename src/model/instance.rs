@@ -6,14 +6,16 @@ use super::{
     ActionType, AddressOrigin, DataCenter, DecodeError, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port,
 };
 
-/// One running copy of an application: where it listens, what it is worth, how long it lives without a heartbeat.
+/// Instance of an application: one process, with its address, status, lease and metadata.
 ///
-/// Built by a provider with [`Instance::builder`], received by a consumer from the registry. Cheap to clone: texts are shared.
+/// A provider builds it with [`Instance::builder`]. A consumer receives it from the registry. Cheap
+/// to clone, since texts are shared.
 ///
 /// ```
 /// use tower_eureka::Instance;
 ///
-/// let instance = Instance::builder("orders").ip_addr("10.20.0.1").port(8080).metadata("zone", "rack-a").build()?;
+/// let builder = Instance::builder("orders").ip_addr("10.20.0.1").port(8080);
+/// let instance = builder.metadata("zone", "rack-a").build()?;
 /// assert_eq!(instance.app(), "ORDERS");
 /// assert_eq!(instance.id(), "10.20.0.1:orders:8080");
 /// # Ok::<(), tower_eureka::model::InvalidInstance>(())
@@ -51,18 +53,20 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance of this application. Everything but the port has a default.
+    /// Returns a builder for an instance of this application. Everything but the port has a
+    /// default.
     pub fn builder(app: impl AsRef<str>) -> InstanceBuilder {
         InstanceBuilder::new(app.as_ref())
     }
 
-    /// Returns `true` if the address was found rather than given by the user.
+    /// Returns `true` if the address was detected, not set by the user.
     #[cfg(feature = "client")]
     pub(crate) fn is_address_detected(&self) -> bool {
         matches!(self.address, AddressOrigin::Detected)
     }
 
-    /// The same at another address, which takes the place of the old one in the host name, the id and the URLs.
+    /// Returns the instance with another IP address, which replaces the old one in the host name,
+    /// the id and the URLs.
     #[cfg(feature = "client")]
     pub(crate) fn with_address(&self, ip: &str) -> Self {
         let before = self.ip_addr.clone().unwrap_or_default();
@@ -95,7 +99,8 @@ impl Instance {
         }
     }
 
-    /// An instance with nothing but its application, as a body that names nothing else decodes.
+    /// Creates an instance with defaults for everything but its application, as a decoder does for
+    /// absent members.
     pub(crate) fn bare(app: Arc<str>) -> Self {
         Self {
             instance_id: None,
@@ -128,21 +133,22 @@ impl Instance {
         }
     }
 
-    /// Reads one from its JSON document, `{"instance": {...}}`.
+    /// Reads an instance from its JSON document, `{"instance": {...}}`.
     ///
     /// # Errors
-    /// When the bytes are not JSON, the wrapper is missing, or no application is named.
+    /// Fails if the bytes are not JSON, or if the root object or the name of the application is
+    /// missing.
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
         super::decode::instance_document(body)
     }
 
-    /// Its JSON document, `{"instance": {...}}`, exactly as a Java client sends it.
+    /// Writes the JSON document of a Java client, `{"instance": {...}}`.
     pub fn to_json(&self) -> Vec<u8> {
         super::encode::instance_document(self)
     }
 
-    /// The id under which the registry keeps it, unique within its application: `instanceId`, else the data centre's own id,
-    /// else the host name; empty if it has none of them.
+    /// Returns the id, unique within the application: `instanceId`, else the id of the data center,
+    /// else the host name. Empty if the instance has none of them.
     pub fn id(&self) -> &str {
         non_empty(&self.instance_id)
             .or_else(|| self.data_center.as_ref().and_then(DataCenter::instance_id))
@@ -150,183 +156,190 @@ impl Instance {
             .unwrap_or_default()
     }
 
-    /// Application name, upper case.
+    /// Returns the name of the application in upper case.
     pub fn app(&self) -> &str {
         &self.app
     }
 
-    /// Group of applications, upper case.
+    /// Returns the group of applications, in upper case unless it was read from XML.
     pub fn app_group(&self) -> Option<&str> {
         non_empty(&self.app_group)
     }
 
-    /// The name, or address, by which callers reach it.
+    /// Returns the host name, which may be an IP address.
     pub fn host_name(&self) -> Option<&str> {
         non_empty(&self.host_name)
     }
 
-    /// IP address, as text.
+    /// Returns the IP address as text.
     pub fn ip_addr(&self) -> Option<&str> {
         non_empty(&self.ip_addr)
     }
 
-    /// Its effective status: its own, or the one an operator put over it.
+    /// Returns the effective status: the override of an operator, else the instance's own status.
     pub fn status(&self) -> InstanceStatus {
         self.status
     }
 
-    /// The status that an operator put over its own; [`Unknown`](InstanceStatus::Unknown) where there is none.
+    /// Returns the override of an operator, or [`Unknown`](InstanceStatus::Unknown) if there is
+    /// none.
     pub fn overridden_status(&self) -> InstanceStatus {
         self.overridden_status
     }
 
-    /// The port for plain HTTP.
+    /// Returns the port for plain HTTP.
     pub fn port(&self) -> Port {
         self.port
     }
 
-    /// The port for HTTPS.
+    /// Returns the port for HTTPS.
     pub fn secure_port(&self) -> Port {
         self.secure_port
     }
 
-    /// Where it runs.
+    /// Returns the data center.
     pub fn data_center(&self) -> Option<&DataCenter> {
         self.data_center.as_ref()
     }
 
-    /// Heartbeat interval, lease duration, and what the server noted.
+    /// Returns the heartbeat interval, the lease duration and the timestamps of the server.
     pub fn lease(&self) -> Option<&LeaseInfo> {
         self.lease.as_ref()
     }
 
-    /// Free text entries.
+    /// Returns the metadata: texts by key.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Absolute URL of its home page.
+    /// Returns the absolute URL of the home page.
     pub fn home_page_url(&self) -> Option<&str> {
         non_empty(&self.home_page_url)
     }
 
-    /// Absolute URL of its status page.
+    /// Returns the absolute URL of the status page.
     pub fn status_page_url(&self) -> Option<&str> {
         non_empty(&self.status_page_url)
     }
 
-    /// Absolute URL of its health check.
+    /// Returns the absolute URL of the health check.
     pub fn health_check_url(&self) -> Option<&str> {
         non_empty(&self.health_check_url)
     }
 
-    /// Absolute URL of its health check over HTTPS.
+    /// Returns the absolute URL of the health check over HTTPS.
     pub fn secure_health_check_url(&self) -> Option<&str> {
         non_empty(&self.secure_health_check_url)
     }
 
-    /// Its logical names, as sent: separated by commas. Stock Spring callers look instances up by these.
+    /// Returns the logical names as sent, separated by commas. Spring callers look instances up by
+    /// these.
     pub fn vip_address(&self) -> Option<&str> {
         non_empty(&self.vip_address)
     }
 
-    /// Its logical names for HTTPS callers, as sent: separated by commas.
+    /// Returns the logical names for HTTPS callers as sent, separated by commas.
     pub fn secure_vip_address(&self) -> Option<&str> {
         non_empty(&self.secure_vip_address)
     }
 
-    /// Its logical names one by one, without the spaces around them.
+    /// Iterates over the logical names, trimmed.
     pub fn vips(&self) -> impl Iterator<Item = &str> {
         list(self.vip_address())
     }
 
-    /// Its logical names for HTTPS callers one by one, without the spaces around them.
+    /// Iterates over the logical names for HTTPS callers, trimmed.
     pub fn secure_vips(&self) -> impl Iterator<Item = &str> {
         list(self.secure_vip_address())
     }
 
-    /// Share of the calls in relation to instances of weight 1: the metadata `weight`, without the blanks
-    /// around it. 1 where that is missing or is no whole number from 1 to 2,147,483,647, as for Spring callers.
+    /// Returns the weight: the metadata `weight`, trimmed. An instance of weight 3 receives three
+    /// times the calls of one of weight 1.
     ///
-    /// The balancer uses this value.
+    /// Defaults to 1 if the entry is missing or is not a whole number from 1 to 2,147,483,647, as
+    /// with Spring callers. The balancer uses this value.
     pub fn weight(&self) -> u32 {
         self.explicit_weight().unwrap_or(1)
     }
 
-    /// The metadata `weight`, if it is a number that counts.
+    /// Returns the metadata `weight`, if it is a valid weight.
     pub(crate) fn explicit_weight(&self) -> Option<u32> {
         let weight: i32 = self.metadata.get("weight")?.trim().parse().ok()?;
         u32::try_from(weight).ok().filter(|&weight| weight > 0)
     }
 
-    /// Zone that the instance runs in, without the blanks around it: the metadata `zone`, else the
-    /// availability zone of Amazon. A blank zone is none.
+    /// Returns the zone: the metadata `zone`, else the availability zone of Amazon, trimmed. A
+    /// blank zone counts as none.
     ///
     /// The balancer uses this value.
     pub fn zone(&self) -> Option<&str> {
-        let given = self.metadata.get("zone").map(str::trim).filter(|zone| !zone.is_empty());
-        given.or_else(|| self.data_center.as_ref().and_then(DataCenter::zone))
+        let configured = self.metadata.get("zone").map(str::trim).filter(|zone| !zone.is_empty());
+        configured.or_else(|| self.data_center.as_ref().and_then(DataCenter::zone))
     }
 
-    /// Milliseconds since the epoch when it was first seen UP, by the clock of the server that answered. `None` if it never was,
-    /// or the server did not say.
+    /// Returns the time at which the responding server first saw the instance UP, in milliseconds
+    /// since the epoch by its clock. `None` if it never was UP, or if the server did not send the
+    /// time.
     ///
-    /// A server keeps it for as long as it keeps the lease: of an instance that crashed and was back before its lease ended, it is
-    /// older than the process. Each server of a cluster has its own.
+    /// A server keeps the time as long as the lease: if an instance crashed and restarted before
+    /// its lease ended, the time is older than the process. Each server of a cluster has its own
+    /// time.
     pub fn up_since_ms(&self) -> Option<i64> {
         self.lease.map(|lease| lease.service_up_timestamp).filter(|&at| at > 0)
     }
 
-    /// Auto scaling group.
+    /// Returns the auto scaling group.
     pub fn asg_name(&self) -> Option<&str> {
         non_empty(&self.asg_name)
     }
 
-    /// Whether this is the registry server that answered.
+    /// Returns `true` if this is the registry server that sent the response.
     pub fn is_coordinating_discovery_server(&self) -> bool {
         self.is_coordinating_discovery_server
     }
 
-    /// Milliseconds since the epoch when the answering server last saw a registration, cancellation or status change of it.
+    /// Returns the time of the last registration, cancellation or status change at the responding
+    /// server, in milliseconds since the epoch.
     pub fn last_updated_timestamp(&self) -> Option<i64> {
         self.last_updated_timestamp
     }
 
-    /// Milliseconds since the epoch when the instance last changed its own data. The version that settles conflicts.
+    /// Returns the version of the data: the time at which the instance last changed its own data,
+    /// in milliseconds since the epoch. Of two records, the one with the greater version counts.
     pub fn last_dirty_timestamp(&self) -> Option<i64> {
         self.last_dirty_timestamp
     }
 
-    /// What happened to it last.
+    /// Returns the last change of the instance.
     pub fn action(&self) -> Option<ActionType> {
         self.action
     }
 
-    /// The host to connect to: the host name, else the IP address.
+    /// Returns the host to connect to: the host name, else the IP address.
     pub fn host(&self) -> Option<&str> {
         self.host_name().or_else(|| self.ip_addr())
     }
 
-    /// Host and port for plain HTTP, as a URI has them; `None` if that port is disabled.
+    /// Returns host and port for plain HTTP. `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
         self.authority_at(self.port.usable()?)
     }
 
-    /// Host and port for HTTPS, as a URI has them; `None` if that port is disabled.
+    /// Returns host and port for HTTPS. `None` if that port is disabled.
     #[cfg(feature = "client")]
     pub(crate) fn https_authority(&self) -> Option<http::uri::Authority> {
         self.authority_at(self.secure_port.usable()?)
     }
 
-    /// Number of the plain port of a record that marks both ports as disabled.
+    /// Returns the number of the plain port if both ports are disabled.
     #[cfg(feature = "client")]
     pub(crate) fn disabled_plain_port(&self) -> Option<u16> {
         let Port { number, enabled } = self.port;
         u16::try_from(number).ok().filter(|&number| number != 0 && !enabled && !self.secure_port.enabled)
     }
 
-    /// Host and `port`, as a URI has them.
+    /// Returns the host with this port.
     #[cfg(feature = "client")]
     pub(crate) fn authority_at(&self, port: u16) -> Option<http::uri::Authority> {
         format!("{}:{port}", super::host_in_url(self.host()?)).parse().ok()

@@ -1,28 +1,29 @@
-/// How long an instance stays registered without a sign of life, and when the server saw what.
+/// Lease of an instance: its intervals, which the client sets, and timestamps, which the server
+/// sets.
 ///
-/// A client sets the first two members and leaves the timestamps 0; servers answer with their own timestamps. All timestamps
-/// are milliseconds since the epoch.
+/// A client sends the timestamps as 0. All timestamps are milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
-    /// Seconds between two heartbeats. Default 30.
+    /// Seconds between two heartbeats. Defaults to 30.
     pub renewal_interval_secs: i32,
-    /// Seconds after which a silent instance counts as gone. Default 90. (Java servers wait twice that after a heartbeat.)
+    /// Seconds without a heartbeat until the lease ends. Defaults to 90. Java servers wait twice as
+    /// long after a heartbeat.
     pub duration_secs: i32,
-    /// The last registration.
+    /// Time of the last registration.
     pub registration_timestamp: i64,
-    /// The last renewal *plus the lease duration*, a fault of the Java server that became the protocol; the registration
-    /// before the first renewal.
+    /// Time of the last renewal *plus the lease duration*: a fault of the Java server that became
+    /// the protocol. Before the first renewal, the time of the registration.
     pub last_renewal_timestamp: i64,
-    /// The cancellation or eviction; 0 before.
+    /// Time of the cancellation or eviction, 0 before.
     pub eviction_timestamp: i64,
-    /// The first time the status was UP, kept over re-registrations; 0 if never.
+    /// First time that the status was UP, kept over later registrations. 0 if it never was.
     pub service_up_timestamp: i64,
 }
 
 impl LeaseInfo {
-    /// Seconds between heartbeats where a client names none, or none above 0.
+    /// Heartbeat interval in seconds of a client that sends none, or none above 0.
     pub const DEFAULT_RENEWAL_INTERVAL_SECS: i32 = 30;
-    /// Seconds of a lease where a client names none, or none above 0.
+    /// Lease duration in seconds of a client that sends none, or none above 0.
     pub const DEFAULT_DURATION_SECS: i32 = 90;
 }
 

@@ -1,8 +1,11 @@
-//! What the registry is made of: instances, applications, leases, statuses, and the JSON and XML in which they travel.
+//! Data of the protocol: instances, applications, leases and statuses, with their JSON and XML
+//! forms.
 //!
-//! The types are plain values without IO. Their JSON form is that of the Java servers, byte type by byte type: timestamps
-//! and flags as strings, ports and lease values as numbers, nothing that is absent. What they *read* is far wider, because
-//! the field is: numbers as strings, `null`s, single objects where a list is meant, members nobody knows. XML needs the feature `xml`.
+//! The types are plain values without IO. They write the JSON of the Java servers, byte for byte:
+//! timestamps and flags as texts, ports and lease values as numbers, absent members left out. They
+//! read every form that clients and servers in the field send: numbers as texts, `null`, a bare
+//! object in place of a list, unknown members. XML needs the feature `xml`. `docs/protocol.md`
+//! specifies all forms.
 
 mod action;
 mod address;
@@ -52,12 +55,13 @@ pub use status::{InstanceStatus, UnknownStatus};
 
 use std::sync::Arc;
 
-/// Maximum number of metadata entries of a registration. Those of real instances have up to some 50.
+/// Maximum number of metadata entries of a registration. Real instances have about 50 at most.
 pub(crate) const MAX_METADATA_ENTRIES: usize = 1_000;
 
-/// The name under which the registry keeps an application: upper case, whatever a client sent.
+/// Returns the name under which the registry keeps an application: the given name in upper case.
 ///
-/// Upper-casing follows the root locale, as everywhere in the Java code but one place (a Turkish JVM there differs).
+/// Upper-casing follows the root locale. One place in the Java code uses the locale of the JVM,
+/// which makes a difference in Turkey.
 pub(crate) fn app_name(name: &str) -> Arc<str> {
     if name.bytes().all(|b| b.is_ascii() && !b.is_ascii_lowercase()) {
         Arc::from(name)

@@ -2,18 +2,18 @@ use std::sync::Arc;
 
 use super::{DecodeError, Instance, InstanceStatus};
 
-/// What one server tells its peer to do with one instance.
+/// Change of an instance that one server replicates to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicationAction {
-    /// Take this registration.
+    /// Registers the instance.
     Register,
-    /// The instance lives.
+    /// Renews the lease of the instance.
     Heartbeat,
-    /// The instance left.
+    /// Cancels the lease of the instance.
     Cancel,
-    /// An operator set its status.
+    /// Sets an override of the status.
     StatusUpdate,
-    /// An operator took the status back.
+    /// Removes the override of the status.
     DeleteStatusOverride,
 }
 
@@ -21,7 +21,7 @@ impl ReplicationAction {
     const ALL: [Self; 5] =
         [Self::Register, Self::Heartbeat, Self::Cancel, Self::StatusUpdate, Self::DeleteStatusOverride];
 
-    /// The word that travels.
+    /// Returns the name on the wire, such as `Register`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Register => "Register",
@@ -37,42 +37,43 @@ impl ReplicationAction {
     }
 }
 
-/// One line of a replication batch.
+/// Item of a replication batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationItem {
-    /// Missing in what another implementation sent: that item fails, the batch goes on.
+    /// Application of the instance. An item without it fails, and the rest of the batch is applied.
     pub app: Option<Arc<str>>,
     /// Effective id of the instance.
     pub id: Option<Arc<str>>,
     /// Version of the instance's data at the sender.
     pub last_dirty_timestamp: Option<i64>,
-    /// Override at the sender, if there is one.
+    /// Override at the sender, if it has one.
     pub overridden_status: Option<InstanceStatus>,
-    /// Status at the sender, or the new one.
+    /// Status at the sender, or the new status.
     pub status: Option<InstanceStatus>,
-    /// The whole instance, with [`ReplicationAction::Register`].
+    /// The instance itself, with [`ReplicationAction::Register`].
     pub instance: Option<Instance>,
-    /// Missing in what another implementation sent: that item fails, the batch goes on.
+    /// Kind of the change. An item without it fails, and the rest of the batch is applied.
     pub action: Option<ReplicationAction>,
 }
 
-/// One line of a batch that was received.
+/// Item of a received batch.
 #[derive(Debug)]
 pub(crate) struct BatchItem {
     pub(crate) item: ReplicationItem,
-    /// True if its instance has more metadata than a registration may have. The rest is not read.
+    /// `true` if the instance has more than [`MAX_METADATA_ENTRIES`](super::MAX_METADATA_ENTRIES).
+    /// The rest is not read.
     pub(crate) too_much_metadata: bool,
 }
 
 #[cfg(feature = "peers")]
 impl ReplicationItem {
-    /// Its place in the body of a batch.
+    /// Writes the JSON of the item, as part of a batch.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         super::encode::replication_item(self)
     }
 }
 
-/// A batch of changes that one server tells its peer: the body of `POST peerreplication/batch`.
+/// Batch of replicated changes: the body of `POST peerreplication/batch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationList(pub Vec<ReplicationItem>);
 
@@ -80,41 +81,41 @@ impl ReplicationList {
     /// Reads a batch.
     ///
     /// # Errors
-    /// When the bytes are not JSON, the list is missing or has more than 10,000 items, an item names an action that
-    /// does not exist, or an instance has more than 1,000 entries of metadata.
+    /// Fails if the bytes are not JSON, the list is missing or has more than 10,000 items, an item
+    /// has an unknown action, or an instance has more than 1,000 metadata entries.
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
         super::decode::replication_list(body)
     }
 
-    /// The body of the request.
+    /// Writes the body of the request.
     pub fn to_json(&self) -> Vec<u8> {
         super::encode::replication_list(self)
     }
 }
 
-/// What became of one line of a batch.
+/// Result of one item of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationResult {
-    /// The HTTP status that the same change would have got alone.
+    /// HTTP status of the response that the same change would have alone.
     pub status: u16,
-    /// The receiver's own copy, where it is the newer one.
+    /// Record of the receiver, if it is newer than the sender's.
     pub entity: Option<Arc<Instance>>,
 }
 
-/// The answer to a batch: one result per line, in the same order.
+/// Response to a batch: one result per item, in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationResponse(pub Vec<ReplicationResult>);
 
 impl ReplicationResponse {
-    /// Reads the answer to a batch.
+    /// Reads the response to a batch.
     ///
     /// # Errors
-    /// When the bytes are not JSON or the list is missing.
+    /// Fails if the bytes are not JSON or the list is missing.
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
         super::decode::replication_response(body)
     }
 
-    /// The body of the answer.
+    /// Writes the body of the response.
     pub fn to_json(&self) -> Vec<u8> {
         super::encode::replication_response(self)
     }

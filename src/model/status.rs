@@ -1,27 +1,28 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What an instance says of itself, or an operator of it. Only [`Up`](Self::Up) instances receive calls.
+/// Status of an instance, set by itself or by an operator. Only [`Up`](Self::Up) instances receive
+/// calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum InstanceStatus {
-    /// Does not take calls, and says so.
+    /// Does not accept calls.
     Down,
-    /// Taken out of traffic by an operator.
+    /// Removed from traffic by an operator.
     OutOfService,
-    /// Not ready yet.
+    /// Not ready for calls yet.
     Starting,
-    /// Nobody knows. A server answers the heartbeats of such an instance with 404.
+    /// Not known. A server responds to the heartbeats of such an instance with 404.
     Unknown,
-    /// Takes calls.
+    /// Accepts calls.
     #[default]
     Up,
 }
 
 impl InstanceStatus {
-    /// All of them, in the order of the apps hash.
+    /// All statuses, in the order of the apps hash.
     pub const ALL: [Self; 5] = [Self::Down, Self::OutOfService, Self::Starting, Self::Unknown, Self::Up];
 
-    /// The word that travels.
+    /// Returns the name on the wire, such as `OUT_OF_SERVICE`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "DOWN",
@@ -32,10 +33,10 @@ impl InstanceStatus {
         }
     }
 
-    /// Reads a status from a body: any case, and a word that nobody knows is [`Unknown`](Self::Unknown).
+    /// Reads a status of a body in any case. An unknown word is [`Unknown`](Self::Unknown).
     ///
-    /// Java's JSON reader knows upper case only and so stores `up` as `UNKNOWN`, which sends the client into an endless loop
-    /// of registrations; its XML reader takes any case. This follows the latter.
+    /// Java's XML reader does the same. Its JSON reader accepts upper case only: it reads `up` as
+    /// UNKNOWN, which makes the client register again and again.
     pub(crate) fn from_body(word: &str) -> Self {
         Self::ALL.into_iter().find(|s| s.as_str().eq_ignore_ascii_case(word)).unwrap_or(Self::Unknown)
     }
@@ -47,7 +48,7 @@ impl fmt::Display for InstanceStatus {
     }
 }
 
-/// The exact upper-case word, as the query parameters of the protocol want it.
+/// Accepts the exact upper-case name only, as query parameters of the protocol require.
 impl FromStr for InstanceStatus {
     type Err = UnknownStatus;
 
@@ -56,7 +57,7 @@ impl FromStr for InstanceStatus {
     }
 }
 
-/// A word that is no status.
+/// Text that is not the name of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownStatus(Box<str>);
 

@@ -64,7 +64,7 @@ async fn each_fault_has_its_own_words() {
         ("connection reset", Box::new(|_| Reply::Breaks)),
         ("the answer is markup (text/html)", Box::new(move |_| page("<html><body>Login</body></html>"))),
         ("is cut off", Box::new(move |_| Reply::Json(cut_off.clone()))),
-        ("without the member 'applications'", Box::new(|_| Reply::Json("{}".into()))),
+        ("without the root member 'applications'", Box::new(|_| Reply::Json("{}".into()))),
         ("answered 500", Box::new(|_| Reply::Status(500))),
         ("answered 404", Box::new(|_| Reply::Status(404))),
         (

@@ -337,8 +337,8 @@ fn invalid_document_is_an_error_with_its_reason() {
         (r#"{"instance":[]}"#, "not the JSON"),
         (r#"{"instance":{"app":"A"}} trailing"#, "not the JSON"),
         (r#"{"instance":{"app":"A",}}"#, "not the JSON"),
-        ("{}", "without the member 'instance'"),
-        (r#"{"application":{"name":"A"}}"#, "without the member 'instance'"),
+        ("{}", "without the root member 'instance'"),
+        (r#"{"application":{"name":"A"}}"#, "without the root member 'instance'"),
         (r#"{"instance":{}}"#, "without 'app'"),
         (r#"{"instance":{"app":null}}"#, "without 'app'"),
     ] {
@@ -346,7 +346,9 @@ fn invalid_document_is_an_error_with_its_reason() {
         assert!(error.contains(message), "{body}: {error}");
     }
     assert!(Instance::from_json(b"{\"instance\":{\"app\":\"\xff\"}}").is_err(), "not UTF-8");
-    for (body, message) in [("{}", "without the member 'applications'"), (r#"{"applications":null}"#, "not the JSON")] {
+    for (body, message) in
+        [("{}", "without the root member 'applications'"), (r#"{"applications":null}"#, "not the JSON")]
+    {
         let error = Applications::from_json(body.as_bytes()).expect_err(body).to_string();
         assert!(error.contains(message), "{body}: {error}");
     }

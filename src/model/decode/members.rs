@@ -1,4 +1,4 @@
-//! Objects, member by member. A member that comes twice: the later one counts, as in Java.
+//! Readers of JSON objects. Of a duplicate member the last value counts, as in Java.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,7 @@ use super::shapes::{OneOrMany, OptionalObject};
 trait Members<'de>: Sized {
     const EXPECTED: &'static str;
     fn start() -> Self;
-    /// Takes the value of this member from the map; must take exactly one value.
+    /// Reads the value of this member. Must take exactly one value from the map.
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
@@ -52,7 +52,7 @@ fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(drop)
 }
 
-/// The name of a member, borrowed where it holds no escapes.
+/// Name of a member, borrowed unless it has escapes.
 struct Name<'de>(Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// The root object: one member is taken, the others are read past.
+/// Reader of the root object: takes one member and skips the others.
 pub(super) struct Document<T> {
     wrapper: &'static str,
     value: PhantomData<T>,
@@ -123,7 +123,8 @@ impl<'de> Members<'de> for ApplicationsMembers {
         Self { version: None, hash: None, applications: Vec::new() }
     }
 
-    /// The underscores depend on a setting of the sender, so the first two members are known by how they start.
+    /// Recognizes version and hash by their prefixes, since the underscores depend on a setting of
+    /// the sender.
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "application" => self.applications = map.next_value::<OneOrMany<_>>()?.log_skipped("application"),
@@ -199,7 +200,8 @@ fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
         "status" => {
             instance.status = scalar(map)?.text().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
         }
-        // Two spellings of one member: servers before 1.8.0 and most other languages write the second.
+        // Two spellings of one member: servers before 1.8.0 and most other languages write the
+        // second.
         "overriddenStatus" | "overriddenstatus" => {
             let word = scalar(map)?.text();
             instance.overridden_status = word.map_or(InstanceStatus::Unknown, |word| InstanceStatus::from_body(&word));
@@ -242,12 +244,12 @@ impl<'de> Deserialize<'de> for Instance {
     }
 }
 
-/// An instance that somebody registers.
+/// Instance of a registration.
 pub(super) struct Registration {
     pub(super) instance: Instance,
-    /// True if it names an application, be it by an empty text.
+    /// `true` if the member `app` is a text, which may be empty.
     pub(super) named: bool,
-    /// True if it has more metadata than [`MAX_METADATA_ENTRIES`]. The rest is read past.
+    /// `true` if the instance has more than [`MAX_METADATA_ENTRIES`]. The rest is skipped.
     pub(super) too_much_metadata: bool,
 }
 
@@ -280,7 +282,7 @@ impl<'de> Deserialize<'de> for Registration {
     }
 }
 
-/// A port: an object, in samples of the first servers a bare number.
+/// Port: an object, or a bare number in samples of the first servers.
 struct PortMembers {
     number: Option<i32>,
     enabled: Option<bool>,
@@ -331,7 +333,8 @@ impl<'de> Deserialize<'de> for PortMembers {
                 let mut port = PortMembers { number: None, enabled: None };
                 while let Some(Name(name)) = map.next_key()? {
                     match &*name {
-                        // `null` is 0 and false here, as in the Java reader; without the member the default counts.
+                        // As in the Java reader, `null` is 0 or `false`, but an absent member has
+                        // its default.
                         "$" => port.number = Some(scalar(&mut map)?.int().unwrap_or(0)),
                         "@enabled" => port.enabled = Some(scalar(&mut map)?.flag().unwrap_or(false)),
                         _ => skip(&mut map)?,
@@ -353,7 +356,8 @@ struct DataCenterMembers<const MAX: usize> {
 }
 
 impl<const MAX: usize> DataCenterMembers<MAX> {
-    /// The class says Amazon even where the name is missing; otherwise the name decides.
+    /// Converts the members. Amazon is recognized by its class, even without a name; all others by
+    /// name.
     fn data_center(self) -> DataCenter {
         let named = |name: &str| self.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
         if self.class.as_deref().is_some_and(|class| class.ends_with("AmazonInfo")) || named("Amazon") {
@@ -369,7 +373,7 @@ impl<const MAX: usize> DataCenterMembers<MAX> {
 }
 
 impl<'de, const MAX: usize> Members<'de> for DataCenterMembers<MAX> {
-    const EXPECTED: &'static str = "a data centre";
+    const EXPECTED: &'static str = "a data center";
 
     fn start() -> Self {
         Self::default()
@@ -398,16 +402,15 @@ impl<'de, const MAX: usize> Deserialize<'de> for DataCenterMembers<MAX> {
 /// Keys and values in the order of the document.
 type Entries = Vec<(Arc<str>, Arc<str>)>;
 
-/// At most `MAX` entries as they stand; whether `@class` is one of them depends on whose metadata it
-/// is.
+/// Up to `MAX` metadata entries, `@class` included. Whether that is an entry depends on the owner.
 struct MetadataMembers<const MAX: usize> {
     entries: Entries,
-    /// True if there are more, which are read past.
+    /// `true` if there are more entries, which are skipped.
     too_much_metadata: bool,
 }
 
 impl<const MAX: usize> MetadataMembers<MAX> {
-    /// Takes the entries and the mark.
+    /// Reads the entries, and sets `too_much_metadata` if there are more.
     fn take<'de, A: MapAccess<'de>>(map: &mut A, too_much_metadata: &mut bool) -> Result<Entries, A::Error> {
         let Some(metadata) = map.next_value::<OptionalObject<Self>>()?.0 else { return Ok(Vec::new()) };
         *too_much_metadata |= metadata.too_much_metadata;
@@ -460,7 +463,7 @@ impl<'de> Members<'de> for LeaseInfo {
                 return Ok(());
             }
             "registrationTimestamp" => &mut self.registration_timestamp,
-            // The second is what older codecs wrote.
+            // Older codecs write `renewalTimestamp`.
             "lastRenewalTimestamp" | "renewalTimestamp" => &mut self.last_renewal_timestamp,
             "evictionTimestamp" => &mut self.eviction_timestamp,
             "serviceUpTimestamp" => &mut self.service_up_timestamp,
@@ -477,8 +480,8 @@ impl<'de> Deserialize<'de> for LeaseInfo {
     }
 }
 
-/// The items of a replication batch: as many as any server could mean to send, so that a small body that unpacks to millions of empty
-/// ones does not fill the memory. Java servers send 250.
+/// Items of a replication batch. Their number is limited, so that a small body with millions of
+/// empty items does not fill the memory. Java servers send up to 250.
 pub(super) struct BatchItems(pub(super) Vec<BatchMembers>);
 
 const MAX_BATCH_ITEMS: usize = 10_000;
@@ -506,7 +509,7 @@ impl<'de> Deserialize<'de> for BatchItems {
     }
 }
 
-/// One item of a replication batch. An action in other words than the five is an error, as in Java.
+/// Item of a replication batch.
 #[derive(Default)]
 pub(super) struct BatchMembers {
     app: Option<Arc<str>>,
@@ -519,6 +522,7 @@ pub(super) struct BatchMembers {
 }
 
 impl BatchMembers {
+    /// Converts the members. Returns the action as an error if it is unknown, as in Java.
     pub(super) fn item(self) -> Result<BatchItem, Arc<str>> {
         let action = match self.action {
             Some(word) => Some(ReplicationAction::from_body(&word).ok_or(word)?),

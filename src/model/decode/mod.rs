@@ -1,7 +1,9 @@
-//! Reads every JSON that a Eureka server or client was seen to write (`protocol` sections 4 and 9).
+//! Reads all JSON forms that Eureka servers and clients are known to write. `docs/protocol.md`,
+//! "JSON format".
 //!
-//! The rule throughout: a member of the wrong type is read if it can be, and skipped if it can't. In a list, an instance without
-//! any id and an application without any name are skipped as well, with a log line, so that one bad record hides no other.
+//! A member of the wrong type is converted if possible, and skipped otherwise. In a list, an
+//! instance without an id and an application without a name are skipped with a log line, so that
+//! one bad record does not hide the others.
 
 mod members;
 mod scalar;
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::shown::{Excerpt, Shown};
 
-/// Bytes that are not the document that was asked for.
+/// Error of a body that is not the expected document.
 #[derive(Debug)]
 pub struct DecodeError {
     document: &'static str,
@@ -38,7 +40,7 @@ pub(super) enum Reason {
     NoApp,
     NoName,
     UnknownAction(Arc<str>),
-    /// An instance with more metadata than [`MAX_METADATA_ENTRIES`].
+    /// An instance has more than [`MAX_METADATA_ENTRIES`].
     TooManyEntries,
 }
 
@@ -47,7 +49,8 @@ impl DecodeError {
         Self { document, reason }
     }
 
-    /// Returns true if the metadata has more entries than a registration may have.
+    /// Returns `true` if the document has more elements or metadata entries than a registration may
+    /// have.
     #[cfg(feature = "server")]
     pub(crate) fn exceeds_limits(&self) -> bool {
         match &self.reason {
@@ -58,7 +61,7 @@ impl DecodeError {
         }
     }
 
-    /// Whether it was JSON, but held nothing where the document should be.
+    /// Returns `true` if the body is JSON without the root member of the document.
     #[cfg(feature = "server")]
     pub(crate) fn lacks_wrapper(&self) -> bool {
         matches!(self.reason, Reason::NoWrapper)
@@ -73,11 +76,11 @@ impl fmt::Display for DecodeError {
             Reason::Xml(error) => write!(f, "XML of '{document}' {error}"),
             Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
             Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
-            Reason::NoWrapper => write!(f, "JSON without the member '{document}' around it"),
+            Reason::NoWrapper => write!(f, "JSON without the root member '{document}'"),
             Reason::NoApp => write!(f, "'{document}' without 'app'"),
             Reason::NoName => write!(f, "an application without 'name'"),
             Reason::TooManyEntries => {
-                write!(f, "'{document}' with more than {MAX_METADATA_ENTRIES} entries of metadata")
+                write!(f, "'{document}' with more than {MAX_METADATA_ENTRIES} metadata entries")
             }
             Reason::UnknownAction(word) => write!(f, "'{}' is not a replication action", Excerpt(word)),
         }
@@ -95,7 +98,7 @@ impl std::error::Error for DecodeError {
     }
 }
 
-/// Parses the root object and takes one member out of it; other members are ignored.
+/// Reads one member of the root object and ignores the others.
 fn document<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str) -> Result<T, DecodeError> {
     let fail = |reason| DecodeError { document: name, reason };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -112,7 +115,8 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
     Ok(instance)
 }
 
-/// Like [`instance_document`], but an application that is named by an empty text is no error.
+/// Reads a registration: like [`instance_document`], but `app` may be empty, and the number of
+/// metadata entries is limited.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
     let Registration { mut instance, named, too_much_metadata } = document(body, "instance")?;
@@ -123,8 +127,8 @@ pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
     named.then_some(instance).ok_or(DecodeError::new("instance", Reason::NoApp))
 }
 
-/// Sets the id of an instance that was sent without one, from its metadata: the first release of Spring Cloud sends it
-/// there. A Spring server puts the host name before it, unless it begins with the host name.
+/// Sets a missing id from the metadata, where the first release of Spring Cloud sends it. Like a
+/// Spring server, prefixes it with the host name, unless it begins with that.
 fn take_id_from_metadata(instance: &mut Instance) {
     let (None, Some(host)) = (&instance.instance_id, &instance.host_name) else { return };
     let Some(id) = instance.metadata.get("instanceId").filter(|id| !id.trim().is_empty()) else { return };
@@ -140,7 +144,7 @@ pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeE
     Ok(Applications { version: members.version, hash: members.hash, applications: applications(members.applications) })
 }
 
-/// The applications of a list; those without any name are skipped.
+/// Converts the applications of a list. Those without a name are skipped.
 pub(super) fn applications(members: Vec<ApplicationMembers>) -> Vec<Arc<Application>> {
     let named = |members| match application(members, "applications") {
         Ok(application) => Some(Arc::new(application)),
@@ -152,8 +156,8 @@ pub(super) fn applications(members: Vec<ApplicationMembers>) -> Vec<Arc<Applicat
     members.into_iter().filter_map(named).collect()
 }
 
-/// Fills in what the two levels know of each other: the name from the instances, their application from the name. Instances
-/// without any id are skipped.
+/// Converts an application. A missing name is taken from its instances, and their missing `app`
+/// from the name. Instances without an id are skipped.
 pub(super) fn application(members: ApplicationMembers, document: &'static str) -> Result<Application, DecodeError> {
     let name = members
         .name
@@ -168,7 +172,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
         if instance.id().is_empty() {
             log_skipped(
                 "instance",
-                format_args!("one of {} has no instanceId, no data centre id and no hostName", Shown(&name)),
+                format_args!("one of {} has no instanceId, no data center id and no hostName", Shown(&name)),
             );
             return None;
         }
@@ -178,14 +182,14 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
     Ok(Application { name, instances })
 }
 
-/// Logs that a record of a list is skipped: the first of the process as a warning, since a registry sends the same again and
-/// again.
-fn log_skipped(what: &'static str, why: impl fmt::Display) {
+/// Logs that a record of a list is skipped. Only the first one of the process is a warning, since a
+/// registry sends the same record again and again.
+fn log_skipped(record: &'static str, reason: impl fmt::Display) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if WARNED.swap(true, Ordering::Relaxed) {
-        tracing::debug!("{what} skipped in a list: {why}");
+        tracing::debug!("{record} skipped in a list: {reason}");
     } else {
-        tracing::warn!("{what} skipped in a list: {why} (further ones are logged at debug level)");
+        tracing::warn!("{record} skipped in a list: {reason} (further ones are logged at debug level)");
     }
 }
 
@@ -196,8 +200,8 @@ pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeErr
     items.collect::<Result<_, _>>().map(ReplicationList)
 }
 
-/// Reads a batch as [`replication_list`] does. An instance with too much metadata does not spoil the
-/// others.
+/// Reads a batch like [`replication_list`], but marks an item with too much metadata in place of
+/// failing.
 pub(crate) fn batch(body: &[u8]) -> Result<Vec<BatchItem>, DecodeError> {
     let BatchItems(members) = document(body, "replicationList")?;
     let items = members.into_iter().map(|members| {

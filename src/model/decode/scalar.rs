@@ -1,4 +1,4 @@
-//! Single values that travel in more than one type.
+//! Readers of scalars that senders write with different types.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Any value. Objects and arrays are read past and become [`Scalar::Other`].
+/// Value of any type. Objects and arrays are skipped and become [`Scalar::Other`].
 pub(super) enum Scalar<'de> {
     Null,
     Bool(bool),
     Int(i64),
-    /// Number above the range of [`Scalar::Int`].
+    /// Number beyond the range of [`Scalar::Int`].
     Large(u64),
     Float(f64),
     Text(Cow<'de, str>),
@@ -20,7 +20,7 @@ pub(super) enum Scalar<'de> {
 }
 
 impl Scalar<'_> {
-    /// Text, or the text of a number or flag.
+    /// Returns a text, or the text of a number or flag.
     pub(super) fn text(self) -> Option<Arc<str>> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -32,7 +32,8 @@ impl Scalar<'_> {
         })
     }
 
-    /// Returns a whole number, or the text of one, without its fraction. Junk counts as 0, as in the Java reader.
+    /// Returns a number, or the number in a text, without its fraction. Other texts count as 0, as
+    /// in the Java reader.
     pub(super) fn number(self) -> Option<i64> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -44,12 +45,13 @@ impl Scalar<'_> {
         })
     }
 
-    /// Like [`number`](Self::number), for the fields that are 32 bits wide: beyond them it saturates.
+    /// Returns [`number`](Self::number) for a field of 32 bits, at most its limits.
     pub(super) fn int(self) -> Option<i32> {
         self.number().map(|n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 
-    /// Returns a flag, the word for one, or whether a whole number is not 0. Junk and fractions are false, as in the Java reader.
+    /// Returns a flag. The text `true` in any case and whole numbers other than 0 are `true`; other
+    /// texts and fractions are `false`, as in the Java reader.
     pub(super) fn flag(self) -> Option<bool> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -68,7 +70,7 @@ impl From<u64> for Scalar<'_> {
     }
 }
 
-/// Reads `"7.9"` as 7 and `"1e3"` as 1000, as the Java reader does.
+/// Parses a number like the Java reader: `"7.9"` is 7 and `"1e3"` is 1000.
 fn parse(text: &str) -> i64 {
     let is_fraction = || text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
     text.parse().unwrap_or_else(|_| if is_fraction() { text.parse::<f64>().unwrap_or(0.0) as i64 } else { 0 })
@@ -128,7 +130,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// A metadata value: text, and everything else as the text that stood in the document (`1.50` stays `1.50`).
+/// Metadata value: a text, or the JSON of any other value as it was sent (`1.50` stays `1.50`).
 pub(super) struct Verbatim(pub(super) Arc<str>);
 
 impl<'de> Deserialize<'de> for Verbatim {

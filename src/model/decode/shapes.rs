@@ -1,4 +1,4 @@
-//! Values that stand in more than one shape: a list or its only element, an object or something else.
+//! Readers of values that senders write in different shapes: lists and objects.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,11 +8,11 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 use super::log_skipped;
 
-/// A list of objects, or its only object without a list around it. Everything else counts as no object, in the list and instead
-/// of it.
+/// List of objects, or a single object without a list around it. Values that are not objects are
+/// skipped, in the list and in place of it.
 pub(super) struct OneOrMany<T> {
     items: Vec<T>,
-    /// Elements that were no objects.
+    /// Number of values that are not objects.
     others: usize,
 }
 
@@ -21,10 +21,10 @@ impl<T> OneOrMany<T> {
         Self { items: Vec::new(), others }
     }
 
-    /// The objects. Elements that were none are logged as skipped.
-    pub(super) fn log_skipped(self, what: &'static str) -> Vec<T> {
+    /// Returns the objects, and logs each other value as a skipped `record`.
+    pub(super) fn log_skipped(self, record: &'static str) -> Vec<T> {
         for _ in 0..self.others {
-            log_skipped(what, "it is no object");
+            log_skipped(record, "it is not an object");
         }
         self.items
     }
@@ -74,7 +74,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// An object, or nothing where something else stands.
+/// Object, or `None` in place of any other value.
 pub(super) struct OptionalObject<T>(pub(super) Option<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OptionalObject<T> {

@@ -1,4 +1,5 @@
-//! Reads XML as the Java servers do (`protocol` 5.3 to 5.5), but trims what is no text, and loses nothing behind a bad lease.
+//! Reads XML like the Java servers, but trims numbers, flags and statuses, and keeps the elements
+//! after an invalid lease. `docs/protocol.md`, "Elements".
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::name;
 use super::source::{Limits, Source, XmlError};
 
 const INSTANCE: [&str; 2] = ["instance", "com.netflix.appinfo.InstanceInfo"];
-/// Limits of a registration. An instance has some 40 elements and its metadata.
+/// Limits of a registration. An instance has about 40 elements beside its metadata.
 #[cfg(feature = "server")]
 const REGISTRATION: Limits = Limits { elements: 10_000, metadata: MAX_METADATA_ENTRIES };
 
@@ -27,8 +28,7 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
     Ok(instance)
 }
 
-/// Like [`instance_document`], but within limits, and an application that is named by an empty text is
-/// no error.
+/// Reads a registration: like [`instance_document`], but within limits, and `app` may be empty.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
     named_instance(body, REGISTRATION)
@@ -93,7 +93,7 @@ fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Xm
     Ok(members)
 }
 
-/// An instance, and whether it names an application, be it by an empty text.
+/// Reads an instance. The flag is `true` if it has an element `app`, which may be empty.
 fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), XmlError> {
     let mut instance = Instance::bare(Arc::from(""));
     let mut named = false;
@@ -106,13 +106,13 @@ fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), XmlError> {
                 named = true;
             }
             "ipAddr" => instance.ip_addr = text(source)?,
-            // "na" is how older clients write "none", and is not written back.
+            // Older clients write "na" for none.
             "sid" => instance.sid = text(source)?.filter(|sid| !matches!(&**sid, "na" | "unknown")),
             "status" => instance.status = InstanceStatus::from_body(source.text()?.trim()),
             "overriddenstatus" | "overriddenStatus" => {
                 instance.overridden_status = InstanceStatus::from_body(source.text()?.trim());
             }
-            // Enabled unless it says otherwise, and the other way round.
+            // Without the attribute, `port` is enabled and `securePort` is disabled.
             "port" => {
                 let enabled = attribute(&element, "enabled").is_none_or(|flag| flag != "false");
                 instance.port = Port { number: number(source, "port")?, enabled };
@@ -146,7 +146,7 @@ fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), XmlError> {
     Ok((instance, named))
 }
 
-/// The name decides; the class is not looked at. Without a name there is no data centre.
+/// Reads a data center by its name; the class is ignored. Without a name there is none.
 fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, XmlError> {
     let (mut name, mut entries) = (String::new(), Metadata::default());
     while let Some(element) = source.open()? {
@@ -166,7 +166,8 @@ fn data_center(source: &mut Source<'_>) -> Result<Option<DataCenter>, XmlError> 
     })
 }
 
-/// A child that is no number keeps its default. (Java loses its place there and drops the rest of the instance.)
+/// Reads a lease. A child that is not a number keeps its default; Java drops the rest of the
+/// instance there.
 fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, XmlError> {
     let mut lease = LeaseInfo::default();
     while let Some(element) = source.open()? {
@@ -182,7 +183,7 @@ fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, XmlError> {
         }
         let timestamp = match element.name().as_ref() {
             "registrationTimestamp" => &mut lease.registration_timestamp,
-            // The second is what older codecs wrote.
+            // Older codecs write `renewalTimestamp`.
             "lastRenewalTimestamp" | "renewalTimestamp" => &mut lease.last_renewal_timestamp,
             "evictionTimestamp" => &mut lease.eviction_timestamp,
             "serviceUpTimestamp" => &mut lease.service_up_timestamp,
@@ -196,7 +197,7 @@ fn lease(source: &mut Source<'_>) -> Result<LeaseInfo, XmlError> {
     Ok(lease)
 }
 
-/// One element per entry, its name the key; of entries with one key the last one counts.
+/// Reads metadata: one element per entry, with the key as its name. The last entry of a key counts.
 fn metadata(source: &mut Source<'_>) -> Result<Metadata, XmlError> {
     let mut entries: Vec<(Arc<str>, Arc<str>)> = Vec::new();
     while let Some(element) = source.open()? {
@@ -217,7 +218,7 @@ fn number(source: &mut Source<'_>, name: &'static str) -> Result<i32, XmlError> 
     source.text()?.trim().parse().map_err(|_| XmlError::NoNumber(name))
 }
 
-/// The value of an attribute; one that can't be read is none.
+/// Returns the value of an attribute. An unreadable one counts as absent.
 fn attribute<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<std::borrow::Cow<'e, str>> {
     element.try_get_attribute(name).ok().flatten().map(|attribute| attribute.value)
 }

@@ -1,4 +1,5 @@
-//! Writes XML as the Java servers do: XStream's form with its indents, and the compact form on one line.
+//! Writes the XML of the Java servers: the indented form of XStream, and the compact form on one
+//! line.
 
 use std::fmt::{Display, Write};
 
@@ -8,10 +9,11 @@ use super::super::encode::{AMAZON_DATA_CENTER, DEFAULT_DATA_CENTER, EMPTY_MAP};
 use super::super::{Application, Applications, DataCenter, Instance, LeaseInfo, Port};
 use super::name;
 
-/// XML in the making. Every element but a root begins with a line break, so that pieces can be put one behind the other.
+/// Writer of a document or a part of one. Each element but a root begins with a line break, so that
+/// parts can be concatenated.
 pub(crate) struct Writer {
     out: String,
-    /// Of the next element; `None` writes everything on one line.
+    /// Depth of the next element. `None` writes everything on one line.
     depth: Option<usize>,
 }
 
@@ -21,18 +23,18 @@ impl Writer {
         Self::at(0)
     }
 
-    /// Starts a piece of a document, indented this deep.
+    /// Starts a part of a document with this indentation.
     pub(crate) fn at(depth: usize) -> Self {
         Self { out: String::new(), depth: Some(depth) }
     }
 
-    /// Starts a piece without line breaks.
+    /// Starts a part of a document without line breaks.
     #[cfg(feature = "server")]
     pub(crate) fn on_one_line() -> Self {
         Self { out: String::new(), depth: None }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written.
     #[cfg(feature = "server")]
     pub(crate) fn len(&self) -> usize {
         self.out.len()
@@ -104,7 +106,7 @@ impl Writer {
         self.push(["</", tag, ">"]);
     }
 
-    /// An element with a text.
+    /// Writes an element with a text.
     pub(crate) fn text(&mut self, tag: &str, text: &str) {
         self.begin();
         self.push(["<", tag, ">"]);
@@ -112,7 +114,7 @@ impl Writer {
         self.push(["</", tag, ">"]);
     }
 
-    /// An element with a number, a flag or a word of the protocol.
+    /// Writes an element with a number, a flag or a status, which need no escapes.
     fn value(&mut self, tag: &str, value: impl Display) {
         self.begin();
         self.push(["<", tag, ">"]);
@@ -133,7 +135,7 @@ impl Writer {
         self.display(format_args!(r#"<{tag} enabled="{enabled}">{number}</{tag}>"#));
     }
 
-    fn data_center(&mut self, data_center: Option<&DataCenter>, kept: impl Fn(&str) -> bool) {
+    fn data_center(&mut self, data_center: Option<&DataCenter>, keep: impl Fn(&str) -> bool) {
         let Some(data_center) = data_center else { return };
         self.begin();
         let class = if let DataCenter::Amazon(_) = data_center { AMAZON_DATA_CENTER } else { DEFAULT_DATA_CENTER };
@@ -143,7 +145,7 @@ impl Writer {
             self.text("name", data_center.name());
         }
         if let DataCenter::Amazon(metadata) = data_center {
-            self.metadata(metadata.iter().filter(|(key, _)| kept(key)));
+            self.metadata(metadata.iter().filter(|(key, _)| keep(key)));
         }
         self.close("dataCenterInfo");
     }
@@ -160,7 +162,8 @@ impl Writer {
         self.close("leaseInfo");
     }
 
-    /// An empty key has no element name: Java writes XML that nobody can read.
+    /// Writes metadata without empty keys: they have no element name, and Java writes invalid XML
+    /// for them.
     fn metadata<'a>(&mut self, entries: impl Iterator<Item = (&'a str, &'a str)>) {
         let mut entries = entries.filter(|(key, _)| !key.is_empty()).peekable();
         if entries.peek().is_none() {
@@ -187,11 +190,11 @@ impl Writer {
     }
 
     fn display(&mut self, value: impl Display) {
-        write!(self.out, "{value}").expect("a String takes everything");
+        write!(self.out, "{value}").expect("write to String is infallible");
     }
 }
 
-/// What is left of an instance in the compact form (the codec that `protocol` 3.3 calls CompactXml), in its order.
+/// Writes the compact form of an instance. `docs/protocol.md`, "Compact form".
 #[cfg(feature = "server")]
 pub(crate) fn compact_instance(instance: &Instance) -> Vec<u8> {
     let mut writer = Writer::on_one_line();
@@ -213,8 +216,8 @@ pub(crate) fn compact_instance(instance: &Instance) -> Vec<u8> {
     writer.finish()
 }
 
-/// Text between tags. What XML 1.0 cannot carry at all becomes U+FFFD: Java writes a reference to it, and then one such character
-/// in one registration keeps strict readers from the whole list.
+/// Escapes a text. Characters that XML 1.0 cannot carry become U+FFFD. Java writes a reference to
+/// them, and strict readers then refuse the whole list.
 fn escape(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
@@ -226,7 +229,7 @@ fn escape(text: &str, out: &mut String) {
             '\r' => out.push_str("&#xd;"),
             '\t' | '\n' => out.push(c),
             '\0'..='\x1f' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            '\x7f'..='\u{9f}' => write!(out, "&#x{:x};", u32::from(c)).expect("a String takes everything"),
+            '\x7f'..='\u{9f}' => write!(out, "&#x{:x};", u32::from(c)).expect("write to String is infallible"),
             c => out.push(c),
         }
     }

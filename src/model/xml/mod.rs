@@ -1,8 +1,8 @@
-//! The XML of the Java servers: `protocol` section 5.
+//! XML of the Java servers. `docs/protocol.md`, "XML format".
 //!
-//! `encode` writes what XStream writes there, line by line, and the compact form on one line; `decode` reads what clients send,
-//! event by event from `source`; `name` turns metadata keys into element names and back. There is no document type and no entity in
-//! any of it: who sends one is refused.
+//! `encode` writes the form of XStream line by line, and the compact form on one line. `decode`
+//! reads the documents of clients, event by event from `source`. `name` converts metadata keys to
+//! element names and back. Documents with a document type or an entity are refused.
 
 mod decode;
 mod encode;
@@ -18,19 +18,20 @@ pub(crate) use self::encode::{Writer, compact_instance};
 pub(super) use self::source::XmlError;
 
 impl Instance {
-    /// Reads one from its XML document, `<instance>...</instance>`.
+    /// Reads an instance from its XML document, `<instance>...</instance>`.
     ///
-    /// Numbers, flags and status words may stand between blanks; elements that nobody knows are skipped. The caller bounds the length.
+    /// Blanks around numbers, flags and statuses are trimmed, and unknown elements are skipped. The
+    /// caller limits the length of the document.
     ///
     /// # Errors
-    /// When the text is not XML, holds a document type or an entity, nests absurdly deep, names no application, or when a port or
-    /// the country is not a number.
+    /// Fails if the text is not XML, has a document type or an entity, nests deeper than 64
+    /// elements, or has no application, or if a port or the country is not a number.
     pub fn from_xml(body: &[u8]) -> Result<Self, DecodeError> {
         decode::instance_document(body)
     }
 
-    /// Its XML document as a Java server writes it. Characters that XML cannot carry become U+FFFD, and an entry of the metadata
-    /// whose key is empty is left out.
+    /// Writes the XML document of a Java server. Characters that XML cannot carry become U+FFFD,
+    /// and a metadata entry with an empty key is left out.
     pub fn to_xml(&self) -> Vec<u8> {
         let mut writer = encode::Writer::document();
         writer.instance(self);
@@ -39,34 +40,36 @@ impl Instance {
 }
 
 impl Application {
-    /// Its XML document, `<application>...</application>`, as a Java server writes it.
+    /// Writes the XML document of a Java server, `<application>...</application>`.
     pub fn to_xml(&self) -> Vec<u8> {
         let mut writer = encode::Writer::document();
         writer.application(&self.name, self.instances.iter().map(|instance| &**instance));
         writer.finish()
     }
 
-    /// Reads one from its XML document, `<application>...</application>`.
+    /// Reads an application from its XML document, `<application>...</application>`. Instances
+    /// without an id are skipped with a log line.
     ///
     /// # Errors
-    /// As [`Instance::from_xml`], and when the name is missing or an instance has no id.
+    /// Fails like [`Instance::from_xml`], and if the name is missing.
     pub fn from_xml(body: &[u8]) -> Result<Self, DecodeError> {
         decode::application_document(body)
     }
 }
 
 impl Applications {
-    /// Their XML document, `<applications>...</applications>`, as a Java server writes it.
+    /// Writes the XML document of a Java server, `<applications>...</applications>`.
     pub fn to_xml(&self) -> Vec<u8> {
         let mut writer = encode::Writer::document();
         writer.applications(self);
         writer.finish()
     }
 
-    /// Reads them from their XML document, `<applications>...</applications>`, full or compact.
+    /// Reads a list from its XML document, `<applications>...</applications>`, full or compact.
+    /// Applications without a name and instances without an id are skipped with a log line.
     ///
     /// # Errors
-    /// As [`Instance::from_xml`], and when an application has no name or an instance no id.
+    /// Fails like [`Instance::from_xml`].
     pub fn from_xml(body: &[u8]) -> Result<Self, DecodeError> {
         decode::applications_document(body)
     }

@@ -1,11 +1,13 @@
-//! Metadata keys as element names, the way XStream's name coder does it. `protocol` 5.4.
+//! Conversion of metadata keys to element names and back, like the name coder of XStream.
+//! `docs/protocol.md`, "Metadata keys in XML".
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// The element name of a key.
+/// Returns the element name of a key.
 ///
-/// A colon is escaped, unlike in Java, where it makes a prefix that is not declared, on which namespace-aware readers fail.
+/// Unlike in Java, a colon is escaped: there it makes an undeclared prefix, which namespace-aware
+/// readers refuse.
 pub(super) fn escape(key: &str) -> Cow<'_, str> {
     if key
         .bytes()
@@ -21,9 +23,9 @@ pub(super) fn escape(key: &str) -> Cow<'_, str> {
             '$' => name.push_str("_-"),
             c if starts_name(c) || i > 0 && continues_name(c) => name.push(c),
             c => {
-                // In the units of UTF-16, as everything in Java.
+                // Java escapes each unit of UTF-16.
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(name, "_.{unit:04x}").expect("a String takes everything");
+                    write!(name, "_.{unit:04x}").expect("write to String is infallible");
                 }
             }
         }
@@ -31,7 +33,7 @@ pub(super) fn escape(key: &str) -> Cow<'_, str> {
     Cow::Owned(name)
 }
 
-/// The key that an element name stands for. A single underscore that escapes nothing is kept.
+/// Returns the key of an element name. An underscore that begins no escape is kept.
 pub(super) fn unescape(name: &str) -> Cow<'_, str> {
     if !name.contains('_') {
         return Cow::Borrowed(name);
@@ -63,7 +65,8 @@ pub(super) fn unescape(name: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf16_lossy(&key))
 }
 
-/// `NameStartChar` of XML 1.0 without the colon and what does not fit into one unit of UTF-16.
+/// Returns `true` for a `NameStartChar` of XML 1.0, except for the colon and characters beyond one
+/// unit of UTF-16.
 fn starts_name(c: char) -> bool {
     c.is_ascii_alphabetic()
         || matches!(c, '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}' | '\u{370}'..='\u{37d}'

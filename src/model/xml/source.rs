@@ -1,4 +1,4 @@
-//! Elements one after the other, out of text that may be anything.
+//! Reader of the elements of an untrusted document.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,25 +8,25 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::shown::Excerpt;
 
-/// Deeper than any document of the protocol, and far from any stack's end.
+/// Maximum depth of a document. Those of the protocol have six levels at most.
 const MAX_DEPTH: usize = 64;
 
-/// What is wrong with a document.
+/// Error of a document.
 #[derive(Debug)]
 pub(in crate::model) enum XmlError {
     NotXml(Box<quick_xml::Error>),
     NotUtf8,
     CutOff,
-    /// Behind the root, or two roots.
+    /// Content after the root element.
     Trailing,
     TooDeep,
     DocType,
     Entity,
     Root(Box<str>),
     NoNumber(&'static str),
-    /// More elements than a document may have.
+    /// More elements than the limit.
     TooLong(usize),
-    /// More metadata than an instance may have.
+    /// More metadata entries than the limit.
     TooManyEntries(usize),
 }
 
@@ -36,14 +36,14 @@ impl fmt::Display for XmlError {
             Self::NotXml(_) => f.write_str("is not well-formed"),
             Self::NotUtf8 => f.write_str("is not UTF-8"),
             Self::CutOff => f.write_str("is cut off"),
-            Self::Trailing => f.write_str("goes on behind its root element"),
+            Self::Trailing => f.write_str("has content after its root element"),
             Self::TooDeep => write!(f, "nests deeper than {MAX_DEPTH} elements"),
             Self::DocType => f.write_str("has a document type, which is refused"),
             Self::Entity => f.write_str("refers to an entity or character that does not exist"),
             Self::Root(name) => write!(f, "has the root element '{}'", Excerpt(name)),
             Self::NoNumber(name) => write!(f, "has no whole number in '{name}'"),
             Self::TooLong(max) => write!(f, "has more than {max} elements"),
-            Self::TooManyEntries(max) => write!(f, "has more than {max} entries of metadata"),
+            Self::TooManyEntries(max) => write!(f, "has more than {max} metadata entries"),
         }
     }
 }
@@ -68,8 +68,9 @@ impl From<quick_xml::Error> for XmlError {
     }
 }
 
-/// Reads a document element by element: every element that [`open`](Self::open) or [`root`](Self::root) gave must be read to its end
-/// with `open`, [`text`](Self::text) or [`skip`](Self::skip) before the next one.
+/// Reads a document element by element. Each element that [`open`](Self::open) or
+/// [`root`](Self::root) returned must be read to its end with `open`, [`text`](Self::text) or
+/// [`skip`](Self::skip) before the next one.
 pub(super) struct Source<'a> {
     reader: Reader<&'a [u8]>,
     depth: usize,
@@ -77,7 +78,7 @@ pub(super) struct Source<'a> {
     limits: Limits,
 }
 
-/// Maximum numbers of what a document may have.
+/// Maximum numbers of elements and metadata entries of a document.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) elements: usize,
@@ -96,12 +97,12 @@ impl<'a> Source<'a> {
         Ok(Self { reader, depth: 0, elements: 0, limits })
     }
 
-    /// Maximum number of entries of metadata.
+    /// Returns the maximum number of metadata entries.
     pub(super) fn max_metadata(&self) -> usize {
         self.limits.metadata
     }
 
-    /// The root element.
+    /// Reads the start of the root element.
     pub(super) fn root(&mut self) -> Result<BytesStart<'a>, XmlError> {
         match self.step()? {
             Step::Start(start) => Ok(start),
@@ -110,7 +111,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The next element inside the current one; `None` at its end. Text between them is passed over.
+    /// Reads the start of the next child of the current element. Returns `None` at the end of that.
+    /// Text between elements is skipped.
     pub(super) fn open(&mut self) -> Result<Option<BytesStart<'a>>, XmlError> {
         loop {
             match self.step()? {
@@ -121,7 +123,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The text of the current element, to its end; empty if it holds elements.
+    /// Reads the text of the current element, to its end. Empty if the element has children.
     pub(super) fn text(&mut self) -> Result<Cow<'a, str>, XmlError> {
         let mut text = Cow::Borrowed("");
         let mut nested = false;
@@ -138,7 +140,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads past the rest of the current element.
+    /// Skips the rest of the current element.
     pub(super) fn skip(&mut self) -> Result<(), XmlError> {
         let depth = self.depth;
         while self.depth >= depth {
@@ -147,7 +149,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Checks that nothing stands behind the root.
+    /// Checks that nothing follows the root element.
     pub(super) fn end(mut self) -> Result<(), XmlError> {
         loop {
             match self.reader.read_event()? {
