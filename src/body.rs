@@ -1,8 +1,9 @@
-//! A body that holds something until it ends.
+//! A response body that keeps a guard until it ends.
 //!
-//! A call is over when the last byte of its answer has arrived, not when the head has. [`GuardedBody`] wraps the answer's
-//! body and keeps a guard as long as the body can still yield a frame; the guard's `Drop` is the end of the call. The
-//! balancer counts pending calls with it, the registration layer the requests in flight.
+//! A call ends with the last byte of its response, not with the head. [`GuardedBody`] wraps the
+//! response body and drops its guard as soon as the body can yield no further frame, so the guard's
+//! `Drop` marks the end of the call. The balancer counts pending calls with it, and the registration
+//! layer counts requests in flight.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,23 +13,27 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-/// What a [`GuardedBody`] holds: dropped when the body ends, and told of what happens at the end.
+/// Guard that a [`GuardedBody`] drops when the body ends.
+///
+/// At most one of the methods is called, right before the guard is dropped. None is called for a
+/// body that is dropped before its end.
 pub trait BodyGuard {
-    /// The body ended with these trailers. The guard is dropped right after.
+    /// Called when the body ends with trailers.
     fn on_trailers(&mut self, trailers: &HeaderMap) {
         let _ = trailers;
     }
 
-    /// The body ended without trailers. The guard is dropped right after.
+    /// Called when the body ends without trailers.
     fn on_end(&mut self) {}
 
-    /// The body broke off with an error. The guard is dropped right after.
+    /// Called when the body fails.
     fn on_error(&mut self) {}
 }
 
-/// A body that drops its guard the moment it ends: at the end of the stream, after trailers or an error, or when it is dropped.
+/// Body that drops its guard the moment it ends: at the end of the stream, after trailers or an
+/// error, or when the body itself is dropped.
 ///
-/// Frames, errors and size hint are those of the wrapped body.
+/// Frames, errors and the size hint are those of the wrapped body.
 #[pin_project]
 pub struct GuardedBody<B, G> {
     #[pin]
@@ -37,7 +42,8 @@ pub struct GuardedBody<B, G> {
 }
 
 impl<B: Body, G: BodyGuard> GuardedBody<B, G> {
-    /// Holds `guard` until `inner` ends; not at all when it has ended already.
+    /// Wraps `inner` and keeps `guard` until it ends. If `inner` has already ended, `guard` is
+    /// dropped at once.
     pub fn new(inner: B, guard: G) -> Self {
         let guard = (!inner.is_end_stream()).then_some(guard);
         Self { inner, guard }
@@ -45,12 +51,12 @@ impl<B: Body, G: BodyGuard> GuardedBody<B, G> {
 }
 
 impl<B, G> GuardedBody<B, G> {
-    /// Holds nothing.
-    pub(crate) fn unwatched(inner: B) -> Self {
+    /// Wraps `inner` without a guard.
+    pub(crate) fn unguarded(inner: B) -> Self {
         Self { inner, guard: None }
     }
 
-    /// What it holds, until the body ends.
+    /// Returns the guard; `None` once the body has ended.
     pub fn guard(&self) -> Option<&G> {
         self.guard.as_ref()
     }
@@ -70,7 +76,7 @@ impl<B: Body, G: BodyGuard> Body for GuardedBody<B, G> {
                         guard.on_trailers(trailers);
                         true
                     }
-                    // The reader may stop here, because the end is known: do not wait for its next poll.
+                    // The reader knows that this is the end and may not poll again.
                     None if this.inner.is_end_stream() => {
                         guard.on_end();
                         true
@@ -102,7 +108,7 @@ impl<B: Body, G: BodyGuard> Body for GuardedBody<B, G> {
     }
 }
 
-/// An empty body that holds nothing, as generated gRPC clients with an interceptor need it.
+/// Creates a body without a guard. Generated gRPC clients need this if they have an interceptor.
 impl<B: Default, G> Default for GuardedBody<B, G> {
     fn default() -> Self {
         Self { inner: B::default(), guard: None }
@@ -127,7 +133,7 @@ mod tests {
     impl BodyGuard for Arc<()> {}
 
     #[test]
-    fn is_as_long_as_the_wrapped_body_and_lets_go_with_its_last_byte() {
+    fn full_body_keeps_its_size_and_drops_the_guard_with_its_last_byte() {
         let guard = Arc::new(());
         let mut body = GuardedBody::new(Full::<Bytes>::from("abc"), guard.clone());
         assert_eq!(body.size_hint().exact(), Some(3));
@@ -144,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_nothing_for_an_empty_body() {
+    fn empty_body_drops_the_guard_at_once() {
         let guard = Arc::new(());
         let _body = GuardedBody::new(Empty::<Bytes>::new(), guard.clone());
         assert_eq!(Arc::strong_count(&guard), 1);
@@ -152,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn lets_go_when_dropped() {
+    fn dropped_body_drops_the_guard() {
         let guard = Arc::new(());
         let body = GuardedBody::new(Full::<Bytes>::from("abc").boxed(), guard.clone());
         drop(body);

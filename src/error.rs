@@ -7,10 +7,12 @@ use tower::BoxError;
 
 use crate::shown::{Excerpt, Shown, Words};
 
-/// What went wrong on the client's side: with a setting, with a registry server, or with a call to an instance.
+/// Error of a provider or consumer: of a setting, a request to a registry server, or a call to an
+/// instance.
 ///
-/// The message names the operation, the application and instance, the server asked, the cause and what to do. The predicates
-/// tell a program what a person reads there; [`source`](StdError::source) leads to the original error.
+/// The message names the operation, the application and instance, the server, the cause and a
+/// remedy. The predicates, such as [`is_connect`](Self::is_connect), give a program the same
+/// information, and [`source`](StdError::source) returns the original error.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -25,30 +27,30 @@ struct Inner {
     source: Option<BoxError>,
 }
 
-/// What kind of fault it is. Private: the predicates are the promise.
+/// Kind of an error. Private, since the predicates are the public interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A setting, name or URL that can never work.
+    /// A setting, name or URL is invalid.
     Config,
-    /// Nothing reached the other side.
+    /// No connection was established, so nothing was sent.
     Connect,
-    /// The other side stated that it did not process the request.
+    /// The remote side stated that it did not process the request.
     Unprocessed,
-    /// A bound was reached.
+    /// A time limit was reached.
     Timeout,
-    /// The other side answered with this status.
+    /// The response had this status.
     Status(u16),
-    /// Nothing was sent, since every server had asked with this status to be left alone.
+    /// Nothing was sent, since every server had asked for a pause with this status.
     Paused(u16),
-    /// The other side answered something that is not the protocol.
+    /// The response does not follow the protocol.
     Body,
     /// There is no instance to call.
     NoEndpoints,
-    /// The call reached an instance, or may have, and failed there.
+    /// The call failed after it may have reached an instance.
     Call,
-    /// The call failed for a reason of the caller's.
+    /// The call failed because of its caller, for example because the request body failed.
     Caller,
-    /// This side is shutting down.
+    /// The operation came too late or too early in the life of a registration.
     Closed,
 }
 
@@ -77,19 +79,19 @@ impl Error {
         self
     }
 
-    /// The server asked, without credentials.
+    /// Sets the URL of the server, which must hold no credentials.
     pub(crate) fn server(mut self, server: impl Into<Arc<str>>) -> Self {
         self.0.server = Some(server.into());
         self
     }
 
-    /// Why, in words that do not repeat the source.
+    /// Sets the text of the cause, which must not repeat the source.
     pub(crate) fn cause(mut self, cause: impl Into<String>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// What to do about it.
+    /// Sets the remedy that ends the message.
     pub(crate) fn advice(mut self, advice: &'static str) -> Self {
         self.0.advice = Some(advice);
         self
@@ -105,7 +107,7 @@ impl Error {
         self
     }
 
-    /// The words of the cause, to build a longer one from.
+    /// Returns the text of the cause, for a longer one that contains it.
     pub(crate) fn cause_text(&self) -> &str {
         self.0.cause.as_deref().unwrap_or_default()
     }
@@ -114,39 +116,41 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns true if nothing was sent, since every server had asked to be left alone.
+    /// Returns `true` if nothing was sent, since every server had asked for a pause.
     #[cfg(feature = "peers")]
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.0.kind, Kind::Paused(_))
     }
 
-    /// A setting, name or URL that can never work.
+    /// Returns `true` if a setting, name or URL is invalid. Trying again cannot succeed.
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
     }
 
-    /// No connection came about, so nothing was received on the other side.
+    /// Returns `true` if no connection could be established, so that nothing was sent.
     pub fn is_connect(&self) -> bool {
         self.0.kind == Kind::Connect
     }
 
-    /// Returns `true` if the instance stated that it did not process the request, as HTTP/2 does with `GOAWAY` and
-    /// `REFUSED_STREAM`.
+    /// Returns `true` if the instance stated that it did not process the request, as HTTP/2 does
+    /// with `GOAWAY` and `REFUSED_STREAM`.
     pub fn is_unprocessed(&self) -> bool {
         self.0.kind == Kind::Unprocessed
     }
 
-    /// A time bound was reached.
+    /// Returns `true` if a time limit was reached.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
     }
 
-    /// The registry does not know the application or instance.
+    /// Returns `true` if the registry does not have the application or instance (404).
     pub fn is_not_found(&self) -> bool {
         self.0.kind == Kind::Status(404)
     }
 
-    /// The other side cannot answer now: unreachable, too slow, gone in the middle, or saying so itself (502, 503, 504).
+    /// Returns `true` if the remote side is unavailable for now, so that trying again later may
+    /// succeed: it is unreachable or too slow, closed the connection, has no instances, or responded
+    /// with 502, 503 or 504.
     pub fn is_unavailable(&self) -> bool {
         match self.0.kind {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
@@ -156,12 +160,12 @@ impl Error {
         }
     }
 
-    /// The application has no instance that could be called.
+    /// Returns `true` if the application has no instance that can be called.
     pub fn is_no_endpoints(&self) -> bool {
         self.0.kind == Kind::NoEndpoints
     }
 
-    /// The HTTP status with which a registry server refused.
+    /// Returns the HTTP status with which a registry server refused the request.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             Kind::Status(status) | Kind::Paused(status) => Some(status),
@@ -169,12 +173,12 @@ impl Error {
         }
     }
 
-    /// How long the other side asked to be left alone.
+    /// Returns the pause for which the remote side asked in `Retry-After`.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The instance that was called, where one was.
+    /// Returns the id of the instance that the error concerns, if it concerns one.
     pub fn instance_id(&self) -> Option<&str> {
         self.0.instance.as_deref()
     }

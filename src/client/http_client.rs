@@ -114,7 +114,7 @@ where
             Error::new(Kind::Call, "call").cause(cause).with_source(error)
         };
         let answer = async { fallback.oneshot(request).await.map_err(failed) };
-        Ok(deadline.enforce(answer).await?.map(ResponseBody::unwatched))
+        Ok(deadline.enforce(answer).await?.map(ResponseBody::unguarded))
     }
 
     /// What is known of the instances of each application that was called: a table for people each, by application.

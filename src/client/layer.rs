@@ -163,7 +163,7 @@ where
     let response = response.map_err(|error| {
         Error::new(Kind::Call, "call").cause("the service that takes other hosts failed").with_source(error)
     })?;
-    Ok(response.map(ResponseBody::unwatched))
+    Ok(response.map(ResponseBody::unguarded))
 }
 
 impl<S: Clone> Clone for EurekaService<S> {

@@ -101,7 +101,7 @@ impl<B: Sendable> Connections<B> {
         let pool = if is_http2 { &self.0.http2 } else { &self.0.http1 };
         let sent = pool.get_or_init(|| client(&self.0.connector, is_http2)).request(request).await;
         let response = sent.map_err(|error| Failure::from(error).into_error().server(host))?;
-        Ok(response.map(|body| ResponseBody::unwatched(InstanceBody::from(body))))
+        Ok(response.map(|body| ResponseBody::unguarded(InstanceBody::from(body))))
     }
 }
 
