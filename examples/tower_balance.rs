@@ -66,8 +66,9 @@ async fn main() -> Result<(), BoxError> {
     println!("an application without an instance:");
     println!("  tower's balancer  {}", if waited.is_err() { "still waiting after 5 s" } else { "answered" });
     let discover = eureka.discover("nobody")?;
-    let why = discover.explainer();
-    let mut ours = Balance::builder(discover).name("NOBODY").explain(why).endpoint(|i| service(i)).build();
+    let explainer = discover.explainer();
+    let explain = move || explainer.explain().to_string();
+    let mut ours = Balance::builder(discover).name("NOBODY").explain(explain).endpoint(|i| service(i)).build();
     let error = ServiceExt::<()>::ready(&mut ours).await?.call(()).await.expect_err("nobody answers");
     println!("  this crate's      {error}");
     println!("done");

@@ -212,7 +212,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
 
     fn balance(&self, selection: Selection, name: Arc<str>, rule: AddressRule) -> Balance<E, AnyPolicy> {
         let discover = EurekaDiscover::new(self.registry.clone(), selection);
-        let explainer = discover.explain_later();
+        let explainer = discover.explainer();
         let why = rule.clone();
         let explain = move || explainer.explain().exclude(|instance| why.address(instance).err()).to_string();
         let (address_rule, registry, grace) =

@@ -9,13 +9,14 @@ use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
 use crate::shown::Shown;
 
-/// How many names an explanation tells before it only counts.
+/// Maximum number of names in a message. Further ones are only counted.
 const SHOWN: usize = 10;
 
-/// Why a selection has no instance to call: what the registry knows, how old that is, and what speaks against each instance.
+/// Report on why a selection has no instance to call.
 ///
-/// It is a picture of one moment, made when a call finds nobody. Whoever has reasons of its own, such as a balancer that ejected an
-/// instance, adds them with [`exclude`](Self::exclude). Displayed, it is a clause for an error message:
+/// It holds the instances under the name, the reason why each of them cannot be called, and the age
+/// of the data, all at one moment. Add reasons that the registry does not know, such as an ejection
+/// by a balancer, with [`exclude`](Self::exclude). Its `Display` is a clause for an error message:
 ///
 /// ```text
 /// none of its 2 instances can be called: 10.0.0.1:orders:80 DOWN, 10.0.0.2:orders:80 ejected for 12 s
@@ -26,45 +27,46 @@ pub struct Explanation {
     age: Option<Duration>,
     error: Option<Arc<Error>>,
     candidates: Vec<Candidate>,
-    /// The first few of the registry, and how many there are: only for an unknown name.
+    /// First few application names in the registry. Filled for an unknown name only, as is the
+    /// count.
     applications: Vec<Arc<str>>,
     application_count: usize,
-    /// Whether there is an application of that name, where something else was looked up.
+    /// True if an application has the name, whatever kind of name was looked up.
     is_application: bool,
 }
 
-/// The outcome of an [`Explanation`].
+/// Conclusion of an [`Explanation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
-    /// The registry was never fetched, so nothing is known.
+    /// The registry was never fetched.
     NotLoaded,
-    /// The registry has no instance under that name, whatever its status.
+    /// The registry has no instance under the name, in any status.
     UnknownName,
-    /// There are instances, and something speaks against each.
+    /// There are instances, but none of them can be called.
     NoneCallable,
-    /// Nothing speaks against an instance: whoever asks has not caught up with the registry yet.
+    /// At least one instance can be called. A balancer that found none has not yet received it.
     Callable,
 }
 
-/// One instance under the name, and what speaks against calling it.
+/// One instance under the name, with the reason why it cannot be called, if there is one.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     instance: Arc<Instance>,
     reason: Option<Reason>,
 }
 
-/// What speaks against calling an instance.
+/// Reason why an instance cannot be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It has this status, which is not wanted.
+    /// The selection does not accept this status.
     Status(InstanceStatus),
-    /// The selection's filter said no.
+    /// A filter of the selection rejected the instance.
     Filtered,
-    /// It has no host, or neither port can be connected to. A [`Candidate`] displays which.
+    /// The instance has no host or no usable port. The `Display` of [`Candidate`] says which.
     NoPort,
-    /// Something else, in words that follow the instance's id: `ejected for 12 s`.
+    /// Another reason, as a text that follows the id of the instance: `ejected for 12 s`.
     Other(Cow<'static, str>),
 }
 
@@ -73,11 +75,11 @@ impl Explanation {
         let snapshot = registry.snapshot();
         let freshness = registry.freshness();
         let candidate = |instance: &Arc<Instance>| Candidate {
-            reason: selection.refuses(instance).or_else(|| (!reachable(instance)).then_some(Reason::NoPort)),
+            reason: selection.rejection(instance).or_else(|| (!reachable(instance)).then_some(Reason::NoPort)),
             instance: instance.clone(),
         };
         let sources = snapshot.sources(selection.lookup());
-        let candidates: Vec<_> = selection.members(&sources).into_iter().map(candidate).collect();
+        let candidates: Vec<_> = selection.named(&sources).into_iter().map(candidate).collect();
         let (applications, application_count) = match candidates[..] {
             [] => {
                 let names = snapshot.applications().map(|application| application.name.clone());
@@ -96,12 +98,12 @@ impl Explanation {
         }
     }
 
-    /// The name looked up, upper case.
+    /// Returns the name that was looked up, in upper case.
     pub fn name(&self) -> &str {
         self.lookup.name()
     }
 
-    /// What it comes down to.
+    /// Returns the conclusion.
     pub fn finding(&self) -> Finding {
         if self.age.is_none() {
             Finding::NotLoaded
@@ -114,32 +116,34 @@ impl Explanation {
         }
     }
 
-    /// The time since the registry was last fetched; `None` if it never was.
+    /// Returns the time since the registry was last fetched; `None` if it never was.
     pub fn age(&self) -> Option<Duration> {
         self.age
     }
 
-    /// Whether the registry cannot be fetched at present, so that what is told is as old as [`age`](Self::age).
+    /// Returns `true` if the last refresh failed, so that the data is as old as
+    /// [`age`](Self::age).
     pub fn is_stale(&self) -> bool {
         self.error.is_some()
     }
 
-    /// Why the last refresh failed, if it did.
+    /// Returns the error of the last refresh, if it failed.
     pub fn refresh_error(&self) -> Option<&Error> {
         self.error.as_deref()
     }
 
-    /// How many instances of each status there are under the name.
+    /// Returns the number of instances under the name in each status.
     pub fn counts(&self) -> StatusCounts {
         self.candidates.iter().map(|candidate| candidate.instance.status()).collect()
     }
 
-    /// All instances under the name, in the registry's order.
+    /// Returns all instances under the name, in the order of the registry.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// Adds what else speaks against instances. Asked for each against which nothing spoke so far.
+    /// Adds reasons. `reason` is called for each instance that has none so far, and returns `None`
+    /// if the instance can be called.
     #[must_use]
     pub fn exclude<R: Into<Reason>>(mut self, mut reason: impl FnMut(&Instance) -> Option<R>) -> Self {
         for candidate in self.candidates.iter_mut().filter(|candidate| candidate.reason.is_none()) {
@@ -168,7 +172,8 @@ impl Explanation {
     }
 }
 
-/// Whether any protocol could connect to it. Where both ports are marked disabled, the plain one is called.
+/// Returns `true` if the instance has a host and a usable port. If both ports are marked as
+/// disabled, calls go to the plain one.
 fn reachable(instance: &Instance) -> bool {
     let is_usable = |port: Port| port.usable().is_some();
     let has_port =
@@ -176,7 +181,7 @@ fn reachable(instance: &Instance) -> bool {
     instance.host().is_some() && has_port
 }
 
-/// The reason for which no protocol could connect to it.
+/// Describes the missing host or the unusable ports of an instance.
 fn unreachable(instance: &Instance) -> String {
     let port = |name: &str, port: Port| match port {
         Port { enabled: false, .. } => format!("its {name} port is disabled"),
@@ -189,7 +194,7 @@ fn unreachable(instance: &Instance) -> String {
     }
 }
 
-/// The first few of `total` items.
+/// Writes the first few of `total` items and the number of the others.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: impl IntoIterator<Item = T>, total: usize) -> fmt::Result {
     for (at, item) in items.into_iter().take(SHOWN).enumerate() {
         write!(f, "{}{item}", if at == 0 { "" } else { ", " })?;
@@ -215,7 +220,7 @@ impl fmt::Display for Explanation {
                 list(f, &self.candidates, total)?;
             }
             (Finding::Callable, _) => {
-                f.write_str("its instances are only just known: ")?;
+                f.write_str("its instances were only just discovered: ")?;
                 list(f, &self.candidates, total)?;
             }
         }
@@ -227,12 +232,12 @@ impl fmt::Display for Explanation {
 }
 
 impl Candidate {
-    /// The instance.
+    /// Returns the instance.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
 
-    /// What speaks against it; `None` if nothing does.
+    /// Returns the reason why the instance cannot be called; `None` if it can.
     pub fn reason(&self) -> Option<&Reason> {
         self.reason.as_ref()
     }
@@ -257,26 +262,27 @@ impl fmt::Display for Reason {
             Self::Status(status) => status.fmt(f),
             Self::Filtered => f.write_str("filtered out"),
             Self::NoPort => f.write_str("without a usable address"),
-            Self::Other(words) => f.write_str(words),
+            Self::Other(text) => f.write_str(text),
         }
     }
 }
 
 impl From<&'static str> for Reason {
-    fn from(words: &'static str) -> Self {
-        Self::Other(words.into())
+    fn from(text: &'static str) -> Self {
+        Self::Other(text.into())
     }
 }
 
 impl From<String> for Reason {
-    fn from(words: String) -> Self {
-        Self::Other(words.into())
+    fn from(text: String) -> Self {
+        Self::Other(text.into())
     }
 }
 
-/// Explains a selection whenever it is asked. Made by [`EurekaDiscover::explain_later`](super::EurekaDiscover::explain_later).
+/// Handle that explains a selection at any time. Created by
+/// [`EurekaDiscover::explainer`](super::EurekaDiscover::explainer).
 ///
-/// Cheap to clone. Keeps the registry refreshed, as the stream itself does.
+/// Cheap to clone. It keeps the refresh loop running, as the stream does.
 #[derive(Clone)]
 pub struct Explainer {
     pub(super) selection: Selection,
@@ -284,7 +290,8 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Why the selection has no instance to call, now. Costs as much as there are instances under the name.
+    /// Explains why the selection has no instance to call at present. The cost grows with the number
+    /// of instances under the name.
     pub fn explain(&self) -> Explanation {
         Explanation::of(&self.selection, &self.registry)
     }

@@ -1,12 +1,13 @@
-//! The instances behind a name as a [`tower::discover::Discover`] stream.
+//! The instances of an application or VIP address as a [`tower::discover::Discover`] stream.
 //!
 //! ```text
-//!  registry ─ applications that changed ─▶ EurekaDiscover ─ Insert, Remove ─▶ a balancer
-//!                                              ▲      └ Explainer ─▶ why there is nobody to call
-//!                             Selection: look-up, statuses, filter
+//!  cache ─ applications that changed ─▶ EurekaDiscover ─ Insert, Remove ─▶ balancer
+//!                                           ▲      └ Explainer ─▶ Explanation (no instance to call)
+//!                          Selection: name, statuses, filter
 //! ```
 //!
-//! A [`Selection`] says whose instances are meant, [`EurekaDiscover`] follows them, and an [`Explanation`] tells why there are none.
+//! A [`Selection`] chooses instances, [`EurekaDiscover`] streams their changes, and an
+//! [`Explanation`] reports why none of them can be called.
 
 mod explanation;
 mod selection;
@@ -28,18 +29,21 @@ pub use selection::Selection;
 use crate::cache::{Registry, Sources};
 use crate::model::{Instance, InstanceChange};
 
-/// Follows the instances of a [`Selection`]: an insert for each that comes, a remove for each that goes.
+/// Stream of the changes to the instances of a [`Selection`], as inserts and removes.
 ///
-/// A real [`Discover`](tower::discover::Discover): what tower's balancer takes, and ours. It never errs and never ends, starts
-/// with what is known, and wakes only when the instances behind its name change. A reader that lags sees the newest state, not
-/// every step to it. Made by [`Eureka::discover`](crate::Eureka::discover).
+/// It implements [`Discover`](tower::discover::Discover), so [`Balance`](crate::balance::Balance)
+/// and tower's own balancer take it. Created by [`Eureka::discover`](crate::Eureka::discover).
 ///
-/// The key is the instance's id, unique within an application; of an instance whose application has another name than the one
-/// looked up, it is `APPLICATION/id`.
+/// The stream begins with the instances that are already known. It never fails and never ends, and
+/// it wakes its task only when an instance of the selection changes. A slow reader gets the latest
+/// state and not each intermediate one.
 ///
-/// An instance is inserted again if something changed that matters to a connection or a choice, and if it restarted;
-/// [`Instance::change_since`] tells which, from the instance that was inserted before. Renewed leases and new timestamps are no
-/// event.
+/// The key is the id of the instance, which is unique within an application. If the application of
+/// the instance has another name than the selection, the key is `APPLICATION/id`.
+///
+/// An instance is inserted again when its address or details change and when it restarts. Renewed
+/// leases and new timestamps are not reported. Pass the instance that was inserted before to
+/// [`Instance::change_since`] to learn the kind of change.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tower_eureka::Error> {
@@ -58,7 +62,7 @@ pub struct EurekaDiscover {
     states: WatchStream<Sources>,
     inserted: HashMap<Arc<str>, Arc<Instance>>,
     changes: VecDeque<Change<Arc<str>, Arc<Instance>>>,
-    /// Keeps the registry refreshed as long as somebody follows it.
+    /// Keeps the refresh loop running.
     registry: Arc<Registry>,
 }
 
@@ -69,33 +73,28 @@ impl EurekaDiscover {
         Self { selection, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
     }
 
-    /// What it follows.
+    /// Returns the selection whose instances the stream reports.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// Why there is no instance to call, now.
+    /// Explains why the selection has no instance to call at present.
     pub fn explain(&self) -> Explanation {
         Explanation::of(&self.selection, &self.registry)
     }
 
-    /// What explains so later, when the stream itself has gone into a balancer.
-    pub fn explain_later(&self) -> Explainer {
+    /// Returns a handle that explains the selection after the stream itself was moved into a
+    /// balancer.
+    pub fn explainer(&self) -> Explainer {
         Explainer { selection: self.selection.clone(), registry: self.registry.clone() }
     }
 
-    /// The [`explanation`](Explanation) in words, whenever it is asked. Made for [`Balance`](crate::balance::Balance)'s error.
-    pub fn explainer(&self) -> impl Fn() -> String + Send + Sync + 'static {
-        let explainer = self.explain_later();
-        move || explainer.explain().to_string()
-    }
-
-    /// Queues what leads from the inserted instances to this state: first what comes, then what goes, so that a reader that
-    /// stops in between still has somewhere to go.
+    /// Queues the changes from the inserted instances to this state. Inserts come first, so that a
+    /// reader that stops in between still has instances to call.
     fn queue_changes(&mut self, sources: &Sources) {
         let Self { selection, inserted, changes, .. } = self;
         let mut present = HashSet::new();
-        for instance in selection.wanted(sources) {
+        for instance in selection.matching(sources) {
             let key = selection.key(instance);
             let known = inserted.get(&*key);
             let change = known.map(|known| instance.change_since(known));
@@ -139,7 +138,7 @@ impl Stream for EurekaDiscover {
             }
             match ready!(Pin::new(&mut self.states).poll_next(cx)) {
                 Some(sources) => self.queue_changes(&sources),
-                // Cannot be while `registry` lives, which owns the sending side; if it were, the last state would stay.
+                // Not reached, since `registry` owns the sending side.
                 None => return Poll::Pending,
             }
         }

@@ -7,17 +7,17 @@ use crate::cache::{Lookup, Snapshot, Sources};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, app_name, check_app};
 
-/// Which instances are meant: a look-up, the statuses wanted, and what else is asked of an instance.
+/// Choice of instances in the registry: by name, status and a filter.
 ///
-/// | look-up | means |
+/// | constructor | instances |
 /// |---|---|
-/// | [`name`](Self::name), or just a text | what Spring callers find under that name: the VIP address, else the application |
-/// | [`app`](Self::app) | the application and nothing else |
-/// | [`vip`](Self::vip) | all that carry the VIP address, of whatever application |
-/// | [`secure_vip`](Self::secure_vip) | all that carry the secure VIP address |
+/// | [`name`](Self::name), or a plain text | those of the VIP address, as Spring callers find them, else of the application |
+/// | [`app`](Self::app) | those of the application |
+/// | [`vip`](Self::vip) | those with the VIP address, of any application |
+/// | [`secure_vip`](Self::secure_vip) | those with the secure VIP address, of any application |
 ///
-/// Names are told apart in any case. A VIP address of an instance is a list; one of its items is enough. Without more words,
-/// instances that are UP are meant.
+/// Names are compared without regard to case. The VIP address of an instance is a comma-separated
+/// list, of which one item has to match. By default only instances that are UP are chosen.
 ///
 /// ```
 /// use tower_eureka::discover::Selection;
@@ -28,10 +28,10 @@ use crate::model::{Instance, InstanceStatus, app_name, check_app};
 /// # let _ = (blue, warming);
 /// ```
 #[derive(Clone)]
-#[must_use = "a selection does nothing until something follows it"]
+#[must_use = "a selection does nothing until it is passed to `Eureka::discover`"]
 pub struct Selection {
     lookup: Lookup,
-    /// A bit for each wanted status.
+    /// Bit set of the accepted statuses.
     statuses: u8,
     filter: Option<Arc<Filter>>,
 }
@@ -39,26 +39,27 @@ pub struct Selection {
 type Filter = dyn Fn(&Instance) -> bool + Send + Sync;
 
 impl Selection {
-    /// What a call by name means: the instances that carry the VIP address of this name if one of them has a wanted status, else
-    /// the application of this name.
+    /// Selects as a call by name does: the instances with this VIP address if one of them has an
+    /// accepted status, else the instances of the application with this name.
     ///
-    /// Instances of Spring and of this crate carry their application's name as their VIP address unless told otherwise, so that
-    /// this is usually the application. It is the VIP address that all callers in Java go by.
+    /// Java callers look up VIP addresses only. By default an instance of Spring or of this crate
+    /// has the name of its application as its VIP address, so both are usually the same.
     pub fn name(name: impl AsRef<str>) -> Self {
         Self::new(Lookup::Name, name.as_ref())
     }
 
-    /// The instances of this application.
+    /// Selects the instances of this application.
     pub fn app(name: impl AsRef<str>) -> Self {
         Self::new(Lookup::App, name.as_ref())
     }
 
-    /// The instances that carry this VIP address. They may belong to several applications.
+    /// Selects the instances with this VIP address. They may belong to several applications.
     pub fn vip(vip: impl AsRef<str>) -> Self {
         Self::new(Lookup::Vip, vip.as_ref())
     }
 
-    /// The instances that carry this secure VIP address. It does not choose the port: that is for whoever connects.
+    /// Selects the instances with this secure VIP address. The caller still chooses the port to
+    /// connect to.
     pub fn secure_vip(vip: impl AsRef<str>) -> Self {
         Self::new(Lookup::SecureVip, vip.as_ref())
     }
@@ -67,16 +68,17 @@ impl Selection {
         Self { lookup: lookup(app_name(name.trim())), statuses: bit(InstanceStatus::Up), filter: None }
     }
 
-    /// The statuses wanted, instead of UP alone. Instances with others are as good as absent.
-    pub fn statuses(mut self, wanted: impl IntoIterator<Item = InstanceStatus>) -> Self {
-        self.statuses = wanted.into_iter().fold(0, |statuses, status| statuses | bit(status));
+    /// Sets the accepted statuses. Instances with any other status are left out. Defaults to UP
+    /// alone.
+    pub fn statuses(mut self, accepted: impl IntoIterator<Item = InstanceStatus>) -> Self {
+        self.statuses = accepted.into_iter().fold(0, |statuses, status| statuses | bit(status));
         self
     }
 
-    /// Leaves out the instances for which this says false. Of several, all must say true.
+    /// Leaves out the instances for which `keep` returns `false`. With several filters, all must
+    /// return `true`.
     ///
-    /// It is asked whenever the instances change, and must depend on the instance alone: a filter whose mind changes in between is
-    /// not heard until the next change.
+    /// `keep` is called whenever instances change, so its result must depend on the instance alone.
     pub fn filter(mut self, keep: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
         self.filter = Some(match self.filter {
             Some(first) => Arc::new(move |instance| first(instance) && keep(instance)),
@@ -85,12 +87,12 @@ impl Selection {
         self
     }
 
-    /// The instances that it means in this state of the registry, application by application.
+    /// Returns the selected instances of this snapshot, grouped by application.
     pub fn instances(&self, snapshot: &Snapshot) -> Vec<Arc<Instance>> {
-        self.wanted(&snapshot.sources(&self.lookup)).cloned().collect()
+        self.matching(&snapshot.sources(&self.lookup)).cloned().collect()
     }
 
-    /// The name looked up, upper case.
+    /// Returns the name that is looked up, in upper case.
     pub fn looked_up(&self) -> &str {
         self.lookup.name()
     }
@@ -99,42 +101,42 @@ impl Selection {
         &self.lookup
     }
 
-    /// Refuses what can never mean an instance.
+    /// Returns an error if no instance can ever match.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let name = self.lookup.name();
         let refused = |cause: &str| Error::new(Kind::Config, "discover").app(name.clone()).cause(cause);
         match &self.lookup {
             Lookup::App(name) | Lookup::Name(name) => check_app(name).map_err(|invalid| {
-                let error = refused("this is no application name").with_source(invalid);
-                error.advice("give a VIP address that is written otherwise to Selection::vip")
+                let error = refused("not an application name").with_source(invalid);
+                error.advice("use Selection::vip for a VIP address that cannot be an application name")
             })?,
             Lookup::Vip(_) | Lookup::SecureVip(_) if name.is_empty() || name.chars().any(char::is_control) => {
-                return Err(refused("this is no VIP address").advice("give one that is not empty"));
+                return Err(refused("not a VIP address").advice("it must not be empty or contain control characters"));
             }
             Lookup::Vip(_) | Lookup::SecureVip(_) if name.contains(',') => {
-                return Err(refused("this is a list of VIP addresses").advice("follow each by itself"));
+                return Err(refused("a list of VIP addresses").advice("discover each of them separately"));
             }
             Lookup::Vip(_) | Lookup::SecureVip(_) => {}
         }
         if self.statuses == 0 {
-            return Err(refused("no status is wanted").advice("name one to statuses(), or leave it away for UP"));
+            return Err(refused("no status is accepted").advice("pass one to statuses(), or omit it to accept UP"));
         }
         Ok(())
     }
 
-    /// The instances that it means, among these applications.
-    pub(super) fn wanted<'a>(&'a self, sources: &'a Sources) -> impl Iterator<Item = &'a Arc<Instance>> {
-        self.members(sources).into_iter().filter(|instance| self.refuses(instance).is_none())
+    /// Returns the selected instances of these applications.
+    pub(super) fn matching<'a>(&'a self, sources: &'a Sources) -> impl Iterator<Item = &'a Arc<Instance>> {
+        self.named(sources).into_iter().filter(|instance| self.rejection(instance).is_none())
     }
 
-    /// The instances that it looks up, wanted or not.
-    pub(super) fn members<'a>(&'a self, sources: &'a Sources) -> Vec<&'a Arc<Instance>> {
-        self.lookup.members(sources, |instance| self.has_wanted_status(instance))
+    /// Returns the instances under the name, whatever their status and the filter.
+    pub(super) fn named<'a>(&'a self, sources: &'a Sources) -> Vec<&'a Arc<Instance>> {
+        self.lookup.members(sources, |instance| self.accepts_status(instance))
     }
 
-    /// Why this instance is not wanted.
-    pub(super) fn refuses(&self, instance: &Instance) -> Option<Reason> {
-        if !self.has_wanted_status(instance) {
+    /// Returns the reason for which this instance is left out; `None` if it is selected.
+    pub(super) fn rejection(&self, instance: &Instance) -> Option<Reason> {
+        if !self.accepts_status(instance) {
             Some(Reason::Status(instance.status()))
         } else if self.filter.as_ref().is_some_and(|keep| !keep(instance)) {
             Some(Reason::Filtered)
@@ -143,12 +145,12 @@ impl Selection {
         }
     }
 
-    fn has_wanted_status(&self, instance: &Instance) -> bool {
+    fn accepts_status(&self, instance: &Instance) -> bool {
         self.statuses & bit(instance.status()) != 0
     }
 
-    /// What tells this instance apart from all others of the selection, at all times: its id, and the application before it
-    /// where that is not the one of the name.
+    /// Returns the key of this instance, which is unique in the selection: its id, preceded by its
+    /// application if that has another name than the selection.
     pub(super) fn key<'a>(&self, instance: &'a Instance) -> Cow<'a, str> {
         if instance.app == *self.lookup.name() {
             instance.id().into()
@@ -162,28 +164,28 @@ fn bit(status: InstanceStatus) -> u8 {
     1 << status as u8
 }
 
-/// By [`name`](Selection::name).
+/// Selects by [`name`](Selection::name).
 impl From<&str> for Selection {
     fn from(name: &str) -> Self {
         Self::name(name)
     }
 }
 
-/// By [`name`](Selection::name).
+/// Selects by [`name`](Selection::name).
 impl From<String> for Selection {
     fn from(name: String) -> Self {
         Self::name(name)
     }
 }
 
-/// By [`name`](Selection::name).
+/// Selects by [`name`](Selection::name).
 impl From<&String> for Selection {
     fn from(name: &String) -> Self {
         Self::name(name)
     }
 }
 
-/// By [`name`](Selection::name).
+/// Selects by [`name`](Selection::name).
 impl From<Arc<str>> for Selection {
     fn from(name: Arc<str>) -> Self {
         Self::name(name)

@@ -298,7 +298,7 @@ async fn unusable_requests_are_refused_with_what_to_do() {
         ("/path", "has no host"),
         ("orders:80", "not absolute"),
         ("ftp://orders/", "only http://"),
-        ("http://a$b/", "no application name"),
+        ("http://a$b/", "not an application name"),
     ] {
         let error = world.call(Method::GET, uri, "").await.unwrap_err();
         assert!(error.is_config() && error.to_string().contains(why), "{uri}: {error}");

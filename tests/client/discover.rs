@@ -218,14 +218,14 @@ async fn attributes_of_instance_have_another_start_after_a_restart_only() {
 async fn what_can_never_mean_an_instance_is_refused() {
     let (_, client) = registry([]);
     for (selection, why) in [
-        (Selection::name(""), "no application name"),
+        (Selection::name(""), "not an application name"),
         (Selection::name("a b"), "Selection::vip"),
-        (Selection::app("a/b"), "no application name"),
-        (Selection::app("delta"), "no application name"),
-        (Selection::vip(" "), "no VIP address"),
+        (Selection::app("a/b"), "not an application name"),
+        (Selection::app("delta"), "not an application name"),
+        (Selection::vip(" "), "not a VIP address"),
         (Selection::vip("a,b"), "a list of VIP addresses"),
-        (Selection::secure_vip("a\u{7}b"), "no VIP address"),
-        (Selection::app("a").statuses([]), "no status is wanted"),
+        (Selection::secure_vip("a\u{7}b"), "not a VIP address"),
+        (Selection::app("a").statuses([]), "no status is accepted"),
     ] {
         let shown = format!("{selection:?}");
         let error = client.discover(selection).expect_err(&shown);
@@ -301,7 +301,7 @@ async fn an_unknown_name_is_told_with_what_there_is() {
 async fn a_registry_that_fails_is_told_with_its_age() {
     let never = Scripted::new(|_| Reply::Status(500)).client().build().unwrap();
     let discover = never.discover("orders").unwrap();
-    let explainer = discover.explain_later();
+    let explainer = discover.explainer();
     tokio::time::sleep(QUIET).await;
     let explanation = explainer.explain();
     assert_eq!((explanation.finding(), explanation.age()), (Finding::NotLoaded, None));
