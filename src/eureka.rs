@@ -23,11 +23,15 @@ use crate::sync::Mutex;
 use crate::tonic::Channel;
 use crate::transport::{Connector, HttpStack, RequestBody, Transport};
 
-/// The client of a Eureka registry: what a provider registers with and a consumer finds its instances by.
+/// Client of a Eureka registry, for providers and consumers.
 ///
-/// Cheap to clone, and meant to be made once per process. The registry is fetched, and then kept fresh, from the first time
-/// somebody asks for an application; a process that only provides never fetches it. The tasks behind it run on the runtime on
-/// which they were first needed.
+/// Create one per process; clones are cheap and share everything. From it you get a
+/// [`registrar`](Self::registrar) to register a server, an [`http_client`](Self::http_client) to
+/// call applications by name, and a [`discover`](Self::discover) stream for a stack of your own.
+///
+/// The registry is fetched when an application is first requested, and refreshed from then on. A
+/// process that only provides never fetches it. The background tasks run on the runtime that first
+/// needed them.
 #[derive(Clone)]
 pub struct Eureka(Arc<Inner>);
 
@@ -38,40 +42,45 @@ struct Inner {
 }
 
 impl Eureka {
-    /// Starts a client with the defaults.
+    /// Creates a builder with the default settings.
     pub fn builder() -> EurekaBuilder {
         EurekaBuilder {
             config: ClientConfig::default(),
             stack: None,
-            faulty: None,
+            error: None,
             default_url: false,
             urls_from_env: false,
         }
     }
 
-    /// A client set up by the variables that Spring applications use; see [`EurekaBuilder::from_env`].
+    /// Creates a client from the environment variables that Spring applications use; see
+    /// [`EurekaBuilder::from_env`].
     ///
     /// # Errors
-    /// When a variable holds something else than it must.
+    /// If a variable has an invalid value.
     pub fn from_env() -> Result<Self, Error> {
         EurekaBuilder::from_env()?.build()
     }
 
-    /// Creates the handle that keeps this instance in the registry. Nothing is sent before it is asked to.
+    /// Creates the handle that registers an instance and keeps it registered. Nothing is sent until
+    /// one of its methods is called.
     ///
-    /// With registration switched off (see [`EurekaBuilder::register_with_eureka`]) it serves and drains, and sends nothing.
+    /// If registration is switched off (see [`EurekaBuilder::register_with_eureka`]), the handle
+    /// serves and drains, but sends nothing.
     pub fn registrar(&self, instance: Instance) -> Registrar {
         let off = self.0.config.switches.registration_off().cloned();
         Registrar::new(self.0.transport.clone(), instance, off)
     }
 
-    /// The instances of an application, as a stream of changes.
+    /// Returns the instances of an application as a stream of changes.
     ///
-    /// A text is looked up as calls by name are: see [`Selection::name`]. Give a [`Selection`] to look up an application or a VIP
-    /// address and nothing else, for other statuses than UP, or to filter.
+    /// A plain text is looked up like the host of a call by name; see [`Selection::name`]. Pass a
+    /// [`Selection`] to look up only an application or only a VIP address, to accept other statuses
+    /// than UP, or to filter instances.
     ///
     /// # Errors
-    /// When the selection can never mean an instance, such as a name that no application can have.
+    /// If the selection can never match an instance, for example because no application can have the
+    /// name.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -81,8 +90,9 @@ impl Eureka {
         Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
-    /// A client that calls applications by name, with the default [`CallOptions`]. Each call of this makes one with its own
-    /// connections and measurements: keep it and clone it.
+    /// Creates an HTTP client that calls applications by name, with the default [`CallOptions`].
+    ///
+    /// Each client has its own connections and measurements, so create one and clone it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -93,7 +103,7 @@ impl Eureka {
         self.http_client_with(CallOptions::default())
     }
 
-    /// The same with other options.
+    /// Creates an HTTP client as [`http_client`](Self::http_client) does, with these options.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -101,15 +111,16 @@ impl Eureka {
     where
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let (registry, ready_timeout) = self.calling();
+        let (registry, ready_timeout) = self.call_registry();
         HttpClient::new(registry, options, ready_timeout, self.connector())
     }
 
-    /// A channel for generated gRPC clients, which calls this application, with the default [`CallOptions`]. Each call of this
-    /// makes one with its own connections and measurements: keep it and clone it.
+    /// Creates a channel to an application for generated gRPC clients, with the default
+    /// [`CallOptions`].
     ///
-    /// The name is looked up as [`Selection::name`] says. With one that no application can have, each call on the channel
-    /// fails with `INVALID_ARGUMENT`.
+    /// Each channel has its own connections and measurements, so create one and clone it. The name
+    /// is looked up as described at [`Selection::name`]. If no application can have the name, each
+    /// call fails with `INVALID_ARGUMENT`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -119,21 +130,21 @@ impl Eureka {
         self.channel_with(name, CallOptions::default())
     }
 
-    /// The same with other options.
+    /// Creates a channel as [`channel`](Self::channel) does, with these options.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[cfg(feature = "tonic")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
     pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
-        let (registry, ready_timeout) = self.calling();
+        let (registry, ready_timeout) = self.call_registry();
         Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector())
     }
 
-    /// The registry and the ready timeout of calls by name.
-    pub(crate) fn calling(&self) -> (Arc<Registry>, Duration) {
+    /// Returns the cache and the ready timeout of calls by name.
+    pub(crate) fn call_registry(&self) -> (Arc<Registry>, Duration) {
         let config = &self.0.config;
-        // Nothing to wait for where nothing is fetched.
+        // Without fetches no instance can ever appear.
         let timeout = if config.switches.fetch_off().is_some() { Duration::ZERO } else { config.ready_timeout };
         (self.registry(), timeout)
     }
@@ -142,7 +153,7 @@ impl Eureka {
         Connector::new(self.0.config.instance_connect_timeout, &self.0.config.tls)
     }
 
-    /// The registry as it was last fetched: empty until the first answer has come.
+    /// Returns the registry as it was last fetched. It is empty until the first fetch has succeeded.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -150,7 +161,8 @@ impl Eureka {
         self.registry().snapshot()
     }
 
-    /// The operations of the registry server as typed calls, for what the rest of this client does not do.
+    /// Returns the operations of the registry servers as typed calls, for tasks that the rest of the
+    /// client does not cover.
     pub fn transport(&self) -> &Transport {
         &self.0.transport
     }
@@ -173,24 +185,25 @@ impl fmt::Debug for Eureka {
     }
 }
 
-type MakeStack = Box<dyn FnOnce(&ClientConfig) -> HttpStack + Send>;
+type BuildStack = Box<dyn FnOnce(&ClientConfig) -> HttpStack + Send>;
 
-/// Settings of a client. Made by [`Eureka::builder`].
+/// Builder of a [`Eureka`] client. Created by [`Eureka::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct EurekaBuilder {
     config: ClientConfig,
-    /// Made at the end, since it takes its bounds from the settings.
-    stack: Option<MakeStack>,
-    faulty: Option<Error>,
-    /// True if the usual address is used without a service URL.
+    /// Called by `build`, since the stack takes its limits from the settings.
+    stack: Option<BuildStack>,
+    /// First error of a setting. Returned by `build`.
+    error: Option<Error>,
+    /// True if the default URL is used when no service URL is set.
     default_url: bool,
-    /// True while the service URLs are those of the environment.
+    /// True while the service URLs come from the environment.
     urls_from_env: bool,
 }
 
 impl EurekaBuilder {
-    /// Starts with the defaults, and over them the values that the environment has under the Spring names. Calls of this builder
-    /// replace them.
+    /// Creates a builder with the settings of the environment variables that Spring applications
+    /// use. Later calls of the builder override them; unset variables leave the defaults.
     ///
     /// | variable | sets |
     /// |---|---|
@@ -201,136 +214,155 @@ impl EurekaBuilder {
     /// | `EUREKA_CLIENT_REGISTERWITHEUREKA`, `SPRING_CLOUD_SERVICEREGISTRY_AUTOREGISTRATION_ENABLED` | [`register_with_eureka`](Self::register_with_eureka) |
     /// | `EUREKA_CLIENT_FETCHREGISTRY` | [`fetch_registry`](Self::fetch_registry) |
     ///
-    /// A placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_` have no effect and are named in a warning.
+    /// Names may be written in any of Spring's forms, such as `eureka.client.disable-delta`. A
+    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_` have no effect
+    /// and are named in a warning.
     ///
     /// # Errors
-    /// When the value of a variable is unusable.
+    /// If a variable has an invalid value.
     pub fn from_env() -> Result<Self, Error> {
         Self::from(&Env::process())
     }
 
     fn from(env: &Env<'_>) -> Result<Self, Error> {
-        let (config, faulty) = ClientConfig::from_env(env)?;
-        Ok(Self { config, stack: None, faulty, default_url: true, urls_from_env: true })
+        let (config, error) = ClientConfig::from_env(env)?;
+        Ok(Self { config, stack: None, error, default_url: true, urls_from_env: true })
     }
 
-    /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by commas. They are tried in this
-    /// order, beginning with the one that responded last. Credentials go into the URL: `http://user:password@host/eureka/`, with
-    /// each character but letters and digits percent-encoded.
+    /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by
+    /// commas. They are tried in this order, beginning with the one that responded last.
     ///
-    /// The first call replaces the servers of the environment, further calls add.
+    /// Credentials are part of the URL: `http://user:password@host/eureka/`. Percent-encode each of
+    /// their characters that is not a letter or digit.
+    ///
+    /// The first call replaces the servers of the environment. Further calls add servers.
     pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
         if std::mem::take(&mut self.urls_from_env) {
             self.config.service_urls.clear();
         }
         match ServiceUrl::parse_list(urls.as_ref()) {
             Ok(urls) => ServiceUrl::merge(&mut self.config.service_urls, urls),
-            Err(error) => self.faulty = self.faulty.or(Some(error)),
+            Err(error) => self.error = self.error.or(Some(error)),
         }
         self
     }
 
-    /// Switches the whole client on or off. Defaults to true.
+    /// Switches the whole client on or off. Defaults to `true`.
     ///
-    /// A client that is off sends nothing: its registrars serve and drain, its registry stays empty, and calls by name fail at
-    /// once with an error that says why. Service URLs are not checked then. [`Eureka::transport`] still works.
+    /// A client that is off sends nothing: its registrars only serve and drain, its registry stays
+    /// empty, and calls by name fail at once with an error that names the setting. Service URLs are
+    /// not checked. [`Eureka::transport`] still works.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.config.switches.client = (!enabled).then_some("enabled(false)".into());
         self
     }
 
-    /// Switches the registration of instances on or off. Defaults to true.
+    /// Switches the registration of instances on or off. Defaults to `true`.
     ///
-    /// When off, registrars serve and drain, and send nothing.
+    /// If it is off, registrars serve and drain, but send nothing.
     pub fn register_with_eureka(mut self, register: bool) -> Self {
         self.config.switches.registration = (!register).then_some("register_with_eureka(false)".into());
         self
     }
 
-    /// Switches fetching the registry on or off. Defaults to true.
+    /// Switches fetches of the registry on or off. Defaults to `true`.
     ///
-    /// When off, the registry stays empty, and calls by name fail at once with an error that says why.
+    /// If they are off, the registry stays empty, and calls by name fail at once with an error that
+    /// names the setting.
     pub fn fetch_registry(mut self, fetch: bool) -> Self {
         self.config.switches.fetch = (!fetch).then_some("fetch_registry(false)".into());
         self
     }
 
-    /// Time between two fetches of the registry, up to a tenth shorter or longer. With more than 90 seconds each fetch is a
-    /// full one, unless the server sends digests. Defaults to 30 seconds.
+    /// Sets the time between two fetches of the registry, which varies by up to a tenth. Defaults to
+    /// 30 seconds.
+    ///
+    /// With more than 90 seconds each fetch is a full one, unless the server sends digests.
     pub fn fetch_interval(mut self, interval: Duration) -> Self {
         self.config.fetch_interval = interval;
         self
     }
 
-    /// Whether to ask for changes only, where that is possible. Default true.
+    /// Sets whether deltas are fetched instead of the full registry where possible. Defaults to
+    /// `true`.
     pub fn delta(mut self, delta: bool) -> Self {
         self.config.delta = delta;
         self
     }
 
-    /// How long a connection to a registry server may take. Default 5 s.
+    /// Sets the maximum time to connect to a registry server. Defaults to 5 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
     }
 
-    /// How long a registry server may take to answer once connected, or pause within an answer. A whole body may take eight times
-    /// as long. Default 8 s.
+    /// Sets the maximum time that a registry server may take to respond once connected, and the
+    /// maximum pause within its response. A whole body may take eight times as long. Defaults to 8
+    /// seconds.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.config.read_timeout = timeout;
         self
     }
 
-    /// How large an answer of a registry server may be, in bytes when unpacked. Default 256 MiB.
+    /// Sets the maximum size of a response of a registry server, in bytes after decompression.
+    /// Defaults to 256 MiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.config.body_limit = bytes;
         self
     }
 
-    /// How long a call waits for an application that has no instance. Default 3 s.
+    /// Sets the maximum time that a call waits for an application without instances. Defaults to 3
+    /// seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.config.ready_timeout = timeout;
         self
     }
 
-    /// How long a connection to an instance may take before another instance is tried. Default 2 s.
+    /// Sets the maximum time to connect to an instance before another instance is tried. Defaults to
+    /// 2 seconds.
     pub fn instance_connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.instance_connect_timeout = timeout;
         self
     }
 
-    /// Speaks TLS as this configuration (of rustls 0.23) says, to registry servers and to instances: with one's own CA, with a
-    /// client certificate, with another provider of cryptography. Only its list of ALPN protocols is replaced, by the version
-    /// that each call asks for.
+    /// Sets the TLS configuration (rustls 0.23) for registry servers and instances, for example to
+    /// use a private CA, a client certificate or another crypto provider. Only its list of ALPN
+    /// protocols is replaced, by the HTTP version of each call.
     ///
-    /// Default: TLS 1.2 and 1.3; the CAs that the operating system trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
-    /// name; no client certificate; the process's default provider of cryptography, else ring.
+    /// Defaults to TLS 1.2 and 1.3 without a client certificate. The default trusts the CAs of the
+    /// operating system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and uses the default
+    /// crypto provider of the process, else ring.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
         match std::mem::take(&mut self.config.tls).own(config.into()) {
             Ok(tls) => self.config.tls = tls,
-            Err(error) => self.faulty = self.faulty.or(Some(error)),
+            Err(error) => self.error = self.error.or(Some(error)),
         }
         self
     }
 
-    /// Trusts the CAs in this PEM file instead of those that the operating system trusts, for registry servers and for instances.
-    /// Several files add up. The file is read now, and a fault in it is the error of [`build`](Self::build).
+    /// Trusts the CAs in this PEM file, for registry servers and instances, instead of the CAs of
+    /// the operating system. Call it again to add further files.
+    ///
+    /// The file is read at once. [`build`](Self::build) returns the error if that fails.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
         match std::mem::take(&mut self.config.tls).trust_file(path.as_ref()) {
             Ok(tls) => self.config.tls = tls,
-            Err(error) => self.faulty = self.faulty.or(Some(error)),
+            Err(error) => self.error = self.error.or(Some(error)),
         }
         self
     }
 
-    /// Sends requests to registry servers through this service instead of the built-in one: through a proxy, with other
-    /// credentials. Unpacking, redirects and the bounds of size and time stay above it; the connect timeout, the age of
-    /// connections (about five minutes in the built-in one) and TLS are its own affair. Its panics are errors of the
-    /// operation.
+    /// Replaces the HTTP service that sends requests to registry servers, for example to use a proxy
+    /// or other credentials.
+    ///
+    /// Decompression, redirects and the limits of size and time stay in effect above the service.
+    /// The service itself is responsible for the connect timeout, for TLS, and for the age of its
+    /// connections, which the built-in service closes after about five minutes. If it panics, the
+    /// operation fails.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -343,27 +375,27 @@ impl EurekaBuilder {
         self
     }
 
-    /// Makes the client. Nothing is sent yet.
+    /// Builds the client. Nothing is sent yet.
     ///
     /// # Errors
-    /// When a service URL is unusable or none was given, or a time is 0.
+    /// If a setting is invalid, no service URL was set, or an interval or timeout is zero.
     pub fn build(self) -> Result<Eureka, Error> {
         let mut config = self.config;
         let enabled = config.switches.client.is_none();
-        if let Some(faulty) = self.faulty.filter(|_| enabled) {
-            return Err(faulty);
+        if let Some(error) = self.error.filter(|_| enabled) {
+            return Err(error);
         }
         if config.service_urls.is_empty() && (self.default_url || !enabled) {
             config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
         }
-        let unusable = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
+        let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
         if config.service_urls.is_empty() {
-            return unusable("no service URL was given", "add one like http://localhost:8761/eureka/");
+            return invalid("no service URL is set", "add one like http://localhost:8761/eureka/");
         }
         let times =
             [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];
         if times.contains(&Duration::ZERO) {
-            return unusable("an interval or timeout is 0", "give each some time");
+            return invalid("an interval or timeout is zero", "set each to a positive duration");
         }
         if self.stack.is_none()
             && enabled
@@ -372,11 +404,11 @@ impl EurekaBuilder {
             config.tls.usable().map_err(|why| {
                 Error::new(Kind::Config, "build client")
                     .server(secure.as_str().clone())
-                    .cause(format!("HTTPS cannot be spoken: {why}"))
-                    .advice("or give an HTTP service that speaks it to http_service()")
+                    .cause(format!("HTTPS is not available: {why}"))
+                    .advice("or pass an HTTP service with TLS to http_service()")
             })?;
         }
-        let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |make| make(&config));
+        let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
         let transport = Transport::new(config.service_urls.clone(), stack);
         Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default() })))
     }
@@ -384,7 +416,7 @@ impl EurekaBuilder {
 
 impl fmt::Debug for EurekaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaBuilder").field("config", &self.config).field("faulty", &self.faulty).finish()
+        f.debug_struct("EurekaBuilder").field("config", &self.config).field("error", &self.error).finish()
     }
 }
 
@@ -392,7 +424,7 @@ impl fmt::Debug for EurekaBuilder {
 mod tests {
     use super::*;
 
-    /// The servers of a client that this variable and these calls set up.
+    /// Returns the servers of a client that is built from this variable and these calls.
     fn servers(variable: Option<&str>, calls: &[&str]) -> String {
         let lookup =
             |name: &str| variable.filter(|_| name == "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE").map(str::to_owned);
@@ -402,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn service_url_in_code_means_the_same_whether_or_not_the_environment_has_one() {
+    fn service_url_in_code_replaces_those_of_the_environment() {
         for variable in [None, Some("http://env/eureka/"), Some("http://a/,http://env/")] {
             assert_eq!(servers(variable, &["http://a/"]), "[http://a/]");
             assert_eq!(servers(variable, &["http://a/", "http://b/,http://a/"]), "[http://a/, http://b/]");

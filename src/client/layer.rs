@@ -62,7 +62,7 @@ impl EurekaLayer {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
-        let (registry, ready_timeout) = eureka.calling();
+        let (registry, ready_timeout) = eureka.call_registry();
         Self { registry, ready_timeout, options: CallOptions::default() }
     }
 
