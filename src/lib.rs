@@ -49,8 +49,6 @@ pub mod model;
 
 #[cfg(any(feature = "client", feature = "server"))]
 mod blocking;
-#[cfg(any(feature = "client", feature = "server"))]
-mod clock;
 
 #[cfg(feature = "client")]
 pub mod balance;
@@ -83,8 +81,8 @@ mod shown;
 mod signal;
 #[cfg(any(feature = "client", feature = "server"))]
 mod sync;
-#[cfg(feature = "client")]
-mod timer;
+#[cfg(any(feature = "client", feature = "server"))]
+mod time;
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;

@@ -24,8 +24,8 @@ use super::slow_start::SlowStart;
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use super::{Balance, Explain, Shared};
-use crate::clock::LONGEST_WAIT;
 use crate::meters::Meters;
+use crate::time::LONGEST_WAIT;
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
 #[must_use = "a builder does nothing until `build` is called"]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::cells::Ticket;
 use super::endpoint::EndpointId;
-use crate::clock::LONGEST_WAIT;
+use crate::time::{LONGEST_WAIT, jittered_by};
 
 /// Checking for outliers more often than this would find too few calls in between.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -223,7 +223,7 @@ impl Ejection {
 
     /// The time, longer or shorter at random.
     pub(super) fn jittered(&self, time: Duration) -> Duration {
-        time.min(LONGEST_WAIT).mul_f64(1.0 + self.jitter * (2.0 * fastrand::f64() - 1.0))
+        jittered_by(time, self.jitter)
     }
 
     /// Whether so few of the endpoints are left that the ejections are disregarded.

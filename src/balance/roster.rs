@@ -21,9 +21,9 @@ use super::load::{Moment, elapsed, nanos};
 use super::slow_start::{Age, SlowStart};
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
-use crate::clock::wall_clock_ms;
 use crate::meters::Meters;
 use crate::shown::Shown;
+use crate::time::{jittered, random_part, wall_clock_ms};
 
 /// The first and the longest pause between two attempts to reach an unreachable endpoint.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -182,7 +182,7 @@ impl<S> Roster<S> {
             attempts: 0,
             attempts_until: self.settings.base,
             // At any moment of the first interval, so that neither the endpoints nor their callers keep step.
-            next_check: self.settings.checks.map(|interval| Instant::now() + interval.mul_f64(fastrand::f64())),
+            next_check: self.settings.checks.map(|interval| Instant::now() + random_part(interval)),
             checked_since: None,
         };
         self.entries.insert(id, entry);
@@ -370,7 +370,7 @@ impl<S> Roster<S> {
         let pause = if (1..needed).contains(&failed) {
             (interval / CHECK_AGAIN).max(LEAST_CHECK_AGAIN)
         } else {
-            interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+            jittered(interval)
         };
         entry.next_check = Some((since + pause).max(now));
         let Some(entry) = self.entries.get(&id) else { return false };

@@ -2,8 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Moment;
-use crate::timer::spread;
+use crate::time::{Moment, jittered_by};
 use crate::transport::Origin;
 
 /// Longest time between two responses over which a delta is taken to continue the copy: half of the
@@ -106,7 +105,7 @@ impl Continuity {
     /// Time of the next full fetch that only verifies the copy.
     fn insured(&self) -> Instant {
         let several = self.last.as_ref().is_some_and(|last| self.has_several_nodes(&last.origin));
-        Instant::now() + if several { spread(NODES_INSURANCE, 0.2) } else { spread(INSURANCE, 0.5) }
+        Instant::now() + if several { jittered_by(NODES_INSURANCE, 0.2) } else { jittered_by(INSURANCE, 0.5) }
     }
 
     /// The copy agrees with a delta.
@@ -131,7 +130,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::clock::move_wall_clock;
+    use crate::time::move_wall_clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -11,7 +11,7 @@ use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::{Applications, Digest};
 use crate::panics::catch_panic;
-use crate::timer::{Backoff, jittered};
+use crate::time::{Backoff, jittered, lengthened, random_part};
 use crate::transport::{Fetched, Full, Origin, Transport};
 
 /// Number of deltas in a row that left a difference after which no deltas are requested …
@@ -137,7 +137,7 @@ impl Refresher {
     fn delay_after(&mut self, error: &Error) -> Duration {
         self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Paused(_) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
-            return jittered(self.interval).max(pause + pause.mul_f64(0.1 * fastrand::f64()));
+            return jittered(self.interval).max(lengthened(pause));
         }
         let is_harmless = matches!(error.kind(), Kind::Connect | Kind::Call);
         if is_harmless || !self.fetched { self.backoff.next() } else { jittered(self.interval) }
@@ -222,7 +222,7 @@ impl Refresher {
     async fn fetch_all_later(&mut self) -> Result<(), Error> {
         self.continuity.lost();
         self.etag = None;
-        sleep((self.interval / 3).min(MAX_SPREAD).mul_f64(fastrand::f64())).await;
+        sleep(random_part((self.interval / 3).min(MAX_SPREAD))).await;
         self.fetch_all().await
     }
 

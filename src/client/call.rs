@@ -26,9 +26,8 @@ use super::options::{CallOptions, HostHeader, Http2};
 use super::replay::{AttemptBody, ReplayRequest};
 use super::routes::{HasAddress, Route};
 use crate::balance::{self, EndpointId, HttpResponses, Picked, ResponseBody};
-use crate::clock::LONGEST_WAIT;
 use crate::error::{Error, Kind};
-use crate::timer::Backoff;
+use crate::time::{Backoff, LONGEST_WAIT};
 
 /// A request on its way to its answer. Nothing happens before it is polled.
 ///

@@ -29,7 +29,7 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// So long from now, at most a year.
     pub fn within(time: Duration) -> Self {
-        Self(Instant::now() + time.min(crate::clock::LONGEST_WAIT))
+        Self(Instant::now() + time.min(crate::time::LONGEST_WAIT))
     }
 
     /// At this instant.
@@ -169,7 +169,7 @@ mod tests {
         for (text, left) in [
             ("2S", Some(2_000)),
             ("150m", Some(150)),
-            ("99999999H", Some(crate::clock::LONGEST_WAIT.as_millis())),
+            ("99999999H", Some(crate::time::LONGEST_WAIT.as_millis())),
             ("2000000u", Some(2_000)),
             ("123456789m", None),
             ("-1S", None),

@@ -9,11 +9,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::address::{self, Routes};
 use super::lifecycle::Lifecycle;
 use super::state::RegistrarState;
-use crate::clock::wall_clock_ms;
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::panics::catch_panic;
-use crate::timer::{Backoff, jittered};
+use crate::time::{Backoff, jittered, wall_clock_ms};
 use crate::transport::{Renewal, Transport};
 
 /// A record that is newer than the clock by more than this is not overtaken: its timestamp means

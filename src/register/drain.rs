@@ -3,8 +3,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::lifecycle::Lifecycle;
-use crate::clock::LONGEST_WAIT;
 use crate::signal::shutdown_signal;
+use crate::time::LONGEST_WAIT;
 
 /// Times of a shutdown. All steps share one budget, and each has a bound of its own within it.
 #[derive(Clone, Copy, Debug)]

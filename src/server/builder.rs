@@ -14,7 +14,7 @@ use super::response_cache::ResponseCache;
 use super::timers::Timers;
 use super::unsent::Unsent;
 use super::{Error, EurekaServer, Inner, Limits, memory};
-use crate::clock::Clock;
+use crate::time::Clock;
 
 /// Settings of a registry server. Made by [`EurekaServer::builder`]; the defaults are those of a stock Spring Cloud server.
 #[derive(Clone, Debug)]

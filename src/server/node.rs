@@ -14,8 +14,8 @@ use super::audit::{self, Caller};
 #[cfg(feature = "peers")]
 use super::peers::Peers;
 use super::registry::{Origin, Refused, Registry, Renewal};
-use crate::clock::Clock;
 use crate::model::{Instance, InstanceStatus, ReplicationAction};
+use crate::time::Clock;
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -231,9 +231,9 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::clock::{move_wall_clock, wall_clock_ms};
     use crate::server::EurekaServer;
     use crate::server::registry::Settings;
+    use crate::time::{move_wall_clock, wall_clock_ms};
     use InstanceStatus::{OutOfService, Up};
 
     #[tokio::test]

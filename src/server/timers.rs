@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::http::Refusals;
 use super::node::follow_wall_clock;
 use super::registry::{Registry, Settings};
-use crate::clock::{Clock, LONGEST_WAIT};
+use crate::time::{Clock, LONGEST_WAIT, lengthened};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often the delta is looked through for changes that are too old; Java's `deltaRetentionTimerIntervalInMs`.
@@ -31,7 +31,9 @@ impl Timers {
         let mut tasks = JoinSet::new();
         // Not jittered: the length of this minute is what the renewal threshold is about.
         tasks.spawn(every(MINUTE, MINUTE, registry.clone(), |registry| registry.end_minute()));
-        tasks.spawn(every(jittered(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
+        // Only the first wait is random, so that servers started together do not act together. Later
+        // waits keep the interval: an eviction that comes late would compensate for the delay.
+        tasks.spawn(every(lengthened(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
             registry.prune_delta(clock.now_ms());
             registry.changes().flush();
             refusals.flush();
@@ -41,7 +43,7 @@ impl Timers {
         }));
         let mut rng = fastrand::Rng::new();
         let interval = settings.eviction_interval.min(LONGEST_WAIT);
-        tasks.spawn(every(jittered(interval), interval, registry.clone(), move |registry| {
+        tasks.spawn(every(lengthened(interval), interval, registry.clone(), move |registry| {
             registry.evict(&mut rng, clock.now_ms());
         }));
         Self { _tasks: tasks }
@@ -55,10 +57,4 @@ async fn every(first: Duration, period: Duration, registry: Arc<Registry>, mut a
         ticks.tick().await;
         act(&registry);
     }
-}
-
-/// A first wait of up to a tenth more, so that servers started together don't act together. Later waits keep the distance: an
-/// eviction that comes late would compensate for it.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(1.0 + fastrand::f64() / 10.0)
 }

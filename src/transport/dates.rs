@@ -6,8 +6,8 @@ use http::{HeaderMap, header};
 
 use super::stack::date_ms;
 use super::turns::SESSION;
-use crate::clock::{Moment, wall_clock_ms};
 use crate::sync::{Mutex, MutexGuard};
+use crate::time::{Moment, wall_clock_ms};
 
 /// A response that took longer than this says too little about the time at its server.
 const PROMPT: Duration = Duration::from_secs(2);

@@ -13,12 +13,12 @@ use super::faults::Unreadable;
 use super::stack::{Answer, From, HttpStack};
 use super::turns::{Access, MAX_ATTEMPTS};
 use crate::blocking::{LARGE, blocking};
-use crate::clock::Moment;
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
 use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus};
+use crate::time::Moment;
 
 /// The operations of a registry server, each as one typed call. Cheap to clone.
 ///

@@ -15,7 +15,7 @@ use tower::Service;
 use super::turns::SESSION;
 use super::{Connector, RequestBody};
 use crate::sync::Mutex;
-use crate::timer::spread;
+use crate::time::jittered_by;
 
 type Pool = Client<Connector, RequestBody>;
 
@@ -48,7 +48,7 @@ impl Sessions {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(45))
             .build(self.connector.clone());
-        *current = Some(Session { pool: pool.clone(), ends: now + spread(SESSION, 0.2) });
+        *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(SESSION, 0.2) });
         pool
     }
 }

@@ -21,9 +21,9 @@ use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 use super::dates::ServerClock;
 use super::session::Sessions;
 use super::{Connector, gunzip, is_refused_handshake};
-use crate::clock::{Moment, wall_clock_ms};
 use crate::config::ClientConfig;
 use crate::panics::{Panicked, catch_panic};
+use crate::time::{Moment, wall_clock_ms};
 
 /// The body of a request to a registry server.
 pub type RequestBody = Full<Bytes>;

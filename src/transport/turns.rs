@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::sync::{Mutex, MutexGuard};
-use crate::timer::spread;
+use crate::time::jittered_by;
 
 /// Number of servers that one operation is tried on, as in Java.
 pub(super) const MAX_ATTEMPTS: usize = 3;
@@ -90,7 +90,7 @@ impl Turns {
         if state.session_ends.is_none_or(|end| now >= end) {
             // Also the first time: then all are 0 anyway.
             (state.read, state.write) = (0, 0);
-            state.session_ends = Some(now + spread(SESSION, 0.2));
+            state.session_ends = Some(now + jittered_by(SESSION, 0.2));
         }
         let first = state.preferred(access);
         let ring = (0..self.servers).map(|n| (first + n) % self.servers);

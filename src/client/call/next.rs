@@ -7,7 +7,7 @@ use tower::BoxError;
 use super::{AttemptOutcome, Call, ConnectRetry};
 use crate::balance::{HttpResponses, Picked};
 use crate::client::routes::HasAddress;
-use crate::timer::{Backoff, jittered};
+use crate::time::{Backoff, jittered};
 
 /// How long a call goes on looking for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);

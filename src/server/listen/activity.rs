@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Limits;
-use crate::clock::LONGEST_WAIT;
 use crate::server::unsent::Unsent;
+use crate::time::LONGEST_WAIT;
 
 /// No head is being read.
 const NONE: u64 = u64::MAX;

@@ -26,7 +26,7 @@ use super::peer::Peer;
 use crate::error::Error;
 use crate::model::{Applications, Instance, app_name};
 use crate::server::node::Node;
-use crate::timer::jittered;
+use crate::time::jittered;
 
 /// Registrations between two pauses, in which others get their turn.
 const CHUNK: usize = 100;

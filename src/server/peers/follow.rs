@@ -33,13 +33,12 @@ use tokio::time::{Instant, sleep};
 use super::peer::Peer;
 use super::queue::{Change, Target};
 use super::refused::RefusedCopies;
-use crate::clock::Moment;
 use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
 use crate::server::audit;
 use crate::server::node::Node;
 use crate::server::registry::{Refused, Version, agree, replaces};
-use crate::timer::jittered;
+use crate::time::{Moment, jittered};
 
 /// What is on its way gets this long to arrive: batches wait for half a second.
 const SETTLE: Duration = Duration::from_secs(2);

@@ -60,10 +60,9 @@ use self::turns::Turns;
 use super::Error;
 use super::node::Node;
 use super::regions::Regions;
-use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::model::{InstanceStatus, ReplicationAction};
-use crate::timer::{Backoff, jittered};
+use crate::time::{Backoff, Clock, jittered};
 use crate::transport::{HttpStack, ServerClock, Transport};
 
 /// The source of the list gets this long to answer.

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::batch::{in_parts, item};
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
 use super::refused::RefusedCopies;
-use crate::clock::Clock;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{
@@ -23,6 +22,7 @@ use crate::server::audit::{self, Lasting, Ongoing, Shown, Throttle};
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Refused, Registry, Version};
 use crate::sync::{Mutex, MutexGuard};
+use crate::time::{Clock, random_part};
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
 /// Who was not reached for this long may have forgotten what it had to tell: Java does after 30 s.
@@ -152,7 +152,7 @@ impl Peer {
                 Ok(Replicated::Own) => {
                     self.led_here.store(true, Ordering::Relaxed);
                     // Two nodes in step would each get its own turn of a balancer every time.
-                    sleep(OWN_PAUSE.mul_f64(fastrand::f64())).await;
+                    sleep(random_part(OWN_PAUSE)).await;
                     continue;
                 }
                 Ok(Replicated::Applied(response)) => Ok(Some(response)),

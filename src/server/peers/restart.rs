@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::timer::Backoff;
+use crate::time::Backoff;
 
 /// Before a task is started again. Who ran for as long as the last begins with the first again.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];

@@ -18,9 +18,9 @@ use tower::{BoxError, Service};
 use super::list::Zones;
 use super::own::Own;
 use super::queue::{BATCH_SIZE, Limits};
-use crate::clock::LONGEST_WAIT;
 use crate::config::{ClientConfig, ServiceUrl};
 use crate::server::{Error, EurekaServerBuilder};
+use crate::time::LONGEST_WAIT;
 use crate::tls::Tls;
 #[cfg(feature = "dns")]
 use crate::transport::DnsUrls;

@@ -38,8 +38,8 @@ use super::Error;
 use super::peers::{PeerSettings, restarted};
 use super::registry::{Log, Registry, Version};
 use super::view::{AppView, RegionSet};
-use crate::clock::Clock;
 use crate::model::Instance;
+use crate::time::Clock;
 
 /// Lists of a server that starts wait this long for the first look at each region.
 const FIRST_LOOK: Duration = Duration::from_secs(10);

@@ -6,12 +6,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::blocking::blocking;
 use crate::cache::{Refresher, Snapshot};
-use crate::clock::Clock;
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
 use crate::server::registry::{Log, Registry, Version};
 use crate::server::view::Record;
 use crate::sync::Mutex;
+use crate::time::Clock;
 use crate::transport::Transport;
 
 /// Another region as it was last seen.

@@ -56,8 +56,8 @@ use super::view::RegionSet;
 use super::view::{
     Admission, AppView, Body, BudgetExhausted, Form, PerVariant, SingleFlight, Snapshot, Variant, assemble,
 };
-use crate::clock::Clock;
 use crate::model::Digest;
+use crate::time::Clock;
 
 /// Cached bodies of all lists that were requested so far.
 #[derive(Debug)]

@@ -152,12 +152,12 @@ mod tests {
 
     use super::*;
     use crate::EurekaServer;
-    use crate::clock::Clock;
     use crate::model::Instance;
     use crate::server::registry::{Origin, Settings};
     use crate::server::response_cache::{List, ResponseCache};
     use crate::server::unsent::Unsent;
     use crate::server::view::{Encoding, Form, Variant};
+    use crate::time::Clock;
 
     fn regions() -> Arc<Regions> {
         let names = ["a", "b", "c", "d", "e"];

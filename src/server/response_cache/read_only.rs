@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::list::List;
 #[cfg(feature = "peers")]
 use super::lru::LruCache;
-use crate::clock::Clock;
 #[cfg(feature = "peers")]
 use crate::server::view::RegionSet;
 use crate::server::view::{Body, Variant};
 use crate::sync::{Mutex, MutexGuard};
+use crate::time::Clock;
 
 /// Maximum size of all responses for VIPs together. Clients may request arbitrary names.
 const VIP_LIMIT: usize = 32 * 1024 * 1024;

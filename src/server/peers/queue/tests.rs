@@ -289,7 +289,7 @@ fn another_instance_does_not_wait_for_a_slow_batch() {
 
 #[test]
 fn endless_times_are_no_panic() {
-    let outage = crate::clock::LONGEST_WAIT;
+    let outage = crate::time::LONGEST_WAIT;
     let mut bench = Bench::new(Limits { life: outage, outage, ..LIMITS });
     bench.push(StatusUpdate, "a");
     let batch = bench.later(BATCHING_DELAY).batch();

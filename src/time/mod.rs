@@ -1,0 +1,18 @@
+//! Clocks, jitter and backoff.
+//!
+//! Delays and timeouts run on tokio's clock, which tests can pause. `clock.rs` alone reads the wall
+//! clock, and `jitter.rs` alone makes delays random.
+
+mod clock;
+mod jitter;
+
+#[cfg(feature = "server")]
+pub(crate) use clock::Clock;
+#[cfg(feature = "client")]
+pub(crate) use clock::Moment;
+#[cfg(test)]
+pub(crate) use clock::move_wall_clock;
+pub(crate) use clock::{LONGEST_WAIT, wall_clock_ms};
+pub(crate) use jitter::lengthened;
+#[cfg(feature = "client")]
+pub(crate) use jitter::{Backoff, jittered, jittered_by, random_part};
