@@ -47,9 +47,6 @@
 pub mod config;
 pub mod model;
 
-#[cfg(any(feature = "client", feature = "server"))]
-mod blocking;
-
 #[cfg(feature = "client")]
 pub mod balance;
 #[cfg(feature = "client")]

@@ -6,11 +6,11 @@ use tokio::time::{Instant, sleep};
 use super::Snapshot;
 use super::continuity::{Continuity, MAX_GAP};
 use super::local::LocalRegistry;
-use crate::blocking::blocking;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::{Applications, Digest};
 use crate::panics::catch_panic;
+use crate::sync::offload;
 use crate::time::{Backoff, jittered, lengthened, random_part};
 use crate::transport::{Fetched, Full, Origin, Transport};
 
@@ -33,7 +33,7 @@ const MAX_SPREAD: Duration = Duration::from_secs(10);
 /// Time after which the first fetch asks the next server as well.
 const STAGGER: Duration = Duration::from_secs(1);
 
-/// Instances of a response that takes as long to compare as [`LARGE`](crate::blocking::LARGE) bytes
+/// Instances of a response that takes as long to compare as [`OFFLOAD_THRESHOLD`](crate::sync::OFFLOAD_THRESHOLD) bytes
 /// to decode, about.
 const MANY: usize = 250;
 
@@ -271,7 +271,7 @@ impl Refresher {
             return take(&mut self.local, &list, digest, now);
         }
         let mut local = std::mem::replace(&mut self.local, LocalRegistry::new(MIN_HOLD));
-        let (local, taken) = blocking(move || {
+        let (local, taken) = offload(move || {
             let taken = take(&mut local, &list, digest, now);
             // What there is to index is indexed here, too.
             local.snapshot();

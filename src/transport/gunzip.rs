@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
 use super::stack::Failure;
-use crate::blocking::{LARGE, blocking};
+use crate::sync::{OFFLOAD_THRESHOLD, offload};
 
 /// The first bytes of gzip: its two magic bytes and the only method that there is. No JSON, XML or
 /// text begins with them.
@@ -21,8 +21,8 @@ pub(super) async fn unpacked(mut body: Bytes, limit: usize) -> Result<Bytes, Fai
             break;
         }
         // A small body may still unpack to a large one.
-        body = match unpack(&body, limit.min(LARGE)) {
-            Err(Failure::TooLarge(_)) if limit > LARGE => blocking(move || unpack(&body, limit)).await?,
+        body = match unpack(&body, limit.min(OFFLOAD_THRESHOLD)) {
+            Err(Failure::TooLarge(_)) if limit > OFFLOAD_THRESHOLD => offload(move || unpack(&body, limit)).await?,
             unpacked => unpacked?,
         };
     }

@@ -12,12 +12,12 @@ use super::failover::{Manner, Servers};
 use super::faults::Unreadable;
 use super::stack::{Answer, From, HttpStack};
 use super::turns::{Access, MAX_ATTEMPTS};
-use crate::blocking::{LARGE, blocking};
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
 use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus};
+use crate::sync::{OFFLOAD_THRESHOLD, offload};
 use crate::time::Moment;
 
 /// The operations of a registry server, each as one typed call. Cheap to clone.
@@ -464,7 +464,7 @@ async fn decoded<T: Send + 'static>(
         return Err(Unreadable::Markup(response.content_type().to_owned()));
     }
     let body = response.body;
-    let decoded = if body.len() < LARGE { decode(&body) } else { blocking(move || decode(&body)).await };
+    let decoded = if body.len() < OFFLOAD_THRESHOLD { decode(&body) } else { offload(move || decode(&body)).await };
     decoded.map_err(Unreadable::NotEureka)
 }
 
@@ -488,7 +488,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_is_decoded_where_nobody_waits() {
-        for (length, here) in [(LARGE - 1, true), (LARGE, false)] {
+        for (length, here) in [(OFFLOAD_THRESHOLD - 1, true), (OFFLOAD_THRESHOLD, false)] {
             let answer = move |_: Request<RequestBody>| async move {
                 Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
             };
@@ -502,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn decoder_that_panics_is_a_fault_of_the_server() {
-        for length in [LARGE - 1, LARGE] {
+        for length in [OFFLOAD_THRESHOLD - 1, OFFLOAD_THRESHOLD] {
             let answer = move |_: Request<RequestBody>| async move {
                 Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
             };

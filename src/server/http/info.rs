@@ -12,12 +12,12 @@ use http::StatusCode;
 
 use super::answer::{self, Format};
 use super::intake;
-use crate::blocking::blocking;
 use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::EurekaServer;
 use crate::server::registry::{Preservation, Renewals};
+use crate::sync::offload;
 
 /// The name of a Java class, which is the root element there.
 #[cfg(feature = "xml")]
@@ -54,7 +54,7 @@ pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -
 /// Instances with an override, by id; of two with one id, the one of the later application.
 pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
     // It looks at every instance.
-    let text = blocking(move || {
+    let text = offload(move || {
         let full = server.registry().full();
         let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
         let overridden = instances.filter(|instance| instance.overridden_status() != InstanceStatus::Unknown);

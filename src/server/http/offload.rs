@@ -10,8 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Span, dispatcher};
 
 use super::intake::Source;
-use crate::blocking::blocking;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, offload};
 
 /// Longest body of the lane for medium ones. It is decoded in about a millisecond.
 pub(super) const MEDIUM: usize = 64 * 1024;
@@ -140,7 +139,7 @@ impl Offload {
         let turn = self.long.turn(source).await?;
         // What is logged there belongs to the request and goes where its other lines go.
         let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
-        Ok(blocking(move || {
+        Ok(offload(move || {
             let done = dispatcher::with_default(&log, || span.in_scope(work));
             drop(turn);
             done

@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{Instant, sleep};
 
-use crate::blocking::blocking;
 use crate::cache::{Refresher, Snapshot};
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
 use crate::server::registry::{Log, Registry, Version};
 use crate::server::view::Record;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, offload};
 use crate::time::Clock;
 use crate::transport::Transport;
 
@@ -75,7 +74,7 @@ impl Region {
             if let Ok(seen) = seen {
                 let (region, registry, now, instances) =
                     (self.clone(), registry.clone(), clock.now_ms(), seen.instance_count());
-                blocking(move || region.take(seen, &registry, now)).await;
+                offload(move || region.take(seen, &registry, now)).await;
                 if !self.fetched.swap(true, Ordering::AcqRel) {
                     let region = &*self.name;
                     tracing::info!(region, instances, elapsed = ?began.elapsed(), "fetched another region");

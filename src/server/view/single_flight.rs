@@ -5,8 +5,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::body::Body;
-use crate::blocking::blocking;
 use crate::server::unsent::Unsent;
+use crate::sync::offload;
 
 /// Maximum age of a body while slow clients exhaust the budget of unsent bytes and no new body is
 /// built. The lists of a Java server are as old at any time.
@@ -91,7 +91,7 @@ impl SingleFlight {
             }
         };
         // The first body of a large registry compresses all of it.
-        let built = blocking(move || {
+        let built = offload(move || {
             let _permit = permit;
             let body = Arc::new(build()?);
             cell.latest.store(Some(body.clone()));
