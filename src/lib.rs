@@ -62,8 +62,7 @@ mod error;
 #[cfg(feature = "client")]
 mod eureka;
 #[cfg(feature = "client")]
-#[cfg_attr(not(feature = "metrics"), path = "no_meters.rs")]
-mod meters;
+mod metrics;
 #[cfg(feature = "client")]
 mod panics;
 #[cfg(feature = "client")]

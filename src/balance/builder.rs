@@ -24,7 +24,7 @@ use super::slow_start::SlowStart;
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
 use super::{Balance, Explain, Shared};
-use crate::meters::Meters;
+use crate::metrics::Metrics;
 use crate::time::LONGEST_WAIT;
 
 /// Settings of a [`Balance`], begun with [`Balance::builder`].
@@ -67,7 +67,7 @@ impl<D: Discover> Builder<D> {
                 slow_start: None,
                 subset: None,
                 base: Instant::now(),
-                meters: Meters::new(None),
+                metrics: Metrics::new(None),
             },
             explain: None,
             ready_timeout: Duration::from_secs(3),
@@ -252,7 +252,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     {
         let (alive, closed) = oneshot::channel::<Infallible>();
         self.settings.base = Instant::now();
-        self.settings.meters = Meters::new(self.settings.name.as_ref());
+        self.settings.metrics = Metrics::new(self.settings.name.as_ref());
         self.settings.probes = self.probe.is_some();
         self.settings.checks = self.check.as_ref().map(|(interval, _)| *interval);
         let name = self.settings.name.clone();

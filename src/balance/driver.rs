@@ -319,8 +319,8 @@ where
             answered: Default::default(),
             silent: Default::default(),
             ledger: Default::default(),
-            picks: settings.meters.picks(attributes.zone.as_deref()),
-            meters: settings.meters.clone(),
+            picks: settings.metrics.pick_counter(attributes.zone.as_deref()),
+            metrics: settings.metrics.clone(),
         };
         roster.insert(id, service, Arc::new(Stats::new(load, details, now)), attributes);
         drop(roster);

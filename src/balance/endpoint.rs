@@ -9,7 +9,7 @@ use super::atomic::{AtomicU32, Ordering};
 use super::cells::{Counted, History, Trial};
 use super::eject::{Cause, Control, Rules, SILENT_CALLS};
 use super::load::{Load, Moment, Tick, elapsed};
-use crate::meters::{Meters, Picks};
+use crate::metrics::{Metrics, PickCounter};
 use crate::sync::Mutex;
 
 /// Tells the endpoints of one balancer apart. Never used again: an endpoint that was replaced has another one.
@@ -71,8 +71,8 @@ pub(super) struct Details {
     /// Calls in a row that got no sign of life.
     pub(super) silent: Mutex<SilentCalls>,
     pub(super) ledger: Mutex<Ledger>,
-    pub(super) meters: Meters,
-    pub(super) picks: Picks,
+    pub(super) metrics: Metrics,
+    pub(super) picks: PickCounter,
 }
 
 /// Distinct calls in a row that ended without any sign of life from the endpoint.

@@ -101,7 +101,7 @@ use self::load::Moment;
 use self::roster::{Due, Roster};
 use self::set::{Chosen, EndpointSet};
 use crate::error::{Error, Kind};
-use crate::meters::Meters;
+use crate::metrics::{Event, Metrics};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Sends each request to one of the endpoints that are known at that moment.
@@ -140,7 +140,7 @@ struct Shared<S> {
     fail_fast: AtomicBool,
     /// Since when calls wait for a first endpoint.
     waiting_since: Mutex<Option<Instant>>,
-    meters: Meters,
+    metrics: Metrics,
     /// Dropped with the last clone, which ends the driver.
     _alive: oneshot::Sender<Infallible>,
 }
@@ -215,7 +215,7 @@ impl<S, P, O> Balance<S, P, O> {
             let found = async { count.wait_for(|count| *count > 0).await.is_ok() };
             let found = tokio::time::timeout(timeout, found).await.unwrap_or(false);
             if !found && patience.is_none() && !shared.fail_fast.swap(true, Ordering::Relaxed) {
-                shared.meters.fail_fast(true);
+                shared.metrics.record(Event::FailFastEntered);
                 let (application, waited) = (shared.name.as_deref(), shared.ready_timeout);
                 tracing::warn!(application, ?waited, "no endpoint: calls fail at once until there is one");
                 if shared.len.load(Ordering::Acquire) > 0 {
@@ -409,8 +409,7 @@ impl<S> Shared<S> {
         let since = self.waiting_since().take();
         if self.fail_fast.swap(false, Ordering::Relaxed) {
             let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed().saturating_sub(self.ready_timeout));
-            self.meters.fail_fast(false);
-            self.meters.failed_fast_for(elapsed);
+            self.metrics.record(Event::FailFastLeft { elapsed });
             tracing::info!(application = self.name.as_deref(), endpoints, ?elapsed, "calls are made again");
         }
     }
@@ -430,7 +429,7 @@ impl<S> Shared<S> {
         alive: oneshot::Sender<Infallible>,
     ) -> Self {
         let name = roster.settings().name.clone();
-        let meters = roster.settings().meters.clone();
+        let metrics = roster.settings().metrics.clone();
         Self {
             set: ArcSwap::from_pointee(EndpointSet::empty()),
             len: AtomicUsize::new(0),
@@ -442,7 +441,7 @@ impl<S> Shared<S> {
             ready_timeout,
             fail_fast: AtomicBool::new(false),
             waiting_since: Mutex::default(),
-            meters,
+            metrics,
             _alive: alive,
         }
     }

@@ -8,6 +8,7 @@ use super::cells::Ticket;
 use super::eject::Cause;
 use super::endpoint::{EndpointId, Evidence, Stats};
 use super::load::{Moment, nanos};
+use crate::metrics::Event;
 
 /// Judges the answers of endpoints, and says when a call is over.
 ///
@@ -179,7 +180,7 @@ impl Completion {
     #[inline(always)]
     pub(super) fn begin(stats: Arc<Stats>, start: Moment, ticket: Ticket) -> Self {
         let answered = stats.begin(start);
-        stats.details.picks.count();
+        stats.details.picks.increment();
         Self { start, verdict: Verdict::open(answered, ticket), stats }
     }
 
@@ -215,7 +216,7 @@ impl Completion {
     pub(super) fn finish(mut self) {
         let now = Moment::now();
         self.stats.load.measure(now.nanos_since(self.start), now, || self.is_outpaced());
-        self.stats.details.meters.succeeded(now.since(self.start));
+        self.stats.details.metrics.record(Event::Succeeded { elapsed: now.since(self.start) });
         self.stats.load.answer_and_end(now);
         self.stats.leave(self.start);
         self.stats.history.succeeded();
@@ -238,9 +239,9 @@ impl Completion {
         if self.verdict.is() == Verdict::PAUSED {
             self.verdict.becomes(Verdict::OVER);
             self.give_permit_back();
-            return self.meter(outcome, elapsed);
+            return self.record(outcome, elapsed);
         }
-        self.meter(outcome, elapsed);
+        self.record(outcome, elapsed);
         if matches!(outcome, Outcome::TimedOut | Outcome::GivenUp | Outcome::Unprocessed) {
             return self.ended_unanswered(outcome, now);
         }
@@ -315,12 +316,14 @@ impl Completion {
         }
     }
 
-    fn meter(&self, outcome: Outcome, elapsed: Duration) {
-        let meters = &self.stats.details.meters;
+    fn record(&self, outcome: Outcome, elapsed: Duration) {
+        let metrics = &self.stats.details.metrics;
         match outcome {
-            Outcome::Success => meters.succeeded(elapsed),
-            Outcome::Overloaded { .. } => meters.overloaded(elapsed),
-            Outcome::Failure { .. } | Outcome::Unreachable | Outcome::TimedOut => meters.failed(elapsed),
+            Outcome::Success => metrics.record(Event::Succeeded { elapsed }),
+            Outcome::Overloaded { .. } => metrics.record(Event::Overloaded { elapsed }),
+            Outcome::Failure { .. } | Outcome::Unreachable | Outcome::TimedOut => {
+                metrics.record(Event::Failed { elapsed })
+            }
             Outcome::GivenUp | Outcome::Unprocessed => {}
         }
     }

@@ -21,7 +21,7 @@ use super::load::{Moment, elapsed, nanos};
 use super::slow_start::{Age, SlowStart};
 use super::subset::{Peers, Subset};
 use super::zone::ZoneAware;
-use crate::meters::Meters;
+use crate::metrics::{Event, Metrics};
 use crate::shown::Shown;
 use crate::time::{jittered, random_part, wall_clock_ms};
 
@@ -61,7 +61,7 @@ pub(super) struct Settings {
     pub(super) subset: Option<Subset>,
     /// What the ticks of all loads count from.
     pub(super) base: Instant,
-    pub(super) meters: Meters,
+    pub(super) metrics: Metrics,
 }
 
 /// The endpoints of a balancer.
@@ -404,7 +404,7 @@ impl<S> Roster<S> {
         let endpoint = Shown(&entry.stats.details.instance);
         let name = self.settings.name.as_deref();
         if was_in {
-            self.settings.meters.taken_out(cause.label());
+            self.settings.metrics.record(Event::Ejected { cause: cause.label() });
             warn!(application = name, %endpoint, %cause, ?time, "endpoint taken out");
         } else {
             debug!(application = name, %endpoint, %cause, ?time, "endpoint stays out");
@@ -518,7 +518,7 @@ impl<S> Roster<S> {
 
 impl<S> Drop for Roster<S> {
     fn drop(&mut self) {
-        self.settings.meters.withdraw();
+        self.settings.metrics.record(Event::Closed);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::balance::{Attributes, Balance, Peers, Snapshot};
 use crate::cache::{Lookup, Registry};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
-use crate::meters::Meters;
+use crate::metrics::Metrics;
 use crate::model::Instance;
 
 /// From so many names on, those without an instance are forgotten when another one comes.
@@ -67,7 +67,7 @@ pub(super) struct Route<E> {
     pub(super) options: Arc<CallOptions>,
     pub(super) balance: Balance<E, AnyPolicy>,
     pub(super) budget: Budget,
-    pub(super) meters: Meters,
+    pub(super) metrics: Metrics,
 }
 
 /// Whether a URI asks for TLS, if its scheme leads to instances.
@@ -170,7 +170,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             options: self.options.clone(),
             balance: self.balance(selection, name.clone(), rule),
             budget: self.options.retry.new_budget(),
-            meters: Meters::new(Some(&name)),
+            metrics: Metrics::new(Some(&name)),
         });
         let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {

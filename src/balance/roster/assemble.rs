@@ -13,6 +13,7 @@ use crate::balance::set::{EndpointSet, Group, Member, Resort, View};
 use crate::balance::subset::Applicant;
 use crate::balance::weights::Weights;
 use crate::balance::zone::{Located, Share, Zone, zone};
+use crate::metrics::Event;
 
 /// An endpoint at the moment at which a set is made.
 pub(super) struct Standing {
@@ -71,7 +72,11 @@ impl<S> Roster<S> {
                 State::Probation { .. } => probation += 1,
             }
         }
-        self.settings.meters.endpoints(self.entries.len() - out - probation, out, probation);
+        self.settings.metrics.record(Event::Endpoints {
+            available: self.entries.len() - out - probation,
+            ejected: out,
+            probation,
+        });
     }
 
     /// The set that picks go by from now on, with the services that are its own yet to be made of these.

@@ -7,7 +7,7 @@ use crate::balance::endpoint::Details;
 use crate::balance::load::Load;
 use crate::balance::policy::{PeakEwma, Random, Sticky, WeightedRoundRobin};
 use crate::balance::{FromHeader, Shared};
-use crate::meters::Meters;
+use crate::metrics::Metrics;
 
 const SEED: u64 = 7;
 
@@ -24,8 +24,8 @@ fn member(id: u64) -> Member {
         answered: Default::default(),
         silent: Default::default(),
         ledger: Default::default(),
-        picks: Meters::new(None).picks(None),
-        meters: Meters::new(None),
+        picks: Metrics::new(None).pick_counter(None),
+        metrics: Metrics::new(None),
     };
     let now = Moment::now();
     let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), now), details, now));

@@ -7,6 +7,7 @@ use tower::BoxError;
 use super::{AttemptOutcome, Call, ConnectRetry};
 use crate::balance::{HttpResponses, Picked};
 use crate::client::routes::HasAddress;
+use crate::metrics::Event;
 use crate::time::{Backoff, jittered};
 
 /// How long a call goes on looking for an instance that can be connected to.
@@ -135,7 +136,7 @@ where
     /// free.
     fn may_retry(&self, reason: &'static str, is_free: bool) -> bool {
         if is_free {
-            self.route.meters.retried(reason);
+            self.route.metrics.record(Event::Retried { reason });
         }
         is_free || self.withdraw_budget(reason)
     }
@@ -144,9 +145,9 @@ where
     pub(super) fn withdraw_budget(&self, reason: &'static str) -> bool {
         let may = self.route.budget.withdraw(Instant::now());
         if may {
-            self.route.meters.retried(reason);
+            self.route.metrics.record(Event::Retried { reason });
         } else {
-            self.route.meters.over_budget();
+            self.route.metrics.record(Event::RetryBudgetExhausted);
         }
         may
     }
