@@ -1,3 +1,5 @@
+//! Request bodies with a time limit.
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -13,14 +15,14 @@ use tokio::time::Sleep;
 
 use super::activity::Activity;
 
-/// A request's body that must arrive within a time, which begins when its reader first waits. Notes
-/// when the reader waits and when bytes arrive.
+/// Request body that fails unless it arrives within a time, which begins when the handler first waits
+/// for it. Records in the [`Activity`] when a handler waits and when bytes arrive.
 pub(super) struct TimedBody<B = Incoming> {
     inner: B,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     activity: Arc<Activity>,
-    /// Set while the reader waits.
+    /// True while a handler waits for bytes.
     is_awaited: bool,
 }
 
@@ -29,16 +31,16 @@ impl<B> TimedBody<B> {
         Self { inner, timeout, timer: None, activity, is_awaited: false }
     }
 
-    fn is_awaited(&mut self, is_awaited: bool) {
+    fn set_awaited(&mut self, is_awaited: bool) {
         if std::mem::replace(&mut self.is_awaited, is_awaited) != is_awaited {
-            self.activity.receives(is_awaited);
+            self.activity.set_receiving(is_awaited);
         }
     }
 }
 
 impl<B> Drop for TimedBody<B> {
     fn drop(&mut self) {
-        self.is_awaited(false);
+        self.set_awaited(false);
     }
 }
 
@@ -48,15 +50,15 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for TimedBody<B>
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            self.is_awaited(false);
-            self.activity.transferred();
+            self.set_awaited(false);
+            self.activity.note_transfer();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        self.is_awaited(true);
+        self.set_awaited(true);
         let timeout = self.timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
-        self.is_awaited(false);
+        self.set_awaited(false);
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body took too long").into())))
     }
 
@@ -76,32 +78,32 @@ mod tests {
     use tokio::time::advance;
 
     use super::super::Limits;
-    use super::super::activity::Handling;
+    use super::super::activity::InFlight;
     use super::*;
     use crate::server::unsent::Unsent;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A body whose pieces the test sends.
-    struct Pieces(mpsc::Receiver<Bytes>);
+    /// Body whose chunks come from the test.
+    struct Chunks(mpsc::Receiver<Bytes>);
 
-    impl Body for Pieces {
+    impl Body for Chunks {
         type Data = Bytes;
         type Error = BoxError;
 
         fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn body_moves_its_connection_with_each_piece_and_stalls_it_without() {
+    async fn body_without_bytes_stalls_its_connection_until_the_next_chunk() {
         let activity = Arc::new(Activity::start(&Limits::default(), Arc::new(Unsent::new(0))));
-        activity.speaks(http::Version::HTTP_2);
-        let _handling = Handling::new(activity.clone());
+        activity.note_version(http::Version::HTTP_2);
+        let _in_flight = InFlight::new(activity.clone());
         let stalled = || activity.stalled_since().map(|since| since.elapsed());
-        let (pieces, body) = mpsc::channel(1);
-        let mut body = TimedBody::new(Pieces(body), 3 * SECOND, activity.clone());
+        let (chunks, body) = mpsc::channel(1);
+        let mut body = TimedBody::new(Chunks(body), 3 * SECOND, activity.clone());
         for _ in 0..2 {
             {
                 let mut frame = std::pin::pin!(body.frame());
@@ -109,11 +111,11 @@ mod tests {
                 assert!(is_pending.await);
                 advance(SECOND).await;
                 assert_eq!(stalled(), Some(SECOND));
-                pieces.send(Bytes::from_static(b"x")).await.unwrap();
+                chunks.send(Bytes::from_static(b"x")).await.unwrap();
                 frame.await.unwrap().unwrap();
             }
             advance(SECOND).await;
-            assert_eq!(stalled(), None, "the handler has the piece");
+            assert_eq!(stalled(), None, "the handler has the chunk");
         }
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(stalled(), None, "the handler has the error");

@@ -1,8 +1,10 @@
+//! Limits of a listener.
+
 use std::time::Duration;
 
 use crate::server::Error;
 
-/// Limits of a [`Listener`](super::Listener); its setters document each.
+/// Limits of a [`Listener`](super::Listener), whose setters document each of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
@@ -20,16 +22,17 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// hyper reads no heads of more headers than this without an allocation for each.
+    /// Number of headers that hyper reads without an allocation.
     pub(super) const DEFAULT_HEADERS: usize = 100;
-    /// hyper keeps room for this many headers per connection, and `http` has none for more than 24,576.
+    /// Maximum of the setting, since hyper allocates this many headers per connection. `http` has a
+    /// hard limit of 24,576.
     pub(super) const MAX_HEADERS: usize = 10_000;
-    /// The smallest buffer that hyper takes.
+    /// Minimum size of hyper's read buffer.
     pub(super) const MIN_HEAD_BYTES: usize = 8 * 1024;
-    /// Maximum number of descriptors that are kept for peers, DNS and files.
+    /// Maximum number of descriptors that are reserved for peers, DNS and files.
     const DESCRIPTOR_RESERVE: usize = 100;
 
-    /// Refuses limits with which no request could be served.
+    /// Returns an error for limits with which no request could be served.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (is_wrong, name, property, reason) in [
             (self.connections == 0, "max_connections", "eureka.server.limits.connections", "must not be zero"),
@@ -62,7 +65,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Connections that may be open, which leaves the reserve of descriptors.
+    /// Returns the maximum number of connections that leaves the reserve of descriptors.
     pub(crate) fn effective_connections(&self) -> usize {
         let reserve = Self::DESCRIPTOR_RESERVE.min(self.descriptors / 4);
         self.connections.min(self.descriptors - reserve).max(1)
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_a_reserve_of_descriptors() {
+    fn effective_connections_leave_a_reserve_of_descriptors() {
         for (connections, descriptors, effective) in [
             (20_000, usize::MAX, 20_000),
             (20_000, 1_024, 924),

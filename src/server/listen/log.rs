@@ -1,16 +1,16 @@
-//! Log lines of a listener about faults that last.
+//! Log messages of a listener about lasting faults.
 
 use std::io;
 use std::net::SocketAddr;
 
 use super::Limits;
-use super::places::Admitted;
+use super::table::Admitted;
 use crate::server::audit::{self, Lasting, Ongoing};
 
-const FEWER: &str = "fewer connections are taken than eureka.server.limits.connections, for want of file descriptors";
+const FEWER: &str = "connection limit lowered: too few file descriptors for eureka.server.limits.connections";
 
-/// Faults of accepting connections. Each has a line when it begins, at most one a minute while it
-/// lasts, and one when it is over.
+/// Lasting faults of accepting connections. Logs each fault when it begins, at most once a minute
+/// while it lasts, and when it is over.
 #[derive(Debug)]
 pub(super) struct AcceptLog {
     limit: usize,
@@ -26,7 +26,7 @@ impl AcceptLog {
         let limit = limits.effective_connections();
         if limit < limits.connections {
             let (wanted, descriptors) = (limits.connections, limits.descriptors);
-            // The reserve alone is no reason to warn at each start.
+            // No warning at each start if only the reserve is missing.
             if limit < wanted / 2 {
                 tracing::warn!(limit, wanted, descriptors, "{FEWER}");
             } else {
@@ -49,7 +49,7 @@ impl AcceptLog {
             self.is_full(connections, *closed);
         }
         if let Some(Lasting { count, elapsed }) = self.accept.ended() {
-            tracing::info!(connections, count, ?elapsed, "connections are accepted again");
+            tracing::info!(connections, count, ?elapsed, "accepting connections again");
         }
     }
 
@@ -64,7 +64,7 @@ impl AcceptLog {
                 connections,
                 count,
                 ?elapsed,
-                "connection closed: its address has its share of the connections, and all are in use"
+                "connection closed: its address has reached its share of connections, and all are in use"
             );
         }
     }
@@ -78,14 +78,14 @@ impl AcceptLog {
                 closed,
                 count,
                 ?elapsed,
-                "connection limit reached, idle connections are closed for new ones"
+                "connection limit reached, closing idle connections for new ones"
             );
         }
     }
 
-    /// Notes that a connection has ended.
+    /// Records the end of a connection.
     pub(super) fn ended(&self, connections: usize) {
-        // Well below, so that a listener at its limit does not log each minute that it is over.
+        // Well below the limit, so that a listener near its limit does not log both lines each minute.
         if connections >= self.limit - self.limit / 8 {
             return;
         }
@@ -95,8 +95,8 @@ impl AcceptLog {
         self.address.ended();
     }
 
-    /// Notes that the system refused a connection, for which so many were closed, and the number
-    /// that is taken from now on.
+    /// Records that the system refused a connection, the number of connections closed for it, and the
+    /// limit from now on.
     pub(super) fn failed(&mut self, error: &io::Error, connections: usize, closed: usize, limit: usize) {
         self.limit = limit;
         if let Some(Lasting { count, elapsed }) = self.accept.occurred() {
@@ -104,8 +104,8 @@ impl AcceptLog {
         }
     }
 
-    /// Notes that so many connections were closed, or that the budget of unsent bytes is no longer
-    /// short.
+    /// Records the number of slow connections that were closed, or that the budget of unsent bytes is
+    /// no longer short.
     pub(super) fn closed_slow(&mut self, closed: usize, is_short: bool, bytes: usize) {
         self.slow_closed += closed;
         let closed = self.slow_closed;
@@ -115,12 +115,12 @@ impl AcceptLog {
                     bytes,
                     closed,
                     ?elapsed,
-                    "clients take responses too slowly: lists may be up to 30 seconds old, slow connections are closed"
+                    "clients read responses too slowly: closing slow connections, lists may be up to 30 seconds old"
                 );
             }
         } else {
             if let Some(Lasting { elapsed, .. }) = self.slow.ended() {
-                tracing::info!(bytes, closed, ?elapsed, "clients take responses again");
+                tracing::info!(bytes, closed, ?elapsed, "clients read responses again");
             }
             self.slow_closed = 0;
         }

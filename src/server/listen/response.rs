@@ -1,4 +1,4 @@
-//! Responses that note how long their bytes are held, and how many of them the peer took.
+//! Response bodies that record how many of their bytes are unwritten, and for how long.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::activity::{Activity, PROGRESS};
 
-/// Follows the bytes of a response until they are written.
+/// Tracks the bytes of a response until they are written.
 ///
-/// A body that is there as a whole is taken at once, so that its bytes count although the
-/// connection takes none of them. If the request only reads, the body was made for this response
-/// alone, and the budget of unsent bytes is exhausted, a 503 is sent instead. The response to a
-/// write is never replaced: the write was applied, and its sender would repeat it.
-pub(super) fn followed(
+/// A body that is complete is polled here, so that its bytes count even if the connection never polls
+/// it. The response is replaced by a 503 if the request is a read, the body was made for this
+/// response alone, and the budget of unsent bytes is exhausted. The response to a write is never
+/// replaced, since the write was applied and its sender would repeat it.
+pub(super) fn track(
     response: Response,
-    reads: bool,
+    is_read: bool,
     activity: Arc<Activity>,
     cx: &mut Context<'_>,
-) -> Response<Followed> {
-    let is_refusable = reads && response.status() == StatusCode::OK;
+) -> Response<TrackedBody> {
+    let is_refusable = is_read && response.status() == StatusCode::OK;
     let (parts, mut inner) = response.into_parts();
     if inner.is_end_stream() {
-        return Response::from_parts(parts, Followed::Whole(None));
+        return Response::from_parts(parts, TrackedBody::Whole(None));
     }
     let is_timed = activity.is_http2() || inner.size_hint().lower() > PROGRESS;
     if inner.size_hint().exact().is_some()
@@ -35,46 +35,49 @@ pub(super) fn followed(
     {
         match frame.into_data() {
             Ok(bytes) if is_refusable && bytes.is_unique() && !activity.unsent().has_room_for(bytes.len()) => {
-                return activity.unsent().refusal().map(|_| Followed::Whole(None));
+                return activity.unsent().refusal().map(|_| TrackedBody::Whole(None));
             }
             Ok(bytes) if inner.is_end_stream() => {
-                let held = Held::new(bytes, activity, is_timed);
-                return Response::from_parts(parts, Followed::Whole(Some(held)));
+                let held = HeldChunk::new(bytes, activity, is_timed);
+                return Response::from_parts(parts, TrackedBody::Whole(Some(held)));
             }
             Ok(bytes) => {
-                let first = Held::new(bytes, activity.clone(), is_timed);
+                let first = HeldChunk::new(bytes, activity.clone(), is_timed);
                 let streamed = Streamed { first: Some(first), inner, sent: 0, is_timed, activity };
-                return Response::from_parts(parts, Followed::Streamed(streamed));
+                return Response::from_parts(parts, TrackedBody::Streamed(streamed));
             }
-            // Trailers of a body that has a length and no data.
-            Err(_) => return Response::from_parts(parts, Followed::Whole(None)),
+            // A body with a known length that has trailers and no data.
+            Err(_) => return Response::from_parts(parts, TrackedBody::Whole(None)),
         }
     }
     let streamed = Streamed { first: None, inner, sent: 0, is_timed, activity };
-    Response::from_parts(parts, Followed::Streamed(streamed))
+    Response::from_parts(parts, TrackedBody::Streamed(streamed))
 }
 
-/// Body of a response.
-pub(super) enum Followed {
-    /// It is one piece, or empty.
-    Whole(Option<Held>),
+/// Response body whose bytes are counted until they are written.
+pub(super) enum TrackedBody {
+    /// One chunk, or none.
+    Whole(Option<HeldChunk>),
     Streamed(Streamed),
 }
 
-/// A body that comes in pieces.
+/// Body of several chunks.
 pub(super) struct Streamed {
-    first: Option<Held>,
+    first: Option<HeldChunk>,
     inner: Body,
     sent: u64,
     is_timed: bool,
     activity: Arc<Activity>,
 }
 
-impl http_body::Body for Followed {
-    type Data = Held;
+impl http_body::Body for TrackedBody {
+    type Data = HeldChunk;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Held>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<HeldChunk>, axum::Error>>> {
         match &mut *self {
             Self::Whole(held) => Poll::Ready(held.take().map(|held| Ok(Frame::data(held)))),
             Self::Streamed(streamed) => streamed.poll_frame(cx),
@@ -89,7 +92,7 @@ impl http_body::Body for Followed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let bytes = |held: &Option<Held>| held.as_ref().map_or(0, |held| held.remaining() as u64);
+        let bytes = |held: &Option<HeldChunk>| held.as_ref().map_or(0, |held| held.remaining() as u64);
         match self {
             Self::Whole(held) => SizeHint::with_exact(bytes(held)),
             Self::Streamed(Streamed { first, inner, .. }) => {
@@ -105,7 +108,7 @@ impl http_body::Body for Followed {
 }
 
 impl Streamed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Held>, axum::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<HeldChunk>, axum::Error>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
@@ -114,43 +117,44 @@ impl Streamed {
             frame.map_data(|bytes| {
                 self.sent += bytes.len() as u64;
                 self.is_timed |= self.sent > PROGRESS;
-                Held::new(bytes, self.activity.clone(), self.is_timed)
+                HeldChunk::new(bytes, self.activity.clone(), self.is_timed)
             })
         })))
     }
 }
 
-/// Bytes that the connection has not written yet: it advances over those that it has, and drops them at the end.
-pub(super) struct Held {
+/// Chunk that the connection has not written yet. The connection advances over the bytes that it has
+/// written, and drops the chunk at the end.
+pub(super) struct HeldChunk {
     bytes: Bytes,
     activity: Arc<Activity>,
     is_timed: bool,
-    /// Number of bytes that no other response has, nor a cache.
-    own: usize,
+    /// Number of bytes that no cache and no other response shares.
+    unshared: usize,
 }
 
-impl Held {
+impl HeldChunk {
     fn new(bytes: Bytes, activity: Arc<Activity>, is_timed: bool) -> Self {
         if is_timed {
-            activity.holds();
+            activity.hold();
         } else {
-            activity.holds_short(true);
+            activity.set_short_held(true);
         }
-        let own = if bytes.is_unique() { bytes.len() } else { 0 };
-        if own > 0 {
-            activity.unsent().add(own);
+        let unshared = if bytes.is_unique() { bytes.len() } else { 0 };
+        if unshared > 0 {
+            activity.unsent().add(unshared);
         }
-        Self { bytes, activity, is_timed, own }
+        Self { bytes, activity, is_timed, unshared }
     }
 
-    fn took(&self, bytes: usize) {
+    fn note_sent(&self, bytes: usize) {
         if self.is_timed {
-            self.activity.took(bytes);
+            self.activity.note_sent(bytes);
         }
     }
 }
 
-impl Buf for Held {
+impl Buf for HeldChunk {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -161,24 +165,24 @@ impl Buf for Held {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.took(count);
+        self.note_sent(count);
     }
 
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        self.took(len);
+        self.note_sent(len);
         self.bytes.copy_to_bytes(len)
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldChunk {
     fn drop(&mut self) {
-        if self.own > 0 {
-            self.activity.unsent().remove(self.own);
+        if self.unshared > 0 {
+            self.activity.unsent().remove(self.unshared);
         }
         if self.is_timed {
-            self.activity.drops();
+            self.activity.release();
         } else {
-            self.activity.holds_short(false);
+            self.activity.set_short_held(false);
         }
     }
 }

@@ -1,0 +1,244 @@
+//! Accept loop of a listener.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::Service;
+
+use super::activity::Activity;
+use super::connection;
+use super::log::AcceptLog;
+use super::table::{ConnectionTable, Refused};
+use super::{Limits, Listener};
+use crate::server::audit::{self, Repeats};
+use crate::server::unsent::Unsent;
+
+/// Pause after the system refused a connection, usually for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The same pause after connections were closed to make room.
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+/// `EMFILE`, which is the same number on all Unix systems.
+const OUT_OF_DESCRIPTORS: i32 = 24;
+/// Maximum time that a new connection waits for a permit.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval between two attempts to get a permit.
+const PERMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// Minimum interval between two checks for slow clients.
+const SLOW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Size of the system's send buffer for a connection. Linux doubles it.
+///
+/// The progress of a response is measured by the bytes that were written to this buffer. Linux
+/// accepts more bytes only once a third of the buffer is free. With the usual buffer of megabytes this
+/// is so rare that a client would look idle although it is not slow. With this size, one step is no
+/// more than the required progress.
+const SEND_BUFFER: usize = 96 * 1024;
+
+/// Accepts connections and spawns a task for each, within the limits of a [`Listener`].
+pub(super) struct AcceptLoop<S> {
+    listener: TcpListener,
+    app: S,
+    http: auto::Builder<TokioExecutor>,
+    limits: Limits,
+    unsent: Arc<Unsent>,
+    table: Arc<ConnectionTable>,
+    connections: JoinSet<()>,
+    /// Accepted connection that waits for a permit. No other one is accepted meanwhile.
+    waiting: Option<Pending>,
+    slow_check: SlowCheck,
+    log: AcceptLog,
+    unreadable: Arc<Repeats>,
+}
+
+/// Accepted connection without a permit.
+struct Pending {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// Start of the wait for a permit.
+    waiting_since: Option<Instant>,
+}
+
+/// Schedule of the checks for slow clients: none while the budget of unsent bytes has room, else one
+/// per [`SLOW_INTERVAL`].
+struct SlowCheck {
+    last: Instant,
+    next: Option<Instant>,
+}
+
+impl SlowCheck {
+    fn new() -> Self {
+        Self { last: Instant::now(), next: None }
+    }
+
+    /// Completes when a check is due. Safe to cancel.
+    async fn due(&mut self, unsent: &Unsent) {
+        if self.next.is_none() {
+            unsent.exhausted().await;
+        }
+        let next = *self.next.get_or_insert(self.last + SLOW_INTERVAL);
+        sleep_until(next).await;
+    }
+
+    /// Schedules the next check, if the budget is still short.
+    fn checked(&mut self, is_short: bool) {
+        self.last = Instant::now();
+        self.next = is_short.then(|| self.last + SLOW_INTERVAL);
+    }
+}
+
+impl<S> AcceptLoop<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    pub(super) fn new(Listener { listener, limits, unsent }: Listener, app: S) -> Self {
+        Self {
+            listener,
+            app,
+            http: connection::http(&limits),
+            limits,
+            unsent,
+            table: Arc::new(ConnectionTable::new(&limits)),
+            connections: JoinSet::new(),
+            waiting: None,
+            slow_check: SlowCheck::new(),
+            log: AcceptLog::new(&limits),
+            unreadable: Arc::default(),
+        }
+    }
+
+    /// Accepts connections until `shutdown` completes, then waits for the requests in flight.
+    pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let closing = self.unsent.closing();
+        let (stopping, stopped) = watch::channel(());
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let pending = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = self.connections.join_next() => {
+                    self.log.ended(self.table.count());
+                    self.waiting.take()
+                }
+                () = self.slow_check.due(&self.unsent) => {
+                    self.close_slow();
+                    None
+                }
+                () = sleep(PERMIT_INTERVAL), if self.waiting.is_some() => self.waiting.take(),
+                accepted = accept(&self.listener), if self.waiting.is_none() => match accepted {
+                    Ok((stream, peer)) => Some(Pending { stream, peer, waiting_since: None }),
+                    Err(error) => {
+                        self.make_room(&error).await;
+                        None
+                    }
+                },
+            };
+            if let Some(pending) = pending {
+                self.admit(pending, &stopped);
+            }
+        }
+        let Self { listener, mut connections, limits, .. } = self;
+        drop((listener, closing, stopping, stopped));
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits.shutdown_timeout, all).await.is_err() {
+            tracing::warn!(connections = connections.len(), "stopped with requests in flight");
+        }
+    }
+
+    /// Spawns the task of a connection if there is a permit for it. Else lets the connection wait, or
+    /// closes it.
+    fn admit(&mut self, Pending { stream, peer, waiting_since }: Pending, stopped: &watch::Receiver<()>) {
+        let activity = Arc::new(Activity::start(&self.limits, self.unsent.clone()));
+        let permit = match self.table.admit(peer.ip(), &activity) {
+            Ok(admitted) => {
+                self.log.admitted(&admitted, self.table.count());
+                admitted.permit
+            }
+            Err(Refused::Full) if waiting_since.is_none_or(|since| since.elapsed() < PERMIT_TIMEOUT) => {
+                let waiting_since = waiting_since.or_else(|| Some(Instant::now()));
+                self.waiting = Some(Pending { stream, peer, waiting_since });
+                return;
+            }
+            Err(refused) => {
+                self.log.refused(peer, refused == Refused::Full, self.table.count());
+                return;
+            }
+        };
+        let key = permit.key();
+        let (http, app) = (self.http.clone(), self.app.clone());
+        let connection = connection::serve(http, stream, peer, app, self.limits, activity, stopped.clone());
+        let unreadable = self.unreadable.clone();
+        let task = self.connections.spawn(async move {
+            if let Err(error) = connection.await {
+                log_failure(&*error, peer, &unreadable);
+            }
+            drop(permit);
+        });
+        self.table.set_task(key, task);
+    }
+
+    /// Closes connections with slow clients while the budget of unsent bytes is short.
+    fn close_slow(&mut self) {
+        let is_short = self.unsent.is_short();
+        let closed = if is_short { self.table.close_slow(self.limits.response_timeout / 4) } else { 0 };
+        self.log.closed_slow(closed, is_short, self.unsent.bytes());
+        self.slow_check.checked(is_short);
+    }
+
+    /// Closes idle connections after the system refused a new one, and pauses.
+    async fn make_room(&mut self, error: &io::Error) {
+        let connections = self.table.count();
+        let closed = self.table.make_room(error.raw_os_error() == Some(OUT_OF_DESCRIPTORS));
+        self.log.failed(error, connections, closed, self.table.limit());
+        // Closed connections release their descriptors only when their tasks end.
+        sleep(if closed > 0 { CLOSE_PAUSE } else { ACCEPT_PAUSE }).await;
+    }
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Responses are written whole. Nagle's algorithm would only delay their last packet.
+                let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+                return Ok((stream, peer));
+            }
+            // The peer closed the connection before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Logs the failure of a connection. It is a warning if the peer does not speak HTTP, as one that
+/// speaks TLS, or if its head is too large.
+fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Repeats) {
+    let origin = audit::canonical(peer);
+    let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    if !is_unreadable {
+        tracing::trace!(%origin, %error, "connection failed");
+        return;
+    }
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    unreadable.flush();
+    if let Some(suppressed) = unreadable.pass(format_args!("connection of {} closed: {error}{cause}", origin.ip())) {
+        tracing::warn!(%origin, suppressed, "connection closed: {error}{cause} (does the client speak HTTPS?)");
+    }
+}

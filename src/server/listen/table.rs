@@ -1,0 +1,439 @@
+//! Table of a listener's open connections by peer address. At a limit, it closes idle connections
+//! for new ones.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::Limits;
+use super::activity::Activity;
+use crate::server::audit;
+use crate::sync::{Mutex, MutexGuard};
+
+/// One in this many connections is closed at a time when the listener is full, so that the search
+/// costs little per connection.
+const BATCH: usize = 256;
+
+/// A connection with a request is closed for others only if the request has made no progress for this
+/// time.
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Open connections of a listener, within its limits.
+#[derive(Debug)]
+pub(super) struct ConnectionTable(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    limit: usize,
+    limit_per_address: usize,
+    next: u64,
+    count: usize,
+    addresses: HashMap<IpAddr, HashMap<u64, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    activity: Arc<Activity>,
+    /// `None` until the task is spawned.
+    abort: Option<AbortHandle>,
+}
+
+/// Permit of one open connection. Released on drop.
+#[derive(Debug)]
+pub(super) struct ConnectionPermit {
+    table: Arc<ConnectionTable>,
+    address: IpAddr,
+    id: u64,
+}
+
+/// Reason why a connection got no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// All connections are in use. One may end soon.
+    Full,
+    /// The address has reached its share, and none of its connections is idle.
+    Address,
+}
+
+/// A new connection and its effect on others.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) permit: ConnectionPermit,
+    /// Number of connections that were closed for it.
+    pub(super) closed: usize,
+    /// True if the listener was full.
+    pub(super) is_full: bool,
+}
+
+impl ConnectionTable {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self(Mutex::new(State {
+            limit: limits.effective_connections(),
+            limit_per_address: limits.connections_per_address.max(1),
+            next: 0,
+            count: 0,
+            addresses: HashMap::new(),
+        }))
+    }
+
+    /// Returns a permit for a connection from this address. At the limit, closes idle connections
+    /// first: those of the address with the most connections, the longest idle one before others.
+    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr, activity: &Arc<Activity>) -> Result<Admitted, Refused> {
+        let address = audit::network(ip);
+        let state = &mut *self.lock();
+        let mut closed = 0;
+        if state.of(address) >= state.limit_per_address {
+            closed += state.close_idle_of(address);
+            if closed == 0 {
+                return Err(Refused::Address);
+            }
+        }
+        let is_full = state.count >= state.limit;
+        if is_full {
+            let closed_idle = state.make_room(Some(address), state.batch());
+            if closed_idle == 0 {
+                let has_most = state.is_majority(state.of(address)) && state.addresses.len() > 1;
+                return Err(if has_most { Refused::Address } else { Refused::Full });
+            }
+            closed += closed_idle;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.count += 1;
+        let entry = Entry { activity: activity.clone(), abort: None };
+        state.addresses.entry(address).or_default().insert(id, entry);
+        Ok(Admitted { permit: ConnectionPermit { table: self.clone(), address, id }, closed, is_full })
+    }
+
+    /// Sets the task of a connection. Closing the connection aborts it.
+    pub(super) fn set_task(&self, (address, id): (IpAddr, u64), abort: AbortHandle) {
+        let state = &mut *self.lock();
+        if let Some(entry) = state.addresses.get_mut(&address).and_then(|entries| entries.get_mut(&id)) {
+            entry.abort = Some(abort);
+        }
+    }
+
+    /// Closes idle connections after the system refused a new one, and returns their number. If the
+    /// process ran out of descriptors, also lowers the limit for good.
+    pub(super) fn make_room(&self, out_of_descriptors: bool) -> usize {
+        let state = &mut *self.lock();
+        if out_of_descriptors {
+            let found = Limits { descriptors: state.count, ..Limits::default() };
+            state.limit = state.limit.min(found.effective_connections());
+        }
+        let number = state.count.saturating_sub(state.limit).max(state.batch());
+        state.make_room(None, number)
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.lock().limit
+    }
+
+    /// Closes the connections that have been slow for this time, and returns their number.
+    pub(super) fn close_slow(&self, min_time: Duration) -> usize {
+        let state = &mut *self.lock();
+        let entries = state.addresses.iter().flat_map(|(&address, entries)| {
+            entries.iter().filter(|(_, entry)| entry.activity.is_slow(min_time)).map(move |(&id, _)| (address, id))
+        });
+        let slow: Vec<_> = entries.collect();
+        slow.iter().filter(|&&(address, id)| state.close(address, id)).count()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+}
+
+impl State {
+    fn of(&self, address: IpAddr) -> usize {
+        self.addresses.get(&address).map_or(0, HashMap::len)
+    }
+
+    /// Returns true if this number is more than half of all connections.
+    fn is_majority(&self, count: usize) -> bool {
+        count > self.limit / 2
+    }
+
+    fn batch(&self) -> usize {
+        (self.limit / BATCH).max(1)
+    }
+
+    /// Closes at most this number of idle connections. Those of an address with more than half of all
+    /// come first, unless the new connection is from that address. If there are too few idle ones, the
+    /// stalled requests of such an address follow.
+    fn make_room(&mut self, new_address: Option<IpAddr>, number: usize) -> usize {
+        let now = Instant::now();
+        let mut found = Vec::new();
+        for (&address, entries) in &self.addresses {
+            let has_most = self.is_majority(entries.len()) && new_address.is_some_and(|new| new != address);
+            for (&id, Entry { activity, .. }) in entries {
+                let is_busy = activity.is_busy();
+                let since = if is_busy {
+                    activity.stalled_since().filter(|&since| has_most && since + STALL_TIMEOUT <= now)
+                } else {
+                    Some(activity.last_active())
+                };
+                if let Some(since) = since {
+                    found.push(((is_busy, !has_most, Reverse(entries.len()), since), address, id));
+                }
+            }
+        }
+        if found.len() > number {
+            found.select_nth_unstable_by_key(number, |&(rank, ..)| rank);
+            found.truncate(number);
+        }
+        found.iter().filter(|&&(_, address, id)| self.close(address, id)).count()
+    }
+
+    /// Closes the connection of this address that has been idle for longest.
+    fn close_idle_of(&mut self, address: IpAddr) -> usize {
+        let entries = self.addresses.get(&address).into_iter().flatten();
+        let idle = entries.filter(|(_, entry)| !entry.activity.is_busy());
+        let longest = idle.min_by_key(|(_, entry)| entry.activity.last_active()).map(|(&id, _)| id);
+        longest.is_some_and(|id| self.close(address, id)).into()
+    }
+
+    /// Aborts the task of a connection and releases its permit immediately.
+    fn close(&mut self, address: IpAddr, id: u64) -> bool {
+        match self.remove(address, id) {
+            Some(Entry { abort: Some(abort), .. }) => {
+                abort.abort();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr, id: u64) -> Option<Entry> {
+        let entries = self.addresses.get_mut(&address)?;
+        let entry = entries.remove(&id)?;
+        if entries.is_empty() {
+            self.addresses.remove(&address);
+        }
+        self.count -= 1;
+        Some(entry)
+    }
+}
+
+impl ConnectionPermit {
+    /// Returns the key of the connection for [`ConnectionTable::set_task`].
+    pub(super) fn key(&self) -> (IpAddr, u64) {
+        (self.address, self.id)
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.table.lock().remove(self.address, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+    use tokio::time::advance;
+
+    use super::super::activity::InFlight;
+    use super::*;
+    use crate::server::unsent::Unsent;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Connection whose task does nothing.
+    struct Connection {
+        permit: ConnectionPermit,
+        activity: Arc<Activity>,
+        task: JoinHandle<()>,
+    }
+
+    fn table(connections: usize) -> Arc<ConnectionTable> {
+        Arc::new(ConnectionTable::new(&Limits { connections, ..Limits::default() }))
+    }
+
+    fn connect(table: &Arc<ConnectionTable>, address: &str) -> Result<Connection, Refused> {
+        let activity = Arc::new(Activity::start(&Limits::default(), Arc::new(Unsent::new(0))));
+        let permit = table.admit(address.parse().unwrap(), &activity)?.permit;
+        let task = tokio::spawn(std::future::pending());
+        table.set_task(permit.key(), task.abort_handle());
+        Ok(Connection { permit, activity, task })
+    }
+
+    impl Connection {
+        async fn is_closed(&self) -> bool {
+            tokio::task::yield_now().await;
+            self.task.is_finished()
+        }
+    }
+
+    async fn closed(connections: &[Connection]) -> Vec<usize> {
+        let mut closed = Vec::new();
+        for (i, connection) in connections.iter().enumerate() {
+            if connection.is_closed().await {
+                closed.push(i);
+            }
+        }
+        closed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_listener_closes_the_longest_idle_connection_of_the_largest_address() {
+        let table = table(6);
+        let mut open = Vec::new();
+        for address in ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.3"] {
+            open.push(connect(&table, address).unwrap());
+            advance(SECOND).await;
+        }
+        assert!(closed(&open).await.is_empty());
+        open.push(connect(&table, "10.0.0.4").unwrap());
+        assert_eq!(closed(&open).await, [1]);
+        open.push(connect(&table, "10.0.0.4").unwrap());
+        assert_eq!(
+            closed(&open).await,
+            [1, 2],
+            "two addresses have two connections each, this one is idle for longest"
+        );
+        drop(open.remove(0));
+        open.push(connect(&table, "10.0.0.5").unwrap());
+        assert_eq!(table.count(), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_listener_of_busy_connections_refuses_until_one_ends() {
+        let table = table(2);
+        let open = [connect(&table, "10.0.0.1").unwrap(), connect(&table, "10.0.0.2").unwrap()];
+        let in_flight = open.each_ref().map(|connection| InFlight::new(connection.activity.clone()));
+        advance(10 * SECOND).await;
+        assert_eq!(connect(&table, "10.0.0.3").err(), Some(Refused::Full));
+        drop(in_flight);
+        let new = connect(&table, "10.0.0.3").unwrap();
+        assert_eq!(closed(&open).await.len(), 1);
+        drop(new);
+        assert!(connect(&table, "10.0.0.3").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stalled_requests_of_the_address_with_most_connections_are_closed_for_others() {
+        let table = table(4);
+        let mut open = vec![connect(&table, "10.0.0.2").unwrap()];
+        for _ in 0..3 {
+            open.push(connect(&table, "10.0.0.1").unwrap());
+        }
+        for connection in &open {
+            connection.activity.hold();
+        }
+        assert_eq!(connect(&table, "10.0.0.2").err(), Some(Refused::Full), "no request has stalled for a second");
+        advance(SECOND).await;
+        assert_eq!(connect(&table, "10.0.0.1").err(), Some(Refused::Address));
+        assert!(connect(&table, "10.0.0.2").is_ok());
+        assert_eq!(closed(&open).await.len(), 1);
+        assert!(!open[0].is_closed().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn running_handlers_and_arriving_bodies_are_never_closed() {
+        let table = table(4);
+        let open = ["10.0.0.1"; 4].map(|address| connect(&table, address).unwrap());
+        let _in_flight = open.each_ref().map(|connection| InFlight::new(connection.activity.clone()));
+        for connection in &open[2..] {
+            connection.activity.note_version(http::Version::HTTP_2);
+            connection.activity.set_receiving(true);
+        }
+        advance(60 * SECOND).await;
+        open[2].activity.note_transfer();
+        open[3].activity.note_transfer();
+        assert_eq!(connect(&table, "10.0.0.2").err(), Some(Refused::Full));
+        open[2].activity.set_receiving(false);
+        advance(SECOND).await;
+        assert!(connect(&table, "10.0.0.2").is_ok());
+        assert_eq!(closed(&open).await, [3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_of_others_are_closed_before_stalled_requests() {
+        let table = table(4);
+        let mut open = vec![connect(&table, "10.0.0.2").unwrap()];
+        for _ in 0..3 {
+            open.push(connect(&table, "10.0.0.1").unwrap());
+        }
+        open[1..].iter().for_each(|connection| connection.activity.hold());
+        advance(SECOND).await;
+        open[0].activity.note_transfer();
+        let new = connect(&table, "10.0.0.3").unwrap();
+        assert_eq!(closed(&open).await, [0]);
+        new.activity.hold();
+        assert!(connect(&table, "10.0.0.4").is_ok());
+        assert_eq!(closed(&open).await.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listener_out_of_descriptors_accepts_fewer_connections_from_then_on() {
+        let table = table(20_000);
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            open.push(connect(&table, "10.0.0.1").unwrap());
+            advance(SECOND).await;
+        }
+        assert_eq!(table.make_room(false), 8, "a batch of 20,000");
+        open.clear();
+        for _ in 0..8 {
+            open.push(connect(&table, "10.0.0.1").unwrap());
+            advance(SECOND).await;
+        }
+        assert_eq!((table.make_room(true), table.limit()), (2, 6));
+        assert_eq!(closed(&open).await, [0, 1]);
+        open.push(connect(&table, "10.0.0.2").unwrap());
+        assert_eq!((closed(&open).await, table.count()), (vec![0, 1, 2], 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_at_its_own_limit_closes_its_longest_idle_connection() {
+        let limits = Limits { connections_per_address: 2, ..Limits::default() };
+        let table = Arc::new(ConnectionTable::new(&limits));
+        let mut open = Vec::new();
+        for address in ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"] {
+            open.push(connect(&table, address).unwrap());
+            advance(SECOND).await;
+        }
+        let first = InFlight::new(open[0].activity.clone());
+        open.push(connect(&table, "2001:db8::3").unwrap());
+        assert_eq!(closed(&open).await, [1]);
+        let _last = InFlight::new(open[3].activity.clone());
+        assert_eq!(connect(&table, "2001:db8::4").err(), Some(Refused::Address));
+        drop(first);
+        assert!(connect(&table, "2001:db8::4").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_that_reads_nothing_of_a_response_is_closed_as_slow() {
+        let table = table(10);
+        let open = [connect(&table, "10.0.0.1").unwrap(), connect(&table, "10.0.0.1").unwrap()];
+        open[0].activity.hold();
+        advance(SECOND).await;
+        assert_eq!(table.close_slow(2 * SECOND), 0);
+        advance(SECOND).await;
+        assert_eq!(table.close_slow(2 * SECOND), 1);
+        assert_eq!(closed(&open).await, [0]);
+        assert_eq!((table.count(), open[1].permit.address), (1, "10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ipv6_addresses_count_by_their_first_64_bits_and_mapped_ones_as_ipv4() {
+        for (ip, counted) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(audit::network(ip.parse().unwrap()), counted.parse::<IpAddr>().unwrap(), "{ip}");
+        }
+    }
+}
