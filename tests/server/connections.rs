@@ -131,7 +131,7 @@ async fn fewer_connections_are_a_warning_only_below_half_of_the_wanted() {
     for (descriptors, level) in [(20_000, "INFO"), (10_100, "INFO"), (10_000, "WARN"), (4, "WARN")] {
         let server = Running::start(|listener| listener.descriptors(descriptors)).await;
         server.assert_serves().await;
-        let lines = log.lines(&["fewer connections are taken", &format!("descriptors={descriptors}")]);
+        let lines = log.lines(&["connection limit lowered", &format!("descriptors={descriptors}")]);
         assert_eq!(lines.len(), 1, "{descriptors}");
         assert!(lines[0].starts_with(level), "{lines:?}");
     }

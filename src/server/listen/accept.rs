@@ -45,9 +45,9 @@ const SLOW_INTERVAL: Duration = Duration::from_millis(250);
 /// Size of the system's send buffer for a connection. Linux doubles it.
 ///
 /// The progress of a response is measured by the bytes that were written to this buffer. Linux
-/// accepts more bytes only once a third of the buffer is free. With the usual buffer of megabytes this
-/// is so rare that a client would look idle although it is not slow. With this size, one step is no
-/// more than the required progress.
+/// accepts more bytes only once a third of the buffer is free. With the usual buffer of megabytes
+/// this is so rare that a client would look idle although it is not slow. With this size, one step
+/// is no more than the required progress.
 const SEND_BUFFER: usize = 96 * 1024;
 
 /// Accepts connections and spawns a task for each, within the limits of a [`Listener`].
@@ -74,8 +74,8 @@ struct Pending {
     waiting_since: Option<Instant>,
 }
 
-/// Schedule of the checks for slow clients: none while the budget of unsent bytes has room, else one
-/// per [`SLOW_INTERVAL`].
+/// Schedule of the checks for slow clients: none while the budget of unsent bytes has room, else
+/// one per [`SLOW_INTERVAL`].
 struct SlowCheck {
     last: Instant,
     next: Option<Instant>,
@@ -160,8 +160,8 @@ where
         }
     }
 
-    /// Spawns the task of a connection if there is a permit for it. Else lets the connection wait, or
-    /// closes it.
+    /// Spawns the task of a connection if there is a permit for it. Else lets the connection wait,
+    /// or closes it.
     fn admit(&mut self, Pending { stream, peer, waiting_since }: Pending, stopped: &watch::Receiver<()>) {
         let activity = Arc::new(Activity::start(&self.limits, self.unsent.clone()));
         let permit = match self.table.admit(peer.ip(), &activity) {
@@ -214,7 +214,8 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Responses are written whole. Nagle's algorithm would only delay their last packet.
+                // Responses are written whole. Nagle's algorithm would only delay their last
+                // packet.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
                 return Ok((stream, peer));

@@ -33,11 +33,11 @@ pub(super) struct Activity {
     in_flight: AtomicUsize,
     /// Number of handlers that wait for bytes of a request's body.
     receiving: AtomicUsize,
-    /// Time of the last body byte that a handler received or response byte that the peer read, or the
-    /// start of the last wait for such bytes. On HTTP/1, `active_at` may be later.
+    /// Time of the last body byte that a handler received or response byte that the peer read, or
+    /// the start of the last wait for such bytes. On HTTP/1, `active_at` may be later.
     transferred_at: AtomicU64,
-    /// On HTTP/1, the time of the last byte. On HTTP/2, where a peer can send bytes for ever without a
-    /// request, the time when a request or a response last ended.
+    /// On HTTP/1, the time of the last byte. On HTTP/2, where a peer can send bytes for ever
+    /// without a request, the time when a request or a response last ended.
     active_at: AtomicU64,
     /// Number of timed chunks of responses that are not written yet.
     held: AtomicUsize,
@@ -78,8 +78,8 @@ impl Activity {
         }
     }
 
-    /// Returns the time at which the connection will have been idle or slow for too long, if nothing
-    /// happens before.
+    /// Returns the time at which the connection will have been idle or slow for too long, if
+    /// nothing happens before.
     pub(super) fn deadline(&self) -> Instant {
         let idle = self.idle_deadline();
         match self.held.load(Relaxed) {
@@ -106,8 +106,9 @@ impl Activity {
         self.in_flight.load(Relaxed) > 0 || self.held.load(Relaxed) > 0 || self.short_held.load(Relaxed)
     }
 
-    /// Returns the time since which all requests of the connection have waited for the peer, without
-    /// a byte of their bodies or responses. `None` without requests, and while a handler is running.
+    /// Returns the time since which all requests of the connection have waited for the peer,
+    /// without a byte of their bodies or responses. `None` without requests, and while a handler is
+    /// running.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         let works = self.in_flight.load(Relaxed) > self.receiving.load(Relaxed);
         let active_at = self.active_at.load(Relaxed).max(self.transferred_at.load(Relaxed));
@@ -248,7 +249,8 @@ impl InFlight {
     /// Ends the request. Further calls do nothing.
     pub(super) fn finish(&mut self) {
         let Some(activity) = self.0.take() else { return };
-        // The time is set first, so that the connection does not look idle since the previous request.
+        // The time is set first, so that the connection does not look idle since the previous
+        // request.
         if activity.is_http2() {
             activity.active_at.store(activity.now(), Relaxed);
         }

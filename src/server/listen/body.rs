@@ -15,8 +15,8 @@ use tokio::time::Sleep;
 
 use super::activity::Activity;
 
-/// Request body that fails unless it arrives within a time, which begins when the handler first waits
-/// for it. Records in the [`Activity`] when a handler waits and when bytes arrive.
+/// Request body that fails unless it arrives within a time, which begins when the handler first
+/// waits for it. Records in the [`Activity`] when a handler waits and when bytes arrive.
 pub(super) struct TimedBody<B = Incoming> {
     inner: B,
     timeout: Duration,

@@ -89,8 +89,8 @@ where
 
 /// The one timer of a connection, which covers all its timeouts.
 ///
-/// It usually fires too early and is then reset to the current deadline. This costs less than a reset
-/// for each request.
+/// It usually fires too early and is then reset to the current deadline. This costs less than a
+/// reset for each request.
 #[pin_project]
 struct Watchdog {
     activity: Arc<Activity>,

@@ -43,7 +43,7 @@ impl AcceptLog {
         }
     }
 
-    /// Notes a connection that has a place.
+    /// Records a connection that got a permit.
     pub(super) fn admitted(&self, Admitted { closed, is_full, .. }: &Admitted, connections: usize) {
         if *is_full {
             self.is_full(connections, *closed);
@@ -53,7 +53,7 @@ impl AcceptLog {
         }
     }
 
-    /// Notes a connection that was closed for want of a place.
+    /// Records a connection that got no permit and was closed.
     pub(super) fn refused(&self, peer: SocketAddr, is_full: bool, connections: usize) {
         if is_full {
             self.is_full(connections, 0);
@@ -85,7 +85,8 @@ impl AcceptLog {
 
     /// Records the end of a connection.
     pub(super) fn ended(&self, connections: usize) {
-        // Well below the limit, so that a listener near its limit does not log both lines each minute.
+        // Well below the limit, so that a listener near its limit does not log both lines each
+        // minute.
         if connections >= self.limit - self.limit / 8 {
             return;
         }
@@ -95,8 +96,8 @@ impl AcceptLog {
         self.address.ended();
     }
 
-    /// Records that the system refused a connection, the number of connections closed for it, and the
-    /// limit from now on.
+    /// Records that the system refused a connection, the number of connections closed for it, and
+    /// the limit from now on.
     pub(super) fn failed(&mut self, error: &io::Error, connections: usize, closed: usize, limit: usize) {
         self.limit = limit;
         if let Some(Lasting { count, elapsed }) = self.accept.occurred() {
@@ -104,8 +105,8 @@ impl AcceptLog {
         }
     }
 
-    /// Records the number of slow connections that were closed, or that the budget of unsent bytes is
-    /// no longer short.
+    /// Records the number of slow connections that were closed, or that the budget of unsent bytes
+    /// is no longer short.
     pub(super) fn closed_slow(&mut self, closed: usize, is_short: bool, bytes: usize) {
         self.slow_closed += closed;
         let closed = self.slow_closed;

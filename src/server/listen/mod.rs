@@ -42,9 +42,9 @@ use super::unsent::Unsent;
 /// Serves a router, or any other HTTP service, over HTTP/1.1 and HTTP/2 on a TCP listener, within
 /// limits.
 ///
-/// `axum::serve` has no such limits, and suits a server behind a proxy that has them. Each limit has
-/// a setter here and a default that no client of a registry reaches. Each request has its sender's
-/// address in axum's `ConnectInfo<SocketAddr>`.
+/// `axum::serve` has no such limits, and suits a server behind a proxy that has them. Each limit
+/// has a setter here and a default that no client of a registry reaches. Each request has its
+/// sender's address in axum's `ConnectInfo<SocketAddr>`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -75,8 +75,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Creates a listener with the default limits. It has no budget of unsent bytes, since the budget
-    /// belongs to a registry: see [`EurekaServer::listener`](crate::EurekaServer::listener).
+    /// Creates a listener with the default limits. It has no budget of unsent bytes, since the
+    /// budget belongs to a registry: see [`EurekaServer::listener`](crate::EurekaServer::listener).
     pub fn new(listener: TcpListener) -> Self {
         Self::with_limits(listener, Limits::default(), Arc::new(Unsent::new(usize::MAX)))
     }
@@ -101,23 +101,23 @@ impl Listener {
         self
     }
 
-    /// Sets the maximum number of open connections from one address. Zero counts as one. Defaults to
-    /// no limit: an address may have all connections.
+    /// Sets the maximum number of open connections from one address. Zero counts as one. Defaults
+    /// to no limit: an address may have all connections.
     ///
-    /// At the limit, a new connection replaces the longest idle one of the same address, or is closed
-    /// if none is idle. An IPv6 address counts by its first 64 bits. All clients behind one proxy or
-    /// NAT share one address.
+    /// At the limit, a new connection replaces the longest idle one of the same address, or is
+    /// closed if none is idle. An IPv6 address counts by its first 64 bits. All clients behind one
+    /// proxy or NAT share one address.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
         self.limits.connections_per_address = connections;
         self
     }
 
-    /// Sets the number of file descriptors that the process may have open. Defaults to no limit: the
-    /// listener assumes that there are enough, and lowers its limit when the system first refuses a
-    /// connection.
+    /// Sets the number of file descriptors that the process may have open. Defaults to no limit:
+    /// the listener assumes that there are enough, and lowers its limit when the system first
+    /// refuses a connection.
     ///
-    /// The listener reserves 100 descriptors, or a quarter of them if that is less, for connections to
-    /// peers, DNS and files. It accepts fewer connections than
+    /// The listener reserves 100 descriptors, or a quarter of them if that is less, for connections
+    /// to peers, DNS and files. It accepts fewer connections than
     /// [`max_connections`](Self::max_connections) if the remaining descriptors are fewer.
     pub fn descriptors(mut self, soft_limit: usize) -> Self {
         self.limits.descriptors = soft_limit;
@@ -130,8 +130,8 @@ impl Listener {
         self
     }
 
-    /// Sets the maximum number of concurrent requests on one HTTP/2 connection. Defaults to 16. Zero
-    /// counts as one.
+    /// Sets the maximum number of concurrent requests on one HTTP/2 connection. Defaults to 16.
+    /// Zero counts as one.
     ///
     /// The limit is part of the HTTP/2 settings, so that clients queue further requests.
     pub fn max_http2_streams(mut self, streams: usize) -> Self {
@@ -139,8 +139,8 @@ impl Listener {
         self
     }
 
-    /// Sets the maximum time from the first byte of a request to the end of its headers. Defaults to
-    /// 10 seconds.
+    /// Sets the maximum time from the first byte of a request to the end of its headers. Defaults
+    /// to 10 seconds.
     ///
     /// Then the connection is closed. It does not apply to HTTP/2 connections, which only
     /// [`idle_timeout`](Self::idle_timeout) bounds.
@@ -152,23 +152,24 @@ impl Listener {
     /// Sets the maximum time for a request's body, from the moment at which the handler first waits
     /// for it. Defaults to 30 seconds.
     ///
-    /// Then the body fails with [`io::ErrorKind::TimedOut`], the registry responds with 408, and the
-    /// connection is closed.
+    /// Then the body fails with [`io::ErrorKind::TimedOut`], the registry responds with 408, and
+    /// the connection is closed.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.limits.body_timeout = timeout;
         self
     }
 
-    /// Sets the maximum time in which a client reads less than 64 KiB of its responses, or less than
-    /// the rest of them. Defaults to 10 seconds.
+    /// Sets the maximum time in which a client reads less than 64 KiB of its responses, or less
+    /// than the rest of them. Defaults to 10 seconds.
     ///
-    /// Then the connection is closed. So the length of a response bounds how long a slow client keeps
-    /// it in memory. On an HTTP/2 connection, all responses count together. On an HTTP/1 connection, a
-    /// response of at most 64 KiB is bounded by [`idle_timeout`](Self::idle_timeout) alone.
+    /// Then the connection is closed. So the length of a response bounds how long a slow client
+    /// keeps it in memory. On an HTTP/2 connection, all responses count together. On an HTTP/1
+    /// connection, a response of at most 64 KiB is bounded by [`idle_timeout`](Self::idle_timeout)
+    /// alone.
     ///
-    /// While the budget of [`response_limit`](crate::server::EurekaServerBuilder::response_limit) is
-    /// exhausted, a connection is also closed if its client has read less than 1 MB a second for a
-    /// quarter of this time.
+    /// While the budget of [`response_limit`](crate::server::EurekaServerBuilder::response_limit)
+    /// is exhausted, a connection is also closed if its client has read less than 1 MB a second for
+    /// a quarter of this time.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.limits.response_timeout = timeout;
         self
@@ -178,15 +179,15 @@ impl Listener {
     /// it. Defaults to 90 seconds, since heartbeats and fetches come every 30 seconds.
     ///
     /// Then the connection is closed. This bounds keep-alive between requests, new connections
-    /// without a request, and clients that do not read their responses. On an HTTP/2 connection, only
-    /// requests and responses count, not other frames such as pings.
+    /// without a request, and clients that do not read their responses. On an HTTP/2 connection,
+    /// only requests and responses count, not other frames such as pings.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle_timeout = timeout;
         self
     }
 
-    /// Sets the maximum size of a request's line and headers together, in bytes. Defaults to 32 KiB,
-    /// and is at least 8 KiB. The response to a larger head is 431.
+    /// Sets the maximum size of a request's line and headers together, in bytes. Defaults to 32
+    /// KiB, and is at least 8 KiB. The response to a larger head is 431.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.limits.head_bytes = bytes;
         self
@@ -199,8 +200,8 @@ impl Listener {
         self
     }
 
-    /// Sets the maximum time for requests in flight after the shutdown signal. Defaults to 5 seconds.
-    /// Idle connections are closed immediately.
+    /// Sets the maximum time for requests in flight after the shutdown signal. Defaults to 5
+    /// seconds. Idle connections are closed immediately.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.limits.shutdown_timeout = timeout;
         self

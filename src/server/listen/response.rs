@@ -14,8 +14,8 @@ use super::activity::{Activity, PROGRESS};
 
 /// Tracks the bytes of a response until they are written.
 ///
-/// A body that is complete is polled here, so that its bytes count even if the connection never polls
-/// it. The response is replaced by a 503 if the request is a read, the body was made for this
+/// A body that is complete is polled here, so that its bytes count even if the connection never
+/// polls it. The response is replaced by a 503 if the request is a read, the body was made for this
 /// response alone, and the budget of unsent bytes is exhausted. The response to a write is never
 /// replaced, since the write was applied and its sender would repeat it.
 pub(super) fn track(
@@ -123,8 +123,8 @@ impl Streamed {
     }
 }
 
-/// Chunk that the connection has not written yet. The connection advances over the bytes that it has
-/// written, and drops the chunk at the end.
+/// Chunk that the connection has not written yet. The connection advances over the bytes that it
+/// has written, and drops the chunk at the end.
 pub(super) struct HeldChunk {
     bytes: Bytes,
     activity: Arc<Activity>,

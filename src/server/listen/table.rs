@@ -19,8 +19,8 @@ use crate::sync::{Mutex, MutexGuard};
 /// costs little per connection.
 const BATCH: usize = 256;
 
-/// A connection with a request is closed for others only if the request has made no progress for this
-/// time.
+/// A connection with a request is closed for others only if the request has made no progress for
+/// this time.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Open connections of a listener, within its limits.
@@ -167,9 +167,9 @@ impl State {
         (self.limit / BATCH).max(1)
     }
 
-    /// Closes at most this number of idle connections. Those of an address with more than half of all
-    /// come first, unless the new connection is from that address. If there are too few idle ones, the
-    /// stalled requests of such an address follow.
+    /// Closes at most this number of idle connections. Those of an address with more than half of
+    /// all come first, unless the new connection is from that address. If there are too few idle
+    /// ones, the stalled requests of such an address follow.
     fn make_room(&mut self, new_address: Option<IpAddr>, number: usize) -> usize {
         let now = Instant::now();
         let mut found = Vec::new();
