@@ -5,7 +5,7 @@ use super::{Env, InvalidSetting, ServiceUrl, instance};
 use crate::error::{Error, Kind};
 use crate::tls::Tls;
 
-/// Settings of a client: servers, intervals, timeouts. Each is documented where users set it, on
+/// Settings of a client. Each is documented at the setter on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
@@ -21,7 +21,8 @@ pub(crate) struct ClientConfig {
     pub(crate) switches: Switches,
 }
 
-/// Parts that are switched off, each with the setting that did it: `EUREKA_CLIENT_ENABLED=false`.
+/// Parts of the client that are switched off, each with the setting that does it:
+/// `EUREKA_CLIENT_ENABLED=false`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Switches {
     pub(crate) client: Option<Cow<'static, str>>,
@@ -30,12 +31,12 @@ pub(crate) struct Switches {
 }
 
 impl Switches {
-    /// The setting for which nothing is registered, if there is one.
+    /// Returns the setting that switches registration off, if there is one.
     pub(crate) fn registration_off(&self) -> Option<&Cow<'static, str>> {
         self.client.as_ref().or(self.registration.as_ref())
     }
 
-    /// The setting for which the registry is not fetched, if there is one.
+    /// Returns the setting that switches fetches of the registry off, if there is one.
     pub(crate) fn fetch_off(&self) -> Option<&Cow<'static, str>> {
         self.client.as_ref().or(self.fetch.as_ref())
     }
@@ -61,12 +62,13 @@ impl Default for ClientConfig {
 impl ClientConfig {
     pub(crate) const DEFAULT_SERVICE_URL: &str = "http://localhost:8761/eureka/";
 
-    /// The variables under their Spring names, over the defaults; logs a warning for those without effect.
+    /// Reads the variables over the defaults, and logs a warning for each without effect.
     ///
-    /// A client that is switched off has no error besides that of a switch. The second value is then the error that it would have.
+    /// An invalid variable is not an error of a client that is switched off. It is returned as the
+    /// second value, in case the code switches the client on again.
     pub(crate) fn from_env(env: &Env<'_>) -> Result<(Self, Option<Error>), Error> {
         env.warn_of_unused("eureka", &known(), UNSUPPORTED);
-        let mut config = Self { switches: Switches::from_env(env).map_err(unusable)?, ..Self::default() };
+        let mut config = Self { switches: Switches::from_env(env).map_err(invalid)?, ..Self::default() };
         match config.read(env) {
             Err(error) if config.switches.client.is_some() => Ok((config, Some(error))),
             Err(error) => Err(error),
@@ -75,13 +77,13 @@ impl ClientConfig {
     }
 
     fn read(&mut self, env: &Env<'_>) -> Result<(), Error> {
-        if let Some(urls) = env.text("eureka.client.service-url.default-zone").map_err(unusable)? {
+        if let Some(urls) = env.text("eureka.client.service-url.default-zone").map_err(invalid)? {
             self.service_urls = ServiceUrl::parse_list(&urls)?;
         }
-        if let Some(interval) = env.seconds("eureka.client.registry-fetch-interval-seconds").map_err(unusable)? {
+        if let Some(interval) = env.seconds("eureka.client.registry-fetch-interval-seconds").map_err(invalid)? {
             self.fetch_interval = interval;
         }
-        if let Some(disabled) = env.flag("eureka.client.disable-delta").map_err(unusable)? {
+        if let Some(disabled) = env.flag("eureka.client.disable-delta").map_err(invalid)? {
             self.delta = !disabled;
         }
         Ok(())
@@ -110,11 +112,11 @@ impl Switches {
     }
 }
 
-fn unusable(invalid: InvalidSetting) -> Error {
-    Error::new(Kind::Config, "read settings").cause(invalid.to_string())
+fn invalid(setting: InvalidSetting) -> Error {
+    Error::new(Kind::Config, "read settings").cause(setting.to_string())
 }
 
-/// Names that are read here.
+/// Properties that a client reads.
 const READ: &[&str] = &[
     "eureka.client.enabled",
     "eureka.client.register-with-eureka",
@@ -126,7 +128,8 @@ const READ: &[&str] = &[
     "spring.cloud.service-registry.auto-registration.enabled",
 ];
 
-/// Names that are read in a process with a client: what they mean is not for a warning of this client.
+/// Returns the properties that some part of a process with a client reads, so that the client does
+/// not warn of them.
 fn known() -> Vec<&'static str> {
     let known = [READ, instance::READ, &["eureka.instance.*"]].concat();
     #[cfg(feature = "server")]
@@ -134,18 +137,19 @@ fn known() -> Vec<&'static str> {
     known
 }
 
-/// Names that Spring's clients read, whether this client does or not.
+/// Returns the properties that Spring's clients read, including those that this client does not
+/// support.
 #[cfg(feature = "server")]
-pub(super) fn of_clients() -> impl Iterator<Item = &'static str> {
+pub(super) fn spring_properties() -> impl Iterator<Item = &'static str> {
     let unsupported = UNSUPPORTED.iter().map(|(name, _)| *name);
-    READ.iter().copied().chain(unsupported).chain(instance::of_instances())
+    READ.iter().copied().chain(unsupported).chain(instance::spring_properties())
 }
 
 const NOT_YET: &str = "is a setting of Spring that is not supported";
-const NO_MEANING: &str = "is a setting of Spring that has no meaning here";
+const NO_MEANING: &str = "is a setting of Spring that does not apply here";
 const ZONES: &str = "is not supported: servers are read from eureka.client.service-url.defaultZone only";
 
-/// Names that Spring reads and this client does not.
+/// Properties that Spring reads and this client does not, each with the end of the warning.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.client.service-url*", ZONES),
     ("eureka.client.availability-zones*", ZONES),
@@ -161,7 +165,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.client.eureka-server-total-connections*", NO_MEANING),
     ("eureka.client.eureka-connection-idle-timeout-seconds", NO_MEANING),
     ("eureka.client.eureka-service-url-poll-interval-seconds", NO_MEANING),
-    ("eureka.client.proxy-*", "is not supported: give a service that uses the proxy to http_service()"),
+    ("eureka.client.proxy-*", "is not supported: pass a service that uses the proxy to http_service()"),
     ("eureka.client.should-enforce-registration-at-init", NOT_YET),
     ("eureka.client.should-unregister-on-shutdown", NOT_YET),
     ("eureka.client.on-demand-update-status-change", NO_MEANING),
@@ -170,7 +174,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.client.heartbeat-executor-*", NO_MEANING),
     ("eureka.client.cache-refresh-executor-*", NO_MEANING),
     ("eureka.client.log-delta-diff", NO_MEANING),
-    ("eureka.client.filter-only-up-instances", "is not supported: choose statuses in code, by Selection"),
+    ("eureka.client.filter-only-up-instances", "is not supported: set the statuses of a Selection in code"),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
     ("eureka.client.fetch-remote-regions-registry", NOT_YET),
     ("eureka.client.backup-registry-impl", NOT_YET),
@@ -202,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spring_names_are_read_in_each_form() {
+    fn property_is_read_in_each_form_of_its_name() {
         for name in [
             "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE",
             "EUREKA_CLIENT_SERVICE_URL_DEFAULT_ZONE",
@@ -219,7 +223,7 @@ mod tests {
         assert_eq!((config.fetch_interval, config.delta), (Duration::from_secs(2), false));
     }
 
-    /// The configuration that these variables give.
+    /// Reads the configuration from these variables.
     fn with(variables: &[(&str, &str)]) -> Result<(ClientConfig, Option<Error>), Error> {
         let lookup =
             |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned());
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn switch_is_converted_as_by_spring() {
+    fn switch_accepts_the_booleans_of_spring() {
         for (value, on) in [("true", true), ("On", true), ("YES", true), ("1", true)].into_iter().chain([
             ("False", false),
             ("off", false),
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_is_switched_off_has_no_error_of_other_settings() {
+    fn client_that_is_switched_off_ignores_invalid_settings() {
         let url = ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://${REGISTRY}:8761/eureka/");
         assert!(with(&[url]).unwrap_err().to_string().contains("not resolved"));
         let (config, faulty) = with(&[url, ("EUREKA_CLIENT_ENABLED", "false")]).unwrap();
@@ -288,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_spring_that_are_not_read_are_named() {
+    fn variables_without_effect_are_reported() {
         let variables = [
             ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://a/eureka/"),
             ("EUREKA_CLIENT_SERVICEURL_ZONEA", "http://a/eureka/"),
             ("EUREKA_CLIENT_EUREKASERVERREADTIMEOUTSECONDS", "3"),
             ("EUREKA_CLIENT_REGISTERWITHEUREKAA", "false"),
-            ("EUREKA_INSTANCE_UNKNOWN", "left to the instance's own"),
+            ("EUREKA_INSTANCE_UNKNOWN", "reported by the instance builder"),
             ("EUREKA_SERVER_URL", "http://a/eureka/"),
         ];
         let lookup = |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, v)| (*v).to_owned());

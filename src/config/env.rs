@@ -10,10 +10,10 @@ pub(crate) struct Env<'a> {
 }
 
 impl Env<'static> {
-    /// The environment of this process.
+    /// Reads the environment of this process.
     pub(crate) fn process() -> Self {
         Self {
-            // A value that is not Unicode keeps a sign of it, and is refused where it is read.
+            // A value that is not Unicode gets a replacement character, which `checked` refuses.
             lookup: &|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()),
             names: &|| std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
         }
@@ -31,11 +31,13 @@ impl<'a> Env<'a> {
         Self { names, ..self }
     }
 
-    /// The variable that holds a Spring property, and its value. An empty variable counts as unset.
+    /// Returns the name and value of the variable that holds a Spring property. An empty variable
+    /// counts as unset.
     ///
-    /// Names are compared as Spring does, in any case and with dots, dashes and underscores alike:
-    /// `EUREKA_CLIENT_REGISTERWITHEUREKA`, `EUREKA_CLIENT_REGISTER_WITH_EUREKA` and `eureka.client.registerWithEureka` are one
-    /// setting. Where several are set, the first of these forms wins.
+    /// Names are compared as Spring does, without regard to case, dots, dashes and underscores:
+    /// `EUREKA_CLIENT_REGISTERWITHEUREKA`, `EUREKA_CLIENT_REGISTER_WITH_EUREKA` and
+    /// `eureka.client.registerWithEureka` are one setting. If several are set, the first of these
+    /// forms has precedence.
     fn find(&self, property: &str) -> Result<Option<(String, String)>, InvalidSetting> {
         let upper = property.to_ascii_uppercase().replace('.', "_");
         let wanted = relaxed(property);
@@ -53,13 +55,15 @@ impl<'a> Env<'a> {
         Ok(self.find(property)?.map(|(_, value)| value.trim().to_owned()))
     }
 
-    /// The entries that variables give of a property that is a map, as Spring reads them: the key in lower case, with dots as
-    /// underscores. The key of a dotted name stays as it is: `eureka.instance.metadata-map.gRPC_port`.
+    /// Returns the entries of a property that is a map, as Spring reads them.
+    ///
+    /// The key of a variable is converted to lower case, with dots for underscores. The key in a
+    /// dotted name stays unchanged: `eureka.instance.metadata-map.gRPC_port`.
     pub(crate) fn map(&self, property: &str) -> Result<Vec<(String, String)>, InvalidSetting> {
         Ok(self.entries(property)?.into_iter().map(|(_, key, value)| (key, value)).collect())
     }
 
-    /// The entries of a [map](Self::map), each behind the variable that gives it.
+    /// Returns the entries of a [map](Self::map) as variable, key and value.
     pub(crate) fn entries(&self, property: &str) -> Result<Vec<(String, String, String)>, InvalidSetting> {
         let mut entries = Vec::new();
         let mut names = (self.names)();
@@ -100,7 +104,7 @@ impl<'a> Env<'a> {
         Ok(self.switch(property)?.map(|(_, flag)| flag))
     }
 
-    /// A flag, and the variable that holds it.
+    /// Returns the variable that holds a flag, and its value.
     pub(crate) fn switch(&self, property: &str) -> Result<Option<(String, bool)>, InvalidSetting> {
         let Some((name, value)) = self.find(property)? else { return Ok(None) };
         match boolean(value.trim()) {
@@ -109,7 +113,8 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The variables that are set, in the order of their names, without those that Kubernetes sets for a service.
+    /// Returns the variables that are set, ordered by name, without those that Kubernetes sets for a
+    /// service.
     #[cfg(feature = "server")]
     pub(crate) fn set(&self) -> Vec<(String, String)> {
         let mut names = (self.names)();
@@ -118,11 +123,17 @@ impl<'a> Env<'a> {
         values.filter(|(name, value)| !value.trim().is_empty() && !is_service_link(name, value)).collect()
     }
 
-    /// Variables that are set and have no effect: those whose names begin with `begin` (`eureka`), unless they are among `read`,
-    /// and those that are among `unsupported`, which says why.
+    /// Returns the variables that are set and have no effect: those that begin with `prefix`
+    /// (`eureka`) and are not in `read`, and those in `unsupported`, which holds the reasons.
     ///
-    /// All are names of properties. One that ends in `*`, or in a part like `<zone>`, stands for all that begin like it.
-    pub(crate) fn unused<'k>(&self, begin: &str, read: &[&'k str], unsupported: &[(&str, &'k str)]) -> Vec<Unused<'k>> {
+    /// All names are names of properties. A name that ends in `*`, or in a part like `<zone>`, stands
+    /// for all names with the same beginning.
+    pub(crate) fn unused<'k>(
+        &self,
+        prefix: &str,
+        read: &[&'k str],
+        unsupported: &[(&str, &'k str)],
+    ) -> Vec<Unused<'k>> {
         let mut names = (self.names)();
         names.sort();
         let unused = names.into_iter().filter_map(|variable| {
@@ -133,22 +144,22 @@ impl<'a> Env<'a> {
             if let Some((_, why)) = unsupported.iter().find(|(known, _)| covers(known, &variable)) {
                 return Some(Unused { variable, why: Why::Unsupported(why) });
             }
-            after(begin, &variable).filter(|rest| rest.starts_with(['.', '_']))?;
+            after(prefix, &variable).filter(|rest| rest.starts_with(['.', '_']))?;
             let nearest = nearest(&variable, read.iter().copied());
             Some(Unused { variable, why: Why::Unknown { nearest } })
         });
         unused.collect()
     }
 
-    /// Logs a warning for each of the [`unused`](Self::unused) variables. Values are not shown.
-    pub(crate) fn warn_of_unused(&self, begin: &str, read: &[&str], unsupported: &[(&str, &str)]) {
-        for unused in self.unused(begin, read, unsupported) {
+    /// Logs a warning for each of the [`unused`](Self::unused) variables, without their values.
+    pub(crate) fn warn_of_unused(&self, prefix: &str, read: &[&str], unsupported: &[(&str, &str)]) {
+        for unused in self.unused(prefix, read, unsupported) {
             tracing::warn!("environment variable without effect: {unused}");
         }
     }
 }
 
-/// Converts a text to a boolean as Spring does, in any case.
+/// Parses a boolean as Spring does, without regard to case.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match &*text.to_ascii_lowercase() {
         "true" | "on" | "yes" | "1" => Some(true),
@@ -157,7 +168,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Returns `true` if a name from a list stands for this one.
+/// Returns `true` if `known`, which may end in a wildcard, covers this name.
 pub(super) fn covers(known: &str, name: &str) -> bool {
     match known.split_once(['*', '<']) {
         Some((start, _)) => {
@@ -167,8 +178,8 @@ pub(super) fn covers(known: &str, name: &str) -> bool {
     }
 }
 
-/// Returns `true` for the variables that Kubernetes sets in containers for a service named `eureka` or
-/// `eureka-...`.
+/// Returns `true` for the variables that Kubernetes sets in containers for a service named `eureka`
+/// or `eureka-...`.
 fn is_service_link(variable: &str, value: &str) -> bool {
     let numbered = |text: &str| text.split('_').next().is_some_and(|port| port.parse::<u16>().is_ok());
     variable.ends_with("_SERVICE_HOST")
@@ -178,9 +189,9 @@ fn is_service_link(variable: &str, value: &str) -> bool {
         || variable.match_indices("_PORT_").any(|(at, found)| numbered(&variable[at + found.len()..]))
 }
 
-/// Refuses a value that cannot be meant, whatever the setting takes.
+/// Refuses a value that no setting can have.
 fn checked(name: String, value: String) -> Result<(String, String), InvalidSetting> {
-    // The value is not shown: it may be a URL with a password.
+    // The value may be a URL with a password.
     if value.contains("${") {
         let expected = "a value without placeholders, since ${...} is not resolved here";
         return Err(InvalidSetting { name, value: None, expected });
@@ -191,7 +202,7 @@ fn checked(name: String, value: String) -> Result<(String, String), InvalidSetti
     Ok((name, value))
 }
 
-/// A variable that is set and has no effect. Its `Display` is a clause for a log line.
+/// Variable that is set and has no effect. Its `Display` is a clause for a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unused<'k> {
     variable: String,
@@ -203,7 +214,7 @@ enum Why<'k> {
     Unknown {
         nearest: Option<&'k str>,
     },
-    /// Spring has it.
+    /// Spring reads it.
     Unsupported(&'k str),
 }
 
@@ -218,11 +229,11 @@ impl fmt::Display for Unused<'_> {
     }
 }
 
-/// A variable whose value is unusable.
+/// Error of an environment variable with an invalid value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidSetting {
     name: String,
-    /// `None` where it is not to be shown.
+    /// `None` if it may hold a secret.
     value: Option<String>,
     expected: &'static str,
 }
@@ -232,12 +243,12 @@ impl fmt::Display for InvalidSetting {
         let Self { name, value, expected } = self;
         match value {
             Some(value) => write!(f, "environment variable {name} is '{value}': expected {expected}"),
-            None => write!(f, "environment variable {name} is unusable: expected {expected}"),
+            None => write!(f, "environment variable {name} is invalid: expected {expected}"),
         }
     }
 }
 
-/// The sentence, because a `main` that returns errors shows them so.
+/// Contains the message, since a `main` that returns an error prints its `Debug`.
 impl fmt::Debug for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "InvalidSetting({self})")
@@ -251,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_is_read_in_every_relaxed_form() {
+    fn property_is_found_in_every_relaxed_form() {
         for name in [
             "EUREKA_CLIENT_FETCHINTERVAL",
             "EUREKA_CLIENT_FETCH_INTERVAL",
@@ -267,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_names_the_variable_and_what_was_expected() {
+    fn invalid_value_is_an_error_with_the_variable_and_the_expectation() {
         let lookup = |_: &str| Some("30s".to_owned());
         let error = Env::table(&lookup).seconds("eureka.client.fetch-interval").unwrap_err();
         assert_eq!(
@@ -279,13 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_unset() {
+    fn empty_variable_counts_as_unset() {
         let lookup = |_: &str| Some(" ".to_owned());
         assert_eq!(Env::table(&lookup).seconds("x"), Ok(None));
     }
 
     #[test]
-    fn placeholder_in_a_value_is_an_error_that_shows_no_value() {
+    fn placeholder_is_an_error_without_the_value() {
         for value in ["${HOST}", "http://u:secret@${HOST}:8761/eureka/", "a${b:secret}"] {
             let lookup = |_: &str| Some(value.to_owned());
             let error = Env::table(&lookup).text("eureka.instance.hostname").unwrap_err();
@@ -302,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_without_effect_are_named_with_what_was_meant() {
+    fn unused_variables_are_reported_with_the_nearest_setting() {
         let set = [
             "EUREKA_CLIENT_ENABLED",
             "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE",

@@ -2,25 +2,29 @@ use super::{Env, InvalidSetting};
 use crate::model::InstanceBuilder;
 
 impl InstanceBuilder {
-    /// Takes the values that the environment has under the Spring names and keeps the rest. A placeholder (`${...}`) is an error.
-    /// Other variables that begin with `EUREKA_INSTANCE_` have no effect and are named in a warning.
+    /// Overrides the builder with the environment variables that Spring applications use. Unset
+    /// variables change nothing.
     ///
     /// | variable | sets |
     /// |---|---|
-    /// | `SPRING_APPLICATION_NAME` | the name of the application |
-    /// | `EUREKA_INSTANCE_APPNAME` | the same, but not the VIP addresses, whose default stays the name before |
+    /// | `SPRING_APPLICATION_NAME` | the name of the application and the default of the VIP addresses |
+    /// | `EUREKA_INSTANCE_APPNAME` | the name of the application only |
     /// | `EUREKA_INSTANCE_INSTANCEID` | [`id`](Self::id) |
     /// | `EUREKA_INSTANCE_HOSTNAME` | [`host_name`](Self::host_name) |
     /// | `EUREKA_INSTANCE_IPADDRESS` | [`ip_addr`](Self::ip_addr) |
     /// | `EUREKA_INSTANCE_PREFERIPADDRESS` | [`prefer_ip_address`](Self::prefer_ip_address) |
     /// | `EUREKA_INSTANCE_NONSECUREPORT` | [`port`](Self::port) |
-    /// | `SERVER_PORT` | [`port`](Self::port), if none is given |
+    /// | `SERVER_PORT` | [`port`](Self::port), if the code sets none |
     /// | `EUREKA_INSTANCE_METADATAMAP_<KEY>` | [`metadata`](Self::metadata), the key in lower case and with dots as underscores |
     /// | `EUREKA_INSTANCE_LEASERENEWALINTERVALINSECONDS` | [`renewal_interval`](Self::renewal_interval) |
     /// | `EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS` | [`lease_duration`](Self::lease_duration) |
     ///
+    /// Names may be written in any of Spring's forms, such as `eureka.instance.hostname`. A
+    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_INSTANCE_` have no
+    /// effect and are named in a warning.
+    ///
     /// # Errors
-    /// When the value of a variable is unusable.
+    /// If a variable has an invalid value.
     pub fn from_env(self) -> Result<Self, InvalidSetting> {
         self.from(&Env::process())
     }
@@ -48,7 +52,7 @@ impl InstanceBuilder {
         if let Some(port) = env.port("eureka.instance.non-secure-port")? {
             self = self.port(port);
         }
-        // A service of Kubernetes that is called `server` sets this one to a URL, and 0 is any port.
+        // Kubernetes sets this to a URL for a service named `server`, and 0 means any free port.
         let foreign = |port: &String| port.contains("://") || port == "0";
         if env.text("server.port")?.filter(|port| !foreign(port)).is_some()
             && let Some(port) = env.port("server.port")?
@@ -68,7 +72,7 @@ impl InstanceBuilder {
     }
 }
 
-/// Names that are read here.
+/// Properties that an instance builder reads.
 pub(super) const READ: &[&str] = &[
     "spring.application.name",
     "server.port",
@@ -83,16 +87,18 @@ pub(super) const READ: &[&str] = &[
     "eureka.instance.lease-expiration-duration-in-seconds",
 ];
 
-/// Names that Spring's instances read, whether this builder does or not.
+/// Returns the properties that Spring's instances read, including those that this builder does not
+/// support.
 #[cfg(all(feature = "client", feature = "server"))]
-pub(super) fn of_instances() -> impl Iterator<Item = &'static str> {
+pub(super) fn spring_properties() -> impl Iterator<Item = &'static str> {
     READ.iter().copied().chain(UNSUPPORTED.iter().map(|(name, _)| *name)).filter(|name| name.starts_with("eureka."))
 }
 
-/// Names that are read in a process with an instance.
+/// Returns the properties that some part of a process with an instance reads, so that the builder
+/// does not warn of them.
 fn known() -> Vec<&'static str> {
     let mut known = READ.to_vec();
-    // A registry server's own.
+    // Read by a registry server.
     if cfg!(feature = "server") {
         known.push("eureka.instance.registry.*");
     }
@@ -102,7 +108,7 @@ fn known() -> Vec<&'static str> {
 const NOT_YET: &str = "is a setting of Spring that is not supported";
 const IN_CODE: &str = "is not supported: set it in code, on InstanceBuilder";
 
-/// Names that Spring reads and this builder does not.
+/// Properties that Spring reads and this builder does not, each with the end of the warning.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.instance.app-group-name", IN_CODE),
     ("eureka.instance.virtual-host-name", IN_CODE),
@@ -131,7 +137,7 @@ mod tests {
     use crate::model::Instance;
 
     #[test]
-    fn the_environment_goes_over_the_defaults() {
+    fn variables_override_the_defaults() {
         let lookup = |name: &str| {
             let value = match name {
                 "EUREKA_INSTANCE_HOSTNAME" => "node1",
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_application_are_read_as_spring_reads_them() {
+    fn application_name_changes_the_vip_address_and_appname_does_not() {
         let instance = from(&[("SPRING_APPLICATION_NAME", "bills")]).unwrap().build().unwrap();
         assert_eq!((instance.app(), instance.vip_address()), ("BILLS", Some("bills")));
         let instance = from(&[("EUREKA_INSTANCE_APPNAME", "bills")]).unwrap().build().unwrap();
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn port_of_the_server_is_taken_where_the_code_gives_none() {
+    fn server_port_is_used_if_the_code_sets_no_port() {
         let port = |variables: &[(&str, &str)]| from(variables).map(|b| b.build().unwrap().port().number);
         assert_eq!(port(&[("SERVER_PORT", "8080")]), Ok(80));
         assert_eq!(port(&[("EUREKA_INSTANCE_NONSECUREPORT", "8080")]), Ok(8080));
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholder_in_a_variable_of_the_instance_is_an_error() {
+    fn placeholder_in_an_instance_variable_is_an_error() {
         for variable in ["EUREKA_INSTANCE_INSTANCEID", "EUREKA_INSTANCE_HOSTNAME", "EUREKA_INSTANCE_METADATAMAP_A"] {
             let error = from(&[(variable, "${spring.application.name}:${random.value}")]).unwrap_err();
             assert!(error.to_string().contains(variable), "{error}");
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_the_instance_without_effect_are_named() {
+    fn instance_variables_without_effect_are_reported() {
         let set = ["EUREKA_INSTANCE_SECUREPORTENABLED", "EUREKA_INSTANCE_HOSTNAM", "EUREKA_OTHER", "SERVER_PORT"];
         let lookup = |asked: &str| set.contains(&asked).then(|| "x".to_owned());
         let names = || set.map(str::to_owned).to_vec();

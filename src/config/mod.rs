@@ -1,10 +1,13 @@
-//! Settings from outside: service URLs, and the names under which Spring applications already know them.
+//! Settings from the environment, under the names that Spring applications use.
 //!
-//! Every Spring property has an environment form, upper case with dots as underscores and without dashes:
-//! `eureka.client.registry-fetch-interval-seconds` is `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. Names are compared as
-//! Spring does, so the form with an underscore for each dash and the dotted name itself are read too. Placeholders (`${...}`)
-//! are not resolved and are errors. A client names variables that begin with `EUREKA_` and have no effect in a warning; for a registry
-//! server, those that are no setting are errors.
+//! Each Spring property has an environment form: in upper case, with underscores for dots and
+//! without dashes. `eureka.client.registry-fetch-interval-seconds` is
+//! `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. Names are compared as Spring compares them, so the
+//! form with an underscore for each dash and the dotted name itself are read as well.
+//!
+//! A placeholder (`${...}`) is not resolved and is an error. A variable that begins with `EUREKA_`
+//! and has no effect causes a warning in a client. In a registry server it is an error if it is not
+//! a setting at all.
 
 #[cfg(feature = "client")]
 mod client;

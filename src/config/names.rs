@@ -1,11 +1,13 @@
-//! Names of settings: compared as Spring does, and the nearest one for a name that is unknown.
+//! Names of settings: comparison as in Spring, and suggestions for unknown names.
 
-/// A name as Spring compares it, whatever separates its parts: lower case, letters and digits only.
+/// Normalizes a name as Spring does before it compares names: lower case, without dots, dashes and
+/// underscores.
 pub(crate) fn relaxed(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '.' | '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// The rest of a name behind this beginning, compared as [`relaxed`] names are.
+/// Returns the rest of a name after a prefix, compared as [`relaxed`] names are; `None` if the name
+/// does not begin with it.
 pub(crate) fn after<'n>(start: &str, name: &'n str) -> Option<&'n str> {
     relaxed(start).chars().try_fold(name, |rest, wanted| {
         let rest = rest.trim_start_matches(['.', '-', '_']);
@@ -14,20 +16,20 @@ pub(crate) fn after<'n>(start: &str, name: &'n str) -> Option<&'n str> {
     })
 }
 
-/// The known name that takes the fewest edits to reach, if it is near enough to have been meant.
+/// Returns the known name with the smallest edit distance, if that is at most a quarter of the
+/// name's length.
 pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // Most names begin alike, so that a quarter of the letters is much.
     nearest_within(name, known, relaxed(name).len() / 4)
 }
 
-/// The known name that takes the fewest edits to reach, if it takes at most this many.
+/// Returns the known name with the smallest edit distance, if that is at most `most`.
 pub(crate) fn nearest_within<'k>(name: &str, known: impl IntoIterator<Item = &'k str>, most: usize) -> Option<&'k str> {
     let name = relaxed(name);
     let distances = known.into_iter().map(|known| (distance(&name, &relaxed(known)), known));
     distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= most).map(|(_, known)| known)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein distance of two texts.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_name_is_none_if_all_are_far() {
+    fn nearest_name_is_none_if_no_name_is_similar() {
         let known = ["eureka.client.enabled", "eureka.instance.appname"];
         assert_eq!(nearest("EUREKA_CLIENT_ENABELD", known), Some("eureka.client.enabled"));
         assert_eq!(nearest("eureka.instance.metadata-map.zone", known), None);

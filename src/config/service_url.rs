@@ -8,10 +8,11 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
 
-/// Maximum length of a URL in bytes, without its credentials. Lists of servers may come from the DNS.
-const LONGEST: usize = 1024;
+/// Maximum length of a URL in bytes, without its credentials. Lists of servers may come from DNS.
+const MAX_LENGTH: usize = 1024;
 
-/// URL of a registry server: `http://host:8761/eureka/`. Credentials are kept apart and are never shown.
+/// URL of a registry server: `http://host:8761/eureka/`. Credentials are stored separately and never
+/// displayed.
 #[derive(Clone)]
 pub(crate) struct ServiceUrl {
     base: Arc<str>,
@@ -20,20 +21,20 @@ pub(crate) struct ServiceUrl {
 }
 
 impl ServiceUrl {
-    /// Reads a comma-separated list, as `service-url.defaultZone` holds it. A URL that comes twice counts once.
+    /// Parses a comma-separated list, as in `service-url.defaultZone`, and drops duplicates.
     ///
-    /// No error shows a part of the list that may belong to a password.
+    /// No error contains a part of the list that may belong to a password.
     pub(crate) fn parse_list(list: &str) -> Result<Vec<Self>, Error> {
         let pieces: Vec<&str> = list.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
-        let torn = pieces.iter().skip(1).position(|piece| !has_scheme(piece));
-        if torn.is_some_and(|at| pieces[at + 1..].iter().any(|piece| piece.contains('@'))) {
-            // The pieces are those of a password. The part behind the last of them is the rest of a URL.
+        let split = pieces.iter().skip(1).position(|piece| !has_scheme(piece));
+        if split.is_some_and(|at| pieces[at + 1..].iter().any(|piece| piece.contains('@'))) {
+            // A password was split at its comma. Only the text after the last `@` is surely not part of it.
             let rest = pieces.iter().rev().find(|piece| piece.contains('@')).copied().unwrap_or_default();
-            return Err(unusable(shown(rest), COMMA));
+            return Err(invalid(shown(rest), COMMA));
         }
         let mut urls: Vec<Self> = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
-            // A piece without a scheme may be torn from a password, too.
+            // A piece without a scheme may be part of a password that was split.
             let shown = shown(piece).filter(|_| index == 0 || has_scheme(piece));
             let url = Self::parse(piece, shown)?;
             Self::merge(&mut urls, [url]);
@@ -41,7 +42,7 @@ impl ServiceUrl {
         Ok(urls)
     }
 
-    /// Appends what is not there yet.
+    /// Appends the URLs that the list does not yet contain.
     pub(crate) fn merge(urls: &mut Vec<Self>, more: impl IntoIterator<Item = Self>) {
         for url in more {
             if urls.iter().all(|known| known.base != url.base) {
@@ -50,64 +51,65 @@ impl ServiceUrl {
         }
     }
 
-    /// A base without a slash at its end gets one: relative paths follow. Errors show no more of the text than `shown`.
+    /// Parses one URL and appends a slash if it has none, since relative paths are appended to it.
+    /// Errors contain no more of the text than `shown`.
     fn parse(text: &str, shown: Option<&str>) -> Result<Self, Error> {
-        let unusable = |cause| unusable(shown, cause);
+        let invalid = |cause| invalid(shown, cause);
         if text.contains("${") {
-            return Err(unusable("with a placeholder: ${...} is not resolved here, write out the value"));
+            return Err(invalid("contains a placeholder: ${...} is not resolved here, write the value itself"));
         }
-        let Some((scheme, rest)) = text.split_once("://") else { return Err(unusable("without http:// in front")) };
+        let Some((scheme, rest)) = text.split_once("://") else { return Err(invalid("without http:// in front")) };
         let secure = match &*scheme.to_ascii_lowercase() {
             "http" => false,
             "https" => true,
-            "" => return Err(unusable("without http:// in front")),
-            _ => return Err(unusable("only http and https can be called")),
+            "" => return Err(invalid("without http:// in front")),
+            _ => return Err(invalid("only http and https are supported")),
         };
         if rest.contains("://") {
-            return Err(unusable("two URLs in one: separate them by commas"));
+            return Err(invalid("contains two URLs: separate them by commas"));
         }
-        // The last @ ends the credentials, so that a password with a raw one is read as it is meant.
+        // Credentials end at the last `@`, so that a password may contain an unescaped one.
         let (credentials, place) = match rest.rsplit_once('@') {
             Some((credentials, place)) => (Some(credentials), place),
             None => (None, rest),
         };
-        if place.len() > LONGEST {
-            return Err(unusable("longer than 1,024 bytes"));
+        if place.len() > MAX_LENGTH {
+            return Err(invalid("longer than 1,024 bytes"));
         }
-        // Raw, these end the authority early.
+        // Unescaped, these characters would end the authority early.
         if credentials.is_some_and(|credentials| credentials.contains(|c| !is_raw(c))) {
-            return Err(unusable(CREDENTIALS));
+            return Err(invalid(CREDENTIALS));
         }
         if place.is_empty() || place.starts_with(['/', '?', '#', ':']) {
-            return Err(unusable("without a host"));
+            return Err(invalid("without a host"));
         }
         let uri: Uri =
-            format!("http://{place}").parse().map_err(|e| unusable("not a URL").with_source(http::Error::from(e)))?;
+            format!("http://{place}").parse().map_err(|e| invalid("not a URL").with_source(http::Error::from(e)))?;
         if place.contains('#') || uri.query().is_some() {
-            return Err(unusable("with a query or fragment: paths are appended to it"));
+            return Err(invalid("with a query or fragment, but paths are appended to it"));
         }
         if uri.path().contains(';') {
-            return Err(unusable("with a semicolon: separate URLs by commas"));
+            return Err(invalid("contains a semicolon: separate URLs by commas"));
         }
-        let host = uri.authority().ok_or_else(|| unusable("without a host"))?.as_str();
+        let host = uri.authority().ok_or_else(|| invalid("without a host"))?.as_str();
         if host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err()) {
-            return Err(unusable("with a port that is no number"));
+            return Err(invalid("with an invalid port"));
         }
         let scheme = if secure { "https" } else { "http" };
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
             base: format!("{scheme}://{host}{path}/").into(),
             secure,
-            authorization: credentials.map(basic).transpose().map_err(|()| unusable(CREDENTIALS))?,
+            authorization: credentials.map(basic).transpose().map_err(|()| invalid(CREDENTIALS))?,
         })
     }
 
-    /// The URL without credentials, ending in a slash.
+    /// Returns the URL without credentials. It ends in a slash.
     pub(crate) fn as_str(&self) -> &Arc<str> {
         &self.base
     }
 
-    /// The host, without the brackets of an IPv6 address, and the port.
+    /// Returns the host, without the brackets of an IPv6 address, and the port.
     pub(crate) fn host_and_port(&self) -> (String, u16) {
         let default = if self.secure { 443 } else { 80 };
         let uri: Option<Uri> = self.base.parse().ok();
@@ -126,12 +128,12 @@ impl ServiceUrl {
 }
 
 const CREDENTIALS: &str =
-    "with unusable credentials: percent-encode each character in them that is not a letter or digit (%2F for a slash)";
+    "with invalid credentials: percent-encode each of their characters that is not a letter or digit (%2F for a slash)";
 const COMMA: &str = "with a comma in the credentials: percent-encode it as %2C";
 
-fn unusable(shown: Option<&str>, cause: &str) -> Error {
+fn invalid(shown: Option<&str>, cause: &str) -> Error {
     Error::new(Kind::Config, "read service URL")
-        .server(shown.unwrap_or("(not shown, it may hold a password)"))
+        .server(shown.unwrap_or("(not shown, it may contain a password)"))
         .cause(cause)
         .advice("write it like http://localhost:8761/eureka/")
 }
@@ -143,14 +145,14 @@ fn has_scheme(piece: &str) -> bool {
     })
 }
 
-/// Returns `true` if credentials may hold this byte unescaped.
+/// Returns `true` if credentials may contain this character unescaped.
 fn is_raw(c: char) -> bool {
     c.is_ascii_graphic()
         && !matches!(c, '/' | '?' | '#' | '[' | ']' | '\\' | '^' | '|' | '{' | '}' | '<' | '>' | '"' | '`')
 }
 
-/// The part of a URL that can be shown: host, port and path, without credentials, query and fragment. `None` if it has another
-/// shape, so that a part of it may belong to a password.
+/// Returns the part of a URL that can be displayed: host, port and path, without credentials, query
+/// and fragment. `None` if the URL has another form, so that a part of it may belong to a password.
 pub(crate) fn shown(url: &str) -> Option<&str> {
     let place = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
     let place = place.split(['?', '#']).next().unwrap_or_default();
@@ -165,7 +167,8 @@ pub(crate) fn shown(url: &str) -> Option<&str> {
     (!host.is_empty() && bare(host) && visible && port.chars().all(|c| c.is_ascii_digit())).then_some(place)
 }
 
-/// The header for `user:password`, split at the first colon. (Java clients send nothing if the password holds another.)
+/// Creates the `Authorization` header for `user:password`, split at the first colon. Java clients
+/// send none if the password contains another colon.
 fn basic(credentials: &str) -> Result<HeaderValue, ()> {
     let decode = |text| percent_decode_str(text).decode_utf8().map_err(drop);
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_split_completed_and_freed_of_doubles() {
+    fn list_is_split_completed_and_deduplicated() {
         let urls = ServiceUrl::parse_list("http://a:1/eureka, http://b/eureka/,\nhttp://a:1/eureka/,").unwrap();
         let bases: Vec<_> = urls.iter().map(|url| &**url.as_str()).collect();
         assert_eq!(bases, ["http://a:1/eureka/", "http://b/eureka/"]);
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_become_a_header_and_are_never_shown() {
+    fn credentials_become_a_header_and_are_not_displayed() {
         let url = parse("http://u:a%40:b@host/eureka").unwrap();
         assert_eq!(&**url.as_str(), "http://host/eureka/");
         // base64 of "u:a@:b"
@@ -211,9 +214,10 @@ mod tests {
         }
     }
 
-    /// Each holds the password, or what is left of one, in words that begin with `se` or end with `et`.
+    /// Each URL contains the password, or a part of it, in a text that begins with `se` or ends with
+    /// `et`.
     #[test]
-    fn unusable_url_shows_nothing_of_a_password() {
+    fn invalid_url_is_an_error_without_any_part_of_the_password() {
         for url in [
             "ftp://user:secret@host/",
             "http://user:sec/secret@host/eureka",
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_credentials_come_with_the_advice_to_encode_them() {
+    fn invalid_credentials_are_an_error_with_the_advice_to_encode_them() {
         for url in ["http://u:a b@h/", "http://u:a|b@h/", "http://u:a/b@h/", "http://u:a?b@h/", "http://u:\u{e4}@h/"] {
             assert!(parse(url).unwrap_err().to_string().contains("percent-encode"), "{url}");
         }
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_url_says_why() {
+    fn invalid_url_is_an_error_with_its_reason() {
         for (url, why) in [
             ("localhost:8761/eureka", "without http:// in front"),
             ("/eureka", "without http:// in front"),
@@ -281,7 +285,7 @@ mod tests {
             ("http://ho st/", "not a URL"),
             ("http://${HOST}:8761/eureka/", "placeholder"),
             ("http://u:${PASSWORD}@host/", "placeholder"),
-            ("http://host:87x/", "with a port that is no number"),
+            ("http://host:87x/", "with an invalid port"),
             ("http://a:1/eureka/;http://b:1/eureka/", "separate them by commas"),
             ("http://a:1/eureka/ http://b:1/eureka/", "separate them by commas"),
             ("http://a:1/eureka/;", "separate URLs by commas"),
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_part_of_a_url_has_no_credentials_and_no_query() {
+    fn displayed_part_of_a_url_has_no_credentials_and_no_query() {
         for (url, expected) in [
             ("http://u:p@host/a?b=c#d", Some("host/a")),
             ("http://u:p?w@host/a", Some("host/a")),

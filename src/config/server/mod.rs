@@ -339,7 +339,7 @@ fn of_clients() -> impl Iterator<Item = &'static str> {
         let start = known.trim_end_matches('*');
         PROPERTIES.iter().any(|property| super::names::after(start, property.name).is_some())
     };
-    super::client::of_clients().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
+    super::client::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
 }
 
 /// The first setting in this JSON document that asks for access control or TLS, unless a switch outside
