@@ -1,20 +1,20 @@
-//! Replays the corpus of the fuzz targets on whatever compiler runs the tests.
+//! Replays the corpus of the fuzz targets, also with a stable compiler.
 #![cfg(feature = "server")]
-#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+#![allow(clippy::unwrap_used, reason = "helper functions of tests may panic")]
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
 
 use std::path::Path;
 
-#[allow(clippy::print_stdout, reason = "a test shows it only when it fails")]
+#[allow(clippy::print_stdout, reason = "output of a passing test is not shown")]
 fn replay(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "no corpus in {}", folder.display());
     for file in files {
-        // A test shows what it printed only when it fails; the last line names the input.
+        // When the test fails, the last line of its output names the input.
         println!("{}", file.display());
         check(&std::fs::read(file).unwrap());
     }

@@ -1,4 +1,5 @@
-//! The documents of real Java servers and clients: the goldens of the protocol, and bodies recorded between Spring nodes.
+//! Documents of Java servers and clients: one example of each form, and bodies recorded between Spring
+//! nodes. `docs/protocol.md`, "Examples in JSON".
 
 use serde_json::Value;
 use tower_eureka::model::{
@@ -6,12 +7,12 @@ use tower_eureka::model::{
     ReplicationAction, ReplicationList, ReplicationResponse, StatusCounts,
 };
 
-/// The document as Java sends it: without the line breaks and indents that make the fixture readable.
+/// Removes the line breaks and indents of a fixture, which Java does not write.
 fn compact(fixture: &str) -> String {
     fixture.lines().map(str::trim_start).collect()
 }
 
-/// Java keeps metadata in the order of a hash map, the encoder sorts it by key.
+/// Sorts the metadata of a fixture by key, as the encoder does. Java writes it in the order of a hash map.
 fn sorted_metadata(document: &str) -> String {
     document.replace(r#"{"zone":"rack-a","build_id":"77"}"#, r#"{"build_id":"77","zone":"rack-a"}"#)
 }
@@ -27,7 +28,7 @@ const DELTA: &str = include_str!("../fixtures/json/j4_delta.json");
 const COMPACT: &str = include_str!("../fixtures/json/j5_compact.json");
 const XSTREAM: &str = include_str!("../fixtures/json/j6_xstream.json");
 const BATCH: &str = include_str!("../fixtures/json/j7_batch.json");
-/// One body per line.
+/// Recorded bodies, one per line.
 const RECORDED: &str = include_str!("../fixtures/json/recorded.jsonl");
 
 #[test]
@@ -96,7 +97,7 @@ fn registration_is_decoded_member_by_member() {
     assert_eq!(instance.action(), None);
 }
 
-/// Explicit nulls, a real boolean, timestamps as numbers, another order of members.
+/// The document has explicit nulls, a boolean flag, timestamps as numbers and another order of members.
 #[test]
 fn registration_of_spring_equals_that_of_jersey() {
     assert_eq!(
@@ -138,34 +139,34 @@ fn delta_is_decoded_with_the_action_of_each_instance() {
     assert_eq!(delta.applications[0].instances[1].lease().unwrap().eviction_timestamp, 1_760_000_200_000);
 }
 
-/// What an old server and the compact form leave out has the meaning that Java gives to its absence.
+/// Members that the compact form and old servers leave out have the defaults of Java.
 #[test]
 fn compact_and_xstream_lists_equal_the_full_list_where_they_overlap() {
     let full = Applications::from_json(FULL.as_bytes()).unwrap();
-    let whole = &full.applications[1].instances[0];
+    let expected = &full.applications[1].instances[0];
     for (document, version) in [(COMPACT, 1), (XSTREAM, 4)] {
-        let answer = Applications::from_json(document.as_bytes()).unwrap();
-        assert_eq!(answer.version, Some(version));
-        assert_eq!(answer.hash.as_deref(), Some("UP_1_"));
-        assert_eq!(answer.applications[0].name, full.applications[1].name);
-        let [instance] = &answer.applications[0].instances[..] else { panic!("{answer:?}") };
-        assert_eq!(instance.id(), whole.id());
-        assert_eq!(instance.app(), whole.app());
-        assert_eq!(instance.host_name(), whole.host_name());
-        assert_eq!(instance.ip_addr(), whole.ip_addr());
-        assert_eq!(instance.status(), whole.status());
-        assert_eq!(instance.overridden_status(), whole.overridden_status());
-        assert_eq!(instance.port(), whole.port());
-        assert_eq!(instance.secure_port(), whole.secure_port());
-        assert_eq!(instance.vip_address(), whole.vip_address());
-        assert_eq!(instance.last_updated_timestamp(), whole.last_updated_timestamp());
-        assert_eq!(instance.action(), whole.action());
-        assert_eq!(instance.asg_name(), whole.asg_name());
+        let list = Applications::from_json(document.as_bytes()).unwrap();
+        assert_eq!(list.version, Some(version));
+        assert_eq!(list.hash.as_deref(), Some("UP_1_"));
+        assert_eq!(list.applications[0].name, full.applications[1].name);
+        let [instance] = &list.applications[0].instances[..] else { panic!("{list:?}") };
+        assert_eq!(instance.id(), expected.id());
+        assert_eq!(instance.app(), expected.app());
+        assert_eq!(instance.host_name(), expected.host_name());
+        assert_eq!(instance.ip_addr(), expected.ip_addr());
+        assert_eq!(instance.status(), expected.status());
+        assert_eq!(instance.overridden_status(), expected.overridden_status());
+        assert_eq!(instance.port(), expected.port());
+        assert_eq!(instance.secure_port(), expected.secure_port());
+        assert_eq!(instance.vip_address(), expected.vip_address());
+        assert_eq!(instance.last_updated_timestamp(), expected.last_updated_timestamp());
+        assert_eq!(instance.action(), expected.action());
+        assert_eq!(instance.asg_name(), expected.asg_name());
         let Some(DataCenter::Amazon(metadata)) = instance.data_center() else { panic!("{instance:?}") };
         assert_eq!(metadata.get("availability-zone"), Some("eu-west-1b"));
     }
     let old = Applications::from_json(XSTREAM.as_bytes()).unwrap();
-    assert_eq!(old.applications[0].instances[0].lease(), whole.lease());
+    assert_eq!(old.applications[0].instances[0].lease(), expected.lease());
     assert!(old.applications[0].instances[0].metadata().is_empty());
 }
 
@@ -204,8 +205,8 @@ fn recorded_bodies_survive_a_round_trip() {
         seen[kind] += 1;
         let [mut before, mut after]: [Value; 2] =
             [body, &written].map(|document| serde_json::from_str(document).expect("a JSON document"));
-        normalise(&mut before);
-        normalise(&mut after);
+        normalize(&mut before);
+        normalize(&mut after);
         assert_eq!(before, after, "line {}", number + 1);
     }
     assert!(seen.iter().all(|&bodies| bodies > 0), "a kind of document is missing: {seen:?}");
@@ -222,14 +223,14 @@ fn reencoded(body: &str) -> Result<(usize, String), DecodeError> {
     })
 }
 
-/// Takes away what the codecs of Java's own clients disagree on: nulls, `sid`, whether a scalar is text.
-fn normalise(value: &mut Value) {
+/// Removes the differences between the codecs of Java clients: nulls, `sid`, and the types of scalars.
+fn normalize(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.retain(|name, value| !(value.is_null() || name == "sid" && value == "na"));
-            members.values_mut().for_each(normalise);
+            members.values_mut().for_each(normalize);
         }
-        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Array(items) => items.iter_mut().for_each(normalize),
         Value::Number(_) | Value::Bool(_) => *value = Value::String(value.to_string()),
         Value::Null | Value::String(_) => {}
     }

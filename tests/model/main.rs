@@ -1,5 +1,5 @@
-//! What goes over the wire: what is written, what is read, and what survives a round trip.
-#![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+//! Tests of the JSON and XML forms: documents written, documents read, round trips.
+#![allow(clippy::unwrap_used, reason = "helper functions of tests may panic")]
 
 mod json;
 mod properties;

@@ -1,4 +1,4 @@
-//! What holds for every document: it survives a round trip, and no bytes make a reader panic.
+//! Properties of all JSON documents: they survive a round trip, and no input makes a reader panic.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tower_eureka::model::{
     ReplicationResponse, ReplicationResult, StatusCounts,
 };
 
-/// A failing case is printed, and its seed kept beside this file for the next runs.
+/// Prints a failing case, and stores its seed beside this file for later runs.
 fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/properties.regressions"))),
@@ -53,7 +53,7 @@ fn lease() -> impl Strategy<Value = Value> {
 }
 
 fn entries() -> impl Strategy<Value = Value> {
-    btree_map(any::<String>().prop_filter("Java's own key", |key| key != "@class"), any::<String>(), 0..4)
+    btree_map(any::<String>().prop_filter("not the key of Java's marker", |key| key != "@class"), any::<String>(), 0..4)
         .prop_map(|entries| json!(entries))
 }
 
@@ -174,7 +174,7 @@ fn result() -> impl Strategy<Value = ReplicationResult> {
         .prop_map(|(status, entity)| ReplicationResult { status, entity })
 }
 
-/// Any JSON at all, with the names and words of the protocol, so that the readers get past the wrapper.
+/// Arbitrary JSON with the names and words of the protocol, so that readers get past the root object.
 fn junk() -> impl Strategy<Value = Value> {
     const NAMES: &str = "applications application instance name versions__delta apps__hashcode instanceId hostName app ipAddr sid \
         status overriddenStatus overriddenstatus port securePort $ @enabled countryId dataCenterInfo @class metadata leaseInfo \
@@ -201,8 +201,8 @@ fn junk() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Documents whose frame is sound and some of whose members hold anything.
-fn warped() -> impl Strategy<Value = String> {
+/// Valid documents, some of whose members have arbitrary values.
+fn partly_invalid() -> impl Strategy<Value = String> {
     (0..5, instance(), vec((any::<Index>(), junk()), 0..6)).prop_map(|(frame, mut instance, junk)| {
         let members = instance.as_object_mut().expect("an instance is an object");
         for (at, value) in &junk {
@@ -224,8 +224,8 @@ fn warped() -> impl Strategy<Value = String> {
     })
 }
 
-/// Whatever a reader takes it also writes, and reads what it wrote as the same value.
-fn settles<T: PartialEq + Debug, E: Debug>(
+/// Checks that a document which can be read is written in a form that reads as the same value.
+fn reads_what_it_writes<T: PartialEq + Debug, E: Debug>(
     body: &[u8],
     read: impl Fn(&[u8]) -> Result<T, E>,
     write: impl Fn(&T) -> Vec<u8>,
@@ -239,12 +239,12 @@ fn settles<T: PartialEq + Debug, E: Debug>(
     Ok(())
 }
 
-fn every_reader_settles(body: &[u8]) -> Result<(), TestCaseError> {
-    settles(body, Instance::from_json, Instance::to_json)?;
-    settles(body, Application::from_json, Application::to_json)?;
-    settles(body, Applications::from_json, Applications::to_json)?;
-    settles(body, ReplicationList::from_json, ReplicationList::to_json)?;
-    settles(body, ReplicationResponse::from_json, ReplicationResponse::to_json)
+fn every_reader_reads_what_it_writes(body: &[u8]) -> Result<(), TestCaseError> {
+    reads_what_it_writes(body, Instance::from_json, Instance::to_json)?;
+    reads_what_it_writes(body, Application::from_json, Application::to_json)?;
+    reads_what_it_writes(body, Applications::from_json, Applications::to_json)?;
+    reads_what_it_writes(body, ReplicationList::from_json, ReplicationList::to_json)?;
+    reads_what_it_writes(body, ReplicationResponse::from_json, ReplicationResponse::to_json)
 }
 
 proptest! {
@@ -277,15 +277,15 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_read_or_refused(body in vec(any::<u8>(), 0..200)) {
-        every_reader_settles(&body)?;
+        every_reader_reads_what_it_writes(&body)?;
     }
 
     #[test]
-    fn arbitrary_json_is_read_or_refused(body in prop_oneof![junk().prop_map(|value| value.to_string()), warped()]) {
-        every_reader_settles(body.as_bytes())?;
+    fn arbitrary_json_is_read_or_refused(body in prop_oneof![junk().prop_map(|value| value.to_string()), partly_invalid()]) {
+        every_reader_reads_what_it_writes(body.as_bytes())?;
     }
 
-    /// One byte of a real document is another one, and its end is missing.
+    /// Replaces one byte of a recorded document, and cuts off its end.
     #[test]
     fn damaged_documents_are_read_or_refused(
         document in select(include_str!("../fixtures/json/recorded.jsonl").lines().collect::<Vec<_>>()),
@@ -296,8 +296,8 @@ proptest! {
         let mut body = document.as_bytes().to_vec();
         let at = at.index(body.len());
         body[at] = byte;
-        every_reader_settles(&body)?;
-        every_reader_settles(&body[..end.index(body.len())])?;
+        every_reader_reads_what_it_writes(&body)?;
+        every_reader_reads_what_it_writes(&body[..end.index(body.len())])?;
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! What other clients and servers write instead of the goldens, and what each of it means.
+//! Documents of other clients and servers that differ from the usual form. `docs/protocol.md`, "Absent
+//! and mistyped members".
 
 use tower_eureka::model::{
     ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Port, ReplicationList,
     ReplicationResponse,
 };
 
-/// The instance of a document that has these members besides the name and an id.
+/// Reads a document with these members beside `app` and `instanceId`.
 fn instance(members: &str) -> Instance {
     let document = format!(r#"{{"instance":{{"app":"orders","instanceId":"i1",{members}}}}}"#);
     Instance::from_json(document.as_bytes()).unwrap_or_else(|error| panic!("{document:.300}: {error}"))
@@ -63,20 +64,20 @@ fn values_of_another_shape_count_as_absent() {
 #[test]
 fn unknown_members_of_any_shape_are_skipped_at_every_level() {
     for unknown in [r#""x":1"#, r#""x":"y""#, r#""x":null"#, r#""x":{"status":"DOWN"}"#, r#""x":[{"a":[]},1]"#] {
-        let answer = applications(&format!(
+        let response = applications(&format!(
             r#"{unknown},"versions__delta":"1",{unknown},"application":[{{{unknown},"name":"ORDERS",{unknown},
             "instance":[{{"instanceId":"i1",{unknown},"port":{{{unknown},"$":80}},"leaseInfo":{{{unknown},"durationInSecs":9}},
             "dataCenterInfo":{{{unknown},"name":"MyOwn"}},{unknown}}}]}}]"#
         ));
-        let found = &answer.applications[0].instances[0];
+        let found = &response.applications[0].instances[0];
         assert_eq!(found.status(), InstanceStatus::Up, "{unknown}");
         assert_eq!(found.port(), Port { number: 80, enabled: true }, "{unknown}");
         assert_eq!(found.lease().unwrap().duration_secs, 9, "{unknown}");
         assert_eq!(found.data_center(), Some(&DataCenter::MyOwn), "{unknown}");
         let batch = format!(r#"{{"replicationList":[{{{unknown},"appName":"A",{unknown}}}],{unknown}}}"#);
         assert_eq!(ReplicationList::from_json(batch.as_bytes()).unwrap().0[0].app.as_deref(), Some("A"), "{unknown}");
-        let answer = format!(r#"{{{unknown},"responseList":[{{{unknown},"statusCode":404}}]}}"#);
-        assert_eq!(ReplicationResponse::from_json(answer.as_bytes()).unwrap().0[0].status, 404, "{unknown}");
+        let response = format!(r#"{{{unknown},"responseList":[{{{unknown},"statusCode":404}}]}}"#);
+        assert_eq!(ReplicationResponse::from_json(response.as_bytes()).unwrap().0[0].status, 404, "{unknown}");
     }
 }
 
@@ -182,7 +183,7 @@ fn numbers_flags_and_texts_are_read_in_each_others_types() {
     }
     let ids = ["9223372036854775807", "9223372036854775808", "18446744073709551615", "-9223372036854775808"];
     for id in ids {
-        assert_eq!(instance(&format!(r#""instanceId":{id}"#)).id(), id, "two ids must not become one");
+        assert_eq!(instance(&format!(r#""instanceId":{id}"#)).id(), id, "different ids stay different");
     }
     let numbers = instance(r#""hostName":10,"ipAddr":1.5,"vipAddress":true,"asgName":-3"#);
     assert_eq!(numbers.host_name(), Some("10"));
@@ -241,7 +242,7 @@ fn data_center_is_read_with_and_without_its_class() {
     ] {
         let found = instance(&format!(r#""dataCenterInfo":{value},"status":"DOWN""#));
         assert_eq!(found.data_center(), Some(&expected), "{value}");
-        assert_eq!(found.status(), InstanceStatus::Down, "what follows is lost: {value}");
+        assert_eq!(found.status(), InstanceStatus::Down, "the members after it are read: {value}");
     }
 }
 
@@ -314,7 +315,7 @@ fn bare_object_counts_as_a_list_of_one_and_a_missing_list_as_empty() {
     assert_eq!(&*named_by_instance.applications[0].name, "ORDERS");
 }
 
-/// Their underscores depend on a setting of the sender.
+/// The number of underscores depends on a setting of the sender.
 #[test]
 fn version_and_hash_are_read_with_single_underscores() {
     let found = applications(r#""versions_delta":3,"apps_hashcode":"UP_1_","registeredApplicationsEmpty":false"#);
@@ -405,7 +406,7 @@ fn batch_that_java_refuses_is_refused() {
     assert_eq!(incomplete.0[1].last_dirty_timestamp, Some(7));
 }
 
-/// A million levels, which would end a reader that descends into them.
+/// A recursive reader would overflow the stack at a million levels.
 #[test]
 fn deep_nesting_does_not_overflow_the_stack() {
     const DEPTH: usize = 1_000_000;

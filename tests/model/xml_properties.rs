@@ -1,4 +1,4 @@
-//! What holds for every XML document: it survives a round trip, and no bytes make a reader panic.
+//! Properties of all XML documents: they survive a round trip, and no input makes a reader panic.
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -8,7 +8,7 @@ use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Map, Value, json};
 use tower_eureka::model::{Application, Applications, Instance, InstanceStatus};
 
-/// A failing case is printed, and its seed kept beside this file for the next runs.
+/// Prints a failing case, and stores its seed beside this file for later runs.
 fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/xml_properties.regressions"))),
@@ -16,7 +16,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// What XML can carry.
+/// Text that XML can carry.
 fn text() -> impl Strategy<Value = String> {
     let carried = |c: &char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
     prop_oneof![any::<String>(), "[ \t\r\n<>&'\"\\]a-c;#x_.-]{0,12}"]
@@ -32,7 +32,7 @@ fn port() -> impl Strategy<Value = Value> {
 }
 
 fn metadata() -> impl Strategy<Value = Value> {
-    let key = text().prop_filter("keys that JSON or XML can't carry", |key| !key.is_empty() && key != "@class");
+    let key = text().prop_filter("keys that JSON and XML can carry", |key| !key.is_empty() && key != "@class");
     btree_map(key, text(), 0..4).prop_map(|entries| json!(entries))
 }
 
@@ -49,7 +49,7 @@ fn lease() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Made by way of JSON, which has a test of its own.
+/// Instance read from generated JSON, which has tests of its own.
 fn instance() -> impl Strategy<Value = Instance> {
     const TEXTS: [&str; 11] = [
         "hostName",
@@ -81,7 +81,7 @@ fn instance() -> impl Strategy<Value = Instance> {
                 "leaseInfo": lease, "isCoordinatingDiscoveryServer": coordinating, "lastUpdatedTimestamp": updated,
                 "lastDirtyTimestamp": dirty, "actionType": action,
             });
-            let Value::Object(rest) = rest else { unreachable!("written as one") };
+            let Value::Object(rest) = rest else { unreachable!("the literal is an object") };
             members.extend(rest);
             Instance::from_json(json!({ "instance": members }).to_string().as_bytes()).expect("a well-formed document")
         },
@@ -95,7 +95,7 @@ fn applications() -> impl Strategy<Value = Applications> {
         .prop_map(|(version, hash, applications)| Applications { version, hash: hash.map(Into::into), applications })
 }
 
-/// Pieces of XML in any order.
+/// Fragments of XML in any order.
 fn junk() -> impl Strategy<Value = String> {
     const PIECES: [&str; 32] = [
         "<instance>",

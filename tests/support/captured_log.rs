@@ -1,19 +1,19 @@
-//! Log of a test, as text.
+//! Captured log of a test.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tracing::subscriber::DefaultGuard;
 
-/// Log of this thread. Tests run on one thread each.
+/// Log of the current thread. Each test runs on a thread of its own.
 #[derive(Clone, Default)]
 pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Writes down what is logged from now on, at this level and above.
+    /// Starts capturing lines of this level and above, until the guard is dropped.
     pub(crate) fn start(level: tracing::Level) -> (Self, DefaultGuard) {
-        // With a single subscriber in the process, a line that another thread reaches first would be
-        // off for good.
+        // `tracing` caches per call site whether any subscriber wants it. With a single subscriber in the
+        // process, a line that another thread reaches first would stay disabled.
         static OTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
         OTHER.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
         let log = Self::default();
@@ -23,7 +23,7 @@ impl Log {
         (log, guard)
     }
 
-    /// Everything that was written.
+    /// Returns the captured lines.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! A server that speaks just enough HTTP/2 to say what real servers seldom do.
+//! HTTP/2 server whose responses are raw bytes, for frames that real servers seldom send.
 
 use std::io;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// Responds to the n-th request with these bytes, given the id of its stream. Returns the port, and
-/// the number of requests.
+/// Starts a server whose response to the n-th request are the bytes of `respond`, which receives `n` and
+/// the stream id. Returns the port and the number of requests.
 pub(crate) async fn raw(
     respond: impl Fn(usize, [u8; 4]) -> Vec<u8> + Send + Sync + 'static,
 ) -> (u16, Arc<AtomicUsize>) {
@@ -42,7 +42,7 @@ pub(crate) async fn raw(
     (port, requests)
 }
 
-/// A RST_STREAM with this reason.
+/// Encodes a RST_STREAM frame with this reason.
 pub(crate) fn reset([a, b, c, d]: [u8; 4], reason: u8) -> Vec<u8> {
     vec![0, 0, 4, 3, 0, a, b, c, d, 0, 0, 0, reason]
 }
