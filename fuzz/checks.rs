@@ -1,5 +1,5 @@
-//! Checks of arbitrary input: nothing panics, and a document that can be read is written in a form that
-//! reads as the same value.
+//! Checks of arbitrary input: nothing panics, and a document that can be read is written in a form
+//! that reads as the same value.
 //!
 //! The fuzz targets and the test that replays their corpus share these checks.
 #![allow(dead_code, reason = "each target uses one check")]
@@ -48,8 +48,8 @@ pub(crate) fn batch_reply(data: &[u8]) {
     assert_eq!(ReplicationResponse::from_json(&json).expect("written form is readable"), response);
 }
 
-/// Checks a document `<instance>` or `<applications>`. XML cannot carry every text, so the comparison
-/// begins with the first written form.
+/// Checks a document `<instance>` or `<applications>`. XML cannot carry every text, so the
+/// comparison begins with the first written form.
 #[cfg(feature = "xml")]
 pub(crate) fn xml(data: &[u8]) {
     if let Ok(instance) = Instance::from_xml(data) {
@@ -99,8 +99,8 @@ thread_local! {
 }
 
 impl Fixture {
-    /// Runs a check with an unchanged registry, and keeps the registry unless the check changed it or
-    /// panicked.
+    /// Runs a check with an unchanged registry, and keeps the registry unless the check changed it
+    /// or panicked.
     fn with(is_changed: impl FnOnce(&Self) -> bool) {
         let fixture = FIXTURE.take().unwrap_or_else(Self::new);
         if !is_changed(&fixture) {
@@ -119,8 +119,8 @@ impl Fixture {
         fixture
     }
 
-    /// Sends a request. The response must have a status of the protocol, and after a change the lists must
-    /// equal the contents. Returns `true` if the registry changed.
+    /// Sends a request. The response must have a status of the protocol, and after a change the
+    /// lists must equal the contents. Returns `true` if the registry changed.
     fn changes_with(&self, request: Request<Body>) -> bool {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let (status, body) = self.send(request);

@@ -1,4 +1,4 @@
-//! Our provider and consumer in a fleet whose registry is a Spring server.
+//! Provider and consumer of this crate with a Spring server as registry.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use tower_eureka::model::InstanceStatus;
 use super::process::{Process, free_port};
 use super::rust::{Provider, consumer};
 use super::spring::{Client, Server};
-use super::{alone, http, until};
+use super::{exclusive, http, until};
 
-/// A registration, a renewal and a fetch, each once a second, with room for a busy machine.
+/// Time limit of a condition. Registration, renewal and fetch each take a second.
 const SOON: Duration = Duration::from_secs(20);
-/// The longest drain, and what comes after it.
+/// Time limit of a shutdown with its longest drain.
 const DRAINED: Duration = Duration::from_secs(45);
 
 #[tokio::test]
 async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
-    let _turn = alone().await;
+    let _lock = exclusive().await;
     let server = Server::start("fleet-server", free_port()).await;
     let mut provider = Provider::start("fleet-provider", "rust-orders", &server.url).await;
     let java = Client::start("fleet-java", &server.url).await;
-    let id = provider.id().await.expect("the provider answers");
+    let id = provider.id().await.expect("provider is running");
 
     let up = [format!("{id} UP")];
     until("Java sees our provider", SOON, async || (java.view("RUST-ORDERS").await == up).then_some(())).await;
@@ -36,57 +36,59 @@ async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
     assert_eq!(lines.iter().filter(|line| line.contains(&java_id)).count(), 20, "{output}");
 
     provider.process.terminate().await;
-    let leaving = until("the registry shows the provider DOWN", SOON, async || {
+    let leaving = until("the registry lists the provider as DOWN", SOON, async || {
         http::instance(&server.url, "RUST-ORDERS", &id).await.filter(|i| i.status() == InstanceStatus::Down)
     })
     .await;
     assert_eq!(leaving.id(), id);
-    // A Java caller goes on until its own view has the change; the first call that it cannot make must be of that kind.
+    // The Java caller calls the instance until its own copy has the change, and no call fails
+    // before.
     until("Java stops calling", SOON, async || match java.call("rust-orders").await {
-        Some(answered) => {
-            assert_eq!(answered, id);
+        Some(responder) => {
+            assert_eq!(responder, id);
             None
         }
         None => Some(()),
     })
     .await;
     assert_eq!(java.view("RUST-ORDERS").await, [format!("{id} DOWN")]);
-    assert_eq!(provider.id().await, Some(id.clone()), "it still answers those who do not know yet");
+    assert_eq!(provider.id().await, Some(id.clone()), "provider still serves callers with an old copy");
 
     assert!(provider.process.exit(DRAINED).await.success());
-    assert!(http::is_gone(&server.url, "RUST-ORDERS", &id).await, "it took itself out before it ended");
+    assert!(http::is_gone(&server.url, "RUST-ORDERS", &id).await, "provider deregisters before it exits");
 }
 
 #[tokio::test]
 async fn dead_registry_fails_no_call_and_providers_register_again_after_its_restart() {
     const CALLS: usize = 300;
-    let _turn = alone().await;
+    let _lock = exclusive().await;
     let server = Server::start("restart-server", free_port()).await;
     let mut provider = Provider::start("restart-provider", "rust-orders", &server.url).await;
-    let id = provider.id().await.expect("the provider answers");
+    let id = provider.id().await.expect("provider is running");
     until("the provider is registered", SOON, async || http::application(&server.url, "RUST-ORDERS").await).await;
 
     let mut calls = consumer("restart-consumer", "rust-orders", &server.url, CALLS, Duration::from_millis(30));
-    let answered = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
-    until("the consumer calls", SOON, async || (answered(&calls) >= 20).then_some(())).await;
+    let succeeded = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
+    until("the consumer calls", SOON, async || (succeeded(&calls) >= 20).then_some(())).await;
     let (url, port) = (server.url, server.port);
     server.process.kill().await;
-    let before = answered(&calls);
+    let before = succeeded(&calls);
     assert!(calls.exit(2 * SOON).await.success());
     assert_eq!(calls.output().lines().last(), Some(format!("calls: {CALLS}, failed: 0").as_str()));
-    assert!(answered(&calls) >= before + 100, "most calls came after the end of the registry: {before}");
+    assert!(succeeded(&calls) >= before + 100, "most calls came after the registry was killed: {before}");
 
     let server = Server::start("restart-server-again", port).await;
     assert_eq!(server.url, url);
-    let back = until("the provider is back", SOON, async || http::instance(&url, "RUST-ORDERS", &id).await).await;
-    assert_eq!((back.id(), back.status()), (id.as_str(), InstanceStatus::Up));
+    let restored =
+        until("the provider is registered again", SOON, async || http::instance(&url, "RUST-ORDERS", &id).await).await;
+    assert_eq!((restored.id(), restored.status()), (id.as_str(), InstanceStatus::Up));
     provider.process.assert_runs();
 }
 
 #[tokio::test]
 async fn java_instance_that_is_killed_and_restarted_fails_at_most_the_call_in_flight() {
     const CALLS: usize = 600;
-    let _turn = alone().await;
+    let _lock = exclusive().await;
     let server = Server::start("callee-server", free_port()).await;
     let port = free_port();
     let java = Client::start_at("callee-java", &server.url, port).await;
@@ -94,11 +96,11 @@ async fn java_instance_that_is_killed_and_restarted_fails_at_most_the_call_in_fl
     until("the Java client is registered", SOON, async || http::application(&server.url, "JAVA-CLIENT").await).await;
 
     let mut calls = consumer("callee-consumer", "java-client", &server.url, CALLS, Duration::from_millis(20));
-    let answered = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
-    until("the consumer calls", SOON, async || (answered(&calls) >= 20).then_some(())).await;
+    let succeeded = |calls: &Process| calls.output().lines().filter(|line| line.contains(&id)).count();
+    until("the consumer calls", SOON, async || (succeeded(&calls) >= 20).then_some(())).await;
     java.process.kill().await;
-    let before = answered(&calls);
-    // A single instance: its callers wait until it is there again.
+    let before = succeeded(&calls);
+    // With a single instance, callers wait until it has registered again.
     let _again = Client::start_at("callee-java-again", &server.url, port).await;
     assert!(calls.exit(3 * SOON).await.success());
     let output = calls.output();
@@ -106,5 +108,5 @@ async fn java_instance_that_is_killed_and_restarted_fails_at_most_the_call_in_fl
     let failed =
         last.strip_prefix(&format!("calls: {CALLS}, failed: ")).and_then(|failed| failed.parse::<usize>().ok());
     assert!(failed.is_some_and(|failed| failed <= 1), "one call at a time is in flight: {last}");
-    assert!(answered(&calls) > before + 100, "most calls came after its end: {before}");
+    assert!(succeeded(&calls) > before + 100, "most calls came after the instance was killed: {before}");
 }

@@ -1,9 +1,9 @@
-//! Real Spring Cloud Eureka servers and clients against ours, in processes of their own.
+//! Tests against real Spring Cloud Eureka servers and clients, each in a process of its own.
 //!
-//! Each scenario starts what it needs on free ports, waits for conditions (never for a time alone), and leaves nothing
-//! running, also when it fails. It needs a JDK 17 and Maven, and about three minutes:
-//! `cargo test --all-features --test interop`. The logs stay in `target/tmp/interop/`.
-#![allow(clippy::print_stderr, reason = "a failed scenario shows the ends of its logs")]
+//! Each test starts its processes on free ports, waits for conditions (never for a fixed time), and
+//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about three
+//! minutes: `cargo test --all-features --test interop`. Logs are in `target/tmp/interop/`.
+#![allow(clippy::print_stderr, reason = "a failed test shows the ends of its logs")]
 
 mod against_spring;
 mod differential;
@@ -19,12 +19,13 @@ mod spring_against_us;
 
 use std::time::Duration;
 
-/// Between two looks at a condition.
+/// Time between two checks of a condition.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Waits until the probe finds what it looks for, and fails with this sentence if it does not within the bound.
+/// Waits until the probe returns a value. Panics with `what` if it returns none within the time
+/// limit.
 async fn until<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let look = async {
+    let polls = async {
         loop {
             if let Some(found) = probe().await {
                 return found;
@@ -32,11 +33,11 @@ async fn until<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> 
             tokio::time::sleep(POLL).await;
         }
     };
-    tokio::time::timeout(within, look).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
+    tokio::time::timeout(within, polls).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
 }
 
-/// One scenario at a time: each has up to two JVMs.
-async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
+/// Locks the suite: tests run one at a time, since each has up to two JVMs.
+async fn exclusive() -> tokio::sync::MutexGuard<'static, ()> {
+    static LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    LOCK.lock().await
 }

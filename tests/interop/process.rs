@@ -1,4 +1,5 @@
-//! A child process with its output in files: killed when dropped, its last lines shown when the scenario fails.
+//! Child process with its output in files. It is killed when dropped, and its last lines are shown
+//! if the test fails.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -10,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::until;
 
-/// Lines of a log that a failure shows.
+/// Number of log lines that a failure shows.
 const TAIL: usize = 40;
 
 pub(crate) struct Process {
@@ -21,12 +22,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command; the name, unique in the suite, is that of its logs.
+    /// Starts a command. `name` names its logs and is unique in the suite.
     pub(crate) fn start(name: &str, mut command: Command) -> Self {
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-        std::fs::create_dir_all(&logs).expect("the target directory takes files");
+        std::fs::create_dir_all(&logs).expect("target directory is writable");
         let [out, err] = ["out", "err"].map(|stream| logs.join(format!("{name}.{stream}.log")));
-        let open = |path: &Path| File::create(path).expect("the target directory takes files");
+        let open = |path: &Path| File::create(path).expect("target directory is writable");
         let child = command
             .stdin(Stdio::null())
             .stdout(open(&out))
@@ -37,17 +38,17 @@ impl Process {
         Self { name: name.into(), child, out, err }
     }
 
-    /// What it wrote to its standard output so far.
+    /// Returns the standard output so far.
     pub(crate) fn output(&self) -> String {
         read(&self.out)
     }
 
-    /// Waits for a line that holds these words, and returns what follows them.
+    /// Waits for a line with these words, and returns the rest of the line.
     pub(crate) async fn line(&mut self, words: &str, within: Duration) -> String {
         let what = format!("{} says '{words}'", self.name);
         until(&what, within, async || {
             let output = self.output();
-            // A line without its end may be half written.
+            // A line without a line break may be incomplete.
             let complete = &output[..output.rfind('\n').unwrap_or_default()];
             let found = complete.lines().find_map(|line| line.split_once(words)).map(|(_, rest)| rest.to_owned());
             if found.is_none() {
@@ -58,31 +59,31 @@ impl Process {
         .await
     }
 
-    /// Fails the scenario if it ended by itself.
+    /// Panics if the process has exited.
     pub(crate) fn assert_runs(&mut self) {
-        if let Some(status) = self.child.try_wait().expect("its state can be asked for") {
-            panic!("{} ended too early: {status}", self.name);
+        if let Some(status) = self.child.try_wait().expect("child can be waited for") {
+            panic!("{} exited early: {status}", self.name);
         }
     }
 
-    /// Asks it to stop (SIGTERM), as an orchestrator does.
+    /// Sends SIGTERM, like an orchestrator.
     pub(crate) async fn terminate(&self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("a system with kill(1)");
+        let pid = self.child.id().expect("process is running").to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill(1) is installed");
         assert!(status.success(), "SIGTERM to {}: {status}", self.name);
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Kills the process with SIGKILL.
     pub(crate) async fn kill(mut self) {
-        self.child.kill().await.expect("it runs");
+        self.child.kill().await.expect("process is running");
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub(crate) async fn exit(&mut self, within: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(within, self.child.wait()).await;
         ended
-            .unwrap_or_else(|_| panic!("{} does not end within {within:?}", self.name))
-            .expect("its end can be awaited")
+            .unwrap_or_else(|_| panic!("{} did not exit within {within:?}", self.name))
+            .expect("child can be waited for")
     }
 }
 
@@ -103,8 +104,8 @@ fn read(path: &Path) -> String {
     std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// A port that was free a moment ago, for processes that must be told theirs.
+/// Returns a free port, for processes whose port is a parameter.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
+    listener.local_addr().expect("listener is bound").port()
 }

@@ -1,4 +1,4 @@
-//! Our own executables, run as a user runs them: the registry, and the examples `provider` and `consumer`.
+//! Executables of this crate: the registry, and the examples `provider` and `consumer`.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -12,10 +12,10 @@ use super::process::Process;
 const REGISTRY: &str = env!("CARGO_BIN_EXE_tower-eureka");
 const START: Duration = Duration::from_secs(20);
 
-/// `tower-eureka serve`.
+/// Process `tower-eureka serve`.
 pub(crate) struct Registry {
     pub(crate) process: Process,
-    /// Its service URL, ending in a slash.
+    /// Service URL, with a slash at its end.
     pub(crate) url: String,
 }
 
@@ -24,7 +24,7 @@ impl Registry {
         Self::start_with(name, "127.0.0.1:0", &[]).await
     }
 
-    /// At this address, with further arguments.
+    /// Starts the registry at this address, with further arguments.
     pub(crate) async fn start_with(name: &str, listen: &str, arguments: &[String]) -> Self {
         let mut command = Command::new(REGISTRY);
         command.args(["serve", "--listen", listen]).args(arguments);
@@ -34,7 +34,7 @@ impl Registry {
     }
 }
 
-/// The example `provider`.
+/// Process of the example `provider`.
 pub(crate) struct Provider {
     pub(crate) process: Process,
     base: String,
@@ -53,13 +53,14 @@ impl Provider {
         Self { process, base: base.trim_end_matches('/').to_owned() }
     }
 
-    /// Its instance id as it tells it itself; `None` if it does not answer.
+    /// Fetches the instance id from the provider. Returns `None` without a response.
     pub(crate) async fn id(&self) -> Option<String> {
         http::text(&format!("{}/whoami", self.base)).await
     }
 }
 
-/// Starts the example `consumer`: this many calls of `/whoami`, one line each, then their sum.
+/// Starts the example `consumer`. It makes `calls` calls of `/whoami`, prints a line for each, and
+/// then the total.
 pub(crate) fn consumer(name: &str, app: &str, registry: &str, calls: usize, pause: Duration) -> Process {
     let mut command = example("consumer", registry);
     command
@@ -68,7 +69,8 @@ pub(crate) fn consumer(name: &str, app: &str, registry: &str, calls: usize, paus
     Process::start(name, command)
 }
 
-/// An example, beside the binary in `examples/`. Cargo builds examples for its ordinary tests only, so this does it.
+/// Builds the examples once, since Cargo does not build them for this suite, and returns the
+/// command of one.
 fn example(name: &str, registry: &str) -> Command {
     static BUILT: OnceLock<()> = OnceLock::new();
     let profile = Path::new(REGISTRY).parent().expect("a file lies in a folder");

@@ -1,4 +1,5 @@
-//! The Spring server and client of `server/` and `client/`, built when their sources changed.
+//! Spring server and client of `server/` and `client/`. They are built after changes of their
+//! sources.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,14 +9,14 @@ use tokio::process::Command;
 use super::process::{Process, free_port};
 use super::{http, until};
 
-/// A JVM needs 8 s, on a busy machine some more.
+/// Time limit of a start. A JVM needs 8 seconds, and more on a busy machine.
 pub(crate) const START: Duration = Duration::from_secs(90);
 
-/// A Spring Cloud Eureka server that answers without the 30 s of its caches.
+/// Spring Cloud Eureka server without the read-only cache, whose lists are up to 30 seconds old.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) port: u16,
-    /// Its service URL, ending in a slash.
+    /// Service URL, with a slash at its end.
     pub(crate) url: String,
 }
 
@@ -24,7 +25,7 @@ impl Server {
         Self::start_with(name, port, &[]).await
     }
 
-    /// With further properties as arguments.
+    /// Starts the server with further properties as arguments.
     pub(crate) async fn start_with(name: &str, port: u16, arguments: &[String]) -> Self {
         let mut command = java("server", "eureka-server-1.jar");
         command.args(arguments);
@@ -35,7 +36,7 @@ impl Server {
         ]);
         let mut process = Process::start(name, command);
         let url = format!("http://127.0.0.1:{port}/eureka/");
-        until("the Spring server answers", START, async || {
+        until("the Spring server responds", START, async || {
             process.assert_runs();
             http::text(&format!("{url}apps")).await
         })
@@ -44,7 +45,7 @@ impl Server {
     }
 }
 
-/// A Spring application `java-client` with a Eureka client and Spring Cloud LoadBalancer.
+/// Spring application `java-client` with a Eureka client and Spring Cloud LoadBalancer.
 pub(crate) struct Client {
     pub(crate) process: Process,
     base: String,
@@ -59,7 +60,7 @@ impl Client {
         Self::start_with(name, registry, port, &[]).await
     }
 
-    /// Starts it with further properties as arguments.
+    /// Starts the application with further properties as arguments.
     pub(crate) async fn start_with(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Self {
         let mut command = java("client", "eureka-client-1.jar");
         command
@@ -74,7 +75,7 @@ impl Client {
             .args(arguments);
         let mut process = Process::start(name, command);
         let base = format!("http://127.0.0.1:{port}");
-        until("the Spring client answers", START, async || {
+        until("the Spring client responds", START, async || {
             process.assert_runs();
             http::text(&format!("{base}/whoami")).await
         })
@@ -82,23 +83,24 @@ impl Client {
         Self { process, base }
     }
 
-    /// Its own instance id.
+    /// Returns the instance id of the application.
     pub(crate) async fn id(&self) -> String {
-        http::text(&format!("{}/whoami", self.base)).await.expect("it answered before")
+        http::text(&format!("{}/whoami", self.base)).await.expect("client is running")
     }
 
-    /// What it sees of an application: `id STATUS`, sorted.
+    /// Returns the instances of `app` in the client's copy as `id STATUS`, sorted.
     pub(crate) async fn view(&self, app: &str) -> Vec<String> {
-        let body = http::text(&format!("{}/view/{app}", self.base)).await.expect("it answered before");
+        let body = http::text(&format!("{}/view/{app}", self.base)).await.expect("client is running");
         serde_json::from_str(&body).expect("a list of lines")
     }
 
-    /// What an instance that its balancer picked answers to `/whoami`; `None` if the call failed.
+    /// Calls `/whoami` on an instance that the client's load balancer picks. Returns `None` if the
+    /// call fails.
     pub(crate) async fn call(&self, app: &str) -> Option<String> {
         http::text(&format!("{}/call/{app}/whoami", self.base)).await
     }
 
-    /// How often it fetched the whole registry, and how often changes only.
+    /// Returns the numbers of full fetches and of deltas.
     pub(crate) fn fetches(&self) -> (usize, usize) {
         let log = self.process.output();
         (log.matches("Getting all instance registry info").count(), log.matches("Got delta update").count())
@@ -126,13 +128,13 @@ fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|metadata| metadata.modified()).ok()
 }
 
-/// The project's file and everything below `src`.
+/// Returns the sources: `pom.xml` and the files below `src`.
 fn sources(project: &Path) -> Vec<PathBuf> {
     let mut files = vec![project.join("pom.xml")];
     let mut folders = vec![project.join("src")];
     while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().expect("a folder of the project") {
-            let path = entry.expect("a readable folder").path();
+        for entry in folder.read_dir().expect("folder is readable") {
+            let path = entry.expect("folder is readable").path();
             if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }

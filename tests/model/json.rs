@@ -1,5 +1,5 @@
-//! Documents of Java servers and clients: one example of each form, and bodies recorded between Spring
-//! nodes. `docs/protocol.md`, "Examples in JSON".
+//! Documents of Java servers and clients: one example of each form, and bodies recorded between
+//! Spring nodes. `docs/protocol.md`, "Examples in JSON".
 
 use serde_json::Value;
 use tower_eureka::model::{
@@ -12,7 +12,8 @@ fn compact(fixture: &str) -> String {
     fixture.lines().map(str::trim_start).collect()
 }
 
-/// Sorts the metadata of a fixture by key, as the encoder does. Java writes it in the order of a hash map.
+/// Sorts the metadata of a fixture by key, as the encoder does. Java writes it in the order of a
+/// hash map.
 fn sorted_metadata(document: &str) -> String {
     document.replace(r#"{"zone":"rack-a","build_id":"77"}"#, r#"{"build_id":"77","zone":"rack-a"}"#)
 }
@@ -97,7 +98,8 @@ fn registration_is_decoded_member_by_member() {
     assert_eq!(instance.action(), None);
 }
 
-/// The document has explicit nulls, a boolean flag, timestamps as numbers and another order of members.
+/// The document has explicit nulls, a boolean flag, timestamps as numbers and another order of
+/// members.
 #[test]
 fn registration_of_spring_equals_that_of_jersey() {
     assert_eq!(
@@ -223,7 +225,8 @@ fn reencoded(body: &str) -> Result<(usize, String), DecodeError> {
     })
 }
 
-/// Removes the differences between the codecs of Java clients: nulls, `sid`, and the types of scalars.
+/// Removes the differences between the codecs of Java clients: nulls, `sid`, and the types of
+/// scalars.
 fn normalize(value: &mut Value) {
     match value {
         Value::Object(members) => {

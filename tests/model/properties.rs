@@ -174,7 +174,8 @@ fn result() -> impl Strategy<Value = ReplicationResult> {
         .prop_map(|(status, entity)| ReplicationResult { status, entity })
 }
 
-/// Arbitrary JSON with the names and words of the protocol, so that readers get past the root object.
+/// Arbitrary JSON with the names and words of the protocol, so that readers get past the root
+/// object.
 fn junk() -> impl Strategy<Value = Value> {
     const NAMES: &str = "applications application instance name versions__delta apps__hashcode instanceId hostName app ipAddr sid \
         status overriddenStatus overriddenstatus port securePort $ @enabled countryId dataCenterInfo @class metadata leaseInfo \

@@ -1,5 +1,5 @@
-//! Documents of other clients and servers that differ from the usual form. `docs/protocol.md`, "Absent
-//! and mistyped members".
+//! Documents of other clients and servers that differ from the usual form. `docs/protocol.md`,
+//! "Absent and mistyped members".
 
 use tower_eureka::model::{
     ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Port, ReplicationList,

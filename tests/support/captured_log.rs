@@ -12,8 +12,8 @@ pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Starts capturing lines of this level and above, until the guard is dropped.
     pub(crate) fn start(level: tracing::Level) -> (Self, DefaultGuard) {
-        // `tracing` caches per call site whether any subscriber wants it. With a single subscriber in the
-        // process, a line that another thread reaches first would stay disabled.
+        // `tracing` caches per call site whether any subscriber wants it. With a single subscriber
+        // in the process, a line that another thread reaches first would stay disabled.
         static OTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
         OTHER.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
         let log = Self::default();

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// Starts a server whose response to the n-th request are the bytes of `respond`, which receives `n` and
-/// the stream id. Returns the port and the number of requests.
+/// Starts a server whose response to the n-th request are the bytes of `respond`, which receives
+/// `n` and the stream id. Returns the port and the number of requests.
 pub(crate) async fn raw(
     respond: impl Fn(usize, [u8; 4]) -> Vec<u8> + Send + Sync + 'static,
 ) -> (u16, Arc<AtomicUsize>) {

@@ -1,4 +1,4 @@
-//! Answers without what only a clock decides, and lists by application and id.
+//! Normalized responses: without values that depend on a clock, and lists by application and id.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::requests::{Form, Key};
 
-/// Versions that are sent are far below, what a server's clock says is far above.
+/// Boundary between the versions that the test sends and the times of a server's clock.
 const CLOCK: i64 = 1_000_000_000_000;
 
-/// Replaces every time of a server's clock by `now`, and leaves those times out that no version has.
+/// Replaces each time of a server's clock with `now`.
 pub(crate) fn normal(mut value: Value) -> Value {
     match &mut value {
         Value::Object(members) => {
@@ -28,9 +28,9 @@ fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// A list answer, or one application.
+/// List or single application of a response.
 pub(crate) struct List {
-    /// Its hash, and the names of its members; the version of a delta is a counter.
+    /// Hash and names of the members. The version is left out, since it is a counter in a delta.
     pub(crate) head: Vec<Value>,
     pub(crate) instances: BTreeMap<Key, Value>,
 }
@@ -45,7 +45,7 @@ impl List {
                 all["application"].as_array()?.iter().collect()
             }
             (None, Some(one)) => vec![one],
-            // An application that nobody has.
+            // There is no such application.
             (None, None) if body.is_null() => Vec::new(),
             (None, None) => return None,
         };
@@ -58,7 +58,7 @@ impl List {
         Some(Self { head, instances })
     }
 
-    /// Members in which they differ about an instance.
+    /// Describes the members in which an instance differs.
     pub(crate) fn difference(&self, ours: &Self, key: &Key) -> String {
         let (Some(java), Some(own)) = (self.instances.get(key), ours.instances.get(key)) else {
             return format!(
@@ -69,12 +69,12 @@ impl List {
         };
         let members = [java, own].into_iter().filter_map(Value::as_object).flat_map(|members| members.keys());
         let members: BTreeSet<_> = members.filter(|name| java.get(name) != own.get(name)).collect();
-        let told =
+        let differences =
             members.into_iter().map(|name| format!(" {name}: Java {:?}, ours {:?};", java.get(name), own.get(name)));
-        format!("{key:?}:{}", told.collect::<String>())
+        format!("{key:?}:{}", differences.collect::<String>())
     }
 
-    /// The instances that are in one of them only, or look different, and are not alike.
+    /// Returns the instances that are in one list only or differ in an undocumented way.
     pub(crate) fn differing(&self, ours: &Self) -> BTreeSet<Key> {
         let keys = self.instances.keys().chain(ours.instances.keys());
         let listed = |list: &Self, key| list.instances.get(key).cloned().unwrap_or_default();
@@ -82,7 +82,7 @@ impl List {
     }
 }
 
-/// Id under which a registry keeps an instance.
+/// Returns the effective id of an instance.
 fn id(instance: &Value) -> Option<&str> {
     let ids = [&instance["instanceId"], &instance["dataCenterInfo"]["metadata"]["instance-id"], &instance["hostName"]];
     ids.into_iter().filter_map(Value::as_str).find(|id| !id.is_empty())
@@ -104,13 +104,13 @@ const COMPACT: [&str; 13] = [
     "securePort",
 ];
 
-/// Of the metadata that are sent here.
+/// Amazon metadata of the compact form, among those that the test sends.
 const AMAZON: [&str; 2] = ["instance-id", "public-hostname"];
 
-/// An instance, of which the full JSON is known, as it stands in a list of this form.
-pub(crate) fn shown(form: Form, instance: &Value) -> Value {
-    let mut shown = instance.clone();
-    if let (true, Some(members)) = (form.is_compact(), shown.as_object_mut()) {
+/// Converts the full JSON of an instance to the form of a list.
+pub(crate) fn in_form(form: Form, instance: &Value) -> Value {
+    let mut converted = instance.clone();
+    if let (true, Some(members)) = (form.is_compact(), converted.as_object_mut()) {
         members.retain(|name, _| COMPACT.contains(&name.as_str()));
         if let Some(amazon) =
             members.get_mut("dataCenterInfo").and_then(|center| center.get_mut("metadata")?.as_object_mut())
@@ -119,9 +119,9 @@ pub(crate) fn shown(form: Form, instance: &Value) -> Value {
         }
     }
     if form.is_xml() {
-        as_text(&mut shown);
+        as_text(&mut converted);
     }
-    shown
+    converted
 }
 
 fn as_text(value: &mut Value) {
@@ -138,14 +138,15 @@ fn as_text(value: &mut Value) {
     }
 }
 
-/// Whether ours says the same as Java, but for the rows of `docs/quirks.md` about single members, which are added to `met`.
+/// Returns `true` if the values are equal, apart from documented differences of single members,
+/// whose rows are added to `met`.
 pub(crate) fn alike(java: &Value, ours: &Value, met: &mut BTreeSet<&'static str>) -> bool {
     match (java, ours) {
         (Value::Object(java), Value::Object(own)) => {
             java.len() == own.len()
                 && java.iter().all(|(name, member)| match own.get(name) {
                     Some(own) => {
-                        alike(member, own, met) || decided(name, member, own).map(|row| met.insert(row)).is_some()
+                        alike(member, own, met) || documented(name, member, own).map(|row| met.insert(row)).is_some()
                     }
                     None => false,
                 })
@@ -157,8 +158,8 @@ pub(crate) fn alike(java: &Value, ours: &Value, met: &mut BTreeSet<&'static str>
     }
 }
 
-/// The row about a single member.
-fn decided(name: &str, java: &Value, ours: &Value) -> Option<&'static str> {
+/// Returns the row of a documented difference of a member.
+fn documented(name: &str, java: &Value, ours: &Value) -> Option<&'static str> {
     match name {
         "serviceUpTimestamp" if (*java == 0 || *java == "0") && *ours == "now" => Some("D14"),
         "actionType" if *java == "ADDED" && *ours == "MODIFIED" => Some("P31"),
@@ -166,7 +167,7 @@ fn decided(name: &str, java: &Value, ours: &Value) -> Option<&'static str> {
     }
 }
 
-/// Whether the list at this path should have the instance.
+/// Returns `true` if the list at this path should have the instance.
 pub(crate) fn is_listed(path: &str, instance: &Value) -> bool {
     let (member, vip) = match path.split_once('/') {
         Some(("vips", vip)) => ("vipAddress", vip),

@@ -1,18 +1,19 @@
-//! Values that clients should not send: numbers that are negative, missing, extreme or of another type, instances without an id.
+//! Unusual values: negative, missing, extreme and mistyped numbers, and ids in other members.
 
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
 use super::requests::{pick, seldom};
 
-/// Rows about values that Java refuses.
+/// Rows of values that only Java refuses.
 pub(crate) const REFUSED: [&str; 3] = ["D37", "D38", "P13"];
 
-/// Stands for the metadata of an Amazon data centre until a request is sent: names are sorted, and what follows the metadata is
-/// lost on Java (P10).
+/// Placeholder for the metadata of an Amazon data center, replaced when a request is sent. Members
+/// are sorted by name, and Java loses members after `metadata` (P10).
 pub(crate) const LAST_METADATA: &str = "~metadata";
 
-/// Puts odd values into now and then a member. Returns the row if the two read one of them differently.
+/// Sets unusual values of a few members. Returns the row if the servers read one of them
+/// differently.
 pub(crate) fn values(rng: &mut Rng, members: &mut Map<String, Value>) -> Option<&'static str> {
     let mut quirk = None;
     for name in ["lastDirtyTimestamp", "lastUpdatedTimestamp"] {
@@ -44,7 +45,7 @@ pub(crate) fn values(rng: &mut Rng, members: &mut Map<String, Value>) -> Option<
     quirk
 }
 
-/// Something in the place of a number of 32 or 64 bits.
+/// Returns an unusual value for a number with this maximum.
 fn number(rng: &mut Rng, greatest: i64) -> (Value, Option<&'static str>) {
     let odd = match rng.u32(0..20) {
         0..2 => json!(pick(rng, &[-1, -5, 0])),
@@ -60,7 +61,7 @@ fn number(rng: &mut Rng, greatest: i64) -> (Value, Option<&'static str>) {
     (odd, None)
 }
 
-/// A number of more bits.
+/// Returns a number or text beyond this maximum.
 fn beyond(rng: &mut Rng, greatest: i64) -> Value {
     let above = if greatest == i64::MAX { json!(u64::MAX) } else { json!(greatest + 1) };
     if rng.bool() { above.to_string().into() } else { above }
@@ -83,7 +84,7 @@ fn port(rng: &mut Rng) -> (Value, Option<&'static str>) {
     (port.into(), quirk)
 }
 
-/// A lease that does not end as long as the requests last: with 2^31 ms and more it would (D23).
+/// Returns a lease that outlasts the test. A lease of 2^31 ms and more would end at once (D23).
 fn lease(rng: &mut Rng) -> (Value, Option<&'static str>) {
     let (mut lease, mut quirk) = (Map::new(), None);
     let durations = json!([600, "600", " 600 ", "+700", 700.9, "700.9", "1e3", null, "", "junk", 0, -5, "-5", false]);
@@ -101,7 +102,7 @@ fn lease(rng: &mut Rng) -> (Value, Option<&'static str>) {
     (lease.into(), quirk)
 }
 
-/// Takes the id from the member of that name to another place where registries look for it.
+/// Moves the id from `instanceId` to another member that registries read it from.
 pub(crate) fn id(rng: &mut Rng, members: &mut Map<String, Value>, id: &str, is_xml: bool) {
     let mut put = |name: &str, value: Value| drop(members.insert(name.into(), value));
     match rng.u32(0..if is_xml { 4 } else { 6 }) {

@@ -1,4 +1,5 @@
-//! Random requests, mostly sensible ones: few applications and ids, so that they meet each other's leavings.
+//! Random requests, most of them valid. Applications and ids are few, so that requests affect each
+//! other.
 
 use std::fmt;
 
@@ -7,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::odd;
 
-/// In the spelling of the path; the registry upper-cases them.
+/// Names of applications as in the path. The registry converts them to upper case.
 const APPS: [&str; 4] = ["ORDERS", "billing", "Ship", "R-1"];
 const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
 const VIPS: [&str; 4] = ["one", "two", "one,two", "Three"];
 
-/// An application and an instance id, as the registry knows them.
+/// Application and instance id, as in the registry.
 pub(crate) type Key = (String, String);
 
 /// Form of a response: JSON or XML, full or compact.
@@ -38,24 +39,25 @@ impl Form {
     }
 }
 
-/// One request that both servers get.
+/// Request that is sent to both servers.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct TestRequest {
     pub(crate) method: &'static str,
-    /// Behind the service URL.
+    /// Path after the service URL.
     pub(crate) path: String,
     pub(crate) replica: bool,
     pub(crate) form: Form,
     pub(crate) body: Option<Value>,
-    /// Whether the body, an instance, is sent as XML.
+    /// `true` if the body, an instance, is sent as XML.
     pub(crate) is_xml: bool,
-    /// The instances that it can change.
+    /// Instances that the request may change.
     pub(crate) touches: Vec<Key>,
-    /// The row of `docs/quirks.md` on which the two differ from here on. The instance is then taken out of both.
+    /// Row of `docs/quirks.md` by which the servers differ after this request. The instances are
+    /// then cancelled on both.
     pub(crate) quirk: Option<&'static str>,
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for TestRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let replica = if self.replica { " (replication)" } else { "" };
         let xml = if self.is_xml { " (sent as XML)" } else { "" };
@@ -64,7 +66,7 @@ impl fmt::Display for Asked {
     }
 }
 
-impl Asked {
+impl TestRequest {
     pub(crate) fn get(path: impl Into<String>) -> Self {
         Self {
             method: "GET",
@@ -87,7 +89,7 @@ impl Asked {
         Self { method: "DELETE", touches: vec![(app.clone(), id.clone())], ..Self::get(path) }
     }
 
-    /// A registration on which the two agree.
+    /// Returns a registration that both servers read alike.
     pub(crate) fn plain(key: &Key) -> Self {
         let body = Some(json!({ "instance": plain(key) }));
         Self { method: "POST", body, ..Self::get(format!("apps/{}", key.0)) }
@@ -118,9 +120,9 @@ impl Asked {
     }
 }
 
-/// The instance of a key, looked at past all caches.
-pub(crate) fn single((app, id): &Key) -> Asked {
-    Asked::get(format!("apps/{app}/{}", escaped(id)))
+/// Fetches a single instance, past all caches.
+pub(crate) fn single((app, id): &Key) -> TestRequest {
+    TestRequest::get(format!("apps/{app}/{}", escaped(id)))
 }
 
 pub(super) fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -131,7 +133,8 @@ fn escaped(id: &str) -> String {
     id.replace('%', "%25").replace(' ', "%20")
 }
 
-/// An application as the path has it, and the instance. No id is in two applications (P22).
+/// Returns an application as in the path, and an instance of it. No id is in two applications
+/// (P22).
 fn key(rng: &mut Rng) -> (&'static str, Key) {
     let app = pick(rng, &APPS);
     let upper = app.to_uppercase();
@@ -142,27 +145,27 @@ fn key(rng: &mut Rng) -> (&'static str, Key) {
     (app, (upper, id))
 }
 
-/// Older, equal and newer versions in the past, now and then extreme ones. The server's clock is newer than all but the last.
-/// Those of one id in seven are around zero.
+/// Returns an older, equal or newer version, rarely an extreme one. The server's clock is newer
+/// than all but `i64::MAX`. One id in seven has versions around zero.
 fn version(rng: &mut Rng, (_, id): &Key) -> i64 {
     let least = if id.starts_with("host-1:") { -5 } else { 1_000 };
     seldom(rng, |rng| pick(rng, &[-1, i64::MIN, i64::MAX])).unwrap_or_else(|| least + rng.i64(0..8))
 }
 
-fn on_instance(rng: &mut Rng, method: &'static str, (app, key): (&str, Key), rest: &str) -> Asked {
+fn on_instance(rng: &mut Rng, method: &'static str, (app, key): (&str, Key), rest: &str) -> TestRequest {
     let path = format!("apps/{app}/{}{rest}", escaped(&key.1));
     let touches = if method == "GET" { Vec::new() } else { vec![key] };
-    Asked { method, touches, replica: rng.u32(0..4) == 0 && method != "GET", ..Asked::get(path) }
+    TestRequest { method, touches, replica: rng.u32(0..4) == 0 && method != "GET", ..TestRequest::get(path) }
 }
 
-/// A query of those parameters that are there.
+/// Builds a query of the parameters that have a value.
 fn query(parameters: &[(&str, Option<String>)]) -> String {
-    let given = parameters.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
-    let given: Vec<_> = given.collect();
-    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+    let pairs = parameters.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+    let pairs: Vec<_> = pairs.collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-/// Mostly there.
+/// Returns a value in three of four cases.
 fn often<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
     (rng.u32(0..4) > 0).then(|| make(rng))
 }
@@ -171,12 +174,12 @@ pub(super) fn seldom<T>(rng: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Opti
     (rng.u32(0..12) == 0).then(|| make(rng))
 }
 
-/// A status of a path, now and then a word that is none.
+/// Returns a status for a query, rarely an invalid one.
 fn word(rng: &mut Rng) -> String {
     seldom(rng, |rng| pick(rng, &["up", "GONE", ""])).unwrap_or_else(|| pick(rng, &STATUSES)).to_owned()
 }
 
-fn heartbeat(rng: &mut Rng) -> Asked {
+fn heartbeat(rng: &mut Rng) -> TestRequest {
     let key = key(rng);
     let status = often(rng, word);
     let dirty = often(rng, |rng| {
@@ -188,25 +191,25 @@ fn heartbeat(rng: &mut Rng) -> Asked {
     on_instance(rng, "PUT", key, &parameters)
 }
 
-fn set_status(rng: &mut Rng) -> Asked {
+fn set_status(rng: &mut Rng) -> TestRequest {
     let key = key(rng);
     let value = Some(word(rng)).filter(|_| rng.u32(0..20) > 0);
     let unknown = value.as_deref() == Some("UNKNOWN");
     let dirty = seldom(rng, |rng| version(rng, &key.1).to_string());
     let parameters = query(&[("value", value), ("lastDirtyTimestamp", dirty)]);
-    let mut asked = on_instance(rng, "PUT", key, &format!("/status{parameters}"));
-    asked.quirk = (unknown && !asked.replica).then_some("S18");
-    asked
+    let mut request = on_instance(rng, "PUT", key, &format!("/status{parameters}"));
+    request.quirk = (unknown && !request.replica).then_some("S18");
+    request
 }
 
-fn delete_status(rng: &mut Rng) -> Asked {
+fn delete_status(rng: &mut Rng) -> TestRequest {
     let key = key(rng);
     let value = often(rng, word);
     let dirty = seldom(rng, |rng| version(rng, &key.1).to_string());
     on_instance(rng, "DELETE", key, &format!("/status{}", query(&[("value", value), ("lastDirtyTimestamp", dirty)])))
 }
 
-fn metadata(rng: &mut Rng) -> Asked {
+fn metadata(rng: &mut Rng) -> TestRequest {
     let key = key(rng);
     let count = rng.usize(0..4);
     let pairs: Vec<_> =
@@ -214,14 +217,14 @@ fn metadata(rng: &mut Rng) -> Asked {
     on_instance(rng, "PUT", key, &format!("/metadata?{}", pairs.join("&")))
 }
 
-fn register(rng: &mut Rng) -> Asked {
+fn register(rng: &mut Rng) -> TestRequest {
     let (app, key) = key(rng);
     let is_xml = rng.u32(0..5) == 0;
     let (instance, quirk) = instance(rng, &key, is_xml);
     let replica = rng.u32(0..4) == 0;
     let touches = vec![key];
     let body = Some(json!({ "instance": instance }));
-    Asked { method: "POST", replica, body, is_xml, touches, quirk, ..Asked::get(format!("apps/{app}")) }
+    TestRequest { method: "POST", replica, body, is_xml, touches, quirk, ..TestRequest::get(format!("apps/{app}")) }
 }
 
 fn plain((app, id): &Key) -> Map<String, Value> {
@@ -236,7 +239,7 @@ fn plain((app, id): &Key) -> Map<String, Value> {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What a registration says of an instance, and the row on which the two read it differently.
+/// Returns the instance of a registration, and the row if the servers read it differently.
 fn instance(rng: &mut Rng, key: &Key, is_xml: bool) -> (Value, Option<&'static str>) {
     let mut quirk = None;
     let mut members = plain(key);
@@ -255,7 +258,7 @@ fn instance(rng: &mut Rng, key: &Key, is_xml: bool) -> (Value, Option<&'static s
     }
     if rng.u32(0..40) == 0 {
         put("status", json!(pick(rng, &["up", "Down", "out_of_service"])));
-        // Java reads XML as we do.
+        // Java reads any case in XML.
         quirk = (!is_xml).then_some("P5");
     } else if rng.u32(0..40) == 0 {
         put("status", json!("GONE"));
@@ -296,7 +299,7 @@ fn instance(rng: &mut Rng, key: &Key, is_xml: bool) -> (Value, Option<&'static s
     } else if rng.u32(0..15) == 0 {
         members.remove(pick(rng, &["instanceId", "app", "hostName", "ipAddr", "dataCenterInfo"]));
         if !members.contains_key("instanceId") {
-            // Then its host name is its id, under which it is in nobody's way for long.
+            // Otherwise the host name would be the id.
             members.remove("hostName");
         }
     } else if rng.u32(0..30) == 0 {
@@ -305,7 +308,7 @@ fn instance(rng: &mut Rng, key: &Key, is_xml: bool) -> (Value, Option<&'static s
     (Value::Object(members), quirk)
 }
 
-fn batch(rng: &mut Rng) -> Asked {
+fn batch(rng: &mut Rng) -> TestRequest {
     let (mut items, mut touches, mut quirk) = (Vec::new(), Vec::new(), None);
     for _ in 0..rng.usize(0..6) {
         let (app, key) = key(rng);
@@ -337,5 +340,11 @@ fn batch(rng: &mut Rng) -> Asked {
         touches.push(key);
     }
     let path = pick(rng, &["peerreplication/batch", "peerreplication/batch/"]);
-    Asked { method: "POST", body: Some(json!({ "replicationList": items })), touches, quirk, ..Asked::get(path) }
+    TestRequest {
+        method: "POST",
+        body: Some(json!({ "replicationList": items })),
+        touches,
+        quirk,
+        ..TestRequest::get(path)
+    }
 }

@@ -1,14 +1,15 @@
-//! XML as the JSON values that say the same, and back, so that one comparison serves both formats.
+//! Conversion of XML to JSON values and back, so that one comparison serves both formats.
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use serde_json::{Map, Value, json};
 
-/// Elements that stand in a list where JSON has one, however many there are.
+/// Elements that JSON has as a list, with their parents.
 const LISTS: [(&str, &str); 2] = [("applications", "application"), ("application", "instance")];
 
-/// The root element as the only member of an object. An element with attributes or children is an object: attributes have an `@`
-/// before their name, the text beside them is `$`. All values are texts.
+/// Converts a document to an object with the root element as its only member. An element with
+/// attributes or children is an object: names of attributes begin with `@`, and the text beside
+/// them is `$`. All values are texts.
 pub(crate) fn value(document: &str) -> Option<Value> {
     let mut reader = Reader::from_str(document);
     reader.config_mut().expand_empty_elements = true;
@@ -67,7 +68,7 @@ fn element(reader: &mut Reader<&[u8]>, start: &BytesStart<'_>, name: &str) -> Op
     Some(members.into())
 }
 
-/// Writes an instance as XML. A member that is `null` is left out.
+/// Writes an instance as XML, without members that are `null`.
 pub(crate) fn instance(instance: &Value) -> String {
     let mut out = String::new();
     write("instance", instance, &mut out);

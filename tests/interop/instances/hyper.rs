@@ -1,4 +1,5 @@
-//! Stock hyper servers that shut each connection down gracefully, again and again, as rolling restarts and proxies do.
+//! hyper servers that shut each connection down gracefully after some time, like proxies and
+//! rolling restarts.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -13,13 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
-use super::super::alone;
-use super::{CALLS, FEWER_CALLS, Methods, World, call_by_name};
+use super::super::exclusive;
+use super::{CALLS, FEWER_CALLS, Fixture, Methods, call_by_name};
 
-/// Serves on a port that it returns, and shuts each connection down after its age. Connections end at different moments.
+/// Starts a server that shuts each connection down after 0.5 to 1.5 times `age`. Returns its port.
 async fn serve(age: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-    let port = listener.local_addr().expect("it is bound").port();
+    let port = listener.local_addr().expect("listener is bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let age = age.mul_f64(0.5 + fastrand::f64());
@@ -37,7 +38,8 @@ async fn serve(age: Duration) -> u16 {
     port
 }
 
-/// Reads the request to its end and responds a moment later, so that calls are in flight when a connection ends.
+/// Reads the request to its end and responds after a millisecond, so that calls are in flight when
+/// a connection ends.
 async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     drop(request.into_body().collect().await);
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -51,15 +53,15 @@ async fn hyper_that_shuts_down_fails_no_call(
     instances: usize,
     version: Version,
 ) {
-    let _turn = alone().await;
-    let world = World::new().await;
+    let _lock = exclusive().await;
+    let fixture = Fixture::new().await;
     for number in 1..=instances {
-        world.register("hyper", &format!("hyper-{number}"), serve(age).await).await;
+        fixture.register("hyper", &format!("hyper-{number}"), serve(age).await).await;
     }
-    // Over HTTP/1.1 nothing tells whether a request was processed that met the end of an idle connection, so only what may be
-    // repeated is.
+    // A request over HTTP/1.1 that meets the end of an idle connection may have been processed, so
+    // only idempotent methods are repeated.
     let methods = if version == Version::HTTP_2 { Methods::GetAndPost } else { Methods::Get };
-    call_by_name(name, calls, world.eureka.http_client(), "http://hyper/", version, methods).await;
+    call_by_name(name, calls, fixture.eureka.http_client(), "http://hyper/", version, methods).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

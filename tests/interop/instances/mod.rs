@@ -1,6 +1,7 @@
-//! Real servers as instances, each with a habit of ending connections or refusing streams: mostly 10,000 calls by name, 32 at a time.
+//! Calls by name to real servers that close connections or refuse streams: up to 10,000 calls, 32
+//! at a time.
 //!
-//! None of these habits is a fault of the instance: no call may fail, and no instance may be ejected.
+//! None of this is a fault of the instance: no call may fail, and no instance may be ejected.
 
 mod hyper;
 mod nginx;
@@ -26,26 +27,26 @@ use tower_eureka::client::HttpClient;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 const CALLS: usize = 10_000;
-/// Calls of scenarios that differ little from others.
+/// Number of calls of tests that differ little from others.
 const FEWER_CALLS: usize = 3_000;
 const CONCURRENCY: usize = 32;
-/// Bound of one call. Calls without a deadline would hide an endless wait until the bound of the scenario.
+/// Time limit of one call. Without it, a call that hangs would show only at the limit of the run.
 const CALL: Duration = Duration::from_secs(10);
-/// Bound of all calls of a scenario. They take a few seconds.
+/// Time limit of all calls of a test. They take a few seconds.
 const RUN: Duration = Duration::from_secs(90);
 
-/// A registry in this process, and a client of it.
-struct World {
+/// Registry in this process, and a client of it.
+struct Fixture {
     /// Service URL of the registry.
     url: String,
     eureka: Eureka,
 }
 
-impl World {
+impl Fixture {
     async fn new() -> Self {
         let registry = EurekaServer::builder().build().expect("the defaults are valid");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-        let url = format!("http://{}/eureka/", listener.local_addr().expect("it is bound"));
+        let url = format!("http://{}/eureka/", listener.local_addr().expect("listener is bound"));
         let router = Router::new().nest("/eureka", registry.router());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let builder = Eureka::builder().service_url(&url).fetch_interval(Duration::from_millis(100));
@@ -54,40 +55,41 @@ impl World {
     }
 
     async fn register(&self, app: &str, id: &str, port: u16) {
-        let instance = Instance::builder(app).id(id).ip_addr("127.0.0.1").port(port).build().expect("it is valid");
-        self.eureka.transport().register(&instance).await.expect("the registry is there");
+        let instance =
+            Instance::builder(app).id(id).ip_addr("127.0.0.1").port(port).build().expect("instance is valid");
+        self.eureka.transport().register(&instance).await.expect("registration succeeds");
     }
 }
 
-/// Outcome of a run.
+/// Result of a run.
 #[derive(Default)]
 struct Run {
     succeeded: AtomicUsize,
     /// Failed calls, by the text of their error.
     failures: Mutex<BTreeMap<String, usize>>,
-    /// Endpoints that were not available at some moment, with state and cause.
+    /// Endpoints that were unavailable at some time, with state and cause.
     ejected: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Run {
     fn fail(&self, error: String) {
-        *self.failures.lock().expect("no holder panics").entry(error).or_default() += 1;
+        *self.failures.lock().expect("mutex is not poisoned").entry(error).or_default() += 1;
     }
 
-    fn look(&self, snapshots: &[Snapshot]) {
+    fn observe(&self, snapshots: &[Snapshot]) {
         for endpoint in snapshots.iter().flat_map(Snapshot::endpoints) {
             if endpoint.state() != EndpointState::Available {
                 let line = format!("{} {:?} {:?}", endpoint.id(), endpoint.state(), endpoint.cause());
-                *self.ejected.lock().expect("no holder panics").entry(line).or_default() += 1;
+                *self.ejected.lock().expect("mutex is not poisoned").entry(line).or_default() += 1;
             }
         }
     }
 
-    /// Prints the outcome, and fails unless all calls succeeded and no endpoint was ever ejected.
+    /// Prints the result. Panics unless all calls succeeded and no endpoint was ejected.
     fn assert_flawless(&self, name: &str, calls: usize, start: Instant) {
         let (succeeded, took) = (self.succeeded.load(Relaxed), start.elapsed());
-        let failures = self.failures.lock().expect("no holder panics");
-        let ejected = self.ejected.lock().expect("no holder panics");
+        let failures = self.failures.lock().expect("mutex is not poisoned");
+        let ejected = self.ejected.lock().expect("mutex is not poisoned");
         let failed: usize = failures.values().sum();
         eprintln!("{name}: {succeeded} succeeded, {failed} failed, {} ejections seen, {took:.1?}", ejected.len());
         assert!(failures.is_empty() && ejected.is_empty(), "{name}: failed: {failures:#?}, ejected: {ejected:#?}");
@@ -95,7 +97,7 @@ impl Run {
     }
 }
 
-/// Makes all calls, and looks at the endpoints meanwhile.
+/// Makes all calls, and observes the endpoints meanwhile.
 async fn run<C, F>(name: &str, calls: usize, snapshots: impl Fn() -> Vec<Snapshot>, call: C)
 where
     C: Fn(usize) -> F + Clone + Send + 'static,
@@ -119,20 +121,20 @@ where
             }
         });
     }
-    let looks = async {
+    let observer = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
         loop {
             ticks.tick().await;
-            run.look(&snapshots());
+            run.observe(&snapshots());
         }
     };
     let done = async { while callers.join_next().await.transpose().expect("no caller panics").is_some() {} };
     tokio::select! {
         () = done => {}
-        () = looks => {}
+        () = observer => {}
         () = tokio::time::sleep(RUN) => run.fail(format!("the run is not over within {RUN:?}")),
     }
-    run.look(&snapshots());
+    run.observe(&snapshots());
     run.assert_flawless(name, calls, start);
 }
 
@@ -140,11 +142,11 @@ where
 #[derive(Clone, Copy, PartialEq)]
 enum Methods {
     Get,
-    /// GET and POST in turn.
+    /// GET and POST alternately.
     GetAndPost,
 }
 
-/// Calls an application by name over this version of HTTP.
+/// Calls an application by name with this version of HTTP.
 async fn call_by_name(
     name: &str,
     calls: usize,
@@ -175,7 +177,7 @@ async fn call_by_name(
     .await;
 }
 
-/// An error with its sources.
+/// Formats an error with its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -186,8 +188,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Says on the standard error, past the capture of the test harness, that a scenario is skipped.
+/// Reports a skipped test on the standard error, past the capture of the test harness.
 fn skip(name: &str, reason: &str) {
     let line = format!("!!! SKIPPED: {name}: {reason}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("the standard error takes text");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error is writable");
 }

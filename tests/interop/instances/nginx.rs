@@ -1,4 +1,5 @@
-//! nginx with `keepalive_requests 10`: each connection ends with its tenth request, in HTTP/2 by GOAWAY in the middle of streams.
+//! nginx with `keepalive_requests 10`: each connection ends with its tenth request, in HTTP/2 by a
+//! GOAWAY among open streams.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,19 +9,19 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::super::process::{Process, free_port};
-use super::super::{alone, until};
-use super::{CALLS, Methods, World, call_by_name, skip};
+use super::super::{exclusive, until};
+use super::{CALLS, Fixture, Methods, call_by_name, skip};
 
 const START: Duration = Duration::from_secs(10);
 
-/// nginx with this application's port, which ends with it.
+/// nginx process, killed when dropped.
 struct Nginx {
     process: Process,
     port: u16,
 }
 
 impl Nginx {
-    /// Starts nginx, or says that there is none.
+    /// Starts nginx. Returns `None` and reports a skipped test if it is not installed.
     async fn start(name: &str, listen: &str) -> Option<Self> {
         let Some(program) = program() else {
             skip(name, "nginx is not installed (Debian: apt-get install nginx-light)");
@@ -28,7 +29,7 @@ impl Nginx {
         };
         let port = free_port();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&folder).expect("the target directory takes files");
+        std::fs::create_dir_all(&folder).expect("target directory is writable");
         let folder = folder.display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
@@ -41,7 +42,7 @@ impl Nginx {
              }}\n"
         );
         let file = format!("{folder}/nginx.conf");
-        std::fs::write(&file, configuration).expect("the target directory takes files");
+        std::fs::write(&file, configuration).expect("target directory is writable");
         let mut command = Command::new(program);
         command.args(["-e", "stderr", "-c", &file]);
         let mut process = Process::start(name, command);
@@ -54,7 +55,7 @@ impl Nginx {
     }
 }
 
-/// Debian puts it where users other than root do not look.
+/// Finds nginx, on Debian outside of the `PATH` of ordinary users.
 fn program() -> Option<&'static str> {
     let is_there = |program: &&str| {
         let version = std::process::Command::new(program).arg("-v").output();
@@ -64,11 +65,11 @@ fn program() -> Option<&'static str> {
 }
 
 async fn nginx_that_ends_connections_fails_no_call(name: &str, listen: &str, version: Version) {
-    let _turn = alone().await;
+    let _lock = exclusive().await;
     let Some(mut nginx) = Nginx::start(name, listen).await else { return };
-    let world = World::new().await;
-    world.register("nginx", "nginx-1", nginx.port).await;
-    call_by_name(name, CALLS, world.eureka.http_client(), "http://nginx/", version, Methods::GetAndPost).await;
+    let fixture = Fixture::new().await;
+    fixture.register("nginx", "nginx-1", nginx.port).await;
+    call_by_name(name, CALLS, fixture.eureka.http_client(), "http://nginx/", version, Methods::GetAndPost).await;
     nginx.process.assert_runs();
 }
 

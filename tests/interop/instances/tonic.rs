@@ -1,4 +1,4 @@
-//! tonic servers with `max_connection_age`, called by gRPC.
+//! tonic servers with `max_connection_age`, called over gRPC.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_eureka::client::{CallOptions, Http2};
 
-use super::super::alone;
-use super::{CALLS, FEWER_CALLS, World, chain, run};
+use super::super::exclusive;
+use super::{CALLS, FEWER_CALLS, Fixture, chain, run};
 
 const AGE: Duration = Duration::from_millis(300);
 
@@ -38,25 +38,25 @@ impl Health for Serving {
 
 async fn serve(age: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-    let port = listener.local_addr().expect("it is bound").port();
+    let port = listener.local_addr().expect("listener is bound").port();
     let server = Server::builder().max_connection_age(age).add_service(HealthServer::new(Serving));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     port
 }
 
-async fn world(instances: usize) -> World {
-    let world = World::new().await;
+async fn fixture(instances: usize) -> Fixture {
+    let fixture = Fixture::new().await;
     for number in 1..=instances {
-        world.register("tonic", &format!("tonic-{number}"), serve(AGE).await).await;
+        fixture.register("tonic", &format!("tonic-{number}"), serve(AGE).await).await;
     }
-    world
+    fixture
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tonic_with_max_connection_age_fails_no_call_of_the_channel() {
-    let _turn = alone().await;
-    let world = world(1).await;
-    let client = HealthClient::new(world.eureka.channel("tonic"));
+    let _lock = exclusive().await;
+    let fixture = fixture(1).await;
+    let client = HealthClient::new(fixture.eureka.channel("tonic"));
     run("tonic-channel", CALLS, Vec::new, move |_| {
         let mut client = client.clone();
         async move { client.check(HealthCheckRequest::default()).await.map(drop).map_err(|status| chain(&status)) }
@@ -64,12 +64,12 @@ async fn tonic_with_max_connection_age_fails_no_call_of_the_channel() {
     .await;
 }
 
-/// The plain HTTP client as the channel of a generated client: it shows its endpoints.
+/// Uses the HTTP client as the channel, since its endpoints can be observed.
 #[tokio::test(flavor = "multi_thread")]
 async fn tonic_with_max_connection_age_is_not_ejected() {
-    let _turn = alone().await;
-    let world = world(2).await;
-    let http = world.eureka.http_client_with(CallOptions::new().http2(Http2::Always));
+    let _lock = exclusive().await;
+    let fixture = fixture(2).await;
+    let http = fixture.eureka.http_client_with(CallOptions::new().http2(Http2::Always));
     let snapshots = {
         let http = http.clone();
         move || http.snapshots()

@@ -1,4 +1,4 @@
-//! The Spring node on one side, two of ours on the other, and for a minute nothing gets across.
+//! Partition of one minute between the Spring node and the two nodes of this crate.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use tokio::time::{Instant, sleep};
 use tower_eureka::model::InstanceStatus::{self, Down, OutOfService, Unknown, Up};
 use tower_eureka::transport::Transport;
 
-use super::proxy::Wire;
+use super::proxy::Proxy;
 use super::{Cluster, SOON, registration};
 use crate::rust::Registry;
 use crate::spring::Server;
-use crate::{alone, until};
+use crate::{exclusive, until};
 
 const PARTITION: Duration = Duration::from_secs(60);
 const MINUTE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["spring", "ours-1", "ours-2"];
 
-/// What all have to agree on: status, override, version, metadata.
+/// State that all nodes must agree on: status, override, version, metadata.
 type State = (InstanceStatus, InstanceStatus, Option<i64>, Vec<(String, String)>);
 
-/// The clients of one node: they talk to nobody else.
+/// Clients that send to one node only.
 struct Clients {
     name: &'static str,
     node: Transport,
@@ -63,7 +63,7 @@ impl Clients {
         self.status("back", Some(OutOfService)).await;
     }
 
-    /// What happens in this second of the partition.
+    /// Sends the changes of this second of the partition.
     async fn write(&mut self, second: u32) {
         self.metadata("marked", "second", &second.to_string()).await;
         match second {
@@ -84,9 +84,9 @@ impl Clients {
 
     async fn heartbeats(&self) {
         for id in &self.alive {
-            // UNKNOWN after the removal of the override: real clients register again, these do not.
+            // Without its override an instance is UNKNOWN. Real clients would register again.
             let version = if id.ends_with("changed") { 2_000 } else { 1_000 };
-            self.node.heartbeat("MIXED", id, Up, version).await.expect("answered");
+            self.node.heartbeat("MIXED", id, Up, version).await.expect("heartbeat has a response");
         }
     }
 }
@@ -113,13 +113,13 @@ async fn differences(cluster: &Cluster, clients: &[Clients]) -> Vec<String> {
 
 #[tokio::test]
 async fn nodes_agree_a_minute_after_a_partition() {
-    let _turn = alone().await;
+    let _lock = exclusive().await;
     let cluster = Cluster::new();
-    let (cut, wire) = watch::channel(false);
+    let (cut, is_cut) = watch::channel(false);
     let address = |number: usize| format!("{}:{}", Cluster::host(number), cluster.ports[number]);
-    let to_spring = Wire::new("127.0.0.4", address(0), wire.clone()).await;
-    let to_first = Wire::new("127.0.0.5", address(1), wire.clone()).await;
-    let to_second = Wire::new("127.0.0.6", address(2), wire).await;
+    let to_spring = Proxy::new("127.0.0.4", address(0), is_cut.clone()).await;
+    let to_first = Proxy::new("127.0.0.5", address(1), is_cut.clone()).await;
+    let to_second = Proxy::new("127.0.0.6", address(2), is_cut).await;
     let among = |spring: String, first: String, second: String| [spring, first, second].join(",");
     let ours = |number| (number, among(to_spring.url.clone(), cluster.url(1), cluster.url(2)));
     let mut nodes = Vec::new();
@@ -139,7 +139,7 @@ async fn nodes_agree_a_minute_after_a_partition() {
     for clients in &mut clients {
         clients.prepare().await;
     }
-    until("all know everything before the partition", SOON, async || {
+    until("all nodes agree before the partition", SOON, async || {
         let known = async |number| state(&cluster, number, "ours-2-changed").await.is_some();
         (known(0).await && differences(&cluster, &clients).await.is_empty()).then_some(())
     })
@@ -159,27 +159,27 @@ async fn nodes_agree_a_minute_after_a_partition() {
         sleep((began + second * Duration::from_secs(1)).saturating_duration_since(Instant::now())).await;
     }
     let apart = differences(&cluster, &clients).await;
-    assert!(apart.len() >= 20, "they were apart: {apart:#?}");
+    assert!(apart.len() >= 20, "nodes differ after the partition: {apart:#?}");
 
     cut.send_replace(false);
     let healed = Instant::now();
-    let mut left = Vec::new();
-    until("all three agree", MINUTE, async || {
+    let mut remaining = Vec::new();
+    until("all nodes agree", MINUTE, async || {
         if healed.elapsed().as_secs().is_multiple_of(10) {
             for clients in &clients {
                 clients.heartbeats().await;
             }
         }
         let differ = differences(&cluster, &clients).await;
-        if differ.len() != left.len() {
+        if differ.len() != remaining.len() {
             eprintln!("{:?} after the partition {} instances differ: {differ:#?}", healed.elapsed(), differ.len());
         }
-        left = differ;
-        left.is_empty().then_some(())
+        remaining = differ;
+        remaining.is_empty().then_some(())
     })
     .await;
 
-    // Not only the same: what was written.
+    // The common state has the last changes.
     for name in NAMES {
         let is = async |kind: &str| state(&cluster, 0, &format!("{name}-{kind}")).await;
         let entry = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];

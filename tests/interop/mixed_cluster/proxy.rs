@@ -1,28 +1,28 @@
-//! A wire that can be cut: what is sent then is lost without a word, as behind a firewall.
+//! TCP proxy that can be cut. A cut connection stays open and silent, as behind a firewall.
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Forwards connections, as long as it is not cut.
-pub(super) struct Wire {
-    /// Where it listens: `http://127.0.0.4:1234/eureka/`.
+/// Forwards connections unless it is cut.
+pub(super) struct Proxy {
+    /// Service URL of the proxy, such as `http://127.0.0.4:1234/eureka/`.
     pub(super) url: String,
     _task: JoinSet<()>,
 }
 
-impl Wire {
-    /// From this address to that one.
+impl Proxy {
+    /// Starts a proxy from one address to another.
     pub(super) async fn new(listen: &str, to: String, cut: watch::Receiver<bool>) -> Self {
         let listener = TcpListener::bind((listen, 0)).await.expect("loopback has a free port");
-        let url = format!("http://{}/eureka/", listener.local_addr().expect("it is bound"));
+        let url = format!("http://{}/eureka/", listener.local_addr().expect("listener is bound"));
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
-                        let (near, _) = accepted.expect("there are files enough");
+                        let (near, _) = accepted.expect("connection is accepted");
                         connections.spawn(forward(near, to.clone(), cut.clone()));
                     }
                     Some(_) = connections.join_next() => {}
@@ -33,11 +33,11 @@ impl Wire {
     }
 }
 
-/// A connection that was cut stays silent until the wire is whole again, and then ends.
+/// Forwards one connection. After a cut it stays silent until the cut ends, and is then closed.
 async fn forward(mut near: TcpStream, to: String, mut cut: watch::Receiver<bool>) {
     let connected = async {
         if let Ok(mut far) = TcpStream::connect(to).await {
-            // It ends as the ends want it.
+            // An error closes the connection like its end.
             tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
         }
     };

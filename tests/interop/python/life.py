@@ -1,4 +1,4 @@
-"""A py-eureka-client's life, one step for each line of standard input; each step answers with one line."""
+"""Runs a py-eureka-client step by step: one step per line of standard input, one line of output per step."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ async def main(registry: str) -> None:
         instance_host="127.0.0.1",
         instance_ip="127.0.0.1",
         instance_port=9,
-        # Only the steps below, no timer, send heartbeats.
+        # Heartbeats are sent by the steps below only, not by the timer.
         renewal_interval_in_secs=3600,
         duration_in_secs=7200,
         metadata={"colour": "blau & grün"},
@@ -48,6 +48,6 @@ async def main(registry: str) -> None:
 
 
 asyncio.run(main(sys.argv[1]))
-# Its heartbeat thread sleeps.
+# The heartbeat thread is asleep and would delay a normal exit.
 sys.stdout.flush()
 os._exit(0)
