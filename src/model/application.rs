@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{DecodeError, Instance, InstanceStatus, StatusCounts};
+use super::{Instance, InstanceStatus, StatusCounts};
 
 /// Application: all instances of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,20 +21,6 @@ impl Application {
     pub fn up(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.instances.iter().filter(|i| i.status() == InstanceStatus::Up)
     }
-
-    /// Reads an application from its JSON document, `{"application": {...}}`. Instances without an
-    /// id are skipped with a log line.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not JSON, or if the root object or the name is missing.
-    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        super::decode::application_document(body)
-    }
-
-    /// Writes the JSON document of a Java server, `{"application": {...}}`.
-    pub fn to_json(&self) -> Vec<u8> {
-        super::encode::application_document(self)
-    }
 }
 
 /// List of applications as a registry sends it: the full registry, a delta, or the matches of a
@@ -51,20 +37,6 @@ pub struct Applications {
 }
 
 impl Applications {
-    /// Reads a list from its JSON document, `{"applications": {...}}`. Applications without a name
-    /// and instances without an id are skipped with a log line.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not JSON, or if the root object is missing.
-    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        super::decode::applications_document(body)
-    }
-
-    /// Writes the JSON document of a Java server, `{"applications": {...}}`.
-    pub fn to_json(&self) -> Vec<u8> {
-        super::encode::applications_document(self)
-    }
-
     /// Counts the instances by status.
     pub fn counts(&self) -> StatusCounts {
         self.applications.iter().flat_map(|a| &a.instances).map(|i| i.status()).collect()

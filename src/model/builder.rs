@@ -515,14 +515,14 @@ mod tests {
     #[cfg(feature = "client")]
     #[test]
     fn new_address_replaces_the_detected_one() {
-        let found = orders().health_check_url("http://10.0.0.1:80/up").status_page_url("http://10.0.0.10/s");
-        let moved = found.clone().build().unwrap().with_address("fd00::2");
+        let detected = orders().health_check_url("http://10.0.0.1:80/up").status_page_url("http://10.0.0.10/s");
+        let moved = detected.clone().build().unwrap().with_address("fd00::2");
         assert_eq!((moved.ip_addr(), moved.host_name()), (Some("fd00::2"), Some("fd00::2")));
         assert_eq!(moved.id(), "fd00::2:orders:80");
         assert_eq!(moved.home_page_url(), Some("http://[fd00::2]:80/"));
         assert_eq!(moved.health_check_url(), Some("http://[fd00::2]:80/up"));
         assert_eq!(moved.status_page_url(), Some("http://10.0.0.10/s"));
-        let named = found.host_name("h").id("10.0.0.1").build().unwrap().with_address("10.0.0.2");
+        let named = detected.host_name("h").id("10.0.0.1").build().unwrap().with_address("10.0.0.2");
         assert_eq!((named.ip_addr(), named.host_name(), named.id()), (Some("10.0.0.2"), Some("h"), "10.0.0.1"));
     }
 }

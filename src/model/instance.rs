@@ -2,9 +2,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "client")]
 use super::host_in_url;
-use super::{
-    ActionType, AddressOrigin, DataCenter, DecodeError, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port,
-};
+use super::{ActionType, AddressOrigin, DataCenter, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port};
 
 /// Instance of an application: one process, with its address, status, lease and metadata.
 ///
@@ -131,20 +129,6 @@ impl Instance {
             address: AddressOrigin::Configured,
             generation: 0,
         }
-    }
-
-    /// Reads an instance from its JSON document, `{"instance": {...}}`.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not JSON, or if the root object or the name of the application is
-    /// missing.
-    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        super::decode::instance_document(body)
-    }
-
-    /// Writes the JSON document of a Java client, `{"instance": {...}}`.
-    pub fn to_json(&self) -> Vec<u8> {
-        super::encode::instance_document(self)
     }
 
     /// Returns the id, unique within the application: `instanceId`, else the id of the data center,

@@ -12,16 +12,15 @@ mod address;
 mod application;
 mod builder;
 mod change;
-#[cfg(feature = "server")]
-pub(crate) mod compact;
+mod counts;
 mod data_center;
-mod decode;
 #[cfg(any(feature = "client", feature = "server"))]
 mod digest;
-mod encode;
-mod hash;
+mod error;
 mod instance;
+mod json;
 mod lease;
+mod lists;
 mod metadata;
 mod port;
 mod replication;
@@ -38,14 +37,14 @@ pub use builder::{InstanceBuilder, InvalidInstance};
 #[cfg(feature = "client")]
 pub(crate) use builder::{check_app, host_in_url};
 pub use change::InstanceChange;
+pub use counts::StatusCounts;
 pub use data_center::DataCenter;
-pub use decode::DecodeError;
-#[cfg(feature = "server")]
-pub(crate) use decode::{batch, registration};
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) use digest::Digest;
-pub use hash::StatusCounts;
+pub use error::DecodeError;
 pub use instance::Instance;
+#[cfg(feature = "server")]
+pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;
 pub use metadata::Metadata;
 pub use port::Port;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{DecodeError, Instance, InstanceStatus};
+use super::{Instance, InstanceStatus};
 
 /// Change of an instance that one server replicates to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,33 +65,9 @@ pub(crate) struct BatchItem {
     pub(crate) too_much_metadata: bool,
 }
 
-#[cfg(feature = "peers")]
-impl ReplicationItem {
-    /// Writes the JSON of the item, as part of a batch.
-    pub(crate) fn to_json(&self) -> Vec<u8> {
-        super::encode::replication_item(self)
-    }
-}
-
 /// Batch of replicated changes: the body of `POST peerreplication/batch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationList(pub Vec<ReplicationItem>);
-
-impl ReplicationList {
-    /// Reads a batch.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not JSON, the list is missing or has more than 10,000 items, an item
-    /// has an unknown action, or an instance has more than 1,000 metadata entries.
-    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        super::decode::replication_list(body)
-    }
-
-    /// Writes the body of the request.
-    pub fn to_json(&self) -> Vec<u8> {
-        super::encode::replication_list(self)
-    }
-}
 
 /// Result of one item of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,18 +81,3 @@ pub struct ReplicationResult {
 /// Response to a batch: one result per item, in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationResponse(pub Vec<ReplicationResult>);
-
-impl ReplicationResponse {
-    /// Reads the response to a batch.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not JSON or the list is missing.
-    pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        super::decode::replication_response(body)
-    }
-
-    /// Writes the body of the response.
-    pub fn to_json(&self) -> Vec<u8> {
-        super::encode::replication_response(self)
-    }
-}

@@ -7,10 +7,10 @@ use quick_xml::events::BytesStart;
 
 #[cfg(feature = "server")]
 use super::super::MAX_METADATA_ENTRIES;
-use super::super::decode::{ApplicationMembers, Reason, application, applications};
+use super::super::error::{DecodeError, Reason};
+use super::super::lists::{ApplicationMembers, application, applications};
 use super::super::{
-    ActionType, Application, Applications, DataCenter, DecodeError, Instance, InstanceStatus, LeaseInfo, Metadata,
-    Port, app_name,
+    ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, app_name,
 };
 use super::name;
 use super::source::{Limits, Source, XmlError};

@@ -4,8 +4,8 @@
 use std::fmt::{Display, Write};
 
 #[cfg(feature = "server")]
-use super::super::compact::AMAZON_KEYS;
-use super::super::encode::{AMAZON_DATA_CENTER, DEFAULT_DATA_CENTER, EMPTY_MAP};
+use super::super::json::compact::AMAZON_KEYS;
+use super::super::json::{AMAZON_DATA_CENTER, DEFAULT_DATA_CENTER, EMPTY_MAP};
 use super::super::{Application, Applications, DataCenter, Instance, LeaseInfo, Port};
 use super::name;
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::log_skipped;
+use crate::model::lists::log_skipped;
 
 /// List of objects, or a single object without a list around it. Values that are not objects are
 /// skipped, in the list and in place of it.

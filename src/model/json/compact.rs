@@ -3,10 +3,10 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::encode::{AMAZON_DATA_CENTER, optional, to_vec};
-use super::{DataCenter, Instance};
+use crate::model::{DataCenter, Instance, Metadata};
 
 /// Amazon metadata that the compact form keeps.
-pub(super) const AMAZON_KEYS: [&str; 5] =
+pub(in crate::model) const AMAZON_KEYS: [&str; 5] =
     ["instance-id", "public-ipv4", "public-hostname", "local-ipv4", "availability-zone"];
 
 /// Writes the compact JSON of an instance, without a root object.
@@ -49,7 +49,7 @@ impl Serialize for Compact<'_, DataCenter> {
     }
 }
 
-impl Serialize for Compact<'_, super::Metadata> {
+impl Serialize for Compact<'_, Metadata> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().filter(|(key, _)| AMAZON_KEYS.contains(key)))
     }

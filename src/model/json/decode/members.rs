@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::super::{
+use super::scalar::{Scalar, Verbatim};
+use super::shapes::{OneOrMany, OptionalObject};
+use crate::model::lists::ApplicationMembers;
+use crate::model::{
     ActionType, BatchItem, DataCenter, Instance, InstanceStatus, LeaseInfo, MAX_METADATA_ENTRIES, Metadata, Port,
     ReplicationAction, ReplicationItem, ReplicationResult, app_name,
 };
-use super::scalar::{Scalar, Verbatim};
-use super::shapes::{OneOrMany, OptionalObject};
 
 /// Reads an object into `Self`, one member after the other.
 trait Members<'de>: Sized {
@@ -140,11 +141,6 @@ impl<'de> Deserialize<'de> for ApplicationsMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }
-}
-
-pub(in crate::model) struct ApplicationMembers {
-    pub(in crate::model) name: Option<Arc<str>>,
-    pub(in crate::model) instances: Vec<Instance>,
 }
 
 impl<'de> Members<'de> for ApplicationMembers {

@@ -3,16 +3,16 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{
+use crate::model::{
     Application, Applications, DataCenter, Instance, LeaseInfo, Metadata, Port, ReplicationItem, ReplicationList,
     ReplicationResponse, ReplicationResult,
 };
 
 /// Java class of a map without entries. The empty map is written with it, and receivers drop it.
-pub(super) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
+pub(in crate::model) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
 /// Class of every data center but Amazon. Java no longer has it and keeps the name.
-pub(super) const DEFAULT_DATA_CENTER: &str = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
-pub(super) const AMAZON_DATA_CENTER: &str = "com.netflix.appinfo.AmazonInfo";
+pub(in crate::model) const DEFAULT_DATA_CENTER: &str = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
+pub(in crate::model) const AMAZON_DATA_CENTER: &str = "com.netflix.appinfo.AmazonInfo";
 
 pub(super) fn instance_document(instance: &Instance) -> Vec<u8> {
     to_vec(&Wrapped("instance", instance))

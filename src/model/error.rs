@@ -1,0 +1,79 @@
+use std::fmt;
+use std::sync::Arc;
+
+use super::MAX_METADATA_ENTRIES;
+use crate::shown::Excerpt;
+
+/// Error of a body that is not the expected document.
+#[derive(Debug)]
+pub struct DecodeError {
+    document: &'static str,
+    reason: Reason,
+}
+
+#[derive(Debug)]
+pub(super) enum Reason {
+    #[cfg(feature = "xml")]
+    Xml(super::xml::XmlError),
+    Json(serde_json::Error),
+    NoWrapper,
+    NoApp,
+    NoName,
+    UnknownAction(Arc<str>),
+    /// An instance has more than [`MAX_METADATA_ENTRIES`].
+    TooManyEntries,
+}
+
+impl DecodeError {
+    pub(super) fn new(document: &'static str, reason: Reason) -> Self {
+        Self { document, reason }
+    }
+
+    /// Returns `true` if the document has more elements or metadata entries than a registration may
+    /// have.
+    #[cfg(feature = "server")]
+    pub(crate) fn exceeds_limits(&self) -> bool {
+        match &self.reason {
+            Reason::TooManyEntries => true,
+            #[cfg(feature = "xml")]
+            Reason::Xml(error) => error.exceeds_limits(),
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if the body is JSON without the root member of the document.
+    #[cfg(feature = "server")]
+    pub(crate) fn lacks_wrapper(&self) -> bool {
+        matches!(self.reason, Reason::NoWrapper)
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let document = self.document;
+        match &self.reason {
+            #[cfg(feature = "xml")]
+            Reason::Xml(error) => write!(f, "XML of '{document}' {error}"),
+            Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
+            Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
+            Reason::NoWrapper => write!(f, "JSON without the root member '{document}'"),
+            Reason::NoApp => write!(f, "'{document}' without 'app'"),
+            Reason::NoName => write!(f, "an application without 'name'"),
+            Reason::TooManyEntries => {
+                write!(f, "'{document}' with more than {MAX_METADATA_ENTRIES} metadata entries")
+            }
+            Reason::UnknownAction(word) => write!(f, "'{}' is not a replication action", Excerpt(word)),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            #[cfg(feature = "xml")]
+            Reason::Xml(error) => error.source(),
+            Reason::Json(error) => Some(error),
+            _ => None,
+        }
+    }
+}
