@@ -14,6 +14,7 @@ use tower::{BoxError, Service};
 use crate::cache::{Registry, Snapshot};
 use crate::client::{CallOptions, HttpClient};
 use crate::config::{ClientConfig, Env, ServiceUrl};
+use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
@@ -21,7 +22,7 @@ use crate::register::Registrar;
 use crate::sync::Mutex;
 #[cfg(feature = "tonic")]
 use crate::tonic::Channel;
-use crate::transport::{Connector, HttpStack, RequestBody, Transport};
+use crate::transport::{HttpStack, RequestBody, Transport};
 
 /// Client of a Eureka registry, for providers and consumers.
 ///
@@ -335,7 +336,7 @@ impl EurekaBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
-        match std::mem::take(&mut self.config.tls).own(config.into()) {
+        match std::mem::take(&mut self.config.tls).with_config(config.into()) {
             Ok(tls) => self.config.tls = tls,
             Err(error) => self.error = self.error.or(Some(error)),
         }
@@ -349,7 +350,7 @@ impl EurekaBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        match std::mem::take(&mut self.config.tls).trust_file(path.as_ref()) {
+        match std::mem::take(&mut self.config.tls).add_ca_file(path.as_ref()) {
             Ok(tls) => self.config.tls = tls,
             Err(error) => self.error = self.error.or(Some(error)),
         }
@@ -401,7 +402,7 @@ impl EurekaBuilder {
             && enabled
             && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
         {
-            config.tls.usable().map_err(|why| {
+            config.tls.check().map_err(|why| {
                 Error::new(Kind::Config, "build client")
                     .server(secure.as_str().clone())
                     .cause(format!("HTTPS is not available: {why}"))

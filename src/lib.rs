@@ -56,6 +56,8 @@ pub mod cache;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
+mod connect;
+#[cfg(feature = "client")]
 pub mod discover;
 #[cfg(feature = "client")]
 mod error;
@@ -79,9 +81,6 @@ mod signal;
 mod sync;
 #[cfg(any(feature = "client", feature = "server"))]
 mod time;
-#[cfg(feature = "client")]
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-mod tls;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod tonic;

@@ -38,8 +38,8 @@ use tower::Service;
 
 use crate::cache::Registry;
 use crate::client::{CallOptions, Named};
+use crate::connect::Connector;
 use crate::error::{Error, Kind};
-use crate::transport::Connector;
 
 /// Where gRPC servers beside a web server put their port, as Spring's gRPC starters do.
 const PORT_KEY: &str = "gRPC_port";

@@ -4,8 +4,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::options::{CallOptions, Ports};
+use crate::connect::TlsSettings;
 use crate::model::{Instance, Port};
-use crate::tls::Tls;
 
 /// Where an instance is reached, and whether with TLS. The host is also the name that its certificate must be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,12 @@ pub(super) struct AddressRule {
 impl AddressRule {
     /// For connections of our own.
     pub(super) fn of(options: &CallOptions) -> Self {
-        Self { ports: options.ports, port_key: options.port_key.clone(), can_tls: Tls::BUILT_IN, prefers_plain: false }
+        Self {
+            ports: options.ports,
+            port_key: options.port_key.clone(),
+            can_tls: TlsSettings::SUPPORTED,
+            prefers_plain: false,
+        }
     }
 
     /// The address of an instance, or why it cannot be called.

@@ -6,8 +6,8 @@ use hyper_util::client::legacy;
 use tower::BoxError;
 
 use crate::balance::{CallerFault, is_callers_fault, is_overload, is_unprocessed};
+use crate::connect::{is_rejected_handshake, root_cause};
 use crate::error::{Error, Kind};
-use crate::transport::{is_refused_handshake, root_cause};
 
 /// Reason for which there is no response.
 pub(super) enum Failure {
@@ -38,7 +38,7 @@ impl Failure {
                 return Error::new(Kind::Call, "call").cause(cause);
             }
             Self::Lost(error) if is_callers_fault(&*error) => (Kind::Caller, "the body of the request failed", error),
-            Self::Lost(error) if !is_refused_handshake(&*error) => {
+            Self::Lost(error) if !is_rejected_handshake(&*error) => {
                 (Kind::Call, "the connection was lost before an answer came", error)
             }
             Self::Unprocessed(error) => (Kind::Unprocessed, "the instance did not process the request", error),

@@ -20,8 +20,8 @@ use super::routes::{Routes, Target};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
 use crate::cache::Registry;
+use crate::connect::Connector;
 use crate::error::{Error, Kind};
-use crate::transport::Connector;
 
 /// An HTTP client that calls applications by name: `http://orders/v1/42`. Made by [`Eureka::http_client`](crate::Eureka::http_client).
 ///

@@ -15,8 +15,8 @@ use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
 use super::routes::Routes;
 use crate::cache::Registry;
+use crate::connect::Connector;
 use crate::error::Error;
-use crate::transport::Connector;
 
 /// Routes over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.
 pub(crate) struct Named<B> {

@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{Env, InvalidSetting, ServiceUrl, instance};
+use crate::connect::TlsSettings;
 use crate::error::{Error, Kind};
-use crate::tls::Tls;
 
 /// Settings of a client. Each is documented at the setter on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
@@ -17,7 +17,7 @@ pub(crate) struct ClientConfig {
     pub(crate) body_limit: usize,
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
-    pub(crate) tls: Tls,
+    pub(crate) tls: TlsSettings,
     pub(crate) switches: Switches,
 }
 
@@ -53,7 +53,7 @@ impl Default for ClientConfig {
             body_limit: 256 << 20,
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
-            tls: Tls::default(),
+            tls: TlsSettings::default(),
             switches: Switches::default(),
         }
     }

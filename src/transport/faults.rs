@@ -2,10 +2,10 @@
 
 use http::header;
 
-use super::connector::ConnectError;
 use super::stack::{Answer, Failure};
 use super::turns::AllPaused;
 use crate::config::{ServiceUrl, shown};
+use crate::connect::root_cause;
 use crate::error::{Error, Kind};
 use crate::panics::Panicked;
 use crate::shown::Excerpt;
@@ -180,16 +180,6 @@ impl Failure {
                 .advice("raise the body limit if the registry really is that large"),
         }
     }
-}
-
-/// The innermost error: what the operating system said, under what hyper made of it. Ours speak for
-/// what is under them.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut root = error;
-    while let Some(source) = root.source().filter(|_| !root.is::<ConnectError>()) {
-        root = source;
-    }
-    root.to_string()
 }
 
 impl AllPaused {

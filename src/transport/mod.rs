@@ -4,11 +4,10 @@
 //! and reads the response; `failover.rs` chooses the server in the order that `turns.rs` keeps, and
 //! tries the next one where that helps; a Tower stack follows a few redirects, unpacks gzip and
 //! bounds size and time (`stack.rs`, `gunzip.rs`), and reads the clock of the server (`dates.rs`). The bottom of that stack is hyper over our
-//! connections, plain or with TLS (`session.rs`, `connector.rs`, `tls.rs`), or the user's own
+//! connections, plain or with TLS (`session.rs`, `crate::connect`), or the user's own
 //! service.
 
 mod call;
-mod connector;
 #[cfg(feature = "peers")]
 mod dates;
 #[cfg(feature = "dns")]
@@ -19,20 +18,15 @@ mod gunzip;
 mod operations;
 mod session;
 mod stack;
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-mod tls;
 mod turns;
 
-pub(crate) use connector::{ConnectError, Connector};
 #[cfg(feature = "peers")]
 pub(crate) use dates::ServerClock;
 #[cfg(feature = "dns")]
 pub(crate) use dns::DnsUrls;
-pub(crate) use faults::root_cause;
 #[cfg(feature = "peers")]
 pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
 pub(crate) use stack::HttpStack;
 pub use stack::RequestBody;
-pub(crate) use tls::is_refused_handshake;

@@ -12,8 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tower::Service;
 
+use super::RequestBody;
 use super::turns::SESSION;
-use super::{Connector, RequestBody};
+use crate::connect::Connector;
 use crate::sync::Mutex;
 use crate::time::jittered_by;
 
@@ -82,7 +83,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::tls::Tls;
+    use crate::connect::TlsSettings;
 
     #[tokio::test]
     async fn busy_connection_is_replaced_after_a_session() {
@@ -101,7 +102,7 @@ mod tests {
                 });
             }
         });
-        let mut sessions = Sessions::new(Connector::new(Duration::from_secs(5), &Tls::default()));
+        let mut sessions = Sessions::new(Connector::new(Duration::from_secs(5), &TlsSettings::default()));
         let mut seen = Vec::new();
         for _ in 0..14 {
             let response = sessions.call(Request::get(&url).body(RequestBody::default()).unwrap()).await.unwrap();

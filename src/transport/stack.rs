@@ -19,9 +19,10 @@ use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
 #[cfg(feature = "peers")]
 use super::dates::ServerClock;
+use super::gunzip;
 use super::session::Sessions;
-use super::{Connector, gunzip, is_refused_handshake};
 use crate::config::ClientConfig;
+use crate::connect::{Connector, is_rejected_handshake};
 use crate::panics::{Panicked, catch_panic};
 use crate::time::{Moment, wall_clock_ms};
 
@@ -212,7 +213,7 @@ pub(super) fn date_ms(text: &str) -> Option<i64> {
 }
 
 fn is_connect(error: &BoxError) -> bool {
-    let refused = is_refused_handshake(&**error);
+    let refused = is_rejected_handshake(&**error);
     refused || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 

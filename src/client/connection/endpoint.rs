@@ -27,8 +27,8 @@ use crate::client::options::CallOptions;
 use crate::client::presence::{Membership, Presence};
 use crate::client::replay::{AttemptBody, ReplayRequest};
 use crate::client::routes::{HasAddress, Routes};
+use crate::connect::{ConnectError, Connector};
 use crate::error::Error;
-use crate::transport::{ConnectError, Connector};
 
 type Hyper<B> = Client<Connector, AttemptBody<B>>;
 
@@ -227,7 +227,8 @@ impl<B: Sendable> Inner<B> {
                 request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
                 let response = self.http1.clone().send(request).await?;
                 // One connection that was closed without a word may have had another reason.
-                if ConnectError::is_foreign(&*error) || self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED {
+                if ConnectError::is_other_protocol(&*error) || self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED
+                {
                     self.version.store(ONLY_HTTP1, Ordering::Relaxed);
                 }
                 Ok(response)

@@ -9,10 +9,9 @@ use hyper_util::rt::TokioExecutor;
 use tracing::debug;
 
 use crate::client::address::Address;
+use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
 use crate::shown::Shown;
-use crate::tls::Tls;
-use crate::transport::Connector;
 
 /// Sends the requests. Connections are made anew for each: between two checks they would only idle.
 pub(super) struct Checker {
@@ -66,7 +65,7 @@ pub(in crate::client) fn url(instance: &Instance, address: &Address) -> Option<U
     let url: Uri = secure.or(instance.health_check_url())?.trim().parse().ok()?;
     let can_ask = match url.scheme_str()? {
         "http" => true,
-        "https" => Tls::BUILT_IN,
+        "https" => TlsSettings::SUPPORTED,
         _ => false,
     };
     can_ask.then_some(url)
@@ -89,7 +88,7 @@ mod tests {
         let (plain, secure) = (Some("http://h:1/health"), Some("https://h:2/health"));
         let is = |url: Option<&str>| url.map(str::to_owned);
         assert_eq!(asked(Scheme::HTTP, plain, secure), is(plain));
-        assert_eq!(asked(Scheme::HTTPS, plain, secure), is(secure.filter(|_| Tls::BUILT_IN)));
+        assert_eq!(asked(Scheme::HTTPS, plain, secure), is(secure.filter(|_| TlsSettings::SUPPORTED)));
         assert_eq!(asked(Scheme::HTTPS, plain, None), is(plain));
         assert_eq!(asked(Scheme::HTTP, None, secure), None);
         for unusable in ["/health", "h", "ftp://h/", "${host}", "http://h h/", ""] {

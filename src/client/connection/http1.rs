@@ -30,8 +30,8 @@ use crate::client::address::Address;
 use crate::client::failure::Failure;
 use crate::client::presence::Presence;
 use crate::client::replay::AttemptBody;
+use crate::connect::Connector;
 use crate::sync::{Mutex, MutexGuard};
-use crate::transport::Connector;
 
 /// Twice as long, at most, a connection may be idle: 90 s, as in hyper-util's client.
 const SWEEP: Duration = Duration::from_secs(45);

@@ -31,8 +31,8 @@ use super::peer::{Peer, Permit, Vacancies, Watched};
 use crate::client::failure::{Failure, is_refused_stream};
 use crate::client::presence::Presence;
 use crate::client::replay::AttemptBody;
+use crate::connect::{ConnectError, Connector};
 use crate::sync::{Mutex, MutexGuard};
-use crate::transport::{ConnectError, Connector};
 
 /// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
 /// asks more than once in five minutes; a peer that vanished is noticed by the system before (see [`Connector`]).
@@ -183,7 +183,7 @@ where
 {
     /// Waits for a stream, over a new connection where there may be one. Routes have their turn in the order in which they came.
     async fn place(self: &Arc<Self>) -> Result<Place<B>, Failure> {
-        let within = self.connector.within();
+        let within = self.connector.timeout();
         let _waiting = Waiting::new(&self.vacancies);
         let first = if self.has_connections() { None } else { self.attempt() };
         // The attempt ends a little before, so that all calls learn its result.
@@ -383,7 +383,7 @@ async fn connect<B>(
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let within = connector.within();
+    let within = connector.timeout();
     let deadline = Instant::now() + within;
     let stream = connector.http2(true).oneshot(uri).await?.into_inner();
     let peer = Arc::new(Peer::new(vacancies));
@@ -403,11 +403,11 @@ where
     match timeout_at(deadline, settled).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) if peer.is_foreign() => {
-            return Err(ConnectError::new("the other side does not speak HTTP/2").foreign().into());
+            return Err(ConnectError::new("the other side does not speak HTTP/2").other_protocol().into());
         }
         Ok(Err(ended)) => {
             let error = ConnectError::new("the other side closed the connection before it spoke HTTP/2").not_http2();
-            return Err(if let Err(why) = ended { error.because(why) } else { error }.into());
+            return Err(if let Err(why) = ended { error.with_source(why) } else { error }.into());
         }
         Err(_) => return Err(ConnectError::new(format!("no HTTP/2 SETTINGS within {within:?}")).into()),
     }

@@ -19,9 +19,9 @@ use super::list::Zones;
 use super::own::Own;
 use super::queue::{BATCH_SIZE, Limits};
 use crate::config::{ClientConfig, ServiceUrl};
+use crate::connect::TlsSettings;
 use crate::server::{Error, EurekaServerBuilder};
 use crate::time::LONGEST_WAIT;
-use crate::tls::Tls;
 #[cfg(feature = "dns")]
 use crate::transport::DnsUrls;
 use crate::transport::{HttpStack, RequestBody};
@@ -52,7 +52,7 @@ pub(crate) struct PeerSettings {
     dns: DnsUrls,
     pub(super) refresh_interval: Duration,
     pub(super) comparison_interval: Duration,
-    tls: Tls,
+    tls: TlsSettings,
     stack: Option<MakeStack>,
     /// What of the settings is unusable, and why.
     faulty: Option<(&'static str, Arc<crate::Error>)>,
@@ -88,7 +88,7 @@ impl Default for PeerSettings {
             dns: DnsUrls::default(),
             refresh_interval: Duration::from_secs(600),
             comparison_interval: Duration::from_secs(30),
-            tls: Tls::default(),
+            tls: TlsSettings::default(),
             stack: None,
             faulty: None,
         }
@@ -141,7 +141,7 @@ impl PeerSettings {
 
     /// Whether a peer at an `https` URL can be spoken to; what is missing otherwise.
     pub(in crate::server) fn can_tls(&self) -> Result<(), String> {
-        if self.stack.is_some() { Ok(()) } else { self.tls.usable() }
+        if self.stack.is_some() { Ok(()) } else { self.tls.check() }
     }
 
     fn fault(&mut self, what: &'static str, error: crate::Error) {
@@ -374,7 +374,7 @@ impl EurekaServerBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn peer_tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
-        match std::mem::take(&mut self.peers.tls).own(config.into()) {
+        match std::mem::take(&mut self.peers.tls).with_config(config.into()) {
             Ok(tls) => self.peers.tls = tls,
             Err(error) => self.peers.fault(UNUSABLE_TLS, error),
         }
@@ -386,7 +386,7 @@ impl EurekaServerBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn peer_tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        match std::mem::take(&mut self.peers.tls).trust_file(path.as_ref()) {
+        match std::mem::take(&mut self.peers.tls).add_ca_file(path.as_ref()) {
             Ok(tls) => self.peers.tls = tls,
             Err(error) => self.peers.fault(UNUSABLE_TLS, error),
         }

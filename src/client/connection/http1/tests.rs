@@ -18,13 +18,13 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::client::replay::ReplayRequest;
-use crate::tls::Tls;
+use crate::connect::TlsSettings;
 
 type Connections = Http1<Empty<Bytes>>;
 
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
-    let connector = Connector::new(Duration::from_secs(5), &Tls::default());
+    let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
     Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }))
 }
 
@@ -253,7 +253,7 @@ mod while_it_connects {
     async fn silent() -> (TcpListener, Connections) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
-        let connector = Connector::new(Duration::from_secs(5), &Tls::default());
+        let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
         (listener, Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTPS, authority })))
     }
 

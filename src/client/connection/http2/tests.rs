@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::client::address::Address;
 use crate::client::replay::ReplayRequest;
-use crate::tls::Tls;
+use crate::connect::TlsSettings;
 
 type Connections = Http2<Empty<Bytes>>;
 
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
-    let connector = Connector::new(Duration::from_secs(5), &Tls::default());
+    let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
     Http2::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }), 4)
 }
 
