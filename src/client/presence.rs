@@ -1,12 +1,14 @@
 //! Ends calls that wait at an instance that has left the registry.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use atomic_waker::AtomicWaker;
 use pin_project::pin_project;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -16,6 +18,7 @@ use super::address::{Address, AddressRule};
 use super::failure::Failure;
 use crate::cache::Registry;
 use crate::model::Instance;
+use crate::sync::Mutex;
 
 /// Minimum time between two looks at an instance that is still registered.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ pub(super) struct Presence {
     grace: Duration,
     is_dropped: AtomicBool,
     dropped: Notify,
+    /// Wakers of the connections that carry one call at a time.
+    connections: Mutex<Vec<Weak<AtomicWaker>>>,
 }
 
 impl Presence {
@@ -44,18 +49,41 @@ impl Presence {
         grace: Duration,
     ) -> Arc<Self> {
         let (is_dropped, dropped) = (AtomicBool::new(false), Notify::new());
-        Arc::new(Self { instance, address, rule, registry, grace, is_dropped, dropped })
+        let connections = Mutex::default();
+        Arc::new(Self { instance, address, rule, registry, grace, is_dropped, dropped, connections })
+    }
+
+    /// Returns a waker for a new connection that carries one call at a time. It costs each of these
+    /// calls less than a place in a list of waiters.
+    pub(super) fn connection(&self) -> Arc<AtomicWaker> {
+        let waker = Arc::new(AtomicWaker::new());
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.push(Arc::downgrade(&waker));
+        waker
     }
 
     /// Waits for the response. Fails if the instance is gone before it comes.
     #[inline]
-    pub(super) fn unless_gone<F: Future>(&self, response: F) -> UnlessGone<'_, F> {
+    pub(super) fn unless_gone<F: Future>(&self, response: F) -> UnlessGone<'_, F, Notified<'_>> {
         UnlessGone { response, gone: self.gone() }
+    }
+
+    /// Waits for the response on the connection that has this waker. Fails if the instance is gone
+    /// before it comes.
+    #[inline]
+    pub(super) fn unless_gone_on<'a, F: Future>(
+        &'a self,
+        waker: &'a AtomicWaker,
+        response: F,
+    ) -> UnlessGone<'a, F, OnConnection<'a>> {
+        let dropped = OnConnection { is_dropped: &self.is_dropped, waker };
+        UnlessGone { response, gone: Gone { presence: self, dropped, absence: None } }
     }
 
     /// Waits until the registry has not had the instance for the grace time.
     #[inline]
-    pub(super) fn gone(&self) -> Gone<'_> {
+    pub(super) fn gone(&self) -> Gone<'_, Notified<'_>> {
         // Notices a drop from here on, also before it is polled.
         Gone { presence: self, dropped: self.dropped.notified(), absence: None }
     }
@@ -87,24 +115,42 @@ impl Presence {
 
 /// Future of [`Presence::unless_gone`]. Each call has one: an `async fn` would hold the response's future twice.
 #[pin_project]
-pub(super) struct UnlessGone<'a, F> {
+pub(super) struct UnlessGone<'a, F, D> {
     #[pin]
     response: F,
     #[pin]
-    gone: Gone<'a>,
+    gone: Gone<'a, D>,
 }
 
 /// Future of [`Presence::gone`].
 #[pin_project]
-pub(super) struct Gone<'a> {
+pub(super) struct Gone<'a, D> {
     presence: &'a Presence,
+    /// Ready when the endpoint is dropped.
     #[pin]
-    dropped: Notified<'a>,
+    dropped: D,
     /// Begins when the endpoint is dropped.
     absence: Option<Pin<Box<dyn Future<Output = Failure> + Send + 'a>>>,
 }
 
-impl<F: Future> Future for UnlessGone<'_, F> {
+/// Waits for the drop of the endpoint with the waker of a connection.
+pub(super) struct OnConnection<'a> {
+    is_dropped: &'a AtomicBool,
+    waker: &'a AtomicWaker,
+}
+
+impl Future for OnConnection<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        // After the waker: a drop from here on wakes it.
+        if self.is_dropped.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<F: Future, D: Future<Output = ()>> Future for UnlessGone<'_, F, D> {
     type Output = Result<F::Output, Failure>;
 
     #[inline]
@@ -117,7 +163,7 @@ impl<F: Future> Future for UnlessGone<'_, F> {
     }
 }
 
-impl Future for Gone<'_> {
+impl<D: Future<Output = ()>> Future for Gone<'_, D> {
     type Output = Failure;
 
     #[inline]
@@ -148,6 +194,9 @@ impl Drop for Membership {
     fn drop(&mut self) {
         self.0.is_dropped.store(true, Ordering::SeqCst);
         self.0.dropped.notify_waiters();
+        let connections = mem::take(&mut *self.0.connections.lock());
+        // Not under the lock: it wakes.
+        connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
     }
 }
 

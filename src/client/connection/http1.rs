@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use atomic_waker::AtomicWaker;
 use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
@@ -68,7 +69,14 @@ struct Connection<B> {
     is_new: bool,
 }
 
-type Sender<B> = http1::SendRequest<AttemptBody<B>>;
+/// Sends the requests of a connection.
+struct Sender<B> {
+    requests: Requests<B>,
+    /// Wakes the call on the connection when the endpoint is dropped.
+    waker: Arc<AtomicWaker>,
+}
+
+type Requests<B> = http1::SendRequest<AttemptBody<B>>;
 
 /// In the queue for one. What is given when it is not waited for any more is given back.
 struct Place<B: Body<Error: Into<BoxError>> + Send + 'static> {
@@ -107,14 +115,16 @@ where
         // Not an `async fn`, which would hold the request twice.
         async move {
             loop {
-                let Connection { mut sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
-                let sending = sender.try_send_request(request);
-                let mut sender = Some(sender);
-                let sent = self.0.presence.unless_gone(Sending { sending, sender: &mut sender }).await?;
+                let Connection { sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
+                let Sender { mut requests, waker } = sender;
+                let sending = requests.try_send_request(request);
+                let mut requests = Some(requests);
+                let sending = Sending { sending, requests: &mut requests };
+                let sent = self.0.presence.unless_gone_on(&waker, sending).await?;
                 let mut failed = match sent {
                     Ok(response) => {
-                        if let Some(sender) = sender {
-                            self.0.give_when_read(sender);
+                        if let Some(requests) = requests {
+                            self.0.give_when_read(Sender { requests, waker });
                         }
                         return Ok(response.map(InstanceBody::from));
                     }
@@ -155,12 +165,12 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn give_when_read(self: &Arc<Self>, mut sender: Sender<B>) {
-        if sender.is_ready() {
+        if sender.requests.is_ready() {
             return self.give(sender);
         }
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
-            if sender.ready().await.is_ok()
+            if sender.requests.ready().await.is_ok()
                 && let Some(shared) = shared.upgrade()
             {
                 shared.give(sender);
@@ -170,7 +180,7 @@ where
 
     /// Gives it to the call that waits longest, or keeps it.
     fn give(self: &Arc<Self>, mut sender: Sender<B>) {
-        if sender.is_closed() {
+        if sender.requests.is_closed() {
             return;
         }
         while let Some((waiting, unwanted)) = self.first_or_keep(sender) {
@@ -201,7 +211,7 @@ impl<B> Shared<B> {
     fn idle_or_place(&self) -> Result<Sender<B>, oneshot::Receiver<Sender<B>>> {
         let mut state = self.state();
         while let Some(Idle { sender, .. }) = state.idle.pop() {
-            if !sender.is_closed() {
+            if !sender.requests.is_closed() {
                 return Ok(sender);
             }
         }
@@ -247,7 +257,7 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn new(shared: &Arc<Shared<B>>) -> Self {
-        let made = connect(shared.connector.clone(), shared.presence.address.uri_of(None));
+        let made = connect(shared.connector.clone(), shared.presence.clone());
         Self { of: Arc::downgrade(shared), made: Some(Box::pin(made)) }
     }
 
@@ -285,7 +295,7 @@ where
 struct Sending<'a, F, B> {
     #[pin]
     sending: F,
-    sender: &'a mut Option<Sender<B>>,
+    requests: &'a mut Option<Requests<B>>,
 }
 
 impl<F: Future, B> Future for Sending<'_, F, B> {
@@ -297,10 +307,10 @@ impl<F: Future, B> Future for Sending<'_, F, B> {
         if let Poll::Ready(sent) = this.sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
         }
-        if let Some(open) = this.sender
+        if let Some(open) = this.requests
             && let Poll::Ready(Err(_)) = open.poll_ready(cx)
         {
-            **this.sender = None;
+            **this.requests = None;
             return this.sending.poll(cx);
         }
         Poll::Pending
@@ -308,18 +318,18 @@ impl<F: Future, B> Future for Sending<'_, F, B> {
 }
 
 /// Makes a connection and lets it run until nobody has it any more.
-async fn connect<B>(connector: Connector, uri: Uri) -> Result<Sender<B>, BoxError>
+async fn connect<B>(connector: Connector, presence: Arc<Presence>) -> Result<Sender<B>, BoxError>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    let stream = connector.http2(false).oneshot(uri).await?;
-    let (sender, connection) = http1::handshake(stream).await?;
+    let stream = connector.http2(false).oneshot(presence.address.uri_of(None)).await?;
+    let (requests, connection) = http1::handshake(stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             debug!(%error, "an HTTP/1.1 connection broke");
         }
     });
-    Ok(sender)
+    Ok(Sender { requests, waker: presence.connection() })
 }
 
 /// Closes connections that are idle for two sweeps, until none is left.
@@ -328,7 +338,7 @@ async fn sweep<B>(shared: Weak<Shared<B>>) {
         sleep(SWEEP).await;
         let Some(shared) = shared.upgrade() else { return };
         let mut state = shared.state();
-        state.idle.retain_mut(|idle| !idle.sender.is_closed() && !mem::replace(&mut idle.is_old, true));
+        state.idle.retain_mut(|idle| !idle.sender.requests.is_closed() && !mem::replace(&mut idle.is_old, true));
         if state.idle.is_empty() {
             state.sweeper = None;
             return;

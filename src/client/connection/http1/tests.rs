@@ -78,10 +78,10 @@ async fn numbering(enough: usize) -> SocketAddr {
 /// A connection that stays as long as its other end.
 async fn a_connection() -> (Sender<Empty<Bytes>>, DuplexStream) {
     let (here, there) = tokio::io::duplex(1024);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(here)).await.unwrap();
+    let (mut requests, connection) = http1::handshake(TokioIo::new(here)).await.unwrap();
     tokio::spawn(connection);
-    sender.ready().await.unwrap();
-    (sender, there)
+    requests.ready().await.unwrap();
+    (Sender { requests, waker: Arc::default() }, there)
 }
 
 /// Whether it still waits when it has begun.
@@ -135,7 +135,7 @@ async fn a_connection_that_was_closed_while_idle_costs_no_call() {
         assert_eq!(text(call.await.unwrap()).await, number);
         until(|| !connections.0.state().idle.is_empty()).await;
         serving.abort();
-        until(|| connections.0.state().idle[0].sender.is_closed()).await;
+        until(|| connections.0.state().idle[0].sender.requests.is_closed()).await;
     }
     assert_eq!(connections.0.state().idle.len(), 1);
 }
@@ -325,15 +325,15 @@ async fn a_request_is_written_for_its_version() {
 #[tokio::test]
 async fn sender_of_an_ended_connection_is_dropped_while_its_request_waits() {
     let (stream, _other) = tokio::io::duplex(1);
-    let (sender, connection) = http1::handshake::<_, AttemptBody<Empty<Bytes>>>(TokioIo::new(stream)).await.unwrap();
+    let (requests, connection) = http1::handshake::<_, AttemptBody<Empty<Bytes>>>(TokioIo::new(stream)).await.unwrap();
     drop(connection);
-    let mut sender = Some(sender);
+    let mut requests = Some(requests);
     let mut polls = 0;
     let pending_once = poll_fn(|cx| {
         polls += 1;
         cx.waker().wake_by_ref();
         if polls < 2 { Poll::Pending } else { Poll::Ready("unsent") }
     });
-    assert_eq!(Sending { sending: pending_once, sender: &mut sender }.await, "unsent");
-    assert!(sender.is_none());
+    assert_eq!(Sending { sending: pending_once, requests: &mut requests }.await, "unsent");
+    assert!(requests.is_none());
 }
