@@ -1,51 +1,56 @@
-//! What a balancer may know of an endpoint beside its service.
+//! Attributes of an endpoint, beside its service.
 
 use std::sync::Arc;
 
 use crate::model::{Instance, Metadata};
 
-/// What is known of an endpoint, as far as it matters to a choice. Everything is optional.
+/// Properties of an endpoint that influence picks. All of them are optional.
 ///
-/// For instances of a registry it is worked out by [`Attributes::of`].
+/// Use [`Attributes::of`] for the instances of a registry.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Attributes {
-    /// The share of calls it should get in relation to the others'; `None` counts as 1.
+    /// Share of calls relative to the weights of the other endpoints. `None` counts as 1.
     pub weight: Option<f32>,
-    /// The zone it runs in.
+    /// Zone that the endpoint runs in.
     pub zone: Option<Arc<str>>,
-    /// Since when it takes calls, in milliseconds of the Unix epoch: what slow start counts from.
+    /// Time since which the endpoint takes calls, in milliseconds of the Unix epoch. [Slow
+    /// start](super::SlowStart) counts from it.
     pub up_since_ms: Option<u64>,
-    /// What tells one start of it from the next. Where discovery inserts a key again with another start, what was measured and
-    /// what it was ejected for is forgotten; with the same one it is kept. `None` forgets.
-    pub start: Option<u64>,
-    /// What its connections depend on, such as host and port. Where discovery inserts a key again with the same address, its
-    /// service is kept with its connections. `None` makes a new one.
+    /// Generation of the endpoint, which changes when the endpoint restarts.
+    ///
+    /// If discovery inserts a key again with the same generation, measurements and ejections are
+    /// kept. With another one, or with `None`, they are reset.
+    pub generation: Option<u64>,
+    /// Address that connections depend on, such as host and port.
+    ///
+    /// If discovery inserts a key again with the same address, the service is kept with its
+    /// connections. With another one, or with `None`, a new service is built.
     pub address: Option<Arc<str>>,
-    /// What routes by label choose by: the instance's metadata.
+    /// Labels that requests can ask for: the metadata of the instance.
     pub labels: Metadata,
 }
 
 impl Attributes {
-    /// Nothing known.
+    /// Creates attributes that are all unknown.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Those of an instance, as Spring's load balancer reads them.
+    /// Returns the attributes of an instance, read as Spring's load balancer reads them.
     ///
-    /// | | from |
+    /// | attribute | source |
     /// |---|---|
-    /// | weight | [`Instance::weight`]; `None` where the instance gives none that counts |
+    /// | weight | [`Instance::weight`]; `None` if the instance has no valid one |
     /// | zone | [`Instance::zone`] |
     /// | up since | the lease's `serviceUpTimestamp` |
-    /// | start | the restarts that [`EurekaDiscover`](crate::discover::EurekaDiscover) has seen |
-    /// | address | host name, else IP address, and both ports; where both are disabled, the number of the plain one |
-    /// | labels | its metadata, shared and not copied |
+    /// | generation | number of restarts seen by [`EurekaDiscover`](crate::discover::EurekaDiscover) |
+    /// | address | host name or IP address, and both ports; if both are disabled, the number of the plain one |
+    /// | labels | the metadata, shared and not copied |
     ///
-    /// [`Instance::change_since`] says which change of a record is a restart. An instance that does
-    /// not come from [`EurekaDiscover`](crate::discover::EurekaDiscover) has always the same start;
-    /// set it with [`with_start`](Self::with_start).
+    /// [`Instance::change_since`] defines which change of a record is a restart. The generation of
+    /// an instance that does not come from [`EurekaDiscover`](crate::discover::EurekaDiscover)
+    /// never changes; set it by [`with_generation`](Self::with_generation).
     pub fn of(instance: &Instance) -> Self {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);
@@ -53,7 +58,7 @@ impl Attributes {
             weight: instance.explicit_weight().map(|weight| weight as f32),
             zone: instance.zone().map(Arc::from),
             up_since_ms: up_since,
-            start: Some(instance.generation.into()),
+            generation: Some(instance.generation.into()),
             address: Some(address_of(instance)),
             labels: instance.metadata().clone(),
         }
@@ -80,10 +85,10 @@ impl Attributes {
         self
     }
 
-    /// Sets [`start`](Self::start).
+    /// Sets [`generation`](Self::generation).
     #[must_use]
-    pub fn with_start(mut self, start: u64) -> Self {
-        self.start = Some(start);
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = Some(generation);
         self
     }
 
@@ -105,13 +110,13 @@ impl Attributes {
         self
     }
 
-    /// The value of one label.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key)
     }
 }
 
-/// Changes with anything that a connection depends on.
+/// Formats the properties that a connection depends on.
 fn address_of(instance: &Instance) -> Arc<str> {
     let host = instance.host().unwrap_or_default();
     // Calls go to the plain port of such a record.
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_and_zone_are_those_of_the_instance() {
+    fn weight_and_zone_equal_those_of_the_instance() {
         for text in ["3", " 3 ", "0", "-2", "", " ", "2.5", "1e3", "heavy", "4000000000", "2147483647"] {
             let mut instance = instance();
             instance.metadata.insert("weight", text);
@@ -158,21 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn up_since_is_that_of_the_lease_and_start_the_generation() {
+    fn up_since_is_read_from_the_lease_and_generation_from_the_instance() {
         let mut instance = instance();
         instance.lease = Some(LeaseInfo::default());
         let never = Attributes::of(&instance);
-        assert_eq!((never.start, never.up_since_ms), (Some(0), None));
+        assert_eq!((never.generation, never.up_since_ms), (Some(0), None));
         instance.lease = Some(LeaseInfo { service_up_timestamp: 1_760_000_000_001, ..LeaseInfo::default() });
         instance.generation = 2;
         let up = Attributes::of(&instance);
-        assert_eq!((up.start, up.up_since_ms), (Some(2), Some(1_760_000_000_001)));
+        assert_eq!((up.generation, up.up_since_ms), (Some(2), Some(1_760_000_000_001)));
         instance.lease = Some(LeaseInfo { service_up_timestamp: -1, ..LeaseInfo::default() });
         assert_eq!(Attributes::of(&instance).up_since_ms, None);
     }
 
     #[test]
-    fn the_address_changes_with_what_a_connection_depends_on_alone() {
+    fn address_changes_only_with_host_and_ports() {
         let before = Attributes::of(&instance()).address;
         assert_eq!(with_metadata("version", "2").address, before);
         let mut changed = [instance(), instance(), instance(), instance()];

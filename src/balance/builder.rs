@@ -1,6 +1,5 @@
-//! The settings of a balancer.
+//! Settings of a balancer.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::{self, Debug};
 use std::future::Future;
@@ -15,19 +14,30 @@ use tower::BoxError;
 use tower::discover::Discover;
 
 use super::attributes::Attributes;
-use super::driver::{Describe, Driver, Fleet, MakeEndpoint, Probe};
-use super::eject::{Ejection, LEAST_INTERVAL};
-use super::http::HttpResponses;
+use super::classify::HttpResponses;
+use super::driver::{Describe, Discovery, Driver, MakeEndpoint, Probe, SiblingStream};
+use super::outlier::{Ejection, MIN_INTERVAL};
 use super::policy::PeakEwma;
-use super::roster::{Roster, Settings};
+use super::pool::{Pool, Settings};
+use super::service::Balance;
+use super::shared::{Explain, Shared};
 use super::slow_start::SlowStart;
-use super::subset::{Peers, Subset};
+use super::subset::{Siblings, Subset};
 use super::zone::ZoneAware;
-use super::{Balance, Explain, Shared};
 use crate::metrics::Metrics;
 use crate::time::LONGEST_WAIT;
 
-/// Settings of a [`Balance`], begun with [`Balance::builder`].
+impl Balance<()> {
+    /// Creates a builder for a balancer over the endpoints that `discover` reports.
+    ///
+    /// By default, each discovered value is the service of an endpoint, and its responses are HTTP.
+    /// See [`endpoint`](Builder::endpoint) and [`observer`](Builder::observer).
+    pub fn builder<D: Discover>(discover: D) -> Builder<D> {
+        Builder::new(discover)
+    }
+}
+
+/// Settings of a [`Balance`], created by [`Balance::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = HttpResponses> {
     discover: D,
@@ -35,7 +45,7 @@ pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = 
     describe: Describe<D::Service>,
     probe: Option<Probe<S>>,
     check: Option<(Duration, Probe<S>)>,
-    peers: Option<Fleet>,
+    siblings: Option<SiblingStream>,
     policy: P,
     observer: O,
     settings: Settings,
@@ -51,11 +61,11 @@ impl<D: Discover> Builder<D> {
             describe: Box::new(|_| Attributes::default()),
             probe: None,
             check: None,
-            peers: None,
+            siblings: None,
             policy: PeakEwma,
             observer: HttpResponses::default(),
             settings: Settings {
-                name: None,
+                app: None,
                 failure_penalty: Duration::from_secs(5),
                 default_latency: Duration::from_millis(1),
                 decay: Duration::from_secs(10),
@@ -76,12 +86,13 @@ impl<D: Discover> Builder<D> {
 }
 
 impl<D: Discover, S, P, O> Builder<D, S, P, O> {
-    /// How an endpoint's service is made from what was discovered. By default, what is discovered is the service.
+    /// Sets the closure that builds an endpoint's service from a discovered value. By default, the
+    /// discovered value is the service.
     ///
-    /// Called once per discovered endpoint, and again when discovery inserts it anew with another
-    /// [address](Attributes::address). The service is cloned for every call.
+    /// It is called once per discovered endpoint, and again if discovery inserts the endpoint with
+    /// another [address](Attributes::address). The service is cloned for every call.
     pub fn endpoint<T>(self, mut make: impl FnMut(&D::Service) -> T + Send + 'static) -> Builder<D, T, P, O> {
-        let Self { discover, describe, peers, policy, observer, settings, explain, ready_timeout, .. } = self;
+        let Self { discover, describe, siblings, policy, observer, settings, explain, ready_timeout, .. } = self;
         let make = Box::new(move |target| make(&target));
         Builder {
             discover,
@@ -89,7 +100,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
             describe,
             probe: None,
             check: None,
-            peers,
+            siblings,
             policy,
             observer,
             settings,
@@ -98,17 +109,22 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         }
     }
 
-    /// What is known of an endpoint beside its service: weight, zone, labels. By default nothing.
+    /// Sets the closure that returns the attributes of a discovered value: weight, zone, labels. By
+    /// default, endpoints have none.
+    ///
+    /// For the instances of a registry, pass [`Attributes::of`].
     pub fn attributes(mut self, describe: impl Fn(&D::Service) -> Attributes + Send + 'static) -> Self {
         self.describe = Box::new(describe);
         self
     }
 
-    /// Sets a background probe for unreachable endpoints. An endpoint is used again once its probe returns `true`. It also probes
-    /// an endpoint of which a first [silent call](Ejection::silent_calls) casts doubt: if it fails, the endpoint counts as
-    /// unreachable. Each probe is limited to 10 seconds. By default the calls of callers probe, one at a time.
+    /// Sets a background probe for unreachable endpoints. An endpoint is used again once its probe
+    /// returns `true`. By default, calls are the probes, one at a time.
     ///
-    /// Call after [`endpoint`](Self::endpoint), which forgets it.
+    /// Also probes an endpoint after a first [silent call](Ejection::silent_calls). If that probe
+    /// fails, the endpoint is ejected as unreachable. Each probe is limited to 10 seconds.
+    ///
+    /// Call it after [`endpoint`](Self::endpoint), which removes the probe.
     pub fn probe<F>(mut self, probe: impl Fn(S) -> F + Send + 'static) -> Self
     where
         F: Future<Output = bool> + Send + 'static,
@@ -117,131 +133,150 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// Checks the health of every endpoint in the background, whether or not it is called: each about once per interval, a tenth more
-    /// or less, for the first time within the first one. By default nothing is checked.
+    /// Checks the health of every endpoint in the background, whether or not it is called. By
+    /// default, nothing is checked.
     ///
-    /// A check fails if it returns `false`, or nothing within the interval or 10 seconds. Three failures in a row
-    /// ([`Ejection::failed_checks`]) [eject](super::Cause::HealthCheck) the endpoint until a check succeeds, also where
-    /// [ejection](Self::ejection) is off and however many are out already: calls do not restore it. Where nothing else can be
-    /// reached it gets calls all the same. One check of an endpoint runs at a time, and at most 16 in all; endpoints outside the
-    /// [subset](Self::subset) are not checked. The interval is at least 100 milliseconds.
+    /// Each endpoint is checked about once per interval, with a jitter of 10 %. Its first check is
+    /// at a random time within the first interval. The interval is at least 100 milliseconds.
     ///
-    /// Call after [`endpoint`](Self::endpoint), which forgets it.
+    /// A check fails if it returns `false`, or returns nothing within the interval or 10 seconds.
+    /// Three failures in a row ([`Ejection::failed_checks`]) [eject](super::Cause::HealthCheck) the
+    /// endpoint until a check succeeds. This holds even if [ejection](Self::ejection) is off and no
+    /// matter how many endpoints are ejected. Calls do not restore the endpoint, but it gets calls
+    /// while no other endpoint can be reached. At most 16 checks run at a time, one per endpoint.
+    /// Endpoints outside the [subset](Self::subset) are not checked.
+    ///
+    /// Call it after [`endpoint`](Self::endpoint), which removes the check.
     pub fn health_check<F>(mut self, interval: Duration, check: impl Fn(S) -> F + Send + 'static) -> Self
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        let interval = interval.clamp(LEAST_INTERVAL, LONGEST_WAIT);
+        let interval = interval.clamp(MIN_INTERVAL, LONGEST_WAIT);
         self.check = Some((interval, Box::new(move |service| Box::pin(check(service)))));
         self
     }
 
-    /// How an endpoint is chosen. By default [`PeakEwma`].
+    /// Sets the policy that picks an endpoint for each call. Defaults to [`PeakEwma`].
     pub fn policy<Q>(self, policy: Q) -> Builder<D, S, Q, O> {
-        let Self { discover, make, describe, probe, check, peers, observer, settings, explain, ready_timeout, .. } =
-            self;
-        Builder { discover, make, describe, probe, check, peers, policy, observer, settings, explain, ready_timeout }
+        let Self {
+            discover, make, describe, probe, check, siblings, observer, settings, explain, ready_timeout, ..
+        } = self;
+        Builder { discover, make, describe, probe, check, siblings, policy, observer, settings, explain, ready_timeout }
     }
 
-    /// How answers are judged. By default [`HttpResponses`].
+    /// Sets the observer that classifies responses. Defaults to [`HttpResponses`].
     pub fn observer<Q>(self, observer: Q) -> Builder<D, S, P, Q> {
-        let Self { discover, make, describe, probe, check, peers, policy, settings, explain, ready_timeout, .. } = self;
-        Builder { discover, make, describe, probe, check, peers, policy, observer, settings, explain, ready_timeout }
+        let Self { discover, make, describe, probe, check, siblings, policy, settings, explain, ready_timeout, .. } =
+            self;
+        Builder { discover, make, describe, probe, check, siblings, policy, observer, settings, explain, ready_timeout }
     }
 
-    /// When endpoints that fail are taken out, and for how long. By default [`Ejection::default`].
+    /// Sets the rules for the ejection of failing endpoints. Defaults to [`Ejection::default`].
     pub fn ejection(mut self, ejection: Ejection) -> Self {
         self.settings.ejection = ejection;
         self
     }
 
-    /// Keeps calls in the caller's zone as far as it has endpoints for them. By default zones do not matter.
+    /// Keeps calls in the caller's zone as far as that zone has the capacity. By default, zones are
+    /// ignored.
     pub fn zone_aware(mut self, zones: ZoneAware) -> Self {
         self.settings.zones = Some(zones);
         self
     }
 
-    /// Gives endpoints that just came up less than their share of the calls. By default they get all of it.
+    /// Reduces the weight of endpoints that have just come up. By default, they get their full
+    /// weight at once.
     pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
         self.settings.slow_start = Some(slow_start).filter(|slow_start| !slow_start.window.is_zero());
         self
     }
 
-    /// Uses only some of the endpoints. By default all.
+    /// Limits the number of endpoints that this caller uses. By default, it uses all.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.settings.subset = Some(subset);
         self
     }
 
-    /// The callers that this one is among, and each change of them: for [zones](ZoneAware) and [apertures](Subset::aperture). By
-    /// default nothing is known of them. What came last counts, also after the stream's end.
-    pub fn peers(mut self, peers: impl Stream<Item = Peers> + Send + 'static) -> Self {
-        self.peers = Some(Box::pin(peers));
+    /// Sets the stream of the callers that this one is one of. It is used for [zones](ZoneAware)
+    /// and [apertures](Subset::aperture). By default, no siblings are known.
+    ///
+    /// The latest item counts, also after the end of the stream.
+    pub fn siblings(mut self, siblings: impl Stream<Item = Siblings> + Send + 'static) -> Self {
+        self.siblings = Some(Box::pin(siblings));
         self
     }
 
-    /// By which labels of the endpoints requests will choose; see [`Policy::label`](super::Policy::label). Otherwise the first request
-    /// that asks for one waits while the endpoints are sorted by it. Each costs some memory per endpoint and value; there are at most
-    /// 16.
+    /// Sets the labels that requests choose endpoints by, see
+    /// [`Policy::label`](super::Policy::label). Endpoints are then indexed by these labels from the
+    /// start.
+    ///
+    /// A label that is not listed here is indexed by the first request that asks for it, which
+    /// waits meanwhile. Each label needs some memory per endpoint and value. At most 16 labels are
+    /// indexed.
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.settings.labels = keys.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The application that is called, for errors and logs. By default none is named.
+    /// Sets the application's name for errors, logs and metrics. By default, there is none.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.settings.name = Some(name.into());
+        self.settings.app = Some(name.into());
         self
     }
 
-    /// Tells, for the error of a call without an endpoint, why there is none: a clause that goes on after "there is no
-    /// endpoint,". Called for each such error.
+    /// Sets the closure that explains why there is no endpoint, for the error of a call. It returns
+    /// a clause that follows "there is no endpoint," and is called once per error.
     pub fn explain(mut self, explain: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.explain = Some(Box::new(explain));
         self
     }
 
-    /// How long a call waits for a first endpoint when there is none, by default 3 s. Then it fails; zero fails at once.
+    /// Sets the maximum time that a call waits for a first endpoint. After it the call fails. Zero
+    /// fails at once. Defaults to 3 seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
     }
 
-    /// As what latency a failed call is recorded at an endpoint whose last 64 calls all failed, unless it took longer; in
-    /// proportion if fewer did. By default 5 s.
+    /// Sets the latency charged for a failed call. It is scaled by the share of the endpoint's last
+    /// 64 calls that failed, and is never less than the call's own duration. Defaults to 5 seconds.
     ///
-    /// It keeps an endpoint that fails fast from looking like the fastest, before it is ejected and where ejection is off.
+    /// Without it, an endpoint that fails fast would look like the fastest one, before it is
+    /// ejected and where ejection is off.
     pub fn failure_penalty(mut self, penalty: Duration) -> Self {
         self.settings.failure_penalty = penalty;
         self
     }
 
-    /// The latency assumed of an endpoint that was not called yet, by default 1 ms, the least that is told apart: then its first
-    /// calls show what it takes, and as long as they show nothing it counts as slow as they have waited.
+    /// Sets the latency assumed of an endpoint that has not been called. Defaults to 1 millisecond,
+    /// below which latencies are not told apart.
     ///
-    /// Something longer is forgotten no faster than a measured latency is, and hides meanwhile how much slower one endpoint is than
-    /// another. A newcomer counts as fast as the best of those that were there before, if that is faster.
+    /// With the default, the first calls measure the endpoint. Until one of them has a response,
+    /// the time that they have waited counts as its latency. A higher value decays no faster than a
+    /// measured latency and hides meanwhile how much slower one endpoint is than another. A new
+    /// endpoint is assumed to be as fast as the fastest of the others if that is faster.
     pub fn default_latency(mut self, latency: Duration) -> Self {
         self.settings.default_latency = latency;
         self
     }
 
-    /// In what time a measured latency counts only 1/e, by default 10 s.
+    /// Sets the time constant of the latency average: the weight of a sample falls to 1/e after
+    /// this time. Defaults to 10 seconds.
     ///
-    /// Shorter forgets slow answers and failures sooner, longer rides out bursts better.
+    /// A shorter time forgets slow responses and failures sooner. A longer one smooths bursts.
     pub fn decay(mut self, decay: Duration) -> Self {
         self.settings.decay = decay;
         self
     }
 
-    /// Starts a task that follows discovery, and returns the balancer over what it finds. Endpoints that discovery has ready are there
-    /// at once.
+    /// Spawns a task that follows discovery, and returns the balancer. Endpoints that discovery has
+    /// ready are available at once.
     ///
     /// The task ends when the last clone of the balancer is dropped.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn build(mut self) -> Balance<S, P, O>
     where
         D: Discover + Send + 'static,
@@ -252,26 +287,21 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     {
         let (alive, closed) = oneshot::channel::<Infallible>();
         self.settings.base = Instant::now();
-        self.settings.metrics = Metrics::new(self.settings.name.as_ref());
+        self.settings.metrics = Metrics::new(self.settings.app.as_ref());
         self.settings.probes = self.probe.is_some();
         self.settings.checks = self.check.as_ref().map(|(interval, _)| *interval);
-        let name = self.settings.name.clone();
-        let shared = Arc::new(Shared::new(Roster::new(self.settings), self.explain, self.ready_timeout, alive));
-        let mut driver = Driver::<D, S> {
-            make: self.make,
-            describe: self.describe,
+        let app = self.settings.app.clone();
+        let shared = Arc::new(Shared::new(Pool::new(self.settings), self.explain, self.ready_timeout, alive));
+        let mut driver = Driver {
+            discovery: Discovery::new(self.discover, self.make, self.describe, &shared),
+            siblings: self.siblings,
             probe: self.probe,
             check: self.check,
-            peers: self.peers,
             shared: Arc::downgrade(&shared),
-            name,
-            ids: HashMap::new(),
-            next_id: 0,
-            discovery: Default::default(),
+            app,
         };
-        let mut discover = Box::pin(self.discover);
-        driver.begin(discover.as_mut());
-        tokio::spawn(driver.run(discover, closed));
+        driver.apply_ready();
+        tokio::spawn(driver.run(closed));
         Balance::new(shared, self.policy, self.observer)
     }
 }
@@ -279,7 +309,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
 impl<D: Discover, S, P, O> fmt::Debug for Builder<D, S, P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("name", &self.settings.name)
+            .field("name", &self.settings.app)
             .field("ready_timeout", &self.ready_timeout)
             .field("failure_penalty", &self.settings.failure_penalty)
             .field("default_latency", &self.settings.default_latency)

@@ -1,4 +1,4 @@
-//! A picked endpoint, and the futures of calls to it.
+//! Endpoint that was picked, and the futures of calls to it.
 
 use std::fmt;
 use std::future::Future;
@@ -9,11 +9,11 @@ use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Service};
 
-use super::endpoint::EndpointId;
-use super::observe::{Completion, Observe, Outcome};
+use super::classify::{Observe, Outcome, is_callers_fault};
+use super::endpoint::{Completion, EndpointId};
 use crate::error::{Error, Kind};
 
-/// An endpoint picked for one call, which counts as pending there from now on.
+/// Endpoint that was picked for one call. The call counts as pending there until this is dropped.
 pub(crate) struct Picked<S, O> {
     pub(super) at: Instant,
     pub(super) service: S,
@@ -26,12 +26,12 @@ impl<S, O> Picked<S, O> {
         self.completion.id()
     }
 
-    /// The id of the endpoint.
+    /// Returns the id of the endpoint.
     pub(crate) fn endpoint(&self) -> &str {
         self.completion.endpoint()
     }
 
-    /// When it was picked.
+    /// Returns the time of the pick.
     pub(crate) fn at(&self) -> Instant {
         self.at
     }
@@ -40,7 +40,7 @@ impl<S, O> Picked<S, O> {
         &self.service
     }
 
-    /// Makes the call, now or else as soon as the service is ready for it, and observes how it ends.
+    /// Sends the request once the service is ready, and observes the outcome.
     pub(crate) fn call<Req>(self, request: Req) -> CallFuture<S, Req, O>
     where
         S: Service<Req, Error: Into<BoxError>>,
@@ -48,7 +48,7 @@ impl<S, O> Picked<S, O> {
         self.call_until(request, None)
     }
 
-    /// The same, given up at an instant.
+    /// Does the same with a deadline, after which the call ends with a timeout.
     pub(crate) fn call_until<Req>(self, request: Req, deadline: Option<Instant>) -> CallFuture<S, Req, O>
     where
         S: Service<Req, Error: Into<BoxError>>,
@@ -66,7 +66,7 @@ impl<S, O> Picked<S, O> {
     }
 }
 
-/// A call to one endpoint. In this order for the sake of the [`Completion`].
+/// Call to one endpoint. The order of the fields serves the [`Completion`], which is moved often.
 #[pin_project(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
@@ -76,27 +76,28 @@ pub(crate) struct CallFuture<S: Service<Req>, Req, O> {
     #[pin]
     stage: Stage<S, Req>,
     observer: O,
-    /// Set while the service is at work. Stays set if it panics.
+    /// Set while the service runs. Stays set if the service panics.
     working: bool,
 }
 
-/// What the service does.
+/// Progress of the service.
 #[pin_project(project = StageProj)]
 enum Stage<S: Service<Req>, Req> {
     Called(#[pin] S::Future),
-    /// It was not ready at once. Boxed, since with the request it is by far the largest, and rare.
+    /// The service was not ready at once. Boxed, since this variant is rare and by far the largest
+    /// with its request.
     Waiting(Box<(S, Option<Req>)>),
     Failed(Option<BoxError>),
     Over,
 }
 
 impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
-    /// Most services are ready when they are asked: then nothing of the request waits in the future.
+    /// Calls the service if it is ready, so that the future need not hold the request.
     fn begin(mut service: S, request: Req) -> Self {
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Called(service.call(request)),
             Poll::Ready(Err(error)) => Self::Failed(Some(error.into())),
-            // Asks again, with a waker.
+            // Polled again with a waker.
             Poll::Pending => Self::Waiting(Box::new((service, Some(request)))),
         }
     }
@@ -123,20 +124,21 @@ impl<S: Service<Req, Error: Into<BoxError>>, Req> Stage<S, Req> {
     }
 }
 
-const ONCE: &str = "a future is not polled after completion";
+const ONCE: &str = "future is not polled after completion";
 
 impl<S: Service<Req>, Req, O> CallFuture<S, Req, O> {
-    /// Ends the call, since another one that was made beside it was faster. Says nothing about the endpoint.
-    pub(crate) fn lose(self: Pin<&mut Self>) {
+    /// Cancels the call, since a hedge was faster. This is no evidence about the endpoint.
+    pub(crate) fn cancel_hedge(self: Pin<&mut Self>) {
         let mut this = self.project();
         this.stage.set(Stage::Over);
         if let Some(completion) = this.completion.take() {
-            completion.lost();
+            completion.cancel_hedge();
         }
     }
 
-    /// Until the service is ready, the call is not the endpoint's: its service is that of the others, too.
-    pub(crate) fn excuse_wait(&mut self) {
+    /// Excludes the time until the service is ready from the endpoint's measurements: other calls
+    /// share that service.
+    pub(crate) fn exclude_readiness_wait(&mut self) {
         if let (Stage::Waiting(_) | Stage::Failed(_), Some(completion)) = (&self.stage, &mut self.completion) {
             completion.pause();
         }
@@ -160,10 +162,10 @@ where
             this.stage.set(Stage::Over);
             let mut completion = this.completion.take().expect(ONCE);
             completion.outcome(Outcome::TimedOut);
-            let error = Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
+            let error = Error::new(Kind::Timeout, "call").cause("no response before the deadline of the call");
             return Poll::Ready(Err(identify(error, &completion)));
         };
-        // With all that it holds, such as a part of the request's body.
+        // Drops all that the stage holds, such as a part of the request's body.
         this.stage.set(Stage::Over);
         let mut completion = this.completion.take().expect(ONCE);
         Poll::Ready(match result {
@@ -202,9 +204,10 @@ impl<S: Service<Req>, Req, O> PinnedDrop for CallFuture<S, Req, O> {
     }
 }
 
-/// The answer of a [`Balance`](super::Balance) to one request.
+/// Future of a call through a [`Balance`](super::Balance).
 ///
-/// Dropping it before the answer gives the call up; the endpoint is no longer charged with it.
+/// Dropping it before it has resolved cancels the call, which is then no longer pending at its
+/// endpoint.
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req, O>(#[pin] State<S, Req, O>);
 
@@ -235,7 +238,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             StateProj::Call(call) => call.poll_call(cx),
-            StateProj::NoEndpoints(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
+            StateProj::NoEndpoints(error) => Poll::Ready(Err(error.take().expect(ONCE))),
         }
     }
 }
@@ -251,20 +254,20 @@ impl<S: Service<Req>, Req, O> fmt::Debug for ResponseFuture<S, Req, O> {
     }
 }
 
-/// An error that is one of ours already says what is to say.
+/// Adds the endpoint to an error, unless the error is one of this crate's and has it already.
 fn call_error(error: BoxError, outcome: Outcome, completion: &Completion) -> Error {
     let source = match error.downcast::<Error>() {
         Ok(error) => return *error,
         Err(source) => source,
     };
     let (kind, cause) = match outcome {
-        Outcome::Unreachable => (Kind::Connect, "the endpoint cannot be connected to"),
-        Outcome::GivenUp | Outcome::Success if super::connect::is_callers_fault(&*source) => {
+        Outcome::Unreachable => (Kind::Connect, "cannot connect to the endpoint"),
+        Outcome::Cancelled | Outcome::Success if is_callers_fault(&*source) => {
             (Kind::Caller, "the body of the request failed")
         }
-        Outcome::GivenUp | Outcome::Success => (Kind::Caller, "the call failed by no fault of the endpoint"),
+        Outcome::Cancelled | Outcome::Success => (Kind::Caller, "the call failed for a reason of the caller"),
         Outcome::Unprocessed => (Kind::Unprocessed, "the endpoint did not process the request"),
-        Outcome::TimedOut => (Kind::Timeout, "the endpoint did not answer in time"),
+        Outcome::TimedOut => (Kind::Timeout, "the endpoint did not respond in time"),
         _ => (Kind::Call, "the endpoint failed"),
     };
     identify(Error::new(kind, "call to").cause(cause).with_source(source), completion)

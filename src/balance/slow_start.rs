@@ -1,21 +1,23 @@
-//! How an endpoint that just came up grows into its share of the calls.
+//! Slow start: endpoints that have just come up get a growing share of the calls.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// In how many steps the weights follow the curve.
+/// Number of steps in which weights follow the curve.
 const STEPS: u32 = 100;
 
-/// The shortest time between two steps.
-const SHORTEST_STEP: Duration = Duration::from_millis(50);
+/// Minimum time between two steps.
+const MIN_STEP: Duration = Duration::from_millis(50);
 
-/// Gives endpoints that just came up less than their share of the calls, more from moment to moment: caches fill, code gets
-/// compiled, pools open their connections.
+/// Reduces the weight of endpoints that have just come up. The weight grows over a window, while
+/// caches fill, code is compiled and pools establish connections.
 ///
-/// After `t` of the window the endpoint has `max(min_share, t^(1/aggression))` of its weight, as in Envoy. When it came up is told
-/// by [`Attributes::up_since_ms`](super::Attributes::up_since_ms), so the window is the same for all callers, also for one that started just
-/// now. A time that lies ahead, because the clocks differ, counts as now. Where all endpoints are equally new, none gets less than another.
+/// After the part `t` of the window, an endpoint has `max(min_share, t^(1/aggression))` of its
+/// weight, as in Envoy. The window starts at
+/// [`Attributes::up_since_ms`](super::Attributes::up_since_ms), so it is the same for all callers,
+/// including one that has just started. A start in the future, because of different clocks, counts
+/// as now. If all endpoints are equally new, their shares are equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlowStart {
     pub(super) window: Duration,
@@ -24,26 +26,29 @@ pub struct SlowStart {
 }
 
 impl SlowStart {
-    /// With this window from the start of an endpoint to its full share. Zero switches it off.
+    /// Creates a slow start with this window between an endpoint's start and its full weight. Zero
+    /// disables it.
     pub fn new(window: Duration) -> Self {
         Self { window, min_share: 0.1, aggression: 1.0 }
     }
 
-    /// What part of its weight an endpoint has from the first moment on, above 0 to 1. Default 0.1.
+    /// Sets the initial share of the weight, from above 0 to 1. Defaults to 0.1.
     #[must_use]
     pub fn min_share(mut self, share: f64) -> Self {
         self.min_share = share.clamp(0.001, 1.0);
         self
     }
 
-    /// How fast the first calls come: above 1, sooner than in proportion to the time; below 1, later. Default 1.
+    /// Sets the curve: above 1 the first calls come sooner than in proportion to the time, below 1
+    /// later. Defaults to 1.
     #[must_use]
     pub fn aggression(mut self, aggression: f64) -> Self {
         self.aggression = aggression.max(0.01);
         self
     }
 
-    /// What part of its weight an endpoint of this age has; `None` once it is past the window.
+    /// Returns the share of its weight that an endpoint of this age has, or `None` after the
+    /// window.
     pub(super) fn factor(&self, age: Duration) -> Option<f64> {
         if age >= self.window {
             return None;
@@ -52,22 +57,23 @@ impl SlowStart {
         Some(t.powf(1.0 / self.aggression).max(self.min_share))
     }
 
-    /// How long a weight may be used before it is worked out again.
+    /// Returns the time for which a weight may be used.
     pub(super) fn step(&self) -> Duration {
-        (self.window / STEPS).max(SHORTEST_STEP)
+        (self.window / STEPS).max(MIN_STEP)
     }
 }
 
-/// For how long an endpoint has been up.
+/// Time for which an endpoint has been up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Age {
-    /// By the wall clock, when it was read.
+    /// Age by the wall clock when it was read.
     then: Duration,
     read: Instant,
 }
 
 impl Age {
-    /// Of an endpoint up since then, in milliseconds of the epoch, as `wall_clock_ms` is.
+    /// Creates the age of an endpoint from the start of its life and the wall clock, both in
+    /// milliseconds of the epoch.
     pub(super) fn new(up_since_ms: u64, wall_clock_ms: i64, read: Instant) -> Self {
         let wall_clock_ms = u64::try_from(wall_clock_ms).unwrap_or_default();
         Self { then: Duration::from_millis(wall_clock_ms.saturating_sub(up_since_ms)), read }
@@ -88,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_the_formula() {
+    fn factor_follows_the_formula() {
         let ages = [0, 5, 25, 50, 81, 99, 100, 1_000];
         let slow = SlowStart::new(Duration::from_secs(100));
         let linear = [Some(10), Some(10), Some(25), Some(50), Some(81), Some(99), None, None];
@@ -101,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_age_grows_with_our_own_clock_and_a_start_ahead_of_it_is_now() {
+    async fn age_grows_with_the_monotonic_clock_and_is_zero_for_a_future_start() {
         let age = |since| Age::new(since, 10_000, Instant::now());
         let (old, ahead, never) = (age(4_000), age(60_000), age(0));
         tokio::time::advance(Duration::from_secs(2)).await;

@@ -1,12 +1,13 @@
-//! Which endpoints a caller uses at all, where there are more than it should hold connections to.
+//! Subsets, for callers with more endpoints than they should hold connections to.
 //!
 //! ```text
 //! rendezvous   every caller ranks the endpoints in an order of its own, and takes the first ones
 //!
-//! aperture     endpoints  ├── a ──┼── b ──┼── c ──┼── d ──┤     on a ring, as wide as they weigh
-//!              callers    ├─ 0 ─────────┤                       each begins at its rank among its peers and is wide enough for
-//!                         ──┤      ├── 1 ──────                 `size` endpoints, rounded up so that every point of the ring
-//!                         ───────────┤       ├─ 2               lies under equally many callers
+//! aperture     endpoints  ├── a ──┼── b ──┼── c ──┼── d ──┤   on a ring, in proportion to weights
+//!              callers    ├─ 0 ─────────┤                     each begins at its rank among its siblings
+//!                         ──┤      ├── 1 ──────               and is wide enough for `size` endpoints,
+//!                         ───────────┤       ├─ 2             rounded up so that every point of the ring
+//!                                                             is covered by equally many callers
 //! ```
 
 use std::collections::BTreeSet;
@@ -15,15 +16,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::zone::{Callers, zone};
 use crate::model::Application;
 
-/// Limits to how many endpoints a caller connects.
+/// Limits the number of endpoints that a caller connects to.
 ///
-/// Endpoints outside the subset get no calls and no probes, so a service that connects when it is called never connects there; one
-/// that leaves the subset keeps its idle connections for as long as its service does. Which ones are in it depends on their ids alone, not on the order
-/// in which discovery names them, and when endpoints come or go few others change places. Zones and labels do not matter for
-/// the choice; where calls are [split by zone](super::ZoneAware), endpoints outside count for what their zone can take.
+/// Endpoints outside the subset get no calls and no probes, so a service that connects on its first
+/// call never connects there. An endpoint that leaves the subset keeps its idle connections for as
+/// long as its service does. Membership depends on the endpoints' ids only, not on the order of
+/// discovery. If endpoints are added or removed, few others change. Zones and labels do not
+/// influence the choice. If calls are [split by zone](super::ZoneAware), endpoints outside count
+/// for the capacity of their zone.
 ///
-/// When more than half of a subset cannot take calls, it is widened until half of its size is available again, if need be to all endpoints
-/// there are; it shrinks when they are back.
+/// If more than half of a subset cannot take calls, the subset is extended until half of its size
+/// is available again, up to all endpoints. It shrinks when they are restored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subset {
     size: usize,
@@ -37,28 +40,32 @@ enum Kind {
 }
 
 impl Subset {
-    /// The `size` endpoints that come first in an order that is each caller's own, at least 1.
+    /// Takes the first `size` endpoints, at least 1, in an order that each caller has for itself.
     ///
-    /// Needs to know nothing of other callers. How many of `callers` choose an endpoint is a matter of chance, with a mean of
-    /// `callers · size / endpoints` and a relative deviation of at most one over the root of it: with 100 callers that take 20 of 100 endpoints
-    /// each, 20 ± 4. Weights do not matter for the choice, only for the shares of those that were chosen.
+    /// It needs no knowledge of other callers. The number of `callers` that choose an endpoint is
+    /// random, with a mean of `callers · size / endpoints` and a relative deviation of at most one
+    /// over the root of that mean: with 100 callers that take 20 of 100 endpoints each, 20 ± 4.
+    /// Weights do not influence the choice, only the shares of the chosen endpoints.
     pub fn rendezvous(size: usize) -> Self {
         Self { size: size.max(1), kind: Kind::Rendezvous { seed: fastrand::u64(..) } }
     }
 
-    /// A section of the ring of endpoints that begins at the caller's own rank among its [peers](super::Peers), wide enough for
-    /// `size` endpoints, at least 1. Finagle's deterministic aperture.
+    /// Takes the endpoints of a section of a ring that begins at the caller's rank among its
+    /// [siblings](super::Siblings) and is wide enough for `size` endpoints, at least 1. This is
+    /// Finagle's deterministic aperture.
     ///
-    /// The sections of all callers together lie over every endpoint equally often, so every endpoint gets exactly its share of the calls,
-    /// if all callers know the same peers and call equally much. An endpoint at the edge of a section gets a part of its weight there.
-    /// When a caller comes or goes, the sections of the others move. As long as the caller does not find itself among its peers, it uses a
-    /// [rendezvous](Self::rendezvous) subset. A `size` of 12 is large enough that hardly ever all of it are out at once.
+    /// The sections of all callers cover every endpoint equally often. So every endpoint gets
+    /// exactly its share of the calls if all callers know the same siblings and call equally often.
+    /// An endpoint at the edge of a section has a part of its weight there. If a caller is added or
+    /// removed, the sections of the others move. While the caller is not among its siblings, it
+    /// uses a [rendezvous](Self::rendezvous) subset. With a `size` of 12, all of its endpoints are
+    /// hardly ever unavailable at once.
     pub fn aperture(size: usize) -> Self {
         Self { size: size.max(1), kind: Kind::Aperture { fallback: fastrand::u64(..) } }
     }
 
-    /// From what the order of a rendezvous subset is made. By default a random number, so that a caller that starts again has another
-    /// subset. Does not matter for an aperture of known peers.
+    /// Sets the seed of a rendezvous subset's order. Defaults to a random number, so that a caller
+    /// that restarts has another subset. An aperture with known siblings does not use it.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         match &mut self.kind {
@@ -67,14 +74,14 @@ impl Subset {
         self
     }
 
-    /// What part of its weight each of these has in the subset; `None` for those outside.
-    pub(super) fn choose(&self, endpoints: &[Applicant<'_>], peers: Option<&Peers>) -> Vec<Option<f64>> {
+    /// Returns the share of its weight that each endpoint has in the subset, or `None` outside.
+    pub(super) fn choose(&self, endpoints: &[SubsetCandidate<'_>], siblings: Option<&Siblings>) -> Vec<Option<f64>> {
         if endpoints.len() <= self.size {
             return vec![Some(1.0); endpoints.len()];
         }
-        let place = peers.and_then(Peers::place);
-        let ranking = match (&self.kind, place) {
-            (Kind::Aperture { .. }, Some(place)) => aperture(self.size, endpoints, place),
+        let rank = siblings.and_then(Siblings::rank);
+        let ranking = match (&self.kind, rank) {
+            (Kind::Aperture { .. }, Some(rank)) => aperture(self.size, endpoints, rank),
             (Kind::Rendezvous { seed } | Kind::Aperture { fallback: seed }, _) => {
                 rendezvous(self.size, endpoints, *seed)
             }
@@ -93,18 +100,19 @@ impl Subset {
     }
 }
 
-/// What the choice needs to know of an endpoint.
+/// Endpoint to choose from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Applicant<'a> {
+pub(super) struct SubsetCandidate<'a> {
     pub(super) id: &'a str,
     pub(super) weight: f64,
     pub(super) available: bool,
 }
 
-/// All endpoints in the order in which they are taken; those of the subset proper with the part of their weight that counts.
+/// All endpoints in the order in which they are taken. Those of the subset proper have the share of
+/// their weight.
 type Ranking = Vec<(usize, Option<f64>)>;
 
-fn rendezvous(size: usize, endpoints: &[Applicant<'_>], seed: u64) -> Ranking {
+fn rendezvous(size: usize, endpoints: &[SubsetCandidate<'_>], seed: u64) -> Ranking {
     let score = |id: &str| {
         let mut hasher = DefaultHasher::new();
         (seed, id).hash(&mut hasher);
@@ -116,10 +124,10 @@ fn rendezvous(size: usize, endpoints: &[Applicant<'_>], seed: u64) -> Ranking {
     order.into_iter().enumerate().map(|(rank, (_, _, at))| (at, (rank < size).then_some(1.0))).collect()
 }
 
-/// Parts this small come from rounding, not from overlap.
-const NOTHING: f64 = 1e-9;
+/// Smaller shares come from rounding, not from an overlap.
+const NEGLIGIBLE: f64 = 1e-9;
 
-fn aperture(size: usize, endpoints: &[Applicant<'_>], (rank, callers): (usize, usize)) -> Ranking {
+fn aperture(size: usize, endpoints: &[SubsetCandidate<'_>], (rank, callers): (usize, usize)) -> Ranking {
     let caller = 1.0 / callers as f64;
     let (start, width) = (rank as f64 * caller, width(size, endpoints.len(), callers));
     let mut order: Vec<_> = (0..endpoints.len()).collect();
@@ -130,12 +138,12 @@ fn aperture(size: usize, endpoints: &[Applicant<'_>], (rank, callers): (usize, u
     for at in order {
         let length = endpoints[at].weight / total;
         let right = left + length;
-        // The section may reach over the end of the ring, which begins again there.
+        // The section may extend over the end of the ring and continue at its start.
         let covered = |from: f64, to: f64| (right.min(to) - left.max(from)).max(0.0);
         let part = (covered(start, start + width) + covered(start - 1.0, start - 1.0 + width)) / length;
-        // Clockwise from where the section begins.
+        // Clockwise from the start of the section.
         let distance = (left - start).rem_euclid(1.0);
-        match part > NOTHING {
+        match part > NEGLIGIBLE {
             true => inside.push((at, Some(part.min(1.0)))),
             false => outside.push((distance, at)),
         }
@@ -146,45 +154,50 @@ fn aperture(size: usize, endpoints: &[Applicant<'_>], (rank, callers): (usize, u
     inside
 }
 
-/// The part of the ring that a section covers: enough for so many endpoints, and a multiple of the distance between two callers.
+/// Width of a section as a part of the ring: enough for this many endpoints, and a multiple of the
+/// distance between two callers.
 fn width(size: usize, endpoints: usize, callers: usize) -> f64 {
     let multiple = (size * callers).div_ceil(endpoints);
     (multiple as f64 / callers as f64).min(1.0)
 }
 
-/// The fleet that a caller is one of: all instances of its own application, itself included.
+/// Fleet that a caller belongs to: all instances of its own application, including itself.
 ///
-/// Tells how callers are spread over the [zones](super::ZoneAware), and where this one's [aperture](Subset::aperture) begins.
+/// It determines the distribution of callers over the [zones](super::ZoneAware), and the start of
+/// the caller's [aperture](Subset::aperture).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Peers {
+pub struct Siblings {
     callers: Callers,
-    place: Option<(usize, usize)>,
+    rank: Option<(usize, usize)>,
 }
 
-impl Peers {
-    /// The ids of all peers with their zones, and the own id. Their order does not matter.
-    pub fn new<'a, Z: AsRef<str>>(own: &str, peers: impl IntoIterator<Item = (&'a str, Option<Z>)>) -> Self {
+impl Siblings {
+    /// Creates a fleet from the ids and zones of all siblings, in any order, and the caller's own
+    /// id.
+    pub fn new<'a, Z: AsRef<str>>(own: &str, siblings: impl IntoIterator<Item = (&'a str, Option<Z>)>) -> Self {
         let (mut ids, mut callers) = (BTreeSet::new(), Callers::new());
-        for (id, name) in peers {
+        for (id, name) in siblings {
             if ids.insert(id) {
                 *callers.entry(zone(name.as_ref().map(AsRef::as_ref))).or_default() += 1.0;
             }
         }
-        let place = ids.iter().position(|id| *id == own).map(|rank| (rank, ids.len()));
-        Self { callers, place }
+        let rank = ids.iter().position(|id| *id == own).map(|rank| (rank, ids.len()));
+        Self { callers, rank }
     }
 
-    /// The instances of an application that are UP, as the registry shows them, and the id of the own one.
+    /// Creates a fleet from the UP instances of an application in the registry, and the caller's
+    /// own id.
     pub fn of(application: &Application, own: &str) -> Self {
         Self::new(own, application.up().map(|instance| (instance.id(), instance.zone())))
     }
 
-    /// The own rank, and the number of all. `None` if the own id is not among them.
-    fn place(&self) -> Option<(usize, usize)> {
-        self.place
+    /// Returns the caller's rank and the number of siblings. `None` if the caller is not among
+    /// them.
+    fn rank(&self) -> Option<(usize, usize)> {
+        self.rank
     }
 
-    /// How they are spread, if any is known.
+    /// Returns the distribution over zones, if any sibling is known.
     pub(super) fn callers(&self) -> Option<&Callers> {
         (!self.callers.is_empty()).then_some(&self.callers)
     }
@@ -200,41 +213,45 @@ mod tests {
         (0..n).map(|i| format!("10.0.0.{i}:orders:8080")).collect()
     }
 
-    fn applicants<'a>(ids: &'a [String], is_available: impl Fn(&str) -> bool) -> Vec<Applicant<'a>> {
-        ids.iter().map(|id| Applicant { id, weight: 1.0, available: is_available(id) }).collect()
+    fn candidates<'a>(ids: &'a [String], is_available: impl Fn(&str) -> bool) -> Vec<SubsetCandidate<'a>> {
+        ids.iter().map(|id| SubsetCandidate { id, weight: 1.0, available: is_available(id) }).collect()
     }
 
-    fn peers(own: usize, n: usize) -> Peers {
+    fn siblings(own: usize, n: usize) -> Siblings {
         let ids: Vec<_> = (0..n).map(|i| format!("{i:04}")).collect();
-        Peers::new(&ids[own], ids.iter().rev().map(|id| (id.as_str(), None::<&str>)))
+        Siblings::new(&ids[own], ids.iter().rev().map(|id| (id.as_str(), None::<&str>)))
     }
 
-    /// The chosen ones with their parts.
-    fn chosen<'a>(subset: &Subset, endpoints: &[Applicant<'a>], peers: Option<&Peers>) -> HashMap<&'a str, f64> {
-        let parts = subset.choose(endpoints, peers);
+    /// Chosen endpoints with their shares.
+    fn chosen<'a>(
+        subset: &Subset,
+        endpoints: &[SubsetCandidate<'a>],
+        siblings: Option<&Siblings>,
+    ) -> HashMap<&'a str, f64> {
+        let parts = subset.choose(endpoints, siblings);
         endpoints.iter().zip(parts).filter_map(|(endpoint, part)| Some((endpoint.id, part?))).collect()
     }
 
     #[test]
-    fn few_endpoints_are_all_in() {
+    fn few_endpoints_are_all_in_the_subset() {
         let ids = ids(5);
-        let endpoints = applicants(&ids, |_| true);
+        let endpoints = candidates(&ids, |_| true);
         for subset in [Subset::rendezvous(5), Subset::aperture(9)] {
-            assert_eq!(subset.choose(&endpoints, Some(&peers(1, 3))), [Some(1.0); 5]);
+            assert_eq!(subset.choose(&endpoints, Some(&siblings(1, 3))), [Some(1.0); 5]);
         }
     }
 
     #[test]
-    fn does_not_depend_on_order_and_changes_little() {
+    fn subset_is_independent_of_order_and_changes_little() {
         let (ids, more) = (ids(100), ids(101));
-        let endpoints = applicants(&ids, |_| true);
+        let endpoints = candidates(&ids, |_| true);
         let mut reversed = endpoints.clone();
         reversed.reverse();
         for subset in [Subset::rendezvous(20).seed(1), Subset::aperture(20)] {
-            let peers = peers(7, 30);
-            let before = chosen(&subset, &endpoints, Some(&peers));
-            assert_eq!(before, chosen(&subset, &reversed, Some(&peers)));
-            let after = chosen(&subset, &applicants(&more, |_| true), Some(&peers));
+            let siblings = siblings(7, 30);
+            let before = chosen(&subset, &endpoints, Some(&siblings));
+            assert_eq!(before, chosen(&subset, &reversed, Some(&siblings)));
+            let after = chosen(&subset, &candidates(&more, |_| true), Some(&siblings));
             let lost = before.keys().filter(|id| !after.contains_key(*id)).count();
             assert!(lost <= 1, "{lost} changed for one newcomer");
         }
@@ -245,7 +262,7 @@ mod tests {
     #[test]
     fn rendezvous_subsets_have_their_size_and_the_computed_balance() {
         let ids = ids(100);
-        let endpoints = applicants(&ids, |_| true);
+        let endpoints = candidates(&ids, |_| true);
         let (callers, size) = (1_000_u64, 20);
         let mut load = HashMap::<&str, f64>::new();
         for seed in 0..callers {
@@ -253,7 +270,8 @@ mod tests {
             assert_eq!(chosen.len(), size);
             chosen.keys().for_each(|id| *load.entry(id).or_default() += 1.0);
         }
-        // Binomial: 200 ± 12.6. Of 100 endpoints, one in 30,000 tests lies further out than 5 deviations.
+        // Binomial: 200 ± 12.6. Of 100 endpoints, one is more than 5 deviations away in one of
+        // 30,000 tests.
         let (mean, share) = (callers as f64 * 0.2, 0.2_f64);
         let deviation = (mean * (1.0 - share)).sqrt();
         assert_eq!(load.len(), 100);
@@ -266,15 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn apertures_together_load_every_endpoint_alike() {
+    fn apertures_of_all_callers_load_every_endpoint_equally() {
         for (servers, callers, size) in
             [(10, 3, 4), (100, 30, 12), (97, 31, 12), (7, 100, 3), (1_000, 7, 12), (13, 1, 5)]
         {
             let ids = ids(servers);
-            let endpoints = applicants(&ids, |_| true);
+            let endpoints = candidates(&ids, |_| true);
             let mut load = HashMap::<&str, f64>::new();
             for rank in 0..callers {
-                let chosen = chosen(&Subset::aperture(size), &endpoints, Some(&peers(rank, callers)));
+                let chosen = chosen(&Subset::aperture(size), &endpoints, Some(&siblings(rank, callers)));
                 let covered: f64 = chosen.values().sum();
                 let expected = width(size, servers, callers) * servers as f64;
                 assert!((covered - expected).abs() < 1e-6, "{covered} of {servers}, computed {expected}");
@@ -291,11 +309,11 @@ mod tests {
     #[test]
     fn apertures_follow_weights() {
         let ids = ids(20);
-        let mut endpoints = applicants(&ids, |_| true);
+        let mut endpoints = candidates(&ids, |_| true);
         endpoints.iter_mut().enumerate().for_each(|(i, endpoint)| endpoint.weight = 1.0 + (i % 4) as f64);
         let mut load = HashMap::<&str, f64>::new();
         for rank in 0..9 {
-            let chosen = chosen(&Subset::aperture(5), &endpoints, Some(&peers(rank, 9)));
+            let chosen = chosen(&Subset::aperture(5), &endpoints, Some(&siblings(rank, 9)));
             let weight = |id: &str| endpoints.iter().find(|endpoint| endpoint.id == id).unwrap().weight;
             let total: f64 = chosen.iter().map(|(id, part)| weight(id) * part).sum();
             chosen.iter().for_each(|(id, part)| *load.entry(id).or_default() += weight(id) * part / total);
@@ -307,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn widths_are_as_computed() {
+    fn width_follows_the_formula() {
         // `min(1, ceil(aperture / servers * callers) / callers)`.
         for (size, servers, callers, expected) in
             [(12, 100, 10, 0.2), (12, 100, 100, 0.12), (12, 100, 7, 1.0 / 7.0), (12, 10, 3, 1.0), (3, 9, 3, 1.0 / 3.0)]
@@ -317,11 +335,12 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_of_which_most_are_out_is_widened_until_half_of_it_is_left() {
+    fn subset_is_extended_until_half_of_its_size_is_available() {
         let ids = ids(50);
-        for (subset, peers) in [(Subset::rendezvous(10).seed(3), None), (Subset::aperture(10), Some(peers(2, 5)))] {
-            let all = applicants(&ids, |_| true);
-            let whole = chosen(&subset, &all, peers.as_ref());
+        for (subset, siblings) in [(Subset::rendezvous(10).seed(3), None), (Subset::aperture(10), Some(siblings(2, 5)))]
+        {
+            let all = candidates(&ids, |_| true);
+            let whole = chosen(&subset, &all, siblings.as_ref());
             assert_eq!(whole.len(), 10);
             let first: Vec<_> = {
                 let mut ids: Vec<_> = whole.keys().copied().collect();
@@ -329,24 +348,24 @@ mod tests {
                 ids
             };
             for out in [0, 4, 5] {
-                let some = applicants(&ids, |id| !first[..out].contains(&id));
-                assert_eq!(chosen(&subset, &some, peers.as_ref()), whole, "{out} out");
+                let some = candidates(&ids, |id| !first[..out].contains(&id));
+                assert_eq!(chosen(&subset, &some, siblings.as_ref()), whole, "{out} out");
             }
             for out in [6, 8, 10] {
-                let some = applicants(&ids, |id| !first[..out].contains(&id));
-                let wider = chosen(&subset, &some, peers.as_ref());
+                let some = candidates(&ids, |id| !first[..out].contains(&id));
+                let wider = chosen(&subset, &some, siblings.as_ref());
                 assert_eq!(wider.len(), 10 + out - 5);
                 assert!(whole.keys().all(|id| wider.contains_key(id)));
             }
-            assert_eq!(chosen(&subset, &applicants(&ids, |_| false), peers.as_ref()).len(), 50);
+            assert_eq!(chosen(&subset, &candidates(&ids, |_| false), siblings.as_ref()).len(), 50);
         }
     }
 
     #[test]
-    fn a_caller_that_is_not_among_its_peers_uses_rendezvous() {
+    fn caller_outside_its_siblings_uses_rendezvous() {
         let ids = ids(50);
-        let endpoints = applicants(&ids, |_| true);
-        let stranger = Peers::new("stranger", [("a", Some("z1")), ("b", None)]);
+        let endpoints = candidates(&ids, |_| true);
+        let stranger = Siblings::new("stranger", [("a", Some("z1")), ("b", None)]);
         let expected = chosen(&Subset::rendezvous(10).seed(8), &endpoints, None);
         assert_eq!(chosen(&Subset::aperture(10).seed(8), &endpoints, Some(&stranger)), expected);
         assert_eq!(chosen(&Subset::aperture(10).seed(8), &endpoints, None), expected);

@@ -1,30 +1,37 @@
-//! What the outside does not see: pending calls, costs, and picks by those who retry.
+//! Tests of internals: pending calls, costs, and the picks of retries.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, Response};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use tower::ServiceExt;
 use tower::discover::ServiceList;
 use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
 
+use super::endpoint::Moment;
 use super::*;
+use crate::error::{Error, Kind};
+use crate::sync::Mutex;
 
 mod stalls;
 
-type Answer = StreamBody<tokio_stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>>>;
+type Respond = StreamBody<tokio_stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>>>;
 
-/// Answers its own number, or does what the request tells it to do.
+/// Responds with its own number, or does what the request asks for.
 #[derive(Clone)]
 struct Endpoint(usize);
 
 #[derive(Clone, Copy)]
 enum Request {
-    Answer,
+    Respond,
     Fail,
     Refuse,
     Hang,
@@ -46,7 +53,7 @@ impl Service<Request> for Endpoint {
             Request::Panic => panic!("as asked"),
             _ => Box::pin(async move {
                 match request {
-                    Request::Answer => Ok(number),
+                    Request::Respond => Ok(number),
                     Request::Fail => Err("as asked".into()),
                     Request::Refuse => Err(Error::new(Kind::Connect, "connect to").instance("i").into()),
                     Request::Hang => std::future::pending().await,
@@ -64,15 +71,15 @@ async fn endpoints(n: usize) -> Balance<Endpoint, PeakEwma, AnyResponse> {
     balance
 }
 
-/// A balancer over one HTTP service that answers like this.
-async fn answering<B>(answer: impl Fn() -> Response<B> + Send + Sync + 'static) -> HttpBalance<B>
+/// Balancer over one HTTP service that responds like this.
+async fn responding<B>(response: impl Fn() -> Response<B> + Send + Sync + 'static) -> HttpBalance<B>
 where
     B: Body + Send + 'static,
 {
-    let answer = Arc::new(answer);
+    let response = Arc::new(response);
     let service = BoxCloneSyncService::new(tower::service_fn(move |()| {
-        let answer = answer();
-        async move { Ok::<_, Infallible>(answer) }
+        let response = response();
+        async move { Ok::<_, Infallible>(response) }
     }));
     let balance = Balance::builder(ServiceList::new(vec![service])).build();
     assert!(balance.ready(None).await);
@@ -81,7 +88,7 @@ where
 
 type HttpBalance<B> = Balance<BoxCloneSyncService<(), Response<B>, Infallible>>;
 
-fn frames(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Answer {
+fn frames(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Respond {
     StreamBody::new(tokio_stream::iter(frames))
 }
 
@@ -90,23 +97,23 @@ fn grpc_status(code: &'static str) -> HeaderMap {
 }
 
 fn pending<S, P, O>(balance: &Balance<S, P, O>) -> usize {
-    balance.shared.set.load().stats().map(|stats| stats.load.pending()).sum()
+    balance.shared.picker.load().stats().map(|stats| stats.load.pending()).sum()
 }
 
-/// What a first failure among the last 64 calls costs, in milliseconds.
+/// Cost of a first failure among the last 64 calls, in milliseconds.
 const PENALTY: f32 = 5_000.0 / 64.0;
 
-/// Milliseconds, of the first endpoint.
+/// Cost of the first endpoint, in milliseconds.
 fn cost<S: Clone, P, O>(balance: &Balance<S, P, O>) -> f32 {
     let now = Moment::now().tick();
-    let set = balance.shared.set.load();
-    set.stats().next().unwrap().load.cost(now) / 1e6
+    let picker = balance.shared.picker.load();
+    picker.stats().next().unwrap().load.cost(now) / 1e6
 }
 
 #[tokio::test(start_paused = true)]
-async fn pending_ends_with_the_call_however_it_ends() {
+async fn call_is_pending_until_it_ends_in_any_way() {
     let balance = endpoints(1).await;
-    for request in [Request::Answer, Request::Fail, Request::Refuse] {
+    for request in [Request::Respond, Request::Fail, Request::Refuse] {
         let _ = balance.clone().oneshot(request).await;
         assert_eq!(pending(&balance), 0);
     }
@@ -118,9 +125,9 @@ async fn pending_ends_with_the_call_however_it_ends() {
     assert!(hanging.await.unwrap_err().is_cancelled());
     assert_eq!(pending(&balance), 0);
 
-    drop(balance.clone().call(Request::Answer));
+    drop(balance.clone().call(Request::Respond));
     assert_eq!(pending(&balance), 0, "dropped before its first poll");
-    drop(balance.pick(&Request::Answer, &[]));
+    drop(balance.pick(&Request::Respond, &[]));
     assert_eq!(pending(&balance), 0, "picked for nothing");
     let panicking = balance.clone().oneshot(Request::Panic);
     assert!(tokio::spawn(panicking).await.unwrap_err().is_panic());
@@ -129,12 +136,12 @@ async fn pending_ends_with_the_call_however_it_ends() {
 
 /// Is ready after a second, fails to get ready, or panics.
 #[derive(Clone)]
-struct Shy {
+struct SlowToBeReady {
     becomes: Result<(), &'static str>,
     sleep: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
 }
 
-impl Service<()> for Shy {
+impl Service<()> for SlowToBeReady {
     type Response = ();
     type Error = BoxError;
     type Future = std::future::Ready<Result<(), BoxError>>;
@@ -151,16 +158,16 @@ impl Service<()> for Shy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_is_excused_counts_for_nothing_however_it_ends() {
+async fn excluded_readiness_wait_is_not_recorded() {
     for becomes in [Ok(()), Err("fails"), Err("panics"), Err("is given up")] {
         let sleep = Arc::new(Mutex::new(Box::pin(tokio::time::sleep(Duration::from_secs(1)))));
-        let services = ServiceList::new::<()>(vec![Shy { becomes, sleep }]);
+        let services = ServiceList::new::<()>(vec![SlowToBeReady { becomes, sleep }]);
         let balance = Balance::builder(services).observer(AnyResponse).build();
         assert!(balance.ready(None).await);
         let picked = balance.pick(&(), &[]).unwrap();
         assert_eq!(pending(&balance), 1);
         let mut call = picked.call(());
-        call.excuse_wait();
+        call.exclude_readiness_wait();
         assert_eq!(pending(&balance), 0);
         let patience = Duration::from_millis(if becomes == Err("is given up") { 500 } else { 1_500 });
         let result = tokio::spawn(tokio::time::timeout(patience, call)).await;
@@ -171,9 +178,9 @@ async fn a_wait_that_is_excused_counts_for_nothing_however_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_given_up_keeps_the_cost_and_a_failed_one_counts_as_the_penalty() {
+async fn cancelled_call_keeps_the_cost_and_a_failed_one_costs_the_penalty() {
     let balance = endpoints(1).await;
-    balance.clone().oneshot(Request::Answer).await.unwrap();
+    balance.clone().oneshot(Request::Respond).await.unwrap();
     let late = tokio::time::timeout(Duration::from_millis(700), balance.clone().call(Request::Hang));
     assert!(late.await.is_err());
     assert_eq!(cost(&balance), 1.0);
@@ -186,67 +193,67 @@ async fn call_given_up_keeps_the_cost_and_a_failed_one_counts_as_the_penalty() {
     assert_eq!(cost(&balance), 64.0 * PENALTY, "in proportion to the failures among the last 64 calls");
 }
 
-/// Calls this endpoint of the balancer, and gives up after some milliseconds.
-async fn give_up_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize, patience: u64) {
+/// Calls this endpoint and cancels the call after some milliseconds.
+async fn cancel_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize, patience: u64) {
     let others: Vec<_> = (0..balance.len() as u64).filter(|id| *id != number as u64).map(EndpointId).collect();
     let call = balance.pick(&Request::Hang, &others).unwrap().call(Request::Hang);
     assert!(tokio::time::timeout(Duration::from_millis(patience), call).await.is_err());
 }
 
-async fn answer_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize) {
+async fn respond_at(balance: &Balance<Endpoint, PeakEwma, AnyResponse>, number: usize) {
     let others: Vec<_> = (0..balance.len() as u64).filter(|id| *id != number as u64).map(EndpointId).collect();
-    balance.pick(&Request::Answer, &others).unwrap().call(Request::Answer).await.unwrap();
+    balance.pick(&Request::Respond, &others).unwrap().call(Request::Respond).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn third_silent_call_in_a_row_ejects_and_no_earlier_one() {
+async fn third_silent_call_in_a_row_ejects() {
     for (patience, at_third) in [(50, false), (250, false), (350, true), (60_000, true)] {
         let balance = endpoints(2).await;
         for call in 1..=3 {
-            answer_at(&balance, 1).await;
-            give_up_at(&balance, 0, patience).await;
-            answer_at(&balance, 1).await;
+            respond_at(&balance, 1).await;
+            cancel_at(&balance, 0, patience).await;
+            respond_at(&balance, 1).await;
             let out = call == 3 && at_third;
             let snapshot = balance.snapshot();
-            assert_eq!(snapshot.count(EndpointState::Out) == 1, out, "{patience} ms, call {call}: {snapshot}");
+            assert_eq!(snapshot.count(EndpointState::Ejected) == 1, out, "{patience} ms, call {call}: {snapshot}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn silent_calls_eject_nobody_where_anything_came_between_or_others_are_silent_too() {
+async fn silent_calls_do_not_eject_after_a_response_or_while_others_are_silent() {
     let balance = endpoints(2).await;
     for _ in 0..10 {
-        answer_at(&balance, 1).await;
-        give_up_at(&balance, 0, 30_000).await;
-        give_up_at(&balance, 0, 30_000).await;
-        answer_at(&balance, 0).await;
+        respond_at(&balance, 1).await;
+        cancel_at(&balance, 0, 30_000).await;
+        cancel_at(&balance, 0, 30_000).await;
+        respond_at(&balance, 0).await;
     }
     for _ in 0..10 {
-        give_up_at(&balance, 0, 30_000).await;
-        give_up_at(&balance, 1, 30_000).await;
+        cancel_at(&balance, 0, 30_000).await;
+        cancel_at(&balance, 1, 30_000).await;
     }
     assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_began_or_ended_together_are_one_sign() {
+async fn calls_that_began_or_ended_together_count_as_one() {
     let balance = endpoints(2).await;
-    answer_at(&balance, 1).await;
-    futures_of((0..8).map(|_| give_up_at(&balance, 0, 350))).await;
-    answer_at(&balance, 1).await;
+    respond_at(&balance, 1).await;
+    futures_of((0..8).map(|_| cancel_at(&balance, 0, 350))).await;
+    respond_at(&balance, 1).await;
     // Ended together.
     let begun_at = async |ms| {
         tokio::time::sleep(Duration::from_millis(ms)).await;
-        give_up_at(&balance, 0, 1_000 - ms).await;
+        cancel_at(&balance, 0, 1_000 - ms).await;
     };
     futures_of((0..8).map(|n| begun_at(50 * n))).await;
     assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
-    give_up_at(&balance, 0, 350).await;
-    assert_eq!(balance.snapshot().count(EndpointState::Out), 1, "{}", balance.snapshot());
+    cancel_at(&balance, 0, 350).await;
+    assert_eq!(balance.snapshot().count(EndpointState::Ejected), 1, "{}", balance.snapshot());
 }
 
-/// Awaits all of them at the same time.
+/// Awaits all futures at the same time.
 async fn futures_of(futures: impl Iterator<Item = impl Future<Output = ()>>) {
     let mut all: Vec<_> = futures.map(Box::pin).collect();
     std::future::poll_fn(|cx| {
@@ -257,13 +264,13 @@ async fn futures_of(futures: impl Iterator<Item = impl Future<Output = ()>>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_calls_say_nothing_of_an_endpoint() {
+async fn lost_hedges_do_not_eject() {
     let balance = endpoints(2).await;
     for _ in 0..10 {
-        answer_at(&balance, 1).await;
+        respond_at(&balance, 1).await;
         let mut call = Box::pin(balance.pick(&Request::Hang, &[EndpointId(1)]).unwrap().call(Request::Hang));
         assert!(tokio::time::timeout(Duration::from_secs(1), call.as_mut()).await.is_err());
-        call.as_mut().lose();
+        call.as_mut().cancel_hedge();
     }
     let snapshot = balance.snapshot();
     assert_eq!((snapshot.count(EndpointState::Available), pending(&balance)), (2, 0), "{snapshot}");
@@ -273,17 +280,17 @@ async fn lost_calls_say_nothing_of_an_endpoint() {
 async fn long_calls_are_no_load_until_they_end() {
     let balance = endpoints(1).await;
     let metric = || {
-        let set = balance.shared.set.load();
-        set.stats().next().unwrap().metric(Moment::now().tick()) / 1e6
+        let picker = balance.shared.picker.load();
+        picker.stats().next().unwrap().expected_cost(Moment::now().tick()) / 1e6
     };
     let mut polls = Vec::new();
     for _ in 0..3 {
-        balance.clone().oneshot(Request::Answer).await.unwrap();
+        balance.clone().oneshot(Request::Respond).await.unwrap();
         polls.push(Box::pin(balance.clone().call(Request::Hang)));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!((metric(), pending(&balance)), (1.0, 3), "nothing was called since");
-    balance.clone().oneshot(Request::Answer).await.unwrap();
+    balance.clone().oneshot(Request::Respond).await.unwrap();
     assert_eq!((metric(), pending(&balance)), (1.0, 3));
     polls.push(Box::pin(balance.clone().call(Request::Hang)));
     assert_eq!((metric(), pending(&balance)), (2.0, 4));
@@ -294,7 +301,7 @@ async fn long_calls_are_no_load_until_they_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn our_own_errors_pass_through() {
+async fn errors_of_this_crate_pass_through() {
     let balance = endpoints(1).await;
     let error = balance.clone().oneshot(Request::Refuse).await.unwrap_err();
     assert!(error.is_connect(), "{error}");
@@ -304,21 +311,21 @@ async fn our_own_errors_pass_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_avoids_what_was_tried() {
+async fn retry_avoids_tried_endpoints() {
     fastrand::seed(3);
     let balance = endpoints(3).await;
     let mut tried = Vec::new();
-    let mut answers = Vec::new();
-    while let Some(picked) = balance.pick(&Request::Answer, &tried) {
+    let mut numbers = Vec::new();
+    while let Some(picked) = balance.pick(&Request::Respond, &tried) {
         tried.push(picked.id());
-        answers.push(picked.call(Request::Answer).await.unwrap());
+        numbers.push(picked.call(Request::Respond).await.unwrap());
     }
-    answers.sort_unstable();
-    assert_eq!(answers, [0, 1, 2]);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
+async fn new_endpoint_is_assumed_to_be_as_fast_as_the_fastest() {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let discover = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
     let builder = Balance::builder(discover).observer(AnyResponse).default_latency(Duration::from_millis(30));
@@ -328,22 +335,22 @@ async fn a_newcomer_is_assumed_to_be_as_fast_as_the_best() {
     assert!(balance.ready(None).await);
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        balance.clone().oneshot(Request::Answer).await.unwrap();
+        balance.clone().oneshot(Request::Respond).await.unwrap();
     }
     let known = cost(&balance);
     assert!(known <= 1.0, "{known}");
     sender.send(insert(1)).unwrap();
     tokio::task::yield_now().await;
     assert_eq!(balance.len(), 2);
-    let set = balance.shared.set.load();
+    let picker = balance.shared.picker.load();
     let now = Moment::now().tick();
-    assert_eq!(set.stats().nth(1).unwrap().load.cost(now) / 1e6, known);
+    assert_eq!(picker.stats().nth(1).unwrap().load.cost(now) / 1e6, known);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_call_is_pending_until_its_body_ends() {
+async fn http_call_is_pending_until_its_body_ends() {
     let balance =
-        answering(|| Response::new(frames(vec![Ok(Frame::data("a".into())), Ok(Frame::data("b".into()))]))).await;
+        responding(|| Response::new(frames(vec![Ok(Frame::data("a".into())), Ok(Frame::data("b".into()))]))).await;
     let mut body = balance.clone().oneshot(()).await.unwrap().into_body();
     assert_eq!(pending(&balance), 1);
     body.frame().await.unwrap().unwrap();
@@ -359,22 +366,22 @@ async fn an_http_call_is_pending_until_its_body_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_with_a_known_end_is_over_with_its_last_frame() {
-    let balance = answering(|| Response::new(Full::<Bytes>::from("a"))).await;
+async fn body_of_known_length_ends_with_its_last_frame() {
+    let balance = responding(|| Response::new(Full::<Bytes>::from("a"))).await;
     let mut body = balance.clone().oneshot(()).await.unwrap().into_body();
     assert_eq!(pending(&balance), 1);
     body.frame().await.unwrap().unwrap();
     assert_eq!(pending(&balance), 0);
 
-    let balance = answering(|| Response::new(Empty::<Bytes>::new())).await;
+    let balance = responding(|| Response::new(Empty::<Bytes>::new())).await;
     let _response = balance.clone().oneshot(()).await.unwrap();
     assert_eq!(pending(&balance), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_is_a_failure() {
+async fn body_that_breaks_off_is_a_failure() {
     let balance =
-        answering(|| Response::new(frames(vec![Ok(Frame::data("a".into())), Err("connection lost".into())]))).await;
+        responding(|| Response::new(frames(vec![Ok(Frame::data("a".into())), Err("connection lost".into())]))).await;
     let response = balance.clone().oneshot(()).await.unwrap();
     assert!(cost(&balance) <= 1.0);
     assert!(response.into_body().collect().await.is_err());
@@ -382,16 +389,16 @@ async fn a_body_that_breaks_off_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_errors_and_overload_weigh_and_client_errors_do_not() {
+async fn server_errors_and_overload_raise_the_cost_and_client_errors_do_not() {
     for (status, failed) in [(200, false), (404, false), (429, true), (500, true), (503, true)] {
-        let balance = answering(move || Response::builder().status(status).body(Empty::<Bytes>::new()).unwrap()).await;
+        let balance = responding(move || Response::builder().status(status).body(Empty::<Bytes>::new()).unwrap()).await;
         balance.clone().oneshot(()).await.unwrap();
         assert_eq!(cost(&balance) == PENALTY, failed, "{status}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn grpc_is_judged_by_its_status_in_head_or_trailers() {
+async fn grpc_is_classified_by_the_status_in_head_or_trailers() {
     let cases = [
         ("0", false),
         ("1", false),
@@ -404,13 +411,13 @@ async fn grpc_is_judged_by_its_status_in_head_or_trailers() {
         ("99", true),
     ];
     for (code, failed) in cases {
-        let in_head = answering(move || {
+        let in_head = responding(move || {
             let mut response = Response::new(frames(vec![]));
             *response.headers_mut() = grpc_status(code);
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc+proto"));
             response
         });
-        let in_trailers = answering(move || {
+        let in_trailers = responding(move || {
             let frames = frames(vec![Ok(Frame::data("a".into())), Ok(Frame::trailers(grpc_status(code)))]);
             Response::builder().header("content-type", "application/grpc").body(frames).unwrap()
         });
@@ -423,9 +430,9 @@ async fn grpc_is_judged_by_its_status_in_head_or_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trailers_end_the_call_and_mean_nothing_outside_grpc() {
+async fn trailers_end_the_call_and_are_ignored_outside_grpc() {
     let balance =
-        answering(|| Response::new(frames(vec![Ok(Frame::trailers(grpc_status("14"))), Ok(Frame::data("x".into()))])))
+        responding(|| Response::new(frames(vec![Ok(Frame::trailers(grpc_status("14"))), Ok(Frame::data("x".into()))])))
             .await;
     let mut body = balance.clone().oneshot(()).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
@@ -434,35 +441,35 @@ async fn trailers_end_the_call_and_mean_nothing_outside_grpc() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_turns_to_ejected_endpoints_before_unreachable_ones_and_a_first_pick_to_none() {
+async fn retry_uses_ejected_endpoints_before_unreachable_ones() {
     fastrand::seed(3);
     let balance = endpoints(3).await;
-    let change = |id, cause| balance.shared.change(|roster, now| roster.suspect(EndpointId(id), cause, now));
+    let change = |id, cause| balance.shared.change(|pool, now| pool.eject_suspect(EndpointId(id), cause, now));
     change(0, Cause::Unreachable);
     change(1, Cause::Consecutive);
     for _ in 0..20 {
         let mut tried = Vec::new();
         let mut picked = Vec::new();
-        while let Some(next) = balance.pick(&Request::Answer, &tried) {
+        while let Some(next) = balance.pick(&Request::Respond, &tried) {
             tried.push(next.id());
             picked.push(next.endpoint().to_owned());
         }
         assert_eq!(picked, ["2", "1", "0"]);
-        assert!(balance.pick_available(&Request::Answer, &tried[..1]).is_none());
+        assert!(balance.pick_available(&Request::Respond, &tried[..1]).is_none());
     }
     let snapshot = balance.snapshot();
-    assert_eq!((snapshot.count(EndpointState::Out), pending(&balance)), (2, 0), "{snapshot}");
+    assert_eq!((snapshot.count(EndpointState::Ejected), pending(&balance)), (2, 0), "{snapshot}");
 }
 
-/// Two endpoints, of which the first was ejected for failures and is half-open now.
+/// Balancer over two endpoints, of which the first is half-open after it was ejected for failures.
 async fn half_open() -> Balance<Endpoint, PeakEwma, AnyResponse> {
     let balance = endpoints(2).await;
-    answer_at(&balance, 0).await;
-    answer_at(&balance, 1).await;
-    balance.shared.change(|roster, now| roster.suspect(EndpointId(0), Cause::Consecutive, now));
+    respond_at(&balance, 0).await;
+    respond_at(&balance, 1).await;
+    balance.shared.change(|pool, now| pool.eject_suspect(EndpointId(0), Cause::Consecutive, now));
     tokio::time::sleep(Duration::from_secs(34)).await;
     let snapshot = balance.snapshot();
-    assert_eq!(snapshot.count(EndpointState::Probation), 1, "{snapshot}");
+    assert_eq!(snapshot.count(EndpointState::HalfOpen), 1, "{snapshot}");
     balance
 }
 
@@ -475,13 +482,13 @@ async fn long_poll_with_the_probe_permit_neither_ejects_nor_delays_a_half_open_e
     let balance = half_open().await;
     let poll = tokio::spawn(tokio::time::timeout(Duration::from_secs(30), balance.clone().call(Request::Hang)));
     tokio::task::yield_now().await;
-    // It decides alone for a second.
+    // The permit is issued again after a second.
     for _ in 0..10 {
-        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 1);
+        assert_eq!(balance.clone().oneshot(Request::Respond).await.unwrap(), 1);
     }
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     for _ in 0..3 {
-        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+        assert_eq!(balance.clone().oneshot(Request::Respond).await.unwrap(), 0);
     }
     assert_eq!(state(&balance), EndpointState::Available);
     assert!(poll.await.unwrap().is_err());
@@ -491,11 +498,11 @@ async fn long_poll_with_the_probe_permit_neither_ejects_nor_delays_a_half_open_e
     for _ in 0..2 {
         let probe = tokio::time::timeout(Duration::from_millis(350), balance.clone().call(Request::Hang));
         assert!(probe.await.is_err());
-        assert_eq!(state(&balance), EndpointState::Probation);
+        assert_eq!(state(&balance), EndpointState::HalfOpen);
         tokio::time::sleep(Duration::from_secs(12)).await;
     }
     for _ in 0..3 {
-        assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+        assert_eq!(balance.clone().oneshot(Request::Respond).await.unwrap(), 0);
     }
     assert_eq!(state(&balance), EndpointState::Available);
 }
@@ -504,27 +511,27 @@ async fn long_poll_with_the_probe_permit_neither_ejects_nor_delays_a_half_open_e
 async fn silent_calls_with_the_probe_permit_eject_a_half_open_endpoint_again() {
     let balance = half_open().await;
     for probe in 1..=3 {
-        assert_eq!(state(&balance), EndpointState::Probation, "probe {probe}");
-        give_up_at(&balance, 1, 0).await;
+        assert_eq!(state(&balance), EndpointState::HalfOpen, "probe {probe}");
+        cancel_at(&balance, 1, 0).await;
         let probe = tokio::time::timeout(Duration::from_millis(350), balance.clone().call(Request::Hang));
         assert!(probe.await.is_err());
-        answer_at(&balance, 1).await;
+        respond_at(&balance, 1).await;
         tokio::time::sleep(Duration::from_secs(12)).await;
     }
-    assert_eq!(state(&balance), EndpointState::Out);
+    assert_eq!(state(&balance), EndpointState::Ejected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn probe_permit_of_a_call_that_says_nothing_goes_to_the_next_call() {
-    for outcome in [Outcome::Unprocessed, Outcome::GivenUp] {
+async fn probe_permit_of_a_call_without_evidence_goes_to_the_next_call() {
+    for outcome in [Outcome::Unprocessed, Outcome::Cancelled] {
         let balance = half_open().await;
         for _ in 0..10 {
-            let mut picked = balance.pick(&Request::Answer, &[]).unwrap();
+            let mut picked = balance.pick(&Request::Respond, &[]).unwrap();
             assert_eq!(picked.endpoint(), "0", "{outcome:?}");
             picked.completion.outcome(outcome);
         }
         for _ in 0..3 {
-            assert_eq!(balance.clone().oneshot(Request::Answer).await.unwrap(), 0);
+            assert_eq!(balance.clone().oneshot(Request::Respond).await.unwrap(), 0);
         }
         assert_eq!((state(&balance), pending(&balance)), (EndpointState::Available, 0), "{outcome:?}");
         assert_eq!(balance.snapshot().endpoints()[0].failures(), 0);
@@ -545,12 +552,12 @@ async fn silent_call_starts_a_background_probe_and_its_failure_ejects() {
             })
             .build();
         assert!(balance.ready(None).await);
-        answer_at(&balance, 0).await;
-        answer_at(&balance, 1).await;
+        respond_at(&balance, 0).await;
+        respond_at(&balance, 1).await;
         assert_eq!(probes.load(Ordering::Relaxed), 0);
         for _ in 0..2 {
-            answer_at(&balance, 0).await;
-            give_up_at(&balance, 0, 350).await;
+            respond_at(&balance, 0).await;
+            cancel_at(&balance, 0, 350).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             let snapshot = balance.snapshot();
             assert_eq!(probes.load(Ordering::Relaxed), 1, "not for every one of them");

@@ -1,17 +1,18 @@
-//! Drawing in proportion to weights, in constant time: Vose's alias method (IEEE TSE 17(9), 1991).
+//! Draws in proportion to weights, in constant time: Vose's alias method (IEEE TSE 17(9), 1991).
 
-/// A table made once per change of the weights.
+/// Table of the weights, built once per change.
 #[derive(Debug)]
 pub(super) struct Weights {
-    /// Relative to their mean: the average endpoint weighs 1.
+    /// Relative to the mean: the average endpoint has weight 1.
     relative: Box<[f32]>,
     heaviest: f32,
-    /// By column: below which 32-bit number the column itself is drawn, and what is drawn above it.
+    /// For each column, the 32-bit number below which the column itself is drawn, and the index
+    /// that is drawn above it.
     columns: Box<[(u32, u32)]>,
 }
 
 impl Weights {
-    /// `None` if they are all alike. What is no positive number counts as the smallest one there is.
+    /// Returns `None` if all weights are equal. Invalid weights count as the smallest valid one.
     pub(super) fn new(weights: impl IntoIterator<Item = f32>) -> Option<Self> {
         let mut weights: Vec<f32> = weights.into_iter().collect();
         let smallest = weights.iter().copied().filter(|w| *w > 0.0 && w.is_finite()).fold(f32::INFINITY, f32::min);
@@ -35,15 +36,15 @@ impl Weights {
         self.heaviest
     }
 
-    /// What this random number draws.
+    /// Returns the index that this random number draws.
     pub(super) fn draw(&self, random: u64) -> usize {
-        let column = super::set::below(self.columns.len(), random >> 32);
+        let column = below(self.columns.len(), random >> 32);
         let (threshold, alias) = self.columns[column];
         if (random as u32) < threshold { column } else { alias as usize }
     }
 }
 
-/// Each column is as wide as the mean; what is smaller is filled up from what is larger.
+/// Fills columns as wide as the mean: small shares are filled up from large ones.
 fn columns(mut shares: Vec<f64>) -> Box<[(u32, u32)]> {
     let mut columns: Vec<(u32, u32)> = (0..shares.len()).map(|i| (u32::MAX, i as u32)).collect();
     let (mut small, mut large): (Vec<_>, Vec<_>) = (0..shares.len()).partition(|&i| shares[i] < 1.0);
@@ -58,12 +59,18 @@ fn columns(mut shares: Vec<f64>) -> Box<[(u32, u32)]> {
     columns.into()
 }
 
+/// Returns a number below `n` from 32 random bits. The bias of n / 2^32 is negligible.
+#[inline]
+pub(super) fn below(n: usize, bits: u64) -> usize {
+    (((bits & 0xffff_ffff) * n as u64) >> 32) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn draws_in_proportion() {
+    fn draws_are_in_proportion_to_weights() {
         let weights = [3.0, 1.0, 10.0, 0.5, 0.0, f32::NAN];
         let table = Weights::new(weights).unwrap();
         let mut random = fastrand::Rng::with_seed(7);
@@ -79,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn needs_no_table_where_all_are_alike() {
+    fn equal_weights_need_no_table() {
         assert!(Weights::new([2.0; 5]).is_none());
         assert!(Weights::new([0.0, f32::NAN, -1.0]).is_none());
         assert!(Weights::new([]).is_none());

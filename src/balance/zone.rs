@@ -1,26 +1,31 @@
-//! Which share of the calls stays in the caller's own zone, and where the rest goes. Envoy's zone aware routing, its formula.
+//! Zone-aware routing: the share of calls that stays in the caller's zone, and the distribution of
+//! the rest. Uses Envoy's formula.
 //!
 //! ```text
-//! callers   a 50 %   b 30 %   c 20 %        a caller in a: its zone has capacity for 30 of its 50 %, so 60 % of its calls stay;
-//! capacity  a 30 %   b 40 %   c 30 %        40 % go to what b and c have left over, 10 : 10.
+//! callers   a 50 %   b 30 %   c 20 %     A caller in a: its zone has the capacity for 30 of its 50 %,
+//! capacity  a 30 %   b 40 %   c 30 %     so 60 % of its calls stay; 40 % go to b and c, 10 : 10.
 //! ```
 //!
-//! If every caller does so, every endpoint gets the same number of calls, and no more of them cross a zone than must.
+//! If every caller does so, every endpoint gets the same number of calls, and as few of them as
+//! possible leave their zone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Keeps calls in the caller's own zone as far as its endpoints can take them.
+/// Keeps calls in the caller's zone as far as that zone has the capacity.
 ///
-/// As long as the own zone has at least the share of the endpoints that it has of the callers, all calls stay in it. Otherwise
-/// as many stay as it can take, and the rest goes to the zones that have more endpoints than callers. Endpoints that are out do not
-/// count, so calls leave a zone that fails. By weight, where endpoints have weights.
+/// All calls stay if the zone's share of the endpoints is at least its share of the callers.
+/// Otherwise as many stay as the zone can take, and the rest goes to the zones that have more
+/// endpoints than callers. Ejected endpoints do not count, so calls leave a zone that fails.
+/// Endpoints count by weight.
 ///
-/// How the callers are spread over the zones is known from [`Peers`](super::Peers); without them, every zone counts as
-/// having equally many. Zones are compared without regard to case and to blanks around them. All endpoints without a zone are one zone.
+/// The distribution of the callers over the zones comes from [`Siblings`](super::Siblings). Without
+/// them, every zone counts as having the same number of callers. Zone names are compared without
+/// case and surrounding blanks. All endpoints without a zone form one zone.
 ///
-/// Calls are not split where the balancer disregards ejections because too few endpoints are left, where there are fewer endpoints
-/// than [`min_endpoints`](Self::min_endpoints), and where a policy knows [where a request belongs](super::Policy::affinity).
+/// Calls are not split by zone while ejections are ignored because too few endpoints are available,
+/// with fewer endpoints than [`min_endpoints`](Self::min_endpoints), or if the policy knows [where
+/// a request belongs](super::Policy::affinity).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneAware {
     pub(super) own: Arc<str>,
@@ -29,31 +34,32 @@ pub struct ZoneAware {
 }
 
 impl ZoneAware {
-    /// For a caller in this zone.
+    /// Creates the settings of a caller in this zone.
     pub fn new(own: impl Into<Arc<str>>) -> Self {
         Self { own: own.into(), min_endpoints: 6, overprovisioning: 1.4 }
     }
 
-    /// From how many endpoints on calls are split. Default 6: below, one endpoint more or less in a zone changes too much.
+    /// Minimum number of endpoints for zone-aware routing. With fewer, zones are ignored, since one
+    /// endpoint more or less would shift too much traffic. Defaults to 6.
     #[must_use]
     pub fn min_endpoints(mut self, endpoints: usize) -> Self {
         self.min_endpoints = endpoints;
         self
     }
 
-    /// How many times the calls of its even share an endpoint can take, at least 1. Default 1.4: a zone of which 72 % is available
-    /// still counts as whole.
+    /// Sets the number of calls that an endpoint can take, as a multiple of its even share.
+    /// Defaults to 1.4, at which a zone with 72 % of its endpoints available still counts as whole,
+    /// and is at least 1.
     #[must_use]
     pub fn overprovisioning(mut self, factor: f64) -> Self {
         self.overprovisioning = factor.max(1.0);
         self
     }
 
-    /// The zones of these endpoints in the order of their names, with the share of the calls that each gets. `None` if calls are not to
-    /// be split.
+    /// Returns the zones by name, with their shares of the calls. `None` if calls are not split.
     pub(super) fn split<'a>(
         &self,
-        endpoints: impl IntoIterator<Item = Located<'a>>,
+        endpoints: impl IntoIterator<Item = ZonedEndpoint<'a>>,
         callers: Option<&Callers>,
     ) -> Option<BTreeMap<Zone, Share>> {
         let own = zone(Some(&self.own))?;
@@ -84,28 +90,28 @@ impl ZoneAware {
     }
 }
 
-/// A zone's name in lower case.
+/// Name of a zone in lower case.
 pub(super) type Zone = Option<Arc<str>>;
 
-/// How many callers there are in each zone.
+/// Number of callers in each zone.
 pub(super) type Callers = BTreeMap<Zone, f64>;
 
-/// What the split needs to know of an endpoint.
-pub(super) struct Located<'a> {
+/// Endpoint to be counted in its zone.
+pub(super) struct ZonedEndpoint<'a> {
     pub(super) zone: Option<&'a str>,
     pub(super) weight: f64,
-    /// With what weight it takes calls now; `None` if it takes none.
+    /// Weight with which it takes calls. `None` if it takes none.
     pub(super) available: Option<f64>,
 }
 
-/// What a zone has and gets.
+/// Endpoints of a zone, and its share of the calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
     pub(super) endpoints: usize,
     pub(super) available: usize,
     total: f64,
     left: f64,
-    /// Of the calls, from 0 to 1.
+    /// Share of the calls, from 0 to 1.
     pub(super) share: f64,
 }
 
@@ -113,7 +119,8 @@ pub(super) fn zone(name: Option<&str>) -> Zone {
     name.map(str::trim).filter(|name| !name.is_empty()).map(|name| name.to_ascii_lowercase().into())
 }
 
-/// The share of a caller's calls that each zone gets. `None` if there is no capacity, or the caller is alone in the world.
+/// Returns the share of a caller's calls that each zone gets. `None` without capacity, or without
+/// callers.
 fn split(own: usize, callers: &[f64], capacities: &[f64]) -> Option<Vec<f64>> {
     let (callers, capacities) = (shares(callers)?, shares(capacities)?);
     let mut split = vec![0.0; capacities.len()];
@@ -121,7 +128,7 @@ fn split(own: usize, callers: &[f64], capacities: &[f64]) -> Option<Vec<f64>> {
         split[own] = 1.0;
         return Some(split);
     }
-    // The caller's zone has callers, this one: that they are not in the list is a matter of time.
+    // The caller's zone has at least this caller, even if it is not listed yet.
     let local = if callers[own] > 0.0 { capacities[own] / callers[own] } else { 0.0 };
     let residual: Vec<f64> =
         capacities.iter().zip(&callers).map(|(capacity, callers)| (capacity - callers).max(0.0)).collect();
@@ -133,7 +140,7 @@ fn split(own: usize, callers: &[f64], capacities: &[f64]) -> Option<Vec<f64>> {
     Some(split)
 }
 
-/// Each one's part of the sum.
+/// Returns the part of each value in the sum.
 fn shares(values: &[f64]) -> Option<Vec<f64>> {
     let sum: f64 = values.iter().sum();
     (sum > 0.0).then(|| values.iter().map(|value| value / sum).collect())
@@ -151,22 +158,23 @@ mod tests {
     }
 
     #[test]
-    fn splits_by_the_formula() {
-        // Enough at home, as much or more than the callers' share.
+    fn split_follows_the_formula() {
+        // Enough capacity in the own zone, as much as or more than the callers' share.
         splits(0, &[1.0, 1.0], &[2.0, 2.0], &[1.0, 0.0]);
         splits(0, &[1.0, 3.0], &[2.0, 2.0], &[1.0, 0.0]);
         // The example of Envoy's source: 20 % of the callers, 10 % of the endpoints.
         splits(0, &[20.0, 80.0], &[10.0, 90.0], &[0.5, 0.5]);
-        // Its other one: the residual capacities of 40 : 40 : 20 callers and 25 : 50 : 25 endpoints are 0 : 10 : 5.
+        // Its other example: the residual capacities of 40 : 40 : 20 callers and 25 : 50 : 25
+        // endpoints are 0 : 10 : 5.
         splits(0, &[40.0, 40.0, 20.0], &[25.0, 50.0, 25.0], &[0.625, 0.375 * 2.0 / 3.0, 0.375 / 3.0]);
         splits(1, &[40.0, 40.0, 20.0], &[25.0, 50.0, 25.0], &[0.0, 1.0, 0.0]);
         splits(0, &[50.0, 30.0, 20.0], &[30.0, 40.0, 30.0], &[0.6, 0.2, 0.2]);
-        // Nothing at home: all by what the others have over.
+        // No capacity in the own zone: split by the residual capacities of the others.
         splits(0, &[1.0, 1.0, 1.0], &[0.0, 1.0, 1.0], &[0.0, 0.5, 0.5]);
         splits(0, &[1.0, 3.0, 0.0], &[0.0, 3.0, 1.0], &[0.0, 0.0, 1.0]);
-        // All callers at home.
+        // All callers in the own zone.
         splits(0, &[1.0, 0.0], &[1.0, 3.0], &[0.25, 0.75]);
-        // This caller is not in the list yet.
+        // This caller is not listed yet.
         splits(0, &[0.0, 1.0], &[1.0, 3.0], &[1.0, 0.0]);
         splits(0, &[0.0, 1.0, 1.0], &[0.0, 1.0, 3.0], &[0.0, 0.0, 1.0]);
         // One zone.
@@ -175,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_gets_as_many_calls_as_every_other() {
+    fn every_endpoint_gets_the_same_number_of_calls() {
         let mut random = fastrand::Rng::with_seed(5);
         for case in 0..1_000 {
             let zones = random.usize(2..6);
@@ -192,9 +200,9 @@ mod tests {
         }
     }
 
-    fn endpoints(zones: &[(Option<&'static str>, usize, usize)]) -> Vec<Located<'static>> {
+    fn endpoints(zones: &[(Option<&'static str>, usize, usize)]) -> Vec<ZonedEndpoint<'static>> {
         let zone = |&(zone, all, available): &(_, usize, usize)| {
-            (0..all).map(move |i| Located { zone, weight: 1.0, available: (i < available).then_some(1.0) })
+            (0..all).map(move |i| ZonedEndpoint { zone, weight: 1.0, available: (i < available).then_some(1.0) })
         };
         zones.iter().flat_map(zone).collect()
     }
@@ -205,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_leave_a_zone_that_fails_once_it_is_short_of_endpoints() {
+    fn calls_leave_a_zone_that_is_short_of_endpoints() {
         let aware = ZoneAware::new(" A ");
         assert_eq!(shares_of(&aware, &[(Some("a"), 5, 5), (Some(" a"), 5, 5), (Some("b"), 10, 10)]), [1.0, 0.0]);
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 8), (Some("b"), 10, 10)]), [1.0, 0.0], "80 % · 1.4 is all");
@@ -217,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn few_endpoints_or_an_unknown_zone_are_not_split() {
+    fn calls_are_not_split_for_few_endpoints_or_an_unknown_zone() {
         let zones = [(Some("a"), 3, 3), (Some("b"), 2, 2)];
         assert!(ZoneAware::new("a").split(endpoints(&zones), None).is_none());
         assert!(ZoneAware::new("a").min_endpoints(5).split(endpoints(&zones), None).is_some());
@@ -231,8 +239,8 @@ mod tests {
     #[test]
     fn weights_and_callers_count() {
         let callers = Callers::from([(zone(Some("a")), 3.0), (zone(Some("b")), 1.0)]);
-        let located = |zone, weight| Located { zone: Some(zone), weight, available: Some(weight) };
-        let endpoints = [located("a", 1.0), located("a", 2.0), located("b", 3.0)];
+        let zoned = |zone, weight| ZonedEndpoint { zone: Some(zone), weight, available: Some(weight) };
+        let endpoints = [zoned("a", 1.0), zoned("a", 2.0), zoned("b", 3.0)];
         let shares = ZoneAware::new("a").min_endpoints(1).split(endpoints, Some(&callers)).unwrap();
         let shares: Vec<_> = shares.values().map(|zone| zone.share).collect();
         assert!((shares[0] - 0.5 / 0.75).abs() < 1e-9 && (shares[0] + shares[1] - 1.0).abs() < 1e-9, "{shares:?}");

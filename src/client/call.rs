@@ -306,7 +306,7 @@ where
         let deadline = [self.deadline.instant(), until].into_iter().flatten().min();
         let mut attempt = picked.call_until(request, deadline);
         if E::IS_SHARED {
-            attempt.excuse_wait();
+            attempt.exclude_readiness_wait();
         }
         attempt
     }
@@ -338,14 +338,14 @@ where
                 if !self.is_good(&result) {
                     return second.await;
                 }
-                second.as_mut().lose();
+                second.as_mut().cancel_hedge();
                 result
             }
             result = &mut second => {
                 if !self.is_good(&result) {
                     return first.await;
                 }
-                first.as_mut().lose();
+                first.as_mut().cancel_hedge();
                 result
             }
         }

@@ -21,7 +21,7 @@ use super::connection::health_url;
 use super::deadline::CallDeadline;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
-use crate::balance::{Attributes, Balance, Peers, Snapshot};
+use crate::balance::{Attributes, Balance, Siblings, Snapshot};
 use crate::cache::{Lookup, Registry};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
@@ -258,9 +258,10 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             builder = builder.subset(subset.clone());
         }
         if let Some((app, id)) = caller.clone() {
-            let peers = WatchStream::new(self.registry.follow(&Lookup::App(app)));
-            builder =
-                builder.peers(peers.map(move |app| app.first().map_or_else(Peers::default, |app| Peers::of(app, &id))));
+            let siblings = WatchStream::new(self.registry.follow(&Lookup::App(app)));
+            builder = builder.siblings(
+                siblings.map(move |app| app.first().map_or_else(Siblings::default, |app| Siblings::of(app, &id))),
+            );
         }
         if let Some(probe) = self.probe.clone() {
             builder = builder.probe(move |endpoint| probe(endpoint));

@@ -350,7 +350,7 @@ async fn one_that_is_back_may_take_its_time_for_the_first_answer() {
     let slow = Behaviour::Answers(Duration::from_millis(80));
     let endpoints = [slow, Behaviour::Status(500, None)].map(Endpoint::new);
     let mut balance = default(&endpoints).await;
-    while balance.snapshot().count(EndpointState::Out) == 0 {
+    while balance.snapshot().count(EndpointState::Ejected) == 0 {
         balance.call(()).await.unwrap();
     }
     endpoints[1].now(slow);
@@ -410,7 +410,7 @@ impl Restarts {
             .ejection(strict())
             .build();
         sender.send(insert(1, &Endpoint::new(FAST), Attributes::new())).unwrap();
-        sender.send(insert(0, &bad, Attributes::new().with_start(1).with_address("a:80"))).unwrap();
+        sender.send(insert(0, &bad, Attributes::new().with_generation(1).with_address("a:80"))).unwrap();
         until(|| balance.len() == 2).await;
         calls_for(&balance, 2, secs(5)).await;
         bad.now(FAST);
@@ -429,17 +429,17 @@ impl Restarts {
 #[tokio::test(start_paused = true)]
 async fn a_restart_ends_an_ejection_and_anything_else_does_not() {
     let restarts = Restarts::new(Behaviour::Status(500, None)).await;
-    let known = Attributes::new().with_start(1).with_address("a:80");
+    let known = Attributes::new().with_generation(1).with_address("a:80");
     assert_eq!(restarts.after(known.clone().with_weight(2.0)).await, (0, 0), "seed {SEED}");
     assert_eq!(restarts.after(known.clone().with_address("b:80")).await, (0, 1), "seed {SEED}");
-    let (hits, made) = restarts.after(known.with_start(2)).await;
+    let (hits, made) = restarts.after(known.with_generation(2)).await;
     assert!(hits > 100 && made == 1, "seed {SEED}: {hits} calls, {made} made");
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_address_is_tried_at_once_where_the_old_one_could_not_be_reached() {
     let restarts = Restarts::new(Behaviour::Refuses).await;
-    let (hits, made) = restarts.after(Attributes::new().with_start(1).with_address("b:80")).await;
+    let (hits, made) = restarts.after(Attributes::new().with_generation(1).with_address("b:80")).await;
     assert!(hits > 100 && made == 1, "seed {SEED}: {hits} calls, {made} made");
 }
 

@@ -70,7 +70,7 @@ async fn there_is_no_ceiling_but_without_another_the_unhealthy_get_calls() {
     endpoints[0].feels(Health::Bad);
     tokio::time::sleep(A_CHECK).await;
     assert_eq!(called(&balance, &endpoints).await, [true; 5]);
-    assert_eq!(balance.snapshot().count(EndpointState::Out), 5, "calls that succeed are no check");
+    assert_eq!(balance.snapshot().count(EndpointState::Ejected), 5, "calls that succeed are no check");
     endpoints[3].feels(Health::Good);
     tokio::time::sleep(A_CHECK).await;
     assert_eq!(called(&balance, &endpoints).await, [false, false, false, true, false]);
@@ -212,7 +212,7 @@ async fn another_address_is_called_before_it_is_checked_and_a_late_result_is_not
         .attributes(|target: &Target| target.attributes.clone())
         .health_check(INTERVAL, Endpoint::check)
         .build();
-    let at = |address: &str| Attributes::new().with_start(1).with_address(address);
+    let at = |address: &str| Attributes::new().with_generation(1).with_address(address);
     updates.send(insert(0, &old, at("a"))).unwrap();
     updates.send(insert(1, &other, at("c"))).unwrap();
     until(|| balance.len() == 2).await;

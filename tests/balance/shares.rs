@@ -13,8 +13,8 @@ use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt, service_fn};
 use tower_eureka::balance::{
-    AnyResponse, Attributes, Balance, Builder, Candidates, Cause, Ejection, EndpointState, Label, Peers, Policy,
-    SlowStart, Subset, ZoneAware,
+    AnyResponse, Attributes, Balance, Builder, Candidates, Cause, Ejection, EndpointState, Label, Policy, SlowStart,
+    Subset, ZoneAware,
 };
 
 const SEED: u64 = 41;
@@ -103,10 +103,10 @@ fn in_zones(zones: &[(&str, usize)]) -> Vec<Discovered> {
     zones.iter().flat_map(of).collect()
 }
 
-fn peers(own: &str, zones: &[(&str, usize)]) -> Peers {
+fn siblings(own: &str, zones: &[(&str, usize)]) -> Siblings {
     let ids: Vec<_> =
         zones.iter().flat_map(|(zone, count)| (0..*count).map(move |i| (format!("{zone}{i}"), *zone))).collect();
-    Peers::new(own, ids.iter().map(|(id, zone)| (id.as_str(), Some(zone))))
+    Siblings::new(own, ids.iter().map(|(id, zone)| (id.as_str(), Some(zone))))
 }
 
 async fn until(holds: impl Fn() -> bool) {
@@ -144,7 +144,7 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
     let (fleet, callers) = mpsc::unbounded_channel();
     let zones = [("a", 3), ("b", 4), ("c", 3)];
     let balance = world.balance(iter(in_zones(&zones)), |builder| {
-        builder.zone_aware(ZoneAware::new("A")).peers(UnboundedReceiverStream::new(callers))
+        builder.zone_aware(ZoneAware::new("A")).siblings(UnboundedReceiverStream::new(callers))
     });
     let shares = || balance.snapshot().zones().iter().map(|zone| zone.share()).collect::<Vec<_>>();
     until(|| balance.len() == 10).await;
@@ -158,7 +158,7 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
     assert_share(by_zone(&got, "c"), count, 0.0, 0.0);
 
     // 30 for 50 % of the callers; b and c have 10 each to spare.
-    fleet.send(peers("a0", &[("a", 5), ("b", 3), ("c", 2)])).unwrap();
+    fleet.send(siblings("a0", &[("a", 5), ("b", 3), ("c", 2)])).unwrap();
     until(|| (shares()[0] - 0.6).abs() < 1e-9).await;
     calls(&balance, count).await;
     let got = world.take();
@@ -169,7 +169,7 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
         assert_share(got[name], count, 0.2, 0.0);
     }
 
-    fleet.send(peers("a0", &[("a", 2), ("b", 5), ("c", 1)])).unwrap();
+    fleet.send(siblings("a0", &[("a", 2), ("b", 5), ("c", 1)])).unwrap();
     until(|| shares() == [1.0, 0.0, 0.0]).await;
     drop(fleet);
     calls(&balance, 1_000).await;
@@ -319,7 +319,7 @@ async fn callers_with_apertures_load_every_endpoint_alike() {
         let own = peers(&format!("a{rank}"), &[("a", callers)]);
         let mut updates = endpoints();
         fastrand::shuffle(&mut updates);
-        let balance = world.balance(iter(updates), |builder| builder.subset(Subset::aperture(6)).peers(iter([own])));
+        let balance = world.balance(iter(updates), |builder| builder.subset(Subset::aperture(6)).siblings(iter([own])));
         // 6 of 25 by 8 callers: a section is 2/8 of the ring, 6.25 endpoints, at whatever edges.
         let effective =
             || balance.snapshot().endpoints().iter().map(|endpoint| endpoint.effective_weight()).sum::<f64>();
@@ -340,9 +340,9 @@ async fn peers_that_change_without_end_keep_nobody_from_discovery() {
     let mut count = 0;
     let fleet = std::iter::repeat_with(move || {
         count += 1;
-        peers("a0", &[("a", 1 + count % 2)])
+        siblings("a0", &[("a", 1 + count % 2)])
     });
-    let balance = world.balance(UnboundedReceiverStream::new(discover), |builder| builder.peers(iter(fleet)));
+    let balance = world.balance(UnboundedReceiverStream::new(discover), |builder| builder.siblings(iter(fleet)));
     for name in ["a", "b", "c"] {
         tokio::task::yield_now().await;
         updates.send(insert(name, Attributes::new())).unwrap();
@@ -375,11 +375,11 @@ async fn a_call_that_no_endpoint_may_take_says_why() {
     assert!(balance.clone().oneshot(()).await.is_err());
     let error = refusal(&balance).await.to_string();
     assert!(
-        error.starts_with("call to ORDERS: every endpoint with version=2 is out: c (cannot be connected to)"),
+        error.starts_with("call to ORDERS: every endpoint with version=2 is ejected: c (cannot be connected to)"),
         "{error}"
     );
     let snapshot = balance.snapshot();
     let c = &snapshot.endpoints()[2];
-    assert_eq!((c.state(), c.cause(), c.failures()), (EndpointState::Out, Some(Cause::Unreachable), 1));
-    assert!(c.back_in().unwrap() <= Duration::from_millis(1_100), "{snapshot}");
+    assert_eq!((c.state(), c.cause(), c.failures()), (EndpointState::Ejected, Some(Cause::Unreachable), 1));
+    assert!(c.retry_in().unwrap() <= Duration::from_millis(1_100), "{snapshot}");
 }

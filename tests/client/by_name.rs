@@ -292,7 +292,7 @@ impl ClassifyHttp for KnowsMine {
     fn error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
         match error.downcast_ref() {
             Some(Mine::PoolIsFull) => Outcome::Unreachable,
-            Some(Mine::TooLarge) => Outcome::GivenUp,
+            Some(Mine::TooLarge) => Outcome::Cancelled,
             _ => DefaultClassifier.error(error),
         }
     }
@@ -324,7 +324,7 @@ async fn errors_of_a_service_of_the_users_own_are_what_the_classifier_says() {
         assert_eq!(told.is_connect(), classified && error == Mine::PoolIsFull, "{case}");
         assert_eq!(told.is_unavailable(), !classified || error != Mine::TooLarge, "{case}");
         let snapshots = client.snapshots();
-        assert_eq!(snapshots[0].count(EndpointState::Out), out, "{case} {}", snapshots[0]);
+        assert_eq!(snapshots[0].count(EndpointState::Ejected), out, "{case} {}", snapshots[0]);
     }
 }
 

@@ -124,7 +124,7 @@ async fn instance_that_speaks_http2_alone_returns_after_it_was_unreachable() {
     world.register("a", "localhost", serve(only_http2(), echo("a")).await).await;
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     world.register("b", "localhost", port).await;
-    let unreachable = || world.client.snapshots()[0].count(EndpointState::Out);
+    let unreachable = || world.client.snapshots()[0].count(EndpointState::Ejected);
     while world.client.snapshots().is_empty() || unreachable() == 0 {
         assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
     }

@@ -38,7 +38,7 @@ async fn call(client: &Client) -> String {
 fn unhealthy(client: &Client) -> Vec<String> {
     let snapshots = client.snapshots();
     let endpoints = snapshots.iter().flat_map(|snapshot| snapshot.endpoints());
-    let out = endpoints.filter(|e| e.state() == EndpointState::Out && e.cause() == Some(Cause::HealthCheck));
+    let out = endpoints.filter(|e| e.state() == EndpointState::Ejected && e.cause() == Some(Cause::HealthCheck));
     out.map(|endpoint| endpoint.id().to_owned()).collect()
 }
 

@@ -1,17 +1,20 @@
-//! The same endpoint for the same key.
+//! Rendezvous hashing: the same endpoint for the same key.
 
 use std::fmt;
 
 use http::header::HeaderName;
 
-use super::request::{FromHeader, Head};
+use super::key::{ExtractKey, FromHeader, HashFn, HashKey};
 use super::{Candidates, Label, PeakEwma, Policy};
+use crate::balance::stable_hash::mix;
 
-/// Sends requests with the same key to the same endpoint, in whatever zone that is, as long as it has not too much to do.
+/// Sends requests with the same key to the same endpoint, in whatever zone it is, unless that
+/// endpoint has too many pending calls.
 ///
-/// For endpoints that cache, batch or lock by key. All callers that see the same instances agree on the endpoint without a word,
-/// and where one comes or goes only its own share of the keys moves. For a request without a key another policy chooses,
-/// [`PeakEwma`] unless [told otherwise](Self::policy).
+/// Use it for endpoints that cache, batch or lock by key. All callers that see the same instances
+/// pick the same endpoint without communication. If an endpoint is added or removed, only its own
+/// share of the keys moves. For requests without a key another policy picks, by default
+/// [`PeakEwma`]: see [`policy`](Self::policy).
 ///
 /// ```
 /// use http::request::Parts;
@@ -21,9 +24,11 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// let by_path = RendezvousHash::by(|request: &Parts| Some(request.uri.path().into())).load_factor(1.5);
 /// ```
 ///
-/// With one key for all requests, an application goes on with one instance as long as that takes calls, as Spring's
-/// `same-instance-preference` does. Where the key is the caller's own, callers choose different ones. Unlike Spring's nothing is
-/// remembered: calls return to an instance that is well again, and one that comes as the *n*-th takes them over with a chance of 1 in *n*.
+/// With one key for all requests, a caller uses one instance as long as that takes calls, as with
+/// Spring's `same-instance-preference`. If the key is the caller's own, callers choose different
+/// instances. Unlike Spring's, this policy has no memory: calls return to an instance that has
+/// recovered, and an instance that is added as the *n*-th takes them over with a probability of
+/// 1/*n*.
 ///
 /// ```
 /// use http::request::Parts;
@@ -34,18 +39,20 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// let same_instance = RendezvousHash::by(move |_: &Parts| Some(own)).load_factor(f64::INFINITY);
 /// ```
 ///
-/// The endpoint of the highest *−wᵢ ÷ ln h(key, idᵢ)* takes the call, with *h* between 0 and 1: rendezvous hashing (Thaler and
-/// Ravishankar, IEEE/ACM ToN 6(1), 1998) with weights (Schindelhauer and Schomaker, SPAA 2005), so each gets *wᵢ ÷ Σw* of the keys.
-/// Endpoints are told apart by their ids, which should stay the same over restarts.
+/// The endpoint with the highest *−wᵢ ÷ ln h(key, idᵢ)* takes the call, with *h* between 0 and 1:
+/// rendezvous hashing (Thaler and Ravishankar, IEEE/ACM ToN 6(1), 1998) with weights (Schindelhauer
+/// and Schomaker, SPAA 2005). So each endpoint gets *wᵢ ÷ Σw* of the keys. Endpoints are identified
+/// by their ids, which should not change when an instance restarts.
 ///
-/// An endpoint holds at most *⌈c · (calls + 1) · wᵢ ÷ Σw⌉* of all calls pending here, where *c* is the
-/// [load factor](Self::load_factor); further ones go to the next in the key's order (Mirrokni, Thorup and Zadimoghaddam, SODA 2018).
-/// One in probation holds one call at a time.
+/// An endpoint holds at most *⌈c · (calls + 1) · wᵢ ÷ Σw⌉* of all calls pending here, where *c* is
+/// the [load factor](Self::load_factor). Further calls go to the next endpoint in the key's order
+/// (Mirrokni, Thorup and Zadimoghaddam, SODA 2018). A half-open endpoint holds one call at a time.
 ///
-/// So the bound goes before the shares. It is meant for keys of which there are too many calls; where there are few calls at all, an
-/// endpoint that holds two of them at a time may be over it.
+/// The bound takes precedence over the shares. It is meant for keys with too many calls. If there
+/// are few calls in total, an endpoint with two of them may exceed it.
 ///
-/// A pick looks at all endpoints: at a few nanoseconds each for the hash, and at what is pending at each if the first one is busy.
+/// A pick reads all endpoints, for a few nanoseconds each. If the first endpoint is busy, it reads
+/// the pending calls of each as well.
 #[derive(Clone)]
 pub struct RendezvousHash<K = FromHeader, P = PeakEwma> {
     key: K,
@@ -53,36 +60,12 @@ pub struct RendezvousHash<K = FromHeader, P = PeakEwma> {
     inner: P,
 }
 
-/// What requests that belong together have in common, as far as a hash goes.
-///
-/// Made of text, bytes or a number. Its value is the same on every machine and in every version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashKey(u64);
-
-impl From<&str> for HashKey {
-    fn from(key: &str) -> Self {
-        Self(hash(key.as_bytes()))
-    }
-}
-
-impl From<&[u8]> for HashKey {
-    fn from(key: &[u8]) -> Self {
-        Self(hash(key))
-    }
-}
-
-impl From<u64> for HashKey {
-    fn from(key: u64) -> Self {
-        Self(mix(key))
-    }
-}
-
 impl RendezvousHash {
-    /// By the value of this header. An empty one is no key.
+    /// Hashes requests by the value of this header.
     ///
     /// # Panics
     ///
-    /// If no header can have this name.
+    /// Panics if the name is not a valid header name.
     pub fn by_header<N>(name: N) -> Self
     where
         N: TryInto<HeaderName>,
@@ -92,63 +75,67 @@ impl RendezvousHash {
     }
 }
 
-impl<F> RendezvousHash<F> {
-    /// By what the closure makes of the request.
+impl<F> RendezvousHash<HashFn<F>> {
+    /// Hashes requests by the key that the closure returns.
     pub fn by<Req: ?Sized>(key: F) -> Self
     where
         F: Fn(&Req) -> Option<HashKey> + Send + Sync,
     {
-        Self::new(key)
+        Self::new(HashFn(key))
     }
+}
 
-    fn new(key: F) -> Self {
+impl<K> RendezvousHash<K> {
+    /// Hashes requests by the key that `key` extracts.
+    pub fn new(key: K) -> Self {
         Self { key, load_factor: 1.25, inner: PeakEwma }
     }
 }
 
 impl<K, P> RendezvousHash<K, P> {
-    /// How many times its fair share of the pending calls an endpoint may hold. By default 1.25; less than 1 counts as 1,
-    /// infinity switches the bound off.
+    /// Sets the number of pending calls that an endpoint may hold, as a multiple of its fair share.
+    /// Values below 1 count as 1; infinity disables the bound. Defaults to 1.25.
     ///
-    /// Lower spreads the calls of a busy key sooner, higher keeps them together longer. Envoy's documentation recommends 1.2 to 2.
+    /// A lower factor spreads the calls of a busy key sooner, a higher one keeps them together
+    /// longer. Envoy's documentation recommends 1.2 to 2.
     #[must_use]
     pub fn load_factor(mut self, factor: f64) -> Self {
-        // `max` prefers a number to what is none.
+        // `max` returns the number if the other value is NaN.
         self.load_factor = factor.max(1.0);
         self
     }
 
-    /// What chooses for requests without a key. By default [`PeakEwma`].
+    /// Sets the policy for requests without a key. Defaults to [`PeakEwma`].
     #[must_use]
     pub fn policy<Q>(self, policy: Q) -> RendezvousHash<K, Q> {
         RendezvousHash { key: self.key, load_factor: self.load_factor, inner: policy }
     }
 
-    /// The first in the key's order that has room.
-    fn place(&self, HashKey(key): HashKey, all: &Candidates<'_>) -> Option<usize> {
+    /// Returns the first endpoint in the key's order that may take another call.
+    fn pick_by_key(&self, HashKey(key): HashKey, all: &Candidates<'_>) -> Option<usize> {
         let first = first_in_order(key, all, |_| true)?;
-        // Nearly always: whatever the others hold, one call is in everybody's bound.
+        // The usual case: one call is within the bound, whatever the others hold.
         if all.pending(first) == 0 {
             return Some(first);
         }
         let calls: usize = (0..all.len()).map(|at| all.pending(at)).sum();
         let fair = (calls + 1) as f64 / all.len() as f64;
-        let has_room = |at: usize| {
+        let may_take = |at: usize| {
             let bound = (self.load_factor * fair * f64::from(all.weight(at))).ceil();
-            ((all.pending(at) + 1) as f64) <= bound && !all.is_busy_in_probation(at)
+            ((all.pending(at) + 1) as f64) <= bound && !all.is_half_open_and_busy(at)
         };
-        if has_room(first) {
+        if may_take(first) {
             return Some(first);
         }
-        // There is room somewhere, as the bounds add up to more than the calls, unless calls came while they were counted.
-        first_in_order(key, all, has_room).or(Some(first))
+        // The bounds add up to more than the calls, so there is one, unless calls began meanwhile.
+        first_in_order(key, all, may_take).or(Some(first))
     }
 }
 
 impl<Req, K, P> Policy<Req> for RendezvousHash<K, P>
 where
     Req: ?Sized,
-    K: Key<Req>,
+    K: ExtractKey<Req>,
     P: Policy<Req>,
 {
     fn pick(&self, request: &Req, candidates: &Candidates<'_>) -> Option<usize> {
@@ -156,8 +143,8 @@ where
     }
 
     fn affinity(&self, request: &Req, all: &Candidates<'_>) -> Option<usize> {
-        match self.key.key(request) {
-            Some(key) => self.place(key, all),
+        match self.key.extract(request).and_then(|key| key.to_hash()) {
+            Some(key) => self.pick_by_key(key, all),
             None => self.inner.affinity(request, all),
         }
     }
@@ -176,38 +163,18 @@ impl<K, P: fmt::Debug> fmt::Debug for RendezvousHash<K, P> {
     }
 }
 
-/// Where in a request its key is found.
-pub trait Key<Req: ?Sized>: Send + Sync {
-    fn key(&self, request: &Req) -> Option<HashKey>;
-}
-
-impl<Req: Head> Key<Req> for FromHeader {
-    fn key(&self, request: &Req) -> Option<HashKey> {
-        self.bytes(request).map(HashKey::from)
-    }
-}
-
-impl<Req: ?Sized, F> Key<Req> for F
-where
-    F: Fn(&Req) -> Option<HashKey> + Send + Sync,
-{
-    fn key(&self, request: &Req) -> Option<HashKey> {
-        self(request)
-    }
-}
-
-/// The one with the highest score among those that may.
+/// Returns the position with the highest score, of those that `may` accepts.
 fn first_in_order(key: u64, all: &Candidates<'_>, may: impl Fn(usize) -> bool) -> Option<usize> {
     let positions = (0..all.len()).filter(|at| may(*at));
     if all.are_equal() {
         return positions.max_by_key(|at| mix(key ^ all.identity(*at)));
     }
-    // The lowest of 1 ÷ score, which has an exponential distribution of rate w.
+    // Minimum of 1 ÷ score, which has an exponential distribution of rate w.
     let mut best = (None, f64::INFINITY);
     for at in positions {
         let weight = f64::from(all.weight(at));
         let unit = ((mix(key ^ all.identity(at)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        // 1 - x is at most -ln x, which spares nearly all of the logarithms.
+        // 1 - x is at most -ln x, which saves nearly all of the logarithms.
         if (1.0 - unit) / weight < best.1 {
             let time = -unit.ln() / weight;
             if time < best.1 {
@@ -218,25 +185,14 @@ fn first_in_order(key: u64, all: &Candidates<'_>, may: impl Fn(usize) -> bool) -
     best.0
 }
 
-/// FNV-1a with 64 bits, mixed: stable over versions and machines, as what callers agree by has to be.
-pub(in crate::balance) fn hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
-}
-
-/// The finalizer of SplitMix64: each bit of the input moves half of the output's.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::stable_hash::hash;
 
     #[test]
-    fn hashes_are_what_they_are_elsewhere() {
-        // FNV-1a of "a" and SplitMix64's first number from state 0, whose input is its increment.
+    fn hashes_equal_those_of_the_references() {
+        // FNV-1a of "a", and SplitMix64's first number from state 0, whose input is its increment.
         assert_eq!(hash(b"a"), mix(0xaf63_dc4c_8601_ec8c));
         assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf);
         assert_eq!(HashKey::from("a"), HashKey::from(&b"a"[..]));
@@ -244,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_factor_is_at_least_one() {
+    fn load_factor_is_at_least_one() {
         let factor = |factor| RendezvousHash::by_header("x-tenant").load_factor(factor).load_factor;
         assert_eq!([factor(0.5), factor(f64::NAN), factor(1.5)], [1.0, 1.0, 1.5]);
     }

@@ -1,18 +1,20 @@
-//! To the instances that have what the request asks for.
+//! Routing by the labels of instances.
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::header::HeaderName;
 
-use super::request::{FromHeader, Select};
+use super::key::{ExtractKey, FromHeader};
 use super::{Candidates, Label, PeakEwma, Policy};
 
-/// Sends a request to the instances whose metadata has the value that it asks for, and lets another policy choose among them.
+/// Sends a request to the instances whose metadata has the value that the request asks for. Another
+/// policy picks one of them.
 ///
-/// For versions that run side by side, canaries, and tenants with instances of their own. Among the instances with the value
-/// [`PeakEwma`] chooses unless [told otherwise](Self::policy). Where none has it, or the ones that have it are all ejected, all
-/// instances may take the call, unless it is [required](Self::required).
+/// Use it for versions that run side by side, canaries, and tenants with their own instances. The
+/// other policy is [`PeakEwma`] by default: see [`policy`](Self::policy). If no instance has the
+/// value, or all of those that have it are ejected, all instances may take the call, unless the
+/// value is [required](Self::required).
 ///
 /// ```
 /// use http::request::Parts;
@@ -25,12 +27,14 @@ use super::{Candidates, Label, PeakEwma, Policy};
 /// let everything = ByLabel::version("x-version").policy(Sticky::default().policy(RendezvousHash::by_header("x-tenant")));
 /// ```
 ///
-/// One value is asked for per call. Where policies that ask for labels wrap each other, what the request itself says goes before a
-/// default, and the outer one before the inner. To ask for two things at once, give instances a label that says both, or let a
-/// [policy](Self::policy) of your own look for the second one among those with the first: [`Candidates::attributes`] tells it.
+/// A call asks for one value. If several such policies are nested, a value from the request takes
+/// precedence over a default, and the outer policy over the inner one. To ask for two values at
+/// once, give instances a label that combines them, or use a [policy](Self::policy) of your own
+/// that filters the instances by [`Candidates::attributes`].
 ///
-/// The instances with a value are found by a look into a map that is worked out when they change: at the first request that asks
-/// for the label, unless the balancer was [told before](crate::balance::Builder::labels).
+/// Instances with a value are found in an index, which is built whenever the instances change. The
+/// first request that asks for a label adds it to the index, unless it is
+/// [listed](crate::balance::Builder::labels) in the builder.
 #[derive(Clone)]
 pub struct ByLabel<K = FromHeader, P = PeakEwma> {
     key: Arc<str>,
@@ -41,18 +45,21 @@ pub struct ByLabel<K = FromHeader, P = PeakEwma> {
 }
 
 impl ByLabel {
-    /// As Spring's load balancer takes hints: the header `X-SC-LB-Hint`, else the value `default`, preferred in the metadata `hint`.
+    /// Chooses instances by Spring's hints: the header `X-SC-LB-Hint`, or the value `default`,
+    /// under the metadata key `hint`.
     ///
-    /// So instances with a hint of their own get no calls without it as long as there is one whose hint is `default`.
+    /// Instances with another hint therefore get only calls with that hint, as long as there is an
+    /// instance whose hint is `default`.
     pub fn hint() -> Self {
-        Self::new("hint".into(), FromHeader::from_static("x-sc-lb-hint")).default_value("default")
+        Self::new("hint", FromHeader::from_static("x-sc-lb-hint")).default_value("default")
     }
 
-    /// By the value of this header, preferred in the metadata `version`. For Spring's `API_VERSION` see [`key`](Self::key).
+    /// Chooses instances by the value of this header, under the metadata key `version`. For
+    /// Spring's `API_VERSION`, see [`key`](Self::key).
     ///
     /// # Panics
     ///
-    /// If no header can have this name.
+    /// Panics if the name is not a valid header name.
     pub fn version<N>(header: N) -> Self
     where
         N: TryInto<HeaderName>,
@@ -61,57 +68,62 @@ impl ByLabel {
         Self::by_header("version", header)
     }
 
-    /// By the value of this header, preferred under this key of the metadata.
+    /// Chooses instances by the value of this header, under this key of the metadata.
     ///
     /// # Panics
     ///
-    /// If no header can have this name.
+    /// Panics if the name is not a valid header name.
     pub fn by_header<N>(key: impl Into<Arc<str>>, header: N) -> Self
     where
         N: TryInto<HeaderName>,
         N::Error: fmt::Debug,
     {
-        Self::new(key.into(), FromHeader::new(header))
+        Self::new(key, FromHeader::new(header))
     }
 }
 
 impl<F> ByLabel<F> {
-    /// By what the closure finds in the request, preferred under this key of the metadata.
+    /// Chooses instances by the value that the closure returns, under this key of the metadata.
     pub fn by<Req: ?Sized>(key: impl Into<Arc<str>>, value: F) -> Self
     where
         F: Fn(&Req) -> Option<&str> + Send + Sync,
     {
-        Self::new(key.into(), value)
+        Self::new(key, value)
     }
+}
 
-    fn new(key: Arc<str>, value: F) -> Self {
-        Self { key, value, default: None, required: false, inner: PeakEwma }
+impl<K> ByLabel<K> {
+    /// Chooses instances by the value that an [`ExtractKey`] extracts, under this key of the
+    /// metadata.
+    pub fn new(key: impl Into<Arc<str>>, value: K) -> Self {
+        Self { key: key.into(), value, default: None, required: false, inner: PeakEwma }
     }
 }
 
 impl<K, P> ByLabel<K, P> {
-    /// The key of the metadata under which instances have the value.
+    /// Sets the key of the metadata.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = key.into();
         self
     }
 
-    /// What a request that says nothing asks for. By default nothing, but `default` of [`hint`](ByLabel::hint).
+    /// Sets the value for requests that ask for none. Only [`hint`](ByLabel::hint) has one by
+    /// default.
     #[must_use]
     pub fn default_value(mut self, value: impl Into<Arc<str>>) -> Self {
         self.default = Some(value.into());
         self
     }
 
-    /// Fails a call for which no instance has the value. By default all may take it then.
+    /// Fails a call if no instance has the value. By default, all instances may take it.
     #[must_use]
     pub fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
-    /// What chooses among the instances with the value. By default [`PeakEwma`].
+    /// Sets the policy that picks one of the instances with the value. Defaults to [`PeakEwma`].
     #[must_use]
     pub fn policy<Q>(self, policy: Q) -> ByLabel<K, Q> {
         let Self { key, value, default, required, .. } = self;
@@ -122,7 +134,7 @@ impl<K, P> ByLabel<K, P> {
 impl<Req, K, P> Policy<Req> for ByLabel<K, P>
 where
     Req: ?Sized,
-    K: Select<Req>,
+    K: ExtractKey<Req>,
     P: Policy<Req>,
 {
     fn pick(&self, request: &Req, candidates: &Candidates<'_>) -> Option<usize> {
@@ -135,7 +147,7 @@ where
 
     fn label<'r>(&'r self, request: &'r Req) -> Option<Label<'r>> {
         let with = |value| Label { key: &self.key, value, required: self.required };
-        let asked = self.value.select(request).map(with);
+        let asked = self.value.extract(request).and_then(|value| value.as_str()).map(with);
         asked.or_else(|| self.inner.label(request)).or_else(|| self.default.as_deref().map(with))
     }
 }
@@ -167,21 +179,21 @@ mod tests {
         policy.label(&request).map(|label| (label.key.to_owned(), label.value.to_owned(), label.required))
     }
 
-    fn says(key: &str, value: &str) -> Option<(String, String, bool)> {
+    fn requested(key: &str, value: &str) -> Option<(String, String, bool)> {
         Some((key.to_owned(), value.to_owned(), false))
     }
 
     #[test]
-    fn hints_are_spring_s() {
+    fn hints_are_read_as_by_spring() {
         let hint = ByLabel::hint();
-        assert_eq!(asked(&hint, &[("X-SC-LB-Hint", "canary")]), says("hint", "canary"));
-        assert_eq!(asked(&hint, &[]), says("hint", "default"));
-        assert_eq!(asked(&hint, &[("X-SC-LB-Hint", "")]), says("hint", "default"));
-        assert_eq!(asked(&hint.default_value("green"), &[]), says("hint", "green"));
+        assert_eq!(asked(&hint, &[("X-SC-LB-Hint", "canary")]), requested("hint", "canary"));
+        assert_eq!(asked(&hint, &[]), requested("hint", "default"));
+        assert_eq!(asked(&hint, &[("X-SC-LB-Hint", "")]), requested("hint", "default"));
+        assert_eq!(asked(&hint.default_value("green"), &[]), requested("hint", "green"));
     }
 
     #[test]
-    fn the_key_and_the_severity_can_be_set() {
+    fn key_and_requirement_can_be_set() {
         let version = ByLabel::version("x-version").key("API_VERSION").required();
         let expected = Some(("API_VERSION".to_owned(), "2".to_owned(), true));
         assert_eq!(asked(&version, &[("x-version", "2")]), expected);
@@ -189,14 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_goes_before_defaults_and_outer_before_inner() {
+    fn value_of_the_request_precedes_defaults_and_outer_precedes_inner() {
         let version = || ByLabel::version("x-version").default_value("1");
-        let (said_hint, said_version) = (("x-sc-lb-hint", "canary"), ("x-version", "2"));
+        let (hint_header, version_header) = (("x-sc-lb-hint", "canary"), ("x-version", "2"));
         let outer_hint = ByLabel::hint().policy(Sticky::default().policy(version()));
-        assert_eq!(asked(&outer_hint, &[said_hint, said_version]), says("hint", "canary"));
-        assert_eq!(asked(&outer_hint, &[said_version]), says("version", "2"));
-        assert_eq!(asked(&outer_hint, &[]), says("version", "1"), "a default of the inner one counts as said by it");
+        assert_eq!(asked(&outer_hint, &[hint_header, version_header]), requested("hint", "canary"));
+        assert_eq!(asked(&outer_hint, &[version_header]), requested("version", "2"));
+        assert_eq!(
+            asked(&outer_hint, &[]),
+            requested("version", "1"),
+            "a default of the inner policy counts as its value"
+        );
         let outer_version = version().policy(ByLabel::hint());
-        assert_eq!(asked(&outer_version, &[said_hint]), says("hint", "canary"));
+        assert_eq!(asked(&outer_version, &[hint_header]), requested("hint", "canary"));
     }
 }

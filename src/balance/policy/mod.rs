@@ -1,49 +1,48 @@
-//! How an endpoint is chosen.
+//! Policies that pick an endpoint for each request.
 //!
-//! | policy | choose it | a pick costs |
+//! | policy | use it | cost of a pick |
 //! |---|---|---|
-//! | [`PeakEwma`] | unless you know better | two endpoints looked at |
-//! | [`LeastRequests`] | where a call's duration says more about the request than about the endpoint | the same |
-//! | [`WeightedRoundRobin`] | for the very shares that the weights say, whatever the endpoints do | one, or a few with weights |
-//! | [`Random`] | for those shares without any memory, as a baseline | one |
-//! | [`RendezvousHash`] | where endpoints cache by key, or one is to be kept to | all |
-//! | [`Sticky`] | where an endpoint holds a session | all, at a nanosecond each |
-//! | [`ByLabel`] | to route by version or hint; wraps one of the others | what that one costs |
+//! | [`PeakEwma`] | by default | two endpoints read |
+//! | [`LeastRequests`] | if the duration of a call depends more on the request than on the endpoint | the same |
+//! | [`WeightedRoundRobin`] | for exact shares by weight, whatever the endpoints' latency | one, or a few with weights |
+//! | [`Random`] | for those shares without state, as a baseline | one |
+//! | [`RendezvousHash`] | if endpoints cache by key, or one of them is to be kept | all |
+//! | [`Sticky`] | if an endpoint holds a session | all, at a nanosecond each |
+//! | [`ByLabel`] | to route by version or hint; wraps one of the others | that of the wrapped policy |
 //!
-//! The last three wrap another policy, for what they have no say in.
+//! The last three wrap another policy, which picks for requests without a key.
 
 mod hash;
+mod key;
 mod label;
-mod p2c;
 mod random;
-mod request;
 mod round_robin;
 mod sticky;
+mod two_choices;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::hash::{HashKey, RendezvousHash};
+pub use self::hash::RendezvousHash;
+pub use self::key::{ExtractKey, FromCookie, FromHeader, HashFn, HashKey, RequestKey};
 pub use self::label::ByLabel;
-pub use self::p2c::{LeastRequests, PeakEwma};
 pub use self::random::Random;
-pub use self::request::{FromCookie, FromHeader};
 pub use self::round_robin::WeightedRoundRobin;
 pub use self::sticky::Sticky;
+pub use self::two_choices::{LeastRequests, PeakEwma};
 
-pub(super) use self::hash::hash;
-
-use super::set::Candidates;
+use super::pool::Candidates;
 
 /// Picks an endpoint for each request.
 ///
-/// A pick sees the request and the endpoints that may take it: those that are not ejected, in the zone that was drawn for this
-/// call, with the label that the request asks for, and not among those that already failed it. It runs inside `call`, many at
-/// the same time, so it should neither block nor allocate. Whatever can be worked out per endpoint is worked out when the
-/// endpoints change; see [`Candidates`].
+/// A pick sees the request and the endpoints that may take it: those that are not ejected, in the
+/// zone that was drawn for this call, with the label that the request asks for, without those that
+/// have already failed it. Picks run inside `call`, many at the same time, so they should neither
+/// block nor allocate. Everything that can be computed per endpoint is computed when the endpoints
+/// change; see [`Candidates`].
 ///
-/// A policy of your own: what changes something goes to the leader, wherever that is, or fails if there is none; what only reads
-/// goes to the best of the zone.
+/// The policy of this example sends writes to the leader, in whatever zone it is, and fails them if
+/// there is none. Reads go to the best endpoint of the zone.
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -83,37 +82,42 @@ use super::set::Candidates;
 /// # }
 /// ```
 pub trait Policy<Req: ?Sized>: Send + Sync {
-    /// The position of the endpoint that is to take `request`, below [`candidates.len()`](Candidates::len), which is at least 1.
+    /// Returns the position of the endpoint that takes `request`. It is less than
+    /// [`candidates.len()`](Candidates::len), which is at least 1.
     ///
-    /// `None` refuses the call: it fails as if there were no endpoint.
+    /// `None` fails the call as if there were no endpoint.
     fn pick(&self, request: &Req, candidates: &Candidates<'_>) -> Option<usize>;
 
-    /// The position of the endpoint to which `request` belongs, if it belongs to one. By default to none.
+    /// Returns the position of the endpoint to which `request` belongs. By default, it belongs to
+    /// none.
     ///
-    /// Asked before [`pick`](Self::pick), and with the endpoints of all zones, as a hash over them must be: a session does not move
-    /// with the zone that happens to be drawn. Those in probation are among them; see [`on_probation`](Candidates::on_probation).
+    /// Called before [`pick`](Self::pick) with the endpoints of all zones, so that neither a hash
+    /// nor a session depends on the zone that was drawn. Half-open endpoints are among them; see
+    /// [`is_half_open`](Candidates::is_half_open).
     fn affinity(&self, request: &Req, all: &Candidates<'_>) -> Option<usize> {
         let _ = (request, all);
         None
     }
 
-    /// The label that an endpoint should have to take this request, such as `("version", "2")`. By default none.
+    /// Returns the label that an endpoint should have to take this request, such as `("version",
+    /// "2")`. By default, there is none.
     ///
-    /// Where no endpoint has it, all are candidates, unless it is [`required`](Label::required).
+    /// If no endpoint has it, all endpoints are candidates, unless it is
+    /// [`required`](Label::required).
     fn label<'r>(&'r self, request: &'r Req) -> Option<Label<'r>> {
         let _ = request;
         None
     }
 }
 
-/// What a request asks of the endpoints that may take it.
+/// Label that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label<'r> {
-    /// The label's name: a key of the instance's metadata.
+    /// Name of the label: a key of the instance's metadata.
     pub key: &'r str,
-    /// The value that the endpoint should have there.
+    /// Value of the label.
     pub value: &'r str,
-    /// Whether the call fails where no endpoint has it.
+    /// Whether the call fails if no endpoint has the label.
     pub required: bool,
 }
 

@@ -1,14 +1,15 @@
-//! By chance alone.
+//! Random picks.
 
 use super::{Candidates, Policy};
 
-/// Draws an endpoint at random, in proportion to the weights.
+/// Picks an endpoint at random, in proportion to the weights.
 ///
-/// For shares that are right in the long run and the same for any number of callers, and as what to compare others with. Over a
-/// few calls round robin is closer to the shares. Whether an endpoint is slow or busy does not matter to it, so calls pile up
-/// where it is.
+/// The shares are right in the long run and the same for any number of callers, which makes it a
+/// baseline for comparisons. Over a few calls, round robin is closer to the shares. It ignores
+/// whether an endpoint is slow or busy, so calls accumulate there.
 ///
-/// The share of endpoint *i* is *wᵢ ÷ Σw*. A pick looks at one endpoint, by the alias method (Vose, IEEE TSE 17(9), 1991).
+/// The share of endpoint *i* is *wᵢ ÷ Σw*. A pick reads one endpoint, by the alias method (Vose,
+/// IEEE TSE 17(9), 1991).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Random;
 

@@ -1,30 +1,34 @@
-//! Round robin, and its generalisation to weights: the static stride scheduler of gRPC.
+//! Round robin, and its generalization to weights: the static stride scheduler of gRPC.
 //!
-//! Turns are numbered. With *n* endpoints, turn *t* is endpoint *t mod n*'s in round *t ÷ n*. The heaviest one takes a call in each
-//! of its rounds, one of half its weight in every second round, and so on: whenever the sum of its weights so far passes the next
-//! multiple of the heaviest one's. Whose sum does not, passes the turn on. Since each turn is taken by one caller only, the order
-//! and the shares are the same for any number of threads.
+//! Turns are numbered. With *n* endpoints, turn *t* belongs to endpoint *t mod n* in round *t ÷ n*.
+//! The heaviest endpoint takes a call in each of its rounds, one of half its weight in every second
+//! round, and so on: an endpoint takes a call if the sum of its weights so far passes the next
+//! multiple of the heaviest weight. Otherwise it passes the turn on. Since each turn is taken by
+//! one caller only, the order and the shares are the same for any number of threads.
 
 use super::{Candidates, Policy};
 
-/// The weight of the heaviest one in the sums, which are kept modulo this.
+/// Weight of the heaviest endpoint in the sums, which are kept modulo this value.
 const WHOLE: u64 = 1 << 32;
 
-/// The golden ratio of it: the i-th endpoint starts i times this into its sum, so that light ones do not all come up in the same
-/// round.
+/// Golden ratio of that weight. The i-th endpoint starts at i times this value, so that light
+/// endpoints do not take their calls in the same round.
 const PHASE: u32 = 0x9e37_79b9;
 
-/// Gives endpoints their turns in a fixed order, each as often as its weight says.
+/// Picks endpoints in a fixed order, each as often as its weight says.
 ///
-/// For shares that hold exactly over any short while, whatever the endpoints do: parity with Spring's round robin, or calls that
-/// cost the same everywhere. A slow endpoint gets as many calls as a fast one; ejection alone takes calls off it.
+/// The shares are exact over any short time, whatever the endpoints' latency. Use it for parity
+/// with Spring's round robin, or for calls that cost the same everywhere. A slow endpoint gets as
+/// many calls as a fast one; only ejection takes calls from it.
 ///
-/// With weights 3, 1 the shares are exact over each four calls, with 10, 20, 30 over each six. The order begins anywhere, so that
-/// callers who start together do not all begin with the same endpoint, and begins anew when the endpoints change. A retry is not
-/// given a turn but drawn by weight: else the retries of one endpoint's calls would move its next turn along with them.
+/// With weights 3 and 1 the shares are exact over each four calls, with 10, 20 and 30 over each
+/// six. The order starts at a random endpoint, so that callers that start together do not begin
+/// with the same one, and restarts when the endpoints change. A retry does not take a turn but is
+/// drawn by weight. Otherwise the retries of one endpoint's calls would move with its turns.
 ///
-/// A pick with equal weights looks at one endpoint. With others it looks at *max(w) ÷ mean(w)* on average and never waits, by
-/// gRPC's static stride (`static_stride_scheduler.cc`), but without its caps on that quotient: shares are exact at any.
+/// With equal weights, a pick reads one endpoint. With others it reads *max(w) ÷ mean(w)* on
+/// average and never waits, as gRPC's static stride (`static_stride_scheduler.cc`). Unlike gRPC's
+/// it does not limit that quotient, so shares are always exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedRoundRobin;
 
@@ -44,9 +48,10 @@ impl<Req: ?Sized> Policy<Req> for WeightedRoundRobin {
     }
 }
 
-/// Whether the endpoint at this position, with this share of the heaviest one's weight, takes a call in this round.
+/// Returns `true` if the endpoint at this position takes a call in this round, given its share of
+/// the heaviest weight.
 fn takes(round: u64, at: usize, share: f32) -> bool {
-    // Rounded up, so that with a third the third round is taken, not the fourth.
+    // Rounded up, so that with a third the third round is taken and not the fourth.
     let stride = (f64::from(share) * WHOLE as f64).ceil() as u64;
     let sum = (round as u32).wrapping_mul(stride as u32).wrapping_add((at as u32).wrapping_mul(PHASE));
     u64::from(sum) + stride >= WHOLE
@@ -56,7 +61,7 @@ fn takes(round: u64, at: usize, share: f32) -> bool {
 mod tests {
     use super::*;
 
-    /// The calls of a whole number of periods, from any round on.
+    /// Calls in a whole number of periods that start at this round.
     fn counts(weights: &[u32], start: u64, rounds: u64) -> Vec<u32> {
         let heaviest = *weights.iter().max().unwrap() as f32;
         let takes = |round, at: usize| takes(round, at, weights[at] as f32 / heaviest);
@@ -64,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_exact_shares_over_each_period() {
+    fn shares_are_exact_over_each_period() {
         for weights in [&[3, 1][..], &[2, 1, 1], &[10, 20, 30], &[7, 5, 3, 1], &[100, 1, 99, 50], &[1, 1, 1]] {
             let heaviest = u64::from(*weights.iter().max().unwrap());
             for start in [0, 1, 2, 17, 4_711] {
@@ -74,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_shares_over_many_rounds_and_the_wrap_of_the_sums() {
+    fn shares_hold_over_many_rounds_and_a_wrap_of_the_sums() {
         let rounds = 1_000_000;
         for (at, count) in counts(&[7, 3, 1, 5], (1 << 32) - rounds / 2, rounds).into_iter().enumerate() {
             let expected = [7.0, 3.0, 1.0, 5.0][at] / 7.0 * rounds as f64;
@@ -83,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn light_endpoints_take_turns_spread_over_the_rounds() {
+    fn turns_of_light_endpoints_are_spread_over_the_rounds() {
         let in_round = |round| (1..=100).filter(|at| takes(round, *at, 0.01)).count();
         let most = (0..100).map(in_round).max().unwrap();
         assert!(most <= 3, "{most} of 100 in one round");

@@ -1,21 +1,22 @@
-//! To the instance that the request names.
+//! Sessions: the instance that the request names.
 
 use std::fmt;
 
 use http::header::HeaderName;
 
-use super::request::{FromCookie, FromHeader, Select};
+use super::key::{ExtractKey, FromCookie, FromHeader};
 use super::{Candidates, Label, PeakEwma, Policy};
 
-/// Where Spring's load balancer expects the instance's id.
+/// Cookie in which Spring's load balancer expects the instance's id.
 const COOKIE: &str = "sc-lb-instance-id";
 
-/// Sends a request to the instance whose id it carries, in whatever zone that is.
+/// Sends a request to the instance whose id it carries, in whatever zone it is.
 ///
-/// For sessions that live in one instance. Where the request carries none, or one that is gone, ejected or has failed this call
-/// already, another policy chooses: [`PeakEwma`] unless [told otherwise](Self::policy). It is a preference, not a promise. By
-/// default the id is in the cookie `sc-lb-instance-id`, as with Spring's request-based sticky sessions, and like there nobody but
-/// your application sets it: to the id of an instance in the registry.
+/// Use it for sessions that live in one instance. Another policy picks if the request carries no
+/// id, or if the instance is gone, is ejected or has failed this call. It is [`PeakEwma`] by
+/// default: see [`policy`](Self::policy). The id is a preference, not a guarantee. By default it is
+/// in the cookie `sc-lb-instance-id`, as with Spring's request-based sticky sessions. As there, the
+/// cookie is set by the application, to the id of an instance in the registry.
 ///
 /// ```
 /// use http::request::Parts;
@@ -28,7 +29,7 @@ const COOKIE: &str = "sc-lb-instance-id";
 /// let by_extension = Sticky::by(|request: &Parts| Some(&*request.extensions.get::<Session>()?.instance));
 /// ```
 ///
-/// A pick with an id looks it up among all endpoints, which costs about a nanosecond each.
+/// A pick with an id searches all endpoints, which takes about a nanosecond each.
 #[derive(Clone)]
 pub struct Sticky<K = FromCookie, P = PeakEwma> {
     id: K,
@@ -42,39 +43,47 @@ impl Default for Sticky {
 }
 
 impl Sticky {
-    /// By the cookie of this name.
+    /// Reads the id from the cookie with this name.
     pub fn by_cookie(name: impl Into<Box<str>>) -> Self {
-        Self { id: FromCookie::new(name), inner: PeakEwma }
+        Self::new(FromCookie::new(name))
     }
 }
 
 impl Sticky<FromHeader> {
-    /// By the header of this name.
+    /// Reads the id from the header with this name.
     ///
     /// # Panics
     ///
-    /// If no header can have this name.
+    /// Panics if the name is not a valid header name.
     pub fn by_header<N>(name: N) -> Self
     where
         N: TryInto<HeaderName>,
         N::Error: fmt::Debug,
     {
-        Self { id: FromHeader::new(name), inner: PeakEwma }
+        Self::new(FromHeader::new(name))
     }
 }
 
 impl<F> Sticky<F> {
-    /// By what the closure finds in the request, or is told by an extension of it.
+    /// Reads the id by a closure, for instance from an extension of the request.
     pub fn by<Req: ?Sized>(id: F) -> Self
     where
         F: Fn(&Req) -> Option<&str> + Send + Sync,
     {
+        Self::new(id)
+    }
+}
+
+impl<K> Sticky<K> {
+    /// Reads the id by an [`ExtractKey`].
+    pub fn new(id: K) -> Self {
         Self { id, inner: PeakEwma }
     }
 }
 
 impl<K, P> Sticky<K, P> {
-    /// What chooses where no instance is named or the named one cannot take the call. By default [`PeakEwma`].
+    /// Sets the policy for requests without an id, and for those whose instance cannot take the
+    /// call. Defaults to [`PeakEwma`].
     #[must_use]
     pub fn policy<Q>(self, policy: Q) -> Sticky<K, Q> {
         Sticky { id: self.id, inner: policy }
@@ -84,7 +93,7 @@ impl<K, P> Sticky<K, P> {
 impl<Req, K, P> Policy<Req> for Sticky<K, P>
 where
     Req: ?Sized,
-    K: Select<Req>,
+    K: ExtractKey<Req>,
     P: Policy<Req>,
 {
     fn pick(&self, request: &Req, candidates: &Candidates<'_>) -> Option<usize> {
@@ -92,7 +101,11 @@ where
     }
 
     fn affinity(&self, request: &Req, all: &Candidates<'_>) -> Option<usize> {
-        let named = self.id.select(request).and_then(|id| all.position(id)).filter(|&at| !all.is_busy_in_probation(at));
+        let named = self
+            .id
+            .extract(request)
+            .and_then(|id| all.position(id.as_str()?))
+            .filter(|&at| !all.is_half_open_and_busy(at));
         named.or_else(|| self.inner.affinity(request, all))
     }
 

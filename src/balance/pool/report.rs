@@ -1,19 +1,19 @@
-//! What a person is shown of the roster.
+//! Snapshots of the pool, and explanations of it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Entry, Roster, State};
-use crate::balance::load::Moment;
+use super::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
+use super::{Entry, Pool, State};
+use crate::balance::endpoint::Moment;
 use crate::balance::policy::Label;
-use crate::balance::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 
-impl<S> Roster<S> {
-    pub(in crate::balance) fn snapshot(&self, now: Instant) -> Snapshot {
-        let standings = self.standings(now);
-        let all: Vec<_> = standings.endpoints.iter().collect();
-        let zones = self.split(&all, standings.is_calm).unwrap_or_default();
+impl<S> Pool<S> {
+    pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
+        let evaluation = self.evaluation(now);
+        let all: Vec<_> = evaluation.endpoints.iter().collect();
+        let zones = self.split(&all, evaluation.is_calm).unwrap_or_default();
         let zones = zones.into_iter().map(|(name, zone)| ZoneSnapshot {
             name,
             share: zone.share,
@@ -24,56 +24,56 @@ impl<S> Roster<S> {
         let entries = self.entries.values().chain(self.outside.values());
         let tick = Moment::of(now).tick();
         let endpoint = |(at, entry): (usize, &Entry<S>)| {
-            let (state, cause, back_in) = match (entry.state, at < self.entries.len()) {
+            let (state, cause, retry_in) = match (entry.state, at < self.entries.len()) {
                 (_, false) => (EndpointState::Outside, None, None),
                 (State::Available, _) => (EndpointState::Available, None, None),
-                (State::Out { cause, until }, _) => {
-                    (EndpointState::Out, Some(cause), Some(until.saturating_duration_since(now)))
+                (State::Ejected { cause, until }, _) => {
+                    (EndpointState::Ejected, Some(cause), Some(until.saturating_duration_since(now)))
                 }
-                (State::Probation { cause, .. }, _) => (EndpointState::Probation, Some(cause), None),
+                (State::HalfOpen { cause, .. }, _) => (EndpointState::HalfOpen, Some(cause), None),
             };
             EndpointSnapshot {
                 id: entry.stats.details.instance.clone(),
                 zone: entry.attributes.zone.clone(),
-                weight: standings.endpoints[at].weight,
-                effective_weight: standings.endpoints[at].effective(),
+                weight: evaluation.endpoints[at].weight,
+                effective_weight: evaluation.endpoints[at].effective(),
                 latency: Duration::from_nanos(entry.stats.load.latency(tick) as u64),
                 pending: entry.stats.load.pending(),
                 failures: entry.stats.history.failures(),
                 state,
                 cause,
-                back_in,
+                retry_in,
             }
         };
         let mut endpoints: Vec<_> = entries.enumerate().map(endpoint).collect();
         endpoints.sort_by(|a, b| {
             (a.state == EndpointState::Outside, &a.id).cmp(&(b.state == EndpointState::Outside, &b.id))
         });
-        let name = self.settings.name.clone();
-        Snapshot { name, endpoints, zones: zones.collect(), is_panic: standings.is_panic }
+        let name = self.settings.app.clone();
+        Snapshot { name, endpoints, zones: zones.collect(), is_panic: evaluation.is_panic }
     }
 
-    /// Why there is no endpoint with this label that takes calls.
-    pub(in crate::balance) fn explain(&self, Label { key, value, .. }: Label<'_>) -> String {
+    /// Explains why no endpoint with this label takes calls.
+    pub(crate) fn explain(&self, Label { key, value, .. }: Label<'_>) -> String {
         if !self.settings.labels.iter().any(|known| **known == *key) {
-            return format!("the balancer was not told to keep endpoints apart by {key}");
+            return format!("endpoints are not indexed by the label {key}");
         }
         let with = |entry: &&Entry<S>| entry.attributes.label(key) == Some(value);
-        let out: Vec<_> = self.entries.values().filter(with).collect();
+        let inside: Vec<_> = self.entries.values().filter(with).collect();
         let outside = self.outside.values().filter(with).count();
-        let reasons: Vec<_> = out
+        let reasons: Vec<_> = inside
             .iter()
             .filter_map(|entry| match entry.state {
                 State::Available => None,
-                State::Out { cause, .. } | State::Probation { cause, .. } => {
+                State::Ejected { cause, .. } | State::HalfOpen { cause, .. } => {
                     Some(format!("{} ({cause})", entry.stats.details.instance))
                 }
             })
             .collect();
-        match (out.len(), outside) {
+        match (inside.len(), outside) {
             (0, 0) => format!("no endpoint of {} has {key}={value}", self.entries.len() + self.outside.len()),
             (0, _) => format!("every endpoint with {key}={value} is outside the subset"),
-            _ => format!("every endpoint with {key}={value} is out: {}", reasons.join(", ")),
+            _ => format!("every endpoint with {key}={value} is ejected: {}", reasons.join(", ")),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! What a balancer knows of its endpoints, for people.
+//! Snapshot of a balancer's endpoints, for operators.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::eject::Cause;
+use crate::balance::outlier::Cause;
 use crate::shown::Shown;
 
-/// A balancer's endpoints at one moment, as a table where it is printed. Made by [`Balance::snapshot`](super::Balance::snapshot).
+/// Endpoints of a balancer at one moment. Prints as a table. Returned by
+/// [`Balance::snapshot`](crate::balance::Balance::snapshot).
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -42,152 +43,154 @@ use crate::shown::Shown;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) endpoints: Vec<EndpointSnapshot>,
-    pub(super) zones: Vec<ZoneSnapshot>,
-    pub(super) is_panic: bool,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) endpoints: Vec<EndpointSnapshot>,
+    pub(crate) zones: Vec<ZoneSnapshot>,
+    pub(crate) is_panic: bool,
 }
 
-/// An endpoint in a [`Snapshot`].
+/// Endpoint in a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSnapshot {
-    pub(super) id: Arc<str>,
-    pub(super) zone: Option<Arc<str>>,
-    pub(super) weight: f64,
-    pub(super) effective_weight: f64,
-    pub(super) latency: Duration,
-    pub(super) pending: usize,
-    pub(super) failures: u32,
-    pub(super) state: EndpointState,
-    pub(super) cause: Option<Cause>,
-    pub(super) back_in: Option<Duration>,
+    pub(crate) id: Arc<str>,
+    pub(crate) zone: Option<Arc<str>>,
+    pub(crate) weight: f64,
+    pub(crate) effective_weight: f64,
+    pub(crate) latency: Duration,
+    pub(crate) pending: usize,
+    pub(crate) failures: u32,
+    pub(crate) state: EndpointState,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) retry_in: Option<Duration>,
 }
 
-/// A zone in a [`Snapshot`].
+/// Zone in a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneSnapshot {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) share: f64,
-    pub(super) endpoints: usize,
-    pub(super) available: usize,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) share: f64,
+    pub(crate) endpoints: usize,
+    pub(crate) available: usize,
 }
 
-/// Whether an endpoint takes calls.
+/// State of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointState {
-    /// It does.
+    /// Takes calls.
     Available,
-    /// It was taken out.
-    Out,
-    /// It was out, and gets one call at a time that decides.
-    Probation,
-    /// It is not in the [subset](super::Subset).
+    /// Takes no calls, for a [cause](EndpointSnapshot::cause).
+    Ejected,
+    /// Was ejected, and gets one call at a time, which decides whether it is restored.
+    HalfOpen,
+    /// Not in the [subset](crate::balance::Subset).
     Outside,
 }
 
 impl Snapshot {
-    /// The application that is called, if it was [named](super::Builder::name).
+    /// Returns the application's [name](crate::balance::Builder::name), if there is one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// All endpoints by id, those outside the subset last.
+    /// Returns all endpoints by id, those outside the subset last.
     pub fn endpoints(&self) -> &[EndpointSnapshot] {
         &self.endpoints
     }
 
-    /// The zones, by name, with their shares of the calls. Empty where calls are not [split by zone](super::ZoneAware).
+    /// Returns the zones by name, with their shares of the calls. Empty if calls are not [split by
+    /// zone](crate::balance::ZoneAware).
     pub fn zones(&self) -> &[ZoneSnapshot] {
         &self.zones
     }
 
-    /// How many endpoints are in this state.
+    /// Returns the number of endpoints in this state.
     pub fn count(&self, state: EndpointState) -> usize {
         self.endpoints.iter().filter(|endpoint| endpoint.state == state).count()
     }
 
-    /// Whether so few endpoints are left that ejections are [disregarded](super::Ejection::panic_threshold).
+    /// Returns `true` if so few endpoints are available that ejections are
+    /// [ignored](crate::balance::Ejection::panic_threshold).
     pub fn is_panic(&self) -> bool {
         self.is_panic
     }
 }
 
 impl EndpointSnapshot {
-    /// The instance's id, or the key under which discovery reported it.
+    /// Returns the instance's id, or the key under which discovery reported the endpoint.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The zone it runs in.
+    /// Returns the zone that the endpoint runs in.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// Its weight as it was given, 1 where none was.
+    /// Returns the weight as configured, or 1.
     pub fn weight(&self) -> f64 {
         self.weight
     }
 
-    /// What slow start and the subset leave of its weight; 0 outside the subset.
+    /// Returns the weight after slow start and subset. Zero outside the subset.
     pub fn effective_weight(&self) -> f64 {
         self.effective_weight
     }
 
-    /// The latency expected of its next call.
+    /// Returns the expected latency of the next call.
     pub fn latency(&self) -> Duration {
         self.latency
     }
 
-    /// Calls that are not over.
+    /// Returns the number of pending calls.
     pub fn pending(&self) -> usize {
         self.pending
     }
 
-    /// How many of its last 64 calls failed.
+    /// Returns the number of failures among the last 64 calls.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Whether it takes calls.
+    /// Returns the state of the endpoint.
     pub fn state(&self) -> EndpointState {
         self.state
     }
 
-    /// Why it does not.
+    /// Returns the cause of the ejection, if the endpoint is ejected or half-open.
     pub fn cause(&self) -> Option<Cause> {
         self.cause
     }
 
-    /// In what time it is tried again, if it is out.
-    pub fn back_in(&self) -> Option<Duration> {
-        self.back_in
+    /// Returns the time until an ejected endpoint is tried again.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.retry_in
     }
 }
 
 impl ZoneSnapshot {
-    /// Its name in lower case; `None` for the endpoints without a zone.
+    /// Returns the name in lower case. `None` for the endpoints without a zone.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Its share of the calls, from 0 to 1.
+    /// Returns the share of the calls, from 0 to 1.
     pub fn share(&self) -> f64 {
         self.share
     }
 
-    /// How many endpoints it has, with those outside the subset.
+    /// Returns the number of endpoints, including those outside the subset.
     pub fn endpoints(&self) -> usize {
         self.endpoints
     }
 
-    /// How many of them can take calls.
+    /// Returns the number of endpoints that can take calls.
     pub fn available(&self) -> usize {
         self.available
     }
 }
 
-/// What stands for a missing text.
+/// Replaces a missing text.
 const NONE: &str = "-";
 
 const HEAD: [&str; 8] = ["endpoint", "zone", "weight", "effective", "latency", "pending", "failures", "state"];
@@ -206,7 +209,7 @@ impl fmt::Display for Snapshot {
             for (text, width) in row.iter().zip(widths).take(HEAD.len() - 1) {
                 write!(f, "{text:width$}  ")?;
             }
-            // The last one, so that no line ends in blanks.
+            // The last column has no padding, so that no line ends in blanks.
             f.write_str(row[HEAD.len() - 1])
         };
         line(HEAD)?;
@@ -220,8 +223,8 @@ impl Snapshot {
         let name = self.name.as_deref().unwrap_or("endpoints");
         write!(f, "{name}: {available} of {all} endpoints available")?;
         let others = [
-            (EndpointState::Out, "out"),
-            (EndpointState::Probation, "on probation"),
+            (EndpointState::Ejected, "ejected"),
+            (EndpointState::HalfOpen, "half-open"),
             (EndpointState::Outside, "outside the subset"),
         ];
         for (state, text) in others {
@@ -235,7 +238,7 @@ impl Snapshot {
             write!(f, "{separator} {} {} %", Shown(zone.name().unwrap_or(NONE)), (zone.share * 100.0).round())?;
         }
         if self.is_panic {
-            f.write_str("; too few are left, ejections are disregarded")?;
+            f.write_str("; too few are available, ejections are ignored")?;
         }
         Ok(())
     }
@@ -248,7 +251,7 @@ impl EndpointSnapshot {
             Shown(self.zone.as_deref().unwrap_or(NONE)).to_string(),
             rounded(self.weight),
             rounded(self.effective_weight),
-            // To a tenth of a millisecond.
+            // Rounded to a tenth of a millisecond.
             format!("{:?}", Duration::from_micros(self.latency.as_micros() as u64 / 100 * 100)),
             self.pending.to_string(),
             format!("{}/64", self.failures),
@@ -257,17 +260,17 @@ impl EndpointSnapshot {
     }
 }
 
-/// The state and the reason for it.
+/// Prints the state and its cause.
 impl fmt::Display for EndpointSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.state {
             EndpointState::Available => "available",
-            EndpointState::Out => "out",
-            EndpointState::Probation => "on probation",
+            EndpointState::Ejected => "ejected",
+            EndpointState::HalfOpen => "half-open",
             EndpointState::Outside => "outside the subset",
         })?;
-        if let Some(back_in) = self.back_in {
-            write!(f, " for {:.1} s", back_in.as_secs_f64())?;
+        if let Some(retry_in) = self.retry_in {
+            write!(f, " for {:.1} s", retry_in.as_secs_f64())?;
         }
         match self.cause {
             Some(cause) => write!(f, ": {cause}"),
@@ -276,7 +279,7 @@ impl fmt::Display for EndpointSnapshot {
     }
 }
 
-/// With two decimals at most.
+/// Rounds to two decimals.
 fn rounded(weight: f64) -> String {
     ((weight * 100.0).round() / 100.0).to_string()
 }
@@ -286,8 +289,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_a_table() {
-        let endpoint = |id: &str, state, cause, back_in| EndpointSnapshot {
+    fn snapshot_prints_as_a_table() {
+        let endpoint = |id: &str, state, cause, retry_in| EndpointSnapshot {
             id: id.into(),
             zone: None,
             weight: 3.0,
@@ -297,7 +300,7 @@ mod tests {
             failures: 5,
             state,
             cause,
-            back_in,
+            retry_in,
         };
         let minute = Some(Duration::from_secs(60));
         let zone =
@@ -306,19 +309,19 @@ mod tests {
             name: Some("ORDERS".into()),
             endpoints: vec![
                 endpoint("a", EndpointState::Available, None, None),
-                endpoint("long-enough", EndpointState::Out, Some(Cause::Consecutive), minute),
-                endpoint("c", EndpointState::Probation, Some(Cause::Unreachable), None),
+                endpoint("long-enough", EndpointState::Ejected, Some(Cause::Consecutive), minute),
+                endpoint("c", EndpointState::HalfOpen, Some(Cause::Unreachable), None),
                 EndpointSnapshot { zone: Some("z".into()), ..endpoint("d", EndpointState::Outside, None, None) },
             ],
             zones: vec![zone(None, 0.335), zone(Some("z"), 0.665)],
             is_panic: true,
         };
         let expected = "\
-ORDERS: 1 of 4 endpoints available, 1 out, 1 on probation, 1 outside the subset; calls by zone: - 34 %, z 67 %; too few are left, ejections are disregarded
+ORDERS: 1 of 4 endpoints available, 1 ejected, 1 half-open, 1 outside the subset; calls by zone: - 34 %, z 67 %; too few are available, ejections are ignored
 endpoint     zone  weight  effective  latency  pending  failures  state
 a            -     3       0.3        5.4ms    12       5/64      available
-long-enough  -     3       0.3        5.4ms    12       5/64      out for 60.0 s: calls failed in a row
-c            -     3       0.3        5.4ms    12       5/64      on probation: cannot be connected to
+long-enough  -     3       0.3        5.4ms    12       5/64      ejected for 60.0 s: calls failed in a row
+c            -     3       0.3        5.4ms    12       5/64      half-open: cannot be connected to
 d            z     3       0.3        5.4ms    12       5/64      outside the subset";
         assert_eq!(snapshot.to_string(), expected);
     }

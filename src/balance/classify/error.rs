@@ -1,4 +1,5 @@
-//! Classifies errors by what they say about the endpoint: no connection came about, or the request was not processed.
+//! Classification of errors by their evidence about the endpoint: no connection, or a request that
+//! was not processed.
 
 use std::error::Error as StdError;
 use std::{fmt, io};
@@ -6,13 +7,14 @@ use std::{fmt, io};
 use h2::Reason;
 use tower::BoxError;
 
-use super::observe::Outcome;
+use super::outcome::Outcome;
 use crate::error::Error;
 
-/// What an error says of the endpoint, as far as it can be told without knowing its service.
-pub(super) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
+/// Returns the outcome that an error stands for, as far as it can be told without knowing the
+/// service.
+pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
     if is_callers_fault(error) {
-        return Outcome::GivenUp;
+        return Outcome::Cancelled;
     }
     match chain(error).find_map(verdict) {
         Some(Verdict::Unconnected) => Outcome::Unreachable,
@@ -22,20 +24,21 @@ pub(super) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
     }
 }
 
-/// Returns `true` if the other side certainly did not process the request: its connection ended before it took the request, or the
-/// peer said so (RFC 9113, 8.7). It refused the stream, or the stream was opened after the last one that the GOAWAY names; h2 reports
-/// a GOAWAY of the peer to no other stream.
+/// Returns `true` if the peer certainly did not process the request: its connection ended before it
+/// took the request, or the peer said so (RFC 9113, section 8.7). It refused the stream, or the
+/// stream was opened after the last one that the GOAWAY names. h2 reports a GOAWAY of the peer to
+/// no other stream.
 pub(crate) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
     matches!(chain(error).find_map(verdict), Some(Verdict::Unprocessed))
 }
 
-/// Returns `true` if the peer of HTTP/2 asked for fewer requests.
+/// Returns `true` if the HTTP/2 peer asked for fewer requests.
 pub(crate) fn is_overload(error: &(dyn StdError + 'static)) -> bool {
     let h2 = chain(error).find_map(|error| error.downcast_ref::<h2::Error>());
     h2.is_some_and(|error| error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM))
 }
 
-/// Whether it is the caller's own body that failed.
+/// Returns `true` if the request's own body failed.
 pub(crate) fn is_callers_fault(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| error.is::<CallerFault>())
 }
@@ -44,7 +47,8 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The first in the chain that can tell decides: what it stems from may be the fault of something else, or of a connection that stood.
+/// Classification of one error in a chain. The first error in the chain that has one decides: the
+/// errors below it may be about something else, or about a connection that was established.
 enum Verdict {
     Unconnected,
     Unprocessed,
@@ -57,7 +61,7 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<Verdict> {
         return Some(if error.is_unprocessed() { Verdict::Unprocessed } else { decided(error.is_connect()) });
     }
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        // What is not about connecting, the error of hyper below it tells.
+        // If the error is not about connecting, hyper's error below it decides.
         return if error.is_connect() { Some(Verdict::Unconnected) } else { None };
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
@@ -79,7 +83,7 @@ fn is_refused(error: &h2::Error) -> bool {
     error.is_remote() && (error.is_go_away() || is_refused_stream)
 }
 
-/// An error of the request's body: marks it as none of the endpoint's.
+/// Error of the request's body, which is not the endpoint's fault.
 #[derive(Debug)]
 pub(crate) struct CallerFault(pub(crate) BoxError);
 

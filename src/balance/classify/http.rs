@@ -1,4 +1,4 @@
-//! The judgement of HTTP and gRPC answers: head, body and trailers.
+//! Classification of HTTP and gRPC responses: head, body and trailers.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,17 +9,22 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
-use super::observe::{Completion, Observe, Outcome};
+use super::error;
+use super::observe::Observe;
+use super::outcome::Outcome;
+use crate::balance::endpoint::Completion;
 use crate::body::{BodyGuard, GuardedBody};
 
-/// Says what an answer, by its head and its trailers, or an error in its place tells of the endpoint. The one classifier for
-/// ejection, retries, metrics and traces. It may be asked more than once about the same answer, and should say the same.
+/// Classifies a response by its head and trailers, or an error in its place.
+///
+/// It is the only classifier for ejection, retries, metrics and traces. It may be called more than
+/// once for the same response and should return the same result.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
 /// use tower_eureka::balance::{ClassifyHttp, DefaultClassifier, HttpResponses, Outcome};
 ///
-/// /// An application that answers 404 while it loads its data.
+/// /// Classifies 404 as a failure: the application returns it while it loads its data.
 /// struct NotFoundIsFailing;
 ///
 /// impl ClassifyHttp for NotFoundIsFailing {
@@ -34,30 +39,43 @@ use crate::body::{BodyGuard, GuardedBody};
 /// let observer = HttpResponses::new(NotFoundIsFailing);
 /// ```
 pub trait ClassifyHttp: Send + Sync + 'static {
-    /// Judges the head of an answer.
+    /// Classifies the head of a response.
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome;
 
-    /// Judges the trailers of a gRPC answer whose head was a success. By default as [`DefaultClassifier`] does.
+    /// Classifies the trailers of a gRPC response whose head was a success. Defaults to
+    /// [`DefaultClassifier`].
     fn trailers(&self, trailers: &HeaderMap) -> Outcome {
         DefaultClassifier.trailers(trailers)
     }
 
-    /// Judges the error of a call that got no answer. By default as [`DefaultClassifier`] does, which knows the errors of this crate,
-    /// of hyper-util and of the operating system, but not what a service of your own has to say.
+    /// Classifies the error of a call without a response. Defaults to [`DefaultClassifier`], which
+    /// knows the errors of this crate, of hyper-util and of the operating system, but not those of
+    /// a service of your own.
     ///
-    /// What is [`Unreachable`](Outcome::Unreachable) was never sent: by name it goes to another instance, whatever its method. What is
-    /// [`GivenUp`](Outcome::GivenUp) or a [`Success`](Outcome::Success) in spite of the error is not tried again. An error of this crate's
-    /// own connections says itself what was sent; the judgement counts for the endpoint alone.
+    /// An [`Unreachable`](Outcome::Unreachable) request was never sent: a call by name goes to
+    /// another instance, whatever its method. A [`Cancelled`](Outcome::Cancelled) one, or a
+    /// [`Success`](Outcome::Success) in spite of the error, is not retried. Errors of this crate's
+    /// own connections state what was sent; for them the result of this method counts for the
+    /// endpoint only.
     fn error(&self, error: &(dyn StdError + 'static)) -> Outcome {
         DefaultClassifier.error(error)
     }
 }
 
-/// A status of 5xx is a failure, 429 an overload, each with what `Retry-After` says in seconds. With a `content-type` of
-/// `application/grpc` the `grpc-status` counts, in the head or in the trailers: codes that blame the server are failures
-/// (`UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and any unheard of), `RESOURCE_EXHAUSTED` is an
-/// overload, `DEADLINE_EXCEEDED` means that the caller's time was over, and what blames the caller is a success. An error is a failure, unless it says in its chain of sources that no
-/// connection came about, or that it was the body of the request that failed.
+/// Default classifier for HTTP and gRPC.
+///
+/// Statuses 5xx are failures and 429 is an overload, each with the seconds of `Retry-After`. With a
+/// `content-type` of `application/grpc` the `grpc-status` counts, in the head or in the trailers:
+///
+/// | code | outcome |
+/// |---|---|
+/// | `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, unknown codes | failure |
+/// | `RESOURCE_EXHAUSTED` | overload |
+/// | `DEADLINE_EXCEEDED` | timeout: the caller's time was over |
+/// | codes that blame the caller | success |
+///
+/// An error is a failure, unless its chain of sources says that no connection was established, or
+/// that the body of the request failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 
@@ -77,31 +95,32 @@ impl ClassifyHttp for DefaultClassifier {
     }
 
     fn error(&self, error: &(dyn StdError + 'static)) -> Outcome {
-        super::connect::outcome(error)
+        error::outcome(error)
     }
 }
 
 const GRPC_STATUS: &str = "grpc-status";
 
-/// Judges HTTP answers, gRPC included; the call goes on until the end of the body.
+/// Observes HTTP responses, including gRPC. The call lasts until the end of the body.
 ///
-/// What the head, the trailers and errors say is up to a [`ClassifyHttp`], by default [`DefaultClassifier`]. A body that breaks off with
-/// an error is a failure, and so is a gRPC answer that ends without a status.
+/// A [`ClassifyHttp`] classifies heads, trailers and errors, by default [`DefaultClassifier`]. A
+/// body that ends with an error is a failure, and so is a gRPC response that ends without a status.
 ///
-/// The latency is that of the head, the call is pending until the body has ended or was dropped.
+/// The latency is the time until the head. The call is pending until the body has ended or was
+/// dropped.
 #[derive(Clone, Default)]
 pub struct HttpResponses {
-    /// `None` for the default, which then costs nothing to clone.
+    /// `None` is the default classifier, which costs nothing to clone.
     classify: Option<Arc<dyn ClassifyHttp>>,
 }
 
 impl HttpResponses {
-    /// Judges by another classifier.
+    /// Creates an observer with another classifier.
     pub fn new(classify: impl ClassifyHttp) -> Self {
         Self { classify: Some(Arc::new(classify)) }
     }
 
-    /// What the head of an answer says.
+    /// Classifies the head of a response.
     pub(crate) fn head<B>(&self, response: &Response<B>) -> Outcome {
         let (status, headers) = (response.status(), response.headers());
         match &self.classify {
@@ -117,19 +136,19 @@ impl fmt::Debug for HttpResponses {
     }
 }
 
-/// The body of an answer that went through a balancer: keeps the call pending until it ends.
+/// Body of a response through a balancer. Keeps the call pending until the body ends.
 pub type ResponseBody<B> = GuardedBody<B, HttpCompletion>;
 
-/// The [`Completion`] of an HTTP call whose head has arrived.
+/// [`Completion`] of an HTTP call whose head has arrived.
 #[derive(Debug)]
 pub struct HttpCompletion {
     completion: Completion,
-    /// Set while trailers are to be judged.
+    /// Set while trailers are to be classified.
     trailers: Option<HttpResponses>,
 }
 
 impl HttpCompletion {
-    /// The id of the endpoint that answers: the instance's, where instances are balanced.
+    /// Returns the id of the endpoint: the instance's id, where instances are balanced.
     pub fn endpoint(&self) -> &str {
         self.completion.endpoint()
     }
@@ -140,8 +159,8 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
 
     fn observe(&self, mut completion: Completion, response: Response<B>) -> Self::Response {
         let outcome = self.head(&response);
-        if matches!(outcome, Outcome::TimedOut | Outcome::GivenUp | Outcome::Unprocessed) {
-            completion.sign_of_life();
+        if matches!(outcome, Outcome::TimedOut | Outcome::Cancelled | Outcome::Unprocessed) {
+            completion.record_activity();
         }
         completion.outcome(outcome);
         let to_come =
@@ -160,8 +179,8 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
 
 impl BodyGuard for HttpCompletion {
     fn on_trailers(&mut self, trailers: &HeaderMap) {
-        let Some(judge) = self.trailers.take() else { return };
-        let outcome = match &judge.classify {
+        let Some(observer) = self.trailers.take() else { return };
+        let outcome = match &observer.classify {
             None => DefaultClassifier.trailers(trailers),
             Some(classify) => classify.trailers(trailers),
         };
@@ -181,14 +200,15 @@ impl BodyGuard for HttpCompletion {
     }
 }
 
-/// Whether this is gRPC: `application/grpc`, with a format or without, and not `application/grpc-web`, which has no trailers.
+/// Returns `true` for gRPC: `application/grpc` with or without a format, but not
+/// `application/grpc-web`, which has no trailers.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
-/// The codes by which a caller's own mistake or wish is told are no fault of the instance.
+/// Codes that blame the caller are no fault of the instance.
 fn grpc_outcome(headers: &HeaderMap) -> Outcome {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let code = text(GRPC_STATUS).and_then(|code| code.parse::<i32>().ok());
@@ -205,8 +225,8 @@ fn grpc_outcome(headers: &HeaderMap) -> Outcome {
     }
 }
 
-// gRPC's status codes (grpc: doc/statuscodes.md); 5 to 7 are NOT_FOUND, ALREADY_EXISTS and PERMISSION_DENIED, 9 to 12
-// FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and UNIMPLEMENTED.
+// Status codes of gRPC (grpc: doc/statuscodes.md). 5 to 7 are NOT_FOUND, ALREADY_EXISTS and
+// PERMISSION_DENIED, 9 to 12 are FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and UNIMPLEMENTED.
 const OK: i32 = 0;
 const CANCELLED: i32 = 1;
 const INVALID_ARGUMENT: i32 = 3;
