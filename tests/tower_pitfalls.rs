@@ -1,6 +1,7 @@
-//! What goes wrong under tower's balancer, and what happens here instead: one test for each pitfall known of tower 0.5.3.
+//! Comparison with tower's balancer: one test for each known pitfall of tower 0.5.3.
 //!
-//! Each test shows the fault with tower's own types first, so that a tower without it is noticed.
+//! Each test shows the fault with tower's own types first, so that a version of tower without it is
+//! noticed.
 #![cfg(feature = "client")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -26,7 +27,7 @@ use tower::discover::{Change, ServiceList};
 use tower::load::{CompleteOnResponse, Constant, Load, PeakEwma, PeakEwmaDiscover, PendingRequestsDiscover};
 use tower::reconnect::Reconnect;
 use tower::{BoxError, Service, ServiceExt, service_fn};
-use tower_eureka::balance::{AnyResponse, Attributes, Balance, Candidates, Ejection, LeastRequests, Policy};
+use tower_eureka::balance::{AnyResponse, Attributes, Balance, Candidates, Policy};
 
 use endpoints::*;
 
@@ -37,7 +38,7 @@ const DECAY: Duration = Duration::from_secs(10);
 
 type TowerPeakEwma<D> = TowerBalance<PeakEwmaDiscover<D>, ()>;
 
-/// Tower's balancer with the metric that is our default.
+/// Tower's balancer with the metric of our default policy.
 fn tower<D>(discover: D) -> TowerPeakEwma<D>
 where
     D: tower::discover::Discover + Unpin,
@@ -53,7 +54,7 @@ fn inserts<S: Clone>(endpoints: &[S]) -> Vec<Result<Change<usize, S>, BoxError>>
     endpoints.iter().cloned().enumerate().map(|(i, endpoint)| Ok(Change::Insert(i, endpoint))).collect()
 }
 
-/// These, and nothing more to come.
+/// These endpoints, and no further change.
 fn fixed_stream<S: Clone + Unpin>(
     endpoints: &[S],
 ) -> impl Stream<Item = Result<Change<usize, S>, BoxError>> + Unpin + use<S> {
@@ -70,12 +71,12 @@ impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for PollFn
     }
 }
 
-/// Tells which one it is, and how often it was asked whether it is ready.
+/// Responds with its name, and counts its `poll_ready` calls.
 #[derive(Clone)]
 struct Named {
     name: &'static str,
     polls: Arc<AtomicUsize>,
-    /// So many times not ready: an error each.
+    /// Number of `poll_ready` calls that return an error.
     errors: Arc<AtomicUsize>,
 }
 
@@ -106,7 +107,7 @@ async fn ours(services: &[Named]) -> Balance<Named, tower_eureka::balance::PeakE
 }
 
 #[tokio::test(start_paused = true)]
-async fn p1_without_an_endpoint_tower_waits_for_ever_and_ours_fails_in_time() {
+async fn p1_call_without_endpoints_hangs_in_tower_and_fails_in_time_in_ours() {
     let mut tower = tower(fixed_stream::<Named>(&[]));
     assert!(timeout(HOUR, tower.ready()).await.is_err());
 
@@ -117,7 +118,7 @@ async fn p1_without_an_endpoint_tower_waits_for_ever_and_ours_fails_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p2_one_error_of_readiness_loses_towers_endpoint_for_good_and_not_ours() {
+async fn p2_one_readiness_error_loses_the_endpoint_in_tower_and_not_in_ours() {
     let endpoint = named("a");
     endpoint.errors.store(1, Ordering::SeqCst);
     let mut tower = tower(fixed_stream(std::slice::from_ref(&endpoint)));
@@ -131,7 +132,7 @@ async fn p2_one_error_of_readiness_loses_towers_endpoint_for_good_and_not_ours()
 }
 
 #[tokio::test(start_paused = true)]
-async fn p3_an_error_of_discovery_poisons_towers_buffer_and_ours_goes_on() {
+async fn p3_error_of_discovery_poisons_the_buffer_of_tower_and_not_ours() {
     let changes = || {
         let error = Err(BoxError::from("registry unreachable"));
         tokio_stream::iter(inserts(&[named("a")]).into_iter().chain([error]).chain(inserts(&[named("b")])))
@@ -150,7 +151,7 @@ async fn p3_an_error_of_discovery_poisons_towers_buffer_and_ours_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_tower_polls_a_discovery_past_its_end_and_ours_does_not() {
+async fn p4_discovery_is_polled_past_its_end_by_tower_and_not_by_ours() {
     let ending = || {
         let mut changes = inserts(&[named("a")]).into_iter();
         let mut ended = false;
@@ -177,7 +178,7 @@ async fn p4_tower_polls_a_discovery_past_its_end_and_ours_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_an_idle_tower_follows_no_discovery_and_ours_takes_a_thousand_updates() {
+async fn p5_idle_balancer_ignores_discovery_in_tower_and_follows_it_in_ours() {
     let (sender, receiver) = mpsc::channel::<Result<Change<usize, Named>, BoxError>>(4);
     let _buffer = Buffer::new(tower(ReceiverStream::new(receiver)), 8);
     let mut accepted = 0;
@@ -195,7 +196,7 @@ async fn p5_an_idle_tower_follows_no_discovery_and_ours_takes_a_thousand_updates
     until(|| ours.len() == 1_000).await;
 }
 
-/// How many of 10,000 calls tower sends to the first of these.
+/// Number of 10,000 calls that tower sends to the first endpoint.
 async fn tower_hits(endpoints: &[Endpoint]) -> usize {
     let buffer = Buffer::new(tower(fixed_stream(endpoints)), 64);
     let callers = tokio::task::LocalSet::new();
@@ -212,7 +213,7 @@ async fn tower_hits(endpoints: &[Endpoint]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p6_failing_fast_attracts_calls_under_tower_and_repels_them_under_ours() {
+async fn p6_failing_fast_attracts_calls_in_tower_and_repels_them_in_ours() {
     println!("share of 10,000 calls by 8 callers that hit the one that fails at once (seed {SEED})");
     for n in [3, 5, 10] {
         fastrand::seed(SEED);
@@ -226,7 +227,7 @@ async fn p6_failing_fast_attracts_calls_under_tower_and_repels_them_under_ours()
     }
 }
 
-/// Connects if it is told to, and counts the attempts.
+/// Connects if `works` is set, and counts the attempts.
 fn connector(
     attempts: Arc<AtomicUsize>,
     works: Arc<AtomicBool>,
@@ -238,7 +239,7 @@ fn connector(
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_tower_reconnects_without_a_pause_and_ours_with_back_off() {
+async fn p7_reconnects_have_no_pause_in_tower_and_back_off_in_ours() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let reconnect = Reconnect::new(connector(attempts.clone(), Arc::default()), ());
     let mut tower = tower(ServiceList::new::<()>(vec![reconnect]));
@@ -264,7 +265,7 @@ async fn p7_tower_reconnects_without_a_pause_and_ours_with_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_towers_reconnect_answers_an_old_error_and_ours_the_one_of_the_call() {
+async fn p8_reconnect_returns_an_old_error_in_tower_and_the_current_one_in_ours() {
     let works = Arc::new(AtomicBool::new(false));
     let mut reconnect = Reconnect::new(connector(Arc::default(), works.clone()), ());
     ServiceExt::<()>::ready(&mut reconnect).await.unwrap();
@@ -281,8 +282,9 @@ async fn p8_towers_reconnect_answers_an_old_error_and_ours_the_one_of_the_call()
 }
 
 #[tokio::test(start_paused = true)]
-async fn p9_tower_calls_whoever_took_the_place_of_a_removed_one_and_ours_chooses_in_the_call() {
-    // Whichever it chose is removed: the better one that is left should be called, never the worst.
+async fn p9_call_after_a_removal_goes_to_any_endpoint_in_tower_and_to_the_best_in_ours() {
+    // The picked endpoint is removed: the better one that is left should be called, never the
+    // worst.
     let mut calls_to_the_worst = 0;
     for _ in 0..20 {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -300,7 +302,7 @@ async fn p9_tower_calls_whoever_took_the_place_of_a_removed_one_and_ours_chooses
 
     fastrand::seed(SEED);
     let (sender, discover) = channel();
-    let endpoints = [FAST, FAST, Behaviour::Answers(Duration::from_millis(500))].map(Endpoint::new);
+    let endpoints = [FAST, FAST, Behaviour::Responds(Duration::from_millis(500))].map(Endpoint::new);
     let mut ours = Balance::builder(discover).endpoint(|target: &Target| target.endpoint.clone()).build();
     for (key, endpoint) in endpoints.iter().enumerate() {
         sender.send(insert(key, endpoint, Attributes::new())).unwrap();
@@ -326,7 +328,7 @@ impl Policy<&'static str> for ByName {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_tower_chooses_before_it_sees_the_request_and_ours_by_the_request() {
+async fn p10_pick_ignores_the_request_in_tower_and_uses_it_in_ours() {
     let keyed = || tokio_stream::iter(["a", "b"].map(|name| Ok::<_, Infallible>(Change::Insert(name, named(name)))));
     let discover = PendingRequestsDiscover::new::<&'static str>(
         keyed().chain(tokio_stream::pending()),
@@ -348,7 +350,7 @@ async fn p10_tower_chooses_before_it_sees_the_request_and_ours_by_the_request() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn p11_tower_knows_no_weights_and_ours_keeps_to_them() {
+async fn p11_weights_are_unknown_to_tower_and_kept_by_ours() {
     let weights = [0.99, 0.005, 0.005];
     let endpoints = [FAST; 3].map(Endpoint::new);
     let discover = PendingRequestsDiscover::new::<()>(fixed_stream(&endpoints), CompleteOnResponse::default());
@@ -377,7 +379,7 @@ async fn p11_tower_knows_no_weights_and_ours_keeps_to_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_ready_caller_of_towers_buffer_blocks_others_and_its_clone_panics_and_ours_neither() {
+async fn p12_ready_caller_blocks_others_and_its_clone_panics_in_tower_and_neither_in_ours() {
     let mut first = Buffer::new(tower(fixed_stream(&[named("a")])), 1);
     let mut second = first.clone();
     first.ready().await.unwrap();
@@ -395,7 +397,7 @@ async fn p12_a_ready_caller_of_towers_buffer_blocks_others_and_its_clone_panics_
 }
 
 #[tokio::test(start_paused = true)]
-async fn p13_with_two_endpoints_a_biased_metric_decides_every_call_of_tower_and_few_of_ours() {
+async fn p13_biased_metric_of_two_endpoints_decides_every_call_in_tower_and_few_in_ours() {
     fastrand::seed(SEED);
     let tower = tower_hits(&one_of(2, Behaviour::Status(500, None))).await;
     let endpoints = one_of(2, Behaviour::Status(500, None));
@@ -405,7 +407,7 @@ async fn p13_with_two_endpoints_a_biased_metric_decides_every_call_of_tower_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn p14_tower_spins_in_a_discovery_that_is_always_ready_and_ours_answers_meanwhile() {
+async fn p14_discovery_that_is_always_ready_blocks_tower_and_not_ours() {
     let endless = |end: usize| {
         let (polls, endpoint) = (Arc::new(AtomicUsize::new(0)), named("a"));
         let counted = polls.clone();
@@ -428,7 +430,7 @@ async fn p14_tower_spins_in_a_discovery_that_is_always_ready_and_ours_answers_me
     assert!(polls.load(Ordering::SeqCst) < 10_000);
 }
 
-/// Writes down the latency that is known of the first endpoint.
+/// Records the latency of the first endpoint.
 #[derive(Clone, Default)]
 struct Reads(Arc<std::sync::Mutex<Duration>>);
 
@@ -440,15 +442,15 @@ impl Policy<()> for Reads {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p15_reading_towers_metric_changes_what_it_measures_and_reading_ours_does_not() {
-    let slow = || Endpoint::new(Behaviour::Answers(Duration::from_millis(100)));
+async fn p15_reading_the_metric_changes_it_in_tower_and_not_in_ours() {
+    let slow = || Endpoint::new(Behaviour::Responds(Duration::from_millis(100)));
     let decay = Duration::from_secs(1);
     let mut measured = Vec::new();
     for reads in [false, true] {
         let endpoint = slow();
         let mut tower = PeakEwma::new(endpoint.clone(), RTT, 1e9, CompleteOnResponse::default());
         tower.ready().await.unwrap().call(()).await.unwrap();
-        endpoint.now(Behaviour::Answers(Duration::from_millis(20)));
+        endpoint.now(Behaviour::Responds(Duration::from_millis(20)));
         for _ in 0..980 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             if reads {
@@ -469,7 +471,7 @@ async fn p15_reading_towers_metric_changes_what_it_measures_and_reading_ours_doe
         // One slow response alone may have been a long poll.
         ours.call(()).await.unwrap();
         ours.call(()).await.unwrap();
-        endpoint.now(Behaviour::Answers(Duration::from_millis(20)));
+        endpoint.now(Behaviour::Responds(Duration::from_millis(20)));
         for _ in 0..980 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             if reads {
@@ -479,7 +481,7 @@ async fn p15_reading_towers_metric_changes_what_it_measures_and_reading_ours_doe
         ours.call(()).await.unwrap();
         drop(ours.call(()));
         measured.push(*policy.0.lock().unwrap());
-        // 2,202 ms in all: as good as a whole number of the ticks (2^20 ns) in which the average counts.
+        // 2,202 ms in all: nearly a whole number of the ticks (2^20 ns) of the average.
         tokio::time::sleep(Duration::from_millis(1_002)).await;
     }
     assert_eq!(measured[0], measured[1]);
@@ -488,7 +490,7 @@ async fn p15_reading_towers_metric_changes_what_it_measures_and_reading_ours_doe
 }
 
 #[tokio::test(start_paused = true)]
-async fn p16_the_first_calls_of_tower_ask_every_endpoint_and_those_of_ours_only_the_chosen_ones() {
+async fn p16_first_calls_poll_every_endpoint_in_tower_and_the_picked_ones_in_ours() {
     let endpoints: Vec<_> = (0..1_000).map(|_| named("a")).collect();
     let polls = || endpoints.iter().map(|endpoint| endpoint.polls.swap(0, Ordering::SeqCst)).sum::<usize>();
     let mut tower = tower(fixed_stream(&endpoints));
@@ -506,12 +508,12 @@ async fn p16_the_first_calls_of_tower_ask_every_endpoint_and_those_of_ours_only_
 }
 
 #[tokio::test(start_paused = true)]
-async fn p17_tower_allocates_and_logs_for_every_call_and_ours_does_not() {
+async fn p17_each_call_allocates_and_logs_in_tower_and_not_in_ours() {
     for n in [2, 100] {
         let endpoints: Vec<_> = (0..n).map(|_| named("a")).collect();
         let mut tower = tower(fixed_stream(&endpoints));
         let mut ours = ours(&endpoints).await;
-        // The first calls are different: they build what later ones use.
+        // The first calls differ: they build what later ones use.
         for _ in 0..10 {
             tower.ready().await.unwrap().call(()).await.unwrap();
             ours.clone().oneshot(()).await.unwrap();
@@ -523,7 +525,7 @@ async fn p17_tower_allocates_and_logs_for_every_call_and_ours_does_not() {
     }
 }
 
-/// How often they allocate, and how many lines they log.
+/// Number of allocations and of log lines.
 fn cost_of_100_calls(service: &mut impl Service<(), Response = &'static str>) -> (u64, usize) {
     let lines = Arc::new(AtomicUsize::new(0));
     let cx = &mut Context::from_waker(std::task::Waker::noop());
@@ -539,7 +541,7 @@ fn cost_of_100_calls(service: &mut impl Service<(), Response = &'static str>) ->
     (allocated, lines.load(Ordering::SeqCst))
 }
 
-/// Counts what is logged at debug and above.
+/// Counts log lines of level debug and above.
 struct Lines(Arc<AtomicUsize>);
 
 impl tracing::Subscriber for Lines {
@@ -562,138 +564,4 @@ impl tracing::Subscriber for Lines {
     fn enter(&self, _: &tracing::span::Id) {}
 
     fn exit(&self, _: &tracing::span::Id) {}
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_discovery_that_panics_keeps_the_endpoints_and_the_clock() {
-    fastrand::seed(SEED);
-    let endpoints = one_of(3, Behaviour::Status(500, None));
-    let mut changes = inserts(&endpoints).into_iter();
-    let discover =
-        PollFn(move |_: &mut Context<'_>| Poll::Ready(Some(changes.next().expect("as told: discovery panics"))));
-    let ejection = Ejection::new().consecutive_failures(1);
-    let balance = Balance::builder(discover).ejection(ejection).build();
-    until(|| balance.len() == 3).await;
-    calls_for(&balance, 2, Duration::from_secs(5)).await;
-    let ejected = endpoints[0].hits();
-    endpoints[0].now(FAST);
-    calls_for(&balance, 2, Duration::from_secs(60)).await;
-    assert!(endpoints[0].hits() > ejected + 100, "seed {SEED}: it stayed out");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_cannot_be_made_is_missed_alone() {
-    let (sender, discover) = channel();
-    let balance = Balance::builder(discover)
-        .endpoint(|target: &Target| {
-            assert!(target.attributes.weight.is_none(), "as told: an endpoint cannot be made");
-            target.endpoint.clone()
-        })
-        .build();
-    let endpoints = one_of(3, FAST);
-    sender.send(insert(0, &endpoints[0], Attributes::new())).unwrap();
-    sender.send(insert(1, &endpoints[1], Attributes::new().with_weight(1.0))).unwrap();
-    sender.send(insert(2, &endpoints[2], Attributes::new())).unwrap();
-    until(|| balance.len() == 2).await;
-    assert_eq!(calls(&balance, 2, 100).await, 100);
-}
-
-#[tokio::test(start_paused = true)]
-async fn panicking_endpoints_fail_their_calls_alone_and_are_ejected() {
-    for behaviour in [Behaviour::Panics, Behaviour::PanicsWhenPolledReady] {
-        fastrand::seed(SEED);
-        let endpoints = one_of(3, behaviour);
-        let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
-        let mut panics = 0;
-        for _ in 0..1_000 {
-            let call = tokio::spawn(balance.clone().oneshot(())).await;
-            panics += usize::from(call.is_err_and(|error| error.is_panic()));
-        }
-        assert_eq!(panics, endpoints[0].hits());
-        assert!((1..=6).contains(&panics), "seed {SEED}: {panics} panics");
-        drop(balance);
-        until(|| endpoints.iter().all(|endpoint| endpoint.clones() == 1)).await;
-    }
-}
-
-/// Calls its balancer when it is dropped, as a pool might that has calls left.
-struct Reentrant {
-    balance: Arc<std::sync::Mutex<Option<Balance<Holding>>>>,
-    drops: Arc<AtomicUsize>,
-}
-
-impl Drop for Reentrant {
-    fn drop(&mut self) {
-        let balance = self.balance.lock().unwrap().clone();
-        if let Some(mut balance) = balance {
-            // Refused, of which the balancer is told at once.
-            let call = std::pin::pin!(balance.call(()));
-            assert!(call.poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready());
-        }
-        self.drops.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-#[derive(Clone)]
-struct Holding {
-    endpoint: Endpoint,
-    _reentrant: Arc<Reentrant>,
-}
-
-impl Service<()> for Holding {
-    type Response = Answer;
-    type Error = BoxError;
-    type Future = <Endpoint as Service<()>>::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.endpoint.poll_ready(cx)
-    }
-
-    fn call(&mut self, (): ()) -> Self::Future {
-        self.endpoint.call(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_calls_its_balancer_when_it_is_dropped_locks_nothing_up() {
-    let (sender, receiver) = mpsc::unbounded_channel::<Result<Change<usize, Holding>, Infallible>>();
-    let balance = Balance::builder(tokio_stream::wrappers::UnboundedReceiverStream::new(receiver)).build();
-    let (held, drops) = (Arc::new(std::sync::Mutex::new(Some(balance.clone()))), Arc::new(AtomicUsize::new(0)));
-    for key in 0..10 {
-        let reentrant = Arc::new(Reentrant { balance: held.clone(), drops: drops.clone() });
-        let holding = Holding { endpoint: Endpoint::new(Behaviour::Refuses), _reentrant: reentrant };
-        sender.send(Ok(Change::Insert(key, holding.clone()))).unwrap();
-        // Replaces the one before.
-        sender.send(Ok(Change::Insert(key, holding))).unwrap();
-    }
-    until(|| balance.len() == 10).await;
-    for key in 0..10 {
-        assert!(balance.clone().oneshot(()).await.is_err());
-        sender.send(Ok(Change::Remove(key))).unwrap();
-    }
-    until(|| drops.load(Ordering::SeqCst) == 10).await;
-    held.lock().unwrap().take();
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_flaps_in_discovery_leaves_nothing_behind() {
-    fastrand::seed(SEED);
-    let (sender, discover) = channel();
-    let (steady, flapping) = (Endpoint::new(FAST), Endpoint::new(Behaviour::Answers(Duration::from_millis(50))));
-    let balance = Balance::builder(discover).endpoint(|target: &Target| target.endpoint.clone()).build();
-    sender.send(insert(0, &steady, Attributes::new())).unwrap();
-    until(|| balance.len() == 1).await;
-    let callers = tokio::spawn({
-        let balance = balance.clone();
-        async move { calls(&balance, 8, 8_000).await }
-    });
-    for _ in 0..1_000 {
-        sender.send(insert(1, &flapping, Attributes::new())).unwrap();
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        sender.send(Ok(Change::Remove(1))).unwrap();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(callers.await.unwrap(), 8_000, "a removed endpoint finishes its calls");
-    until(|| flapping.clones() == 1 && balance.len() == 1).await;
-    assert!(flapping.hits() > 0, "seed {SEED}");
 }

@@ -1,4 +1,5 @@
-//! The balancer as a user meets it: over any discovery, with any service, on tokio's paused clock.
+//! Discovery, readiness and replacement: over any discovery, with any service, on tokio's paused
+//! clock.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -23,13 +24,14 @@ type Update = Result<Change<&'static str, Mock>, BoxError>;
 
 #[derive(Clone)]
 enum Behaviour {
-    AnswersAfter(Duration),
+    RespondsAfter(Duration),
     Fails,
     FailsToGetReady(Arc<AtomicUsize>),
     WaitsFor(Arc<Notify>),
 }
 
-/// Answers its own name, and insists on being ready before a call, as the contract of `Service` allows.
+/// Responds with its own name. Requires `poll_ready` before each call, as the contract of `Service`
+/// allows.
 struct Mock {
     name: &'static str,
     behaviour: Behaviour,
@@ -43,7 +45,7 @@ impl Mock {
     }
 
     fn fast(name: &'static str) -> Self {
-        Self::new(name, Behaviour::AnswersAfter(Duration::from_millis(5)))
+        Self::new(name, Behaviour::RespondsAfter(Duration::from_millis(5)))
     }
 }
 
@@ -73,10 +75,10 @@ impl Service<()> for Mock {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let this = self.clone();
         Box::pin(async move {
-            // Holds all of it until the answer, as a client holds its connection.
+            // Holds all of it until the response, as a client holds its connection.
             let this = this;
             match &this.behaviour {
-                Behaviour::AnswersAfter(latency) => tokio::time::sleep(*latency).await,
+                Behaviour::RespondsAfter(latency) => tokio::time::sleep(*latency).await,
                 Behaviour::Fails => return Err("broken".into()),
                 Behaviour::FailsToGetReady(_) => {}
                 Behaviour::WaitsFor(notify) => notify.notified().await,
@@ -95,7 +97,7 @@ fn balance(discover: impl Stream<Item = Update> + Send + 'static) -> Balance<Moc
     Balance::builder(discover).name("ORDERS").observer(AnyResponse).build()
 }
 
-/// A balancer over endpoints that never change.
+/// Balancer over endpoints that never change.
 async fn fixed(endpoints: &[Mock]) -> Balance<Mock, PeakEwma, AnyResponse> {
     let balance = balance(tokio_stream::iter(
         endpoints.iter().map(|mock| Ok(Change::Insert(mock.name, mock.clone()))).collect::<Vec<_>>(),
@@ -108,7 +110,7 @@ fn insert(mock: &Mock) -> Update {
     Ok(Change::Insert(mock.name, mock.clone()))
 }
 
-/// Lets the other tasks run until this holds.
+/// Lets other tasks run until the condition holds.
 async fn until(holds: impl Fn() -> bool) {
     for _ in 0..100_000 {
         if holds() {
@@ -124,9 +126,9 @@ async fn call(balance: &Balance<Mock, PeakEwma, AnyResponse>) -> Result<&'static
 }
 
 #[test]
-fn is_clone_send_sync_and_debug() {
+fn balance_is_clone_send_sync_and_debug() {
     fn check<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
-    /// Has none of the traits that a derive would ask for.
+    /// Has none of the traits that a derive would require.
     #[derive(Clone)]
     struct Opaque;
     check::<Balance<Opaque>>();
@@ -135,7 +137,7 @@ fn is_clone_send_sync_and_debug() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_endpoints_fails_after_the_ready_timeout_and_says_why() {
+async fn call_without_endpoints_fails_after_the_ready_timeout_with_the_reason() {
     let (_sender, discover) = channel();
     let balance = Balance::builder(discover)
         .name("ORDERS")
@@ -155,7 +157,7 @@ async fn without_endpoints_fails_after_the_ready_timeout_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_poll_ready_fails_at_once_or_works() {
+async fn call_without_poll_ready_fails_at_once_without_endpoints() {
     let (sender, discover) = channel();
     let mut balance = balance(discover);
     let start = Instant::now();
@@ -167,7 +169,7 @@ async fn a_call_without_poll_ready_fails_at_once_or_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fails_at_once_after_a_wait_in_vain_until_there_was_an_endpoint() {
+async fn call_after_a_ready_timeout_fails_at_once_until_an_endpoint_is_found() {
     let (sender, discover) = channel();
     let mut balance = balance(discover);
     balance.ready().await.unwrap();
@@ -188,7 +190,7 @@ async fn fails_at_once_after_a_wait_in_vain_until_there_was_an_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_endpoint_wakes_all_parked_callers() {
+async fn first_endpoint_wakes_all_waiting_callers() {
     let (sender, discover) = channel();
     let balance = balance(discover);
     let start = Instant::now();
@@ -202,7 +204,7 @@ async fn the_first_endpoint_wakes_all_parked_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_discovery_keeps_the_endpoints_and_later_changes_arrive() {
+async fn error_of_discovery_keeps_endpoints_and_later_changes_are_applied() {
     let (sender, discover) = channel();
     let balance = balance(discover);
     sender.send(insert(&Mock::fast("a"))).unwrap();
@@ -217,7 +219,7 @@ async fn an_error_of_discovery_keeps_the_endpoints_and_later_changes_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_discovery_keeps_the_endpoints_and_is_not_polled_past() {
+async fn end_of_discovery_keeps_endpoints_and_stops_polling() {
     let (sender, discover) = channel();
     let mut ended = false;
     let mut discover = Box::pin(discover);
@@ -237,7 +239,7 @@ async fn the_end_of_discovery_keeps_the_endpoints_and_is_not_polled_past() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_once_failed_to_get_ready_is_not_lost() {
+async fn endpoint_whose_poll_ready_failed_once_stays() {
     let balance = fixed(&[Mock::new("a", Behaviour::FailsToGetReady(Arc::new(AtomicUsize::new(1))))]).await;
     let error = call(&balance).await.unwrap_err();
     assert_eq!(error.to_string(), "call to ORDERS (a): the endpoint failed");
@@ -248,7 +250,7 @@ async fn an_endpoint_that_once_failed_to_get_ready_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_balancer_follows_discovery() {
+async fn idle_balancer_follows_discovery() {
     let (sender, receiver) = mpsc::channel::<Result<Change<usize, Mock>, Infallible>>(4);
     let balance = Balance::builder(tokio_stream::wrappers::ReceiverStream::new(receiver)).build();
     for i in 0..1_000 {
@@ -263,8 +265,8 @@ async fn an_idle_balancer_follows_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_discovery_that_is_always_ready_does_not_hold_the_runtime() {
-    // Answers at once: the paused clock never advances while a task is always busy.
+async fn discovery_that_is_always_ready_does_not_block_the_runtime() {
+    // Responds at once: the paused clock does not advance while a task is always busy.
     let mock = Mock::new("a", Behaviour::FailsToGetReady(Arc::default()));
     let balance = balance(poll_fn_stream(move |_| Poll::Ready(Some(insert(&mock)))));
     for _ in 0..10 {
@@ -273,7 +275,7 @@ async fn a_discovery_that_is_always_ready_does_not_hold_the_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_endpoint_finishes_its_call_and_is_dropped_then() {
+async fn removed_endpoint_is_dropped_after_its_last_call() {
     let (sender, discover) = channel();
     let balance = balance(discover);
     let finish = Arc::new(Notify::new());
@@ -291,7 +293,7 @@ async fn a_removed_endpoint_finishes_its_call_and_is_dropped_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_inserted_again_is_replaced() {
+async fn endpoint_that_is_inserted_again_is_replaced() {
     let (sender, discover) = channel();
     let balance = balance(discover);
     let (old, new) = (Mock::new("a", Behaviour::Fails), Mock::fast("a"));
@@ -304,7 +306,7 @@ async fn an_endpoint_that_is_inserted_again_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_fails_fast_gets_under_one_percent_of_the_calls() {
+async fn endpoint_that_fails_fast_gets_less_than_one_percent_of_calls() {
     fastrand::seed(SEED);
     let failing = Mock::new("failing", Behaviour::Fails);
     let balance = fixed(&[failing.clone(), Mock::fast("healthy")]).await;
@@ -316,9 +318,9 @@ async fn an_endpoint_that_fails_fast_gets_under_one_percent_of_the_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_endpoint_gets_a_small_share() {
+async fn slow_endpoint_gets_a_small_share() {
     fastrand::seed(SEED);
-    let slow = Mock::new("slow", Behaviour::AnswersAfter(Duration::from_millis(200)));
+    let slow = Mock::new("slow", Behaviour::RespondsAfter(Duration::from_millis(200)));
     let balance = fixed(&[slow.clone(), Mock::fast("b"), Mock::fast("c")]).await;
     let callers = (0..8).map(|_| {
         let balance = balance.clone();
@@ -337,7 +339,7 @@ async fn a_slow_endpoint_gets_a_small_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_endpoints_share_concurrent_calls_evenly() {
+async fn equal_endpoints_get_equal_shares_of_concurrent_calls() {
     fastrand::seed(SEED);
     let mocks = ["a", "b", "c", "d"].map(Mock::fast);
     let balance = fixed(&mocks).await;
@@ -352,7 +354,7 @@ async fn equal_endpoints_share_concurrent_calls_evenly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn works_over_a_service_list_and_over_targets_that_are_no_services() {
+async fn balance_accepts_a_service_list_and_targets_other_than_services() {
     let list = ServiceList::new(vec![Mock::fast("a"), Mock::fast("b")]);
     let balance = Balance::builder(list).observer(AnyResponse).build();
     assert!(["a", "b"].contains(&balance.oneshot(()).await.unwrap()));
@@ -363,7 +365,7 @@ async fn works_over_a_service_list_and_over_targets_that_are_no_services() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_clone_ends_the_driver() {
+async fn drop_of_the_last_clone_ends_the_driver() {
     let (sender, discover) = channel();
     let mock = Mock::fast("a");
     let balance = balance(discover);
@@ -378,7 +380,7 @@ async fn the_last_clone_ends_the_driver() {
     until(|| Arc::strong_count(&mock.calls) == 1).await;
 }
 
-/// Looks at its balancer whenever it is cloned or dropped.
+/// Reads its balancer whenever it is cloned or dropped.
 struct Curious(Arc<OnceLock<Balance<Self, PeakEwma, AnyResponse>>>);
 
 impl Curious {
@@ -414,9 +416,9 @@ impl Service<()> for Curious {
     }
 }
 
-/// It would hang.
+/// Without the fix it hangs.
 #[tokio::test]
-async fn no_lock_is_held_while_a_service_is_cloned_dropped_or_called() {
+async fn service_is_cloned_dropped_and_called_without_a_lock() {
     let (sender, receiver) = mpsc::unbounded_channel::<Result<Change<u8, Curious>, Infallible>>();
     let balance = Balance::builder(UnboundedReceiverStream::from(receiver)).observer(AnyResponse).build();
     let curious = Curious(Arc::default());

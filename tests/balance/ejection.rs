@@ -1,4 +1,5 @@
-//! What bad endpoints cost their callers: dead ones, slow ones, gray ones, black holes, and how they come back.
+//! Effect of bad endpoints on their callers: unreachable, slow, partly failing and silent ones, and
+//! their recovery.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,20 +14,21 @@ use crate::endpoints::*;
 
 const SEED: u64 = 5;
 
-/// For tests of minutes, which take fewer calls then.
-const UNHURRIED: Behaviour = Behaviour::Answers(Duration::from_millis(50));
+/// For tests of minutes, with fewer calls.
+const MODERATE: Behaviour = Behaviour::Responds(Duration::from_millis(50));
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// One failure is enough, where the default policy would keep calls away before there are five.
+/// One failure ejects. With the default, the policy would keep calls away before there are five
+/// failures.
 fn strict() -> Ejection {
     Ejection::new().consecutive_failures(1)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_endpoint_gets_at_most_three_of_a_thousand_calls() {
+async fn unreachable_endpoint_gets_at_most_three_of_a_thousand_calls() {
     println!("calls of 100,000 that hit the dead endpoint (seed {SEED})");
     for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None)] {
         for (n, callers) in [2, 3, 5, 10].into_iter().flat_map(|n| [(n, 1), (n, 16)]) {
@@ -43,20 +45,21 @@ async fn a_dead_endpoint_gets_at_most_three_of_a_thousand_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn black_hole_costs_a_sequential_caller_three_time_outs_then_one_per_ejection() {
+async fn silent_endpoint_costs_a_sequential_caller_three_timeouts_then_one_per_ejection() {
     for n in [2, 5] {
         fastrand::seed(SEED);
-        let endpoints = one_among(n, Behaviour::Hangs, UNHURRIED);
+        let endpoints = one_among(n, Behaviour::Hangs, MODERATE);
         let balance = default(&endpoints).await;
-        // Otherwise it might be that nothing responds in time.
-        endpoints[0].now(UNHURRIED);
+        // Otherwise it might be that no endpoint responds in time.
+        endpoints[0].now(MODERATE);
         calls(&balance, 1, 20).await;
         let before = endpoints[0].hits();
         endpoints[0].now(Behaviour::Hangs);
         calls_for(&balance, 1, secs(600)).await;
         let times = &endpoints[0].times()[before..];
-        // Out for 30, 60, 90, 120, 150, 180 s, a tenth more or less: the sixth ends after ten minutes. The third time-out in a
-        // row ejects, or the fourth if nothing was seen of the other endpoint meanwhile.
+        // Ejected for 30, 60, 90, 120, 150 and 180 seconds with a jitter of 10 %: the sixth
+        // ejection ends after ten minutes. The third timeout in a row ejects, or the fourth if the
+        // other endpoint did not respond meanwhile.
         let at: Vec<_> = times.iter().map(|time| (*time - times[0]).as_secs()).collect();
         assert!((6..=9).contains(&times.len()), "seed {SEED}: time-outs at {at:?} s");
         for (i, pair) in times[3..].windows(2).enumerate() {
@@ -67,10 +70,10 @@ async fn black_hole_costs_a_sequential_caller_three_time_outs_then_one_per_eject
 }
 
 #[tokio::test(start_paused = true)]
-async fn black_hole_costs_concurrent_callers_what_was_in_flight_one_more_and_one_per_ejection() {
+async fn silent_endpoint_costs_concurrent_callers_the_pending_calls_one_more_and_one_per_ejection() {
     for callers in [8, 64] {
         fastrand::seed(SEED);
-        let endpoints = one_among(3, Behaviour::Hangs, UNHURRIED);
+        let endpoints = one_among(3, Behaviour::Hangs, MODERATE);
         let balance = default(&endpoints).await;
         calls_for(&balance, callers, secs(200)).await;
         let hits = endpoints[0].hits();
@@ -79,20 +82,20 @@ async fn black_hole_costs_concurrent_callers_what_was_in_flight_one_more_and_one
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_is_found_where_time_outs_are_a_small_multiple_of_the_latency() {
+async fn silent_endpoint_is_ejected_if_timeouts_are_a_small_multiple_of_the_latency() {
     fastrand::seed(SEED);
     let endpoints: Vec<_> =
-        [Behaviour::Hangs, Behaviour::Answers(Duration::from_millis(300))].map(Endpoint::new).into();
+        [Behaviour::Hangs, Behaviour::Responds(Duration::from_millis(300))].map(Endpoint::new).into();
     let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
     calls_for(&balance, 1, secs(60)).await;
     assert!(endpoints[0].hits() <= 8, "seed {SEED}: {} time-outs", endpoints[0].hits());
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_ten_times_slower_gets_at_most_a_fifth_of_its_fair_share() {
+async fn endpoint_ten_times_slower_gets_at_most_a_fifth_of_its_fair_share() {
     for (n, callers) in [2, 3, 5, 10].into_iter().flat_map(|n| [(n, 1), (n, 8), (n, 64)]) {
         fastrand::seed(SEED);
-        let endpoints = one_of(n, Behaviour::Answers(Duration::from_millis(50)));
+        let endpoints = one_of(n, Behaviour::Responds(Duration::from_millis(50)));
         let balance = default(&endpoints).await;
         let total = 16_000;
         assert_eq!(calls(&balance, callers, total).await, total, "a slow endpoint is not ejected");
@@ -102,12 +105,12 @@ async fn one_ten_times_slower_gets_at_most_a_fifth_of_its_fair_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gray_endpoint_is_ejected_within_fifty_of_its_calls() {
+async fn partly_failing_endpoint_is_ejected_within_fifty_of_its_calls() {
     let gray = Behaviour::FailsSometimes(0.3, Duration::from_millis(5));
     for (n, seed) in [2, 3, 10].into_iter().flat_map(|n| (0..10).map(move |seed| (n, seed))) {
         fastrand::seed(seed);
         let endpoints = one_of(n, gray);
-        // Chooses without regard to latency, so that only the ejection keeps calls away.
+        // Ignores latency, so that only the ejection keeps calls away.
         let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
         calls_for(&balance, 4, secs(10)).await;
         assert!(endpoints[0].hits() <= 50, "seed {seed}: 1 of {n}: {} calls", endpoints[0].hits());
@@ -116,7 +119,7 @@ async fn a_gray_endpoint_is_ejected_within_fifty_of_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_fail_a_little_alike_are_left_alone() {
+async fn endpoints_that_fail_equally_often_are_not_ejected() {
     fastrand::seed(SEED);
     let endpoints: Vec<_> =
         (0..10).map(|_| Endpoint::new(Behaviour::FailsSometimes(0.05, Duration::from_millis(5)))).collect();
@@ -125,14 +128,14 @@ async fn all_that_fail_a_little_alike_are_left_alone() {
     for second in 0..60 {
         calls_for(&balance, 4, secs(1)).await;
         for (endpoint, before) in endpoints.iter().zip(&mut before) {
-            assert!(endpoint.hits() > *before, "seed {SEED}: one is out after {second} s");
+            assert!(endpoint.hits() > *before, "seed {SEED}: one is ejected after {second} s");
             *before = endpoint.hits();
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_all_still_get_calls() {
+async fn all_endpoints_get_calls_if_all_fail() {
     for (n, max_share) in [(1, 1.0), (2, 0.1), (2, 1.0), (5, 0.1), (5, 1.0)] {
         fastrand::seed(SEED);
         let endpoints: Vec<_> = (0..n).map(|_| Endpoint::new(Behaviour::Status(500, None))).collect();
@@ -149,7 +152,7 @@ async fn where_all_fail_all_still_get_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_can_be_reached_the_first_that_answers_is_back_at_once() {
+async fn first_successful_call_restores_an_endpoint_if_all_are_unreachable() {
     for n in [1, 2, 5] {
         fastrand::seed(SEED);
         let endpoints: Vec<_> = (0..n).map(|_| Endpoint::new(Behaviour::Refuses)).collect();
@@ -163,7 +166,7 @@ async fn where_none_can_be_reached_the_first_that_answers_is_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_only_one_that_can_be_reached_is_called_however_it_fails() {
+async fn only_reachable_endpoint_gets_calls_whatever_their_outcome() {
     fastrand::seed(SEED);
     let endpoints = [Endpoint::new(Behaviour::Refuses), Endpoint::new(Behaviour::Status(500, None))];
     let balance = default(&endpoints).await;
@@ -173,7 +176,7 @@ async fn the_only_one_that_can_be_reached_is_called_however_it_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recovery_is_found_within_one_ejection_time() {
+async fn recovered_endpoint_is_restored_within_one_ejection_time() {
     for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None), Behaviour::Hangs] {
         fastrand::seed(SEED);
         let endpoints = one_of(3, behaviour);
@@ -181,7 +184,7 @@ async fn recovery_is_found_within_one_ejection_time() {
         calls_for(&balance, 4, secs(5)).await;
         let while_bad = endpoints[0].hits();
         endpoints[0].now(FAST);
-        // Ejected in the first two seconds, back after 30 with the longest jitter.
+        // Ejected in the first two seconds, restored after 30 seconds and the longest jitter.
         calls_for(&balance, 4, secs(2 + 33 - 5)).await;
         assert!(endpoints[0].hits() > while_bad, "seed {SEED}: {behaviour:?}");
         let (before, others) = (endpoints[0].hits(), endpoints[1].hits());
@@ -191,10 +194,10 @@ async fn recovery_is_found_within_one_ejection_time() {
     }
 }
 
-/// How long an endpoint that always fails is left alone each time.
+/// Durations for which an endpoint that always fails gets no calls.
 async fn pauses(seed: u64, ejection: Ejection, time: Duration) -> Vec<f64> {
     fastrand::seed(seed);
-    let endpoints = one_among(3, Behaviour::Status(500, None), UNHURRIED);
+    let endpoints = one_among(3, Behaviour::Status(500, None), MODERATE);
     let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(ejection)).await;
     calls_for(&balance, 1, time).await;
     let times = endpoints[0].times();
@@ -204,14 +207,14 @@ async fn pauses(seed: u64, ejection: Ejection, time: Duration) -> Vec<f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ejection_time_grows_up_to_its_bound_and_has_jitter() {
+async fn ejection_time_grows_to_its_maximum_and_has_jitter() {
     let ejection = Ejection::new().base_time(secs(20)).max_time(secs(50));
     let mut first = Vec::new();
     for seed in 0..10 {
         let pauses = pauses(seed, ejection.clone(), secs(200)).await;
         assert!(pauses.len() >= 4, "seed {seed}: {pauses:?}");
         for (pause, expected) in pauses.iter().zip([20.0, 40.0, 50.0, 50.0, 50.0]) {
-            // The next call comes by within its turn of 50 ms.
+            // The next call comes within the interval of 50 ms.
             assert!((pause / expected - 1.0).abs() < 0.104, "seed {seed}: {pauses:?}");
         }
         first.push(pauses[0]);
@@ -235,7 +238,7 @@ async fn extreme_settings_neither_panic_nor_spin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_a_tenth_is_ejected_but_one_of_several() {
+async fn at_most_a_tenth_but_at_least_one_of_several_endpoints_is_ejected() {
     for (n, failing, ejected) in [(1, 1, 0), (2, 2, 1), (5, 3, 1), (20, 5, 2)] {
         fastrand::seed(SEED);
         let endpoints: Vec<_> =
@@ -248,7 +251,7 @@ async fn at_most_a_tenth_is_ejected_but_one_of_several() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_reached_is_out_without_ceiling_and_without_ejection() {
+async fn unreachable_endpoints_are_ejected_without_limit_and_with_ejection_off() {
     fastrand::seed(SEED);
     let endpoints: Vec<_> = (0..10).map(|i| Endpoint::new(if i < 8 { Behaviour::Refuses } else { FAST })).collect();
     let balance = fixed(&endpoints, |builder| builder.policy(LeastRequests).ejection(Ejection::off())).await;
@@ -259,7 +262,7 @@ async fn what_cannot_be_reached_is_out_without_ceiling_and_without_ejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overload_weighs_on_an_endpoint_but_does_not_eject_it() {
+async fn overload_raises_the_load_and_does_not_eject() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Status(429, None));
     let by_requests = fixed(&endpoints, |builder| builder.policy(LeastRequests)).await;
@@ -276,7 +279,7 @@ async fn overload_weighs_on_an_endpoint_but_does_not_eject_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_with_retry_after_keeps_calls_away_as_long() {
+async fn failure_with_retry_after_keeps_calls_away_for_that_time() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Status(503, Some(10)));
     let balance = default(&endpoints).await;
@@ -285,7 +288,7 @@ async fn a_failure_with_retry_after_keeps_calls_away_as_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_overloaded_when_it_comes_back_does_not_get_all_calls() {
+async fn endpoint_that_is_overloaded_when_restored_does_not_get_all_calls() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Status(500, None));
     let balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
@@ -298,21 +301,21 @@ async fn an_endpoint_that_is_overloaded_when_it_comes_back_does_not_get_all_call
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_nobody_polls_does_not_keep_an_endpoint_out() {
+async fn probe_call_that_is_not_polled_does_not_prevent_the_restore() {
     fastrand::seed(SEED);
-    let endpoints = one_among(2, Behaviour::Status(500, None), UNHURRIED);
+    let endpoints = one_among(2, Behaviour::Status(500, None), MODERATE);
     let mut balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
     calls_for(&balance, 1, secs(5)).await;
     assert_eq!(endpoints[0].hits(), 1);
-    endpoints[0].now(UNHURRIED);
+    endpoints[0].now(MODERATE);
     tokio::time::sleep(secs(30)).await;
-    // Each of them decides, and does nothing.
+    // Each of them has a permit and does nothing.
     let mut forgotten = Vec::new();
     for _ in 0..3 {
         forgotten.push(balance.call(()));
         tokio::time::sleep(secs(11)).await;
     }
-    // They count as pending as long as they are kept, and as waiting for a minute of silence.
+    // They count as pending as long as they are kept, and as waiting for one minute.
     calls_for(&balance, 16, secs(70)).await;
     let before = endpoints[0].hits();
     calls_for(&balance, 16, secs(10)).await;
@@ -321,7 +324,7 @@ async fn a_probe_that_nobody_polls_does_not_keep_an_endpoint_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_given_up_early_neither_keep_an_endpoint_out_nor_take_all_calls() {
+async fn probe_calls_cancelled_early_neither_prevent_the_restore_nor_take_all_calls() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Status(500, None));
     let mut balance = fixed(&endpoints, |builder| builder.ejection(strict())).await;
@@ -345,9 +348,9 @@ async fn probes_given_up_early_neither_keep_an_endpoint_out_nor_take_all_calls()
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_back_may_take_its_time_for_the_first_answer() {
+async fn restored_endpoint_may_be_slow_in_its_first_response() {
     fastrand::seed(SEED);
-    let slow = Behaviour::Answers(Duration::from_millis(80));
+    let slow = Behaviour::Responds(Duration::from_millis(80));
     let endpoints = [slow, Behaviour::Status(500, None)].map(Endpoint::new);
     let mut balance = default(&endpoints).await;
     while balance.snapshot().count(EndpointState::Ejected) == 0 {
@@ -365,7 +368,7 @@ async fn one_that_is_back_may_take_its_time_for_the_first_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_may_be_removed_during_its_probation() {
+async fn half_open_endpoint_may_be_removed() {
     fastrand::seed(SEED);
     let (sender, discover) = channel();
     let bad = Endpoint::new(Behaviour::Status(500, None));
@@ -395,7 +398,7 @@ struct Restarts {
 }
 
 impl Restarts {
-    /// Two endpoints, of which the first one was taken out.
+    /// Two endpoints, of which the first is ejected.
     async fn new(behaviour: Behaviour) -> Self {
         fastrand::seed(SEED);
         let (sender, discover) = channel();
@@ -417,7 +420,8 @@ impl Restarts {
         Self { sender, balance, bad, made }
     }
 
-    /// How many calls it gets in the next seconds after discovery reports it with this, and how many services are made.
+    /// Number of calls to it in the seconds after discovery reports it with these attributes, and
+    /// number of services that are built.
     async fn after(&self, attributes: Attributes) -> (usize, usize) {
         let (hits, made) = (self.bad.hits(), self.made.load(Ordering::SeqCst));
         self.sender.send(insert(0, &self.bad, attributes)).unwrap();
@@ -427,7 +431,7 @@ impl Restarts {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_ends_an_ejection_and_anything_else_does_not() {
+async fn new_generation_ends_an_ejection_and_other_changes_do_not() {
     let restarts = Restarts::new(Behaviour::Status(500, None)).await;
     let known = Attributes::new().with_generation(1).with_address("a:80");
     assert_eq!(restarts.after(known.clone().with_weight(2.0)).await, (0, 0), "seed {SEED}");
@@ -437,14 +441,14 @@ async fn a_restart_ends_an_ejection_and_anything_else_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_address_is_tried_at_once_where_the_old_one_could_not_be_reached() {
+async fn new_address_of_an_unreachable_endpoint_is_tried_at_once() {
     let restarts = Restarts::new(Behaviour::Refuses).await;
     let (hits, made) = restarts.after(Attributes::new().with_generation(1).with_address("b:80")).await;
     assert!(hits > 100 && made == 1, "seed {SEED}: {hits} calls, {made} made");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_background_probe_brings_an_endpoint_back_without_a_call() {
+async fn background_probe_restores_an_endpoint_without_a_call() {
     fastrand::seed(SEED);
     let endpoints = one_of(2, Behaviour::Refuses);
     let reachable = Arc::new(std::sync::atomic::AtomicBool::new(false));

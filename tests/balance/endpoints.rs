@@ -1,4 +1,5 @@
-//! Endpoints that answer HTTP as they are told, a discovery that is told what to report, and callers, on tokio's paused clock.
+//! HTTP endpoints with scripted behaviour, a scripted discovery, and callers, on tokio's paused
+//! clock.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::convert::Infallible;
@@ -22,20 +23,20 @@ use tower_eureka::balance::{Attributes, Balance, Builder, Policy};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Behaviour {
-    /// 200, after a while.
-    Answers(Duration),
-    /// This status at once, perhaps with a `Retry-After` in seconds.
+    /// Responds 200 after a time.
+    Responds(Duration),
+    /// Responds at once with this status, and possibly a `Retry-After` in seconds.
     Status(u16, Option<u64>),
-    /// 500 with this probability, each after a while.
+    /// Responds 500 with this probability, and 200 otherwise, after a time.
     FailsSometimes(f64, Duration),
     Refuses,
-    /// Accepts and never answers.
+    /// Accepts calls and never responds.
     Hangs,
     Panics,
     PanicsWhenPolledReady,
 }
 
-/// What a check of an endpoint's health shows.
+/// Result of an endpoint's health check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Health {
     Good,
@@ -46,9 +47,9 @@ pub(crate) enum Health {
     Broken,
 }
 
-pub(crate) const FAST: Behaviour = Behaviour::Answers(Duration::from_millis(5));
+pub(crate) const FAST: Behaviour = Behaviour::Responds(Duration::from_millis(5));
 
-/// Insists on being ready before a call, as the contract of `Service` allows.
+/// Requires `poll_ready` before each call, as the contract of `Service` allows.
 pub(crate) struct Endpoint {
     state: Arc<State>,
     ready: bool,
@@ -62,7 +63,7 @@ struct State {
     checks: Mutex<Vec<Instant>>,
 }
 
-pub(crate) type Answer = Response<Empty<Bytes>>;
+pub(crate) type HttpResponse = Response<Empty<Bytes>>;
 
 impl Endpoint {
     pub(crate) fn new(behaviour: Behaviour) -> Self {
@@ -80,12 +81,12 @@ impl Endpoint {
         *self.state.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// How many calls it got.
+    /// Number of calls.
     pub(crate) fn hits(&self) -> usize {
         self.state.hits.load(Ordering::SeqCst)
     }
 
-    /// When it got them.
+    /// Times of the calls.
     pub(crate) fn times(&self) -> Vec<Instant> {
         self.state.times.lock().unwrap().clone()
     }
@@ -94,12 +95,12 @@ impl Endpoint {
         *self.state.health.lock().unwrap() = health;
     }
 
-    /// When its health was checked.
+    /// Times of the health checks.
     pub(crate) fn checks(&self) -> Vec<Instant> {
         self.state.checks.lock().unwrap().clone()
     }
 
-    /// Its health, after a millisecond.
+    /// Result of a health check, after a millisecond.
     pub(crate) async fn check(self) -> bool {
         self.state.checks.lock().unwrap().push(Instant::now());
         let health = *self.state.health.lock().unwrap();
@@ -112,7 +113,7 @@ impl Endpoint {
         }
     }
 
-    /// How many clones there are, calls in flight included.
+    /// Number of clones, including those of calls in flight.
     pub(crate) fn clones(&self) -> usize {
         Arc::strong_count(&self.state)
     }
@@ -125,9 +126,9 @@ impl Clone for Endpoint {
 }
 
 impl Service<()> for Endpoint {
-    type Response = Answer;
+    type Response = HttpResponse;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let behaviour = *self.state.behaviour.lock().unwrap();
@@ -145,12 +146,12 @@ impl Service<()> for Endpoint {
         self.state.times.lock().unwrap().push(Instant::now());
         let behaviour = *self.state.behaviour.lock().unwrap();
         assert!(!matches!(behaviour, Behaviour::Panics), "as told");
-        // Holds itself until the answer, as a client holds its connection.
+        // Holds itself until the response, as a client holds its connection.
         let this = self.clone();
         Box::pin(async move {
             let _this = this;
             let (status, retry_after) = match behaviour {
-                Behaviour::Answers(latency) => {
+                Behaviour::Responds(latency) => {
                     tokio::time::sleep(latency).await;
                     (200, None)
                 }
@@ -171,7 +172,7 @@ impl Service<()> for Endpoint {
     }
 }
 
-/// What discovery reports.
+/// Value that discovery reports.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
@@ -190,17 +191,17 @@ pub(crate) fn insert(key: usize, endpoint: &Endpoint, attributes: Attributes) ->
     Ok(Change::Insert(key, Target { endpoint: endpoint.clone(), attributes }))
 }
 
-/// One of the given behaviour, the others fast.
+/// One endpoint with this behaviour, the others fast.
 pub(crate) fn one_of(n: usize, behaviour: Behaviour) -> Vec<Endpoint> {
     one_among(n, behaviour, FAST)
 }
 
-/// One of the given behaviour, the others of the other.
+/// One endpoint with this behaviour, the others with the other one.
 pub(crate) fn one_among(n: usize, behaviour: Behaviour, others: Behaviour) -> Vec<Endpoint> {
     (0..n).map(|i| Endpoint::new(if i == 0 { behaviour } else { others })).collect()
 }
 
-/// A balancer over endpoints that never change.
+/// Balancer over endpoints that never change.
 pub(crate) async fn fixed<P>(
     endpoints: &[Endpoint],
     configure: impl FnOnce(Builder<Fixed, Endpoint>) -> Builder<Fixed, Endpoint, P>,
@@ -216,12 +217,12 @@ where
 
 pub(crate) type Fixed = tokio_stream::Iter<std::vec::IntoIter<Result<Change<usize, Endpoint>, Infallible>>>;
 
-/// With all defaults.
+/// Balancer with all defaults.
 pub(crate) async fn default(endpoints: &[Endpoint]) -> Balance<Endpoint> {
     fixed(endpoints, |builder| builder).await
 }
 
-/// Lets the other tasks run until this holds.
+/// Lets other tasks run until the condition holds.
 pub(crate) async fn until(holds: impl Fn() -> bool) {
     for _ in 0..100_000 {
         if holds() {
@@ -232,16 +233,16 @@ pub(crate) async fn until(holds: impl Fn() -> bool) {
     panic!("did not come about");
 }
 
-/// The status, if there is an answer within a second.
+/// Status, if there is a response within a second.
 pub(crate) async fn call<P>(balance: &Balance<Endpoint, P>) -> Option<u16>
 where
     P: Policy<()> + Clone,
 {
-    let answer = tokio::time::timeout(Duration::from_secs(1), balance.clone().oneshot(())).await;
-    Some(answer.ok()?.ok()?.status().as_u16())
+    let response = tokio::time::timeout(Duration::from_secs(1), balance.clone().oneshot(())).await;
+    Some(response.ok()?.ok()?.status().as_u16())
 }
 
-/// Calls by so many callers at the same time until each has made its share, and how many got a 200.
+/// Calls by this many callers at the same time, in equal shares. Returns the number of 200.
 pub(crate) async fn calls<P>(balance: &Balance<Endpoint, P>, callers: usize, calls: usize) -> usize
 where
     P: Policy<()> + Clone + Send + Sync + 'static,
@@ -260,7 +261,7 @@ where
     set.join_all().await.into_iter().sum()
 }
 
-/// Calls by so many callers at the same time, for a while.
+/// Calls by this many callers at the same time, for a while.
 pub(crate) async fn calls_for<P>(balance: &Balance<Endpoint, P>, callers: usize, time: Duration)
 where
     P: Policy<()> + Clone + Send + Sync + 'static,
@@ -271,7 +272,7 @@ where
         let balance = balance.clone();
         set.spawn(async move {
             while Instant::now() < end {
-                // What fails at once must not stop the clock.
+                // A call that fails at once must not stop the clock.
                 if call(&balance).await != Some(200) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }

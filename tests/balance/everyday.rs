@@ -1,5 +1,6 @@
-//! Everyday events at healthy endpoints: long polls, late heads, callers that disconnect, connections that end, full
-//! connections. None of them may eject an endpoint, or take its share of the other calls.
+//! Everyday events at healthy endpoints: long polls, late heads, callers that disconnect,
+//! connections that end, full connections. None of them may eject an endpoint, or take its share of
+//! the other calls.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,18 +24,18 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What a call is for.
+/// Kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
-    /// Answered in about 5 ms.
+    /// Has a response after about 5 ms.
     Short,
-    /// Answered after this time.
+    /// Has a response after this time.
     Long(Duration),
-    /// Met by its deadline after this time, as the observer is told.
+    /// Meets its deadline after this time, which the observer records.
     Deadline(Duration),
 }
 
-/// Why a call was not processed.
+/// Reason for which a call was not processed.
 #[derive(Debug)]
 enum Refused {
     Unprocessed,
@@ -68,7 +69,7 @@ impl Observe<()> for Judge {
     }
 }
 
-/// What happens at the endpoints beside the calls.
+/// Events at the endpoints beside the calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct World {
     /// Connections end every second: the next call after that is not processed.
@@ -130,8 +131,8 @@ impl Fleet {
         Self { balance, hits }
     }
 
-    /// Callers that make short calls for a minute, one after the other with a pause, beside these that do something else.
-    /// Returns how many short calls failed.
+    /// Callers that make short calls for a minute, one after the other with a pause, beside these
+    /// that do something else. Returns the number of failed short calls.
     async fn minute(&self, callers: usize, pause: Duration, others: &[Other]) -> usize {
         let end = Instant::now() + secs(60);
         let mut tasks = tokio::task::JoinSet::new();
@@ -151,7 +152,7 @@ impl Fleet {
                 let mut failed = 0;
                 while Instant::now() < end {
                     let mut made = false;
-                    // What was not processed is sent again, as calls by name do.
+                    // Calls that were not processed are sent again, as calls by name are.
                     for _ in 0..3 {
                         made |= !made
                             && timeout(secs(1), balance.clone().oneshot(Call::Short)).await.is_ok_and(|r| r.is_ok());
@@ -162,7 +163,7 @@ impl Fleet {
                 failed
             });
         }
-        // Looks at the endpoints all the while.
+        // Reads the state of the endpoints all the time.
         let balance = self.balance.clone();
         let looks = tokio::spawn(async move {
             while Instant::now() < end {
@@ -176,7 +177,7 @@ impl Fleet {
         failed
     }
 
-    /// Least and greatest share of the short calls, in percent of the fair one.
+    /// Least and greatest share of the short calls, in percent of the fair share.
     fn shares(&self) -> (usize, usize) {
         let hits: Vec<_> = self.hits.iter().map(|hits| hits.load(Ordering::Relaxed)).collect();
         let of_fair = |hits: usize, all: usize| 100 * hits * self.hits.len() / all;
@@ -193,12 +194,13 @@ struct Other {
     pause: Duration,
 }
 
-/// A long poll that somebody always waits with.
+/// One caller that always waits in a long poll.
 fn poll(call: Call, patience: Duration) -> Other {
     Other { call, patience, pause: millis(20) }
 }
 
-/// Uptimes shortly before a stamp of the balancer wraps. All count from 365 days before the process.
+/// Uptimes shortly before a stamp of the balancer wraps. All count from 365 days before the
+/// process.
 fn wraps() -> [Duration; 3] {
     // Epochs of long calls, ticks of silence, ticks of latency.
     [43, 49, 52].map(|bits| {
@@ -222,12 +224,13 @@ async fn leaves_all_alike(what: &str, world: World, others: &[Other]) {
     }
 }
 
-/// Leaves all alike beside a call with a late head, in a process that has been up for so long, once no call was made for so long.
+/// Has no effect beside a call with a late head, in a process that has been up for this time, once
+/// no call was made for this time.
 fn late_head_leaves_all_alike(uptime: Duration, idle: Duration) {
     const LATE_HEAD: Other = Other { call: Call::Long(secs(70)), patience: FOREVER, pause: millis(20) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        // The first balancer of the process takes the time from which all count.
+        // The first balancer of the process sets the origin of all times.
         drop(Fleet::new(1, World::default()).await);
         tokio::time::advance(uptime).await;
         let fleet = Fleet::new(2, World::default()).await;
@@ -245,21 +248,21 @@ fn late_head_leaves_all_alike(uptime: Duration, idle: Duration) {
 }
 
 #[test]
-fn late_head_leaves_all_alike_at_any_uptime() {
+fn late_head_leaves_shares_equal_at_any_uptime() {
     for minutes in [1, 45, 100] {
         late_head_leaves_all_alike(secs(60 * minutes), Duration::ZERO);
     }
 }
 
 #[test]
-fn late_head_leaves_all_alike_after_any_idle_time() {
+fn late_head_leaves_shares_equal_after_any_idle_time() {
     for minutes in [60, 100, 147] {
         late_head_leaves_all_alike(secs(60), secs(60 * minutes));
     }
 }
 
 #[test]
-fn late_head_leaves_all_alike_while_a_stamp_wraps() {
+fn late_head_leaves_shares_equal_while_a_stamp_wraps() {
     for uptime in wraps() {
         late_head_leaves_all_alike(uptime, Duration::ZERO);
     }
@@ -268,12 +271,12 @@ fn late_head_leaves_all_alike_while_a_stamp_wraps() {
 const FOREVER: Duration = Duration::from_secs(1_000);
 
 #[tokio::test(start_paused = true)]
-async fn nothing_beside_short_calls_leaves_all_alike() {
+async fn short_calls_alone_leave_shares_equal() {
     leaves_all_alike("nothing", World::default(), &[]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_poll_that_meets_its_deadline_leaves_all_alike() {
+async fn long_poll_that_meets_its_deadline_leaves_shares_equal() {
     for polls in [1, 4] {
         let others = vec![poll(Call::Deadline(secs(30)), FOREVER); polls];
         leaves_all_alike("deadlines", World::default(), &others).await;
@@ -281,7 +284,7 @@ async fn long_poll_that_meets_its_deadline_leaves_all_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_poll_that_its_caller_gives_up_leaves_all_alike() {
+async fn long_poll_that_its_caller_cancels_leaves_shares_equal() {
     for polls in [1, 4] {
         let others = vec![poll(Call::Long(FOREVER), secs(20)); polls];
         leaves_all_alike("given up", World::default(), &others).await;
@@ -289,7 +292,7 @@ async fn long_poll_that_its_caller_gives_up_leaves_all_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_whose_head_comes_late_leaves_all_alike() {
+async fn stream_with_a_late_head_leaves_shares_equal() {
     for streams in [1, 4] {
         let others = vec![poll(Call::Long(secs(10)), FOREVER); streams];
         leaves_all_alike("late heads", World::default(), &others).await;
@@ -297,23 +300,23 @@ async fn stream_whose_head_comes_late_leaves_all_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_that_disconnect_leave_all_alike() {
+async fn callers_that_disconnect_leave_shares_equal() {
     let others = vec![Other { call: Call::Long(secs(60)), patience: millis(350), pause: millis(650) }; 2];
     leaves_all_alike("disconnects", World::default(), &others).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_end_every_second_leave_all_alike() {
+async fn connections_that_end_every_second_leave_shares_equal() {
     leaves_all_alike("goaway", World { goes_away: true, ..World::default() }, &[]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn limit_of_two_streams_leaves_all_alike() {
+async fn limit_of_two_streams_leaves_shares_equal() {
     leaves_all_alike("two streams", World { two_streams: true, ..World::default() }, &[]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_of_long_polls_alone_eject_nobody() {
+async fn callers_of_long_polls_alone_eject_no_endpoint() {
     for n in [1, 2, 5] {
         for call in [Call::Deadline(secs(30)), Call::Long(FOREVER)] {
             let fleet = Fleet::new(n, World::default()).await;
@@ -377,7 +380,7 @@ async fn frozen_endpoint_is_ejected_for_silence_beside_long_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_of_silence_has_its_own_switch() {
+async fn silent_calls_rule_can_be_disabled_alone() {
     assert_eq!(Ejection::new().silent_calls(1), Ejection::new().silent_calls(2));
     for (rule, ejects) in [(Ejection::new().silent_calls(0), false), (Ejection::new().silent_calls(5), true)] {
         fastrand::seed(SEED);

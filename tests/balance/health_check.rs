@@ -1,4 +1,4 @@
-//! What active checks of endpoints do to calls, and how often they are made.
+//! Active health checks: their effect on calls, and their schedule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::endpoints::*;
 const SEED: u64 = 8;
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time in which each endpoint was certainly checked once.
+/// Time within which each endpoint was certainly checked once.
 const A_CHECK: Duration = Duration::from_secs(12);
 
 fn secs(seconds: u64) -> Duration {
@@ -32,7 +32,7 @@ fn why(balance: &Balance<Endpoint>, at: usize) -> Option<Cause> {
     balance.snapshot().endpoints()[at].cause()
 }
 
-/// Which of them get calls.
+/// Endpoints that get calls.
 async fn called(balance: &Balance<Endpoint>, endpoints: &[Endpoint]) -> Vec<bool> {
     let before: Vec<_> = endpoints.iter().map(Endpoint::hits).collect();
     assert_eq!(calls(balance, 2, 400).await, 400, "seed {SEED}");
@@ -40,14 +40,14 @@ async fn called(balance: &Balance<Endpoint>, endpoints: &[Endpoint]) -> Vec<bool
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unhealthy_endpoint_is_out_until_a_check_succeeds() {
+async fn unhealthy_endpoint_is_ejected_until_a_check_succeeds() {
     for ejection in [Ejection::new(), Ejection::off()] {
         let endpoints = healthy(3);
         endpoints[0].feels(Health::Bad);
         let balance = checked(&endpoints, ejection).await;
         tokio::time::sleep(A_CHECK).await;
         let hits = endpoints[0].hits();
-        // Longer than any ejection, and however well it would answer.
+        // Longer than any ejection, whatever the outcome of its calls.
         for _ in 0..40 {
             assert_eq!(called(&balance, &endpoints).await, [false, true, true]);
             tokio::time::sleep(INTERVAL).await;
@@ -61,7 +61,7 @@ async fn an_unhealthy_endpoint_is_out_until_a_check_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_no_ceiling_but_without_another_the_unhealthy_get_calls() {
+async fn unhealthy_endpoints_are_ejected_without_limit_and_get_calls_if_all_are() {
     let endpoints = healthy(5);
     endpoints[1..].iter().for_each(|endpoint| endpoint.feels(Health::Bad));
     let balance = checked(&endpoints, Ejection::new()).await;
@@ -77,7 +77,7 @@ async fn there_is_no_ceiling_but_without_another_the_unhealthy_get_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_check_outlasts_what_an_endpoint_was_out_for_before() {
+async fn failed_check_outlasts_an_earlier_ejection() {
     for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None)] {
         let endpoints = healthy(3);
         endpoints[0].feels(Health::Bad);
@@ -93,7 +93,7 @@ async fn a_failed_check_outlasts_what_an_endpoint_was_out_for_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_check_ends_no_ejection() {
+async fn successful_check_does_not_end_an_ejection() {
     let endpoints = one_of(3, Behaviour::Status(500, None));
     let balance = checked(&endpoints, Ejection::new().consecutive_failures(1)).await;
     calls(&balance, 2, 200).await;
@@ -103,7 +103,7 @@ async fn a_good_check_ends_no_ejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_is_checked_once_per_interval_from_the_first_on() {
+async fn each_endpoint_is_checked_once_per_interval() {
     let endpoints = healthy(20);
     let begin = Instant::now();
     let _balance = checked(&endpoints, Ejection::new()).await;
@@ -122,7 +122,7 @@ async fn each_is_checked_once_per_interval_from_the_first_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_that_hang_fail_and_leave_room_for_all() {
+async fn checks_that_hang_fail_and_delay_all_endpoints_alike() {
     let endpoints = healthy(40);
     endpoints[1..].iter().for_each(|endpoint| endpoint.feels(Health::Unknown));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -143,7 +143,7 @@ async fn checks_that_hang_fail_and_leave_room_for_all() {
     assert_eq!(balance.snapshot().count(EndpointState::Available), 1);
     for endpoint in &endpoints {
         let checks = endpoint.checks();
-        // 40 of them, 16 at a time for 10 s each.
+        // 40 checks, 16 at a time for 10 s each.
         assert!((9..=16).contains(&checks.len()), "seed {SEED}: {} checks", checks.len());
     }
     for endpoint in &endpoints[1..] {
@@ -151,7 +151,7 @@ async fn checks_that_hang_fail_and_leave_room_for_all() {
     }
 }
 
-/// Counts what is under way.
+/// Counts running checks.
 struct Running(Arc<AtomicUsize>);
 
 impl Drop for Running {
@@ -161,7 +161,7 @@ impl Drop for Running {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_panics_says_nothing_and_is_made_again() {
+async fn check_that_panics_is_ignored_and_repeated() {
     let endpoints = healthy(2);
     endpoints[0].feels(Health::Broken);
     let balance = checked(&endpoints, Ejection::new()).await;
@@ -173,7 +173,7 @@ async fn a_check_that_panics_says_nothing_and_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_outside_the_subset_is_not_checked() {
+async fn endpoints_outside_the_subset_are_not_checked() {
     let endpoints = healthy(10);
     let balance = fixed_subset(&endpoints).await;
     tokio::time::sleep(secs(100)).await;
@@ -202,7 +202,7 @@ async fn fixed_subset(endpoints: &[Endpoint]) -> Balance<Endpoint> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_address_is_called_before_it_is_checked_and_a_late_result_is_not_its_own() {
+async fn new_address_is_called_before_its_check_and_a_late_result_is_ignored() {
     let (old, new) = (Endpoint::new(FAST), Endpoint::new(FAST));
     let other = Endpoint::new(FAST);
     old.feels(Health::Unknown);
@@ -229,7 +229,7 @@ async fn another_address_is_called_before_it_is_checked_and_a_late_result_is_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_checks_eject_only_as_many_as_are_set_in_a_row() {
+async fn only_the_configured_number_of_failed_checks_in_a_row_ejects() {
     for (ejection, needed) in [
         (Ejection::new(), 3),
         (Ejection::off(), 3),

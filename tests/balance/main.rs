@@ -1,4 +1,4 @@
-//! The balancer as a user meets it, on tokio's paused clock: whom it knows, whom it calls, whom it leaves out.
+//! The balancer through its public API, on tokio's paused clock.
 #![cfg(feature = "client")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -8,4 +8,5 @@ mod endpoints;
 mod everyday;
 mod health_check;
 mod policies;
+mod robustness;
 mod shares;

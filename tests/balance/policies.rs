@@ -1,4 +1,4 @@
-//! What policies do to the shares of endpoints: statistics with fixed seeds, on tokio's paused clock.
+//! Shares of endpoints by policy: statistics with fixed seeds, on tokio's paused clock.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tower_eureka::balance::{
 
 const SEED: u64 = 5;
 
-/// Answers its own name after a time around 5 ms, if it is not slow, and knows how many calls it had at once.
+/// Responds with its own name after about 5 ms, if it is not slow, and counts concurrent calls.
 #[derive(Clone)]
 struct Endpoint {
     name: String,
@@ -61,7 +61,7 @@ impl<Req> Service<Req> for Endpoint {
 
 type Update = Result<Change<String, Endpoint>, Infallible>;
 
-/// Endpoints that come and go as the test says.
+/// Endpoints that the test adds and removes.
 struct Fleet<P> {
     balance: Balance<Endpoint, P, AnyResponse>,
     updates: mpsc::UnboundedSender<Update>,
@@ -119,7 +119,8 @@ impl<P> Fleet<P> {
         self.balance.clone().oneshot(request).await
     }
 
-    /// Who takes so many calls of so many callers, each of which waits for its answers.
+    /// Endpoints that took this many calls of this many callers, each of which waits for its
+    /// responses.
     async fn shares<Req>(&self, callers: usize, calls: usize, request: impl Fn(usize) -> Req) -> BTreeMap<String, usize>
     where
         P: Policy<Req> + Clone + 'static,
@@ -130,16 +131,16 @@ impl<P> Fleet<P> {
             let balance = self.balance.clone();
             let requests: Vec<_> = (caller..calls).step_by(callers).map(&request).collect();
             tasks.spawn(async move {
-                let mut answers = Vec::new();
+                let mut responses = Vec::new();
                 for request in requests {
-                    answers.push(balance.clone().oneshot(request).await.expect("no endpoint fails"));
+                    responses.push(balance.clone().oneshot(request).await.expect("no endpoint fails"));
                 }
-                answers
+                responses
             });
         }
         let mut shares = BTreeMap::new();
-        while let Some(answers) = tasks.join_next().await {
-            answers.expect("no call panics").into_iter().for_each(|name| *shares.entry(name).or_default() += 1);
+        while let Some(responses) = tasks.join_next().await {
+            responses.expect("no call panics").into_iter().for_each(|name| *shares.entry(name).or_default() += 1);
         }
         shares
     }
@@ -161,7 +162,8 @@ fn by_key() -> RendezvousHash {
     RendezvousHash::by_header("x-key")
 }
 
-/// Weights as they occur: a pair, one heavy, all different, and a larger fleet with two sizes of machines.
+/// Typical weights: a pair, one heavy, all different, and a larger fleet with two sizes of
+/// machines.
 fn fleets() -> Vec<Vec<f32>> {
     vec![vec![3.0, 1.0], vec![10.0, 1.0, 1.0], vec![1.0, 2.0, 3.0], [1.0, 2.0].into_iter().cycle().take(8).collect()]
 }
@@ -170,7 +172,7 @@ async fn keeps_weights<P>(name: &str, policy: P)
 where
     P: Policy<Request<()>> + Clone + 'static,
 {
-    // Then 5 % are more than three standard deviations of what chance does to an endpoint of weight 1.
+    // Then 5 % are more than three standard deviations for an endpoint of weight 1.
     const CALLS_PER_WEIGHT: f32 = 4_500.0;
     let mut wrong = Vec::new();
     for weights in fleets() {
@@ -210,12 +212,12 @@ async fn random_keeps_weights() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hash_keeps_weights_over_many_keys() {
+async fn hash_keeps_weights_over_many_keys() {
     keeps_weights("RendezvousHash", by_key().load_factor(f64::INFINITY)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrappers_keep_the_weights_of_what_they_wrap() {
+async fn wrapping_policies_keep_the_weights_of_the_wrapped_one() {
     let policy = ByLabel::hint().policy(Sticky::default().policy(by_key().policy(WeightedRoundRobin)));
     let fleet = Fleet::weighing(policy, &[3.0, 2.0, 1.0]).await;
     let shares = fleet.shares(8, 600, |_| request(&[])).await;
@@ -227,7 +229,8 @@ where
     P: Policy<Request<()>> + Clone + 'static,
 {
     const CALLS: usize = 10_000;
-    // From 92 % of the weight on the others are full for theirs, and the slow one gets what they cannot take: docs/balancing.md.
+    // From 92 % of the weight on, the other endpoints are full for theirs, and the slow one gets
+    // the calls that they cannot take: docs/balancing.md.
     let fleets: [(&[f32], usize); 7] = [
         (&[3.0, 1.0], 0),
         (&[3.0, 1.0], 1),
@@ -256,7 +259,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn weights_do_not_send_calls_to_the_slow() {
+async fn weights_do_not_send_calls_to_slow_endpoints() {
     avoids_the_slow("PeakEwma", PeakEwma, 0.2).await;
 }
 
@@ -280,7 +283,7 @@ async fn round_robin_is_exact_and_smooth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_is_one_order_for_all_callers() {
+async fn round_robin_has_one_order_for_all_callers() {
     let fleet = Fleet::weighing(WeightedRoundRobin, &[1.0; 7]).await;
     let shares = fleet.shares(64, 7_000, keyed).await;
     assert!(shares.values().all(|calls| *calls == 1_000), "{shares:?}");
@@ -292,7 +295,7 @@ async fn round_robin_is_one_order_for_all_callers() {
     );
 }
 
-/// Where each key goes.
+/// Endpoint of each key.
 async fn places<P>(fleet: &Fleet<P>, keys: usize) -> Vec<String>
 where
     P: Policy<Request<()>> + Clone,
@@ -305,7 +308,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_stays_where_it_is() {
+async fn key_stays_at_its_endpoint() {
     let fleet = Fleet::weighing(by_key(), &[1.0; 10]).await;
     let before = places(&fleet, 500).await;
     assert_eq!(before, places(&fleet, 500).await);
@@ -315,7 +318,7 @@ async fn a_key_stays_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_one_comes_or_goes_only_its_keys_move() {
+async fn only_the_keys_of_an_added_or_removed_endpoint_move() {
     const KEYS: usize = 4_000;
     for weights in [vec![1.0; 10], (1..=10).map(|weight| weight as f32).collect()] {
         let mut fleet = Fleet::weighing(by_key(), &weights).await;
@@ -335,7 +338,7 @@ async fn where_one_comes_or_goes_only_its_keys_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_weights_hash_as_different_ones_do() {
+async fn equal_weights_hash_like_different_ones() {
     let mut fleet = Fleet::weighing(by_key(), &[1.0; 9]).await;
     let equal = places(&fleet, 2_000).await;
     fleet.insert(Endpoint::new("light", Attributes::new().with_weight(0.001))).await;
@@ -344,7 +347,7 @@ async fn equal_weights_hash_as_different_ones_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_key_is_spread_within_the_bound() {
+async fn busy_key_is_spread_within_the_load_factor() {
     for (factor, weights) in
         [(1.25, vec![1.0; 4]), (2.0, vec![1.0; 8]), (1.25, vec![1.0, 2.0, 3.0, 2.0]), (1.0, vec![1.0; 4])]
     {
@@ -361,7 +364,7 @@ async fn a_busy_key_is_spread_within_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_key_for_all_requests_keeps_to_an_instance_as_long_as_it_is_there() {
+async fn one_key_for_all_requests_keeps_one_instance() {
     let mut chosen = Vec::new();
     for caller in 0..20_u64 {
         let own = HashKey::from(caller);
@@ -387,14 +390,14 @@ async fn one_key_for_all_requests_keeps_to_an_instance_as_long_as_it_is_there() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_key_goes_by_the_inner_policy() {
+async fn request_without_key_uses_the_inner_policy() {
     let fleet = Fleet::weighing(by_key().policy(WeightedRoundRobin), &[1.0; 4]).await;
     let shares = fleet.shares(1, 400, |_| request(&[])).await;
     assert!(shares.values().all(|calls| *calls == 100), "{shares:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn parts_of_a_request_hash_as_the_whole_one() {
+async fn parts_of_a_request_hash_like_the_whole_request() {
     let fleet = Fleet::weighing(by_key(), &[1.0; 10]).await;
     let by_parts = Fleet::weighing(
         RendezvousHash::by(|parts: &Parts| Some(parts.headers["x-key"].to_str().ok()?.into())),
@@ -409,7 +412,7 @@ async fn parts_of_a_request_hash_as_the_whole_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sticks_to_the_instance_named_as_long_as_it_is_there() {
+async fn sticky_request_goes_to_its_instance_while_that_takes_calls() {
     let mut fleet = Fleet::weighing(Sticky::default().policy(WeightedRoundRobin), &[1.0; 5]).await;
     let cookie = || request(&[("cookie", "theme=dark; sc-lb-instance-id=3")]);
     let shares = fleet.shares(8, 100, |_| cookie()).await;
@@ -450,7 +453,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_is_preferred_and_all_take_the_call_where_none_has_it() {
+async fn version_is_preferred_and_all_endpoints_take_the_call_if_none_has_it() {
     let fleet = Fleet::new(ByLabel::version("x-version"), versions()).await;
     assert_eq!(names(&fleet, &[("x-version", "1")]).await, ["old", "old too"]);
     assert_eq!(names(&fleet, &[("x-version", "2")]).await, ["new"]);
@@ -459,7 +462,7 @@ async fn a_version_is_preferred_and_all_take_the_call_where_none_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_counts_calls_is_asked_once_for_each() {
+async fn policy_is_called_once_for_each_call() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let every_second = ByLabel::by("version", move |_: &Request<()>| {
@@ -474,7 +477,7 @@ async fn who_counts_calls_is_asked_once_for_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_may_be_required() {
+async fn required_version_without_an_endpoint_fails_the_call() {
     let mut fleet = Fleet::new(ByLabel::version("x-version").required(), versions()).await;
     assert_eq!(names(&fleet, &[("x-version", "2")]).await, ["new"]);
     assert_eq!(names(&fleet, &[]).await.len(), 4);
@@ -486,7 +489,7 @@ async fn a_version_may_be_required() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_keep_calls_without_one_at_the_default() {
+async fn call_without_a_hint_goes_to_the_default_hint() {
     let fleet = Fleet::new(ByLabel::hint(), versions()).await;
     assert_eq!(names(&fleet, &[("X-SC-LB-Hint", "canary")]).await, ["new"]);
     assert_eq!(names(&fleet, &[]).await, ["old"]);
@@ -494,7 +497,7 @@ async fn hints_keep_calls_without_one_at_the_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn labels_and_the_other_policies_wrap_each_other() {
+async fn label_and_other_policies_can_be_nested() {
     let outside = ByLabel::version("x-version").policy(Sticky::default().policy(by_key()));
     let inside = Sticky::default().policy(by_key().policy(ByLabel::version("x-version")));
     let outside = Fleet::new(outside, versions()).await;

@@ -1,4 +1,4 @@
-//! Which share of the calls goes where: zones, slow start and subsets through the balancer, on paused time with fixed seeds.
+//! Shares of calls by zone, slow start and subset, on paused time with fixed seeds.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use tower_eureka::balance::{
 
 const SEED: u64 = 41;
 
-/// An endpoint's name, what is known of it.
+/// Name and attributes of an endpoint.
 type Known = (String, Attributes);
 type Discovered = Result<Change<String, Known>, Infallible>;
 type Updates = Pin<Box<dyn Stream<Item = Discovered> + Send>>;
@@ -42,7 +42,7 @@ impl Policy<()> for Draw {
     }
 }
 
-/// Says which endpoints refuse connections or fail, and counts what they are asked.
+/// Determines which endpoints refuse connections or fail, and counts calls.
 #[derive(Clone, Default)]
 struct World {
     calls: Arc<Mutex<BTreeMap<String, u32>>>,
@@ -55,14 +55,14 @@ impl World {
         let (world, name) = (self.clone(), name.to_owned());
         BoxCloneSyncService::new(service_fn(move |()| {
             *world.calls.lock().unwrap().entry(name.clone()).or_default() += 1;
-            let answer = if world.dead.lock().unwrap().contains(&name) {
+            let response = if world.dead.lock().unwrap().contains(&name) {
                 Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into())
             } else if world.broken.lock().unwrap().contains(&name) {
                 Err("broken".into())
             } else {
                 Ok(name.clone())
             };
-            async { answer }
+            async { response }
         }))
     }
 
@@ -83,7 +83,7 @@ impl World {
         settings(builder).build()
     }
 
-    /// How many calls each endpoint got since this was last asked.
+    /// Number of calls of each endpoint since the last time.
     fn take(&self) -> BTreeMap<String, u32> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }
@@ -94,7 +94,7 @@ fn insert(name: impl Into<String>, attributes: Attributes) -> Discovered {
     Ok(Change::Insert(name.clone(), (name, attributes)))
 }
 
-/// So many endpoints in each zone, named after it.
+/// This many endpoints in each zone, named after it.
 fn in_zones(zones: &[(&str, usize)]) -> Vec<Discovered> {
     let of = |&(zone, count): &(&str, usize)| {
         let zone = zone.to_owned();
@@ -125,7 +125,7 @@ async fn calls(balance: &Fleet, count: u32) {
     }
 }
 
-/// Five standard deviations of chance, and what the expectation itself may be off.
+/// Five standard deviations of chance, plus the tolerance of the expectation itself.
 #[track_caller]
 fn assert_share(got: u32, of: u32, expected: f64, slack: f64) {
     let share = f64::from(got) / f64::from(of);
@@ -149,7 +149,8 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
     let shares = || balance.snapshot().zones().iter().map(|zone| zone.share()).collect::<Vec<_>>();
     until(|| balance.len() == 10).await;
 
-    // Nothing known of the callers: as many in each zone. 30 % of the endpoints for a third of the callers.
+    // Unknown callers count as equally many in each zone: 30 % of the endpoints for a third of the
+    // callers.
     let count = 20_000;
     calls(&balance, count).await;
     let got = world.take();
@@ -157,7 +158,7 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
     assert_share(by_zone(&got, "b"), count, 0.1, 0.0);
     assert_share(by_zone(&got, "c"), count, 0.0, 0.0);
 
-    // 30 for 50 % of the callers; b and c have 10 each to spare.
+    // Capacity 30 for 50 % of the callers; b and c have 10 each to spare.
     fleet.send(siblings("a0", &[("a", 5), ("b", 3), ("c", 2)])).unwrap();
     until(|| (shares()[0] - 0.6).abs() < 1e-9).await;
     calls(&balance, count).await;
@@ -177,7 +178,7 @@ async fn calls_are_split_over_the_zones_by_the_formula() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_leave_a_zone_that_fails_and_come_back() {
+async fn calls_leave_a_failing_zone_and_return() {
     fastrand::seed(SEED);
     let world = World::default();
     let balance =
@@ -189,7 +190,8 @@ async fn calls_leave_a_zone_that_fails_and_come_back() {
     *world.dead.lock().unwrap() = vec!["a0".into(), "a1".into(), "a2".into()];
     calls(&balance, 100).await;
     world.take();
-    // One of four can take 1.4 of 4 endpoints' calls, beside 4 of 4: 0.259 of what there is, for half of the callers.
+    // One of four can take 1.4 of 4 endpoints' calls, beside 4 of 4: 0.259 of the capacity, for
+    // half of the callers.
     let local = 1.4 / 5.4 / 0.5;
     let count = 10_000;
     calls(&balance, count).await;
@@ -206,7 +208,7 @@ async fn calls_leave_a_zone_that_fails_and_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn zones_do_not_matter_to_few_endpoints_in_panic_or_where_the_own_one_is_unknown() {
+async fn zones_are_ignored_for_few_endpoints_in_panic_or_for_an_unknown_own_zone() {
     fastrand::seed(SEED);
     let split = |zones: &'static [(&str, usize)], own: &'static str| {
         World::default().balance(iter(in_zones(zones)), |builder| builder.zone_aware(ZoneAware::new(own)))
@@ -232,14 +234,14 @@ async fn zones_do_not_matter_to_few_endpoints_in_panic_or_where_the_own_one_is_u
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_just_came_up_grows_into_its_share_on_the_curve() {
+async fn weight_of_a_new_endpoint_follows_the_slow_start_curve() {
     fastrand::seed(SEED);
     for (aggression, minimum) in [(1.0, 0.1), (2.0, 0.1), (1.0, 0.4)] {
         let world = World::default();
         let window = Duration::from_secs(100);
         let slow_start = SlowStart::new(window).aggression(aggression).min_share(minimum);
         let old = ["a", "b", "c"].map(|name| insert(name, Attributes::new().with_up_since_ms(1)));
-        // Its clock is ahead of ours.
+        // Its clock is ahead.
         let new = insert("new", Attributes::new().with_weight(2.0).with_up_since_ms(u64::MAX));
         let balance = world.balance(iter(old.into_iter().chain([new])), |builder| builder.slow_start(slow_start));
         until(|| balance.len() == 4).await;
@@ -259,7 +261,7 @@ async fn an_endpoint_that_just_came_up_grows_into_its_share_on_the_curve() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_outside_the_subset_are_never_called_and_a_mostly_dead_subset_is_widened() {
+async fn endpoints_outside_the_subset_get_no_calls_until_it_is_extended() {
     fastrand::seed(SEED);
     let world = World::default();
     let (updates, discover) = mpsc::unbounded_channel();
@@ -283,7 +285,7 @@ async fn endpoints_outside_the_subset_are_never_called_and_a_mostly_dead_subset_
     assert_eq!(got.keys().cloned().collect::<Vec<_>>(), subset);
     got.values().for_each(|calls| assert_share(*calls, 10_000, 0.1, 0.0));
 
-    // Somebody outside comes and goes.
+    // An endpoint outside is added and removed.
     let outside = (0..100).map(|i| format!("e{i:03}")).find(|id| !subset.contains(id)).unwrap();
     updates.send(Ok(Change::Remove(outside.clone()))).unwrap();
     until(|| balance.snapshot().endpoints().len() == 99).await;
@@ -310,17 +312,17 @@ async fn endpoints_outside_the_subset_are_never_called_and_a_mostly_dead_subset_
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_with_apertures_load_every_endpoint_alike() {
+async fn callers_with_apertures_load_every_endpoint_equally() {
     fastrand::seed(SEED);
     let world = World::default();
     let endpoints = || (0..25).map(|i| insert(format!("e{i:02}"), Attributes::new())).collect::<Vec<_>>();
     let (callers, each) = (8, 5_000);
     for rank in 0..callers {
-        let own = peers(&format!("a{rank}"), &[("a", callers)]);
+        let own = siblings(&format!("a{rank}"), &[("a", callers)]);
         let mut updates = endpoints();
         fastrand::shuffle(&mut updates);
         let balance = world.balance(iter(updates), |builder| builder.subset(Subset::aperture(6)).siblings(iter([own])));
-        // 6 of 25 by 8 callers: a section is 2/8 of the ring, 6.25 endpoints, at whatever edges.
+        // 6 of 25 by 8 callers: a section is 2/8 of the ring, or 6.25 endpoints, at whatever edges.
         let effective =
             || balance.snapshot().endpoints().iter().map(|endpoint| endpoint.effective_weight()).sum::<f64>();
         until(|| balance.snapshot().endpoints().len() == 25 && (effective() - 6.25).abs() < 1e-6).await;
@@ -334,7 +336,7 @@ async fn callers_with_apertures_load_every_endpoint_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peers_that_change_without_end_keep_nobody_from_discovery() {
+async fn siblings_that_change_without_end_do_not_block_discovery() {
     let world = World::default();
     let (updates, discover) = mpsc::unbounded_channel();
     let mut count = 0;
@@ -351,7 +353,7 @@ async fn peers_that_change_without_end_keep_nobody_from_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_no_endpoint_may_take_says_why() {
+async fn error_of_a_call_without_an_endpoint_has_the_reason() {
     let world = World::default();
     let version = |name, version| insert(name, Attributes::new().with_labels([("version", version)]));
     let discover = [version("a", "1"), version("b", "1"), version("c", "2")];
