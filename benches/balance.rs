@@ -1,9 +1,11 @@
-//! What balancing costs: one pick and call of an endpoint that is always ready and answers at once.
+//! Cost of balancing: one pick and call of an endpoint that is always ready and responds at once.
 //!
-//! Ours is measured with each policy, ejection on, against tower's balancer with the same metric as our default, bare (which
-//! cannot be cloned) and in the buffer that makes it `Clone`. All get the same endpoints from the same kind of discovery and answer
-//! the same requests, from one thread and, where it can be cloned, from two at once. `tests/tower_pitfalls.rs` counts allocations.
-#![allow(clippy::print_stdout, reason = "a bench reports to a person")]
+//! Ours is measured with each policy and with ejection. It is compared with tower's balancer with
+//! the metric of our default policy, bare (which cannot be cloned) and in the buffer that makes it
+//! `Clone`. All of them get the same endpoints from the same kind of discovery and the same
+//! requests, from one thread and, if they can be cloned, from two at once.
+//! `tests/tower_pitfalls.rs` counts allocations.
+#![allow(clippy::print_stdout, reason = "a benchmark prints a report")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,14 +48,14 @@ impl Service<u64> for Endpoint {
     }
 }
 
-/// Reports `n` endpoints at once, then nothing any more, as a registry does that does not change.
+/// Reports `n` endpoints at once and no further change, as a registry without changes does.
 fn discover(n: usize) -> Discovered {
     Box::pin(tokio_stream::iter((0..n).map(|i| Ok(Change::Insert(i, Endpoint(i))))).chain(tokio_stream::pending()))
 }
 
 type Discovered = Pin<Box<dyn Stream<Item = Result<Change<usize, Endpoint>, Infallible>> + Send>>;
 
-/// Nanoseconds per call, by what was measured.
+/// Nanoseconds per call, by benchmark.
 #[derive(Default)]
 struct Samples(RefCell<BTreeMap<(&'static str, usize), Vec<f64>>>);
 
@@ -105,7 +107,7 @@ impl Samples {
         Some(samples[samples.len() / 2])
     }
 
-    /// One line for each thing measured; nothing where a filter left it out.
+    /// Prints one line per benchmark that was not filtered out.
     fn summarize(&self) {
         println!("\nmedian ns per call, and how many times ours, for N = {SIZES:?}");
         let names: BTreeSet<_> = self.0.borrow().keys().map(|(name, _)| *name).collect();
@@ -123,7 +125,7 @@ impl Samples {
     }
 }
 
-/// What is measured on two threads is called so at the end.
+/// Suffix of benchmarks on two threads.
 const TWO: &str = "_2_threads";
 
 async fn run<S>(service: &mut S, iterations: u64) -> Duration
@@ -133,8 +135,8 @@ where
 {
     let start = Instant::now();
     for i in 0..iterations {
-        let answer = service.ready().await.expect("always ready").call(i).await;
-        black_box(answer.expect("always answers"));
+        let response = service.ready().await.expect("endpoint is always ready").call(i).await;
+        black_box(response.expect("endpoint always responds"));
     }
     start.elapsed()
 }
@@ -153,7 +155,7 @@ where
         })
     });
     for caller in callers {
-        caller.await.expect("does not panic");
+        caller.await.expect("callers do not panic");
     }
     start.elapsed()
 }
@@ -179,8 +181,9 @@ fn tower(n: usize) -> Tower {
 }
 
 fn pick_and_call(criterion: &mut Criterion, samples: &Samples) {
-    let one = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
+    let one = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime is built");
+    let two =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runtime is built");
     let mut group = criterion.benchmark_group("pick_and_call");
     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(30);
     for n in SIZES {

@@ -1,10 +1,12 @@
-//! Simulates a fleet on a bad day and on an everyday one: `cargo run --example balance_sim --all-features -- [FILE.svg]`.
+//! Simulates a fleet with a bad endpoint, and a healthy one with everyday events: `cargo run
+//! --example balance_sim --all-features -- [FILE.svg]`.
 //!
-//! Time is tokio's paused clock, so minutes pass in seconds, and the seed is fixed. Sixteen callers call the endpoints, each of
-//! which serves eight calls at a time in 5 ms or so. On the bad day one of five is bad from 20 s to 80 s. On the everyday one
-//! all are well, and what happens beside the calls should change nothing. Prints what the callers saw in that minute, and draws
-//! the bad day second by second if a file is named.
-#![allow(clippy::print_stdout, reason = "an example talks on stdout")]
+//! Time is tokio's paused clock, so minutes pass in seconds, and the seed is fixed. Sixteen callers
+//! call the endpoints, each of which serves eight calls at a time in about 5 ms. In the first part,
+//! one endpoint of five is bad from 20 s to 80 s. In the second part all endpoints are healthy, and
+//! the events beside the calls should change nothing. Prints the results of the callers in that
+//! minute, and draws the first part second by second if a file is named.
+#![allow(clippy::print_stdout, reason = "an example prints to stdout")]
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -26,23 +28,23 @@ use tower::util::BoxCloneService;
 use tower::{BoxError, Service, ServiceExt};
 use tower_eureka::balance::{Balance, Completion, Ejection, EndpointState, LeastRequests, Observe, Outcome, Policy};
 
-/// Endpoints on the bad day.
+/// Endpoints of the first part.
 const ENDPOINTS: usize = 5;
 const CALLERS: usize = 16;
 const BAD_FROM: Duration = Duration::from_secs(20);
 const BAD_UNTIL: Duration = Duration::from_secs(80);
 const END: Duration = Duration::from_secs(120);
-/// A caller gives up after this time.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two calls of a caller.
+/// Time after which a caller cancels its call.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause between two calls of a caller.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Times that a call is sent which no endpoint processed, as calls by name are.
+/// Maximum number of times that a call is sent that no endpoint processed, as for calls by name.
 const SENDS: usize = 5;
 
 fn main() -> Result<(), BoxError> {
     let picture = std::env::args().nth(1);
     let mut drawn = Vec::new();
-    for fault in [Fault::Fails, Fault::Gray, Fault::Slow, Fault::Silent] {
+    for fault in [Fault::Fails, Fault::FailsPartly, Fault::Slow, Fault::Silent] {
         println!("\none of {ENDPOINTS} endpoints {} for a minute", fault.name());
         println!("{:<34} {:>8} {:>10} {:>8} {:>8} {:>8}", "balancer", "calls", "to it", "failed", "p50", "p99");
         for balancer in Balancer::ALL {
@@ -77,28 +79,28 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Simulates on a runtime of its own: the clock starts anew, and nothing of the one before is left.
+/// Simulates on its own runtime: the clock starts anew, and nothing of an earlier run is left.
 fn run(balancer: Balancer, trouble: Trouble, endpoints: usize) -> Result<(Vec<Call>, Option<bool>), BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     fastrand::seed(7);
     Ok(runtime.block_on(simulate(balancer, trouble, endpoints)))
 }
 
-/// What an endpoint is asked for.
+/// Kind of a request.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Short,
     Lasts(Duration),
 }
 
-/// What happens.
+/// Trouble of a run: a fault or an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trouble {
     Fault(Fault),
     Event(Event),
 }
 
-/// What happens beside the calls where all endpoints are well.
+/// Event beside the calls while all endpoints are healthy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Event {
     LongPolls,
@@ -121,7 +123,7 @@ impl Event {
         }
     }
 
-    /// Calls that other callers make: how many at a time, what, with what patience and pause.
+    /// Calls that other callers make: how many at a time, their kind, timeout and pause.
     fn others(self) -> (usize, Request, Duration, Duration) {
         let forever = Duration::from_secs(1_000);
         match self {
@@ -135,7 +137,7 @@ impl Event {
     }
 }
 
-/// An endpoint did not process a call.
+/// Error of a call that the endpoint did not process.
 #[derive(Debug)]
 struct Unprocessed;
 
@@ -147,11 +149,11 @@ impl std::fmt::Display for Unprocessed {
 
 impl std::error::Error for Unprocessed {}
 
-/// What is wrong with one endpoint.
+/// Fault of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Fails,
-    Gray,
+    FailsPartly,
     Slow,
     Silent,
 }
@@ -159,10 +161,10 @@ enum Fault {
 impl Fault {
     fn name(self) -> &'static str {
         match self {
-            Self::Fails => "answers 500 at once",
-            Self::Gray => "fails 30 % of its calls",
+            Self::Fails => "responds 500 at once",
+            Self::FailsPartly => "fails 30 % of its calls",
             Self::Slow => "takes ten times as long",
-            Self::Silent => "takes calls and answers none",
+            Self::Silent => "takes calls and never responds",
         }
     }
 }
@@ -189,7 +191,8 @@ impl Balancer {
         }
     }
 
-    /// The balancer, and whether it has ejected an endpoint, if it tells.
+    /// Builds the balancer. Also returns a closure that tells whether it has ejected an endpoint,
+    /// if it can.
     fn build(self, trouble: Trouble, endpoints: usize) -> (Boxed, Option<Look>) {
         let start = Instant::now();
         let endpoints: Vec<_> = (0..endpoints).map(|number| Endpoint::new(number, trouble, start)).collect();
@@ -240,7 +243,7 @@ fn discover(
         .chain(tokio_stream::pending())
 }
 
-/// Judges answers that have no body by their status.
+/// Classifies responses without a body by their status.
 #[derive(Clone, Copy)]
 struct Whole;
 
@@ -261,7 +264,8 @@ impl Observe<Response<usize>> for Whole {
     }
 }
 
-/// Serves eight calls at a time in 4 to 6 ms each, or two; the first one has the fault, for a while.
+/// Serves eight calls at a time in 4 to 6 ms each, or two. The first endpoint has the fault for a
+/// minute.
 #[derive(Clone)]
 struct Endpoint {
     number: usize,
@@ -284,7 +288,7 @@ impl Endpoint {
             && (BAD_FROM..BAD_UNTIL).contains(&self.start.elapsed())
     }
 
-    /// Whether this is the first call of a second, which meets the end of the connection.
+    /// Returns `true` for the first call of a second, which meets the end of the connection.
     fn goes_away(&self) -> bool {
         let second = self.start.elapsed().as_secs();
         let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -307,7 +311,7 @@ impl Service<Request> for Endpoint {
         let unlucky = fastrand::f32() < 0.3;
         Box::pin(async move {
             let mut response = Response::new(this.number);
-            if this.has(Fault::Fails) || this.has(Fault::Gray) && unlucky {
+            if this.has(Fault::Fails) || this.has(Fault::FailsPartly) && unlucky {
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 return Ok(response);
             }
@@ -323,7 +327,7 @@ impl Service<Request> for Endpoint {
                     let _place = this.room.acquire().await;
                     sleep(factor * work).await;
                 }
-                // Waits for something, which keeps nobody busy.
+                // Waits for an event, which takes no capacity.
                 Request::Lasts(time) => sleep(time).await,
             }
             Ok(response)
@@ -355,15 +359,15 @@ impl Service<Request> for RoundRobin {
 /// One call, as its caller saw it.
 #[derive(Clone, Copy)]
 struct Call {
-    /// When it began, since the start.
+    /// Begin of the call, since the start.
     at: Duration,
     took: Duration,
-    /// Who answered, if anybody did.
+    /// Endpoint that responded.
     by: Option<usize>,
     failed: bool,
 }
 
-/// The calls, and whether an endpoint was ejected meanwhile, if the balancer tells.
+/// Returns the calls, and whether an endpoint was ejected, if the balancer can tell.
 async fn simulate(balancer: Balancer, trouble: Trouble, endpoints: usize) -> (Vec<Call>, Option<bool>) {
     let (balance, look) = balancer.build(trouble, endpoints);
     let start = Instant::now();
@@ -384,18 +388,18 @@ async fn simulate(balancer: Balancer, trouble: Trouble, endpoints: usize) -> (Ve
     let ejected = ejected.await;
     let mut calls = Vec::new();
     for caller in callers {
-        calls.extend(caller.await.expect("a caller does not panic"));
+        calls.extend(caller.await.expect("callers do not panic"));
     }
     calls.sort_by_key(|call| call.at);
     (calls, ejected)
 }
 
-/// A caller of other calls, until the runtime ends.
+/// Caller of other calls, until the runtime ends.
 async fn other(mut balance: Boxed, event: Event) {
-    let (_, request, patience, pause) = event.others();
+    let (_, request, timeout, pause) = event.others();
     loop {
         sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-        let _ = tokio::time::timeout(patience, async { balance.ready().await?.call(request).await }).await;
+        let _ = tokio::time::timeout(timeout, async { balance.ready().await?.call(request).await }).await;
     }
 }
 
@@ -413,9 +417,9 @@ async fn caller(mut balance: Boxed, start: Instant, end: Duration) -> Vec<Call> 
                 }
             }
         };
-        let answer = tokio::time::timeout(PATIENCE, send).await;
+        let response = tokio::time::timeout(TIMEOUT, send).await;
         let took = start.elapsed() - at;
-        let (by, failed) = match answer {
+        let (by, failed) = match response {
             Ok(Ok(response)) => (Some(*response.body()), !response.status().is_success()),
             Ok(Err(_)) | Err(_) => (None, true),
         };
@@ -425,7 +429,7 @@ async fn caller(mut balance: Boxed, start: Instant, end: Duration) -> Vec<Call> 
     calls
 }
 
-/// Least and greatest share of the calls in that minute, in percent of the fair one.
+/// Least and greatest share of the calls in that minute, in percent of the fair share.
 fn shares(calls: &[Call], endpoints: usize) -> (f64, f64) {
     let mut counts = vec![0.0_f64; endpoints];
     let minute = calls.iter().filter(|call| (BAD_FROM..BAD_UNTIL).contains(&call.at));
@@ -435,7 +439,7 @@ fn shares(calls: &[Call], endpoints: usize) -> (f64, f64) {
     (of_fair(counts.iter().copied().fold(f64::MAX, f64::min)), of_fair(counts.iter().copied().fold(0.0, f64::max)))
 }
 
-/// What is printed of a run: the minute in which the endpoint was bad.
+/// Results of a run in the minute in which the endpoint was bad.
 struct Row {
     calls: usize,
     to_it: f64,
@@ -452,7 +456,7 @@ impl Row {
         times.sort();
         Self {
             calls: bad.len(),
-            // Who did not answer a caller can only have been the one that does not.
+            // Without a response, the endpoint can only have been the bad one.
             to_it: share(bad.iter().filter(|call| call.by.unwrap_or(0) == 0).count()),
             failed: share(bad.iter().filter(|call| call.failed).count()),
             p50: times[times.len() / 2],
@@ -477,7 +481,8 @@ const COLOURS: [RGBColor; 5] = [
 /// Height of the legend.
 const LEGEND: i32 = 40;
 
-/// One row per fault: the share of failed calls and the 99th percentile of their time, by second. One legend for all.
+/// Draws one row per fault: the share of failed calls and the 99th percentile of their time, by
+/// second. All rows share one legend.
 fn draw(file: &str, runs: &[(Fault, Balancer, Vec<Call>)]) -> Result<(), BoxError> {
     let area = SVGBackend::new(file, (1200, 1200 + LEGEND as u32)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -487,7 +492,7 @@ fn draw(file: &str, runs: &[(Fault, Balancer, Vec<Call>)]) -> Result<(), BoxErro
         legend.draw(&Text::new(balancer.name(), (x + 32, LEGEND / 2 - 7), ("sans-serif", 16)))?;
     }
     let rows = plots.split_evenly((4, 2));
-    for (row, fault) in [Fault::Fails, Fault::Gray, Fault::Slow, Fault::Silent].into_iter().enumerate() {
+    for (row, fault) in [Fault::Fails, Fault::FailsPartly, Fault::Slow, Fault::Silent].into_iter().enumerate() {
         let runs: Vec<_> = runs.iter().filter(|(of, ..)| *of == fault).collect();
         let failed = |calls: &[&Call]| {
             100.0 * calls.iter().filter(|call| call.failed).count() as f64 / calls.len().max(1) as f64
