@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 #![allow(unreachable_pub, reason = "the counters are included as they are")]
 
-use loom::sync::{Arc, MutexGuard, atomic};
+use loom::sync::{Arc, atomic};
 use loom::thread;
 
 #[path = "../src/balance/endpoint/counters.rs"]
@@ -16,17 +16,23 @@ mod ages;
 
 use ages::{Ages, Ledger};
 use counters::{CallCounts, HalfOpen, History, Permit};
+use primitives::Mutex;
 
-/// Replaces `crate::sync::Mutex`.
-struct Mutex<T>(loom::sync::Mutex<T>);
+/// Replaces the module of the same name by loom's primitives.
+mod primitives {
+    pub use loom::sync::atomic;
 
-impl<T> Mutex<T> {
-    fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
-    }
+    /// Replaces `crate::sync::Mutex`.
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
 
-    fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap()
+    impl<T> Mutex<T> {
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
     }
 }
 

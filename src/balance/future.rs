@@ -9,8 +9,9 @@ use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{BoxError, Service};
 
-use super::classify::{Observe, Outcome, is_callers_fault};
+use super::classify::{Observe, is_callers_fault};
 use super::endpoint::{Completion, EndpointId};
+use super::outcome::Outcome;
 use crate::error::{Error, Kind};
 
 /// Endpoint that was picked for one call. The call counts as pending there until this is dropped.

@@ -42,12 +42,14 @@
 
 mod attributes;
 mod builder;
+mod candidates;
 mod classify;
 mod driver;
 mod endpoint;
 mod fail_fast;
 mod future;
 mod health;
+mod outcome;
 mod outlier;
 mod policy;
 mod pool;
@@ -63,17 +65,19 @@ mod zone;
 
 pub use self::attributes::Attributes;
 pub use self::builder::Builder;
+pub use self::candidates::Candidates;
 pub use self::classify::{
-    AnyResponse, ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, Observe, Outcome, ResponseBody,
+    AnyResponse, ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, Observe, ResponseBody,
 };
 pub use self::endpoint::Completion;
 pub use self::future::ResponseFuture;
+pub use self::outcome::Outcome;
 pub use self::outlier::{Cause, Ejection};
 pub use self::policy::{
     ByLabel, ExtractKey, FromCookie, FromHeader, HashFn, HashKey, Label, LeastRequests, PeakEwma, Policy, Random,
     RendezvousHash, RequestKey, Sticky, WeightedRoundRobin,
 };
-pub use self::pool::{Candidates, EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
+pub use self::pool::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 pub use self::service::Balance;
 pub use self::slow_start::SlowStart;
 pub use self::subset::{Siblings, Subset};

@@ -13,8 +13,8 @@ use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt, service_fn};
 use tower_eureka::balance::{
-    AnyResponse, Attributes, Balance, Builder, Candidates, Cause, Ejection, EndpointState, Label, Policy, SlowStart,
-    Subset, ZoneAware,
+    AnyResponse, Attributes, Balance, Builder, Candidates, Cause, Ejection, EndpointState, Label, Policy, Siblings,
+    SlowStart, Subset, ZoneAware,
 };
 
 const SEED: u64 = 41;

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use h2::Reason;
 use tower::BoxError;
 
-use super::outcome::Outcome;
+use crate::balance::outcome::Outcome;
 use crate::error::Error;
 
 /// Returns the outcome that an error stands for, as far as it can be told without knowing the

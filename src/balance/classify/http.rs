@@ -11,8 +11,8 @@ use http_body::Body;
 
 use super::error;
 use super::observe::Observe;
-use super::outcome::Outcome;
 use crate::balance::endpoint::Completion;
+use crate::balance::outcome::Outcome;
 use crate::body::{BodyGuard, GuardedBody};
 
 /// Classifies a response by its head and trailers, or an error in its place.

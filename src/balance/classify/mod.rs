@@ -3,11 +3,9 @@
 mod error;
 mod http;
 mod observe;
-mod outcome;
 
 pub use self::http::{ClassifyHttp, DefaultClassifier, HttpCompletion, HttpResponses, ResponseBody};
 pub use self::observe::{AnyResponse, Observe};
-pub use self::outcome::Outcome;
 
 pub(crate) use self::error::{CallerFault, is_callers_fault, is_overload, is_unprocessed};
 pub(crate) use self::http::is_grpc;

@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 
 use super::error;
-use super::outcome::Outcome;
 use crate::balance::endpoint::Completion;
+use crate::balance::outcome::Outcome;
 
 /// Classifies the responses of endpoints, and determines when a call is over.
 ///

@@ -9,9 +9,9 @@
 //! The number of old calls never includes a call that has ended, as `tests/counters.rs` shows. It
 //! may lack a call that ended or began while a mark was set, until the next mark.
 
-use super::Mutex;
-use super::atomic::{AtomicU32, Ordering};
 use super::counters::CallCounts;
+use super::primitives::Mutex;
+use super::primitives::atomic::{AtomicU32, Ordering};
 
 /// An epoch is 2^27 nanoseconds.
 const EPOCH_BITS: u32 = 27;

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EndpointId;
 use super::counters::Permit;
+use super::id::EndpointId;
 use super::moment::{Moment, nanos};
 use super::stats::{Evidence, Stats};
-use crate::balance::classify::Outcome;
+use crate::balance::outcome::Outcome;
 use crate::balance::outlier::Cause;
 use crate::metrics::Event;
 

@@ -5,7 +5,7 @@
 //! the ages of pending calls are derived from. `tests/counters.rs` checks all interleavings with
 //! loom.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::primitives::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Number of pending calls, of those without a response, and of responses.
 #[derive(Debug)]

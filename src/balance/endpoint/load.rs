@@ -15,9 +15,9 @@
 
 use std::time::Duration;
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::counters::{CallCounts, CountsSnapshot};
 use super::moment::{Moment, TICK, Tick, elapsed, nanos};
+use super::primitives::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::silence::{MAX_SILENCE, SEVERAL, Silence};
 
 /// Minimum cost, one millisecond. Below it, differences between latencies are noise that would send

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::EndpointId;
 use super::ages::{Ages, Ledger};
-use super::atomic::{AtomicU32, Ordering};
 use super::counters::{CountsSnapshot, HalfOpen, History, Permit};
+use super::id::EndpointId;
 use super::load::Load;
 use super::moment::{Moment, Tick, elapsed};
+use super::primitives::atomic::{AtomicU32, Ordering};
 use crate::balance::outlier::{Cause, Rules, SILENT_CALLS};
 use crate::metrics::{Metrics, PickCounter};
 use crate::sync::Mutex;

@@ -4,8 +4,10 @@ use std::fmt;
 
 use http::header::HeaderName;
 
+use super::definition::{Label, Policy};
 use super::key::{ExtractKey, FromHeader, HashFn, HashKey};
-use super::{Candidates, Label, PeakEwma, Policy};
+use super::two_choices::PeakEwma;
+use crate::balance::candidates::Candidates;
 use crate::balance::stable_hash::mix;
 
 /// Sends requests with the same key to the same endpoint, in whatever zone it is, unless that

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use http::header::HeaderName;
 
+use super::definition::{Label, Policy};
 use super::key::{ExtractKey, FromHeader};
-use super::{Candidates, Label, PeakEwma, Policy};
+use super::two_choices::PeakEwma;
+use crate::balance::candidates::Candidates;
 
 /// Sends a request to the instances whose metadata has the value that the request asks for. Another
 /// policy picks one of them.

@@ -1,6 +1,7 @@
 //! Random picks.
 
-use super::{Candidates, Policy};
+use super::definition::Policy;
+use crate::balance::candidates::Candidates;
 
 /// Picks an endpoint at random, in proportion to the weights.
 ///

@@ -6,7 +6,8 @@
 //! multiple of the heaviest weight. Otherwise it passes the turn on. Since each turn is taken by
 //! one caller only, the order and the shares are the same for any number of threads.
 
-use super::{Candidates, Policy};
+use super::definition::Policy;
+use crate::balance::candidates::Candidates;
 
 /// Weight of the heaviest endpoint in the sums, which are kept modulo this value.
 const WHOLE: u64 = 1 << 32;

@@ -4,8 +4,10 @@ use std::fmt;
 
 use http::header::HeaderName;
 
+use super::definition::{Label, Policy};
 use super::key::{ExtractKey, FromCookie, FromHeader};
-use super::{Candidates, Label, PeakEwma, Policy};
+use super::two_choices::PeakEwma;
+use crate::balance::candidates::Candidates;
 
 /// Cookie in which Spring's load balancer expects the instance's id.
 const COOKIE: &str = "sc-lb-instance-id";

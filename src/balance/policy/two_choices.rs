@@ -12,7 +12,8 @@
 //! count only if their difference is not due to chance, and only as far as the latencies do not
 //! explain it: an endpoint that is half as fast has twice the pending calls at the same share.
 
-use super::{Candidates, Policy};
+use super::definition::Policy;
+use crate::balance::candidates::Candidates;
 
 /// Factor by which the second endpoint of a weighted draw has to be better. Below it, the weights
 /// decide.

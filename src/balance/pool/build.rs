@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::candidates::{EndpointList, Member};
 use super::picker::{Fallback, Picker, Scope};
 use super::{Entry, Pool, State};
+use crate::balance::candidates::{EndpointList, Member};
 use crate::balance::endpoint::EndpointId;
 use crate::balance::outlier::Cause;
 use crate::balance::subset::SubsetCandidate;

@@ -5,7 +5,6 @@
 //! pool.
 
 mod build;
-mod candidates;
 mod picker;
 mod report;
 mod snapshot;
@@ -17,7 +16,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-pub use self::candidates::Candidates;
 pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 
 pub(crate) use self::picker::{Chosen, Picker};

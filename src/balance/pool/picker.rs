@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::candidates::{Candidates, EndpointList, Member};
+use crate::balance::candidates::{Candidates, EndpointList, Member};
 use crate::balance::endpoint::{EndpointId, Moment, Permit, Stats, Tick};
 use crate::balance::policy::{Label, Policy};
 use crate::balance::weights::{Weights, below};

@@ -3,10 +3,10 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use super::*;
+use crate::balance::candidates::two_of;
 use crate::balance::endpoint::{Details, Load, OutlierDetector};
 use crate::balance::outlier::Ejection;
 use crate::balance::policy::{FromHeader, PeakEwma, Random, Sticky, WeightedRoundRobin};
-use crate::balance::pool::candidates::two_of;
 use crate::balance::shared::Shared;
 use crate::balance::stable_hash::hash;
 use crate::metrics::Metrics;

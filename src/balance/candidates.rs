@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::balance::attributes::Attributes;
-use crate::balance::endpoint::{EndpointId, Stats, Tick};
-use crate::balance::stable_hash::hash;
-use crate::balance::weights::{Weights, below};
+use super::attributes::Attributes;
+use super::endpoint::{EndpointId, Stats, Tick};
+use super::stable_hash::hash;
+use super::weights::{Weights, below};
 
 /// Endpoints that may take a request, by position.
 ///
 /// Positions are valid for one pick only. All values are current and are read without a lock.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
-    pub(crate) list: &'a EndpointList,
+    pub(super) list: &'a EndpointList,
     /// Excluded positions of the list, ascending. Positions of the candidates skip them.
-    pub(crate) excluded: &'a [usize],
-    pub(crate) now: Tick,
+    pub(super) excluded: &'a [usize],
+    pub(super) now: Tick,
 }
 
 impl Candidates<'_> {
@@ -115,35 +115,35 @@ impl Candidates<'_> {
     }
 
     /// Returns `true` if the endpoint is half-open and has a call.
-    pub(crate) fn is_half_open_and_busy(&self, position: usize) -> bool {
+    pub(super) fn is_half_open_and_busy(&self, position: usize) -> bool {
         self.is_half_open(position) && self.pending(position) > 0
     }
 
     /// Returns the greatest weight.
-    pub(crate) fn heaviest(&self) -> f32 {
+    pub(super) fn heaviest(&self) -> f32 {
         self.list.weights.as_ref().map_or(1.0, Weights::heaviest)
     }
 
     #[inline]
-    pub(crate) fn latency_nanos(&self, position: usize) -> f32 {
+    pub(super) fn latency_nanos(&self, position: usize) -> f32 {
         self.stats(position).load.latency(self.now)
     }
 
     /// Returns the cost that one more call is expected to have: latency times calls.
     #[inline]
-    pub(crate) fn cost(&self, position: usize) -> f32 {
+    pub(super) fn cost(&self, position: usize) -> f32 {
         self.stats(position).expected_cost(self.now)
     }
 
     /// Returns the number of pending calls, without those that last far longer than expected.
     #[inline]
-    pub(crate) fn active_calls(&self, position: usize) -> u32 {
+    pub(super) fn active_calls(&self, position: usize) -> u32 {
         self.stats(position).active_calls(self.now)
     }
 
     /// Returns `true` while several calls wait for longer than expected, without activity of the
     /// endpoint.
-    pub(crate) fn is_silent(&self, position: usize) -> bool {
+    pub(super) fn is_silent(&self, position: usize) -> bool {
         self.stats(position).is_silent(self.now)
     }
 
@@ -158,7 +158,7 @@ impl Candidates<'_> {
 
     /// Position in the list.
     #[inline]
-    pub(crate) fn at(&self, position: usize) -> usize {
+    pub(super) fn at(&self, position: usize) -> usize {
         self.excluded.iter().fold(position, |at, &gap| at + usize::from(gap <= at))
     }
 
@@ -176,11 +176,11 @@ impl Candidates<'_> {
 
 /// Endpoints that are picked from.
 #[derive(Debug, Default)]
-pub(crate) struct EndpointList {
-    pub(crate) members: Vec<Member>,
+pub(super) struct EndpointList {
+    pub(super) members: Vec<Member>,
     /// Parts of the members that a pick reads, close together.
-    pub(crate) stats: Box<[Arc<Stats>]>,
-    pub(crate) positions: Box<[u32]>,
+    pub(super) stats: Box<[Arc<Stats>]>,
+    pub(super) positions: Box<[u32]>,
     weights: Option<Weights>,
     /// Next turn, for policies that rotate.
     turn: AtomicU64,
@@ -190,17 +190,17 @@ pub(crate) struct EndpointList {
 
 /// Endpoint in a list.
 #[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) id: EndpointId,
+pub(super) struct Member {
+    pub(super) id: EndpointId,
     /// Position in the picker's services.
-    pub(crate) position: u32,
-    pub(crate) stats: Arc<Stats>,
-    pub(crate) attributes: Arc<Attributes>,
+    pub(super) position: u32,
+    pub(super) stats: Arc<Stats>,
+    pub(super) attributes: Arc<Attributes>,
 }
 
 impl EndpointList {
     /// Creates a list of members with their weights.
-    pub(crate) fn new(members: impl IntoIterator<Item = (Member, f32)>) -> Self {
+    pub(super) fn new(members: impl IntoIterator<Item = (Member, f32)>) -> Self {
         let (members, weights): (Vec<_>, Vec<_>) = members.into_iter().unzip();
         // Random, so that callers that start together do not begin with the same endpoint.
         let turn = AtomicU64::new(u64::from(fastrand::u32(..)));
@@ -217,7 +217,7 @@ impl EndpointList {
 
 impl Member {
     /// Returns `true` if its metadata has this value.
-    pub(crate) fn has_label(&self, key: &str, value: &str) -> bool {
+    pub(super) fn has_label(&self, key: &str, value: &str) -> bool {
         self.attributes.label(key) == Some(value)
     }
 }
@@ -225,14 +225,14 @@ impl Member {
 impl EndpointList {
     /// Positions of these endpoints, ascending.
     #[cold]
-    pub(crate) fn positions(&self, ids: &[EndpointId]) -> Vec<usize> {
+    pub(super) fn positions(&self, ids: &[EndpointId]) -> Vec<usize> {
         (0..self.members.len()).filter(|&at| ids.contains(&self.members[at].id)).collect()
     }
 }
 
 /// Returns two different numbers below `n` from one random number, or 0 twice if `n` is 1.
 #[inline]
-pub(crate) fn two_of(n: usize) -> (usize, usize) {
+pub(super) fn two_of(n: usize) -> (usize, usize) {
     let random = fastrand::u64(..);
     let first = below(n, random >> 32);
     if n < 2 {
