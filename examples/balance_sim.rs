@@ -193,16 +193,16 @@ impl Balancer {
 
     /// Builds the balancer. Also returns a closure that tells whether it has ejected an endpoint,
     /// if it can.
-    fn build(self, trouble: Trouble, endpoints: usize) -> (Boxed, Option<Look>) {
+    fn build(self, trouble: Trouble, endpoints: usize) -> (Boxed, Option<HasEjected>) {
         let start = Instant::now();
         let endpoints: Vec<_> = (0..endpoints).map(|number| Endpoint::new(number, trouble, start)).collect();
         match self {
-            Self::Ours => watched(Balance::builder(discover(endpoints)).observer(Whole).build()),
+            Self::Ours => watched(Balance::builder(discover(endpoints)).observer(StatusOnly).build()),
             Self::OursWithoutEjection => {
-                watched(Balance::builder(discover(endpoints)).ejection(Ejection::off()).observer(Whole).build())
+                watched(Balance::builder(discover(endpoints)).ejection(Ejection::off()).observer(StatusOnly).build())
             }
             Self::LeastRequests => {
-                watched(Balance::builder(discover(endpoints)).policy(LeastRequests).observer(Whole).build())
+                watched(Balance::builder(discover(endpoints)).policy(LeastRequests).observer(StatusOnly).build())
             }
             Self::Tower => {
                 let (rtt, decay) = (Duration::from_millis(30), Duration::from_secs(10));
@@ -216,15 +216,15 @@ impl Balancer {
 }
 
 type Boxed = BoxCloneService<Request, Response<usize>, BoxError>;
-type Look = Box<dyn Fn() -> bool + Send>;
+type HasEjected = Box<dyn Fn() -> bool + Send>;
 
-fn watched<P>(balance: Balance<Endpoint, P, Whole>) -> (Boxed, Option<Look>)
+fn watched<P>(balance: Balance<Endpoint, P, StatusOnly>) -> (Boxed, Option<HasEjected>)
 where
     P: Policy<Request> + Clone + Send + Sync + 'static,
 {
-    let looked_at = balance.clone();
-    let look = move || looked_at.snapshot().count(EndpointState::Available) < looked_at.len();
-    (boxed(balance), Some(Box::new(look)))
+    let observed = balance.clone();
+    let has_ejected = move || observed.snapshot().count(EndpointState::Available) < observed.len();
+    (boxed(balance), Some(Box::new(has_ejected)))
 }
 
 fn boxed<S>(service: S) -> Boxed
@@ -245,9 +245,9 @@ fn discover(
 
 /// Classifies responses without a body by their status.
 #[derive(Clone, Copy)]
-struct Whole;
+struct StatusOnly;
 
-impl Observe<Response<usize>> for Whole {
+impl Observe<Response<usize>> for StatusOnly {
     type Response = Response<usize>;
 
     fn observe(&self, mut call: Completion, response: Response<usize>) -> Response<usize> {
@@ -369,7 +369,7 @@ struct Call {
 
 /// Returns the calls, and whether an endpoint was ejected, if the balancer can tell.
 async fn simulate(balancer: Balancer, trouble: Trouble, endpoints: usize) -> (Vec<Call>, Option<bool>) {
-    let (balance, look) = balancer.build(trouble, endpoints);
+    let (balance, has_ejected) = balancer.build(trouble, endpoints);
     let start = Instant::now();
     let end = if matches!(trouble, Trouble::Fault(_)) { END } else { BAD_UNTIL };
     let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(caller(balance.clone(), start, end))).collect();
@@ -377,10 +377,10 @@ async fn simulate(balancer: Balancer, trouble: Trouble, endpoints: usize) -> (Ve
         (0..event.others().0).for_each(|_| drop(tokio::spawn(other(balance.clone(), event))));
     }
     let ejected = async {
-        let look = look?;
+        let has_ejected = has_ejected?;
         let mut ejected = false;
         while start.elapsed() < end {
-            ejected |= look();
+            ejected |= has_ejected();
             sleep(Duration::from_millis(50)).await;
         }
         Some(ejected)

@@ -14,7 +14,7 @@ mod counters;
 #[path = "../src/balance/endpoint/ages.rs"]
 mod ages;
 
-use ages::{Ages, Ledger};
+use ages::{AgeMarks, Ages};
 use counters::{CallCounts, HalfOpen, History, Permit};
 use primitives::Mutex;
 
@@ -188,19 +188,19 @@ fn released_permit_goes_to_one_call_of_the_same_period() {
 fn ages_never_count_a_call_that_has_ended() {
     const EPOCH: u64 = 1 << 27;
     model(|| {
-        let state = Arc::new((CallCounts::new(), Ages::new(0), Mutex::new(Ledger::default())));
-        let begin = |state: &(CallCounts, Ages, Mutex<Ledger>), at: u64, clock: u64| {
-            let (counts, ages, ledger) = state;
+        let state = Arc::new((CallCounts::new(), Ages::new(0), Mutex::new(AgeMarks::default())));
+        let begin = |state: &(CallCounts, Ages, Mutex<AgeMarks>), at: u64, clock: u64| {
+            let (counts, ages, marks) = state;
             if !ages.is_current(at) {
-                ages.enter(at, counts, ledger, 0.0, || clock);
+                ages.enter(at, counts, marks, 0.0, || clock);
             }
             counts.begin();
         };
-        let end = |state: &(CallCounts, Ages, Mutex<Ledger>), at: u64| {
-            let (counts, ages, ledger) = state;
+        let end = |state: &(CallCounts, Ages, Mutex<AgeMarks>), at: u64| {
+            let (counts, ages, marks) = state;
             counts.cancel();
             if !ages.is_current(at) {
-                ages.leave(at, ledger);
+                ages.leave(at, marks);
             }
         };
         begin(&state, EPOCH, EPOCH);
@@ -231,14 +231,14 @@ fn ages_never_count_a_call_that_has_ended() {
 fn late_counted_call_that_ends_leaves_young_calls_alone() {
     const EPOCH: u64 = 1 << 27;
     model(|| {
-        let (counts, ages, ledger) = (CallCounts::new(), Ages::new(0), Mutex::new(Ledger::default()));
+        let (counts, ages, marks) = (CallCounts::new(), Ages::new(0), Mutex::new(AgeMarks::default()));
         let begin = |at: u64| {
-            ages.enter(at, &counts, &ledger, 0.0, || at);
+            ages.enter(at, &counts, &marks, 0.0, || at);
             counts.begin();
         };
         let end = |at: u64| {
             counts.cancel();
-            ages.leave(at, &ledger);
+            ages.leave(at, &marks);
         };
         begin(EPOCH);
         begin(2 * EPOCH);

@@ -197,8 +197,9 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// Sets the stream of the callers that this one is one of. It is used for [zones](ZoneAware)
-    /// and [apertures](Subset::aperture). By default, no siblings are known.
+    /// Sets the fleet that this caller belongs to, as a stream that has an item for each change. It
+    /// is used for [zones](ZoneAware) and [apertures](Subset::aperture). By default, no siblings
+    /// are known.
     ///
     /// The latest item counts, also after the end of the stream.
     pub fn siblings(mut self, siblings: impl Stream<Item = Siblings> + Send + 'static) -> Self {

@@ -27,7 +27,7 @@ impl Candidates<'_> {
         self.list.members.len() - self.excluded.len()
     }
 
-    /// Returns `false` in a policy.
+    /// Returns `true` if there is no endpoint, which never happens in a policy.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

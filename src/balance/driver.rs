@@ -39,7 +39,7 @@ const MAX_INITIAL_BATCHES: usize = 64;
 /// Connects to an endpoint or checks its health. Returns `true` if that succeeds.
 pub(super) type Probe<S> = Box<dyn Fn(S) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send>;
 
-/// Updates of the callers that this one is one of.
+/// Changes of the fleet that the caller belongs to.
 pub(super) type SiblingStream = Pin<Box<dyn Stream<Item = Siblings> + Send>>;
 
 pub(super) struct Driver<D: Discover, S> {
@@ -61,8 +61,8 @@ where
     D::Error: Into<BoxError>,
     S: Clone + Send + Sync + 'static,
 {
-    /// Applies the changes that discovery has ready, so that a first call finds the endpoints. Later
-    /// changes are applied by [`run`](Self::run), which polls with a waker.
+    /// Applies the changes that discovery has ready, so that a first call finds the endpoints.
+    /// Later changes are applied by [`run`](Self::run), which polls with a waker.
     pub(super) fn apply_ready(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..MAX_INITIAL_BATCHES {
@@ -92,8 +92,9 @@ where
         }
     }
 
-    /// Restarts [`drive`](Self::drive) after a panic in code of others: discovery, closures that build
-    /// or probe endpoints, destructors. Without the clock, ejected endpoints would stay ejected.
+    /// Restarts [`drive`](Self::drive) after a panic in code of others: discovery, closures that
+    /// build or probe endpoints, destructors. Without the clock, ejected endpoints would stay
+    /// ejected.
     async fn drive_despite_panics(&mut self) {
         loop {
             let mut driving = Box::pin(self.drive());

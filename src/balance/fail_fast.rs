@@ -29,8 +29,8 @@ pub(super) struct FailFast {
 enum State {
     /// No call waits.
     Idle,
-    /// Calls wait. The timeout counts from the first of them, so that a caller who gave up has
-    /// waited for the others as well.
+    /// Calls wait. The timeout counts from the first of them, so that a cancelled call has
+    /// waited for the later ones as well.
     Waiting { since: Instant },
     /// The timeout has elapsed, and there is still no endpoint.
     Failing { since: Instant },

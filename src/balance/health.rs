@@ -47,8 +47,8 @@ impl Health {
         self.next = now + 2 * self.interval;
     }
 
-    /// Notes the end of the check that started at this time, and schedules the next one. Returns the
-    /// number of failures in a row, or `None` if the result is outdated.
+    /// Notes the end of the check that started at this time, and schedules the next one. Returns
+    /// the number of failures in a row, or `None` if the result is outdated.
     ///
     /// A failure is checked again soon, until as many failed as are needed for an ejection.
     pub(super) fn end(&mut self, started: Instant, healthy: bool, needed: u32, now: Instant) -> Option<u32> {

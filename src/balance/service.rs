@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 use super::classify::{HttpResponses, Observe};
-use super::endpoint::{Completion, EndpointId, Moment};
+use super::endpoint::{Completion, EndpointId, Timestamp};
 use super::future::{Picked, ResponseFuture};
 use super::policy::{Label, PeakEwma, Policy};
 use super::pool::{Chosen, Picker, Snapshot};
@@ -26,9 +26,9 @@ use crate::error::{Error, Kind};
 /// should share their connections, as those of HTTP clients do. `Balance` is [`Sync`] if `S` is.
 ///
 /// `poll_ready` returns ready as soon as there is an endpoint. It waits for one for at most the
-/// [ready timeout](super::Builder::ready_timeout) and never fails. If there is still no endpoint, `call`
-/// fails, and later calls fail at once until an endpoint is found. The `poll_ready` of the endpoint's
-/// service is part of the call: an error of it fails that call only.
+/// [ready timeout](super::Builder::ready_timeout) and never fails. If there is still no endpoint,
+/// `call` fails, and later calls fail at once until an endpoint is found. The `poll_ready` of the
+/// endpoint's service is part of the call: an error of it fails that call only.
 ///
 /// `P` picks the endpoint of each call, `O` classifies its result.
 pub struct Balance<S, P = PeakEwma, O = HttpResponses> {
@@ -63,13 +63,14 @@ impl<S, P, O> Balance<S, P, O> {
 
     /// Returns the state of all endpoints, which prints as a table.
     ///
-    /// Reads every endpoint under a lock. Changes of the endpoints take the same lock, calls do not.
+    /// Reads every endpoint under a lock. Changes of the endpoints take the same lock, calls do
+    /// not.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.pool().snapshot(Instant::now())
     }
 
-    /// Waits for an endpoint. Returns `false` if there is none after `timeout`, or else after what is
-    /// left of the ready timeout.
+    /// Waits for an endpoint. Returns `false` if there is none after `timeout`, or else after what
+    /// is left of the ready timeout.
     ///
     /// # Cancel safety
     ///
@@ -96,8 +97,8 @@ impl<S, P, O> Balance<S, P, O> {
 
     /// Picks an endpoint that is not in `tried`. The call counts as pending there from now on.
     ///
-    /// A retry for which no other endpoint is left gets one that takes no calls: one that was ejected
-    /// for the outcome of its calls, then an unhealthy one, then an unreachable one.
+    /// A retry for which no other endpoint is left gets one that takes no calls: one that was
+    /// ejected for the outcome of its calls, then an unhealthy one, then an unreachable one.
     pub(crate) fn pick<Req: ?Sized>(&self, request: &Req, tried: &[EndpointId]) -> Option<Picked<S, O>>
     where
         S: Clone,
@@ -110,7 +111,7 @@ impl<S, P, O> Balance<S, P, O> {
             return picked;
         }
         let at = Instant::now();
-        Some(self.picked(at, Moment::of(at), picker.fallback(label, tried)?))
+        Some(self.picked(at, Timestamp::of(at), picker.fallback(label, tried)?))
     }
 
     /// Picks an endpoint that takes calls and is not in `tried`.
@@ -132,7 +133,7 @@ impl<S, P, O> Balance<S, P, O> {
     {
         let picker = self.shared.picker.load();
         let at = Instant::now();
-        Some(self.picked(at, Moment::of(at), picker.find(id)?))
+        Some(self.picked(at, Timestamp::of(at), picker.find(id)?))
     }
 
     #[inline]
@@ -149,12 +150,12 @@ impl<S, P, O> Balance<S, P, O> {
         O: Clone,
     {
         let at = Instant::now();
-        let now = Moment::of(at);
+        let now = Timestamp::of(at);
         Some(self.picked(at, now, picker.pick(now, request, &self.policy, label, tried)?))
     }
 
     #[inline]
-    fn picked(&self, at: Instant, now: Moment, chosen: Chosen<'_, S>) -> Picked<S, O>
+    fn picked(&self, at: Instant, now: Timestamp, chosen: Chosen<'_, S>) -> Picked<S, O>
     where
         S: Clone,
         O: Clone,
@@ -165,7 +166,8 @@ impl<S, P, O> Balance<S, P, O> {
         Picked { at, completion, service, observer: self.observer.clone() }
     }
 
-    /// Returns the current picker and the label that the request asks for, which the picker indexes.
+    /// Returns the current picker and the label that the request asks for, which the picker
+    /// indexes.
     #[inline]
     fn picker_for<'r, Req: ?Sized>(&'r self, request: &'r Req) -> (Guard<Arc<Picker<S>>>, Option<Label<'r>>)
     where

@@ -116,8 +116,8 @@ impl<S: Clone> Shared<S> {
         before
     }
 
-    /// Does the timed work of the pool. Returns the probes and at most `max_checks` health checks to
-    /// start.
+    /// Does the timed work of the pool. Returns the probes and at most `max_checks` health checks
+    /// to start.
     pub(super) fn advance(&self, now: Instant, max_checks: usize) -> Due<S> {
         let mut pool = self.pool();
         let due = pool.advance(now, max_checks);

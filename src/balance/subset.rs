@@ -3,12 +3,15 @@
 //! ```text
 //! rendezvous   every caller ranks the endpoints in an order of its own, and takes the first ones
 //!
-//! aperture     endpoints  ├── a ──┼── b ──┼── c ──┼── d ──┤   on a ring, in proportion to weights
-//!              callers    ├─ 0 ─────────┤                     each begins at its rank among its siblings
-//!                         ──┤      ├── 1 ──────               and is wide enough for `size` endpoints,
-//!                         ───────────┤       ├─ 2             rounded up so that every point of the ring
-//!                                                             is covered by equally many callers
+//! aperture     endpoints  ├── a ──┼── b ──┼── c ──┼── d ──┤
+//!              callers    ├─ 0 ─────────┤
+//!                         ──┤      ├── 1 ──────
+//!                         ───────────┤       ├─ 2
 //! ```
+//!
+//! An aperture is a section of a ring, on which endpoints lie in proportion to their weights. It
+//! begins at the caller's rank among its siblings and is wide enough for `size` endpoints, rounded
+//! up so that every point of the ring is covered by equally many callers.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -340,22 +343,22 @@ mod tests {
         for (subset, siblings) in [(Subset::rendezvous(10).seed(3), None), (Subset::aperture(10), Some(siblings(2, 5)))]
         {
             let all = candidates(&ids, |_| true);
-            let whole = chosen(&subset, &all, siblings.as_ref());
-            assert_eq!(whole.len(), 10);
+            let full = chosen(&subset, &all, siblings.as_ref());
+            assert_eq!(full.len(), 10);
             let first: Vec<_> = {
-                let mut ids: Vec<_> = whole.keys().copied().collect();
+                let mut ids: Vec<_> = full.keys().copied().collect();
                 ids.sort_unstable();
                 ids
             };
             for out in [0, 4, 5] {
                 let some = candidates(&ids, |id| !first[..out].contains(&id));
-                assert_eq!(chosen(&subset, &some, siblings.as_ref()), whole, "{out} out");
+                assert_eq!(chosen(&subset, &some, siblings.as_ref()), full, "{out} ejected");
             }
             for out in [6, 8, 10] {
                 let some = candidates(&ids, |id| !first[..out].contains(&id));
                 let wider = chosen(&subset, &some, siblings.as_ref());
                 assert_eq!(wider.len(), 10 + out - 5);
-                assert!(whole.keys().all(|id| wider.contains_key(id)));
+                assert!(full.keys().all(|id| wider.contains_key(id)));
             }
             assert_eq!(chosen(&subset, &candidates(&ids, |_| false), siblings.as_ref()).len(), 50);
         }

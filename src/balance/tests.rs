@@ -16,7 +16,7 @@ use tower::discover::ServiceList;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
-use super::endpoint::Moment;
+use super::endpoint::Timestamp;
 use super::*;
 use crate::error::{Error, Kind};
 use crate::sync::Mutex;
@@ -50,11 +50,11 @@ impl Service<Request> for Endpoint {
     fn call(&mut self, request: Request) -> Self::Future {
         let number = self.0;
         match request {
-            Request::Panic => panic!("as asked"),
+            Request::Panic => panic!("fails on purpose"),
             _ => Box::pin(async move {
                 match request {
                     Request::Respond => Ok(number),
-                    Request::Fail => Err("as asked".into()),
+                    Request::Fail => Err("fails on purpose".into()),
                     Request::Refuse => Err(Error::new(Kind::Connect, "connect to").instance("i").into()),
                     Request::Hang => std::future::pending().await,
                     Request::Panic => unreachable!("panicked before"),
@@ -105,7 +105,7 @@ const PENALTY: f32 = 5_000.0 / 64.0;
 
 /// Cost of the first endpoint, in milliseconds.
 fn cost<S: Clone, P, O>(balance: &Balance<S, P, O>) -> f32 {
-    let now = Moment::now().tick();
+    let now = Timestamp::now().tick();
     let picker = balance.shared.picker.load();
     picker.stats().next().unwrap().load.cost(now) / 1e6
 }
@@ -281,7 +281,7 @@ async fn long_calls_are_no_load_until_they_end() {
     let balance = endpoints(1).await;
     let metric = || {
         let picker = balance.shared.picker.load();
-        picker.stats().next().unwrap().expected_cost(Moment::now().tick()) / 1e6
+        picker.stats().next().unwrap().expected_cost(Timestamp::now().tick()) / 1e6
     };
     let mut polls = Vec::new();
     for _ in 0..3 {
@@ -343,7 +343,7 @@ async fn new_endpoint_is_assumed_to_be_as_fast_as_the_fastest() {
     tokio::task::yield_now().await;
     assert_eq!(balance.len(), 2);
     let picker = balance.shared.picker.load();
-    let now = Moment::now().tick();
+    let now = Timestamp::now().tick();
     assert_eq!(picker.stats().nth(1).unwrap().load.cost(now) / 1e6, known);
 }
 

@@ -2,8 +2,8 @@
 //! the rest. Uses Envoy's formula.
 //!
 //! ```text
-//! callers   a 50 %   b 30 %   c 20 %     A caller in a: its zone has the capacity for 30 of its 50 %,
-//! capacity  a 30 %   b 40 %   c 30 %     so 60 % of its calls stay; 40 % go to b and c, 10 : 10.
+//! callers   a 50 %   b 30 %   c 20 %     a caller in a: its zone can take 30 of its 50 %,
+//! capacity  a 30 %   b 40 %   c 30 %     60 % of its calls stay, 40 % go to b and c, 10 : 10
 //! ```
 //!
 //! If every caller does so, every endpoint gets the same number of calls, and as few of them as

@@ -384,21 +384,21 @@ async fn drop_of_the_last_clone_ends_the_driver() {
 struct Curious(Arc<OnceLock<Balance<Self, PeakEwma, AnyResponse>>>);
 
 impl Curious {
-    fn look(&self) -> Option<usize> {
+    fn read_len(&self) -> Option<usize> {
         self.0.get().map(|balance| balance.snapshot().endpoints().len())
     }
 }
 
 impl Clone for Curious {
     fn clone(&self) -> Self {
-        self.look();
+        self.read_len();
         Self(self.0.clone())
     }
 }
 
 impl Drop for Curious {
     fn drop(&mut self) {
-        self.look();
+        self.read_len();
     }
 }
 
@@ -412,7 +412,7 @@ impl Service<()> for Curious {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        ready(Ok(self.look()))
+        ready(Ok(self.read_len()))
     }
 }
 

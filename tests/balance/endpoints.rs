@@ -109,7 +109,7 @@ impl Endpoint {
             Health::Good => true,
             Health::Bad => false,
             Health::Unknown => std::future::pending().await,
-            Health::Broken => panic!("as told"),
+            Health::Broken => panic!("panics on purpose"),
         }
     }
 
@@ -134,7 +134,7 @@ impl Service<()> for Endpoint {
         let behaviour = *self.state.behaviour.lock().unwrap();
         if matches!(behaviour, Behaviour::PanicsWhenPolledReady) {
             self.state.hits.fetch_add(1, Ordering::SeqCst);
-            panic!("as told");
+            panic!("panics on purpose");
         }
         self.ready = true;
         Poll::Ready(Ok(()))
@@ -145,7 +145,7 @@ impl Service<()> for Endpoint {
         self.state.hits.fetch_add(1, Ordering::SeqCst);
         self.state.times.lock().unwrap().push(Instant::now());
         let behaviour = *self.state.behaviour.lock().unwrap();
-        assert!(!matches!(behaviour, Behaviour::Panics), "as told");
+        assert!(!matches!(behaviour, Behaviour::Panics), "panics on purpose");
         // Holds itself until the response, as a client holds its connection.
         let this = self.clone();
         Box::pin(async move {

@@ -165,7 +165,7 @@ impl Fleet {
         }
         // Reads the state of the endpoints all the time.
         let balance = self.balance.clone();
-        let looks = tokio::spawn(async move {
+        let reads = tokio::spawn(async move {
             while Instant::now() < end {
                 let snapshot = balance.snapshot();
                 assert_eq!(snapshot.count(EndpointState::Available), balance.len(), "{snapshot}");
@@ -173,7 +173,7 @@ impl Fleet {
             }
         });
         let failed = tasks.join_all().await.into_iter().sum();
-        looks.await.unwrap();
+        reads.await.unwrap();
         failed
     }
 

@@ -16,11 +16,11 @@ pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
     if is_callers_fault(error) {
         return Outcome::Cancelled;
     }
-    match chain(error).find_map(verdict) {
-        Some(Verdict::Unconnected) => Outcome::Unreachable,
+    match chain(error).find_map(evidence) {
+        Some(Evidence::Unconnected) => Outcome::Unreachable,
         _ if is_overload(error) => Outcome::Overloaded { retry_after: None },
-        Some(Verdict::Unprocessed) => Outcome::Unprocessed,
-        Some(Verdict::Other) | None => Outcome::Failure { retry_after: None },
+        Some(Evidence::Unprocessed) => Outcome::Unprocessed,
+        Some(Evidence::Other) | None => Outcome::Failure { retry_after: None },
     }
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
 /// stream was opened after the last one that the GOAWAY names. h2 reports a GOAWAY of the peer to
 /// no other stream.
 pub(crate) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
-    matches!(chain(error).find_map(verdict), Some(Verdict::Unprocessed))
+    matches!(chain(error).find_map(evidence), Some(Evidence::Unprocessed))
 }
 
 /// Returns `true` if the HTTP/2 peer asked for fewer requests.
@@ -49,27 +49,27 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 
 /// Classification of one error in a chain. The first error in the chain that has one decides: the
 /// errors below it may be about something else, or about a connection that was established.
-enum Verdict {
+enum Evidence {
     Unconnected,
     Unprocessed,
     Other,
 }
 
-fn verdict(error: &(dyn StdError + 'static)) -> Option<Verdict> {
-    let decided = |unconnected: bool| if unconnected { Verdict::Unconnected } else { Verdict::Other };
+fn evidence(error: &(dyn StdError + 'static)) -> Option<Evidence> {
+    let decided = |unconnected: bool| if unconnected { Evidence::Unconnected } else { Evidence::Other };
     if let Some(error) = error.downcast_ref::<Error>() {
-        return Some(if error.is_unprocessed() { Verdict::Unprocessed } else { decided(error.is_connect()) });
+        return Some(if error.is_unprocessed() { Evidence::Unprocessed } else { decided(error.is_connect()) });
     }
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         // If the error is not about connecting, hyper's error below it decides.
-        return if error.is_connect() { Some(Verdict::Unconnected) } else { None };
+        return if error.is_connect() { Some(Evidence::Unconnected) } else { None };
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         let is_unprocessed = error.is_canceled() || h2_of(error).is_some_and(is_refused);
-        return Some(if is_unprocessed { Verdict::Unprocessed } else { Verdict::Other });
+        return Some(if is_unprocessed { Evidence::Unprocessed } else { Evidence::Other });
     }
     if let Some(error) = error.downcast_ref::<h2::Error>() {
-        return Some(if is_refused(error) { Verdict::Unprocessed } else { Verdict::Other });
+        return Some(if is_refused(error) { Evidence::Unprocessed } else { Evidence::Other });
     }
     error.downcast_ref::<io::Error>().map(|error| decided(error.kind() == io::ErrorKind::ConnectionRefused))
 }

@@ -139,7 +139,7 @@ impl fmt::Debug for HttpResponses {
 /// Body of a response through a balancer. Keeps the call pending until the body ends.
 pub type ResponseBody<B> = GuardedBody<B, HttpCompletion>;
 
-/// [`Completion`] of an HTTP call whose head has arrived.
+/// [`Completion`] of an HTTP call whose head has arrived. Public since [`ResponseBody`] names it.
 #[derive(Debug)]
 pub struct HttpCompletion {
     completion: Completion,

@@ -15,13 +15,13 @@ use tower::discover::{Change, Discover};
 use tracing::{debug, info, warn};
 
 use crate::balance::attributes::Attributes;
-use crate::balance::endpoint::{Details, EndpointId, Load, Moment, Stats};
+use crate::balance::endpoint::{Details, EndpointId, Load, Stats, Timestamp};
 use crate::balance::pool::Pool;
 use crate::balance::shared::Shared;
 use crate::shown::Shown;
 
-/// Maximum number of changes that are applied before they are published. Also keeps a discovery that
-/// is always ready from blocking its thread.
+/// Maximum number of changes that are applied before they are published. Also keeps a discovery
+/// that is always ready from blocking its thread.
 const MAX_BATCH: usize = 64;
 
 /// Pause after an error of discovery.
@@ -257,7 +257,7 @@ fn new_stats<S: Clone + Send + Sync + 'static>(
     pool: &Pool<S>,
     shared: &Arc<Shared<S>>,
 ) -> Stats {
-    let (settings, now) = (pool.settings(), Moment::now());
+    let (settings, now) = (pool.settings(), Timestamp::now());
     let load = Load::new(pool.newcomer_cost(now), settings.decay, now);
     let details = Details {
         id,
@@ -270,7 +270,7 @@ fn new_stats<S: Clone + Send + Sync + 'static>(
         evaluated: Default::default(),
         responses: Default::default(),
         silent: Default::default(),
-        ledger: Default::default(),
+        marks: Default::default(),
         picks: settings.metrics.pick_counter(attributes.zone.as_deref()),
         metrics: settings.metrics.clone(),
     };

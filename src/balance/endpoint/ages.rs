@@ -37,7 +37,7 @@ pub(crate) struct Ages(AtomicU32);
 
 /// Marks, and the calls between them. Times are nanoseconds.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct AgeMarks {
     mark: u64,
     previous_mark: u64,
     /// Pending calls that began between the two marks.
@@ -71,11 +71,11 @@ impl Ages {
         &self,
         begin: u64,
         counts: &CallCounts,
-        ledger: &Mutex<Ledger>,
+        marks: &Mutex<AgeMarks>,
         long: f32,
         now: impl Fn() -> u64,
     ) {
-        let mut ledger = ledger.lock();
+        let mut marks = marks.lock();
         let word = self.0.load(Ordering::Relaxed);
         let (entered, last, old) = (epoch(begin), word >> 16, word & MAX_OLD);
         if entered == last || is_before(entered, last) {
@@ -90,26 +90,26 @@ impl Ages {
         let idle = idle(entered, last);
         let mut left = old;
         if idle > 0 && idle as f32 >= long {
-            *ledger = Ledger { mark: now, previous_mark: now, young: 0 };
+            *marks = AgeMarks { mark: now, previous_mark: now, young: 0 };
             left = pending;
-        } else if epochs(now.saturating_sub(ledger.mark)) >= long.max(1.0) {
-            left = (old + ledger.young).min(pending);
-            *ledger = Ledger { mark: now, previous_mark: ledger.mark, young: pending - left };
+        } else if epochs(now.saturating_sub(marks.mark)) >= long.max(1.0) {
+            left = (old + marks.young).min(pending);
+            *marks = AgeMarks { mark: now, previous_mark: marks.mark, young: pending - left };
         }
         self.0.store(entered << 16 | left.min(MAX_OLD), Ordering::Relaxed);
     }
 
     /// Accounts for a call that began in another epoch, after it is no longer counted.
     #[cold]
-    pub(crate) fn leave(&self, begin: u64, ledger: &Mutex<Ledger>) {
-        let mut ledger = ledger.lock();
+    pub(crate) fn leave(&self, begin: u64, marks: &Mutex<AgeMarks>) {
+        let mut marks = marks.lock();
         let word = self.0.load(Ordering::Relaxed);
-        if begin < ledger.previous_mark {
+        if begin < marks.previous_mark {
             if word & MAX_OLD > 0 {
                 self.0.store(word - 1, Ordering::Relaxed);
             }
-        } else if begin < ledger.mark {
-            ledger.young = ledger.young.saturating_sub(1);
+        } else if begin < marks.mark {
+            marks.young = marks.young.saturating_sub(1);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::counters::Permit;
 use super::id::EndpointId;
-use super::moment::{Moment, nanos};
 use super::stats::{Evidence, Stats};
+use super::timestamp::{Timestamp, nanos};
 use crate::balance::outcome::Outcome;
 use crate::balance::outlier::Cause;
 use crate::metrics::Event;
@@ -32,8 +32,8 @@ const OTHER_RESPONSES: u32 = 4;
 /// were written stalls until the processor has stored them.
 #[repr(C)]
 pub struct Completion {
-    start: Moment,
-    verdict: Verdict,
+    start: Timestamp,
+    state: CallState,
     stats: Arc<Stats>,
 }
 
@@ -43,15 +43,15 @@ pub struct Completion {
 /// One word, since it is moved right after it was written. Not an enum, in which an `Option` would
 /// keep its own state.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Verdict(u64);
+struct CallState(u64);
 
-impl Verdict {
+impl CallState {
     const OPEN: u64 = 0;
     const SUCCESS: u64 = 1;
     const FAILURE: u64 = 2;
     /// Excluded from the endpoint's counters for now.
     const PAUSED: u64 = 3;
-    /// Ended together with its verdict.
+    /// Ended together with its outcome.
     const OVER: u64 = 4;
 
     const STATE: u64 = 7;
@@ -64,12 +64,12 @@ impl Verdict {
     }
 
     #[inline]
-    fn is(self) -> u64 {
+    fn get(self) -> u64 {
         self.0 & Self::STATE
     }
 
     #[inline]
-    fn becomes(&mut self, state: u64) {
+    fn set(&mut self, state: u64) {
         self.0 = self.0 & !Self::STATE | state;
     }
 
@@ -89,10 +89,10 @@ impl Verdict {
 
 impl Completion {
     #[inline(always)]
-    pub(crate) fn begin(stats: Arc<Stats>, start: Moment, permit: Permit) -> Self {
+    pub(crate) fn begin(stats: Arc<Stats>, start: Timestamp, permit: Permit) -> Self {
         let responses = stats.begin(start);
         stats.details.picks.increment();
-        Self { start, verdict: Verdict::open(responses, permit), stats }
+        Self { start, state: CallState::open(responses, permit), stats }
     }
 
     /// Records that the endpoint responded, and the latency. Does nothing after a first outcome.
@@ -112,30 +112,30 @@ impl Completion {
     /// Excludes the call from the endpoint's counters, since it waits for something else.
     pub(crate) fn pause(&mut self) {
         self.cancel();
-        self.verdict.becomes(Verdict::PAUSED);
+        self.state.set(CallState::PAUSED);
     }
 
     /// Counts the call from now on, if it was paused.
     pub(crate) fn resume(&mut self) {
-        if self.verdict.is() == Verdict::PAUSED {
-            self.start = Moment::now();
+        if self.state.get() == CallState::PAUSED {
+            self.start = Timestamp::now();
             let responses = self.stats.begin(self.start);
-            self.verdict = Verdict::open(responses, self.verdict.take_permit());
+            self.state = CallState::open(responses, self.state.take_permit());
         }
     }
 
     /// Records a success and ends the call.
     #[inline]
     pub(crate) fn finish(mut self) {
-        let now = Moment::now();
+        let now = Timestamp::now();
         self.stats.load.measure(now.nanos_since(self.start), now, || self.is_outpaced());
         self.stats.details.metrics.record(Event::Succeeded { elapsed: now.since(self.start) });
         self.stats.load.respond_and_end(now);
         self.stats.leave(self.start);
         self.stats.history.record_success();
-        let permit = self.verdict.take_permit();
+        let permit = self.state.take_permit();
         // A constant, so that the destructor is optimized away.
-        self.verdict = Verdict(Verdict::OVER);
+        self.state = CallState(CallState::OVER);
         if permit.is_some() {
             self.half_open_call_ended(permit, Ok(()));
         }
@@ -144,14 +144,14 @@ impl Completion {
     /// Records the outcome of the call. Only the first outcome counts, except for a failure after a
     /// success.
     pub fn outcome(&mut self, outcome: Outcome) {
-        match (self.verdict.is(), outcome) {
-            (Verdict::FAILURE | Verdict::OVER, _) | (Verdict::SUCCESS, Outcome::Success) => return,
+        match (self.state.get(), outcome) {
+            (CallState::FAILURE | CallState::OVER, _) | (CallState::SUCCESS, Outcome::Success) => return,
             _ => {}
         }
-        let now = Moment::now();
+        let now = Timestamp::now();
         let elapsed = now.since(self.start);
-        if self.verdict.is() == Verdict::PAUSED {
-            self.verdict.becomes(Verdict::OVER);
+        if self.state.get() == CallState::PAUSED {
+            self.state.set(CallState::OVER);
             self.return_permit();
             return self.record_metrics(outcome, elapsed);
         }
@@ -159,13 +159,13 @@ impl Completion {
         if matches!(outcome, Outcome::TimedOut | Outcome::Cancelled | Outcome::Unprocessed) {
             return self.end_without_response(outcome, now);
         }
-        if self.verdict.is() == Verdict::OPEN {
+        if self.state.get() == CallState::OPEN {
             self.stats.load.respond(now);
         }
         let limited = |retry_after: Option<Duration>| retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
         match outcome {
             Outcome::Success => {
-                self.verdict.becomes(Verdict::SUCCESS);
+                self.state.set(CallState::SUCCESS);
                 self.stats.load.measure(nanos(elapsed), now, || self.is_outpaced());
                 return self.succeeded();
             }
@@ -179,38 +179,38 @@ impl Completion {
                 self.stats.load.record(nanos(elapsed.max(limited(retry_after)).max(penalty)), now);
             }
         }
-        self.verdict.becomes(Verdict::FAILURE);
+        self.state.set(CallState::FAILURE);
     }
 
     /// Records an outcome that is no evidence, or none about this endpoint.
-    fn end_without_response(&mut self, outcome: Outcome, now: Moment) {
+    fn end_without_response(&mut self, outcome: Outcome, now: Timestamp) {
         if outcome != Outcome::TimedOut {
             self.return_permit();
         }
-        if self.verdict.is() != Verdict::OPEN {
+        if self.state.get() != CallState::OPEN {
             // Follows a response, such as the status of a stream that met its deadline.
-            return self.verdict.becomes(Verdict::FAILURE);
+            return self.state.set(CallState::FAILURE);
         }
         if outcome == Outcome::TimedOut {
             self.record_missing_response(now);
         }
         self.cancel();
-        self.verdict.becomes(Verdict::OVER);
+        self.state.set(CallState::OVER);
     }
 
     /// Records that something came from the endpoint, whatever the outcome of the call.
     pub(crate) fn record_activity(&mut self) {
-        if self.verdict.is() == Verdict::OPEN {
-            self.stats.load.respond(Moment::now());
-            self.verdict.becomes(Verdict::SUCCESS);
+        if self.state.get() == CallState::OPEN {
+            self.stats.load.respond(Timestamp::now());
+            self.state.set(CallState::SUCCESS);
         }
     }
 
     /// Ends the call, since another one that was sent beside it was faster. No evidence, unless it
     /// is always so.
     pub(crate) fn cancel_hedge(mut self) {
-        if self.verdict.is() == Verdict::OPEN {
-            let now = Moment::now();
+        if self.state.get() == CallState::OPEN {
+            let now = Timestamp::now();
             self.stats.record_without_response(self.start, now);
             self.outcome(Outcome::Cancelled);
         }
@@ -225,7 +225,7 @@ impl Completion {
     /// Lets another call decide on a half-open endpoint, if this call was to.
     #[cold]
     fn return_permit(&mut self) {
-        let permit = self.verdict.take_permit();
+        let permit = self.state.take_permit();
         if permit.is_some() {
             self.stats.half_open.release(permit);
         }
@@ -249,7 +249,7 @@ impl Completion {
         self.report(Ok(()));
     }
 
-    fn failed(&mut self, cause: Cause, latency: Duration, now: Moment) {
+    fn failed(&mut self, cause: Cause, latency: Duration, now: Timestamp) {
         self.report(Err(cause));
         self.stats.failed(cause, now);
         let latency = latency.max(self.penalty(self.stats.history.failures()));
@@ -259,7 +259,7 @@ impl Completion {
     /// Reports the result to the balancer, if this call has the probe permit.
     #[inline]
     fn report(&mut self, result: Result<(), Cause>) {
-        let permit = self.verdict.take_permit();
+        let permit = self.state.take_permit();
         if permit.is_some() {
             self.half_open_call_ended(permit, result);
         }
@@ -278,32 +278,32 @@ impl Completion {
 
     /// Records that the endpoint's service panicked.
     pub(crate) fn panicked(mut self) {
-        if self.verdict.is() == Verdict::PAUSED {
+        if self.state.get() == CallState::PAUSED {
             return self.return_permit();
         }
-        let now = Moment::now();
+        let now = Timestamp::now();
         self.failed(Cause::Failed, now.since(self.start), now);
         self.cancel();
-        self.verdict.becomes(Verdict::OVER);
+        self.state.set(CallState::OVER);
     }
 
     /// Returns `true` if the endpoint responded to many more calls meanwhile than if all of them
     /// took as long as this one.
     fn is_outpaced(&self) -> bool {
         let calls = self.stats.load.calls();
-        calls.responses_since(self.verdict.responses_before()) > 2 * calls.pending() + OTHER_RESPONSES
+        calls.responses_since(self.state.responses_before()) > 2 * calls.pending() + OTHER_RESPONSES
     }
 
     /// Ends a call that was dropped without an outcome.
     #[cold]
     fn dropped(&self) {
-        self.record_missing_response(Moment::now());
+        self.record_missing_response(Timestamp::now());
         self.cancel();
     }
 
     /// Records that the caller did not wait for the response, or had no more time.
-    fn record_missing_response(&self, now: Moment) {
-        let evidence = self.stats.record_missing_response(self.start, self.verdict.responses_before(), now);
+    fn record_missing_response(&self, now: Timestamp) {
+        let evidence = self.stats.record_missing_response(self.start, self.state.responses_before(), now);
         match evidence {
             Evidence::Enough => self.stats.load.record_at_least(now.nanos_since(self.start), now),
             Evidence::Few => {}
@@ -332,13 +332,13 @@ impl Completion {
 impl Drop for Completion {
     #[inline(always)]
     fn drop(&mut self) {
-        match self.verdict.is() {
-            Verdict::OPEN => self.dropped(),
-            Verdict::SUCCESS | Verdict::FAILURE => {
+        match self.state.get() {
+            CallState::OPEN => self.dropped(),
+            CallState::SUCCESS | CallState::FAILURE => {
                 self.stats.load.end();
                 self.stats.leave(self.start);
             }
-            Verdict::PAUSED => self.return_permit(),
+            CallState::PAUSED => self.return_permit(),
             _ => {}
         }
     }

@@ -16,9 +16,9 @@
 use std::time::Duration;
 
 use super::counters::{CallCounts, CountsSnapshot};
-use super::moment::{Moment, TICK, Tick, elapsed, nanos};
 use super::primitives::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::silence::{MAX_SILENCE, SEVERAL, Silence};
+use super::timestamp::{TICK, Tick, Timestamp, elapsed, nanos};
 
 /// Minimum cost, one millisecond. Below it, differences between latencies are noise that would send
 /// most calls of a small fleet to one instance; only pending calls count then. It also keeps a
@@ -46,7 +46,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Creates the load of an idle endpoint with the given cost.
-    pub(crate) fn new(cost: f32, decay: Duration, now: Moment) -> Self {
+    pub(crate) fn new(cost: f32, decay: Duration, now: Timestamp) -> Self {
         let decay_ticks = nanos(decay) / TICK;
         Self {
             cost: AtomicU64::new(pack(cost, SUSPECT, now.tick())),
@@ -96,7 +96,7 @@ impl Load {
     }
 
     /// Resets the measurements. The next response counts, however long it takes.
-    pub(crate) fn reset(&self, cost: f32, now: Moment) {
+    pub(crate) fn reset(&self, cost: f32, now: Timestamp) {
         self.cost.store(pack(cost, SUSPECT, now.tick()), Ordering::Relaxed);
     }
 
@@ -117,7 +117,7 @@ impl Load {
 
     /// Counts a new call as pending and without a response.
     #[inline]
-    pub(crate) fn begin(&self, now: Moment) {
+    pub(crate) fn begin(&self, now: Timestamp) {
         // Read before the counts are written, since that write delays all reads after it.
         let silence = Silence(self.silence.load(Ordering::Relaxed));
         let before = self.calls.begin();
@@ -144,14 +144,14 @@ impl Load {
     }
 
     /// Counts a response, or a failure in its place.
-    pub(crate) fn respond(&self, now: Moment) {
+    pub(crate) fn respond(&self, now: Timestamp) {
         self.record_activity(now);
         self.calls.respond();
     }
 
     /// Records that something came from the endpoint.
     #[inline]
-    pub(crate) fn record_activity(&self, now: Moment) {
+    pub(crate) fn record_activity(&self, now: Timestamp) {
         self.silence.store(Silence::after_activity(now.tick()).0, Ordering::Relaxed);
     }
 
@@ -168,7 +168,7 @@ impl Load {
 
     /// Does the same as [`respond`](Self::respond) and [`end`](Self::end) in one step.
     #[inline]
-    pub(crate) fn respond_and_end(&self, now: Moment) {
+    pub(crate) fn respond_and_end(&self, now: Timestamp) {
         self.record_activity(now);
         self.calls.respond_and_end();
     }
@@ -182,7 +182,7 @@ impl Load {
     /// the one before it was as well, and then raises the average by a limited factor. It does not
     /// count if `is_outpaced` returns `true`: the endpoint responded to many other calls meanwhile.
     #[inline]
-    pub(crate) fn measure(&self, latency: f32, now: Moment, is_outpaced: impl Fn() -> bool) {
+    pub(crate) fn measure(&self, latency: f32, now: Timestamp, is_outpaced: impl Fn() -> bool) {
         self.update(now, latency, |projected, kept, suspect| {
             let expected = projected.max(FLOOR);
             if latency <= projected {
@@ -200,7 +200,7 @@ impl Load {
     }
 
     /// Records a latency that is certain, or that is meant to keep calls away.
-    pub(crate) fn record(&self, latency: f32, now: Moment) {
+    pub(crate) fn record(&self, latency: f32, now: Timestamp) {
         self.update(now, latency, |projected, kept, suspect| {
             (if latency > projected { latency } else { projected + latency * (1.0 - kept) }, suspect)
         });
@@ -208,7 +208,7 @@ impl Load {
 
     /// Records a lower bound of the latency of several calls. Only ever raises the average, and
     /// otherwise does not count as a measurement.
-    pub(crate) fn record_at_least(&self, latency: f32, now: Moment) {
+    pub(crate) fn record_at_least(&self, latency: f32, now: Timestamp) {
         if latency > self.cost(now.tick()) {
             self.update(now, latency, |_, _, _| (latency, SUSPECT));
         }
@@ -216,7 +216,7 @@ impl Load {
 
     /// Records a lower bound of the latency of one call without a response. The first one only
     /// makes the next one count, which raises the average by a small factor.
-    pub(crate) fn record_without_response(&self, latency: f32, now: Moment) {
+    pub(crate) fn record_without_response(&self, latency: f32, now: Timestamp) {
         if latency > self.cost(now.tick()) {
             self.update(now, latency, |projected, _, suspect| {
                 if suspect == 0 {
@@ -232,7 +232,7 @@ impl Load {
     /// saves most writes under high load. `judge` returns the new average and its suspect bit, from
     /// the old average, the share of it that counts, and the old bit.
     #[inline]
-    fn update(&self, now: Moment, latency: f32, judge: impl Fn(f32, f32, u64) -> (f32, u64)) {
+    fn update(&self, now: Timestamp, latency: f32, judge: impl Fn(f32, f32, u64) -> (f32, u64)) {
         let now = now.tick();
         let mut current = self.cost.load(Ordering::Relaxed);
         loop {
@@ -295,14 +295,14 @@ mod tests {
     const DECAY: Duration = Duration::from_secs(10);
     const MS: f32 = 1e6;
 
-    const START: Moment = Moment(0);
+    const START: Timestamp = Timestamp(0);
 
     fn load(cost: f32) -> Load {
         Load::new(cost, DECAY, START)
     }
 
-    fn at(ms: u64) -> Moment {
-        Moment(ms * 1_000_000)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp(ms * 1_000_000)
     }
 
     fn near(actual: f32, expected: f32) {
@@ -388,10 +388,10 @@ mod tests {
         assert_eq!(counts(), (1, 1, 1));
         load.cancel();
         assert_eq!(counts(), (0, 0, 1));
-        for answers in 2..=1 << 20 {
+        for responses in 2..=1 << 20 {
             load.begin(START);
             load.respond_and_end(START);
-            assert_eq!(counts(), (0, 0, answers % (1 << 20)));
+            assert_eq!(counts(), (0, 0, responses % (1 << 20)));
         }
     }
 

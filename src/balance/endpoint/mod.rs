@@ -5,15 +5,15 @@ mod completion;
 mod counters;
 mod id;
 mod load;
-mod moment;
 mod primitives;
 mod silence;
 mod stats;
+mod timestamp;
 
 pub use self::completion::Completion;
 
 pub(crate) use self::counters::Permit;
 pub(crate) use self::id::EndpointId;
 pub(crate) use self::load::Load;
-pub(crate) use self::moment::{Moment, Tick, elapsed, nanos};
 pub(crate) use self::stats::{Details, OutlierDetector, Stats};
+pub(crate) use self::timestamp::{Tick, Timestamp, elapsed, nanos};

@@ -1,6 +1,6 @@
 //! Calls that wait for a response while nothing comes from the endpoint.
 
-use super::moment::{AHEAD, TICK, Tick};
+use super::timestamp::{AHEAD, TICK, Tick};
 
 /// Number of calls, begun since the last activity, from which on their waiting time counts as
 /// latency.

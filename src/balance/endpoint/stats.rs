@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::ages::{Ages, Ledger};
+use super::ages::{AgeMarks, Ages};
 use super::counters::{CountsSnapshot, HalfOpen, History, Permit};
 use super::id::EndpointId;
 use super::load::Load;
-use super::moment::{Moment, Tick, elapsed};
 use super::primitives::atomic::{AtomicU32, Ordering};
+use super::timestamp::{Tick, Timestamp, elapsed};
 use crate::balance::outlier::{Cause, Rules, SILENT_CALLS};
 use crate::metrics::{Metrics, PickCounter};
 use crate::sync::Mutex;
@@ -68,7 +68,7 @@ pub(crate) struct Details {
     pub(crate) responses: AtomicU32,
     /// Silent calls in a row.
     pub(crate) silent: Mutex<SilentCalls>,
-    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) marks: Mutex<AgeMarks>,
     pub(crate) metrics: Metrics,
     pub(crate) picks: PickCounter,
 }
@@ -78,11 +78,11 @@ pub(crate) struct Details {
 pub(crate) struct SilentCalls {
     pub(crate) calls: u32,
     /// Begin of the first of them.
-    pub(crate) first: Option<Moment>,
+    pub(crate) first: Option<Timestamp>,
     /// Begin and end of the latest one that counted.
-    latest: Option<(Moment, Moment)>,
+    latest: Option<(Timestamp, Timestamp)>,
     /// Time of the latest call that was recorded as slow for lack of a response.
-    recorded_at: Option<Moment>,
+    recorded_at: Option<Timestamp>,
     /// Number of responses when the count began.
     responses: u32,
 }
@@ -99,7 +99,7 @@ pub(crate) enum Evidence {
 }
 
 impl Stats {
-    pub(crate) fn new(load: Load, details: Details, now: Moment) -> Self {
+    pub(crate) fn new(load: Load, details: Details, now: Timestamp) -> Self {
         let ages = Ages::new(now.nanos());
         Self { load, history: History::new(), half_open: HalfOpen::new(), ages, details: Box::new(details) }
     }
@@ -138,7 +138,7 @@ impl Stats {
 
     /// Counts a new call. Returns the number of responses before.
     #[inline(always)]
-    pub(crate) fn begin(&self, now: Moment) -> u32 {
+    pub(crate) fn begin(&self, now: Timestamp) -> u32 {
         if !self.ages.is_current(now.nanos()) {
             self.enter(now);
         }
@@ -149,23 +149,23 @@ impl Stats {
     }
 
     #[cold]
-    fn enter(&self, now: Moment) {
-        let clock = || Moment::now().nanos();
+    fn enter(&self, now: Timestamp) {
+        let clock = || Timestamp::now().nanos();
         let patience = long_call_epochs(self.load.cost(now.tick()));
-        self.ages.enter(now.nanos(), self.load.counts(), &self.details.ledger, patience, clock);
+        self.ages.enter(now.nanos(), self.load.counts(), &self.details.marks, patience, clock);
     }
 
     /// Counts the end of a call that began then.
     #[inline]
-    pub(crate) fn leave(&self, begin: Moment) {
+    pub(crate) fn leave(&self, begin: Timestamp) {
         if !self.ages.is_current(begin.nanos()) {
-            self.ages.leave(begin.nanos(), &self.details.ledger);
+            self.ages.leave(begin.nanos(), &self.details.marks);
         }
     }
 
     /// Records the end of a call without a response, given its begin and the number of responses at
     /// that time. Notifies the balancer of silent calls.
-    pub(crate) fn record_missing_response(&self, begin: Moment, responses_before: u32, now: Moment) -> Evidence {
+    pub(crate) fn record_missing_response(&self, begin: Timestamp, responses_before: u32, now: Timestamp) -> Evidence {
         let elapsed = now.since(begin);
         let responses = self.load.calls().responses();
         let is_silent = responses == responses_before;
@@ -182,7 +182,7 @@ impl Stats {
             // Calls that began or ended together are one event, such as a client that disconnects
             // or was stalled.
             let begun = self.expected(now).min(MIN_BEGIN_DISTANCE);
-            let is_near = |latest: (Moment, Moment)| {
+            let is_near = |latest: (Timestamp, Timestamp)| {
                 begin < latest.1 && (distance(latest.0, begin) < begun || distance(latest.1, now) < MIN_END_DISTANCE)
             };
             if silent.latest.is_some_and(is_near) {
@@ -204,7 +204,7 @@ impl Stats {
 
     /// Records a call that began then and has no response as slow, unless it began before the
     /// latest call so recorded: calls that end together are one event.
-    pub(crate) fn record_without_response(&self, begin: Moment, now: Moment) {
+    pub(crate) fn record_without_response(&self, begin: Timestamp, now: Timestamp) {
         let mut silent = self.details.silent.lock();
         if silent.recorded_at.is_none_or(|recorded_at| recorded_at <= begin) {
             silent.recorded_at = Some(now);
@@ -214,19 +214,19 @@ impl Stats {
     }
 
     /// Latency of a call that would not be unusual.
-    fn expected(&self, now: Moment) -> Duration {
+    fn expected(&self, now: Timestamp) -> Duration {
         let expected = Duration::from_nanos(self.load.cost(now.tick()) as u64);
         if self.is_unmeasured() { expected.max(MIN_EXPECTED_UNMEASURED) } else { expected }
     }
 
     /// Number of silent calls since the last response, and the begin of the first of them.
-    pub(crate) fn silent_calls(&self) -> (u32, Option<Moment>) {
+    pub(crate) fn silent_calls(&self) -> (u32, Option<Timestamp>) {
         let silent = *self.details.silent.lock();
         if silent.responses == self.load.calls().responses() { (silent.calls, silent.first) } else { (0, None) }
     }
 
     /// Records a failure. Notifies the balancer of a suspect.
-    pub(crate) fn failed(&self, cause: Cause, now: Moment) {
+    pub(crate) fn failed(&self, cause: Cause, now: Timestamp) {
         self.history.record_failure();
         self.details.failed.fetch_add(1, Ordering::Relaxed);
         let suspicion = self.details.rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
@@ -238,7 +238,7 @@ impl Stats {
 
     /// Limits evaluations, each of which reads all endpoints. If all endpoints fail alike, none is
     /// ejected, and failures would evaluate them again and again.
-    fn may_evaluate(&self, now: Moment) -> bool {
+    fn may_evaluate(&self, now: Timestamp) -> bool {
         let now = now.tick().max(1);
         let evaluated = self.details.evaluated.load(Ordering::Relaxed);
         let may = evaluated == 0 || elapsed(evaluated, now) >= EVALUATION_PAUSE;
@@ -249,7 +249,7 @@ impl Stats {
     }
 
     /// Resets the measurements to those of a new endpoint with this cost.
-    pub(crate) fn reset(&self, cost: f32, now: Moment) {
+    pub(crate) fn reset(&self, cost: f32, now: Timestamp) {
         self.history.clear();
         self.details.evaluated.store(0, Ordering::Relaxed);
         *self.details.silent.lock() = SilentCalls::default();
@@ -273,7 +273,7 @@ fn long_call_epochs(cost: f32) -> f32 {
     LONG_CALL * cost / EPOCH
 }
 
-fn distance(one: Moment, other: Moment) -> Duration {
+fn distance(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
 }
 

@@ -40,10 +40,13 @@ use crate::balance::candidates::Candidates;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_eureka::Error> {
 /// # let roles = ["follower", "leader", "follower"];
-/// # let discover = tokio_stream::iter(roles.into_iter().enumerate().map(|(i, role)| Ok::<_, Infallible>(Change::Insert(i, role))));
+/// # let insert = |(i, role)| Ok::<_, Infallible>(Change::Insert(i, role));
+/// # let discover = tokio_stream::iter(roles.into_iter().enumerate().map(insert));
 ///
 /// let balance = Balance::builder(discover)
-/// #     .endpoint(|&role| service_fn(move |_: Request<()>| async move { Ok::<_, Infallible>(role) }))
+/// #     .endpoint(|&role| {
+/// #         service_fn(move |_: Request<()>| async move { Ok::<_, Infallible>(role) })
+/// #     })
 /// #     .attributes(|&role| Attributes::new().with_labels([("role", role)]))
 /// #     .observer(AnyResponse)
 ///     .policy(WritesToLeader)

@@ -23,7 +23,8 @@ use crate::balance::stable_hash::mix;
 /// use tower_eureka::balance::{Random, RendezvousHash};
 ///
 /// let by_header = RendezvousHash::by_header("x-tenant").policy(Random);
-/// let by_path = RendezvousHash::by(|request: &Parts| Some(request.uri.path().into())).load_factor(1.5);
+/// let by_path = RendezvousHash::by(|request: &Parts| Some(request.uri.path().into()));
+/// let spread_sooner = by_path.load_factor(1.1);
 /// ```
 ///
 /// With one key for all requests, a caller uses one instance as long as that takes calls, as with

@@ -118,8 +118,8 @@ where
     }
 }
 
-/// Closure that returns the hash of a key. Created by
-/// [`RendezvousHash::by`](super::RendezvousHash::by).
+/// Closure that returns the hash of a key. Public since
+/// [`RendezvousHash::by`](super::RendezvousHash::by) names it.
 #[derive(Clone, Copy, Debug)]
 pub struct HashFn<F>(pub(super) F);
 

@@ -24,9 +24,12 @@ use crate::balance::candidates::Candidates;
 ///
 /// let as_spring_does = ByLabel::hint();
 /// let canaries = ByLabel::version("x-version").default_value("1").required();
-/// let by_path = ByLabel::by("API_VERSION", |request: &Parts| request.uri.path().split('/').nth(1));
+/// let by_path = ByLabel::by("API_VERSION", |request: &Parts| {
+///     request.uri.path().split('/').nth(1)
+/// });
 ///
-/// let everything = ByLabel::version("x-version").policy(Sticky::default().policy(RendezvousHash::by_header("x-tenant")));
+/// let by_tenant = RendezvousHash::by_header("x-tenant");
+/// let nested = ByLabel::version("x-version").policy(Sticky::default().policy(by_tenant));
 /// ```
 ///
 /// A call asks for one value. If several such policies are nested, a value from the request takes

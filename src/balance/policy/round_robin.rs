@@ -10,7 +10,7 @@ use super::definition::Policy;
 use crate::balance::candidates::Candidates;
 
 /// Weight of the heaviest endpoint in the sums, which are kept modulo this value.
-const WHOLE: u64 = 1 << 32;
+const FULL_WEIGHT: u64 = 1 << 32;
 
 /// Golden ratio of that weight. The i-th endpoint starts at i times this value, so that light
 /// endpoints do not take their calls in the same round.
@@ -53,9 +53,9 @@ impl<Req: ?Sized> Policy<Req> for WeightedRoundRobin {
 /// the heaviest weight.
 fn takes(round: u64, at: usize, share: f32) -> bool {
     // Rounded up, so that with a third the third round is taken and not the fourth.
-    let stride = (f64::from(share) * WHOLE as f64).ceil() as u64;
+    let stride = (f64::from(share) * FULL_WEIGHT as f64).ceil() as u64;
     let sum = (round as u32).wrapping_mul(stride as u32).wrapping_add((at as u32).wrapping_mul(PHASE));
-    u64::from(sum) + stride >= WHOLE
+    u64::from(sum) + stride >= FULL_WEIGHT
 }
 
 #[cfg(test)]

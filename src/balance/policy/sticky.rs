@@ -28,7 +28,9 @@ const COOKIE: &str = "sc-lb-instance-id";
 /// let by_header = Sticky::by_header("x-instance").policy(LeastRequests);
 /// # #[derive(Clone)]
 /// # struct Session { instance: String }
-/// let by_extension = Sticky::by(|request: &Parts| Some(&*request.extensions.get::<Session>()?.instance));
+/// let by_extension = Sticky::by(|request: &Parts| {
+///     Some(&*request.extensions.get::<Session>()?.instance)
+/// });
 /// ```
 ///
 /// A pick with an id searches all endpoints, which takes about a nanosecond each.

@@ -34,7 +34,7 @@ pub(crate) struct EvaluatedEndpoint {
 pub(crate) struct Evaluation {
     pub(crate) endpoints: Vec<EvaluatedEndpoint>,
     /// Whether an endpoint can be reached and ejections count. Otherwise calls go to any endpoint.
-    pub(crate) is_calm: bool,
+    pub(crate) respects_ejections: bool,
     pub(crate) is_panic: bool,
     available: usize,
     reachable: usize,
@@ -64,6 +64,12 @@ impl EvaluatedEndpoint {
             weight: self.weight,
             available: available.then_some(self.weight * self.growth),
         }
+    }
+}
+
+impl Evaluation {
+    pub(crate) fn all(&self) -> Vec<&EvaluatedEndpoint> {
+        self.endpoints.iter().collect()
     }
 }
 
@@ -98,34 +104,30 @@ impl<S> Pool<S> {
             // shows that its endpoint can be. It shows nothing about its health.
             entry.stats.half_open.admit_all(evaluation.reachable == 0 && !entry.is_unhealthy());
         }
-        let all: Vec<_> = evaluation.endpoints.iter().collect();
-        let half_open =
-            all.iter().filter(|endpoint| endpoint.is_half_open).map(|endpoint| endpoint.member.clone()).collect();
-        let (scope, labelled) = (self.scope(&all, evaluation.is_calm), self.labelled(&all, evaluation.is_calm));
+        let (all, respects_ejections) = (evaluation.all(), evaluation.respects_ejections);
+        let half_open = all.iter().filter(|endpoint| endpoint.is_half_open).map(|endpoint| endpoint.member.clone());
+        let (scope, labelled) = (self.scope(&all, respects_ejections), self.labelled(&all, respects_ejections));
         let services = self.entries.values().map(|entry| entry.service.clone());
-        let fallbacks = self.entries.iter().zip(&evaluation.endpoints);
-        let fallbacks =
-            fallbacks.filter_map(|((_, entry), endpoint)| Some((entry.fallback()?, endpoint.member.clone()))).collect();
-        Picker::new(self.version, services, scope, labelled, half_open, fallbacks)
+        let entries = self.entries.values().zip(&evaluation.endpoints);
+        let fallbacks = entries.filter_map(|(entry, endpoint)| Some((entry.fallback()?, endpoint.member.clone())));
+        Picker::new(self.version, services, scope, labelled, half_open.collect(), fallbacks.collect())
     }
-}
 
-impl<S> Pool<S> {
     /// Moves endpoints into the subset and out of it.
     fn choose_subset(&mut self) {
         let Some(subset) = &self.settings.subset else { return };
         let ids: Vec<_> = self.entries.keys().chain(self.outside.keys()).copied().collect();
         let candidates: Vec<_> =
             self.entries.values().chain(self.outside.values()).map(Entry::subset_candidate).collect();
-        let parts = subset.choose(&candidates, self.siblings.as_ref());
-        for (id, part) in ids.into_iter().zip(parts) {
-            match part {
-                Some(part) => {
+        let fractions = subset.choose(&candidates, self.siblings.as_ref());
+        for (id, fraction) in ids.into_iter().zip(fractions) {
+            match fraction {
+                Some(fraction) => {
                     if let Some(entry) = self.outside.remove(&id) {
                         self.entries.insert(id, entry);
                     }
                     if let Some(entry) = self.entries.get_mut(&id) {
-                        entry.fraction = part;
+                        entry.fraction = fraction;
                     }
                 }
                 None => {
@@ -179,7 +181,7 @@ impl<S> Pool<S> {
             ..endpoint(id, usize::MAX, entry)
         });
         let endpoints = inside.chain(outside).collect();
-        Evaluation { endpoints, is_calm: reachable > 0 && !is_panic, is_panic, available, reachable }
+        Evaluation { endpoints, respects_ejections: reachable > 0 && !is_panic, is_panic, available, reachable }
     }
 
     fn growth(&self, entry: &Entry<S>, now: Instant) -> f64 {
@@ -200,7 +202,7 @@ impl<S> Pool<S> {
         }
     }
 
-    fn labelled(&self, all: &[&EvaluatedEndpoint], is_calm: bool) -> Labelled {
+    fn labelled(&self, all: &[&EvaluatedEndpoint], respects_ejections: bool) -> Labelled {
         let by_value = |key: &Arc<str>| {
             let mut with = HashMap::<&str, Vec<&EvaluatedEndpoint>>::new();
             for endpoint in all {
@@ -209,19 +211,21 @@ impl<S> Pool<S> {
                 }
             }
             with.retain(|_, endpoints| endpoints.iter().any(|endpoint| endpoint.is_candidate));
-            with.into_iter().map(|(value, endpoints)| (value.into(), self.scope(&endpoints, is_calm))).collect()
+            with.into_iter()
+                .map(|(value, endpoints)| (value.into(), self.scope(&endpoints, respects_ejections)))
+                .collect()
         };
         self.settings.labels.iter().map(|key| (key.clone(), by_value(key))).collect()
     }
 
-    fn scope(&self, all: &[&EvaluatedEndpoint], is_calm: bool) -> Scope {
+    fn scope(&self, all: &[&EvaluatedEndpoint], respects_ejections: bool) -> Scope {
         let candidates = || all.iter().filter(|endpoint| endpoint.is_candidate);
         let available = EndpointList::new(candidates().map(|endpoint| endpoint.weighted()));
         let with_half_open = all.iter().any(|endpoint| endpoint.is_half_open).then(|| {
             let members = all.iter().filter(|endpoint| endpoint.is_candidate || endpoint.is_half_open);
             EndpointList::new(members.map(|endpoint| endpoint.weighted()))
         });
-        let split = self.split(all, is_calm).unwrap_or_default();
+        let split = self.split(all, respects_ejections).unwrap_or_default();
         let mut members = BTreeMap::<Zone, Vec<_>>::new();
         if !split.is_empty() {
             for endpoint in candidates() {
@@ -238,8 +242,8 @@ impl<S> Pool<S> {
     }
 
     /// Returns the zones and their shares of the calls, if calls are split by zone.
-    pub(crate) fn split(&self, all: &[&EvaluatedEndpoint], is_calm: bool) -> Option<BTreeMap<Zone, Share>> {
-        let zones = self.settings.zones.as_ref().filter(|_| is_calm)?;
+    pub(crate) fn split(&self, all: &[&EvaluatedEndpoint], respects_ejections: bool) -> Option<BTreeMap<Zone, Share>> {
+        let zones = self.settings.zones.as_ref().filter(|_| respects_ejections)?;
         let callers = self.siblings.as_ref().and_then(|siblings| siblings.callers());
         zones.split(all.iter().map(|endpoint| endpoint.zoned()), callers)
     }

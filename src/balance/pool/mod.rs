@@ -21,7 +21,7 @@ pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot
 pub(crate) use self::picker::{Chosen, Picker};
 
 use super::attributes::Attributes;
-use super::endpoint::{EndpointId, Moment, Permit, Stats, elapsed, nanos};
+use super::endpoint::{EndpointId, Permit, Stats, Timestamp, elapsed, nanos};
 use super::health::Health;
 use super::outlier::{Calls, Cause, Ejection};
 use super::slow_start::{Age, SlowStart};
@@ -161,7 +161,7 @@ impl<S> Pool<S> {
 
     /// Cost that is assumed of a new endpoint: the lowest of all, so that it gets its share of
     /// calls at once and not after the default has decayed.
-    pub(crate) fn newcomer_cost(&self, now: Moment) -> f32 {
+    pub(crate) fn newcomer_cost(&self, now: Timestamp) -> f32 {
         let now = now.tick();
         let costs = self.entries.values().map(|entry| entry.stats.load.cost(now));
         costs.fold(nanos(self.settings.default_latency), f32::min)
@@ -296,7 +296,7 @@ impl<S> Pool<S> {
         if self.others_responses(id) != entry.others_responses {
             return true;
         }
-        let now = Moment::of(now).tick();
+        let now = Timestamp::of(now).tick();
         let (_, Some(first)) = entry.stats.silent_calls() else { return false };
         let silence = elapsed(first.tick(), now);
         let responded = |other: &Entry<S>| {
@@ -413,7 +413,7 @@ impl<S> Pool<S> {
     }
 
     fn restore(&mut self, id: EndpointId, now: Instant) {
-        let now = Moment::of(now);
+        let now = Timestamp::of(now);
         let newcomer_cost = self.newcomer_cost(now);
         let app = self.settings.app.as_deref();
         let Some(entry) = self.entries.get_mut(&id) else { return };

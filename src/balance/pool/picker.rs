@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::balance::candidates::{Candidates, EndpointList, Member};
-use crate::balance::endpoint::{EndpointId, Moment, Permit, Stats, Tick};
+use crate::balance::endpoint::{EndpointId, Permit, Stats, Tick, Timestamp};
 use crate::balance::policy::{Label, Policy};
 use crate::balance::weights::{Weights, below};
 
@@ -126,7 +126,7 @@ impl<S> Picker<S> {
     #[inline]
     pub(crate) fn pick<Req: ?Sized>(
         &self,
-        now: Moment,
+        now: Timestamp,
         request: &Req,
         policy: &impl Policy<Req>,
         label: Option<Label<'_>>,

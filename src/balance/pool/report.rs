@@ -6,14 +6,13 @@ use tokio::time::Instant;
 
 use super::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 use super::{Entry, Pool, State};
-use crate::balance::endpoint::Moment;
+use crate::balance::endpoint::Timestamp;
 use crate::balance::policy::Label;
 
 impl<S> Pool<S> {
     pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
         let evaluation = self.evaluation(now);
-        let all: Vec<_> = evaluation.endpoints.iter().collect();
-        let zones = self.split(&all, evaluation.is_calm).unwrap_or_default();
+        let zones = self.split(&evaluation.all(), evaluation.respects_ejections).unwrap_or_default();
         let zones = zones.into_iter().map(|(name, zone)| ZoneSnapshot {
             name,
             share: zone.share,
@@ -22,7 +21,7 @@ impl<S> Pool<S> {
         });
         // In the same order.
         let entries = self.entries.values().chain(self.outside.values());
-        let tick = Moment::of(now).tick();
+        let tick = Timestamp::of(now).tick();
         let endpoint = |(at, entry): (usize, &Entry<S>)| {
             let (state, cause, retry_in) = match (entry.state, at < self.entries.len()) {
                 (_, false) => (EndpointState::Outside, None, None),

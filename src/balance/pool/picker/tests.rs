@@ -25,11 +25,11 @@ fn member(id: u64) -> Member {
         evaluated: Default::default(),
         responses: Default::default(),
         silent: Default::default(),
-        ledger: Default::default(),
+        marks: Default::default(),
         picks: Metrics::new(None).pick_counter(None),
         metrics: Metrics::new(None),
     };
-    let now = Moment::now();
+    let now = Timestamp::now();
     let stats = Arc::new(Stats::new(Load::new(1e6, Duration::from_secs(10), now), details, now));
     Member { id: EndpointId(id), position: (id / 3) as u32, stats, attributes: Arc::default() }
 }
@@ -53,7 +53,7 @@ fn picker(n: usize) -> Picker<()> {
 }
 
 fn pick(picker: &Picker<()>, policy: &impl Policy<()>, tried: &[EndpointId]) -> Option<u64> {
-    picker.pick(Moment::now(), &(), policy, None, tried).map(|chosen| chosen.id().0)
+    picker.pick(Timestamp::now(), &(), policy, None, tried).map(|chosen| chosen.id().0)
 }
 
 fn counts(calls: usize, mut pick: impl FnMut() -> u64) -> BTreeMap<u64, usize> {
@@ -109,7 +109,7 @@ fn pick_returns_the_last_untried_endpoint_and_then_none() {
 #[test]
 fn pick_prefers_fewer_pending_calls() {
     let picker = picker(2);
-    picker.stats().next().unwrap().begin(Moment::now());
+    picker.stats().next().unwrap().begin(Timestamp::now());
     for _ in 0..100 {
         assert_eq!(pick(&picker, &PeakEwma, &[]), Some(3));
     }
@@ -144,10 +144,10 @@ fn half_open_endpoint_gets_one_call_by_affinity() {
     let picker = picker_with(&[1.0; 3], &[3]);
     let sticky: Sticky<FromHeader> = Sticky::by_header("x-instance");
     let request = http::Request::builder().header("x-instance", "3").body(()).unwrap();
-    let pick = || picker.pick(Moment::now(), &request, &sticky, None, &[]).unwrap();
+    let pick = || picker.pick(Timestamp::now(), &request, &sticky, None, &[]).unwrap();
     let probe = pick();
     assert_eq!((probe.id().0, probe.permit.is_some()), (3, true));
-    probe.stats.load.begin(Moment::now());
+    probe.stats.load.begin(Timestamp::now());
     let next = pick();
     assert!(next.id().0 != 3 && !next.permit.is_some());
     probe.stats.load.cancel();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Reading of the clock for measurements: nanoseconds since [`BASE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(pub(super) u64);
+pub(crate) struct Timestamp(pub(super) u64);
 
 /// Earlier than all clocks of runtimes, which tests can stop and advance.
 static BASE: LazyLock<Instant> = LazyLock::new(|| {
@@ -28,7 +28,7 @@ pub(super) const AHEAD: u32 = 1 << 16;
 /// Coarse point in time that wraps.
 pub(crate) type Tick = u32;
 
-impl Moment {
+impl Timestamp {
     /// Reads the clock.
     #[inline]
     pub(crate) fn now() -> Self {
@@ -54,7 +54,7 @@ impl Moment {
         self.0
     }
 
-    /// Duration since an earlier moment.
+    /// Duration since an earlier timestamp.
     #[inline]
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
