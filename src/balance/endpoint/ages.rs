@@ -57,7 +57,7 @@ impl Ages {
     }
 
     /// Returns the number of pending calls that are a load now. A call that has lasted for
-    /// `patience` epochs is none.
+    /// `long` epochs is none.
     #[inline]
     pub(crate) fn load(&self, pending: u32, tick: u32, long: impl FnOnce() -> f32) -> u32 {
         let word = self.0.load(Ordering::Relaxed);
@@ -81,8 +81,8 @@ impl Ages {
         if entered == last || is_before(entered, last) {
             return;
         }
-        // No call begins in this epoch, so calls that begin or end meanwhile take the lock. A call
-        // that ended without the lock was counted before.
+        // No call begins in this epoch, so that calls that begin or end meanwhile take the lock,
+        // among them those that are counted below and end.
         self.0.store((entered + NO_EPOCH) << 16 | old, Ordering::Relaxed);
         let pending = counts.settled().pending();
         // Read last: all calls that are counted began before.

@@ -15,7 +15,7 @@ use crate::metrics::Event;
 /// Maximum time for which an endpoint's `Retry-After` counts as its latency.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Number of other responses during a call that is no evidence of a slow call.
+/// Number of other responses during a call that do not yet show that the call is an exception.
 const OTHER_RESPONSES: u32 = 4;
 
 /// Handle of a pending call. The call counts as pending at its endpoint until the handle is

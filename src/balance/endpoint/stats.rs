@@ -151,8 +151,8 @@ impl Stats {
     #[cold]
     fn enter(&self, now: Timestamp) {
         let clock = || Timestamp::now().nanos();
-        let patience = long_call_epochs(self.load.cost(now.tick()));
-        self.ages.enter(now.nanos(), self.load.counts(), &self.details.marks, patience, clock);
+        let long = long_call_epochs(self.load.cost(now.tick()));
+        self.ages.enter(now.nanos(), self.load.counts(), &self.details.marks, long, clock);
     }
 
     /// Counts the end of a call that began then.
