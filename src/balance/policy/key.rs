@@ -50,6 +50,7 @@ enum Repr<'r> {
 
 impl<'r> RequestKey<'r> {
     /// Returns the key as text, if it is not empty.
+    #[inline]
     pub fn as_str(&self) -> Option<&'r str> {
         match self.0 {
             Repr::Bytes(bytes) => std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty()),
@@ -58,6 +59,7 @@ impl<'r> RequestKey<'r> {
     }
 
     /// Returns the hash of the key, if the key is not empty.
+    #[inline]
     pub fn to_hash(&self) -> Option<HashKey> {
         match self.0 {
             Repr::Bytes([]) => None,
