@@ -112,7 +112,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// Sets the closure that returns the attributes of a discovered value: weight, zone, labels. By
     /// default, endpoints have none.
     ///
-    /// For the instances of a registry, pass [`Attributes::of`].
+    /// For the instances of a registry, use [`Attributes::of`].
     pub fn attributes(mut self, describe: impl Fn(&D::Service) -> Attributes + Send + 'static) -> Self {
         self.describe = Box::new(describe);
         self

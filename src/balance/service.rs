@@ -31,6 +31,30 @@ use crate::error::{Error, Kind};
 /// endpoint's service is part of the call: an error of it fails that call only.
 ///
 /// `P` picks the endpoint of each call, `O` classifies its result.
+///
+/// Over the instances of a registry:
+///
+/// ```no_run
+/// # use std::convert::Infallible;
+/// # use tower::service_fn;
+/// # use tower_eureka::{Error, Eureka, Instance};
+/// use tower_eureka::balance::{Attributes, Balance, SlowStart};
+///
+/// # fn example(eureka: &Eureka) -> Result<(), Error> {
+/// # type Client = tower::util::BoxCloneSyncService<(), http::Response<String>, Infallible>;
+/// # fn client_of(_: &Instance) -> Client {
+/// #     Client::new(service_fn(|()| async { Ok(http::Response::new(String::new())) }))
+/// # }
+/// let orders = Balance::builder(eureka.discover("orders")?)
+///     .name("ORDERS")
+///     .attributes(|instance| Attributes::of(instance))
+///     .endpoint(|instance| client_of(instance))
+///     .slow_start(SlowStart::new(std::time::Duration::from_secs(60)))
+///     .build();
+/// # let _ = orders;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Balance<S, P = PeakEwma, O = HttpResponses> {
     pub(super) shared: Arc<Shared<S>>,
     policy: P,
