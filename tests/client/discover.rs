@@ -199,7 +199,7 @@ async fn attributes_of_instance_have_another_start_after_a_restart_only() {
     let mut start = async |record: Instance| {
         memory.put(record);
         match orders.next().await {
-            Some(Ok(Change::Insert(_, instance))) => Attributes::of(&instance).start,
+            Some(Ok(Change::Insert(_, instance))) => Attributes::of(&instance).generation,
             other => panic!("{other:?}"),
         }
     };
