@@ -267,7 +267,7 @@ impl InstanceBuilder {
         })
     }
 
-    /// Checks all texts. An empty text counts as not set.
+    /// Checks all strings. An empty string counts as not set.
     fn check_texts(&self) -> Result<(), InvalidInstance> {
         let fault = |fault| Err(InvalidInstance::new(&self.app, fault));
         let urls = [

@@ -12,7 +12,7 @@ use super::{Instance, Port};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest(u64);
 
-/// Terminates each field. The byte occurs in no UTF-8 text.
+/// Terminates each field. The byte does not occur in UTF-8.
 const FIELD_END: u8 = 0xff;
 /// Version of the definition, in front of the 16 hexadecimal digits of the header.
 const VERSION: &str = "v1=";
@@ -99,7 +99,7 @@ impl Fnv1a {
         self.byte(FIELD_END);
     }
 
-    /// Hashes a number as decimal text.
+    /// Hashes a number as a decimal string.
     fn number(&mut self, number: i64) {
         // `write_str` below is infallible.
         let _ = fmt::Write::write_fmt(self, format_args!("{number}"));

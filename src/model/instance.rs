@@ -7,7 +7,7 @@ use super::{ActionType, AddressOrigin, DataCenter, InstanceBuilder, InstanceStat
 /// Instance of an application: one process, with its address, status, lease and metadata.
 ///
 /// A provider builds it with [`Instance::builder`]. A consumer receives it from the registry. Cheap
-/// to clone, since texts are shared.
+/// to clone, since strings are shared.
 ///
 /// ```
 /// use tower_eureka::Instance;
@@ -155,7 +155,7 @@ impl Instance {
         non_empty(&self.host_name)
     }
 
-    /// Returns the IP address as text.
+    /// Returns the IP address as a string.
     pub fn ip_addr(&self) -> Option<&str> {
         non_empty(&self.ip_addr)
     }
@@ -191,7 +191,7 @@ impl Instance {
         self.lease.as_ref()
     }
 
-    /// Returns the metadata: texts by key.
+    /// Returns the metadata: strings by key.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Metadata of an instance: texts by key, such as `zone`, `weight` or a version.
+/// Metadata of an instance: strings by key, such as `zone`, `weight` or a version.
 ///
-/// Cheap to clone. Keys are case-sensitive. Values are always texts.
+/// Cheap to clone. Keys are case-sensitive. Values are always strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(Arc<BTreeMap<Arc<str>, Arc<str>>>);
 

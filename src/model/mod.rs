@@ -2,9 +2,9 @@
 //! forms.
 //!
 //! The types are plain values without IO. They write the JSON of the Java servers, byte for byte:
-//! timestamps and flags as texts, ports and lease values as numbers, absent members left out. They
-//! read every form that clients and servers in the field send: numbers as texts, `null`, a bare
-//! object in place of a list, unknown members. XML needs the feature `xml`. `docs/protocol.md`
+//! timestamps and flags as strings, ports and lease values as numbers, absent members left out.
+//! They read every form that clients and servers in the field send: numbers as strings, `null`, a
+//! bare object in place of a list, unknown members. XML needs the feature `xml`. `docs/protocol.md`
 //! specifies all forms.
 
 mod action;

@@ -28,7 +28,7 @@ impl Serialize for Compact<'_, Instance> {
         optional(&mut map, "dataCenterInfo", instance.data_center.as_ref().map(Compact))?;
         optional(&mut map, "hostName", instance.host_name.as_deref())?;
         map.serialize_entry("status", instance.status.as_str())?;
-        // The full form has a text.
+        // The full form has a string.
         optional(&mut map, "lastUpdatedTimestamp", instance.last_updated_timestamp)?;
         optional(&mut map, "actionType", instance.action.map(|action| action.as_str()))?;
         optional(&mut map, "asgName", instance.asg_name.as_deref())?;

@@ -55,7 +55,7 @@ impl<T: Serialize> Serialize for Wrapped<'_, T> {
     }
 }
 
-/// Number or flag that is written as a text.
+/// Number or flag that is written as a string.
 struct Text<T>(T);
 
 impl<T: std::fmt::Display> Serialize for Text<T> {

@@ -243,7 +243,7 @@ impl<'de> Deserialize<'de> for Instance {
 /// Instance of a registration.
 pub(super) struct Registration {
     pub(super) instance: Instance,
-    /// `true` if the member `app` is a text, which may be empty.
+    /// `true` if the member `app` is a string, which may be empty.
     pub(super) named: bool,
     /// `true` if the instance has more than [`MAX_METADATA_ENTRIES`]. The rest is skipped.
     pub(super) too_much_metadata: bool,

@@ -20,7 +20,7 @@ pub(super) enum Scalar<'de> {
 }
 
 impl Scalar<'_> {
-    /// Returns a text, or the text of a number or flag.
+    /// Returns a string. Numbers and flags are converted.
     pub(super) fn text(self) -> Option<Arc<str>> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -32,8 +32,8 @@ impl Scalar<'_> {
         })
     }
 
-    /// Returns a number, or the number in a text, without its fraction. Other texts count as 0, as
-    /// in the Java reader.
+    /// Returns a number, or the number in a string, without its fraction. Other strings count as 0,
+    /// as in the Java reader.
     pub(super) fn number(self) -> Option<i64> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -50,8 +50,8 @@ impl Scalar<'_> {
         self.number().map(|n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 
-    /// Returns a flag. The text `true` in any case and whole numbers other than 0 are `true`; other
-    /// texts and fractions are `false`, as in the Java reader.
+    /// Returns a flag. The string `true` in any case and whole numbers other than 0 are `true`;
+    /// other strings and fractions are `false`, as in the Java reader.
     pub(super) fn flag(self) -> Option<bool> {
         Some(match self {
             Self::Null | Self::Other => return None,
@@ -130,7 +130,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// Metadata value: a text, or the JSON of any other value as it was sent (`1.50` stays `1.50`).
+/// Metadata value: a string, or the JSON of any other value as it was sent (`1.50` stays `1.50`).
 pub(super) struct Verbatim(pub(super) Arc<str>);
 
 impl<'de> Deserialize<'de> for Verbatim {
