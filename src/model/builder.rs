@@ -218,18 +218,7 @@ impl InstanceBuilder {
     pub fn build(self) -> Result<Instance, InvalidInstance> {
         self.check_texts()?;
         check_app(&self.app)?;
-        let port = self.port.or(self.secure_port).ok_or(InvalidInstance::new(&self.app, Fault::NoPort))?;
-        if self.port == Some(0) || self.secure_port == Some(0) {
-            return Err(InvalidInstance::new(&self.app, Fault::PortZero));
-        }
-        let lease = LeaseInfo {
-            renewal_interval_secs: self.whole_seconds("renewal interval", self.renewal_interval)?,
-            duration_secs: self.whole_seconds("lease duration", self.lease_duration)?,
-            ..LeaseInfo::default()
-        };
-        if lease.duration_secs <= lease.renewal_interval_secs {
-            return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
-        }
+        let (port, lease) = (self.any_port()?, self.lease()?);
         let configured = self.ip_addr.filter(|address| !address.is_empty());
         let origin = if configured.is_some() { AddressOrigin::Configured } else { AddressOrigin::Detected };
         let ip_addr = configured.unwrap_or_else(|| address::detect_ip_or_loopback().to_string());
@@ -240,11 +229,11 @@ impl InstanceBuilder {
         let host_name = host_name.filter(|_| self.prefer_ip_address != Some(true));
         let host = host_name.unwrap_or_else(|| ip_addr.clone());
         let id = self.id.unwrap_or_else(|| format!("{host}:{}:{port}", self.app));
-        if id.is_empty() || id.contains(['/', '\\']) || id.chars().any(char::is_control) {
+        if !is_usable_id(&id) {
             return Err(InvalidInstance::new(&self.app, Fault::BadId(id)));
         }
         let (scheme, authority) = (if self.port.is_some() { "http" } else { "https" }, host_in_url(&host));
-        let text = |text: Option<String>| text.map(Arc::<str>::from);
+        let shared = |text: Option<String>| text.map(Arc::<str>::from);
         Ok(Instance {
             instance_id: Some(id.into()),
             host_name: Some(host.as_str().into()),
@@ -257,9 +246,9 @@ impl InstanceBuilder {
             metadata: self.metadata,
             app_group: self.app_group.map(|group| app_name(&group)),
             home_page_url: Some(self.home_page_url.unwrap_or_else(|| format!("{scheme}://{authority}:{port}/")).into()),
-            status_page_url: text(self.status_page_url),
-            health_check_url: text(self.health_check_url),
-            secure_health_check_url: text(self.secure_health_check_url),
+            status_page_url: shared(self.status_page_url),
+            health_check_url: shared(self.health_check_url),
+            secure_health_check_url: shared(self.secure_health_check_url),
             vip_address: Some(self.vip_address.unwrap_or_else(|| self.app.clone()).into()),
             secure_vip_address: Some(self.secure_vip_address.unwrap_or_else(|| self.app.clone()).into()),
             address: origin,
@@ -312,10 +301,30 @@ impl InstanceBuilder {
         }
     }
 
-    fn whole_seconds(&self, what: &'static str, duration: Duration) -> Result<i32, InvalidInstance> {
+    /// Returns the plain port, else the secure port.
+    fn any_port(&self) -> Result<u16, InvalidInstance> {
+        if self.port == Some(0) || self.secure_port == Some(0) {
+            return Err(InvalidInstance::new(&self.app, Fault::PortZero));
+        }
+        self.port.or(self.secure_port).ok_or_else(|| InvalidInstance::new(&self.app, Fault::NoPort))
+    }
+
+    fn lease(&self) -> Result<LeaseInfo, InvalidInstance> {
+        let lease = LeaseInfo {
+            renewal_interval_secs: self.whole_seconds("renewal interval", self.renewal_interval)?,
+            duration_secs: self.whole_seconds("lease duration", self.lease_duration)?,
+            ..LeaseInfo::default()
+        };
+        if lease.duration_secs <= lease.renewal_interval_secs {
+            return Err(InvalidInstance::new(&self.app, Fault::LeaseTooShort(lease)));
+        }
+        Ok(lease)
+    }
+
+    fn whole_seconds(&self, name: &'static str, duration: Duration) -> Result<i32, InvalidInstance> {
         let seconds = i32::try_from(duration.as_secs()).unwrap_or(0);
         if seconds == 0 || duration.subsec_nanos() != 0 {
-            return Err(InvalidInstance::new(&self.app, Fault::NotWholeSeconds(what, duration)));
+            return Err(InvalidInstance::new(&self.app, Fault::NotWholeSeconds(name, duration)));
         }
         Ok(seconds)
     }
@@ -333,6 +342,11 @@ pub(crate) fn check_app(app: &str) -> Result<(), InvalidInstance> {
         return Err(InvalidInstance::new(app, Fault::ReservedName));
     }
     Ok(())
+}
+
+/// Returns `true` if an id is fit for a URL path.
+fn is_usable_id(id: &str) -> bool {
+    !(id.is_empty() || id.contains(['/', '\\']) || id.chars().any(char::is_control))
 }
 
 /// Puts an IPv6 address into brackets, which URLs require and the fields of an instance lack.
@@ -427,8 +441,8 @@ impl fmt::Display for InvalidInstance {
                 write!(f, "{field} of '{app}' contains ${{...}}: placeholders are not resolved, write out the value")
             }
             Fault::Unusable(field, value, why) => write!(f, "{field} '{value}' of '{app}' is unusable: {why}"),
-            Fault::NotWholeSeconds(what, duration) => {
-                write!(f, "{what} {duration:?} of '{app}' is unusable: use whole seconds, at least 1 s")
+            Fault::NotWholeSeconds(name, duration) => {
+                write!(f, "{name} {duration:?} of '{app}' is unusable: use whole seconds, at least 1 s")
             }
             Fault::LeaseTooShort(lease) => write!(
                 f,
