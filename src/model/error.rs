@@ -14,7 +14,7 @@ pub struct DecodeError {
 #[derive(Debug)]
 pub(super) enum Reason {
     #[cfg(feature = "xml")]
-    Xml(super::xml::XmlError),
+    Xml(super::xml::source::XmlError),
     Json(serde_json::Error),
     NoWrapper,
     NoApp,

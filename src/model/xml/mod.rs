@@ -7,7 +7,7 @@
 mod decode;
 mod encode;
 mod name;
-mod source;
+pub(super) mod source;
 
 use super::{Application, Applications, DecodeError, Instance};
 
@@ -15,7 +15,6 @@ use super::{Application, Applications, DecodeError, Instance};
 pub(crate) use self::decode::registration;
 #[cfg(feature = "server")]
 pub(crate) use self::encode::{Writer, compact_instance};
-pub(super) use self::source::XmlError;
 
 impl Instance {
     /// Reads an instance from its XML document, `<instance>...</instance>`.
