@@ -30,7 +30,7 @@ impl Routes {
         let mut found = None;
         // The first server is enough: a name that cannot be looked up is not worth more waiting.
         if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
-            let addresses = look_up(host, *port, transport.looks_up_names()).await;
+            let addresses = look_up(host, *port, transport.resolves_names()).await;
             found = addresses.into_iter().find_map(|address| self.0(Some(address)));
         }
         if found.is_none() && is_at_loopback(instance) {

@@ -384,7 +384,7 @@ impl Agent {
         }
         // At the last address that was found: a look-up would take the time of the DOWN.
         (self.attempted, self.registered, self.unverified) = (true, false, false);
-        let (transport, instance) = (self.transport.hurried(within), self.instance.clone());
+        let (transport, instance) = (self.transport.with_timeout(within), self.instance.clone());
         let result = tokio::select! {
             biased;
             urgent = self.urgent.recv() => {
@@ -409,7 +409,7 @@ impl Agent {
             self.lifecycle.state.set(RegistrarState::Deregistered);
             return Ok(());
         }
-        let hurried = self.transport.hurried(within);
+        let hurried = self.transport.with_timeout(within);
         let deadline = Instant::now() + within;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {

@@ -1,8 +1,8 @@
-//! Service URLs from TXT records. `server-behaviour` 10.3.
+//! Service URLs from DNS, in the records that Java's clients and servers read.
 //!
 //! ```text
-//!  txt.us-east-1.example.com   "zone-b.example.com zone-a.example.com"     the zones of a region
-//!  txt.zone-a.example.com      "eureka1.example.com eureka2.example.com"   the servers of a zone
+//!  txt.us-east-1.example.com   "zone-b.example.com zone-a.example.com"     zones of a region
+//!  txt.zone-a.example.com      "eureka1.example.com eureka2.example.com"   servers of a zone
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,38 +16,41 @@ use tower::BoxError;
 
 use crate::shown::Shown;
 
-/// Where the records are, and what they do not say.
+/// Location of the records, and the parts of the URLs that the records do not contain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DnsUrls {
     pub(crate) region: String,
-    /// What follows the region in the name of its record.
+    /// Domain of the region's record, after the name of the region.
     pub(crate) domain: String,
     pub(crate) port: u16,
-    /// The path on each server, without slashes around it.
+    /// Path on each server, without slashes around it.
     pub(crate) context: String,
-    /// The zone to begin with, or the one not to begin with.
+    /// Zone of the caller.
     pub(crate) zone: String,
+    /// Puts the servers of the caller's zone first if true, and those of another zone if false.
     pub(crate) prefer_same: bool,
-    /// By which the servers asking are spread: always the same list for the same host.
+    /// Host name of the caller. Its hash decides the order of the servers in a zone, so that callers
+    /// are spread and each of them always gets the same order.
     pub(crate) own_host: String,
-    /// The name server to ask instead of the system's.
+    /// Name server that is used instead of those of the system.
     pub(crate) server: Option<SocketAddr>,
 }
 
 impl DnsUrls {
-    /// The URLs as they are now, separated by commas.
+    /// Looks up the URLs, and returns them separated by commas.
     ///
     /// # Errors
-    /// When one of the records cannot be had: what is left would look as if servers had been taken away.
+    /// When one of the records is not available. A partial list would look as if servers had been
+    /// removed.
     pub(crate) async fn urls(&self) -> Result<String, BoxError> {
-        // Made anew each time, as the system's name servers may have changed.
+        // Created for each lookup, since the name servers of the system may have changed.
         let resolver = self.resolver()?;
         let zones = records(&resolver, &format!("{}.{}", self.region.to_lowercase(), self.domain)).await?;
         let mut hosts = Vec::new();
         for zone in self.in_order(zones)? {
             hosts.push(records(&resolver, &zone).await?);
         }
-        let urls = self.spread(hosts).into_iter();
+        let urls = self.rotated(hosts).into_iter();
         let path = self.context.trim_matches('/');
         Ok(urls.map(|host| format!("http://{host}:{}/{path}", self.port)).collect::<Vec<_>>().join(","))
     }
@@ -63,19 +66,19 @@ impl DnsUrls {
         Ok(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()?)
     }
 
-    /// The names of the zones' records, those of the zone to begin with first.
+    /// Returns the names of the zones' records, those of the first zone first.
     fn in_order(&self, entries: Vec<String>) -> Result<Vec<String>, BoxError> {
         let mut zones: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for entry in &entries {
             if entry.starts_with("ec2") {
                 return Err(format!(
-                    "the record of the region {} has servers, not zones: {}",
+                    "the record of the region {} contains servers, not zones: {}",
                     self.region,
                     Shown(entry)
                 )
                 .into());
             }
-            // Some write it as it is looked up.
+            // Some records contain the full name of the zone's record.
             let entry = entry.strip_prefix("txt.").unwrap_or(entry);
             zones.entry(entry.split('.').next().unwrap_or(entry)).or_default().push(entry);
         }
@@ -85,33 +88,34 @@ impl DnsUrls {
         Ok(names.clone().skip(before).chain(names.take(before)).map(|name| (*name).to_owned()).collect())
     }
 
-    /// All hosts, turned so that not every node begins with the same one.
-    fn spread(&self, zones: Vec<Vec<String>>) -> Vec<String> {
-        let turn = |hosts: &mut [String]| {
+    /// Returns all hosts, rotated by the hash of the caller's host name.
+    fn rotated(&self, zones: Vec<Vec<String>>) -> Vec<String> {
+        let rotate = |hosts: &mut [String]| {
             if !hosts.is_empty() {
                 hosts.rotate_left(java_hash(&self.own_host) % hosts.len());
             }
         };
         let mut all = Vec::new();
         for mut hosts in zones {
-            turn(&mut hosts);
+            rotate(&mut hosts);
             all.extend(hosts);
         }
         if let Some((_, others)) = all.split_first_mut() {
-            turn(others);
+            rotate(others);
         }
         all
     }
 }
 
-/// The entries of a TXT record, sorted; in one text or in several.
+/// Returns the entries of a TXT record, sorted. A record may have several texts, and a text several
+/// entries separated by spaces.
 async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, BoxError> {
-    // With the dot at its end the search domains of the system stay out of it.
+    // The final dot makes the name absolute, so that the system's search domains are not tried.
     let name = format!("txt.{}.", name.trim_end_matches('.'));
-    let answer =
+    let response =
         resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {}: {error}", Shown(&name)))?;
     let mut entries = Vec::new();
-    for record in answer.answers() {
+    for record in response.answers() {
         let RData::TXT(txt) = &record.data else { continue };
         for text in txt.txt_data.iter().map(|bytes| String::from_utf8_lossy(bytes)) {
             entries.extend(text.split_whitespace().map(|entry| entry.trim_matches(['"', '.']).to_owned()));
@@ -123,7 +127,7 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     if entries.is_empty() { Err(format!("look up {}: the record is empty", Shown(&name)).into()) } else { Ok(entries) }
 }
 
-/// `String.hashCode`, without its sign.
+/// Returns the absolute value of Java's `String.hashCode`.
 fn java_hash(text: &str) -> usize {
     let hash = text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
     hash.unsigned_abs() as usize
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_begin_with_ones_own_or_with_another() {
+    fn zones_with_prefer_same_start_with_the_callers_zone() {
         let zones = ["b.x", "a.x", "txt.c.x", "b.y"];
         for (zone, prefer_same, expected) in [
             ("b", true, ["b.x", "b.y", "c.x", "a.x"]),
@@ -155,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn each_host_begins_elsewhere() {
+    fn hosts_of_a_zone_are_rotated_by_the_hash_of_the_caller() {
         assert_eq!((java_hash(""), java_hash("ab")), (0, 3105));
-        assert_eq!(java_hash("polygenelubricants"), 1 << 31, "the one number that has no positive twin");
+        assert_eq!(java_hash("polygenelubricants"), 1 << 31, "the only hash without a positive counterpart");
         let hosts = || vec![texts(&["1", "2", "3"]), texts(&["4"])];
-        let spread = |host: &str| DnsUrls { own_host: host.into(), ..DnsUrls::default() }.spread(hosts());
-        assert_eq!(spread("c"), ["1", "2", "3", "4"], "99 is three times 33");
-        assert_eq!(spread("d"), ["2", "1", "4", "3"], "100 turns the zone by one, and then all but the first");
-        assert!(DnsUrls::default().spread(Vec::new()).is_empty());
+        let rotated = |host: &str| DnsUrls { own_host: host.into(), ..DnsUrls::default() }.rotated(hosts());
+        assert_eq!(rotated("c"), ["1", "2", "3", "4"], "99 is three times 33");
+        assert_eq!(rotated("d"), ["2", "1", "4", "3"], "100 rotates the zone by one, and then all but the first");
+        assert!(DnsUrls::default().rotated(Vec::new()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The choice of the server, and the reasons to try another one.
+//! Failover: one operation is sent to one server after the other until one of them completes it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -8,40 +8,40 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::call::{Call, Verdict};
-use super::faults::{Faults, Unreadable};
-use super::stack::{Answer, HttpStack};
-use super::turns::{Access, Turns};
+use super::errors::{InvalidResponse, ServerErrors};
+use super::request::{Operation, Verdict};
+use super::server_order::{Access, ServerOrder};
+use super::stack::{HttpStack, ServerResponse};
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
 
-/// The servers, and in which order they are tried.
+/// Registry servers and the order in which they are tried.
 #[derive(Debug)]
 pub(super) struct Servers {
     urls: Vec<ServiceUrl>,
-    pub(super) turns: Turns,
-    /// True if the whole registry was last fetched in its second form, since the first was refused.
-    pub(super) took_second: AtomicBool,
+    pub(super) order: ServerOrder,
+    /// True if the last fetch of the whole registry fell back to the unfiltered list.
+    pub(super) fell_back: AtomicBool,
 }
 
-/// Choices of one operation that do not depend on what it sends.
+/// Options of sending that do not depend on the request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Manner {
-    /// Leaves servers alone that asked for it.
+pub(super) struct SendOptions {
+    /// Skips servers that asked for a pause.
     pub(super) background: bool,
-    /// Time after which the next server is asked although the one before may still respond.
+    /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
-    /// Asks the server that took the last write and no other, and leaves the order of the servers as it is.
-    pub(super) look: bool,
+    /// Tries only the server of the last write, and does not change the order of the servers.
+    pub(super) last_writer_only: bool,
 }
 
-/// The end of an attempt at one server.
-enum Ended<T> {
-    Done(T),
-    /// Every server would refuse this request.
-    Refused(Error),
-    /// Another server may do better.
+/// Result of an attempt at one server.
+enum Attempt<T> {
+    Completed(T),
+    /// Every server would reject this request.
+    Rejected(Error),
+    /// Another server may complete the operation.
     Failed {
         error: Error,
         /// True if the server is unavailable for every operation, not only for this one.
@@ -51,115 +51,117 @@ enum Ended<T> {
 
 impl Servers {
     pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
-        Self { turns: Turns::new(urls.len()), urls, took_second: AtomicBool::new(false) }
+        Self { order: ServerOrder::new(urls.len()), urls, fell_back: AtomicBool::new(false) }
     }
 
-    /// Sends to one server after the other until one gives a final response or refuses the request.
+    /// Sends an operation to one server after the other, until one responds with a final status or
+    /// rejects the request.
     ///
-    /// `read` turns a final response of the server with this number into the result. A response
-    /// that it cannot read counts as a fault of that server.
-    pub(super) async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
+    /// `read` converts a final response into the result. Its first argument is the number of the
+    /// server. If it fails, the attempt counts as failed and the next server is tried.
+    pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         stack: &HttpStack,
-        call: &Call<'_>,
-        manner: Manner,
-        read: impl Fn(usize, Answer) -> F,
+        operation: &Operation<'_>,
+        options: SendOptions,
+        read: impl Fn(usize, ServerResponse) -> F,
     ) -> Result<T, Error> {
-        let access = if manner.look { Access::Write } else { call.access() };
-        let subject = call.subject();
-        let order = self.turns.order(access, manner.background);
+        let access = if options.last_writer_only { Access::Write } else { operation.access() };
+        let subject = operation.subject();
+        let order = self.order.select(access, options.background);
         let mut order = order.map_err(|paused| paused.error(subject, &self.urls[paused.server]))?;
-        if manner.look {
+        if options.last_writer_only {
             order.truncate(1);
         }
-        let (mut faults, mut unavailable) = (Faults::default(), Vec::new());
+        let (mut errors, mut unavailable) = (ServerErrors::default(), Vec::new());
         let mut last = order[0];
         let mut waiting = order.into_iter();
         let mut running: Vec<(usize, Pin<Box<_>>)> = Vec::new();
         loop {
             if let Some(server) = waiting.next() {
                 last = server;
-                running.push((server, Box::pin(self.attempt(server, stack, call, &read))));
+                running.push((server, Box::pin(self.attempt(server, stack, operation, &read))));
             }
             if running.is_empty() {
                 break;
             }
-            let next = manner.stagger.filter(|_| waiting.len() > 0).map(|stagger| Instant::now() + stagger);
-            let ended = tokio::select! {
+            let next = options.stagger.filter(|_| waiting.len() > 0).map(|stagger| Instant::now() + stagger);
+            let finished = tokio::select! {
                 biased;
-                ended = first_ended(&mut running) => Some(ended),
+                attempt = first_finished(&mut running) => Some(attempt),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => None,
             };
-            match ended {
+            match finished {
                 None => {}
-                Some((server, Ended::Done(value))) => {
-                    if !manner.look {
-                        self.turns.succeeded(access, server, &unavailable);
+                Some((server, Attempt::Completed(value))) => {
+                    if !options.last_writer_only {
+                        self.order.succeeded(access, server, &unavailable);
                     }
                     return Ok(value);
                 }
-                Some((server, Ended::Refused(error))) => {
-                    if !manner.look {
-                        self.turns.failed(access, server);
+                Some((server, Attempt::Rejected(error))) => {
+                    if !options.last_writer_only {
+                        self.order.failed(access, server);
                     }
                     return Err(error);
                 }
-                Some((server, Ended::Failed { error, unavailable: is_unavailable })) => {
+                Some((server, Attempt::Failed { error, unavailable: is_unavailable })) => {
                     let (operation, url) = (subject.operation, self.urls[server].as_str());
                     tracing::debug!(operation, server = %url, %error, "registry server failed");
                     if is_unavailable {
                         unavailable.push(server);
                     }
-                    faults.add(error);
+                    errors.add(error);
                 }
             }
         }
-        // The next operation begins behind those that failed, so that each server has its turn.
-        if !manner.look {
-            self.turns.failed(access, last);
+        // The next operation starts behind the servers that failed, so that every server is tried.
+        if !options.last_writer_only {
+            self.order.failed(access, last);
         }
-        Err(faults.error())
+        Err(errors.into_error())
     }
 
-    async fn attempt<T, F: Future<Output = Result<T, Unreadable>>>(
+    async fn attempt<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         number: usize,
         stack: &HttpStack,
-        call: &Call<'_>,
-        read: &impl Fn(usize, Answer) -> F,
-    ) -> Ended<T> {
-        let (server, subject) = (&self.urls[number], call.subject());
-        let request = match call.request(server) {
+        operation: &Operation<'_>,
+        read: &impl Fn(usize, ServerResponse) -> F,
+    ) -> Attempt<T> {
+        let (server, subject) = (&self.urls[number], operation.subject());
+        let request = match operation.request(server) {
             Ok(request) => request,
             Err(e) => {
                 let error = subject.error(Kind::Config, server).cause("the request cannot be built");
-                return Ended::Refused(error.with_source(e));
+                return Attempt::Rejected(error.with_source(e));
             }
         };
         let response = match stack.exchange(request).await {
             Ok(response) => response,
-            Err(failure) => return Ended::Failed { error: failure.error(subject, server), unavailable: true },
+            Err(failed) => return Attempt::Failed { error: failed.error(subject, server), unavailable: true },
         };
         let status = response.status;
-        match call.judge(status) {
+        match operation.classify(status) {
             Verdict::Final => match catch_panic(read(number, response)).await {
-                Ok(Ok(value)) => Ended::Done(value),
-                Ok(Err(unreadable)) => Ended::Failed { error: unreadable.error(subject, server), unavailable: false },
+                Ok(Ok(value)) => Attempt::Completed(value),
+                Ok(Err(invalid)) => Attempt::Failed { error: invalid.error(subject, server), unavailable: false },
                 Err(panicked) => {
-                    let unreadable = Unreadable::Panicked(panicked);
-                    Ended::Failed { error: unreadable.error(subject, server), unavailable: false }
+                    let invalid = InvalidResponse::Panicked(panicked);
+                    Attempt::Failed { error: invalid.error(subject, server), unavailable: false }
                 }
             },
-            Verdict::Refused => Ended::Refused(response.error(subject, server)),
+            Verdict::Rejected => Attempt::Rejected(response.error(subject, server)),
             Verdict::NextServer => {
-                // With another status it is no overload: pages of proxies and redirects have it, too.
+                // With other statuses the header does not mean an overload. Error pages of proxies and
+                // redirects have it as well.
                 if matches!(status.as_u16(), 429 | 503)
                     && let Some(retry_after) = response.retry_after()
                 {
-                    self.turns.pause(number, status, retry_after);
+                    self.order.pause(number, status, retry_after);
                 }
                 let unavailable = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-                Ended::Failed { error: response.error(subject, server), unavailable }
+                Attempt::Failed { error: response.error(subject, server), unavailable }
             }
         }
     }
@@ -173,12 +175,14 @@ impl Servers {
     }
 }
 
-/// Waits for the first of the attempts that ends, and takes it out.
-async fn first_ended<T, F: Future<Output = Ended<T>>>(running: &mut Vec<(usize, Pin<Box<F>>)>) -> (usize, Ended<T>) {
+/// Waits for the first attempt that finishes, and removes it from the list.
+async fn first_finished<T, F: Future<Output = Attempt<T>>>(
+    running: &mut Vec<(usize, Pin<Box<F>>)>,
+) -> (usize, Attempt<T>) {
     poll_fn(|cx| {
         for at in 0..running.len() {
-            if let Poll::Ready(ended) = running[at].1.as_mut().poll(cx) {
-                return Poll::Ready((running.swap_remove(at).0, ended));
+            if let Poll::Ready(attempt) = running[at].1.as_mut().poll(cx) {
+                return Poll::Ready((running.swap_remove(at).0, attempt));
             }
         }
         Poll::Pending

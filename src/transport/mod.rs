@@ -1,32 +1,38 @@
-//! The REST operations of a registry server as typed calls.
+//! REST operations of a registry server as typed calls.
 //!
-//! A call goes through three layers: [`Transport`] builds the request (`operations.rs`, `call.rs`)
-//! and reads the response; `failover.rs` chooses the server in the order that `turns.rs` keeps, and
-//! tries the next one where that helps; a Tower stack follows a few redirects, unpacks gzip and
-//! bounds size and time (`stack.rs`, `gunzip.rs`), and reads the clock of the server (`dates.rs`). The bottom of that stack is hyper over our
-//! connections, plain or with TLS (`session.rs`, `crate::connect`), or the user's own
-//! service.
+//! ```text
+//!  Transport (operations.rs)      one method per operation: builds it (request.rs), reads the response
+//!      │
+//!  Servers (failover.rs)          tries one server after the other (server_order.rs), merges errors (errors.rs)
+//!      │
+//!  HttpStack (stack.rs)           redirects, gzip (gunzip.rs), limits of size and time
+//!      │
+//!  Sessions (session.rs)          hyper over crate::connect, or the user's own HTTP service
+//! ```
+//!
+//! `server_clock.rs` measures the clock of a server, and `dns.rs` looks up service URLs. Both are for
+//! the peers of a registry server.
 
-mod call;
-#[cfg(feature = "peers")]
-mod dates;
 #[cfg(feature = "dns")]
 mod dns;
+mod errors;
 mod failover;
-mod faults;
 mod gunzip;
 mod operations;
+mod request;
+#[cfg(feature = "peers")]
+mod server_clock;
+mod server_order;
 mod session;
 mod stack;
-mod turns;
 
-#[cfg(feature = "peers")]
-pub(crate) use dates::ServerClock;
 #[cfg(feature = "dns")]
 pub(crate) use dns::DnsUrls;
 #[cfg(feature = "peers")]
 pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
+#[cfg(feature = "peers")]
+pub(crate) use server_clock::ServerClock;
 pub(crate) use stack::HttpStack;
 pub use stack::RequestBody;

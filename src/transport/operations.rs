@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
+use super::errors::InvalidResponse;
+use super::failover::{SendOptions, Servers};
 #[cfg(feature = "peers")]
-use super::call::NODE_ID;
-use super::call::{Call, query, segment};
-use super::failover::{Manner, Servers};
-use super::faults::Unreadable;
-use super::stack::{Answer, From, HttpStack};
-use super::turns::{Access, MAX_ATTEMPTS};
+use super::request::NODE_ID;
+use super::request::{Operation, query, segment};
+use super::server_order::{Access, MAX_SERVERS};
+use super::stack::{HttpStack, Responder, ServerResponse};
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]
@@ -20,64 +20,71 @@ use crate::model::{Application, Applications, DecodeError, Digest, Instance, Ins
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
 use crate::time::Moment;
 
-/// The operations of a registry server, each as one typed call. Cheap to clone.
+/// Client for the REST operations of registry servers, with failover. Cheap to clone.
 ///
-/// Each call goes to the server that responded last, then to the others in their order: at most
-/// three in all. Reads and writes have a preferred server of their own, and after about five
-/// minutes both return to the first one configured. A server that is unreachable, too slow, broken
-/// (5xx), overloaded (408, 429) or not understood is passed over. So is one that refuses: with 401,
-/// 403, 405, 407, 410, 421, with a redirect that cannot be followed, with 404 to a registration. A
-/// status that speaks of the request itself (400, 409, 412 to 415, 422, 428, and 404 where an
-/// instance is changed) is returned at once, and the next write begins at the next server.
+/// # Failover
 ///
-/// Every call is bounded: per server tried, by the connect and read timeouts together until the
-/// head of the response, and by eight read timeouts for its body. All are cancel safe in that
-/// dropping a future frees its connection; whether the server got the request is then unknown.
+/// An operation is sent to the server that responded last, then to the others in their configured
+/// order, at most three in total. Reads and writes have a preferred server each. After about five
+/// minutes both prefer the first configured server again.
+///
+/// The next server is tried if a server is unreachable, times out, fails (5xx), is overloaded (408,
+/// 429), responds with an invalid body, or rejects the client (401, 403, 405, 407, 410, 421, 404 for
+/// a registration, a redirect that cannot be followed). A status about the request itself (400, 409,
+/// 412 to 415, 422, 428, and 404 for a change of an instance) is returned at once. The next write
+/// then starts at the next server.
+///
+/// # Timeouts and cancellation
+///
+/// For each server, the connect and read timeouts together limit the time until the response head,
+/// and eight read timeouts limit the time of the body. Dropping a future closes its connection. It
+/// is then unknown whether the server received the request.
 #[derive(Clone)]
 pub struct Transport {
     servers: Arc<Servers>,
     stack: HttpStack,
-    /// The value by which Java tells clients from servers.
+    /// Value of `DiscoveryIdentity-Name`, by which Java distinguishes clients from servers.
     identity: &'static str,
-    /// Appended to the path of a list.
-    lists: &'static str,
-    /// Appended to the path of the whole registry where that is refused.
-    instead: Option<&'static str>,
+    /// Query of lists.
+    list_query: &'static str,
+    /// Query of the whole registry if the server rejects `list_query` with 403.
+    fallback_query: Option<&'static str>,
     background: bool,
 }
 
-/// A list, and the evidence of what it continues.
+/// List of applications with the data that proves its continuity.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) list: Applications,
     pub(crate) origin: Origin,
-    /// Time at which it was requested.
+    /// Time of the request.
     pub(crate) requested: Moment,
-    /// Digest of the registry that the list belongs to.
+    /// Digest of the whole registry, of which the list may be a delta.
     pub(crate) digest: Option<Digest>,
     pub(crate) etag: Option<HeaderValue>,
 }
 
-/// The whole registry, or the fact that it is still the known one.
+/// Result of fetching the whole registry.
 #[derive(Debug)]
 pub(crate) enum Full {
     Changed(Fetched),
+    /// The registry still has the known `ETag`. Holds the server and the time of the request.
     Unchanged(Origin, Moment),
 }
 
-/// The server that responded, as far as that can be seen: the number of its URL, and the place
-/// behind it.
+/// Identity of the server that responded, as far as it is known: the number of its service URL and
+/// the server behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     number: usize,
-    from: From,
+    responder: Responder,
 }
 
 #[cfg(test)]
 impl Origin {
-    /// The server with this number.
+    /// Returns the origin of the service URL with this number.
     pub(crate) fn of(number: usize) -> Self {
-        Self { number, from: From::default() }
+        Self { number, responder: Responder::default() }
     }
 }
 
@@ -86,99 +93,104 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) enum Replicated {
     Applied(ReplicationResponse),
-    /// The node that sent it received it, and said so with its id.
+    /// The batch came back to the node that sent it, which responded with its own id.
     Own,
-    /// Something responded with 508, and not with this node's id.
+    /// The response was 508 without the id of this node.
     Loop,
 }
 
 /// Result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease goes on.
+    /// The lease was renewed.
     Renewed,
-    /// The server does not know the instance, or knows only an older version of it: register again.
+    /// The server does not know the instance, or has an older version of it. The instance must be
+    /// registered again.
     Unknown,
 }
 
 impl Transport {
-    /// `urls` must not be empty.
+    /// Creates a transport. `urls` must not be empty.
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
         let servers = Arc::new(Servers::new(urls));
-        Self { servers, stack, identity: "DefaultClient", lists: "", instead: None, background: false }
+        Self { servers, stack, identity: "DefaultClient", list_query: "", fallback_query: None, background: false }
     }
 
-    /// The same for a loop: it leaves servers alone that asked for it with `Retry-After`, for at
-    /// most five minutes. If all did, an operation fails without a request. A write obeys for a
-    /// quarter of the shortest lease that was registered here (of 90 seconds before the first
-    /// registration) and then asks one server, so that the lease goes on.
+    /// Returns the same transport for background loops, which obey `Retry-After` for at most five
+    /// minutes.
+    ///
+    /// While all servers are paused, an operation fails without a request. Writes obey for at most a
+    /// quarter of the shortest lease registered through this transport (90 seconds before the first
+    /// registration). One server is then tried, so that the lease does not expire.
     pub(crate) fn in_background(&self) -> Self {
         Self { background: true, ..self.clone() }
     }
 
-    /// Time for which every server asked to be left alone.
+    /// Returns the remaining time if all servers are paused by `Retry-After`.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        self.servers.turns.order(Access::Read, true).err().map(|paused| paused.wait)
+        self.servers.order.select(Access::Read, true).err().map(|paused| paused.wait)
     }
 
-    /// The same for a registry server that asks others. Ours show it what is registered with them,
-    /// and not what other regions have.
+    /// Returns the same transport for a registry server. Other servers of this crate then respond
+    /// with their own instances only, without those of other regions.
     #[cfg(feature = "peers")]
     pub(crate) fn for_server(self) -> Self {
         Self { identity: "DefaultServer", ..self }
     }
 
-    /// The same with lists of what is registered with the server, also from Java servers: these
-    /// show all regions that they know to who names none, and of those that are named the ones that
-    /// they know.
+    /// Returns the same transport with lists restricted to the instances registered at the server.
+    ///
+    /// Java servers include all regions that they know unless the query names some. This query names
+    /// one that does not exist.
     #[cfg(feature = "peers")]
     pub(crate) fn without_other_regions(self) -> Self {
-        Self { lists: "?regions=none", ..self }
+        Self { list_query: "?regions=none", ..self }
     }
 
-    /// The same with everything from those who refuse that: a Java server does as long as there is
-    /// a region that it could never fetch.
+    /// Returns the same transport with a fallback to the unfiltered list. A Java server rejects the
+    /// filtered one as long as it has a region that it never fetched.
     #[cfg(feature = "peers")]
-    pub(crate) fn where_it_can_be(self) -> Self {
-        Self { instead: Some(""), ..self }
+    pub(crate) fn with_unfiltered_fallback(self) -> Self {
+        Self { fallback_query: Some(""), ..self }
     }
 
-    /// Returns true if the whole registry was last fetched in its second form, with other regions.
+    /// Returns `true` if the last fetch of the whole registry fell back to the unfiltered list, which
+    /// includes other regions.
     #[cfg(feature = "peers")]
-    pub(crate) fn got_everything(&self) -> bool {
-        self.servers.took_second.load(Ordering::Acquire)
+    pub(crate) fn fell_back(&self) -> bool {
+        self.servers.fell_back.load(Ordering::Acquire)
     }
 
     #[cfg(all(test, feature = "peers"))]
-    pub(crate) fn set_got_everything(&self) {
-        self.servers.took_second.store(true, Ordering::Release);
+    pub(crate) fn set_fell_back(&self) {
+        self.servers.fell_back.store(true, Ordering::Release);
     }
 
-    /// The same servers, each with its share of this time, whether or not they asked to be left
-    /// alone.
-    pub(crate) fn hurried(&self, within: Duration) -> Self {
-        let share = within / self.servers.len().clamp(1, MAX_ATTEMPTS) as u32;
-        Self { servers: self.servers.clone(), stack: self.stack.hurried(share), background: false, ..*self }
+    /// Returns a transport for the same servers whose operations take at most this time. The servers
+    /// share the time equally, and `Retry-After` is ignored.
+    pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
+        let share = timeout / self.servers.len().clamp(1, MAX_SERVERS) as u32;
+        Self { servers: self.servers.clone(), stack: self.stack.with_timeout(share), background: false, ..*self }
     }
 
-    /// Registers an instance, or registers it again.
+    /// Registers an instance. An instance that is registered already is replaced.
     ///
     /// # Errors
-    /// When no server took it, or one refused it.
+    /// When no server accepts the registration, or one rejects it.
     pub async fn register(&self, instance: &Instance) -> Result<(), Error> {
-        let call = Call::instance("register", Method::POST, instance.app(), instance.id());
+        let operation = Operation::instance("register", Method::POST, instance.app(), instance.id());
         let path = format!("apps/{}", segment(instance.app()));
         let lease = instance.lease().map_or(0, |lease| lease.duration_secs);
         if let Some(lease) = u64::try_from(lease).ok().filter(|&seconds| seconds > 0) {
-            self.servers.turns.note_lease(Duration::from_secs(lease));
+            self.servers.order.record_lease(Duration::from_secs(lease));
         }
-        self.write(call.path(path).body(instance.to_json())).await.map(drop)
+        self.write(operation.path(path).body(instance.to_json())).await.map(drop)
     }
 
-    /// Tells that an instance lives.
+    /// Renews the lease of an instance.
     ///
     /// # Errors
-    /// When no server answered with 200 or 404.
+    /// When no server responds with 200 or 404.
     pub async fn heartbeat(
         &self,
         app: &str,
@@ -187,44 +199,44 @@ impl Transport {
         last_dirty_timestamp: i64,
     ) -> Result<Renewal, Error> {
         let query = format!("?status={status}&lastDirtyTimestamp={last_dirty_timestamp}");
-        let call = Call::instance("heartbeat", Method::PUT, app, id).accept_not_found().suffix(&query);
-        // A server that hangs would cost a short lease. A heartbeat may reach two servers.
-        let stagger = self.background.then(|| self.servers.turns.patience());
-        let known = self.send(call, Manner { stagger, ..self.manner() }, written).await?;
+        let operation = Operation::instance("heartbeat", Method::PUT, app, id).accept_not_found().suffix(&query);
+        // A server that does not respond could cost a short lease. A second heartbeat does no harm.
+        let stagger = self.background.then(|| self.servers.order.quarter_lease());
+        let known = self.send(operation, SendOptions { stagger, ..self.options() }, read_written).await?;
         Ok(if known { Renewal::Renewed } else { Renewal::Unknown })
     }
 
-    /// Takes an instance out of the registry. False if it was not there.
+    /// Cancels the lease of an instance, which removes it from the registry. Returns `false` if the
+    /// instance was not registered.
     ///
     /// # Errors
-    /// When no server answered with 200 or 404.
+    /// When no server responds with 200 or 404.
     pub async fn cancel(&self, app: &str, id: &str) -> Result<bool, Error> {
-        self.write(Call::instance("cancel", Method::DELETE, app, id).accept_not_found()).await
+        self.write(Operation::instance("cancel", Method::DELETE, app, id).accept_not_found()).await
     }
 
-    /// Puts a status over the instance's own, until it is removed.
+    /// Sets a status that overrides the instance's own until it is removed.
     ///
     /// # Errors
-    /// When no server took it; [`Error::is_not_found`] if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
     pub async fn set_status(&self, app: &str, id: &str, status: InstanceStatus) -> Result<(), Error> {
-        let call = Call::instance("set status of", Method::PUT, app, id);
-        self.write(call.suffix(&format!("/status?value={status}"))).await.map(drop)
+        let operation = Operation::instance("set status of", Method::PUT, app, id);
+        self.write(operation.suffix(&format!("/status?value={status}"))).await.map(drop)
     }
 
-    /// Takes the status back that [`set_status`](Self::set_status) put over the instance's own.
+    /// Removes the status that [`set_status`](Self::set_status) set.
     ///
-    /// Its status is UNKNOWN until its next heartbeat makes it register again.
+    /// The status of the instance is `UNKNOWN` until its next heartbeat, which makes it register again.
     ///
     /// # Errors
-    /// When no server took it; [`Error::is_not_found`] if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
     pub async fn remove_status(&self, app: &str, id: &str) -> Result<(), Error> {
-        let call = Call::instance("remove status of", Method::DELETE, app, id);
-        self.write(call.suffix("/status")).await.map(drop)
+        let operation = Operation::instance("remove status of", Method::DELETE, app, id);
+        self.write(operation.suffix("/status")).await.map(drop)
     }
 
-    /// Like [`set_status`](Self::set_status) and, without a status,
-    /// [`remove_status`](Self::remove_status), with the timestamp of the instance's data, as Java
-    /// clients send it.
+    /// Sets or, if `status` is `None`, removes an override, with the timestamp of the instance's data
+    /// as Java clients send it.
     pub(crate) async fn override_status(
         &self,
         app: &str,
@@ -232,41 +244,41 @@ impl Transport {
         status: Option<InstanceStatus>,
         last_dirty_timestamp: i64,
     ) -> Result<(), Error> {
-        let call = match status {
-            Some(status) => Call::instance("override status of", Method::PUT, app, id)
+        let operation = match status {
+            Some(status) => Operation::instance("override status of", Method::PUT, app, id)
                 .suffix(&format!("/status?value={status}&lastDirtyTimestamp={last_dirty_timestamp}")),
-            None => Call::instance("remove status of", Method::DELETE, app, id)
+            None => Operation::instance("remove status of", Method::DELETE, app, id)
                 .suffix(&format!("/status?lastDirtyTimestamp={last_dirty_timestamp}")),
         };
-        self.write(call).await.map(drop)
+        self.write(operation).await.map(drop)
     }
 
-    /// Returns true if the names of the servers are looked up here. A user's service may resolve
-    /// them in its own way.
-    pub(crate) fn looks_up_names(&self) -> bool {
-        self.stack.looks_up_names()
+    /// Returns `true` if the connector of this crate resolves the names of the servers. A user's
+    /// service may resolve them differently.
+    pub(crate) fn resolves_names(&self) -> bool {
+        self.stack.resolves_names()
     }
 
-    /// The host names and addresses of the servers, as their URLs have them, with their ports.
+    /// Returns the host and the port of each service URL. A host is a name or an address.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.servers.hosts()
     }
 
-    /// Adds or replaces metadata entries of an instance. They last until it registers again.
+    /// Adds or replaces metadata entries of an instance, until it is registered again.
     ///
     /// # Errors
-    /// When no server took them; [`Error::is_not_found`] if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
     pub async fn update_metadata(&self, app: &str, id: &str, entries: &[(&str, &str)]) -> Result<(), Error> {
         let query: Vec<String> =
             entries.iter().map(|(key, value)| format!("{}={}", query(key), query(value))).collect();
-        let call = Call::instance("update metadata of", Method::PUT, app, id);
-        self.write(call.suffix(&format!("/metadata?{}", query.join("&")))).await.map(drop)
+        let operation = Operation::instance("update metadata of", Method::PUT, app, id);
+        self.write(operation.suffix(&format!("/metadata?{}", query.join("&")))).await.map(drop)
     }
 
-    /// The whole registry.
+    /// Fetches the whole registry.
     ///
     /// # Errors
-    /// When no server gave it.
+    /// When no server sends it.
     pub async fn applications(&self) -> Result<Applications, Error> {
         Ok(match self.full(None, None).await? {
             Full::Changed(fetched) => fetched.list,
@@ -274,100 +286,104 @@ impl Transport {
         })
     }
 
-    /// Fetches the whole registry unless it is still the one with the `known` tag. With a `stagger`
-    /// the next server is asked after that time although the one before may still respond.
+    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`, the
+    /// next server is tried after that time while the previous attempt is still pending.
     pub(crate) async fn full(&self, known: Option<&HeaderValue>, stagger: Option<Duration>) -> Result<Full, Error> {
-        let manner = Manner { stagger, ..self.manner() };
+        let options = SendOptions { stagger, ..self.options() };
         let fetch = |query: &str| {
-            let call = Call::new("fetch registry", Method::GET).path(format!("apps/{query}"));
-            self.fetch(Call { known: known.cloned(), ..call }, manner)
+            let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
+            self.fetch(Operation { known: known.cloned(), ..operation }, options)
         };
-        let (full, is_second) = match (fetch(self.lists).await, self.instead) {
-            (Err(error), Some(instead)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                (fetch(instead).await, true)
+        let (full, is_fallback) = match (fetch(self.list_query).await, self.fallback_query) {
+            (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
+                (fetch(fallback).await, true)
             }
             (full, _) => (full, false),
         };
         if full.is_ok() {
-            self.servers.took_second.store(is_second, Ordering::Release);
+            self.servers.fell_back.store(is_fallback, Ordering::Release);
         }
         full
     }
 
-    /// The changes of the last three minutes. `None` where the server gives no deltas (403, 404):
-    /// fetch everything then.
+    /// Fetches the changes of the last three minutes. Returns `None` if the server offers no deltas
+    /// (403, 404). The whole registry must be fetched then.
     ///
     /// # Errors
-    /// When no server gave it.
+    /// When no server sends it.
     pub async fn delta(&self) -> Result<Option<Applications>, Error> {
         Ok(self.changes().await?.map(|fetched| fetched.list))
     }
 
-    /// The same with the evidence of what it continues.
+    /// Fetches the delta with the data that proves its continuity.
     pub(crate) async fn changes(&self) -> Result<Option<Fetched>, Error> {
-        let call = Call::new("fetch delta", Method::GET).path(format!("apps/delta{}", self.lists));
-        let call = call.accept_not_found().accept_forbidden();
-        Ok(match self.fetch_if_given(call, self.manner()).await? {
+        let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{}", self.list_query));
+        let operation = operation.accept_not_found().accept_forbidden();
+        Ok(match self.fetch_optional(operation, self.options()).await? {
             Some(Full::Changed(fetched)) => Some(fetched),
             _ => None,
         })
     }
 
-    /// One application. `None` if the registry has no instance of it.
+    /// Fetches one application. Returns `None` if the registry has no instance of it.
     ///
     /// # Errors
-    /// When no server gave it.
+    /// When no server sends it.
     pub async fn application(&self, app: &str) -> Result<Option<Application>, Error> {
         let path = format!("apps/{}", segment(app));
-        let call = Call { app: Some(app), ..Call::new("fetch application", Method::GET) }.path(path).accept_not_found();
-        self.read(call, Application::from_json).await
+        let operation = Operation { app: Some(app), ..Operation::new("fetch application", Method::GET) }
+            .path(path)
+            .accept_not_found();
+        self.read(operation, Application::from_json).await
     }
 
-    /// One instance. `None` if the registry does not have it.
+    /// Fetches one instance. Returns `None` if the registry does not have it.
     ///
     /// # Errors
-    /// When no server gave it.
+    /// When no server sends it.
     pub async fn instance(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
-        self.read(Call::instance("fetch instance", Method::GET, app, id).accept_not_found(), Instance::from_json).await
+        self.read(Operation::instance("fetch instance", Method::GET, app, id).accept_not_found(), Instance::from_json)
+            .await
     }
 
-    /// The instance as the server has it that took its registration. No other server is asked.
+    /// Fetches an instance from the server that accepted its registration, and from no other.
     pub(crate) async fn registered(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
-        let call = Call::instance("fetch instance", Method::GET, app, id).accept_not_found();
-        self.send(call, Manner { look: true, ..self.manner() }, |_, response| async move {
+        let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
+        self.send(operation, SendOptions { last_writer_only: true, ..self.options() }, |_, response| async move {
             if response.status.is_client_error() {
                 return Ok(None);
             }
-            decoded(response, Instance::from_json).await.map(Some)
+            decode_body(response, Instance::from_json).await.map(Some)
         })
         .await
     }
 
-    /// The instances of a logical name; none if nobody carries it.
+    /// Fetches the instances with a VIP address. The result is empty if there are none.
     ///
     /// # Errors
-    /// When no server gave them.
+    /// When no server sends them.
     pub async fn vip(&self, name: &str) -> Result<Applications, Error> {
         self.by_vip("vips", name).await
     }
 
-    /// The instances of a logical name for HTTPS; none if nobody carries it.
+    /// Fetches the instances with a secure VIP address, the one for HTTPS. The result is empty if there
+    /// are none.
     ///
     /// # Errors
-    /// When no server gave them.
+    /// When no server sends them.
     pub async fn secure_vip(&self, name: &str) -> Result<Applications, Error> {
         self.by_vip("svips", name).await
     }
 
-    /// Sends a batch to a peer: `list` is the body. `sender` is the sender's id, by which a node
-    /// recognises its own batch.
+    /// Sends a batch of changes to a peer. `sender` is the id of this node, by which it recognises a
+    /// batch that comes back.
     #[cfg(feature = "peers")]
-    pub(crate) async fn replicate(&self, list: bytes::Bytes, sender: &str) -> Result<Replicated, Error> {
-        let call = Call::new("send changes", Method::POST).path("peerreplication/batch/".into());
-        let call = Call { peer: Some(sender), body: list, ..call };
-        self.send(call, self.manner(), |_, response| async move {
+    pub(crate) async fn replicate(&self, batch: bytes::Bytes, sender: &str) -> Result<Replicated, Error> {
+        let operation = Operation::new("send changes", Method::POST).path("peerreplication/batch/".into());
+        let operation = Operation { peer: Some(sender), body: batch, ..operation };
+        self.send(operation, self.options(), |_, response| async move {
             if response.status != StatusCode::LOOP_DETECTED {
-                return decoded(response, ReplicationResponse::from_json).await.map(Replicated::Applied);
+                return decode_body(response, ReplicationResponse::from_json).await.map(Replicated::Applied);
             }
             let is_own = response.headers.get(NODE_ID).is_some_and(|id| id.as_bytes() == sender.as_bytes());
             Ok(if is_own { Replicated::Own } else { Replicated::Loop })
@@ -375,97 +391,98 @@ impl Transport {
         .await
     }
 
-    /// The whole registry with the evidence of what it is.
+    /// Fetches the whole registry with the data that proves its continuity.
     #[cfg(feature = "peers")]
     pub(crate) async fn registry(&self) -> Result<Fetched, Error> {
-        let call = Call::new("fetch registry", Method::GET).path(format!("apps/{}", self.lists));
-        match self.fetch(call, self.manner()).await? {
+        let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{}", self.list_query));
+        match self.fetch(operation, self.options()).await? {
             Full::Changed(fetched) => Ok(fetched),
-            Full::Unchanged(..) => unreachable!("a request without a tag is never responded to with 304"),
+            Full::Unchanged(..) => unreachable!("304 is accepted only with a known ETag"),
         }
     }
 
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
-        let call = Call { app: Some(name), ..Call::new("fetch VIP", Method::GET) };
-        let call = call.path(format!("{kind}/{}", segment(name))).accept_not_found();
-        self.read(call, Applications::from_json).await.map(Option::unwrap_or_default)
+        let operation = Operation { app: Some(name), ..Operation::new("fetch VIP", Method::GET) };
+        let operation = operation.path(format!("{kind}/{}", segment(name))).accept_not_found();
+        self.read(operation, Applications::from_json).await.map(Option::unwrap_or_default)
     }
 
-    /// True for success, false for an accepted 404.
-    async fn write(&self, call: Call<'_>) -> Result<bool, Error> {
-        self.send(call, self.manner(), written).await
+    /// Returns `true` for a success and `false` for an accepted 404.
+    async fn write(&self, operation: Operation<'_>) -> Result<bool, Error> {
+        self.send(operation, self.options(), read_written).await
     }
 
-    /// `None` for an accepted 403 or 404.
+    /// Returns `None` for an accepted 403 or 404.
     async fn read<T: Send + 'static>(
         &self,
-        call: Call<'_>,
+        operation: Operation<'_>,
         decode: fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, Error> {
-        self.send(call, self.manner(), |_, response| async move {
-            if response.status.is_client_error() { Ok(None) } else { decoded(response, decode).await.map(Some) }
+        self.send(operation, self.options(), |_, response| async move {
+            if response.status.is_client_error() { Ok(None) } else { decode_body(response, decode).await.map(Some) }
         })
         .await
     }
 
-    async fn fetch(&self, call: Call<'_>, manner: Manner) -> Result<Full, Error> {
-        let fetched = self.fetch_if_given(call, manner).await?;
-        Ok(fetched.expect("a call that accepts neither 403 nor 404 yields a list"))
+    /// Fetches a list with an operation that accepts neither 403 nor 404.
+    async fn fetch(&self, operation: Operation<'_>, options: SendOptions) -> Result<Full, Error> {
+        let fetched = self.fetch_optional(operation, options).await?;
+        Ok(fetched.expect("the operation accepts neither 403 nor 404"))
     }
 
-    /// `None` for an accepted 403 or 404.
-    async fn fetch_if_given(&self, call: Call<'_>, manner: Manner) -> Result<Option<Full>, Error> {
-        self.send(call, manner, |number, response| async move {
-            let (from, requested) = (response.from.clone(), response.requested);
+    /// Returns `None` for an accepted 403 or 404.
+    async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
+        self.send(operation, options, |number, response| async move {
+            let (responder, requested) = (response.responder.clone(), response.requested);
             if response.status == StatusCode::NOT_MODIFIED {
-                return Ok(Some(Full::Unchanged(Origin { number, from }, requested)));
+                return Ok(Some(Full::Unchanged(Origin { number, responder }, requested)));
             }
             if response.status.is_client_error() {
                 return Ok(None);
             }
             let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
             let etag = response.headers.get(header::ETAG).cloned();
-            let list = decoded(response, Applications::from_json).await?;
-            Ok(Some(Full::Changed(Fetched { list, origin: Origin { number, from }, requested, digest, etag })))
+            let list = decode_body(response, Applications::from_json).await?;
+            Ok(Some(Full::Changed(Fetched { list, origin: Origin { number, responder }, requested, digest, etag })))
         })
         .await
     }
 
-    async fn send<T, F: Future<Output = Result<T, Unreadable>>>(
+    async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
-        call: Call<'_>,
-        manner: Manner,
-        read: impl Fn(usize, Answer) -> F,
+        operation: Operation<'_>,
+        options: SendOptions,
+        read: impl Fn(usize, ServerResponse) -> F,
     ) -> Result<T, Error> {
-        let call = Call { identity: self.identity, ..call };
-        self.servers.send(&self.stack, &call, manner, read).await
+        let operation = Operation { identity: self.identity, ..operation };
+        self.servers.send(&self.stack, &operation, options, read).await
     }
 
-    fn manner(&self) -> Manner {
-        Manner { background: self.background, ..Manner::default() }
+    fn options(&self) -> SendOptions {
+        SendOptions { background: self.background, ..SendOptions::default() }
     }
 }
 
-/// Reads the response to a write: true for success, false for an accepted 404.
-async fn written(_: usize, response: Answer) -> Result<bool, Unreadable> {
-    // A page where an empty response belongs: another kind of server accepts everything.
+/// Reads the response to a write. Returns `true` for a success and `false` for an accepted 404.
+async fn read_written(_: usize, response: ServerResponse) -> Result<bool, InvalidResponse> {
+    // A page instead of an empty body comes from another kind of server.
     if response.status.is_success() && response.is_markup() {
-        return Err(Unreadable::Markup(response.content_type().to_owned()));
+        return Err(InvalidResponse::Markup(response.content_type().to_owned()));
     }
     Ok(response.status != StatusCode::NOT_FOUND)
 }
 
-/// Decodes a body, a large one on a blocking thread.
-async fn decoded<T: Send + 'static>(
-    response: Answer,
+/// Decodes a body, on a blocking thread if it is large.
+async fn decode_body<T: Send + 'static>(
+    response: ServerResponse,
     decode: fn(&[u8]) -> Result<T, DecodeError>,
-) -> Result<T, Unreadable> {
+) -> Result<T, InvalidResponse> {
     if response.is_markup() {
-        return Err(Unreadable::Markup(response.content_type().to_owned()));
+        return Err(InvalidResponse::Markup(response.content_type().to_owned()));
     }
     let body = response.body;
     let decoded = if body.len() < OFFLOAD_THRESHOLD { decode(&body) } else { offload(move || decode(&body)).await };
-    decoded.map_err(Unreadable::NotEureka)
+    decoded.map_err(InvalidResponse::NotEureka)
 }
 
 impl fmt::Debug for Transport {
@@ -487,29 +504,29 @@ mod tests {
     use crate::transport::RequestBody;
 
     #[tokio::test]
-    async fn a_large_answer_is_decoded_where_nobody_waits() {
+    async fn large_response_is_decoded_on_a_blocking_thread() {
         for (length, here) in [(OFFLOAD_THRESHOLD - 1, true), (OFFLOAD_THRESHOLD, false)] {
-            let answer = move |_: Request<RequestBody>| async move {
+            let respond = move |_: Request<RequestBody>| async move {
                 Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
             };
-            let stack = HttpStack::over(service_fn(answer), &ClientConfig::default());
+            let stack = HttpStack::over(service_fn(respond), &ClientConfig::default());
             let transport = Transport::new(ServiceUrl::parse_list("http://registry/").unwrap(), stack);
             let decode: fn(&[u8]) -> Result<ThreadId, DecodeError> = |_| Ok(thread::current().id());
-            let read = transport.read(Call::new("fetch", Method::GET), decode).await.unwrap();
+            let read = transport.read(Operation::new("fetch", Method::GET), decode).await.unwrap();
             assert_eq!(read == Some(thread::current().id()), here, "{length} bytes");
         }
     }
 
     #[tokio::test]
-    async fn decoder_that_panics_is_a_fault_of_the_server() {
+    async fn decoder_that_panics_returns_an_error_of_the_attempt() {
         for length in [OFFLOAD_THRESHOLD - 1, OFFLOAD_THRESHOLD] {
-            let answer = move |_: Request<RequestBody>| async move {
+            let respond = move |_: Request<RequestBody>| async move {
                 Ok::<_, Infallible>(Response::new(RequestBody::new(vec![b' '; length].into())))
             };
-            let stack = HttpStack::over(service_fn(answer), &ClientConfig::default());
+            let stack = HttpStack::over(service_fn(respond), &ClientConfig::default());
             let transport = Transport::new(ServiceUrl::parse_list("http://registry/").unwrap(), stack);
-            let decode: fn(&[u8]) -> Result<(), DecodeError> = |_| panic!("on purpose");
-            let error = transport.read(Call::new("fetch", Method::GET), decode).await.unwrap_err();
+            let decode: fn(&[u8]) -> Result<(), DecodeError> = |_| panic!("from the test");
+            let error = transport.read(Operation::new("fetch", Method::GET), decode).await.unwrap_err();
             assert!(error.to_string().contains("reading the response panicked"), "{error}");
         }
     }

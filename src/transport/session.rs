@@ -13,16 +13,16 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::RequestBody;
-use super::turns::SESSION;
+use super::server_order::SESSION_DURATION;
 use crate::connect::Connector;
 use crate::sync::Mutex;
 use crate::time::jittered_by;
 
 type Pool = Client<Connector, RequestBody>;
 
-/// A hyper client whose pool of connections is replaced after a while, so that the names of
-/// registry servers are resolved again although traffic never pauses. A request that is under way
-/// keeps its connection to the end.
+/// Hyper client that replaces its connection pool after each session, so that the names of registry
+/// servers are resolved again even if connections are never idle. A request in flight keeps its
+/// connection until it ends.
 #[derive(Clone)]
 pub(super) struct Sessions {
     connector: Connector,
@@ -49,7 +49,7 @@ impl Sessions {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(45))
             .build(self.connector.clone());
-        *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(SESSION, 0.2) });
+        *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(SESSION_DURATION, 0.2) });
         pool
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use crate::connect::TlsSettings;
 
     #[tokio::test]
-    async fn busy_connection_is_replaced_after_a_session() {
+    async fn connection_that_is_never_idle_is_replaced_after_a_session() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let connections = Arc::new(AtomicUsize::new(0));
@@ -114,7 +114,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(30)).await;
             tokio::time::resume();
         }
-        assert_eq!((seen[0], seen[7]), (1, 1), "a connection is kept for a session: {seen:?}");
-        assert_eq!(seen[13], 2, "and not longer, though it is never idle: {seen:?}");
+        assert_eq!((seen[0], seen[7]), (1, 1), "a connection is reused for a session: {seen:?}");
+        assert_eq!(seen[13], 2, "and closed after it, though it is never idle: {seen:?}");
     }
 }

@@ -17,58 +17,62 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
-#[cfg(feature = "peers")]
-use super::dates::ServerClock;
 use super::gunzip;
+#[cfg(feature = "peers")]
+use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
 use crate::connect::{Connector, is_rejected_handshake};
 use crate::panics::{Panicked, catch_panic};
 use crate::time::{Moment, wall_clock_ms};
 
-/// The body of a request to a registry server.
+/// Request body of all operations. An HTTP service that replaces the client's own receives it.
 pub type RequestBody = Full<Bytes>;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
 
-/// Everything below the choice of the server: one request out, one bounded response back.
+/// HTTP client of one transport: sends one request and returns one complete response, within limits
+/// of time and size.
+///
+/// ```text
+///  gunzip ─ Decompression ─ FollowRedirect ─ hyper with connection sessions, or the user's service
+/// ```
 #[derive(Clone, Debug)]
 pub(crate) struct HttpStack {
     service: Bottom,
     head_timeout: Duration,
     read_timeout: Duration,
     body_limit: usize,
-    /// True if the bottom is ours.
-    own: bool,
-    /// Reads the dates of the responses.
+    /// True if the bottom service is hyper, and not a service of the user.
+    is_hyper: bool,
+    /// Clock that is measured by the responses.
     #[cfg(feature = "peers")]
     server_clock: Option<Arc<ServerClock>>,
 }
 
-/// A whole response, unpacked.
+/// Complete response with a decompressed body.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ServerResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     /// Time at which the request was sent.
     pub(super) requested: Moment,
-    /// Origin of the response, as far as it can be seen.
-    pub(super) from: From,
+    pub(super) responder: Responder,
 }
 
-/// The place behind a service URL that responded.
+/// Server that responded behind a service URL, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct From {
+pub(crate) struct Responder {
     /// Host and port after all redirects.
     authority: Option<Authority>,
-    /// Address of the connection. Only hyper tells it.
+    /// Address of the connection. Only hyper provides it.
     address: Option<SocketAddr>,
 }
 
-impl Answer {
-    /// Returns true for a page for people.
+impl ServerResponse {
+    /// Returns `true` if the body is HTML or XML.
     pub(super) fn is_markup(&self) -> bool {
         self.content_type().starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
     }
@@ -81,8 +85,8 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Time for which the server asks to be left alone, in seconds or as a date. A date is compared
-    /// with the server's own clock where the response shows it.
+    /// Returns the pause that `Retry-After` asks for, in seconds or as a date. A date is compared with
+    /// the server's own clock if the response has a `Date`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let text = self.header(header::RETRY_AFTER)?.trim();
         if let Ok(seconds) = text.parse() {
@@ -93,29 +97,29 @@ impl Answer {
     }
 }
 
-/// Reason for which there is no response.
+/// Error of a request without a usable response.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// The bottom service failed; if it is hyper, before or after the connection stood.
-    Send { error: BoxError, connecting: bool },
-    /// Nothing came for so long.
+pub(super) enum SendError {
+    /// The bottom service failed. `connecting` is true if hyper had not established a connection.
+    Service { error: BoxError, connecting: bool },
+    /// The named event did not happen within this time.
     Timeout(&'static str, Duration),
-    /// The body broke off or cannot be unpacked.
+    /// The body ended early or cannot be decompressed.
     Read(BoxError),
-    /// The body is larger than this when unpacked.
+    /// The decompressed body is larger than this number of bytes.
     TooLarge(usize),
     /// The bottom service, which may be the user's, panicked.
     Panicked(Panicked),
 }
 
 impl HttpStack {
-    /// Over hyper, with its own pool of connections.
+    /// Creates a stack over hyper with a connection pool of its own.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        let own = Sessions::new(Connector::new(config.connect_timeout, &config.tls));
-        Self { own: true, ..Self::over(own, config) }
+        let hyper = Sessions::new(Connector::new(config.connect_timeout, &config.tls));
+        Self { is_hyper: true, ..Self::over(hyper, config) }
     }
 
-    /// Over any HTTP service.
+    /// Creates a stack over any HTTP service.
     pub(crate) fn over<S, B>(bottom: S, config: &ClientConfig) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -126,8 +130,8 @@ impl HttpStack {
     {
         let bottom = MapErr::new(bottom, Into::into as fn(S::Error) -> BoxError);
         let redirected = FollowRedirect::with_policy(bottom, Redirects::default());
-        let unpacked = Decompression::new(redirected);
-        let boxed = MapResponse::new(unpacked, |response: Response<_>| {
+        let decompressed = Decompression::new(redirected);
+        let boxed = MapResponse::new(decompressed, |response: Response<_>| {
             response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::<BoxError>::into)))
         });
         Self {
@@ -135,92 +139,92 @@ impl HttpStack {
             head_timeout: config.connect_timeout.saturating_add(config.read_timeout),
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
-            own: false,
+            is_hyper: false,
             #[cfg(feature = "peers")]
             server_clock: None,
         }
     }
 
-    /// The same service for one server, whose clock is read from its responses.
+    /// Measures the clock of the server by the responses. The stack must be used for one server only.
     #[cfg(feature = "peers")]
     pub(crate) fn with_server_clock(self, clock: Arc<ServerClock>) -> Self {
         Self { server_clock: Some(clock), ..self }
     }
 
-    pub(super) fn looks_up_names(&self) -> bool {
-        self.own
+    pub(super) fn resolves_names(&self) -> bool {
+        self.is_hyper
     }
 
-    /// The same service with no more than this time for a response.
-    pub(super) fn hurried(&self, within: Duration) -> Self {
-        let bound = |timeout: Duration| timeout.min(within);
+    /// Returns the same stack with shorter timeouts: each is at most this time.
+    pub(super) fn with_timeout(&self, max: Duration) -> Self {
+        let bound = |timeout: Duration| timeout.min(max);
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request and reads its response to the end, within the bounds of time and size. A
-    /// panic of the bottom service is an error of this request.
-    pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
-        catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(Failure::Panicked(panicked)))
+    /// Sends one request and reads the complete response. A panic of the bottom service is returned as
+    /// an error.
+    pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
+        catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
 
-    async fn send(&self, request: Request<RequestBody>) -> Result<Answer, Failure> {
+    async fn send(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
         let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
-            .map_err(|_| Failure::Timeout("no answer", self.head_timeout))?
-            .map_err(|error| Failure::Send { connecting: is_connect(&error), error })?;
+            .map_err(|_| SendError::Timeout("no response", self.head_timeout))?
+            .map_err(|error| SendError::Service { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
         #[cfg(feature = "peers")]
         if let Some(clock) = &self.server_clock {
-            clock.note(&head.headers, &requested);
+            clock.observe(&head.headers, &requested);
         }
-        let from = From {
+        let responder = Responder {
             authority: head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned()),
             address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr),
         };
-        // A body may take longer than its head, but not for ever.
+        // A large body may take longer than the head, but not forever.
         let body_timeout = self.read_timeout.saturating_mul(8);
         let body = timeout(body_timeout, self.read(body))
             .await
-            .map_err(|_| Failure::Timeout("the body did not end", body_timeout))??;
-        let body = gunzip::unpacked(body, self.body_limit).await?;
-        Ok(Answer { status: head.status, headers: head.headers, body, requested, from })
+            .map_err(|_| SendError::Timeout("the body did not end", body_timeout))??;
+        let body = gunzip::decompress(body, self.body_limit).await?;
+        Ok(ServerResponse { status: head.status, headers: head.headers, body, requested, responder })
     }
 
-    async fn read(&self, body: ResponseBody) -> Result<Bytes, Failure> {
+    async fn read(&self, body: ResponseBody) -> Result<Bytes, SendError> {
         let mut body = Limited::new(body, self.body_limit);
         let mut bytes = BytesMut::new();
         loop {
             let frame = timeout(self.read_timeout, body.frame())
                 .await
-                .map_err(|_| Failure::Timeout("the body stopped", self.read_timeout))?;
+                .map_err(|_| SendError::Timeout("the body stopped", self.read_timeout))?;
             match frame {
                 None => return Ok(bytes.freeze()),
                 Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                    return Err(Failure::TooLarge(self.body_limit));
+                    return Err(SendError::TooLarge(self.body_limit));
                 }
-                Some(Err(error)) => return Err(Failure::Read(error)),
+                Some(Err(error)) => return Err(SendError::Read(error)),
             }
         }
     }
 }
 
-/// Milliseconds since the epoch of a date in a header.
+/// Parses an HTTP date into milliseconds since the epoch.
 pub(super) fn date_ms(text: &str) -> Option<i64> {
     let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
     since.as_millis().try_into().ok()
 }
 
 fn is_connect(error: &BoxError) -> bool {
-    let refused = is_rejected_handshake(&**error);
-    refused || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
+    let rejected = is_rejected_handshake(&**error);
+    rejected || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
-/// Follows up to five redirects; credentials stay with the first host.
+/// Policy that follows up to five redirects and sends credentials to the first host only.
 ///
-/// A write is followed only where its method and body stay the same (307, 308): the other statuses
-/// would turn it into a GET, whose response says nothing of the write.
+/// A redirect of a write is followed only if the status preserves method and body (307, 308). Other
+/// statuses would turn the write into a GET.
 #[derive(Clone)]
 struct Redirects {
     limit: policy::Limited,

@@ -58,15 +58,15 @@ async fn each_fault_has_its_own_words() {
 
     type Fault = Box<dyn Fn(&Asked) -> Reply + Send + Sync>;
     let cases: Vec<(&str, Fault)> = vec![
-        ("no answer within", Box::new(|_| Reply::Never)),
+        ("no response within", Box::new(|_| Reply::Never)),
         ("the body stopped", Box::new(|_| Reply::Stalls)),
         ("larger than", Box::new(|_| Reply::Endless)),
         ("connection reset", Box::new(|_| Reply::Breaks)),
-        ("the answer is markup (text/html)", Box::new(move |_| page("<html><body>Login</body></html>"))),
+        ("the response is markup (text/html)", Box::new(move |_| page("<html><body>Login</body></html>"))),
         ("is cut off", Box::new(move |_| Reply::Json(cut_off.clone()))),
         ("without the root member 'applications'", Box::new(|_| Reply::Json("{}".into()))),
-        ("answered 500", Box::new(|_| Reply::Status(500))),
-        ("answered 404", Box::new(|_| Reply::Status(404))),
+        ("responded with 500", Box::new(|_| Reply::Status(500))),
+        ("responded with 404", Box::new(|_| Reply::Status(404))),
         (
             "a redirect to /eureka/apps/",
             Box::new(|_| Reply::With {

@@ -63,7 +63,7 @@ impl Region {
 
     /// Whether what it shows as its own may be another's: it refuses to leave out what it copied itself.
     pub(super) fn is_of_everything(&self) -> bool {
-        self.transport.got_everything()
+        self.transport.fell_back()
     }
 
     /// Keeps the copy fresh for ever.
@@ -239,7 +239,7 @@ mod tests {
         other.register(built, Origin::Client, 5).unwrap();
         let copy = other.log().record("A", "1").unwrap().instance.clone();
         let a = Arc::new(Application { name: "A".into(), instances: vec![copy.clone()] });
-        region.transport.set_got_everything();
+        region.transport.set_fell_back();
         region.take(Snapshot::of([a.clone()]), &registry, 6);
         registry.adopt((*copy).clone(), 7, 7).unwrap();
         region.take(Snapshot::of([a.clone()]), &registry, 8);

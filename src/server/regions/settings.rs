@@ -81,7 +81,7 @@ impl RegionSettings {
         let region = |(name, urls): (&String, &Vec<ServiceUrl>)| {
             let whitelist = self.whitelists.get(name).or_else(|| self.whitelists.get(GLOBAL)).cloned();
             let transport = Transport::new(urls.clone(), stack.clone()).for_server();
-            let transport = transport.without_other_regions().where_it_can_be();
+            let transport = transport.without_other_regions().with_unfiltered_fallback();
             Arc::new(Region::new(name.as_str().into(), whitelist, transport, config.clone()))
         };
         Ok(self.urls.iter().map(region).collect())

@@ -1,16 +1,16 @@
-//! Errors of operations, in words that name the server and what to do.
+//! Errors of operations, with the server, the cause and advice.
 
 use http::header;
 
-use super::stack::{Answer, Failure};
-use super::turns::AllPaused;
+use super::server_order::AllServersPaused;
+use super::stack::{SendError, ServerResponse};
 use crate::config::{ServiceUrl, shown};
 use crate::connect::root_cause;
 use crate::error::{Error, Kind};
 use crate::panics::Panicked;
 use crate::shown::Excerpt;
 
-/// Operation, application and instance: the words of an error.
+/// Operation, application and instance that an error names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<'a> {
     pub(super) operation: &'static str,
@@ -31,23 +31,25 @@ impl Subject<'_> {
     }
 }
 
-/// The faults of the servers asked. The one that asks for most care speaks for all, of equal ones the
-/// last. Its message names the others.
+/// Errors of the servers that were tried, merged into one.
+///
+/// The most severe error represents all, or the last of equally severe ones. Its message lists the
+/// others.
 #[derive(Default)]
-pub(super) struct Faults {
+pub(super) struct ServerErrors {
     worst: Option<Error>,
     others: Vec<String>,
 }
 
-impl Faults {
+impl ServerErrors {
     pub(super) fn add(&mut self, error: Error) {
         let error = match self.worst.take() {
-            Some(worst) if care(worst.kind()) > care(error.kind()) => {
+            Some(worst) if severity(worst.kind()) > severity(error.kind()) => {
                 self.others.push(error.to_string());
                 worst
             }
-            Some(less) => {
-                self.others.push(less.to_string());
+            Some(other) => {
+                self.others.push(other.to_string());
                 error
             }
             None => error,
@@ -55,8 +57,8 @@ impl Faults {
         self.worst = Some(error);
     }
 
-    pub(super) fn error(self) -> Error {
-        let worst = self.worst.expect("a client has at least one service URL, build() sees to it");
+    pub(super) fn into_error(self) -> Error {
+        let worst = self.worst.expect("at least one server was tried");
         if self.others.is_empty() {
             return worst;
         }
@@ -66,9 +68,9 @@ impl Faults {
     }
 }
 
-/// Care that the next request needs after a fault of this kind. A server that is overloaded is not
-/// asked more because another one cannot be reached.
-fn care(kind: Kind) -> u8 {
+/// Returns how careful the next request has to be after an error of this kind. An overload ranks
+/// highest: an overloaded server must not get more requests because another one is unreachable.
+fn severity(kind: Kind) -> u8 {
     match kind {
         Kind::Status(429) => 4,
         Kind::Status(503) => 3,
@@ -78,25 +80,25 @@ fn care(kind: Kind) -> u8 {
     }
 }
 
-/// A response whose status is right and whose body is not.
-pub(super) enum Unreadable {
-    /// A page for people, of this content type: a login, a proxy's error, somebody else's server.
+/// Response with an expected status and an invalid body.
+pub(super) enum InvalidResponse {
+    /// The body is markup of this content type, such as a login page or the error page of a proxy.
     Markup(String),
     NotEureka(crate::model::DecodeError),
-    /// Reading it panicked.
+    /// The code that read the response panicked.
     Panicked(Panicked),
 }
 
-impl Unreadable {
+impl InvalidResponse {
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         let error = subject
             .error(Kind::Body, server)
             .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end");
         match self {
             Self::Markup(content_type) => {
-                error.cause(format!("the answer is markup ({}), not the JSON of Eureka", Excerpt(content_type)))
+                error.cause(format!("the response is markup ({}), not the JSON of Eureka", Excerpt(content_type)))
             }
-            Self::NotEureka(source) => error.cause(format!("the answer is unusable: {source}")).with_source(source),
+            Self::NotEureka(source) => error.cause(format!("the response is unusable: {source}")).with_source(source),
             Self::Panicked(source) => {
                 let error = subject.error(Kind::Body, server).cause(format!("reading the response {source}"));
                 error.with_source(source)
@@ -105,10 +107,10 @@ impl Unreadable {
     }
 }
 
-impl Answer {
+impl ServerResponse {
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after());
-        let mut cause = format!("answered {}", self.status);
+        let mut cause = format!("responded with {}", self.status);
         if let Some(location) = self.header(header::LOCATION).filter(|_| self.status.is_redirection()) {
             cause = format!("{cause}, a redirect to {} that is not followed", Excerpt(without_secrets(location)));
         }
@@ -118,76 +120,76 @@ impl Answer {
             cause = format!("{cause}: {}", Excerpt(text));
         }
         let advice = match self.status.as_u16() {
-            300..=399 => "give the URL that finally answers",
+            300..=399 => "configure the URL to which the redirect leads",
             401 | 403 if subject.operation.starts_with("fetch") => {
-                "the server may still be starting, or wants credentials in the service URL"
+                "the server may still be starting, or requires credentials in the service URL"
             }
             401 | 403 => "give credentials in the service URL: http://user:password@host/eureka/",
             404 => "check that the service URL leads to a Eureka server, usually with /eureka/ at its end",
-            400..=499 => "the server refuses what was sent",
-            _ => "look at the server's own log",
+            400..=499 => "the server rejected the request",
+            _ => "see the log of the server",
         };
         error.cause(cause).advice(advice)
     }
 }
 
-/// The part of a location that can be shown: neither credentials nor a query.
+/// Returns the location without credentials and query, as far as it can be shown.
 fn without_secrets(location: &str) -> &str {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     let path = Some(path).filter(|path| path.starts_with('/') && !path.contains('@'));
     shown(location).or(path).unwrap_or("another URL")
 }
 
-impl Failure {
+impl SendError {
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         match self {
-            Self::Send { error, connecting: true } => {
+            Self::Service { error, connecting: true } => {
                 let refused = root_cause(&*error);
                 subject
                     .error(Kind::Connect, server)
                     .cause(format!("cannot connect: {refused}"))
-                    .advice("check that the server runs and that the URL names it")
+                    .advice("is the server running, and is the URL correct?")
                     .with_source(error)
             }
-            Self::Send { error, connecting: false } => {
+            Self::Service { error, connecting: false } => {
                 let cause = root_cause(&*error);
                 subject
                     .error(Kind::Call, server)
                     .cause(format!("the request failed: {cause}"))
-                    .advice("look at the server's own log")
+                    .advice("see the log of the server")
                     .with_source(error)
             }
             Self::Timeout(what, bound) => subject
                 .error(Kind::Timeout, server)
                 .cause(format!("{what} within {bound:?}"))
-                .advice("the server is too slow or does not answer; raise the read timeout if it is only slow"),
+                .advice("increase the read timeout if the server is only slow"),
             Self::Read(error) => {
                 let cause = root_cause(&*error);
                 subject
                     .error(Kind::Body, server)
                     .cause(format!("the body cannot be read: {cause}"))
-                    .advice("look at the server's own log, and at proxies in between")
+                    .advice("see the logs of the server and of proxies on the way")
                     .with_source(error)
             }
             Self::Panicked(source) => subject
                 .error(Kind::Call, server)
                 .cause(format!("the HTTP service {source}"))
-                .advice("fix the service that was given to http_service()")
+                .advice("the panic comes from the service that was passed to http_service()")
                 .with_source(source),
             Self::TooLarge(limit) => subject
                 .error(Kind::Body, server)
-                .cause(format!("the answer is larger than {limit} bytes unpacked"))
-                .advice("raise the body limit if the registry really is that large"),
+                .cause(format!("the response is larger than {limit} bytes after decompression"))
+                .advice("increase the body limit if the registry is that large"),
         }
     }
 }
 
-impl AllPaused {
+impl AllServersPaused {
     pub(super) fn error(&self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
-        subject.error(Kind::Paused(self.status.as_u16()), server).with_retry_after(Some(self.wait)).cause(format!(
-            "not sent: every server asked to be left alone (Retry-After), this one for {:?} more",
-            self.wait
-        ))
+        subject
+            .error(Kind::Paused(self.status.as_u16()), server)
+            .with_retry_after(Some(self.wait))
+            .cause(format!("not sent: every server asked for a pause (Retry-After), this one for {:?} more", self.wait))
     }
 }
 
@@ -196,15 +198,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overload_of_one_server_decides_although_others_fail_otherwise() {
+    fn errors_of_several_servers_are_represented_by_the_overload() {
         let kinds = [Kind::Connect, Kind::Body, Kind::Call, Kind::Status(404), Kind::Status(500)];
         for other in kinds {
-            for careful in [Kind::Status(429), Kind::Status(503), Kind::Timeout] {
-                for order in [[careful, other], [other, careful]] {
-                    let mut faults = Faults::default();
-                    order.into_iter().for_each(|kind| faults.add(Error::new(kind, "fetch").cause(format!("{kind:?}"))));
-                    let error = faults.error();
-                    assert_eq!(error.kind(), careful, "{order:?}");
+            for overload in [Kind::Status(429), Kind::Status(503), Kind::Timeout] {
+                for order in [[overload, other], [other, overload]] {
+                    let mut errors = ServerErrors::default();
+                    order.into_iter().for_each(|kind| errors.add(Error::new(kind, "fetch").cause(format!("{kind:?}"))));
+                    let error = errors.into_error();
+                    assert_eq!(error.kind(), overload, "{order:?}");
                     let text = error.to_string();
                     assert!(order.iter().all(|kind| text.contains(&format!("{kind:?}"))), "{text}");
                 }

@@ -1,62 +1,62 @@
-//! Clock of a server, as the `Date` of its responses shows it.
+//! Clock of a server, measured by the `Date` headers of its responses.
 
 use std::time::Duration;
 
 use http::{HeaderMap, header};
 
+use super::server_order::SESSION_DURATION;
 use super::stack::date_ms;
-use super::turns::SESSION;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, wall_clock_ms};
 
-/// A response that took longer than this says too little about the time at its server.
-const PROMPT: Duration = Duration::from_secs(2);
-/// Precision of a `Date`: a whole second, which some servers show for up to a second more.
-const PRECISION_MS: i64 = 2_000;
+/// Maximum duration of a request whose response is measured. The error of a slower one is too large.
+const MAX_DURATION: Duration = Duration::from_secs(2);
+/// Maximum age of a `Date`: it is rounded down to a second, and some servers update it a second late.
+const MAX_DATE_AGE_MS: i64 = 2_000;
 
 /// Difference between the clock of a server and that of this machine.
 #[derive(Debug, Default)]
-pub(crate) struct ServerClock(Mutex<Option<Reading>>);
+pub(crate) struct ServerClock(Mutex<Option<Estimate>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Reading {
-    /// Least difference that a response of this session proves, in milliseconds. Dates are rounded
-    /// down, so the greatest of several is the best.
+struct Estimate {
+    /// Lower bound of the difference that the responses of this session prove, in milliseconds. Dates
+    /// are rounded down, so the greatest bound of several responses is the best.
     ahead_ms: i64,
     since: Moment,
 }
 
 impl ServerClock {
-    /// Milliseconds by which the clock of the server is ahead of the clock of this machine, negative
-    /// if it is behind. `None` as long as no response told the time.
+    /// Returns the milliseconds by which the server's clock is ahead of the local clock, negative if
+    /// it is behind. `None` before the first response with a date.
     pub(crate) fn ahead_ms(&self) -> Option<i64> {
-        self.lock().map(|reading| reading.ahead_ms)
+        self.lock().map(|estimate| estimate.ahead_ms)
     }
 
-    /// Reads the head of a response to a request that was sent at this time.
-    pub(super) fn note(&self, headers: &HeaderMap, requested: &Moment) {
-        // A cache shows the time at which it was filled.
-        if requested.elapsed() > PROMPT || headers.contains_key(header::AGE) {
+    /// Measures a response to a request that was sent at this time.
+    pub(super) fn observe(&self, headers: &HeaderMap, requested: &Moment) {
+        // A cache sends the date at which it was filled.
+        if requested.elapsed() > MAX_DURATION || headers.contains_key(header::AGE) {
             return;
         }
         let Some(date_ms) = headers.get(header::DATE).and_then(|date| date_ms(date.to_str().ok()?)) else { return };
         self.add(date_ms, requested.wall_ms(), wall_clock_ms());
     }
 
-    /// Adds a response with this date that was requested and received at these times.
+    /// Adds a response with this date, by the times of its request and its arrival.
     fn add(&self, date_ms: i64, requested_ms: i64, received_ms: i64) {
         let least = date_ms.saturating_sub(received_ms);
-        let most = date_ms.saturating_add(PRECISION_MS).saturating_sub(requested_ms);
+        let most = date_ms.saturating_add(MAX_DATE_AGE_MS).saturating_sub(requested_ms);
         let mut current = self.lock();
-        let contradicts = |reading: &Reading| {
-            least > reading.ahead_ms || most < reading.ahead_ms || reading.since.elapsed() > SESSION
+        let contradicts = |estimate: &Estimate| {
+            least > estimate.ahead_ms || most < estimate.ahead_ms || estimate.since.elapsed() > SESSION_DURATION
         };
         if current.as_ref().is_none_or(contradicts) {
-            *current = Some(Reading { ahead_ms: least, since: Moment::now() });
+            *current = Some(Estimate { ahead_ms: least, since: Moment::now() });
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Reading>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Estimate>> {
         self.0.lock()
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     #[test]
-    fn several_dates_of_one_clock_narrow_the_difference() {
+    fn several_dates_of_one_clock_narrow_the_estimate() {
         for ahead in [0, HOUR, -HOUR, 7_300] {
             let clock = ServerClock::default();
             assert_eq!(clock.ahead_ms(), None);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_is_set_is_noticed_in_both_directions() {
+    fn clock_that_is_set_forward_or_back_is_measured_anew() {
         let clock = ServerClock::default();
         for ahead in [0, HOUR, 0, -HOUR, 0, 9_000] {
             let sent = 1_000_000_000_500;
@@ -97,18 +97,18 @@ mod tests {
     }
 
     #[test]
-    fn response_from_a_cache_or_without_a_date_says_nothing() {
+    fn response_from_a_cache_or_without_a_date_is_ignored() {
         let clock = ServerClock::default();
         let mut headers = HeaderMap::new();
-        clock.note(&headers, &Moment::now());
+        clock.observe(&headers, &Moment::now());
         headers.insert(header::DATE, HeaderValue::from_static("no date"));
-        clock.note(&headers, &Moment::now());
+        clock.observe(&headers, &Moment::now());
         headers.insert(header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        clock.note(&headers, &Moment::now());
+        clock.observe(&headers, &Moment::now());
         assert_eq!(clock.ahead_ms(), None);
         headers.remove(header::AGE);
-        clock.note(&headers, &Moment::now());
+        clock.observe(&headers, &Moment::now());
         assert!(clock.ahead_ms().unwrap() < -HOUR);
     }
 }

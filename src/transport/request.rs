@@ -1,4 +1,4 @@
-//! One operation of the protocol: its request, and the meaning of each status.
+//! Operations of the protocol: their requests, and the classification of response statuses.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::RequestBody;
-use super::faults::Subject;
-use super::turns::Access;
+use super::errors::Subject;
+use super::server_order::Access;
 use crate::config::ServiceUrl;
 
-/// Characters that a path segment cannot hold. The colon stays, as Java clients send it.
+/// Characters that are encoded in a path segment. The colon is not, as in Java clients.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -30,25 +30,25 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
-/// Characters that the value of a query parameter cannot hold.
+/// Characters that are encoded in the value of a query parameter.
 const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
 
-/// Header with the id of the registry server that sends a batch, and of the one that responds to its
-/// own batch with 508.
+/// Header with the id of the registry server that sends a batch. A server that receives its own batch
+/// responds with 508 and this header.
 pub(super) const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
 
-/// Meaning of a status for one operation.
+/// Classification of a response status for one operation.
 pub(super) enum Verdict {
-    /// This is the response.
+    /// The response completes the operation.
     Final,
-    /// The request itself is at fault: every server would refuse it.
-    Refused,
-    /// The server, or a proxy before it, is at fault. Another server may do better.
+    /// The request itself is rejected. Every server would reject it.
+    Rejected,
+    /// The server, or a proxy in front of it, failed. Another server may complete the operation.
     NextServer,
 }
 
-/// One operation.
-pub(super) struct Call<'a> {
+/// One operation: the parts of its request and the statuses that it accepts.
+pub(super) struct Operation<'a> {
     pub(super) operation: &'static str,
     pub(super) app: Option<&'a str>,
     pub(super) instance: Option<&'a str>,
@@ -57,15 +57,15 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     pub(super) accepts_404: bool,
     pub(super) accepts_403: bool,
-    /// Id of the registry server that sends it, for replication.
+    /// Id of the registry server that sends a batch.
     pub(super) peer: Option<&'a str>,
-    /// The value by which Java tells clients from servers.
+    /// Value of `DiscoveryIdentity-Name`, by which Java distinguishes clients from servers.
     pub(super) identity: &'static str,
-    /// `ETag` of the list that is held.
+    /// `ETag` of the list that the caller has.
     pub(super) known: Option<HeaderValue>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> Operation<'a> {
     pub(super) fn new(operation: &'static str, method: Method) -> Self {
         let (path, body) = (String::new(), Bytes::new());
         Self {
@@ -123,7 +123,7 @@ impl<'a> Call<'a> {
             .uri(format!("{}{}", server.as_str(), self.path))
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
-            // Java clients and servers send it; it exempts from the server's rate limit on fetches.
+            // Java clients and servers send it. It exempts from the server's rate limit on fetches.
             .header("DiscoveryIdentity-Name", self.identity);
         if let Some(sender) = self.peer {
             request = request.header("DiscoveryIdentity-Version", "1.0").header(NODE_ID, sender);
@@ -140,21 +140,23 @@ impl<'a> Call<'a> {
         request.body(RequestBody::new(self.body.clone()))
     }
 
-    /// A refused read goes to the next server. A refused write does so too, unless the status
-    /// speaks of the request: of its syntax, its size, its type, or of an instance that is not
-    /// registered. All other statuses (401, 403, 405, 407, 410, 421, a 404 of a registration,
-    /// redirects) speak of the server or of a proxy before it.
-    pub(super) fn judge(&self, status: StatusCode) -> Verdict {
+    /// Classifies a response status.
+    ///
+    /// A read that failed is sent to the next server. So is a write, unless the status is about the
+    /// request: its syntax, size or type, or an instance that is not registered. All other statuses
+    /// (401, 403, 405, 407, 410, 421, redirects, 404 for a registration) are about the server or a
+    /// proxy in front of it.
+    pub(super) fn classify(&self, status: StatusCode) -> Verdict {
         match status.as_u16() {
             200..=299 => Verdict::Final,
             304 if self.known.is_some() => Verdict::Final,
             404 if self.accepts_404 => Verdict::Final,
             403 if self.accepts_403 => Verdict::Final,
-            // The id in it decides what it means.
+            // The caller compares the id in the response with its own.
             508 if self.peer.is_some() => Verdict::Final,
             _ if self.method == Method::GET => Verdict::NextServer,
-            400 | 409 | 412 | 413 | 414 | 415 | 422 | 428 => Verdict::Refused,
-            404 if self.method != Method::POST => Verdict::Refused,
+            400 | 409 | 412 | 413 | 414 | 415 | 422 | 428 => Verdict::Rejected,
+            404 if self.method != Method::POST => Verdict::Rejected,
             _ => Verdict::NextServer,
         }
     }
