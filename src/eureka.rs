@@ -11,7 +11,7 @@ use http_body::Body;
 use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
-use crate::cache::{Registry, Snapshot};
+use crate::cache::{RegistryCache, Snapshot};
 use crate::client::{CallOptions, HttpClient};
 use crate::config::{ClientConfig, Env, ServiceUrl};
 use crate::connect::Connector;
@@ -39,7 +39,7 @@ pub struct Eureka(Arc<Inner>);
 struct Inner {
     transport: Transport,
     config: ClientConfig,
-    registry: Mutex<Option<Arc<Registry>>>,
+    registry: Mutex<Option<Arc<RegistryCache>>>,
 }
 
 impl Eureka {
@@ -143,7 +143,7 @@ impl Eureka {
     }
 
     /// Returns the cache and the ready timeout of calls by name.
-    pub(crate) fn call_registry(&self) -> (Arc<Registry>, Duration) {
+    pub(crate) fn call_registry(&self) -> (Arc<RegistryCache>, Duration) {
         let config = &self.0.config;
         // Without fetches no instance can ever appear.
         let timeout = if config.switches.fetch_off().is_some() { Duration::ZERO } else { config.ready_timeout };
@@ -168,13 +168,13 @@ impl Eureka {
         &self.0.transport
     }
 
-    fn registry(&self) -> Arc<Registry> {
+    fn registry(&self) -> Arc<RegistryCache> {
         let mut registry = self.0.registry.lock();
         match &*registry {
             Some(running) if running.is_running() => running.clone(),
             _ => match self.0.config.switches.fetch_off() {
-                None => registry.insert(Registry::start(self.0.transport.clone(), &self.0.config)).clone(),
-                Some(setting) => registry.insert(Registry::off(setting)).clone(),
+                None => registry.insert(RegistryCache::start(self.0.transport.clone(), &self.0.config)).clone(),
+                Some(setting) => registry.insert(RegistryCache::disabled(setting)).clone(),
             },
         }
     }

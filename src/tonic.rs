@@ -36,7 +36,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::client::{CallOptions, Named};
 use crate::connect::Connector;
 use crate::error::{Error, Kind};
@@ -79,7 +79,7 @@ pub struct Channel(Arc<Named<RequestBody>>);
 impl Channel {
     pub(crate) fn new(
         name: &str,
-        registry: Arc<Registry>,
+        registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
         connector: Connector,

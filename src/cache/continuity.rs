@@ -5,78 +5,76 @@ use tokio::time::Instant;
 use crate::time::{Moment, jittered_by};
 use crate::transport::Origin;
 
-/// Longest time between two responses over which a delta is taken to continue the copy: half of the
-/// time for which servers keep changes, since some of them serve responses that are up to 30
-/// seconds old.
+/// Maximum time between two responses for a delta to continue the copy. It is half of the time for
+/// which servers keep changes, since some servers send responses that are up to 30 seconds old.
 pub(super) const MAX_GAP: Duration = Duration::from_secs(90);
-/// Time between two full fetches that only verify the copy, up to half of it shorter or longer so
-/// that clients spread.
-const INSURANCE: Duration = Duration::from_secs(600);
-/// The same where one URL leads to several nodes, up to a fifth of it shorter or longer.
-const NODES_INSURANCE: Duration = Duration::from_secs(150);
-/// Two decreases of the counter within this time mean that several nodes count. A server that
-/// restarts decreases it once.
-const NODES_FOUND_WITHIN: Duration = Duration::from_secs(1200);
-/// Time after the last decrease of the counter from which the counter is used again.
-const NODES_KEPT_FOR: Duration = Duration::from_secs(3600);
+/// Time between two full fetches that only verify the copy, shorter or longer by up to 50 % so that
+/// clients spread.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(600);
+/// The same interval if one URL leads to several nodes, shorter or longer by up to 20 %.
+const NODES_VERIFY_INTERVAL: Duration = Duration::from_secs(150);
+/// Two decreases of the counter within this time mean that several nodes respond. The restart of one
+/// server decreases it only once.
+const NODES_DETECTED_WITHIN: Duration = Duration::from_secs(1200);
+/// Time without a decrease of the counter after which the counter is used again.
+const NODES_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 
 /// Proof that a delta continues the copy.
 ///
-/// A delta holds the changes of the last three minutes, and its hash only counts statuses. After a
-/// longer gap, or from another server, it may agree with the copy and still lack what happened in
-/// between.
+/// A delta has the changes of the last three minutes, and its hash only counts statuses. After a
+/// longer gap, or from another server, the hash may match although changes in between are missing.
 ///
-/// A load balancer in front of several nodes looks like a server that restarts again and again,
-/// since each node has its own counter. After the second decrease the counter is not used: the time
-/// and the counts prove a delta, and everything is fetched more often.
+/// A load balancer in front of several nodes looks like a server that restarts repeatedly, since each
+/// node has its own counter of deltas. After the second decrease the counter is ignored. The time and
+/// the counts then prove a delta, and the whole registry is fetched more often.
 #[derive(Debug)]
 pub(super) struct Continuity {
     last: Option<Response>,
     decrease: Option<Decrease>,
-    insured_until: Instant,
+    verify_at: Instant,
 }
 
-/// The last response that the copy agreed with.
+/// Last response that matched the copy.
 #[derive(Debug)]
 struct Response {
-    /// Everything that happened before this is part of the copy.
+    /// All changes before this time are part of the copy.
     requested: Moment,
     origin: Origin,
-    /// Number of the delta, which a server counts from its start.
+    /// Number of the delta. A server counts its deltas from its start.
     version: Option<i64>,
 }
 
-/// The last decrease of the counter of deltas.
+/// Last decrease of the counter of deltas.
 #[derive(Debug)]
 struct Decrease {
     origin: Origin,
     at: Instant,
-    /// True if it was not the first one.
+    /// True if another decrease came shortly before.
     again: bool,
 }
 
 impl Continuity {
     pub(super) fn new() -> Self {
-        Self { last: None, decrease: None, insured_until: Instant::now() }
+        Self { last: None, decrease: None, verify_at: Instant::now() }
     }
 
-    /// Returns true while a delta of the same server can continue the copy.
+    /// Returns `true` while a delta of the same server can continue the copy.
     pub(super) fn is_recent(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.requested.elapsed() <= MAX_GAP)
     }
 
-    /// Returns true if a full fetch is due although nothing speaks against the copy. It is due
-    /// once, also if it fails.
-    pub(super) fn takes_insurance(&mut self) -> bool {
-        let is_due = Instant::now() >= self.insured_until;
+    /// Returns `true` if a full fetch that verifies the copy is due, and schedules the next one. A
+    /// fetch that fails is not repeated.
+    pub(super) fn take_due_verification(&mut self) -> bool {
+        let is_due = Instant::now() >= self.verify_at;
         if is_due {
-            self.insured_until = self.insured();
+            self.verify_at = self.next_verification();
         }
         is_due
     }
 
-    /// Returns true if this delta, which arrived now, continues the copy: if it comes from the same
-    /// run of the same server, within the time for which that keeps changes.
+    /// Returns `true` if this delta continues the copy. It must have arrived just now, from the same
+    /// run of the same server, within the time for which the server keeps changes.
     pub(super) fn is_continued_by(&mut self, origin: &Origin, version: Option<i64>) -> bool {
         let Some(last) = self.last.as_ref().filter(|last| last.origin == *origin) else { return false };
         let increases = last.version <= version;
@@ -89,37 +87,38 @@ impl Continuity {
     fn decreased(&mut self, origin: &Origin) {
         let (now, known) = (Instant::now(), self.has_several_nodes(origin));
         let last = self.decrease.as_ref().filter(|last| last.origin == *origin);
-        let again = known || last.is_some_and(|last| now.duration_since(last.at) <= NODES_FOUND_WITHIN);
+        let again = known || last.is_some_and(|last| now.duration_since(last.at) <= NODES_DETECTED_WITHIN);
         self.decrease = Some(Decrease { origin: origin.clone(), at: now, again });
         if again && !known {
-            self.insured_until = self.insured_until.min(self.insured());
-            tracing::info!("several registry servers respond behind one URL, their deltas are compared by counts");
+            self.verify_at = self.verify_at.min(self.next_verification());
+            tracing::info!("several registry servers respond behind one URL, comparing deltas by counts");
         }
     }
 
     fn has_several_nodes(&self, origin: &Origin) -> bool {
         let last = self.decrease.as_ref().filter(|last| last.again && last.origin == *origin);
-        last.is_some_and(|last| last.at.elapsed() <= NODES_KEPT_FOR)
+        last.is_some_and(|last| last.at.elapsed() <= NODES_REMEMBERED_FOR)
     }
 
-    /// Time of the next full fetch that only verifies the copy.
-    fn insured(&self) -> Instant {
+    /// Returns the time of the next full fetch that only verifies the copy.
+    fn next_verification(&self) -> Instant {
         let several = self.last.as_ref().is_some_and(|last| self.has_several_nodes(&last.origin));
-        Instant::now() + if several { jittered_by(NODES_INSURANCE, 0.2) } else { jittered_by(INSURANCE, 0.5) }
+        Instant::now()
+            + if several { jittered_by(NODES_VERIFY_INTERVAL, 0.2) } else { jittered_by(VERIFY_INTERVAL, 0.5) }
     }
 
-    /// The copy agrees with a delta.
+    /// Records a delta that matches the copy.
     pub(super) fn continued(&mut self, origin: Origin, version: Option<i64>, requested: Moment) {
         self.last = Some(Response { requested, origin, version });
     }
 
-    /// The copy is the whole list that this server sent.
+    /// Records a full response that replaced the copy.
     pub(super) fn renewed(&mut self, origin: Origin, requested: Moment) {
         self.last = Some(Response { requested, origin, version: None });
-        self.insured_until = self.insured();
+        self.verify_at = self.next_verification();
     }
 
-    /// Something was missed.
+    /// Records that changes were missed.
     pub(super) fn lost(&mut self) {
         self.last = None;
     }
@@ -134,7 +133,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// After a full response of server 0.
+    /// Returns the state after a full response of server 0.
     fn continuity() -> Continuity {
         let mut continuity = Continuity::new();
         continuity.renewed(Origin::of(0), Moment::now());
@@ -149,14 +148,14 @@ mod tests {
         advance(SECOND).await;
         assert!(!continuity.is_recent() && !continuity.is_continued_by(&Origin::of(0), Some(1)));
 
-        // A machine that was suspended: tokio's clock stood still.
+        // Suspension of the machine: tokio's clock stops.
         let continuity = self::continuity();
         move_wall_clock(80_000);
         assert!(continuity.is_recent());
         move_wall_clock(3_600_000);
         assert!(!continuity.is_recent());
 
-        // A clock that was set back.
+        // Wall clock that was set back.
         let continuity = self::continuity();
         move_wall_clock(-3_600_000);
         assert!(continuity.is_recent());
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counter_that_decreases_twice_is_of_several_nodes_until_it_rises_for_an_hour() {
+    async fn counter_that_decreases_twice_is_ignored_until_it_rises_for_an_hour() {
         for (apart, several) in [(60, true), (6 * 3600, false)] {
             let mut continuity = continuity();
             continuity.continued(Origin::of(0), Some(7), Moment::now());
@@ -199,18 +198,18 @@ mod tests {
                 !continuity.is_continued_by(&Origin::of(1), Some(9))
                     && !continuity.is_continued_by(&Origin::of(0), None)
             );
-            advance(NODES_KEPT_FOR + SECOND).await;
+            advance(NODES_REMEMBERED_FOR + SECOND).await;
             continuity.continued(Origin::of(0), Some(7), Moment::now());
             assert!(!continuity.is_continued_by(&Origin::of(0), Some(1)));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn insurance_is_due_once_per_five_to_fifteen_minutes() {
+    async fn verification_is_due_once_per_five_to_fifteen_minutes() {
         let mut continuity = continuity();
         let mut due = Vec::new();
         for minute in 0..600 {
-            if continuity.takes_insurance() {
+            if continuity.take_due_verification() {
                 due.push(minute);
             }
             advance(60 * SECOND).await;

@@ -3,20 +3,20 @@ use std::sync::Arc;
 use super::Snapshot;
 use crate::model::{Application, Instance};
 
-/// A question to the registry: whose instances. Names are upper case.
+/// Key by which instances are looked up. Names are upper case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lookup {
-    /// The application of this name.
+    /// The application with this name.
     App(Arc<str>),
-    /// The instances of any application that carry this VIP address.
+    /// The instances of all applications that have this VIP address.
     Vip(Arc<str>),
-    /// The same with the secure VIP address.
+    /// The instances of all applications that have this secure VIP address.
     SecureVip(Arc<str>),
-    /// The VIP address of this name if an instance that is wanted carries it, else the application.
+    /// The VIP address with this name if a wanted instance has it, otherwise the application.
     Name(Arc<str>),
 }
 
-/// The applications in which the answer to a look-up is.
+/// Applications that contain the instances of a lookup.
 pub(crate) type Sources = Vec<Arc<Application>>;
 
 impl Lookup {
@@ -26,7 +26,8 @@ impl Lookup {
         }
     }
 
-    /// The applications that may have an instance for it, at the cost of these alone.
+    /// Returns the applications that may have instances of this lookup, at a cost proportional to their
+    /// number.
     pub(super) fn sources(&self, snapshot: &Snapshot) -> Sources {
         let app = |name: &Arc<str>| snapshot.applications.get(name).cloned();
         match self {
@@ -43,35 +44,36 @@ impl Lookup {
         }
     }
 
-    /// All instances of the sources that it may mean, whatever their status.
+    /// Returns all instances that the lookup may yield, of any status.
     pub(super) fn candidates<'a>(&'a self, sources: &'a [Arc<Application>]) -> impl Iterator<Item = &'a Arc<Instance>> {
         each(sources)
             .filter(move |(app, instance)| match self {
                 Self::App(_) => true,
-                Self::Vip(vip) => carries(instance.vips(), vip),
-                Self::SecureVip(vip) => carries(instance.secure_vips(), vip),
-                Self::Name(name) => app.name == *name || carries(instance.vips(), name),
+                Self::Vip(vip) => has_vip(instance.vips(), vip),
+                Self::SecureVip(vip) => has_vip(instance.secure_vips(), vip),
+                Self::Name(name) => app.name == *name || has_vip(instance.vips(), name),
             })
             .map(|(_, instance)| instance)
     }
 
-    /// The instances that it means, whatever their status. A name means its VIP address if that
-    /// leads to an instance that is wanted, its application if that has instances, and the VIP
-    /// address if not.
+    /// Returns the instances of the lookup, of any status.
+    ///
+    /// A name stands for the VIP address if one of its instances is wanted, otherwise for the
+    /// application, or for the VIP address if there is no such application.
     pub(crate) fn members<'a>(
         &'a self,
         sources: &'a [Arc<Application>],
         wanted: impl Fn(&Instance) -> bool,
     ) -> Vec<&'a Arc<Instance>> {
         let Self::Name(name) = self else { return self.candidates(sources).collect() };
-        let carriers: Vec<_> =
-            each(sources).map(|(_, instance)| instance).filter(|i| carries(i.vips(), name)).collect();
-        if carriers.iter().any(|instance| wanted(instance)) {
-            return carriers;
+        let with_vip: Vec<_> =
+            each(sources).map(|(_, instance)| instance).filter(|i| has_vip(i.vips(), name)).collect();
+        if with_vip.iter().any(|instance| wanted(instance)) {
+            return with_vip;
         }
         match sources.iter().find(|source| source.name == *name) {
             Some(app) => app.instances.iter().collect(),
-            None => carriers,
+            None => with_vip,
         }
     }
 }
@@ -80,12 +82,12 @@ fn each(sources: &[Arc<Application>]) -> impl Iterator<Item = (&Application, &Ar
     sources.iter().flat_map(|app| app.instances.iter().map(move |instance| (&**app, instance)))
 }
 
-fn carries<'a>(mut vips: impl Iterator<Item = &'a str>, upper: &str) -> bool {
-    vips.any(|vip| is_upper_of(vip, upper))
+fn has_vip<'a>(mut vips: impl Iterator<Item = &'a str>, upper: &str) -> bool {
+    vips.any(|vip| equals_upper(vip, upper))
 }
 
-/// Returns true if a name, in any case, is this one in upper case.
-fn is_upper_of(name: &str, upper: &str) -> bool {
+/// Returns `true` if the name in upper case is `upper`.
+fn equals_upper(name: &str, upper: &str) -> bool {
     if name.is_ascii() {
         return name.eq_ignore_ascii_case(upper);
     }

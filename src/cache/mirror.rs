@@ -3,15 +3,15 @@ use std::sync::Arc;
 
 use crate::model::{ActionType, Application, Applications, Digest, Instance, StatusCounts};
 
-/// The server's registry as far as its responses show it: the state to which deltas are applied,
-/// and over which the hash and the digest are computed.
+/// Exact mirror of the server's list. Deltas are applied to it, and the hash and the digest are
+/// computed over it.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
     counts: StatusCounts,
-    /// Kept only as long as the server sends digests that agree with it.
+    /// `None` unless the server sends digests that match its lists.
     digest: Option<Digest>,
-    /// Raised by each change of an instance that is more than a renewed lease.
+    /// Increased by every change of an instance that is more than a renewal of its lease.
     changes: u64,
 }
 
@@ -20,41 +20,41 @@ impl Mirror {
         self.counts.total()
     }
 
-    /// Number that a change of any instance raises.
+    /// Returns a number that increases with every change of an instance.
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Returns true if the server sends digests.
+    /// Returns `true` if the server sends digests.
     pub(super) fn has_digest(&self) -> bool {
         self.digest.is_some()
     }
 
-    /// Returns true if a response with this digest can be compared exactly.
+    /// Returns `true` if a response with this digest can be compared exactly.
     pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
         self.digest.is_some() && digest.is_some()
     }
 
-    /// Returns true if the server had the same at the time of its response: by the digests where
-    /// both sides have one, otherwise by the counts. A response with neither agrees with nothing.
-    pub(super) fn agrees_with(&self, response: &Applications, digest: Option<Digest>) -> bool {
+    /// Returns `true` if the mirror matches a response: by the digests if both sides have one, otherwise
+    /// by the counts. A response without both never matches.
+    pub(super) fn matches(&self, response: &Applications, digest: Option<Digest>) -> bool {
         match (self.digest, digest) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => response.hash.as_deref().is_some_and(|hash| *hash == self.counts.to_string()),
         }
     }
 
-    /// Takes a full response over, and keeps each instance and application that it does not change.
-    /// A digest that does not agree with its own list is not used.
-    pub(super) fn replace(&mut self, answer: &Applications, digest: Option<Digest>) {
-        let mut answered = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
-        for application in &answer.applications {
-            answered.entry(&application.name).or_default().extend(&application.instances);
+    /// Replaces the list by a full response. Unchanged instances and applications stay the same `Arc`. A
+    /// digest that does not match its own list is ignored.
+    pub(super) fn replace(&mut self, list: &Applications, digest: Option<Digest>) {
+        let mut listed = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
+        for application in &list.applications {
+            listed.entry(&application.name).or_default().extend(&application.instances);
         }
         let mut applications = BTreeMap::new();
-        for (name, instances) in answered {
+        for (name, instances) in listed {
             let known = self.applications.get(name);
-            let instances = reconcile(known.map_or(&[][..], |known| &known.instances), &instances);
+            let instances = keep_unchanged(known.map_or(&[][..], |known| &known.instances), &instances);
             if !instances.is_empty() {
                 applications.insert(name.clone(), shared(known, name, instances));
             }
@@ -67,14 +67,15 @@ impl Mirror {
                 |app: &Arc<Application>| app.instances.iter().map(|i| Digest::of(&app.name, i)).collect::<Digest>();
             let ours: Digest = self.applications.values().map(each).collect();
             if ours != *theirs {
-                tracing::warn!(%ours, %theirs, "digest differs from its own list, comparing counts instead");
+                tracing::warn!(%ours, %theirs, "digest does not match its own list, comparing counts instead");
             }
             ours == *theirs
         });
     }
 
-    /// Applies a delta: added and modified both put, deleted removes, anything else says nothing.
-    /// Applying it again changes nothing, as servers send each change for three minutes.
+    /// Applies a delta. `ADDED` and `MODIFIED` insert or replace the instance, `DELETED` removes it, and
+    /// entries without an action are ignored. Servers send each change for three minutes, so applying
+    /// it again has no effect.
     pub(super) fn apply(&mut self, delta: &Applications) {
         for application in &delta.applications {
             for instance in &application.instances {
@@ -131,13 +132,13 @@ impl Mirror {
     }
 }
 
-/// The answered instances, each as the known `Arc` where it only renewed its lease. Of two with one
-/// id the later one counts.
-fn reconcile(known: &[Arc<Instance>], answered: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
+/// Returns the listed instances. An instance that only renewed its lease is the known `Arc`. Of two
+/// instances with the same id, the later one is used.
+fn keep_unchanged(known: &[Arc<Instance>], listed: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
     let known: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
-    let mut positions = HashMap::with_capacity(answered.len());
-    let mut instances = Vec::with_capacity(answered.len());
-    for &instance in answered {
+    let mut positions = HashMap::with_capacity(listed.len());
+    let mut instances = Vec::with_capacity(listed.len());
+    for &instance in listed {
         let kept = known.get(instance.id()).filter(|known| known.is_renewal_of(instance));
         let instance = kept.map_or(instance, |known| *known).clone();
         match positions.get(instance.id()) {
@@ -151,7 +152,7 @@ fn reconcile(known: &[Arc<Instance>], answered: &[&Arc<Instance>]) -> Vec<Arc<In
     instances
 }
 
-/// The known application if it has these very instances, otherwise a new one.
+/// Returns the known application if it consists of the same `Arc`s, otherwise a new one.
 pub(super) fn shared(
     known: Option<&Arc<Application>>,
     name: &Arc<str>,
@@ -168,8 +169,8 @@ pub(super) fn shared(
 }
 
 impl Instance {
-    /// Returns true if the two differ at most in the time of the last heartbeat, which differs in
-    /// every response and concerns no caller.
+    /// Returns `true` if the instances differ at most in the time of the last heartbeat. That time
+    /// differs in every response and is irrelevant to callers.
     fn is_renewal_of(&self, other: &Self) -> bool {
         let renewed_at = |instance: &Self| instance.lease.map(|lease| lease.last_renewal_timestamp);
         if renewed_at(self) == renewed_at(other) {

@@ -1,28 +1,29 @@
 //! The consumer's copy of the registry.
 //!
 //! ```text
-//!  Transport ─ full, delta ─▶ Refresher ─ applies ─▶ LocalRegistry ─▶ Snapshot ─▶ the look-ups whose answer changed
-//!                             (refresher.rs)         (local.rs, mirror.rs, vips.rs)  (publish.rs, lookup.rs)
+//!  Transport ── full or delta ──▶ Refresher ──▶ LocalCopy ──▶ Snapshot ──▶ RegistryCache
+//!                                 refresher.rs  local_copy.rs snapshot.rs  publish.rs
+//!                                 continuity.rs mirror.rs     vip_index.rs lookup.rs
 //! ```
 //!
-//! `Refresher` asks, on a timer with jitter. `LocalRegistry` is the logic without IO: the exact
-//! mirror of what the server holds, and the instances that it lost without saying so, which are
-//! kept for a while. What comes out is an immutable [`Snapshot`] in which an application, and an
-//! instance, that did not change is the same `Arc` as before. Beside the applications it has an
-//! index of VIP addresses, kept at the cost of what changed. Whoever follows an application, a VIP
-//! or a name is woken only when the instances behind it are others.
+//! `Refresher` fetches on a timer with jitter. `LocalCopy` is the logic without IO: the exact mirror
+//! of the server's list, and the instances that disappeared from it implausibly, which are held for a
+//! while. The result is an immutable [`Snapshot`] in which an unchanged application, and an unchanged
+//! instance, is the same `Arc` as before. It has an index of VIP addresses, updated at the cost of the
+//! changes. A subscriber of an application, a VIP or a name is woken only if the instances behind it
+//! changed.
 
 mod continuity;
-mod local;
+mod local_copy;
 mod lookup;
 mod mirror;
 mod publish;
 mod refresher;
 mod snapshot;
-mod vips;
+mod vip_index;
 
 pub(crate) use lookup::{Lookup, Sources};
-pub(crate) use publish::Registry;
+pub(crate) use publish::RegistryCache;
 #[cfg(feature = "peers")]
 pub(crate) use refresher::Refresher;
 pub use snapshot::Snapshot;

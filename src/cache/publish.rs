@@ -14,31 +14,31 @@ use crate::model::Instance;
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 
-/// The running copy. The task that refreshes it ends with the last handle.
+/// Handle of the consumer's copy. The task that refreshes it ends when the handle is dropped.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct RegistryCache {
     published: Arc<Published>,
-    /// `None` where nothing is fetched.
+    /// `None` if fetching is disabled.
     task: Option<AbortHandle>,
 }
 
-impl Registry {
-    /// Starts to refresh. Needs a tokio runtime.
+impl RegistryCache {
+    /// Starts the task that refreshes the copy. Must be called on a tokio runtime.
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let published = Arc::new(Published::default());
-        let task = tokio::spawn(keep(Refresher::new(transport, config), published.clone())).abort_handle();
+        let task = tokio::spawn(refresh_loop(Refresher::new(transport, config), published.clone())).abort_handle();
         Arc::new(Self { published, task: Some(task) })
     }
 
-    /// One that stays empty, since this setting switches fetching off.
-    pub(crate) fn off(setting: &str) -> Arc<Self> {
+    /// Creates a copy that stays empty, since this setting disables fetching.
+    pub(crate) fn disabled(setting: &str) -> Arc<Self> {
         let published = Arc::new(Published::default());
-        let error = Error::new(Kind::Config, "fetch registry").cause(format!("it is switched off by {setting}"));
+        let error = Error::new(Kind::Config, "fetch registry").cause(format!("fetching is disabled by {setting}"));
         published.failed(error);
         Arc::new(Self { published, task: None })
     }
 
-    /// Returns true while it can refresh: until the runtime ends on which it was started.
+    /// Returns `true` until the runtime ends on which the copy was started.
     pub(crate) fn is_running(&self) -> bool {
         self.task.as_ref().is_none_or(|task| !task.is_finished())
     }
@@ -47,21 +47,21 @@ impl Registry {
         self.published.snapshot.load_full()
     }
 
-    /// Follows the applications behind a look-up.
-    pub(crate) fn follow(&self, lookup: &Lookup) -> watch::Receiver<Sources> {
+    /// Subscribes to the applications of a lookup.
+    pub(crate) fn subscribe(&self, lookup: &Lookup) -> watch::Receiver<Sources> {
         let mut topics = self.published.topics();
         topics.retain(|_, topic| topic.receiver_count() > 0);
         let now = || watch::Sender::new(lookup.sources(&self.published.snapshot.load()));
         topics.entry(lookup.clone()).or_insert_with(now).subscribe()
     }
 
-    /// Age of the copy, and the error since.
+    /// Returns the time of the last successful refresh and the error since then.
     pub(crate) fn freshness(&self) -> Freshness {
         self.published.fetched().clone()
     }
 }
 
-impl Drop for Registry {
+impl Drop for RegistryCache {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -69,11 +69,11 @@ impl Drop for Registry {
     }
 }
 
-/// Publishes what the refresher sees, until it is dropped.
-async fn keep(mut refresher: Refresher, published: Arc<Published>) {
+/// Publishes the results of the refresher until the task is aborted.
+async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>) {
     loop {
-        let (seen, wait) = refresher.next().await;
-        match seen {
+        let (refreshed, wait) = refresher.next().await;
+        match refreshed {
             Ok(snapshot) => published.publish(snapshot),
             Err(error) => published.failed(error),
         }
@@ -81,7 +81,7 @@ async fn keep(mut refresher: Refresher, published: Arc<Published>) {
     }
 }
 
-/// Results of the refresher, for everybody to read.
+/// Results of the refresher.
 #[derive(Debug, Default)]
 struct Published {
     snapshot: ArcSwap<Snapshot>,
@@ -89,12 +89,12 @@ struct Published {
     fetched: Mutex<Freshness>,
 }
 
-/// Time of the last good refresh, and the error since.
+/// Time of the last successful refresh, and the error since then.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freshness {
-    /// The last good refresh.
+    /// Time of the last successful refresh.
     pub(crate) at: Option<Instant>,
-    /// Error of the last refresh after it.
+    /// Error of the latest refresh, if it failed.
     pub(crate) error: Option<Arc<Error>>,
 }
 
@@ -107,19 +107,20 @@ impl Published {
         self.fetched.lock()
     }
 
-    /// Swaps the snapshot, then wakes the followers of what changed. In this order: a follower that
-    /// comes in between starts from the new snapshot.
+    /// Stores the snapshot and wakes the subscribers of changed applications.
+    ///
+    /// The snapshot is stored first, so that a subscriber that arrives in between starts with it.
     fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
         self.topics().retain(|lookup, topic| {
-            topic.send_if_modified(|seen| {
+            topic.send_if_modified(|sent| {
                 let now = lookup.sources(&snapshot);
-                let same = seen.len() == now.len() && seen.iter().zip(&now).all(|(seen, now)| Arc::ptr_eq(seen, now));
-                // An application may have changed in instances that carry another VIP.
-                let changed = !same && !are_same(lookup.candidates(seen), lookup.candidates(&now));
+                let same = sent.len() == now.len() && sent.iter().zip(&now).all(|(sent, now)| Arc::ptr_eq(sent, now));
+                // A change of an application may concern only instances with other VIP addresses.
+                let changed = !same && !are_same(lookup.candidates(sent), lookup.candidates(&now));
                 if !same {
-                    *seen = now;
+                    *sent = now;
                 }
                 changed
             });
@@ -133,8 +134,8 @@ impl Published {
     }
 }
 
-fn are_same<'a>(seen: impl Iterator<Item = &'a Arc<Instance>>, now: impl Iterator<Item = &'a Arc<Instance>>) -> bool {
-    seen.map(Arc::as_ptr).eq(now.map(Arc::as_ptr))
+fn are_same<'a>(sent: impl Iterator<Item = &'a Arc<Instance>>, now: impl Iterator<Item = &'a Arc<Instance>>) -> bool {
+    sent.map(Arc::as_ptr).eq(now.map(Arc::as_ptr))
 }
 
 #[cfg(test)]
@@ -142,17 +143,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_that_nobody_follows_any_more_leaves_nothing_behind() {
+    async fn lookup_without_subscribers_is_removed_at_the_next_refresh() {
         let published = Arc::<Published>::default();
         let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        let registry = Registry { published: published.clone(), task: Some(task) };
+        let registry = RegistryCache { published: published.clone(), task: Some(task) };
         let lookups = ["A", "B"].map(|name| Lookup::Name(name.into()));
-        let kept = registry.follow(&lookups[0]);
-        drop([registry.follow(&lookups[0]), registry.follow(&lookups[1])]);
+        let kept = registry.subscribe(&lookups[0]);
+        drop([registry.subscribe(&lookups[0]), registry.subscribe(&lookups[1])]);
         published.publish(Snapshot::default());
         assert!(published.topics().keys().eq(&lookups[..1]));
         drop(kept);
-        drop(registry.follow(&lookups[1]));
+        drop(registry.subscribe(&lookups[1]));
         assert!(published.topics().keys().eq(&lookups[1..]));
         published.publish(Snapshot::default());
         assert!(published.topics().is_empty());

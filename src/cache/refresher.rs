@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Snapshot;
 use super::continuity::{Continuity, MAX_GAP};
-use super::local::LocalRegistry;
+use super::local_copy::LocalCopy;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::{Applications, Digest};
@@ -14,58 +14,59 @@ use crate::sync::offload;
 use crate::time::{Backoff, jittered, lengthened, random_part};
 use crate::transport::{Fetched, Full, Origin, Transport};
 
-/// Number of deltas in a row that left a difference after which no deltas are requested …
+/// Number of mismatched deltas in a row after which deltas are paused.
 const MISMATCHES_BEFORE_PAUSE: u32 = 3;
-/// … for this number of refreshes: some servers with remote regions never agree with themselves.
+/// Number of full refreshes while deltas are paused. Deltas of some servers with remote regions never
+/// match.
 const FULL_REFRESHES: u32 = 10;
-/// Number of such pauses in a row, with digests that differ, after which digests are not used.
+/// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
-/// Number of deltas in a row that a server failed to make after which everything is fetched
-/// instead.
+/// Number of failed deltas (500) in a row after which deltas are paused.
 const BROKEN_DELTAS: u32 = 2;
 
-/// Long enough for every provider to find a registry that restarted: three of the default
-/// heartbeats.
+/// Minimum time for which a missing instance is held. It is three default heartbeat intervals, in
+/// which every provider has registered again after a restart of the registry.
 const MIN_HOLD: Duration = Duration::from_secs(90);
-/// Longest delay of a full fetch after a delta that left a difference. All clients find the
-/// difference within one interval.
+/// Maximum random delay of a full fetch after a mismatched delta. All clients detect the mismatch
+/// within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
-/// Time after which the first fetch asks the next server as well.
+/// Time after which the first fetch is sent to the next server as well.
 const STAGGER: Duration = Duration::from_secs(1);
 
-/// Instances of a response that takes as long to compare as [`OFFLOAD_THRESHOLD`](crate::sync::OFFLOAD_THRESHOLD) bytes
-/// to decode, about.
-const MANY: usize = 250;
+/// Number of instances from which a response is applied on a blocking thread. Applying them takes
+/// about as long as decoding [`OFFLOAD_THRESHOLD`](crate::sync::OFFLOAD_THRESHOLD) bytes.
+const OFFLOAD_INSTANCES: usize = 250;
 
-/// Fetches a registry again and again.
+/// Fetches a registry periodically and keeps the local copy up to date.
 pub(crate) struct Refresher {
     transport: Transport,
     interval: Duration,
     stagger: Duration,
     delta: bool,
-    local: LocalRegistry,
+    local: LocalCopy,
     continuity: Continuity,
-    /// `ETag` of the last full response, and the number of changes of the copy then.
+    /// `ETag` of the last full response, and the number of changes of the copy at that time.
     etag: Option<(HeaderValue, u64)>,
     backoff: Backoff,
-    /// True once the registry was fetched.
+    /// True after the first successful fetch.
     fetched: bool,
-    /// True if the last full response carried a version; without one a server gives no deltas.
+    /// True if the last full response had a version. A server without one offers no deltas.
     deltas_offered: bool,
     mismatches: u32,
-    /// Pauses of deltas in a row whose digests differed.
+    /// Number of pauses of deltas in a row that were due to digests.
     digest_pauses: u32,
-    /// Server whose digests are not used, since those of its deltas are wrong.
+    /// Server whose digests are ignored, since those of its deltas are wrong.
     counts_only: Option<Origin>,
     broken_deltas: u32,
+    /// Number of refreshes for which deltas are still paused.
     full_only: u32,
     failing_since: Option<Instant>,
-    /// True if the last refresh failed as it does at a server with too much to do.
+    /// True if the last refresh failed with a sign of overload.
     overloaded: bool,
-    /// End of the last refresh, also of one that failed.
-    looked: Instant,
-    /// Runs only while the registry responds: the clock of the instances that are held.
-    responding: Instant,
+    /// End of the last refresh, successful or not.
+    last_refresh: Instant,
+    /// Clock that runs only while the registry responds. Held instances expire by it.
+    response_clock: Instant,
 }
 
 impl Refresher {
@@ -73,15 +74,15 @@ impl Refresher {
         let (interval, delta) = (config.fetch_interval, config.delta);
         let now = Instant::now();
         if delta && interval > MAX_GAP {
-            tracing::info!(?interval, longest = ?MAX_GAP, "fetch interval is too long for deltas, each fetch may be a full one");
+            tracing::info!(?interval, longest = ?MAX_GAP, "fetch interval is too long for deltas, every fetch may be a full one");
         }
         Self {
             transport: transport.in_background(),
             interval,
-            // So that each of three servers is asked before calls give up waiting.
+            // So that three servers are tried within the ready timeout of calls.
             stagger: STAGGER.min(config.ready_timeout / 3),
             delta,
-            local: LocalRegistry::new(MIN_HOLD),
+            local: LocalCopy::new(MIN_HOLD),
             continuity: Continuity::new(),
             etag: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
@@ -94,27 +95,27 @@ impl Refresher {
             full_only: 0,
             failing_since: None,
             overloaded: false,
-            looked: now,
-            responding: now,
+            last_refresh: now,
+            response_clock: now,
         }
     }
 
     /// Fetches once. Returns the new snapshot or the error, and the delay before the next fetch.
     ///
-    /// Dropped before its end, it may leave an empty registry behind: it must not be called again
-    /// then.
+    /// Not cancel safe: if the future is dropped, the copy may be empty, and this must not be called
+    /// again.
     pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
         let refreshed = match catch_panic(self.refresh()).await {
             Ok(refreshed) => refreshed,
             Err(panicked) => {
-                // Whatever it was about to change is fetched anew.
-                (self.local, self.etag) = (LocalRegistry::new(MIN_HOLD), None);
+                // The copy may be half changed, so it is discarded and fetched again.
+                (self.local, self.etag) = (LocalCopy::new(MIN_HOLD), None);
                 self.continuity.lost();
-                tracing::error!(error = %panicked, "refresh of the registry panicked");
+                tracing::error!(error = %panicked, "refresh panicked");
                 Err(Error::new(Kind::Call, "fetch registry").cause(panicked.to_string()))
             }
         };
-        self.looked = Instant::now();
+        self.last_refresh = Instant::now();
         match refreshed {
             Ok(()) => {
                 self.backoff.reset();
@@ -123,7 +124,7 @@ impl Refresher {
             Err(error) => {
                 if self.failing_since.is_none() {
                     self.failing_since = Some(Instant::now());
-                    tracing::warn!(%error, "registry cannot be fetched, the last copy stays in use");
+                    tracing::warn!(%error, "refresh failed, keeping the last copy");
                 }
                 let wait = self.delay_after(&error);
                 (Err(error), wait)
@@ -131,9 +132,11 @@ impl Refresher {
         }
     }
 
-    /// Retries soon only where that costs no server much: before the first good fetch, and while
-    /// there is no connection. A server that responds with an error, or too late, may be
-    /// overloaded. If all servers asked for a pause, it is obeyed.
+    /// Returns the delay after a failed refresh.
+    ///
+    /// Retries early only if that is cheap for the servers: before the first successful fetch, and
+    /// while there is no connection. A server that responds with an error or too late may be
+    /// overloaded. A pause that all servers asked for is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
         self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Paused(_) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
@@ -143,9 +146,9 @@ impl Refresher {
         if is_harmless || !self.fetched { self.backoff.next() } else { jittered(self.interval) }
     }
 
-    /// One refresh: a delta where that is possible, everything where it is not or did not do.
+    /// Refreshes once: by a delta if possible, otherwise by the whole registry.
     async fn refresh(&mut self) -> Result<(), Error> {
-        if !self.is_delta_useful() || !self.overloaded && self.continuity.takes_insurance() {
+        if !self.is_delta_useful() || !self.overloaded && self.continuity.take_due_verification() {
             return self.fetch_all().await;
         }
         if self.full_only > 0 {
@@ -158,40 +161,41 @@ impl Refresher {
         delta.digest = delta.digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         let (version, is_exact) = (delta.list.version, self.local.is_exact(delta.digest));
         let continues = is_exact || self.continuity.is_continued_by(&delta.origin, version);
-        if continues && self.take(delta.list, delta.digest, LocalRegistry::delta).await {
+        if continues && self.apply(delta.list, delta.digest, LocalCopy::apply_delta).await {
             self.continuity.continued(delta.origin, version, delta.requested);
             (self.mismatches, self.digest_pauses) = (0, 0);
             return Ok(());
         }
         self.mismatches += 1;
-        tracing::debug!(continues, mismatches = self.mismatches, "delta left a difference, fetching everything");
+        tracing::debug!(continues, mismatches = self.mismatches, "delta does not match, fetching the whole registry");
         if self.mismatches >= MISMATCHES_BEFORE_PAUSE {
             tracing::warn!(
                 refreshes = FULL_REFRESHES,
-                "deltas keep leaving a difference, fetching everything for a while"
+                "deltas repeatedly do not match, fetching the whole registry for a while"
             );
             (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
             self.digest_pauses = if is_exact { self.digest_pauses + 1 } else { 0 };
             if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
-                tracing::warn!("digests of deltas keep differing, comparing counts instead");
+                tracing::warn!("digests of deltas repeatedly do not match, comparing counts instead");
                 (self.digest_pauses, self.counts_only) = (0, Some(origin));
             }
         }
-        self.fetch_all_later().await
+        self.fetch_all_delayed().await
     }
 
-    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a
-    /// recent predecessor. After an overload a delta finds out at little cost whether the server
-    /// responds again.
-    fn is_delta_useful(&self) -> bool {
-        let is_worth_it = self.continuity.is_recent() || self.local.has_digest() || self.overloaded;
-        self.delta && self.deltas_offered && !self.local.is_empty() && is_worth_it
-    }
-
-    /// The delta. `None` where everything is to be fetched instead: the server gives no deltas, or
-    /// cannot make one.
+    /// Returns `true` if a delta should be fetched.
     ///
-    /// An overload is an error and no reason to ask for more.
+    /// A delta with a digest proves by itself that it continues the copy. Any other delta needs a
+    /// recent response before it. After an overload, a delta is a cheap probe of the server.
+    fn is_delta_useful(&self) -> bool {
+        let can_continue = self.continuity.is_recent() || self.local.has_digest() || self.overloaded;
+        self.delta && self.deltas_offered && !self.local.is_empty() && can_continue
+    }
+
+    /// Fetches a delta. Returns `None` if the whole registry must be fetched instead, since the server
+    /// offers no deltas or fails to create one.
+    ///
+    /// An overload is returned as an error, since a full fetch would increase it.
     async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
         let error = match self.transport.changes().await {
             Ok(delta) => {
@@ -208,7 +212,7 @@ impl Refresher {
                 if self.broken_deltas < BROKEN_DELTAS {
                     return Err(error);
                 }
-                tracing::warn!(%error, refreshes = FULL_REFRESHES, "deltas fail, fetching everything for a while");
+                tracing::warn!(%error, refreshes = FULL_REFRESHES, "deltas fail, fetching the whole registry for a while");
                 (self.broken_deltas, self.full_only) = (0, FULL_REFRESHES);
                 Ok(None)
             }
@@ -217,9 +221,8 @@ impl Refresher {
         }
     }
 
-    /// Fetches everything after a random delay, so that clients that found the same difference
-    /// spread.
-    async fn fetch_all_later(&mut self) -> Result<(), Error> {
+    /// Fetches the whole registry after a random delay, so that clients with the same mismatch spread.
+    async fn fetch_all_delayed(&mut self) -> Result<(), Error> {
         self.continuity.lost();
         self.etag = None;
         sleep(random_part((self.interval / 3).min(MAX_SPREAD))).await;
@@ -233,7 +236,7 @@ impl Refresher {
             Full::Changed(fetched) => fetched,
             Full::Unchanged(origin, requested) => {
                 self.responded();
-                self.local.unchanged(self.responding);
+                self.local.apply_unchanged(self.response_clock);
                 self.continuity.renewed(origin, requested);
                 self.etag = known.map(|etag| (etag, self.local.changes()));
                 return Ok(());
@@ -245,52 +248,51 @@ impl Refresher {
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
         self.responded();
         let (held, listed) = (self.local.held(), list.len());
-        self.take(list, digest, LocalRegistry::full).await;
+        self.apply(list, digest, LocalCopy::apply_full).await;
         self.continuity.renewed(origin, requested);
-        // Only a server that sends digests is known to give the same tag to the same list alone.
+        // Only servers that send digests are known to use an `ETag` for one list only.
         self.etag = etag.filter(|_| self.local.has_digest()).map(|etag| (etag, self.local.changes()));
         if self.local.held() > held {
             tracing::warn!(
                 listed,
                 held = self.local.held(),
-                "registry lost most of its instances at once, keeping them for now"
+                "implausibly many instances are missing, holding them for now"
             );
         }
         Ok(())
     }
 
-    /// Compares a response with what is held, a large one on a blocking thread.
-    async fn take<T: Send + 'static>(
+    /// Applies a response to the copy, on a blocking thread if it is large.
+    async fn apply<T: Send + 'static>(
         &mut self,
         list: Applications,
         digest: Option<Digest>,
-        take: fn(&mut LocalRegistry, &Applications, Option<Digest>, Instant) -> T,
+        apply: fn(&mut LocalCopy, &Applications, Option<Digest>, Instant) -> T,
     ) -> T {
-        let now = self.responding;
-        if list.len() < MANY {
-            return take(&mut self.local, &list, digest, now);
+        let now = self.response_clock;
+        if list.len() < OFFLOAD_INSTANCES {
+            return apply(&mut self.local, &list, digest, now);
         }
-        let mut local = std::mem::replace(&mut self.local, LocalRegistry::new(MIN_HOLD));
-        let (local, taken) = offload(move || {
-            let taken = take(&mut local, &list, digest, now);
-            // What there is to index is indexed here, too.
+        let mut local = std::mem::replace(&mut self.local, LocalCopy::new(MIN_HOLD));
+        let (local, output) = offload(move || {
+            let output = apply(&mut local, &list, digest, now);
+            // The snapshot updates the index of VIP addresses, which takes time as well.
             local.snapshot();
-            (local, taken)
+            (local, output)
         })
         .await;
         self.local = local;
-        taken
+        output
     }
 
-    /// Counts the time since the last look as time in which the registry responded, unless it is
-    /// longer than an interval.
+    /// Advances the response clock by the time since the last refresh, at most by one interval.
     fn responded(&mut self) {
         let now = Instant::now();
         self.overloaded = false;
-        self.responding += now.duration_since(self.looked).min(self.interval);
-        self.looked = now;
+        self.response_clock += now.duration_since(self.last_refresh).min(self.interval);
+        self.last_refresh = now;
         if let Some(since) = self.failing_since.take() {
-            tracing::info!(elapsed = ?since.elapsed(), "registry responds again");
+            tracing::info!(elapsed = ?since.elapsed(), "refresh recovered");
         }
     }
 }

@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::vips::VipIndex;
+use super::vip_index::VipIndex;
 use super::{Lookup, Sources};
 use crate::model::{Application, app_name};
 
-/// The registry as a consumer last saw it. Immutable; a change makes a new one that shares what did
-/// not change.
+/// Immutable copy of the registry at one point in time. A refresh creates a new snapshot, which
+/// shares unchanged applications with the previous one.
 ///
-/// A [`Selection`](crate::discover::Selection) finds its
-/// [`instances`](crate::discover::Selection::instances) in it.
+/// [`Selection::instances`](crate::discover::Selection::instances) returns the selected instances of
+/// a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
@@ -17,7 +17,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// An application by its name, in any case.
+    /// Returns an application by its name, which is not case-sensitive.
     pub fn application(&self, name: &str) -> Option<&Arc<Application>> {
         self.applications.get(name).or_else(|| self.applications.get(&app_name(name)))
     }
@@ -28,17 +28,17 @@ impl Snapshot {
         Self { applications: applications.collect(), vips: Arc::default() }
     }
 
-    /// The applications behind a look-up.
+    /// Returns the applications of a lookup.
     pub(crate) fn sources(&self, lookup: &Lookup) -> Sources {
         lookup.sources(self)
     }
 
-    /// All applications that have an instance, by name.
+    /// Returns all applications that have an instance, in order of their names.
     pub fn applications(&self) -> impl Iterator<Item = &Arc<Application>> {
         self.applications.values()
     }
 
-    /// Number of instances, whatever their status.
+    /// Returns the number of instances of any status.
     pub fn instance_count(&self) -> usize {
         self.applications.values().map(|application| application.instances.len()).sum()
     }

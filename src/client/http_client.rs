@@ -19,7 +19,7 @@ use super::options::CallOptions;
 use super::routes::{Routes, Target};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::connect::Connector;
 use crate::error::{Error, Kind};
 
@@ -51,7 +51,7 @@ where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
     pub(crate) fn new(
-        registry: Arc<Registry>,
+        registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
         connector: Connector,

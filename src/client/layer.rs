@@ -19,7 +19,7 @@ use super::replay::AttemptBody;
 use super::routes::{HasAddress, Routes, Target};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::error::{Error, Kind};
 
 /// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
@@ -51,7 +51,7 @@ use crate::error::{Error, Kind};
 /// ```
 #[derive(Clone, Debug)]
 pub struct EurekaLayer {
-    registry: Arc<Registry>,
+    registry: Arc<RegistryCache>,
     ready_timeout: Duration,
     options: CallOptions,
 }

@@ -14,7 +14,7 @@ use super::call::CallFuture;
 use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
 use super::routes::Routes;
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::connect::Connector;
 use crate::error::Error;
 
@@ -32,7 +32,7 @@ where
     pub(crate) fn new(
         name: &str,
         port_key: &str,
-        registry: Arc<Registry>,
+        registry: Arc<RegistryCache>,
         mut options: CallOptions,
         ready_timeout: Duration,
         connector: Connector,

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::address::{Address, AddressRule};
 use super::failure::Failure;
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::model::Instance;
 use crate::sync::Mutex;
 
@@ -32,7 +32,7 @@ pub(super) struct Presence {
     pub(super) instance: Arc<Instance>,
     pub(super) address: Address,
     rule: AddressRule,
-    registry: Weak<Registry>,
+    registry: Weak<RegistryCache>,
     grace: Duration,
     is_dropped: AtomicBool,
     dropped: Notify,
@@ -45,7 +45,7 @@ impl Presence {
         instance: Arc<Instance>,
         address: Address,
         rule: AddressRule,
-        registry: Weak<Registry>,
+        registry: Weak<RegistryCache>,
         grace: Duration,
     ) -> Arc<Self> {
         let (is_dropped, dropped) = (AtomicBool::new(false), Notify::new());

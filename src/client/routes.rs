@@ -22,7 +22,7 @@ use super::deadline::CallDeadline;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Siblings, Snapshot};
-use crate::cache::{Lookup, Registry};
+use crate::cache::{Lookup, RegistryCache};
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
@@ -34,7 +34,7 @@ const MANY_NAMES: usize = 256;
 /// Routes by name: finds the balancer of the application that a request is for. What is done with an instance once it is picked is up
 /// to `E`.
 pub(super) struct Routes<E> {
-    registry: Arc<Registry>,
+    registry: Arc<RegistryCache>,
     options: Arc<CallOptions>,
     rule: AddressRule,
     ready_timeout: Duration,
@@ -89,7 +89,7 @@ pub(super) enum Target<E> {
 
 impl<E: Clone + Send + Sync + 'static> Routes<E> {
     pub(super) fn new(
-        registry: Arc<Registry>,
+        registry: Arc<RegistryCache>,
         options: CallOptions,
         rule: AddressRule,
         ready_timeout: Duration,
@@ -258,7 +258,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             builder = builder.subset(subset.clone());
         }
         if let Some((app, id)) = caller.clone() {
-            let siblings = WatchStream::new(self.registry.follow(&Lookup::App(app)));
+            let siblings = WatchStream::new(self.registry.subscribe(&Lookup::App(app)));
             builder = builder.siblings(
                 siblings.map(move |app| app.first().map_or_else(Siblings::default, |app| Siblings::of(app, &id))),
             );

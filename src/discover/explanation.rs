@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Selection;
-use crate::cache::{Lookup, Registry};
+use crate::cache::{Lookup, RegistryCache};
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
 use crate::shown::Shown;
@@ -71,7 +71,7 @@ pub enum Reason {
 }
 
 impl Explanation {
-    pub(super) fn of(selection: &Selection, registry: &Registry) -> Self {
+    pub(super) fn of(selection: &Selection, registry: &RegistryCache) -> Self {
         let snapshot = registry.snapshot();
         let freshness = registry.freshness();
         let candidate = |instance: &Arc<Instance>| Candidate {
@@ -286,7 +286,7 @@ impl From<String> for Reason {
 #[derive(Clone)]
 pub struct Explainer {
     pub(super) selection: Selection,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Arc<RegistryCache>,
 }
 
 impl Explainer {

@@ -26,7 +26,7 @@ use tower::discover::Change;
 pub use explanation::{Candidate, Explainer, Explanation, Finding, Reason};
 pub use selection::Selection;
 
-use crate::cache::{Registry, Sources};
+use crate::cache::{RegistryCache, Sources};
 use crate::model::{Instance, InstanceChange};
 
 /// Stream of the changes to the instances of a [`Selection`], as inserts and removes.
@@ -63,13 +63,13 @@ pub struct EurekaDiscover {
     inserted: HashMap<Arc<str>, Arc<Instance>>,
     changes: VecDeque<Change<Arc<str>, Arc<Instance>>>,
     /// Keeps the refresh loop running.
-    registry: Arc<Registry>,
+    registry: Arc<RegistryCache>,
 }
 
 impl EurekaDiscover {
-    pub(crate) fn new(registry: Arc<Registry>, selection: impl Into<Selection>) -> Self {
+    pub(crate) fn new(registry: Arc<RegistryCache>, selection: impl Into<Selection>) -> Self {
         let selection = selection.into();
-        let states = WatchStream::new(registry.follow(selection.lookup()));
+        let states = WatchStream::new(registry.subscribe(selection.lookup()));
         Self { selection, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
     }
 

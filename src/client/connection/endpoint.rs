@@ -19,7 +19,7 @@ use super::health::Checker;
 use super::http1::Http1;
 use super::http2::{self, Http2, Unsent};
 use crate::balance::is_grpc;
-use crate::cache::Registry;
+use crate::cache::RegistryCache;
 use crate::client::ResponseBody;
 use crate::client::address::{Address, AddressRule};
 use crate::client::failure::Failure;
@@ -108,7 +108,7 @@ impl<B: Sendable> Connections<B> {
 impl<B: Sendable> Endpoint<B> {
     /// Routes by name that end at endpoints like this.
     pub(in crate::client) fn routes(
-        registry: Arc<Registry>,
+        registry: Arc<RegistryCache>,
         options: CallOptions,
         rule: AddressRule,
         ready_timeout: Duration,

@@ -6,28 +6,31 @@ use tokio::time::Instant;
 
 use super::Snapshot;
 use super::mirror::{Mirror, shared};
-use super::vips::VipIndex;
+use super::vip_index::VipIndex;
 use crate::model::{Application, Applications, Digest, Instance};
 
-/// The consumer's registry without IO: what the server holds, and what it lost without a word.
+/// The copy of the registry without IO: the server's list, and held instances that are missing from
+/// it.
 ///
-/// A server that restarts answers correctly formed emptiness until its providers have found it
-/// again, and one cut off from them forgets most of them. An instance that leaves in order, or is
-/// evicted, is told in deltas; so a full response is believed in what it says, and in what it omits
-/// only where that is little. If it lists less than half as many instances as before, or nothing of
-/// an application, the omitted ones are *held*. A held instance goes when the server says so (a
-/// delta names it deleted), comes back, or has stayed away for its lease (at least `min_hold`) on a
-/// server that responds and has anything at all. An empty response alone never removes an instance.
+/// A server that restarted sends a valid empty list until its providers have registered again. A
+/// server that is cut off from its providers evicts most of them. Regular cancellations and evictions
+/// appear in deltas. Therefore a full response is trusted in the instances that it lists, and in its
+/// omissions only if they are few. If it lists less than half as many instances as before, or none of
+/// an application, the omitted instances are *held*.
 ///
-/// `now` is the time in which the server responded, so that neither an outage nor a failed fetch
-/// now and then counts.
+/// A held instance is removed when a delta deletes it, when the server lists it again, or when it was
+/// missing for its lease (at least `min_hold`) at a server that responds and lists any instance. An
+/// empty list alone never removes an instance.
+///
+/// `now` is a clock that runs only while the server responds, so that outages and failed fetches do
+/// not count.
 #[derive(Debug)]
-pub(super) struct LocalRegistry {
+pub(super) struct LocalCopy {
     mirror: Mirror,
     held: HashMap<Key, Held>,
     min_hold: Duration,
     published: BTreeMap<Arc<str>, Arc<Application>>,
-    /// Of what is published.
+    /// Index of the published applications.
     vips: Arc<VipIndex>,
 }
 
@@ -40,7 +43,7 @@ struct Held {
     since: Instant,
 }
 
-impl LocalRegistry {
+impl LocalCopy {
     pub(super) fn new(min_hold: Duration) -> Self {
         Self {
             mirror: Mirror::default(),
@@ -51,45 +54,45 @@ impl LocalRegistry {
         }
     }
 
-    /// Returns true if the server lists nothing, in which state Java clients fetch everything too.
+    /// Returns `true` if the server lists no instance. Java clients fetch the whole registry then, too.
     pub(super) fn is_empty(&self) -> bool {
         self.mirror.len() == 0
     }
 
-    /// Number of instances that are kept although the server no longer lists them.
+    /// Returns the number of held instances.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Number that a change of any instance that the server lists raises.
+    /// Returns a number that increases with every change of the server's list.
     pub(super) fn changes(&self) -> u64 {
         self.mirror.changes()
     }
 
-    /// Returns true if the server sends digests.
+    /// Returns `true` if the server sends digests.
     pub(super) fn has_digest(&self) -> bool {
         self.mirror.has_digest()
     }
 
-    /// Returns true if a response with this digest can be compared exactly.
+    /// Returns `true` if a response with this digest can be compared exactly.
     pub(super) fn is_exact(&self, digest: Option<Digest>) -> bool {
         self.mirror.is_exact(digest)
     }
 
-    /// Takes a full response, with the digest that the server sent with it.
-    pub(super) fn full(&mut self, answer: &Applications, digest: Option<Digest>, now: Instant) {
+    /// Applies a full response and the digest that came with it.
+    pub(super) fn apply_full(&mut self, list: &Applications, digest: Option<Digest>, now: Instant) {
         let before = self.mirror.applications.clone();
         let total = self.mirror.len();
-        self.mirror.replace(answer, digest);
-        let now_there = &self.mirror.applications;
-        let present: HashSet<(&str, &str)> = each(now_there).map(|(app, instance)| (&**app, instance.id())).collect();
+        self.mirror.replace(list, digest);
+        let listed = &self.mirror.applications;
+        let present: HashSet<(&str, &str)> = each(listed).map(|(app, instance)| (&**app, instance.id())).collect();
         self.held.retain(|(app, id), _| !present.contains(&(&**app, &**id)));
 
-        let lost: Vec<_> = each(&before).filter(|(app, i)| !present.contains(&(&***app, i.id()))).collect();
-        // Where others came instead, as in a deployment, nothing was forgotten.
+        let missing: Vec<_> = each(&before).filter(|(app, i)| !present.contains(&(&***app, i.id()))).collect();
+        // If as many other instances appeared, as in a deployment, the list is complete.
         let implausible = self.mirror.len() * 2 < total;
-        for (app, instance) in lost {
-            if implausible || !now_there.contains_key(app) {
+        for (app, instance) in missing {
+            if implausible || !listed.contains_key(app) {
                 let held = Held { instance: instance.clone(), since: now };
                 self.held.insert((app.clone(), Arc::from(instance.id())), held);
             }
@@ -97,28 +100,29 @@ impl LocalRegistry {
         self.expire(now);
     }
 
-    /// Takes the response that the server still lists the same.
-    pub(super) fn unchanged(&mut self, now: Instant) {
+    /// Applies a response without changes.
+    pub(super) fn apply_unchanged(&mut self, now: Instant) {
         self.expire(now);
     }
 
-    /// Takes a delta. True if the copy now agrees with the server; otherwise something was missed.
+    /// Applies a delta. Returns `true` if the copy now matches the server, and `false` if changes were
+    /// missed.
     #[must_use]
-    pub(super) fn delta(&mut self, delta: &Applications, digest: Option<Digest>, now: Instant) -> bool {
+    pub(super) fn apply_delta(&mut self, delta: &Applications, digest: Option<Digest>, now: Instant) -> bool {
         self.mirror.apply(delta);
         if !self.held.is_empty() {
-            let told = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
-            for (app, instance) in told.filter(|(_, instance)| instance.action().is_some()) {
+            let changes = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
+            for (app, instance) in changes.filter(|(_, instance)| instance.action().is_some()) {
                 self.held.remove(&(app.clone(), Arc::from(instance.id())));
             }
         }
         self.expire(now);
-        self.mirror.agrees_with(delta, digest)
+        self.mirror.matches(delta, digest)
     }
 
     fn expire(&mut self, now: Instant) {
         if self.is_empty() {
-            // Nobody came back yet, so nobody is late.
+            // The server lists nothing yet, so the time of held instances does not run.
             self.held.values_mut().for_each(|held| held.since = now);
             return;
         }
@@ -129,19 +133,19 @@ impl LocalRegistry {
         });
     }
 
-    /// The view of callers: the server's list and the held instances. Unchanged applications are
-    /// the same `Arc` as last time.
+    /// Returns the server's list together with the held instances. Unchanged applications are the same
+    /// `Arc` as in the previous snapshot.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let mut applications = self.mirror.applications.clone();
         let mut held = BTreeMap::<&Arc<str>, Vec<Arc<Instance>>>::new();
         for ((app, _), Held { instance, .. }) in &self.held {
             held.entry(app).or_default().push(instance.clone());
         }
-        for (app, mut kept) in held {
-            kept.sort_by(|a, b| a.id().cmp(b.id()));
+        for (app, mut instances_held) in held {
+            instances_held.sort_by(|a, b| a.id().cmp(b.id()));
             let mut instances =
                 applications.get(app).map_or_else(Vec::new, |application| application.instances.clone());
-            instances.append(&mut kept);
+            instances.append(&mut instances_held);
             applications.insert(app.clone(), shared(self.published.get(app), app, instances));
         }
         VipIndex::update(&mut self.vips, &self.published, &applications);
@@ -164,7 +168,7 @@ mod tests {
         Arc::new(Instance { action: Some(action), ..built })
     }
 
-    fn answer(instances: Vec<Arc<Instance>>, hash: &str) -> Applications {
+    fn list(instances: Vec<Arc<Instance>>, hash: &str) -> Applications {
         let application = Application { name: "ORDERS".into(), instances };
         Applications { version: Some(1), hash: Some(hash.into()), applications: vec![Arc::new(application)] }
     }
@@ -173,7 +177,7 @@ mod tests {
         ids.iter().map(|id| instance(id, ActionType::Added)).collect()
     }
 
-    fn ids(local: &mut LocalRegistry) -> Vec<String> {
+    fn ids(local: &mut LocalCopy) -> Vec<String> {
         let snapshot = local.snapshot();
         let instances = snapshot.application("orders").map_or(&[][..], |application| &application.instances);
         let mut ids: Vec<_> = instances.iter().map(|i| i.id().to_owned()).collect();
@@ -181,151 +185,151 @@ mod tests {
         ids
     }
 
-    fn full_of(ids: &[&str]) -> LocalRegistry {
-        let mut local = LocalRegistry::new(Duration::from_secs(90));
-        local.full(&answer(added(ids), ""), None, Instant::now());
+    fn full_of(ids: &[&str]) -> LocalCopy {
+        let mut local = LocalCopy::new(Duration::from_secs(90));
+        local.apply_full(&list(added(ids), ""), None, Instant::now());
         local
     }
 
     #[test]
-    fn a_delta_adds_modifies_and_deletes_and_may_come_again() {
+    fn delta_adds_modifies_and_deletes_and_may_be_repeated() {
         let mut local = full_of(&["a", "b"]);
         let down =
             Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("b", ActionType::Modified)).clone() });
         let changes = vec![instance("a", ActionType::Deleted), down, instance("c", ActionType::Added)];
         for _ in 0..3 {
-            assert!(local.delta(&answer(changes.clone(), "DOWN_1_UP_1_"), None, Instant::now()));
+            assert!(local.apply_delta(&list(changes.clone(), "DOWN_1_UP_1_"), None, Instant::now()));
             assert_eq!(ids(&mut local), ["b", "c"]);
         }
     }
 
     #[test]
-    fn deleting_the_unknown_changes_nothing_and_modifying_it_adds_it() {
+    fn delta_of_unknown_instances_adds_the_modified_and_ignores_the_deleted() {
         let mut local = full_of(&["a"]);
         let delta = vec![instance("x", ActionType::Deleted), instance("b", ActionType::Modified)];
-        assert!(local.delta(&answer(delta, "UP_2_"), None, Instant::now()));
+        assert!(local.apply_delta(&list(delta, "UP_2_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
     #[test]
-    fn an_entry_without_an_action_says_nothing() {
+    fn delta_entry_without_an_action_is_ignored() {
         let mut local = full_of(&["a"]);
         let silent = Arc::new(Instance { action: None, ..(*instance("b", ActionType::Added)).clone() });
-        assert!(local.delta(&answer(vec![silent], "UP_1_"), None, Instant::now()));
+        assert!(local.apply_delta(&list(vec![silent], "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a"]);
     }
 
     #[test]
-    fn only_the_deleted_of_an_unknown_application_does_not_come_back() {
-        let mut local = LocalRegistry::new(Duration::ZERO);
+    fn delta_of_an_unknown_application_adds_all_but_the_deleted() {
+        let mut local = LocalCopy::new(Duration::ZERO);
         let delta = vec![instance("x", ActionType::Deleted), instance("y", ActionType::Added)];
-        assert!(local.delta(&answer(delta, "UP_1_"), None, Instant::now()));
+        assert!(local.apply_delta(&list(delta, "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["y"]);
     }
 
     #[test]
-    fn a_hash_that_differs_or_is_missing_does_not_agree() {
+    fn delta_with_another_or_no_hash_does_not_match() {
         let mut local = full_of(&["a"]);
-        assert!(!local.delta(&answer(vec![], "UP_2_"), None, Instant::now()));
-        assert!(!local.delta(&Applications { hash: None, ..answer(vec![], "") }, None, Instant::now()));
+        assert!(!local.apply_delta(&list(vec![], "UP_2_"), None, Instant::now()));
+        assert!(!local.apply_delta(&Applications { hash: None, ..list(vec![], "") }, None, Instant::now()));
     }
 
     #[test]
-    fn an_unchanged_application_is_the_same_arc() {
+    fn unchanged_application_is_the_same_arc() {
         let mut local = full_of(&["a", "b"]);
         let before = local.snapshot();
         let renewed = added(&["a", "b"]).into_iter().map(|i| {
             let lease = crate::model::LeaseInfo { last_renewal_timestamp: 7, ..i.lease.unwrap() };
             Arc::new(Instance { lease: Some(lease), ..(*i).clone() })
         });
-        local.full(&answer(renewed.collect(), ""), None, Instant::now());
+        local.apply_full(&list(renewed.collect(), ""), None, Instant::now());
         let after = local.snapshot();
         assert!(Arc::ptr_eq(before.application("ORDERS").unwrap(), after.application("orders").unwrap()));
     }
 
     #[test]
-    fn an_empty_answer_removes_nothing_however_long_it_stays() {
+    fn empty_list_never_removes_an_instance() {
         let mut local = full_of(&["a", "b"]);
         for hours in 0..3 {
-            local.full(&answer(vec![], ""), None, Instant::now() + Duration::from_secs(hours * 3600));
+            local.apply_full(&list(vec![], ""), None, Instant::now() + Duration::from_secs(hours * 3600));
             assert_eq!(ids(&mut local), ["a", "b"]);
         }
-        // A single instance is no exception.
+        // The same holds for a single instance.
         let mut one = full_of(&["a"]);
-        one.full(&answer(vec![], ""), None, Instant::now());
+        one.apply_full(&list(vec![], ""), None, Instant::now());
         assert_eq!(ids(&mut one), ["a"]);
     }
 
     #[test]
-    fn most_instances_lost_at_once_are_held_for_their_lease() {
+    fn most_instances_missing_at_once_are_held_for_their_lease() {
         let start = Instant::now();
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a"]), ""), None, start);
+        local.apply_full(&list(added(&["a"]), ""), None, start);
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
         let held = local.snapshot();
-        local.full(&answer(added(&["a", "b"]), ""), None, start + Duration::from_secs(30));
+        local.apply_full(&list(added(&["a", "b"]), ""), None, start + Duration::from_secs(30));
         assert_eq!((ids(&mut local).len(), local.held()), (4, 2));
         assert!(held.application("ORDERS").is_some());
-        local.full(&answer(added(&["a", "b"]), ""), None, start + Duration::from_secs(91));
+        local.apply_full(&list(added(&["a", "b"]), ""), None, start + Duration::from_secs(91));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
     #[test]
-    fn a_recovering_server_has_a_lease_long_to_find_everybody() {
+    fn instances_missing_at_a_recovering_server_are_held_for_a_lease() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(vec![], ""), None, at(10));
-        local.full(&answer(vec![], ""), None, at(150));
-        local.full(&answer(added(&["a"]), ""), None, at(180));
+        local.apply_full(&list(vec![], ""), None, at(10));
+        local.apply_full(&list(vec![], ""), None, at(150));
+        local.apply_full(&list(added(&["a"]), ""), None, at(180));
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a", "b"]), ""), None, at(239));
+        local.apply_full(&list(added(&["a", "b"]), ""), None, at(239));
         assert_eq!(ids(&mut local), ["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a", "b"]), ""), None, at(241));
+        local.apply_full(&list(added(&["a", "b"]), ""), None, at(241));
         assert_eq!(ids(&mut local), ["a", "b"]);
     }
 
     #[test]
-    fn an_application_lost_whole_is_held_though_most_of_the_registry_is_there() {
+    fn application_missing_completely_is_held() {
         let mut local = full_of(&["a", "b", "c"]);
         let billing = Arc::new(Instance { app: "BILLING".into(), ..(*instance("x", ActionType::Added)).clone() });
-        let mut both = answer(added(&["a", "b", "c"]), "");
+        let mut both = list(added(&["a", "b", "c"]), "");
         both.applications.push(Arc::new(Application { name: "BILLING".into(), instances: vec![billing] }));
-        local.full(&both, None, Instant::now());
-        local.full(&answer(added(&["a", "b", "c"]), ""), None, Instant::now());
+        local.apply_full(&both, None, Instant::now());
+        local.apply_full(&list(added(&["a", "b", "c"]), ""), None, Instant::now());
         assert!(local.snapshot().application("billing").is_some());
     }
 
     #[test]
-    fn two_entries_of_one_application_are_one() {
-        let mut local = LocalRegistry::new(Duration::ZERO);
-        let mut twice = answer(added(&["a", "b"]), "");
-        twice.applications.extend(answer(added(&["b", "c"]), "").applications);
-        local.full(&twice, None, Instant::now());
+    fn two_entries_of_one_application_are_merged() {
+        let mut local = LocalCopy::new(Duration::ZERO);
+        let mut twice = list(added(&["a", "b"]), "");
+        twice.applications.extend(list(added(&["b", "c"]), "").applications);
+        local.apply_full(&twice, None, Instant::now());
         assert_eq!(ids(&mut local), ["a", "b", "c"]);
     }
 
     #[test]
-    fn a_held_instance_goes_when_the_server_says_so() {
+    fn held_instance_is_removed_by_a_delta_that_deletes_it() {
         let mut local = full_of(&["a", "b", "c"]);
-        local.full(&answer(added(&["a"]), ""), None, Instant::now());
-        assert!(local.delta(&answer(vec![instance("b", ActionType::Deleted)], "UP_1_"), None, Instant::now()));
+        local.apply_full(&list(added(&["a"]), ""), None, Instant::now());
+        assert!(local.apply_delta(&list(vec![instance("b", ActionType::Deleted)], "UP_1_"), None, Instant::now()));
         assert_eq!(ids(&mut local), ["a", "c"]);
     }
 
     #[test]
-    fn a_few_lost_instances_are_believed() {
+    fn few_missing_instances_are_removed_at_once() {
         let mut local = full_of(&["a", "b", "c", "d"]);
-        local.full(&answer(added(&["a", "b", "c"]), ""), None, Instant::now());
+        local.apply_full(&list(added(&["a", "b", "c"]), ""), None, Instant::now());
         assert_eq!(ids(&mut local), ["a", "b", "c"]);
     }
 
     #[test]
-    fn of_two_instances_with_one_id_the_later_one_counts() {
+    fn two_instances_with_one_id_yield_the_later_one() {
         let down = Arc::new(Instance { status: InstanceStatus::Down, ..(*instance("a", ActionType::Added)).clone() });
-        let mut local = LocalRegistry::new(Duration::ZERO);
-        local.full(&answer(vec![instance("a", ActionType::Added), down], ""), None, Instant::now());
+        let mut local = LocalCopy::new(Duration::ZERO);
+        local.apply_full(&list(vec![instance("a", ActionType::Added), down], ""), None, Instant::now());
         assert_eq!(local.snapshot().application("ORDERS").unwrap().instances[0].status(), InstanceStatus::Down);
-        assert!(local.delta(&answer(vec![], "DOWN_1_"), None, Instant::now()));
+        assert!(local.apply_delta(&list(vec![], "DOWN_1_"), None, Instant::now()));
     }
 }

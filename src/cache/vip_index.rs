@@ -3,17 +3,17 @@ use std::sync::Arc;
 
 use crate::model::{Application, Instance, app_name};
 
-/// Which applications have an instance that carries a VIP address.
+/// Index from VIP addresses to the applications that have instances with them.
 ///
-/// Kept as applications change, at the cost of those that did; a look-up then reads the instances
-/// of these applications only.
+/// It is updated at the cost of the applications that changed. A lookup then reads the instances of
+/// the indexed applications only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct VipIndex {
     plain: Names,
     secure: Names,
 }
 
-/// From an upper-case VIP address to the names of applications.
+/// Names of applications by VIP address in upper case.
 type Names = HashMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 impl VipIndex {
@@ -25,49 +25,49 @@ impl VipIndex {
         self.secure.get(vip).into_iter().flatten()
     }
 
-    /// Follows what leads from one state of the applications to the next. Copies the index only if
-    /// an application gained or lost an address, which is rare.
+    /// Updates the index from one state of the applications to the next. The index is copied only if an
+    /// application gained or lost an address, which is rare.
     pub(super) fn update(
         index: &mut Arc<Self>,
         before: &BTreeMap<Arc<str>, Arc<Application>>,
         after: &BTreeMap<Arc<str>, Arc<Application>>,
     ) {
         for (name, known, now) in changed(before, after) {
-            let moves = Moves::between(known, now, |instance| instance.vip_address.as_ref());
-            if !moves.is_empty() {
-                moves.apply(&mut Arc::make_mut(index).plain, name);
+            let changes = VipChanges::between(known, now, |instance| instance.vip_address.as_ref());
+            if !changes.is_empty() {
+                changes.apply(&mut Arc::make_mut(index).plain, name);
             }
-            let moves = Moves::between(known, now, |instance| instance.secure_vip_address.as_ref());
-            if !moves.is_empty() {
-                moves.apply(&mut Arc::make_mut(index).secure, name);
+            let changes = VipChanges::between(known, now, |instance| instance.secure_vip_address.as_ref());
+            if !changes.is_empty() {
+                changes.apply(&mut Arc::make_mut(index).secure, name);
             }
         }
     }
 }
 
-/// The addresses that one application gained and lost.
-struct Moves {
-    gone: BTreeSet<Arc<str>>,
-    come: BTreeSet<Arc<str>>,
+/// VIP addresses that one application lost and gained.
+struct VipChanges {
+    removed: BTreeSet<Arc<str>>,
+    added: BTreeSet<Arc<str>>,
 }
 
-impl Moves {
+impl VipChanges {
     fn between(
         known: Option<&Application>,
         now: Option<&Application>,
         list: fn(&Instance) -> Option<&Arc<str>>,
     ) -> Self {
-        let (mut gone, mut come) = (addresses(known, list), addresses(now, list));
-        gone.retain(|vip| !come.remove(vip));
-        Self { gone, come }
+        let (mut removed, mut added) = (addresses(known, list), addresses(now, list));
+        removed.retain(|vip| !added.remove(vip));
+        Self { removed, added }
     }
 
     fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.come.is_empty()
+        self.removed.is_empty() && self.added.is_empty()
     }
 
     fn apply(self, names: &mut Names, app: &Arc<str>) {
-        for vip in self.gone {
+        for vip in self.removed {
             if let Some(apps) = names.get_mut(&vip) {
                 apps.remove(app);
                 if apps.is_empty() {
@@ -75,14 +75,14 @@ impl Moves {
                 }
             }
         }
-        for vip in self.come {
+        for vip in self.added {
             names.entry(vip).or_default().insert(app.clone());
         }
     }
 }
 
-/// Upper case, each once. Instances of an application nearly always carry the same list, so that
-/// each is read once.
+/// Returns the distinct addresses of an application in upper case. Nearly all instances of an
+/// application have the same list, so equal lists are parsed once.
 fn addresses(app: Option<&Application>, list: fn(&Instance) -> Option<&Arc<str>>) -> BTreeSet<Arc<str>> {
     let mut lists: Vec<&Arc<str>> = Vec::new();
     for instance in app.into_iter().flat_map(|app| &app.instances) {
@@ -99,7 +99,7 @@ fn addresses(app: Option<&Application>, list: fn(&Instance) -> Option<&Arc<str>>
 
 type Changed<'a> = (&'a Arc<str>, Option<&'a Application>, Option<&'a Application>);
 
-/// The applications of either state that are not the same `Arc` in the other.
+/// Returns the applications that are not the same `Arc` in both states.
 fn changed<'a>(
     before: &'a BTreeMap<Arc<str>, Arc<Application>>,
     after: &'a BTreeMap<Arc<str>, Arc<Application>>,
@@ -130,7 +130,7 @@ mod tests {
 
     type Applications = BTreeMap<Arc<str>, Arc<Application>>;
 
-    /// `APP` to the VIP lists of its instances.
+    /// Builds applications from pairs of a name and the VIP lists of the instances.
     fn applications(apps: &[(&str, &[&str])]) -> Applications {
         let instance = |vips: &&str| {
             let secure = Some(format!("s-{vips}").into());
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_applications_of_a_vip_through_every_change() {
+    fn index_after_every_change_has_the_applications_of_each_vip() {
         let states = [
             applications(&[]),
             applications(&[("A", &["a, shared"]), ("B", &["b,Shared"]), ("C", &["c"])]),
@@ -176,11 +176,11 @@ mod tests {
                 assert_eq!(found(&index, vip), *apps, "state {at}, {vip}");
             }
         }
-        assert!(index.plain.is_empty() && index.secure.is_empty(), "nothing is left behind: {index:?}");
+        assert!(index.plain.is_empty() && index.secure.is_empty(), "empty entries are removed: {index:?}");
     }
 
     #[test]
-    fn is_the_same_index_while_no_address_moves() {
+    fn update_without_changed_addresses_keeps_the_same_index() {
         let mut index = Arc::<VipIndex>::default();
         let before = applications(&[("A", &["a", "a"]), ("B", &["b"])]);
         VipIndex::update(&mut index, &BTreeMap::new(), &before);
