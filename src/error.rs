@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower::BoxError;
 
-use crate::shown::{Excerpt, Shown, Words};
+use crate::untrusted::{Excerpt, Quoted, Sanitized};
 
 /// Error of a provider or consumer: of a setting, a request to a registry server, or a call to an
 /// instance.
@@ -189,16 +189,16 @@ impl fmt::Display for Error {
         let Inner { operation, app, instance, server, cause, advice, .. } = &*self.0;
         f.write_str(operation)?;
         if let Some(app) = app {
-            write!(f, " {}", Shown(app))?;
+            write!(f, " {}", Quoted(app))?;
         }
         if let Some(instance) = instance {
-            write!(f, " ({})", Shown(instance))?;
+            write!(f, " ({})", Quoted(instance))?;
         }
         if let Some(server) = server {
             write!(f, " at {}", Excerpt(server))?;
         }
         if let Some(cause) = cause {
-            write!(f, ": {}", Words(cause))?;
+            write!(f, ": {}", Sanitized(cause))?;
         }
         if let Some(advice) = advice {
             write!(f, "; {advice}")?;

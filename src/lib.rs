@@ -74,7 +74,6 @@ pub mod register;
 pub mod reqwest;
 #[cfg(feature = "server")]
 pub mod server;
-mod shown;
 #[cfg(feature = "client")]
 mod signal;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -86,6 +85,7 @@ mod time;
 pub mod tonic;
 #[cfg(feature = "client")]
 pub mod transport;
+mod untrusted;
 
 #[cfg(feature = "client")]
 pub use error::Error;

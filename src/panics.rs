@@ -1,4 +1,4 @@
-//! Containment of panics in the code of users.
+//! Catches panics of user code.
 
 use std::any::Any;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// A future panicked while it was polled. The panic hook has already printed the message, which may
-/// hold secrets and is therefore not kept.
+/// Error of a future that panicked. It does not keep the message, which may hold secrets. The panic
+/// hook has printed it already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs a future to its end. A panic in it ends the future and not the task, so that a loop that
-/// runs for the life of the process survives it.
+/// Runs a future to completion and catches its panic, so that loops that run for the lifetime of the
+/// process survive it.
 ///
-/// Values that the future borrows mutably may be left half changed.
+/// Values that the future borrows mutably may be in an inconsistent state after a panic.
 ///
 /// # Errors
 /// When the future panics.
@@ -22,13 +22,13 @@ pub(crate) async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T,
     let mut future = pin!(future);
     std::future::poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-            .map_or_else(|payload| Poll::Ready(Err(dropped(payload))), |polled| polled.map(Ok))
+            .map_or_else(|payload| Poll::Ready(Err(drop_payload(payload))), |polled| polled.map(Ok))
     })
     .await
 }
 
-/// Drops the payload of a panic, whose own destructor may panic.
-fn dropped(payload: Box<dyn Any + Send>) -> Panicked {
+/// Drops the payload of a panic. Its destructor may panic as well.
+fn drop_payload(payload: Box<dyn Any + Send>) -> Panicked {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
@@ -37,7 +37,7 @@ fn dropped(payload: Box<dyn Any + Send>) -> Panicked {
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("panicked, see the panic message in the output of the process")
+        f.write_str("panicked (see the panic message in the output of the process)")
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn future_that_panics_yields_an_error() {
+    async fn future_that_panics_returns_an_error() {
         assert_eq!(catch_panic(async { 1 }).await, Ok(1));
         assert_eq!(catch_panic(async { panic!("at the first poll") }).await, Err::<(), _>(Panicked));
         let later = async {
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn payload_that_panics_when_dropped_is_contained() {
-        struct Mine;
-        impl Drop for Mine {
+    async fn payload_that_panics_when_dropped_is_caught() {
+        struct Payload;
+        impl Drop for Payload {
             fn drop(&mut self) {
                 panic!("again");
             }
         }
-        let panics = async { std::panic::panic_any(Mine) };
+        let panics = async { std::panic::panic_any(Payload) };
         assert_eq!(catch_panic(panics).await, Err::<(), _>(Panicked));
     }
 }

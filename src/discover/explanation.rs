@@ -7,7 +7,7 @@ use super::Selection;
 use crate::cache::{Lookup, RegistryCache};
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Maximum number of names in a message. Further ones are only counted.
 const SHOWN: usize = 10;
@@ -166,7 +166,7 @@ impl Explanation {
             0 => f.write_str("; it is empty"),
             count => {
                 f.write_str("; it has ")?;
-                list(f, self.applications.iter().map(|name| Shown(name)), count)
+                list(f, self.applications.iter().map(|name| Quoted(name)), count)
             }
         }
     }
@@ -245,7 +245,7 @@ impl Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = Shown(self.instance.id());
+        let id = Quoted(self.instance.id());
         match &self.reason {
             Some(Reason::NoPort) => {
                 write!(f, "{id} without a usable address ({})", unreachable(&self.instance))

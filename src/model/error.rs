@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::MAX_METADATA_ENTRIES;
-use crate::shown::Excerpt;
+use crate::untrusted::Excerpt;
 
 /// Error of a body that is not the expected document.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{DecodeError, Reason};
 use super::{Application, Instance, app_name};
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Decoded members of an application.
 pub(super) struct ApplicationMembers {
@@ -42,7 +42,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
         if instance.id().is_empty() {
             log_skipped(
                 "instance",
-                format_args!("one of {} has no instanceId, no data center id and no hostName", Shown(&name)),
+                format_args!("one of {} has no instanceId, no data center id and no hostName", Quoted(&name)),
             );
             return None;
         }

@@ -22,8 +22,8 @@ pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
 use super::registry::{Effect, News, Origin, Registered};
 use crate::model::InstanceStatus;
-pub(super) use crate::shown::Shown;
 use crate::sync::{Mutex, MutexGuard};
+pub(super) use crate::untrusted::Quoted;
 
 /// Target of the lines about changes.
 pub(super) const TARGET: &str = "tower_eureka::server::audit";
@@ -222,9 +222,9 @@ pub(super) fn is_enabled() -> bool {
 macro_rules! change {
     ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal) => {
         if $quiet {
-            tracing::debug!(target: TARGET, app = %Shown($app), instance = %Shown($id), status = %$status, origin = %$caller, $message)
+            tracing::debug!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $message)
         } else {
-            tracing::info!(target: TARGET, app = %Shown($app), instance = %Shown($id), status = %$status, origin = %$caller, $message)
+            tracing::info!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $message)
         }
     };
 }
@@ -238,7 +238,7 @@ pub(super) fn registered(
     changes: &Changes,
 ) {
     if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
-        let (app, instance) = (Shown(app), Shown(id));
+        let (app, instance) = (Quoted(app), Quoted(id));
         tracing::info!(
             target: TARGET, %app, %instance, %status, origin = %caller, %sent,
             "status of a registration not taken: the one before may be an operator's decision, an override or a cancellation ends it"
@@ -249,7 +249,7 @@ pub(super) fn registered(
         News::Changed => change!(caller.is_quiet(changes), app, id, status, caller, "registration changed"),
         News::Repeated => change!(true, app, id, status, caller, "registration repeated"),
         News::Older { ours, sent } => {
-            let (app, instance) = (Shown(app), Shown(id));
+            let (app, instance) = (Quoted(app), Quoted(id));
             // Peers send old states now and then; that is what versions are for.
             if caller.origin == Origin::Replica {
                 tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, "older registration dropped");
@@ -309,13 +309,13 @@ pub(super) fn metadata_changed(
 /// Logs a state that was taken over from a peer which had a newer one.
 #[cfg(feature = "peers")]
 pub(super) fn adopted(app: &str, id: &str, status: InstanceStatus, peer: &str) {
-    tracing::debug!(target: TARGET, app = %Shown(app), instance = %Shown(id), %status, %peer, "taken over from a peer");
+    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "taken over from a peer");
 }
 
 /// Logs a cancellation that was taken over from a peer.
 #[cfg(feature = "peers")]
 pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
-    tracing::debug!(target: TARGET, app = %Shown(app), instance = %Shown(id), %status, %peer, "cancellation taken over from a peer");
+    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "cancellation taken over from a peer");
 }
 
 /// Logs a batch that changed something: so many registrations, cancellations and overrides.

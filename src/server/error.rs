@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::config::InvalidSetting;
 #[cfg(feature = "peers")]
-use crate::shown::Words;
+use crate::untrusted::Sanitized;
 
 #[cfg(feature = "peers")]
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -152,7 +152,7 @@ impl fmt::Display for Error {
             Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: Some(source) } => {
-                write!(f, "build a registry server: {what}: {}", Words(source))
+                write!(f, "build a registry server: {what}: {}", Sanitized(source))
             }
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: None } => write!(f, "build a registry server: {what}"),

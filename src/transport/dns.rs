@@ -14,7 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use tower::BoxError;
 
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Location of the records, and the parts of the URLs that the records do not contain.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl DnsUrls {
                 return Err(format!(
                     "the record of the region {} contains servers, not zones: {}",
                     self.region,
-                    Shown(entry)
+                    Quoted(entry)
                 )
                 .into());
             }
@@ -113,7 +113,7 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     // The final dot makes the name absolute, so that the system's search domains are not tried.
     let name = format!("txt.{}.", name.trim_end_matches('.'));
     let response =
-        resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {}: {error}", Shown(&name)))?;
+        resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {}: {error}", Quoted(&name)))?;
     let mut entries = Vec::new();
     for record in response.answers() {
         let RData::TXT(txt) = &record.data else { continue };
@@ -124,7 +124,7 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     entries.retain(|entry| !entry.is_empty());
     entries.sort();
     entries.dedup();
-    if entries.is_empty() { Err(format!("look up {}: the record is empty", Shown(&name)).into()) } else { Ok(entries) }
+    if entries.is_empty() { Err(format!("look up {}: the record is empty", Quoted(&name)).into()) } else { Ok(entries) }
 }
 
 /// Returns the absolute value of Java's `String.hashCode`.

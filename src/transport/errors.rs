@@ -8,7 +8,7 @@ use crate::config::{ServiceUrl, shown};
 use crate::connect::root_cause;
 use crate::error::{Error, Kind};
 use crate::panics::Panicked;
-use crate::shown::Excerpt;
+use crate::untrusted::Excerpt;
 
 /// Operation, application and instance that an error names.
 #[derive(Clone, Copy, Debug)]

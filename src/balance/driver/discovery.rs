@@ -18,7 +18,7 @@ use crate::balance::attributes::Attributes;
 use crate::balance::endpoint::{Details, EndpointId, Load, Stats, Timestamp};
 use crate::balance::pool::Pool;
 use crate::balance::shared::Shared;
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Maximum number of changes that are applied before they are published. Also keeps a discovery
 /// that is always ready from blocking its thread.
@@ -202,7 +202,7 @@ where
                 let Some(id) = self.ids.remove(&key) else { return false };
                 let removed = shared.pool().remove(id);
                 drop(removed);
-                debug!(app = self.app(), instance = %Shown(&key_text(&key)), "endpoint removed");
+                debug!(app = self.app(), instance = %Quoted(&key_text(&key)), "endpoint removed");
                 true
             }
         }
@@ -238,7 +238,7 @@ where
         earlier: Option<EndpointId>,
     ) {
         let (id, service, instance) = (EndpointId(self.next_id), (self.make)(target), key_text(&key));
-        debug!(app = self.app(), instance = %Shown(&instance), "endpoint added");
+        debug!(app = self.app(), instance = %Quoted(&instance), "endpoint added");
         self.next_id += 1;
         self.ids.insert(key, id);
         let mut pool = shared.pool();

@@ -28,8 +28,8 @@ use super::slow_start::{Age, SlowStart};
 use super::subset::{Siblings, Subset};
 use super::zone::ZoneAware;
 use crate::metrics::{Event, Metrics};
-use crate::shown::Shown;
 use crate::time::wall_clock_ms;
+use crate::untrusted::Quoted;
 
 /// Minimum and maximum delay between two attempts to reach an unreachable endpoint.
 const MIN_RECONNECT_DELAY: Duration = Duration::from_secs(1);
@@ -268,7 +268,7 @@ impl<S> Pool<S> {
             return false;
         }
         if !cause.is_certain() && self.outliers() >= self.settings.ejection.ceiling(self.entries.len()) {
-            debug!(app = self.app(), instance = %Shown(&entry.stats.details.instance), %cause, "not ejected, since too many endpoints are");
+            debug!(app = self.app(), instance = %Quoted(&entry.stats.details.instance), %cause, "not ejected, since too many endpoints are");
             return false;
         }
         self.eject(id, cause, now);
@@ -402,7 +402,7 @@ impl<S> Pool<S> {
         // An endpoint that could be reached for this long starts over.
         entry.connect_failures_until = now + time + 2 * MAX_RECONNECT_DELAY;
         entry.stats.half_open.stop();
-        let instance = Shown(&entry.stats.details.instance);
+        let instance = Quoted(&entry.stats.details.instance);
         let app = self.settings.app.as_deref();
         if was_available {
             self.settings.metrics.record(Event::Ejected { cause: cause.label() });
@@ -421,7 +421,7 @@ impl<S> Pool<S> {
         entry.state = State::Available;
         entry.stats.half_open.stop();
         entry.stats.reset(newcomer_cost, now);
-        info!(app, instance = %Shown(&entry.stats.details.instance), %cause, "endpoint restored");
+        info!(app, instance = %Quoted(&entry.stats.details.instance), %cause, "endpoint restored");
     }
 
     fn outliers(&self) -> usize {

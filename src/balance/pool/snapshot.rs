@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::outlier::Cause;
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Endpoints of a balancer at one moment. Prints as a table. Returned by
 /// [`Balance::snapshot`](crate::balance::Balance::snapshot).
@@ -241,7 +241,7 @@ impl Snapshot {
         }
         for (at, zone) in self.zones.iter().enumerate() {
             let separator = if at == 0 { "; calls by zone:" } else { "," };
-            write!(f, "{separator} {} {} %", Shown(zone.name().unwrap_or(NONE)), (zone.share * 100.0).round())?;
+            write!(f, "{separator} {} {} %", Quoted(zone.name().unwrap_or(NONE)), (zone.share * 100.0).round())?;
         }
         if self.is_panic {
             f.write_str("; too few are available, ejections are ignored")?;
@@ -253,8 +253,8 @@ impl Snapshot {
 impl EndpointSnapshot {
     fn row(&self) -> [String; HEAD.len()] {
         [
-            Shown(&self.id).to_string(),
-            Shown(self.zone.as_deref().unwrap_or(NONE)).to_string(),
+            Quoted(&self.id).to_string(),
+            Quoted(self.zone.as_deref().unwrap_or(NONE)).to_string(),
             rounded(self.weight),
             rounded(self.effective_weight),
             // Rounded to a tenth of a millisecond.

@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::client::address::Address;
 use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
-use crate::shown::Shown;
+use crate::untrusted::Quoted;
 
 /// Sends the requests. Connections are made anew for each: between two checks they would only idle.
 pub(super) struct Checker {
@@ -49,9 +49,9 @@ impl Checker {
             let Some(answer) = asked else { return true };
             match answer.await {
                 Ok(answer) if answer.status().is_success() => return true,
-                Ok(answer) => debug!(instance = %Shown(&id), status = answer.status().as_u16(), "health check failed"),
+                Ok(answer) => debug!(instance = %Quoted(&id), status = answer.status().as_u16(), "health check failed"),
                 Err(error) => {
-                    debug!(instance = %Shown(&id), error = &error as &dyn std::error::Error, "health check failed")
+                    debug!(instance = %Quoted(&id), error = &error as &dyn std::error::Error, "health check failed")
                 }
             }
             false

@@ -6,7 +6,7 @@ use std::fmt;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::shown::Excerpt;
+use crate::untrusted::Excerpt;
 
 /// Maximum depth of a document. Those of the protocol have six levels at most.
 const MAX_DEPTH: usize = 64;

@@ -18,7 +18,7 @@ use super::request::{self, Refusal};
 use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
 use crate::server::EurekaServer;
-use crate::server::audit::{self, Caller, Shown};
+use crate::server::audit::{self, Caller, Quoted};
 use crate::server::registry::{Origin, Refused, Renewal};
 
 const UNKNOWN_INSTANCE: &str = "there is no such instance";
@@ -162,7 +162,7 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
     let renewal = server.node().renew(app, id, known, origin);
     match renewal {
         Renewal::NotFound => {
-            tracing::debug!(app = %Shown(app), instance = %Shown(id), "heartbeat of an instance that has to register");
+            tracing::debug!(app = %Quoted(app), instance = %Quoted(id), "heartbeat of an instance that has to register");
             StatusCode::NOT_FOUND.into_response()
         }
         // Java notices only after it has renewed the lease.
@@ -205,7 +205,7 @@ pub(super) async fn cancel(
     let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, caller);
     if !found {
-        tracing::debug!(app = %Shown(&app), instance = %Shown(&id), origin = %caller, "nothing to cancel: unknown instance");
+        tracing::debug!(app = %Quoted(&app), instance = %Quoted(&id), origin = %caller, "nothing to cancel: unknown instance");
     }
     answer::found(found)
 }

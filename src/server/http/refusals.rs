@@ -14,8 +14,8 @@ use http::{HeaderName, Method, StatusCode};
 use super::intake;
 use super::request;
 use crate::server::EurekaServer;
-use crate::server::audit::{self, Caller, Lasting, Ongoing, Repeats, Shown};
-use crate::shown::Excerpt;
+use crate::server::audit::{self, Caller, Lasting, Ongoing, Quoted, Repeats};
+use crate::untrusted::Excerpt;
 
 /// Writes the lines about refused requests: of each sender, resource and cause at most one a minute,
 /// and one a minute about refused lists.
@@ -30,16 +30,16 @@ impl Refusals {
     /// Logs a response that refuses a write, and returns it.
     pub(super) fn response(&self, request: &Parts, response: Response, reason: &dyn Display) -> Response {
         let status = response.status().as_u16();
-        let (host, method, path) = (host(request), Shown(request.method.as_str()), Shown(request.uri.path()));
+        let (host, method, path) = (host(request), Quoted(request.method.as_str()), Quoted(request.uri.path()));
         let fault = format_args!("{method} {path} of {host} refused with {status}: {}", Excerpt(reason));
         let Some(suppressed) = self.writes.pass(fault) else { return response };
         let (origin, reason) = (caller(request), reason.to_string());
-        let error = Shown(&reason);
+        let error = Quoted(&reason);
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             let header =
                 |name: HeaderName| request.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
             let [media_type, encoding] = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| header(name).unwrap_or_default());
-            let (media_type, encoding) = (Shown(&media_type), Shown(&encoding));
+            let (media_type, encoding) = (Quoted(&media_type), Quoted(&encoding));
             tracing::warn!(%method, %path, %origin, status, %error, %media_type, %encoding, suppressed, "request refused");
         } else {
             tracing::warn!(%method, %path, %origin, status, %error, suppressed, "request refused");
@@ -51,7 +51,7 @@ impl Refusals {
     pub(super) fn items(&self, request: &Parts, invalid: usize, reason: &str) {
         let host = host(request);
         if let Some(suppressed) = self.writes.pass(format_args!("registrations in batches of {host} dropped")) {
-            let (origin, error) = (caller(request), Shown(reason));
+            let (origin, error) = (caller(request), Quoted(reason));
             tracing::warn!(%origin, invalid, %error, suppressed, "registrations in a replication batch dropped");
         }
     }
@@ -78,7 +78,7 @@ impl Refusals {
 
     fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
         let status = status.as_u16();
-        let (origin, method, path) = (caller(request), Shown(request.method.as_str()), Shown(request.uri.path()));
+        let (origin, method, path) = (caller(request), Quoted(request.method.as_str()), Quoted(request.uri.path()));
         // Scanners and browsers ask for anything; clients of a registry with a wrong URL are the
         // ones to be found.
         let concerns_eureka = ["apps", "peerreplication", "vips", "svips", "instances"];

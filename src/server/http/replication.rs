@@ -20,7 +20,7 @@ use crate::model::{
     ReplicationResponse, ReplicationResult, app_name,
 };
 use crate::server::EurekaServer;
-use crate::server::audit::{self, Caller, Shown};
+use crate::server::audit::{self, Caller, Quoted};
 use crate::server::registry::{Effect, News, Origin, Renewal};
 use crate::server::unsent::Unsent;
 use crate::server::view::weight;
@@ -290,7 +290,7 @@ impl Deeds {
 
     fn invalid(&mut self, app: &str, id: &str, reason: &dyn Display) {
         self.invalid += 1;
-        self.reason.get_or_insert_with(|| format!("{}/{}: {reason}", Shown(app), Shown(id)));
+        self.reason.get_or_insert_with(|| format!("{}/{}: {reason}", Quoted(app), Quoted(id)));
     }
 
     fn overridden(&mut self, effect: Effect) {

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind};
 use crate::model::{
     Applications, Instance, InstanceStatus, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
 };
-use crate::server::audit::{self, Lasting, Ongoing, Shown, Throttle};
+use crate::server::audit::{self, Lasting, Ongoing, Quoted, Throttle};
 use crate::server::node::Node;
 use crate::server::registry::{Origin, Refused, Registry, Version};
 use crate::sync::{Mutex, MutexGuard};
@@ -296,7 +296,7 @@ impl Peer {
             refused.len()
         };
         if let Some(Lasting { elapsed, .. }) = self.registrations_refused.occurred() {
-            let (app, instance) = (Shown(&target.app), Shown(&target.id));
+            let (app, instance) = (Quoted(&target.app), Quoted(&target.id));
             tracing::warn!(
                 peer = %self.url.as_str(), %app, %instance, status, refused, ?elapsed,
                 "a peer refuses registrations: each is replicated again once it changes, or after an hour"
@@ -498,7 +498,7 @@ impl Peer {
     /// What one line of the answer asks for. Nothing is said again; the next heartbeat repairs what differs.
     fn take_result(&self, change: &Change, result: ReplicationResult, surroundings: &Surroundings) {
         let Change { target, action, .. } = change;
-        let (app, instance, status) = (Shown(&target.app), Shown(&target.id), result.status);
+        let (app, instance, status) = (Quoted(&target.app), Quoted(&target.id), result.status);
         let peer = self.url.as_str();
         match (action, status, result.entity) {
             (ReplicationAction::Register, 200..=299, _) => self.note_taken(target),

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::Registry;
 use super::eviction::eviction_limit;
 use super::lease::Lease;
-use crate::server::audit::Shown;
+use crate::server::audit::Quoted;
 use crate::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
@@ -206,7 +206,7 @@ impl Registry {
         if *last != verdict
             && let Verdict::AllBut(preserved) = &verdict
         {
-            preserved.iter().for_each(|app| tracing::debug!(app = %Shown(app), "application preserved"));
+            preserved.iter().for_each(|app| tracing::debug!(app = %Quoted(app), "application preserved"));
         }
         *last = verdict;
     }

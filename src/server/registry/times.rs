@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Registry;
 use crate::model::{Instance, LeaseInfo};
-use crate::server::audit::{Lasting, Ongoing, Shown};
+use crate::server::audit::{Lasting, Ongoing, Quoted};
 
 /// Maximum time between now and a `lastDirtyTimestamp` in the future.
 const AHEAD_MS: i64 = 24 * 3_600_000;
@@ -38,7 +38,7 @@ impl Registry {
         }
         self.ahead.is_recent.store(true, Relaxed);
         if let Some(Lasting { count, .. }) = self.ahead.fault.occurred() {
-            let (app, instance) = (Shown(app), Shown(id));
+            let (app, instance) = (Quoted(app), Quoted(id));
             let ahead = Duration::from_millis(sent.saturating_sub(now).try_into().unwrap_or(0));
             tracing::warn!(
                 %app, %instance, sent, ?ahead, used = believed, count,

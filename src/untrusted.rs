@@ -1,28 +1,27 @@
-//! Values from outside, as log lines and errors show them.
+//! Untrusted values in log lines and error messages.
 //!
-//! What a request, a peer, a registry or the DNS sent is neither short nor harmless: a line break
-//! in it forges a line, an escape code acts on the terminal, a format character reorders the text.
+//! Text from a request, a peer, a registry or the DNS may be long or malicious: a line break forges a
+//! log line, an escape code controls the terminal, a format character reorders the text.
 
 use std::fmt::{self, Display, Write};
 
-/// Maximum number of characters that are shown of a value from outside.
-const SHOWN: usize = 100;
+/// Maximum number of characters of an untrusted value.
+const MAX_CHARS: usize = 100;
 
-/// A value from outside, such as a name or an id: cut after 100 characters, and quoted and escaped
-/// unless it is plain.
-pub(crate) struct Shown<'a>(pub(crate) &'a str);
+/// Displays an untrusted value such as a name or an id. It is truncated after 100 characters, and
+/// quoted and escaped unless it is plain.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
-impl Display for Shown<'_> {
+impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(SHOWN).map_or(self.0.len(), |(at, _)| at);
-        let (text, cut) = (&self.0[..end], end < self.0.len());
+        let end = self.0.char_indices().nth(MAX_CHARS).map_or(self.0.len(), |(at, _)| at);
+        let (text, truncated) = (&self.0[..end], end < self.0.len());
         let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=');
         if !text.is_empty() && text.chars().all(is_plain) {
             f.write_str(text)?;
         } else {
             f.write_char('"')?;
-            // A quotation mark of another kind needs no escape; what is invisible or turns the text
-            // around does.
+            // Invisible characters are escaped, and single quotes are not.
             for c in text.chars() {
                 match c {
                     '\'' => f.write_char(c)?,
@@ -32,28 +31,28 @@ impl Display for Shown<'_> {
             }
             f.write_char('"')?;
         }
-        if cut { f.write_str("...") } else { Ok(()) }
+        if truncated { f.write_str("...") } else { Ok(()) }
     }
 }
 
-/// Words that may have a value from outside among them: control and format characters are escaped.
+/// Displays a text that contains untrusted values, with control and format characters escaped.
 #[cfg(feature = "client")]
-pub(crate) struct Words<T>(pub(crate) T);
+pub(crate) struct Sanitized<T>(pub(crate) T);
 
 #[cfg(feature = "client")]
-impl<T: Display> Display for Words<T> {
+impl<T: Display> Display for Sanitized<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(Escaped { inner: f, left: usize::MAX }, "{}", self.0)
     }
 }
 
-/// The same words, cut after 100 characters.
+/// Displays a text like `Sanitized`, truncated after 100 characters.
 pub(crate) struct Excerpt<T>(pub(crate) T);
 
 impl<T: Display> Display for Excerpt<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut escaped = Escaped { inner: f, left: SHOWN };
-        // Cutting it short is the one error beside those of the formatter, which comes up again.
+        let mut escaped = Escaped { inner: f, left: MAX_CHARS };
+        // If the formatter failed at this point, writing the ellipsis fails as well.
         match write!(escaped, "{}", self.0) {
             Err(_) if escaped.left == 0 => f.write_str("..."),
             result => result,
@@ -61,7 +60,7 @@ impl<T: Display> Display for Excerpt<T> {
     }
 }
 
-/// Writes so many characters, and fails at one more.
+/// Writer that escapes characters and fails after `left` of them.
 struct Escaped<'a, 'b> {
     inner: &'a mut fmt::Formatter<'b>,
     left: usize,
@@ -81,7 +80,7 @@ impl Write for Escaped<'_, '_> {
     }
 }
 
-/// Format characters that no terminal shows and that may reorder what it does show.
+/// Returns `true` for format characters, which terminals do not show and which may reorder the text.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -91,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn value_from_a_stranger_is_escaped_and_cut() {
-        for (value, shown) in [
+    fn untrusted_value_is_escaped_and_truncated() {
+        for (value, expected) in [
             ("h:orders:1", "h:orders:1".to_owned()),
             ("", r#""""#.to_owned()),
             ("SERVICE REGISTRY", r#""SERVICE REGISTRY""#.to_owned()),
@@ -105,17 +104,17 @@ mod tests {
             (&"x".repeat(5_000_000), format!("{}...", "x".repeat(100))),
             (&"ä".repeat(101), format!("\"{}\"...", "ä".repeat(100))),
         ] {
-            assert_eq!(Shown(value).to_string(), shown);
+            assert_eq!(Quoted(value).to_string(), expected);
         }
     }
 
     #[test]
-    fn words_with_a_value_from_a_stranger_are_escaped_and_excerpts_cut() {
-        let forged = "answered 404: \"x\"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü";
-        let escaped = r#"answered 404: "x"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü"#;
-        assert_eq!([Words(forged).to_string(), Excerpt(forged).to_string()], [escaped; 2]);
+    fn text_with_untrusted_values_is_escaped_and_excerpts_are_truncated() {
+        let forged = "responded with 404: \"x\"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü";
+        let escaped = r#"responded with 404: "x"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü"#;
+        assert_eq!([Sanitized(forged).to_string(), Excerpt(forged).to_string()], [escaped; 2]);
         assert_eq!(Excerpt("x".repeat(100)).to_string(), "x".repeat(100));
         assert_eq!(Excerpt("ä".repeat(101)).to_string(), format!("{}...", "ä".repeat(100)));
-        assert_eq!(Words("ä".repeat(101)).to_string(), "ä".repeat(101));
+        assert_eq!(Sanitized("ä".repeat(101)).to_string(), "ä".repeat(101));
     }
 }
