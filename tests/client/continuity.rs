@@ -1,4 +1,4 @@
-//! A delta is used only where it continues the copy.
+//! Continuity of deltas: a delta is applied only if it continues the copy.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,8 +30,8 @@ fn fulls(registry: &Scripted) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outage_longer_than_deltas_reach_is_followed_by_a_full_fetch() {
-    // Away from here, within the reach of deltas, and beyond it.
+async fn outage_beyond_the_delta_retention_is_followed_by_a_full_fetch() {
+    // Outages within the retention of deltas, and beyond it.
     for (outage, expected) in [(25, 1), (120, 2), (600, 2)] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| {
@@ -68,7 +68,7 @@ async fn slow_delta_that_ends_after_the_gap_is_followed_by_a_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetch_interval_longer_than_deltas_reach_makes_each_fetch_a_full_one() {
+async fn fetch_interval_beyond_the_delta_retention_makes_every_fetch_a_full_one() {
     let start = Instant::now();
     let registry = Scripted::new(move |asked| match &*asked.line {
         FULL if start.elapsed() < MINUTE => orders(&["a", "b"]),
@@ -85,7 +85,7 @@ async fn fetch_interval_longer_than_deltas_reach_makes_each_fetch_a_full_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_server_that_responds_is_fetched_in_full() {
+async fn response_from_another_server_is_followed_by_a_full_fetch() {
     let start = Instant::now();
     let registry = Scripted::new(move |asked| {
         let is_first = !asked.headers.contains_key("authorization");
@@ -126,7 +126,7 @@ async fn server_reached_by_a_redirect_is_another_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_counts_its_deltas_anew_has_restarted_and_is_fetched_in_full() {
+async fn server_whose_delta_counter_decreased_is_fetched_in_full() {
     let start = Instant::now();
     let registry = Scripted::new(move |asked| {
         let restarted = start.elapsed() > 2 * MINUTE;
@@ -246,7 +246,7 @@ async fn application_removed_and_added_again_within_one_delta_is_present() {
     }
 }
 
-/// A registry of ours behind a wire that can be cut, and what passed.
+/// Registry of this crate behind a link that can fail, with a record of the responses.
 #[derive(Clone)]
 struct Wire {
     router: Router,
@@ -268,7 +268,7 @@ impl Wire {
         Eureka::builder().service_url("http://registry/eureka").http_service(self.clone()).build().unwrap()
     }
 
-    /// How often this was responded to with this status.
+    /// Returns the number of responses to this path with this status.
     fn count(&self, path: &str, status: u16) -> usize {
         self.passed.lock().unwrap().iter().filter(|passed| **passed == (path.to_owned(), status)).count()
     }
@@ -311,7 +311,7 @@ fn server() -> EurekaServer {
 
 #[tokio::test(start_paused = true)]
 async fn deployment_during_a_gap_is_seen_at_our_server() {
-    // Within the retention of deltas the delta alone shows it; beyond, the digest differs.
+    // Within the retention, the delta contains the change. Beyond it, the digest differs.
     for (gap, expected) in [(100, 1), (600, 2)] {
         let server = server();
         let (operator, wire) = (Wire::new(&server).client(), Wire::new(&server));
@@ -353,7 +353,7 @@ async fn unchanged_registry_of_ours_is_verified_by_a_304() {
     assert!(wire.count("/eureka/apps/", 304) >= 8);
 }
 
-/// A response with a digest.
+/// Returns a response with a digest.
 fn with_digest(json: String, digest: &str) -> Reply {
     let headers =
         vec![("content-type", "application/json".into()), ("eureka-digest", digest.into()), ("etag", "\"1\"".into())];
@@ -361,7 +361,7 @@ fn with_digest(json: String, digest: &str) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_change_that_no_count_shows_is_found_by_the_digest() {
+async fn missing_change_with_equal_counts_is_detected_by_the_digest() {
     let server = server();
     let (operator, wire) = (Wire::new(&server).client(), Wire::new(&server));
     operator.transport().register(&instance("orders", "a")).await.unwrap();
@@ -377,7 +377,7 @@ async fn lost_change_that_no_count_shows_is_found_by_the_digest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn digest_that_differs_from_its_own_list_is_not_used() {
+async fn digest_that_does_not_match_its_own_list_is_ignored() {
     let registry = Scripted::new(|asked| match &*asked.line {
         FULL => with_digest(list(&[instance("orders", "a")]), "v1=0123456789abcdef"),
         _ => with_digest(delta(&[], "UP_1_"), "v1=0123456789abcdef"),
@@ -398,12 +398,12 @@ async fn deltas_of_our_server_need_no_second_full_fetch() {
     let client = client.fetch_interval(Duration::from_secs(2)).build().unwrap();
     let _ids = follow(&client);
     let mut random = fastrand::Rng::with_seed(7);
-    // For less time than until the first verification.
+    // Ends before the first verification is due.
     for round in 0..100 {
         for _ in 0..random.usize(..4) {
             let (app, id) = (["ORDERS", "BILLING"][random.usize(..2)], random.u8(..5).to_string());
             let entry = [("a \u{e4}\"", "<&>\n"), ("@class", "x"), ("", "")][random.usize(..3)];
-            // Some of them concern nobody.
+            // Some changes concern no subscriber.
             let _ = match random.u8(..6) {
                 0 => transport.cancel(app, &id).await.map(drop),
                 1 => transport.set_status(app, &id, InstanceStatus::OutOfService).await,
@@ -433,13 +433,13 @@ async fn deltas_of_our_server_need_no_second_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_behind_one_url_with_counters_of_their_own_are_followed_by_deltas() {
+async fn nodes_behind_one_url_with_separate_counters_are_refreshed_by_deltas() {
     for is_random in [false, true] {
         let (start, turn) = (Instant::now(), AtomicUsize::new(0));
         let registry = Scripted::new(move |asked| {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             let node = if is_random { fastrand::usize(..3) } else { turn % 3 };
-            // One instance replaces another every ten minutes. No count shows it.
+            // One instance replaces another every ten minutes, which leaves the counts equal.
             let (t, age) = (start.elapsed().as_secs() / 600, start.elapsed().as_secs() % 600);
             let version = [5000, 300, 90_000][node] + start.elapsed().as_secs() / 30;
             let entries = match t > 0 && age < 180 {

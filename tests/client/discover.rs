@@ -1,4 +1,4 @@
-//! Whose instances a selection means, when its followers hear of it, and why there are none.
+//! Selections: their instances, the changes that subscribers receive, and explanations.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use tower_eureka::{Eureka, Instance};
 
 use crate::common::{Memory, Reply, Scripted, instance, with_status};
 
-/// Longer than any refresh takes to arrive.
+/// Time after which every refresh has arrived.
 const QUIET: Duration = Duration::from_secs(100);
 
-/// A registry of these instances and a client that looks at it every 30 s.
+/// Returns a registry with these instances, and a client that refreshes every 30 seconds.
 fn registry(instances: impl IntoIterator<Item = Instance>) -> (Memory, Eureka) {
     let memory = Memory::default();
     instances.into_iter().for_each(|instance| memory.put(instance));
@@ -36,7 +36,8 @@ fn down(instance: &Instance) -> Instance {
     with_status(instance, InstanceStatus::Down)
 }
 
-/// With these timestamps, in seconds: its own last change, and when the server first saw it UP.
+/// Returns the instance with these timestamps in seconds: its last change, and its first UP at the
+/// server.
 fn stamped(instance: &Instance, dirty: i64, up: i64) -> Instance {
     let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
     json["instance"]["lastDirtyTimestamp"] = (dirty * 1000).to_string().into();
@@ -44,7 +45,7 @@ fn stamped(instance: &Instance, dirty: i64, up: i64) -> Instance {
     Instance::from_json(json.to_string().as_bytes()).unwrap()
 }
 
-/// Reads on until nothing more comes, and tells which keys were inserted (`+`) and removed (`-`), sorted.
+/// Reads until no change arrives, and returns the inserted (`+`) and removed (`-`) keys, sorted.
 async fn settle(discover: &mut EurekaDiscover) -> Vec<String> {
     let mut changes = Vec::new();
     while let Ok(Some(Ok(change))) = tokio::time::timeout(QUIET, discover.next()).await {
@@ -62,7 +63,7 @@ async fn found(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_look_up_means_its_own() {
+async fn each_selection_yields_its_own_instances() {
     let secure = Instance::builder("billing").id("s").ip_addr("127.0.0.1").secure_port(1);
     let instances = [
         with_vips("orders", "a", "Orders, orders-v2"),
@@ -84,7 +85,7 @@ async fn each_look_up_means_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_means_the_vip_while_that_has_an_instance_that_is_up_else_the_application() {
+async fn name_without_an_up_instance_of_its_vip_selects_the_application() {
     let (carrier, own) = (with_vips("legacy", "v", "orders"), with_vips("orders", "o", "other"));
     let (memory, client) = registry([carrier.clone(), own]);
     let mut orders = client.discover("orders").unwrap();
@@ -96,7 +97,7 @@ async fn a_name_means_the_vip_while_that_has_an_instance_that_is_up_else_the_app
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_and_filters_narrow_every_look_up() {
+async fn statuses_and_filters_narrow_every_selection() {
     let coloured = |id, colour| {
         Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(1).metadata("colour", colour).build().unwrap()
     };
@@ -118,7 +119,7 @@ async fn statuses_and_filters_narrow_every_look_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_that_changes_among_the_wanted_is_told() {
+async fn status_change_among_wanted_statuses_is_reported() {
     let (memory, client) = registry([with_status(&instance("orders", "a"), InstanceStatus::Starting)]);
     let both = Selection::app("orders").statuses([InstanceStatus::Up, InstanceStatus::Starting]);
     let mut orders = client.discover(both).unwrap();
@@ -128,7 +129,7 @@ async fn a_status_that_changes_among_the_wanted_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vip_is_followed_through_all_applications() {
+async fn vip_selection_follows_all_applications() {
     let (memory, client) = registry([with_vips("orders", "a", "shop"), with_vips("other", "z", "unrelated")]);
     let mut shop = client.discover(Selection::vip("shop")).unwrap();
     assert_eq!(settle(&mut shop).await, ["+ORDERS/a"]);
@@ -143,7 +144,7 @@ async fn a_vip_is_followed_through_all_applications() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_sleeps_while_only_others_with_its_application_change() {
+async fn subscriber_is_not_woken_by_other_instances_of_its_application() {
     let (memory, client) = registry([with_vips("orders", "a", "shop")]);
     let mut shop = client.discover(Selection::vip("shop")).unwrap();
     assert_eq!(settle(&mut shop).await, ["+ORDERS/a"]);
@@ -170,7 +171,7 @@ impl Wake for Woken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_restarted_is_inserted_again_and_one_that_registered_again_is_not() {
+async fn restarted_instance_is_inserted_again_and_a_reregistered_one_is_not() {
     let first = stamped(&instance("orders", "a"), 99, 100);
     let (memory, client) = registry([first.clone()]);
     let mut orders = client.discover("orders").unwrap();
@@ -190,7 +191,7 @@ async fn an_instance_that_restarted_is_inserted_again_and_one_that_registered_ag
 }
 
 #[tokio::test(start_paused = true)]
-async fn attributes_of_instance_have_another_start_after_a_restart_only() {
+async fn generation_of_an_instance_changes_after_a_restart_only() {
     let first = stamped(&instance("orders", "a"), 99, 100);
     let (memory, client) = registry([first.clone()]);
     let mut orders = client.discover("orders").unwrap();
@@ -215,7 +216,7 @@ async fn attributes_of_instance_have_another_start_after_a_restart_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_never_mean_an_instance_is_refused() {
+async fn selection_that_cannot_match_is_rejected() {
     let (_, client) = registry([]);
     for (selection, why) in [
         (Selection::name(""), "not an application name"),
@@ -235,7 +236,7 @@ async fn what_can_never_mean_an_instance_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_explanation_tells_what_speaks_against_each() {
+async fn explanation_lists_the_reason_for_each_instance() {
     let secure_only = Instance::builder("orders").id("no-port").ip_addr("127.0.0.1").port(1).build().unwrap();
     let portless = String::from_utf8(secure_only.to_json()).unwrap();
     let portless = portless.replace(r#""@enabled":"true""#, r#""@enabled":"false""#).replace(r#""$":1,"#, r#""$":0,"#);
@@ -272,7 +273,7 @@ async fn an_explanation_tells_what_speaks_against_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_name_is_told_with_what_there_is() {
+async fn explanation_of_an_unknown_name_lists_the_applications() {
     let (memory, client) = registry([with_vips("orders", "a", "shop")]);
     let explain = async |selection: Selection| {
         let mut discover = client.discover(selection).unwrap();
@@ -298,7 +299,7 @@ async fn an_unknown_name_is_told_with_what_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_fails_is_told_with_its_age() {
+async fn explanation_after_failed_refreshes_has_the_age_of_the_copy() {
     let never = Scripted::new(|_| Reply::Status(500)).client().build().unwrap();
     let discover = never.discover("orders").unwrap();
     let explainer = discover.explainer();
@@ -322,9 +323,10 @@ async fn a_registry_that_fails_is_told_with_its_age() {
     assert!(text.starts_with("its only instance cannot be called: a DOWN (as of 300 s ago; since then: "), "{text}");
 }
 
-/// Deltas at random: at each moment a follower of a VIP holds exactly what a scan of the whole registry finds.
+/// After each random delta, a subscriber of a VIP has exactly the instances that a scan of the whole
+/// registry finds.
 #[tokio::test(start_paused = true)]
-async fn followers_agree_with_a_scan_through_random_changes() {
+async fn subscribers_after_random_changes_match_a_full_scan() {
     let seed = 11;
     let mut random = fastrand::Rng::with_seed(seed);
     let (memory, client) = registry([with_vips("app-0", "first", "v0")]);
@@ -367,7 +369,7 @@ async fn followers_agree_with_a_scan_through_random_changes() {
     }
 }
 
-/// What is there without waiting for a refresh.
+/// Returns the changes that are available without waiting for a refresh.
 async fn settle_now(discover: &mut EurekaDiscover) -> Vec<Change<Arc<str>, Arc<Instance>>> {
     let mut changes = Vec::new();
     while let Ok(Some(Ok(change))) = tokio::time::timeout(Duration::ZERO, discover.next()).await {

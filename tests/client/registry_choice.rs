@@ -1,4 +1,4 @@
-//! Which registry server is asked, and when none is.
+//! Choice of the registry server, and pauses by `Retry-After`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,13 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Servers `a`, `b` and `c` in one script, which tells them by their user.
+/// Returns a client of the servers `a`, `b` and `c` in one script, which distinguishes them by the user.
 fn client(servers: &[&str], registry: &Scripted) -> Eureka {
     let urls: Vec<_> = servers.iter().map(|server| format!("http://{server}:p@{server}/eureka")).collect();
     Eureka::builder().service_url(urls.join(",")).http_service(registry.clone()).build().unwrap()
 }
 
-/// The server that was asked.
+/// Returns the server of a request.
 fn server(asked: &Asked) -> char {
     match asked.headers["authorization"].to_str().unwrap() {
         "Basic YTpw" => 'a',
@@ -35,7 +35,7 @@ fn servers(registry: &Scripted) -> String {
     registry.asked().iter().map(server).collect()
 }
 
-/// A server that does it all.
+/// Responds as a server that works.
 fn sound(asked: &Asked) -> Reply {
     match &*asked.line {
         "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
@@ -59,7 +59,7 @@ fn redirect() -> Reply {
 
 type Refusal = (&'static str, fn() -> Reply);
 
-/// Replies that speak of the server or of a proxy before it.
+/// Returns replies that are about the server or a proxy in front of it.
 fn refusals() -> Vec<Refusal> {
     vec![
         ("401", || Reply::Status(401)),
@@ -79,7 +79,7 @@ fn refusals() -> Vec<Refusal> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registration_refused_by_one_server_reaches_the_next_at_once() {
+async fn registration_rejected_by_one_server_is_sent_to_the_next_at_once() {
     let not_found: Refusal = ("404", || Reply::Status(404));
     for (name, refusal) in refusals().into_iter().chain([not_found]) {
         let registry = Scripted::new(move |asked| if server(asked) == 'a' { refusal() } else { sound(asked) });
@@ -91,7 +91,7 @@ async fn registration_refused_by_one_server_reaches_the_next_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_refused_by_one_server_go_on_at_the_next() {
+async fn heartbeats_rejected_by_one_server_continue_at_the_next() {
     for (name, refusal) in refusals() {
         let start = Instant::now();
         let registry =
@@ -112,7 +112,7 @@ async fn heartbeats_refused_by_one_server_go_on_at_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn write_refused_for_its_content_returns_and_the_next_one_begins_at_the_next_server() {
+async fn write_rejected_for_its_content_returns_and_the_next_write_starts_at_the_next_server() {
     for status in [400, 409, 413, 415, 422] {
         let registry =
             Scripted::new(move |asked| if server(asked) == 'a' { Reply::Status(status) } else { sound(asked) });
@@ -125,7 +125,7 @@ async fn write_refused_for_its_content_returns_and_the_next_one_begins_at_the_ne
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_by_all_servers_names_all() {
+async fn rejection_by_all_servers_returns_an_error_that_names_all() {
     let registry = Scripted::new(|_| Reply::Status(403));
     let error = client(&["a", "b", "c"], &registry).transport().register(&instance("orders", "a")).await.unwrap_err();
     let text = error.to_string();
@@ -134,7 +134,7 @@ async fn refusal_by_all_servers_names_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_unknown_to_a_status_override_is_not_found() {
+async fn status_override_of_an_unknown_instance_returns_not_found() {
     let registry = Scripted::new(|_| Reply::Status(404));
     let client = client(&["a", "b"], &registry);
     let error: Error = client.transport().set_status("ORDERS", "x", InstanceStatus::Down).await.unwrap_err();
@@ -142,7 +142,7 @@ async fn instance_unknown_to_a_status_override_is_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_only_refuses_writes_keeps_the_reads() {
+async fn server_that_rejects_writes_only_keeps_the_reads() {
     let registry =
         Scripted::new(|asked| if server(asked) == 'a' && is_write(asked) { Reply::Status(403) } else { sound(asked) });
     let client = client(&["a", "b"], &registry);
@@ -151,7 +151,7 @@ async fn server_that_only_refuses_writes_keeps_the_reads() {
     registrar.register().await.unwrap();
     sleep(HOUR).await;
     let asked = registry.asked();
-    // The provider looks once at its own record, where it was registered.
+    // The provider fetches its own record once, from the server of the registration.
     let is_look = |asked: &Asked| asked.line == "GET /apps/ORDERS/a";
     assert_eq!(asked.iter().filter(|asked| is_look(asked)).map(server).collect::<String>(), "b");
     let reads: String = asked.iter().filter(|asked| !is_write(asked) && !is_look(asked)).map(server).collect();
@@ -177,15 +177,15 @@ async fn clients_return_to_their_first_server_after_a_rolling_restart() {
     assert!(!at(11).contains('a'), "{}", at(11));
 }
 
-/// Requests from second to second.
+/// Returns the requests between these seconds.
 fn between(registry: &Scripted, from: u64, to: u64) -> Vec<String> {
     let asked = registry.asked();
     asked.iter().filter(|a| (from..to).contains(&a.at.as_secs())).map(|a| format!("{} {}", server(a), a.line)).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn overloaded_cluster_is_asked_once_per_retry_after() {
-    // In seconds, and as a date by the server's clock, which is years behind.
+async fn overloaded_cluster_gets_one_request_per_retry_after() {
+    // In seconds, and as a date of the server's clock, which is years behind.
     let date = vec![
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
         ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT".to_owned()),
@@ -210,7 +210,7 @@ async fn overloaded_cluster_is_asked_once_per_retry_after() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_did_not_ask_for_it_is_not_left_alone() {
+async fn server_without_retry_after_is_not_paused() {
     let registry = Scripted::new(|asked| match server(asked) {
         'a' => Reply::With { status: 503, headers: vec![("retry-after", "3600".into())], body: Bytes::new() },
         _ => sound(asked),
@@ -225,7 +225,7 @@ async fn server_that_did_not_ask_for_it_is_not_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_is_kept_while_its_server_asks_for_an_hour() {
+async fn lease_is_renewed_during_a_retry_after_of_an_hour() {
     let start = Instant::now();
     let registry = Scripted::new(move |asked| {
         let refused = (100..120).contains(&start.elapsed().as_secs());
@@ -244,7 +244,7 @@ async fn lease_is_kept_while_its_server_asks_for_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_lease_is_kept_while_its_server_asks_for_a_minute() {
+async fn short_lease_is_renewed_during_a_retry_after_of_a_minute() {
     let start = Instant::now();
     let registry = Scripted::new(move |asked| match start.elapsed().as_millis() {
         2_000..3_500 => Reply::With { status: 429, headers: vec![("retry-after", "60".into())], body: Bytes::new() },
@@ -261,7 +261,7 @@ async fn short_lease_is_kept_while_its_server_asks_for_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn interactive_call_is_sent_although_the_server_asked_to_be_left_alone() {
+async fn interactive_call_to_a_paused_server_is_sent() {
     let registry = Scripted::new(|asked| match &*asked.line {
         "GET /apps/ORDERS" => {
             Reply::With { status: 429, headers: vec![("retry-after", "60".into())], body: Bytes::new() }
@@ -275,7 +275,7 @@ async fn interactive_call_is_sent_although_the_server_asked_to_be_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delta_refused_by_an_overloaded_server_is_no_reason_for_a_full_fetch() {
+async fn delta_rejected_by_an_overloaded_server_causes_no_full_fetch() {
     for status in [429, 500, 502, 503, 504] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
@@ -290,7 +290,7 @@ async fn delta_refused_by_an_overloaded_server_is_no_reason_for_a_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registry_that_was_never_fetched_is_tried_again_soon() {
+async fn registry_that_was_never_fetched_is_retried_early() {
     let registry = Scripted::new(|_| Reply::Status(503));
     let _ids = follow(&client(&["a"], &registry));
     sleep(8 * SECOND).await;
@@ -298,7 +298,7 @@ async fn registry_that_was_never_fetched_is_tried_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_hangs_at_start_delays_the_first_list_by_a_second() {
+async fn server_without_response_at_start_delays_the_first_list_by_a_second() {
     for (hanging, bound) in [("a", 1_200), ("ab", 2_200)] {
         let memory = Memory::default();
         memory.put(instance("orders", "a"));
@@ -311,7 +311,7 @@ async fn server_that_hangs_at_start_delays_the_first_list_by_a_second() {
             sleep(Duration::from_millis(10)).await;
         }
         assert!(start.elapsed().as_millis() <= bound, "{:?}", start.elapsed());
-        // Within the first session.
+        // This is within the first session.
         sleep(3 * MINUTE).await;
         assert!(
             !servers(&registry)[hanging.len() + 1..].contains("ba"),
@@ -322,7 +322,7 @@ async fn server_that_hangs_at_start_delays_the_first_list_by_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_first_list_is_waited_for() {
+async fn slow_first_list_is_awaited() {
     let registry = Scripted::new(|asked| match server(asked) {
         'a' => Reply::Later(5 * SECOND, list(&[instance("orders", "slow")])),
         _ => Reply::Never,
@@ -333,7 +333,7 @@ async fn slow_first_list_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gzip_that_does_not_say_so_is_unpacked() {
+async fn gzip_without_content_encoding_is_decompressed() {
     let json = list(&[instance("orders", "a")]);
     let once = gzip(json.as_bytes());
     for (packed, headers) in [
@@ -358,7 +358,7 @@ async fn gzip_that_does_not_say_so_is_unpacked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deltas_that_a_server_cannot_make_are_replaced_by_full_fetches() {
+async fn deltas_that_fail_at_the_server_are_replaced_by_full_fetches() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
     let registry = Scripted::new(move |asked| match &*asked.line {
@@ -374,7 +374,7 @@ async fn deltas_that_a_server_cannot_make_are_replaced_by_full_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_read_in_each_form() {
+async fn retry_after_is_parsed_as_seconds_and_as_date() {
     for (text, expected) in [
         ("60", Some(MINUTE)),
         (" 0 ", Some(Duration::ZERO)),
@@ -395,7 +395,7 @@ async fn retry_after_is_read_in_each_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_fetches_wait_for_the_end_of_an_overload() {
+async fn full_fetches_during_an_overload_are_delayed_until_its_end() {
     for status in [429, 502, 503, 504] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
@@ -412,7 +412,7 @@ async fn full_fetches_wait_for_the_end_of_an_overload() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_with_a_status_that_is_no_overload_pauses_nothing() {
+async fn retry_after_with_a_status_other_than_overload_pauses_no_server() {
     for status in [301, 401, 404, 500] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
@@ -429,7 +429,7 @@ async fn retry_after_with_a_status_that_is_no_overload_pauses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn overloaded_server_is_spared_although_the_other_server_fails_in_another_way() {
+async fn overloaded_server_is_paused_although_the_other_server_fails_otherwise() {
     for status in [429, 503] {
         for servers in [["a", "b"], ["b", "a"]] {
             let start = Instant::now();
@@ -449,7 +449,7 @@ async fn overloaded_server_is_spared_although_the_other_server_fails_in_another_
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_lease_is_kept_while_the_first_server_hangs() {
+async fn short_lease_is_renewed_while_the_first_server_does_not_respond() {
     for (renewal, lease) in [(3, 9), (5, 15), (10, 30)] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| match server(asked) {

@@ -1,4 +1,4 @@
-//! What a client makes of a registry server that misbehaves: a clear error, a bound on every wait, and the last good set.
+//! Faults of registry servers: errors, bounded waits, and the last good set.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tower_eureka::{Error, Eureka, Instance};
 use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list};
 
 #[test]
-fn unusable_settings_are_found_at_build() {
+fn unusable_settings_fail_the_build() {
     for (url, why) in [
         ("localhost:8761", "without http:// in front"),
         ("http://ho st/", "not a URL"),
@@ -35,8 +35,8 @@ fn unusable_settings_are_found_at_build() {
     assert!(Instance::builder("a").port(0).build().unwrap_err().to_string().contains("local_addr"));
 }
 
-async fn fetch_error(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Error {
-    let client = Scripted::new(answer).client().body_limit(1 << 20).build().unwrap();
+async fn fetch_error(respond: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Error {
+    let client = Scripted::new(respond).client().body_limit(1 << 20).build().unwrap();
     client.transport().applications().await.unwrap_err()
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_fault_has_its_own_words() {
+async fn each_fault_returns_an_error_of_its_own() {
     let page = |body: &'static str| Reply::With {
         status: 200,
         headers: vec![("content-type", "text/html".into())],
@@ -87,13 +87,13 @@ async fn each_fault_has_its_own_words() {
     for (words, answer) in cases {
         let text = fetch_error(answer).await.to_string();
         assert!(text.contains(words), "{words}: {text}");
-        // Operation, server, and something to do.
+        // The error names the operation and the server.
         assert!(text.starts_with("fetch registry at http://registry/eureka/: "), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_is_down_is_named() {
+async fn unreachable_registry_is_named_in_the_error() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let client = Eureka::builder().service_url(format!("http://user:secret@127.0.0.1:{port}/eureka")).build().unwrap();
     let error = client.transport().register(&instance("orders", "a")).await.unwrap_err();
@@ -104,7 +104,7 @@ async fn a_registry_that_is_down_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_registration_is_not_carried_to_every_server() {
+async fn rejected_registration_is_not_sent_to_other_servers() {
     let registry = Scripted::new(|_| Reply::With { status: 400, headers: vec![], body: "Missing hostname".into() });
     let client = Eureka::builder().service_url("http://a/,http://b/").http_service(registry.clone()).build().unwrap();
     let error = client.transport().register(&instance("orders", "a")).await.unwrap_err();
@@ -113,7 +113,7 @@ async fn a_refused_registration_is_not_carried_to_every_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_server_is_asked_and_the_one_that_answered_is_kept() {
+async fn failed_server_is_replaced_by_the_next_one_that_responds() {
     let registry = Scripted::new(|asked| match asked.headers.get("authorization") {
         Some(_) => Reply::Json(list(&[])),
         None => Reply::Status(503),
@@ -133,7 +133,7 @@ async fn the_next_server_is_asked_and_the_one_that_answered_is_kept() {
     assert!(text.contains("http://a/") && text.contains("http://b/"), "both are named: {text}");
 }
 
-/// Follows ORDERS and keeps the ids that are there now.
+/// Subscribes to ORDERS, and keeps the current ids.
 pub(crate) fn follow(client: &Eureka) -> Arc<Mutex<Vec<String>>> {
     let mut orders = client.discover("orders").unwrap();
     let ids = Arc::<Mutex<Vec<String>>>::default();
@@ -153,7 +153,7 @@ pub(crate) fn follow(client: &Eureka) -> Arc<Mutex<Vec<String>>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_good_set_survives_every_failure() {
+async fn last_good_set_survives_every_failure() {
     let faults: Vec<fn() -> Reply> = vec![
         || Reply::Never,
         || Reply::Stalls,
@@ -163,7 +163,7 @@ async fn the_last_good_set_survives_every_failure() {
         || Reply::Json("{}".into()),
         || Reply::Json(list(&[])),
         || Reply::Json(r#"{"applications":{"versions__delta":"1","apps__hashcode":"","application":[]}}"#.into()),
-        // Most of it lost.
+        // Most instances are missing.
         || Reply::Json(list(&[instance("orders", "a")])),
     ];
     let next = Arc::new(AtomicUsize::new(0));
@@ -183,7 +183,7 @@ async fn the_last_good_set_survives_every_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_come_by_delta_after_one_full_fetch() {
+async fn changes_after_the_first_fetch_arrive_by_delta() {
     let registry = Scripted::new(|asked| match &*asked.line {
         "GET /apps/" => Reply::Json(list(&[instance("orders", "a"), instance("orders", "b")])),
         _ => Reply::Json(delta(
@@ -207,7 +207,7 @@ async fn changes_come_by_delta_after_one_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deltas_that_never_agree_cost_little_and_lose_nothing() {
+async fn deltas_that_never_match_are_paused_without_losing_changes() {
     let registry = Scripted::new(|asked| match &*asked.line {
         "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
         _ => Reply::Json(delta(&[], "UP_99_")),
@@ -224,7 +224,7 @@ async fn deltas_that_never_agree_cost_little_and_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_deltas_is_asked_for_everything() {
+async fn server_without_deltas_is_fetched_in_full() {
     for refusal in [403, 404] {
         let registry = Scripted::new(move |asked| match &*asked.line {
             "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
@@ -250,7 +250,7 @@ async fn failed_fetches_back_off_to_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_wakes_only_for_its_own_application_and_only_for_what_matters() {
+async fn subscriber_is_woken_only_by_relevant_changes_of_its_application() {
     let memory = Memory::default();
     memory.put(instance("orders", "a"));
     let served = memory.clone();
@@ -279,7 +279,7 @@ async fn a_follower_wakes_only_for_its_own_application_and_only_for_what_matters
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_of_many_servers_has_its_turn() {
+async fn each_of_many_servers_is_tried() {
     let registry = Scripted::new(|asked| match asked.headers.get("authorization") {
         Some(_) => Reply::Json(list(&[])),
         None => Reply::Status(503),
@@ -291,7 +291,7 @@ async fn each_of_many_servers_has_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_page_is_no_registration() {
+async fn login_page_in_response_to_a_registration_is_an_error() {
     let page = || Reply::With {
         status: 200,
         headers: vec![("content-type", "text/html".into())],
@@ -313,7 +313,7 @@ async fn a_login_page_is_no_registration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_delta_does_not_end_the_refreshing() {
+async fn broken_delta_is_followed_by_further_refreshes() {
     let memory = Memory::default();
     memory.put(instance("orders", "a"));
     let served = memory.clone();
@@ -353,7 +353,7 @@ async fn http_service_that_panics_fails_one_refresh_and_one_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn http_service_that_panics_fails_the_call_with_words() {
+async fn http_service_that_panics_fails_the_call_with_an_error() {
     let error = fetch_error(|_| panic!("a secret")).await;
     let text = error.to_string();
     assert!(text.contains("the HTTP service panicked") && !text.contains("a secret"), "{text}");

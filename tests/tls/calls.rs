@@ -1,4 +1,4 @@
-//! Calls of registries and of instances.
+//! HTTPS calls to registry servers and to instances.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tower_eureka::{Eureka, EurekaServer, Instance};
 use crate::world::{Ca, World, echo, serve, serve_on, server, until};
 
 #[tokio::test]
-async fn a_registry_and_an_instance_are_spoken_to_over_tls() {
+async fn call_to_a_secure_port_uses_tls_for_registry_and_instance() {
     let world = World::new().await;
     world.instance("a", world.ca.identity(&["localhost"])).await;
     assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
 }
 
 #[tokio::test]
-async fn an_instance_known_by_its_address_is_checked_by_its_address() {
+async fn certificate_of_an_instance_without_a_name_is_verified_by_its_address() {
     let world = World::new().await;
     let port = serve(server(world.ca.identity(&["127.0.0.1"])), echo("a")).await;
     world.register("a", "127.0.0.1", port).await;
@@ -34,7 +34,7 @@ async fn an_instance_known_by_its_address_is_checked_by_its_address() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_costs_no_call_while_another_instance_has_the_right_one() {
+async fn call_after_a_certificate_for_another_name_goes_to_another_instance() {
     let world = World::new().await;
     world.instance("wrong", world.ca.identity(&["other.test"])).await;
     let text = world.refusal().await;
@@ -47,7 +47,7 @@ async fn a_wrong_name_costs_no_call_while_another_instance_has_the_right_one() {
 }
 
 #[tokio::test]
-async fn a_failed_handshake_says_why() {
+async fn failed_handshake_returns_an_error_with_the_reason() {
     let world = World::new().await;
     world.instance("stranger", Ca::named("another").identity(&["localhost"])).await;
     let text = world.refusal().await;
@@ -74,14 +74,14 @@ async fn a_failed_handshake_says_why() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_not_trusted_says_why() {
+async fn registry_with_an_untrusted_certificate_returns_an_error_with_the_reason() {
     let world = World::with(Ca::new(), Ca::new().client()).await;
     let error = world.eureka.transport().applications().await.unwrap_err();
     assert!(error.is_connect() && error.to_string().contains("a CA that is not trusted here"), "{error}");
 }
 
 #[tokio::test]
-async fn by_default_those_are_trusted_whom_the_machine_trusts() {
+async fn client_without_tls_settings_trusts_the_cas_of_the_system() {
     let port = serve(server(Ca::new().identity(&["localhost"])), Router::new()).await;
     let why = match Eureka::builder().service_url(format!("https://localhost:{port}/eureka/")).build() {
         Ok(eureka) => eureka.transport().applications().await.unwrap_err().to_string(),
@@ -91,9 +91,9 @@ async fn by_default_those_are_trusted_whom_the_machine_trusts() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_hangs_is_bounded_by_the_connect_timeout() {
+async fn handshake_without_response_ends_after_the_connect_timeout() {
     let world = World::new().await;
-    // Takes the connection and never says a word.
+    // Accepts the connection and never sends anything.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     world.register("silent", "localhost", silent.local_addr().unwrap().port()).await;
     let text = world.refusal().await;
@@ -147,7 +147,7 @@ async fn a_server_that_does_not_agree_to_http2_is_not_called_with_it() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_where_one_is_asked_for() {
+async fn client_certificate_is_sent_to_servers_that_request_one() {
     let ca = Ca::new();
     let port = serve(ca.strict_server(), echo("a")).await;
 
@@ -163,7 +163,7 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_enabled_secure_port_comes_before_the_plain_one() {
+async fn enabled_secure_port_is_preferred_to_the_plain_one() {
     let world = World::new().await;
     let secure = serve(server(world.ca.identity(&["localhost"])), echo("secure")).await;
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -171,16 +171,16 @@ async fn an_enabled_secure_port_comes_before_the_plain_one() {
     tokio::spawn(async move { axum::serve(plain, echo("plain")).await });
 
     let plain = || Instance::builder("orders").id("a").host_name("localhost").ip_addr("127.0.0.1").port(port);
-    for (instance, answer) in [(plain(), "plain"), (plain().secure_port(secure), "secure")] {
+    for (instance, id) in [(plain(), "plain"), (plain().secure_port(secure), "secure")] {
         world.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
-        while !world.call(Version::HTTP_11).await.unwrap().starts_with(answer) {
+        while !world.call(Version::HTTP_11).await.unwrap().starts_with(id) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
 #[tokio::test]
-async fn the_cas_of_a_file_are_trusted() {
+async fn ca_file_is_trusted() {
     let (ours, other) = (Ca::new(), Ca::new());
     let router = Router::new().nest("/eureka", EurekaServer::builder().build().unwrap().router());
     let port = serve(server(ours.identity(&["localhost"])), router).await;
@@ -194,7 +194,7 @@ async fn the_cas_of_a_file_are_trusted() {
 }
 
 #[test]
-fn unusable_tls_settings_are_found_at_build() {
+fn unusable_tls_settings_fail_the_build() {
     let ca = Ca::new();
     let file = ca.pem_file("twice.pem");
     let empty = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty.pem");
@@ -203,8 +203,8 @@ fn unusable_tls_settings_are_found_at_build() {
     for (builder, why) in [
         (builder().tls_ca_file("missing.pem"), "missing.pem"),
         (builder().tls_ca_file(&empty), "holds no certificate"),
-        (builder().tls_ca_file(&file).tls_config(ca.client()), "both given"),
-        (builder().tls_config(ca.client()).tls_ca_file(&file), "both given"),
+        (builder().tls_ca_file(&file).tls_config(ca.client()), "both set"),
+        (builder().tls_config(ca.client()).tls_ca_file(&file), "both set"),
     ] {
         let error = builder.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(why), "{error}");

@@ -1,4 +1,4 @@
-//! Generated gRPC clients.
+//! Generated gRPC clients over TLS.
 
 use axum::Router;
 use http::{Request, Version};
@@ -11,7 +11,7 @@ use tower::util::MapRequestLayer;
 
 use crate::world::{World, serve, server};
 
-/// A gRPC server.
+/// Returns a gRPC health service that accepts HTTP/2 only.
 fn health() -> Router {
     let (_, service) = tonic_health::server::health_reporter();
     let checked = MapRequestLayer::new(|request: Request<axum::body::Body>| {
@@ -22,19 +22,19 @@ fn health() -> Router {
 }
 
 #[tokio::test]
-async fn a_channel_speaks_http2_over_tls_to_a_secure_port() {
+async fn channel_to_a_secure_port_uses_http2_over_tls() {
     let world = World::new().await;
     let port = serve(server(world.ca.identity(&["localhost"])), health()).await;
     world.register("a", "localhost", port).await;
     let mut client = HealthClient::new(world.eureka.channel("orders"));
-    let answer = client.check(HealthCheckRequest::default()).await.unwrap().into_inner();
-    assert_eq!(answer.status(), ServingStatus::Serving);
+    let response = client.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(response.status(), ServingStatus::Serving);
     let mut stream = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(stream.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 }
 
 #[tokio::test]
-async fn a_wrong_name_is_unavailable_and_says_so() {
+async fn certificate_for_another_name_returns_unavailable_with_the_reason() {
     let world = World::new().await;
     let wrong = serve(server(world.ca.identity(&["other.test"])), health()).await;
     world.register("wrong", "localhost", wrong).await;

@@ -1,4 +1,4 @@
-//! Checks of instances' health, at the URL that they registered for those who call their secure port.
+//! Health checks of instances at their secure health check URLs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ async fn call(client: &Client) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// Who is out because of its health.
+/// Returns the ids of the instances that a health check ejected.
 fn unhealthy(client: &Client) -> Vec<String> {
     let snapshots = client.snapshots();
     let endpoints = snapshots.iter().flat_map(|snapshot| snapshot.endpoints());
@@ -43,15 +43,16 @@ fn unhealthy(client: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn it_is_the_secure_url_that_says_whether_a_secure_port_is_called() {
+async fn instance_with_a_secure_port_is_checked_at_its_secure_url() {
     let world = World::new().await;
-    let is_well = Arc::new(AtomicBool::new(false));
-    let says = is_well.clone();
-    let health =
-        get(async move || if says.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+    let is_healthy = Arc::new(AtomicBool::new(false));
+    let reported = is_healthy.clone();
+    let health = get(
+        async move || if reported.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+    );
     let sick = serve(server(world.ca.identity(&["localhost"])), echo("sick").route("/health", health)).await;
     let well = serve(server(world.ca.identity(&["localhost"])), echo("well")).await;
-    // All is well, says this one to those who ask in the clear.
+    // The plain health check URL always reports a healthy instance.
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain_url = format!("http://{}/health", plain.local_addr().unwrap());
     let router = Router::new().route("/health", get(|| async {}));
@@ -66,13 +67,13 @@ async fn it_is_the_secure_url_that_says_whether_a_secure_port_is_called() {
     for _ in 0..20 {
         assert!(call(&client).await.starts_with("well "));
     }
-    is_well.store(true, Ordering::Relaxed);
+    is_healthy.store(true, Ordering::Relaxed);
     until(|| unhealthy(&client).is_empty()).await;
     while !call(&client).await.starts_with("sick ") {}
 }
 
 #[tokio::test]
-async fn who_cannot_prove_its_name_when_it_is_checked_is_not_well() {
+async fn health_url_with_a_certificate_for_another_name_ejects_the_instance() {
     let world = World::new().await;
     let port = serve(server(world.ca.identity(&["localhost"])), echo("a")).await;
     let wrong = serve(server(world.ca.identity(&["other.test"])), echo("health")).await;

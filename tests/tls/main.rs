@@ -1,4 +1,5 @@
-//! HTTPS to registry servers, peers and instances, with certificates made here: who is trusted, under which name, and what an error says.
+//! HTTPS to registry servers, peers and instances, with certificates that the tests create: trusted
+//! CAs, server names, and errors.
 #![cfg(all(feature = "tls", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 

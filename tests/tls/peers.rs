@@ -1,4 +1,4 @@
-//! Replication between registries.
+//! Replication between registries over TLS.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tower_eureka::{Eureka, EurekaServer, Instance};
 use crate::captured_log::Log;
 use crate::world::{Ca, serve, serve_on, server, until};
 
-/// So many places for nodes, and the list of their URLs that all of them get.
-async fn places<const N: usize>() -> ([TcpListener; N], String) {
+/// Binds a listener for each node, and returns them with the list of peer URLs that all nodes use.
+async fn bind_nodes<const N: usize>() -> ([TcpListener; N], String) {
     let mut listeners = Vec::new();
     for _ in 0..N {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -31,7 +31,7 @@ fn builder(urls: &str) -> EurekaServerBuilder {
     EurekaServer::builder().peer_url(urls).own_host_name("localhost").wait_when_empty(Duration::ZERO)
 }
 
-/// A node behind TLS.
+/// Registry node behind TLS.
 struct Node(EurekaServer);
 
 impl Node {
@@ -50,7 +50,7 @@ impl Node {
     }
 }
 
-/// As a client in the same process does, without TLS.
+/// Registers an instance at the node without TLS, through a listener of its own.
 async fn register(node: &EurekaServer, id: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
@@ -65,7 +65,7 @@ async fn register(node: &EurekaServer, id: &str) {
 async fn registrations_replicate_over_tls() {
     let ca = Ca::new();
     let file = ca.pem_file("peers.pem");
-    let ([a, b], urls) = places().await;
+    let ([a, b], urls) = bind_nodes().await;
     let node = |at| {
         let shows = server(ca.identity(&["localhost"]));
         Node::start(at, shows, builder(&urls).peer_tls_ca_file(&file))
@@ -77,9 +77,9 @@ async fn registrations_replicate_over_tls() {
 }
 
 #[tokio::test]
-async fn peers_that_ask_for_a_certificate_get_one() {
+async fn peers_that_request_a_certificate_receive_one() {
     let ca = Ca::new();
-    let ([a, b], urls) = places().await;
+    let ([a, b], urls) = bind_nodes().await;
     let node = |at| Node::start(at, ca.strict_server(), builder(&urls).peer_tls_config(ca.client_with_identity()));
     let (a, b) = (node(a), node(b));
     a.register("1").await;
@@ -92,10 +92,10 @@ fn has(log: &Log, parts: &[&str]) -> bool {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_trusted_is_told_of_and_costs_the_others_nothing() {
+async fn untrusted_peer_is_logged_and_does_not_affect_the_others() {
     let (log, _logging) = Log::start(tracing::Level::INFO);
     let (ca, another) = (Ca::new(), Ca::named("another"));
-    let ([a, b, stranger], urls) = places().await;
+    let ([a, b, stranger], urls) = bind_nodes().await;
     let stranger_url = format!("https://localhost:{}/eureka/", port(&stranger));
     let node = |at, shown: &Ca, trusted: &Ca| {
         let shows = server(shown.identity(&["localhost"]));
@@ -113,14 +113,14 @@ async fn a_peer_that_is_not_trusted_is_told_of_and_costs_the_others_nothing() {
 }
 
 #[tokio::test]
-async fn unusable_settings_are_found_at_build() {
+async fn unusable_tls_settings_of_peers_fail_the_build() {
     let ca = Ca::new();
     let file = ca.pem_file("trusted.pem");
     let missing = PathBuf::from("missing.pem");
     for (builder, why) in [
         (EurekaServer::builder().peer_tls_ca_file(&missing), "missing.pem"),
-        (EurekaServer::builder().peer_tls_ca_file(&file).peer_tls_config(ca.client()), "both given"),
-        (EurekaServer::builder().peer_tls_config(ca.client()).peer_tls_ca_file(&file), "both given"),
+        (EurekaServer::builder().peer_tls_ca_file(&file).peer_tls_config(ca.client()), "both set"),
+        (EurekaServer::builder().peer_tls_config(ca.client()).peer_tls_ca_file(&file), "both set"),
     ] {
         let error = builder.build().unwrap_err();
         assert!(error.is_config(), "{error}");
@@ -132,7 +132,7 @@ async fn unusable_settings_are_found_at_build() {
 
 #[cfg(all(feature = "cli", unix))]
 #[tokio::test]
-async fn the_binary_trusts_peers_by_the_file_that_the_environment_names() {
+async fn binary_with_ssl_cert_file_trusts_peers_by_that_file() {
     use std::process::Stdio;
     use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -155,7 +155,7 @@ async fn the_binary_trusts_peers_by_the_file_that_the_environment_names() {
     BufReader::new(binary.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
     let url = line.trim_end().strip_prefix("listening on ").unwrap();
     let client = Eureka::builder().service_url(url).build().unwrap();
-    // Refused until it has copied.
+    // The request is rejected until the sync up is complete.
     let copied = loop {
         match client.transport().applications().await {
             Ok(applications) => break applications,

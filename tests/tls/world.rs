@@ -1,4 +1,4 @@
-//! An authority, servers with its certificates, and a registry with a client that trusts it.
+//! Certificate authority, servers with its certificates, and a registry with a client that trusts it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 type Client = HttpClient<Full<Bytes>>;
 pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// A certificate authority of the test's own.
+/// Certificate authority of one test.
 pub(crate) struct Ca {
     pub(crate) certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -45,7 +45,7 @@ impl Ca {
         Self { certificate: params.self_signed(&key).unwrap(), issuer: Issuer::new(params, key) }
     }
 
-    /// A certificate for these names and addresses.
+    /// Issues a certificate for these names and addresses.
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
         self.sign(CertificateParams::new(names.iter().copied().map(str::to_owned).collect::<Vec<_>>()).unwrap())
     }
@@ -62,7 +62,7 @@ impl Ca {
         roots
     }
 
-    /// Trusts this authority.
+    /// Returns a client configuration that trusts this authority.
     pub(crate) fn client(&self) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -71,7 +71,7 @@ impl Ca {
             .with_no_client_auth()
     }
 
-    /// Trusts this authority, and shows a certificate of it.
+    /// Returns a client configuration that also sends a certificate of this authority.
     pub(crate) fn client_with_identity(&self) -> ClientConfig {
         let (chain, key) = self.identity(&["client"]);
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -82,7 +82,8 @@ impl Ca {
             .unwrap()
     }
 
-    /// A server on localhost that takes nobody without a certificate of this authority.
+    /// Returns the configuration of a server on localhost that requires a client certificate of this
+    /// authority.
     pub(crate) fn strict_server(&self) -> ServerConfig {
         let provider = Arc::new(default_provider());
         let roots = Arc::new(self.roots());
@@ -103,7 +104,7 @@ impl Ca {
     }
 }
 
-/// Shows this certificate, and agrees to both versions of HTTP.
+/// Returns a server configuration with this certificate that supports HTTP/1.1 and HTTP/2.
 pub(crate) fn server((chain, key): Identity) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -115,7 +116,7 @@ pub(crate) fn server((chain, key): Identity) -> ServerConfig {
     config
 }
 
-/// Serves the router over TLS; the port.
+/// Serves the router over TLS on a new port, and returns the port.
 pub(crate) async fn serve(config: ServerConfig, router: Router) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -138,19 +139,19 @@ pub(crate) fn serve_on(listener: TcpListener, config: ServerConfig, router: Rout
     });
 }
 
-/// Waits for something that others do.
+/// Waits until the condition is true.
 pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Answers its id, the version of the request, and the body.
+/// Returns a router that responds with its id, the HTTP version of the request, and the body.
 pub(crate) fn echo(id: &'static str) -> Router {
     Router::new().fallback(any(async move |version: Version, body: String| format!("{id} {version:?} {body}")))
 }
 
-/// A registry over HTTPS, and a client that trusts its authority.
+/// Registry over HTTPS, and a client that trusts its authority.
 pub(crate) struct World {
     pub(crate) ca: Ca,
     pub(crate) eureka: Eureka,
@@ -178,7 +179,7 @@ impl World {
         Self { ca, eureka, client }
     }
 
-    /// Registers an instance that is at this host, and waits until the client knows it.
+    /// Registers an instance at this host, and waits until the client has it.
     pub(crate) async fn register(&self, id: &str, host: &str, port: u16) {
         self.enter(Instance::builder("orders").id(id).host_name(host).ip_addr("127.0.0.1").secure_port(port)).await;
     }
@@ -189,7 +190,7 @@ impl World {
         until(|| self.eureka.snapshot().instance_count() != before).await;
     }
 
-    /// An instance on localhost with this certificate.
+    /// Starts and registers an instance on localhost with this certificate.
     pub(crate) async fn instance(&self, id: &'static str, identity: Identity) {
         let port = serve(server(identity), echo(id)).await;
         self.register(id, "localhost", port).await;
@@ -202,7 +203,7 @@ impl World {
         Ok(String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
 
-    /// What a call says that no instance could take.
+    /// Returns the error of a call that no instance accepts.
     pub(crate) async fn refusal(&self) -> String {
         let error = self.call(Version::HTTP_11).await.unwrap_err();
         assert!(error.is_connect(), "{error}");
