@@ -1,4 +1,4 @@
-//! What is counted, with a recorder that keeps it.
+//! Metrics of balancers and calls, read from a recorder that keeps them.
 #![cfg(feature = "metrics")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -15,15 +15,16 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service as _, ServiceExt, service_fn};
 use tower_eureka::balance::{AnyResponse, Attributes, Balance, Ejection, PeakEwma};
 
-/// What a recorder was told, summed up: looking at it begins its sums anew.
-struct Told {
+/// Sums of the recorded values. Each snapshot resets the recorder, so its values are added up.
+struct Recorded {
     snapshotter: Snapshotter,
     so_far: BTreeMap<String, i64>,
 }
 
-impl Told {
-    /// Everything so far: `name{label=value,…}` and its value, histograms by how many values they got.
-    fn so_far(&mut self) -> &BTreeMap<String, i64> {
+impl Recorded {
+    /// Returns all values so far by `name{label=value,…}`. The value of a histogram is its number of
+    /// samples.
+    fn values(&mut self) -> &BTreeMap<String, i64> {
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let value = match value {
                 DebugValue::Counter(count) => count as i64,
@@ -37,40 +38,40 @@ impl Told {
     }
 
     fn value(&mut self, series: &str) -> i64 {
-        let so_far = self.so_far();
+        let so_far = self.values();
         so_far.get(series).copied().unwrap_or_else(|| panic!("no {series} in {so_far:#?}"))
     }
 }
 
-/// Runs this with a recorder of its own and paused time.
-fn recorded(test: impl AsyncFnOnce(Told)) {
+/// Runs a test with a recorder of its own and paused time.
+fn with_recorder(test: impl AsyncFnOnce(Recorded)) {
     let recorder = DebuggingRecorder::new();
-    let told = Told { snapshotter: recorder.snapshotter(), so_far: BTreeMap::new() };
+    let recorded = Recorded { snapshotter: recorder.snapshotter(), so_far: BTreeMap::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    metrics::with_local_recorder(&recorder, || runtime.block_on(test(told)))
+    metrics::with_local_recorder(&recorder, || runtime.block_on(test(recorded)))
 }
 
 #[test]
 fn endpoints_picks_ejections_and_calls_are_counted_by_application() {
-    recorded(async |mut told| {
+    with_recorder(async |mut recorded| {
         let _balance = some_calls().await;
-        assert_eq!(told.value("eureka_endpoints{application=ORDERS,state=available}"), 1);
-        assert_eq!(told.value("eureka_endpoints{application=ORDERS,state=out}"), 1);
-        assert_eq!(told.value("eureka_endpoints{application=ORDERS,state=probation}"), 0);
+        assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=available}"), 1);
+        assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=out}"), 1);
+        assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=probation}"), 0);
         let [good, bad] =
-            ["b", "a"].map(|zone| told.value(&format!("eureka_picks_total{{application=ORDERS,zone={zone}}}")));
+            ["b", "a"].map(|zone| recorded.value(&format!("eureka_picks_total{{application=ORDERS,zone={zone}}}")));
         assert_eq!(good + bad, 100);
         assert!(bad >= 1);
-        assert_eq!(told.value("eureka_ejections_total{application=ORDERS,cause=consecutive_failures}"), 1);
-        assert_eq!(told.value("eureka_call_duration_seconds{application=ORDERS,outcome=success}"), good);
-        assert_eq!(told.value("eureka_call_duration_seconds{application=ORDERS,outcome=failure}"), bad);
+        assert_eq!(recorded.value("eureka_ejections_total{application=ORDERS,cause=consecutive_failures}"), 1);
+        assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=success}"), good);
+        assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=failure}"), bad);
     });
 }
 
 type Service = BoxCloneSyncService<(), (), Infallible>;
 type Update = Change<u8, Service>;
 
-/// A balancer that is told of its endpoints.
+/// Returns a balancer and the channel of its endpoint updates.
 fn balancer(name: &str) -> (UnboundedSender<Result<Update, Infallible>>, Balance<Service, PeakEwma, AnyResponse>) {
     let (tell, updates) = tokio::sync::mpsc::unbounded_channel();
     let builder = Balance::builder(UnboundedReceiverStream::new(updates)).name(name).observer(AnyResponse);
@@ -81,14 +82,14 @@ fn insert(id: u8) -> Result<Update, Infallible> {
     Ok(Change::Insert(id, BoxCloneSyncService::new(service_fn(async |()| Ok(())))))
 }
 
-/// Until the tasks behind the balancers have done what there is to do.
+/// Waits until the tasks of the balancers are idle.
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 #[test]
-fn names_that_nobody_has_leave_no_series_behind() {
-    recorded(async |mut told| {
+fn unknown_names_create_no_series() {
+    with_recorder(async |mut recorded| {
         let unknown = "eureka_fail_fast{application=unknown}";
         let mut balances = Vec::new();
         for i in 0..100 {
@@ -96,31 +97,31 @@ fn names_that_nobody_has_leave_no_series_behind() {
             assert!(balance.ready().await.unwrap().call(()).await.unwrap_err().is_no_endpoints());
             balances.push((tell, balance));
         }
-        assert_eq!(*told.so_far(), BTreeMap::from([(unknown.to_owned(), 100)]));
+        assert_eq!(*recorded.values(), BTreeMap::from([(unknown.to_owned(), 100)]));
 
-        // One is somebody after all, and stays known.
+        // One name gets an endpoint and keeps its series.
         let fails_fast = "eureka_fail_fast{application=NAME-7}";
         let (tell, balance) = &mut balances[7];
         tell.send(insert(1)).unwrap();
         settled().await;
-        assert_eq!(told.value("eureka_endpoints{application=NAME-7,state=available}"), 1);
-        assert_eq!((told.value(unknown), told.value(fails_fast)), (99, 0));
-        let series = told.so_far();
+        assert_eq!(recorded.value("eureka_endpoints{application=NAME-7,state=available}"), 1);
+        assert_eq!((recorded.value(unknown), recorded.value(fails_fast)), (99, 0));
+        let series = recorded.values();
         assert!(series.keys().all(|key| key == unknown || key.contains("{application=NAME-7")), "{series:#?}");
         tell.send(Ok(Change::Remove(1))).unwrap();
         settled().await;
         assert!(balance.ready().await.unwrap().call(()).await.unwrap_err().is_no_endpoints());
-        assert_eq!((told.value(unknown), told.value(fails_fast)), (99, 1));
+        assert_eq!((recorded.value(unknown), recorded.value(fails_fast)), (99, 1));
 
         drop(balances);
         settled().await;
-        assert_eq!((told.value(unknown), told.value(fails_fast)), (0, 0));
+        assert_eq!((recorded.value(unknown), recorded.value(fails_fast)), (0, 0));
     });
 }
 
 #[test]
-fn gauges_of_several_balancers_add_up_and_go_with_them() {
-    recorded(async |mut told| {
+fn gauges_of_several_balancers_are_summed_and_withdrawn_when_dropped() {
+    with_recorder(async |mut recorded| {
         let available = "eureka_endpoints{application=ORDERS,state=available}";
         let (one, balance) = balancer("ORDERS");
         let (other, another) = balancer("ORDERS");
@@ -129,20 +130,20 @@ fn gauges_of_several_balancers_add_up_and_go_with_them() {
         }
         other.send(insert(0)).unwrap();
         settled().await;
-        assert_eq!(told.value(available), 4);
+        assert_eq!(recorded.value(available), 4);
         one.send(Ok(Change::Remove(0))).unwrap();
         settled().await;
-        assert_eq!(told.value(available), 3);
+        assert_eq!(recorded.value(available), 3);
         drop(balance);
         settled().await;
-        assert_eq!(told.value(available), 1);
+        assert_eq!(recorded.value(available), 1);
         drop(another);
         settled().await;
-        assert_eq!(told.value(available), 0);
+        assert_eq!(recorded.value(available), 0);
     });
 }
 
-/// A hundred calls to an application one of whose two endpoints fails.
+/// Makes a hundred calls to an application with one failing endpoint of two.
 async fn some_calls() -> impl Sized {
     let endpoints = ["a", "b"].map(|zone| Ok::<_, Infallible>(Change::Insert(zone, zone)));
     let mut balance = Balance::builder(tokio_stream::iter(endpoints).chain(tokio_stream::pending()))
