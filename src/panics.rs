@@ -11,8 +11,8 @@ use std::task::Poll;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs a future to completion and catches its panic, so that loops that run for the lifetime of the
-/// process survive it.
+/// Runs a future to completion and catches its panic, so that loops that run for the lifetime of
+/// the process survive it.
 ///
 /// Values that the future borrows mutably may be in an inconsistent state after a panic.
 ///

@@ -1,7 +1,7 @@
 //! Untrusted values in log lines and error messages.
 //!
-//! Text from a request, a peer, a registry or the DNS may be long or malicious: a line break forges a
-//! log line, an escape code controls the terminal, a format character reorders the text.
+//! Text from a request, a peer, a registry or the DNS may be long or malicious: a line break forges
+//! a log line, an escape code controls the terminal, a format character reorders the text.
 
 use std::fmt::{self, Display, Write};
 
@@ -80,7 +80,8 @@ impl Write for Escaped<'_, '_> {
     }
 }
 
-/// Returns `true` for format characters, which terminals do not show and which may reorder the text.
+/// Returns `true` for format characters, which terminals do not show and which may reorder the
+/// text.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -22,8 +22,8 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Returns all values so far by `name{label=value,…}`. The value of a histogram is its number of
-    /// samples.
+    /// Returns all values so far by `name{label=value,…}`. The value of a histogram is its number
+    /// of samples.
     fn values(&mut self) -> &BTreeMap<String, i64> {
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let value = match value {

@@ -1,5 +1,5 @@
-//! Errors of https URLs in builds without the feature `tls`. `cargo test --all-features` runs none of
-//! these tests.
+//! Errors of https URLs in builds without the feature `tls`. `cargo test --all-features` runs none
+//! of these tests.
 #![cfg(all(feature = "peers", not(feature = "tls")))]
 
 use tower_eureka::{Eureka, EurekaServer};

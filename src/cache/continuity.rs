@@ -13,8 +13,8 @@ pub(super) const MAX_GAP: Duration = Duration::from_secs(90);
 const VERIFY_INTERVAL: Duration = Duration::from_secs(600);
 /// The same interval if one URL leads to several nodes, shorter or longer by up to 20 %.
 const NODES_VERIFY_INTERVAL: Duration = Duration::from_secs(150);
-/// Two decreases of the counter within this time mean that several nodes respond. The restart of one
-/// server decreases it only once.
+/// Two decreases of the counter within this time mean that several nodes respond. The restart of
+/// one server decreases it only once.
 const NODES_DETECTED_WITHIN: Duration = Duration::from_secs(1200);
 /// Time without a decrease of the counter after which the counter is used again.
 const NODES_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
@@ -24,9 +24,9 @@ const NODES_REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 /// A delta has the changes of the last three minutes, and its hash only counts statuses. After a
 /// longer gap, or from another server, the hash may match although changes in between are missing.
 ///
-/// A load balancer in front of several nodes looks like a server that restarts repeatedly, since each
-/// node has its own counter of deltas. After the second decrease the counter is ignored. The time and
-/// the counts then prove a delta, and the whole registry is fetched more often.
+/// A load balancer in front of several nodes looks like a server that restarts repeatedly, since
+/// each node has its own counter of deltas. After the second decrease the counter is ignored. The
+/// time and the counts then prove a delta, and the whole registry is fetched more often.
 #[derive(Debug)]
 pub(super) struct Continuity {
     last: Option<Response>,
@@ -73,8 +73,8 @@ impl Continuity {
         is_due
     }
 
-    /// Returns `true` if this delta continues the copy. It must have arrived just now, from the same
-    /// run of the same server, within the time for which the server keeps changes.
+    /// Returns `true` if this delta continues the copy. It must have arrived just now, from the
+    /// same run of the same server, within the time for which the server keeps changes.
     pub(super) fn is_continued_by(&mut self, origin: &Origin, version: Option<i64>) -> bool {
         let Some(last) = self.last.as_ref().filter(|last| last.origin == *origin) else { return false };
         let increases = last.version <= version;

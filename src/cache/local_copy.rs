@@ -13,14 +13,14 @@ use crate::model::{Application, Applications, Digest, Instance};
 /// it.
 ///
 /// A server that restarted sends a valid empty list until its providers have registered again. A
-/// server that is cut off from its providers evicts most of them. Regular cancellations and evictions
-/// appear in deltas. Therefore a full response is trusted in the instances that it lists, and in its
-/// omissions only if they are few. If it lists less than half as many instances as before, or none of
-/// an application, the omitted instances are *held*.
+/// server that is cut off from its providers evicts most of them. Regular cancellations and
+/// evictions appear in deltas. Therefore a full response is trusted in the instances that it lists,
+/// and in its omissions only if they are few. If it lists less than half as many instances as
+/// before, or none of an application, the omitted instances are *held*.
 ///
-/// A held instance is removed when a delta deletes it, when the server lists it again, or when it was
-/// missing for its lease (at least `min_hold`) at a server that responds and lists any instance. An
-/// empty list alone never removes an instance.
+/// A held instance is removed when a delta deletes it, when the server lists it again, or when it
+/// was missing for its lease (at least `min_hold`) at a server that responds and lists any
+/// instance. An empty list alone never removes an instance.
 ///
 /// `now` is a clock that runs only while the server responds, so that outages and failed fetches do
 /// not count.
@@ -54,7 +54,8 @@ impl LocalCopy {
         }
     }
 
-    /// Returns `true` if the server lists no instance. Java clients fetch the whole registry then, too.
+    /// Returns `true` if the server lists no instance. Java clients fetch the whole registry then,
+    /// too.
     pub(super) fn is_empty(&self) -> bool {
         self.mirror.len() == 0
     }
@@ -105,8 +106,8 @@ impl LocalCopy {
         self.expire(now);
     }
 
-    /// Applies a delta. Returns `true` if the copy now matches the server, and `false` if changes were
-    /// missed.
+    /// Applies a delta. Returns `true` if the copy now matches the server, and `false` if changes
+    /// were missed.
     #[must_use]
     pub(super) fn apply_delta(&mut self, delta: &Applications, digest: Option<Digest>, now: Instant) -> bool {
         self.mirror.apply(delta);
@@ -133,8 +134,8 @@ impl LocalCopy {
         });
     }
 
-    /// Returns the server's list together with the held instances. Unchanged applications are the same
-    /// `Arc` as in the previous snapshot.
+    /// Returns the server's list together with the held instances. Unchanged applications are the
+    /// same `Arc` as in the previous snapshot.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let mut applications = self.mirror.applications.clone();
         let mut held = BTreeMap::<&Arc<str>, Vec<Arc<Instance>>>::new();

@@ -26,8 +26,8 @@ impl Lookup {
         }
     }
 
-    /// Returns the applications that may have instances of this lookup, at a cost proportional to their
-    /// number.
+    /// Returns the applications that may have instances of this lookup, at a cost proportional to
+    /// their number.
     pub(super) fn sources(&self, snapshot: &Snapshot) -> Sources {
         let app = |name: &Arc<str>| snapshot.applications.get(name).cloned();
         match self {

@@ -35,8 +35,8 @@ impl Mirror {
         self.digest.is_some() && digest.is_some()
     }
 
-    /// Returns `true` if the mirror matches a response: by the digests if both sides have one, otherwise
-    /// by the counts. A response without both never matches.
+    /// Returns `true` if the mirror matches a response: by the digests if both sides have one,
+    /// otherwise by the counts. A response without both never matches.
     pub(super) fn matches(&self, response: &Applications, digest: Option<Digest>) -> bool {
         match (self.digest, digest) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -44,8 +44,8 @@ impl Mirror {
         }
     }
 
-    /// Replaces the list by a full response. Unchanged instances and applications stay the same `Arc`. A
-    /// digest that does not match its own list is ignored.
+    /// Replaces the list by a full response. Unchanged instances and applications stay the same
+    /// `Arc`. A digest that does not match its own list is ignored.
     pub(super) fn replace(&mut self, list: &Applications, digest: Option<Digest>) {
         let mut listed = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
         for application in &list.applications {
@@ -73,9 +73,9 @@ impl Mirror {
         });
     }
 
-    /// Applies a delta. `ADDED` and `MODIFIED` insert or replace the instance, `DELETED` removes it, and
-    /// entries without an action are ignored. Servers send each change for three minutes, so applying
-    /// it again has no effect.
+    /// Applies a delta. `ADDED` and `MODIFIED` insert or replace the instance, `DELETED` removes
+    /// it, and entries without an action are ignored. Servers send each change for three minutes,
+    /// so applying it again has no effect.
     pub(super) fn apply(&mut self, delta: &Applications) {
         for application in &delta.applications {
             for instance in &application.instances {

@@ -6,12 +6,12 @@
 //!                                 continuity.rs mirror.rs     vip_index.rs lookup.rs
 //! ```
 //!
-//! `Refresher` fetches on a timer with jitter. `LocalCopy` is the logic without IO: the exact mirror
-//! of the server's list, and the instances that disappeared from it implausibly, which are held for a
-//! while. The result is an immutable [`Snapshot`] in which an unchanged application, and an unchanged
-//! instance, is the same `Arc` as before. It has an index of VIP addresses, updated at the cost of the
-//! changes. A subscriber of an application, a VIP or a name is woken only if the instances behind it
-//! changed.
+//! `Refresher` fetches on a timer with jitter. `LocalCopy` is the logic without IO: the exact
+//! mirror of the server's list, and the instances that disappeared from it implausibly, which are
+//! held for a while. The result is an immutable [`Snapshot`] in which an unchanged application, and
+//! an unchanged instance, is the same `Arc` as before. It has an index of VIP addresses, updated at
+//! the cost of the changes. A subscriber of an application, a VIP or a name is woken only if the
+//! instances behind it changed.
 
 mod continuity;
 mod local_copy;

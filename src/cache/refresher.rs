@@ -16,8 +16,8 @@ use crate::transport::{Fetched, Full, Origin, Transport};
 
 /// Number of mismatched deltas in a row after which deltas are paused.
 const MISMATCHES_BEFORE_PAUSE: u32 = 3;
-/// Number of full refreshes while deltas are paused. Deltas of some servers with remote regions never
-/// match.
+/// Number of full refreshes while deltas are paused. Deltas of some servers with remote regions
+/// never match.
 const FULL_REFRESHES: u32 = 10;
 /// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
@@ -102,8 +102,8 @@ impl Refresher {
 
     /// Fetches once. Returns the new snapshot or the error, and the delay before the next fetch.
     ///
-    /// Not cancel safe: if the future is dropped, the copy may be empty, and this must not be called
-    /// again.
+    /// Not cancel safe: if the future is dropped, the copy may be empty, and this must not be
+    /// called again.
     pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
         let refreshed = match catch_panic(self.refresh()).await {
             Ok(refreshed) => refreshed,
@@ -192,8 +192,8 @@ impl Refresher {
         self.delta && self.deltas_offered && !self.local.is_empty() && can_continue
     }
 
-    /// Fetches a delta. Returns `None` if the whole registry must be fetched instead, since the server
-    /// offers no deltas or fails to create one.
+    /// Fetches a delta. Returns `None` if the whole registry must be fetched instead, since the
+    /// server offers no deltas or fails to create one.
     ///
     /// An overload is returned as an error, since a full fetch would increase it.
     async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
@@ -221,7 +221,8 @@ impl Refresher {
         }
     }
 
-    /// Fetches the whole registry after a random delay, so that clients with the same mismatch spread.
+    /// Fetches the whole registry after a random delay, so that clients with the same mismatch
+    /// spread.
     async fn fetch_all_delayed(&mut self) -> Result<(), Error> {
         self.continuity.lost();
         self.etag = None;

@@ -8,8 +8,8 @@ use crate::model::{Application, app_name};
 /// Immutable copy of the registry at one point in time. A refresh creates a new snapshot, which
 /// shares unchanged applications with the previous one.
 ///
-/// [`Selection::instances`](crate::discover::Selection::instances) returns the selected instances of
-/// a snapshot.
+/// [`Selection::instances`](crate::discover::Selection::instances) returns the selected instances
+/// of a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,

@@ -25,8 +25,8 @@ impl VipIndex {
         self.secure.get(vip).into_iter().flatten()
     }
 
-    /// Updates the index from one state of the applications to the next. The index is copied only if an
-    /// application gained or lost an address, which is rare.
+    /// Updates the index from one state of the applications to the next. The index is copied only
+    /// if an application gained or lost an address, which is rare.
     pub(super) fn update(
         index: &mut Arc<Self>,
         before: &BTreeMap<Arc<str>, Arc<Application>>,

@@ -51,7 +51,8 @@ impl Connector {
         tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         // The handshake handles the other schemes.
         tcp.enforce_http(false);
-        // hyper-util divides this time among the addresses of a name, so that each of them is tried.
+        // hyper-util divides this time among the addresses of a name, so that each of them is
+        // tried.
         tcp.set_connect_timeout(Some(timeout));
         Self { shared: Arc::new(Shared { tcp, timeout, tls: tls.clone() }), versions: Versions::Http1 }
     }

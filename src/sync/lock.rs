@@ -1,7 +1,7 @@
 //! Locks without poisoning.
 //!
-//! Critical sections in this crate are short and keep their value valid at every step. A panic while
-//! a lock is held therefore does not fail the callers that take the lock later.
+//! Critical sections in this crate are short and keep their value valid at every step. A panic
+//! while a lock is held therefore does not fail the callers that take the lock later.
 
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;

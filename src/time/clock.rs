@@ -83,9 +83,9 @@ impl Clock {
         self.epoch_ms.saturating_add(milliseconds(self.start.elapsed()))
     }
 
-    /// Returns the milliseconds by which the wall clock advanced more than the monotonic clock since
-    /// the start. It differs from zero after the wall clock was set, and after a suspension of the
-    /// machine, which stops the monotonic clock.
+    /// Returns the milliseconds by which the wall clock advanced more than the monotonic clock
+    /// since the start. It differs from zero after the wall clock was set, and after a suspension
+    /// of the machine, which stops the monotonic clock.
     pub(crate) fn wall_gain_ms(&self) -> i64 {
         let steady = self.epoch_ms.saturating_add(milliseconds(self.system_start.elapsed()));
         wall_clock_ms().saturating_sub(steady)

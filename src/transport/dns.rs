@@ -29,8 +29,8 @@ pub(crate) struct DnsUrls {
     pub(crate) zone: String,
     /// Puts the servers of the caller's zone first if true, and those of another zone if false.
     pub(crate) prefer_same: bool,
-    /// Host name of the caller. Its hash decides the order of the servers in a zone, so that callers
-    /// are spread and each of them always gets the same order.
+    /// Host name of the caller. Its hash decides the order of the servers in a zone, so that
+    /// callers are spread and each of them always gets the same order.
     pub(crate) own_host: String,
     /// Name server that is used instead of those of the system.
     pub(crate) server: Option<SocketAddr>,

@@ -153,8 +153,8 @@ impl Servers {
             },
             Verdict::Rejected => Attempt::Rejected(response.error(subject, server)),
             Verdict::NextServer => {
-                // With other statuses the header does not mean an overload. Error pages of proxies and
-                // redirects have it as well.
+                // With other statuses the header does not mean an overload. Error pages of proxies
+                // and redirects have it as well.
                 if matches!(status.as_u16(), 429 | 503)
                     && let Some(retry_after) = response.retry_after()
                 {

@@ -1,17 +1,17 @@
 //! REST operations of a registry server as typed calls.
 //!
 //! ```text
-//!  Transport (operations.rs)      one method per operation: builds it (request.rs), reads the response
+//!  Transport (operations.rs)   one method per operation (request.rs), reads the response
 //!      │
-//!  Servers (failover.rs)          tries one server after the other (server_order.rs), merges errors (errors.rs)
+//!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs)
 //!      │
-//!  HttpStack (stack.rs)           redirects, gzip (gunzip.rs), limits of size and time
+//!  HttpStack (stack.rs)        redirects, gzip (gunzip.rs), limits of size and time
 //!      │
-//!  Sessions (session.rs)          hyper over crate::connect, or the user's own HTTP service
+//!  Sessions (session.rs)       hyper over crate::connect, or the user's own HTTP service
 //! ```
 //!
-//! `server_clock.rs` measures the clock of a server, and `dns.rs` looks up service URLs. Both are for
-//! the peers of a registry server.
+//! `server_clock.rs` measures the clock of a server, and `dns.rs` looks up service URLs. Both are
+//! for the peers of a registry server.
 
 #[cfg(feature = "dns")]
 mod dns;

@@ -29,10 +29,10 @@ use crate::time::Moment;
 /// minutes both prefer the first configured server again.
 ///
 /// The next server is tried if a server is unreachable, times out, fails (5xx), is overloaded (408,
-/// 429), responds with an invalid body, or rejects the client (401, 403, 405, 407, 410, 421, 404 for
-/// a registration, a redirect that cannot be followed). A status about the request itself (400, 409,
-/// 412 to 415, 422, 428, and 404 for a change of an instance) is returned at once. The next write
-/// then starts at the next server.
+/// 429), responds with an invalid body, or rejects the client (401, 403, 405, 407, 410, 421, 404
+/// for a registration, a redirect that cannot be followed). A status about the request itself (400,
+/// 409, 412 to 415, 422, 428, and 404 for a change of an instance) is returned at once. The next
+/// write then starts at the next server.
 ///
 /// # Timeouts and cancellation
 ///
@@ -119,9 +119,9 @@ impl Transport {
     /// Returns the same transport for background loops, which obey `Retry-After` for at most five
     /// minutes.
     ///
-    /// While all servers are paused, an operation fails without a request. Writes obey for at most a
-    /// quarter of the shortest lease registered through this transport (90 seconds before the first
-    /// registration). One server is then tried, so that the lease does not expire.
+    /// While all servers are paused, an operation fails without a request. Writes obey for at most
+    /// a quarter of the shortest lease registered through this transport (90 seconds before the
+    /// first registration). One server is then tried, so that the lease does not expire.
     pub(crate) fn in_background(&self) -> Self {
         Self { background: true, ..self.clone() }
     }
@@ -140,8 +140,8 @@ impl Transport {
 
     /// Returns the same transport with lists restricted to the instances registered at the server.
     ///
-    /// Java servers include all regions that they know unless the query names some. This query names
-    /// one that does not exist.
+    /// Java servers include all regions that they know unless the query names some. This query
+    /// names one that does not exist.
     #[cfg(feature = "peers")]
     pub(crate) fn without_other_regions(self) -> Self {
         Self { list_query: "?regions=none", ..self }
@@ -154,8 +154,8 @@ impl Transport {
         Self { fallback_query: Some(""), ..self }
     }
 
-    /// Returns `true` if the last fetch of the whole registry fell back to the unfiltered list, which
-    /// includes other regions.
+    /// Returns `true` if the last fetch of the whole registry fell back to the unfiltered list,
+    /// which includes other regions.
     #[cfg(feature = "peers")]
     pub(crate) fn fell_back(&self) -> bool {
         self.servers.fell_back.load(Ordering::Acquire)
@@ -166,8 +166,8 @@ impl Transport {
         self.servers.fell_back.store(true, Ordering::Release);
     }
 
-    /// Returns a transport for the same servers whose operations take at most this time. The servers
-    /// share the time equally, and `Retry-After` is ignored.
+    /// Returns a transport for the same servers whose operations take at most this time. The
+    /// servers share the time equally, and `Retry-After` is ignored.
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
         let share = timeout / self.servers.len().clamp(1, MAX_SERVERS) as u32;
         Self { servers: self.servers.clone(), stack: self.stack.with_timeout(share), background: false, ..*self }
@@ -218,7 +218,8 @@ impl Transport {
     /// Sets a status that overrides the instance's own until it is removed.
     ///
     /// # Errors
-    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is
+    /// unknown.
     pub async fn set_status(&self, app: &str, id: &str, status: InstanceStatus) -> Result<(), Error> {
         let operation = Operation::instance("set status of", Method::PUT, app, id);
         self.write(operation.suffix(&format!("/status?value={status}"))).await.map(drop)
@@ -226,17 +227,19 @@ impl Transport {
 
     /// Removes the status that [`set_status`](Self::set_status) set.
     ///
-    /// The status of the instance is `UNKNOWN` until its next heartbeat, which makes it register again.
+    /// The status of the instance is `UNKNOWN` until its next heartbeat, which makes it register
+    /// again.
     ///
     /// # Errors
-    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is
+    /// unknown.
     pub async fn remove_status(&self, app: &str, id: &str) -> Result<(), Error> {
         let operation = Operation::instance("remove status of", Method::DELETE, app, id);
         self.write(operation.suffix("/status")).await.map(drop)
     }
 
-    /// Sets or, if `status` is `None`, removes an override, with the timestamp of the instance's data
-    /// as Java clients send it.
+    /// Sets or, if `status` is `None`, removes an override, with the timestamp of the instance's
+    /// data as Java clients send it.
     pub(crate) async fn override_status(
         &self,
         app: &str,
@@ -267,7 +270,8 @@ impl Transport {
     /// Adds or replaces metadata entries of an instance, until it is registered again.
     ///
     /// # Errors
-    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is unknown.
+    /// When no server accepts the change. [`Error::is_not_found`] is true if the instance is
+    /// unknown.
     pub async fn update_metadata(&self, app: &str, id: &str, entries: &[(&str, &str)]) -> Result<(), Error> {
         let query: Vec<String> =
             entries.iter().map(|(key, value)| format!("{}={}", query(key), query(value))).collect();
@@ -286,8 +290,8 @@ impl Transport {
         })
     }
 
-    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`, the
-    /// next server is tried after that time while the previous attempt is still pending.
+    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`,
+    /// the next server is tried after that time while the previous attempt is still pending.
     pub(crate) async fn full(&self, known: Option<&HeaderValue>, stagger: Option<Duration>) -> Result<Full, Error> {
         let options = SendOptions { stagger, ..self.options() };
         let fetch = |query: &str| {
@@ -366,8 +370,8 @@ impl Transport {
         self.by_vip("vips", name).await
     }
 
-    /// Fetches the instances with a secure VIP address, the one for HTTPS. The result is empty if there
-    /// are none.
+    /// Fetches the instances with a secure VIP address, the one for HTTPS. The result is empty if
+    /// there are none.
     ///
     /// # Errors
     /// When no server sends them.
@@ -375,8 +379,8 @@ impl Transport {
         self.by_vip("svips", name).await
     }
 
-    /// Sends a batch of changes to a peer. `sender` is the id of this node, by which it recognises a
-    /// batch that comes back.
+    /// Sends a batch of changes to a peer. `sender` is the id of this node, by which it recognises
+    /// a batch that comes back.
     #[cfg(feature = "peers")]
     pub(crate) async fn replicate(&self, batch: bytes::Bytes, sender: &str) -> Result<Replicated, Error> {
         let operation = Operation::new("send changes", Method::POST).path("peerreplication/batch/".into());

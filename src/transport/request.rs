@@ -33,8 +33,8 @@ const SEGMENT: &AsciiSet = &CONTROLS
 /// Characters that are encoded in the value of a query parameter.
 const QUERY: &AsciiSet = &SEGMENT.add(b'&').add(b'+').add(b'=').add(b'\'');
 
-/// Header with the id of the registry server that sends a batch. A server that receives its own batch
-/// responds with 508 and this header.
+/// Header with the id of the registry server that sends a batch. A server that receives its own
+/// batch responds with 508 and this header.
 pub(super) const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
 
 /// Classification of a response status for one operation.

@@ -9,9 +9,11 @@ use super::stack::date_ms;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, wall_clock_ms};
 
-/// Maximum duration of a request whose response is measured. The error of a slower one is too large.
+/// Maximum duration of a request whose response is measured. The error of a slower one is too
+/// large.
 const MAX_DURATION: Duration = Duration::from_secs(2);
-/// Maximum age of a `Date`: it is rounded down to a second, and some servers update it a second late.
+/// Maximum age of a `Date`: it is rounded down to a second, and some servers update it a second
+/// late.
 const MAX_DATE_AGE_MS: i64 = 2_000;
 
 /// Difference between the clock of a server and that of this machine.
@@ -20,15 +22,15 @@ pub(crate) struct ServerClock(Mutex<Option<Estimate>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
-    /// Lower bound of the difference that the responses of this session prove, in milliseconds. Dates
-    /// are rounded down, so the greatest bound of several responses is the best.
+    /// Lower bound of the difference that the responses of this session prove, in milliseconds.
+    /// Dates are rounded down, so the greatest bound of several responses is the best.
     ahead_ms: i64,
     since: Moment,
 }
 
 impl ServerClock {
-    /// Returns the milliseconds by which the server's clock is ahead of the local clock, negative if
-    /// it is behind. `None` before the first response with a date.
+    /// Returns the milliseconds by which the server's clock is ahead of the local clock, negative
+    /// if it is behind. `None` before the first response with a date.
     pub(crate) fn ahead_ms(&self) -> Option<i64> {
         self.lock().map(|estimate| estimate.ahead_ms)
     }

@@ -84,8 +84,8 @@ impl ServerOrder {
     /// Returns the servers to try, in order.
     ///
     /// Paused servers come last, or are left out if the operation runs in the `background`. A
-    /// background write is sent to one paused server nevertheless, once per quarter of the lease, so
-    /// that the lease does not expire. A quarter is less than the shortest time between two
+    /// background write is sent to one paused server nevertheless, once per quarter of the lease,
+    /// so that the lease does not expire. A quarter is less than the shortest time between two
     /// heartbeats, so one of them may be skipped.
     pub(super) fn select(&self, access: Access, background: bool) -> Result<Vec<usize>, AllServersPaused> {
         let now = Instant::now();
@@ -155,8 +155,8 @@ impl ServerOrder {
         state.quarter_lease = state.quarter_lease.min(duration / 4);
     }
 
-    /// Returns a quarter of the shortest lease: the time for which writes obey a pause, and for which
-    /// a heartbeat waits for one server before it is sent to the next one as well.
+    /// Returns a quarter of the shortest lease: the time for which writes obey a pause, and for
+    /// which a heartbeat waits for one server before it is sent to the next one as well.
     pub(super) fn quarter_lease(&self) -> Duration {
         self.lock().quarter_lease
     }

@@ -85,8 +85,8 @@ impl ServerResponse {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the pause that `Retry-After` asks for, in seconds or as a date. A date is compared with
-    /// the server's own clock if the response has a `Date`.
+    /// Returns the pause that `Retry-After` asks for, in seconds or as a date. A date is compared
+    /// with the server's own clock if the response has a `Date`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let text = self.header(header::RETRY_AFTER)?.trim();
         if let Ok(seconds) = text.parse() {
@@ -145,7 +145,8 @@ impl HttpStack {
         }
     }
 
-    /// Measures the clock of the server by the responses. The stack must be used for one server only.
+    /// Measures the clock of the server by the responses. The stack must be used for one server
+    /// only.
     #[cfg(feature = "peers")]
     pub(crate) fn with_server_clock(self, clock: Arc<ServerClock>) -> Self {
         Self { server_clock: Some(clock), ..self }
@@ -161,8 +162,8 @@ impl HttpStack {
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request and reads the complete response. A panic of the bottom service is returned as
-    /// an error.
+    /// Sends one request and reads the complete response. A panic of the bottom service is returned
+    /// as an error.
     pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
         catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }

@@ -1,4 +1,5 @@
-//! A registry made of a closure: what a server answers, and how it misbehaves, without a socket and so under paused time.
+//! A registry made of a closure: what a server answers, and how it misbehaves, without a socket and
+//! so under paused time.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -323,8 +323,8 @@ async fn explanation_after_failed_refreshes_has_the_age_of_the_copy() {
     assert!(text.starts_with("its only instance cannot be called: a DOWN (as of 300 s ago; since then: "), "{text}");
 }
 
-/// After each random delta, a subscriber of a VIP has exactly the instances that a scan of the whole
-/// registry finds.
+/// After each random delta, a subscriber of a VIP has exactly the instances that a scan of the
+/// whole registry finds.
 #[tokio::test(start_paused = true)]
 async fn subscribers_after_random_changes_match_a_full_scan() {
     let seed = 11;

@@ -16,7 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns a client of the servers `a`, `b` and `c` in one script, which distinguishes them by the user.
+/// Returns a client of the servers `a`, `b` and `c` in one script, which distinguishes them by the
+/// user.
 fn client(servers: &[&str], registry: &Scripted) -> Eureka {
     let urls: Vec<_> = servers.iter().map(|server| format!("http://{server}:p@{server}/eureka")).collect();
     Eureka::builder().service_url(urls.join(",")).http_service(registry.clone()).build().unwrap()

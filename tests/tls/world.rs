@@ -1,4 +1,5 @@
-//! Certificate authority, servers with its certificates, and a registry with a client that trusts it.
+//! Certificate authority, servers with its certificates, and a registry with a client that trusts
+//! it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,8 +83,8 @@ impl Ca {
             .unwrap()
     }
 
-    /// Returns the configuration of a server on localhost that requires a client certificate of this
-    /// authority.
+    /// Returns the configuration of a server on localhost that requires a client certificate of
+    /// this authority.
     pub(crate) fn strict_server(&self) -> ServerConfig {
         let provider = Arc::new(default_provider());
         let roots = Arc::new(self.roots());
