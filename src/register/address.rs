@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use crate::model::{Instance, detect_ip, is_loopback, source_ip};
 use crate::transport::Transport;
 
-/// Bound of the look-up of the registry's address before the first registration.
+/// Time limit of the DNS look-up of the registry before the first registration.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
-/// Finds the address of this machine on the way to a target, or to anywhere without one. Replaced
-/// in tests.
+/// Source of the local address that is used to reach a target, or of the default route's address
+/// without a target. Tests replace it.
 #[derive(Clone)]
 pub(super) struct Routes(Arc<dyn Fn(Option<SocketAddr>) -> Option<IpAddr> + Send + Sync>);
 
@@ -23,21 +23,21 @@ impl Default for Routes {
 }
 
 impl Routes {
-    /// Returns the instance with the address by which it reaches the registry, which is the network
-    /// that its callers are in. `None` if there is no better address than the present one.
+    /// Returns the instance with the local address of the route to the registry, since its callers are
+    /// in the same network. `None` if there is no better address than the present one.
     pub(super) async fn towards_registry(&self, transport: &Transport, instance: &Instance) -> Option<Instance> {
         let hosts = transport.hosts();
         let mut found = None;
-        // The first server is enough: a name that cannot be looked up is not worth more waiting.
+        // Only the first server is looked up, to limit the wait.
         if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
             let addresses = look_up(host, *port, transport.resolves_names()).await;
             found = addresses.into_iter().find_map(|address| self.0(Some(address)));
         }
         if found.is_none() && is_at_loopback(instance) {
-            // There was no network when the instance was built. There may be one now.
+            // The machine may have got a network since the instance was built.
             found = self.0(None);
         }
-        found.and_then(|ip| moved(instance, ip))
+        found.and_then(|ip| with_other_address(instance, ip))
     }
 }
 
@@ -46,8 +46,8 @@ pub(super) fn is_at_loopback(instance: &Instance) -> bool {
     instance.ip_addr().is_some_and(is_loopback)
 }
 
-/// Logs a warning if other machines cannot reach the registered instance though the registry is on
-/// another one.
+/// Logs a warning if the registered address is a loopback address although the registry runs on
+/// another machine.
 pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
     let reached_by = [registered.host_name(), registered.ip_addr()];
     if reached_by.into_iter().flatten().any(is_loopback)
@@ -57,13 +57,13 @@ pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
             app = registered.app(),
             instance = registered.id(),
             registry,
-            "registered a loopback address, by which other machines do not reach this one; set ip_addr() or EUREKA_INSTANCE_IPADDRESS"
+            "registered a loopback address, which other machines cannot reach; set ip_addr() or EUREKA_INSTANCE_IPADDRESS"
         );
     }
 }
 
-/// The addresses of a host; none if they are not known in time. Names are looked up only if
-/// `names`.
+/// Returns the addresses of a host, or none if the look-up fails or takes too long. Names are looked
+/// up only if `names` is set.
 async fn look_up(host: &str, port: u16, names: bool) -> Vec<SocketAddr> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return vec![SocketAddr::from((ip, port))];
@@ -77,8 +77,8 @@ async fn look_up(host: &str, port: u16, names: bool) -> Vec<SocketAddr> {
     }
 }
 
-/// The instance with this address; `None` if it has it already.
-fn moved(instance: &Instance, ip: IpAddr) -> Option<Instance> {
+/// Returns the instance with this address; `None` if it already has it.
+fn with_other_address(instance: &Instance, ip: IpAddr) -> Option<Instance> {
     let ip = ip.to_string();
     (instance.ip_addr() != Some(&*ip)).then(|| instance.with_address(&ip))
 }
@@ -95,7 +95,7 @@ mod tests {
     use crate::model::AddressOrigin;
     use crate::register::Registrar;
 
-    /// A machine, its registry, and the addresses of the registrations that were sent.
+    /// Machine with a registry, and the addresses of the registrations that were sent.
     #[derive(Clone, Default)]
     struct Network {
         route: Arc<Mutex<Option<IpAddr>>>,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn address_that_changes_before_the_first_success_is_followed_and_then_kept() {
+    async fn address_is_updated_until_the_first_success_and_then_kept() {
         let network = Network::default();
         network.set(Some("10.0.0.4"), 503);
         let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Detected);

@@ -15,40 +15,40 @@ use crate::panics::catch_panic;
 use crate::time::{Backoff, jittered, wall_clock_ms};
 use crate::transport::{Renewal, Transport};
 
-/// A record that is newer than the clock by more than this is not overtaken: its timestamp means
-/// nothing.
-const LARGEST_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
+/// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that is
+/// further ahead is not a time.
+const MAX_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
 
-/// Time between two warnings of one failure that lasts.
+/// Time between two warnings about the same lasting failure.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Does every write of one instance, one after the other, so that their order on the wire is the
-/// order of their sending.
+/// Task that sends all writes of one instance, one after the other, so that no write overtakes
+/// another.
 pub(super) struct Agent {
     transport: Transport,
-    /// The same for heartbeats: it leaves servers alone that asked for a pause.
+    /// Transport of heartbeats, which respects the pauses that servers ask for.
     background: Transport,
     instance: Instance,
     lifecycle: Arc<Lifecycle>,
     commands: mpsc::Receiver<Command>,
-    /// A command before which a heartbeat was given up.
-    waiting: Option<Command>,
-    /// Commands of a shutdown. They interrupt other operations.
-    urgent: mpsc::Receiver<Urgent>,
-    /// True while the server has our newest data, as far as we know.
+    /// Command for which a request in the background was cancelled.
+    postponed: Option<Command>,
+    /// Commands of a shutdown, which interrupt other operations.
+    shutdown: mpsc::Receiver<ShutdownCommand>,
+    /// True while the registry has the latest data, as far as the agent knows.
     registered: bool,
-    /// True once a registration was sent, so that there may be something to cancel.
+    /// True once a registration was sent, so that the registry may have a lease to cancel.
     attempted: bool,
-    /// No heartbeat and no registration any more: the DELETE alone is left to be done.
-    leaving: bool,
+    /// True once the cancellation has begun. Heartbeats and registrations are no longer sent.
+    cancelling: bool,
     routes: Routes,
-    /// True once a registry has taken the instance at its present address.
-    located: bool,
-    /// True from the time another address is found until a registry has taken it.
-    moved: bool,
-    /// True until the record in the registry was compared with ours.
+    /// True once a registry has accepted the instance at its present address.
+    address_confirmed: bool,
+    /// True from the detection of another address until a registry has accepted it.
+    address_changed: bool,
+    /// True until the record in the registry was compared with the own one.
     unverified: bool,
-    /// True once a registry has taken a registration.
+    /// True once a registry has accepted a registration.
     succeeded: bool,
     failing_since: Option<Instant>,
     warned: Option<Instant>,
@@ -56,81 +56,81 @@ pub(super) struct Agent {
     next: Instant,
 }
 
-/// Commands that wait for their turn.
+/// Commands that are executed in order.
 pub(super) enum Command {
-    /// Register now, with this status, and return the result.
+    /// Register with this status and return the result.
     Register { status: InstanceStatus, done: Done },
-    /// Put a status over the instance's own, or remove it and register anew.
+    /// Set an override status, or remove it and register again.
     Override { status: Option<InstanceStatus>, done: Done },
 }
 
-/// Commands of a shutdown, each with its bound.
-pub(super) enum Urgent {
+/// Commands of a shutdown, each with its time limit.
+pub(super) enum ShutdownCommand {
     /// Register as DOWN.
     Down { within: Duration, done: Done },
-    /// Delete the registration and end. If no server takes it, stay for another try, but send
-    /// nothing else.
+    /// Delete the registration and end the task. If no server accepts that, the task remains for
+    /// another attempt, but sends nothing else.
     Deregister { within: Duration, done: Done },
 }
 
 type Done = oneshot::Sender<Result<(), Error>>;
 
-/// Channels to the task.
+/// Channels to the task of an agent.
 #[derive(Clone, Debug)]
-pub(super) struct Commands {
+pub(super) struct AgentHandle {
     pub(super) normal: mpsc::Sender<Command>,
-    pub(super) urgent: mpsc::Sender<Urgent>,
+    pub(super) shutdown: mpsc::Sender<ShutdownCommand>,
 }
 
-/// The task and the channels to it.
+/// Task of an agent, with the channels to it.
 #[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) commands: Commands,
+pub(super) struct AgentTask {
+    pub(super) handle: AgentHandle,
     pub(super) task: JoinHandle<()>,
 }
 
-/// Reason for which an operation of a shutdown comes before another one: a command, or the end of
-/// all handles.
-type Interruption = Option<Urgent>;
+/// Shutdown command that interrupts an operation; `None` once all handles were dropped.
+type Interruption = Option<ShutdownCommand>;
 
-/// Reason for which an operation has no result.
-enum Stop {
+/// Reason why an operation was interrupted.
+enum Interrupted {
     Shutdown(Interruption),
-    /// A command that waits for its turn.
+    /// An ordinary command, which is now in `postponed`.
     Command,
 }
 
-type Outcome = Result<Result<(), Error>, Stop>;
+type Outcome = Result<Result<(), Error>, Interrupted>;
 
 impl Agent {
-    /// Starts the task, which begins when the `previous` one has ended. It registers at once, and
-    /// again with back-off until it succeeds. Once all handles are gone, it deletes the
-    /// registration within `farewell`.
+    /// Spawns the task, which begins once the `previous` one has ended.
+    ///
+    /// It registers at once, and repeats that with back-off until it succeeds. When all handles were
+    /// dropped, it deletes the registration within `cancel_timeout`.
     pub(super) fn spawn(
         transport: Transport,
         instance: Instance,
         lifecycle: Arc<Lifecycle>,
         routes: Routes,
-        farewell: Duration,
+        cancel_timeout: Duration,
         previous: Option<JoinHandle<()>>,
-    ) -> Handle {
+    ) -> AgentTask {
         let (normal, commands) = mpsc::channel(4);
-        let (sender, urgent) = mpsc::channel(4);
+        let (shutdown_sender, shutdown) = mpsc::channel(4);
         let interval = renewal_interval(&instance);
         let mut agent = Self {
             background: transport.in_background(),
             transport,
             instance,
             routes,
-            located: lifecycle.moved().is_some(),
-            moved: false,
+            address_confirmed: lifecycle.registered_instance().is_some(),
+            address_changed: false,
             lifecycle,
             commands,
-            waiting: None,
-            urgent,
+            postponed: None,
+            shutdown,
             registered: false,
             attempted: false,
-            leaving: false,
+            cancelling: false,
             unverified: true,
             succeeded: false,
             failing_since: None,
@@ -138,120 +138,119 @@ impl Agent {
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             next: Instant::now(),
         };
-        agent.touch();
+        agent.mark_changed();
         agent.instance.last_updated_timestamp = agent.instance.last_dirty_timestamp;
         let task = tokio::spawn(async move {
             if let Some(previous) = previous {
-                // However it ended, it sends nothing any more.
+                // Even after a panic it sends nothing more.
                 let _ = previous.await;
             }
             agent.next = Instant::now();
-            // A panic ends one turn, and not the heartbeats.
-            while catch_panic(agent.run(farewell)).await.is_err() {
+            // A panic of the user's HTTP service must not end the heartbeats.
+            while catch_panic(agent.run(cancel_timeout)).await.is_err() {
                 let (app, instance) = (agent.instance.app(), agent.instance.id());
-                tracing::error!(app, instance, "registration panicked and is started again");
+                tracing::error!(app, instance, "registration panicked, restarting");
                 agent.registered = false;
                 agent.lifecycle.state.change(RegistrarState::failing);
                 agent.next = Instant::now() + agent.backoff.next();
             }
         });
-        Handle { commands: Commands { normal, urgent: sender }, task }
+        AgentTask { handle: AgentHandle { normal, shutdown: shutdown_sender }, task }
     }
 
-    async fn run(&mut self, farewell: Duration) {
+    async fn run(&mut self, cancel_timeout: Duration) {
         let mut interruption = None;
         loop {
-            let urgent = match interruption.take() {
-                Some(urgent) => urgent,
-                None => match self.turn().await {
+            let command = match interruption.take() {
+                Some(command) => command,
+                None => match self.step().await {
                     ControlFlow::Continue(()) => continue,
-                    ControlFlow::Break(urgent) => urgent,
+                    ControlFlow::Break(command) => command,
                 },
             };
-            match urgent {
-                Some(Urgent::Down { within, done }) => match self.down(within, done).await {
+            match command {
+                Some(ShutdownCommand::Down { within, done }) => match self.down(within, done).await {
                     ControlFlow::Continue(()) => {}
-                    ControlFlow::Break(urgent) => interruption = Some(urgent),
+                    ControlFlow::Break(command) => interruption = Some(command),
                 },
-                Some(Urgent::Deregister { within, done }) => {
+                Some(ShutdownCommand::Deregister { within, done }) => {
                     let result = self.cancel(within).await;
-                    let gone = result.is_ok();
+                    let cancelled = result.is_ok();
                     let _ = done.send(result);
-                    if gone {
+                    if cancelled {
                         return;
                     }
                 }
-                // Every handle was dropped: leave as well as possible.
+                // All handles were dropped.
                 None => {
-                    let _ = self.cancel(farewell).await;
+                    let _ = self.cancel(cancel_timeout).await;
                     return;
                 }
             }
         }
     }
 
-    /// Waits for what is next, a command or the time of a heartbeat, and does it.
-    async fn turn(&mut self) -> ControlFlow<Interruption> {
-        if let Some(command) = self.waiting.take() {
-            return self.obey(command).await;
+    /// Waits for the next command or the time of the next heartbeat, and executes it.
+    async fn step(&mut self) -> ControlFlow<Interruption> {
+        if let Some(command) = self.postponed.take() {
+            return self.execute(command).await;
         }
         tokio::select! {
             biased;
-            urgent = self.urgent.recv() => ControlFlow::Break(urgent),
+            command = self.shutdown.recv() => ControlFlow::Break(command),
             command = self.commands.recv() => match command {
-                Some(command) => self.obey(command).await,
-                // The other channel has ended, too.
+                Some(command) => self.execute(command).await,
+                // Both channels close together.
                 None => ControlFlow::Break(None),
             },
-            () = std::future::ready(()), if self.registered && self.unverified && !self.leaving => self.verify().await,
-            () = sleep_until(self.next), if !self.leaving => self.beat().await,
+            () = std::future::ready(()), if self.registered && self.unverified && !self.cancelling => self.verify().await,
+            () = sleep_until(self.next), if !self.cancelling => self.heartbeat().await,
         }
     }
 
-    async fn obey(&mut self, command: Command) -> ControlFlow<Interruption> {
-        let (status, over, done) = match command {
+    async fn execute(&mut self, command: Command) -> ControlFlow<Interruption> {
+        let (status, overridden, done) = match command {
             Command::Register { status, done } => (Some(status), None, done),
             Command::Override { status, done } => (None, Some(status), done),
         };
-        // The handle has looked before. This one was waiting when the shutdown began.
-        if self.leaving || self.lifecycle.is_draining() {
-            let _ = done.send(Err(self.refused()));
+        // The handle checks this as well, but the shutdown may have begun since.
+        if self.cancelling || self.lifecycle.is_draining() {
+            let _ = done.send(Err(draining(&self.instance)));
             return ControlFlow::Continue(());
         }
         if let Some(status) = status.filter(|status| self.instance.status != *status) {
             self.instance.status = status;
-            self.touch();
+            self.mark_changed();
         }
-        let outcome = match over {
+        let outcome = match overridden {
             None => self.register(self.transport.clone()).await,
-            Some(status) => self.put_over(status).await,
+            Some(status) => self.override_status(status).await,
         };
         match outcome {
             Ok(result) => {
-                if over.is_none() {
-                    self.note(&result);
+                if overridden.is_none() {
+                    self.record(&result);
                 }
-                // The caller may have given up waiting.
+                // The caller may have stopped waiting.
                 let _ = done.send(result);
                 ControlFlow::Continue(())
             }
-            Err(stop) => {
-                let _ = done.send(Err(self.refused()));
-                stop.flow()
+            Err(interrupted) => {
+                let _ = done.send(Err(draining(&self.instance)));
+                interrupted.flow()
             }
         }
     }
 
-    /// A heartbeat; a registration where that is owed instead, or where the server does not know
-    /// the lease.
-    async fn beat(&mut self) -> ControlFlow<Interruption> {
+    /// Sends a heartbeat, or a registration if the registry does not have the latest data.
+    async fn heartbeat(&mut self) -> ControlFlow<Interruption> {
         let outcome = if self.registered { self.renew().await } else { self.register(self.background.clone()).await };
         match outcome {
             Ok(result) => {
-                self.note(&result);
+                self.record(&result);
                 ControlFlow::Continue(())
             }
-            Err(stop) => stop.flow(),
+            Err(interrupted) => interrupted.flow(),
         }
     }
 
@@ -260,103 +259,105 @@ impl Agent {
         let dirty = instance.last_dirty_timestamp.unwrap_or_default();
         let renewal = tokio::select! {
             biased;
-            urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
-            // A lost heartbeat costs nothing, so any command may go before it.
+            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
+            // A heartbeat can be repeated, so every command goes first.
             Some(command) = self.commands.recv() => {
-                self.waiting = Some(command);
-                return Err(Stop::Command);
+                self.postponed = Some(command);
+                return Err(Interrupted::Command);
             }
             renewal = transport.heartbeat(instance.app(), instance.id(), instance.status, dirty) => renewal,
         };
         match renewal {
             Ok(Renewal::Renewed) => {
-                self.succeeded();
+                self.on_success();
                 Ok(Ok(()))
             }
             Ok(Renewal::Unknown) => {
                 tracing::info!(app = instance.app(), instance = instance.id(), "lease lost, registering again");
-                // Newer than what any server holds, else it would keep its own copy.
-                self.touch();
+                // A server that has a record with the same timestamp would keep its own one.
+                self.mark_changed();
                 self.register(transport).await
             }
             Err(error) => Ok(Err(error)),
         }
     }
 
-    /// Registers, unless a command of a shutdown comes between.
+    /// Registers the instance, unless a shutdown command interrupts it.
     ///
-    /// Such a command gets its turn at once: the timestamp of the data orders a registration that
-    /// arrives late behind one that was sent later.
+    /// The interrupted registration may still arrive after a later one. The registry then drops it,
+    /// since its timestamp is older.
     async fn register(&mut self, transport: Transport) -> Outcome {
         self.registered = false;
-        if self.instance.is_address_detected() && (!self.located || address::is_at_loopback(&self.instance)) {
+        if self.instance.is_address_detected() && (!self.address_confirmed || address::is_at_loopback(&self.instance)) {
             let found = tokio::select! {
                 biased;
-                urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
+                command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
                 found = self.routes.towards_registry(&transport, &self.instance) => found,
             };
             if let Some(instance) = found {
-                (self.instance, self.moved) = (instance, true);
+                (self.instance, self.address_changed) = (instance, true);
             }
         }
         self.attempted = true;
         let instance = self.instance.clone();
         let result = tokio::select! {
             biased;
-            urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
+            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
             result = transport.register(&instance) => result,
         };
         if result.is_ok() {
-            self.is_registered();
+            self.on_registered();
         }
         Ok(result)
     }
 
-    /// Puts a status over the instance's own. Without one it takes the status back, and registers
-    /// anew, as it is UNKNOWN then.
-    async fn put_over(&mut self, status: Option<InstanceStatus>) -> Outcome {
+    /// Sets the override status. `None` removes it and registers again, since the status of the
+    /// instance is UNKNOWN then.
+    async fn override_status(&mut self, status: Option<InstanceStatus>) -> Outcome {
         let (transport, instance) = (self.transport.clone(), self.instance.clone());
         let dirty = instance.last_dirty_timestamp.unwrap_or_default();
         let result = tokio::select! {
             biased;
-            urgent = self.urgent.recv() => return Err(Stop::Shutdown(urgent)),
+            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
             result = transport.override_status(instance.app(), instance.id(), status, dirty) => result,
         };
         if result.is_err() || status.is_some() {
             return Ok(result);
         }
-        self.touch();
+        self.mark_changed();
         let result = self.register(transport).await?;
-        self.note(&result);
+        self.record(&result);
         Ok(result)
     }
 
-    /// Compares the record in the registry with ours, once. A newer one, left by a process whose
-    /// clock was ahead, is kept by the registry in the place of ours; it is overtaken.
+    /// Compares the record in the registry with the own one, once.
+    ///
+    /// A process whose clock was ahead may have left a newer record, which the registry keeps. The
+    /// own timestamp is then raised above it, and the instance registers again.
     async fn verify(&mut self) -> ControlFlow<Interruption> {
         self.unverified = false;
-        let (transport, ours) = (self.background.clone(), self.instance.clone());
+        let (transport, own) = (self.background.clone(), self.instance.clone());
         let found = tokio::select! {
             biased;
-            urgent = self.urgent.recv() => return ControlFlow::Break(urgent),
+            command = self.shutdown.recv() => return ControlFlow::Break(command),
             Some(command) = self.commands.recv() => {
-                self.waiting = Some(command);
+                self.postponed = Some(command);
                 return ControlFlow::Continue(());
             }
-            found = timeout(renewal_interval(&ours), transport.registered(ours.app(), ours.id())) => found,
+            found = timeout(renewal_interval(&own), transport.registered(own.app(), own.id())) => found,
         };
         let Ok(Ok(Some(found))) = found else { return ControlFlow::Continue(()) };
-        let dirty = ours.last_dirty_timestamp.unwrap_or_default();
+        let dirty = own.last_dirty_timestamp.unwrap_or_default();
         let Some(theirs) = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty) else {
             return ControlFlow::Continue(());
         };
-        let (app, instance, ahead) = (ours.app(), ours.id(), Duration::from_millis(theirs.abs_diff(dirty)));
-        if theirs.saturating_sub(wall_clock_ms()) > LARGEST_SKEW_MS {
+        let (app, instance, ahead) = (own.app(), own.id(), Duration::from_millis(theirs.abs_diff(dirty)));
+        if theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS {
             tracing::warn!(
                 app,
                 instance,
                 ?ahead,
-                "registry keeps a record that is newer than this registration by more than a year; delete it there"
+                "registry has a record that is newer than this registration by more than a year; delete it there"
             );
             return ControlFlow::Continue(());
         }
@@ -364,7 +365,7 @@ impl Agent {
             app,
             instance,
             ?ahead,
-            "registry keeps a newer record of this instance, overtaking it; was a clock ahead?"
+            "registry has a newer record of this instance, replacing it (was a clock ahead?)"
         );
         self.instance.last_dirty_timestamp = Some(theirs.saturating_add(1));
         self.registered = false;
@@ -374,52 +375,52 @@ impl Agent {
 
     /// Registers as DOWN.
     async fn down(&mut self, within: Duration, done: Done) -> ControlFlow<Interruption> {
-        if self.leaving {
-            let _ = done.send(Err(self.refused()));
+        if self.cancelling {
+            let _ = done.send(Err(draining(&self.instance)));
             return ControlFlow::Continue(());
         }
         if self.instance.status != InstanceStatus::Down {
             self.instance.status = InstanceStatus::Down;
-            self.touch();
+            self.mark_changed();
         }
-        // At the last address that was found: a look-up would take the time of the DOWN.
+        // No look-up of the address here, since it would use up the time limit.
         (self.attempted, self.registered, self.unverified) = (true, false, false);
         let (transport, instance) = (self.transport.with_timeout(within), self.instance.clone());
         let result = tokio::select! {
             biased;
-            urgent = self.urgent.recv() => {
-                let _ = done.send(Err(self.refused()));
-                return ControlFlow::Break(urgent);
+            command = self.shutdown.recv() => {
+                let _ = done.send(Err(draining(&self.instance)));
+                return ControlFlow::Break(command);
             }
             result = timeout(within, transport.register(&instance)) => result,
         };
-        let result = result.unwrap_or_else(|_| Err(self.too_late("register", within)));
+        let result = result.unwrap_or_else(|_| Err(self.timed_out("register", within)));
         if result.is_ok() {
-            self.is_registered();
+            self.on_registered();
         }
         self.schedule(&result);
         let _ = done.send(result);
         ControlFlow::Continue(())
     }
 
-    /// Sends the DELETE until a server takes it or this time is over.
+    /// Sends the DELETE until a server accepts it or the time limit is reached.
     async fn cancel(&mut self, within: Duration) -> Result<(), Error> {
-        self.leaving = true;
+        self.cancelling = true;
         if !self.attempted {
             self.lifecycle.state.set(RegistrarState::Deregistered);
             return Ok(());
         }
-        let hurried = self.transport.with_timeout(within);
+        let transport = self.transport.with_timeout(within);
         let deadline = Instant::now() + within;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
-            let cancelled = timeout_at(deadline, hurried.cancel(self.instance.app(), self.instance.id())).await;
+            let cancelled = timeout_at(deadline, transport.cancel(self.instance.app(), self.instance.id())).await;
             let error = match cancelled {
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) => error,
                 Err(_) => {
                     self.lifecycle.state.set(RegistrarState::Deregistered);
-                    return Err(self.too_late("deregister", within));
+                    return Err(self.timed_out("deregister", within));
                 }
             };
             let pause = backoff.next();
@@ -435,15 +436,15 @@ impl Agent {
         Ok(())
     }
 
-    /// New data: later than the last, even within a millisecond or after the clock was set back.
-    fn touch(&mut self) {
+    /// Sets a newer timestamp, even within a millisecond or after the clock was set back.
+    fn mark_changed(&mut self) {
         let last = self.instance.last_dirty_timestamp.unwrap_or_default();
         self.instance.last_dirty_timestamp = Some(wall_clock_ms().max(last.saturating_add(1)));
         self.registered = false;
     }
 
-    /// Sets the time of the next heartbeat. A registry that is overloaded gets no more of them than
-    /// one that is well.
+    /// Sets the time of the next heartbeat. An overloaded registry gets no more heartbeats than a
+    /// healthy one.
     fn schedule(&mut self, result: &Result<(), Error>) {
         let interval = jittered(renewal_interval(&self.instance));
         let wait = match result {
@@ -460,28 +461,28 @@ impl Agent {
         self.next = Instant::now() + wait;
     }
 
-    fn is_registered(&mut self) {
+    fn on_registered(&mut self) {
         self.registered = true;
-        if !std::mem::replace(&mut self.located, true) {
+        if !std::mem::replace(&mut self.address_confirmed, true) {
             address::warn_of_loopback(&self.transport, &self.instance);
         }
-        if std::mem::take(&mut self.moved) {
-            self.lifecycle.set_moved(&self.instance);
+        if std::mem::take(&mut self.address_changed) {
+            self.lifecycle.set_registered_instance(&self.instance);
         }
-        self.succeeded();
+        self.on_success();
         let (app, instance, status) = (self.instance.app(), self.instance.id(), self.instance.status);
         tracing::info!(app, instance, %status, "registered");
     }
 
-    /// Follows the result of a heartbeat or a registration.
-    fn note(&mut self, result: &Result<(), Error>) {
+    /// Records the result of a heartbeat or registration, and schedules the next one.
+    fn record(&mut self, result: &Result<(), Error>) {
         if let Err(error) = result {
-            self.failed(error);
+            self.on_failure(error);
         }
         self.schedule(result);
     }
 
-    fn failed(&mut self, error: &Error) {
+    fn on_failure(&mut self, error: &Error) {
         self.lifecycle.state.change(RegistrarState::failing);
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if self.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
@@ -496,7 +497,7 @@ impl Agent {
         }
     }
 
-    fn succeeded(&mut self) {
+    fn on_success(&mut self) {
         self.lifecycle.state.change(|_| RegistrarState::Registered);
         self.warned = None;
         let since = self.failing_since.take();
@@ -508,33 +509,29 @@ impl Agent {
         }
     }
 
-    fn too_late(&self, operation: &'static str, within: Duration) -> Error {
+    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
         Error::new(Kind::Timeout, operation)
             .app(self.instance.app())
             .instance(self.instance.id())
-            .cause(format!("not done within {within:?}"))
-            .advice("the lease ends by itself if the registry stays away")
-    }
-
-    fn refused(&self) -> Error {
-        leaving(&self.instance)
+            .cause(format!("not confirmed within {within:?}"))
+            .advice("the lease expires if the registry stays unreachable")
     }
 }
 
-/// Error of a change to an instance that leaves.
-pub(super) fn leaving(instance: &Instance) -> Error {
+/// Creates the error of a change to an instance that is draining.
+pub(super) fn draining(instance: &Instance) -> Error {
     Error::new(Kind::Closed, "set status of")
         .app(instance.app.clone())
         .instance(instance.id())
-        .cause("it leaves the registry and stays DOWN until it is deregistered")
-        .advice("see state(); call deregister() and then register() to bring it back")
+        .cause("the instance is draining and stays DOWN until it is deregistered")
+        .advice("see state(); call deregister() and then register() to use it again")
 }
 
-impl Stop {
-    /// The next step of the loop.
+impl Interrupted {
+    /// Returns the control flow of the loop.
     fn flow(self) -> ControlFlow<Interruption> {
         match self {
-            Self::Shutdown(urgent) => ControlFlow::Break(urgent),
+            Self::Shutdown(command) => ControlFlow::Break(command),
             Self::Command => ControlFlow::Continue(()),
         }
     }
@@ -542,6 +539,6 @@ impl Stop {
 
 fn renewal_interval(instance: &Instance) -> Duration {
     let seconds = instance.lease.unwrap_or_default().renewal_interval_secs;
-    // At least a second, whatever a hand-made instance says.
+    // A record from elsewhere may have any value.
     Duration::from_secs(u64::try_from(seconds).unwrap_or(LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS as u64).max(1))
 }

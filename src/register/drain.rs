@@ -6,18 +6,18 @@ use super::lifecycle::Lifecycle;
 use crate::signal::shutdown_signal;
 use crate::time::LONGEST_WAIT;
 
-/// Times of a shutdown. All steps share one budget, and each has a bound of its own within it.
+/// Time limits of a shutdown. All steps share one budget, and each has its own limit within it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DrainConfig {
-    /// The whole, from the signal to the end of the last step.
+    /// Limit of the whole shutdown, from the signal to the end of the last step.
     pub(super) shutdown_timeout: Duration,
-    /// Time without a new request after which the callers are taken to know.
+    /// Time without a new call after which the drain ends.
     pub(super) quiet_time: Duration,
-    /// Bound of the drain, even if requests keep coming.
+    /// Limit of the drain if calls continue.
     pub(super) max_drain: Duration,
-    /// Bound of the requests in flight, once no more are accepted.
+    /// Limit of the requests in flight once the server has stopped accepting.
     pub(super) grace: Duration,
-    /// Bound of one request to the registry: DOWN, DELETE.
+    /// Limit of each request to the registry: DOWN and DELETE.
     pub(super) registry_timeout: Duration,
 }
 
@@ -34,14 +34,14 @@ impl Default for DrainConfig {
 }
 
 impl DrainConfig {
-    /// Divides the budget of a shutdown that begins now.
+    /// Starts a shutdown and divides its budget.
     pub(super) fn begin(&self) -> Budget {
         let start = Instant::now();
         let total = self.shutdown_timeout.min(LONGEST_WAIT);
         let registry = self.registry_timeout.min(total / 4);
         Budget {
             registry,
-            // The requests in flight keep a fifth, the DELETE what it may take.
+            // A fifth is reserved for the requests in flight, and the registry timeout for the DELETE.
             drain_end: start + (total - registry - total / 5),
             grace_end: start + (total - registry),
             end: start + total,
@@ -49,10 +49,10 @@ impl DrainConfig {
     }
 }
 
-/// Budget of one shutdown: the latest end of each step.
+/// Budget of one shutdown, as the latest end of each step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    /// Bound of the DOWN, and of the DELETE.
+    /// Limit of the DOWN and of the DELETE.
     pub(super) registry: Duration,
     drain_end: Instant,
     grace_end: Instant,
@@ -60,13 +60,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Time for the requests in flight, from now.
+    /// Returns the time that the requests in flight have from now on.
     pub(super) fn grace(&self, config: &DrainConfig) -> Duration {
         config.grace.min(self.grace_end.saturating_duration_since(Instant::now()))
     }
 
-    /// Time for the DELETE, from now. Some is left even where a step before took longer than it
-    /// should.
+    /// Returns the time that the DELETE has from now on. It is never zero, even if an earlier step took
+    /// too long.
     pub(super) fn delete(&self, config: &DrainConfig) -> Duration {
         let left = self.end.saturating_duration_since(Instant::now());
         config.registry_timeout.min(left.max(self.registry))
@@ -75,18 +75,18 @@ impl Budget {
 
 /// Waits until callers have stopped calling.
 ///
-/// A caller that knows that this instance is DOWN stops calling it, so silence shows that all
-/// callers know. A server that never had a request has no callers and does not wait; a server whose
-/// requests are not seen, for lack of the layer, waits for the quiet time.
-pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &Budget) {
+/// A caller that has learned that the instance is DOWN stops calling it. Without new calls, all
+/// callers have learned it. A server that was never called does not wait. A server without the
+/// layer, whose requests are unknown, waits for the quiet time.
+pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &Budget) {
     if lifecycle.is_layered() && !lifecycle.has_served() {
         return;
     }
     let start = Instant::now();
-    let limit = later(start, config.max_drain).min(budget.drain_end);
+    let limit = add_capped(start, config.max_drain).min(budget.drain_end);
     loop {
         let silent_since = lifecycle.last_request().unwrap_or(start).max(start);
-        let quiet_at = later(silent_since, config.quiet_time).min(limit);
+        let quiet_at = add_capped(silent_since, config.quiet_time).min(limit);
         if Instant::now() >= quiet_at {
             return;
         }
@@ -94,21 +94,21 @@ pub(super) async fn quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &
     }
 }
 
-fn later(instant: Instant, wait: Duration) -> Instant {
+fn add_capped(instant: Instant, wait: Duration) -> Instant {
     instant + wait.min(LONGEST_WAIT)
 }
 
-/// Time in which a further signal is the same one: a supervisor signals the process and its group.
+/// Time in which a further signal counts as the same one, since a supervisor signals both the process
+/// and its process group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Completes at a SIGTERM or Ctrl-C that comes from now on and is not the same as the one `since`
-/// when this waits.
+/// Waits for a SIGTERM or Ctrl-C that is distinct from the one at `since`.
 pub(super) async fn next_signal(since: Instant) {
-    another(since, shutdown_signal).await;
+    next_distinct(since, shutdown_signal).await;
 }
 
-/// Completes at the first signal that comes long enough after the one before.
-async fn another<F: Future<Output = ()>>(since: Instant, signal: impl Fn() -> F) {
+/// Waits for the first signal that does not count as the one at `since`.
+async fn next_distinct<F: Future<Output = ()>>(since: Instant, signal: impl Fn() -> F) {
     loop {
         signal().await;
         if since.elapsed() >= SAME_SIGNAL {
@@ -121,7 +121,7 @@ async fn another<F: Future<Output = ()>>(since: Instant, signal: impl Fn() -> F)
 mod tests {
     use super::*;
 
-    fn after(config: DrainConfig) -> [u64; 4] {
+    fn steps_of(config: DrainConfig) -> [u64; 4] {
         let start = Instant::now();
         let budget = config.begin();
         let at = |instant: Instant| (instant - start).as_millis() as u64;
@@ -130,18 +130,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn budget_keeps_a_reserve_for_each_later_step() {
-        assert_eq!(after(DrainConfig::default()), [3000, 17_000, 22_000, 25_000]);
+        assert_eq!(steps_of(DrainConfig::default()), [3000, 17_000, 22_000, 25_000]);
         let config = |total| DrainConfig { shutdown_timeout: total, ..DrainConfig::default() };
-        assert_eq!(after(config(Duration::from_secs(10))), [2500, 5500, 7500, 10_000]);
-        assert_eq!(after(config(Duration::ZERO)), [0, 0, 0, 0]);
-        after(config(Duration::MAX));
+        assert_eq!(steps_of(config(Duration::from_secs(10))), [2500, 5500, 7500, 10_000]);
+        assert_eq!(steps_of(config(Duration::ZERO)), [0, 0, 0, 0]);
+        steps_of(config(Duration::MAX));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn signal_that_follows_at_once_is_the_same() {
+    async fn signal_within_half_a_second_counts_as_the_same() {
         let start = Instant::now();
         let every_200_ms = || tokio::time::sleep(Duration::from_millis(200));
-        another(start, every_200_ms).await;
+        next_distinct(start, every_200_ms).await;
         assert_eq!(start.elapsed(), Duration::from_millis(600));
     }
 }

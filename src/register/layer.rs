@@ -12,13 +12,15 @@ use super::lifecycle::Lifecycle;
 use super::paths::Paths;
 use crate::body::{BodyGuard, GuardedBody};
 
-/// Lets the [`Registrar`](super::Registrar) see the server's requests. Put it outermost, around
-/// everything that responds.
+/// Layer that counts the server's requests for the [`Registrar`](super::Registrar). Created by
+/// [`Registrar::layer`](super::Registrar::layer).
 ///
-/// It counts each request until the end of its response's body, and asks HTTP/1 callers to close
-/// their connection while the server drains. It changes nothing else and costs two atomic
-/// additions. Requests over upgraded connections (WebSocket) count until the upgrade only. Requests
-/// of probes are no reason to go on draining: see
+/// Make it the outermost layer, so that it sees each response. It counts a request until the end of
+/// the response body, and sets `connection: close` on HTTP/1 responses while the server drains. It
+/// costs two atomic additions per request.
+///
+/// A request that upgrades its connection, as for WebSocket, counts until the upgrade only. Requests
+/// of probes do not prolong the drain; see
 /// [`Registrar::uncounted_paths`](super::Registrar::uncounted_paths).
 #[derive(Clone)]
 pub struct RegistrationLayer {
@@ -47,7 +49,7 @@ impl fmt::Debug for RegistrationLayer {
     }
 }
 
-/// A service whose requests are counted. Made by [`RegistrationLayer`].
+/// Service that counts its requests. Created by [`RegistrationLayer`].
 #[derive(Clone)]
 pub struct Registration<S> {
     inner: S,
@@ -81,7 +83,7 @@ where
     }
 }
 
-/// Future of the response of a [`Registration`].
+/// Response future of [`Registration`].
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
@@ -101,7 +103,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx));
-        let in_flight = this.in_flight.take().expect("a future is not polled after it was ready");
+        let in_flight = this.in_flight.take().expect("future is not polled after completion");
         Poll::Ready(response.map(|mut response| {
             let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if *this.closable && !upgrades && in_flight.lifecycle.is_draining() {
@@ -112,7 +114,7 @@ where
     }
 }
 
-/// A request that has not ended yet.
+/// Guard that counts a request as in flight until it is dropped.
 pub struct InFlight {
     lifecycle: Arc<Lifecycle>,
 }
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_counts_until_its_body_has_ended() {
+    async fn request_counts_until_its_body_has_ended() {
         let lifecycle = Arc::<Lifecycle>::default();
         let service = layered(&lifecycle);
         let response = service.clone().oneshot(Request::new(())).await.unwrap();
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_http_1_is_asked_to_close_and_only_while_draining() {
+    async fn connection_close_is_set_on_http_1_while_draining_only() {
         let lifecycle = Arc::<Lifecycle>::default();
         let service = layered(&lifecycle);
         let closes = async |version| {

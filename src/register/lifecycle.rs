@@ -8,20 +8,20 @@ use super::state::{RegistrarState, StateCell};
 use crate::model::Instance;
 use crate::sync::Mutex;
 
-/// Knowledge that the serving side and the registering side share.
+/// State that the server's layer and the registrar share.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     pub(super) state: StateCell,
     draining: AtomicBool,
-    /// True once a layer exists, without which requests are not seen.
+    /// True once a layer exists. Without one, requests are not counted.
     layered: AtomicBool,
-    /// True once a request that counts has come.
+    /// True once a request was received that counts as a call.
     served: AtomicBool,
     in_flight: AtomicUsize,
-    /// The last request since the drain began. Not written before, when nobody reads it.
+    /// Time of the last call. Written only during the drain, since nothing else reads it.
     last_request: Mutex<Option<Instant>>,
-    /// The instance at the address that was found on the way to the registry.
-    moved: OnceLock<Instance>,
+    /// The instance with the address that was detected and registered.
+    registered_instance: OnceLock<Instance>,
 }
 
 impl Default for Lifecycle {
@@ -39,17 +39,17 @@ impl Lifecycle {
             served: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             last_request: Mutex::default(),
-            moved: OnceLock::new(),
+            registered_instance: OnceLock::new(),
         }
     }
 
-    /// Notes the address at which the instance is registered. The first one stays.
-    pub(super) fn set_moved(&self, instance: &Instance) {
-        let _ = self.moved.set(instance.clone());
+    /// Stores the instance with its detected address. Only the first call has an effect.
+    pub(super) fn set_registered_instance(&self, instance: &Instance) {
+        let _ = self.registered_instance.set(instance.clone());
     }
 
-    pub(super) fn moved(&self) -> Option<&Instance> {
-        self.moved.get()
+    pub(super) fn registered_instance(&self) -> Option<&Instance> {
+        self.registered_instance.get()
     }
 
     pub(super) fn set_layered(&self) {
@@ -72,12 +72,12 @@ impl Lifecycle {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
-    /// Counts a request to this path; [`finish`](Self::finish) takes it back. A path among the
-    /// `uncounted` is no sign of a caller.
+    /// Counts a request in flight until [`finish`](Self::finish). It also counts as a call, unless its
+    /// path is in `uncounted`.
     pub(super) fn begin(&self, path: &str, uncounted: &Paths) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Looked up only while it matters: a server that has served and does not drain skips it.
-        if self.has_served() && !self.is_draining() || uncounted.contain(path) {
+        // The paths are compared only while the result matters.
+        if self.has_served() && !self.is_draining() || uncounted.contains(path) {
             return;
         }
         self.served.store(true, Ordering::Relaxed);

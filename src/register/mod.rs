@@ -1,16 +1,16 @@
-//! The provider's side: an instance is in the registry exactly as long as it serves.
+//! Registration of a provider: an instance is registered as long as its server serves.
 //!
 //! ```text
-//!  Registrar ── serve, register, deregister ──▶ Agent (agent.rs)       one task that does every write, one after the other:
-//!      │                                           │                    so nothing of ours follows the DELETE
-//!      │ phase                                     └─ register, heartbeat, cancel ─▶ Transport
+//!  Registrar ── serve, register, deregister ──▶ Agent (agent.rs)     one task that sends all writes
+//!      │                                           │                  in order, the DELETE last
+//!      │ state                                     └─ register, heartbeat, cancel ─▶ Transport
 //!      ▼
-//!  Lifecycle ◀── requests in flight, last request ── Registration (layer.rs)   wraps the server's service
+//!  Lifecycle ◀── requests in flight, last call ── Registration (layer.rs)   wraps the server
 //! ```
 //!
-//! [`Registrar::serve`] runs the whole life in its order (`serve.rs`, with the drain in
-//! `drain.rs`): poll the server; register; signal; register DOWN; serve on until callers know; stop
-//! accepting; finish; DELETE. From the signal on, all steps share one budget.
+//! [`Registrar::serve`] (`serve.rs`) runs all steps: poll the server, register, wait for the signal,
+//! register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight, DELETE. From
+//! the signal on, all steps share one budget.
 
 mod address;
 mod agent;

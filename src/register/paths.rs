@@ -4,8 +4,8 @@ use http::Uri;
 
 use crate::model::Instance;
 
-/// Paths of probes and metrics, which do not count as calls unless the user says otherwise.
-const UNCOUNTED: &[&str] = &[
+/// Paths of probes and metrics, which by default do not count as calls.
+const DEFAULT_PATHS: &[&str] = &[
     "/health",
     "/health/*",
     "/healthz",
@@ -28,7 +28,7 @@ pub(super) struct Paths(Arc<[Box<str>]>);
 
 impl Default for Paths {
     fn default() -> Self {
-        Self::new(UNCOUNTED.iter().copied())
+        Self::new(DEFAULT_PATHS.iter().copied())
     }
 }
 
@@ -37,17 +37,18 @@ impl Paths {
         Self(paths.into_iter().map(|path| path.into().into_boxed_str()).collect())
     }
 
-    /// These paths, and those of the instance's health checks.
-    pub(super) fn and_health_checks(&self, instance: &Instance) -> Self {
+    /// Adds the paths of the instance's health check URLs.
+    pub(super) fn with_health_checks(&self, instance: &Instance) -> Self {
         let urls = [instance.health_check_url(), instance.secure_health_check_url()];
         let paths = urls.into_iter().flatten().filter_map(|url| url.parse::<Uri>().ok());
-        // The root is where callers call.
+        // The root path also receives calls.
         let paths = paths.map(|uri| uri.path().to_owned()).filter(|path| path != "/");
         Self::new(self.0.iter().map(|path| path.to_string()).chain(paths))
     }
 
-    /// Returns `true` if the path is one of them. One that ends in `/*` stands for all below it.
-    pub(super) fn contain(&self, path: &str) -> bool {
+    /// Returns `true` if one of the paths matches. A path that ends in `/*` matches all paths below
+    /// it.
+    pub(super) fn contains(&self, path: &str) -> bool {
         self.0.iter().any(|known| match known.strip_suffix('*') {
             Some(start) => path.starts_with(start),
             None => path == &**known,
@@ -60,16 +61,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probes_and_the_registered_health_check_do_not_count() {
+    fn default_paths_contain_probes_and_the_registered_health_check() {
         let instance = Instance::builder("orders").ip_addr("10.0.0.1").port(80);
         let instance = instance.health_check_url("http://10.0.0.1:80/orders/up?x=1").build().unwrap();
-        let paths = Paths::default().and_health_checks(&instance);
+        let paths = Paths::default().with_health_checks(&instance);
         for path in ["/actuator/health/readiness", "/healthz", "/grpc.health.v1.Health/Check", "/orders/up"] {
-            assert!(paths.contain(path), "{path}");
+            assert!(paths.contains(path), "{path}");
         }
         for path in ["/", "/healthy", "/orders", "/orders/up/1", "/actuator", "/v1/health"] {
-            assert!(!paths.contain(path), "{path}");
+            assert!(!paths.contains(path), "{path}");
         }
-        assert!(!Paths::new(["/probe"]).contain("/health"));
+        assert!(!Paths::new(["/probe"]).contains("/health"));
     }
 }

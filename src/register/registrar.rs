@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::address::Routes;
-use super::agent::{Agent, Command, Commands, Handle, Urgent, leaving};
+use super::agent::{Agent, AgentHandle, AgentTask, Command, ShutdownCommand, draining};
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
 use super::paths::Paths;
@@ -17,16 +17,16 @@ use crate::model::{Instance, InstanceStatus};
 use crate::sync::Mutex;
 use crate::transport::Transport;
 
-/// Keeps one instance in the registry. Made by [`Eureka::registrar`](crate::Eureka::registrar).
+/// Handle that registers one instance and keeps it registered. Created by
+/// [`Eureka::registrar`](crate::Eureka::registrar).
 ///
-/// Cheap to clone; all clones hold one registration. The times that are set on a clone are its own.
+/// Most servers use [`serve`](Self::serve), which runs the server and all steps in order. If the
+/// server is run in another way, call [`register`](Self::register) and
+/// [`deregister`](Self::deregister), and [`drain`](Self::drain) between them.
 ///
-/// Most servers want [`serve`](Self::serve), which does everything in order. Who runs the server by
-/// other means calls [`register`](Self::register) and [`deregister`](Self::deregister), and perhaps
-/// [`drain`](Self::drain) between them.
-///
-/// When the last clone is dropped without a farewell, the instance is taken out of the registry in
-/// the background, if the runtime still lives long enough.
+/// Clones are cheap and share one registration, but each has its own time limits. When the last
+/// clone is dropped, an instance that is still registered is deregistered in the background, as far
+/// as the runtime still runs.
 #[derive(Clone)]
 pub struct Registrar {
     pub(super) shared: Arc<Shared>,
@@ -38,36 +38,36 @@ pub(super) struct Shared {
     transport: Transport,
     instance: Instance,
     pub(super) lifecycle: Arc<Lifecycle>,
-    agent: Mutex<Slot>,
+    agent: Mutex<AgentState>,
     routes: Routes,
-    /// The setting that switches registration off.
+    /// Setting that switches registration off.
     off: Option<Cow<'static, str>>,
 }
 
-/// Time that the task gets to report the end of its own bound.
-const MARGIN: Duration = Duration::from_millis(20);
+/// Additional time for the task to report that its own time limit was reached.
+const TIMEOUT_MARGIN: Duration = Duration::from_millis(20);
 
-/// The task that keeps the registration.
+/// State of the task that keeps the registration.
 #[derive(Debug, Default)]
-enum Slot {
+enum AgentState {
     #[default]
     Idle,
-    Running(Handle),
-    /// It deregisters, and does nothing else any more.
-    Leaving(Handle),
+    Running(AgentTask),
+    /// The task sends the DELETE and nothing else.
+    Deregistering(AgentTask),
 }
 
-impl Slot {
-    fn commands(&self) -> Option<Commands> {
+impl AgentState {
+    fn handle(&self) -> Option<AgentHandle> {
         match self {
             Self::Idle => None,
-            Self::Running(agent) | Self::Leaving(agent) => Some(agent.commands.clone()),
+            Self::Running(agent) | Self::Deregistering(agent) => Some(agent.handle.clone()),
         }
     }
 }
 
 impl Registrar {
-    /// With a setting that switches registration `off`, nothing is ever sent.
+    /// Creates a registrar. It sends nothing if `off` names a setting that switches registration off.
     pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
         let state = if off.is_some() { RegistrarState::Disabled } else { RegistrarState::NotRegistered };
         let lifecycle = Arc::new(Lifecycle::new(state));
@@ -75,37 +75,37 @@ impl Registrar {
         Self { shared: Arc::new(shared), config: DrainConfig::default(), uncounted: Paths::default() }
     }
 
-    /// Replaces the routes of this machine.
+    /// Replaces the routes of the machine.
     #[cfg(test)]
     pub(super) fn with_routes(mut self, routes: Routes) -> Self {
         Arc::get_mut(&mut self.shared).expect("registrar is not cloned yet").routes = routes;
         self
     }
 
-    /// Sets the time limit of the whole shutdown: DOWN, drain, requests in flight and DELETE share
-    /// it. Defaults to 25 seconds, since orchestrators kill after 30.
+    /// Sets the time limit of the whole shutdown, which DOWN, drain, requests in flight and DELETE
+    /// share. Defaults to 25 seconds, since orchestrators kill a process after 30.
     ///
-    /// A step that may take longer by its own limit is cut. Each later step keeps a reserve: a
-    /// fifth of the time for the requests in flight, and the
-    /// [`registry_timeout`](Self::registry_timeout), at most a quarter, for the DELETE.
+    /// It shortens each step that may take longer by its own limit, so that the later steps have a
+    /// reserve: a fifth of the time for the requests in flight, and the
+    /// [`registry_timeout`](Self::registry_timeout), but at most a quarter, for the DELETE.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Self {
         self.config.shutdown_timeout = time;
         self
     }
 
-    /// Sets the time without a new request after which the callers of a draining server are taken
-    /// to know. Defaults to 5 seconds.
+    /// Sets the time without a new request after which the drain ends, since callers have stopped
+    /// calling. Defaults to 5 seconds.
     #[must_use]
     pub fn quiet_time(mut self, time: Duration) -> Self {
         self.config.quiet_time = time;
         self
     }
 
-    /// Sets the maximum time of the drain, for a server whose requests keep coming. Defaults to 15
+    /// Sets the maximum time of the drain, for a server that keeps receiving requests. Defaults to 15
     /// seconds.
     ///
-    /// Stock Java callers may take 60 seconds and more to learn of a change. A longer drain needs a
+    /// Stock Java callers may learn of a change after 60 seconds and more. A longer drain needs a
     /// longer [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
     #[must_use]
     pub fn max_drain(mut self, time: Duration) -> Self {
@@ -113,9 +113,10 @@ impl Registrar {
         self
     }
 
-    /// Sets the maximum time for the requests in flight to finish once no more are accepted.
-    /// Defaults to 20 seconds, as far as the [`shutdown_timeout`](Self::shutdown_timeout) leaves
-    /// them.
+    /// Sets the maximum time for the requests in flight to finish once the server has stopped
+    /// accepting. Defaults to 20 seconds.
+    ///
+    /// The [`shutdown_timeout`](Self::shutdown_timeout) may leave less.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.grace = time;
@@ -130,34 +131,35 @@ impl Registrar {
         self
     }
 
-    /// Replaces the paths whose requests do not count as calls, so that probes do not keep a server
-    /// draining. A path that ends in `/*` stands for all below it. Defaults to the usual paths of
-    /// probes and metrics: `/health`, `/healthz`, `/livez` and `/readyz`, each with all below it,
-    /// `/healthcheck`, `/metrics`, `/actuator/health` with all below it, `/actuator/prometheus` and
-    /// `/grpc.health.v1.Health/*`.
+    /// Sets the paths whose requests do not count as calls, so that probes do not prolong the drain.
+    /// A path that ends in `/*` stands for all paths below it.
     ///
-    /// The paths of the instance's health check URLs never count. Takes effect on layers that are
-    /// made afterwards.
+    /// Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
+    /// `/readyz`, each with all paths below it, `/healthcheck`, `/metrics`, `/actuator/health` with
+    /// all paths below it, `/actuator/prometheus` and `/grpc.health.v1.Health/*`. The paths of the
+    /// instance's health check URLs never count.
+    ///
+    /// Applies to the layers that are created afterwards.
     #[must_use]
     pub fn uncounted_paths(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.uncounted = Paths::new(paths);
         self
     }
 
-    /// The instance: as described when it was handed over, from the first registration on at the
-    /// address that was found then.
+    /// Returns the instance. From the first successful registration on it has the address that was
+    /// detected for it.
     pub fn instance(&self) -> &Instance {
-        self.shared.lifecycle.moved().unwrap_or(&self.shared.instance)
+        self.shared.lifecycle.registered_instance().unwrap_or(&self.shared.instance)
     }
 
-    /// The state of the registration, which can be awaited.
+    /// Returns the state of the registration. The receiver can wait for a certain state.
     ///
     /// ```no_run
     /// # async fn example(registrar: tower_eureka::register::Registrar) {
     /// use tower_eureka::register::RegistrarState;
     ///
     /// let mut state = registrar.state();
-    /// // Fails when the last registrar is gone.
+    /// // An error means that the last registrar was dropped.
     /// let registered = state.wait_for(|state| *state == RegistrarState::Registered).await.is_ok();
     /// # }
     /// ```
@@ -165,108 +167,114 @@ impl Registrar {
         self.shared.lifecycle.state.subscribe()
     }
 
-    /// The layer that lets the drain see requests. Put it outermost around the server's service.
+    /// Creates the layer that counts the server's requests for the drain. Make it the outermost layer
+    /// of the server.
     pub fn layer(&self) -> RegistrationLayer {
-        let uncounted = self.uncounted.and_health_checks(&self.shared.instance);
+        let uncounted = self.uncounted.with_health_checks(&self.shared.instance);
         RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted)
     }
 
-    /// Registers the instance as UP and keeps its lease from then on.
+    /// Registers the instance as UP, and renews its lease from then on.
     ///
-    /// Bounded by the connect and read timeouts of the client, per server tried.
+    /// Returns once the first registration has succeeded or failed. Its time is limited by the
+    /// connect and read timeouts of the client, for each server that is tried.
     ///
     /// # Errors
-    /// When this first registration fails. It is repeated in the background all the same, until it
-    /// succeeds or [`deregister`](Self::deregister) is called. Also while the instance
-    /// [drains](Self::drain).
+    /// If the first registration fails. It is nevertheless repeated in the background, until it
+    /// succeeds or [`deregister`](Self::deregister) is called. Also if the instance is
+    /// [draining](Self::drain).
     ///
     /// # Panics
     /// Outside a tokio runtime.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the registration going on in the background.
+    /// If the future is dropped, the registration continues in the background.
     pub async fn register(&self) -> Result<(), Error> {
         match self.start() {
-            Ok(Some(agent)) => self.ask(agent, InstanceStatus::Up).await,
+            Ok(Some(agent)) => self.register_as(agent, InstanceStatus::Up).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Changes the instance's own status: UP, DOWN or STARTING.
+    /// Sets the instance's own status: UP, DOWN or STARTING.
     ///
-    /// Bounded as [`register`](Self::register) is.
+    /// The time limits are those of [`register`](Self::register).
     ///
     /// # Errors
-    /// - When the registry does not take it now. It is repeated in the background.
-    /// - When the instance is not kept in the registry: before [`register`](Self::register) and
-    ///   after [`deregister`](Self::deregister).
-    /// - From the beginning of the [drain](Self::drain) on: an instance that leaves stays DOWN. See
+    /// - If the request fails. It is repeated in the background.
+    /// - If the instance is not registered: before [`register`](Self::register) and after
+    ///   [`deregister`](Self::deregister).
+    /// - Once the [drain](Self::drain) has begun, since the instance then stays DOWN. See
     ///   [`state`](Self::state).
-    /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not take from an instance itself. Use
+    /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not accept from an instance itself. Use
     ///   [`override_status`](Self::override_status).
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
         if matches!(status, InstanceStatus::OutOfService | InstanceStatus::Unknown) {
-            let cause = format!("a registry does not take {status} as an instance's own status");
+            let cause = format!("a registry does not accept {status} as an instance's own status");
             return Err(self.error(Kind::Config, "set status of", cause).advice("use Registrar::override_status"));
         }
         match self.running_or_error()? {
-            Some(agent) => self.ask(agent, status).await,
+            Some(agent) => self.register_as(agent, status).await,
             None => Ok(()),
         }
     }
 
-    /// Puts a status over the instance's own in the registry, until
-    /// [`remove_override`](Self::remove_override) or the end of the registration: `OUT_OF_SERVICE`
-    /// takes the instance out of service while it keeps its lease.
+    /// Sets a status in the registry that overrides the instance's own one. `OUT_OF_SERVICE` stops
+    /// calls to the instance while it keeps its lease.
     ///
-    /// Bounded as [`register`](Self::register) is.
+    /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
+    /// registration. The time limits are those of [`register`](Self::register).
     ///
     /// # Errors
-    /// When the registry does not take it, which is not repeated, and where
-    /// [`set_status`](Self::set_status) has an error.
+    /// If the request fails, which is not repeated, and in the cases of
+    /// [`set_status`](Self::set_status).
     pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
-        self.put_over(Some(status)).await
+        self.change_override(Some(status)).await
     }
 
-    /// Removes the status that [`override_status`](Self::override_status) put over the instance's
-    /// own, and registers that anew.
+    /// Removes the override that [`override_status`](Self::override_status) has set, and registers
+    /// the instance's own status again.
     ///
-    /// Bounded as [`register`](Self::register) is, twice.
+    /// Takes at most twice the time of [`register`](Self::register).
     ///
     /// # Errors
-    /// When the registry does not take it, and where [`set_status`](Self::set_status) has an error.
+    /// If a request fails, and in the cases of [`set_status`](Self::set_status).
     pub async fn remove_override(&self) -> Result<(), Error> {
-        self.put_over(None).await
+        self.change_override(None).await
     }
 
-    async fn put_over(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
+    async fn change_override(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
         let Some(agent) = self.running_or_error()? else { return Ok(()) };
         self.result_of(|done| async move { agent.normal.send(Command::Override { status, done }).await.is_ok() }).await
     }
 
-    /// Registers the instance as DOWN, then waits, while it keeps serving, until callers have
-    /// stopped calling it: no new request for the [`quiet_time`](Self::quiet_time), at most for
-    /// [`max_drain`](Self::max_drain), and within the [`shutdown_timeout`](Self::shutdown_timeout).
-    /// From here on the status cannot be set.
+    /// Registers the instance as DOWN and waits until callers have stopped calling it. The server has
+    /// to keep serving meanwhile.
     ///
-    /// The wait needs the [`layer`](Self::layer) to see requests; without it, it is the quiet time.
-    /// A failure to register the DOWN is logged and does not prevent the drain.
+    /// The wait ends after the [`quiet_time`](Self::quiet_time) without a new request, and at the
+    /// latest after [`max_drain`](Self::max_drain) or when the
+    /// [`shutdown_timeout`](Self::shutdown_timeout) requires it. Requests are only known with the
+    /// [`layer`](Self::layer); without it, the wait is the quiet time.
+    ///
+    /// Once the drain has begun, the status can no longer be set. If the registration as DOWN fails,
+    /// that is logged and the drain continues.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the wait; the instance stays DOWN.
+    /// If the future is dropped, the wait ends and the instance stays DOWN.
     pub async fn drain(&self) {
         self.drain_within(&self.config.begin()).await;
     }
 
     pub(super) async fn drain_within(&self, budget: &Budget) {
-        self.announce_down(self.config.registry_timeout.min(budget.registry)).await;
-        drain::quiet(&self.shared.lifecycle, &self.config, budget).await;
+        self.register_down(self.config.registry_timeout.min(budget.registry)).await;
+        drain::wait_until_quiet(&self.shared.lifecycle, &self.config, budget).await;
     }
 
-    /// Creates the shutdown signal of a server that is not run by [`serve`](Self::serve): it
-    /// completes when `signal` has and the [`drain`](Self::drain) after it. Then call
-    /// [`deregister`](Self::deregister) once the server has ended.
+    /// Returns a shutdown signal for a server that is not run by [`serve`](Self::serve). It waits for
+    /// `signal` and then for the [`drain`](Self::drain).
+    ///
+    /// Call [`deregister`](Self::deregister) when the server has ended.
     pub fn drain_signal<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
         let this = self.clone();
         async move {
@@ -275,113 +283,114 @@ impl Registrar {
         }
     }
 
-    /// Takes the instance out of the registry and ends its heartbeats, in this order: nothing of it
-    /// is sent afterwards, unless it is registered again.
+    /// Ends the heartbeats and deletes the instance from the registry. Nothing is sent for it
+    /// afterwards, unless it is registered again.
     ///
-    /// Ends within the [`registry_timeout`](Self::registry_timeout), also while a registration is
-    /// under way; until then the DELETE is repeated where it fails.
+    /// Takes at most the [`registry_timeout`](Self::registry_timeout), even during a registration. A
+    /// DELETE that fails is repeated until then.
     ///
     /// # Errors
-    /// When no server took it in that time; the lease then ends by itself, or at another call. Not
-    /// when the instance was never registered, or is not known any more.
+    /// If no server accepts the DELETE in that time. The lease then expires, unless another call
+    /// succeeds. An instance that was never registered, or that the registry no longer has, is not
+    /// an error.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves it going on in the background.
+    /// If the future is dropped, the DELETE continues in the background.
     pub async fn deregister(&self) -> Result<(), Error> {
         self.deregister_within(self.config.registry_timeout).await
     }
 
     pub(super) async fn deregister_within(&self, within: Duration) -> Result<(), Error> {
-        let commands = {
-            let mut slot = self.slot();
-            *slot = match std::mem::take(&mut *slot) {
-                Slot::Idle => {
+        let handle = {
+            let mut state = self.agent();
+            *state = match std::mem::take(&mut *state) {
+                AgentState::Idle => {
                     if self.shared.off.is_none() {
                         self.shared.lifecycle.state.set(RegistrarState::Deregistered);
                     }
                     return Ok(());
                 }
-                Slot::Running(agent) | Slot::Leaving(agent) => Slot::Leaving(agent),
+                AgentState::Running(agent) | AgentState::Deregistering(agent) => AgentState::Deregistering(agent),
             };
-            slot.commands()
+            state.handle()
         };
-        let Some(commands) = commands else { return Ok(()) };
+        let Some(handle) = handle else { return Ok(()) };
         let (done, result) = oneshot::channel();
-        // A closed channel: the DELETE is done, at the request of another clone.
+        // A closed channel means that the DELETE of another clone has succeeded.
         let deregister = async {
-            match commands.urgent.send(Urgent::Deregister { within, done }).await {
+            match handle.shutdown.send(ShutdownCommand::Deregister { within, done }).await {
                 Ok(()) => result.await.unwrap_or(Ok(())),
                 Err(_) => Ok(()),
             }
         };
-        // The task bounds itself, but may have to end another farewell before.
-        timeout(within.saturating_add(MARGIN), deregister).await.unwrap_or_else(|_| Err(self.too_late(within)))
+        // The task has its own time limit, but it may still be busy with the DELETE of another clone.
+        timeout(within.saturating_add(TIMEOUT_MARGIN), deregister).await.unwrap_or_else(|_| Err(self.timed_out(within)))
     }
 
-    /// The first step of leaving: DOWN, within this time, whether or not the registry takes it.
-    async fn announce_down(&self, within: Duration) {
+    /// Registers the instance as DOWN within this time. A failure is logged.
+    async fn register_down(&self, within: Duration) {
         let agent = {
-            let slot = self.slot();
+            let state = self.agent();
             self.shared.lifecycle.set_draining(true);
-            if self.shared.off.is_none() && !matches!(*slot, Slot::Leaving(_)) {
+            if self.shared.off.is_none() && !matches!(*state, AgentState::Deregistering(_)) {
                 self.shared.lifecycle.state.set(RegistrarState::Draining);
             }
-            match &*slot {
-                Slot::Running(agent) => agent.commands.clone(),
-                Slot::Idle | Slot::Leaving(_) => return,
+            match &*state {
+                AgentState::Running(agent) => agent.handle.clone(),
+                AgentState::Idle | AgentState::Deregistering(_) => return,
             }
         };
-        let down = |done| async move { agent.urgent.send(Urgent::Down { within, done }).await.is_ok() };
-        let registered = timeout(within.saturating_add(MARGIN), self.result_of(down)).await;
-        if let Err(error) = registered.unwrap_or_else(|_| Err(self.too_late(within))) {
-            tracing::warn!(%error, "cannot register as DOWN, leaving all the same");
+        let down = |done| async move { agent.shutdown.send(ShutdownCommand::Down { within, done }).await.is_ok() };
+        let registered = timeout(within.saturating_add(TIMEOUT_MARGIN), self.result_of(down)).await;
+        if let Err(error) = registered.unwrap_or_else(|_| Err(self.timed_out(within))) {
+            tracing::warn!(%error, "cannot register as DOWN, draining nevertheless");
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run. `None` with registration
-    /// switched off; an error while the instance drains.
-    pub(super) fn start(&self) -> Result<Option<Commands>, Error> {
+    /// Starts the task that keeps the registration, if it does not run. Returns `None` if registration
+    /// is switched off, and an error if the instance is draining.
+    pub(super) fn start(&self) -> Result<Option<AgentHandle>, Error> {
         let Shared { transport, lifecycle, routes, off, .. } = &*self.shared;
         if let Some(setting) = off {
             let (app, instance) = (self.instance().app(), self.instance().id());
-            tracing::info!(app, instance, "registration is switched off by {setting}, serving without it");
+            tracing::info!(app, instance, "registration is switched off by {setting}");
             return Ok(None);
         }
-        let mut slot = self.slot();
-        let previous = match std::mem::take(&mut *slot) {
-            Slot::Running(agent) if !agent.task.is_finished() => {
-                let commands = agent.commands.clone();
-                *slot = Slot::Running(agent);
-                return if lifecycle.is_draining() { Err(leaving(self.instance())) } else { Ok(Some(commands)) };
+        let mut state = self.agent();
+        let previous = match std::mem::take(&mut *state) {
+            AgentState::Running(agent) if !agent.task.is_finished() => {
+                let handle = agent.handle.clone();
+                *state = AgentState::Running(agent);
+                return if lifecycle.is_draining() { Err(draining(self.instance())) } else { Ok(Some(handle)) };
             }
-            Slot::Running(agent) | Slot::Leaving(agent) => Some(agent.task),
-            Slot::Idle => None,
+            AgentState::Running(agent) | AgentState::Deregistering(agent) => Some(agent.task),
+            AgentState::Idle => None,
         };
         lifecycle.set_draining(false);
         lifecycle.state.set(RegistrarState::NotRegistered);
         let timeout = self.config.registry_timeout;
         let (transport, instance) = (transport.clone(), self.instance().clone());
         let agent = Agent::spawn(transport, instance, lifecycle.clone(), routes.clone(), timeout, previous);
-        let commands = agent.commands.clone();
-        *slot = Slot::Running(agent);
-        Ok(Some(commands))
+        let handle = agent.handle.clone();
+        *state = AgentState::Running(agent);
+        Ok(Some(handle))
     }
 
-    /// Lets go of the task, which then takes the instance out of the registry by itself.
-    pub(super) fn abandon(&self) {
-        let mut slot = self.slot();
-        if let Slot::Running(_) = *slot {
-            *slot = Slot::Idle;
+    /// Drops the handle of the task, which then deregisters the instance by itself.
+    pub(super) fn release(&self) {
+        let mut state = self.agent();
+        if let AgentState::Running(_) = *state {
+            *state = AgentState::Idle;
         }
     }
 
-    /// Lets the task register this status.
-    async fn ask(&self, agent: Commands, status: InstanceStatus) -> Result<(), Error> {
+    /// Registers this status by the task.
+    async fn register_as(&self, agent: AgentHandle, status: InstanceStatus) -> Result<(), Error> {
         self.result_of(|done| async move { agent.normal.send(Command::Register { status, done }).await.is_ok() }).await
     }
 
-    /// Sends a command and waits for its result. What `send` holds of the task is dropped before,
-    /// not to keep the task from seeing that every handle is gone.
+    /// Sends a command and waits for its result. The handle in `send` is dropped before the wait, so
+    /// that the task notices when all handles were dropped.
     async fn result_of<F: Future<Output = bool>>(
         &self,
         send: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> F,
@@ -393,29 +402,28 @@ impl Registrar {
         result.await.map_err(|_| self.not_registered())?
     }
 
-    /// The channels to the task; `None` with registration switched off.
-    fn running_or_error(&self) -> Result<Option<Commands>, Error> {
-        let slot = self.slot();
-        match &*slot {
+    /// Returns the channels to the task; `None` if registration is switched off.
+    fn running_or_error(&self) -> Result<Option<AgentHandle>, Error> {
+        let state = self.agent();
+        match &*state {
             _ if self.shared.off.is_some() => Ok(None),
-            Slot::Running(_) if self.shared.lifecycle.is_draining() => Err(leaving(self.instance())),
-            Slot::Running(agent) => Ok(Some(agent.commands.clone())),
-            Slot::Idle | Slot::Leaving(_) => Err(self.not_registered()),
+            AgentState::Running(_) if self.shared.lifecycle.is_draining() => Err(draining(self.instance())),
+            AgentState::Running(agent) => Ok(Some(agent.handle.clone())),
+            AgentState::Idle | AgentState::Deregistering(_) => Err(self.not_registered()),
         }
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
+    fn agent(&self) -> std::sync::MutexGuard<'_, AgentState> {
         self.shared.agent.lock()
     }
 
     fn not_registered(&self) -> Error {
-        self.error(Kind::Closed, "set status of", "it is not being kept in the registry")
-            .advice("call register() first")
+        self.error(Kind::Closed, "set status of", "the instance is not registered").advice("call register() first")
     }
 
-    fn too_late(&self, within: Duration) -> Error {
-        self.error(Kind::Timeout, "leave the registry with", format!("not done within {within:?}"))
-            .advice("the lease ends by itself if the registry stays away")
+    fn timed_out(&self, within: Duration) -> Error {
+        self.error(Kind::Timeout, "deregister", format!("not confirmed within {within:?}"))
+            .advice("the lease expires if the registry stays unreachable")
     }
 
     fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {

@@ -8,54 +8,53 @@ use super::drain::Budget;
 use super::shutdown::Running;
 use super::{Registrar, Shutdown, drain};
 
-/// What a server gives back when it ends, and what stands for it when it was not waited for any
-/// longer.
+/// Output of a server that [`Registrar::serve`] runs.
 ///
-/// `()`, and `Result<T, E>` of a `T` that is one: the outputs of `axum::serve` and of tonic's
-/// servers.
+/// Implemented for `()` and for `Result<T, E>` with such a `T`, which covers `axum::serve` and
+/// tonic's servers. Implement it for a server with another output.
 pub trait ServerOutput {
-    /// The output of a server that was still busy when its time was over.
-    fn cut_off() -> Self;
+    /// Returns the output of a server that did not end within the grace time.
+    fn timed_out() -> Self;
 }
 
 impl ServerOutput for () {
-    fn cut_off() {}
+    fn timed_out() {}
 }
 
 impl<T: ServerOutput, E> ServerOutput for Result<T, E> {
-    fn cut_off() -> Self {
-        Ok(T::cut_off())
+    fn timed_out() -> Self {
+        Ok(T::timed_out())
     }
 }
 
 impl Registrar {
-    /// Runs a server, registered exactly as long as it serves, until `signal` completes; returns
-    /// the server's own output.
+    /// Runs a server until `signal` completes, keeps it registered while it serves, and returns the
+    /// server's output.
     ///
-    /// `server` gets a future that completes when it has to stop accepting, as
-    /// `with_graceful_shutdown` takes it. In order:
+    /// `server` is called with a future that completes when the server has to stop accepting; pass
+    /// it to `with_graceful_shutdown`. The steps are:
     ///
-    /// 1. The server is polled. If it ends at once, as one that cannot bind does, its output is
-    ///    returned and nothing was registered.
-    /// 2. It registers as UP and keeps its lease. A registry that is down keeps nobody from
-    ///    serving: registration is repeated with back-off until it succeeds.
-    /// 3. `signal` completes: it registers as DOWN (bounded by
-    ///    [`registry_timeout`](Self::registry_timeout)).
-    /// 4. It serves on until callers know: no new request for the [`quiet_time`](Self::quiet_time),
-    ///    at most for [`max_drain`](Self::max_drain). A server that never had a request skips this
-    ///    wait. Requests of probes do not count ([`uncounted_paths`](Self::uncounted_paths)).
-    /// 5. The server stops accepting and finishes its requests in flight, within the
-    ///    [`grace`](Self::grace). Past it it is not waited for any longer, and
-    ///    [`ServerOutput::cut_off`] stands for its output; its remaining work ends with the
-    ///    process.
-    /// 6. The registration is deleted (bounded by [`registry_timeout`](Self::registry_timeout)).
+    /// 1. Poll the server. If it ends at once, for example because it cannot bind, return its output
+    ///    and register nothing.
+    /// 2. Register as UP and renew the lease. If the registry is unavailable, the server serves
+    ///    nevertheless, and registration is repeated with back-off.
+    /// 3. When `signal` completes, register as DOWN, within the
+    ///    [`registry_timeout`](Self::registry_timeout).
+    /// 4. Keep serving until no new request has come for the [`quiet_time`](Self::quiet_time), at
+    ///    most for [`max_drain`](Self::max_drain). A server that was never called skips this wait.
+    ///    Requests to the [`uncounted_paths`](Self::uncounted_paths), such as probes, do not count.
+    /// 5. Stop accepting and finish the requests in flight, within the [`grace`](Self::grace) time.
+    ///    After that the server is no longer polled, and [`ServerOutput::timed_out`] replaces its
+    ///    output. Tasks that it has spawned end with the process.
+    /// 6. Delete the registration, within the [`registry_timeout`](Self::registry_timeout).
     ///
-    /// Steps 3 to 6 share the [`shutdown_timeout`](Self::shutdown_timeout).
+    /// Steps 3 to 6 share the [`shutdown_timeout`](Self::shutdown_timeout). A server that ends by
+    /// itself is deregistered at once.
     ///
-    /// A server that ends by itself is deregistered at once. From step 3 on, a further SIGTERM or
-    /// Ctrl-C ends the wait under way: the second one the drain, a third one the grace. One that
-    /// comes within 500 milliseconds of the one before is the same one, since supervisors signal a
-    /// process and its group. Tokio's handlers for them stay installed for the life of the process.
+    /// From step 3 on, a further SIGTERM or Ctrl-C ends the current wait: the second one ends the
+    /// drain, and the third one the grace time. A signal within 500 milliseconds of the one before
+    /// counts as the same, since supervisors signal a process and its group. Tokio's signal handlers
+    /// stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,7 +73,8 @@ impl Registrar {
     /// Outside a tokio runtime with time and IO enabled.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the server and deletes the registration in the background.
+    /// If the future is dropped, the server is dropped and the registration is deleted in the
+    /// background.
     pub async fn serve<F, S>(self, signal: impl Future<Output = ()>, server: F) -> S::Output
     where
         F: FnOnce(Shutdown) -> S,
@@ -86,8 +86,8 @@ impl Registrar {
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(server.as_mut().poll(cx))).await {
             return output;
         }
-        // Also where this future is dropped, or the server panics.
-        let _leave = Leave(&self);
+        // Also if this future is dropped or the server panics.
+        let _release = ReleaseOnDrop(&self);
         if let Err(error) = self.start() {
             tracing::warn!(%error, "serving without a registration");
         }
@@ -96,13 +96,13 @@ impl Registrar {
         let output = self.until_stopped(server, signal, running, &mut budget).await;
         let within = budget.map_or(self.config.registry_timeout, |budget| budget.delete(&self.config));
         if let Err(error) = self.deregister_within(within).await {
-            tracing::warn!(%error, "cannot deregister, the lease ends by itself");
+            tracing::warn!(%error, "cannot deregister, the lease will expire");
         }
         output
     }
 
-    /// Steps 3 to 5. The server is polled alongside each of them and may end in any. The budget is
-    /// set at the signal.
+    /// Runs steps 3 to 5. The server is polled during each of them and may end in any of them. The
+    /// budget is set at the signal.
     async fn until_stopped<S>(
         &self,
         mut server: Pin<&mut S>,
@@ -120,31 +120,31 @@ impl Registrar {
             () = signal => {}
         }
         let mut signalled = Instant::now();
-        let begun = *budget.insert(self.config.begin());
-        tracing::info!(app = self.instance().app(), instance = self.instance().id(), "leaving");
+        let budget = *budget.insert(self.config.begin());
+        tracing::info!(app = self.instance().app(), instance = self.instance().id(), "draining");
         tokio::select! {
             biased;
             output = &mut server => return output,
-            () = self.drain_within(&begun) => {}
+            () = self.drain_within(&budget) => {}
             () = drain::next_signal(signalled) => {
                 signalled = Instant::now();
-                tracing::info!("second signal, not waiting for callers");
+                tracing::info!("second signal, ending the drain");
             }
         }
         drop(running);
         let ended = tokio::select! {
             biased;
-            ended = timeout(begun.grace(&self.config), server) => ended.ok(),
+            ended = timeout(budget.grace(&self.config), server) => ended.ok(),
             () = drain::next_signal(signalled) => None,
         };
         ended.unwrap_or_else(|| {
             let in_flight = self.shared.lifecycle.in_flight();
-            tracing::warn!(in_flight, "requests did not finish in time and are not waited for");
-            S::Output::cut_off()
+            tracing::warn!(in_flight, "requests in flight did not finish in time");
+            S::Output::timed_out()
         })
     }
 
-    /// Logs which limits can never be reached, so that none is ignored silently.
+    /// Logs the limits that exceed the whole shutdown, so that none is ignored silently.
     fn warn_of_cut_steps(&self) {
         let (config, total) = (&self.config, self.config.shutdown_timeout);
         for (step, limit) in [
@@ -154,17 +154,17 @@ impl Registrar {
             ("registry_timeout", config.registry_timeout),
         ] {
             if limit > total {
-                tracing::warn!(step, ?limit, shutdown_timeout = ?total, "limit is longer than the whole shutdown and is cut");
+                tracing::warn!(step, ?limit, shutdown_timeout = ?total, "limit exceeds shutdown_timeout and is reduced to it");
             }
         }
     }
 }
 
-/// Lets go of the registration when `serve` ends, however it ends.
-struct Leave<'a>(&'a Registrar);
+/// Guard that releases the registration when `serve` ends in any way.
+struct ReleaseOnDrop<'a>(&'a Registrar);
 
-impl Drop for Leave<'_> {
+impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.release();
     }
 }

@@ -6,17 +6,17 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-/// Completes when a server has to stop accepting. What
-/// [`Registrar::serve`](super::Registrar::serve) hands to it.
+/// Future that completes when a server has to stop accepting. Created by
+/// [`Registrar::serve`](super::Registrar::serve).
 ///
-/// Each clone completes, and stays complete when it is polled again.
+/// All clones complete, and they may be polled again afterwards.
 pub struct Shutdown {
     stopping: watch::Receiver<()>,
     stopped: WatchStream<()>,
 }
 
 /// Stops the server when dropped.
-pub(super) struct Running(#[allow(dead_code, reason = "only its end is of interest")] watch::Sender<()>);
+pub(super) struct Running(#[allow(dead_code, reason = "only its drop is observed")] watch::Sender<()>);
 
 impl Shutdown {
     pub(super) fn new() -> (Running, Self) {

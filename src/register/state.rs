@@ -4,30 +4,28 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrarState {
-    /// No server of the registry has taken the registration yet.
+    /// No registry server has accepted a registration yet.
     NotRegistered,
     /// The registry has the instance, and its last heartbeat succeeded.
     Registered,
-    /// The registry had the instance, and the last heartbeat or registration failed. It is
-    /// repeated.
+    /// The registry had the instance, but the last heartbeat or registration failed. It is repeated.
     HeartbeatFailing,
-    /// The instance leaves: it is registered as DOWN and still serves. Its status cannot be set any
-    /// more.
+    /// The instance is registered as DOWN and still serves. Its status can no longer be set.
     Draining,
-    /// The instance has left. Nothing is sent until it is registered again.
+    /// The instance was deregistered. Nothing is sent until it is registered again.
     Deregistered,
-    /// Registration is switched off. Nothing is ever sent.
+    /// Registration is switched off. Nothing is sent.
     Disabled,
 }
 
 impl RegistrarState {
-    /// The state after a failure.
+    /// Returns the state after a failed heartbeat or registration.
     pub(super) fn failing(self) -> Self {
         if self == Self::Registered { Self::HeartbeatFailing } else { self }
     }
 }
 
-/// The state, for the handles and the task behind them.
+/// State that the registrar and its task share.
 #[derive(Debug)]
 pub(super) struct StateCell(watch::Sender<RegistrarState>);
 
@@ -40,7 +38,7 @@ impl StateCell {
         self.0.send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
-    /// Changes the state, unless it is an end that only a new registration leaves.
+    /// Changes the state, unless it is one that only a new registration can end.
     pub(super) fn change(&self, change: impl FnOnce(RegistrarState) -> RegistrarState) {
         self.0.send_if_modified(|now| match *now {
             RegistrarState::Draining | RegistrarState::Deregistered | RegistrarState::Disabled => false,
