@@ -25,7 +25,7 @@ fn unusable_settings_fail_the_build() {
         assert!(error.is_config() && error.to_string().contains(why), "{url}: {error}");
     }
     let error = Eureka::builder().service_url("http://h/").fetch_interval(Duration::ZERO).build().unwrap_err();
-    assert!(error.to_string().contains("is 0"), "{error}");
+    assert!(error.to_string().contains("is zero"), "{error}");
 
     for (app, why) in [("", "unusable"), ("a b", "unusable"), ("a/b", "unusable"), ("delta", "reserved")] {
         let error = Instance::builder(app).port(80).build().unwrap_err();
