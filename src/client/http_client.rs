@@ -13,7 +13,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::address::AddressRule;
 use super::call::CallFuture;
-use super::connection::{Connections, Endpoint};
+use super::connection::{DirectClient, Endpoint};
 use super::deadline::CallDeadline;
 use super::options::CallOptions;
 use super::routes::{Routes, Target};
@@ -39,8 +39,8 @@ use crate::error::{Error, Kind};
 /// take to answer is bounded by the request's [`Deadline`](super::Deadline) or the [`timeout`](CallOptions::timeout), if there is one.
 pub struct HttpClient<B> {
     routes: Arc<Routes<Endpoint<B>>>,
-    /// Where to what is no application.
-    others: Connections<B>,
+    /// Client for hosts that are not applications.
+    direct: DirectClient<B>,
     fallback: Option<Fallback<B>>,
 }
 
@@ -57,10 +57,10 @@ where
         connector: Connector,
     ) -> Self {
         let rule = AddressRule::of(&options);
-        let others = Connections::new(connector.clone());
+        let direct = DirectClient::new(connector.clone());
         Self {
             routes: Arc::new(Endpoint::routes(registry, options, rule, ready_timeout, connector)),
-            others,
+            direct,
             fallback: None,
         }
     }
@@ -100,7 +100,7 @@ where
     async fn find_and_send(self, request: Request<B>, deadline: CallDeadline) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
-            Target::PassThrough => return deadline.enforce(self.others.send_elsewhere(request)).await,
+            Target::PassThrough => return deadline.enforce(self.direct.send(request)).await,
         };
         let Some(fallback) = self.fallback else { return CallFuture::when_ready(route, request, deadline).await };
         if route.ready(deadline).await {
@@ -142,7 +142,7 @@ where
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), others: self.others.clone(), fallback: self.fallback.clone() }
+        Self { routes: self.routes.clone(), direct: self.direct.clone(), fallback: self.fallback.clone() }
     }
 }
 

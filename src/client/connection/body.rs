@@ -9,9 +9,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tower::BoxError;
 
-use super::peer::Permit;
+use super::http2::StreamPermit;
 
-/// The body of an answer: what the instance sent. By default an empty one, as generated gRPC clients with an interceptor need it.
+/// Response body of an instance.
+///
+/// Implements `Default` as an empty body, as generated gRPC clients with an interceptor require.
 #[derive(Default)]
 pub struct InstanceBody(Kind);
 
@@ -20,18 +22,18 @@ enum Kind {
     #[default]
     Empty,
     Incoming(Incoming),
-    /// On a stream of HTTP/2, which is free again when it ends.
-    Stream(Incoming, Option<Permit>),
+    /// Body on an HTTP/2 stream, which is free again at the end of the body.
+    Stream(Incoming, Option<StreamPermit>),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 impl InstanceBody {
-    pub(super) fn on_stream(body: Incoming, permit: Permit) -> Self {
+    pub(super) fn on_stream(body: Incoming, permit: StreamPermit) -> Self {
         let permit = (!body.is_end_stream()).then_some(permit);
         Self(Kind::Stream(body, permit))
     }
 
-    /// Any other body in the place of one.
+    /// Wraps any other body.
     pub(in crate::client) fn boxed<B>(body: B) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,

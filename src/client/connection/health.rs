@@ -1,4 +1,4 @@
-//! Asks an instance, at the URL that it registered for this, whether it is healthy.
+//! Health checks at the URLs that instances registered.
 
 use bytes::Bytes;
 use http::Uri;
@@ -13,11 +13,13 @@ use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
 use crate::untrusted::Quoted;
 
-/// Sends the requests. Connections are made anew for each: between two checks they would only idle.
+/// Sends health checks.
+///
+/// Each check uses a new connection, since connections would be idle between checks.
 pub(super) struct Checker {
-    /// Takes what the server prefers over TLS, and HTTP/1.1 without.
+    /// With TLS, negotiates the version. Without, uses HTTP/1.1.
     any: Client<Connector, Empty<Bytes>>,
-    /// For URLs without TLS at a port that is called over HTTP/2.
+    /// For URLs without TLS at the port that calls use over HTTP/2.
     http2: Client<Connector, Empty<Bytes>>,
 }
 
@@ -29,27 +31,30 @@ impl Checker {
         Self { any: client(connector.clone().any_version(), false), http2: client(connector.http2(true), true) }
     }
 
-    /// Returns `true` if the instance, which is called at this address and perhaps over HTTP/2, responds that it is healthy, or has no
-    /// URL for this.
+    /// Returns `true` if the instance responds with 2xx, or has no health check URL.
+    ///
+    /// `address` and `is_http2` say how calls reach the instance.
     pub(super) fn check(
         &self,
         instance: &Instance,
         address: &Address,
         is_http2: bool,
     ) -> impl Future<Output = bool> + Send + use<> {
-        // Not the URL, which may hold secrets.
+        // Logs show the id only, since the URL may contain secrets.
         let id = instance.id().to_owned();
-        let asked = url(instance, address).map(|url| {
+        let response = url(instance, address).map(|url| {
             let is_called_port = url.scheme() == Some(&Scheme::HTTP)
                 && url.host() == Some(address.authority.host())
                 && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
             if is_http2 && is_called_port { self.http2.get(url) } else { self.any.get(url) }
         });
         async move {
-            let Some(answer) = asked else { return true };
-            match answer.await {
-                Ok(answer) if answer.status().is_success() => return true,
-                Ok(answer) => debug!(instance = %Quoted(&id), status = answer.status().as_u16(), "health check failed"),
+            let Some(response) = response else { return true };
+            match response.await {
+                Ok(response) if response.status().is_success() => return true,
+                Ok(response) => {
+                    debug!(instance = %Quoted(&id), status = response.status().as_u16(), "health check failed")
+                }
                 Err(error) => {
                     debug!(instance = %Quoted(&id), error = &error as &dyn std::error::Error, "health check failed")
                 }
@@ -59,16 +64,16 @@ impl Checker {
     }
 }
 
-/// Where to ask an instance that is called at this address, if it has something that can be asked.
+/// Returns the health check URL of an instance that is called at this address, if it is usable.
 pub(in crate::client) fn url(instance: &Instance, address: &Address) -> Option<Uri> {
     let secure = instance.secure_health_check_url().filter(|_| address.scheme == Scheme::HTTPS);
     let url: Uri = secure.or(instance.health_check_url())?.trim().parse().ok()?;
-    let can_ask = match url.scheme_str()? {
+    let is_usable = match url.scheme_str()? {
         "http" => true,
         "https" => TlsSettings::SUPPORTED,
         _ => false,
     };
-    can_ask.then_some(url)
+    is_usable.then_some(url)
 }
 
 #[cfg(test)]
@@ -78,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secure_url_is_for_those_who_call_over_tls() {
-        let asked = |scheme: Scheme, plain: Option<&str>, secure: Option<&str>| {
+    fn health_check_of_a_call_over_tls_uses_the_secure_url() {
+        let url_for = |scheme: Scheme, plain: Option<&str>, secure: Option<&str>| {
             let mut instance = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
             instance.health_check_url = plain.map(Into::into);
             instance.secure_health_check_url = secure.map(Into::into);
@@ -87,12 +92,12 @@ mod tests {
         };
         let (plain, secure) = (Some("http://h:1/health"), Some("https://h:2/health"));
         let is = |url: Option<&str>| url.map(str::to_owned);
-        assert_eq!(asked(Scheme::HTTP, plain, secure), is(plain));
-        assert_eq!(asked(Scheme::HTTPS, plain, secure), is(secure.filter(|_| TlsSettings::SUPPORTED)));
-        assert_eq!(asked(Scheme::HTTPS, plain, None), is(plain));
-        assert_eq!(asked(Scheme::HTTP, None, secure), None);
+        assert_eq!(url_for(Scheme::HTTP, plain, secure), is(plain));
+        assert_eq!(url_for(Scheme::HTTPS, plain, secure), is(secure.filter(|_| TlsSettings::SUPPORTED)));
+        assert_eq!(url_for(Scheme::HTTPS, plain, None), is(plain));
+        assert_eq!(url_for(Scheme::HTTP, None, secure), None);
         for unusable in ["/health", "h", "ftp://h/", "${host}", "http://h h/", ""] {
-            assert_eq!(asked(Scheme::HTTP, Some(unusable), None), None, "{unusable}");
+            assert_eq!(url_for(Scheme::HTTP, Some(unusable), None), None, "{unusable}");
         }
     }
 }

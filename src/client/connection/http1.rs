@@ -1,11 +1,12 @@
-//! The HTTP/1.1 connections to an instance: each carries one call at a time.
+//! HTTP/1.1 connections to one instance. Each connection carries one request at a time.
 //!
 //! ```text
-//! a call ─▶ the idle one that was used last ──────────────────────▶ hyper ─▶ the answer; idle again when that is read
-//!       └─▶ none: connects, or takes one that is idle again before
+//! request ─▶ most recently used idle connection ─▶ hyper ─▶ response; idle again after its body
+//!        └─▶ none: connects, and takes a connection that becomes idle earlier
 //! ```
 //!
-//! hyper-util's client finds a connection by host, in a pool under a lock that all hosts share. An instance is one host.
+//! hyper-util's client looks up connections by host, in one pool and lock for all hosts. Here an
+//! instance is one host.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -34,10 +35,13 @@ use crate::client::replay::AttemptBody;
 use crate::connect::Connector;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Twice as long, at most, a connection may be idle: 90 s, as in hyper-util's client.
-const SWEEP: Duration = Duration::from_secs(45);
+/// Interval of the check for idle connections. A connection is closed after being idle for one to
+/// two intervals: at most 90 seconds, as in hyper-util's client.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(45);
 
-/// Clones share the connections. Dropping the last closes them after the calls in flight.
+/// Pool of HTTP/1.1 connections to one instance.
+///
+/// Clones share the connections. Dropping the last clone closes them after the calls in flight.
 pub(super) struct Http1<B>(Arc<Shared<B>>);
 
 struct Shared<B> {
@@ -47,90 +51,91 @@ struct Shared<B> {
 }
 
 struct State<B> {
-    /// The one used last comes last.
+    /// Ordered by last use, the most recent last.
     idle: Vec<Idle<B>>,
-    /// Routes that connect, and would take any.
-    waiting: VecDeque<oneshot::Sender<Sender<B>>>,
-    /// Connects on behalf of a call that is gone.
-    heir: Option<JoinHandle<()>>,
-    /// Closes what is idle for too long.
+    /// Calls that connect, and take any connection that becomes idle before.
+    waiters: VecDeque<oneshot::Sender<Sender<B>>>,
+    /// Connect that continues after its call was dropped.
+    background_connect: Option<JoinHandle<()>>,
+    /// Task that closes connections that are idle for too long.
     sweeper: Option<JoinHandle<()>>,
 }
 
 struct Idle<B> {
     sender: Sender<B>,
-    /// Whether it was already idle at the last sweep.
-    is_old: bool,
+    /// `true` if the connection was idle at the last sweep.
+    was_idle: bool,
 }
 
 struct Connection<B> {
     sender: Sender<B>,
-    /// Whether it was made for this call. Any other may be at its end without anybody having seen it.
+    /// `true` if established for this call. A reused connection may have been closed unnoticed.
     is_new: bool,
 }
 
-/// Sends the requests of a connection.
+/// Sender of the requests of one connection.
 struct Sender<B> {
     requests: Requests<B>,
-    /// Wakes the call on the connection when the endpoint is dropped.
+    /// Wakes the call on this connection when the endpoint is dropped.
     waker: Arc<AtomicWaker>,
 }
 
 type Requests<B> = http1::SendRequest<AttemptBody<B>>;
 
-/// In the queue for one. What is given when it is not waited for any more is given back.
-struct Place<B: Body<Error: Into<BoxError>> + Send + 'static> {
-    of: Weak<Shared<B>>,
-    given: oneshot::Receiver<Sender<B>>,
+/// A waiter's place in the queue. A connection sent to a dropped waiter returns to the pool.
+struct Waiter<B: Body<Error: Into<BoxError>> + Send + 'static> {
+    pool: Weak<Shared<B>>,
+    receiver: oneshot::Receiver<Sender<B>>,
 }
 
-/// A connection that is being made. Where it is not waited for any more, it is made for others, if none is already: who has less
-/// patience than it takes would never see one.
-struct Making<B: Body<Error: Into<BoxError>> + Send + 'static> {
-    of: Weak<Shared<B>>,
-    made: Option<Made<B>>,
+/// A pending connect. When dropped, it continues in the background unless another one does.
+///
+/// Callers whose time limit is shorter than a connect would otherwise never get a connection.
+struct Connecting<B: Body<Error: Into<BoxError>> + Send + 'static> {
+    pool: Weak<Shared<B>>,
+    connect: Option<Connect<B>>,
 }
 
-type Made<B> = Pin<Box<dyn Future<Output = Result<Sender<B>, BoxError>> + Send>>;
+type Connect<B> = Pin<Box<dyn Future<Output = Result<Sender<B>, BoxError>> + Send>>;
 
 impl<B> Http1<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    /// Connects to the address of the instance once there is a request for it.
+    /// Connects to the address of the instance on demand.
     pub(super) fn new(connector: Connector, presence: Arc<Presence>) -> Self {
-        let state = State { idle: Vec::new(), waiting: VecDeque::new(), heir: None, sweeper: None };
+        let state = State { idle: Vec::new(), waiters: VecDeque::new(), background_connect: None, sweeper: None };
         Self(Arc::new(Shared { connector, presence, state: Mutex::new(state) }))
     }
 
-    /// Sends a request. It goes to the address whatever host its URI names; the header `host` is the caller's to set.
+    /// Sends a request to the address, whatever host its URI names. Callers set the `host` header.
     ///
     /// # Cancel safety
-    /// Who gives up closes the connection on which its answer was to come.
+    /// Dropping the future closes the connection of a request in flight.
     pub(super) fn send(
         self,
         mut request: Request<AttemptBody<B>>,
     ) -> impl Future<Output = Result<Response<InstanceBody>, Failure>> + Send {
         write_for_http1(&mut request, &self.0.presence.address);
-        // Not an `async fn`, which would hold the request twice.
+        // Not an `async fn`: its future would hold the request twice.
         async move {
             loop {
                 let Connection { sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
                 let Sender { mut requests, waker } = sender;
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
-                let sending = Sending { sending, requests: &mut requests };
+                let sending = SendFuture { sending, requests: &mut requests };
                 let sent = self.0.presence.unless_gone_on(&waker, sending).await?;
                 let mut failed = match sent {
                     Ok(response) => {
                         if let Some(requests) = requests {
-                            self.0.give_when_read(Sender { requests, waker });
+                            self.0.put_when_ready(Sender { requests, waker });
                         }
                         return Ok(response.map(InstanceBody::from));
                     }
                     Err(failed) => failed,
                 };
-                // It comes back if the connection was at its end before it took it, as one that was idle can be.
+                // Returned if the connection ended before it took the request, as an idle one can.
                 request = match failed.take_message() {
                     Some(unsent) if !is_new => unsent,
                     Some(_) => return Err(Failure::Unsent(failed.into_error().into())),
@@ -142,20 +147,20 @@ where
 
     #[inline]
     async fn connection(&self) -> Result<Connection<B>, BoxError> {
-        match self.0.idle_or_place() {
+        match self.0.checkout() {
             Ok(sender) => Ok(Connection { sender, is_new: false }),
-            // Boxed, so that calls on idle connections have less to move.
-            Err(given) => Box::pin(self.new_or_given(given)).await,
+            // Boxed to keep the future of calls on idle connections small.
+            Err(receiver) => Box::pin(self.connect_or_receive(receiver)).await,
         }
     }
 
-    async fn new_or_given(&self, given: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, BoxError> {
-        let mut place = Place { of: Arc::downgrade(&self.0), given };
-        let mut making = Making::new(&self.0);
+    async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, BoxError> {
+        let mut waiter = Waiter { pool: Arc::downgrade(&self.0), receiver };
+        let mut connecting = Connecting::new(&self.0);
         tokio::select! {
             biased;
-            Ok(sender) = &mut place.given => Ok(Connection { sender, is_new: false }),
-            made = making.made() => Ok(Connection { sender: made?, is_new: true }),
+            Ok(sender) = &mut waiter.receiver => Ok(Connection { sender, is_new: false }),
+            connected = connecting.connected() => Ok(Connection { sender: connected?, is_new: true }),
         }
     }
 }
@@ -164,42 +169,43 @@ impl<B> Shared<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    fn give_when_read(self: &Arc<Self>, mut sender: Sender<B>) {
+    /// Returns a connection to the pool once its response was read.
+    fn put_when_ready(self: &Arc<Self>, mut sender: Sender<B>) {
         if sender.requests.is_ready() {
-            return self.give(sender);
+            return self.put(sender);
         }
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             if sender.requests.ready().await.is_ok()
                 && let Some(shared) = shared.upgrade()
             {
-                shared.give(sender);
+                shared.put(sender);
             }
         });
     }
 
-    /// Gives it to the call that waits longest, or keeps it.
-    fn give(self: &Arc<Self>, mut sender: Sender<B>) {
+    /// Sends a connection to the first waiter, or makes it idle.
+    fn put(self: &Arc<Self>, mut sender: Sender<B>) {
         if sender.requests.is_closed() {
             return;
         }
-        while let Some((waiting, unwanted)) = self.first_or_keep(sender) {
-            // Not under the lock: it wakes.
-            match waiting.send(unwanted) {
+        while let Some((waiter, unused)) = self.pop_waiter_or_keep(sender) {
+            // Sent without the lock, since it wakes the waiter's task.
+            match waiter.send(unused) {
                 Ok(()) => return,
-                Err(unwanted) => sender = unwanted,
+                Err(unused) => sender = unused,
             }
         }
     }
 
-    /// The call that waits longest, and the connection back; keeps that where none waits.
-    fn first_or_keep(self: &Arc<Self>, sender: Sender<B>) -> Option<(oneshot::Sender<Sender<B>>, Sender<B>)> {
+    /// Returns the first waiter with the connection. Without a waiter, makes the connection idle.
+    fn pop_waiter_or_keep(self: &Arc<Self>, sender: Sender<B>) -> Option<(oneshot::Sender<Sender<B>>, Sender<B>)> {
         let mut state = self.state();
-        if let Some(waiting) = state.waiting.pop_front() {
-            return Some((waiting, sender));
+        if let Some(waiter) = state.waiters.pop_front() {
+            return Some((waiter, sender));
         }
-        state.idle.push(Idle { sender, is_old: false });
-        if is_over(state.sweeper.as_ref()) {
+        state.idle.push(Idle { sender, was_idle: false });
+        if is_finished(state.sweeper.as_ref()) {
             state.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
         }
         None
@@ -207,18 +213,18 @@ where
 }
 
 impl<B> Shared<B> {
-    /// The idle connection that was used last, or a place in the queue for one.
-    fn idle_or_place(&self) -> Result<Sender<B>, oneshot::Receiver<Sender<B>>> {
+    /// Takes the most recently used idle connection, or joins the queue for one.
+    fn checkout(&self) -> Result<Sender<B>, oneshot::Receiver<Sender<B>>> {
         let mut state = self.state();
         while let Some(Idle { sender, .. }) = state.idle.pop() {
             if !sender.requests.is_closed() {
                 return Ok(sender);
             }
         }
-        state.waiting.retain(|waiting| !waiting.is_closed());
-        let (waiting, given) = oneshot::channel();
-        state.waiting.push_back(waiting);
-        Err(given)
+        state.waiters.retain(|waiter| !waiter.is_closed());
+        let (waiter, receiver) = oneshot::channel();
+        state.waiters.push_back(waiter);
+        Err(receiver)
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {
@@ -229,76 +235,80 @@ impl<B> Shared<B> {
 impl<B> Drop for Shared<B> {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        for task in [&state.heir, &state.sweeper].into_iter().flatten() {
+        for task in [&state.background_connect, &state.sweeper].into_iter().flatten() {
             task.abort();
         }
     }
 }
 
-/// Also where its runtime ended before.
-fn is_over(task: Option<&JoinHandle<()>>) -> bool {
+/// Returns `true` if there is no task, or it has ended, perhaps with its runtime.
+fn is_finished(task: Option<&JoinHandle<()>>) -> bool {
     task.is_none_or(JoinHandle::is_finished)
 }
 
-impl<B> Drop for Place<B>
+impl<B> Drop for Waiter<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn drop(&mut self) {
-        self.given.close();
-        if let (Ok(sender), Some(shared), Ok(_)) = (self.given.try_recv(), self.of.upgrade(), Handle::try_current()) {
-            shared.give(sender);
+        self.receiver.close();
+        if let (Ok(sender), Some(pool), Ok(_)) = (self.receiver.try_recv(), self.pool.upgrade(), Handle::try_current())
+        {
+            pool.put(sender);
         }
     }
 }
 
-impl<B> Making<B>
+impl<B> Connecting<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn new(shared: &Arc<Shared<B>>) -> Self {
-        let made = connect(shared.connector.clone(), shared.presence.clone());
-        Self { of: Arc::downgrade(shared), made: Some(Box::pin(made)) }
+        let connect = connect(shared.connector.clone(), shared.presence.clone());
+        Self { pool: Arc::downgrade(shared), connect: Some(Box::pin(connect)) }
     }
 
-    async fn made(&mut self) -> Result<Sender<B>, BoxError> {
-        let made = self.made.as_mut().expect("it is waited for once").await;
-        self.made = None;
-        made
+    async fn connected(&mut self) -> Result<Sender<B>, BoxError> {
+        let connected = self.connect.as_mut().expect("connected is awaited once").await;
+        self.connect = None;
+        connected
     }
 }
 
-impl<B> Drop for Making<B>
+impl<B> Drop for Connecting<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     fn drop(&mut self) {
-        let (Some(made), Some(shared), Ok(runtime)) = (self.made.take(), self.of.upgrade(), Handle::try_current())
+        let (Some(connect), Some(shared), Ok(runtime)) =
+            (self.connect.take(), self.pool.upgrade(), Handle::try_current())
         else {
             return;
         };
         let mut state = shared.state();
-        if is_over(state.heir.as_ref()) {
-            let shared = self.of.clone();
-            state.heir = Some(runtime.spawn(async move {
-                if let (Ok(sender), Some(shared)) = (made.await, shared.upgrade()) {
-                    shared.give(sender);
+        if is_finished(state.background_connect.as_ref()) {
+            let pool = self.pool.clone();
+            state.background_connect = Some(runtime.spawn(async move {
+                if let (Ok(sender), Some(pool)) = (connect.await, pool.upgrade()) {
+                    pool.put(sender);
                 }
             }));
         }
     }
 }
 
-/// Waits for the result of a request, and drops the sender if the connection ends before: hyper loses a request that is handed over
-/// while the connection ends in its queue, and returns it when the sender is gone.
+/// Waits for the response, and drops the sender if the connection ends before.
+///
+/// hyper keeps a request that is queued while the connection ends, and returns it only once the
+/// sender is dropped.
 #[pin_project]
-struct Sending<'a, F, B> {
+struct SendFuture<'a, F, B> {
     #[pin]
     sending: F,
     requests: &'a mut Option<Requests<B>>,
 }
 
-impl<F: Future, B> Future for Sending<'_, F, B> {
+impl<F: Future, B> Future for SendFuture<'_, F, B> {
     type Output = F::Output;
 
     #[inline]
@@ -317,7 +327,7 @@ impl<F: Future, B> Future for Sending<'_, F, B> {
     }
 }
 
-/// Makes a connection and lets it run until nobody has it any more.
+/// Connects, and drives the connection in a task until its sender is dropped.
 async fn connect<B>(connector: Connector, presence: Arc<Presence>) -> Result<Sender<B>, BoxError>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -326,19 +336,19 @@ where
     let (requests, connection) = http1::handshake(stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
-            debug!(%error, "an HTTP/1.1 connection broke");
+            debug!(%error, "HTTP/1.1 connection failed");
         }
     });
     Ok(Sender { requests, waker: presence.connection() })
 }
 
-/// Closes connections that are idle for two sweeps, until none is left.
+/// Closes connections that were idle for two sweeps. Ends when none is left.
 async fn sweep<B>(shared: Weak<Shared<B>>) {
     loop {
-        sleep(SWEEP).await;
+        sleep(SWEEP_INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
         let mut state = shared.state();
-        state.idle.retain_mut(|idle| !idle.sender.requests.is_closed() && !mem::replace(&mut idle.is_old, true));
+        state.idle.retain_mut(|idle| !idle.sender.requests.is_closed() && !mem::replace(&mut idle.was_idle, true));
         if state.idle.is_empty() {
             state.sweeper = None;
             return;
@@ -346,7 +356,7 @@ async fn sweep<B>(shared: Weak<Shared<B>>) {
     }
 }
 
-/// As hyper would have it: the target without scheme and host, in a version that it can write.
+/// Prepares a request for hyper: the target without scheme and host, in a version it can write.
 fn write_for_http1<B>(request: &mut Request<B>, address: &Address) {
     if request.version() != Version::HTTP_10 {
         *request.version_mut() = Version::HTTP_11;

@@ -1,12 +1,16 @@
-//! The HTTP/2 connections to an instance: one, and further ones while it has no stream left.
+//! HTTP/2 connections to one instance: one, and further ones while all its streams are in use.
 //!
 //! ```text
-//! a call ─▶ the first connection with a free stream ─────────────────▶ hyper ─▶ the response; free again when its body ends
-//!       └─▶ none: a new connection, made in a task of its own for all that wait, or a stream that becomes free
+//! request ─▶ first connection with a free stream ─▶ hyper ─▶ response; free again after its body
+//!        └─▶ none: the next free stream, or a new connection (one connect for all waiters)
 //! ```
 //!
-//! hyper-util's client finds a connection by host, in a pool under a lock, twice for each call. An instance is one host. Its
-//! `pool::singleton` (0.1.21) loses waiters: one that is dropped after its attempt failed takes another's place in the next one.
+//! hyper-util's client looks up connections by host, in a pool under a lock, twice for each call.
+//! Here an instance is one host. hyper-util's `pool::singleton` (0.1.21) loses waiters: a waiter
+//! dropped after its connect failed takes the place of another waiter of the next connect.
+
+mod frames;
+mod streams;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,78 +30,85 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
+use self::frames::WatchedStream;
+pub(super) use self::streams::StreamPermit;
+use self::streams::{ConnectionState, StreamQueue};
 use super::InstanceBody;
-use super::peer::{Peer, Permit, Vacancies, Watched};
 use crate::client::failure::{Failure, is_refused_stream};
 use crate::client::presence::Presence;
 use crate::client::replay::AttemptBody;
 use crate::connect::{ConnectError, Connector};
 use crate::sync::{Mutex, MutexGuard};
 
-/// How often a connection on which calls wait is asked for a sign of life. Not more often, since stock gRPC servers close on who
-/// asks more than once in five minutes; a peer that vanished is noticed by the system before (see [`Connector`]).
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(330);
-/// How long the answer may take.
+/// Interval of keep-alive pings on connections with pending calls.
+///
+/// Stock gRPC servers close connections that ping more than once in five minutes. A lost network
+/// is noticed earlier by the operating system (see [`Connector`]).
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(330);
+/// Time limit of the response to a keep-alive ping.
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Over how many connections a request is tried to be sent that were at their end before they took it.
-const CONNECTIONS: usize = 3;
+/// Maximum number of connections tried for one request, if each ends before it takes the request.
+const CONNECTION_TRIES: usize = 3;
 
-/// Twice as long, at most, a further connection may be idle.
-const SWEEP: Duration = Duration::from_secs(45);
+/// Interval of the check for idle connections. A further connection is closed after being idle for
+/// one to two intervals.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(45);
 
 /// Time for which a connection that refused a stream is used only if there is no other.
-const REST: Duration = Duration::from_millis(100);
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Added to the time limit of a call that waits for a first connection.
-const MARGIN: Duration = Duration::from_millis(50);
+/// Added to the time limit of a waiter whose first connection is being established.
+const CONNECT_MARGIN: Duration = Duration::from_millis(50);
 
-/// Clones share the connections. Dropping the last closes them after the calls in flight.
+/// Pool of HTTP/2 connections to one instance.
+///
+/// Clones share the connections. Dropping the last clone closes them after the calls in flight.
 pub(super) struct Http2<B>(Arc<Shared<B>>);
 
 struct Shared<B> {
     connector: Connector,
     presence: Arc<Presence>,
-    most: usize,
+    max_connections: usize,
     pool: Mutex<Pool<B>>,
-    vacancies: Arc<Vacancies>,
-    /// A connection came about once.
+    queue: Arc<StreamQueue>,
+    /// A connection was established at least once.
     has_connected: AtomicBool,
-    /// Held by the call that has the next free stream.
-    turn: tokio::sync::Mutex<()>,
+    /// Held by the waiter that gets the next free stream.
+    front: tokio::sync::Mutex<()>,
 }
 
 struct Pool<B> {
     /// In the order in which they are filled.
     connections: Vec<Connection<B>>,
-    attempt: Option<Attempt>,
-    /// Closes further connections that are idle for too long.
+    connecting: Option<Connecting>,
+    /// Task that closes idle further connections.
     sweeper: Option<JoinHandle<()>>,
 }
 
 struct Connection<B> {
     sender: Sender<B>,
-    peer: Arc<Peer>,
-    /// Used only if there is no other, until then.
-    rests_until: Option<Instant>,
-    /// Whether it was already idle at the last sweep.
-    is_old: bool,
+    state: Arc<ConnectionState>,
+    /// Time until which the connection is used only if there is no other.
+    paused_until: Option<Instant>,
+    /// `true` if the connection was idle at the last sweep.
+    was_idle: bool,
 }
 
 type Sender<B> = http2::SendRequest<AttemptBody<B>>;
 
-/// `None` while it is under way.
-type Attempt = watch::Receiver<Option<Result<(), Unconnected>>>;
+/// Result of a connect, shared by all waiters. `None` while it is pending.
+type Connecting = watch::Receiver<Option<Result<(), SharedConnectError>>>;
 
-/// Why there is no connection, for all that waited for it.
+/// Connect error shared by all waiters.
 #[derive(Clone, Debug)]
-struct Unconnected(Arc<dyn StdError + Send + Sync>);
+struct SharedConnectError(Arc<dyn StdError + Send + Sync>);
 
-/// A stream that was found for a request.
-type Place<B> = (Sender<B>, Permit);
+/// A stream that was opened for a request.
+type OpenStream<B> = (Sender<B>, StreamPermit);
 
-/// A request that was not sent, if it is still there, and why.
-pub(super) struct Unsent<B> {
+/// Failure of a send, with the request if it was not sent.
+pub(super) struct SendError<B> {
     pub(super) failure: Failure,
     pub(super) request: Option<Request<AttemptBody<B>>>,
 }
@@ -106,70 +117,75 @@ impl<B> Http2<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// Makes up to this number of connections to the address of the instance, once there are requests for them.
-    pub(super) fn new(connector: Connector, presence: Arc<Presence>, most: usize) -> Self {
-        let pool = Pool { connections: Vec::new(), attempt: None, sweeper: None };
-        let (pool, most) = (Mutex::new(pool), most.max(1));
-        let (vacancies, turn) = (Arc::default(), tokio::sync::Mutex::default());
-        let has_connected = AtomicBool::new(false);
-        Self(Arc::new(Shared { connector, presence, most, pool, vacancies, has_connected, turn }))
+    /// Connects to the address of the instance on demand, with at most `max_connections`.
+    pub(super) fn new(connector: Connector, presence: Arc<Presence>, max_connections: usize) -> Self {
+        let pool = Pool { connections: Vec::new(), connecting: None, sweeper: None };
+        Self(Arc::new(Shared {
+            connector,
+            presence,
+            max_connections: max_connections.max(1),
+            pool: Mutex::new(pool),
+            queue: Arc::default(),
+            has_connected: AtomicBool::new(false),
+            front: tokio::sync::Mutex::default(),
+        }))
     }
 
-    /// Sends a request. Returns it with the error if the peer does not speak HTTP/2.
+    /// Sends a request. If no connection was established, the error contains the request.
     ///
     /// # Cancel safety
-    /// Who gives up while the connection is made leaves it to the others, and to the next call.
+    /// Dropping the future does not cancel a connect, which continues for other calls.
     pub(super) fn send(
         self,
         mut request: Request<AttemptBody<B>>,
-    ) -> impl Future<Output = Result<Response<InstanceBody>, Box<Unsent<B>>>> + Send {
+    ) -> impl Future<Output = Result<Response<InstanceBody>, Box<SendError<B>>>> + Send {
         let shared = self.0;
-        let failed = |failure| Err(Box::new(Unsent { failure, request: None }));
-        // Not an `async fn`, which would hold the request twice.
+        let failed = |failure| Err(Box::new(SendError { failure, request: None }));
+        // Not an `async fn`: its future would hold the request twice.
         async move {
-            for last in (0..CONNECTIONS).rev() {
-                let (mut sender, permit) = match shared.enter_at_once() {
-                    Some(place) => place,
-                    None => match Box::pin(shared.place()).await {
-                        Ok(place) => place,
-                        Err(failure) => return Err(Box::new(Unsent { failure, request: Some(request) })),
+            for last in (0..CONNECTION_TRIES).rev() {
+                let (mut sender, permit) = match shared.try_open_stream() {
+                    Some(stream) => stream,
+                    None => match Box::pin(shared.wait_for_stream()).await {
+                        Ok(stream) => stream,
+                        Err(failure) => return Err(Box::new(SendError { failure, request: Some(request) })),
                     },
                 };
-                let sending = sender.try_send_request(request);
-                // A request that is handed over while the connection ends is lost in hyper's queue until the last sender is gone:
-                // this one, and the one of the pool.
+                let response = sender.try_send_request(request);
+                // A request queued while the connection ends stays in hyper's queue until the last
+                // sender is dropped: this one, and the one in the pool.
                 drop(sender);
-                let mut error = match shared.presence.unless_gone(sending).await {
+                let mut error = match shared.presence.unless_gone(response).await {
                     Err(failure) => return failed(failure),
                     Ok(Ok(response)) => return Ok(response.map(|body| InstanceBody::on_stream(body, permit))),
                     Ok(Err(error)) => error,
                 };
-                // It comes back if the connection was at its end before it took it.
+                // Returned if the connection ended before it took the request.
                 match error.take_message() {
                     Some(unsent) if last > 0 => {
-                        permit.peer().end();
+                        permit.connection().end();
                         request = unsent;
                     }
                     Some(_) => return failed(Failure::Unprocessed(error.into_error().into())),
                     None => {
                         let error = error.into_error();
                         if is_refused_stream(&error) {
-                            shared.rest(permit.peer());
+                            shared.pause(permit.connection());
                         }
                         return failed(error.into());
                     }
                 }
             }
-            unreachable!("the last connection ends the loop")
+            unreachable!("the last try returns")
         }
     }
 
-    /// Returns `true` if HTTP/2 was spoken here before.
+    /// Returns `true` if an HTTP/2 connection was established before.
     pub(super) fn has_connected(&self) -> bool {
         self.0.has_connected.load(Ordering::Relaxed)
     }
 
-    /// Makes a connection as calls do, and closes it again.
+    /// Connects as calls do, and closes the connection.
     pub(super) fn probe(&self) -> impl Future<Output = Result<(), BoxError>> + Send + use<B> {
         let Shared { connector, presence, .. } = &*self.0;
         let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default());
@@ -181,33 +197,35 @@ impl<B> Shared<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// Waits for a stream, over a new connection where there may be one. Routes have their turn in the order in which they came.
-    async fn place(self: &Arc<Self>) -> Result<Place<B>, Failure> {
+    /// Waits for a stream, and connects if another connection is allowed. Waiters are served in
+    /// order of arrival.
+    async fn wait_for_stream(self: &Arc<Self>) -> Result<OpenStream<B>, Failure> {
         let within = self.connector.timeout();
-        let _waiting = Waiting::new(&self.vacancies);
-        let first = if self.has_connections() { None } else { self.attempt() };
-        // The attempt ends a little before, so that all calls learn its result.
-        let deadline = Instant::now() + within + if first.is_some() { MARGIN } else { Duration::ZERO };
-        let _turn = tokio::select! {
+        let _waiter = self.queue.join();
+        let first = if self.has_connections() { None } else { self.connect_once() };
+        // The connect ends a little earlier, so that all waiters receive its result.
+        let deadline = Instant::now() + within + if first.is_some() { CONNECT_MARGIN } else { Duration::ZERO };
+        let _front = tokio::select! {
             biased;
-            Err(why) = result(first) => return Err(Failure::Unsent(why.into())),
-            turn = self.turn.lock() => turn,
-            () = sleep_until(deadline) => return Err(self.too_late(within)),
+            Err(error) = result(first) => return Err(Failure::Unsent(error.into())),
+            front = self.front.lock() => front,
+            () = sleep_until(deadline) => return Err(self.timeout_failure(within)),
         };
-        let mut attempts = 0;
+        let mut connects = 0;
         loop {
-            let mut changed = pin!(self.vacancies.notified());
+            let mut changed = pin!(self.queue.notified());
             changed.as_mut().enable();
-            self.pool().forget_ended(Instant::now());
-            if let Some(place) = self.enter(false) {
-                return Ok(place);
+            self.pool().remove_ended(Instant::now());
+            if let Some(stream) = self.open_stream(false) {
+                return Ok(stream);
             }
-            // One that failed beside connections that stand is not repeated, nor are those that end at once.
-            let attempt = if attempts < CONNECTIONS { self.attempt() } else { None };
+            // A connect that failed while others are open is not repeated, nor are connections
+            // that end at once.
+            let connecting = if connects < CONNECTION_TRIES { self.connect_once() } else { None };
             let has_connections = self.has_connections();
-            if attempt.is_none() {
-                if let Some(place) = self.enter(true) {
-                    return Ok(place);
+            if connecting.is_none() {
+                if let Some(stream) = self.open_stream(true) {
+                    return Ok(stream);
                 }
                 if !has_connections {
                     return Err(Failure::Unprocessed("new connections ended before they took the request".into()));
@@ -215,19 +233,19 @@ where
             }
             tokio::select! {
                 biased;
-                made = result(attempt) => match made {
-                    Ok(()) => attempts += usize::from(!has_connections),
-                    Err(_) if has_connections => attempts = CONNECTIONS,
-                    Err(why) => return Err(Failure::Unsent(why.into())),
+                connected = result(connecting) => match connected {
+                    Ok(()) => connects += usize::from(!has_connections),
+                    Err(_) if has_connections => connects = CONNECTION_TRIES,
+                    Err(error) => return Err(Failure::Unsent(error.into())),
                 },
                 () = changed => {}
-                () = sleep_until(deadline) => return Err(self.too_late(within)),
+                () = sleep_until(deadline) => return Err(self.timeout_failure(within)),
             }
         }
     }
 
-    /// No stream within this time: the connections are full, or there is none.
-    fn too_late(&self, within: Duration) -> Failure {
+    /// Failure of a call that got no stream in time: all are in use, or there is no connection.
+    fn timeout_failure(&self, within: Duration) -> Failure {
         if self.has_connections() {
             Failure::full(within)
         } else {
@@ -235,62 +253,61 @@ where
         }
     }
 
-    /// Takes a stream unless there is none, or calls wait for one.
+    /// Opens a stream if one is free and no other call waits for one.
     #[inline]
-    fn enter_at_once(&self) -> Option<Place<B>> {
-        if self.vacancies.has_waiters() { None } else { self.enter(false) }
+    fn try_open_stream(&self) -> Option<OpenStream<B>> {
+        if self.queue.has_waiters() { None } else { self.open_stream(false) }
     }
 
-    /// Takes a stream of the first connection that has one.
+    /// Opens a stream on the first connection that has one.
     #[inline]
-    fn enter(&self, despite_rest: bool) -> Option<Place<B>> {
+    fn open_stream(&self, use_paused: bool) -> Option<OpenStream<B>> {
         let pool = self.pool();
         let usable = |connection: &&Connection<B>| {
-            !connection.sender.is_closed() && (despite_rest || connection.rests_until.is_none())
+            !connection.sender.is_closed() && (use_paused || connection.paused_until.is_none())
         };
-        let found = |connection: &Connection<B>| Some((connection.sender.clone(), connection.peer.enter()?));
-        pool.connections.iter().filter(usable).find_map(found)
+        let open = |connection: &Connection<B>| Some((connection.sender.clone(), connection.state.open_stream()?));
+        pool.connections.iter().filter(usable).find_map(open)
     }
 
-    /// The attempt to connect that is under way, or a new one; `None` where there are as many connections as there may be.
-    fn attempt(self: &Arc<Self>) -> Option<Attempt> {
+    /// Returns the pending connect, or starts one. `None` at the maximum number of connections.
+    fn connect_once(self: &Arc<Self>) -> Option<Connecting> {
         let mut pool = self.pool();
-        if let Some(attempt) = &pool.attempt
-            && attempt.borrow().is_none()
-            // Its task may be gone with its runtime.
-            && attempt.has_changed().is_ok()
+        if let Some(connecting) = &pool.connecting
+            && connecting.borrow().is_none()
+            // Its task may have ended with its runtime.
+            && connecting.has_changed().is_ok()
         {
-            return Some(attempt.clone());
+            return Some(connecting.clone());
         }
-        if pool.connections.len() >= self.most {
+        if pool.connections.len() >= self.max_connections {
             return None;
         }
-        let (result, attempt) = watch::channel(None);
-        let connecting =
-            connect::<B>(self.connector.clone(), self.presence.address.uri_of(None), self.vacancies.clone());
+        let (result, connecting) = watch::channel(None);
+        let connect = connect::<B>(self.connector.clone(), self.presence.address.uri_of(None), self.queue.clone());
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
-            let made = tokio::select! {
-                made = connecting => made.map_err(|error| Unconnected(Arc::from(error))),
-                // The instance is gone, and with it all who wait.
+            let connected = tokio::select! {
+                connected = connect => connected.map_err(|error| SharedConnectError(Arc::from(error))),
+                // The endpoint was dropped, and with it all waiters.
                 () = result.closed() => return,
             };
-            let made = made.map(|(connection, running)| {
+            let connected = connected.map(|(connection, running)| {
                 let pool = shared.clone();
                 tokio::spawn(async move {
                     running.await;
                     if let Some(shared) = pool.upgrade() {
-                        shared.pool().forget_ended(Instant::now());
+                        shared.pool().remove_ended(Instant::now());
                     }
                 });
                 if let Some(shared) = shared.upgrade() {
                     shared.add(connection);
                 }
             });
-            drop(result.send(Some(made)));
+            drop(result.send(Some(connected)));
         });
-        pool.attempt = Some(attempt.clone());
-        Some(attempt)
+        pool.connecting = Some(connecting.clone());
+        Some(connecting)
     }
 
     fn add(self: &Arc<Self>, connection: Connection<B>) {
@@ -301,7 +318,7 @@ where
             pool.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
         }
         drop(pool);
-        self.vacancies.wake();
+        self.queue.wake();
     }
 }
 
@@ -310,12 +327,12 @@ impl<B> Shared<B> {
         self.pool().connections.iter().any(Connection::is_open)
     }
 
-    /// Lets other connections have the next requests after this one refused a stream.
-    fn rest(&self, peer: &Arc<Peer>) {
+    /// Prefers other connections for a while after this one refused a stream.
+    fn pause(&self, refused: &Arc<ConnectionState>) {
         let mut pool = self.pool();
-        let refused = pool.connections.iter_mut().find(|connection| Arc::ptr_eq(&connection.peer, peer));
+        let refused = pool.connections.iter_mut().find(|connection| Arc::ptr_eq(&connection.state, refused));
         if let Some(connection) = refused {
-            connection.rests_until = Some(Instant::now() + REST);
+            connection.paused_until = Some(Instant::now() + REFUSAL_PAUSE);
         }
     }
 
@@ -333,52 +350,37 @@ impl<B> Drop for Shared<B> {
     }
 }
 
-/// A caller that waits for a stream.
-struct Waiting<'a>(&'a Vacancies);
-
-impl<'a> Waiting<'a> {
-    fn new(vacancies: &'a Vacancies) -> Self {
-        vacancies.join();
-        Self(vacancies)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
 impl<B> Pool<B> {
-    /// Forgets connections that are at their end, and rests that are over.
-    fn forget_ended(&mut self, now: Instant) {
+    /// Removes ended connections and expired pauses.
+    fn remove_ended(&mut self, now: Instant) {
         self.connections.retain(Connection::is_open);
         for connection in &mut self.connections {
-            connection.rests_until = connection.rests_until.filter(|until| *until > now);
+            connection.paused_until = connection.paused_until.filter(|until| *until > now);
         }
     }
 }
 
 impl<B> Connection<B> {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.peer.has_ended()
+        !self.sender.is_closed() && !self.state.has_ended()
     }
 }
 
-/// Waits for the result of an attempt. Never completes without one.
-async fn result(attempt: Option<Attempt>) -> Result<(), Unconnected> {
-    let Some(mut attempt) = attempt else { return std::future::pending().await };
-    match attempt.wait_for(Option::is_some).await {
-        Ok(result) => result.clone().expect("it was waited for"),
-        Err(_) => Err(Unconnected(Arc::from(BoxError::from("the runtime in which it was connected ends")))),
+/// Waits for the result of a connect. Without one, never completes.
+async fn result(connecting: Option<Connecting>) -> Result<(), SharedConnectError> {
+    let Some(mut connecting) = connecting else { return std::future::pending().await };
+    match connecting.wait_for(Option::is_some).await {
+        Ok(result) => result.clone().expect("result is set before the wait ends"),
+        Err(_) => Err(SharedConnectError(Arc::from(BoxError::from("the runtime of the connect was shut down")))),
     }
 }
 
-/// Makes a connection, whose peer has sent its SETTINGS, and returns it with the task that runs it until nobody uses it any more.
+/// Connects and waits for the server's SETTINGS. Returns the connection and the future that
+/// drives it.
 async fn connect<B>(
     connector: Connector,
     uri: Uri,
-    vacancies: Arc<Vacancies>,
+    queue: Arc<StreamQueue>,
 ) -> Result<(Connection<B>, impl Future<Output = ()> + Send + 'static), BoxError>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
@@ -386,23 +388,23 @@ where
     let within = connector.timeout();
     let deadline = Instant::now() + within;
     let stream = connector.http2(true).oneshot(uri).await?.into_inner();
-    let peer = Arc::new(Peer::new(vacancies));
+    let state = Arc::new(ConnectionState::new(queue));
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .handshake(TokioIo::new(Watched::new(stream, peer.clone())))
+        .handshake(TokioIo::new(WatchedStream::new(stream, state.clone())))
         .await?;
-    let settled = async {
+    let settings = async {
         tokio::select! {
             biased;
-            () = peer.settled() => Ok(()),
+            () = state.wait_for_settings() => Ok(()),
             ended = &mut connection => Err(ended),
         }
     };
-    match timeout_at(deadline, settled).await {
+    match timeout_at(deadline, settings).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) if peer.is_foreign() => {
+        Ok(Err(_)) if state.is_foreign() => {
             return Err(ConnectError::new("the other side does not speak HTTP/2").other_protocol().into());
         }
         Ok(Err(ended)) => {
@@ -413,24 +415,24 @@ where
     }
     let running = async move {
         if let Err(error) = connection.await {
-            debug!(%error, "an HTTP/2 connection broke");
+            debug!(%error, "HTTP/2 connection failed");
         }
     };
-    Ok((Connection { sender, peer, rests_until: None, is_old: false }, running))
+    Ok((Connection { sender, state, paused_until: None, was_idle: false }, running))
 }
 
-/// Closes further connections that are idle for two sweeps, until none is left.
+/// Closes further connections that were idle for two sweeps. Ends once only one is left.
 async fn sweep<B>(shared: Weak<Shared<B>>) {
     loop {
-        sleep(SWEEP).await;
+        sleep(SWEEP_INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
         let mut pool = shared.pool();
-        pool.forget_ended(Instant::now());
+        pool.remove_ended(Instant::now());
         let mut is_first = true;
         pool.connections.retain_mut(|connection| {
-            let is_idle = connection.peer.is_idle();
-            let is_old = std::mem::replace(&mut connection.is_old, is_idle);
-            std::mem::take(&mut is_first) || !(is_idle && is_old)
+            let is_idle = connection.state.is_idle();
+            let was_idle = std::mem::replace(&mut connection.was_idle, is_idle);
+            std::mem::take(&mut is_first) || !(is_idle && was_idle)
         });
         if pool.connections.len() < 2 {
             pool.sweeper = None;
@@ -445,13 +447,13 @@ impl<B> Clone for Http2<B> {
     }
 }
 
-impl fmt::Display for Unconnected {
+impl fmt::Display for SharedConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl StdError for Unconnected {
+impl StdError for SharedConnectError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.0)
     }

@@ -1,12 +1,22 @@
-//! Connections to instances, one set for each endpoint.
+//! Connections to instances, each endpoint with its own.
+//!
+//! ```text
+//!              ┌─▶ http1 ─ one request at a time per connection
+//!  Endpoint ───┤
+//!              └─▶ http2 ─ streams of few connections (streams.rs, frames.rs)
+//!  DirectClient ─▶ hyper-util's client, for hosts that are not applications
+//! ```
+//!
+//! `health` sends the health checks of instances that are called through these connections.
 
 mod body;
+mod direct;
 mod endpoint;
 mod health;
 mod http1;
 mod http2;
-mod peer;
 
 pub use body::InstanceBody;
-pub(super) use endpoint::{Connections, Endpoint};
+pub(super) use direct::DirectClient;
+pub(super) use endpoint::Endpoint;
 pub(super) use health::url as health_url;

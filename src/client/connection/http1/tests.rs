@@ -28,8 +28,8 @@ fn connections(to: SocketAddr) -> Connections {
     Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }))
 }
 
-/// To nowhere: whatever connection there is comes from the test.
-fn by_hand() -> Connections {
+/// Pool of an unreachable address: tests put all of its connections.
+fn unreachable() -> Connections {
     connections(SocketAddr::from(([127, 0, 0, 1], 1)))
 }
 
@@ -38,17 +38,17 @@ fn request() -> Request<AttemptBody<Empty<Bytes>>> {
 }
 
 async fn text(response: Result<Response<InstanceBody>, Failure>) -> Bytes {
-    let Ok(response) = response else { panic!("no answer") };
+    let Ok(response) = response else { panic!("no response") };
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
-/// Answers with what the connection was told to say.
+/// Serves a connection and responds with this text.
 async fn serve(stream: TcpStream, text: impl Into<Bytes>) {
     let text = text.into();
     serve_when(stream, text, watch::channel(0).1, 0).await;
 }
 
-/// The same as soon as there are so many connections.
+/// Serves a connection once at least `enough` connections were accepted.
 async fn serve_when(stream: TcpStream, text: Bytes, connections: watch::Receiver<usize>, enough: usize) {
     let service = service_fn(move |_| {
         let (text, mut connections) = (text.clone(), connections.clone());
@@ -60,7 +60,7 @@ async fn serve_when(stream: TcpStream, text: Bytes, connections: watch::Receiver
     let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// A server that names each connection by its number, as soon as there are enough.
+/// Starts a server that responds with the number of the connection, once there are enough.
 async fn numbering(enough: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -75,7 +75,7 @@ async fn numbering(enough: usize) -> SocketAddr {
     address
 }
 
-/// A connection that stays as long as its other end.
+/// Returns a connection that stays open while its other end exists.
 async fn a_connection() -> (Sender<Empty<Bytes>>, DuplexStream) {
     let (here, there) = tokio::io::duplex(1024);
     let (mut requests, connection) = http1::handshake(TokioIo::new(here)).await.unwrap();
@@ -84,8 +84,8 @@ async fn a_connection() -> (Sender<Empty<Bytes>>, DuplexStream) {
     (Sender { requests, waker: Arc::default() }, there)
 }
 
-/// Whether it still waits when it has begun.
-async fn waits<T>(call: Pin<&mut impl Future<Output = T>>) -> bool {
+/// Polls once. Returns `true` if the future is pending.
+async fn is_pending<T>(call: Pin<&mut impl Future<Output = T>>) -> bool {
     let mut call = call;
     poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await
 }
@@ -96,11 +96,11 @@ async fn until(mut holds: impl FnMut() -> bool) {
             yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.expect("it comes about");
+    timeout(Duration::from_secs(10), waiting).await.expect("condition holds within 10 s");
 }
 
 #[tokio::test]
-async fn calls_one_after_the_other_share_a_connection() {
+async fn sequential_calls_share_a_connection() {
     let connections = connections(numbering(1).await);
     for _ in 0..10 {
         assert_eq!(text(connections.clone().send(request()).await).await, "1");
@@ -109,7 +109,7 @@ async fn calls_one_after_the_other_share_a_connection() {
 }
 
 #[tokio::test]
-async fn calls_at_one_time_have_one_each_and_the_one_used_last_is_used_next() {
+async fn concurrent_calls_use_one_connection_each_and_the_next_the_most_recent() {
     let connections = connections(numbering(5).await);
     let mut tasks = JoinSet::new();
     for _ in 0..5 {
@@ -125,7 +125,7 @@ async fn calls_at_one_time_have_one_each_and_the_one_used_last_is_used_next() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_closed_while_idle_costs_no_call() {
+async fn call_after_an_idle_connection_closed_succeeds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     for number in ["1", "2", "3"] {
@@ -141,14 +141,14 @@ async fn a_connection_that_was_closed_while_idle_costs_no_call() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_left_half_read_ends_its_connection() {
+async fn response_that_is_partly_read_closes_its_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     for _ in 0..2 {
         let call = tokio::spawn(connections.clone().send(request()));
         let (stream, _) = listener.accept().await.unwrap();
         let serving = tokio::spawn(serve(stream, vec![b'x'; 10_000_000]));
-        let Ok(response) = call.await.unwrap() else { panic!("no answer") };
+        let Ok(response) = call.await.unwrap() else { panic!("no response") };
         drop(response);
         serving.await.unwrap();
         assert!(connections.0.state().idle.is_empty());
@@ -156,7 +156,7 @@ async fn an_answer_that_is_left_half_read_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn the_last_clone_closes_what_is_idle() {
+async fn drop_of_the_last_clone_closes_idle_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     let call = tokio::spawn(connections.clone().send(request()));
@@ -168,7 +168,7 @@ async fn the_last_clone_closes_what_is_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
+async fn concurrent_calls_to_a_refusing_server_fail_as_unsent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     drop(listener);
@@ -185,7 +185,7 @@ async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn servers_that_close_after_each_answer_fail_no_call() {
+async fn calls_to_a_server_without_keep_alive_succeed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -207,47 +207,47 @@ async fn servers_that_close_after_each_answer_fail_no_call() {
 }
 
 #[tokio::test]
-async fn who_gives_up_leaves_the_connection_to_the_next() {
+async fn connection_of_a_dropped_call_serves_the_next() {
     let connections = connections(numbering(1).await);
-    assert!(waits(pin!(connections.clone().send(request()))).await);
+    assert!(is_pending(pin!(connections.clone().send(request()))).await);
     until(|| !connections.0.state().idle.is_empty()).await;
     assert_eq!(text(connections.clone().send(request()).await).await, "1");
-    assert!(is_over(connections.0.state().heir.as_ref()));
+    assert!(is_finished(connections.0.state().background_connect.as_ref()));
 }
 
 #[test]
-fn a_call_in_a_runtime_that_stands_still_holds_up_none_in_another() {
+fn call_in_a_stalled_runtime_delays_none_in_another() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (still, running) = (runtime(), runtime());
     let connections = connections(running.block_on(numbering(1)));
     let mut call = Box::pin(connections.clone().send(request()));
-    assert!(still.block_on(waits(call.as_mut())));
+    assert!(still.block_on(is_pending(call.as_mut())));
     running.block_on(async { text(connections.clone().send(request()).await).await });
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_idle_for_too_long_is_closed() {
-    let connections = by_hand();
+async fn connection_idle_for_two_sweeps_is_closed() {
+    let connections = unreachable();
     let (sender, mut other_end) = a_connection().await;
-    connections.0.give(sender);
-    sleep(SWEEP + Duration::from_secs(1)).await;
-    assert_eq!(connections.0.state().idle.len(), 1, "idle for one sweep");
-    sleep(SWEEP).await;
+    connections.0.put(sender);
+    sleep(SWEEP_INTERVAL + Duration::from_secs(1)).await;
+    assert_eq!(connections.0.state().idle.len(), 1, "idle for one sweep only");
+    sleep(SWEEP_INTERVAL).await;
     assert!(connections.0.state().idle.is_empty());
     assert_eq!(tokio::io::AsyncReadExt::read(&mut other_end, &mut [0]).await.unwrap(), 0);
     until(|| connections.0.state().sweeper.is_none()).await;
-    // One that is used between sweeps stays.
+    // A connection used between sweeps stays open.
     let (mut sender, _other_end) = a_connection().await;
     for _ in 0..5 {
-        connections.0.give(sender);
-        sleep(SWEEP + Duration::from_secs(1)).await;
+        connections.0.put(sender);
+        sleep(SWEEP_INTERVAL + Duration::from_secs(1)).await;
         sender = connections.connection().await.map_err(drop).unwrap().sender;
     }
 }
 
-/// Where a connection is never made: nobody answers the handshake.
+/// Tests at a server that never completes the TLS handshake.
 #[cfg(feature = "tls")]
-mod while_it_connects {
+mod while_connecting {
     use super::*;
 
     async fn silent() -> (TcpListener, Connections) {
@@ -258,57 +258,60 @@ mod while_it_connects {
     }
 
     #[tokio::test]
-    async fn a_call_takes_what_is_needed_no_more() {
+    async fn connecting_call_takes_a_connection_that_becomes_idle() {
         let (_listener, connections) = silent().await;
         let mut call = Box::pin(connections.connection());
-        assert!(waits(call.as_mut()).await);
+        assert!(is_pending(call.as_mut()).await);
         let (sender, _other_end) = a_connection().await;
-        connections.0.give(sender);
+        connections.0.put(sender);
         assert!(call.await.is_ok_and(|connection| !connection.is_new));
-        assert!(!is_over(connections.0.state().heir.as_ref()), "its own goes on for others");
+        assert!(
+            !is_finished(connections.0.state().background_connect.as_ref()),
+            "its own connect continues in the background"
+        );
     }
 
     #[tokio::test]
-    async fn what_is_given_to_a_call_that_ends_is_kept_for_the_next() {
+    async fn connection_sent_to_a_dropped_waiter_returns_to_the_pool() {
         let (_listener, connections) = silent().await;
         let mut call = Box::pin(connections.connection());
-        assert!(waits(call.as_mut()).await);
+        assert!(is_pending(call.as_mut()).await);
         let (sender, _other_end) = a_connection().await;
-        connections.0.give(sender);
+        connections.0.put(sender);
         assert!(connections.0.state().idle.is_empty());
         drop(call);
         assert_eq!(connections.0.state().idle.len(), 1);
     }
 
     #[tokio::test]
-    async fn calls_that_give_up_leave_one_attempt_and_nothing_in_the_queue() {
+    async fn dropped_calls_leave_one_background_connect_and_no_waiter() {
         let (_listener, connections) = silent().await;
-        let mut patient = Box::pin(connections.connection());
-        assert!(waits(patient.as_mut()).await);
+        let mut waiting = Box::pin(connections.connection());
+        assert!(is_pending(waiting.as_mut()).await);
         for _ in 0..100 {
-            assert!(waits(pin!(connections.connection())).await);
-            assert!(connections.0.state().waiting.len() <= 2);
+            assert!(is_pending(pin!(connections.connection())).await);
+            assert!(connections.0.state().waiters.len() <= 2);
         }
         let (sender, _other_end) = a_connection().await;
-        connections.0.give(sender);
-        assert!(patient.await.is_ok(), "first come, first served");
+        connections.0.put(sender);
+        assert!(waiting.await.is_ok(), "waiters are served in order");
     }
 
     #[tokio::test]
-    async fn an_attempt_that_is_stuck_costs_its_own_call_alone() {
+    async fn connect_that_hangs_delays_only_its_own_call() {
         let (listener, connections) = silent().await;
         let mut stuck = Box::pin(connections.connection());
-        assert!(waits(stuck.as_mut()).await);
+        assert!(is_pending(stuck.as_mut()).await);
         let _first = listener.accept().await.unwrap();
         tokio::spawn(async move { while listener.accept().await.is_ok() {} });
         assert!(connections.connection().await.is_err());
-        assert!(waits(stuck.as_mut()).await);
+        assert!(is_pending(stuck.as_mut()).await);
     }
 }
 
 #[tokio::test]
-async fn a_request_is_written_for_its_version() {
-    let address = by_hand().0.presence.address.clone();
+async fn request_is_rewritten_for_its_version() {
+    let address = unreachable().0.presence.address.clone();
     for (method, uri, version, target, written) in [
         (Method::GET, "http://orders/a?b", Version::HTTP_11, "/a?b", Version::HTTP_11),
         (Method::GET, "http://orders", Version::HTTP_10, "/", Version::HTTP_10),
@@ -321,9 +324,9 @@ async fn a_request_is_written_for_its_version() {
     }
 }
 
-/// hyper keeps a request that is handed over while the connection ends as long as there is a sender.
+/// hyper keeps a request queued while the connection ends until its sender is dropped.
 #[tokio::test]
-async fn sender_of_an_ended_connection_is_dropped_while_its_request_waits() {
+async fn sender_of_an_ended_connection_is_dropped_while_its_request_is_pending() {
     let (stream, _other) = tokio::io::duplex(1);
     let (requests, connection) = http1::handshake::<_, AttemptBody<Empty<Bytes>>>(TokioIo::new(stream)).await.unwrap();
     drop(connection);
@@ -334,6 +337,6 @@ async fn sender_of_an_ended_connection_is_dropped_while_its_request_waits() {
         cx.waker().wake_by_ref();
         if polls < 2 { Poll::Pending } else { Poll::Ready("unsent") }
     });
-    assert_eq!(Sending { sending: pending_once, requests: &mut requests }.await, "unsent");
+    assert_eq!(SendFuture { sending: pending_once, requests: &mut requests }.await, "unsent");
     assert!(requests.is_none());
 }

@@ -30,12 +30,13 @@ fn request() -> Request<AttemptBody<Empty<Bytes>>> {
 }
 
 async fn send(connections: &Connections) -> Result<(), Failure> {
-    let response = connections.clone().send(request()).await.map_err(|unsent| unsent.failure)?;
+    let response = connections.clone().send(request()).await.map_err(|error| error.failure)?;
     assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
     Ok(())
 }
 
-/// 20 tasks make 20 calls each, one after the other: how many were answered, and how many not even sent.
+/// Makes 20 sequential calls in each of 20 tasks. Returns the number of responses and of unsent
+/// calls.
 async fn many_calls(connections: &Connections) -> (usize, usize) {
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
@@ -63,7 +64,7 @@ async fn serve_one(listener: TcpListener) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
+async fn concurrent_calls_to_a_refusing_server_fail_as_unsent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -71,7 +72,7 @@ async fn all_who_wait_for_a_connection_hear_that_there_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_hangs_at_a_server_that_accepts_and_closes() {
+async fn calls_to_a_server_that_accepts_and_closes_fail_as_unsent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -83,7 +84,7 @@ async fn no_call_hangs_at_a_server_that_accepts_and_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_connection_serves_all_and_ends_with_the_last_clone() {
+async fn one_connection_serves_all_calls_and_closes_with_the_last_clone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     let server = tokio::spawn(serve_one(listener));
@@ -93,7 +94,7 @@ async fn one_connection_serves_all_and_ends_with_the_last_clone() {
 }
 
 #[tokio::test]
-async fn who_gives_up_while_it_connects_leaves_it_to_the_others() {
+async fn connect_of_a_dropped_call_serves_the_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     let first = tokio::spawn(connections.clone().send(request()));
@@ -104,21 +105,22 @@ async fn who_gives_up_while_it_connects_leaves_it_to_the_others() {
     let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
     let builder = auto::Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection(TokioIo::new(stream), service);
-    let answer = tokio::select! {
-        answer = second => answer.unwrap(),
+    let response = tokio::select! {
+        response = second => response.unwrap(),
         _ = serving => panic!("the connection ended"),
     };
-    let Ok(answer) = answer else { panic!("no answer") };
-    assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    let Ok(response) = response else { panic!("no response") };
+    assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
-/// A server with so many streams for each connection, whose responses wait for a permit each.
+/// Server with a stream limit per connection. Each response waits for a permit of `responses`.
 struct Limited {
     connections: Connections,
-    /// Connections that were accepted, and that are open.
+    /// Number of accepted connections.
     accepted: Arc<AtomicUsize>,
+    /// Number of open connections.
     open: Arc<AtomicUsize>,
-    /// Requests that have come.
+    /// Number of requests received.
     requests: Arc<AtomicUsize>,
     responses: Arc<Semaphore>,
 }
@@ -177,7 +179,7 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn calls_beyond_the_stream_limit_go_over_further_connections_up_to_the_bound() {
+async fn calls_beyond_the_stream_limit_use_further_connections_up_to_the_maximum() {
     let server = Limited::new(2).await;
     let calls = server.calls(20);
     until(|| server.requests.load(Ordering::SeqCst) == 8).await;
@@ -188,7 +190,7 @@ async fn calls_beyond_the_stream_limit_go_over_further_connections_up_to_the_bou
 }
 
 #[tokio::test]
-async fn no_call_is_overtaken_for_ever_by_those_that_find_a_stream_at_once() {
+async fn waiting_call_is_not_starved_by_calls_that_find_a_stream() {
     let server = Limited::new(1).await;
     server.responses.add_permits(100_000);
     let counts: Arc<[AtomicUsize; 32]> = Arc::default();
@@ -222,21 +224,21 @@ async fn call_without_a_free_stream_is_unprocessed_after_the_connect_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn further_connections_are_closed_when_they_are_idle() {
+async fn idle_further_connections_are_closed() {
     let server = Limited::new(1).await;
     let calls = server.calls(4);
     until(|| server.requests.load(Ordering::SeqCst) == 4).await;
     server.responses.add_permits(5);
     calls.join_all().await;
     until(|| server.open.load(Ordering::SeqCst) == 4).await;
-    sleep(3 * SWEEP).await;
+    sleep(3 * SWEEP_INTERVAL).await;
     until(|| server.open.load(Ordering::SeqCst) == 1).await;
     assert!(send(&server.connections).await.is_ok());
     assert_eq!(server.accepted.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_sends_no_settings_is_not_connected() {
+async fn connect_to_a_server_without_settings_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     let failure = send(&connections).await.unwrap_err();
@@ -246,7 +248,7 @@ async fn peer_that_sends_no_settings_is_not_connected() {
 }
 
 #[tokio::test]
-async fn peer_of_another_protocol_is_told_from_one_that_is_silent() {
+async fn connect_to_a_server_of_another_protocol_fails_as_not_http2() {
     for response in ["", "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let connections = connections(listener.local_addr().unwrap());
@@ -256,16 +258,17 @@ async fn peer_of_another_protocol_is_told_from_one_that_is_silent() {
             stream.write_all(response.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
         });
-        let unsent = connections.clone().send(request()).await.unwrap_err();
-        assert!(unsent.request.is_some(), "{response}");
-        let Failure::Unsent(error) = unsent.failure else { panic!("{response}") };
+        let error = connections.clone().send(request()).await.unwrap_err();
+        assert!(error.request.is_some(), "{response}");
+        let Failure::Unsent(error) = error.failure else { panic!("{response}") };
         assert!(ConnectError::is_not_http2(&*error), "{response}: {error}");
     }
 }
 
-/// Otherwise a request that hyper lost while the connection ended would wait for the next call.
+/// Without the removal, a request that hyper keeps while the connection ends would wait for the
+/// next call.
 #[tokio::test]
-async fn ended_connection_is_forgotten_without_another_call() {
+async fn ended_connection_is_removed_without_another_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
     let server = tokio::spawn(serve_one(listener));
