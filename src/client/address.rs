@@ -7,26 +7,35 @@ use super::options::{CallOptions, Ports};
 use crate::connect::TlsSettings;
 use crate::model::{Instance, Port};
 
-/// Where an instance is reached, and whether with TLS. The host is also the name that its certificate must be for.
+/// Scheme, host and port of an instance. With TLS, the certificate must be valid for the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
 }
 
-/// How an address is chosen.
+/// Rule by which an instance's address is chosen from its ports.
 #[derive(Clone, Debug)]
 pub(super) struct AddressRule {
     pub(super) ports: Ports,
     pub(super) port_key: Option<Arc<str>>,
-    /// Whether this build can speak TLS itself, or what is below can.
+    /// `true` if this build, or the service below, can speak TLS.
     pub(super) can_tls: bool,
-    /// Whether [`Ports::Auto`] means the plain port where there is one.
+    /// `true` if [`Ports::Auto`] prefers the plain port.
     pub(super) prefers_plain: bool,
 }
 
+/// An endpoint service at an address.
+pub(super) trait HasAddress {
+    /// `true` if all endpoints share one service below. Waiting until it is ready then says nothing
+    /// about an instance.
+    const IS_SHARED: bool = false;
+
+    fn address(&self) -> &Address;
+}
+
 impl AddressRule {
-    /// For connections of our own.
+    /// Rule for the crate's own connections.
     pub(super) fn of(options: &CallOptions) -> Self {
         Self {
             ports: options.ports,
@@ -36,14 +45,14 @@ impl AddressRule {
         }
     }
 
-    /// The address of an instance, or why it cannot be called.
+    /// Returns the address of an instance, or the reason why it cannot be called.
     pub(super) fn address(&self, instance: &Instance) -> Result<Address, &'static str> {
         if let Some(port) = self.named_port(instance) {
             return self.address_at(instance, port);
         }
         let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
         let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
-        // A record whose ports are both marked disabled means nothing by it; Java callers take the plain port.
+        // If both ports are marked disabled, the flags are ignored: Java callers use the plain port.
         let plain = || match self.ports {
             Ports::Auto => plain().or_else(|| {
                 let authority = instance.authority_at(instance.disabled_plain_port()?)?;
@@ -71,8 +80,10 @@ impl AddressRule {
         (port != 0).then_some(port)
     }
 
-    /// At a port of which only the number is known. It belongs to another server than the ports of the record, so the rule says
-    /// what is spoken there; only where it leaves that open, the record gives a hint.
+    /// Address at a port from the metadata.
+    ///
+    /// The port belongs to another server than the ports of the record, so the scheme follows the
+    /// rule. Only with [`Ports::Auto`] the record decides.
     fn address_at(&self, instance: &Instance, port: u16) -> Result<Address, &'static str> {
         let scheme = match self.ports {
             Ports::Plain => Scheme::HTTP,
@@ -91,29 +102,29 @@ impl AddressRule {
     }
 }
 
-/// The reason for which a port is not called: it is none, or marked disabled.
+/// Reason why a port is not called: it does not exist, or is marked disabled.
 fn no_port(port: Port, none: &'static str, disabled: &'static str) -> &'static str {
     if port.enabled || port.number == 0 { none } else { disabled }
 }
 
 impl Address {
-    /// As the header `host` tells it: without the port if it is the scheme's own.
+    /// Value of the `host` header. Omits the default port of the scheme.
     pub(super) fn host(&self) -> HeaderValue {
         let Self { scheme, authority } = self;
-        let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-        let host = match authority.port_u16().filter(|port| *port != own_port) {
+        let default_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16().filter(|port| *port != default_port) {
             Some(port) => format!("{}:{port}", authority.host()),
             None => authority.host().to_owned(),
         };
-        HeaderValue::try_from(host).expect("an authority has no other bytes than a header may have")
+        HeaderValue::try_from(host).expect("authority is a valid header value")
     }
 
-    /// The URI of a path there; of the root for none.
+    /// Returns the URI of a path at this address. Defaults to the root path.
     pub(super) fn uri_of(&self, path: Option<&PathAndQuery>) -> Uri {
         let mut parts = http::uri::Parts::default();
         (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
         parts.path_and_query = Some(path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-        Uri::from_parts(parts).expect("scheme, authority and path are a URI")
+        Uri::from_parts(parts).expect("scheme, authority and path form a URI")
     }
 }
 
@@ -128,12 +139,12 @@ mod tests {
     fn address(rule: &AddressRule, instance: &Instance) -> String {
         match rule.address(instance) {
             Ok(Address { scheme, authority }) => format!("{scheme}://{authority}"),
-            Err(why) => why.to_owned(),
+            Err(reason) => reason.to_owned(),
         }
     }
 
     #[test]
-    fn the_ports_decide_and_metadata_may_name_another() {
+    fn address_follows_the_ports_and_the_port_key() {
         let both = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).secure_port(443).build().unwrap();
         let plain_one = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let named = Instance::builder("a").ip_addr("::1").port(80).metadata("gRPC_port", " 9090 ").build().unwrap();
@@ -167,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_told_without_the_port_of_its_scheme() {
+    fn host_header_omits_the_default_port() {
         for (scheme, authority, host) in [
             (Scheme::HTTP, "h:80", "h"),
             (Scheme::HTTPS, "h:443", "h"),
@@ -180,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_keeps_its_path() {
-        for (uri, aimed) in [
+    fn uri_at_an_address_keeps_the_path() {
+        for (uri, expected) in [
             ("http://orders/a?b=1", "https://h:1/a?b=1"),
             ("/pkg.S/M", "https://h:1/pkg.S/M"),
             ("http://orders", "https://h:1/"),
         ] {
             let address = Address { scheme: Scheme::HTTPS, authority: Authority::from_static("h:1") };
-            assert_eq!(address.uri_of(uri.parse::<Uri>().unwrap().path_and_query()), aimed);
+            assert_eq!(address.uri_of(uri.parse::<Uri>().unwrap().path_and_query()), expected);
         }
     }
 }

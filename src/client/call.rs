@@ -19,21 +19,21 @@ use tower::{BoxError, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, debug_span};
 
-use super::address::Address;
+use super::address::{Address, HasAddress};
 use super::deadline::CallDeadline;
 use super::failure::is_busy;
 use super::options::{CallOptions, HostHeader, Http2};
 use super::replay::{AttemptBody, ReplayRequest};
-use super::routes::{HasAddress, Route};
+use super::routes::Route;
 use crate::balance::{self, EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::error::{Error, Kind};
 use crate::time::{Backoff, LONGEST_WAIT};
 
-/// A request on its way to its answer. Nothing happens before it is polled.
+/// Future of a call by name. Does nothing before it is polled.
 ///
-/// The first try is made in place, as it is the only one of most calls. What may follow it is rare, and boxed: it costs nothing
-/// where it is not needed.
-#[allow(clippy::large_enum_variant, reason = "the large ones are the usual ones, and all is in a box")]
+/// The first attempt is stored inline, since most calls have only one. Retries are boxed, so that
+/// calls without them do not pay for them.
+#[allow(clippy::large_enum_variant, reason = "the large variants are the usual ones, and the future is boxed")]
 #[pin_project(project = CallProj)]
 pub(super) enum CallFuture<E: Service<Request<AttemptBody<B>>>, B, RB> {
     Start(Option<(Arc<Route<E>>, Request<B>, CallDeadline)>),
@@ -45,7 +45,7 @@ pub(super) enum CallFuture<E: Service<Request<AttemptBody<B>>>, B, RB> {
     Retries(Pin<Box<dyn Future<Output = Result<CallResponse<RB>, Error>> + Send>>),
 }
 
-/// An instance that can be called: an HTTP service at an address. Nothing but a name for this.
+/// Alias of the bounds of an endpoint service: an HTTP service at an address.
 pub(super) trait AttemptService<B, RB>:
     Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
     + HasAddress
@@ -69,7 +69,7 @@ impl<E, B, RB> AttemptService<B, RB> for E where
 type Attempt<E, B> = balance::CallFuture<E, Request<AttemptBody<B>>, HttpResponses>;
 type CallResponse<RB> = Response<ResponseBody<RB>>;
 
-const POLLED_ONCE: &str = "a future is not polled after completion";
+const POLLED_ONCE: &str = "future is not polled after completion";
 
 impl<E, B, RB> CallFuture<E, B, RB>
 where
@@ -81,7 +81,7 @@ where
         Self::Start(Some((route, request, deadline)))
     }
 
-    /// Waits for a first instance before.
+    /// Waits for an instance, then makes the call.
     pub(super) async fn when_ready(
         route: Arc<Route<E>>,
         request: Request<B>,
@@ -93,7 +93,7 @@ where
         Self::new(route, request, deadline).await
     }
 
-    /// Picks an instance and makes the first try.
+    /// Picks an instance and starts the first attempt.
     fn start(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Result<Self, Error> {
         let mut call = Call::new(route, request, deadline);
         if deadline.has_passed() {
@@ -155,23 +155,24 @@ where
     }
 }
 
-/// A call on its way through its tries.
+/// State of a call across its attempts.
 pub(super) struct Call<E, B> {
     route: Arc<Route<E>>,
     deadline: CallDeadline,
     request: ReplayRequest<B>,
-    /// Where the last try went.
+    /// Endpoint of the latest attempt.
     latest: Option<EndpointId>,
-    /// Where those before it went.
+    /// Endpoints of earlier attempts.
     tried: Vec<EndpointId>,
-    /// How often the request was sent, as far as it can have been received.
+    /// Number of attempts that the instance may have received.
     sent: usize,
-    /// Number of tries that were not sent.
+    /// Number of attempts that were not sent.
     unsent: usize,
-    /// Number of tries that the instance did not process: of the call, and of these the latest in a row at one instance.
+    /// Number of attempts that an instance did not process.
     refusals: usize,
+    /// Number of the latest of these, at one instance.
     refusals_in_a_row: usize,
-    /// Set while no connection comes about.
+    /// Set once no connection could be established.
     connect_retry: Option<ConnectRetry>,
     span: Span,
 }
@@ -182,16 +183,16 @@ struct ConnectRetry {
     backoff: Backoff,
 }
 
-/// How a try ended.
+/// Outcome of an attempt, which decides whether another one follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AttemptOutcome {
-    /// With what the caller is to get.
+    /// The result is returned to the caller.
     Final,
-    /// Without anything sent.
+    /// Nothing was sent.
     Unsent,
-    /// With the request not processed. A busy instance is left alone.
+    /// The instance did not process the request. A busy instance gets no further attempt.
     Unprocessed { is_busy: bool },
-    /// With the request received, or perhaps, and this reason to send it again.
+    /// The request may have been received. Contains the reason for another attempt.
     Sent(&'static str),
 }
 
@@ -235,7 +236,7 @@ where
     E: Clone + HasAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
-    /// Makes the call once there is an instance, for a caller that waits for one.
+    /// Waits for an instance, then runs the attempts.
     async fn wait_and_run<RB>(mut self) -> Result<CallResponse<RB>, Error>
     where
         RB: Body,
@@ -250,7 +251,7 @@ where
         self.run(result, outcome).await
     }
 
-    /// What follows a try that was not the last word.
+    /// Makes further attempts until one is final.
     async fn run<RB>(
         mut self,
         mut result: Result<CallResponse<RB>, Error>,
@@ -262,7 +263,7 @@ where
     {
         while let Some(picked) = self.next(outcome).await {
             if let Err(error) = result {
-                debug!(%error, "trying another instance");
+                debug!(%error, "attempt failed, trying again");
             }
             result = self.attempt_or_hedge(picked).await;
             outcome = self.outcome(&result);
@@ -281,7 +282,7 @@ where
         }
     }
 
-    /// One try.
+    /// Starts one attempt at the picked instance.
     fn attempt(&self, picked: Picked<E, HttpResponses>) -> Attempt<E, B>
     where
         E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
@@ -289,7 +290,7 @@ where
         let CallOptions { host, deadline_header, retry, .. } = self.options();
         let address = picked.service().address();
         let mut request = self.request.request(address);
-        let kept_host = if *host == HostHeader::Kept { written_host(&self.request.parts) } else { None };
+        let kept_host = if *host == HostHeader::Kept { original_host(&self.request.parts) } else { None };
         match kept_host {
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
             _ => request.headers_mut().remove(HOST),
@@ -311,7 +312,8 @@ where
         attempt
     }
 
-    /// One try, and another one beside it if that takes long: the first good answer counts.
+    /// Makes an attempt, and a second one if it takes long. The first acceptable response is
+    /// returned.
     async fn hedged<RB>(&mut self, picked: Picked<E, HttpResponses>, delay: Duration) -> Result<CallResponse<RB>, Error>
     where
         RB: Body,
@@ -332,17 +334,17 @@ where
         };
         self.sent += 1;
         let mut second = pin!(self.attempt(picked));
-        // The one that loses is ended here, as that says nothing about its instance.
+        // The slower attempt is cancelled, which says nothing about its instance.
         tokio::select! {
             result = &mut first => {
-                if !self.is_good(&result) {
+                if !self.is_acceptable(&result) {
                     return second.await;
                 }
                 second.as_mut().cancel_hedge();
                 result
             }
             result = &mut second => {
-                if !self.is_good(&result) {
+                if !self.is_acceptable(&result) {
                     return first.await;
                 }
                 first.as_mut().cancel_hedge();
@@ -351,19 +353,19 @@ where
         }
     }
 
-    /// Whether this is an answer that the policy takes.
-    fn is_good<RB>(&self, result: &Result<CallResponse<RB>, Error>) -> bool {
-        let Ok(answer) = result else { return false };
+    /// Returns `true` for a response that the retry policy accepts.
+    fn is_acceptable<RB>(&self, result: &Result<CallResponse<RB>, Error>) -> bool {
+        let Ok(response) = result else { return false };
         let CallOptions { retry, responses, .. } = self.options();
         if !retry.inspects_responses() {
             return true;
         }
-        !retry.should_retry(answer.status(), answer.headers(), || !responses.head(answer).is_success())
+        !retry.should_retry(response.status(), response.headers(), || !responses.head(response).is_success())
     }
 
-    /// What there is to do after this.
+    /// Classifies the result of an attempt.
     fn outcome<RB>(&self, result: &Result<CallResponse<RB>, Error>) -> AttemptOutcome {
-        if self.is_good(result) || self.deadline.has_passed() {
+        if self.is_acceptable(result) || self.deadline.has_passed() {
             return AttemptOutcome::Final;
         }
         if let Err(error) = result
@@ -385,7 +387,7 @@ where
     }
 }
 
-/// The `host` header that the caller wrote, or else the name in the URI.
-fn written_host(parts: &Parts) -> Option<HeaderValue> {
+/// Returns the caller's `host` header, or the name in the URI.
+fn original_host(parts: &Parts) -> Option<HeaderValue> {
     parts.headers.get(HOST).cloned().or_else(|| HeaderValue::from_str(parts.uri.host()?).ok())
 }

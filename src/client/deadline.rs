@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use crate::balance::is_grpc;
 use crate::error::{Error, Kind};
 
-/// By when a call must have its answer: an extension of the request.
+/// Deadline of a call, as an extension of its request.
 ///
-/// Covers all that happens until the head of the answer has come: waiting for an instance, connecting, trying another one. Without
-/// one, and without a [deadline header](super::CallOptions::deadline_header) or `grpc-timeout`, a call takes as long as its
-/// instance does.
+/// The deadline covers everything until the head of the response: waiting for an instance,
+/// connecting, and further attempts. A call without a deadline, a
+/// [deadline header](super::CallOptions::deadline_header) or `grpc-timeout` has no time limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,100 +27,107 @@ use crate::error::{Error, Kind};
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// So long from now, at most a year.
+    /// Returns the deadline after this time from now. The time is at most a year.
     pub fn within(time: Duration) -> Self {
         Self(Instant::now() + time.min(crate::time::LONGEST_WAIT))
     }
 
-    /// At this instant.
+    /// Returns the deadline at this instant.
     pub fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
-    /// When it is.
+    /// Returns the instant of the deadline.
     pub fn instant(self) -> Instant {
         self.0
     }
 }
 
-/// How long a call waits for an instance of its application that can be reached, instead of the
-/// [ready timeout](crate::EurekaBuilder::ready_timeout): an extension of the request. Zero fails at once; a wait like this goes on
-/// also where others already fail at once, and where all instances refuse connections.
+/// Maximum time that a call waits for a reachable instance, as an extension of its request.
+///
+/// Replaces the [ready timeout](crate::EurekaBuilder::ready_timeout) for this call. The call waits
+/// even if other calls already fail fast, and while all instances refuse connections. Zero fails
+/// at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub Duration);
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How the time left travels with a request.
+/// Time limits of one call, as its request and the options set them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallDeadline {
-    deadline: Option<Instant>,
+    at: Option<Instant>,
     is_grpc: bool,
     ready_timeout: Option<Duration>,
 }
 
 impl CallDeadline {
-    /// What the request says: the earliest of what its extension, `grpc-timeout` and `header` (in milliseconds) name, or else
-    /// `default`.
+    /// Reads the limits of a request.
+    ///
+    /// The deadline is the earliest of the extension, `grpc-timeout`, and `header` in milliseconds.
+    /// Without any, it is `default` from now.
     pub(super) fn of<B>(request: &Request<B>, header: Option<&HeaderName>, default: Option<Duration>) -> Self {
-        let told = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        let extension = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let within = |time: Duration| Deadline::within(time).0;
         let grpc = request.headers().get(GRPC_TIMEOUT).and_then(grpc_timeout).map(within);
         let millis = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok().map(Duration::from_millis);
         let plain = header.and_then(|name| request.headers().get(name)).and_then(millis).map(within);
-        let deadline = [told, grpc, plain].into_iter().flatten().min().or_else(|| default.map(within));
+        let at = [extension, grpc, plain].into_iter().flatten().min().or_else(|| default.map(within));
         let is_grpc = grpc.is_some() || is_grpc(request.headers());
         let ready_timeout = request.extensions().get::<WaitForReady>().map(|wait| wait.0);
-        Self { deadline, is_grpc, ready_timeout }
+        Self { at, is_grpc, ready_timeout }
     }
 
-    /// Waits so long for an instance unless the request says otherwise.
+    /// Sets the time to wait for an instance, unless the request sets one.
     pub(super) fn with_ready_timeout(self, default: Option<Duration>) -> Self {
         Self { ready_timeout: self.ready_timeout.or(default), ..self }
     }
 
     pub(super) fn instant(&self) -> Option<Instant> {
-        self.deadline
+        self.at
     }
 
-    /// How long the caller would wait for an instance, if it said so.
+    /// Maximum time to wait for an instance, if set.
     pub(super) fn ready_timeout(&self) -> Option<Duration> {
         self.ready_timeout
     }
 
-    /// What is left of the time, for what can wait at most so long.
+    /// Time left until the deadline.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+        self.at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Gives something up when the time is over.
+    /// Runs a future until the deadline. Fails with a timeout after it.
     pub(super) async fn enforce<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let Some(deadline) = self.deadline else { return work.await };
-        let late = |_| Error::new(Kind::Timeout, "call").cause("no answer before the deadline of the call");
-        tokio::time::timeout_at(deadline, work).await.map_err(late)?
+        let Some(at) = self.at else { return work.await };
+        let late = |_| Error::new(Kind::Timeout, "call").cause("no response before the deadline of the call");
+        tokio::time::timeout_at(at, work).await.map_err(late)?
     }
 
-    /// Whether the time is over.
+    /// Returns `true` after the deadline.
     pub(super) fn has_passed(&self) -> bool {
         self.remaining() == Some(Duration::ZERO)
     }
 
-    /// Passes on what is left, where there is a header for it: `header` for plain HTTP, in milliseconds.
+    /// Writes the remaining time into `grpc-timeout`, or for plain HTTP into `header` in milliseconds.
     pub(super) fn write_headers(&self, headers: &mut HeaderMap, header: Option<&HeaderName>) {
         let Some(left) = self.remaining() else { return };
-        // Rounded up, so that the other side does not give up before this one. At least one: zero would say that there is no use
-        // in trying.
+        // Rounded up, so that the server does not stop before the caller. At least one, since zero
+        // would mean that the deadline has passed.
         let millis = left.as_nanos().div_ceil(1_000_000).clamp(1, 99_999_999);
         if self.is_grpc {
-            // Eight digits at most (gRPC: PROTOCOL-HTTP2, "Timeout").
-            headers.insert(GRPC_TIMEOUT, HeaderValue::try_from(format!("{millis}m")).expect("digits are a header"));
+            // At most eight digits (gRPC: PROTOCOL-HTTP2, "Timeout").
+            headers.insert(
+                GRPC_TIMEOUT,
+                HeaderValue::try_from(format!("{millis}m")).expect("digits are a valid header value"),
+            );
         } else if let Some(name) = header {
             headers.insert(name.clone(), HeaderValue::from(millis as u64));
         }
     }
 }
 
-/// gRPC's `Timeout`: up to eight digits and a unit. What is malformed says nothing.
+/// Parses gRPC's `Timeout`: up to eight digits and a unit. Returns `None` if malformed.
 fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -149,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earliest_deadline_counts_and_what_is_left_is_passed_on() {
+    async fn deadline_is_the_earliest_and_the_remaining_time_is_sent() {
         let header = HeaderName::from_static("x-timeout-ms");
         let mut request = request(&[("x-timeout-ms", "700")]);
         request.extensions_mut().insert(Deadline::within(Duration::from_secs(1)));
@@ -165,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn grpc_has_a_header_of_its_own() {
+    async fn grpc_deadline_is_read_from_and_sent_as_grpc_timeout() {
         for (text, left) in [
             ("2S", Some(2_000)),
             ("150m", Some(150)),

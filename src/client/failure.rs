@@ -9,24 +9,26 @@ use crate::balance::{CallerFault, is_callers_fault, is_overload, is_unprocessed}
 use crate::connect::{is_rejected_handshake, root_cause};
 use crate::error::{Error, Kind};
 
-/// Reason for which there is no response.
+/// Reason why a send got no response.
 pub(super) enum Failure {
     /// No connection was established, so nothing was received.
     Unsent(BoxError),
-    /// The other side stated that it did not process the request, or its connection ended before it took the request.
+    /// The server stated that it did not process the request, or its connection ended before it
+    /// took the request.
     Unprocessed(BoxError),
     /// The request may have been received.
     Lost(BoxError),
-    /// The request may have been received, and the instance left the registry this long ago.
+    /// The request may have been received, and the instance left the registry. Contains the grace
+    /// time.
     Left(Duration),
 }
 
-/// The instance has no stream left for the request.
+/// Error of a call that found no free stream within this time.
 #[derive(Debug)]
 struct Full(Duration);
 
 impl Failure {
-    /// All streams of an instance stayed in use for this time.
+    /// Failure of a call that waited this long for a stream.
     pub(super) fn full(waited: Duration) -> Self {
         Self::Unprocessed(Full(waited).into())
     }
@@ -39,28 +41,31 @@ impl Failure {
             }
             Self::Lost(error) if is_callers_fault(&*error) => (Kind::Caller, "the body of the request failed", error),
             Self::Lost(error) if !is_rejected_handshake(&*error) => {
-                (Kind::Call, "the connection was lost before an answer came", error)
+                (Kind::Call, "the connection was lost before the response", error)
             }
             Self::Unprocessed(error) => (Kind::Unprocessed, "the instance did not process the request", error),
             Self::Unsent(error) | Self::Lost(error) => (Kind::Connect, "cannot connect", error),
         };
-        let reason = h2_in(&*error).map_or_else(|| root_cause(&*error), words);
+        let reason = h2_error(&*error).map_or_else(|| root_cause(&*error), describe);
         Error::new(kind, "call").cause(format!("{what}: {reason}")).with_source(error)
     }
 }
 
-/// Returns `true` if another try at the same instance is pointless: it has no stream left, or asked for calm.
+/// Returns `true` if the instance has no free stream, or sent `ENHANCE_YOUR_CALM`, so that another
+/// send to it is pointless.
 pub(super) fn is_busy(error: &Error) -> bool {
     chain(error).any(|error| error.is::<Full>()) || is_overload(error)
 }
 
-/// Returns `true` if the other side refused this one stream.
+/// Returns `true` if the server refused this one stream.
 pub(super) fn is_refused_stream(error: &hyper::Error) -> bool {
-    h2_in(error).is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    h2_error(error).is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// The reason in the terms of the protocol. hyper and h2 describe that of a GOAWAY as "not a result of an error".
-fn words(error: &h2::Error) -> String {
+/// Describes an error in the terms of the protocol.
+///
+/// hyper and h2 describe a GOAWAY without an error as "not a result of an error".
+fn describe(error: &h2::Error) -> String {
     match error.reason() {
         Some(h2::Reason::NO_ERROR) if error.is_go_away() => "it closed the connection (GOAWAY)".into(),
         Some(reason) if error.is_go_away() => format!("it closed the connection (GOAWAY, {reason:?})"),
@@ -69,7 +74,7 @@ fn words(error: &h2::Error) -> String {
     }
 }
 
-fn h2_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
+fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
     chain(error).find_map(|error| error.downcast_ref())
 }
 
@@ -81,8 +86,8 @@ impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
         if is_unprocessed(&error) {
             Self::Unprocessed(error.into())
-        } else if h2_in(&error).is_some_and(|h2| h2.is_reset() && !h2.is_remote() && !h2.is_library()) {
-            // That is how hyper ends a stream whose body failed. Why that was so it tells nobody.
+        } else if h2_error(&error).is_some_and(|h2| h2.is_reset() && !h2.is_remote() && !h2.is_library()) {
+            // hyper resets the stream when the request body failed, and drops the body's error.
             Self::Lost(CallerFault(error.into()).into())
         } else {
             Self::Lost(error.into())

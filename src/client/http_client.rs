@@ -23,20 +23,27 @@ use crate::cache::RegistryCache;
 use crate::connect::Connector;
 use crate::error::{Error, Kind};
 
-/// An HTTP client that calls applications by name: `http://orders/v1/42`. Made by [`Eureka::http_client`](crate::Eureka::http_client).
+/// HTTP client that calls applications by name: `http://orders/v1/42`.
 ///
-/// The host of the URI is the name, in any case: a VIP address if an instance that is UP carries it, else an application. A port in
-/// it is ignored, path and query are kept. `lb://orders` means the same as `http://orders`; with `https://orders` only instances with
-/// a secure port are called, over TLS (feature `tls`). The request goes to an instance that is UP, chosen by load, over HTTP/1.1, or
-/// over HTTP/2 if that is the request's version.
+/// Made by [`Eureka::http_client`](crate::Eureka::http_client). Use [`request`](Self::request), or
+/// the client as a [`Service`].
 ///
-/// What fails before it was sent goes to another instance; what else is tried again, how an instance is chosen, and which of its
-/// ports is called, say the [`CallOptions`].
+/// The host of the URI is the name, in any case: a VIP address if an UP instance has it, else an
+/// application. A port in the URI is ignored, path and query are kept. `lb://orders` is the same as
+/// `http://orders`. With `https://orders`, only instances with a secure port are called, over TLS
+/// (feature `tls`). Each request is sent to an UP instance chosen by load, over HTTP/1.1, or over
+/// HTTP/2 if that is the request's version.
 ///
-/// Cheap to clone; clones share connections and what was learnt of the instances, so keep one and clone it. Always ready: waiting
-/// happens in the call, where the application is known. A call ends with an error when the application has had no instance for the
-/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), and further ones fail at once until it has one. How long an instance may
-/// take to answer is bounded by the request's [`Deadline`](super::Deadline) or the [`timeout`](CallOptions::timeout), if there is one.
+/// An attempt that failed before anything was sent is repeated at another instance. [`CallOptions`]
+/// configure further retries, the choice of the instance, and its port.
+///
+/// The client is cheap to clone. Clones share connections and statistics, so keep one client and
+/// clone it. It is always ready: the call itself waits for an instance, since only its request names
+/// the application. If there is none within the
+/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), the call fails, and further calls fail at
+/// once until there is one. The time to wait for a response is limited by the request's
+/// [`Deadline`](super::Deadline) or by [`timeout`](CallOptions::timeout). By default there is no
+/// limit.
 pub struct HttpClient<B> {
     routes: Arc<Routes<Endpoint<B>>>,
     /// Client for hosts that are not applications.
@@ -59,15 +66,16 @@ where
         let rule = AddressRule::of(&options);
         let direct = DirectClient::new(connector.clone());
         Self {
-            routes: Arc::new(Endpoint::routes(registry, options, rule, ready_timeout, connector)),
+            routes: Arc::new(Routes::with_connections(registry, options, rule, ready_timeout, connector)),
             direct,
             fallback: None,
         }
     }
 
-    /// Answers calls to applications that have no instance by this service: with what a cache knows, a default, another site.
+    /// Sets a service that handles calls to applications without an instance, such as a cache or
+    /// another site.
     ///
-    /// It gets the request as the caller made it. By default such calls fail.
+    /// The service receives the caller's request unchanged. Without a fallback such calls fail.
     #[must_use]
     pub fn fallback<F, FB>(mut self, fallback: F) -> Self
     where
@@ -84,10 +92,11 @@ where
     /// Sends a request to an instance of the application that its URI names.
     ///
     /// # Errors
-    /// When no instance could be called or none answered. An answer of whatever status is none.
+    /// Fails if no instance could be called, or none responded. A response with an error status is
+    /// not an error.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the call.
+    /// Dropping the future cancels the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
         let deadline = self.routes.deadline(&request);
         match self.routes.cached(&request) {
@@ -96,7 +105,8 @@ where
         }
     }
 
-    /// The same for an application that is called for the first time or has no instance, and for what is none.
+    /// Slow path of [`request`](Self::request): first calls, applications without an instance, and
+    /// other hosts.
     async fn find_and_send(self, request: Request<B>, deadline: CallDeadline) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
@@ -113,11 +123,13 @@ where
             let cause = "there is no instance, and the fallback failed";
             Error::new(Kind::Call, "call").cause(cause).with_source(error)
         };
-        let answer = async { fallback.oneshot(request).await.map_err(failed) };
-        Ok(deadline.enforce(answer).await?.map(ResponseBody::unguarded))
+        let response = async { fallback.oneshot(request).await.map_err(failed) };
+        Ok(deadline.enforce(response).await?.map(ResponseBody::unguarded))
     }
 
-    /// What is known of the instances of each application that was called: a table for people each, by application.
+    /// Returns a snapshot of the instances of each application that was called.
+    ///
+    /// Each snapshot displays as a table.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.routes.snapshots()
     }
@@ -152,7 +164,7 @@ impl<B> fmt::Debug for HttpClient<B> {
     }
 }
 
-/// The answer to a call by name, under way. Dropping it drops the call.
+/// Response future of a call by name. Dropping it cancels the call.
 pub struct ResponseFuture<R = Response<ResponseBody>>(
     pub(super) Pin<Box<dyn Future<Output = Result<R, Error>> + Send>>,
 );

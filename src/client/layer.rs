@@ -10,26 +10,30 @@ use pin_project::pin_project;
 use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
-use super::address::{Address, AddressRule};
+use super::address::{Address, AddressRule, HasAddress};
 use super::call::CallFuture;
 use super::failure::Failure;
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
 use super::replay::AttemptBody;
-use super::routes::{HasAddress, Routes, Target};
+use super::routes::{Routes, Target};
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
 use crate::cache::RegistryCache;
 use crate::error::{Error, Kind};
 
-/// Puts calls by name above any HTTP service: it gets requests whose URI leads to an instance.
+/// Layer that adds calls by name to any HTTP service.
 ///
-/// What [`HttpClient`](super::HttpClient) does with connections of its own, this does with those of the service below: names, choice
-/// by load, ejection, further tries, deadlines. The service gets [`AttemptBody`]s, so that a request that was not sent can go to
-/// another instance; it is cloned for every call, and clones should share their connections. While it is not ready a call waits, for
-/// which no instance is blamed. Whether it failed before it sent
-/// anything is read from its error: what hyper-util and the operating system say of connections is understood, and the rest by a
-/// [classifier](CallOptions::classifier) that [knows its errors](crate::balance::ClassifyHttp::error).
+/// The service below gets requests whose URI is the address of an instance. Everything else is as
+/// with [`HttpClient`](super::HttpClient): names, choice by load, ejection, retries and deadlines.
+///
+/// Requests have [`AttemptBody`] as their body, so that a request can be sent to another instance.
+/// The service is cloned for every call, and clones should share their connections. While it is not
+/// ready the call waits, which says nothing about an instance.
+///
+/// Its errors show whether anything was sent. Those of hyper-util and of the operating system are
+/// understood. For others, set a [classifier](CallOptions::classifier) that
+/// [knows them](crate::balance::ClassifyHttp::error).
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -57,16 +61,19 @@ pub struct EurekaLayer {
 }
 
 impl EurekaLayer {
-    /// Finds instances by this client of the registry.
+    /// Makes a layer that finds instances through this client of the registry.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
         let (registry, ready_timeout) = eureka.call_registry();
         Self { registry, ready_timeout, options: CallOptions::default() }
     }
 
-    /// How calls are made. What concerns connections (`http2`, `health_check`) is up to the service below; a secure port is called with `https`.
+    /// Sets the options of the calls.
+    ///
+    /// Options of connections (`http2`, `health_check`) have no effect, since the service below has
+    /// the connections. Secure ports are called with `https`.
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
         self.options = options;
@@ -78,7 +85,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     type Service = EurekaService<S>;
 
     fn layer(&self, inner: S) -> EurekaService<S> {
-        // Whether it can speak TLS, only its user knows.
+        // Only the user knows whether the service can speak TLS.
         let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
         let below = inner.clone();
         let make = move |presence: Arc<Presence>| InstanceService {
@@ -99,21 +106,23 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     }
 }
 
-/// Routes applications by name through another service. Made by [`EurekaLayer`].
+/// Service that calls applications by name through another service. Made by [`EurekaLayer`].
 ///
-/// Always ready, and cheap to clone if the service below is.
+/// It is always ready, and cheap to clone if the service below is.
 pub struct EurekaService<S> {
     routes: Arc<Routes<InstanceService<S>>>,
     inner: S,
 }
 
 impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
-    /// What is known of the instances of each application that was called: a table for people each, by application.
+    /// Returns a snapshot of the instances of each application that was called.
+    ///
+    /// Each snapshot displays as a table.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.routes.snapshots()
     }
 
-    /// The service below.
+    /// Returns the service below.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
@@ -146,13 +155,13 @@ where
         ResponseFuture(Box::pin(async move {
             match routes.target(&request)? {
                 Target::Named(route) => CallFuture::when_ready(route, request, deadline).await,
-                Target::PassThrough => deadline.enforce(pass_on(inner, request)).await,
+                Target::PassThrough => deadline.enforce(send_directly(inner, request)).await,
             }
         }))
     }
 }
 
-async fn pass_on<S, B, RB>(service: S, request: Request<B>) -> Result<Response<ResponseBody<RB>>, Error>
+async fn send_directly<S, B, RB>(service: S, request: Request<B>) -> Result<Response<ResponseBody<RB>>, Error>
 where
     S: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>>,
     B: Body,
@@ -160,9 +169,8 @@ where
 {
     let request = super::replay::ReplayRequest::new(request, 0).into_request();
     let response = tower::ServiceExt::oneshot(service, request).await;
-    let response = response.map_err(|error| {
-        Error::new(Kind::Call, "call").cause("the service that takes other hosts failed").with_source(error)
-    })?;
+    let response = response
+        .map_err(|error| Error::new(Kind::Call, "call").cause("the service below failed").with_source(error))?;
     Ok(response.map(ResponseBody::unguarded))
 }
 
@@ -178,12 +186,12 @@ impl<S> fmt::Debug for EurekaService<S> {
     }
 }
 
-/// A service whose requests are sent to one instance.
+/// Endpoint service of one instance: the user's service, with the presence of the instance.
 #[derive(Debug)]
 pub(super) struct InstanceService<S> {
     inner: S,
     presence: Arc<Presence>,
-    /// Held by the endpoint in the balancer. The clones for calls have none.
+    /// Held by the endpoint in the balancer. Clones for calls have none.
     _membership: Option<Membership>,
 }
 
@@ -210,12 +218,12 @@ where
     }
 }
 
-/// A request to one instance that ends when the instance is gone.
+/// Response future of an [`InstanceService`]. Fails once the instance has left the registry.
 #[pin_project]
 pub(super) struct InstanceFuture<F> {
     #[pin]
     response: F,
-    /// Made once there is something to wait for.
+    /// Made at the first poll that is pending.
     gone: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
     presence: Arc<Presence>,
 }

@@ -1,17 +1,18 @@
-//! Routes by name: `http://orders/v1/42` lands on an instance of ORDERS.
+//! Calls by name: a request for `http://orders/v1/42` is sent to an instance of ORDERS.
 //!
 //! ```text
-//!  HttpClient ─┐                                                                ┌─▶ Endpoint ─ our connections (endpoint.rs; http1.rs, http2.rs, peer.rs)
-//!  (http_client.rs) ├─▶ Routes ─ name from the URI ─▶ Route ─▶ Call ─ its Balance's ──┤
-//!  EurekaLayer ┘   (calls.rs)                         (call.rs)     instance    └─▶ Aimed ─ the user's own service (layer.rs)
-//!  (layer.rs)                                             ▲ │
-//!                                                         └─┘ what failed goes to another instance: how often and when says
-//!                                                             the RetryPolicy (retry.rs), with what body attempts.rs
+//! HttpClient ───┐                                                   ┌─▶ connection/ (the crate's own connections)
+//! EurekaLayer ──┼─▶ Routes ── name ──▶ Route ─▶ call ─▶ attempt ─▶ send
+//! tonic Channel ┘   (routes.rs)        Balance  (call.rs)           └─▶ the user's service (layer.rs)
 //! ```
 //!
-//! Where the options want it, instances with connections of our own are asked for their health (health.rs).
+//! A *call* is the user's request. Each *attempt* goes to one instance, which the application's
+//! balancer picks. Each *send* uses one connection. [`RetryPolicy`] decides whether a failed attempt
+//! is followed by another one, and `replay.rs` keeps the request body for it.
 //!
-//! A gRPC channel takes the same way to the one application that it was made for (named.rs): its requests have no host.
+//! - Start with [`HttpClient`], which has connections of its own.
+//! - [`EurekaLayer`] adds calls by name to an existing HTTP service.
+//! - [`CallOptions`] configure both.
 
 mod address;
 
@@ -40,5 +41,5 @@ pub use options::{CallOptions, HostHeader, Http2, Ports};
 pub use replay::AttemptBody;
 pub use retry::RetryPolicy;
 
-/// The body of an answer: the instance's own, watched until its end.
+/// Response body of a call by name. The call stays pending in the balancer until its end.
 pub type ResponseBody = crate::balance::ResponseBody<InstanceBody>;

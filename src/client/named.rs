@@ -18,7 +18,7 @@ use crate::cache::RegistryCache;
 use crate::connect::Connector;
 use crate::error::Error;
 
-/// Routes over HTTP/2 to the one application that a client was made for: the URIs of generated gRPC clients have no host.
+/// Calls over HTTP/2 to one application, since the URIs of generated gRPC clients have no host.
 pub(crate) struct Named<B> {
     routes: Routes<Endpoint<B>>,
     name: Box<str>,
@@ -28,7 +28,7 @@ impl<B> Named<B>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// `port_key` counts where the options name none.
+    /// Uses `port_key` if the options set none.
     pub(crate) fn new(
         name: &str,
         port_key: &str,
@@ -40,13 +40,13 @@ where
         options.http2 = Http2::Always;
         options.port_key.get_or_insert_with(|| port_key.into());
         let rule = AddressRule::of(&options);
-        let routes = Endpoint::routes(registry, options, rule, ready_timeout, connector);
-        // So that instances are known before the first call. What is wrong with a name, each call says.
+        let routes = Routes::with_connections(registry, options, rule, ready_timeout, connector);
+        // Starts discovery before the first call. Each call reports an invalid name.
         let _ = routes.route(name, false);
         Self { routes, name: name.into() }
     }
 
-    /// Sends a request until it is answered or there is no use in sending it again; says with the answer by when it must end.
+    /// Calls the application. Returns the response with the deadline of its body.
     pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.routes.route(&self.name, false)?;
         let deadline = self.routes.deadline(&request);

@@ -20,14 +20,14 @@ use crate::cache::RegistryCache;
 use crate::model::Instance;
 use crate::sync::Mutex;
 
-/// Minimum time between two looks at an instance that is still registered.
-const LOOK: Duration = Duration::from_secs(1);
+/// Minimum time between checks of an instance that is still registered.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Presence of one instance in the registry, at one address.
 ///
-/// An endpoint is dropped for many reasons for which its instance lives on: a status other than UP,
-/// a changed record, a registration that is newer. Routes then wait on, and look at the registry
-/// until it has no such instance for the whole grace time.
+/// An endpoint is also dropped while its instance lives on: for a status other than UP, a changed
+/// record, or a newer registration. Pending calls continue then, and check the registry until it
+/// has had no such instance for the whole grace time.
 pub(super) struct Presence {
     pub(super) instance: Arc<Instance>,
     pub(super) address: Address,
@@ -84,7 +84,7 @@ impl Presence {
     /// Waits until the registry has not had the instance for the grace time.
     #[inline]
     pub(super) fn gone(&self) -> Gone<'_, Notified<'_>> {
-        // Notices a drop from here on, also before it is polled.
+        // Registered before the first poll, so that no drop is missed.
         Gone { presence: self, dropped: self.dropped.notified(), absence: None }
     }
 
@@ -92,9 +92,9 @@ impl Presence {
     async fn absence(&self) -> Failure {
         loop {
             while self.is_registered() {
-                sleep(self.grace.max(LOOK)).await;
+                sleep(self.grace.max(MIN_CHECK_INTERVAL)).await;
             }
-            // A time that the clock cannot add means decades.
+            // `sleep` caps times beyond the range of the clock at decades.
             sleep(self.grace).await;
             if !self.is_registered() {
                 return Failure::Left(self.grace);
@@ -175,7 +175,7 @@ impl<D: Future<Output = ()>> Future for Gone<'_, D> {
             }
             *this.absence = Some(Box::pin(this.presence.absence()));
         }
-        this.absence.as_mut().expect("it was set before").as_mut().poll(cx)
+        this.absence.as_mut().expect("absence is set above").as_mut().poll(cx)
     }
 }
 
@@ -185,7 +185,7 @@ impl fmt::Debug for Presence {
     }
 }
 
-/// Kept by the endpoint in the balancer. Its drop makes the calls at the endpoint look at the
+/// Held by the endpoint in the balancer. Its drop makes pending calls at the endpoint check the
 /// registry.
 #[derive(Debug)]
 pub(super) struct Membership(pub(super) Arc<Presence>);
@@ -202,7 +202,7 @@ impl Drop for Membership {
 
 #[cfg(test)]
 impl Presence {
-    /// Presence of an instance of which no registry knows.
+    /// Presence of an instance without a registry.
     pub(super) fn at(address: Address) -> Arc<Self> {
         use super::options::Ports;
 

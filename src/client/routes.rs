@@ -1,4 +1,4 @@
-//! The applications that are called, each with its balancer.
+//! Routes: the applications that are called, each with a balancer.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,9 +15,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
 
-use super::address::{Address, AddressRule};
+use super::address::{Address, AddressRule, HasAddress};
 use super::budget::Budget;
-use super::connection::health_url;
+use super::connection::{Endpoint, HealthChecker, RequestBody, health_url};
 use super::deadline::CallDeadline;
 use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
@@ -27,12 +27,14 @@ use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::model::Instance;
+use crate::connect::Connector;
 
-/// From so many names on, those without an instance are forgotten when another one comes.
-const MANY_NAMES: usize = 256;
+/// Number of names from which names without an instance are removed when another one is added.
+const MAX_NAMES: usize = 256;
 
-/// Routes by name: finds the balancer of the application that a request is for. What is done with an instance once it is picked is up
-/// to `E`.
+/// Finds the route of a request: the balancer of the application that its URI names.
+///
+/// `E` is the endpoint service, which sends a request to one instance.
 pub(super) struct Routes<E> {
     registry: Arc<RegistryCache>,
     options: Arc<CallOptions>,
@@ -40,28 +42,21 @@ pub(super) struct Routes<E> {
     ready_timeout: Duration,
     make: MakeEndpoint<E>,
     probe: Option<Probe<E>>,
-    /// Asks an instance for its health, where the options want that.
+    /// Health check, used if the options enable it.
     check: Option<Probe<E>>,
-    /// By the name, and by the host and authority as they are written, apart for `http` and `https`.
+    /// For `http` and `https`. The keys are names, hosts and authorities as callers write them.
     routes: [ArcSwap<RouteMap<E>>; 2],
 }
 
-/// Makes the endpoint of an instance.
+/// Makes the endpoint service of an instance.
 pub(super) type MakeEndpoint<E> = Arc<dyn Fn(Arc<Presence>) -> E + Send + Sync>;
-pub(super) type Probe<E> = Arc<dyn Fn(E) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+pub(super) type Probe<E> = Arc<dyn Fn(E) -> ProbeFuture + Send + Sync>;
+type ProbeFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// A tree, since a look at a few names costs less than the hash of one.
+/// A tree, since comparing a few names costs less than hashing one.
 type RouteMap<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
 
-/// Something to send requests to, at a known place.
-pub(super) trait HasAddress {
-    /// Whether one service is below all instances, so that waiting until it is ready is no fault of the one that was picked.
-    const IS_SHARED: bool = false;
-
-    fn address(&self) -> &Address;
-}
-
-/// One application that is being called.
+/// An application that is called, with its balancer.
 pub(super) struct Route<E> {
     pub(super) name: Arc<str>,
     pub(super) options: Arc<CallOptions>,
@@ -70,7 +65,7 @@ pub(super) struct Route<E> {
     pub(super) metrics: Metrics,
 }
 
-/// Whether a URI asks for TLS, if its scheme leads to instances.
+/// Returns `true` if a URI requires TLS. `None` for schemes that do not name applications.
 fn is_secure(uri: &Uri) -> Option<bool> {
     match uri.scheme_str()? {
         "http" | "lb" => Some(false),
@@ -79,12 +74,32 @@ fn is_secure(uri: &Uri) -> Option<bool> {
     }
 }
 
-/// Where a request goes.
+/// Destination of a request.
 pub(super) enum Target<E> {
-    /// To an application.
+    /// An application.
     Named(Arc<Route<E>>),
-    /// To something else, which the user wants left alone.
+    /// A host that the user excludes from calls by name.
     PassThrough,
+}
+
+impl<B: RequestBody> Routes<Endpoint<B>> {
+    /// Makes routes whose endpoints have connections of their own.
+    pub(super) fn with_connections(
+        registry: Arc<RegistryCache>,
+        options: CallOptions,
+        rule: AddressRule,
+        ready_timeout: Duration,
+        connector: Connector,
+    ) -> Self {
+        let (http2, max_connections) = (options.http2.clone(), options.http2_connections);
+        let checker = HealthChecker::new(connector.clone());
+        let prober = connector.clone();
+        let make = move |presence| Endpoint::new(presence, connector.clone(), &http2, max_connections);
+        let probe = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.probe(prober.clone())) };
+        let check = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.check(&checker)) };
+        let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
+        Self::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
+    }
 }
 
 impl<E: Clone + Send + Sync + 'static> Routes<E> {
@@ -101,7 +116,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         Self { registry, options, rule, ready_timeout, make, probe, check, routes: Default::default() }
     }
 
-    /// The route of a request's application, if that was called before by this very authority.
+    /// Returns the route of a request if the same authority was called before.
     pub(super) fn cached<B>(&self, request: &Request<B>) -> Option<Arc<Route<E>>> {
         let authority = request.uri().authority()?;
         let secure = is_secure(request.uri())?;
@@ -111,11 +126,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         self.routes[usize::from(secure)].load().get(authority.as_str()).cloned()
     }
 
-    /// Whom a request is for, by its URI.
+    /// Finds the target of a request by its URI.
     pub(super) fn target<B>(&self, request: &Request<B>) -> Result<Target<E>, Error> {
         let uri = request.uri();
         let unusable = |cause: &'static str| {
-            // Not the whole URI, which may hold secrets.
+            // Only the host or path, since the URI may contain secrets.
             let app = uri.host().unwrap_or_else(|| uri.path());
             let advice = "write http://orders/path";
             Err(Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice))
@@ -126,7 +141,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         }
         match (is_secure(uri), uri.scheme()) {
             (Some(secure), _) => Ok(Target::Named(self.route_as_written(authority, secure)?)),
-            (None, Some(_)) => unusable("only http://, https:// and lb:// lead to instances"),
+            (None, Some(_)) => unusable("only http://, https:// and lb:// name applications"),
             (None, None) => unusable("the URI is not absolute"),
         }
     }
@@ -135,17 +150,18 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         self.options.pass_through.as_ref().is_some_and(|is_passed_through| is_passed_through(authority.host()))
     }
 
-    /// The route of the application that an authority names, which is remembered in this spelling as well.
+    /// Returns the route of the application that an authority names, and caches it under the
+    /// authority as written.
     fn route_as_written(&self, authority: &Authority, secure: bool) -> Result<Arc<Route<E>>, Error> {
         let route = self.route(authority.host(), secure)?;
-        // A password is not kept.
+        // An authority with credentials is not cached.
         if !authority.as_str().contains('@') {
-            self.remember(authority.as_str(), &route, secure);
+            self.cache_spelling(authority.as_str(), &route, secure);
         }
         Ok(route)
     }
 
-    /// The route of an application, made at its first call.
+    /// Returns the route of an application. The first call makes it.
     pub(super) fn route(&self, host: &str, secure: bool) -> Result<Arc<Route<E>>, Error> {
         let routes = &self.routes[usize::from(secure)];
         if let Some(route) = routes.load().get(host) {
@@ -153,9 +169,9 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         }
         let selection = Selection::name(host);
         selection.check()?;
-        let known = routes.load().get(selection.looked_up()).cloned();
-        let route = known.unwrap_or_else(|| self.make_route(selection, secure));
-        self.remember(host, &route, secure);
+        let existing = routes.load().get(selection.looked_up()).cloned();
+        let route = existing.unwrap_or_else(|| self.make_route(selection, secure));
+        self.cache_spelling(host, &route, secure);
         Ok(route)
     }
 
@@ -175,24 +191,24 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         let routes = &self.routes[usize::from(secure)];
         routes.rcu(|routes| {
             let mut routes = RouteMap::clone(routes);
-            if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MANY_NAMES {
+            if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MAX_NAMES {
                 routes.retain(|_, route| !route.balance.is_empty());
             }
-            // Another call may have made it meanwhile: the first one in stays.
+            // A concurrent call may have inserted its own route, which is kept.
             routes.entry((&*name).into()).or_insert_with(|| made.clone());
             routes
         });
         routes.load().get(&*name).unwrap_or(&made).clone()
     }
 
-    /// Knows a route by another spelling of its name, for speed, but not without end.
-    fn remember(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
+    /// Caches a route under another spelling of its name, up to a limit.
+    fn cache_spelling(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
         let routes = &self.routes[usize::from(secure)];
-        let is_of_use = |routes: &RouteMap<E>| routes.len() < 2 * MANY_NAMES && !routes.contains_key(spelling);
-        if is_of_use(&routes.load()) {
+        let is_missing = |routes: &RouteMap<E>| routes.len() < 2 * MAX_NAMES && !routes.contains_key(spelling);
+        if is_missing(&routes.load()) {
             routes.rcu(|routes| {
                 let mut routes = RouteMap::clone(routes);
-                if is_of_use(&routes) {
+                if is_missing(&routes) {
                     routes.insert(spelling.into(), route.clone());
                 }
                 routes
@@ -200,11 +216,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         }
     }
 
-    /// What is known of each application that was called.
+    /// Returns a snapshot of each application that was called.
     pub(super) fn snapshots(&self) -> Vec<Snapshot> {
         let routes = self.routes.iter().flat_map(|routes| routes.load().values().cloned().collect::<Vec<_>>());
         let mut routes: Vec<_> = routes.collect();
-        // A name may be known in several spellings.
+        // A route may be cached in several spellings.
         routes.sort_by_key(|route| (route.name.clone(), Arc::as_ptr(route)));
         routes.dedup_by(|a, b| Arc::ptr_eq(a, b));
         routes.iter().map(|route| route.balance.snapshot()).collect()
@@ -213,11 +229,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
     fn balance(&self, selection: Selection, name: Arc<str>, rule: AddressRule) -> Balance<E, AnyPolicy> {
         let discover = EurekaDiscover::new(self.registry.clone(), selection);
         let explainer = discover.explainer();
-        let why = rule.clone();
-        let explain = move || explainer.explain().exclude(|instance| why.address(instance).err()).to_string();
+        let excluding = rule.clone();
+        let explain = move || explainer.explain().exclude(|instance| excluding.address(instance).err()).to_string();
         let (address_rule, registry, grace) =
             (rule.clone(), Arc::downgrade(&self.registry), self.options.removal_grace);
-        // What cannot be called is no endpoint: an instance that changes so is removed.
+        // An instance without a usable address is no endpoint, and is removed if it was one.
         let http2 = self.options.http2.clone();
         let is_checked = self.options.health_check.is_some() && self.check.is_some();
         let callable = discover.map(move |change| {
@@ -273,7 +289,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
     }
 }
 
-/// An instance with the address that it is called at.
+/// An instance with the address at which it is called.
 struct Callable {
     instance: Arc<Instance>,
     address: Address,
@@ -284,7 +300,7 @@ struct Callable {
 impl Callable {
     fn attributes(&self) -> Attributes {
         let Address { scheme, authority } = &self.address;
-        // Whoever checks an endpoint goes by the instance it was made of.
+        // Part of the address, since a check uses the instance of which the endpoint was made.
         let checked = if self.is_checked { health_url(&self.instance, &self.address) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
         let version = if self.http2 { " h2" } else { "" };
@@ -294,12 +310,12 @@ impl Callable {
 }
 
 impl<E: Send + Sync + 'static> Route<E> {
-    /// Whether there is an instance to call.
+    /// Returns `true` if there is an instance to call.
     pub(super) fn is_ready(&self) -> bool {
         !self.balance.is_empty()
     }
 
-    /// Waits for a first instance and tells whether there is one.
+    /// Waits for an instance. Returns `false` if there was none in time.
     pub(super) async fn ready(&self, deadline: CallDeadline) -> bool {
         let ready = self.balance.ready(deadline.ready_timeout());
         match deadline.remaining() {
@@ -308,7 +324,7 @@ impl<E: Send + Sync + 'static> Route<E> {
         }
     }
 
-    /// Why a call found no instance: there is none, or its time was over before there was one.
+    /// Returns the error of a call without an instance: there is none, or its deadline passed.
     pub(super) fn not_ready(&self, deadline: CallDeadline) -> Error {
         let error = self.balance.no_endpoints();
         if !deadline.has_passed() {
@@ -320,6 +336,7 @@ impl<E: Send + Sync + 'static> Route<E> {
 }
 
 impl<E: Clone + HasAddress + Send + Sync + 'static> Routes<E> {
+    /// Returns the time limits of a request.
     pub(super) fn deadline<B>(&self, request: &Request<B>) -> CallDeadline {
         let CallOptions { deadline_header, timeout, wait_for_ready, .. } = &*self.options;
         CallDeadline::of(request, deadline_header.as_ref(), *timeout).with_ready_timeout(*wait_for_ready)

@@ -1,3 +1,5 @@
+//! Picks the instance of the next attempt, within the limits of the retry policy and the budget.
+
 use std::time::Duration;
 
 use http_body::Body;
@@ -6,25 +8,25 @@ use tower::BoxError;
 
 use super::{AttemptOutcome, Call, ConnectRetry};
 use crate::balance::{HttpResponses, Picked};
-use crate::client::routes::HasAddress;
+use crate::client::address::HasAddress;
 use crate::metrics::Event;
 use crate::time::{Backoff, jittered};
 
-/// How long a call goes on looking for an instance that can be connected to.
+/// Maximum time that a call searches for an instance that can be connected to.
 const CONNECT_BUDGET: Duration = Duration::from_secs(10);
 
-/// Number of further instances that a call that was not sent is tried at without regard to the retry budget.
+/// Number of further instances for an unsent call that are free of the retry budget.
 const FREE_UNSENT: usize = 3;
-/// Number of further instances in a row at all.
+/// Maximum number of further instances for an unsent call.
 const MAX_UNSENT: usize = 10;
 
-/// Number of times that a call is sent again without regard to the retry budget after instances stated that they did not process it.
+/// Number of sends after unprocessed ones that are free of the retry budget.
 const FREE_REFUSALS: usize = 3;
 /// Number of these that go to the same instance.
 const REFUSALS_PER_INSTANCE: usize = 2;
-/// Number of times that a call is sent again for this reason at all.
+/// Maximum number of sends after unprocessed ones.
 const MAX_REFUSALS: usize = 8;
-/// Pause before the second of these times. It doubles up to the last.
+/// Pause before the second send after an unprocessed one. It doubles up to the maximum.
 const FIRST_REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 const MAX_REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,7 +35,7 @@ where
     E: Clone + HasAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
-    /// The next instance to try, if there is any use in that.
+    /// Returns the instance of the next attempt. `None` ends the call.
     pub(super) async fn next(&mut self, outcome: AttemptOutcome) -> Option<Picked<E, HttpResponses>> {
         let reason = match outcome {
             AttemptOutcome::Final => return None,
@@ -48,14 +50,14 @@ where
             return None;
         }
         self.pick().or_else(|| {
-            // It may have been the connection, not the instance, that was at its end.
+            // The connection may have ended, not the instance.
             self.tried.clear();
             self.pick()
         })
     }
 
-    /// The next instance for a request that was not sent. Where none is left, a caller who waits for one to be ready waits for one
-    /// that can be reached, too.
+    /// Returns the next instance for an unsent request. Without one, waits for a reachable instance
+    /// as long as the caller waits for a ready one.
     async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
         let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
         if self.connect_retry().since.elapsed() >= CONNECT_BUDGET.max(ready_timeout) {
@@ -63,7 +65,7 @@ where
         }
         self.unsent += 1;
         if self.unsent <= MAX_UNSENT
-            && self.may_retry("unsent", self.unsent <= FREE_UNSENT)
+            && self.permit_retry("unsent", self.unsent <= FREE_UNSENT)
             && let Some(picked) = self.pick()
         {
             return Some(picked);
@@ -71,7 +73,8 @@ where
         self.wait_for_instance().await
     }
 
-    /// Waits for an instance as long as the caller wants, with a pause before each is tried again.
+    /// Waits for an instance up to the caller's limit, with a pause before tried ones are used
+    /// again.
     pub(super) async fn wait_for_instance(&mut self) -> Option<Picked<E, HttpResponses>> {
         let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
         loop {
@@ -102,14 +105,14 @@ where
         })
     }
 
-    /// The next instance for a request that was sent and not processed: the same one, over another connection if that was at its end.
-    /// After several refusals, or where it is busy, another one.
+    /// Returns the next instance for an unprocessed request: the same one, perhaps over another
+    /// connection. After several refusals, or if it is busy, another one.
     async fn next_after_refusal(&mut self, is_busy: bool) -> Option<Picked<E, HttpResponses>> {
         self.refusals += 1;
         self.refusals_in_a_row += 1;
         if self.refusals > MAX_REFUSALS
             || !self.request.wait_until_repeatable().await
-            || !self.may_retry("unprocessed", self.refusals <= FREE_REFUSALS)
+            || !self.permit_retry("unprocessed", self.refusals <= FREE_REFUSALS)
         {
             return None;
         }
@@ -132,27 +135,28 @@ where
         self.pick()
     }
 
-    /// Returns `true` if a request that was not received may be sent once more, at the expense of the budget unless that is
-    /// free.
-    fn may_retry(&self, reason: &'static str, is_free: bool) -> bool {
+    /// Returns `true` if a request that was not received may be sent again. Takes from the retry
+    /// budget unless `is_free`.
+    fn permit_retry(&self, reason: &'static str, is_free: bool) -> bool {
         if is_free {
             self.route.metrics.record(Event::Retried { reason });
         }
         is_free || self.withdraw_budget(reason)
     }
 
-    /// Whether there is budget for one more try.
+    /// Takes one attempt from the retry budget. Returns `false` if none is left.
     pub(super) fn withdraw_budget(&self, reason: &'static str) -> bool {
-        let may = self.route.budget.withdraw(Instant::now());
-        if may {
+        let is_allowed = self.route.budget.withdraw(Instant::now());
+        if is_allowed {
             self.route.metrics.record(Event::Retried { reason });
         } else {
             self.route.metrics.record(Event::RetryBudgetExhausted);
         }
-        may
+        is_allowed
     }
 
-    /// An instance beside the one that is being tried. None that was ejected: it would only be faster to fail.
+    /// Picks an instance for a hedge. Ejected instances are skipped, since they would only fail
+    /// faster.
     pub(super) fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
         self.tried.extend(self.latest.take());
         let picked = self.route.balance.pick_available(&self.request.parts, &self.tried)?;
@@ -168,7 +172,7 @@ where
     }
 }
 
-/// Pause after so many refusals, with jitter and within the time that is left.
+/// Pause after this number of refusals, with jitter and within the remaining time.
 fn pause_after(refusals: usize, left: Option<Duration>) -> Duration {
     let pause = FIRST_REFUSAL_PAUSE.saturating_mul(1 << (refusals - 2)).min(MAX_REFUSAL_PAUSE);
     let pause = jittered(pause);
@@ -180,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_after_refusals_have_jitter_with_and_without_a_deadline() {
+    fn pause_after_refusals_has_jitter_with_and_without_a_deadline() {
         for left in [None, Some(Duration::from_secs(60))] {
             let pauses: Vec<_> = (0..20).map(|_| pause_after(4, left)).collect();
             assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{left:?}: {pauses:?}");

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::InstanceBody;
 use super::endpoint::RequestBody;
 use super::http2::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
-use crate::client::ResponseBody;
+use crate::balance::ResponseBody;
 use crate::client::failure::Failure;
 use crate::client::replay::{AttemptBody, ReplayRequest};
 use crate::error::Error;
@@ -32,7 +32,10 @@ impl<B: RequestBody> DirectClient<B> {
     }
 
     /// Sends a request to the host of its URI.
-    pub(in crate::client) async fn send(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error> {
+    pub(in crate::client) async fn send(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<ResponseBody<InstanceBody>>, Error> {
         let is_http2 = request.version() == Version::HTTP_2;
         let request = ReplayRequest::new(request, 0).into_request();
         // The host alone, since the authority may contain credentials.

@@ -3,7 +3,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Buf;
 use http::header::HOST;
@@ -17,13 +16,11 @@ use super::health::Checker;
 use super::http1::Http1;
 use super::http2::{Http2, SendError};
 use crate::balance::is_grpc;
-use crate::cache::RegistryCache;
-use crate::client::address::{Address, AddressRule};
+use crate::client::address::{Address, HasAddress};
 use crate::client::failure::Failure;
-use crate::client::options::CallOptions;
+use crate::client::options;
 use crate::client::presence::{Membership, Presence};
 use crate::client::replay::AttemptBody;
-use crate::client::routes::{HasAddress, Routes};
 use crate::connect::{ConnectError, Connector};
 use crate::error::Error;
 
@@ -69,50 +66,39 @@ pub(in crate::client) trait RequestBody:
 impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> RequestBody for B {}
 
 impl<B: RequestBody> Endpoint<B> {
-    /// Returns routes whose endpoints have connections of their own.
-    pub(in crate::client) fn routes(
-        registry: Arc<RegistryCache>,
-        options: CallOptions,
-        rule: AddressRule,
-        ready_timeout: Duration,
+    pub(in crate::client) fn new(
+        presence: Arc<Presence>,
         connector: Connector,
-    ) -> Routes<Self> {
-        let http2 = options.http2.clone();
-        let max_connections = options.http2_connections;
-        let checker = Checker::new(connector.clone());
-        let prober = connector.clone();
-        let make = move |presence: Arc<Presence>| {
-            let is_http2 = http2.is_for(&presence.instance);
-            let inner = Inner {
-                host: presence.address.host(),
-                is_http2,
-                version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
-                silent_closes: AtomicU8::new(0),
-                http1: Http1::new(connector.clone(), presence.clone()),
-                http2: Http2::new(connector.clone(), presence.clone(), max_connections),
-                presence: presence.clone(),
-            };
-            Self { _membership: Some(Membership(presence)), inner: Arc::new(inner) }
+        http2: &options::Http2,
+        max_http2_connections: usize,
+    ) -> Self {
+        let is_http2 = http2.is_for(&presence.instance);
+        let inner = Inner {
+            host: presence.address.host(),
+            is_http2,
+            version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
+            silent_closes: AtomicU8::new(0),
+            http1: Http1::new(connector.clone(), presence.clone()),
+            http2: Http2::new(connector, presence.clone(), max_http2_connections),
+            presence: presence.clone(),
         };
-        // Connects as calls do. Other faults are found by calls.
-        let probe = move |endpoint: Self| {
-            let connector = prober.clone();
-            Box::pin(async move {
-                let inner = &*endpoint.inner;
-                if inner.is_http2_in_use() {
-                    inner.http2.probe().await.is_ok()
-                } else {
-                    connector.http2(false).oneshot(inner.presence.address.uri_of(None)).await.is_ok()
-                }
-            }) as Pin<Box<dyn Future<Output = bool> + Send>>
-        };
-        let check = move |endpoint: Self| {
-            let Presence { instance, address, .. } = &*endpoint.inner.presence;
-            let healthy = checker.check(instance, address, endpoint.inner.is_http2_in_use());
-            Box::pin(healthy) as Pin<Box<dyn Future<Output = bool> + Send>>
-        };
-        let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
-        Routes::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
+        Self { _membership: Some(Membership(presence)), inner: Arc::new(inner) }
+    }
+
+    /// Connects as calls do. Returns `true` if that succeeds. Other faults are found by calls.
+    pub(in crate::client) async fn probe(self, connector: Connector) -> bool {
+        let inner = &*self.inner;
+        if inner.is_http2_in_use() {
+            inner.http2.probe().await.is_ok()
+        } else {
+            connector.http2(false).oneshot(inner.presence.address.uri_of(None)).await.is_ok()
+        }
+    }
+
+    /// Sends a health check. Returns `true` if the instance is healthy.
+    pub(in crate::client) fn check(&self, checker: &Checker) -> impl Future<Output = bool> + Send + use<B> {
+        let Presence { instance, address, .. } = &*self.inner.presence;
+        checker.check(instance, address, self.inner.is_http2_in_use())
     }
 }
 

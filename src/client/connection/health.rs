@@ -16,7 +16,7 @@ use crate::untrusted::Quoted;
 /// Sends health checks.
 ///
 /// Each check uses a new connection, since connections would be idle between checks.
-pub(super) struct Checker {
+pub(in crate::client) struct Checker {
     /// With TLS, negotiates the version. Without, uses HTTP/1.1.
     any: Client<Connector, Empty<Bytes>>,
     /// For URLs without TLS at the port that calls use over HTTP/2.
@@ -24,7 +24,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(in crate::client) fn new(connector: Connector) -> Self {
         let client = |connector, http2| {
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).http2_only(http2).build(connector)
         };

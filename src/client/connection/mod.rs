@@ -18,5 +18,5 @@ mod http2;
 
 pub use body::InstanceBody;
 pub(super) use direct::DirectClient;
-pub(super) use endpoint::Endpoint;
-pub(super) use health::url as health_url;
+pub(super) use endpoint::{Endpoint, RequestBody};
+pub(super) use health::{Checker as HealthChecker, url as health_url};
