@@ -1,7 +1,7 @@
 //! Calls by name through reqwest.
 //!
 //! ```text
-//!  reqwest::Request ─▶ Client ─▶ EurekaService ─ aimed at an instance ─▶ Reqwest ─▶ the user's reqwest::Client
+//! reqwest::Request ─▶ Client ─▶ EurekaService ─ address ─▶ the user's reqwest::Client
 //! ```
 
 use std::fmt;
@@ -18,45 +18,47 @@ use crate::error::{Error, Kind};
 
 type Request = http::Request<AttemptBody<::reqwest::Body>>;
 
-/// A [client of reqwest](::reqwest::Client) that calls applications by name: `http://orders/v1/42`.
+/// reqwest client that calls applications by name: `http://orders/v1/42`.
 ///
-/// Connections, TLS, redirects, cookies and timeouts are those of the client that it was made from; names, the choice of the instance,
-/// ejection and further tries are those of an [`EurekaLayer`]. Make requests with [`get_ref`](Self::get_ref) and send them with
-/// [`execute`](Self::execute), since reqwest's own `send` knows nothing of names.
+/// Wraps a [`reqwest::Client`](::reqwest::Client), which provides connections, TLS, redirects,
+/// cookies and timeouts. Names, choice of the instance, ejection and retries are those of an
+/// [`EurekaLayer`]. Build requests with [`get_ref`](Self::get_ref) and send them with
+/// [`execute`](Self::execute), since reqwest's own `send` does not resolve names.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let eureka = tower_eureka::Eureka::builder().service_url("http://localhost:8761/eureka/").build()?;
+/// let url = "http://localhost:8761/eureka/";
+/// let eureka = tower_eureka::Eureka::builder().service_url(url).build()?;
 /// let client = tower_eureka::reqwest::Client::new(&eureka, reqwest::Client::new());
 ///
-/// let request = client.get_ref().get("http://orders/v1/42").header("accept", "application/json").build()?;
+/// let request = client.get_ref().get("http://orders/v1/42").build()?;
 /// println!("{}", client.execute(request).await?.text().await?);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    service: EurekaService<Reqwest>,
+    service: EurekaService<ReqwestService>,
 }
 
 impl Client {
-    /// Calls through `client`, with the default [`CallOptions`].
+    /// Makes a client that sends requests through `client`, with the default [`CallOptions`].
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn new(eureka: &Eureka, client: ::reqwest::Client) -> Self {
         Self::with_options(eureka, client, CallOptions::default())
     }
 
-    /// The same with other options.
+    /// Makes a client with these options.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn with_options(eureka: &Eureka, client: ::reqwest::Client, options: CallOptions) -> Self {
-        Self { service: EurekaLayer::new(eureka).options(options).layer(Reqwest(client)) }
+        Self { service: EurekaLayer::new(eureka).options(options).layer(ReqwestService(client)) }
     }
 
-    /// The client below, to make requests with.
+    /// Returns the wrapped client, which builds requests.
     pub fn get_ref(&self) -> &::reqwest::Client {
         &self.service.get_ref().0
     }
@@ -64,13 +66,14 @@ impl Client {
     /// Sends a request to an instance of the application that its URL names.
     ///
     /// # Errors
-    /// When no instance could be called or none answered. An answer of whatever status is none.
+    /// Fails if no instance could be called, or none responded. A response with an error status is
+    /// not an error.
     ///
     /// # Cancel safety
-    /// Dropping it drops the call.
+    /// Dropping the future cancels the call.
     pub async fn execute(&self, request: ::reqwest::Request) -> Result<::reqwest::Response, Error> {
         let invalid = |error: ::reqwest::Error| {
-            Error::new(Kind::Config, "call").cause("this is no HTTP request").with_source(error)
+            Error::new(Kind::Config, "call").cause("invalid HTTP request").with_source(error)
         };
         let timeout = request.timeout().copied();
         let mut request = http::Request::try_from(request).map_err(invalid)?;
@@ -78,12 +81,12 @@ impl Client {
             request.extensions_mut().insert(crate::client::Deadline::within(timeout));
         }
         let (mut parts, body) = self.service.clone().oneshot(request).await?.into_parts();
-        let url = parts.extensions.remove::<Asked>();
+        let url = parts.extensions.remove::<FinalUrl>();
         let mut response = http::response::Builder::new();
-        if let Some(Asked(url)) = url {
+        if let Some(FinalUrl(url)) = url {
             response = response.url(url);
         }
-        let mut response = response.body(::reqwest::Body::wrap(body)).expect("nothing of it was parsed");
+        let mut response = response.body(::reqwest::Body::wrap(body)).expect("builder without parsed parts is valid");
         *response.status_mut() = parts.status;
         *response.version_mut() = parts.version;
         *response.headers_mut() = parts.headers;
@@ -113,25 +116,26 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Where an answer came from, after redirects.
+/// URL of the response, after redirects.
 #[derive(Clone)]
-struct Asked(::reqwest::Url);
+struct FinalUrl(::reqwest::Url);
 
-/// A connection that failed after a redirect says nothing of the instance, which has the request by then.
-fn elsewhere(error: ::reqwest::Error, aimed: &::reqwest::Url) -> BoxError {
-    let there = error.url().is_none_or(|url| (url.host_str(), url.port()) == (aimed.host_str(), aimed.port()));
-    if there {
+/// Wraps an error. A failure after a redirect says nothing about the instance, which had received
+/// the request.
+fn wrap_error(error: ::reqwest::Error, sent_to: &::reqwest::Url) -> BoxError {
+    let is_same_host = error.url().is_none_or(|url| (url.host_str(), url.port()) == (sent_to.host_str(), sent_to.port()));
+    if is_same_host {
         return error.into();
     }
-    let cause = format!("the request was redirected, and then failed: {}", error.without_url());
+    let cause = format!("the request failed after a redirect: {}", error.without_url());
     Error::new(Kind::Call, "call").cause(cause).into()
 }
 
-/// Reqwest as a service of the vocabulary that the rest of this crate speaks.
+/// The user's client as a service over `http` types.
 #[derive(Clone, Debug)]
-struct Reqwest(::reqwest::Client);
+struct ReqwestService(::reqwest::Client);
 
-impl Service<Request> for Reqwest {
+impl Service<Request> for ReqwestService {
     type Response = Response<::reqwest::Body>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
@@ -144,11 +148,11 @@ impl Service<Request> for Reqwest {
         let client = self.0.clone();
         Box::pin(async move {
             let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
-            let aimed = request.url().clone();
-            let response = client.execute(request).await.map_err(|error| elsewhere(error, &aimed))?;
-            let url = response.url().clone();
+            let url = request.url().clone();
+            let response = client.execute(request).await.map_err(|error| wrap_error(error, &url))?;
+            let final_url = FinalUrl(response.url().clone());
             let mut response = Response::from(response);
-            response.extensions_mut().insert(Asked(url));
+            response.extensions_mut().insert(final_url);
             Ok(response)
         })
     }

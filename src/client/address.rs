@@ -52,7 +52,8 @@ impl AddressRule {
         }
         let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
         let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
-        // If both ports are marked disabled, the flags are ignored: Java callers use the plain port.
+        // If both ports are marked disabled, the flags are ignored: Java callers use the plain
+        // port.
         let plain = || match self.ports {
             Ports::Auto => plain().or_else(|| {
                 let authority = instance.authority_at(instance.disabled_plain_port()?)?;

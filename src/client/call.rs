@@ -105,7 +105,7 @@ where
             return Ok(Self::Retries(Box::pin(call.wait_and_run().instrument(span))));
         };
         call.route.budget.deposit(picked.at());
-        Ok(match call.options().retry.hedge() {
+        Ok(match call.options().retry.hedge_delay() {
             None => Self::FirstAttempt { attempt: call.span.in_scope(|| call.attempt(picked)), call: Some(call) },
             Some(_) => {
                 let span = call.span.clone();
@@ -276,7 +276,7 @@ where
         RB: Body,
         E: AttemptService<B, RB>,
     {
-        match self.options().retry.hedge() {
+        match self.options().retry.hedge_delay() {
             None => self.attempt(picked).await,
             Some(delay) => self.hedged(picked, delay).await,
         }

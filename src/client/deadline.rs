@@ -19,7 +19,8 @@ use crate::error::{Error, Kind};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {
-/// let request = http::Request::get("http://orders/42").extension(Deadline::within(Duration::from_millis(800))).body(());
+/// let deadline = Deadline::within(Duration::from_millis(800));
+/// let request = http::Request::get("http://orders/42").extension(deadline).body(());
 /// # assert!(request.is_ok());
 /// # }
 /// ```
@@ -109,7 +110,8 @@ impl CallDeadline {
         self.remaining() == Some(Duration::ZERO)
     }
 
-    /// Writes the remaining time into `grpc-timeout`, or for plain HTTP into `header` in milliseconds.
+    /// Writes the remaining time into `grpc-timeout`, or for plain HTTP into `header` in
+    /// milliseconds.
     pub(super) fn write_headers(&self, headers: &mut HeaderMap, header: Option<&HeaderName>) {
         let Some(left) = self.remaining() else { return };
         // Rounded up, so that the server does not stop before the caller. At least one, since zero

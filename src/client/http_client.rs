@@ -38,10 +38,10 @@ use crate::error::{Error, Kind};
 /// configure further retries, the choice of the instance, and its port.
 ///
 /// The client is cheap to clone. Clones share connections and statistics, so keep one client and
-/// clone it. It is always ready: the call itself waits for an instance, since only its request names
-/// the application. If there is none within the
-/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), the call fails, and further calls fail at
-/// once until there is one. The time to wait for a response is limited by the request's
+/// clone it. It is always ready: the call itself waits for an instance, since only its request
+/// names the application. If there is none within the
+/// [`ready_timeout`](crate::EurekaBuilder::ready_timeout), the call fails, and further calls fail
+/// at once until there is one. The time to wait for a response is limited by the request's
 /// [`Deadline`](super::Deadline) or by [`timeout`](CallOptions::timeout). By default there is no
 /// limit.
 pub struct HttpClient<B> {

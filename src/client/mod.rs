@@ -1,14 +1,14 @@
 //! Calls by name: a request for `http://orders/v1/42` is sent to an instance of ORDERS.
 //!
 //! ```text
-//! HttpClient ───┐                                                   ┌─▶ connection/ (the crate's own connections)
-//! EurekaLayer ──┼─▶ Routes ── name ──▶ Route ─▶ call ─▶ attempt ─▶ send
-//! tonic Channel ┘   (routes.rs)        Balance  (call.rs)           └─▶ the user's service (layer.rs)
+//! HttpClient ───┐                                                  ┌─▶ connections (connection/)
+//! EurekaLayer ──┼─▶ Routes ─ name ─▶ Route ─▶ call ─▶ attempt ─▶ send
+//! tonic Channel ┘  (routes.rs)      Balance  (call.rs)             └─▶ user's service (layer.rs)
 //! ```
 //!
 //! A *call* is the user's request. Each *attempt* goes to one instance, which the application's
-//! balancer picks. Each *send* uses one connection. [`RetryPolicy`] decides whether a failed attempt
-//! is followed by another one, and `replay.rs` keeps the request body for it.
+//! balancer picks. Each *send* uses one connection. [`RetryPolicy`] decides whether a failed
+//! attempt is followed by another one, and `replay.rs` keeps the request body for it.
 //!
 //! - Start with [`HttpClient`], which has connections of its own.
 //! - [`EurekaLayer`] adds calls by name to an existing HTTP service.

@@ -11,8 +11,10 @@ use crate::balance::{
 };
 use crate::model::Instance;
 
-/// How calls by name are made: the same for [`HttpClient`](super::HttpClient), [`EurekaLayer`](super::EurekaLayer) and the
-/// integrations built on them.
+/// Options of calls by name.
+///
+/// The same options apply to [`HttpClient`](super::HttpClient), [`EurekaLayer`](super::EurekaLayer)
+/// and the integrations built on them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,47 +53,50 @@ pub struct CallOptions {
 
 type PassThrough = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Which of its ports an instance is called at.
+/// Port at which an instance is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ports {
-    /// The secure one where it is enabled, if the feature `tls` is there, else the plain one. As Spring chooses, also of a record
-    /// that marks both ports as disabled: then the plain one is called. Below an [`EurekaLayer`](super::EurekaLayer), which cannot
-    /// know whether the service speaks TLS, the plain one where it is enabled.
+    /// The secure port if it is enabled and the feature `tls` is present, else the plain port.
+    ///
+    /// A record that marks both ports as disabled is called at its plain port, as Spring does.
+    /// Below an [`EurekaLayer`](super::EurekaLayer), which cannot know whether the service speaks
+    /// TLS, the plain port is preferred.
     #[default]
     Auto,
-    /// The plain one. Instances without it are not called.
+    /// The plain port. Instances without it are not called.
     Plain,
-    /// The secure one. Instances without it are not called.
+    /// The secure port. Instances without it are not called.
     Secure,
 }
 
-/// Over which version of HTTP an instance is called.
+/// Version of HTTP used for an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Http2 {
     /// HTTP/2 for requests of that version, else HTTP/1.1.
     #[default]
     AsRequested,
-    /// HTTP/2 for all.
+    /// HTTP/2 for all requests.
     Always,
-    /// HTTP/2 for requests of that version, and for instances whose metadata has this key with the value `true`.
+    /// HTTP/2 for requests of that version, and for all requests to instances whose metadata has
+    /// this key with the value `true`.
     Metadata(Arc<str>),
 }
 
-/// What the instance is told in the `host` header of HTTP/1.1.
+/// Value of the `host` header in HTTP/1.1 requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HostHeader {
-    /// Its own host and port. The `:authority` of HTTP/2 is always that.
+    /// Host and port of the instance. In HTTP/2, `:authority` always has this value.
     #[default]
     Instance,
-    /// What the caller wrote: its own `host` header, else the name from the URI.
+    /// Value from the caller's request: its `host` header, else the name from the URI.
     Kept,
 }
 
 impl Http2 {
-    /// Whether this instance is called over HTTP/2 whatever the request's version.
+    /// Returns `true` if all requests to this instance use HTTP/2.
     pub(super) fn is_for(&self, instance: &Instance) -> bool {
         match self {
             Self::AsRequested => false,
@@ -129,155 +134,184 @@ impl Default for CallOptions {
 }
 
 impl CallOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How an instance is chosen. Default [`PeakEwma`]. All applications share the one policy.
+    /// Sets the policy that picks an instance for each request. Defaults to [`PeakEwma`].
+    ///
+    /// All applications share the policy.
     pub fn policy(mut self, policy: impl Policy<Parts> + 'static) -> Self {
         self.policy = AnyPolicy::Custom(Arc::new(policy));
         self
     }
 
-    /// By which keys of the instances' metadata requests choose, where that is to be ready before the first request asks; see
-    /// [`Policy::label`]. Default none.
+    /// Indexes instances by these metadata keys before the first request needs them. Defaults to
+    /// none.
+    ///
+    /// Requests select instances by such keys with [`Policy::label`].
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.labels = keys.into_iter().map(Into::into).collect();
         self
     }
 
-    /// What an answer, or an error in its place, says of the instance. Default [`DefaultClassifier`](crate::balance::DefaultClassifier).
+    /// Sets the classifier, which decides whether a response or error is a failure of the instance.
+    /// Defaults to [`DefaultClassifier`](crate::balance::DefaultClassifier).
     pub fn classifier(mut self, classify: impl ClassifyHttp) -> Self {
         self.responses = HttpResponses::new(classify);
         self
     }
 
-    /// When instances that fail are left out, and for how long.
+    /// Sets when failing instances are ejected, and for how long. Defaults to
+    /// [`Ejection::default`].
     pub fn ejection(mut self, ejection: Ejection) -> Self {
         self.ejection = ejection;
         self
     }
 
-    /// Keeps calls in this zone as far as it has instances for them. How much that is depends on how callers are spread over the
-    /// zones, which the registry tells if this one is [known](Self::caller). Default: zones do not matter.
+    /// Prefers instances in this caller's zone. Defaults to off.
+    ///
+    /// The share of calls that stays in the zone depends on the number of instances there, and on
+    /// the number of callers in each zone. Callers are counted if [`caller`](Self::caller) is set.
     pub fn zone_aware(mut self, zones: ZoneAware) -> Self {
         self.zones = Some(zones);
         self
     }
 
-    /// Gives instances that just came up less than their share of the calls. Default: all of it.
+    /// Ramps up the load of instances that just started. Defaults to off.
     pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
         self.slow_start = Some(slow_start);
         self
     }
 
-    /// Routes only some of an application's instances. Default: all.
+    /// Calls only a subset of an application's instances. Defaults to all instances.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
     }
 
-    /// Asks each instance at this interval, in the background, whether it is healthy, and leaves it out while it is not; see
-    /// [`Builder::health_check`](crate::balance::Builder::health_check). Default: that an instance is UP in the registry suffices,
-    /// and calls show the rest.
+    /// Checks the health of each instance at this interval, and does not call unhealthy ones.
+    /// Defaults to off: instances that are UP in the registry are called.
     ///
-    /// A GET of the `healthCheckUrl` that the instance registered, or of the `secureHealthCheckUrl` if it is called over TLS and has
-    /// one, must be answered with 2xx; redirects are not followed. An instance that has no such URL counts as healthy. The URL is
-    /// taken as it is, so whoever may register chooses what this caller asks. Every caller asks every instance: where there are many
-    /// of both, that is many requests.
+    /// A check is a GET of the instance's `healthCheckUrl`, or `secureHealthCheckUrl` if it has one
+    /// and is called over TLS. A 2xx response means healthy. Redirects are not followed. An
+    /// instance without such a URL counts as healthy. See
+    /// [`Builder::health_check`](crate::balance::Builder::health_check).
     ///
-    /// Spring, where it is told to check, does so every 25 s, at `/actuator/health` below the address that it calls, takes only 200
-    /// for healthy, and fails calls where no instance is, though its documentation says that it calls them all, as is done here.
+    /// The URL is used as registered, so anyone who can register an instance chooses the URLs that
+    /// this process requests. Every caller checks every instance, which is many requests if there
+    /// are many of both.
     ///
-    /// Only where connections are our own: a service of the user's own below [`EurekaLayer`](super::EurekaLayer) is not asked.
+    /// Spring's health checks, if enabled, request `/actuator/health` at the called address every
+    /// 25 seconds and accept only status 200. If no instance is healthy, Spring fails calls, contrary
+    /// to its documentation. This client then calls all instances.
+    ///
+    /// Has no effect below an [`EurekaLayer`](super::EurekaLayer), which has no connections of its
+    /// own.
     pub fn health_check(mut self, interval: Duration) -> Self {
         self.health_check = Some(interval);
         self
     }
 
-    /// The instance that makes these calls, which is registered as well. The others of that application are the
-    /// callers that [`zone_aware`](Self::zone_aware) and an [aperture](Subset::aperture) reckon with. Default: unknown.
+    /// Sets the registered instance that makes these calls. Defaults to none.
+    ///
+    /// [`zone_aware`](Self::zone_aware) and an [aperture](Subset::aperture) count the other
+    /// instances of its application as further callers.
     pub fn caller(mut self, instance: &Instance) -> Self {
         self.caller = Some((instance.app().into(), instance.id().into()));
         self
     }
 
-    /// When a call is made again. Default [`RetryPolicy::default`].
+    /// Sets the retry policy. Defaults to [`RetryPolicy::default`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Which port is called. Default [`Ports::Auto`].
+    /// Sets the port at which instances are called. Defaults to [`Ports::Auto`].
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports = ports;
         self
     }
 
-    /// Takes the port from this key of an instance's metadata, where it holds one: a server beside the ports of the record. It is
-    /// called over TLS with [`Ports::Secure`], and with [`Ports::Auto`] if the secure port is enabled. Default none.
+    /// Reads the port from this metadata key, for instances that have it. Defaults to none.
+    ///
+    /// The port is called over TLS with [`Ports::Secure`], and with [`Ports::Auto`] if the secure
+    /// port is enabled.
     pub fn port_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.port_key = Some(key.into());
         self
     }
 
-    /// Which version of HTTP is spoken. Default [`Http2::AsRequested`]. No part of what a service of the user's own does.
+    /// Sets the version of HTTP. Defaults to [`Http2::AsRequested`].
+    ///
+    /// Has no effect below an [`EurekaLayer`](super::EurekaLayer).
     pub fn http2(mut self, http2: Http2) -> Self {
         self.http2 = http2;
         self
     }
 
-    /// Sets the maximum number of HTTP/2 connections to one instance. A further one is made while all streams are in use that the
-    /// instance allows, and is closed when it has been idle for 45 to 90 seconds. A call that finds no stream waits for one for the
-    /// [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and is then made at another instance. Defaults to 4.
+    /// Sets the maximum number of HTTP/2 connections to one instance. Defaults to 4.
+    ///
+    /// A further connection is established while all streams that the instance allows are in use.
+    /// It is closed after being idle for 45 to 90 seconds. A call without a free stream waits for
+    /// the [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and is then sent to
+    /// another instance.
     pub fn http2_connections(mut self, connections: usize) -> Self {
         self.http2_connections = connections.max(1);
         self
     }
 
-    /// Sets the time for which a call still waits for the head of its response after its instance
-    /// left the registry. Then the call fails, or is made at another instance if its [`RetryPolicy`]
-    /// allows to repeat what may have been received. A response whose head has come is read to its
-    /// end. `Duration::MAX` means that calls wait without end. Defaults to 30 seconds.
+    /// Sets the time for which a call waits for its response after its instance left the registry.
+    /// Defaults to 30 seconds.
+    ///
+    /// After that, the call fails, or is sent to another instance if its [`RetryPolicy`] allows to
+    /// repeat a request that may have been received. A response whose head was received is read to
+    /// its end. With `Duration::MAX`, calls wait without limit.
     ///
     /// An instance has left once the registry has none with its application, id and address,
-    /// whatever the status. Routes at an instance that is taken out of service, or registers again,
-    /// wait on. If it is removed after that, they may wait for up to twice this time.
+    /// whatever the status. Calls at an instance that changes its status or registers again
+    /// continue to wait. If it is removed after that, they may wait for up to twice this time.
     pub fn removal_grace(mut self, grace: Duration) -> Self {
         self.removal_grace = grace;
         self
     }
 
-    /// What the `host` header says. Default [`HostHeader::Instance`].
+    /// Sets the `host` header of HTTP/1.1 requests. Defaults to [`HostHeader::Instance`].
     pub fn host_header(mut self, host: HostHeader) -> Self {
         self.host = host;
         self
     }
 
-    /// The header in which callers say, and instances are told, how many milliseconds are left for the call. Default none; of
-    /// `grpc-timeout` that is always true.
+    /// Sets the header that carries the remaining time of a call, in milliseconds. Defaults to
+    /// none.
+    ///
+    /// It is read from requests and sent to instances. `grpc-timeout` is always handled this way.
     pub fn deadline_header(mut self, name: HeaderName) -> Self {
         self.deadline_header = Some(name);
         self
     }
 
-    /// How long a call without a [deadline](super::Deadline) may wait for the head of its answer. Default for ever.
+    /// Sets the time limit of calls without a [deadline](super::Deadline), until the head of the
+    /// response. Defaults to no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// How long each call waits for a first instance of its application, also where others already failed for lack of one. A
-    /// request's own [`WaitForReady`](super::WaitForReady) goes before it. Default the
-    /// [ready timeout](crate::EurekaBuilder::ready_timeout), spent once.
+    /// Sets the time that each call waits for an instance, even if other calls already fail fast.
+    /// By default, calls wait for the [ready timeout](crate::EurekaBuilder::ready_timeout), and fail
+    /// fast once it has passed without an instance.
+    ///
+    /// A request's own [`WaitForReady`](super::WaitForReady) takes precedence.
     pub fn wait_for_ready(mut self, timeout: Duration) -> Self {
         self.wait_for_ready = Some(timeout);
         self
     }
 
-    /// Sends requests to these hosts as they are, for a client that calls applications and others: `|host| host.contains('.')`.
-    /// They are neither balanced nor tried again. Default none: every host is an application.
+    /// Sends requests for these hosts without discovery: `|host| host.contains('.')`. They are
+    /// neither balanced nor retried. Defaults to none: every host is an application.
     pub fn pass_through(mut self, is_passed_through: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.pass_through = Some(Arc::new(is_passed_through));
         self
@@ -304,7 +338,7 @@ impl fmt::Debug for CallOptions {
     }
 }
 
-/// The policy of a client, without a type parameter for it. The default is called directly.
+/// Policy of a client, without a type parameter. The default is called directly.
 #[derive(Clone, Debug)]
 pub(super) enum AnyPolicy {
     PeakEwma(PeakEwma),

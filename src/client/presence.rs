@@ -88,7 +88,8 @@ impl Presence {
         Gone { presence: self, dropped: self.dropped.notified(), absence: None }
     }
 
-    /// Waits until the registry has not had the instance for the grace time, once the endpoint is dropped.
+    /// Waits until the registry has not had the instance for the grace time, once the endpoint is
+    /// dropped.
     async fn absence(&self) -> Failure {
         loop {
             while self.is_registered() {
@@ -113,7 +114,8 @@ impl Presence {
     }
 }
 
-/// Future of [`Presence::unless_gone`]. Each call has one: an `async fn` would hold the response's future twice.
+/// Future of [`Presence::unless_gone`]. Each call has one: an `async fn` would hold the response's
+/// future twice.
 #[pin_project]
 pub(super) struct UnlessGone<'a, F, D> {
     #[pin]

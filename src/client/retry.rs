@@ -5,27 +5,36 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::budget::Budget;
 
-/// When a call is made again, on another instance.
+/// Policy that decides when a call is attempted again, and at which instance.
 ///
-/// A call that failed before its first byte was sent (refused, unreachable, connect timeout, TLS) goes to another instance, whatever
-/// its method: to three others, then to further ones as long as the budget allows, at most ten.
+/// The defaults are safe for all methods: a request that may have been received is repeated only if
+/// its method is idempotent. Three cases are distinguished:
 ///
-/// A call that its instance stated it did not process (HTTP/2's `GOAWAY` and `REFUSED_STREAM`; RFC 9113, 8.7), or whose connection
-/// ended before it took the request, is sent again whatever its method: to the same instance, over a new connection where the old one
-/// ended, after two more such refusals to another one, after three at the expense of the budget, and at most eight times. An instance that
-/// has no stream left, or asked for calm (`ENHANCE_YOUR_CALM`), is not asked again. None of this counts against the instance.
+/// - **Unsent**: the attempt failed before its first byte was sent (refused, unreachable, connect
+///   timeout, TLS). Another instance is tried, whatever the method: three free of the
+///   [budget](Self::budget), and up to ten within it.
+/// - **Unprocessed**: the instance stated that it did not process the request (HTTP/2's `GOAWAY`
+///   and `REFUSED_STREAM`; RFC 9113, 8.7), or its connection ended before it took the request. The
+///   request is sent again, whatever the method: at first to the same instance, after two more such
+///   refusals to another one. Three sends are free of the budget, and at most eight are made. An
+///   instance without a free stream, or that sent `ENHANCE_YOUR_CALM`, is not tried again. None of
+///   this counts as a failure of the instance.
+/// - **Lost**: the connection was lost before the head of the response. The call is attempted again
+///   within the budget if its method is idempotent (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE,
+///   PUT, DELETE).
 ///
-/// A connection lost before the head of the response is tried again by default if the method is idempotent (RFC 9110,
-/// 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), as long as the budget allows. Answers are taken as they are, unless
-/// [`statuses`](Self::statuses) or [`grpc_codes`](Self::grpc_codes) name them, or [`failed_responses`](Self::failed_responses) are not wanted.
-///
-/// An instance that was tried is tried again only if there is no other.
+/// Responses are returned as they are, unless [`statuses`](Self::statuses),
+/// [`grpc_codes`](Self::grpc_codes) or [`failed_responses`](Self::failed_responses) select them for
+/// another attempt. An instance that was tried is tried again only if there is no other.
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_eureka::client::RetryPolicy;
 ///
-/// let policy = RetryPolicy::new().statuses([502, 503, 504]).attempts(3).attempt_timeout(Duration::from_secs(2));
+/// let policy = RetryPolicy::new()
+///     .statuses([502, 503, 504])
+///     .attempts(3)
+///     .attempt_timeout(Duration::from_secs(2));
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -57,85 +66,102 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The defaults.
+    /// Returns the default policy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only what was never sent goes to another instance.
+    /// Returns a policy that repeats only requests that were not sent or not processed.
     pub fn unsent_only() -> Self {
         Self { attempts: 1, ..Self::default() }
     }
 
-    /// Sets the maximum number of times that a call is sent. Tries that could not connect, or were not processed, are not
-    /// counted. Defaults to 3; 1 repeats nothing that was sent.
+    /// Sets the maximum number of attempts that send the request. Attempts that could not connect,
+    /// or were not processed, are not counted. Defaults to 3. With 1, no request that was sent is
+    /// repeated.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// Answers with one of these statuses are tried again, if the method allows it. Default none.
+    /// Repeats calls whose response has one of these statuses, if their method is idempotent.
+    /// Defaults to none.
     #[must_use]
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.statuses = statuses.into_iter().collect();
         self
     }
 
-    /// gRPC answers whose head has one of these codes are tried again, such as 14 for `UNAVAILABLE`. All gRPC calls are POST, so
-    /// this asks for [`all_methods`](Self::all_methods) as well. Default none.
+    /// Repeats gRPC calls whose response head has one of these codes, such as 14 for `UNAVAILABLE`.
+    /// Defaults to none.
     ///
-    /// A server that fails before it answers anything says so in the head (gRPC: PROTOCOL-HTTP2, "Trailers-Only"). An answer that has
-    /// begun is the caller's, and not tried again whatever code its trailers have, even if it has no message (gRPC: proposal A6, on
-    /// when retries are valid). Nor is one where the server forbids it by a `grpc-retry-pushback-ms` that is no number from 0 on
-    /// (A6, on pushback); a wait that it asks for there counts for that instance.
+    /// All gRPC calls are POST, so this has no effect without [`all_methods`](Self::all_methods).
+    /// The head has a code if the server failed before it sent a message (gRPC: PROTOCOL-HTTP2,
+    /// "Trailers-Only"). A response that has started is returned, whatever the code in its trailers
+    /// (gRPC: proposal A6, on when retries are valid).
+    ///
+    /// A server forbids another attempt by a `grpc-retry-pushback-ms` that is not a number of at
+    /// least 0 (A6, on pushback). A delay in this header applies to that instance only.
     #[must_use]
     pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.grpc_codes = codes.into_iter().collect();
         self
     }
 
-    /// Answers whose head the [classifier](super::CallOptions::classifier) does not take for a success are tried again, if the method
-    /// allows it: unless it is your own, those of 429 and 5xx and of gRPC codes that blame the server. Default off.
+    /// Repeats calls whose response head the [classifier](super::CallOptions::classifier) does not
+    /// count as a success, if their method is idempotent. Defaults to off.
+    ///
+    /// The default classifier counts 429, 5xx, and gRPC codes that blame the server as failures.
     #[must_use]
     pub fn failed_responses(mut self) -> Self {
         self.failed_responses = true;
         self
     }
 
-    /// Takes all methods for idempotent: what was received may be done twice. Default only those that are.
+    /// Treats all methods as idempotent. A request that was received may then be processed twice.
+    /// Defaults to off.
     #[must_use]
     pub fn all_methods(mut self) -> Self {
         self.all_methods = true;
         self
     }
 
-    /// How long one try waits for the head of its answer. What took longer counts as failed and is tried again as if the
-    /// connection had been lost. Default: as long as the call may take.
+    /// Sets the time limit of one attempt, until the head of its response. An attempt that takes
+    /// longer counts as lost. Defaults to no limit other than the call's.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// When a call has no answer after this time, it is made on another instance as well, and the first answer counts. Needs an
-    /// idempotent method, budget, and a body that has been sent whole. Choose the time that 95 % of the calls take. Default off.
+    /// Sends the request to a second instance as well if there is no response after this time, and
+    /// returns the first response. Defaults to off.
+    ///
+    /// A hedge needs an idempotent method, budget, and a body that was sent completely. Choose the
+    /// 95th percentile of the call's latency.
     #[must_use]
     pub fn hedge_after(mut self, delay: Duration) -> Self {
         self.hedge_after = Some(delay);
         self
     }
 
-    /// How many bytes of a request's body are kept to be sent again. A longer one is not sent again. Kept only for calls that may
-    /// be, among them all those that HTTP/2 may carry, as a server may not process them. Default 64 KiB.
+    /// Sets the maximum number of bytes of a request body that are buffered for further attempts.
+    /// Requests with a longer body are sent once. Defaults to 64 KiB.
+    ///
+    /// Bodies are buffered only for calls that may be repeated. Those include all calls that HTTP/2
+    /// may carry, since a server may not process them.
     #[must_use]
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;
         self
     }
 
-    /// How many further tries there may be for each application: this share of its calls in the last `window`, plus so many per
-    /// second. Keeps retries from making an outage worse. Default 0.2, 10 and 10 s.
+    /// Sets the retry budget of each application: retries may add this share of the calls in the
+    /// last `window`, plus `per_second`. Defaults to 0.2, 10 per second, and 10 seconds.
+    ///
+    /// The budget keeps retries from making an outage worse. The window is limited to 1 to 60
+    /// seconds.
     #[must_use]
     pub fn budget(mut self, share: f32, per_second: u32, window: Duration) -> Self {
         let window = window.clamp(Duration::from_secs(1), Duration::from_secs(60));
@@ -143,23 +169,23 @@ impl RetryPolicy {
         self
     }
 
-    /// Whether what may have been received may be sent again.
+    /// Returns `true` if a request that may have been received may be sent again.
     pub(super) fn allows(&self, method: &Method) -> bool {
         self.attempts > 1 && (self.all_methods || is_idempotent(method))
     }
 
-    /// Whether an answer with this head is one to be tried again.
+    /// Returns `true` if a response with this head asks for another attempt.
     pub(super) fn should_retry(&self, status: StatusCode, headers: &HeaderMap, failed: impl FnOnce() -> bool) -> bool {
         let number = |value: &HeaderValue| value.to_str().ok()?.parse::<i32>().ok();
         let code = headers.get("grpc-status").and_then(number);
-        let is_refused = self.statuses.contains(&status.as_u16())
+        let is_selected = self.statuses.contains(&status.as_u16())
             || code.is_some_and(|code| self.grpc_codes.contains(&code))
             || self.failed_responses && failed();
         let forbids = |value| number(value).is_none_or(|wait| wait < 0);
-        is_refused && !headers.get("grpc-retry-pushback-ms").is_some_and(forbids)
+        is_selected && !headers.get("grpc-retry-pushback-ms").is_some_and(forbids)
     }
 
-    /// Whether any answer is.
+    /// Returns `true` if any response can ask for another attempt.
     pub(super) fn inspects_responses(&self) -> bool {
         self.failed_responses || !self.statuses.is_empty() || !self.grpc_codes.is_empty()
     }
@@ -172,11 +198,11 @@ impl RetryPolicy {
         self.attempt_timeout
     }
 
-    pub(super) fn hedge(&self) -> Option<Duration> {
+    pub(super) fn hedge_delay(&self) -> Option<Duration> {
         self.hedge_after
     }
 
-    /// How much of this call's body is to be kept.
+    /// Number of bytes of the call's body to buffer.
     pub(super) fn replay_bytes(&self, method: &Method, is_http2: bool) -> usize {
         if self.allows(method) || is_http2 { self.replay_limit } else { 0 }
     }
@@ -201,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_code_counts_in_the_head_and_unless_the_server_forbids_another_try() {
+    fn grpc_code_in_the_head_is_retried_unless_pushback_forbids_it() {
         let policy = RetryPolicy::new().grpc_codes([14]);
         assert!(grpc(&policy, &[("grpc-status", "14")]));
         for head in [&[][..], &[("grpc-status", "13")], &[("grpc-status", "")], &[("grpc-status", "UNAVAILABLE")]] {
