@@ -1,9 +1,12 @@
-//! What a call by name costs beside the same call to a fixed address, over real connections on loopback.
+//! Compares a call by name with the same call to a fixed address, over real connections on
+//! loopback.
 //!
-//! Both clients call the same server, which answers at once, with the same number of tasks; runs alternate, and the medians of
-//! the runs are compared. tonic's balanced channel, over HTTP/2 alone, is called with the same bytes.
+//! Both clients call the same server, which responds at once, with the same number of tasks. Runs
+//! alternate, and the medians of the runs are compared. tonic's balanced channel is measured with
+//! the same bytes, over HTTP/2 only.
 //!
-//! A number as argument asks for so many tasks only: `cargo bench --features client,server --bench call -- 64`.
+//! A number as argument limits the run to this number of tasks:
+//! `cargo bench --features client,server --bench call -- 64`.
 #![allow(clippy::print_stdout, reason = "a bench reports to a person")]
 
 use std::convert::Infallible;
@@ -24,18 +27,21 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
-/// How many runs of each, and how long one is.
+/// Number of runs for each client.
 const RUNS: usize = 20;
+/// Length of one run.
 const RUN: Duration = Duration::from_millis(500);
 
 type Call = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 fn main() {
-    // `cargo bench -- --test` and `cargo test --benches` only want to know that it works.
+    // `cargo bench -- --test` and `cargo test --benches` only check that the bench works.
     let quick = std::env::args().any(|arg| arg == "--test");
-    // The server has a runtime of its own, so that its work is not done in turn with the client's.
-    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let client = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    // The server has a runtime of its own, so that its work does not interleave with the client's.
+    let server =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime starts");
+    let client =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime starts");
     let port = server.block_on(serve());
     let url = server.block_on(registry());
     let tasks = std::env::args().find_map(|arg| arg.parse().ok()).map_or(vec![1, 16, 64], |tasks| vec![tasks]);
@@ -43,8 +49,8 @@ fn main() {
 }
 
 async fn serve() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("bound").port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is bindable");
+    let port = listener.local_addr().expect("listener is bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
@@ -58,19 +64,19 @@ async fn serve() -> u16 {
 }
 
 async fn registry() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/eureka/", listener.local_addr().expect("bound"));
-    let router = EurekaServer::builder().build().expect("the defaults are fine").router();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is bindable");
+    let url = format!("http://{}/eureka/", listener.local_addr().expect("listener is bound"));
+    let router = EurekaServer::builder().build().expect("defaults are valid").router();
     tokio::spawn(async move { axum::serve(listener, axum::Router::new().nest("/eureka", router)).await });
     url
 }
 
 async fn measure(port: u16, url: String, tasks: &[usize], (runs, run): (usize, Duration)) {
-    let eureka = Eureka::builder().service_url(url).build().expect("a client");
-    let instance = Instance::builder("orders").ip_addr("127.0.0.1").port(port).build().expect("an instance");
-    eureka.transport().register(&instance).await.expect("registered");
+    let eureka = Eureka::builder().service_url(url).build().expect("client settings are valid");
+    let instance = Instance::builder("orders").ip_addr("127.0.0.1").port(port).build().expect("instance is valid");
+    eureka.transport().register(&instance).await.expect("registry accepts the instance");
 
-    println!("a call by name beside the same call to a fixed address, medians of {runs} runs of {run:?} in turn");
+    println!("call by name compared with a call to a fixed address, medians of {runs} alternating runs of {run:?}");
     println!(
         "{:>9} {:>6} {:>14} {:>14} {:>7} {:>22}",
         "version", "tasks", "fixed, us", "by name, us", "ratio", "tonic's channel, us"
@@ -84,11 +90,11 @@ async fn measure(port: u16, url: String, tasks: &[usize], (runs, run): (usize, D
             calls.extend(tonic.clone());
             let mut times = vec![Vec::new(); calls.len()];
             for number in 0..=runs {
-                // Each goes first in turn.
+                // Rotates the order.
                 for at in 0..calls.len() {
                     let which = (at + number) % calls.len();
                     let time = time_per_call(calls[which].clone(), tasks, run).await;
-                    // The first round warms up.
+                    // The first round is the warm-up.
                     if number > 0 || runs == 1 {
                         times[which].push(time);
                     }
@@ -113,13 +119,13 @@ fn fixed(port: u16, version: Version) -> Call {
         .pool_timer(TokioTimer::new())
         .http2_only(version == Version::HTTP_2)
         .build_http::<Full<Bytes>>();
-    let uri: http::Uri = format!("http://127.0.0.1:{port}/v1/42").parse().expect("a URI");
+    let uri: http::Uri = format!("http://127.0.0.1:{port}/v1/42").parse().expect("URI is valid");
     Arc::new(move || {
-        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("a request");
+        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("request is valid");
         let response = client.request(request);
         Box::pin(async move {
-            let response = response.await.expect("an answer");
-            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+            let response = response.await.expect("call succeeds");
+            assert_eq!(response.into_body().collect().await.expect("body is complete").to_bytes(), "hello");
         })
     })
 }
@@ -128,34 +134,35 @@ fn named(eureka: &Eureka, version: Version) -> Call {
     let client = eureka.http_client::<Full<Bytes>>();
     let uri = http::Uri::from_static("http://orders/v1/42");
     Arc::new(move || {
-        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("a request");
+        let request = Request::get(uri.clone()).version(version).body(Full::default()).expect("request is valid");
         let response = client.request(request);
         Box::pin(async move {
-            let response = response.await.expect("an answer");
-            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+            let response = response.await.expect("call succeeds");
+            assert_eq!(response.into_body().collect().await.expect("body is complete").to_bytes(), "hello");
         })
     })
 }
 
-/// tonic's balanced channel with the one endpoint.
+/// Calls through tonic's balanced channel with one endpoint.
 fn tonic(port: u16) -> Call {
     let (channel, endpoints) = tonic::transport::Channel::balance_channel::<u16>(16);
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("an endpoint");
-    endpoints.try_send(tonic::transport::channel::Change::Insert(port, endpoint)).expect("room for one");
-    // Dropped, it would be the end of discovery.
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("endpoint is valid");
+    endpoints.try_send(tonic::transport::channel::Change::Insert(port, endpoint)).expect("channel has capacity");
+    // Dropping the sender would end discovery.
     let endpoints = Arc::new(endpoints);
     Arc::new(move || {
         let (channel, endpoints) = (channel.clone(), endpoints.clone());
         Box::pin(async move {
             let request = Request::get("/v1/42").version(Version::HTTP_2).body(tonic::body::Body::empty());
-            let response = channel.oneshot(request.expect("a request")).await.expect("an answer");
-            assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "hello");
+            let response = channel.oneshot(request.expect("request is valid")).await.expect("call succeeds");
+            assert_eq!(response.into_body().collect().await.expect("body is complete").to_bytes(), "hello");
             drop(endpoints);
         })
     })
 }
 
-/// Microseconds per call, all tasks together.
+/// Microseconds per call, across all tasks.
 async fn time_per_call(call: Call, tasks: usize, run: Duration) -> f64 {
     let start = Instant::now();
     let tasks: Vec<_> = (0..tasks)
@@ -173,7 +180,7 @@ async fn time_per_call(call: Call, tasks: usize, run: Duration) -> f64 {
         .collect();
     let mut calls = 0;
     for task in tasks {
-        calls += task.await.expect("no call failed");
+        calls += task.await.expect("task does not panic");
     }
     start.elapsed().as_secs_f64() * 1e6 / calls as f64
 }

@@ -72,9 +72,8 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future cancels the call.
     pub async fn execute(&self, request: ::reqwest::Request) -> Result<::reqwest::Response, Error> {
-        let invalid = |error: ::reqwest::Error| {
-            Error::new(Kind::Config, "call").cause("invalid HTTP request").with_source(error)
-        };
+        let invalid =
+            |error: ::reqwest::Error| Error::new(Kind::Config, "call").cause("invalid HTTP request").with_source(error);
         let timeout = request.timeout().copied();
         let mut request = http::Request::try_from(request).map_err(invalid)?;
         if let Some(timeout) = timeout {
@@ -123,7 +122,8 @@ struct FinalUrl(::reqwest::Url);
 /// Wraps an error. A failure after a redirect says nothing about the instance, which had received
 /// the request.
 fn wrap_error(error: ::reqwest::Error, sent_to: &::reqwest::Url) -> BoxError {
-    let is_same_host = error.url().is_none_or(|url| (url.host_str(), url.port()) == (sent_to.host_str(), sent_to.port()));
+    let is_same_host =
+        error.url().is_none_or(|url| (url.host_str(), url.port()) == (sent_to.host_str(), sent_to.port()));
     if is_same_host {
         return error.into();
     }

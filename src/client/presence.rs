@@ -53,8 +53,9 @@ impl Presence {
         Arc::new(Self { instance, address, rule, registry, grace, is_dropped, dropped, connections })
     }
 
-    /// Returns a waker for a new connection that carries one call at a time. It costs each of these
-    /// calls less than a place in a list of waiters.
+    /// Returns the waker of a new connection that carries one call at a time.
+    ///
+    /// Registering with the waker costs each call less than joining a list of waiters.
     pub(super) fn connection(&self) -> Arc<AtomicWaker> {
         let waker = Arc::new(AtomicWaker::new());
         let mut connections = self.connections.lock();
@@ -135,7 +136,7 @@ pub(super) struct Gone<'a, D> {
     absence: Option<Pin<Box<dyn Future<Output = Failure> + Send + 'a>>>,
 }
 
-/// Waits for the drop of the endpoint with the waker of a connection.
+/// Waits for the drop of the endpoint, through the waker of a connection.
 pub(super) struct OnConnection<'a> {
     is_dropped: &'a AtomicBool,
     waker: &'a AtomicWaker,
@@ -147,7 +148,7 @@ impl Future for OnConnection<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        // After the waker: a drop from here on wakes it.
+        // Checked after the registration, so that no drop is missed.
         if self.is_dropped.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -197,7 +198,7 @@ impl Drop for Membership {
         self.0.is_dropped.store(true, Ordering::SeqCst);
         self.0.dropped.notify_waiters();
         let connections = mem::take(&mut *self.0.connections.lock());
-        // Not under the lock: it wakes.
+        // Woken without the lock.
         connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
     }
 }

@@ -23,11 +23,11 @@ use super::options::{AnyPolicy, CallOptions, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Siblings, Snapshot};
 use crate::cache::{Lookup, RegistryCache};
+use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::model::Instance;
-use crate::connect::Connector;
 
 /// Number of names from which names without an instance are removed when another one is added.
 const MAX_NAMES: usize = 256;

@@ -1,4 +1,5 @@
-//! Calls by name above a service of the user's own, in memory and so on paused time: tries, hedges, deadlines, hosts.
+//! Calls by name through a user's service, in memory and on paused time: attempts, hedges,
+//! deadlines and hosts.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,42 +22,42 @@ use tower_eureka::{Error, Instance};
 
 use crate::common::{Memory, Scripted, instance};
 
-/// What one instance was asked.
+/// Request that an instance received.
 #[derive(Clone, Debug, PartialEq)]
-struct Asked {
+struct Received {
     method: Method,
-    /// As it was aimed.
     uri: String,
     host: Option<String>,
     timeout: Option<String>,
     body: String,
 }
 
-/// How an instance behaves.
+/// Behaviour of an instance.
 #[derive(Clone, Copy)]
 enum Behaviour {
-    Answers(u16),
-    /// Reads the whole body and then answers, after so many milliseconds.
-    AnswersLate(u64),
+    /// Responds with this status.
+    Responds(u16),
+    /// Reads the body and responds after this number of milliseconds.
+    RespondsLate(u64),
     Refuses,
-    /// Refuses for so many seconds from now on.
+    /// Refuses connections for this number of seconds.
     RefusesUntil(u64),
-    /// Loses the connection after it has read the body.
+    /// Closes the connection after reading the body.
     Breaks,
     Hangs,
 }
 
-/// Instances `h1:1`, `h2:1`, … of ORDERS, each with its behaviour, and what they were asked.
+/// Instances `h1:1`, `h2:1`, … of ORDERS with their behaviours, and the requests they received.
 #[derive(Clone)]
 struct World {
     behaviours: Arc<Vec<Behaviour>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     start: Instant,
 }
 
 impl World {
     fn new(behaviours: impl IntoIterator<Item = Behaviour>) -> Self {
-        Self { behaviours: Arc::new(behaviours.into_iter().collect()), asked: Arc::default(), start: Instant::now() }
+        Self { behaviours: Arc::new(behaviours.into_iter().collect()), received: Arc::default(), start: Instant::now() }
     }
 
     fn eureka(&self) -> tower_eureka::Eureka {
@@ -70,12 +71,12 @@ impl World {
         Scripted::new(move |_| memory.full()).client().build().unwrap()
     }
 
-    async fn answer(self, request: Request<AttemptBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, BoxError> {
+    async fn respond(self, request: Request<AttemptBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, BoxError> {
         let (parts, body) = request.into_parts();
         let host = parts.uri.host().unwrap().to_owned();
         let behaviour = match host.strip_prefix('h').and_then(|number| number.parse::<usize>().ok()) {
             Some(number) => self.behaviours[number - 1],
-            None => Behaviour::Answers(203),
+            None => Behaviour::Responds(203),
         };
         let refuses = match behaviour {
             Behaviour::RefusesUntil(seconds) => self.start.elapsed().as_secs() < seconds,
@@ -87,7 +88,7 @@ impl World {
         }
         let header = |name| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let read = body.collect().await?.to_bytes();
-        self.asked.lock().unwrap().push(Asked {
+        self.received.lock().unwrap().push(Received {
             method: parts.method.clone(),
             uri: parts.uri.to_string(),
             host: header("host"),
@@ -95,8 +96,8 @@ impl World {
             body: String::from_utf8(read.to_vec()).unwrap(),
         });
         match behaviour {
-            Behaviour::Answers(status) => Ok(Response::builder().status(status).body(Full::from(host)).unwrap()),
-            Behaviour::AnswersLate(ms) => {
+            Behaviour::Responds(status) => Ok(Response::builder().status(status).body(Full::from(host)).unwrap()),
+            Behaviour::RespondsLate(ms) => {
                 sleep(Duration::from_millis(ms)).await;
                 Ok(Response::new(Full::from(host)))
             }
@@ -106,10 +107,10 @@ impl World {
         }
     }
 
-    fn client(&self, options: CallOptions) -> impl Fn(Request<Full<Bytes>>) -> futures::Answer + use<> {
+    fn client(&self, options: CallOptions) -> impl Fn(Request<Full<Bytes>>) -> futures::CallFuture + use<> {
         let world = self.clone();
-        let mine = service_fn(move |request| world.clone().answer(request));
-        let client = EurekaLayer::new(&self.eureka()).options(options).layer(mine);
+        let below = service_fn(move |request| world.clone().respond(request));
+        let client = EurekaLayer::new(&self.eureka()).options(options).layer(below);
         move |request| {
             let client = client.clone();
             Box::pin(async move {
@@ -121,8 +122,8 @@ impl World {
         }
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
     }
 }
 
@@ -131,7 +132,8 @@ mod futures {
 
     use http::StatusCode;
 
-    pub(super) type Answer = Pin<Box<dyn Future<Output = Result<(StatusCode, String), tower_eureka::Error>> + Send>>;
+    pub(super) type CallFuture =
+        Pin<Box<dyn Future<Output = Result<(StatusCode, String), tower_eureka::Error>> + Send>>;
 }
 
 fn request(method: Method, uri: &str, body: &'static str) -> Request<Full<Bytes>> {
@@ -142,8 +144,8 @@ fn get() -> Request<Full<Bytes>> {
     request(Method::GET, "http://orders/v1/42?a=b", "")
 }
 
-/// Timers round up to the millisecond.
-fn about(start: Instant, ms: u128) {
+/// Asserts that about this time has passed. Timers round up to the millisecond.
+fn assert_elapsed(start: Instant, ms: u128) {
     let elapsed = start.elapsed().as_millis();
     assert!((ms..ms + 5).contains(&elapsed), "{elapsed} ms instead of {ms}");
 }
@@ -153,31 +155,31 @@ fn plain() -> CallOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_below_gets_what_leads_to_an_instance() {
-    let world = World::new([Behaviour::Answers(200)]);
+async fn service_below_receives_the_address_of_an_instance() {
+    let world = World::new([Behaviour::Responds(200)]);
     let call = world.client(plain());
     assert_eq!(call(get()).await.unwrap(), (StatusCode::OK, "h1".into()));
     assert_eq!(call(request(Method::POST, "lb://ORDERS/p", "hello")).await.unwrap().1, "h1");
     assert_eq!(call(request(Method::GET, "https://orders", "")).await.unwrap().1, "h1");
-    let asked = world.asked();
-    let uris: Vec<_> = asked.iter().map(|asked| &*asked.uri).collect();
+    let received = world.received();
+    let uris: Vec<_> = received.iter().map(|received| &*received.uri).collect();
     assert_eq!(uris, ["http://h1:1/v1/42?a=b", "http://h1:1/p", "https://h1:2/"]);
-    assert_eq!(asked[1].body, "hello");
+    assert_eq!(received[1].body, "hello");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_goes_elsewhere_whatever_the_method() {
-    let world = World::new([Behaviour::Refuses, Behaviour::Answers(200), Behaviour::Refuses]);
+async fn unsent_call_of_any_method_goes_to_another_instance() {
+    let world = World::new([Behaviour::Refuses, Behaviour::Responds(200), Behaviour::Refuses]);
     let call = world.client(plain().retry(RetryPolicy::unsent_only()));
     for _ in 0..20 {
         assert_eq!(call(request(Method::POST, "http://orders/", "hello")).await.unwrap().1, "h2");
     }
-    assert!(world.asked().iter().all(|asked| asked.body == "hello"));
+    assert!(world.received().iter().all(|received| received.body == "hello"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_arrived_is_sent_again_only_if_that_is_harmless() {
-    for (method, policy, tries) in [
+async fn call_that_may_have_been_received_is_repeated_as_the_policy_allows() {
+    for (method, policy, attempts) in [
         (Method::GET, RetryPolicy::new(), 3),
         (Method::PUT, RetryPolicy::new().attempts(2), 2),
         (Method::PUT, RetryPolicy::new().replay_limit(4), 1),
@@ -190,22 +192,22 @@ async fn what_may_have_arrived_is_sent_again_only_if_that_is_harmless() {
         let call = world.client(plain().retry(policy.clone()));
         let error = call(request(method.clone(), "http://orders/", "hello")).await.unwrap_err();
         assert!(!error.is_connect() && !error.is_no_endpoints(), "{error}");
-        let asked = world.asked();
-        assert_eq!(asked.len(), tries, "{method} {policy:?}");
-        let mut uris: Vec<_> = asked.iter().map(|asked| &asked.uri).collect();
+        let received = world.received();
+        assert_eq!(received.len(), attempts, "{method} {policy:?}");
+        let mut uris: Vec<_> = received.iter().map(|received| &received.uri).collect();
         uris.sort();
         uris.dedup();
-        assert_eq!(uris.len(), tries, "another instance each time");
-        assert!(asked.iter().all(|asked| asked.body == "hello"), "with the whole body each time");
+        assert_eq!(uris.len(), attempts, "another instance each time");
+        assert!(received.iter().all(|received| received.body == "hello"), "with the complete body each time");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_that_is_given_up_half_way_leaves_the_body_to_the_next() {
-    let world = World::new([Behaviour::Answers(200); 2]);
-    let tries = Arc::new(AtomicUsize::new(0));
+async fn attempt_cancelled_while_sending_leaves_the_body_to_the_next() {
+    let world = World::new([Behaviour::Responds(200); 2]);
+    let attempts = Arc::new(AtomicUsize::new(0));
     let reader = service_fn(move |request: Request<AttemptBody<_>>| {
-        let is_first = tries.fetch_add(1, Ordering::Relaxed) == 0;
+        let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             let mut body = request.into_body();
             let first = body.frame().await.unwrap()?.into_data().unwrap();
@@ -220,29 +222,29 @@ async fn a_try_that_is_given_up_half_way_leaves_the_body_to_the_next() {
     let client = EurekaLayer::new(&world.eureka()).options(plain().retry(retry)).layer(reader);
     let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
     let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
-    let answer = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(answer, "onetwo");
+    let response = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(response, "onetwo");
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_are_taken_unless_the_policy_names_them() {
-    let world = World::new([Behaviour::Answers(503), Behaviour::Answers(503), Behaviour::Answers(200)]);
+async fn response_is_returned_unless_the_policy_selects_its_status() {
+    let world = World::new([Behaviour::Responds(503), Behaviour::Responds(503), Behaviour::Responds(200)]);
     let call = world.client(plain().retry(RetryPolicy::new().statuses([502, 503, 504])));
     for _ in 0..20 {
         assert_eq!(call(get()).await.unwrap().0, StatusCode::OK);
     }
-    let world = World::new([Behaviour::Answers(503); 2]);
+    let world = World::new([Behaviour::Responds(503); 2]);
     let call = world.client(plain());
     assert_eq!(call(get()).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(world.asked().len(), 1);
-    // With nothing better, the last answer is handed on.
+    assert_eq!(world.received().len(), 1);
+    // Without a better response, the last one is returned.
     let call = world.client(plain().retry(RetryPolicy::new().statuses([503])));
     assert_eq!(call(get()).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(world.asked().len(), 1 + 3);
+    assert_eq!(world.received().len(), 1 + 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_classifier_says_which_answers_are_tried_again() {
+async fn failed_responses_are_repeated_as_the_classifier_decides() {
     struct NotFoundIsFailing;
     impl ClassifyHttp for NotFoundIsFailing {
         fn head(&self, status: StatusCode, _: &HeaderMap) -> Outcome {
@@ -250,7 +252,7 @@ async fn the_classifier_says_which_answers_are_tried_again() {
         }
     }
     let retry = || plain().retry(RetryPolicy::new().failed_responses());
-    for (options, status, tries) in [
+    for (options, status, attempts) in [
         (retry(), 404, 1),
         (retry(), 500, 3),
         (retry(), 429, 3),
@@ -258,79 +260,79 @@ async fn the_classifier_says_which_answers_are_tried_again() {
         (retry().classifier(NotFoundIsFailing), 500, 1),
         (plain().classifier(NotFoundIsFailing), 404, 1),
     ] {
-        let world = World::new([Behaviour::Answers(status); 3]);
+        let world = World::new([Behaviour::Responds(status); 3]);
         assert_eq!(world.client(options)(get()).await.unwrap().0, status);
-        assert_eq!(world.asked().len(), tries, "{status}");
+        assert_eq!(world.received().len(), attempts, "{status}");
     }
 }
 
-/// What a service of the user's own may have to say.
+/// Error of a user's service.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Mine {
-    /// Before anything was sent.
+enum UserError {
+    /// Nothing was sent.
     PoolIsFull,
-    /// It does not want to send this.
+    /// The service refuses to send the request.
     TooLarge,
     Lost,
 }
 
-impl std::fmt::Display for Mine {
+impl std::fmt::Display for UserError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
-impl std::error::Error for Mine {}
+impl std::error::Error for UserError {}
 
-struct KnowsMine;
+struct KnowsUserError;
 
-impl ClassifyHttp for KnowsMine {
+impl ClassifyHttp for KnowsUserError {
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
         DefaultClassifier.head(status, headers)
     }
 
     fn error(&self, error: &(dyn std::error::Error + 'static)) -> Outcome {
         match error.downcast_ref() {
-            Some(Mine::PoolIsFull) => Outcome::Unreachable,
-            Some(Mine::TooLarge) => Outcome::Cancelled,
+            Some(UserError::PoolIsFull) => Outcome::Unreachable,
+            Some(UserError::TooLarge) => Outcome::Cancelled,
             _ => DefaultClassifier.error(error),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_a_service_of_the_users_own_are_what_the_classifier_says() {
-    let world = World::new([Behaviour::Answers(200); 3]);
+async fn errors_of_the_service_below_are_classified_by_the_classifier() {
+    let world = World::new([Behaviour::Responds(200); 3]);
     let options = plain().retry(RetryPolicy::new().attempts(2)).ejection(Ejection::new().consecutive_failures(1));
-    for (error, classified, method, tries, out) in [
-        (Mine::PoolIsFull, true, Method::POST, 3, 3),
-        (Mine::PoolIsFull, false, Method::POST, 1, 1),
-        (Mine::TooLarge, true, Method::GET, 1, 0),
-        (Mine::TooLarge, false, Method::GET, 2, 1),
-        (Mine::Lost, true, Method::GET, 2, 1),
+    for (error, classified, method, attempts, ejected) in [
+        (UserError::PoolIsFull, true, Method::POST, 3, 3),
+        (UserError::PoolIsFull, false, Method::POST, 1, 1),
+        (UserError::TooLarge, true, Method::GET, 1, 0),
+        (UserError::TooLarge, false, Method::GET, 2, 1),
+        (UserError::Lost, true, Method::GET, 2, 1),
     ] {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        let mine = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
+        let below = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
             counted.fetch_add(1, Ordering::Relaxed);
             async move { Err::<Response<Full<Bytes>>, _>(error) }
         });
-        let options = if classified { options.clone().classifier(KnowsMine) } else { options.clone() };
-        let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
-        let told = client.clone().oneshot(request(method, "http://orders/", "")).await.unwrap_err();
-        let case = format!("{error:?} {classified}: {told}");
-        assert_eq!(count.load(Ordering::Relaxed), tries, "{case}");
-        assert_eq!(std::error::Error::source(&told).unwrap().downcast_ref(), Some(&error), "{case}");
-        assert_eq!(told.is_connect(), classified && error == Mine::PoolIsFull, "{case}");
-        assert_eq!(told.is_unavailable(), !classified || error != Mine::TooLarge, "{case}");
+        let options = if classified { options.clone().classifier(KnowsUserError) } else { options.clone() };
+        let client = EurekaLayer::new(&world.eureka()).options(options).layer(below);
+        let returned = client.clone().oneshot(request(method, "http://orders/", "")).await.unwrap_err();
+        let case = format!("{error:?} {classified}: {returned}");
+        assert_eq!(count.load(Ordering::Relaxed), attempts, "{case}");
+        assert_eq!(std::error::Error::source(&returned).unwrap().downcast_ref(), Some(&error), "{case}");
+        assert_eq!(returned.is_connect(), classified && error == UserError::PoolIsFull, "{case}");
+        assert_eq!(returned.is_unavailable(), !classified || error != UserError::TooLarge, "{case}");
         let snapshots = client.snapshots();
-        assert_eq!(snapshots[0].count(EndpointState::Ejected), out, "{case} {}", snapshots[0]);
+        assert_eq!(snapshots[0].count(EndpointState::Ejected), ejected, "{case} {}", snapshots[0]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_may_have_a_time_and_a_call_a_deadline() {
-    let world = World::new([Behaviour::Hangs, Behaviour::Hangs, Behaviour::AnswersLate(300)]);
+async fn attempts_and_calls_end_at_their_time_limits() {
+    let world = World::new([Behaviour::Hangs, Behaviour::Hangs, Behaviour::RespondsLate(300)]);
     let call = world.client(plain().retry(RetryPolicy::new().attempt_timeout(Duration::from_millis(500))));
     for _ in 0..10 {
         assert_eq!(call(get()).await.unwrap().1, "h3");
@@ -344,32 +346,32 @@ async fn a_try_may_have_a_time_and_a_call_a_deadline() {
     let error = call(within).await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert!(error.to_string().contains("ORDERS"), "{error}");
-    about(start, 800);
-    assert_eq!(world.asked().last().unwrap().timeout.as_deref(), Some("800"));
-    let mut told = get();
-    told.headers_mut().insert("x-timeout-ms", "200".parse().unwrap());
-    assert!(call(told).await.unwrap_err().is_timeout());
-    about(start, 800 + 200);
+    assert_elapsed(start, 800);
+    assert_eq!(world.received().last().unwrap().timeout.as_deref(), Some("800"));
+    let mut with_header = get();
+    with_header.headers_mut().insert("x-timeout-ms", "200".parse().unwrap());
+    assert!(call(with_header).await.unwrap_err().is_timeout());
+    assert_elapsed(start, 800 + 200);
 
     let call = world.client(plain().timeout(Duration::from_secs(3)));
     let start = Instant::now();
     assert!(call(get()).await.unwrap_err().is_timeout());
-    about(start, 3_000);
+    assert_elapsed(start, 3_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_until_the_service_below_is_ready_is_no_fault_of_the_instance() {
-    let world = World::new([Behaviour::AnswersLate(400); 2]);
-    let answering = world.clone();
-    // One call at a time, of all instances together.
-    let mine = ConcurrencyLimit::new(service_fn(move |request| answering.clone().answer(request)), 1);
+async fn wait_for_the_service_below_ejects_no_instance() {
+    let world = World::new([Behaviour::RespondsLate(400); 2]);
+    let serving = world.clone();
+    // One call at a time, for all instances together.
+    let below = ConcurrencyLimit::new(service_fn(move |request| serving.clone().respond(request)), 1);
     let options = plain().timeout(Duration::from_millis(1_650));
-    let client = EurekaLayer::new(&world.eureka()).options(options).layer(mine);
+    let client = EurekaLayer::new(&world.eureka()).options(options).layer(below);
     let calls: tokio::task::JoinSet<_> = (0..20).map(|_| client.clone().oneshot(get())).collect();
-    let answers = calls.join_all().await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
-    assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(Error::is_timeout));
-    drop(answers);
+    let results = calls.join_all().await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
+    assert!(results.iter().flat_map(|result| result.as_ref().err()).all(Error::is_timeout));
+    drop(results);
     let snapshot = client.snapshots().remove(0);
     for endpoint in snapshot.endpoints() {
         assert_eq!((endpoint.state(), endpoint.pending()), (EndpointState::Available, 0), "{snapshot}");
@@ -378,31 +380,31 @@ async fn waiting_until_the_service_below_is_ready_is_no_fault_of_the_instance() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_is_another_try_beside_a_slow_one() {
-    let world = World::new([Behaviour::AnswersLate(10_000), Behaviour::AnswersLate(5), Behaviour::AnswersLate(5)]);
+async fn hedge_after_a_slow_attempt_returns_the_first_response() {
+    let world = World::new([Behaviour::RespondsLate(10_000), Behaviour::RespondsLate(5), Behaviour::RespondsLate(5)]);
     let policy = RetryPolicy::new().hedge_after(Duration::from_millis(50)).budget(1.0, 100, Duration::from_secs(10));
     let call = world.client(plain().retry(policy.clone()));
     let start = Instant::now();
     for _ in 0..20 {
         assert_ne!(call(get()).await.unwrap().1, "h1");
-        // Its body is sent again whole.
+        // A hedge sends the complete body.
         assert_ne!(call(request(Method::PUT, "http://orders/", "hello")).await.unwrap().1, "h1");
     }
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    assert!(world.asked().iter().all(|asked| asked.method != Method::PUT || asked.body == "hello"));
+    assert!(world.received().iter().all(|received| received.method != Method::PUT || received.body == "hello"));
 
-    let slow = World::new([Behaviour::AnswersLate(200); 3]);
+    let slow = World::new([Behaviour::RespondsLate(200); 3]);
     let call = slow.client(plain().retry(policy));
     call(request(Method::POST, "http://orders/", "once")).await.unwrap();
-    assert_eq!(slow.asked().len(), 1, "never for what is not idempotent");
+    assert_eq!(slow.received().len(), 1, "no hedge for a method that is not idempotent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_hosts_pass_through_if_the_user_says_so() {
-    let world = World::new([Behaviour::Answers(200)]);
+async fn pass_through_hosts_are_called_without_discovery() {
+    let world = World::new([Behaviour::Responds(200)]);
     let call = world.client(plain().pass_through(|host| host.contains('.')));
     assert_eq!(call(request(Method::GET, "https://www.example.org:8443/x?y", "")).await.unwrap().0, 203);
-    assert_eq!(world.asked()[0].uri, "https://www.example.org:8443/x?y");
+    assert_eq!(world.received()[0].uri, "https://www.example.org:8443/x?y");
     assert_eq!(call(get()).await.unwrap().1, "h1");
     let call = world.client(plain());
     let error = call(request(Method::GET, "http://www.example.org/", "")).await.unwrap_err();
@@ -410,8 +412,8 @@ async fn other_hosts_pass_through_if_the_user_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_host_header_is_the_instances_unless_kept() {
-    let world = World::new([Behaviour::Answers(200)]);
+async fn host_header_is_that_of_the_instance_unless_kept() {
+    let world = World::new([Behaviour::Responds(200)]);
     let with_host = || {
         let mut request = get();
         request.headers_mut().insert("host", "shop.example.org".parse().unwrap());
@@ -421,13 +423,13 @@ async fn the_host_header_is_the_instances_unless_kept() {
     let kept = world.client(plain().host_header(HostHeader::Kept));
     kept(with_host()).await.unwrap();
     kept(get()).await.unwrap();
-    let hosts: Vec<_> = world.asked().into_iter().map(|asked| asked.host).collect();
+    let hosts: Vec<_> = world.received().into_iter().map(|received| received.host).collect();
     assert_eq!(hosts, [None, Some("shop.example.org".into()), Some("orders".into())]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_without_an_instance_fails_after_the_ready_timeout_and_then_at_once() {
-    let world = World::new([Behaviour::Answers(200)]);
+async fn name_without_an_instance_fails_after_the_ready_timeout_and_then_at_once() {
+    let world = World::new([Behaviour::Responds(200)]);
     let call = world.client(plain());
     let start = Instant::now();
     for waited in [3, 3, 3] {
@@ -435,24 +437,24 @@ async fn a_name_without_an_instance_fails_after_the_ready_timeout_and_then_at_on
         assert!(error.is_no_endpoints() && error.to_string().contains("NOBODY"), "{error}");
         assert_eq!(start.elapsed().as_secs(), waited);
     }
-    let mut patient = request(Method::GET, "http://nobody/", "");
-    patient.extensions_mut().insert(WaitForReady(Duration::from_secs(7)));
-    assert!(call(patient).await.unwrap_err().is_no_endpoints());
+    let mut waiting = request(Method::GET, "http://nobody/", "");
+    waiting.extensions_mut().insert(WaitForReady(Duration::from_secs(7)));
+    assert!(call(waiting).await.unwrap_err().is_no_endpoints());
     assert_eq!(start.elapsed().as_secs(), 10);
-    let mut hurried = request(Method::GET, "http://nobody-else/", "");
-    hurried.extensions_mut().insert(Deadline::within(Duration::from_millis(300)));
-    let error = call(hurried).await.unwrap_err();
+    let mut with_deadline = request(Method::GET, "http://nobody-else/", "");
+    with_deadline.extensions_mut().insert(Deadline::within(Duration::from_millis(300)));
+    let error = call(with_deadline).await.unwrap_err();
     assert!(error.is_timeout() && error.to_string().contains("no instance came before the deadline"), "{error}");
-    about(start, 10_300);
+    assert_elapsed(start, 10_300);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_ready_waits_for_one_that_can_be_reached() {
+async fn call_that_waits_for_ready_waits_for_a_reachable_instance() {
     let world = World::new([Behaviour::Refuses; 2]);
     let call = world.client(plain());
     let start = Instant::now();
     assert!(call(get()).await.unwrap_err().is_connect());
-    about(start, 0);
+    assert_elapsed(start, 0);
 
     let call = world.client(plain().wait_for_ready(Duration::from_secs(5)));
     let start = Instant::now();
@@ -463,5 +465,5 @@ async fn who_waits_for_ready_waits_for_one_that_can_be_reached() {
     let call = back.client(plain().wait_for_ready(Duration::from_secs(20)));
     let posted = call(request(Method::POST, "http://orders/", "hello"));
     assert_eq!(posted.await.unwrap().1, "h1");
-    assert_eq!(back.asked().len(), 1);
+    assert_eq!(back.received().len(), 1);
 }

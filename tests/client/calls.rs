@@ -1,4 +1,4 @@
-//! Calls by name over real connections: to instances that refuse, die, are gone or never were.
+//! Calls by name over real connections, to instances that refuse, die, leave or never existed.
 
 use std::io;
 use std::sync::Arc;
@@ -49,14 +49,14 @@ impl World {
         self.eureka.transport().register(&instance).await.unwrap();
     }
 
-    /// Until the client's copy has so many instances.
+    /// Waits until the client's cache has this number of instances.
     async fn sees(&self, count: usize) {
         while self.eureka.snapshot().instance_count() != count {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Starts a server that answers its id and echoes the body, and registers it.
+    /// Registers a server that responds with its id and the request body.
     async fn instance(&self, app: &str, id: &'static str) -> JoinHandle<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -79,7 +79,7 @@ async fn refusing_port() -> u16 {
 }
 
 #[tokio::test]
-async fn an_instance_that_refuses_costs_no_call() {
+async fn calls_with_refusing_instances_succeed_at_another() {
     let world = World::new().await;
     let _a = world.instance("orders", "a").await;
     for id in ["dead-1", "dead-2"] {
@@ -88,13 +88,13 @@ async fn an_instance_that_refuses_costs_no_call() {
     world.sees(3).await;
     for _ in 0..100 {
         assert_eq!(world.call(Method::GET, "http://orders/x?y=1", "").await.unwrap(), "a");
-        // Nothing was sent, so even what must not be repeated goes on to another instance, body and all.
+        // Nothing was sent, so a POST is sent to another instance as well, with its body.
         assert_eq!(world.call(Method::POST, "http://Orders/", "-body").await.unwrap(), "a-body");
     }
 }
 
 #[tokio::test]
-async fn all_refusing_is_an_error_that_names_instance_and_address() {
+async fn call_with_all_instances_refusing_fails_with_instance_and_address() {
     let world = World::new().await;
     let port = refusing_port().await;
     world.register("orders", "dead", port).await;
@@ -105,7 +105,7 @@ async fn all_refusing_is_an_error_that_names_instance_and_address() {
 }
 
 #[tokio::test]
-async fn a_request_whose_body_fails_is_no_fault_of_the_instance() {
+async fn request_whose_body_fails_ejects_no_instance() {
     let world = World::new().await;
     let _a = world.instance("orders", "a").await;
     world.sees(1).await;
@@ -121,7 +121,7 @@ async fn a_request_whose_body_fails_is_no_fault_of_the_instance() {
         assert_eq!(
             text.contains("the disk is gone"),
             version == Version::HTTP_11,
-            "hyper tells it there alone: {text}"
+            "only hyper's HTTP/1.1 keeps the body's error: {text}"
         );
         let snapshot = &client.snapshots()[0];
         assert_eq!(snapshot.count(EndpointState::Available), 1, "{version:?}: {snapshot}");
@@ -129,7 +129,7 @@ async fn a_request_whose_body_fails_is_no_fault_of_the_instance() {
 }
 
 #[tokio::test]
-async fn a_connection_may_become_one_of_another_protocol() {
+async fn upgraded_connection_carries_another_protocol() {
     let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     world.register("orders", "a", listener.local_addr().unwrap().port()).await;
@@ -139,8 +139,8 @@ async fn a_connection_may_become_one_of_another_protocol() {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.unwrap());
         }
-        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        let response = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        stream.write_all(response.as_bytes()).await.unwrap();
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.unwrap();
     });
@@ -155,7 +155,7 @@ async fn a_connection_may_become_one_of_another_protocol() {
 }
 
 #[tokio::test]
-async fn an_application_that_does_not_exist_is_named_with_those_that_do() {
+async fn call_of_an_unknown_application_fails_with_similar_names() {
     let world = World::new().await;
     let _a = world.instance("orders", "a").await;
     world.sees(1).await;
@@ -166,15 +166,15 @@ async fn an_application_that_does_not_exist_is_named_with_those_that_do() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_the_first_instance() {
+async fn call_before_the_first_instance_waits_for_it() {
     let world = World::new().await;
     let waiting = world.call(Method::GET, "http://orders/", "");
-    let (answer, _server) = tokio::join!(waiting, world.instance("orders", "late"));
-    assert_eq!(answer.unwrap(), "late");
+    let (response, _server) = tokio::join!(waiting, world.instance("orders", "late"));
+    assert_eq!(response.unwrap(), "late");
 }
 
 #[tokio::test]
-async fn all_instances_gone_is_an_error_and_their_return_is_noticed() {
+async fn call_without_instances_fails_until_one_registers() {
     let world = World::new().await;
     let _a = world.instance("orders", "a").await;
     assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "a");
@@ -182,18 +182,18 @@ async fn all_instances_gone_is_an_error_and_their_return_is_noticed() {
     world.sees(0).await;
     assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
     assert!(world.call(Method::GET, "http://orders/", "").await.unwrap_err().is_no_endpoints());
-    // Others fail at once by now; who says so waits all the same.
-    let patient = Request::get("http://orders/").extension(WaitForReady(Duration::from_secs(30))).body(Full::default());
-    let (answer, _b) = tokio::join!(world.client.clone().oneshot(patient.unwrap()), world.instance("orders", "b"));
-    assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "b");
+    // Other calls fail fast by now. A call with `WaitForReady` still waits.
+    let waiting = Request::get("http://orders/").extension(WaitForReady(Duration::from_secs(30))).body(Full::default());
+    let (response, _b) = tokio::join!(world.client.clone().oneshot(waiting.unwrap()), world.instance("orders", "b"));
+    assert_eq!(response.unwrap().into_body().collect().await.unwrap().to_bytes(), "b");
     assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "b");
 }
 
 #[tokio::test]
-async fn an_instance_that_dies_between_calls_costs_no_call() {
+async fn calls_after_an_instance_died_succeed_at_another() {
     let world = Arc::new(World::new().await);
     let _b = world.instance("orders", "b").await;
-    // On a runtime of its own, so that its connections die with it.
+    // On a runtime of its own, so that its connections close with it.
     let mortal = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let registered = world.clone();
     mortal.spawn(async move { drop(registered.instance("orders", "a").await) }).await.unwrap();
@@ -207,10 +207,11 @@ async fn an_instance_that_dies_between_calls_costs_no_call() {
     }
 }
 
-/// Reads a request and closes the connection without an answer; counts them.
-async fn rude(world: &World, app: &str) -> Arc<AtomicUsize> {
+/// Registers a server that reads each request and closes the connection. Returns the number of
+/// requests.
+async fn closing(world: &World, app: &str) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    world.register(app, "rude", listener.local_addr().unwrap().port()).await;
+    world.register(app, "closing", listener.local_addr().unwrap().port()).await;
     let received = Arc::<AtomicUsize>::default();
     let count = received.clone();
     tokio::spawn(async move {
@@ -227,9 +228,9 @@ async fn rude(world: &World, app: &str) -> Arc<AtomicUsize> {
 }
 
 #[tokio::test]
-async fn what_may_have_been_received_is_repeated_only_if_harmless() {
+async fn request_that_may_have_been_received_is_repeated_only_if_idempotent() {
     let world = World::new().await;
-    let received = rude(&world, "orders").await;
+    let received = closing(&world, "orders").await;
     let error = world.call(Method::POST, "http://orders/", "pay").await.unwrap_err();
     assert!(!error.is_connect() && error.to_string().contains("connection was lost"), "{error}");
     assert_eq!(received.load(Ordering::Relaxed), 1, "a POST is sent once");
@@ -242,7 +243,7 @@ async fn what_may_have_been_received_is_repeated_only_if_harmless() {
 }
 
 #[tokio::test]
-async fn the_version_of_the_request_is_the_version_of_the_call() {
+async fn call_uses_the_version_of_its_request() {
     let world = World::new().await;
     let _a = world.instance("orders", "a").await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
@@ -253,17 +254,17 @@ async fn the_version_of_the_request_is_the_version_of_the_call() {
 }
 
 #[tokio::test]
-async fn an_instance_that_says_it_is_unhealthy_gets_no_call_until_it_says_otherwise() {
+async fn instance_with_a_failing_health_check_gets_no_call_until_it_passes() {
     let world = World::new().await;
     let status = Arc::new(AtomicUsize::new(503));
-    for id in ["mute", "frank"] {
+    for id in ["unchecked", "checked"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (port, status) = (listener.local_addr().unwrap().port(), status.clone());
         let health = async move || StatusCode::from_u16(status.load(Ordering::Relaxed) as u16).unwrap();
         let router = Router::new().route("/health", any(health)).fallback(any(async move || id));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let mut instance = Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port);
-        if id == "frank" {
+        if id == "checked" {
             instance = instance.health_check_url(format!("http://127.0.0.1:{port}/health"));
         }
         world.eureka.transport().register(&instance.build().unwrap()).await.unwrap();
@@ -272,45 +273,45 @@ async fn an_instance_that_says_it_is_unhealthy_gets_no_call_until_it_says_otherw
     let options = CallOptions::new().health_check(Duration::from_millis(100));
     let client: Client = world.eureka.http_client_with(options);
     let call = async || {
-        let answer = client.clone().oneshot(Request::get("http://orders/").body(Full::default()).unwrap()).await;
-        answer.unwrap().into_body().collect().await.unwrap().to_bytes()
+        let response = client.clone().oneshot(Request::get("http://orders/").body(Full::default()).unwrap()).await;
+        response.unwrap().into_body().collect().await.unwrap().to_bytes()
     };
     call().await;
     let states =
         || client.snapshots()[0].endpoints().iter().map(|e| (e.id().to_owned(), e.cause())).collect::<Vec<_>>();
-    let unhealthy = [("frank".to_owned(), Some(Cause::HealthCheck)), ("mute".to_owned(), None)];
+    let unhealthy = [("checked".to_owned(), Some(Cause::HealthCheck)), ("unchecked".to_owned(), None)];
     while states() != unhealthy {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..50 {
-        assert_eq!(call().await, "mute");
+        assert_eq!(call().await, "unchecked");
     }
     status.store(204, Ordering::Relaxed);
-    while call().await != "frank" {
+    while call().await != "checked" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn unusable_requests_are_refused_with_what_to_do() {
+async fn unusable_request_fails_with_advice() {
     let world = World::new().await;
-    for (uri, why) in [
+    for (uri, reason) in [
         ("/path", "has no host"),
         ("orders:80", "not absolute"),
         ("ftp://orders/", "only http://"),
         ("http://a$b/", "not an application name"),
     ] {
         let error = world.call(Method::GET, uri, "").await.unwrap_err();
-        assert!(error.is_config() && error.to_string().contains(why), "{uri}: {error}");
+        assert!(error.is_config() && error.to_string().contains(reason), "{uri}: {error}");
     }
 }
 
 #[tokio::test]
-async fn the_only_instance_may_close_its_connections() {
+async fn calls_to_a_single_instance_that_closes_connections_succeed() {
     let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     world.register("orders", "closing", listener.local_addr().unwrap().port()).await;
-    // Answers once per connection as if it would stay open, and closes it at the second request.
+    // Responds once per connection without announcing its end, and closes it at the second request.
     tokio::spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
@@ -329,7 +330,7 @@ async fn the_only_instance_may_close_its_connections() {
 }
 
 #[tokio::test]
-async fn a_uri_that_is_refused_keeps_its_secrets() {
+async fn error_of_a_refused_uri_contains_no_secrets() {
     let world = World::new().await;
     let error = world.call(Method::GET, "https://bob:hunter2@orders/x?token=abc", "").await.unwrap_err();
     let shown = format!("{error} {error:?}");

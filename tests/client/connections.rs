@@ -1,4 +1,5 @@
-//! Connections to instances: those that end in good order, refuse streams, are full, or belong to an instance that is frozen or gone.
+//! Connections to instances: graceful shutdown, refused streams, stream limits, and instances that
+//! hang or leave.
 
 use std::convert::Infallible;
 use std::io;
@@ -33,7 +34,7 @@ fn at(id: &str, port: u16) -> Instance {
     Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap()
 }
 
-/// A client of a registry that has what is in memory.
+/// Client of a registry with the instances in `memory`.
 fn eureka(memory: &Memory) -> Eureka {
     let memory = memory.clone();
     Scripted::new(move |_| memory.full()).client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
@@ -63,12 +64,12 @@ const INTERNAL_ERROR: u8 = 2;
 const REFUSED_STREAM: u8 = 7;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
-/// A response 200 without a body.
+/// Frames of a response 200 without a body.
 fn ok([a, b, c, d]: [u8; 4]) -> Vec<u8> {
     vec![0, 0, 1, 1, 5, a, b, c, d, 0x88]
 }
 
-/// Ends the connection before this stream.
+/// GOAWAY frame that excludes this stream.
 fn go_away(stream: [u8; 4], reason: u8) -> Vec<u8> {
     let last = u32::from_be_bytes(stream).saturating_sub(2).to_be_bytes();
     [&[0, 0, 8, 7, 0, 0, 0, 0, 0], &last[..], &[0, 0, 0, reason]].concat()
@@ -83,7 +84,7 @@ const REFUSALS: [(&str, Refuse); 3] = [
 ];
 
 #[tokio::test]
-async fn call_that_was_not_processed_is_sent_again_to_the_same_instance() {
+async fn unprocessed_call_is_sent_again_to_the_same_instance() {
     for (name, refuse) in REFUSALS {
         for instances in [1, 3] {
             let mut list = Vec::new();
@@ -101,7 +102,7 @@ async fn call_that_was_not_processed_is_sent_again_to_the_same_instance() {
 }
 
 #[tokio::test]
-async fn instance_that_processes_nothing_is_left_for_another_and_not_ejected() {
+async fn call_to_an_instance_that_processes_nothing_succeeds_at_another_without_ejection() {
     for (name, refuse) in REFUSALS {
         let (refusing, _) = raw(move |_, stream| refuse(stream)).await;
         let client: Calls = eureka_of([at("a", refusing), at("b", raw(|_, stream| ok(stream)).await.0)]).http_client();
@@ -113,7 +114,7 @@ async fn instance_that_processes_nothing_is_left_for_another_and_not_ejected() {
 }
 
 #[tokio::test]
-async fn only_instance_that_processes_nothing_is_asked_a_few_times_and_the_error_says_so() {
+async fn call_to_a_single_instance_that_processes_nothing_fails_as_unprocessed() {
     for (name, refuse) in REFUSALS {
         let (port, requests) = raw(move |_, stream| refuse(stream)).await;
         let client: Calls = eureka_of([at("a", port)]).http_client();
@@ -128,7 +129,7 @@ async fn only_instance_that_processes_nothing_is_asked_a_few_times_and_the_error
 }
 
 #[tokio::test]
-async fn instance_that_asks_for_calm_is_not_asked_again() {
+async fn instance_that_sends_enhance_your_calm_gets_no_further_attempt() {
     let (port, requests) = raw(|_, stream| go_away(stream, ENHANCE_YOUR_CALM)).await;
     let client: Calls = eureka_of([at("a", port)]).http_client();
     let error = call(&client, Method::GET, Version::HTTP_2).await.unwrap_err();
@@ -140,7 +141,8 @@ async fn instance_that_asks_for_calm_is_not_asked_again() {
     }
 }
 
-/// A stock HTTP/2 server that echoes, and ends each connection in good order after so many requests.
+/// Starts a stock HTTP/2 server that echoes, and shuts each connection down gracefully after this
+/// number of requests.
 async fn ending(requests: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -174,7 +176,7 @@ async fn ending(requests: usize) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_end_in_good_order_cost_no_call_and_no_instance() {
+async fn calls_over_connections_that_end_gracefully_succeed_without_ejection() {
     for instances in [1, 3] {
         let mut list = Vec::new();
         for id in 0..instances {
@@ -196,7 +198,7 @@ async fn connections_that_end_in_good_order_cost_no_call_and_no_instance() {
 }
 
 #[tokio::test]
-async fn layer_knows_a_request_that_the_service_below_reports_as_not_processed() {
+async fn unprocessed_call_of_the_service_below_is_sent_again() {
     for (name, refuse) in REFUSALS {
         let (port, _) = raw(move |n, stream| if n % 10 == 9 { refuse(stream) } else { ok(stream) }).await;
         let below = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<AttemptBody<Full<Bytes>>>();
@@ -209,7 +211,7 @@ async fn layer_knows_a_request_that_the_service_below_reports_as_not_processed()
     }
 }
 
-/// Accepts, and never says anything.
+/// Starts a server that accepts connections and sends nothing.
 async fn frozen() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -223,7 +225,7 @@ async fn frozen() -> u16 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_over_http2_passes_over_an_instance_that_is_frozen() {
+async fn call_over_http2_to_a_frozen_instance_succeeds_at_another() {
     let client: Calls = eureka_of([at("a", frozen().await), at("b", ending(usize::MAX).await)]).http_client();
     for _ in 0..10 {
         assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
@@ -232,7 +234,7 @@ async fn call_over_http2_passes_over_an_instance_that_is_frozen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
+async fn pending_call_at_an_instance_that_left_fails_or_is_repeated_at_another() {
     let memory = Memory::default();
     memory.put(at("a", frozen().await));
     let eureka = eureka(&memory);
@@ -243,7 +245,7 @@ async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
     };
     let (post, get) = (waiting(Method::POST), waiting(Method::GET));
     sleep(Duration::from_secs(600)).await;
-    assert!(!post.is_finished() && !get.is_finished(), "a long poll may take its time");
+    assert!(!post.is_finished() && !get.is_finished(), "a long poll has no time limit");
     let left = Instant::now();
     memory.remove("a");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -262,7 +264,7 @@ async fn call_that_waits_at_an_instance_that_left_is_ended_or_made_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_over_http2_that_waits_at_an_instance_that_left_is_ended() {
+async fn pending_call_over_http2_at_an_instance_that_left_fails() {
     let memory = Memory::default();
     memory.put(at("a", raw(|_, _| Vec::new()).await.0));
     let eureka = eureka(&memory);
@@ -276,19 +278,19 @@ async fn call_over_http2_that_waits_at_an_instance_that_left_is_ended() {
     assert!((30..35).contains(&left.elapsed().as_secs()), "{:?}", left.elapsed());
 }
 
-/// Removes one instance, and adds another, so that the client does not take the list for one of a registry that restarted.
+/// Replaces an instance by another one. An empty list would look like a restarted registry.
 fn replace(memory: &Memory, old: &str, new: &str) {
     memory.remove(old);
     memory.put(at(new, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn layer_ends_a_call_that_waits_at_an_instance_that_left() {
+async fn pending_call_of_a_layer_at_an_instance_that_left_fails() {
     let seconds = Duration::from_secs;
     for (grace, is_drained, ends) in [
         (seconds(100), false, 100..105),
         (Duration::ZERO, false, 0..5),
-        // The registry has the instance until then, so the grace time starts later, but never before it is removed.
+        // The grace time starts with the removal, or up to one grace time after it.
         (seconds(100), true, 100..205),
         (Duration::ZERO, true, 0..5),
     ] {
@@ -315,7 +317,7 @@ async fn layer_ends_a_call_that_waits_at_an_instance_that_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_whose_removal_grace_is_without_end_waits_on_after_the_instance_left() {
+async fn pending_call_with_unlimited_removal_grace_continues_after_the_instance_left() {
     let memory = Memory::default();
     memory.put(at("a", frozen().await));
     let client: Calls = eureka(&memory).http_client_with(CallOptions::new().removal_grace(Duration::MAX));
@@ -326,7 +328,7 @@ async fn call_whose_removal_grace_is_without_end_waits_on_after_the_instance_lef
     assert!(!waiting.is_finished());
 }
 
-/// Responds to each request after five minutes.
+/// Starts a server that responds after five minutes.
 async fn slow() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -343,7 +345,7 @@ async fn slow() -> u16 {
     port
 }
 
-/// The instance as it registers at this time, in milliseconds since the epoch.
+/// Returns the instance as registered at this time, in milliseconds since the epoch.
 fn registered_at(instance: &Instance, time: i64) -> Instance {
     let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
     json["instance"]["lastDirtyTimestamp"] = time.to_string().into();
@@ -355,7 +357,7 @@ fn registered_at(instance: &Instance, time: i64) -> Instance {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_that_waits_at_an_instance_that_stays_registered_gets_its_response() {
+async fn pending_call_at_an_instance_that_stays_registered_gets_its_response() {
     for event in ["out of service", "down for five seconds", "registered again", "moved to another VIP address"] {
         for is_layer in [false, true] {
             let (memory, start) = (Memory::default(), Instant::now());
@@ -432,10 +434,10 @@ async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_all_instances_refuse_stay_within_the_cap_and_the_budget() {
+async fn calls_refused_by_all_instances_stay_within_the_cap_and_the_budget() {
     let eureka = eureka_of((1..=500).map(|port| at(&port.to_string(), port)));
-    let tries = Arc::new(AtomicUsize::new(0));
-    let counted = tries.clone();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
     let service = service_fn(move |_: Request<AttemptBody<Full<Bytes>>>| {
         counted.fetch_add(1, Ordering::SeqCst);
         async { Err::<Response<Full<Bytes>>, BoxError>(io::Error::from(io::ErrorKind::ConnectionRefused).into()) }
@@ -443,15 +445,15 @@ async fn calls_that_all_instances_refuse_stay_within_the_cap_and_the_budget() {
     let client = EurekaLayer::new(&eureka).options(CallOptions::new()).layer(service);
     for calls in 1..=100 {
         assert!(client.clone().oneshot(request(Method::POST, Version::HTTP_11)).await.is_err());
-        assert!(tries.load(Ordering::SeqCst) <= calls * 11);
+        assert!(attempts.load(Ordering::SeqCst) <= calls * 11);
     }
-    // Four each, a fifth of a call's share, and what the budget has for ten seconds.
-    let tries = tries.load(Ordering::SeqCst);
-    assert!((400..=400 + 20 + 100).contains(&tries), "{tries}");
+    // Four attempts each, a fifth of the calls, and 10 per second for ten seconds.
+    let attempts = attempts.load(Ordering::SeqCst);
+    assert!((400..=400 + 20 + 100).contains(&attempts), "{attempts}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_that_waits_for_ready_waits_through_a_moment_without_an_instance() {
+async fn call_that_waits_for_ready_continues_while_there_is_no_instance() {
     let start = Instant::now();
     let other = Instance::builder("other").id("x").ip_addr("127.0.0.1").port(1).build().unwrap();
     let registry = Scripted::new(move |_| {
@@ -475,7 +477,7 @@ async fn call_that_waits_for_ready_waits_through_a_moment_without_an_instance() 
     client.clone().oneshot(waiting).await.unwrap();
     assert!((8..12).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 
-    // And no longer than it says.
+    // It waits no longer than `WaitForReady`.
     let mut waiting = request(Method::GET, Version::HTTP_11);
     *waiting.uri_mut() = "http://other/".parse().unwrap();
     waiting.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
@@ -485,7 +487,7 @@ async fn call_that_waits_for_ready_waits_through_a_moment_without_an_instance() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_that_waits_for_nothing_finds_the_instances_of_a_registry_that_is_loaded() {
+async fn call_with_zero_wait_finds_the_instances_of_a_loaded_cache() {
     let eureka = eureka_of([at("a", 1)]);
     while eureka.snapshot().instance_count() == 0 {
         sleep(Duration::from_millis(10)).await;
@@ -502,7 +504,7 @@ async fn call_that_waits_for_nothing_finds_the_instances_of_a_registry_that_is_l
 }
 
 #[tokio::test]
-async fn request_of_http2_goes_over_http1_where_the_instance_speaks_that_alone() {
+async fn http2_request_to_an_http1_instance_falls_back_except_for_grpc() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -527,7 +529,7 @@ async fn request_of_http2_goes_over_http1_where_the_instance_speaks_that_alone()
     for _ in 0..5 {
         assert_eq!(call(&client, Method::POST, Version::HTTP_2).await.unwrap(), "pay");
     }
-    assert!(accepted.load(Ordering::SeqCst) < 6, "HTTP/2 is tried once");
+    assert!(accepted.load(Ordering::SeqCst) < 6, "HTTP/2 is tried once only");
     let mut grpc = request(Method::POST, Version::HTTP_2);
     grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
     assert!(client.request(grpc).await.unwrap_err().is_connect(), "gRPC is never sent over HTTP/1.1");

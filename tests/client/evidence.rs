@@ -1,4 +1,4 @@
-//! One call by name that gets no response: says nothing about its instance.
+//! A single call without a response is no evidence about its instance.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::common::{Memory, Scripted};
 
 type Body = Full<Bytes>;
 
-/// Two instances, a at port 1 and b at port 2.
+/// Returns a client of two instances: `a` at port 1 and `b` at port 2.
 fn two_instances() -> Eureka {
     let memory = Memory::default();
     for (id, port) in [("a", 1), ("b", 2)] {
@@ -31,16 +31,17 @@ fn get(path: &str) -> Request<Body> {
     Request::get(format!("http://orders{path}")).body(Body::default()).unwrap()
 }
 
-/// Takes 2 ms, `/pause` 400 ms and `/poll` a minute. Where `b` is sick, it fails.
+/// Service that responds after 2 ms, to `/pause` after 400 ms and to `/poll` after a minute.
+/// Instance `b` responds with 500 while `fails` is set.
 fn instances(
-    sick: Arc<AtomicBool>,
+    fails: Arc<AtomicBool>,
 ) -> impl Service<Request<AttemptBody<Body>>, Response = Response<Body>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
 + 'static {
     service_fn(move |request: Request<AttemptBody<Body>>| {
-        let fails = sick.load(Ordering::Relaxed) && request.uri().port_u16() == Some(2);
+        let fails = fails.load(Ordering::Relaxed) && request.uri().port_u16() == Some(2);
         async move {
             sleep(match request.uri().path() {
                 "/poll" => Duration::from_secs(60),
@@ -54,17 +55,23 @@ fn instances(
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_that_gets_no_response_ejects_no_instance_and_keeps_its_share() {
+async fn call_without_a_response_ejects_no_instance() {
     fastrand::seed(9);
     let hedge = RetryPolicy::new().hedge_after(Duration::from_millis(310));
     let cases = [
         ("long poll meets its deadline", "/poll", Some(30_000), None, RetryPolicy::new()),
         ("deadline of a slow call", "/pause", Some(150), None, RetryPolicy::new()),
-        ("time limit of a try", "/poll", Some(9_000), None, RetryPolicy::new().attempt_timeout(Duration::from_secs(2))),
+        (
+            "time limit of an attempt",
+            "/poll",
+            Some(9_000),
+            None,
+            RetryPolicy::new().attempt_timeout(Duration::from_secs(2)),
+        ),
         ("client disconnects", "/poll", None, Some(350), RetryPolicy::new()),
         ("hedge wins", "/pause", None, None, hedge),
     ];
-    for (what, path, deadline, patience, retry) in cases {
+    for (what, path, deadline, client_timeout, retry) in cases {
         let layer = EurekaLayer::new(&two_instances()).options(CallOptions::new().retry(retry));
         let client = layer.layer(instances(Arc::default()));
         for _ in 0..1_000 {
@@ -75,8 +82,8 @@ async fn call_that_gets_no_response_ejects_no_instance_and_keeps_its_share() {
             if let Some(ms) = deadline {
                 request.extensions_mut().insert(Deadline::within(Duration::from_millis(ms)));
             }
-            let patience = Duration::from_millis(patience.unwrap_or(100_000));
-            let _ = timeout(patience, client.clone().oneshot(request)).await;
+            let client_timeout = Duration::from_millis(client_timeout.unwrap_or(100_000));
+            let _ = timeout(client_timeout, client.clone().oneshot(request)).await;
             let snapshot = &client.snapshots()[0];
             assert_eq!(snapshot.count(EndpointState::Available), 2, "{what}: {snapshot}");
         }
@@ -85,18 +92,18 @@ async fn call_that_gets_no_response_ejects_no_instance_and_keeps_its_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn poll_given_up_before_a_real_fault_costs_no_call() {
+async fn cancelled_polls_before_a_fault_fail_no_call() {
     fastrand::seed(9);
-    let sick = Arc::new(AtomicBool::new(false));
+    let fails = Arc::new(AtomicBool::new(false));
     let options = CallOptions::new().retry(RetryPolicy::new().statuses([500]));
-    let client = EurekaLayer::new(&two_instances()).options(options).layer(instances(sick.clone()));
+    let client = EurekaLayer::new(&two_instances()).options(options).layer(instances(fails.clone()));
     for _ in 0..200 {
         client.clone().oneshot(get("/")).await.unwrap();
     }
     for _ in 0..4 {
         assert!(timeout(Duration::from_secs(2), client.clone().oneshot(get("/poll"))).await.is_err());
     }
-    sick.store(true, Ordering::Relaxed);
+    fails.store(true, Ordering::Relaxed);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(98)).await;

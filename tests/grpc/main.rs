@@ -1,4 +1,4 @@
-//! Generated clients that call by name, and tonic servers that register: over real connections.
+//! Generated clients that call by name and tonic servers that register, over real connections.
 #![cfg(all(feature = "tonic", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -32,7 +32,7 @@ use tower_eureka::tonic::Channel;
 use self::world::{Does, Stub, TICK, World, check, instance_of, refusing_port, source, watch};
 
 #[tokio::test]
-async fn a_tonic_server_registers_serves_and_leaves() {
+async fn tonic_server_registers_serves_and_deregisters() {
     let world = World::new().await;
     let (stop, serving) = world.serve(Stub::new("grpc-1", Does::Serve)).await;
     let mut client = world.client();
@@ -46,7 +46,7 @@ async fn a_tonic_server_registers_serves_and_leaves() {
     };
     let mut intercepted = HealthClient::with_interceptor(world.eureka.channel("Inventory"), tag);
     intercepted.check(HealthCheckRequest::default()).await.unwrap();
-    // The plain HTTP client is one for generated clients as well, given a name as the origin.
+    // The HTTP client works for generated clients as well, with the name as the origin.
     let tagged = InterceptedService::new(world.eureka.http_client(), tag);
     let mut over_http = HealthClient::with_origin(tagged, Uri::from_static("http://inventory"));
     over_http.check(HealthCheckRequest::default()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_tonic_server_registers_serves_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_tonic_server_that_cannot_bind_registers_nothing() {
+async fn tonic_server_that_cannot_bind_is_not_registered() {
     let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = listener.local_addr().unwrap();
@@ -69,11 +69,11 @@ async fn a_tonic_server_that_cannot_bind_registers_nothing() {
     assert!(world.registry.applications().is_empty());
 }
 
-/// Unary calls without a break, by several tasks.
+/// Tasks that make unary calls in a loop.
 #[derive(Clone, Default)]
 struct Callers {
     stop: Arc<AtomicBool>,
-    answered: Arc<Mutex<BTreeMap<String, usize>>>,
+    succeeded: Arc<Mutex<BTreeMap<String, usize>>>,
     failed: Arc<Mutex<Vec<Status>>>,
 }
 
@@ -87,29 +87,29 @@ impl Callers {
     async fn call(self, mut client: HealthClient<Channel>) {
         while !self.stop.load(Ordering::Relaxed) {
             match check(&mut client).await {
-                Ok(instance) => *self.answered.lock().unwrap().entry(instance).or_default() += 1,
+                Ok(instance) => *self.succeeded.lock().unwrap().entry(instance).or_default() += 1,
                 Err(status) => self.failed.lock().unwrap().push(status),
             }
         }
     }
 
-    fn answered(&self) -> usize {
-        self.answered.lock().unwrap().values().sum()
+    fn succeeded(&self) -> usize {
+        self.succeeded.lock().unwrap().values().sum()
     }
 
-    /// Until so many more were answered.
-    async fn go_on(&self, calls: usize) {
-        let until = self.answered() + calls;
-        while self.answered() < until && self.failed.lock().unwrap().len() < 100 {
+    /// Waits until this number of further calls succeeded.
+    async fn wait_for(&self, calls: usize) {
+        let until = self.succeeded() + calls;
+        while self.succeeded() < until && self.failed.lock().unwrap().len() < 100 {
             tokio::time::sleep(TICK).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_come_and_go_and_no_call_fails() {
+async fn calls_while_servers_die_drain_and_start_succeed() {
     let world = World::new().await;
-    // On a runtime of its own, so that its connections die with it.
+    // On a runtime of its own, so that its connections close with it.
     let mortal = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let unlucky = world.clone();
     let registered = mortal.spawn(async move {
@@ -123,7 +123,7 @@ async fn servers_come_and_go_and_no_call_fails() {
     let (_steady_stop, _steady) = world.serve(Stub::new("steady", Does::Serve)).await;
     world.sees(3).await;
 
-    // A health check may be repeated: whoever is asked in the moment of its death has perhaps received it.
+    // Health checks may be repeated, since a dying server may have received them.
     let retry = RetryPolicy::new().all_methods().grpc_codes([Code::Unavailable as i32]);
     let mut client = world.client_with(CallOptions::new().retry(retry));
     let mut streams = BTreeMap::new();
@@ -148,7 +148,7 @@ async fn servers_come_and_go_and_no_call_fails() {
     });
 
     let (callers, tasks) = Callers::start(&client);
-    callers.go_on(1000).await;
+    callers.wait_for(1000).await;
     mortal.shutdown_background();
     let death = loop {
         if let Err(status) = doomed.message().await {
@@ -156,14 +156,14 @@ async fn servers_come_and_go_and_no_call_fails() {
         }
     };
     assert_eq!(death.code(), Code::Unavailable, "{death:?}");
-    callers.go_on(1000).await;
+    callers.wait_for(1000).await;
     drop(drained_stop);
     drained.await.unwrap().unwrap();
-    callers.go_on(1000).await;
+    callers.wait_for(1000).await;
     let added = Stub::new("added", Does::Serve);
     let (_added_stop, _added) = world.serve(added.clone()).await;
     while added.called() < 100 {
-        callers.go_on(10).await;
+        callers.wait_for(10).await;
     }
     callers.stop.store(true, Ordering::Relaxed);
     for task in tasks {
@@ -173,12 +173,12 @@ async fn servers_come_and_go_and_no_call_fails() {
     assert!(listening.await.unwrap() > 0);
     let failed = callers.failed.lock().unwrap();
     assert!(failed.is_empty(), "{} failed, the first one with {:?}", failed.len(), failed[0]);
-    let answered = callers.answered.lock().unwrap();
-    assert!(["killed", "drained", "steady", "added"].iter().all(|id| answered[*id] > 0), "{answered:?}");
+    let succeeded = callers.succeeded.lock().unwrap();
+    assert!(["killed", "drained", "steady", "added"].iter().all(|id| succeeded[*id] > 0), "{succeeded:?}");
 }
 
 #[tokio::test]
-async fn no_instance_is_unavailable_with_the_reason() {
+async fn call_without_an_instance_is_unavailable_with_the_reason() {
     let world = World::with_ready_timeout(Duration::from_millis(100)).await;
     let mut client = world.client();
     for _ in 0..2 {
@@ -189,18 +189,18 @@ async fn no_instance_is_unavailable_with_the_reason() {
     }
     assert_eq!(watch(&mut client).await.unwrap_err().code(), Code::Unavailable);
 
-    // Calls fail at once by now. Who says so waits all the same, and so does a client made to wait.
-    let mut patient = Request::new(HealthCheckRequest::default());
-    patient.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
+    // Other calls fail fast by now. Calls that wait for ready still wait.
+    let mut waiting = Request::new(HealthCheckRequest::default());
+    waiting.extensions_mut().insert(WaitForReady(Duration::from_secs(60)));
     let mut always = world.client_with(CallOptions::new().wait_for_ready(Duration::from_secs(60)));
     let served = Stub::new("late", Does::Serve);
-    let (one, other, _serving) = tokio::join!(client.check(patient), check(&mut always), world.serve(served));
+    let (one, other, _serving) = tokio::join!(client.check(waiting), check(&mut always), world.serve(served));
     assert_eq!(instance_of(&one.unwrap()), "late");
     assert_eq!(other.unwrap(), "late");
 }
 
 #[tokio::test]
-async fn unreachable_instances_are_unavailable_with_the_address() {
+async fn call_to_an_unreachable_instance_is_unavailable_with_the_address() {
     let world = World::new().await;
     let port = refusing_port().await;
     world.register("dead", port).await;
@@ -211,7 +211,7 @@ async fn unreachable_instances_are_unavailable_with_the_address() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_application_can_have_fails_each_call() {
+async fn call_of_an_invalid_name_is_an_invalid_argument() {
     let world = World::new().await;
     let mut client = HealthClient::new(world.eureka.channel("http://inventory"));
     for _ in 0..2 {
@@ -222,7 +222,7 @@ async fn a_name_that_no_application_can_have_fails_each_call() {
 }
 
 #[tokio::test]
-async fn a_deadline_covers_waiting_and_answer_and_stream() {
+async fn deadline_covers_waiting_response_and_stream() {
     let world = World::new().await;
     let soon = || {
         let mut request = Request::new(HealthCheckRequest::default());
@@ -248,13 +248,16 @@ async fn a_deadline_covers_waiting_and_answer_and_stream() {
     let mut by_default = world.client_with(CallOptions::new().timeout(Duration::from_millis(200)));
     assert_eq!(check(&mut by_default).await.unwrap_err().code(), Code::DeadlineExceeded);
 
-    let told = hanging.timeouts.lock().unwrap();
+    let timeouts = hanging.timeouts.lock().unwrap();
     let millis = |text: &String| text.strip_suffix('m').and_then(|digits| digits.parse().ok());
-    assert!(told.len() == 3 && told.iter().all(|text| millis(text).is_some_and(|left: u32| left <= 200)), "{told:?}");
+    assert!(
+        timeouts.len() == 3 && timeouts.iter().all(|text| millis(text).is_some_and(|left: u32| left <= 200)),
+        "{timeouts:?}"
+    );
 }
 
 #[tokio::test]
-async fn metadata_names_the_port() {
+async fn port_is_read_from_the_metadata() {
     let world = World::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -273,7 +276,7 @@ async fn metadata_names_the_port() {
 }
 
 #[tokio::test]
-async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
+async fn unavailable_is_retried_only_if_the_policy_allows_it() {
     let world = World::new().await;
     let bad = Stub::new("bad", Does::Fail);
     let _bad = world.serve(bad.clone()).await;
@@ -285,7 +288,7 @@ async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
             break status;
         }
     };
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "scripted failure"));
 
     let called = bad.called();
     let retry = RetryPolicy::new().grpc_codes([Code::Unavailable as i32]).all_methods();
@@ -294,31 +297,31 @@ async fn unavailable_is_tried_again_only_where_the_policy_says_so() {
     while bad.called() == called {
         assert_eq!(check(&mut client).await.unwrap(), "good");
     }
-    // An answer that has begun is the caller's, whatever its trailers say.
+    // A response that has started is returned, whatever its trailers say.
     let mut client = world.client_with(options);
     let status = loop {
         if let Err(status) = watch(&mut client).await {
             break status;
         }
     };
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "scripted failure"));
 }
 
 #[tokio::test]
-async fn a_server_that_fails_in_trailers_is_ejected() {
+async fn server_that_fails_in_trailers_is_ejected() {
     let world = World::new().await;
     let bad = Stub::new("bad", Does::Fail);
     let _bad = world.serve(bad.clone()).await;
     let _good = [world.serve(Stub::new("a", Does::End)).await, world.serve(Stub::new("b", Does::End)).await];
     world.sees(3).await;
-    // By a policy that does not shun failing instances: what keeps calls from it is its ejection.
+    // The policy does not avoid failing instances, so only the ejection keeps calls away.
     let mut client = world.client_with(CallOptions::new().policy(LeastRequests));
     let mut failed = 0;
     for _ in 0..300 {
         match watch(&mut client).await {
             Ok(messages) => assert_eq!(messages, 1),
             Err(status) => {
-                assert_eq!((status.code(), status.message()), (Code::Unavailable, "told to fail"));
+                assert_eq!((status.code(), status.message()), (Code::Unavailable, "scripted failure"));
                 failed += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! A registry, a client of it, and gRPC servers that do as they are told.
+//! A registry, a client of it, and scripted gRPC servers.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -55,7 +55,7 @@ impl World {
         HealthClient::new(self.eureka.channel_with("inventory", options))
     }
 
-    /// Until the client's copy has so many instances.
+    /// Waits until the client's cache has this number of instances.
     pub(crate) async fn sees(&self, count: usize) {
         while self.eureka.snapshot().instance_count() != count {
             tokio::time::sleep(TICK).await;
@@ -71,7 +71,7 @@ impl World {
         self.eureka.transport().register(self.registrar(id, port).instance()).await.unwrap();
     }
 
-    /// Starts a server that is registered as long as it serves: until what it returns is dropped.
+    /// Starts and registers a server. It stops when the returned sender is dropped.
     pub(crate) async fn serve(
         &self,
         stub: Stub,
@@ -87,20 +87,20 @@ impl World {
     }
 }
 
-/// What a server does with calls.
+/// Behaviour of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Does {
-    /// Checks are answered, watches are an endless stream.
+    /// Responds to checks, and to watches with an endless stream.
     Serve,
-    /// Nothing is answered, or nothing after the first message of a stream.
+    /// Sends no response, or nothing after the first message of a stream.
     Hang,
-    /// Checks fail in the head, watches in the trailers.
+    /// Fails checks in the head, and watches in the trailers.
     Fail,
-    /// Watches end after a message.
+    /// Ends watches after one message.
     End,
 }
 
-/// A health service that says which instance it is.
+/// Health service that names its instance in the response metadata.
 #[derive(Clone)]
 pub(crate) struct Stub {
     pub(crate) id: &'static str,
@@ -118,17 +118,17 @@ impl Stub {
         self.calls.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note(&self, request: &Request<HealthCheckRequest>) {
+    pub(crate) fn record(&self, request: &Request<HealthCheckRequest>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(timeout) = request.metadata().get("grpc-timeout") {
             self.timeouts.lock().unwrap().push(timeout.to_str().unwrap().to_owned());
         }
     }
 
-    pub(crate) fn answer<T>(&self, message: T) -> Response<T> {
-        let mut answer = Response::new(message);
-        answer.metadata_mut().insert("instance", self.id.parse().unwrap());
-        answer
+    pub(crate) fn response<T>(&self, message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        response.metadata_mut().insert("instance", self.id.parse().unwrap());
+        response
     }
 }
 
@@ -139,37 +139,37 @@ pub(crate) fn serving() -> HealthCheckResponse {
 #[tonic::async_trait]
 impl Health for Stub {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        self.note(&request);
+        self.record(&request);
         match self.does {
             Does::Hang => pending().await,
-            Does::Fail => Err(Status::unavailable("told to fail")),
-            Does::Serve | Does::End => Ok(self.answer(serving())),
+            Does::Fail => Err(Status::unavailable("scripted failure")),
+            Does::Serve | Does::End => Ok(self.response(serving())),
         }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.note(&request);
+        self.record(&request);
         let one = tokio_stream::once(Ok(serving()));
-        Ok(self.answer(match self.does {
+        Ok(self.response(match self.does {
             Does::Hang => Box::pin(one.chain(tokio_stream::pending())),
-            Does::Fail => Box::pin(one.chain(tokio_stream::once(Err(Status::unavailable("told to fail"))))),
+            Does::Fail => Box::pin(one.chain(tokio_stream::once(Err(Status::unavailable("scripted failure"))))),
             Does::End => Box::pin(one),
             Does::Serve => Box::pin(IntervalStream::new(tokio::time::interval(TICK)).map(|_| Ok(serving()))),
         }))
     }
 }
 
-pub(crate) fn instance_of<T>(answer: &Response<T>) -> String {
-    answer.metadata().get("instance").unwrap().to_str().unwrap().to_owned()
+pub(crate) fn instance_of<T>(response: &Response<T>) -> String {
+    response.metadata().get("instance").unwrap().to_str().unwrap().to_owned()
 }
 
 pub(crate) async fn check(client: &mut HealthClient<Channel>) -> Result<String, Status> {
-    client.check(HealthCheckRequest::default()).await.map(|answer| instance_of(&answer))
+    client.check(HealthCheckRequest::default()).await.map(|response| instance_of(&response))
 }
 
-/// Reads a stream to its end.
+/// Reads a stream to its end. Returns the number of messages.
 pub(crate) async fn watch(client: &mut HealthClient<Channel>) -> Result<usize, Status> {
     let mut stream = client.watch(HealthCheckRequest::default()).await?.into_inner();
     let mut messages = 0;
@@ -179,7 +179,7 @@ pub(crate) async fn watch(client: &mut HealthClient<Channel>) -> Result<usize, S
     Ok(messages)
 }
 
-/// The crate's own error behind a status.
+/// Returns the crate's error behind a status.
 pub(crate) fn source(status: &Status) -> &Error {
     std::error::Error::source(status).and_then(|source| source.downcast_ref()).unwrap()
 }

@@ -10,8 +10,8 @@ use super::http2::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use crate::balance::ResponseBody;
 use crate::client::failure::Failure;
 use crate::client::replay::{AttemptBody, ReplayRequest};
-use crate::error::Error;
 use crate::connect::Connector;
+use crate::error::Error;
 
 /// Client for hosts that are not applications.
 ///
