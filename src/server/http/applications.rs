@@ -1,59 +1,65 @@
-//! The lists. `protocol` 2.5.
+//! Lists: the registry, its delta, an application, a VIP address (docs/protocol.md, "Queries").
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::VARY;
 use http::{HeaderMap, StatusCode};
 
-use super::answer::{Listing, NotAcceptable};
 use super::path::{App, Vip};
+use super::response::{ListRequest, NotAcceptable};
 use super::scope::{self, Scope};
 use crate::server::EurekaServer;
 use crate::server::response_cache::{By, List};
 
-/// How the asker wants it, or the refusal of that, which comes second: a list that is not given is not given in any format.
-type Wanted = Result<Listing, NotAcceptable>;
+/// Variant that a request asks for. A rejection is returned only if the list is served at all,
+/// since a 403 comes first.
+type Requested = Result<ListRequest, NotAcceptable>;
 
-pub(super) async fn all(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted) -> Response {
-    list(&server, List::All, scope, wanted).await
+pub(super) async fn all(State(server): State<EurekaServer>, scope: Scope, requested: Requested) -> Response {
+    list(&server, List::All, scope, requested).await
 }
 
-pub(super) async fn delta(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted) -> Response {
-    list(&server, List::Delta, scope, wanted).await
+pub(super) async fn delta(State(server): State<EurekaServer>, scope: Scope, requested: Requested) -> Response {
+    list(&server, List::Delta, scope, requested).await
 }
 
-pub(super) async fn one(State(server): State<EurekaServer>, scope: Scope, wanted: Wanted, App(app): App) -> Response {
-    list(&server, List::Application((&*app).into()), scope, wanted).await
+pub(super) async fn one(
+    State(server): State<EurekaServer>,
+    scope: Scope,
+    requested: Requested,
+    App(app): App,
+) -> Response {
+    list(&server, List::Application((&*app).into()), scope, requested).await
 }
 
 pub(super) async fn by_vip(
     State(server): State<EurekaServer>,
     scope: Scope,
-    wanted: Wanted,
+    requested: Requested,
     Vip(vip): Vip,
 ) -> Response {
-    list(&server, List::Selection(By::Vip, (&*vip).into()), scope, wanted).await
+    list(&server, List::Selection(By::Vip, (&*vip).into()), scope, requested).await
 }
 
 pub(super) async fn by_secure_vip(
     State(server): State<EurekaServer>,
     scope: Scope,
-    wanted: Wanted,
+    requested: Requested,
     Vip(vip): Vip,
 ) -> Response {
-    list(&server, List::Selection(By::SecureVip, (&*vip).into()), scope, wanted).await
+    list(&server, List::Selection(By::SecureVip, (&*vip).into()), scope, requested).await
 }
 
-pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wanted: Wanted) -> Response {
-    let Some(list) = is_given(server, &list).then(|| scope.list(list)).flatten() else {
+pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, requested: Requested) -> Response {
+    let Some(list) = is_served(server, &list).then(|| scope.list(list)).flatten() else {
         if !server.is_open() {
             server.refusals().closed();
         }
         return StatusCode::FORBIDDEN.into_response();
     };
     server.refusals().opened();
-    let mut response = match wanted {
-        Ok(listing) => listing.answer(server, &list).await,
+    let mut response = match requested {
+        Ok(request) => request.respond(server, &list).await,
         Err(refusal) => return refusal.into_response(),
     };
     if let Some(varies) = scope::varies(server) {
@@ -62,17 +68,19 @@ pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, wa
     response
 }
 
-/// The same, if it is there and wanted as it is there.
-pub(super) fn at_once(server: &EurekaServer, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
-    let listing = Listing::of(headers).filter(|_| is_given(server, list))?;
-    let body = server.responses().cached(server.registry(), list, listing.variant())?;
-    Some(listing.with(&body))
+/// Returns the response without waiting, if the list is cached in the requested variant.
+pub(super) fn ready_response(server: &EurekaServer, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
+    let request = ListRequest::of(headers).filter(|_| is_served(server, list))?;
+    let body = server.responses().cached(server.registry(), list, request.variant())?;
+    Some(request.respond_with(&body))
 }
 
-/// Else it is a 403: with it Java clients go to the next server, which is what a node wants that knows nothing yet, or fetch everything
-/// instead of a delta. `server-behaviour` 6, 9.4.
+/// Returns true if the list is served. The response is a 403 until the node is open for traffic,
+/// and to deltas if they are disabled: Java clients then try the next server, or fetch the full
+/// registry (docs/server.md, "Opening for traffic").
 ///
-/// Registrations, heartbeats and single instances don't ask for this: a node that has nothing yet collects them.
-fn is_given(server: &EurekaServer, list: &List<'_>) -> bool {
+/// It applies neither to writes nor to queries of one instance: a node collects registrations and
+/// heartbeats before it opens.
+fn is_served(server: &EurekaServer, list: &List<'_>) -> bool {
     server.node().is_open() && (*list != List::Delta || server.has_deltas())
 }

@@ -1,4 +1,5 @@
-//! What the server says of itself, for people and their tools. `protocol` 2.8, 2.10.
+//! Information about the server itself (docs/protocol.md, "Server status" and "Auto scaling
+//! groups").
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +11,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::answer::{self, Format};
 use super::intake;
+use super::response::{self, Format};
 use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
@@ -19,7 +20,7 @@ use crate::server::EurekaServer;
 use crate::server::registry::{Preservation, Renewals};
 use crate::sync::offload;
 
-/// The name of a Java class, which is the root element there.
+/// Root element of the status in XML: the name of a Java class.
 #[cfg(feature = "xml")]
 const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
 
@@ -32,9 +33,10 @@ pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -
     match format {
         Format::Json => {
             let stats = |stats: Stats| stats.into_iter().collect::<BTreeMap<_, _>>();
-            // Without `healthy`, which is unset by default and then makes an error of the answer in Java.
+            // Java has the member `healthy` as well. It is unset by default, and Java then responds
+            // with an error.
             let status = serde_json::json!({"generalStats": stats(general), "applicationStats": stats(application)});
-            answer::json(status.to_string().into())
+            response::json(status.to_string().into())
         }
         #[cfg(feature = "xml")]
         Format::Xml => {
@@ -51,9 +53,10 @@ pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -
     }
 }
 
-/// Instances with an override, by id; of two with one id, the one of the later application.
+/// Responds with the overrides by instance id. If two applications have the same id, the later one
+/// counts.
 pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
-    // It looks at every instance.
+    // Offloaded, since it iterates over all instances.
     let text = offload(move || {
         let full = server.registry().full();
         let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
@@ -61,10 +64,10 @@ pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
         let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
         serde_json::json!(statuses).to_string()
     });
-    answer::json(text.await.into())
+    response::json(text.await.into())
 }
 
-/// Auto scaling groups belong to registries inside AWS; others answer this.
+/// Responds with 400, as a Java server outside of AWS.
 pub(super) async fn asg(body: Body) -> Response {
     intake::ignore(body).await;
     StatusCode::BAD_REQUEST.into_response()
@@ -75,7 +78,7 @@ fn general_stats(uptime: Duration) -> Stats {
     if let Ok(cpus) = std::thread::available_parallelism() {
         stats.push(("num-of-cpus", cpus.to_string()));
     }
-    // Java's are of the heap. There is none here, and these files are on Linux only.
+    // Java reports its heap. These files exist on Linux only.
     let total = megabytes("/proc/meminfo", "MemTotal:");
     if let Some(total) = total {
         stats.push(("total-avail-memory", format!("{total}mb")));
@@ -86,7 +89,7 @@ fn general_stats(uptime: Duration) -> Stats {
     stats
 }
 
-/// State of the registry. Java's map has no such entries, and readers of it take any.
+/// Returns the state of the registry. Java has no such entries, and clients accept any entry.
 fn registry_stats(server: &EurekaServer) -> Stats {
     let registry = server.registry();
     let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
@@ -106,19 +109,21 @@ fn registry_stats(server: &EurekaServer) -> Stats {
     ]
 }
 
-/// URLs of the peers: all of them, those that are available, and the others.
+/// Returns the URLs of all peers, of the available ones and of the unavailable ones.
 fn application_stats(server: &EurekaServer) -> Stats {
     let replicas = replicas(server);
-    let each = |which: bool| replicas.iter().filter(|(_, up)| *up == which).map(|(url, _)| format!("{url},")).collect();
+    let with = |available: bool| {
+        replicas.iter().filter(|(_, up)| *up == available).map(|(url, _)| format!("{url},")).collect()
+    };
     let all: Vec<_> = replicas.iter().map(|(url, _)| &**url).collect();
     vec![
         ("registered-replicas", all.join(", ")),
-        ("available-replicas", each(true)),
-        ("unavailable-replicas", each(false)),
+        ("available-replicas", with(true)),
+        ("unavailable-replicas", with(false)),
     ]
 }
 
-/// URLs of the peers, each with its availability.
+/// Returns the URL and availability of each peer.
 fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
     return server.node().peers().replicas();
@@ -129,7 +134,7 @@ fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     }
 }
 
-/// A line such as `VmRSS:   1234 kB`.
+/// Reads a line such as `VmRSS:   1234 kB`.
 fn megabytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -151,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_uptime_is_written_as_by_java() {
+    fn uptime_is_formatted_as_by_java() {
         for (seconds, text) in
             [(59, "00:00"), (3_661, "01:01"), (86_399, "23:59"), (86_400, "1 day 00:00"), (180_000, "2 days 02:00")]
         {

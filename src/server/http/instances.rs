@@ -1,4 +1,5 @@
-//! What happens to one instance. `protocol` 2.2 to 2.4, 2.6, 2.7.
+//! Operations on one instance: register, heartbeat, cancel, status override, metadata update, query
+//! (docs/protocol.md, "Operations").
 
 use std::fmt::{self, Display};
 
@@ -9,21 +10,21 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body as _;
 
-use super::answer::{self, Format};
 use super::intake;
 use super::path::{App, Id, Target};
 use super::query;
 use super::refusals::Chain;
 use super::request::{self, Refusal};
+use super::response::{self, Format};
 use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Quoted};
 use crate::server::registry::{Origin, Refused, Renewal};
 
-const UNKNOWN_INSTANCE: &str = "there is no such instance";
-/// Maximum number of values in a registration, unknown members included. An instance has some 40 and its
-/// metadata.
+const UNKNOWN_INSTANCE: &str = "unknown instance";
+/// Maximum number of values in a registration, unknown members included. An instance has about 40
+/// values and its metadata.
 const MAX_VALUES: usize = 10_000;
 const NOT_A_NUMBER: &str = "lastDirtyTimestamp is not a whole number";
 
@@ -75,19 +76,19 @@ pub(super) async fn register(
     }
 }
 
-/// Why a registration is refused.
+/// Reason why a registration is refused.
 #[derive(Debug)]
 pub(super) enum Invalid {
-    /// Java's reader does not get past it.
+    /// Java's decoder fails on it.
     Unreadable,
-    /// The text that Java answers with. Clients print it.
+    /// Java responds with this text, which clients print.
     Text(String),
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unreadable => "the name of the data center is unknown",
+            Self::Unreadable => "unknown data center name",
             Self::Text(text) => text,
         })
     }
@@ -99,19 +100,21 @@ impl IntoResponse for Refused {
     }
 }
 
-/// Status of a refusal. A Java client tries the next server with any, and again with its next heartbeat.
+/// Returns the status of a refusal. With any of them a Java client tries the next server, and
+/// registers again with its next heartbeat.
 pub(super) fn status(refused: Refused) -> StatusCode {
     match refused {
         Refused::ApplicationFull(_) => StatusCode::BAD_REQUEST,
         Refused::MetadataTooLarge(_) | Refused::NameTooLong(..) | Refused::InstanceTooLarge(_) => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        // Not 503: proxies take that for a node that is out of order.
+        // Not 503, from which proxies conclude that the node is down.
         Refused::RegistryFull(_) | Refused::RegistryTooLarge(_) => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 
-/// Checks a registration in Java's order, and gives an Amazon instance the id that its data centre left out.
+/// Validates a registration in Java's order, and adds the missing `instance-id` of an Amazon data
+/// center (docs/server.md, "Validation of a registration").
 pub(super) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Invalid> {
     let text = |text: &str| Err(Invalid::Text(text.into()));
     if matches!(instance.data_center(), Some(DataCenter::Other(name)) if !name.is_empty()) {
@@ -154,7 +157,7 @@ pub(super) async fn heartbeat(
     renew(&server, &app, &id, &headers, uri.query())
 }
 
-/// A heartbeat whose body is read.
+/// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat").
 pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
     let origin = request::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
@@ -162,10 +165,10 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
     let renewal = server.node().renew(app, id, known, origin);
     match renewal {
         Renewal::NotFound => {
-            tracing::debug!(app = %Quoted(app), instance = %Quoted(id), "heartbeat of an instance that has to register");
+            tracing::debug!(app = %Quoted(app), instance = %Quoted(id), "heartbeat of unknown instance");
             StatusCode::NOT_FOUND.into_response()
         }
-        // Java notices only after it has renewed the lease.
+        // Java parses the parameter after it has renewed the lease.
         _ if matches!(dirty, Some(Err(_))) => not_a_number(),
         Renewal::Renewed => StatusCode::OK.into_response(),
         Renewal::SenderIsNewer => {
@@ -186,7 +189,7 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
         }
         Renewal::SenderIsOlder(instance) => {
             let copy = Format::of(headers).unwrap_or(Format::Json).instance(&instance);
-            // Without the copy, the sender only learns later what it has missed.
+            // Without the copy, the sender learns the newer state only later.
             let length = copy.body().size_hint().lower().try_into().unwrap_or(usize::MAX);
             let mut response = if server.unsent().has_room_for(length) { copy } else { Response::default() };
             *response.status_mut() = StatusCode::CONFLICT;
@@ -205,9 +208,9 @@ pub(super) async fn cancel(
     let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, caller);
     if !found {
-        tracing::debug!(app = %Quoted(&app), instance = %Quoted(&id), origin = %caller, "nothing to cancel: unknown instance");
+        tracing::debug!(app = %Quoted(&app), instance = %Quoted(&id), origin = %caller, "cancellation of unknown instance");
     }
-    answer::found(found)
+    response::found(found)
 }
 
 pub(super) async fn set_override(
@@ -228,7 +231,8 @@ pub(super) async fn delete_override(
     change_override(&server, target, query.as_deref(), request, Some(InstanceStatus::Unknown)).await
 }
 
-/// Sets an override, or deletes it if there is a status to go without `value`. An absent instance comes before a bad parameter.
+/// Sets an override, or deletes it if `deletes_to` is set: the status that counts if there is no
+/// parameter `value`. An unknown instance is reported before an invalid parameter.
 async fn change_override(
     server: &EurekaServer,
     Target { app, id }: Target,
@@ -247,9 +251,13 @@ async fn change_override(
     let bad = |status: StatusCode, text: String| refused((status, text.clone()).into_response(), &text);
     let status = match (query::first(query, "value"), deletes_to) {
         (Some(word), _) => match word.parse() {
-            // The instance would be told with each heartbeat to register, and never get out of it. A Java peer may have taken it.
+            // An instance with the override UNKNOWN would be asked to register by each heartbeat,
+            // for ever. It is accepted from replicas, since a Java peer may have accepted it.
             Ok(InstanceStatus::Unknown) if deletes_to.is_none() && caller.origin() == Origin::Client => {
-                return bad(StatusCode::BAD_REQUEST, "UNKNOWN is no override; delete the one there is".into());
+                return bad(
+                    StatusCode::BAD_REQUEST,
+                    "UNKNOWN is not an override: delete the existing override instead".into(),
+                );
             }
             Ok(status) => status,
             Err(error) => return bad(StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")),
@@ -264,7 +272,7 @@ async fn change_override(
         Some(_) => server.node().delete_override(&app, &id, status, dirty, caller),
         None => server.node().set_override(&app, &id, status, dirty, caller),
     };
-    if found { answer::found(true) } else { refused(answer::found(false), &UNKNOWN_INSTANCE) }
+    if found { response::found(true) } else { refused(response::found(false), &UNKNOWN_INSTANCE) }
 }
 
 pub(super) async fn merge_metadata(
@@ -276,7 +284,7 @@ pub(super) async fn merge_metadata(
     intake::ignore(body).await;
     let pairs = query::pairs(parts.uri.query()).map(|(key, value)| (key.into_owned(), value.into_owned()));
     let mut entries: Vec<_> = pairs.take(MAX_METADATA_ENTRIES + 1).collect();
-    // Of a parameter that comes twice the first counts; of entries the last.
+    // Of several entries with one key the last counts. Of other parameters it is the first.
     entries.reverse();
     let caller = Caller::of(Origin::Client, &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);

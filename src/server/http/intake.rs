@@ -1,7 +1,7 @@
-//! Request bodies: received within one budget of bytes, decoded where they do no harm.
+//! Intake of request bodies within one budget of bytes.
 //!
-//! A body is charged to the budget as its bytes arrive, so an announced length costs nothing. It
-//! stays charged until it was decoded and its changes are applied.
+//! A body is charged to the budget as its bytes arrive, so that an announced length costs nothing.
+//! It stays charged until it is decoded and its changes are applied.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -24,19 +24,19 @@ use super::offload::Offload;
 use crate::server::audit;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Maximum length of a body that may use all of the budget. Longer ones leave the reserve alone.
+/// Maximum length of a body that may use the whole budget. Longer bodies must not use the reserve.
 const SMALL: usize = 64 * 1024;
-/// The reserve for small bodies is the budget divided by this.
+/// Divisor of the budget that gives the reserve for small bodies.
 const RESERVE: usize = 4;
-/// Time that a body may take to arrive while others need its place in the budget.
+/// Time that a body may take to arrive while others need its share of the budget.
 const GRACE: Duration = Duration::from_secs(2);
-/// Number of bodies, the oldest first, among which the one that gives way is chosen.
+/// Number of bodies, the oldest first, among which the one to revoke is chosen.
 const CANDIDATES: usize = 1_000;
-/// Time for which a source that found no room keeps the others within their share.
-const WAITING: Duration = Duration::from_secs(10);
-/// First buffer of a body that does not arrive at once.
+/// Time for which all other sources are limited to their share after one source found no room.
+const SHARE_TIME: Duration = Duration::from_secs(10);
+/// Size of the first buffer of a body that does not arrive in one frame.
 const FIRST_BUFFER: usize = 4 * 1024;
-/// Maximum length of a body that is read only to be thrown away.
+/// Maximum length of an ignored body.
 const IGNORED_BODY_LIMIT: usize = 64 * 1024;
 
 /// Settings and shared limits of the bodies that one server receives.
@@ -44,19 +44,19 @@ const IGNORED_BODY_LIMIT: usize = 64 * 1024;
 pub(in crate::server) struct Intake {
     budget: Arc<Budget>,
     pub(super) offload: Offload,
-    /// True if bodies may be gzip.
+    /// True if gzip bodies are accepted.
     pub(super) gzip: bool,
 }
 
 impl Intake {
-    /// Default of the budget.
+    /// Default budget in bytes.
     pub(in crate::server) const DEFAULT_BUDGET: usize = 64 * 1024 * 1024;
 
     pub(in crate::server) fn new(budget: usize, gzip: bool) -> Self {
         Self { budget: Arc::new(Budget::new(budget)), offload: Offload::default(), gzip }
     }
 
-    /// Longest body that fits into a budget of so many bytes.
+    /// Returns the length of the longest body that fits into a budget of this size.
     pub(in crate::server) const fn longest_body(budget: usize) -> usize {
         budget - budget / RESERVE
     }
@@ -66,7 +66,7 @@ impl Intake {
     }
 }
 
-/// Network that a body comes from. All bodies whose sender is unknown have the same.
+/// Network that a body comes from. All bodies of unknown senders have the same source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Source(Option<IpAddr>);
 
@@ -76,7 +76,7 @@ impl Source {
     }
 }
 
-/// Bytes that all bodies in flight hold at the moment, and their maximum.
+/// Budget of the bytes that all bodies in flight hold together.
 #[derive(Debug)]
 struct Budget {
     limit: usize,
@@ -87,11 +87,11 @@ struct Budget {
 #[derive(Debug, Default)]
 struct State {
     used: usize,
-    /// The same by source, without those that hold nothing.
+    /// Used bytes by source. Sources without bytes have no entry.
     held: HashMap<Source, usize>,
     /// Bodies that hold bytes and are still arriving, the oldest first.
     arriving: BTreeMap<u64, Arriving>,
-    /// Source that found no room last although it is within its share, and when.
+    /// The last source that found no room although it was within its share, and the time.
     waiting: Option<(Source, Instant)>,
 }
 
@@ -133,11 +133,12 @@ impl State {
         }
     }
 
-    /// Takes the place of a body that has been arriving for longer than [`GRACE`]: of the source that
-    /// holds most, the oldest. A source with other bodies of so many bytes takes none of a source
-    /// that holds less. Returns false if there is no such body.
+    /// Revokes the charge of a body that has been arriving for longer than [`GRACE`]: the oldest
+    /// one of the source that holds most. A source whose `others` hold more than another source
+    /// cannot revoke a body of that source. Returns false if there is no such body.
     ///
-    /// So whoever sends slowly, or stops before the end, holds its place only while nobody needs it.
+    /// So a sender that is slow, or stops before the end, holds its bytes only while no other body
+    /// needs them.
     fn revoke(&mut self, own: u64, source: Source, others: usize) -> bool {
         let now = Instant::now();
         let candidates = self.arriving.iter().take(CANDIDATES).take_while(|(_, body)| now - body.since >= GRACE);
@@ -153,29 +154,29 @@ impl State {
         true
     }
 
-    /// Returns true if another source waits for room, so that this one keeps within its share.
-    fn is_awaited(&self, source: Source) -> bool {
-        self.waiting.is_some_and(|(waiting, since)| waiting != source && since.elapsed() < WAITING)
+    /// Returns true if another source waits for room, so that this one is limited to its share.
+    fn is_limited_to_share(&self, source: Source) -> bool {
+        self.waiting.is_some_and(|(waiting, since)| waiting != source && since.elapsed() < SHARE_TIME)
     }
 }
 
-/// The budget has no room for more bytes of a body.
+/// Reason why the budget has no room for more bytes of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// Others hold them.
+    /// Other bodies hold the bytes.
     Now,
-    /// No body may hold more than this many bytes.
+    /// No body may hold more than this number of bytes.
     Ever(usize),
 }
 
-/// Share of one body in the budget. Returned when it is dropped.
+/// Charge of one body to the budget. Returned on drop.
 pub(super) struct Charge {
     budget: Arc<Budget>,
     source: Source,
     id: u64,
     since: Instant,
     bytes: usize,
-    /// Set while the body arrives, when others can take its place.
+    /// Set while the body arrives, since only then the charge can be revoked.
     arriving: Option<Arc<Notify>>,
 }
 
@@ -193,12 +194,12 @@ impl Charge {
         self.bytes
     }
 
-    /// Maximum number of bytes that a body of more than 64 KiB may hold.
+    /// Returns the maximum number of bytes that a body of more than 64 KiB may hold.
     pub(super) fn ceiling(&self) -> usize {
         Intake::longest_body(self.budget.limit)
     }
 
-    /// Raises the charge to so many bytes.
+    /// Raises the charge to this number of bytes.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes <= self.bytes {
             return Ok(());
@@ -213,9 +214,9 @@ impl Charge {
             return Err(NoRoom::Now);
         }
         let others = state.held_by(self.source) - self.bytes;
-        // A body that is the only one of its source may have more than half.
+        // The only body of a source may use more than half.
         let within_share = others == 0 || others + bytes <= ceiling / 2;
-        if !within_share && state.is_awaited(self.source) {
+        if !within_share && state.is_limited_to_share(self.source) {
             return Err(NoRoom::Now);
         }
         while state.used > ceiling - more {
@@ -239,7 +240,7 @@ impl Charge {
         self.arriving.is_some() && self.bytes > 0 && !state.arriving.contains_key(&self.id)
     }
 
-    /// Ends the arrival: from now on nobody takes the place of this body.
+    /// Records that the body is complete. From now on its charge cannot be revoked.
     fn arrived(&mut self) -> Result<(), NoRoom> {
         let mut state = self.budget.state();
         if self.is_revoked(&state) {
@@ -250,7 +251,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Waits until others took the place of this body.
+    /// Completes when the charge is revoked for another body.
     async fn revoked(&self) {
         match &self.arriving {
             Some(revoked) => revoked.notified().await,
@@ -281,10 +282,10 @@ impl fmt::Debug for Charge {
 /// Reason why a body was not received.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It is longer than this many bytes.
+    /// The body is longer than this number of bytes.
     TooLarge(usize),
     NoRoom(NoRoom),
-    /// It broke off, or its reader gave up.
+    /// The body ended early or timed out.
     Broken(axum::Error),
 }
 
@@ -294,7 +295,7 @@ impl From<NoRoom> for Failure {
     }
 }
 
-/// Receives a body of at most `limit` bytes and charges what it holds in memory.
+/// Receives a body of at most `limit` bytes, and charges the memory that it takes.
 pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Result<Bytes, Failure> {
     let announced = body.size_hint();
     if announced.lower() > limit as u64 {
@@ -332,15 +333,15 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
     Ok(buffer.into())
 }
 
-/// Reads a body that has no meaning, so that the connection can go on: Jersey clients send `{}` with
-/// each heartbeat. Nothing of it is kept.
+/// Reads and discards a body without a meaning, so that the connection can be reused. Jersey
+/// clients send `{}` with each heartbeat.
 pub(super) async fn ignore(body: Body) {
     if body.is_end_stream() {
         return;
     }
     let mut body = pin!(body);
     let mut length = 0;
-    // Too long or broken, the connection ends, which is all that can be done about it.
+    // After a body that is too long or broken, the connection is closed.
     while let Some(Ok(frame)) = body.frame().await {
         length += frame.data_ref().map_or(0, Bytes::len);
         if length > IGNORED_BODY_LIMIT {
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_bodies_leave_a_reserve_to_small_ones() {
+    async fn large_bodies_leave_a_reserve_for_small_ones() {
         let intake = Intake::new(1024 * KIB, false);
         let mut large = intake.charge(Source::default());
         large.grow_to(769 * KIB).unwrap_err();
@@ -389,12 +390,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_body_gives_way_when_the_budget_is_exhausted() {
+    async fn slow_body_is_revoked_when_the_budget_is_exhausted() {
         let intake = Intake::new(1024 * KIB, false);
         let mut slow = charged(&intake, 700 * KIB).unwrap();
         charged(&intake, 100 * KIB).unwrap_err();
         tokio::time::advance(GRACE).await;
-        // While there is room, it stays.
+        // Nothing is revoked while there is room.
         let small = charged(&intake, 60 * KIB).unwrap();
         slow.grow_to(701 * KIB).unwrap();
         let large = charged(&intake, 100 * KIB).unwrap();
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn arrived_body_keeps_its_place() {
+    async fn complete_body_is_never_revoked() {
         let intake = Intake::new(1024 * KIB, false);
         let mut whole = charged(&intake, 700 * KIB).unwrap();
         whole.arrived().unwrap();
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn source_that_holds_most_gives_way_first() {
+    async fn bodies_of_the_source_that_holds_most_are_revoked_first() {
         let intake = Intake::new(1024 * KIB, false);
         let slow = charged_by(&intake, 1, 100 * KIB).unwrap();
         let empty = intake.charge(source(3));
@@ -458,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn source_with_complete_bodies_takes_no_place_of_one_that_holds_less() {
+    async fn source_that_holds_more_revokes_no_body_of_one_that_holds_less() {
         let intake = Intake::new(1024 * KIB, false);
         let mut complete = charged_by(&intake, 1, 600 * KIB).unwrap();
         complete.arrived().unwrap();
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn source_has_at_most_half_while_another_waits() {
+    async fn source_is_limited_to_half_while_another_waits() {
         let intake = Intake::new(1024 * KIB, false);
         let complete = |bytes| {
             let mut charge = charged_by(&intake, 1, bytes).unwrap();
@@ -481,7 +482,7 @@ mod tests {
         held.truncate(2);
         charged_by(&intake, 1, 180 * KIB).unwrap_err();
         drop(charged_by(&intake, 2, 180 * KIB).unwrap());
-        tokio::time::advance(WAITING).await;
+        tokio::time::advance(SHARE_TIME).await;
         held.push(complete(180 * KIB));
         held.clear();
         // The only body of a source may be longer than half.

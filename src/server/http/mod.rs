@@ -1,41 +1,41 @@
-//! The REST operations of `protocol` section 2 as an axum router.
+//! REST operations of a registry as an axum router (docs/protocol.md, "Operations").
 //!
-//! Handlers read the request, call one operation of the registry and answer with exactly the status that a Java server answers with.
-//! Nothing of a request that is refused reaches the registry.
+//! Handlers parse the request, call one operation of the registry and respond with exactly the
+//! status of a Java server. A refused request changes nothing in the registry.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | `applications` | the lists: everything, the delta, one application, VIPs |
+//! | `applications` | lists: the registry, the delta, one application, VIPs |
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
-//! | `info` | the server itself: status, overrides, what it answers about auto scaling groups |
+//! | `info` | the server itself: status, overrides, auto scaling groups |
 //! | `replication` | batches from other registry servers |
-//! | `path`, `query`, `request` | names, parameters, headers and documents of bodies |
-//! | `intake`, `offload` | bodies in flight within one budget, and their decoding outside of the runtime |
-//! | `outline`, `unfold` | limits of a document: depth and values, gzip |
-//! | `refusals` | the log of what is refused |
-//! | `scope` | which regions an answer shows, with the feature `peers` |
-//! | `probes` | health of the server, for load balancers and orchestrators |
-//! | `service` | the same without a router around it, and a short way for heartbeats and lists |
-//! | `answer`, `etag` | what answers look like, who takes them, and who has them already |
+//! | `path`, `query`, `request` | extractors: names, parameters, headers, request bodies |
+//! | `intake`, `offload` | budget of request bodies in flight, and their decoding on other threads |
+//! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
+//! | `refusals` | log of refused requests |
+//! | `scope` | regions that a response includes, with the feature `peers` |
+//! | `probes` | health endpoints for load balancers and orchestrators |
+//! | `service` | the registry as a service without a router of the user, with a fast path |
+//! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
-mod answer;
 mod applications;
-mod etag;
+mod decompress;
+mod if_none_match;
 mod info;
 mod instances;
 mod intake;
+mod json_scan;
 mod offload;
-mod outline;
 mod path;
 mod probes;
 mod query;
 mod refusals;
 mod replication;
 mod request;
+mod response;
 #[cfg_attr(not(feature = "peers"), path = "no_scope.rs")]
 mod scope;
 mod service;
-mod unfold;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
@@ -45,8 +45,8 @@ pub(super) use self::refusals::Refusals;
 pub use self::service::{RegistryService, ResponseFuture};
 use super::EurekaServer;
 
-/// What a base URL may end in. Netflix clients add a version, for which Java takes any word; fargo doubles the slash of a base URL that
-/// ends in one.
+/// Suffixes of a client's base URL. Netflix clients append a version, which may be any word as in
+/// Java. fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
 pub(super) fn router(server: EurekaServer, mount: &str) -> Router {

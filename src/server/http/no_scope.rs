@@ -1,4 +1,4 @@
-//! What stands for the regions of a request where there is one region only: without the feature `peers`.
+//! Scope of a request without the feature `peers`: the local region alone.
 
 use std::convert::Infallible;
 

@@ -1,5 +1,4 @@
-//! Decoding of long bodies, one at a time and the longest outside of the runtime's worker threads, so
-//! that heartbeats do not wait for it.
+//! Queues for the decoding of bodies, so that heartbeats do not wait for it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,28 +11,29 @@ use tracing::{Span, dispatcher};
 use super::intake::Source;
 use crate::sync::{Mutex, MutexGuard, offload};
 
-/// Longest body of the lane for medium ones. It is decoded in about a millisecond.
+/// Maximum length of a body in the medium lane. It is decoded in about a millisecond.
 pub(super) const MEDIUM: usize = 64 * 1024;
 /// Maximum time that a body waits for its turn.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Two lanes of work, each of which does one thing at a time: one for bodies of up to 64 KiB, among
-/// them most batches of peers, and one for longer bodies. The first works on the runtime's threads,
-/// since a change of the thread costs more than such a batch; the second on a blocking thread. So
-/// neither the number of bodies nor their length takes more than two threads, and long ones do not
-/// hold back the others.
+/// Two lanes of work, each of which processes one body at a time. So bodies of any number and
+/// length occupy at most two threads, and long bodies do not delay the others.
+///
+/// The medium lane is for bodies of up to 64 KiB, among them most batches of peers. It works on the
+/// runtime's threads, since a change of thread costs more than such a batch. The long lane works on
+/// a blocking thread.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Offload {
     medium: Arc<Lane>,
     long: Arc<Lane>,
 }
 
-/// Queue in which each source has one place at a time, so that the bodies of one source do not wait
-/// for all bodies of another.
+/// Queue in which each source has one position at a time, so that the bodies of one source do not
+/// wait for all bodies of another.
 #[derive(Debug)]
 struct Lane {
     turn: Arc<Semaphore>,
-    /// Number of its bodies, and its place.
+    /// Number of bodies of each source, and the semaphore of its position in the queue.
     sources: Mutex<HashMap<Source, (usize, Arc<Semaphore>)>>,
 }
 
@@ -49,7 +49,7 @@ impl Lane {
     }
 
     async fn turn(self: &Arc<Self>, source: Source) -> Result<Turn, Busy> {
-        // A free turn is nobody else's: the semaphore gives it to those that wait first.
+        // A free permit means that nobody waits, since the semaphore is fair.
         if let Ok(turn) = self.turn.clone().try_acquire_owned() {
             return Ok(Turn { _turn: turn, _place: None });
         }
@@ -64,7 +64,7 @@ impl Lane {
     }
 }
 
-/// A body in the queue of its source.
+/// Body in the queue of its source.
 struct Queue {
     lane: Arc<Lane>,
     source: Source,
@@ -91,10 +91,10 @@ impl Drop for Queue {
     }
 }
 
-/// Permission to work in a lane. The fields are dropped in this order.
+/// Permit to work in a lane. The fields are dropped in this order.
 struct Turn {
     _turn: OwnedSemaphorePermit,
-    /// `None` if nobody waited.
+    /// `None` if the body did not wait.
     _place: Option<(OwnedSemaphorePermit, Queue)>,
 }
 
@@ -102,16 +102,16 @@ async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     semaphore.clone().acquire_owned().await.expect("semaphore is never closed")
 }
 
-/// The turn of a body did not come in time.
+/// Error of a body whose turn did not come in time.
 #[derive(Debug)]
 pub(super) struct Busy;
 
 impl Offload {
-    /// Does the work for a body of this length once it is its turn.
+    /// Runs the work for a body of this length in its turn.
     ///
     /// # Cancel safety
-    /// Dropping the future before the work began means that it is never done. Work that began is
-    /// done, and the next one waits for its end.
+    /// The work does not run if the future is dropped before it begins. Work on a blocking thread
+    /// runs to its end, and the next body waits for it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         source: Source,
@@ -127,17 +127,17 @@ impl Offload {
         Ok(done)
     }
 
-    /// Does work that may take long, whatever the length of the body.
+    /// Runs work in the long lane, for bodies whose length is no measure of their work.
     ///
     /// # Cancel safety
-    /// As of [`run`](Self::run).
+    /// That of [`run`](Self::run).
     pub(super) async fn run_long<T: Send + 'static>(
         &self,
         source: Source,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
         let turn = self.long.turn(source).await?;
-        // What is logged there belongs to the request and goes where its other lines go.
+        // Log lines of the work belong to the request's subscriber and span.
         let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
         Ok(offload(move || {
             let done = dispatcher::with_default(&log, || span.in_scope(work));
@@ -150,7 +150,7 @@ impl Offload {
 
 #[cfg(test)]
 impl Offload {
-    /// Takes the turn of the lane for medium bodies.
+    /// Occupies the medium lane.
     pub(super) fn hold_medium(&self) -> OwnedSemaphorePermit {
         self.medium.turn.clone().try_acquire_owned().unwrap()
     }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn lane_does_one_thing_at_a_time_and_waiting_has_an_end() {
+    async fn lane_processes_one_body_at_a_time_and_others_time_out() {
         let offload = Arc::new(Offload::default());
         let (finish, finished) = mpsc::channel::<()>();
         let (begin, begun) = tokio::sync::oneshot::channel();
@@ -179,7 +179,7 @@ mod tests {
         // The other lane is free.
         assert_eq!(offload.run(Source::default(), MEDIUM, || 1).await.unwrap(), 1);
         let second = offload.run(Source::default(), MEDIUM + 1, || 2);
-        // Paused time stands still while a blocking thread works.
+        // Paused time does not advance by itself while a blocking thread works.
         let advance = async {
             tokio::task::yield_now().await;
             tokio::time::advance(WAIT).await;

@@ -1,4 +1,5 @@
-//! The names in a path, taken by name: the path under which the router is mounted may have parameters of its own.
+//! Extractors of names in the path. They read parameters by name, since the path at which the
+//! router is mounted may have parameters of its own.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use http::request::Parts;
 
 use crate::model::app_name;
 
-/// `{app}`, upper case.
+/// `{app}` in upper case.
 pub(super) struct App(pub(super) Arc<str>);
 
-/// `{id}`: an instance, whatever its application.
+/// `{id}` of an instance of any application.
 pub(super) struct Id(pub(super) Box<str>);
 
 /// `{app}/{id}`
@@ -60,7 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Vip {
     }
 }
 
-/// The name of an application, upper case; mostly it is already.
+/// Returns an application's name in upper case, without an allocation if it already is.
 pub(super) fn upper(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
         Cow::Borrowed(name)
@@ -69,7 +70,8 @@ pub(super) fn upper(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Every route that asks for a name has it; the empty text names nothing.
+/// Returns the last parameter of this name, which is the one of the registry's own route. Every
+/// route has the parameters that its handler extracts.
 fn innermost<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().filter(|(key, _)| *key == name).last().map_or("", |(_, value)| value)
 }

@@ -1,4 +1,4 @@
-//! Health of the server, where load balancers and orchestrators ask a Spring server for it.
+//! Health endpoints for load balancers and orchestrators, at the paths of a Spring server.
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use crate::server::EurekaServer;
 
 const JSON: &str = "application/json";
 
-/// Routes of the probes. `mount` is the path of the registry, which the page at `/` names.
+/// Returns the routes of the probes. The page at `/` shows `mount`, the path of the registry.
 pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
     let mut router = Router::new();
     for path in ["/health", "/actuator/health", "/actuator/health/readiness"] {
@@ -25,7 +25,7 @@ pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
     router.route("/", get(move |server| index(server, registry))).with_state(server)
 }
 
-/// Health in the form of Spring Boot's, with the reason for it.
+/// Responds with health in Spring Boot's format, and with the reason.
 async fn readiness(State(server): State<EurekaServer>) -> Response {
     let open = server.is_open();
     let status = if open { "UP" } else { "OUT_OF_SERVICE" };
@@ -48,7 +48,7 @@ async fn index(State(server): State<EurekaServer>, registry: String) -> Response
     respond(open, "text/plain; charset=utf-8", format!("{name}\n{state}: {reason}\nregistry: {registry}\n"))
 }
 
-/// 200 if the server is open for traffic, else 503.
+/// Responds with 200 if the server is open for traffic, else with 503.
 fn respond(open: bool, content_type: &'static str, body: String) -> Response {
     let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()

@@ -1,8 +1,10 @@
+//! Parameters of a query.
+
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// The parameters of a query, decoded, in order.
+/// Returns the decoded parameters of a query in their order.
 pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -10,7 +12,7 @@ pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, 
     })
 }
 
-/// The first value of a parameter.
+/// Returns the first value of a parameter.
 pub(super) fn first<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     pairs(query).find(|(key, _)| key == name).map(|(_, value)| value)
 }
@@ -28,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decoded_in_order_first_counts() {
+    fn parameters_are_decoded_in_order_and_the_first_of_a_name_counts() {
         let query = Some("a=1&b=x+y%26z&a=2&c&=v&%C3%A4=%2B");
         let all: Vec<_> = pairs(query).map(|(k, v)| format!("{k}|{v}")).collect();
         assert_eq!(all, ["a|1", "b|x y&z", "a|2", "c|", "|v", "ä|+"]);

@@ -1,4 +1,5 @@
-//! Log of requests that are refused: their senders see the status at best, and operators nothing.
+//! Log of refused requests. Without it operators would not see them, and clients show the status at
+//! best.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -17,8 +18,8 @@ use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Lasting, Ongoing, Quoted, Repeats};
 use crate::untrusted::Excerpt;
 
-/// Writes the lines about refused requests: of each sender, resource and cause at most one a minute,
-/// and one a minute about refused lists.
+/// Logs refused requests, at most once a minute for each host, resource and cause. Logs refused
+/// lists at most once a minute in total.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Refusals {
     writes: Repeats,
@@ -27,7 +28,7 @@ pub(in crate::server) struct Refusals {
 }
 
 impl Refusals {
-    /// Logs a response that refuses a write, and returns it.
+    /// Logs the refusal of a write and returns the response.
     pub(super) fn response(&self, request: &Parts, response: Response, reason: &dyn Display) -> Response {
         let status = response.status().as_u16();
         let (host, method, path) = (host(request), Quoted(request.method.as_str()), Quoted(request.uri.path()));
@@ -47,7 +48,7 @@ impl Refusals {
         response
     }
 
-    /// Logs that so many items of a batch are dropped, one of them for this reason.
+    /// Logs the number of items of a batch that were dropped, with the reason of one of them.
     pub(super) fn items(&self, request: &Parts, invalid: usize, reason: &str) {
         let host = host(request);
         if let Some(suppressed) = self.writes.pass(format_args!("registrations in batches of {host} dropped")) {
@@ -56,21 +57,21 @@ impl Refusals {
         }
     }
 
-    /// Logs that a list is refused, since this node is not open for traffic yet.
+    /// Logs a list that was refused because this node is not open for traffic yet.
     pub(super) fn closed(&self) {
         if let Some(Lasting { count, elapsed }) = self.closed.occurred() {
             tracing::info!(count, ?elapsed, "lists refused with 403: this node is not open for traffic yet");
         }
     }
 
-    /// Logs that lists are no longer refused, if they were.
+    /// Logs the end of refused lists, if there were any.
     pub(super) fn opened(&self) {
         if let Some(Lasting { count, elapsed }) = self.closed.ended() {
             tracing::info!(count, ?elapsed, "lists no longer refused with 403");
         }
     }
 
-    /// Logs the faults that are over. To be called every now and then.
+    /// Logs the faults that have ended. To be called periodically.
     pub(in crate::server) fn flush(&self) {
         self.writes.flush();
         self.misdirected.flush();
@@ -79,12 +80,12 @@ impl Refusals {
     fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
         let status = status.as_u16();
         let (origin, method, path) = (caller(request), Quoted(request.method.as_str()), Quoted(request.uri.path()));
-        // Scanners and browsers ask for anything; clients of a registry with a wrong URL are the
-        // ones to be found.
+        // Scanners and browsers request any path. The warning is for clients of a registry whose
+        // URL is wrong.
         let concerns_eureka = ["apps", "peerreplication", "vips", "svips", "instances"];
         let mut segments = request.uri.path().split('/');
         if !segments.any(|segment| concerns_eureka.contains(&segment)) {
-            tracing::debug!(%method, %path, %origin, status, "request for something that is not here");
+            tracing::debug!(%method, %path, %origin, status, "request refused: no such resource");
         } else if let Some(suppressed) =
             self.misdirected.pass(format_args!("{method} {path} of {} refused with {status}", host(request)))
         {
@@ -97,7 +98,7 @@ impl Refusals {
 pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(body).await;
-    let hint = format!("the registry is below {mount}/, which belongs into the client's URL");
+    let hint = format!("the registry is below {mount}/, is this the path of the client's URL?");
     server.refusals().misdirected(&parts, StatusCode::NOT_FOUND, &hint);
     StatusCode::NOT_FOUND.into_response()
 }
@@ -112,7 +113,7 @@ pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Req
     StatusCode::METHOD_NOT_ALLOWED.into_response()
 }
 
-/// Error followed by its causes.
+/// Formats an error and its sources.
 pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
 
 impl Display for Chain<'_> {
@@ -127,7 +128,7 @@ fn caller(request: &Parts) -> Caller {
     Caller::of(request::origin(&request.headers), &request.extensions)
 }
 
-/// Host of the sender, as a fault of this host is one whatever its port is.
+/// Returns the sender's host without the port, so that faults of one host count as one.
 fn host(request: &Parts) -> String {
     let address = audit::address(&request.extensions);
     address.map_or_else(|| "an unknown host".into(), |address| audit::canonical(address).ip().to_string())

@@ -1,4 +1,4 @@
-//! Batches of what another registry server was told. `protocol` 2.9.
+//! Replication batches of other registry servers (docs/protocol.md, "Replication batch").
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -10,10 +10,10 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
-use super::answer::{self, Accepted};
 use super::instances::{status, valid};
 use super::refusals::Chain;
 use super::request::{self, Document, Refusal};
+use super::response::{self, AcceptsJson};
 use super::{intake, offload};
 use crate::model::{
     self, BatchItem, DecodeError, Instance, InstanceStatus, MAX_METADATA_ENTRIES, ReplicationAction,
@@ -27,21 +27,21 @@ use crate::server::view::weight;
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
-/// Number of changes that a peer sends at a time.
+/// Maximum number of changes in a batch of a Java peer.
 const USUAL_BATCH: usize = 250;
-/// No further copy is sent in a response once its copies have this weight together. 250 common
+/// Total weight of the copies in a response above which no further copy is added. 250 common
 /// instances have less than half of it.
 const COPIES_WEIGHT: usize = 1024 * 1024;
-/// Maximum number of changes that are applied on a worker thread of the runtime. Each may take a tenth
-/// of a millisecond at the longest instances.
+/// Maximum number of changes that are applied on a worker thread of the runtime. A change of one of
+/// the longest instances takes a tenth of a millisecond.
 const FEW_CHANGES: usize = 32;
-/// Maximum number of values in a batch. 10,000 registrations have some 400,000.
+/// Maximum number of values in a batch. 10,000 registrations have about 400,000.
 const MAX_VALUES: usize = 500_000;
 
-/// Every item counts as replicated, whatever the headers say: Java sends none.
+/// Applies a batch. All items count as replicated regardless of the headers, since Java sends none.
 pub(super) async fn batch(
     State(server): State<EurekaServer>,
-    accepted: Result<Accepted, Response>,
+    accepted: Result<AcceptsJson, Response>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -59,11 +59,11 @@ pub(super) async fn batch(
     };
     let caller = Caller::of(Origin::Replica, &parts.extensions);
     match decode_and_apply(&server, document, caller).await {
-        Ok(Ok((deeds, response))) => {
-            deeds.log(&parts);
-            answer::json(response.into())
+        Ok(Ok((changes, response))) => {
+            changes.log(&parts);
+            response::json(response.into())
         }
-        // Java notices only when it goes through the list.
+        // Java fails later here, when it iterates over the list.
         Ok(Err(error)) if error.lacks_wrapper() => {
             refused(StatusCode::INTERNAL_SERVER_ERROR.into_response(), &Chain(&error))
         }
@@ -72,32 +72,34 @@ pub(super) async fn batch(
     }
 }
 
-/// A batch, and whether it was applied where it was decoded.
+/// Decoded batch, with the result of its changes if they were applied on the same thread.
 enum Decoded {
-    Applied(Deeds, Vec<u8>),
+    Applied(BatchChanges, Vec<u8>),
     Pending(Vec<BatchItem>),
 }
 
-/// Applies the changes where they are decoded, unless they may take longer than the length of the
-/// batch tells: a worker thread of the runtime is held neither by a long batch nor by a short one
-/// that changes many long instances.
+/// Decodes a batch and applies its changes.
+///
+/// The changes are applied on the thread that decodes them, unless their number makes them slow for
+/// the length of the batch. So neither a long batch nor a short one that changes many long
+/// instances blocks a worker thread of the runtime.
 async fn decode_and_apply(
     server: &EurekaServer,
     document: Document,
     caller: Caller,
-) -> Result<Result<(Deeds, Vec<u8>), DecodeError>, Refusal> {
+) -> Result<Result<(BatchChanges, Vec<u8>), DecodeError>, Refusal> {
     let (intake, receiver) = (server.intake(), server.clone());
     let decode = move |body: &[u8]| -> Result<Decoded, DecodeError> {
         let items = model::batch(body)?;
         if body.len() <= offload::MEDIUM && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
             return Ok(Decoded::Pending(items));
         }
-        let (deeds, response) = apply(receiver, caller, items);
-        Ok(Decoded::Applied(deeds, response))
+        let (changes, response) = apply(receiver, caller, items);
+        Ok(Decoded::Applied(changes, response))
     };
     let (decoded, charge) = document.decode(intake, MAX_VALUES, decode).await?;
     match decoded {
-        Ok(Decoded::Applied(deeds, response)) => Ok(Ok((deeds, response))),
+        Ok(Decoded::Applied(changes, response)) => Ok(Ok((changes, response))),
         Ok(Decoded::Pending(items)) => {
             let (source, receiver) = (charge.source(), server.clone());
             let work = move || {
@@ -111,8 +113,8 @@ async fn decode_and_apply(
     }
 }
 
-/// Returns true for an item that may change an instance of any length, while its own length says
-/// nothing about it. A registration is as long as its instance.
+/// Returns true for an item whose length is no measure of its work, since it may change an instance
+/// of any length. A registration is as long as its instance.
 fn is_change(BatchItem { item, .. }: &BatchItem) -> bool {
     match item.action {
         Some(ReplicationAction::Heartbeat) => item.overridden_status.is_some(),
@@ -121,24 +123,25 @@ fn is_change(BatchItem { item, .. }: &BatchItem) -> bool {
     }
 }
 
-/// Applies the items of a batch. Returns what they changed, and the response.
-fn apply(server: EurekaServer, caller: Caller, items: Vec<BatchItem>) -> (Deeds, Vec<u8>) {
+/// Applies the items of a batch. Returns the counted changes and the response.
+fn apply(server: EurekaServer, caller: Caller, items: Vec<BatchItem>) -> (BatchChanges, Vec<u8>) {
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
-    // The response is sent whatever room there is: the items were applied.
+    // Only the copies depend on the budget of unsent bytes. The results are always sent, since the
+    // items were applied.
     let mut copies = Copies::default();
     let unsent = server.0.unsent.clone();
-    let mut deeds = Deeds::new(server, caller);
+    let mut changes = BatchChanges::new(server, caller);
     for item in items {
-        let mut result = deeds.apply(item);
+        let mut result = changes.apply(item);
         result.entity = result.entity.filter(|newer| copies.add(newer, &unsent));
         results.push(result);
     }
-    (deeds, ReplicationResponse(results).to_json())
+    (changes, ReplicationResponse(results).to_json())
 }
 
-/// Copies in the response to a batch. A stale heartbeat of a few bytes asks for each of them, and the
-/// senders of registrations decide on their lengths.
+/// Copies of newer instances in the response to a batch. They are bounded, since an outdated
+/// heartbeat of a few bytes requests each of them, and clients determine their lengths.
 #[derive(Default)]
 struct Copies {
     sent: HashSet<(String, String)>,
@@ -146,8 +149,8 @@ struct Copies {
 }
 
 impl Copies {
-    /// Adds a copy and returns true if there is room for it: one of each instance, as many as a usual
-    /// batch can ask for, and none beyond the budget of unsent bytes.
+    /// Adds a copy and returns true if there is room for it: at most one per instance, as many as a
+    /// usual batch has items, and none beyond the budget of unsent bytes.
     fn add(&mut self, copy: &Instance, unsent: &Unsent) -> bool {
         let new = self.sent.len() < USUAL_BATCH
             && self.weight < COPIES_WEIGHT
@@ -164,8 +167,9 @@ impl Copies {
     }
 }
 
-/// Responds to a batch of this server's own with its id, by which the sender knows the response for
-/// its own. The connection is closed: behind a balancer the next one may lead to another node.
+/// Responds to a batch that this server sent to itself with 508 and its id, by which the sender
+/// recognizes its own response. Closes the connection, since behind a load balancer the next one
+/// may lead to another node.
 async fn own(parts: &Parts, body: Body) -> Response {
     intake::ignore(body).await;
     let mut response = StatusCode::LOOP_DETECTED.into_response();
@@ -178,7 +182,8 @@ async fn own(parts: &Parts, body: Body) -> Response {
     response
 }
 
-/// Returns true if this server sent it to itself, over a URL that it did not know for its own.
+/// Returns true if this server sent the batch to itself, at a URL that it did not recognize as its
+/// own.
 fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
     #[cfg(feature = "peers")]
     return headers.get(NODE_ID).is_some_and(|id| server.node().peers().is_me(id.as_bytes()));
@@ -189,19 +194,19 @@ fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Applies the items of a batch and counts what they change.
-struct Deeds {
+/// Applies the items of a batch and counts the changes.
+struct BatchChanges {
     server: EurekaServer,
     caller: Caller,
     registered: usize,
     cancelled: usize,
     overrides: usize,
     invalid: usize,
-    /// The first item that was invalid, and why.
+    /// The first invalid item and the reason.
     reason: Option<String>,
 }
 
-impl Deeds {
+impl BatchChanges {
     fn new(server: EurekaServer, caller: Caller) -> Self {
         let caller = caller.batched();
         Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
@@ -222,7 +227,8 @@ impl Deeds {
                 }
                 let status = match valid(instance, &app) {
                     Ok(instance) => self.register(instance),
-                    // Java drops the record as silently as the sender.
+                    // Java ignores an invalid registration without an error, and so does the
+                    // sender.
                     Err(reason) => {
                         self.invalid(&app, id, &reason);
                         StatusCode::OK
@@ -297,7 +303,7 @@ impl Deeds {
         self.overrides += usize::from(effect == Effect::Changed);
     }
 
-    /// Writes the line of the batch, if it changed anything, and one about what of it is invalid.
+    /// Logs the changes of the batch and its invalid items, if there are any.
     fn log(self, parts: &Parts) {
         let Self { caller: origin, registered, cancelled, overrides, invalid, .. } = self;
         if registered + cancelled + overrides > 0 {
@@ -326,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn item_is_a_change_if_its_length_says_nothing_about_its_work() {
+    fn item_whose_length_is_no_measure_of_its_work_is_a_change() {
         let is_change = |item: &str| {
             let items = model::batch(format!(r#"{{"replicationList":[{item}]}}"#).as_bytes()).unwrap();
             super::is_change(&items[0])
@@ -344,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_left_out_of_the_response_when_the_budget_is_exhausted() {
+    fn response_has_no_copies_while_the_budget_is_exhausted() {
         let unsent = Unsent::bounded(100_000);
         let copy = |id: &str| Instance::builder("A").id(id).host_name("h").ip_addr("1.1.1.1").port(80).build().unwrap();
         let mut copies = Copies::default();

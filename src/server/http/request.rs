@@ -1,4 +1,4 @@
-//! Checks of a request before its body is read, and the body itself within its limits.
+//! Request bodies: checks of the headers, intake within limits, and decoding.
 
 use std::error::Error;
 use std::fmt;
@@ -12,25 +12,25 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER}
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::answer::Format;
+use super::decompress::{self, MAX_RATIO, decompress};
 use super::intake::{self, Charge, Intake, NoRoom, Source};
+use super::json_scan::{self, Excess};
 use super::offload::Busy;
-use super::outline::{self, Excess};
-use super::unfold::{self, MAX_RATIO, unfold};
+use super::response::Format;
 use crate::model::DecodeError;
 use crate::server::registry::Origin;
 
-const TAKEN: &str = if cfg!(feature = "xml") {
-    "this registry takes application/json and application/xml"
+const MEDIA_TYPES: &str = if cfg!(feature = "xml") {
+    "this registry accepts application/json and application/xml"
 } else {
-    "this registry takes application/json"
+    "this registry accepts application/json"
 };
-/// Longest body that is decoded without waiting for others, which takes less than a tenth of a
+/// Maximum length of a body that is decoded immediately, which takes less than a tenth of a
 /// millisecond. Registrations have 1 to 4 KiB.
 const LIGHT_BYTES: usize = 8 * 1024;
 /// Maximum number of values of such a body.
 const LIGHT_VALUES: usize = 256;
-/// Time after which the sender of a body that found no room is asked to try again, in seconds.
+/// `Retry-After` of a body that found no room, in seconds.
 const RETRY_SECS: HeaderValue = HeaderValue::from_static("1");
 /// First bytes of a gzip member.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -38,37 +38,37 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Reason why a body is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// 415 and the media types that are taken.
+    /// 415: the media type is not accepted. Holds the accepted ones.
     MediaType(&'static str),
-    /// 415: the body is coded. The flag says that gzip is taken.
+    /// 415: the content coding is not accepted. `gzip` is true if gzip is.
     Coding { gzip: bool },
-    /// 413 and the limit in bytes.
+    /// 413: the body is longer than this number of bytes.
     TooLarge(usize),
-    /// 413: a gzip body unfolds to too many times its length.
+    /// 413: the compression ratio of a gzip body is too high.
     Ratio,
-    /// 413: more values than this in the document.
+    /// 413: the document has more than this number of values.
     TooManyValues(usize),
-    /// 413: the document has more of something than it may have.
+    /// 413: the document exceeds another limit.
     Excess(String),
-    /// 408. It did not come in time.
+    /// 408: the body did not arrive in time.
     TimedOut,
-    /// 413: decoded, the body takes more than this many bytes, which are all that one may hold.
+    /// 413: the decoded body takes more than this number of bytes, the maximum for one body.
     Decoded(usize),
-    /// 503: bodies in flight hold all bytes that they may hold together.
+    /// 503: bodies in flight have exhausted their budget.
     Exhausted,
-    /// 503: other bodies are decoded for a long time.
+    /// 503: the decoding of other bodies takes too long.
     Busy,
-    /// 400. Cut off, not UTF-8, not JSON, or not the document that belongs here.
+    /// 400: the body ended early, or is not UTF-8, not JSON, or not the expected document.
     Unreadable,
-    /// 400. The body is gzip, and no header says so.
+    /// 400: the body is gzip without a `Content-Encoding`.
     Undeclared(Format),
-    /// 400 of XML.
+    /// 400 with an XML body.
     #[cfg(feature = "xml")]
     UnreadableXml,
 }
 
 impl Refusal {
-    /// Refusal of a document in this format.
+    /// Returns the refusal of an unreadable document in this format.
     pub(super) fn unreadable(format: Format) -> Self {
         match format {
             Format::Json => Self::Unreadable,
@@ -77,7 +77,7 @@ impl Refusal {
         }
     }
 
-    /// Refusal of a document in this format that cannot be decoded.
+    /// Returns the refusal of a document in this format for a decoder's error.
     pub(super) fn undecodable(format: Format, error: &DecodeError) -> Self {
         if error.exceeds_limits() { Self::Excess(error.to_string()) } else { Self::unreadable(format) }
     }
@@ -88,12 +88,12 @@ impl fmt::Display for Refusal {
         match self {
             Self::MediaType(text) => f.write_str(text),
             Self::Coding { gzip: false } => f.write_str(
-                "this registry takes no content encoding but identity; the setting \
+                "this registry accepts no content encoding but identity; the setting \
                  eureka.server.limits.gzip-requests (gzip_requests in code) allows gzip",
             ),
-            Self::Coding { gzip: true } => f.write_str("this registry takes the content encodings gzip and identity"),
+            Self::Coding { gzip: true } => f.write_str("this registry accepts the content encodings gzip and identity"),
             Self::TooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
-            Self::Ratio => write!(f, "the body unfolds to more than {MAX_RATIO} times its length"),
+            Self::Ratio => write!(f, "the decompressed body is longer than {MAX_RATIO} times the compressed one"),
             Self::TooManyValues(max) => write!(f, "the body has more than {max} values"),
             Self::Excess(text) => f.write_str(text),
             Self::Decoded(ceiling) => write!(
@@ -118,11 +118,12 @@ impl Refusal {
         let text = |status: StatusCode| (status, self.to_string()).into_response();
         match *self {
             Self::MediaType(_) => text(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-            // RFC 9110, 15.5.16: without the header, a sender cannot tell which of its headers is refused.
+            // RFC 9110, 15.5.16: the header shows the sender that the coding was refused, not the
+            // media type.
             Self::Coding { gzip } => {
-                let taken = HeaderValue::from_static(if gzip { "gzip, identity" } else { "identity" });
+                let accepted = HeaderValue::from_static(if gzip { "gzip, identity" } else { "identity" });
                 let mut response = text(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-                response.headers_mut().insert(ACCEPT_ENCODING, taken);
+                response.headers_mut().insert(ACCEPT_ENCODING, accepted);
                 response
             }
             Self::TooLarge(_) | Self::Ratio | Self::TooManyValues(_) | Self::Excess(_) | Self::Decoded(_) => {
@@ -163,7 +164,7 @@ impl From<Busy> for Refusal {
     }
 }
 
-/// Role of the sender. Java compares the header with exactly this word.
+/// Returns the role of the sender. Java compares the header with exactly `true`.
 pub(super) fn origin(headers: &HeaderMap) -> Origin {
     match headers.get("x-netflix-discovery-replication") {
         Some(value) if value == "true" => Origin::Replica,
@@ -171,7 +172,7 @@ pub(super) fn origin(headers: &HeaderMap) -> Origin {
     }
 }
 
-/// Body that was received and is not decoded yet. It is charged to the budget until it was.
+/// Body that was received and is not decoded yet. It stays charged to the budget.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) format: Format,
@@ -187,7 +188,7 @@ pub(super) async fn batch(intake: &Intake, parts: &Parts, body: Body, limit: usi
     match content_type(&parts.headers)?.0 {
         Format::Json => document(intake, parts, body, limit).await,
         #[cfg(feature = "xml")]
-        Format::Xml => Err(Refusal::MediaType("batches are taken in application/json only")),
+        Format::Xml => Err(Refusal::MediaType("batches are accepted in application/json only")),
     }
 }
 
@@ -214,8 +215,12 @@ pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: 
 }
 
 impl Document {
-    /// Does this work with the text of a document of at most so many values: at once if it is short,
-    /// else when it is its turn. Returns also the charge, for those that hold what was decoded.
+    /// Runs `work` on the text of the document, which may have at most `max_values` values. A short
+    /// document is processed immediately, a longer one in its turn, see [`Offload`].
+    ///
+    /// Returns the charge as well, for callers that keep the decoded document.
+    ///
+    /// [`Offload`]: super::offload::Offload
     pub(super) async fn decode<T: Send + 'static>(
         mut self,
         intake: &Intake,
@@ -228,7 +233,7 @@ impl Document {
                 return Ok((work(&text), self.charge));
             }
         }
-        // The length of a folded body says nothing about its work.
+        // The length of a compressed body is no measure of its work.
         let length = if self.gzip { usize::MAX } else { self.bytes.len() };
         intake
             .offload
@@ -239,28 +244,28 @@ impl Document {
             .await?
     }
 
-    /// Text of the document, unfolded and in UTF-8 unless it is XML, and an estimate of the number of
-    /// its values.
+    /// Returns the decompressed text, which is valid UTF-8 unless it is XML, and an estimate of its
+    /// number of values.
     fn text(&mut self, max_values: usize) -> Result<(Bytes, usize), Refusal> {
         let mut text = self.bytes.clone();
         if self.gzip {
-            let unfolded = unfold(&text, self.limit, &mut self.charge).map_err(|failure| match failure {
-                unfold::Failure::NotGzip => Refusal::unreadable(self.format),
-                unfold::Failure::TooLarge => Refusal::TooLarge(self.limit),
-                unfold::Failure::Ratio => Refusal::Ratio,
-                unfold::Failure::NoRoom(no_room) => no_room.into(),
+            let decompressed = decompress(&text, self.limit, &mut self.charge).map_err(|failure| match failure {
+                decompress::Failure::NotGzip => Refusal::unreadable(self.format),
+                decompress::Failure::TooLarge => Refusal::TooLarge(self.limit),
+                decompress::Failure::Ratio => Refusal::Ratio,
+                decompress::Failure::NoRoom(no_room) => no_room.into(),
             });
-            text = unfolded?.into();
+            text = decompressed?.into();
         }
         if self.charset == Charset::Latin1 && !text.is_ascii() {
-            // Each of the others takes two bytes in UTF-8.
+            // Each character beyond ASCII takes two bytes in UTF-8.
             let length = text.len() + text.iter().filter(|byte| !byte.is_ascii()).count();
             self.charge.grow_to(self.charge.bytes() + length)?;
             let mut utf8 = String::with_capacity(length);
             utf8.extend(text.iter().map(|&byte| char::from(byte)));
             text = utf8.into();
         }
-        // XML is checked by its reader. Each of its elements begins with this character.
+        // The XML decoder checks the encoding. Each element begins with this character.
         if self.format != Format::Json {
             let values = text.iter().filter(|&&byte| byte == b'<').count();
             return Ok((text, values));
@@ -268,7 +273,7 @@ impl Document {
         if std::str::from_utf8(&text).is_err() {
             return Err(Refusal::Unreadable);
         }
-        match outline::values(&text, max_values) {
+        match json_scan::count_values(&text, max_values) {
             Ok(values) => Ok((text, values)),
             Err(Excess::Depth) => Err(Refusal::Unreadable),
             Err(Excess::Values) => Err(Refusal::TooManyValues(max_values)),
@@ -276,8 +281,8 @@ impl Document {
     }
 }
 
-/// Returns true if a body failed because it took too long, as those of
-/// [`Listener`](crate::server::Listener) do.
+/// Returns true if a body failed with [`io::ErrorKind::TimedOut`], as in a
+/// [`Listener`](crate::server::Listener).
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut chain = iter::successors(Some(error), |&error| error.source());
     chain.any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
@@ -298,7 +303,7 @@ fn content_type(headers: &HeaderMap) -> Result<(Format, Charset), Refusal> {
     } else if subtype.eq_ignore_ascii_case("xml") {
         xml()?
     } else {
-        return Err(Refusal::MediaType(TAKEN));
+        return Err(Refusal::MediaType(MEDIA_TYPES));
     };
     let charset = parts.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -307,7 +312,7 @@ fn content_type(headers: &HeaderMap) -> Result<(Format, Charset), Refusal> {
     match charset.as_deref() {
         None | Some("utf-8" | "utf8") => Ok((format, Charset::Utf8)),
         Some("iso-8859-1") => Ok((format, Charset::Latin1)),
-        Some(_) => Err(Refusal::MediaType("this registry takes the charsets UTF-8 and ISO-8859-1")),
+        Some(_) => Err(Refusal::MediaType("this registry accepts the charsets UTF-8 and ISO-8859-1")),
     }
 }
 
@@ -318,18 +323,18 @@ fn xml() -> Result<Format, Refusal> {
 
 #[cfg(not(feature = "xml"))]
 fn xml() -> Result<Format, Refusal> {
-    Err(Refusal::MediaType("this registry takes application/json only; XML was not compiled in"))
+    Err(Refusal::MediaType("this registry accepts application/json only; XML was not compiled in"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Coding {
     Identity,
     Gzip,
-    /// One that nobody takes, or several, one in the other.
+    /// Unknown, or several.
     Other,
 }
 
-/// Codings of a body, from however many headers and lists in them.
+/// Returns the coding that all `Content-Encoding` headers together declare.
 fn content_coding(headers: &HeaderMap) -> Coding {
     let mut coding = Coding::Identity;
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -354,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types() {
+    fn content_type_selects_format_and_charset() {
         #[cfg(feature = "xml")]
         let (xml, latin_xml) = (Some((Format::Xml, Charset::Utf8)), Some((Format::Xml, Charset::Latin1)));
         #[cfg(not(feature = "xml"))]
@@ -377,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn content_codings() {
+    fn content_coding_is_gzip_only_if_applied_once() {
         use Coding::{Gzip, Identity, Other};
         for (values, expected) in [
             (&[][..], Identity),
@@ -406,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_long_and_folded_documents_leave_the_callers_thread() {
+    async fn only_long_and_compressed_documents_leave_the_callers_thread() {
         let intake = Intake::new(Intake::DEFAULT_BUDGET, true);
         let here = std::thread::current().id();
         let spaces = |length: usize| " ".repeat(length).into_bytes();
@@ -468,7 +473,7 @@ mod tests {
             assert_eq!(decoded.as_ref().err().map(|refusal| refusal.response().status()), status, "{budget}");
             assert_eq!(decoded.ok(), status.is_none().then_some(2 * LIMIT), "{budget}");
         }
-        // While another body is in flight, it may fit later.
+        // The body may fit later, once the other one is no longer in flight.
         let intake = Intake::new(4 * LIMIT, false);
         let other = batch(&intake, &parts(&headers), vec![b' '; LIMIT].into(), LIMIT).await.unwrap();
         let document = batch(&intake, &parts(&headers), vec![0xe9; LIMIT].into(), LIMIT).await.unwrap();

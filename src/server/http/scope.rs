@@ -1,4 +1,4 @@
-//! Which regions a request is about. `server-behaviour` 9.4, 10.5.
+//! Regions that a response includes (docs/server.md, "Regions").
 
 use std::convert::Infallible;
 
@@ -13,24 +13,24 @@ use crate::server::EurekaServer;
 use crate::server::response_cache::List;
 use crate::server::view::RegionSet;
 
-/// Who says so in this header is a registry server, Java or not.
+/// Header and value by which registry servers identify themselves, Java or not.
 const IDENTITY: (&str, &str) = ("DiscoveryIdentity-Name", "DefaultServer");
-/// What a list depends on beside its address.
-const VARIES: HeaderValue =
+/// Request headers that select a representation of a list.
+const VARY_VALUE: HeaderValue =
     HeaderValue::from_static("accept, accept-encoding, x-eureka-accept, discoveryidentity-name");
 
-/// The regions that the asker is shown.
+/// Regions that a response includes besides the local one.
 ///
-/// Where none are configured it is this one alone, and so it is for other registry servers: two regions that show each other what they
-/// copied would keep each other's dead alive.
+/// There are none unless remote regions are configured, and none for other registry servers: two
+/// regions that served each other's copies would keep dead instances alive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scope(Option<Others>);
 
 #[derive(Clone, Copy, Debug)]
 struct Others {
-    /// Whether lists can be answered at all.
+    /// True once each region was fetched or the attempt failed, so that lists can be served.
     looked_at: bool,
-    /// The regions in lists; `None` if some were named and one could not be fetched yet.
+    /// Regions in lists. `None` if the request names regions and not all were fetched yet.
     listed: Option<RegionSet>,
 }
 
@@ -45,11 +45,11 @@ impl Scope {
         Self(Some(Others { looked_at: regions.are_looked_at(), listed }))
     }
 
-    /// The list with these regions; `None` if it can't be given yet.
+    /// Returns the list with these regions, or `None` if it cannot be served yet.
     pub(super) fn list(self, list: List<'_>) -> Option<List<'_>> {
         let Some(Others { looked_at, listed }) = self.0 else { return Some(list) };
         match (list, listed) {
-            // A list that shows no region waits for none.
+            // A list without remote regions does not wait for them.
             _ if !looked_at && !listed.is_some_and(RegionSet::is_empty) => None,
             (List::All | List::Delta, None) => None,
             (List::All, Some(set)) if !set.is_empty() => Some(List::AllWith(set)),
@@ -58,13 +58,13 @@ impl Scope {
         }
     }
 
-    /// An instance that is not registered here.
+    /// Looks up an instance of a remote region.
     pub(super) fn instance(self, server: &EurekaServer, app: &str, id: &str) -> Option<Instance> {
         let (_, instance) = self.0.and(server.regions())?.instance(app, id)?;
         Some(Instance::clone(&instance))
     }
 
-    /// The same whatever its application.
+    /// Looks up an instance of a remote region by its id alone.
     pub(super) fn instance_by_id(self, server: &EurekaServer, id: &str) -> Option<Instance> {
         let instance = self.0.and(server.regions())?.instance_by_id(id)?;
         Some(Instance::clone(&instance))
@@ -79,12 +79,12 @@ impl FromRequestParts<EurekaServer> for Scope {
     }
 }
 
-/// What `Vary` names, if it is more than usual.
+/// Returns the `Vary` header of lists, if it differs from the one without remote regions.
 pub(super) fn varies(server: &EurekaServer) -> Option<HeaderValue> {
-    server.regions().map(|_| VARIES)
+    server.regions().map(|_| VARY_VALUE)
 }
 
-/// To who would change an instance that has no lease here: 404, or 500 if it is in another region.
+/// Response to a write for an instance without a lease here: 404, or 500 if a remote region has it.
 pub(super) fn absent(server: &EurekaServer, app: &str, id: &str) -> Response {
     match server.regions().and_then(|regions| regions.instance(app, id)) {
         Some((region, _)) => {

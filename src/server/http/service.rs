@@ -1,8 +1,8 @@
-//! The registry as a plain service, with a short way for what comes most often.
+//! The registry as a plain service, with a fast path for heartbeats and lists.
 //!
-//! Nearly all requests to a registry are heartbeats and fetches. Their paths are plain to see, so they reach their handlers without the
-//! router's matching and the extensions by which it hands over what it matched, and what is there already is answered without a future
-//! of its own. Everything else goes through the router.
+//! Nearly all requests to a registry are heartbeats and fetches. They reach their handlers without
+//! the router's matching and its extensions, and without a boxed future if the response is ready.
+//! All other requests go through the router.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -20,16 +20,17 @@ use http::{Method, Request};
 use http_body::Body as _;
 use tower::Service;
 
-use super::answer::{Listing, NotAcceptable};
 use super::path::{Target, upper};
+use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, instances, probes, refusals};
 use crate::server::EurekaServer;
 use crate::server::response_cache::List;
 
-/// The registry's HTTP face as a service, for a server that serves nothing else. Made by [`EurekaServer::service`].
+/// HTTP service of a registry, for a server that serves nothing else. Created by
+/// [`EurekaServer::service`].
 ///
-/// Always ready, never fails, cheap to clone.
+/// It is always ready, never fails, and is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RegistryService {
     server: EurekaServer,
@@ -46,13 +47,12 @@ impl RegistryService {
         Self { server, router, mount }
     }
 
-    /// Responds to probes of load balancers and orchestrators as well, at the paths that a Spring
-    /// server has.
+    /// Adds health endpoints for load balancers and orchestrators, at the paths of a Spring server.
     ///
-    /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 200 while the server is
-    /// [open for traffic](EurekaServer::is_open), and with 503 until then.
-    /// `/actuator/health/liveness` always responds with 200. These paths are those of the whole
-    /// server, whatever the registry's own path is.
+    /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 503 until
+    /// the server is [open for traffic](EurekaServer::is_open), and with 200 from then on.
+    /// `/actuator/health/liveness` always responds with 200. The paths do not depend on the
+    /// registry's own path.
     pub fn with_probes(mut self) -> Self {
         self.router = self.router.merge(probes::router(self.server.clone(), &self.mount));
         self
@@ -69,21 +69,21 @@ impl Service<Request<Body>> for RegistryService {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        let Some(short) = Short::of(request.method(), request.uri().path(), &self.mount) else {
+        let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
             // A router is always ready.
-            return ResponseFuture(Answer::ToCome(Box::pin(self.router.call(request))));
+            return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request))));
         };
-        if let Some(response) = short.at_once(&self.server, &request) {
-            return ResponseFuture(Answer::AtOnce(Some(response)));
+        if let Some(response) = fast.ready_response(&self.server, &request) {
+            return ResponseFuture(ResponseState::Ready(Some(response)));
         }
         let server = self.server.clone();
-        ResponseFuture(Answer::ToCome(match short {
-            Short::List(list) => {
-                let (list, wanted) = (list.into_owned(), Listing::of(request.headers()).ok_or(NotAcceptable));
+        ResponseFuture(ResponseState::Pending(match fast {
+            FastPath::List(list) => {
+                let (list, requested) = (list.into_owned(), ListRequest::of(request.headers()).ok_or(NotAcceptable));
                 let scope = Scope::of(&server, request.headers(), request.uri().query());
-                Box::pin(async move { Ok(applications::list(&server, list, scope, wanted).await) })
+                Box::pin(async move { Ok(applications::list(&server, list, scope, requested).await) })
             }
-            Short::Heartbeat { app, id } => {
+            FastPath::Heartbeat { app, id } => {
                 let target = Target { app: (*app).into(), id: id.into() };
                 Box::pin(async { Ok(instances::heartbeat(State(server), target, request).await) })
             }
@@ -91,13 +91,13 @@ impl Service<Request<Body>> for RegistryService {
     }
 }
 
-/// A request that needs neither decoding nor a router to be understood.
-enum Short<'a> {
+/// Request whose path needs neither decoding nor the router.
+enum FastPath<'a> {
     List(List<'a>),
     Heartbeat { app: Cow<'a, str>, id: &'a str },
 }
 
-impl<'a> Short<'a> {
+impl<'a> FastPath<'a> {
     fn of(method: &Method, path: &'a str, mount: &str) -> Option<Self> {
         let path = path.strip_prefix(mount)?;
         let path = path.strip_prefix("/v2").unwrap_or(path);
@@ -116,10 +116,11 @@ impl<'a> Short<'a> {
         Some(Self::List(list))
     }
 
-    /// The answer, if nothing has to be waited for: neither a body that comes nor one that has to be made.
-    fn at_once(&self, server: &EurekaServer, request: &Request<Body>) -> Option<Response> {
+    /// Returns the response if it needs no wait: neither for the request's body nor for a list that
+    /// is not cached.
+    fn ready_response(&self, server: &EurekaServer, request: &Request<Body>) -> Option<Response> {
         match self {
-            Self::List(list) => applications::at_once(server, list, request.headers()),
+            Self::List(list) => applications::ready_response(server, list, request.headers()),
             Self::Heartbeat { app, id } if request.body().is_end_stream() => {
                 Some(instances::renew(server, app, id, request.headers(), request.uri().query()))
             }
@@ -128,13 +129,13 @@ impl<'a> Short<'a> {
     }
 }
 
-/// The answer to come of an [`RegistryService`].
-pub struct ResponseFuture(Answer);
+/// Response future of [`RegistryService`].
+pub struct ResponseFuture(ResponseState);
 
-enum Answer {
-    /// Taken when it is polled.
-    AtOnce(Option<Response>),
-    ToCome(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
+enum ResponseState {
+    /// `None` once it was polled.
+    Ready(Option<Response>),
+    Pending(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
 }
 
 impl Future for ResponseFuture {
@@ -142,8 +143,10 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Answer::AtOnce(response) => Poll::Ready(Ok(response.take().expect("polled after it was ready"))),
-            Answer::ToCome(future) => future.as_mut().poll(cx),
+            ResponseState::Ready(response) => {
+                Poll::Ready(Ok(response.take().expect("future is not polled after completion")))
+            }
+            ResponseState::Pending(future) => future.as_mut().poll(cx),
         }
     }
 }
@@ -164,7 +167,7 @@ mod tests {
     use crate::model::Instance;
 
     #[test]
-    fn plain_paths_take_the_short_way() {
+    fn plain_paths_take_the_fast_path() {
         for (method, path, expected) in [
             (Method::PUT, "/eureka/apps/orders/h:orders:1", "heartbeat ORDERS h:orders:1"),
             (Method::PUT, "/eureka//apps/orders/i", "heartbeat ORDERS i"),
@@ -188,20 +191,20 @@ mod tests {
             (Method::GET, "/eureka/vips/orders", "routed"),
             (Method::POST, "/eureka/apps/orders", "routed"),
         ] {
-            let way = match Short::of(&method, path, "/eureka") {
+            let way = match FastPath::of(&method, path, "/eureka") {
                 None => "routed".to_owned(),
-                Some(Short::List(List::All)) => "all".to_owned(),
-                Some(Short::List(List::Delta)) => "delta".to_owned(),
-                Some(Short::List(List::Application(app))) => format!("one {app}"),
-                Some(Short::List(_)) => "never".to_owned(),
-                Some(Short::Heartbeat { app, id }) => format!("heartbeat {app} {id}"),
+                Some(FastPath::List(List::All)) => "all".to_owned(),
+                Some(FastPath::List(List::Delta)) => "delta".to_owned(),
+                Some(FastPath::List(List::Application(app))) => format!("one {app}"),
+                Some(FastPath::List(_)) => "never".to_owned(),
+                Some(FastPath::Heartbeat { app, id }) => format!("heartbeat {app} {id}"),
             };
             assert_eq!(way, expected, "{method} {path}");
         }
     }
 
     #[tokio::test]
-    async fn both_ways_answer_alike() {
+    async fn fast_path_and_router_respond_alike() {
         let server = EurekaServer::builder().build().unwrap();
         let known = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let origin = crate::server::registry::Origin::Client;
@@ -229,9 +232,9 @@ mod tests {
             let request = || Request::builder().method(method).uri(target).body(Body::from("{}")).unwrap();
             let mut short = server.service("/eureka").oneshot(request()).await.unwrap();
             let mut routed = Router::new().nest("/eureka", server.router()).oneshot(request()).await.unwrap();
-            // The second time it is there already.
+            // The second time the list is cached.
             assert_eq!(server.service("/eureka").oneshot(request()).await.unwrap().status(), short.status(), "{line}");
-            // A router names the length of a body, hyper that of all others.
+            // Only the router sets the length of a body. hyper adds it to the others.
             for response in [&mut short, &mut routed] {
                 response.headers_mut().remove(CONTENT_LENGTH);
             }

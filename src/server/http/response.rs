@@ -1,4 +1,4 @@
-//! What answers look like, and which one the asker takes.
+//! Responses, and the content negotiation that selects their format.
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -8,7 +8,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::etag;
+use super::if_none_match;
 use crate::model::{Digest, Instance};
 use crate::server::EurekaServer;
 use crate::server::response_cache::List;
@@ -17,12 +17,13 @@ use crate::server::view::{self, BudgetExhausted, Encoding, Form, Variant};
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[cfg(feature = "xml")]
 const XML: HeaderValue = HeaderValue::from_static("application/xml");
-/// What a list depends on beside its address.
-const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encoding, x-eureka-accept");
+/// Request headers that select a representation of a list.
+const VARY_VALUE: HeaderValue = HeaderValue::from_static("accept, accept-encoding, x-eureka-accept");
 
-/// What the asker takes, read from `Accept`: JSON if it holds the bare word `json`, else XML, as Java has it; 406 if neither.
+/// Format of a response, selected by `Accept`: JSON if the header contains `json`, else XML, as on
+/// a Java server. The response to other values is 406.
 ///
-/// Without the feature `xml` there is JSON only, also for those who don't say what they take.
+/// Without the feature `xml` JSON is the only format, and the default without an `Accept` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -30,20 +31,20 @@ pub(super) enum Format {
     Xml,
 }
 
-/// How the asker wants a list, and which state of it is known there.
+/// Variant of a list that a request asks for, and the `If-None-Match` headers of the request.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct ListRequest {
     variant: Variant,
-    known: Vec<HeaderValue>,
+    if_none_match: Vec<HeaderValue>,
 }
 
-/// 406: none of the formats that there are is taken.
+/// Rejection with 406: the request accepts no available format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotAcceptable;
 
-/// Refuses with 406 who doesn't take JSON, in which batches are answered.
+/// Extractor that rejects with 406 unless the request accepts JSON.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Accepted;
+pub(super) struct AcceptsJson;
 
 impl<S: Sync> FromRequestParts<S> for Format {
     type Rejection = NotAcceptable;
@@ -53,7 +54,7 @@ impl<S: Sync> FromRequestParts<S> for Format {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Listing {
+impl<S: Sync> FromRequestParts<S> for ListRequest {
     type Rejection = NotAcceptable;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NotAcceptable> {
@@ -61,35 +62,35 @@ impl<S: Sync> FromRequestParts<S> for Listing {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Accepted {
+impl<S: Sync> FromRequestParts<S> for AcceptsJson {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let takes = |value: &str| value.contains("json") || takes_anything(value);
-        if accepts(&parts.headers).any(takes) || accepts(&parts.headers).next().is_none() {
+        let is_json = |value: &str| value.contains("json") || is_any(value);
+        if accept_values(&parts.headers).any(is_json) || accept_values(&parts.headers).next().is_none() {
             Ok(Self)
         } else {
-            Err((StatusCode::NOT_ACCEPTABLE, "batches are answered in application/json only").into_response())
+            Err((StatusCode::NOT_ACCEPTABLE, "the response to a batch is application/json only").into_response())
         }
     }
 }
 
 impl Format {
-    /// What these headers ask for, if it can be had.
+    /// Returns the format that these headers select, or `None` if it is not available.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        // What nearly all send is told without a search.
-        let plain = headers.get(ACCEPT).is_some_and(|value| *value == JSON);
-        if plain || accepts(headers).any(|value| value.contains("json")) {
+        // Nearly all clients send this value, which needs no search.
+        let is_plain = headers.get(ACCEPT).is_some_and(|value| *value == JSON);
+        if is_plain || accept_values(headers).any(|value| value.contains("json")) {
             return Some(Self::Json);
         }
-        let anything = accepts(headers).next().is_none() || accepts(headers).any(takes_anything);
+        let accepts_any = accept_values(headers).next().is_none() || accept_values(headers).any(is_any);
         #[cfg(feature = "xml")]
         {
-            let takes_xml = |value: &str| value.contains("application/xml") || value.contains("text/xml");
-            (anything || accepts(headers).any(takes_xml)).then_some(Self::Xml)
+            let is_xml = |value: &str| value.contains("application/xml") || value.contains("text/xml");
+            (accepts_any || accept_values(headers).any(is_xml)).then_some(Self::Xml)
         }
         #[cfg(not(feature = "xml"))]
-        anything.then_some(Self::Json)
+        accepts_any.then_some(Self::Json)
     }
 
     pub(super) fn content_type(self) -> HeaderValue {
@@ -100,7 +101,7 @@ impl Format {
         }
     }
 
-    /// 200 with the document of one instance.
+    /// Returns a 200 with the document of one instance.
     pub(super) fn instance(self, instance: &Instance) -> Response {
         let document = match self {
             Self::Json => instance.to_json(),
@@ -110,7 +111,7 @@ impl Format {
         self.text(document.into())
     }
 
-    /// 200 with a text in this format.
+    /// Returns a 200 with a text in this format.
     pub(super) fn text(self, text: Bytes) -> Response {
         let mut response = Response::new(Body::from(text));
         response.headers_mut().insert(CONTENT_TYPE, self.content_type());
@@ -118,8 +119,8 @@ impl Format {
     }
 }
 
-impl Listing {
-    /// How these headers ask for a list, if it can be had so.
+impl ListRequest {
+    /// Returns the variant that these headers select, or `None` if it is not available.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let format = Format::of(headers)?;
         let compact =
@@ -132,38 +133,38 @@ impl Listing {
             #[cfg(feature = "xml")]
             (Format::Xml, true) => Form::CompactXml,
         };
-        let encoding = if takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
-        let known = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
-        Some(Self { variant: Variant { form, encoding }, known })
+        let encoding = if accepts_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
+        let if_none_match = headers.get_all(IF_NONE_MATCH).into_iter().cloned().collect();
+        Some(Self { variant: Variant { form, encoding }, if_none_match })
     }
 
     pub(super) fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// Returns 200 with the list, 304 without one where this state of it is known already, 404, or
-    /// 503 while slow clients hold too many lists.
-    pub(super) async fn answer(&self, server: &EurekaServer, list: &List<'_>) -> Response {
+    /// Returns a 200 with the list, 304 if the client has its current state, 404 if there is no
+    /// such list, or 503 while slow clients hold too many lists.
+    pub(super) async fn respond(&self, server: &EurekaServer, list: &List<'_>) -> Response {
         match server.responses().get(server.registry(), list, self.variant).await {
-            Ok(Some(body)) => self.with(&body),
+            Ok(Some(body)) => self.respond_with(&body),
             Ok(None) => StatusCode::NOT_FOUND.into_response(),
             Err(BudgetExhausted) => server.unsent().refusal(),
         }
     }
 
-    /// The same with a body that is there.
-    pub(super) fn with(&self, body: &view::Body) -> Response {
+    /// Returns a 200 with this body, or 304.
+    pub(super) fn respond_with(&self, body: &view::Body) -> Response {
         let view::Body { etag: tag, digest, .. } = body;
-        if etag::matches(&self.known, tag) {
+        if if_none_match::matches(&self.if_none_match, tag) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
-            response.headers_mut().insert(VARY, VARIES);
+            response.headers_mut().insert(VARY, VARY_VALUE);
             response.headers_mut().insert(ETAG, tag.clone());
             return response;
         }
         let mut response = Response::new(Body::from(body.bytes().clone()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type());
-        headers.insert(VARY, VARIES);
+        headers.insert(VARY, VARY_VALUE);
         headers.insert(ETAG, tag.clone());
         if let Some(digest) = digest {
             headers.insert(Digest::HEADER, digest.clone());
@@ -183,12 +184,13 @@ impl Listing {
     }
 }
 
-/// 200 with JSON.
+/// Returns a 200 with JSON.
 pub(super) fn json(body: Bytes) -> Response {
     Format::Json.text(body)
 }
 
-/// 200 or 404 without a body. Java clients try to read whatever body a heartbeat brings, and fail on it.
+/// Returns a 200 or 404 without a body. Java clients parse any body in the response to a heartbeat,
+/// and fail.
 pub(super) fn found(found: bool) -> Response {
     if found { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response()
 }
@@ -196,25 +198,25 @@ pub(super) fn found(found: bool) -> Response {
 impl IntoResponse for NotAcceptable {
     fn into_response(self) -> Response {
         let text = if cfg!(feature = "xml") {
-            "this registry answers application/json and application/xml"
+            "the response is application/json or application/xml"
         } else {
-            "this registry answers application/json only; XML was not compiled in"
+            "the response is application/json only; XML was not compiled in"
         };
         (StatusCode::NOT_ACCEPTABLE, text).into_response()
     }
 }
 
-fn accepts(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+fn accept_values(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values(headers, ACCEPT).filter(|value| !value.trim().is_empty())
 }
 
-fn takes_anything(value: &str) -> bool {
+fn is_any(value: &str) -> bool {
     value.contains("*/*") || value.contains("application/*")
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let plain = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
-    plain
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let is_plain = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
+    is_plain
         || values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {
             let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
             let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_those_who_name_it() {
+    fn format_is_json_if_accept_contains_json() {
         let (json, none) = (Some(Format::Json), None);
         #[cfg(feature = "xml")]
         let (xml, other) = (Some(Format::Xml), Some(Format::Xml));
@@ -261,9 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_used_where_it_is_taken() {
-        assert!(!takes_gzip(&HeaderMap::new()));
-        for (accept, takes) in [
+    fn gzip_is_used_if_it_is_accepted() {
+        assert!(!accepts_gzip(&HeaderMap::new()));
+        for (accept, expected) in [
             ("gzip", true),
             ("gzip, x-gzip, deflate", true),
             ("deflate,GZIP;q=0.5", true),
@@ -271,7 +273,7 @@ mod tests {
             ("gzip;q=0", false),
             ("gzip; q=0.0", false),
         ] {
-            assert_eq!(takes_gzip(&headers(ACCEPT_ENCODING, accept)), takes, "{accept}");
+            assert_eq!(accepts_gzip(&headers(ACCEPT_ENCODING, accept)), expected, "{accept}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Unfolds bodies that are gzip, step by step within their limits.
+//! Decompression of gzip request bodies, step by step within limits.
 
 use std::io::Read;
 
@@ -6,19 +6,19 @@ use flate2::bufread::GzDecoder;
 
 use super::intake::{Charge, NoRoom};
 
-/// Maximum length of an unfolded body, in lengths of the packed one. Batches that peers send come to
-/// 10 to 40.
+/// Maximum ratio of the decompressed to the compressed length. Batches of peers have ratios of 10
+/// to 40.
 pub(super) const MAX_RATIO: usize = 100;
-/// Bytes that are unfolded at a time.
+/// Number of bytes that are decompressed at a time.
 const STEP: usize = 16 * 1024;
 
-/// Reason why a body was not unfolded.
+/// Reason why a body was not decompressed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     NotGzip,
-    /// It is longer than the limit.
+    /// The decompressed body is longer than the limit.
     TooLarge,
-    /// It is longer than [`MAX_RATIO`] lengths of the packed body.
+    /// The decompressed body exceeds [`MAX_RATIO`].
     Ratio,
     NoRoom(NoRoom),
 }
@@ -29,9 +29,9 @@ impl From<NoRoom> for Failure {
     }
 }
 
-/// Unfolds a body of one gzip member to at most `limit` bytes, which are charged beside the packed
-/// ones.
-pub(super) fn unfold(packed: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>, Failure> {
+/// Decompresses a body of one gzip member to at most `limit` bytes. They are charged in addition to
+/// the compressed ones.
+pub(super) fn decompress(packed: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>, Failure> {
     let longest = packed.len().saturating_mul(MAX_RATIO);
     let mut gzip = GzDecoder::new(packed);
     let mut plain: Vec<u8> = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn unfold(packed: &[u8], limit: usize, charge: &mut Charge) -> Result
         }
         plain.extend_from_slice(&step[..read]);
     }
-    // Many empty members would cost time and no bytes.
+    // More members are refused, since many empty ones would cost time and no bytes.
     if gzip.into_inner().is_empty() { Ok(plain) } else { Err(Failure::NotGzip) }
 }
 
@@ -71,12 +71,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn gzip_unfolds_within_ratio_limit_and_budget() {
+    async fn gzip_is_decompressed_within_ratio_limit_and_budget() {
         let spaces = vec![b' '; 300_000];
         let mut random = fastrand::Rng::with_seed(7);
         let mixed: Vec<u8> = (0..300_000).map(|_| random.u8(..16)).collect();
         let intake = Intake::new(1024 * 1024, false);
-        let unfolded = |packed: &[u8], limit| unfold(packed, limit, &mut intake.charge(Source::default()));
+        let unfolded = |packed: &[u8], limit| decompress(packed, limit, &mut intake.charge(Source::default()));
         assert_eq!(unfolded(&gzip(&mixed), 300_000), Ok(mixed.clone()));
         assert_eq!(unfolded(&gzip(&mixed), 299_999), Err(Failure::TooLarge));
         assert_eq!(unfolded(&gzip(&spaces), 300_000), Err(Failure::Ratio));
@@ -87,11 +87,11 @@ mod tests {
         other.grow_to(600_000).unwrap();
         assert_eq!(unfolded(&gzip(&mixed), 300_000), Err(Failure::NoRoom(NoRoom::Now)));
         drop(other);
-        // The packed bytes and the unfolded ones fit together, or never do.
+        // Both the compressed and the decompressed bytes must fit into the budget.
         let narrow = Intake::new(700_000, false);
-        assert!(unfold(&gzip(&mixed), 1_000_000, &mut narrow.charge(Source::default())) == Ok(mixed.clone()));
+        assert!(decompress(&gzip(&mixed), 1_000_000, &mut narrow.charge(Source::default())) == Ok(mixed.clone()));
         let narrow = Intake::new(400_000, false);
-        let unfolded = unfold(&gzip(&mixed), 300_000, &mut narrow.charge(Source::default()));
+        let unfolded = decompress(&gzip(&mixed), 300_000, &mut narrow.charge(Source::default()));
         assert!(unfolded == Err(Failure::NoRoom(NoRoom::Ever(300_000))));
     }
 
