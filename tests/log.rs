@@ -1,4 +1,4 @@
-//! The log of the binary, as the readers of stderr meet it.
+//! The log of the binary on stderr.
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -18,7 +18,7 @@ struct Running {
     port: u16,
 }
 
-/// Runs the registry until the test is over. It logs each change of a batch in a line of its own.
+/// Runs the registry until the end of the test. It logs each change of a batch.
 fn start(stderr: Stdio, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
     command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).env("RUST_LOG", "tower_eureka=debug");
@@ -59,13 +59,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed must not leave it behind.
+        // A failed test must not leave the process running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A batch of registrations, each of which is logged: far more than the pipe and the queue hold.
+/// Returns a batch of registrations whose log lines exceed the pipe and the queue.
 fn flood(status: &str) -> String {
     let item = |n: usize| {
         format!(
@@ -78,18 +78,18 @@ fn flood(status: &str) -> String {
 }
 
 #[test]
-fn stalled_stderr_stops_neither_heartbeats_nor_sigterm_and_dropped_lines_are_counted() {
+fn stalled_stderr_blocks_neither_heartbeats_nor_sigterm_and_dropped_lines_are_counted() {
     let mut running = start(Stdio::piped(), &[], &[]);
     let stderr = running.child.stderr.take().unwrap();
     assert_eq!(running.send(BATCH, &flood("UP")), 200);
     for _ in 0..10 {
         assert_eq!(running.send(HEARTBEAT, ""), 200, "nobody reads stderr");
     }
-    // It is read again: what was kept comes first, then the number of lines that were not.
+    // Reading again: the queued lines come first, then the number of dropped ones.
     let mut lines = BufReader::new(stderr).lines().map(Result::unwrap);
     let mut registered = 0;
     let dropped: usize = loop {
-        let line = lines.next().expect("the server runs");
+        let line = lines.next().expect("server is running");
         registered += usize::from(line.contains("registered app=ORDERS"));
         if let Some(notice) = line.strip_suffix(" log lines were dropped") {
             assert!(notice.contains(" WARN "), "{line}");
@@ -97,7 +97,7 @@ fn stalled_stderr_stops_neither_heartbeats_nor_sigterm_and_dropped_lines_are_cou
         }
     };
     assert!(registered < 9_000 && registered + dropped >= 9_000, "{registered} lines and {dropped} dropped ones");
-    // Nobody reads it any more.
+    // Nobody reads stderr from now on.
     assert_eq!(running.send(BATCH, &flood("DOWN")), 200);
     assert_eq!(running.send(HEARTBEAT, ""), 200);
     assert_eq!(running.stop("TERM"), Some(0));
@@ -105,7 +105,7 @@ fn stalled_stderr_stops_neither_heartbeats_nor_sigterm_and_dropped_lines_are_cou
 }
 
 #[test]
-fn stderr_that_takes_nothing_stops_nobody() {
+fn stderr_that_accepts_nothing_blocks_no_request() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -129,7 +129,7 @@ fn last_lines_are_written_before_the_process_ends() {
 }
 
 #[test]
-fn json_log_is_one_object_a_line_whatever_clients_send() {
+fn json_log_is_one_object_a_line_for_any_input() {
     for (arguments, variables) in [
         (&["--log-format", "json"][..], &[][..]),
         (&["--log-format=json"], &[("TOWER_EUREKA_LOG_FORMAT", "text")]),
@@ -156,7 +156,7 @@ fn json_log_is_one_object_a_line_whatever_clients_send() {
             |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{log}"));
         assert_eq!(line("started")["level"], "INFO");
         assert!(line("registrations in a replication batch dropped")["invalid"] == 1);
-        assert_eq!(line("nothing to cancel: unknown instance")["instance"], "z");
+        assert_eq!(line("cancellation of unknown instance")["instance"], "z");
     }
 }
 

@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 
 use crate::arguments::{Given, server_setting};
 
-/// Host and port without any setting. A registry without access control is for this machine only,
-/// unless somebody says otherwise.
+/// Default host. A registry without access control is reachable from this machine only, unless it
+/// is configured otherwise.
 const LOOPBACK: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8761;
-/// Host where a port is given alone: all interfaces of both families, as of a Spring server.
+/// Host if only a port is configured: all interfaces of both families, as on a Spring server.
 const EVERYWHERE: &str = "::";
-/// Connections that wait to be accepted, as many as tokio's listeners have.
+/// Maximum number of connections that wait to be accepted. tokio's listeners have the same.
 const BACKLOG: i32 = 1024;
 
 /// Address to listen on. The host may be a name.
@@ -42,19 +42,19 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// Binds a listener. All interfaces of IPv6 include those of IPv4, and are those of IPv4 alone on a
+    /// Binds a listener. The address `::` includes all IPv4 interfaces, and means only these on a
     /// system without IPv6.
     pub(crate) async fn bind(&self) -> io::Result<TcpListener> {
         if self.host.parse() != Ok(Ipv6Addr::UNSPECIFIED) {
             return TcpListener::bind((&*self.host, self.port)).await;
         }
         match both_families(self.port) {
-            // Half of the interfaces would not be what was asked for.
+            // No fallback to IPv4, which would be half of the requested interfaces.
             Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
                 Err(error)
             }
             Err(error) => {
-                tracing::info!(%error, "no IPv6 here, listening on all IPv4 interfaces");
+                tracing::info!(%error, "IPv6 is not available, listening on all IPv4 interfaces");
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port)).await
             }
             listener => listener,
@@ -62,11 +62,12 @@ impl Address {
     }
 }
 
-/// Listener on all interfaces of IPv6 and IPv4, whatever the system's default for IPv6 sockets is.
+/// Binds a listener on all interfaces of IPv6 and IPv4, independently of the system's default for
+/// IPv6 sockets.
 fn both_families(port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
-    // As tokio does. On Windows the option has another meaning.
+    // Set by tokio's listeners, too. The option has another meaning on Windows.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -87,7 +88,7 @@ fn port_of(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|_| digits).ok_or_else(|| "expected a port, 0 to 65535".to_owned())
 }
 
-/// A name or an address; of IPv6 without its brackets.
+/// Parses a host name or an address. Removes the brackets of an IPv6 address.
 fn host_of(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     match bare {
@@ -110,12 +111,12 @@ pub(crate) fn address(listen: Option<&Address>, given: &[Given]) -> Result<Addre
     let (port, host) = (port?, host?);
     if let Some(listen) = listen {
         for (name, _) in [port, host].into_iter().flatten() {
-            tracing::warn!("{name} is ignored: --listen says where to listen");
+            tracing::warn!("{name} is ignored: --listen takes precedence");
         }
         return Ok(listen.clone());
     }
-    let usual = if port.is_some() { EVERYWHERE } else { LOOPBACK };
-    let host = host.map_or(Ok(usual.to_owned()), |(name, value)| {
+    let default = if port.is_some() { EVERYWHERE } else { LOOPBACK };
+    let host = host.map_or(Ok(default.to_owned()), |(name, value)| {
         let host = value.parse::<Ipv6Addr>().map_or_else(|_| host_of(&value), |address| Ok(address.to_string()));
         host.map_err(|why| invalid(&name, &value, why))
     })?;

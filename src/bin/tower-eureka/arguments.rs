@@ -1,25 +1,26 @@
-//! Arguments under Spring names, and the part of the help that lists them.
+//! Arguments with the names of Spring properties, and their part of the help text.
 
 use tower_eureka::config::Property;
 
-/// Beginnings of the arguments that a Spring server takes as well.
+/// Prefixes of the arguments that name Spring properties.
 const PROPERTY_PREFIXES: [&str; 3] = ["--eureka.", "--spring.", "--server."];
 
-/// A setting under its Spring name.
+/// Argument that sets a Spring property.
 pub(crate) struct Given {
     pub(crate) name: String,
     pub(crate) value: String,
 }
 
 impl Given {
-    /// Returns true for the setting of this name, compared as Spring does.
+    /// Returns true if the property has this name, compared as in Spring.
     pub(crate) fn is(&self, name: &str) -> bool {
         let relaxed = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
         relaxed(&self.name) == relaxed(name)
     }
 }
 
-/// Takes the properties out of the arguments: `--name=value` and `--name value`.
+/// Splits the arguments into the binary's own ones and the properties, which are `--name=value` or
+/// `--name value`.
 pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>), String> {
     let (mut own, mut given) = (Vec::new(), Vec::new());
     let mut arguments = arguments.into_iter().peekable();
@@ -41,21 +42,22 @@ pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<Given>),
     Ok((own, given))
 }
 
-/// The part of the help that comes from the table of properties.
+/// Returns the part of the help text that lists the properties.
 pub(crate) fn properties() -> String {
     let mut text = String::from(
-        "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C end requests in flight within 5 s, hand over to the peers what is queued\n\
-         for them, and stop. A second signal stops at once, unless it is SIGHUP. A SIGHUP that nohup had ignored stays ignored.\n\
+        "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued changes\n\
+         are sent to the peers. A second signal stops it immediately, unless it is SIGHUP. SIGHUP stays ignored under nohup.\n\
          \n\
-         Exit codes: 0 after a stop at which everything was handed over; 1 if the server cannot start; 2 for wrong arguments;\n\
-         3 after a stop at which a peer did not take everything; 128 and the signal's number after a second signal.\n\
+         Exit codes: 0 after a stop at which all queued changes were sent; 1 if the server cannot start; 2 for wrong arguments;\n\
+         3 after a stop at which a peer did not receive all changes; 128 plus the signal's number after a second signal.\n\
          \n\
          Probes: / and /actuator/health respond with 200 once the node is open for traffic, and with 503 until then;\n\
          /actuator/health/liveness always responds with 200. The variable RUST_LOG sets the level of the log: RUST_LOG=debug.\n\
          \n\
-         Settings of a Spring Cloud Eureka server. Dashes and case do not matter; each is also an environment variable,\n\
-         upper case, with dots as underscores and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION. Variables that are no\n\
-         settings are errors, as arguments are; SPRING_SECURITY_* and SERVER_SSL_* stop the start until they are honoured.\n\
+         Settings of a Spring Cloud Eureka server. Dashes and case do not matter. Each is also an environment variable in\n\
+         upper case, with underscores for dots and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION. Unknown variables\n\
+         are errors, like unknown arguments. The server does not start with SPRING_SECURITY_* or SERVER_SSL_*, which it\n\
+         does not support yet.\n\
          \n  --server.port <PORT>\n          port to listen on, on all interfaces if no address is given\n\
          \n  --server.address <HOST>\n          address to listen on\n",
     );
@@ -65,8 +67,8 @@ pub(crate) fn properties() -> String {
     text
 }
 
-/// Returns `true` for the variable that Kubernetes sets in each container for a service named `server`:
-/// `SERVER_PORT=tcp://10.0.0.1:8761`.
+/// Returns `true` for the variable that Kubernetes sets in each container for a service named
+/// `server`: `SERVER_PORT=tcp://10.0.0.1:8761`.
 fn is_service_link(variable: &str, value: &str) -> bool {
     let is_link = variable == "SERVER_PORT" && value.contains("://");
     if is_link {
@@ -75,8 +77,8 @@ fn is_service_link(variable: &str, value: &str) -> bool {
     is_link
 }
 
-/// The last value among the arguments, else that of the environment, each with the name under which
-/// it was given.
+/// Returns the value of the last argument, or else of the environment variable, and the name of its
+/// source.
 pub(crate) fn server_setting(given: &[Given], name: &str) -> Result<Option<(String, String)>, String> {
     let argument = given.iter().rev().find(|given| given.is(name));
     let found = match argument {
@@ -90,7 +92,7 @@ pub(crate) fn server_setting(given: &[Given], name: &str) -> Result<Option<(Stri
                     is_named && !value.trim().is_empty() && !is_service_link(key, value)
                 })
                 .collect();
-            // Of several spellings the upper case one.
+            // Of several spellings the one in upper case counts.
             variables.sort();
             variables.into_iter().next()
         }

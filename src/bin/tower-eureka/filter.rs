@@ -1,18 +1,18 @@
-//! Level of the log, from the variable `RUST_LOG`.
+//! Filter of the log from the variable `RUST_LOG`.
 
 use tracing_subscriber::EnvFilter;
 
 const VARIABLE: &str = "RUST_LOG";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Returns the filter of the variable, or `info` without one.
+/// Returns the filter that the variable sets. Defaults to `info`.
 pub(crate) fn filter() -> Result<EnvFilter, String> {
     let Some(value) = std::env::var_os(VARIABLE) else { return Ok(EnvFilter::new("info")) };
     let Some(text) = value.to_str() else { return Err(format!("{VARIABLE} is no Unicode text")) };
     if text.trim().is_empty() {
         return Ok(EnvFilter::new("info"));
     }
-    // A word alone is a target, of which everything would be logged and nothing else.
+    // A single word that is not a level is a target: the filter would log only this target.
     if let Some((word, level)) = text.split(',').find_map(|part| Some((part.trim(), mistyped_level(part.trim())?))) {
         return Err(format!("{VARIABLE} is '{text}': '{word}' is no level; did you mean {level}?"));
     }
@@ -21,8 +21,8 @@ pub(crate) fn filter() -> Result<EnvFilter, String> {
     })
 }
 
-/// The level that a word was meant to be: one that begins with a level's name, as `warning`, or has one
-/// letter wrong.
+/// Returns the level that a mistyped word stands for: the word begins with the level, as in
+/// `warning`, or differs from it in one letter.
 fn mistyped_level(word: &str) -> Option<&'static str> {
     let word = word.to_ascii_lowercase();
     if word.len() < 3 || word.contains(|c: char| !c.is_ascii_alphabetic()) || LEVELS.contains(&&*word) {
@@ -50,7 +50,7 @@ mod tests {
     use super::mistyped_level;
 
     #[test]
-    fn word_that_was_meant_as_a_level_is_recognised() {
+    fn mistyped_level_is_recognised() {
         for (word, level) in [
             ("warning", "warn"),
             ("inof", "info"),

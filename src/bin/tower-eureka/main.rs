@@ -1,4 +1,4 @@
-//! The standalone registry.
+//! Standalone registry server.
 
 mod address;
 mod arguments;
@@ -21,22 +21,24 @@ use self::address::{Address, address};
 use self::arguments::{Given, properties, split};
 use self::signals::{Received, Signals};
 
-/// Uses again what other threads freed, so that the memory of a registry under change stays what it was.
+/// Reuses memory that other threads freed, so that the memory of a registry does not grow under
+/// changes.
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Requests in flight get this long after the signal; connections that are merely open get nothing.
+/// Maximum time for requests in flight after the signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
-/// Peers get this long to take what is queued for them: at the signal, and once more at the end.
+/// Maximum time to send queued changes to the peers: at the signal, and again after the last
+/// request.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
-/// Exit code after a stop at which a peer did not take everything.
+/// Exit code if a peer did not receive all queued changes.
 const NOT_HANDED_OVER: u8 = 3;
 
 /// Variable with the format of the log.
 const LOG_FORMAT: &str = "TOWER_EUREKA_LOG_FORMAT";
 
-/// Eureka, in one small binary.
+/// Eureka registry server in one small binary.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -52,12 +54,12 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Serve {
-    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all interfaces. Port 0 takes a
-    /// free one.
+    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all interfaces. Port 0
+    /// selects a free port.
     ///
-    /// It wins over --server.port and --server.address, and these win over the variables
+    /// It takes precedence over --server.port and --server.address, and these over the variables
     /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all interfaces, IPv6 and
-    /// IPv4; 0.0.0.0:PORT means those of IPv4.
+    /// IPv4. 0.0.0.0:PORT means all IPv4 interfaces.
     /// [default: 127.0.0.1:8761]
     #[arg(long)]
     listen: Option<Address>,
@@ -68,7 +70,7 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    // First, while there is one thread.
+    // Must run before the first thread is spawned.
     let memory = memory::return_freed();
     let arguments: Result<Vec<_>, _> = std::env::args_os().map(|argument| argument.into_string()).collect();
     let Ok(arguments) = arguments else { return fail("an argument is no Unicode text") };
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
         Err(text) => return fail(text),
     };
     let command = Cli::command().mut_subcommand("serve", |serve| {
-        // An empty variable counts as unset, as of the other settings.
+        // An empty variable counts as unset, like those of the other settings.
         let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
         let serve = if is_blank { serve.mut_arg("log_format", |format| format.env(Resettable::Reset)) } else { serve };
         serve.after_long_help(properties())
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(error),
     };
-    // Dropped last, which waits for its lines.
+    // Dropped last: the drop waits until all lines are written.
     let log = match log::start(serve.log_format, filter) {
         Ok(log) => log,
         Err(error) => return fail(format_args!("cannot start the log: {error}")),
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(serve.run(&given));
-    // A look-up of a name that hangs is not waited for.
+    // Does not wait for a DNS lookup that hangs.
     runtime.shutdown_background();
     match ended {
         Ok(Ended::HandedOver) => ExitCode::SUCCESS,
@@ -117,19 +119,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// End of a server that had started.
+/// Reason why a running server ended.
 #[derive(Debug)]
 enum Ended {
+    /// A signal. All queued changes were sent to the peers.
     HandedOver,
-    /// A peer did not take everything.
+    /// A signal. A peer did not receive all queued changes.
     NotHandedOver,
-    /// A second signal came before everything was handed over.
+    /// A second signal, before all queued changes were sent.
     At(Received),
 }
 
 impl Serve {
     async fn run(self, given: &[Given]) -> Result<Ended, Box<dyn std::error::Error>> {
-        // First of all, so that a signal is never met unprepared.
+        // First of all, so that no signal has its default action.
         let mut signals = Signals::listen()?;
         let is_listener = |given: &&Given| given.is("server.port") || given.is("server.address");
         let settings = given.iter().filter(|given| !is_listener(given));
@@ -137,11 +140,11 @@ impl Serve {
         let builder = EurekaServer::builder().from_env_standalone(settings)?;
         let address = address(self.listen.as_ref(), given)?;
         let descriptors = descriptors::raise();
-        // The look-up of a host name may take long.
+        // The lookup of a host name may take long.
         let bound = tokio::select! {
             bound = address.bind() => bound,
             signal = signals.first() => {
-                tracing::info!(signal = signal.name, "stopped before it listened");
+                tracing::info!(signal = signal.name, "stopped before listening");
                 return Ok(Ended::HandedOver);
             }
         };
@@ -162,15 +165,15 @@ impl Serve {
         let (signalled, mut at_signal) = tokio::sync::watch::channel(());
         let mut stopping = at_signal.clone();
         let serving = async {
-            // The channel closes when the signal has come.
+            // The channel closes when the signal arrives.
             let stopping = async { while stopping.changed().await.is_ok() {} };
-            // The node leaves its peers while requests in flight go on.
+            // The node leaves the cluster while requests in flight continue.
             let leaving = async {
                 while at_signal.changed().await.is_ok() {}
                 registry.leave(HAND_OVER_LIMIT).await;
             };
             tokio::join!(listener.serve(app, stopping), leaving);
-            // Those requests may have left something for the peers.
+            // These requests may have queued further changes.
             registry.leave(HAND_OVER_LIMIT).await
         };
         let interrupted = async {
@@ -184,19 +187,19 @@ impl Serve {
                 if handed_over {
                     return Ok(Ended::HandedOver);
                 }
-                tracing::warn!("not every peer took what was queued for it");
+                tracing::warn!("not all queued changes were sent to the peers");
                 Ok(Ended::NotHandedOver)
             }
             signal = interrupted => {
-                tracing::warn!(signal = signal.name, "stopped at once by a second signal, peers may lack the last changes");
+                tracing::warn!(signal = signal.name, "stopped immediately by a second signal, peers may lack the last changes");
                 Ok(Ended::At(signal))
             }
         }
     }
 }
 
-/// Prints the one line that scripts wait for. A thread of its own does it, which nothing waits for:
-/// a pipe may be full, and nobody has to read it.
+/// Prints the line that scripts wait for. It runs on a thread of its own, since a write to a full
+/// pipe that nobody reads blocks for ever.
 fn announce(address: SocketAddr) {
     let print = move || {
         let mut stdout = io::stdout().lock();
@@ -210,9 +213,9 @@ fn announce(address: SocketAddr) {
     }
 }
 
-/// Prints an error of a process whose log has not started.
+/// Prints an error before the log is started.
 fn fail(error: impl std::fmt::Display) -> ExitCode {
-    // There is no other place to report that stderr is broken.
+    // An error of stderr cannot be reported anywhere else.
     let _ = writeln!(io::stderr(), "tower-eureka: {error}");
     ExitCode::FAILURE
 }

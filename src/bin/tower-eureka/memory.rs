@@ -1,16 +1,16 @@
-//! Memory that the allocator returns to the system.
+//! Settings of the allocator, so that it returns freed memory to the system.
 
 use std::fmt;
 
-/// Variable with the user's own settings of the allocator. They are left as they are.
+/// Variable with the user's own settings of the allocator, which take precedence.
 const SETTINGS: &str = "_RJEM_MALLOC_CONF";
 
-/// Reason for which freed memory is returned late.
+/// Reason why freed memory is returned late.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    /// The user's own settings hold.
+    /// The user's own settings apply.
     Settings,
-    /// The allocator refused; often threads cannot be spawned.
+    /// The allocator refused a setting, usually because threads cannot be spawned.
     #[cfg(not(target_env = "msvc"))]
     Refused(tikv_jemalloc_ctl::Error),
 }
@@ -18,7 +18,7 @@ pub(crate) enum Kept {
 impl Kept {
     pub(crate) fn log(&self) {
         match self {
-            Self::Settings => tracing::info!("the settings of the allocator are those of {SETTINGS}"),
+            Self::Settings => tracing::info!("allocator settings are those of {SETTINGS}"),
             #[cfg(not(target_env = "msvc"))]
             Self::Refused(_) => tracing::warn!("{self}"),
         }
@@ -37,10 +37,12 @@ impl fmt::Display for Kept {
     }
 }
 
-/// Lets the allocator return freed memory about a second later, also while this process is idle.
+/// Configures the allocator to return freed memory after about a second, also while the process is
+/// idle.
 ///
-/// jemalloc returns memory only when the arena that freed it is used again, unless it has a thread for
-/// it. It must run before other threads allocate: later arenas take the defaults that are set here.
+/// Without its background thread, jemalloc returns memory only when the arena that freed it is used
+/// again. This must run before other threads allocate, since later arenas inherit the defaults that
+/// it sets.
 #[cfg(not(target_env = "msvc"))]
 pub(crate) fn return_freed() -> Result<(), Kept> {
     use tikv_jemalloc_ctl::{Access, AsName};
@@ -57,7 +59,7 @@ pub(crate) fn return_freed() -> Result<(), Kept> {
     "max_background_threads\0".name().write(1_usize).map_err(Kept::Refused)?;
     let thread = "background_thread\0".name();
     thread.write(true).map_err(|error| {
-        // Without the thread, memory is returned only if jemalloc knows that there is none.
+        // jemalloc returns memory without the thread only if it knows that there is none.
         let _ = thread.write(false);
         Kept::Refused(error)
     })
@@ -68,6 +70,6 @@ pub(crate) fn return_freed() -> Result<(), Kept> {
     Ok(())
 }
 
-/// Time in which freed memory is returned.
+/// Time after which freed memory is returned.
 #[cfg(not(target_env = "msvc"))]
 const DECAY_MS: isize = 1000;

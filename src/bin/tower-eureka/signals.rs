@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-/// Signals within this time of the first are the same one: some supervisors signal the process and its
-/// group.
-const SAME: Duration = Duration::from_millis(50);
+/// Time within which further signals count as the first one. Some supervisors signal both the
+/// process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(50);
 
 const HANG_UP: &str = "SIGHUP";
 
@@ -17,23 +17,24 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// The exit code of a process that this signal ended, as shells show it.
+    /// Returns the exit code by which shells report a process that this signal ended.
     pub(crate) fn exit_code(self) -> u8 {
         128 + self.number
     }
 }
 
-/// SIGTERM, SIGINT, SIGHUP and SIGQUIT. On other systems than Unix, Ctrl-C.
+/// Receiver of SIGTERM, SIGINT, SIGHUP and SIGQUIT. On systems other than Unix, of Ctrl-C.
 #[derive(Debug)]
 pub(crate) struct Signals(Inner);
 
 impl Signals {
-    /// Receives signals from now on. A SIGHUP that was ignored, as by `nohup`, stays ignored.
+    /// Receives signals from now on. SIGHUP stays ignored if the parent ignored it, as `nohup`
+    /// does.
     pub(crate) fn listen() -> io::Result<Self> {
         Inner::listen().map(Self)
     }
 
-    /// Completes at the first signal, once those that come together with it have come.
+    /// Completes after the first signal and those that count as the same.
     pub(crate) async fn first(&mut self) -> Received {
         let first = self.0.next().await;
         let together = async {
@@ -41,12 +42,12 @@ impl Signals {
                 self.0.next().await;
             }
         };
-        let _: Result<(), _> = tokio::time::timeout(SAME, together).await;
+        let _: Result<(), _> = tokio::time::timeout(SAME_SIGNAL, together).await;
         first
     }
 
-    /// Completes at the next signal that asks for a stop at once. SIGHUP is none: shells send it again to
-    /// their jobs when a terminal closes, and so does the kernel.
+    /// Completes at the next signal other than SIGHUP, which is ignored: shells and the kernel send
+    /// it again when a terminal closes.
     pub(crate) async fn second(&mut self) -> Received {
         loop {
             let signal = self.0.next().await;
@@ -94,7 +95,8 @@ impl Inner {
     }
 }
 
-/// Returns `true` if the parent of this process had it ignore a signal. Known on Linux only.
+/// Returns `true` if the parent process ignored this signal. Always `false` on systems other than
+/// Linux.
 #[cfg(unix)]
 fn is_ignored(number: u8) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Last look at a line before it is queued: one line, without control characters, of bounded length.
+//! Sanitizer of log lines: one line each, without control characters, of bounded length.
 //!
-//! The registry escapes and cuts each value from outside where it logs it. This is the net below,
-//! for lines of libraries and for values that somebody forgets.
+//! The registry escapes and truncates external values where it logs them. This covers lines of
+//! other libraries, and values that were forgotten.
 
 use std::fmt::Write;
 
@@ -12,10 +12,10 @@ use super::Format;
 
 /// Maximum length of a line in bytes.
 const LINE_BYTES: usize = 8 * 1024;
-/// Part of a JSON line that is shown if the whole is too long.
+/// Number of characters of a JSON line that are logged if the line is too long.
 const EXCERPT_CHARS: usize = 1024;
 
-/// Returns the line with a line break at its end and none within.
+/// Returns the sanitized line with a line break at its end.
 pub(super) fn clean(text: &str, format: Format, ansi: bool) -> Vec<u8> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -24,7 +24,7 @@ pub(super) fn clean(text: &str, format: Format, ansi: bool) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// A line of the log's own, as tracing formats one.
+/// Returns a line of the log itself in the format of tracing.
 pub(super) fn own(format: Format, level: &str, message: &str) -> Vec<u8> {
     clean(&own_text(format, level, message, None), format, false)
 }
@@ -45,7 +45,7 @@ fn own_text(format: Format, level: &str, message: &str, excerpt: Option<&str>) -
 
 fn timestamp() -> String {
     let mut time = String::new();
-    // A clock that cannot be formatted leaves it empty.
+    // The time is left empty if it cannot be formatted.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     time
 }
@@ -57,7 +57,7 @@ fn escaped(text: &str, format: Format, ansi: bool) -> String {
         if line.len() >= LINE_BYTES {
             return match format {
                 Format::Text => line + &format!("... ({} bytes)", text.len()),
-                // An object that is cut is none.
+                // A truncated object is not valid JSON, so an excerpt is logged as a value.
                 Format::Json => {
                     let excerpt: String = text.chars().take(EXCERPT_CHARS).filter(|&c| !is_unsafe(c)).collect();
                     let message = format!("log line of {} bytes was cut", text.len());
@@ -74,7 +74,7 @@ fn escaped(text: &str, format: Format, ansi: bool) -> String {
         rest = &rest[c.len_utf8()..];
         let written = match (c, format) {
             (c, _) if !is_unsafe(c) => line.write_char(c),
-            // In an object such a character stands within a string only.
+            // In a JSON object such a character is always within a string.
             (c, Format::Json) => write!(line, "\\u{:04x}", u32::from(c)),
             (c, Format::Text) if c.is_control() => write!(line, "{}", c.escape_debug()),
             (c, Format::Text) => write!(line, "{}", c.escape_unicode()),
@@ -90,7 +90,8 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Length of the colour that the text begins with, as tracing writes it: ESC [ digits m.
+/// Returns the length of the colour code at the start of the text, as tracing writes it: ESC [
+/// digits m.
 fn colour_length(text: &str) -> usize {
     let Some(rest) = text.strip_prefix("\u{1b}[") else { return 0 };
     let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b';').count();
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn line_from_outside_is_one_line_without_control_characters() {
+    fn external_text_becomes_one_line_without_control_characters() {
         for (line, expected) in [
             ("INFO plain a=b", "INFO plain a=b\n"),
             ("INFO plain a=b\n", "INFO plain a=b\n"),
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_of_a_terminal_stay_and_other_escapes_do_not() {
+    fn colour_codes_are_kept_and_other_escapes_are_not() {
         let line = clean("\u{1b}[2mtime\u{1b}[0m \u{1b}[2J\u{1b}]0;title\u{7}", Format::Text, true);
         assert_eq!(String::from_utf8(line).unwrap(), "\u{1b}[2mtime\u{1b}[0m \\u{1b}[2J\\u{1b}]0;title\\u{7}\n");
     }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn own_line_looks_as_any_other() {
+    fn own_line_has_the_format_of_tracing() {
         let line = String::from_utf8(own(Format::Text, "WARN", "3 log lines\nwere dropped")).unwrap();
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.len() == "2026-01-01T00:00:00.000000Z".len(), "{line}");

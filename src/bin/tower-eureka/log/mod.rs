@@ -1,11 +1,11 @@
-//! Log of the registry, written to stderr.
+//! Log of the binary, written to stderr.
 //!
 //! ```text
 //!  tracing ──▶ format ──▶ line::clean ──▶ Queue (1 MiB) ──▶ thread "log" ──▶ stderr
 //! ```
 //!
-//! Nothing but that thread ever waits for the reader of stderr. Everything that the process writes
-//! to stderr once the log has started goes this way, panics included.
+//! Only this thread waits for the reader of stderr. All output of the process to stderr takes this
+//! way once the log is started, panics included.
 
 mod line;
 mod queue;
@@ -24,26 +24,26 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use self::queue::Queue;
 
-/// Maximum size of the lines that wait for stderr. Further lines are dropped and counted.
+/// Maximum size of the queued lines. Further lines are dropped and counted.
 const QUEUE_BYTES: usize = 1024 * 1024;
-/// Time limit of writing the last lines when the process ends.
+/// Maximum time to write the queued lines when the process ends.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Format of the lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line of text each.
+    /// One line of text per event.
     #[default]
     Text,
-    /// One JSON object a line, with the fields of the text.
+    /// One JSON object per line, with the same fields.
     Json,
 }
 
-/// The log while it is written. Dropping it waits until its lines are written, for a bounded time.
+/// Guard of the log. Dropping it waits until the queued lines are written, for a bounded time.
 #[derive(Debug)]
 pub(crate) struct Log(Sink);
 
-/// Takes lines for the queue.
+/// Writer that formats lines and adds them to the queue.
 #[derive(Clone, Debug)]
 struct Sink {
     queue: Arc<Queue>,
@@ -63,7 +63,7 @@ pub(crate) fn start(format: Format, filter: EnvFilter) -> io::Result<Log> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(sink.ansi)
-        // They would be written to stderr itself.
+        // tracing would write its internal errors directly to stderr.
         .log_internal_errors(false)
         .with_writer(sink.clone());
     match format {
@@ -76,7 +76,7 @@ pub(crate) fn start(format: Format, filter: EnvFilter) -> io::Result<Log> {
 }
 
 impl Log {
-    /// Writes why the process ends, whatever the filter says.
+    /// Writes the error that ends the process, regardless of the filter.
     pub(crate) fn fail(&self, error: impl Display) {
         let text = format!("tower-eureka: {error}\n");
         match self.0.format {
@@ -102,7 +102,7 @@ impl Sink {
         let name = thread.name().unwrap_or("unnamed");
         let write = |text: &str| self.queue.push(line::own(self.format, "ERROR", text));
         write(&format!("thread '{name}' {panic}"));
-        // One of its own only if the environment asks for it.
+        // Captured only if the environment enables it.
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
             backtrace.to_string().lines().for_each(write);
@@ -110,7 +110,7 @@ impl Sink {
     }
 }
 
-/// Takes a formatted event, which comes in one piece.
+/// tracing writes each formatted event with one call.
 impl Write for &Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(&String::from_utf8_lossy(bytes));

@@ -1,4 +1,4 @@
-//! Bounded queue of log lines, and the loop that empties it.
+//! Bounded queue of log lines, and the loop that writes them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -7,15 +7,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Memory of a line beyond its text.
+/// Memory of a line in addition to its text.
 const LINE_OVERHEAD: usize = 64;
-/// Pause before a descriptor that takes nothing is tried again.
+/// Pause before another write to a descriptor that would block.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Lines that wait to be written. Adding one never waits: without room it is dropped and counted.
+/// Queue of lines to write. Adding a line never blocks: without room the line is dropped and
+/// counted.
 ///
-/// Once full, the queue takes lines again when it is half empty, so that a slow reader gets long
-/// parts of the log with one count between them.
+/// A full queue accepts lines again once it is half empty. So a slow reader gets long contiguous
+/// parts of the log with one count of dropped lines between them.
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: usize,
@@ -27,10 +28,10 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     lines: VecDeque<Line>,
-    /// Size of the lines that wait and of the one that is being written.
+    /// Size of the queued lines and of the one that is being written.
     bytes: usize,
     is_full: bool,
-    /// Lines dropped since the last one that was taken.
+    /// Number of lines dropped since the last one that was added.
     dropped: u64,
     is_writing: bool,
 }
@@ -38,7 +39,7 @@ struct State {
 #[derive(Debug)]
 struct Line {
     text: Vec<u8>,
-    /// Number of lines that were dropped right before this one.
+    /// Number of lines that were dropped directly before this one.
     dropped: u64,
 }
 
@@ -69,14 +70,14 @@ impl Queue {
         self.added.notify_one();
     }
 
-    /// Waits until all lines are written, at most this long. Returns false if some are not.
+    /// Waits until all lines are written, for at most this time. Returns false if some are not.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty() || state.dropped > 0;
         let waited = self.written.wait_timeout_while(self.state(), limit, is_busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Writes lines as they come, and `notice` where some were dropped. Never returns.
+    /// Writes lines as they are added, and `notice` in place of dropped lines. Never returns.
     ///
     /// A line that cannot be written counts as dropped.
     pub(super) fn write_to(&self, out: impl Write, notice: impl Fn(u64) -> Vec<u8>) {
@@ -102,7 +103,7 @@ impl Queue {
         }
     }
 
-    /// Waits for the next line. It has no text if lines were dropped and none followed.
+    /// Waits for the next line. Its text is empty if lines were dropped and none followed.
     fn next(&self) -> Line {
         let is_idle = |state: &mut State| state.lines.is_empty() && state.dropped == 0;
         let mut state = self.added.wait_while(self.state(), is_idle).unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +125,7 @@ impl Queue {
 
 struct Output<W> {
     out: W,
-    /// Set if the last line was written in part.
+    /// True if only a part of the last line was written.
     is_torn: bool,
 }
 
@@ -145,7 +146,7 @@ impl<W: Write> Output<W> {
                     self.is_torn = !bytes.is_empty();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Another process may have made the descriptor non-blocking for all that share it.
+                // Another process that shares the descriptor may have made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(RETRY_PAUSE),
                 Err(error) => return Err(error),
             }
@@ -163,7 +164,7 @@ mod tests {
 
     const FOREVER: Duration = Duration::from_secs(3600);
 
-    /// Output that takes one write per permit and fails with an error per refusal.
+    /// Output that accepts one write per `Ok` and fails once per `Err`.
     struct Gate {
         permits: Receiver<io::Result<()>>,
         written: Sender<String>,
@@ -181,7 +182,8 @@ mod tests {
         }
     }
 
-    /// Queue of so many lines of one character, the permits of its output, and what was written.
+    /// Returns a queue with room for this number of one-character lines, the permits of its output,
+    /// and the written lines.
     fn queue(lines: usize) -> (Arc<Queue>, Sender<io::Result<()>>, Receiver<String>) {
         let queue = Arc::new(Queue::new(lines * (1 + LINE_OVERHEAD)));
         let ((permit, permits), (written, lines)) = (channel(), channel());
@@ -205,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_room_are_dropped_and_counted_where_they_are_missing() {
+    fn lines_without_room_are_dropped_and_counted_in_their_place() {
         let (queue, permits, lines) = queue(4);
         push(&queue, "abcdefg");
         assert!(!queue.flush(Duration::ZERO));
-        // Taken again once it is half empty: after one line it is not.
+        // The queue accepts lines again once it is half empty, which it is not after one line.
         permit(&permits, 1);
         assert_eq!(take(&lines, 1), ["a"]);
         while queue.state().bytes > 3 * (1 + LINE_OVERHEAD) {
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_told_also_if_no_line_follows() {
+    fn dropped_lines_are_reported_if_no_line_follows() {
         let (queue, permits, lines) = queue(2);
         push(&queue, "abcd");
         permit(&permits, 3);
@@ -241,7 +243,7 @@ mod tests {
     fn lines_that_cannot_be_written_count_as_dropped() {
         let (queue, permits, lines) = queue(9);
         push(&queue, "abc");
-        // A full device refuses the line, and the notice with each line after it.
+        // A full device fails the first line, and then the notice before each further line.
         (0..3).for_each(|_| permits.send(Err(ErrorKind::StorageFull.into())).unwrap());
         assert!(queue.flush(FOREVER));
         push(&queue, "d");
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_that_takes_nothing_now_is_tried_again() {
+    fn write_that_would_block_is_retried() {
         let (queue, permits, lines) = queue(9);
         push(&queue, "a");
         permits.send(Err(ErrorKind::WouldBlock.into())).unwrap();
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn line_after_a_torn_one_begins_anew() {
+    fn line_after_a_torn_line_begins_on_a_new_line() {
         struct Tearing(Vec<u8>, usize);
         impl Write for Tearing {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
