@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""How long a peer waits for the answer to a replication batch of 250 tasks: target/release/tower-eureka, or the binary given.
+"""Latency of replication batches of 250 tasks, of target/release/tower-eureka or of the binary in the argument.
 
-While 10,000 instances are loaded by one connection, in batches of registrations, and after that, another connection sends batches of
-heartbeats, of registrations and of mixed tasks, and every answer is timed. Needs Python 3 and Linux.
+One connection loads 10,000 instances in batches of registrations. Meanwhile and afterwards, another connection sends batches
+of heartbeats, of registrations and of mixed tasks, and each response is timed. Needs Python 3 and Linux.
 """
 
 import http.client
@@ -52,10 +52,10 @@ class Peer:
     def send(self, batch):
         began = time.perf_counter()
         self.connection.request("POST", "/eureka/peerreplication/batch/", batch, {"Content-Type": "application/json"})
-        answer = self.connection.getresponse()
-        whole = answer.read()
+        response = self.connection.getresponse()
+        whole = response.read()
         self.times.append((time.perf_counter() - began) * 1000)
-        assert answer.status == 200 and len(json.loads(whole)["responseList"]) == BATCH, answer.status
+        assert response.status == 200 and len(json.loads(whole)["responseList"]) == BATCH, response.status
 
 
 def report(what, times, cpu=None):
@@ -66,14 +66,14 @@ def report(what, times, cpu=None):
 
 
 def cpu_seconds(pid):
-    """User and system time of a process so far."""
+    """Returns the user and system time of a process."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(port, queue):
-    """All instances, and then newer versions of them, so that it takes a while."""
+    """Registers all instances and then newer versions of them, so that the load lasts."""
     versions = range(100, 104)
     batches = [body([task("Register", n, v) for n in range(at, at + BATCH)]) for v in versions for at in range(0, INSTANCES, BATCH)]
     peer = Peer(port)
@@ -98,7 +98,7 @@ def main():
         class Channel:
             put, get = theirs.send, theirs.recv
 
-        # A process of its own: two threads of Python would wait for each other.
+        # A separate process, since two Python threads would block each other.
         loader = multiprocessing.Process(target=load, args=(port, Channel))
         loader.start()
         sample = lambda actions, version: body([task(random.choice(actions), n, version) for n in random.sample(range(INSTANCES), BATCH)])

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Our registry, a bare hyper handler that answers the same bytes, and the Spring Cloud server, under the same load.
+# Our registry, a bare hyper handler that responds with the same bytes, and the Spring Cloud server, under the same load.
 #
-# All three run at once, one is loaded at a time, in ROUNDS (3) rounds of SECONDS_EACH (4) for each operation; the tables that it prints for
-# docs/benchmarks.md show medians. CPU is user and system time of the server process; wrk runs on one thread beside it. Needs Linux, cargo,
-# wrk, curl and, for the Spring server, a JDK 17 and Maven. Without these two, or with SPRING=no, it is left out.
+# All three run at the same time, and one is loaded at a time, in ROUNDS (3) rounds of SECONDS_EACH (4) for each operation.
+# The printed tables for docs/benchmarks.md show medians. CPU is the user and system time of the server process. wrk runs on
+# one thread of the same machine. Needs Linux, cargo, wrk and curl. The Spring server needs a JDK 17 and Maven, and is left
+# out without them or with SPRING=no.
 #
 # INSTANCES (10000), APPS (100) and CONNECTIONS (16) change the load.
 set -euo pipefail
@@ -33,7 +34,7 @@ rss_mb() { [ -n "${pid[$1]:-}" ] && awk '/^VmRSS/ { printf "%d MB", $2 / 1024 }'
 median() { sort -g | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 ratio() { awk -v a="${1:-0}" -v b="${2:-0}" 'BEGIN { if (a > 0 && b > 0) printf "%.2f", a / b; else printf "-" }'; }
 
-# start ADDRESS COMMAND...: runs it and waits for its first answer
+# start ADDRESS COMMAND...: runs the command and waits for its first response
 start() {
   local address=$1 began
   shift
@@ -44,7 +45,7 @@ start() {
   starts[$address]="$((($(date +%s%N) - began) / 1000000)) ms"
 }
 
-# once ADDRESS SCRIPT PATH: a line of CPU µs per request, requests/s, p99
+# once ADDRESS SCRIPT PATH: prints CPU µs per request, requests/s, p99
 once() {
   local before out
   before=$(cpu_us "$1")
@@ -73,7 +74,7 @@ row() {
     "$(cut -d' ' -f3 "$files/round.${OURS##*:}" | paste -sd' ') |"
 }
 
-# change ADDRESS ROUNDS: CPU ms of a registration and the full answer after it
+# change ADDRESS ROUNDS: prints the CPU ms of a registration and the next full response
 change() {
   [ -n "${pid[$1]:-}" ] || { printf -; return; }
   "$load" change "$1" "$APPS" 3
@@ -100,7 +101,7 @@ if [ "$SPRING" = yes ]; then
   spring_empty=$(rss_mb "$JAVA") spring=$JAVA
   "$load" populate "$JAVA" "$INSTANCES" "$APPS"
   spring_full=$(rss_mb "$JAVA")
-  # The JVM compiles what it runs often.
+  # Warm-up of the JVM's compiler.
   for script in heartbeat register get; do
     wrk -t1 -c"$CONNECTIONS" -d"${SECONDS_EACH}s" -s "bench/wrk/$script.lua" "http://$JAVA/eureka/apps/APP007" >/dev/null
   done
@@ -120,7 +121,7 @@ echo
 echo "| | ours | Spring |"
 echo "|---|---|---|"
 echo "| CPU of a registration and the first \`/apps\` after it, gzip | $(change "$OURS" 200) | $(change "$JAVA" 20) |"
-echo "| start to first answer | ${starts[$OURS]} | ${starts[$JAVA]:--} |"
+echo "| start to first response | ${starts[$OURS]} | ${starts[$JAVA]:--} |"
 echo "| memory: at the start | $ours_empty | ${spring_empty:--} |"
 echo "| memory: with $INSTANCES instances | $ours_full | ${spring_full:--} |"
 echo "| memory: after the load | $(rss_mb "$OURS") | $(rss_mb "$JAVA") |"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What connections cost that do little: 10,000 that say nothing, then 50 that take the whole registry slowly, each another state of it.
+# Cost of connections that do little: 10,000 idle ones, then 50 that read the full registry slowly, each in another version.
 #
-# bench/crowd.sh prints memory of the server and how another client's heartbeats fare meanwhile, on a registry of INSTANCES (10000) in
-# APPS (100) applications. IDLE (10000) and SLOW (50) change the crowds. Needs Linux, cargo and as many file descriptors.
+# bench/crowd.sh prints the memory of the server and the latency of another client's heartbeats meanwhile, on a registry of
+# INSTANCES (10000) in APPS (100) applications. IDLE (10000) and SLOW (50) set the numbers of connections. Needs Linux, cargo
+# and as many file descriptors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

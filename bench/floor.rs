@@ -1,8 +1,8 @@
-//! The least that a server on hyper can do: it answers the bytes that a registry answered, and knows nothing.
+//! Lower bound for a server on hyper: it responds with the bytes of a registry's responses.
 //!
-//! `floor ADDRESS APPS_FILE APP_FILE` answers `/eureka/apps` and `/eureka/apps/{app}` with the files, as gzip; a PUT with 200, a POST with
-//! 204 after its body.
-#![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
+//! `floor ADDRESS APPS_FILE APP_FILE` responds to `/eureka/apps` and `/eureka/apps/{app}` with the
+//! files, as gzip, to a PUT with 200, and to a POST with 204 after its body.
+#![allow(clippy::unwrap_used, reason = "a panic is reported by the script that runs it")]
 
 use std::convert::Infallible;
 
@@ -27,13 +27,13 @@ async fn main() {
         stream.set_nodelay(true).unwrap();
         let (apps, app) = (apps.clone(), app.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, apps.clone(), app.clone()));
+            let service = service_fn(move |request| respond(request, apps.clone(), app.clone()));
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, apps: Bytes, app: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, apps: Bytes, app: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::default());
     match *request.method() {
         Method::GET => {

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# 100,000 instances: each heartbeats and fetches the delta every 30 s (3,333 of each per second), 20 change per second. All was fetched once.
+# Load of 100,000 instances: each sends a heartbeat and fetches the delta every 30 s (3,333 of each per second), and 20 of
+# them change per second. The full registry is fetched once.
 #
-# bench/soak.sh [SECONDS, default 600] prints a line every 10 s: CPU share and memory of the server, rates and latencies as the load
-# generator saw them, which shares the machine. Before that it waits 215 s. INSTANCES (100000), APPS (100) and CHANGES (20 per second) change the
-# fleet. Needs Linux and cargo.
+# bench/soak.sh [SECONDS, default 600] prints a line every 10 s: CPU share and memory of the server, and the rates and
+# latencies that the load generator measures on the same machine. It first waits for 215 s. INSTANCES (100000), APPS (100)
+# and CHANGES (20 per second) change the load. Needs Linux and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,6 @@ server=$!
 trap 'kill $server' EXIT
 "$load" wait "$ADDRESS"
 "$load" populate "$ADDRESS" "$INSTANCES" "$APPS"
-# Until the delta has forgotten the registrations: a fleet does not start within three minutes.
+# Wait until the registrations have left the delta, since a real fleet does not start within three minutes.
 sleep 215
 "$load" soak "$ADDRESS" "$INSTANCES" "$APPS" "$CHANGES" "$SECONDS_IN_ALL" "$server"

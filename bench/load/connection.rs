@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as a load generator needs it: one request at a time, answers thrown away.
+//! Minimal HTTP/1.1 client of the load generator: one request at a time, bodies are discarded.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
 }
 
@@ -22,7 +22,7 @@ impl Connection {
         Ok(Self { address: address.into(), stream, buffer: Vec::with_capacity(256 * 1024) })
     }
 
-    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Response> {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\naccept: application/json\r\naccept-encoding: gzip\r\n");
         if !body.is_empty() {
@@ -46,7 +46,7 @@ impl Connection {
         let status = text.get(9..12).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
         let mut seen = self.buffer.len() - head;
         if text.contains("\r\ntransfer-encoding: chunked") {
-            // Spring's answers: the last chunk ends them.
+            // Responses of Spring end with the last chunk.
             while !self.buffer.ends_with(b"0\r\n\r\n") {
                 let keep = self.buffer.len().saturating_sub(8);
                 self.buffer.drain(..keep);
@@ -61,10 +61,10 @@ impl Connection {
             }
         }
         if close {
-            // Tomcat's after a hundred requests.
+            // Tomcat closes a connection after a hundred requests.
             *self = Self::open(&self.address).await?;
         }
-        Ok(Answer { status })
+        Ok(Response { status })
     }
 
     async fn read(&mut self) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Connections that do little: what each costs the server, and what others notice of them.
+//! Connections that do little: the server's memory for each, and their effect on others.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::soak::{rss_kb, rss_mb};
 use crate::{names, register};
 
 const OTHERS: Duration = Duration::from_secs(5);
-/// A slow reader takes this much, then pauses.
+/// Number of bytes that a slow reader reads between two pauses.
 const SIP: usize = 4 * 1024;
 const PAUSE: Duration = Duration::from_secs(1);
-/// More than the server's, with which it was started.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time after which the server has closed the slow readers.
+const CLOSE_TIME: Duration = Duration::from_secs(15);
 
-/// Opens connections, asks each one thing, and leaves them open.
+/// Opens connections, sends one request on each, and keeps them open.
 pub(crate) async fn idle(address: &str, connections: usize, apps: usize, pid: &str) {
     let before = rss_kb(pid);
     let mut idle = Vec::new();
@@ -34,14 +34,15 @@ pub(crate) async fn idle(address: &str, connections: usize, apps: usize, pid: &s
         rss_mb(pid),
         others(address, apps).await
     );
-    // None was closed meanwhile.
+    // Fails if one was closed meanwhile.
     for connection in &mut idle {
         connection.send("PUT", "/eureka/apps/NONE/none", "").await.unwrap();
     }
     drop(idle);
 }
 
-/// Asks for everything on many connections, each after a change, and takes it a sip at a time, too slowly for the server's patience.
+/// Requests the full registry on many connections, each after a change, and reads the responses so
+/// slowly that the server closes the connections.
 pub(crate) async fn slow(address: &str, connections: usize, apps: usize, pid: &str) {
     println!("before: {} MB", rss_mb(pid));
     let mut changing = Connection::open(address).await.unwrap();
@@ -49,17 +50,21 @@ pub(crate) async fn slow(address: &str, connections: usize, apps: usize, pid: &s
     for version in 0..connections {
         register(&mut changing, version % 100, apps, 1_000 + version).await;
         readers.spawn(sip(address.parse().unwrap()));
-        // Until it was asked.
+        // Wait until the request is sent.
         sleep(PAUSE / 50).await;
     }
-    println!("{connections} slow readers, each of another state: {} MB; {}", rss_mb(pid), others(address, apps).await);
-    sleep(PATIENCE).await;
-    println!("{} s later: {} MB", (OTHERS + PATIENCE).as_secs(), rss_mb(pid));
+    println!(
+        "{connections} slow readers, each of another version: {} MB; {}",
+        rss_mb(pid),
+        others(address, apps).await
+    );
+    sleep(CLOSE_TIME).await;
+    println!("{} s later: {} MB", (OTHERS + CLOSE_TIME).as_secs(), rss_mb(pid));
 }
 
 async fn sip(address: SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
-    // Else the systems on both sides take most of the answer.
+    // Else the buffers of both systems hold most of the response.
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let head = "GET /eureka/apps HTTP/1.1\r\nhost: x\r\naccept: application/json\r\nconnection: close\r\n\r\n";
@@ -70,14 +75,14 @@ async fn sip(address: SocketAddr) {
     }
 }
 
-/// How one client fares with heartbeats meanwhile.
+/// Measures the heartbeats of one client meanwhile.
 async fn others(address: &str, apps: usize) -> String {
     let (mut connection, start) = (Connection::open(address).await.unwrap(), Instant::now());
     let mut latencies = Vec::new();
     while start.elapsed() < OTHERS {
         let ((app, id), sent) = (names(latencies.len() % 100, apps), Instant::now());
-        let answer = connection.send("PUT", &format!("/eureka/apps/{app}/{id}?status=UP"), "").await.unwrap();
-        assert_eq!(answer.status, 200);
+        let response = connection.send("PUT", &format!("/eureka/apps/{app}/{id}?status=UP"), "").await.unwrap();
+        assert_eq!(response.status, 200);
         latencies.push(sent.elapsed());
     }
     latencies.sort_unstable();

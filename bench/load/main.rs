@@ -1,14 +1,15 @@
-//! What wrk cannot do: register each instance once, change one and fetch, keep a rate.
+//! Load generator for what wrk cannot do: register each instance once, change one and fetch, keep a
+//! rate.
 //!
-//! | command | what it does |
+//! | command | action |
 //! |---|---|
-//! | `load wait ADDRESS` | returns when the registry at `ADDRESS` answers |
+//! | `load wait ADDRESS` | waits until the registry at `ADDRESS` responds |
 //! | `load populate ADDRESS INSTANCES APPS` | registers instances of about 1 KB |
-//! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches everything, gzip, again and again |
-//! | `load idle ADDRESS CONNECTIONS APPS PID` | opens connections that say nothing more, and looks at the server |
-//! | `load slow ADDRESS CONNECTIONS APPS PID` | the same with connections that take their answers slowly |
-//! | `load soak ADDRESS INSTANCES APPS CHANGES SECONDS PID` | a fleet's load at a fixed rate, with a line on the server every 10 s |
-#![allow(clippy::unwrap_used, reason = "it runs under a script that sees it fail")]
+//! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches the full registry with gzip, repeatedly |
+//! | `load idle ADDRESS CONNECTIONS APPS PID` | opens idle connections and measures the server |
+//! | `load slow ADDRESS CONNECTIONS APPS PID` | the same with connections that read their responses slowly |
+//! | `load soak ADDRESS INSTANCES APPS CHANGES SECONDS PID` | sends a fleet's load at a fixed rate, and prints a line about the server every 10 s |
+#![allow(clippy::unwrap_used, reason = "a panic is reported by the script that runs it")]
 
 mod connection;
 mod crowd;
@@ -52,7 +53,7 @@ async fn main() {
 async fn wait(address: &str) {
     loop {
         if let Ok(mut connection) = Connection::open(address).await
-            && connection.send("GET", "/eureka/apps", "").await.is_ok_and(|answer| answer.status == 200)
+            && connection.send("GET", "/eureka/apps", "").await.is_ok_and(|response| response.status == 200)
         {
             return;
         }
@@ -84,13 +85,13 @@ async fn change(address: &str, apps: usize, rounds: usize) {
     }
 }
 
-/// The application and id of an instance, as the scripts of wrk spell them.
+/// Returns the application and id of an instance, as in the scripts of wrk.
 pub(crate) fn names(i: usize, apps: usize) -> (String, String) {
     let app = i % apps;
     (format!("APP{app:03}"), format!("host-{i:05}:app{app:03}:8080"))
 }
 
-/// Registers an instance; another `version` is a change.
+/// Registers an instance. Another `version` is a change.
 pub(crate) async fn register(connection: &mut Connection, i: usize, apps: usize, version: usize) {
     let (app, id) = names(i, apps);
     let body = include_str!("../wrk/instance.json")
@@ -101,6 +102,6 @@ pub(crate) async fn register(connection: &mut Connection, i: usize, apps: usize,
         .replace("@HOST@", &format!("host-{i:05}"))
         .replace("@IP@", &format!("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255))
         .replace("@DIRTY@", &(1_700_000_000_000 + version as u64).to_string());
-    let answer = connection.send("POST", &format!("/eureka/apps/{app}"), &body).await.unwrap();
-    assert_eq!(answer.status, 204, "registration of {id}");
+    let response = connection.send("POST", &format!("/eureka/apps/{app}"), &body).await.unwrap();
+    assert_eq!(response.status, 204, "registration of {id}");
 }

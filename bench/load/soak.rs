@@ -1,4 +1,5 @@
-//! The load of 100,000 instances: each heartbeats and fetches the delta every 30 s, and some change.
+//! Load of a fleet: each instance sends a heartbeat and fetches the delta every 30 s, and some
+//! change.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,10 +11,10 @@ use crate::connection::Connection;
 use crate::{names, register};
 
 const PERIOD: Duration = Duration::from_secs(30);
-/// Of each kind.
+/// Number of connections for heartbeats, and as many for deltas.
 const CONNECTIONS: usize = 64;
 const REPORT: Duration = Duration::from_secs(10);
-/// Kernel ticks per second in /proc, on every Linux of today.
+/// Kernel ticks per second in /proc on Linux.
 const TICKS: f64 = 100.0;
 
 pub(crate) struct Fleet<'a> {
@@ -23,7 +24,7 @@ pub(crate) struct Fleet<'a> {
     pub(crate) changes_per_second: u32,
 }
 
-/// Microseconds from when a request was due to when its answer had come, since the last report.
+/// Microseconds between the due time of a request and its response, since the last report.
 type Latencies = Arc<Mutex<Vec<u32>>>;
 
 pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
@@ -37,9 +38,9 @@ pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
             for i in (first..instances).step_by(CONNECTIONS).cycle() {
                 let due = pace.due().await;
                 let (app, id) = names(i, apps);
-                let answer = connection.send("PUT", &format!("/eureka/apps/{app}/{id}?status=UP"), "").await.unwrap();
-                assert_eq!(answer.status, 200, "heartbeat of {id}");
-                pace.answered(due);
+                let response = connection.send("PUT", &format!("/eureka/apps/{app}/{id}?status=UP"), "").await.unwrap();
+                assert_eq!(response.status, 200, "heartbeat of {id}");
+                pace.responded(due);
             }
         });
         let (mut connection, mut pace) = (Connection::open(address).await.unwrap(), Pace::new(period, &deltas));
@@ -47,20 +48,20 @@ pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
             loop {
                 let due = pace.due().await;
                 assert_eq!(connection.send("GET", "/eureka/apps/delta", "").await.unwrap().status, 200, "delta");
-                pace.answered(due);
+                pace.responded(due);
             }
         });
     }
     let mut connection = Connection::open(address).await.unwrap();
-    // As each client does when it starts. From now on every instance is there in the form that is asked for.
+    // Like a client at its start. From now on the encoded form of each instance is cached.
     assert_eq!(connection.send("GET", "/eureka/apps", "").await.unwrap().status, 200, "everything");
     let mut pace = Pace::new(Duration::from_secs(1) / changes_per_second, &changes);
     tasks.spawn(async move {
         for version in 1.. {
             let due = pace.due().await;
-            // A stride without a common divisor meets all instances in turn.
+            // A stride without a common divisor reaches all instances in turn.
             register(&mut connection, version * 7919 % instances, apps, version).await;
-            pace.answered(due);
+            pace.responded(due);
         }
     });
 
@@ -97,7 +98,7 @@ pub(crate) async fn run(fleet: Fleet<'_>, duration: Duration, pid: &str) {
     }
 }
 
-/// Says when the next request is due, and notes how long after that it was answered.
+/// Schedules requests at a fixed rate and records their latencies.
 struct Pace {
     interval: Interval,
     latencies: Latencies,
@@ -114,12 +115,12 @@ impl Pace {
         self.interval.tick().await
     }
 
-    fn answered(&self, due: Instant) {
+    fn responded(&self, due: Instant) {
         self.latencies.lock().unwrap().push(due.elapsed().as_micros() as u32);
     }
 }
 
-/// Per second, then median, 99th percentile and worst in milliseconds.
+/// Returns the rate per second, and the median, 99th percentile and maximum in milliseconds.
 fn summary(latencies: &Latencies) -> [f64; 4] {
     let mut all = std::mem::take(&mut *latencies.lock().unwrap());
     all.sort_unstable();
@@ -128,7 +129,7 @@ fn summary(latencies: &Latencies) -> [f64; 4] {
     [all.len() as f64 / REPORT.as_secs_f64(), at(0.5), at(0.99), at(1.0)]
 }
 
-/// User and system time of a process.
+/// Returns the user and system time of a process in ticks.
 fn cpu_ticks(pid: &str) -> f64 {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -139,7 +140,7 @@ pub(crate) fn rss_mb(pid: &str) -> u64 {
     rss_kb(pid) / 1024
 }
 
-/// Resident memory of a process.
+/// Returns the resident memory of a process.
 pub(crate) fn rss_kb(pid: &str) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -1,4 +1,4 @@
--- A heartbeat of each instance in turn.
+-- Sends a heartbeat of each instance in turn.
 local instances, apps = tonumber(os.getenv("INSTANCES")), tonumber(os.getenv("APPS"))
 local i = 0
 function request()

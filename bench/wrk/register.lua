@@ -1,4 +1,4 @@
--- A registration of each instance in turn, with the data that it has already.
+-- Sends an unchanged registration of each instance in turn.
 local instances, apps = tonumber(os.getenv("INSTANCES")), tonumber(os.getenv("APPS"))
 local file = io.open(os.getenv("INSTANCE_JSON"))
 local template = file:read("*l")
