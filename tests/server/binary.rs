@@ -1,4 +1,4 @@
-//! The binary as scripts and orchestrators see it: one line on stdout, exit codes, signals.
+//! The binary as scripts and orchestrators use it: one line on stdout, exit codes, signals.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ pub(crate) struct Running {
     pub(crate) port: u16,
 }
 
-/// Without any address.
+/// Returns the command without an address.
 pub(crate) fn plain() -> Command {
     let mut command = binary();
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -24,7 +24,8 @@ pub(crate) fn plain() -> Command {
     command
 }
 
-/// The binary with the default action of SIGHUP, also where this process was started by `nohup`.
+/// Returns the binary with the default action of SIGHUP, even if this process was started by
+/// `nohup`.
 fn binary() -> Command {
     let binary = env!("CARGO_BIN_EXE_tower-eureka");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -58,7 +59,7 @@ impl Running {
         TcpStream::connect(("127.0.0.1", self.port)).unwrap()
     }
 
-    /// Sends the signal, waits for the end, and gives the exit code and what else stood on stdout.
+    /// Sends the signal and waits for the end. Returns the exit code and the rest of stdout.
     pub(crate) fn stop(mut self, signal: &str) -> (Option<i32>, String) {
         assert!(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap().success());
         let mut rest = String::new();
@@ -69,7 +70,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed must not leave it behind.
+        // A failed test must not leave the process running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -77,14 +78,14 @@ impl Drop for Running {
 
 pub(crate) fn ask(connection: &mut TcpStream, request: &str) -> String {
     connection.write_all(request.as_bytes()).unwrap();
-    let mut answer = BufReader::new(connection);
+    let mut response = BufReader::new(connection);
     let mut line = String::new();
-    answer.read_line(&mut line).unwrap();
+    response.read_line(&mut line).unwrap();
     line
 }
 
 #[test]
-fn a_signal_ends_it_although_a_client_stays_connected() {
+fn signal_with_an_open_connection_stops_the_server() {
     for signal in ["TERM", "INT"] {
         let running = start(&["--eureka.server.enable-self-preservation", "false"]);
         let mut idle = running.connect();
@@ -94,7 +95,7 @@ fn a_signal_ends_it_although_a_client_stays_connected() {
 }
 
 #[test]
-fn a_request_that_never_ends_does_not_hold_it() {
+fn signal_with_an_endless_request_stops_the_server() {
     let running = start(&["--eureka.server.eviction-interval-timer-in-ms", "1000"]);
     let mut stuck = running.connect();
     let head = "POST /eureka/apps/X HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
@@ -104,7 +105,7 @@ fn a_request_that_never_ends_does_not_hold_it() {
 }
 
 #[test]
-fn a_port_in_use_is_told_on_stderr() {
+fn port_in_use_is_an_error_on_stderr() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = serve(&address).output().unwrap();
@@ -114,7 +115,7 @@ fn a_port_in_use_is_told_on_stderr() {
 }
 
 #[test]
-fn a_bad_setting_is_told_on_stderr() {
+fn invalid_setting_is_an_error_on_stderr() {
     let output = serve("127.0.0.1:0").args(["--eureka.server.eviction-interval-timer-in-ms", "0"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -122,7 +123,7 @@ fn a_bad_setting_is_told_on_stderr() {
 }
 
 #[test]
-fn spring_settings_are_taken_in_each_form() {
+fn spring_settings_are_read_in_each_form() {
     let running = start(&[
         "--eureka.server.renewalPercentThreshold=0.5",
         "--eureka.server.EVICTION-INTERVAL-TIMER-IN-MS",
@@ -136,7 +137,7 @@ fn spring_settings_are_taken_in_each_form() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains("eureka.server.eviction-interval-timer-in-ms is 'soon': expected"), "{error}");
-    // The command line goes over the environment, but does not hide what is wrong there.
+    // The command line takes precedence over the environment, but does not hide its errors.
     let mut command = serve("127.0.0.1:0");
     command.env("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://127.0.0.1:1/eureka/");
     let output = command.arg("--eureka.client.serviceUrl.defaultZone=nonsense").output().unwrap();
@@ -144,8 +145,7 @@ fn spring_settings_are_taken_in_each_form() {
     assert!(error.contains("a peer's URL is unusable") && error.contains("nonsense"), "{error}");
 }
 
-/// Runs it until it listens. Gives the address that it printed, and what it wrote to stderr until
-/// it was stopped.
+/// Runs the command until it listens. Returns the printed address and the whole of stderr.
 pub(crate) fn listens(mut command: Command) -> (String, String) {
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
@@ -168,13 +168,13 @@ fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// Address of all interfaces, as the binary prints it.
+/// Returns the address of all interfaces as the binary prints it.
 fn unspecified() -> &'static str {
     if TcpListener::bind("[::]:0").is_ok() { "[::]" } else { "0.0.0.0" }
 }
 
 #[test]
-fn port_alone_is_listened_on_in_both_families_and_ipv4_clients_are_logged_as_such() {
+fn port_alone_listens_on_both_families_and_logs_ipv4_clients_as_such() {
     for (variables, arguments) in
         [(vec![("SERVER_PORT", "0")], vec![]), (vec![], vec!["--listen=:0"]), (vec![], vec!["--listen", "[::]:0"])]
     {
@@ -202,7 +202,7 @@ fn port_alone_is_listened_on_in_both_families_and_ipv4_clients_are_logged_as_suc
 }
 
 #[test]
-fn port_that_another_process_has_in_ipv4_is_an_error() {
+fn port_in_use_on_ipv4_is_an_error() {
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = plain().args(["--listen", &port]).output().unwrap();
@@ -212,7 +212,7 @@ fn port_that_another_process_has_in_ipv4_is_an_error() {
 }
 
 #[test]
-fn port_and_address_of_a_spring_server_are_listened_on() {
+fn port_and_address_of_a_spring_server_are_used() {
     let port = free_port().to_string();
     let (everywhere, local) = (format!("{}:{port}", unspecified()), format!("127.0.0.1:{port}"));
     type Case<'a> = (&'a [(&'a str, &'a str)], Vec<String>, &'a str);
@@ -240,7 +240,7 @@ fn port_and_address_of_a_spring_server_are_listened_on() {
         let ignored = arguments.contains(&"--listen".to_owned()) && !variables.is_empty();
         assert_eq!(log.contains("SERVER_PORT is ignored"), ignored, "{log}");
     }
-    // A free port, whatever it is.
+    // Port 0 selects a free port.
     let mut command = plain();
     command.env("SERVER_PORT", "0");
     assert!(listens(command).0.starts_with(unspecified()));
@@ -253,8 +253,8 @@ fn port_and_address_of_a_spring_server_are_listened_on() {
 }
 
 #[test]
-fn address_that_cannot_be_meant_is_an_error() {
-    for (variable, argument, code, told) in [
+fn invalid_address_is_an_error() {
+    for (variable, argument, code, expected) in [
         (("SERVER_PORT", "abc"), "", 1, "SERVER_PORT is 'abc': expected a port, 0 to 65535"),
         (("SERVER_PORT", "-1"), "", 1, "expected a port"),
         (("SERVER_PORT", "65536"), "", 1, "expected a port"),
@@ -279,7 +279,7 @@ fn address_that_cannot_be_meant_is_an_error() {
         let output = command.output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{variable:?} {argument}: {error}");
-        assert!(error.contains(told), "{variable:?} {argument}: {error}");
+        assert!(error.contains(expected), "{variable:?} {argument}: {error}");
     }
 }
 
@@ -390,8 +390,8 @@ fn log_names_the_client_of_each_change_and_of_each_refusal() {
 }
 
 #[test]
-fn an_unknown_setting_brings_the_nearest() {
-    for (argument, told) in [
+fn unknown_setting_is_an_error_that_names_the_nearest() {
+    for (argument, expected) in [
         (
             "--eureka.server.wait-time-in-ms-when-synch-empty=0",
             "did you mean eureka.server.wait-time-in-ms-when-sync-empty?",
@@ -402,12 +402,12 @@ fn an_unknown_setting_brings_the_nearest() {
         let output = serve("127.0.0.1:0").arg(argument).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{argument}");
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn the_help_lists_every_setting() {
+fn help_lists_every_setting() {
     let output = Command::new(env!("CARGO_BIN_EXE_tower-eureka")).args(["serve", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     for property in tower_eureka::config::Property::all() {
@@ -417,19 +417,19 @@ fn the_help_lists_every_setting() {
     assert!(help.contains("[default: 5000]"), "{help}");
 }
 
-/// The whole answer to a request, on a connection of its own.
+/// Sends a request on a new connection and returns the whole response.
 pub(crate) fn exchange(running: &Running, request: &str) -> String {
     let mut connection = running.connect();
     connection.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    connection.read_to_string(&mut response).unwrap();
+    response
 }
 
-/// Waits until an answer of a running registry has these words, or has them no more.
+/// Waits until a response of a running registry contains these words, or no longer contains them.
 pub(crate) fn until(running: &Running, path: &str, words: &str, present: bool) {
     let request = format!("GET /eureka/{path} HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\n\r\n");
-    // A look costs a connection, a tenth of a millisecond at least: this goes on for some seconds.
+    // Each attempt opens a connection, which takes at least 0.1 ms: the loop lasts some seconds.
     for _ in 0..60_000 {
         if exchange(running, &request).contains(words) == present {
             return;
@@ -440,7 +440,7 @@ pub(crate) fn until(running: &Running, path: &str, words: &str, present: bool) {
 }
 
 #[test]
-fn two_of_them_are_peers_and_a_stopped_one_hands_over() {
+fn stopped_node_sends_its_last_changes_to_its_peer() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let addresses = [free(), free()];
     let urls = addresses.map(|address| format!("http://{address}/eureka/")).join(",");
@@ -460,10 +460,10 @@ fn two_of_them_are_peers_and_a_stopped_one_hands_over() {
     until(&second, "apps/UNKNOWN", &format!(r#""instanceId":"{id}""#), true);
     let body = r#"{"instance":{"instanceId":"i","hostName":"h","app":"X","ipAddr":"10.0.0.1","status":"UP","dataCenterInfo":{"name":"MyOwn"}}}"#;
     let head = "POST /eureka/apps/X HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length";
-    let answer = exchange(&first, &format!("{head}: {}\r\n\r\n{body}", body.len()));
-    assert!(answer.contains(" 204 "), "{answer}");
+    let response = exchange(&first, &format!("{head}: {}\r\n\r\n{body}", body.len()));
+    assert!(response.contains(" 204 "), "{response}");
     assert_eq!(first.stop("TERM"), (Some(0), String::new()));
-    // Its last words were sent before it ended.
+    // The last changes were sent before the process ended.
     let request = "GET /eureka/apps HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\n\r\n";
     let applications = exchange(&second, request);
     assert!(applications.contains(r#""instanceId":"i""#), "{applications}");

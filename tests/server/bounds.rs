@@ -1,4 +1,4 @@
-//! Bounds of the registry: sizes of instances, totals, times from the future.
+//! Limits of the registry: sizes of instances, totals, timestamps in the future.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn document(id: &str, metadata: usize) -> Vec<u8> {
     instance.metadata("k", "v".repeat(metadata)).build().unwrap().to_json()
 }
 
-/// A registration with this version.
+/// Returns a registration with this version.
 fn dated(id: &str, host: &str, version: i64) -> Vec<u8> {
     let mut document: Value = serde_json::from_slice(&document(id, 1)).unwrap();
     document["instance"]["lastDirtyTimestamp"] = json!(version.to_string());
@@ -25,7 +25,7 @@ fn dated(id: &str, host: &str, version: i64) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-/// Registry with these settings, and a way to send to it.
+/// Returns a function that sends requests to a registry with these settings.
 fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> (u16, String) {
     let router = builder.build().unwrap().router();
     async move |method: &str, path: &str, body: Vec<u8>| {
@@ -38,7 +38,7 @@ fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> 
 }
 
 #[tokio::test]
-async fn registration_in_a_full_registry_gets_507_and_known_instances_go_on() {
+async fn registration_in_a_full_registry_returns_507_and_known_instances_are_renewed() {
     let by_count = EurekaServer::builder().registry_limit(2);
     let by_size = EurekaServer::builder().registry_size_limit(5_500);
     for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take nearly 5500 bytes")] {
@@ -59,7 +59,7 @@ async fn registration_in_a_full_registry_gets_507_and_known_instances_go_on() {
 }
 
 #[tokio::test]
-async fn instance_and_names_beyond_their_limits_get_413() {
+async fn instance_and_names_beyond_their_limits_return_413() {
     let send = sender(EurekaServer::builder().name_limit(10).instance_size_limit(1_000));
     let (status, text) = send("POST", "/apps/X", document("12345678901", 0)).await;
     assert_eq!((status, &*text), (413, "the instance id is longer than 10 bytes"));
@@ -94,7 +94,7 @@ async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_co
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_registry_is_one_warning_at_its_begin_and_one_line_at_its_end() {
+async fn full_registry_is_logged_once_at_its_begin_and_once_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().registry_limit(1));
     let full = || log.lines(&["WARN", "registry is full, new instances are refused"]).len();
@@ -112,7 +112,7 @@ async fn full_registry_is_one_warning_at_its_begin_and_one_line_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silent_instances_that_give_way_are_one_warning_a_minute() {
+async fn replaced_silent_instances_are_one_warning_a_minute() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().registry_limit(5));
     for i in 0..5 {
@@ -132,7 +132,7 @@ async fn silent_instances_that_give_way_are_one_warning_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delta_that_forgets_who_left_is_one_warning_at_its_begin_and_one_line_at_its_end() {
+async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().registry_size_limit(20_000));
     let short = || log.lines(&["WARN", "delta forgets instances that left before its time"]).len();
@@ -153,7 +153,7 @@ async fn delta_that_forgets_who_left_is_one_warning_at_its_begin_and_one_line_at
 }
 
 #[tokio::test(start_paused = true)]
-async fn version_of_years_to_come_is_clamped_with_one_warning_a_minute() {
+async fn version_years_in_the_future_is_clamped_with_one_warning_a_minute() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let server = EurekaServer::builder().build().unwrap();
     let router = server.router();

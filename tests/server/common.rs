@@ -1,4 +1,4 @@
-//! A registry and requests to it, without a socket.
+//! Requests to a registry without a socket.
 
 use std::io::{Read, Write};
 
@@ -21,7 +21,7 @@ pub(crate) struct Server {
     pub(crate) router: Router,
 }
 
-/// A request with JSON as its content type and its only acceptable answer.
+/// Returns a request whose body and response are JSON.
 pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder()
         .method(Method::from_bytes(method.as_bytes()).unwrap())
@@ -41,7 +41,7 @@ impl Server {
         Self { registry, router }
     }
 
-    /// With one instance of ORDERS, UP, version 100.
+    /// Creates a server with one instance of ORDERS: UP, version 100.
     pub(crate) async fn with_order() -> Self {
         let server = Self::new();
         assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 100)).await.status(), StatusCode::NO_CONTENT);
@@ -60,7 +60,8 @@ impl Server {
         self.send(request("POST", path).body(body.into()).unwrap()).await
     }
 
-    /// Sends a request that is refused, and checks that the registry is what it was. Gives the text of the refusal.
+    /// Sends a request that is refused, and asserts that it changes nothing. Returns the text of
+    /// the response.
     pub(crate) async fn refuses(&self, status: StatusCode, request: Request<Body>) -> String {
         let what = format!("{} {}", request.method(), request.uri());
         let (before, delta) = (self.registry.applications(), self.delta().await);
@@ -75,7 +76,7 @@ impl Server {
     }
 
     pub(crate) fn order(&self) -> Instance {
-        self.registry.instance("ORDERS", "h:orders:1").expect("it is registered")
+        self.registry.instance("ORDERS", "h:orders:1").expect("ORDERS is registered")
     }
 }
 

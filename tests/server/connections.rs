@@ -1,5 +1,5 @@
-//! Connections that are too many, HTTP/2 connections that ask for nothing, and clients that do not
-//! take their responses.
+//! Too many connections, HTTP/2 connections without requests, and clients that do not read their
+//! responses.
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +17,7 @@ use crate::limits::{HOUR, Running, SHORT, ask, rest};
 use crate::log::Log;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// SETTINGS without any.
+/// Empty SETTINGS.
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 /// SETTINGS with an initial window of 0.
 const NO_WINDOW: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
@@ -88,7 +88,7 @@ async fn connections_in_use_are_not_closed_for_a_new_one() {
     let mut slow = server.connect().await;
     slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let release = reaches.recv().await.unwrap();
-    // It waits for a place, and is closed if there is none for long.
+    // The new connection waits for a permit, and is closed after a timeout.
     assert_eq!(server.closes("GET /eureka/apps HTTP/1.1\r\nhost: x\r\n\r\n").await, "");
     release.send(()).unwrap();
     assert!(rest(&mut slow).await.ends_with("done"));
@@ -113,7 +113,7 @@ async fn address_at_its_limit_closes_its_longest_idle_connection() {
 }
 
 #[tokio::test]
-async fn few_descriptors_mean_fewer_connections() {
+async fn listener_with_few_descriptors_accepts_fewer_connections() {
     let server = Running::start(|listener| listener.descriptors(4)).await;
     let mut open = Vec::new();
     for _ in 0..4 {
@@ -126,7 +126,7 @@ async fn few_descriptors_mean_fewer_connections() {
 }
 
 #[tokio::test]
-async fn fewer_connections_are_a_warning_only_below_half_of_the_wanted() {
+async fn lowered_connection_limit_is_a_warning_only_below_half_of_the_setting() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     for (descriptors, level) in [(20_000, "INFO"), (10_100, "INFO"), (10_000, "WARN"), (4, "WARN")] {
         let server = Running::start(|listener| listener.descriptors(descriptors)).await;
@@ -146,7 +146,7 @@ async fn http2_connection_that_only_pings_is_closed_with_goaway() {
 }
 
 #[tokio::test]
-async fn short_http2_response_that_is_not_taken_is_timed() {
+async fn short_http2_response_that_is_not_read_times_out() {
     let app = Router::new().route("/small", get(|| async { vec![b'x'; 10_000] }));
     let server = Running::start_with(|listener| listener.response_timeout(SHORT).idle_timeout(HOUR), app).await;
     let mut stream = http2(&server, NO_WINDOW).await;
@@ -174,7 +174,7 @@ async fn http2_streams_are_limited_to_16() {
 }
 
 #[tokio::test]
-async fn http2_is_refused_when_it_is_off() {
+async fn http2_is_refused_if_it_is_disabled() {
     let server = Running::start(|listener| listener.http2(false)).await;
     let mut stream = http2(&server, SETTINGS).await;
     let response = rest(&mut stream).await;
@@ -182,7 +182,7 @@ async fn http2_is_refused_when_it_is_off() {
     server.assert_serves().await;
 }
 
-/// A registry with a list of more than a mebibyte, and a budget of four for slow clients.
+/// Starts a registry with a list of more than 1 MiB, and a budget of 4 MiB for slow clients.
 async fn large(limits: impl FnOnce(Listener) -> Listener) -> Running {
     let registry = EurekaServer::builder().response_limit(4 << 20).build().unwrap();
     let server = Running::start_registry(registry, limits).await;
@@ -224,7 +224,7 @@ fn list_of(response: &str) -> &str {
 
 const GET_APPS: &str = "GET /eureka/apps HTTP/1.1\r\nhost: x\r\naccept: application/json\r\nconnection: close\r\n\r\n";
 
-/// Readers that take nothing. Each had a list of its own revision, if all were made.
+/// Opens connections that read nothing of a list. Each requests another revision of the list.
 async fn stalled_readers(server: &Running) -> Vec<TcpStream> {
     let mut stalled = Vec::new();
     for i in 0..20 {
@@ -255,7 +255,7 @@ async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
 }
 
 #[tokio::test]
-async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
+async fn budget_without_a_listener_never_refuses_lists() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let registry = EurekaServer::builder().response_limit(1 << 10).build().unwrap();
     let send = async |request: Request<Body>| registry.router().oneshot(request).await.unwrap();
@@ -276,8 +276,8 @@ async fn lists_are_sent_without_a_listener_whatever_clients_hold() {
     assert!(lines.len() == 1 && lines[0].starts_with("WARN") && lines[0].contains("no Listener"), "{lines:?}");
 }
 
-/// A registry whose budget is exhausted by responses that nobody takes, and the first one that was
-/// refused.
+/// Starts a registry whose budget is exhausted by responses that nobody reads. Returns it with the
+/// first response that was refused.
 async fn exhausted() -> (Running, Vec<TcpStream>, String) {
     let app = Router::new().route("/own", get(own).post(own));
     let registry = EurekaServer::builder().response_limit(2 << 20).build().unwrap();
@@ -297,7 +297,7 @@ async fn own() -> Vec<u8> {
     vec![b'x'; 1 << 20]
 }
 
-/// Begins to read a response of a mebibyte.
+/// Begins to read a response of 1 MiB.
 async fn begin(method: &str, server: &Running) -> (TcpStream, [u8; 12]) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -310,7 +310,7 @@ async fn begin(method: &str, server: &Running) -> (TcpStream, [u8; 12]) {
 }
 
 #[tokio::test]
-async fn response_of_its_own_is_refused_with_503_when_the_budget_is_exhausted() {
+async fn unshared_response_is_refused_with_503_while_the_budget_is_exhausted() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let (server, _stalled, refused) = exhausted().await;
     let lines = log.lines(&["responses refused with 503"]);
@@ -322,7 +322,7 @@ async fn response_of_its_own_is_refused_with_503_when_the_budget_is_exhausted() 
 }
 
 #[tokio::test]
-async fn response_to_a_write_is_sent_when_the_budget_is_exhausted() {
+async fn response_to_a_write_is_sent_while_the_budget_is_exhausted() {
     let (server, _stalled, _) = exhausted().await;
     let (mut stream, start) = begin("POST", &server).await;
     assert_eq!(start[9..], *b"200");
@@ -330,7 +330,7 @@ async fn response_to_a_write_is_sent_when_the_budget_is_exhausted() {
 }
 
 #[tokio::test]
-async fn bounds_of_connections_have_names_among_the_properties() {
+async fn limits_of_connections_can_be_set_as_properties() {
     let properties = [
         ("eureka.server.limits.connections-per-address", "1"),
         ("eureka.server.limits.http2-streams", "3"),

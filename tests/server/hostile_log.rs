@@ -1,4 +1,4 @@
-//! Values from strangers in the log: none forges a line, reaches the terminal or is long.
+//! External values in the log: none forges a line, reaches the terminal or is long.
 
 use axum::body::Body;
 use http::Request;
@@ -6,22 +6,24 @@ use http::Request;
 use crate::common::{ORDER_1, ORDERS, Server, document, request};
 use crate::log::Log;
 
-/// Line break, forged line, escape codes of one and two bytes, line separator and a bidirectional override.
+/// Line break, forged line, escape codes of one and two bytes, line separator and a bidirectional
+/// override.
 const EVIL: &str =
     "X\r\n2099-01-01T00:00:00.000000Z  INFO FORGED \u{1b}[31m\u{9b}31m\u{85}\u{2028}\u{202e}\u{2066}\u{200b}\u{7}";
 
-/// The same as a part of JSON.
+/// Returns the same text as a part of JSON.
 fn json() -> String {
     let text = serde_json::to_string(EVIL).unwrap();
     text.trim_matches('"').to_owned()
 }
 
-/// The same as a part of a path.
+/// Returns the same text as a part of a path.
 fn path() -> String {
     EVIL.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// Checks that each line is one of this process, short and harmless. Returns the number of lines.
+/// Asserts that each line is a line of this process, short and without control characters. Returns
+/// the number of lines.
 fn check(log: &Log, least: usize) {
     let text = log.text();
     let lines: Vec<&str> = text.split_terminator('\n').collect();
@@ -98,9 +100,9 @@ async fn request_with_hostile_values_leaves_short_lines_without_control_characte
     check(&log, 20);
 }
 
-/// Batches of one change each, as many as a stranger can send.
+/// Sends many batches of one change each.
 #[tokio::test(start_paused = true)]
-async fn batches_in_any_number_are_100_info_lines_a_second() {
+async fn batches_are_at_most_100_info_lines_a_second() {
     let server = Server::new();
     let (log, _guard) = Log::start(tracing::Level::INFO);
     for n in 0..300 {

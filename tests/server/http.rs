@@ -1,4 +1,5 @@
-//! The registry's HTTP face, request by request: status, headers, body, and that a refusal leaves no trace.
+//! The registry's HTTP operations, request by request: status, headers, body, and refusals that
+//! change nothing.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,7 +12,7 @@ use tower_eureka::{EurekaServer, Instance};
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, gunzip, gzip, request, text};
 
 #[tokio::test]
-async fn an_instance_lives_and_leaves() {
+async fn instance_is_registered_renewed_and_cancelled() {
     let server = Server::new();
     let response = server.post("/eureka/apps/orders", document("h:orders:1", "UP", 100)).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
@@ -28,7 +29,7 @@ async fn an_instance_lives_and_leaves() {
 }
 
 #[tokio::test]
-async fn every_address_of_a_resource_is_the_same() {
+async fn all_paths_of_a_resource_respond_alike() {
     let server = Server::with_order().await;
     for path in [
         "apps",
@@ -65,7 +66,7 @@ async fn every_address_of_a_resource_is_the_same() {
 }
 
 #[tokio::test]
-async fn it_can_be_mounted_anywhere() {
+async fn router_can_be_nested_at_any_path() {
     let server = Server::with_order().await;
     let router = server.registry.router();
     for (mounted, path) in [
@@ -79,7 +80,7 @@ async fn it_can_be_mounted_anywhere() {
 }
 
 #[tokio::test]
-async fn the_lists_say_what_is_registered() {
+async fn lists_contain_registered_instances() {
     let server = Server::with_order().await;
     server.post(ORDERS, document("h:orders:2", "STARTING", 100)).await;
     let all = Applications::from_json(&bytes(server.empty("GET", "/eureka/apps").await).await).unwrap();
@@ -103,7 +104,7 @@ async fn the_lists_say_what_is_registered() {
 }
 
 #[tokio::test]
-async fn gzip_comes_to_those_who_take_it() {
+async fn list_is_gzip_if_accepted() {
     let server = Server::with_order().await;
     for path in ["apps", "apps/delta", "apps/ORDERS", "vips/orders"] {
         let path = format!("/eureka/{path}");
@@ -116,7 +117,7 @@ async fn gzip_comes_to_those_who_take_it() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_responds_as_get_without_the_body() {
     let server = Server::with_order().await;
     for path in ["/eureka/apps", "/eureka/apps/delta", ORDERS, ORDER_1] {
         let (get, head) = (server.empty("GET", path).await, server.empty("HEAD", path).await);
@@ -126,9 +127,9 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn who_takes_neither_format_gets_406() {
+async fn unacceptable_format_returns_406() {
     let server = Server::with_order().await;
-    // What is answered to those who don't ask for JSON; with the feature, the default of the protocol.
+    // Format of responses to requests that do not accept JSON.
     let xml = cfg!(feature = "xml");
     let (other, only_xml) = if xml { (Some("xml"), Some("xml")) } else { (Some("json"), None) };
     for path in [
@@ -170,7 +171,7 @@ async fn who_takes_neither_format_gets_406() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_none_gets_405_with_those_that_are() {
+async fn unknown_method_returns_405_with_the_allowed_ones() {
     let server = Server::with_order().await;
     for (method, path, allowed) in [
         ("PATCH", ORDERS, ["GET", "POST"]),
@@ -188,7 +189,7 @@ async fn a_method_that_is_none_gets_405_with_those_that_are() {
 }
 
 #[tokio::test]
-async fn registrations_are_checked_in_javas_order() {
+async fn registration_is_validated_in_javas_order() {
     let server = Server::with_order().await;
     let good = [
         ("instanceId", r#""i""#),
@@ -222,7 +223,7 @@ async fn registrations_are_checked_in_javas_order() {
 }
 
 #[tokio::test]
-async fn an_amazon_instance_without_an_id_of_its_own_gets_one() {
+async fn amazon_instance_without_an_id_gets_its_instance_id() {
     let server = Server::new();
     let body = document("h:orders:1", "UP", 1)
         .replace("InstanceInfo$DefaultDataCenterInfo", "AmazonInfo")
@@ -232,7 +233,7 @@ async fn an_amazon_instance_without_an_id_of_its_own_gets_one() {
 }
 
 #[tokio::test]
-async fn bodies_that_cannot_be_read_are_refused() {
+async fn unreadable_body_returns_400() {
     let server = Server::built(EurekaServer::builder().gzip_requests(true));
     let good = document("i", "UP", 1);
     let nested = |depth: usize| {
@@ -253,8 +254,8 @@ async fn bodies_that_cannot_be_read_are_refused() {
         for body in &bodies {
             let start = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
             let refused = request("POST", path).body(body.clone().into()).unwrap();
-            let answer = server.refuses(StatusCode::BAD_REQUEST, refused).await;
-            assert_eq!(answer, r#"{"error": "cannot parse request body"}"#, "{start}");
+            let response = server.refuses(StatusCode::BAD_REQUEST, refused).await;
+            assert_eq!(response, r#"{"error": "cannot parse request body"}"#, "{start}");
         }
         let broken = request("POST", path).header(CONTENT_ENCODING, "gzip").body(good.clone().into()).unwrap();
         server.refuses(StatusCode::BAD_REQUEST, broken).await;
@@ -267,7 +268,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn other_kinds_of_bodies_get_415() {
+async fn other_media_types_and_codings_return_415() {
     let server = Server::with_order().await;
     for path in [ORDERS, "/eureka/peerreplication/batch"] {
         let xml = (path != ORDERS || cfg!(not(feature = "xml"))).then_some("application/xml");
@@ -278,8 +279,11 @@ async fn other_kinds_of_bodies_get_415() {
                 builder = builder.header(CONTENT_TYPE, kind);
             }
             let refused = builder.body(document("i", "UP", 1).into()).unwrap();
-            let answer = server.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused).await;
-            assert!(answer.contains("this registry takes") || answer.contains("batches are taken"), "{answer}");
+            let response = server.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused).await;
+            assert!(
+                response.contains("this registry accepts") || response.contains("batches are accepted"),
+                "{response}"
+            );
         }
         let refused = request("POST", path).header(CONTENT_ENCODING, "br").body("x".into()).unwrap();
         server.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, refused).await;
@@ -287,7 +291,7 @@ async fn other_kinds_of_bodies_get_415() {
 }
 
 #[tokio::test]
-async fn gzip_and_latin_bodies_are_read() {
+async fn gzip_and_latin1_bodies_are_decoded() {
     let server = Server::built(EurekaServer::builder().gzip_requests(true));
     let zipped = request("POST", ORDERS).header(CONTENT_ENCODING, "gzip");
     let zipped = zipped.body(gzip(document("zipped", "UP", 1).as_bytes()).into()).unwrap();
@@ -301,7 +305,7 @@ async fn gzip_and_latin_bodies_are_read() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_limit_also_when_they_unfold() {
+async fn body_beyond_its_limit_returns_413_also_when_decompressed() {
     let server =
         Server::built(EurekaServer::builder().registration_limit(2_000).batch_limit(20_000).gzip_requests(true));
     for (path, limit) in [(ORDERS, 2_000), ("/eureka/peerreplication/batch/", 20_000)] {
@@ -317,7 +321,7 @@ async fn bodies_have_a_limit_also_when_they_unfold() {
 }
 
 #[tokio::test]
-async fn heartbeats_compare_versions() {
+async fn heartbeat_compares_versions() {
     for (query, replica, status) in [
         ("", "false", 200),
         ("", "true", 200),
@@ -354,7 +358,7 @@ async fn heartbeats_compare_versions() {
 }
 
 #[tokio::test]
-async fn a_replica_brings_its_override_along() {
+async fn heartbeat_of_a_replica_stores_its_override() {
     let server = Server::with_order().await;
     let beat = request("PUT", &format!("{ORDER_1}?lastDirtyTimestamp=101&overriddenstatus=OUT_OF_SERVICE"));
     let beat = beat.header("x-netflix-discovery-replication", "true").body(Body::empty()).unwrap();
@@ -364,7 +368,7 @@ async fn a_replica_brings_its_override_along() {
 }
 
 #[tokio::test]
-async fn overrides_come_and_go() {
+async fn override_is_set_and_deleted() {
     let server = Server::with_order().await;
     let status = format!("{ORDER_1}/status");
     for (method, query, code, expected) in [
@@ -384,7 +388,7 @@ async fn overrides_come_and_go() {
 }
 
 #[tokio::test]
-async fn bad_overrides_are_refused() {
+async fn invalid_override_is_refused() {
     let server = Server::with_order().await;
     for (method, path, status) in [
         ("PUT", "h:orders:1/status", 500),
@@ -403,7 +407,7 @@ async fn bad_overrides_are_refused() {
 }
 
 #[tokio::test]
-async fn metadata_takes_every_parameter_once() {
+async fn metadata_update_stores_each_parameter_once() {
     let server = Server::with_order().await;
     let path = format!("{ORDER_1}/metadata?zone=a&note=x+y%26z&zone=b&lastDirtyTimestamp=5");
     assert_eq!(server.empty("PUT", &path).await.status(), StatusCode::OK);
@@ -414,7 +418,7 @@ async fn metadata_takes_every_parameter_once() {
 }
 
 #[tokio::test]
-async fn a_batch_answers_item_by_item() {
+async fn batch_has_a_result_for_each_item() {
     let server = Server::with_order().await;
     let instance = document("h:orders:2", "UP", 7);
     let inner = &instance[r#"{"instance":"#.len()..instance.len() - 1];
@@ -459,12 +463,12 @@ async fn a_batch_answers_item_by_item() {
 }
 
 #[tokio::test]
-async fn a_batch_gets_one_copy_of_each_instance_and_not_too_many() {
+async fn response_to_a_batch_has_one_copy_of_each_instance_up_to_a_limit() {
     let builder = tower_eureka::EurekaServer::builder();
     let server = Server::built(builder.name_limit(2_000_000).instance_size_limit(2_000_000));
     let stale = |id: &str| format!(r#"{{"appName":"orders","id":"{id}","lastDirtyTimestamp":1,"action":"Heartbeat"}}"#);
     let ids = |range: std::ops::Range<usize>| range.map(|i| format!("h:orders:{i}"));
-    let answer = async |ids: &[String]| {
+    let response = async |ids: &[String]| {
         let items: Vec<_> = ids.iter().map(|id| stale(id)).collect();
         let batch = format!(r#"{{"replicationList":[{}]}}"#, items.join(","));
         let response = server.post("/eureka/peerreplication/batch/", batch).await;
@@ -479,9 +483,9 @@ async fn a_batch_gets_one_copy_of_each_instance_and_not_too_many() {
         server.post(ORDERS, document(&id, "UP", 100)).await;
     }
     let two: Vec<_> = ["h:orders:7", "h:orders:8"].repeat(1_500).iter().map(|&id| id.to_owned()).collect();
-    assert_eq!(answer(&two).await, [(0, two[0].clone()), (1, two[1].clone())]);
+    assert_eq!(response(&two).await, [(0, two[0].clone()), (1, two[1].clone())]);
     let all: Vec<_> = ids(0..300).collect();
-    assert_eq!(answer(&all).await, all[..250].iter().cloned().enumerate().collect::<Vec<_>>());
+    assert_eq!(response(&all).await, all[..250].iter().cloned().enumerate().collect::<Vec<_>>());
 
     for id in ids(0..20) {
         let long = document(&id, "UP", 200)
@@ -489,5 +493,5 @@ async fn a_batch_gets_one_copy_of_each_instance_and_not_too_many() {
         assert!(long.len() > 1_000_000);
         server.post(ORDERS, long).await;
     }
-    assert_eq!(answer(&all).await.len(), 2, "then they are 1 MiB");
+    assert_eq!(response(&all).await.len(), 2, "two copies exceed 1 MiB");
 }

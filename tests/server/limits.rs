@@ -1,6 +1,7 @@
-//! What bad company costs: each of these is refused or closed, and others are served meanwhile.
+//! Hostile clients: each is refused or closed, and others are served meanwhile.
 //!
-//! Real sockets with small limits. But for one, nothing here waits for a time to pass; it waits for what the server does.
+//! The tests use real sockets and small limits. All but one wait for an action of the server, not
+//! for a time.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -23,10 +24,10 @@ use tower::ServiceExt;
 use tower_eureka::server::Listener;
 use tower_eureka::{EurekaServer, Instance};
 
-/// Short, where it is the one that a test waits for.
+/// Timeout that a test waits for.
 pub(crate) const SHORT: Duration = Duration::from_millis(100);
 
-/// What would otherwise end a connection as well.
+/// Timeout that must not end the connection of a test.
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) struct Running {
@@ -66,7 +67,7 @@ impl Running {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends this on a connection of its own and reads until the server closes.
+    /// Sends a request on a new connection and reads until the server closes it.
     pub(crate) async fn closes(&self, sent: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(sent.as_bytes()).await.unwrap();
@@ -74,8 +75,8 @@ impl Running {
     }
 
     pub(crate) async fn assert_serves(&self) {
-        let answer = self.closes("GET /eureka/apps HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let response = self.closes("GET /eureka/apps HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     }
 
     fn assert_empty(&self) {
@@ -83,14 +84,14 @@ impl Running {
     }
 }
 
-/// Whatever comes until the end, which may be a reset.
+/// Reads to the end of the stream, which may be a reset.
 pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let _ = stream.read_to_end(&mut read).await;
     String::from_utf8_lossy(&read).into_owned()
 }
 
-/// One answer to a request on a connection that stays open.
+/// Sends a request and reads the response. The connection stays open.
 pub(crate) async fn ask(stream: &mut TcpStream) {
     stream.write_all(b"PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut read = Vec::new();
@@ -101,7 +102,7 @@ pub(crate) async fn ask(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn slow_loris_is_closed() {
+async fn connection_with_a_slow_head_is_closed() {
     let server = Running::start(|listener| listener.head_timeout(SHORT)).await;
     let mut loris = Vec::new();
     for _ in 0..50 {
@@ -110,7 +111,7 @@ async fn slow_loris_is_closed() {
         loris.push(stream);
     }
     server.assert_serves().await;
-    // One more byte now and then does not help.
+    // Further bytes do not extend the time.
     let mut dripping = server.connect().await;
     while dripping.write_all(b"G").await.is_ok() {
         tokio::task::yield_now().await;
@@ -122,7 +123,7 @@ async fn slow_loris_is_closed() {
 }
 
 #[tokio::test]
-async fn a_second_head_is_timed_as_well() {
+async fn second_head_of_a_connection_is_timed_as_well() {
     let server = Running::start(|listener| listener.head_timeout(SHORT)).await;
     let mut stream = server.connect().await;
     ask(&mut stream).await;
@@ -132,7 +133,7 @@ async fn a_second_head_is_timed_as_well() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_closed_and_cost_nobody_time() {
+async fn idle_connections_are_closed_and_delay_no_other() {
     let server = Running::start(|listener| listener.idle_timeout(SHORT)).await;
     let mut idle = Vec::new();
     for i in 0..200 {
@@ -149,19 +150,19 @@ async fn idle_connections_are_closed_and_cost_nobody_time() {
 }
 
 #[tokio::test]
-async fn an_idle_http2_connection_is_closed() {
+async fn idle_http2_connection_is_closed() {
     let server = Running::start(|listener| listener.idle_timeout(SHORT).head_timeout(SHORT)).await;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let uri = format!("http://{}/eureka/apps", server.address);
-    let answer = client.get(uri.parse().unwrap()).await.unwrap();
-    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, http::Version::HTTP_2));
+    let response = client.get(uri.parse().unwrap()).await.unwrap();
+    assert_eq!((response.status(), response.version()), (StatusCode::OK, http::Version::HTTP_2));
     let mut preface = server.connect().await;
     preface.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     rest(&mut preface).await;
 }
 
 #[tokio::test]
-async fn a_handler_may_take_longer_than_an_idle_connection() {
+async fn running_handler_keeps_its_connection_beyond_the_idle_timeout() {
     let (reached, mut reaches) = tokio::sync::mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let handler = move || {
         let (release, released) = oneshot::channel();
@@ -173,14 +174,14 @@ async fn a_handler_may_take_longer_than_an_idle_connection() {
     let mut slow = server.connect().await;
     slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let release = reaches.recv().await.unwrap();
-    // Once a later connection was closed for being idle, this one would have been, too.
+    // An idle connection that was opened later is closed: this one would be closed by now.
     assert_eq!(rest(&mut server.connect().await).await, "");
     release.send(()).unwrap();
     assert!(rest(&mut slow).await.ends_with("done"));
 }
 
 #[tokio::test]
-async fn who_does_not_take_answers_is_closed() {
+async fn client_that_does_not_read_responses_is_closed() {
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 1 << 20] }));
     let server = Running::start_with(|listener| listener.idle_timeout(SHORT), app).await;
     let mut deaf = server.connect().await;
@@ -189,8 +190,8 @@ async fn who_does_not_take_answers_is_closed() {
 }
 
 #[tokio::test]
-async fn who_takes_a_long_answer_too_slowly_is_closed() {
-    // More than the system keeps for a connection whose peer does not read.
+async fn client_that_reads_a_long_response_too_slowly_is_closed() {
+    // More than the system buffers for a connection whose peer does not read.
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
     let registry = EurekaServer::builder().response_limit(1 << 30).build().unwrap();
     let limits = |listener: Listener| listener.response_timeout(SHORT).idle_timeout(HOUR);
@@ -202,11 +203,12 @@ async fn who_takes_a_long_answer_too_slowly_is_closed() {
         slow.push(stream);
     }
     let mut h2 = server.connect().await;
-    // A client of HTTP/2 that says how much it takes, which is nothing beyond the first 64 KiB, and goes on talking.
+    // An HTTP/2 client that never enlarges its window of 64 KiB, and keeps sending pings.
     h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    // GET (static 2), http (static 6), path "/large" (literal, static name 4), authority "x" (literal, static name 1).
+    // GET (static 2), http (static 6), path "/large" (literal, static name 4), authority "x"
+    // (literal, static name 1).
     h2.write_all(b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x04\x06/large\x01\x01x").await.unwrap();
-    // So many that what is answered to them would do for an answer's progress.
+    // Enough pings that their responses would be a response's progress.
     let pings = b"\0\0\x08\x06\0\0\0\0\0........".repeat(200);
     let (mut from, mut to) = h2.into_split();
     let reading = tokio::spawn(async move {
@@ -225,24 +227,24 @@ async fn who_takes_a_long_answer_too_slowly_is_closed() {
 }
 
 #[tokio::test]
-async fn who_takes_a_long_answer_steadily_gets_all_of_it() {
+async fn client_that_reads_a_long_response_steadily_gets_all_of_it() {
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
     let server = Running::start_with(|listener| listener.response_timeout(Duration::from_secs(20)), app).await;
-    let answer = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
-    assert_eq!(answer.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
+    let response = server.closes("GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(response.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(8 << 20));
 }
 
 #[tokio::test]
-async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
+async fn client_that_reads_a_long_response_at_moderate_speed_is_not_closed() {
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 8 << 20] }));
     let server = Running::start_with(|listener| listener.response_timeout(Duration::from_secs(1)), app).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 * 1024).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();
     stream.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    // The one test that lets time pass: 400 KiB a second, six times as much as it has to be, for as long as a server that counts
-    // otherwise waits.
+    // The one test that lets time pass: 400 KiB a second, six times the required progress, for
+    // longer than the timeout.
     let mut taken = [0; 8 * 1024];
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..100 {
@@ -253,13 +255,13 @@ async fn who_takes_a_long_answer_steadily_but_not_fast_is_not_taken_for_idle() {
 }
 
 #[tokio::test]
-async fn endless_heads_are_refused() {
+async fn endless_head_returns_431() {
     let server = Running::start(|listener| listener.max_head_bytes(8_192).max_headers(20)).await;
     let many: String = (0..21).map(|i| format!("x-{i}: 1\r\n")).collect();
-    let answer = server.closes(&format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    let answer = server.closes(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(8_192))).await;
-    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 "), "{answer}");
+    let response = server.closes(&format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
+    let response = server.closes(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(8_192))).await;
+    assert!(response.starts_with("HTTP/1.1 431 ") || response.starts_with("HTTP/1.1 414 "), "{response}");
 
     let mut million = server.connect().await;
     million.write_all(b"GET /eureka/apps HTTP/1.1\r\n").await.unwrap();
@@ -272,7 +274,7 @@ async fn endless_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_long_are_refused_before_they_end() {
+async fn body_that_is_too_long_is_refused_before_its_end() {
     let server = Running::start(|listener| listener).await;
     for framing in ["content-length: 104857600", "transfer-encoding: chunked"] {
         let stream = server.connect().await;
@@ -298,7 +300,7 @@ async fn bodies_that_are_too_long_are_refused_before_they_end() {
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_is_refused() {
+async fn gzip_bomb_returns_413() {
     let server =
         Running::start_registry(EurekaServer::builder().gzip_requests(true).build().unwrap(), |listener| listener)
             .await;
@@ -313,13 +315,13 @@ async fn a_gzip_bomb_is_refused() {
     let head = format!("{head}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&bomb).await.unwrap();
-    let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let response = rest(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
     server.assert_empty();
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn body_that_does_not_arrive_returns_408() {
     let server = Running::start(|listener| listener.body_timeout(SHORT)).await;
     let head =
         "POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
@@ -327,21 +329,21 @@ async fn a_body_that_does_not_come_is_given_up() {
     stuck.write_all(head.as_bytes()).await.unwrap();
     stuck.write_all(b"{\"instance\"").await.unwrap();
     server.assert_serves().await;
-    let answer = rest(&mut stuck).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert!(answer.ends_with("the body took too long"), "{answer}");
-    // One that is cut off is another matter.
+    let response = rest(&mut stuck).await;
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+    assert!(response.ends_with("the body took too long"), "{response}");
+    // A body that ends early is not a timeout.
     let (mut read, mut write) = server.connect().await.into_split();
     write.write_all(head.as_bytes()).await.unwrap();
     write.shutdown().await.unwrap();
-    let mut answer = String::new();
-    read.read_to_string(&mut answer).await.unwrap();
-    assert!(!answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let mut response = String::new();
+    read.read_to_string(&mut response).await.unwrap();
+    assert!(!response.starts_with("HTTP/1.1 408 "), "{response}");
     server.assert_empty();
 }
 
 #[tokio::test]
-async fn shutdown_answers_what_is_in_flight_and_closes_what_is_idle() {
+async fn shutdown_responds_to_requests_in_flight_and_closes_idle_connections() {
     let (reached, mut reaches) = tokio::sync::mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let handler = move || {
         let (release, released) = oneshot::channel();
@@ -363,7 +365,7 @@ async fn shutdown_answers_what_is_in_flight_and_closes_what_is_idle() {
 }
 
 #[tokio::test]
-async fn shutdown_has_a_bound() {
+async fn shutdown_ends_after_its_timeout() {
     let app = Router::new().route("/never", get(std::future::pending::<()>));
     let mut server = Running::start_with(|listener| listener.shutdown_timeout(SHORT), app).await;
     let (mut stuck, mut loris) = (server.connect().await, server.connect().await);
@@ -384,7 +386,7 @@ fn document(id: &str, metadata: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn limits_have_names_among_the_properties() {
+async fn limits_can_be_set_as_properties() {
     let property = |name: &str, value: &str| (format!("eureka.server.limits.{name}"), value.to_owned());
     let mut builder = EurekaServer::builder();
     for (name, value) in [
@@ -407,18 +409,18 @@ async fn limits_have_names_among_the_properties() {
     };
     assert_eq!(closes("GET /eureka/apps HTTP/1.1\r\n".into()).await, "", "a head that does not end");
     let many: String = (0..6).map(|i| format!("x-{i}: 1\r\n")).collect();
-    let answer = closes(format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let response = closes(format!("GET /eureka/apps HTTP/1.1\r\n{many}\r\n")).await;
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
     let long = format!(
         "content-type: application/json\r\ncontent-length: 101\r\nconnection: close\r\n\r\n{}",
         " ".repeat(101)
     );
-    let answer = closes(format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\n{long}")).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let response = closes(format!("POST /eureka/apps/X HTTP/1.1\r\nhost: x\r\n{long}")).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
 }
 
 #[tokio::test]
-async fn the_registry_has_limits_of_its_own() {
+async fn registry_has_its_own_limits() {
     let registry = EurekaServer::builder().metadata_limit(10).application_limit(2).build().unwrap();
     let router = registry.router();
     let send = async |method: &str, path: &str, body: Vec<u8>| {

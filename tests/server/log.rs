@@ -1,5 +1,5 @@
-//! The log as operators read it: who changed what, who is refused and why, and the state of the
-//! registry.
+//! The log as operators read it: the origin of changes, refused requests and their causes, and the
+//! state of the registry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,14 +23,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Log {
-    /// The lines that hold all of these, without their time.
+    /// Returns the lines that contain all of these parts, without their time.
     pub(crate) fn lines(&self, parts: &[&str]) -> Vec<String> {
         let log = self.text();
         let found = log.lines().filter(|line| parts.iter().all(|part| line.contains(part)));
         found.map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest).trim().to_owned()).collect()
     }
 
-    /// The lines that were written since the last call.
+    /// Returns the lines since the last call.
     fn take(&self) -> Vec<String> {
         let lines = self.lines(&[]);
         self.0.lock().unwrap().clear();
@@ -38,7 +38,7 @@ impl Log {
     }
 }
 
-/// A request from a client at 10.0.0.7.
+/// Returns a request of a client at 10.0.0.7.
 fn from_client(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
     let mut request = request(method, path).body(body.into()).unwrap();
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
@@ -165,7 +165,12 @@ async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
         (from_client("PUT", &format!("{ORDER_1}/metadata?long=123456789"), ""), 413, "metadata", "8 bytes"),
         (from_client("PUT", "/eureka/apps/ORDERS/9/metadata?a=b", ""), 404, "ORDERS/9/metadata", "no such instance"),
         (from_client("PUT", "/eureka/apps/ORDERS/9/status?value=UP", ""), 404, "ORDERS/9/status", "no such instance"),
-        (from_client("PUT", &format!("{ORDER_1}/status?value=UNKNOWN"), ""), 400, "status", "UNKNOWN is no override"),
+        (
+            from_client("PUT", &format!("{ORDER_1}/status?value=UNKNOWN"), ""),
+            400,
+            "status",
+            "UNKNOWN is not an override",
+        ),
         (from_client("PUT", &format!("{ORDER_1}/status"), ""), 500, "status", "value is missing"),
         (from_client("POST", "/eureka/peerreplication/batch/", "{"), 400, "batch", "cut off"),
         (from_client("POST", "/eureka/peerreplication/batch/", "{}"), 500, "batch", "error="),
@@ -203,7 +208,7 @@ async fn repeated_refusal_is_one_line_a_minute_with_a_count() {
     let lines = log.take();
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("suppressed=0") && lines[0].len() < 1_000, "{lines:?}");
-    // That of another sender or resource has a line of its own.
+    // A refusal of another client or resource is logged separately.
     server.send(from_client("POST", ORDERS, "{")).await;
     assert_eq!(log.lines(&["request refused", "path=/apps/ORDERS", "suppressed=0"]).len(), 1);
     advance(MINUTE).await;
@@ -225,7 +230,7 @@ async fn request_below_another_path_names_the_path_of_the_registry() {
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
     }
     let lines = log.take();
-    assert_eq!(lines.len(), 2, "one each, and none about a browser's wishes: {lines:?}");
+    assert_eq!(lines.len(), 2, "one line each, and none for the favicon of a browser: {lines:?}");
     assert!(lines[0].contains("the registry is below /eureka/") && lines[0].contains("path=/apps/"), "{lines:?}");
 }
 
@@ -268,7 +273,7 @@ async fn status_that_a_registration_does_not_change_is_an_info_line() {
     for part in ["status of a registration not taken", "status=OUT_OF_SERVICE", "sent=UP", "client 10.0.0.7:4711"] {
         assert!(lines[0].contains(part), "{part} in {lines:?}");
     }
-    // Under an override that is as it should be.
+    // With an override it is expected.
     server.empty("PUT", &format!("{ORDER_1}/status?value=DOWN")).await;
     log.take();
     server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 3_000))).await;
@@ -284,7 +289,7 @@ async fn registration_storm_is_100_info_lines_a_second_and_a_count() {
     }
     assert_eq!(log.lines(&["INFO", "registered app=ORDERS"]).len(), 100);
     assert_eq!(log.take().len(), 100);
-    // The count is logged with the next change in another second.
+    // The count is logged with the first change in a later second.
     advance(SECOND).await;
     for n in 0..1_000 {
         server.empty("DELETE", &format!("{ORDERS}/i-{n}")).await;
@@ -292,7 +297,7 @@ async fn registration_storm_is_100_info_lines_a_second_and_a_count() {
     assert_eq!(log.lines(&["INFO", "cancelled app=ORDERS"]).len(), 100);
     assert_eq!(log.lines(&["changes not logged singly", "count=1900"]).len(), 1);
     assert_eq!(log.take().len(), 101);
-    // Without another change it is logged soon all the same, and once.
+    // Without a further change it is logged soon as well, once.
     sleep(MINUTE).await;
     assert_eq!(log.lines(&["changes not logged singly", "count=900"]).len(), 1);
     assert_eq!(log.lines(&["changes not logged singly"]).len(), 1);
@@ -317,7 +322,7 @@ async fn change_beyond_the_limit_of_info_lines_is_a_debug_line() {
     assert_eq!(log.lines(&["DEBUG", "registered app=ORDERS"]).len(), 50);
 }
 
-/// What is logged next.
+/// Returns the next lines of the log.
 async fn written(log: &Log) -> Vec<String> {
     for _ in 0..1_000_000 {
         let lines = log.take();
@@ -330,7 +335,7 @@ async fn written(log: &Log) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn connection_limit_that_is_reached_is_a_warning() {
+async fn reached_connection_limit_is_a_warning() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let registry = EurekaServer::builder().build().unwrap();
     let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()).max_connections(2);
@@ -347,7 +352,7 @@ async fn connection_limit_that_is_reached_is_a_warning() {
 }
 
 #[tokio::test]
-async fn connection_that_is_no_http_is_a_warning_with_its_address() {
+async fn connection_without_http_is_a_warning_with_its_address() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let registry = EurekaServer::builder().build().unwrap();
     let listener = registry.listener(TcpListener::bind("127.0.0.1:0").await.unwrap()).max_head_bytes(8_192);
@@ -361,7 +366,7 @@ async fn connection_that_is_no_http_is_a_warning_with_its_address() {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&bytes).await.unwrap();
             let from = stream.local_addr().unwrap().to_string();
-            // Reset or closed, it is over.
+            // The connection was reset or closed.
             let _ = stream.read_to_end(&mut Vec::new()).await;
             if expected == 0 {
                 let lines = written(&log).await;
@@ -378,7 +383,7 @@ async fn status(server: &Server) -> Value {
     serde_json::from_slice(&bytes(server.empty("GET", "/eureka/status").await).await).unwrap()
 }
 
-/// Registers this many, and lets those send heartbeats that are chosen.
+/// Lets one minute pass, in which these instances send heartbeats.
 async fn minute(server: &Server, instances: std::ops::Range<usize>) {
     for _ in 0..2 {
         for n in instances.clone() {
@@ -433,7 +438,7 @@ async fn self_preservation_is_logged_when_it_begins_and_when_it_ends() {
     assert_eq!(status(&server).await["generalStats"]["self-preservation"], "inactive");
 }
 
-/// Heartbeats of these instances for a number of seconds, each 27 to 33 seconds after the one before.
+/// Sends heartbeats of these instances for a number of seconds, at intervals of 27 to 33 seconds.
 /// Returns the number of seconds in which self-preservation was active.
 async fn jittered_beats(server: &Server, instances: usize, seconds: u64, random: &mut fastrand::Rng) -> usize {
     let mut next: Vec<u64> = (0..instances).map(|_| random.u64(0..30_000)).collect();
@@ -460,7 +465,7 @@ async fn healthy_small_registry_for_hours_logs_nothing_of_self_preservation() {
         let (log, _guard) = Log::start(tracing::Level::INFO);
         let server = Server::new();
         let mut active = 0;
-        // It grows by one instance an hour.
+        // One more instance registers each hour.
         for n in 0..instances {
             server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
             active += jittered_beats(&server, n + 1, 3_600, &mut random).await;
@@ -556,9 +561,9 @@ async fn urls_of_a_zone_that_is_not_used_are_a_warning() {
     assert!(lines.len() == 1 && lines[0].contains("defaultzne") && !lines[0].contains("secret"), "{lines:?}");
 }
 
-/// The whole of a router below another one, as users mount it.
+/// Uses a nested router, as users do.
 #[tokio::test]
-async fn change_without_a_known_address_is_logged_all_the_same() {
+async fn change_without_a_known_address_is_logged() {
     let registry = EurekaServer::builder().build().unwrap();
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let app = Router::new().nest("/a", registry.router());

@@ -1,4 +1,4 @@
-//! The registry as its clients, its peers and its operators see it.
+//! The registry from the outside: clients, peers and operators.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 

@@ -32,7 +32,7 @@ fn run(mut command: Command) -> Running {
     Running { child, stdout, port: port.unwrap_or_else(|| panic!("{line}")) }
 }
 
-/// Reads the log until a line has these words.
+/// Reads the log until a line contains these words.
 fn wait_for(log: &mut impl BufRead, words: &str) {
     let mut line = String::new();
     while !line.contains(words) {
@@ -48,14 +48,14 @@ fn rest(mut stderr: ChildStderr) -> String {
 }
 
 #[test]
-fn hang_up_and_quit_end_the_server_as_sigterm_does() {
+fn sighup_and_sigquit_stop_the_server_as_sigterm_does() {
     for signal in ["HUP", "QUIT"] {
         assert_eq!(start(&[]).stop(signal), (Some(0), String::new()), "{signal}");
     }
 }
 
 #[test]
-fn peer_has_the_last_change_of_a_node_that_a_hang_up_ends() {
+fn peer_has_the_last_change_of_a_node_that_sighup_stops() {
     let second = start(&[]);
     let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", second.port);
     let first = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
@@ -65,7 +65,7 @@ fn peer_has_the_last_change_of_a_node_that_a_hang_up_ends() {
 }
 
 #[test]
-fn hang_up_that_nohup_ignores_stays_ignored() {
+fn sighup_that_nohup_ignores_stays_ignored() {
     let mut command = Command::new("nohup");
     command.args([env!("CARGO_BIN_EXE_tower-eureka"), "serve", "--listen", "127.0.0.1:0"]);
     let mut running = run(command);
@@ -78,7 +78,7 @@ fn hang_up_that_nohup_ignores_stays_ignored() {
 }
 
 #[test]
-fn exit_code_tells_that_a_peer_did_not_take_everything() {
+fn exit_code_is_3_if_a_peer_did_not_receive_all_changes() {
     let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", free_port());
     let running = start(&[&peer]);
     register(&running);
@@ -86,7 +86,7 @@ fn exit_code_tells_that_a_peer_did_not_take_everything() {
 }
 
 #[test]
-fn exit_code_tells_that_a_peer_refused_the_last_changes() {
+fn exit_code_is_3_if_a_peer_refused_the_last_changes() {
     let second = start(&[]);
     for (path, code) in [("eureka", 0), ("wrong", 3)] {
         let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/{path}/", second.port);
@@ -97,8 +97,8 @@ fn exit_code_tells_that_a_peer_refused_the_last_changes() {
 }
 
 #[test]
-fn second_signal_ends_the_server_at_once() {
-    // It accepts connections and never responds.
+fn second_signal_stops_the_server_immediately() {
+    // This peer accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
     for (second, code) in [("TERM", 143), ("INT", 130)] {
@@ -112,7 +112,7 @@ fn second_signal_ends_the_server_at_once() {
 }
 
 #[test]
-fn hang_up_that_is_repeated_does_not_cut_the_hand_over() {
+fn repeated_sighup_does_not_interrupt_the_last_replication() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
     for first in ["HUP", "TERM"] {
@@ -130,7 +130,7 @@ fn hang_up_that_is_repeated_does_not_cut_the_hand_over() {
 }
 
 #[test]
-fn full_stdout_holds_neither_requests_nor_the_stop() {
+fn full_stdout_blocks_neither_requests_nor_the_stop() {
     let (stdout, _unread) = UnixStream::pair().unwrap();
     stdout.set_nonblocking(true).unwrap();
     while (&stdout).write(b" ").is_ok() {}
@@ -147,7 +147,7 @@ fn full_stdout_holds_neither_requests_nor_the_stop() {
 }
 
 #[test]
-fn broken_stdout_is_no_panic() {
+fn broken_stdout_does_not_panic() {
     let closed = || {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -177,8 +177,8 @@ fn broken_stderr_does_not_change_the_exit_code_of_an_error() {
 }
 
 #[test]
-fn filter_of_the_log_that_cannot_be_read_is_an_error() {
-    for (filter, told) in [
+fn invalid_log_filter_is_an_error() {
+    for (filter, expected) in [
         ("tower_eureka=loud", "expected levels like info"),
         ("info,[", "RUST_LOG"),
         ("warning", "did you mean warn?"),
@@ -187,12 +187,12 @@ fn filter_of_the_log_that_cannot_be_read_is_an_error() {
         let output = serve("127.0.0.1:0").env("RUST_LOG", filter).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{filter}: {error}");
-        assert!(error.contains("RUST_LOG") && error.contains(told), "{filter}: {error}");
+        assert!(error.contains("RUST_LOG") && error.contains(expected), "{filter}: {error}");
     }
 }
 
 #[test]
-fn soft_limit_of_open_files_is_raised_to_the_hard_one_and_logged() {
+fn soft_limit_of_open_files_is_raised_to_the_hard_limit_and_logged() {
     let limited = |limits: &str| {
         let mut command = Command::new("sh");
         command.args(["-c", &format!(r#"{limits} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_tower-eureka")]);
@@ -221,7 +221,7 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_one_and_logged() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn allocator_has_a_thread_that_returns_memory_unless_its_settings_are_the_users() {
+fn allocator_has_a_background_thread_unless_the_user_set_its_options() {
     for (settings, expected) in [(None, true), (Some("dirty_decay_ms:5000"), false)] {
         let mut command = serve("127.0.0.1:0");
         command.envs(settings.map(|settings| ("_RJEM_MALLOC_CONF", settings)));

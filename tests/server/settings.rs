@@ -1,4 +1,4 @@
-//! Settings at their extremes.
+//! Settings with extreme values.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -7,8 +7,8 @@ use tower_eureka::config::Property;
 
 use crate::common::document;
 
-/// Sends a request on a connection of its own. Returns the response, which is empty if the connection
-/// was closed without one.
+/// Sends a request on a new connection. Returns the response, which is empty if the connection was
+/// closed without one.
 async fn exchange(address: std::net::SocketAddr, method: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
@@ -23,7 +23,7 @@ async fn exchange(address: std::net::SocketAddr, method: &str, path: &str, body:
 }
 
 #[tokio::test]
-async fn each_number_at_its_extremes_works_or_is_refused_by_its_name() {
+async fn extreme_number_works_or_is_refused_with_the_name_of_its_setting() {
     let numbers = ["MS", "SECONDS", "COUNT", "BYTES", "PORT"];
     let properties = Property::all().iter().filter(|property| {
         let help = property.to_string();

@@ -1,10 +1,10 @@
-//! The environment of the binary: what is read, what is refused, and what is named in the log.
+//! The environment of the binary: variables that are read, refused, or named in the log.
 
 use std::process::Command;
 
 use crate::binary::{free_port, listens, plain, serve};
 
-/// Variables that Kubernetes sets in each container for a service of this name.
+/// Returns the variables that Kubernetes sets in each container for a service of this name.
 fn service_links(service: &str) -> Vec<(String, String)> {
     [
         ("SERVICE_HOST", "10.0.0.1"),
@@ -20,7 +20,7 @@ fn service_links(service: &str) -> Vec<(String, String)> {
     .into()
 }
 
-/// Exit code and stderr of a binary that does not start.
+/// Returns the exit code and stderr of a binary that does not start.
 fn fails(mut command: Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -46,7 +46,7 @@ fn variables_without_effect_are_named_in_a_warning() {
         ("EUREKA_SERVER_EVICTION_INTERVAL_TIMER_IN_MS", "1000"),
         ("eureka_server_responsecacheupdateintervalms", "1000"),
         ("SPRING_APPLICATION_NAME", "registry"),
-        // These ask for nothing.
+        // These enable nothing.
         ("SPRING_SECURITY_USER_PASSWORD", " "),
         ("SERVER_SSL_ENABLED", "false"),
         ("SERVER_SSL_KEY_STORE", "geheim"),
@@ -57,7 +57,7 @@ fn variables_without_effect_are_named_in_a_warning() {
     let (_, log) = listens(command);
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
     let warnings: Vec<_> = warnings.into_iter().filter(|line| !line.contains("file descriptors")).collect();
-    for told in [
+    for expected in [
         "EUREKA_SERVER_BATCHREPLICATION has no meaning here",
         "EUREKA_CLIENT_HEALTHCHECK_ENABLED is a setting of clients",
         "EUREKA_INSTANCE_METADATAMAP_ZONE is a setting of clients",
@@ -66,9 +66,9 @@ fn variables_without_effect_are_named_in_a_warning() {
         "white list has no effect: there is no remote region of this name region=\"asia\"",
         "SPRING_CONFIG_IMPORT, SPRING_PROFILES_ACTIVE, server.servlet.session.timeout",
         "SPRING_APPLICATION_JSON is not read",
-        "JAVA_TOOL_OPTIONS has settings of a JVM",
+        "JAVA_TOOL_OPTIONS has options of a JVM",
     ] {
-        assert_eq!(warnings.iter().filter(|line| line.contains(told)).count(), 1, "{told}: {log}");
+        assert_eq!(warnings.iter().filter(|line| line.contains(expected)).count(), 1, "{expected}: {log}");
     }
     assert_eq!(warnings.len(), 9, "{log}");
     assert!(!log.contains("geheim"), "{log}");
@@ -76,7 +76,7 @@ fn variables_without_effect_are_named_in_a_warning() {
 
 #[test]
 fn unknown_variable_is_an_error_that_names_the_nearest_setting() {
-    for (variable, told) in [
+    for (variable, expected) in [
         ("EUREKA_SERVER_ENABELSELFPRESERVATION", "did you mean eureka.server.enable-self-preservation?"),
         ("eureka.server.renewal-percent-treshold", "did you mean eureka.server.renewal-percent-threshold?"),
         ("eureka_client_service_ulr_defaultzone", "did you mean eureka.client.service-url.<zone>?"),
@@ -92,14 +92,17 @@ fn unknown_variable_is_an_error_that_names_the_nearest_setting() {
         command.env(variable, "geheim");
         let (code, error) = fails(command);
         assert_eq!(code, Some(1), "{variable}: {error}");
-        assert!(error.contains(variable) && error.contains(told) && !error.contains("geheim"), "{variable}: {error}");
+        assert!(
+            error.contains(variable) && error.contains(expected) && !error.contains("geheim"),
+            "{variable}: {error}"
+        );
     }
 }
 
 #[test]
 fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
     let access = "no access control";
-    for (variable, value, told) in [
+    for (variable, value, expected) in [
         ("SPRING_SECURITY_USER_PASSWORD", "geheim", access),
         ("SPRING_SECURITY_USER_NAME", "geheim", access),
         ("spring_security_user_name", "geheim", access),
@@ -120,7 +123,10 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
         command.env(variable, value);
         let (code, error) = fails(command);
         assert_eq!(code, Some(1), "{variable}: {error}");
-        assert!(error.contains(variable) && error.contains(told) && !error.contains("geheim"), "{variable}: {error}");
+        assert!(
+            error.contains(variable) && error.contains(expected) && !error.contains("geheim"),
+            "{variable}: {error}"
+        );
     }
     for argument in [
         "--spring.security.user.password=geheim",
@@ -162,7 +168,7 @@ fn variables_that_kubernetes_sets_for_a_service_do_not_stop_the_start() {
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN") && line.contains(service)).collect();
         assert!(warnings.iter().all(|line| line.contains("Kubernetes")), "{service}: {log}");
     }
-    // The address is that of the other settings, then.
+    // The address then comes from the other settings.
     let port = free_port().to_string();
     let mut command = plain();
     command.envs(service_links("SERVER")).arg(format!("--server.port={port}")).arg("--server.address=127.0.0.1");
@@ -170,7 +176,7 @@ fn variables_that_kubernetes_sets_for_a_service_do_not_stop_the_start() {
 }
 
 #[test]
-fn regions_and_zones_are_read_from_variables_of_each_form() {
+fn regions_and_zones_are_read_from_each_form_of_variables() {
     for region in [
         "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU",
         "EUREKA_SERVER_REMOTE_REGION_URLS_WITH_NAME_EU",
