@@ -182,7 +182,7 @@ async fn abandoned_and_refused_bodies_return_their_room() {
     assert_eq!(server.post(BATCH, padded(700 * KIB)).await.status(), StatusCode::OK);
 }
 
-/// Server with an order, whose limit on an instance's size lets 1,000 entries of metadata pass.
+/// Server with an order, whose limit on an instance's size lets 1,000 metadata entries pass.
 async fn roomy() -> Server {
     let server = Server::built(EurekaServer::builder().instance_size_limit(1024 * KIB));
     assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 1)).await.status(), StatusCode::NO_CONTENT);

@@ -163,8 +163,8 @@ async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
         (orders(&"x".repeat(2_001)), 413, ORDERS, "larger than 2000 bytes"),
         (typed("text/plain"), 415, ORDERS, "media_type=text/plain"),
         (from_client("PUT", &format!("{ORDER_1}/metadata?long=123456789"), ""), 413, "metadata", "8 bytes"),
-        (from_client("PUT", "/eureka/apps/ORDERS/9/metadata?a=b", ""), 404, "ORDERS/9/metadata", "no such instance"),
-        (from_client("PUT", "/eureka/apps/ORDERS/9/status?value=UP", ""), 404, "ORDERS/9/status", "no such instance"),
+        (from_client("PUT", "/eureka/apps/ORDERS/9/metadata?a=b", ""), 404, "ORDERS/9/metadata", "unknown instance"),
+        (from_client("PUT", "/eureka/apps/ORDERS/9/status?value=UP", ""), 404, "ORDERS/9/status", "unknown instance"),
         (
             from_client("PUT", &format!("{ORDER_1}/status?value=UNKNOWN"), ""),
             400,

@@ -208,7 +208,7 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_limit_and_logged() {
     assert_eq!(running.stop("TERM").0, Some(0));
     let log = rest(stderr);
     assert!(log.contains(r#"soft="200" hard="200" before="100""#), "{log}");
-    assert!(log.contains("want of file descriptors") && log.contains("wanted=20000"), "{log}");
+    assert!(log.contains("too few file descriptors") && log.contains("wanted=20000"), "{log}");
 
     let mut command = limited("ulimit -n 200");
     command.arg("--eureka.server.limits.connections=50");

@@ -45,9 +45,9 @@ async fn unknown_is_no_override() {
     let server = Server::with_order().await;
     let path = format!("{ORDER_1}/status?value=UNKNOWN");
     let answer = server.refuses(StatusCode::BAD_REQUEST, request("PUT", &path).body(Body::empty()).unwrap()).await;
-    assert!(answer.contains("no override"), "{answer}");
+    assert!(answer.contains("not an override"), "{answer}");
     let replicated = request("PUT", &path).header("x-netflix-discovery-replication", "true").body(Body::empty());
-    assert_eq!(server.send(replicated.unwrap()).await.status(), StatusCode::OK, "what a peer took is taken");
+    assert_eq!(server.send(replicated.unwrap()).await.status(), StatusCode::OK, "a status that a peer accepted is accepted");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn an_instance_of_fargo_lives_and_leaves() {
 }
 
 #[tokio::test]
-async fn the_lists_say_what_is_registered() {
+async fn lists_contain_registered_instances() {
     let server = Server::with_order().await;
     post(&server, REGISTER_FARGO).await;
     let all = bytes(get(&server, "apps").await).await;
@@ -108,7 +108,7 @@ async fn a_replica_with_older_data_gets_ours_in_the_format_it_takes() {
 }
 
 #[tokio::test]
-async fn registrations_are_checked_in_javas_order() {
+async fn registration_is_validated_in_javas_order() {
     let server = Server::with_order().await;
     let unreadable = "<error><message>cannot parse request body</message></error>";
     for (from, to, expected) in [
@@ -130,7 +130,7 @@ async fn registrations_are_checked_in_javas_order() {
 }
 
 #[tokio::test]
-async fn bodies_that_cannot_be_read_are_refused() {
+async fn unreadable_body_returns_400() {
     let server = Server::built(EurekaServer::builder().gzip_requests(true));
     let bomb = (1..20).fold(String::from("<!DOCTYPE x [<!ENTITY e0 'ha'>"), |bomb, i| {
         format!("{bomb}<!ENTITY e{i} '&e{};&e{};'>", i - 1, i - 1)
@@ -179,7 +179,7 @@ async fn one_bad_instance_does_not_spoil_the_list() {
 }
 
 #[tokio::test]
-async fn gzip_and_latin_bodies_are_read() {
+async fn gzip_and_latin1_bodies_are_decoded() {
     let server = Server::built(EurekaServer::builder().gzip_requests(true));
     let zipped = request("POST", GATEWAY).header(CONTENT_ENCODING, "gzip");
     let zipped = zipped.body(gzip(REGISTER_FARGO.as_bytes()).into()).unwrap();

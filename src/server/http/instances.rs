@@ -289,7 +289,7 @@ pub(super) async fn merge_metadata(
     let caller = Caller::of(Origin::Client, &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
     if entries.len() > MAX_METADATA_ENTRIES {
-        let reason = format!("more than {MAX_METADATA_ENTRIES} entries of metadata");
+        let reason = format!("more than {MAX_METADATA_ENTRIES} metadata entries");
         return refused((StatusCode::PAYLOAD_TOO_LARGE, reason.clone()).into_response(), &reason);
     }
     match server.node().merge_metadata(&app, &id, entries, caller) {

@@ -221,7 +221,7 @@ impl BatchChanges {
             ReplicationAction::Register => {
                 let Some(instance) = item.instance else { return failed() };
                 if too_much_metadata {
-                    let reason = format_args!("more than {MAX_METADATA_ENTRIES} entries of metadata");
+                    let reason = format_args!("more than {MAX_METADATA_ENTRIES} metadata entries");
                     self.invalid(&app, id, &reason);
                     return result(StatusCode::PAYLOAD_TOO_LARGE);
                 }
