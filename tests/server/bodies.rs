@@ -196,7 +196,7 @@ async fn registration_with_too_much_metadata_returns_413() {
     let amazon = document("i", "UP", 1)
         .replace("InstanceInfo$DefaultDataCenterInfo", "AmazonInfo")
         .replace(r#""MyOwn""#, &format!(r#""Amazon",{}:1"#, metadata(1_001)));
-    for (body, reason) in [(with(1_001), "1000 entries"), (with(20_000), "10000 values"), (amazon, "1000 entries")] {
+    for (body, reason) in [(with(1_001), "1000 metadata entries"), (with(20_000), "10000 values"), (amazon, "1000 entries")] {
         let refused = request("POST", ORDERS).body(body.into()).unwrap();
         let text = server.refuses(StatusCode::PAYLOAD_TOO_LARGE, refused).await;
         assert!(text.contains(reason), "{text}");
@@ -217,7 +217,7 @@ async fn xml_registration_with_too_many_elements_returns_413() {
     let entries = |count: usize| format!("<metadata>{}</metadata>", "<k>v</k>".repeat(count));
     let post =
         |body: String| Request::post(ORDERS).header("content-type", "application/xml").body(body.into()).unwrap();
-    for (members, reason) in [(entries(1_001), "1000 entries"), ("<x/>".repeat(10_000), "10000 elements")] {
+    for (members, reason) in [(entries(1_001), "1000 metadata entries"), ("<x/>".repeat(10_000), "10000 elements")] {
         let text = server.refuses(StatusCode::PAYLOAD_TOO_LARGE, post(with(&members))).await;
         assert!(text.contains(reason), "{text}");
     }
