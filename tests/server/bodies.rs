@@ -196,7 +196,9 @@ async fn registration_with_too_much_metadata_returns_413() {
     let amazon = document("i", "UP", 1)
         .replace("InstanceInfo$DefaultDataCenterInfo", "AmazonInfo")
         .replace(r#""MyOwn""#, &format!(r#""Amazon",{}:1"#, metadata(1_001)));
-    for (body, reason) in [(with(1_001), "1000 metadata entries"), (with(20_000), "10000 values"), (amazon, "1000 entries")] {
+    for (body, reason) in
+        [(with(1_001), "1000 metadata entries"), (with(20_000), "10000 values"), (amazon, "1000 metadata entries")]
+    {
         let refused = request("POST", ORDERS).body(body.into()).unwrap();
         let text = server.refuses(StatusCode::PAYLOAD_TOO_LARGE, refused).await;
         assert!(text.contains(reason), "{text}");

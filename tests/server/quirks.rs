@@ -47,7 +47,11 @@ async fn unknown_is_no_override() {
     let answer = server.refuses(StatusCode::BAD_REQUEST, request("PUT", &path).body(Body::empty()).unwrap()).await;
     assert!(answer.contains("not an override"), "{answer}");
     let replicated = request("PUT", &path).header("x-netflix-discovery-replication", "true").body(Body::empty());
-    assert_eq!(server.send(replicated.unwrap()).await.status(), StatusCode::OK, "a status that a peer accepted is accepted");
+    assert_eq!(
+        server.send(replicated.unwrap()).await.status(),
+        StatusCode::OK,
+        "a status that a peer accepted is accepted"
+    );
 }
 
 #[tokio::test]
