@@ -62,8 +62,8 @@ pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, re
         Ok(request) => request.respond(server, &list).await,
         Err(refusal) => return refusal.into_response(),
     };
-    if let Some(varies) = scope::varies(server) {
-        response.headers_mut().insert(VARY, varies);
+    if let Some(vary) = scope::vary(server) {
+        response.headers_mut().insert(VARY, vary);
     }
     response
 }

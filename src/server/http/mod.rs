@@ -13,7 +13,7 @@
 //! | `intake`, `offload` | budget of request bodies in flight, and their decoding on other threads |
 //! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
 //! | `refusals` | log of refused requests |
-//! | `scope` | regions that a response includes, with the feature `peers` |
+//! | `scope` | regions that a response includes |
 //! | `probes` | health endpoints for load balancers and orchestrators |
 //! | `service` | the registry as a service without a router of the user, with a fast path |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
@@ -33,7 +33,6 @@ mod refusals;
 mod replication;
 mod request;
 mod response;
-#[cfg_attr(not(feature = "peers"), path = "no_scope.rs")]
 mod scope;
 mod service;
 

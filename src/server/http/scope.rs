@@ -1,4 +1,9 @@
 //! Regions that a response includes (docs/server.md, "Regions").
+//!
+//! Without the feature `peers` it is always the local region alone.
+
+#[cfg(feature = "peers")]
+mod remote;
 
 use std::convert::Infallible;
 
@@ -7,67 +12,55 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::query;
+#[cfg(feature = "peers")]
+use self::remote::RemoteScope;
 use crate::model::Instance;
 use crate::server::EurekaServer;
 use crate::server::response_cache::List;
-use crate::server::view::RegionSet;
-
-/// Header and value by which registry servers identify themselves, Java or not.
-const IDENTITY: (&str, &str) = ("DiscoveryIdentity-Name", "DefaultServer");
-/// Request headers that select a representation of a list.
-const VARY_VALUE: HeaderValue =
-    HeaderValue::from_static("accept, accept-encoding, x-eureka-accept, discoveryidentity-name");
 
 /// Regions that a response includes besides the local one.
 ///
 /// There are none unless remote regions are configured, and none for other registry servers: two
 /// regions that served each other's copies would keep dead instances alive.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Scope(Option<Others>);
-
 #[derive(Clone, Copy, Debug)]
-struct Others {
-    /// True once each region was fetched or the attempt failed, so that lists can be served.
-    looked_at: bool,
-    /// Regions in lists. `None` if the request names regions and not all were fetched yet.
-    listed: Option<RegionSet>,
+pub(super) struct Scope {
+    #[cfg(feature = "peers")]
+    remote: Option<RemoteScope>,
 }
 
+#[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need them"))]
 impl Scope {
+    /// Returns the scope of a request with these headers and this query.
     pub(super) fn of(server: &EurekaServer, headers: &HeaderMap, query: Option<&str>) -> Self {
-        let is_server = || headers.get(IDENTITY.0).is_some_and(|value| value == IDENTITY.1);
-        let Some(regions) = server.regions().filter(|_| !is_server()) else { return Self(None) };
-        let listed = match query::first(query, "regions").filter(|names| !names.is_empty()) {
-            Some(names) => regions.are_fetched().then(|| regions.named(&names)),
-            None => Some(regions.default_set()),
-        };
-        Self(Some(Others { looked_at: regions.are_looked_at(), listed }))
+        Self {
+            #[cfg(feature = "peers")]
+            remote: RemoteScope::of(server, headers, query),
+        }
     }
 
     /// Returns the list with these regions, or `None` if it cannot be served yet.
     pub(super) fn list(self, list: List<'_>) -> Option<List<'_>> {
-        let Some(Others { looked_at, listed }) = self.0 else { return Some(list) };
-        match (list, listed) {
-            // A list without remote regions does not wait for them.
-            _ if !looked_at && !listed.is_some_and(RegionSet::is_empty) => None,
-            (List::All | List::Delta, None) => None,
-            (List::All, Some(set)) if !set.is_empty() => Some(List::AllWith(set)),
-            (List::Delta, Some(set)) if !set.is_empty() => Some(List::DeltaWith(set)),
-            (list, _) => Some(list),
+        #[cfg(feature = "peers")]
+        if let Some(remote) = self.remote {
+            return remote.list(list);
         }
+        Some(list)
     }
 
     /// Looks up an instance of a remote region.
     pub(super) fn instance(self, server: &EurekaServer, app: &str, id: &str) -> Option<Instance> {
-        let (_, instance) = self.0.and(server.regions())?.instance(app, id)?;
-        Some(Instance::clone(&instance))
+        #[cfg(feature = "peers")]
+        return self.remote.and(server.regions())?.instance(app, id).map(|(_, instance)| Instance::clone(&instance));
+        #[cfg(not(feature = "peers"))]
+        None
     }
 
     /// Looks up an instance of a remote region by its id alone.
     pub(super) fn instance_by_id(self, server: &EurekaServer, id: &str) -> Option<Instance> {
-        let instance = self.0.and(server.regions())?.instance_by_id(id)?;
-        Some(Instance::clone(&instance))
+        #[cfg(feature = "peers")]
+        return self.remote.and(server.regions())?.instance_by_id(id).map(|instance| Instance::clone(&instance));
+        #[cfg(not(feature = "peers"))]
+        None
     }
 }
 
@@ -80,17 +73,21 @@ impl FromRequestParts<EurekaServer> for Scope {
 }
 
 /// Returns the `Vary` header of lists, if it differs from the one without remote regions.
-pub(super) fn varies(server: &EurekaServer) -> Option<HeaderValue> {
-    server.regions().map(|_| VARY_VALUE)
+#[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need it"))]
+pub(super) fn vary(server: &EurekaServer) -> Option<HeaderValue> {
+    #[cfg(feature = "peers")]
+    return server.regions().map(|_| remote::VARY_VALUE);
+    #[cfg(not(feature = "peers"))]
+    None
 }
 
 /// Response to a write for an instance without a lease here: 404, or 500 if a remote region has it.
+#[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need them"))]
 pub(super) fn absent(server: &EurekaServer, app: &str, id: &str) -> Response {
-    match server.regions().and_then(|regions| regions.instance(app, id)) {
-        Some((region, _)) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("the instance is registered in the region {region}"))
-                .into_response()
-        }
-        None => StatusCode::NOT_FOUND.into_response(),
+    #[cfg(feature = "peers")]
+    if let Some((region, _)) = server.regions().and_then(|regions| regions.instance(app, id)) {
+        let text = format!("the instance is registered in the region {region}");
+        return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     }
+    StatusCode::NOT_FOUND.into_response()
 }
