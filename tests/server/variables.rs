@@ -66,7 +66,7 @@ fn variables_without_effect_are_named_in_a_warning() {
         "white list has no effect: there is no remote region of this name region=\"asia\"",
         "SPRING_CONFIG_IMPORT, SPRING_PROFILES_ACTIVE, server.servlet.session.timeout",
         "SPRING_APPLICATION_JSON is not read",
-        "JAVA_TOOL_OPTIONS has options of a JVM",
+        "JAVA_TOOL_OPTIONS has settings of a JVM",
     ] {
         assert_eq!(warnings.iter().filter(|line| line.contains(expected)).count(), 1, "{expected}: {log}");
     }
