@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
-use super::registry::{Effect, News, Origin, Registered};
+use super::outcome::{Effect, Origin, RegisterOutcome, Registered};
 use crate::model::InstanceStatus;
 use crate::sync::{Mutex, MutexGuard};
 pub(super) use crate::untrusted::Quoted;
@@ -233,7 +233,7 @@ macro_rules! change {
 pub(super) fn registered(
     app: &str,
     id: &str,
-    Registered { status, news, kept, .. }: Registered,
+    Registered { status, outcome, kept, .. }: Registered,
     caller: Caller,
     changes: &Changes,
 ) {
@@ -244,11 +244,11 @@ pub(super) fn registered(
             "status of a registration not taken: the one before may be an operator's decision, an override or a cancellation ends it"
         );
     }
-    match news {
-        News::New => change!(caller.is_quiet(changes), app, id, status, caller, "registered"),
-        News::Changed => change!(caller.is_quiet(changes), app, id, status, caller, "registration changed"),
-        News::Repeated => change!(true, app, id, status, caller, "registration repeated"),
-        News::Older { ours, sent } => {
+    match outcome {
+        RegisterOutcome::New => change!(caller.is_quiet(changes), app, id, status, caller, "registered"),
+        RegisterOutcome::Changed => change!(caller.is_quiet(changes), app, id, status, caller, "registration changed"),
+        RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated"),
+        RegisterOutcome::Stale { ours, sent } => {
             let (app, instance) = (Quoted(app), Quoted(id));
             // Peers send old states now and then; that is what versions are for.
             if caller.origin == Origin::Replica {
@@ -278,8 +278,15 @@ pub(super) fn override_set(
     caller: Caller,
     changes: &Changes,
 ) {
-    if effect != Effect::Absent {
-        change!(effect == Effect::None || caller.is_quiet(changes), app, id, status, caller, "status override set");
+    if effect != Effect::NotFound {
+        change!(
+            effect == Effect::Unchanged || caller.is_quiet(changes),
+            app,
+            id,
+            status,
+            caller,
+            "status override set"
+        );
     }
 }
 
@@ -291,19 +298,33 @@ pub(super) fn override_deleted(
     caller: Caller,
     changes: &Changes,
 ) {
-    if effect != Effect::Absent {
-        change!(effect == Effect::None || caller.is_quiet(changes), app, id, status, caller, "status override deleted");
+    if effect != Effect::NotFound {
+        change!(
+            effect == Effect::Unchanged || caller.is_quiet(changes),
+            app,
+            id,
+            status,
+            caller,
+            "status override deleted"
+        );
     }
 }
 
 pub(super) fn metadata_changed(
     app: &str,
     id: &str,
-    Registered { status, news, .. }: Registered,
+    Registered { status, outcome, .. }: Registered,
     caller: Caller,
     changes: &Changes,
 ) {
-    change!(news == News::Repeated || caller.is_quiet(changes), app, id, status, caller, "metadata changed");
+    change!(
+        outcome == RegisterOutcome::Unchanged || caller.is_quiet(changes),
+        app,
+        id,
+        status,
+        caller,
+        "metadata changed"
+    );
 }
 
 /// Logs a state that was taken over from a peer which had a newer one.
@@ -332,9 +353,9 @@ pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) 
     change!(quiet, app, id, status, "eviction", "lease expired");
 }
 
-/// Logs that a silent instance gave way to a new one in a full registry.
-pub(super) fn gave_way(app: &str, id: &str, status: InstanceStatus) {
-    change!(true, app, id, status, "eviction", "silent instance gave way to a new one");
+/// Logs that a silent instance was evicted for a new one in a full registry.
+pub(super) fn evicted_silent(app: &str, id: &str, status: InstanceStatus) {
+    change!(true, app, id, status, "eviction", "silent instance evicted for a new one");
 }
 
 /// Logs that so many leases ran out in one run, of which the first have lines of their own.

@@ -362,7 +362,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let compare_versions = peers.take_newer_copies;
         #[cfg(feature = "peers")]
-        let ending_retention = peers.ending_retention();
+        let tombstone_retention = peers.tombstone_retention();
         #[cfg(feature = "peers")]
         let regions = Regions::new(&self.regions, &peers)?;
         #[cfg(feature = "peers")]
@@ -373,7 +373,7 @@ impl EurekaServerBuilder {
         let settings = Settings {
             own_id: peers.own_id(),
             compare_versions,
-            ending_retention: if peers.has_cluster() { ending_retention } else { Duration::ZERO },
+            tombstone_retention: if peers.has_cluster() { tombstone_retention } else { Duration::ZERO },
             ..settings
         };
         let registry = Arc::new(Registry::new(settings.clone()));

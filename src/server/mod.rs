@@ -71,6 +71,7 @@ mod http;
 mod listen;
 mod memory;
 mod node;
+mod outcome;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]

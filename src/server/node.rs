@@ -11,9 +11,10 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::audit::{self, Caller};
+use super::outcome::{Origin, Refused, Renewal};
 #[cfg(feature = "peers")]
 use super::peers::Peers;
-use super::registry::{Origin, Refused, Registry, Renewal};
+use super::registry::Registry;
 use crate::model::{Instance, InstanceStatus, ReplicationAction};
 use crate::time::Clock;
 
@@ -329,7 +330,7 @@ mod tests {
         node.register(instance("1"), Origin::Client.into()).unwrap();
         let known = node.registry.instance("ORDERS", "1", node.now()).unwrap();
         move_wall_clock(-7_200_000);
-        let registry = Registry::new(Settings { ending_retention: Duration::from_secs(600), ..Settings::default() });
+        let registry = Registry::new(Settings { tombstone_retention: Duration::from_secs(600), ..Settings::default() });
         let now = wall_clock_ms();
         registry.adopt(known.clone(), now, now).unwrap();
         registry.cancel("ORDERS", "1", now + 1);

@@ -8,7 +8,7 @@ fn instance(id: &str) -> Instance {
 }
 
 fn register(server: &EurekaServer, id: &str) {
-    server.registry().register(instance(id), registry::Origin::Client, server.now()).unwrap();
+    server.registry().register(instance(id), outcome::Origin::Client, server.now()).unwrap();
 }
 
 fn ids(server: &EurekaServer) -> Vec<String> {
@@ -24,7 +24,7 @@ async fn a_silent_instance_is_evicted() {
     assert_eq!(ids(&server), ["alive", "silent"]);
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_secs(30)).await;
-        server.registry().renew("ORDERS", "alive", None, registry::Origin::Client, server.now());
+        server.registry().renew("ORDERS", "alive", None, outcome::Origin::Client, server.now());
     }
     assert_eq!(ids(&server), ["alive"]);
     assert!(server.instance("orders", "silent").is_none());
@@ -40,7 +40,7 @@ async fn self_preservation_keeps_what_fell_silent_together() {
     // Nine are heard again: 18 heartbeats a minute are more than 17.
     for _ in 0..20 {
         (0..9).for_each(|i| {
-            server.registry().renew("ORDERS", &i.to_string(), None, registry::Origin::Client, server.now());
+            server.registry().renew("ORDERS", &i.to_string(), None, outcome::Origin::Client, server.now());
         });
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
@@ -53,7 +53,7 @@ async fn the_delta_forgets() {
     register(&server, "i");
     tokio::time::sleep(Duration::from_secs(80)).await;
     assert_eq!(server.registry().delta().applications.len(), 1);
-    server.registry().renew("ORDERS", "i", None, registry::Origin::Client, server.now());
+    server.registry().renew("ORDERS", "i", None, outcome::Origin::Client, server.now());
     tokio::time::sleep(Duration::from_secs(180 + 33 - 80)).await;
     assert!(server.registry().delta().applications.is_empty());
     assert_eq!(ids(&server), ["i"]);

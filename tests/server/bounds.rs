@@ -125,17 +125,17 @@ async fn replaced_silent_instances_are_one_warning_a_minute() {
     }
     assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 507);
     assert_eq!(send("PUT", "/apps/X/silent0", Vec::new()).await.0, 404);
-    assert_eq!(log.lines(&["WARN", "silent instances give way to new ones"]).len(), 1);
+    assert_eq!(log.lines(&["WARN", "silent instances are evicted for new ones"]).len(), 1);
     assert_eq!(send("DELETE", "/apps/X/new0", Vec::new()).await.0, 200);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(log.lines(&["INFO", "silent instances no longer give way ended=5"]).len(), 1);
+    assert_eq!(log.lines(&["INFO", "silent instances no longer evicted for new ones evicted=5"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().registry_size_limit(20_000));
-    let short = || log.lines(&["WARN", "delta forgets instances that left before its time"]).len();
+    let short = || log.lines(&["WARN", "delta drops deletions before their retention time"]).len();
     for round in 0..4 {
         for i in 0..10 {
             let id = format!("{round}-{i}");
@@ -149,7 +149,7 @@ async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_i
     }
     sleep(Duration::from_secs(100)).await;
     assert!(short() <= 3, "at most one a minute");
-    assert_eq!(log.lines(&["INFO", "delta shows all instances that left again"]).len(), 1);
+    assert_eq!(log.lines(&["INFO", "delta shows all deletions again"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,9 +178,9 @@ async fn version_years_in_the_future_is_clamped_with_one_warning_a_minute() {
     let overridden = format!("/apps/X/now/status?value=DOWN&lastDirtyTimestamp={}", i64::MAX);
     assert_eq!(send("PUT", &overridden, Vec::new()).await, 200);
     assert_eq!(version("now"), tomorrow);
-    assert_eq!(log.lines(&["WARN", "lastDirtyTimestamp is more than a day ahead"]).len(), 1);
+    assert_eq!(log.lines(&["WARN", "lastDirtyTimestamp is more than a day in the future"]).len(), 1);
     sleep(Duration::from_secs(120)).await;
-    let over = log.lines(&["INFO", "no lastDirtyTimestamp is more than a day ahead any more"]);
+    let over = log.lines(&["INFO", "no lastDirtyTimestamp is more than a day in the future any more"]);
     assert_eq!(over.len(), 1, "its count begins again with the next");
 
     sleep(Duration::from_secs(24 * 3_600 + 1 - 120)).await;

@@ -20,7 +20,7 @@ use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Quoted};
-use crate::server::registry::{Origin, Refused, Renewal};
+use crate::server::outcome::{Origin, Refused, Renewal};
 
 const UNKNOWN_INSTANCE: &str = "unknown instance";
 /// Maximum number of values in a registration, unknown members included. An instance has about 40

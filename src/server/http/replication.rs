@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Quoted};
-use crate::server::registry::{Effect, News, Origin, Renewal};
+use crate::server::outcome::{Effect, Origin, RegisterOutcome, Renewal};
 use crate::server::unsent::Unsent;
 use crate::server::view::weight;
 
@@ -283,7 +283,8 @@ impl BatchChanges {
         let (app, id) = (instance.app.clone(), instance.id().to_owned());
         match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
             Ok(registered) => {
-                self.registered += usize::from(matches!(registered.news, News::New | News::Changed));
+                self.registered +=
+                    usize::from(matches!(registered.outcome, RegisterOutcome::New | RegisterOutcome::Changed));
                 audit::registered(&app, &id, registered, self.caller, self.server.registry().changes());
                 registered.refused.map_or(StatusCode::OK, status)
             }

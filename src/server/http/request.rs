@@ -18,7 +18,7 @@ use super::json_scan::{self, Excess};
 use super::offload::Busy;
 use super::response::Format;
 use crate::model::DecodeError;
-use crate::server::registry::Origin;
+use crate::server::outcome::Origin;
 
 const MEDIA_TYPES: &str = if cfg!(feature = "xml") {
     "this registry accepts application/json and application/xml"

@@ -207,7 +207,7 @@ mod tests {
     async fn fast_path_and_router_respond_alike() {
         let server = EurekaServer::builder().build().unwrap();
         let known = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
-        let origin = crate::server::registry::Origin::Client;
+        let origin = crate::server::outcome::Origin::Client;
         server.registry().register(known, origin, server.now()).unwrap();
         for line in [
             "PUT /eureka/apps/orders/i",

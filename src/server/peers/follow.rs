@@ -37,7 +37,8 @@ use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, LeaseInfo, ReplicationAction};
 use crate::server::audit;
 use crate::server::node::Node;
-use crate::server::registry::{Refused, Version, agree, replaces};
+use crate::server::outcome::Refused;
+use crate::server::registry::{Version, agree, replaces};
 use crate::time::{Moment, jittered};
 
 /// What is on its way gets this long to arrive: batches wait for half a second.
@@ -291,7 +292,7 @@ impl Follower {
     fn is_suspect(&self, theirs: &Instance, ending: Option<Version>) -> Option<bool> {
         let (registry, now) = (self.node.registry(), self.node.now());
         let ours = registry.instance(theirs.app(), theirs.id(), now);
-        let is_new = ours.is_none() && registry.ended(theirs.app(), theirs.id()).is_none();
+        let is_new = ours.is_none() && registry.tombstone(theirs.app(), theirs.id()).is_none();
         let is_suspect = match (ours, ending) {
             (Some(ours), None) => !agree(&ours, theirs),
             (Some(ours), Some(ending)) => ended_alive(theirs) && ending >= Version::of(&ours),
@@ -334,7 +335,7 @@ impl Follower {
         let deed = match (registry.instance(&target.app, &target.id, now), theirs) {
             (Some(ours), Some(theirs)) if agree(&ours, &theirs) => Deed::None,
             (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => self.tell(target, &ours, &theirs),
-            (None, Some(theirs)) => match registry.ended(&target.app, &target.id) {
+            (None, Some(theirs)) => match registry.tombstone(&target.app, &target.id) {
                 Some(ended) if ended >= Version::of(&theirs) => {
                     self.tell_once(target, ended, [(ReplicationAction::Cancel, None)])
                 }
@@ -343,7 +344,7 @@ impl Follower {
             },
             (Some(_), Some(theirs)) => self.adopt(theirs),
             (Some(ours), None) => {
-                let ended = ending.is_some_and(|ending| registry.adopt_ending(&target.app, &target.id, ending, now));
+                let ended = ending.is_some_and(|ending| registry.adopt_tombstone(&target.app, &target.id, ending, now));
                 if ended {
                     audit::ended(&target.app, &target.id, ours.status, self.peer.url().as_str());
                 }

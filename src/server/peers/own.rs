@@ -6,7 +6,7 @@ use crate::model::{Instance, InvalidInstance, LeaseInfo, app_name};
 use crate::server::Error;
 use crate::server::audit::Caller;
 use crate::server::node::Node;
-use crate::server::registry::{Origin, Renewal};
+use crate::server::outcome::{Origin, Renewal};
 use crate::sync::Mutex;
 
 /// What Spring calls an application without a name.

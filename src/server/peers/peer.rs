@@ -20,7 +20,8 @@ use crate::model::{
 };
 use crate::server::audit::{self, Lasting, Ongoing, Quoted, Throttle};
 use crate::server::node::Node;
-use crate::server::registry::{Origin, Refused, Registry, Version};
+use crate::server::outcome::{Origin, Refused};
+use crate::server::registry::{Registry, Version};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Clock, random_part};
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};

@@ -135,7 +135,7 @@ impl PeerSettings {
     }
 
     /// How long cancellations are worth remembering: for longer than a peer may not know of them.
-    pub(in crate::server) fn ending_retention(&self) -> Duration {
+    pub(in crate::server) fn tombstone_retention(&self) -> Duration {
         self.limits.outage + Duration::from_secs(300)
     }
 

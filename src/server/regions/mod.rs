@@ -1,10 +1,10 @@
 //! Other regions: a read-only copy of each, and what lists show of them beside what is registered here. `server-behaviour` 10.5.
 //!
 //! ```text
-//!  a server of the region ── full, delta ──▶ Refresher (the client's) ──▶ Region: a Log, like the registry's own
+//!  a server of the region ── full, delta ──▶ Refresher (the client's) ──▶ Region: a Listing, like the registry's own
 //!                                                                           │ one application, one instance
 //!                                                                           ▼
-//!  Registry: its Log ───────────────────────────────────────────────────▶ Union: what a set of regions shows together ──▶ bodies
+//!  Registry: its Listing ───────────────────────────────────────────────────▶ Union: what a set of regions shows together ──▶ bodies
 //! ```
 //!
 //! A copy is shown and nothing else is done with it: its instances have no lease here, are not counted or evicted, and no peer is told
@@ -36,7 +36,7 @@ use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::peers::{PeerSettings, restarted};
-use super::registry::{Log, Registry, Version};
+use super::registry::{Listing, Registry, Version};
 use super::view::{AppView, RegionSet};
 use crate::model::Instance;
 use crate::time::Clock;
@@ -114,35 +114,35 @@ impl Regions {
 
     /// An application that is not registered here: that of the first region that has it, whatever the white lists say.
     pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
-        self.of(self.default_set()).find_map(|region| region.log.application(name))
+        self.of(self.default_set()).find_map(|region| region.listing.application(name))
     }
 
     /// An instance that is not registered here, and its region. Java gives up at the first region that has the application.
     pub(in crate::server) fn instance(&self, app: &str, id: &str) -> Option<(&str, Arc<Instance>)> {
-        let of = |region: &Region| region.log.record(app, id).map(|record| record.instance.clone());
+        let of = |region: &Region| region.listing.record(app, id).map(|record| record.instance.clone());
         self.regions.iter().find_map(|region| Some((&*region.name, of(region)?)))
     }
 
     /// The same whatever its application.
     pub(in crate::server) fn instance_by_id(&self, id: &str) -> Option<Arc<Instance>> {
-        self.regions.iter().find_map(|region| region.log.record_by_id(id)).map(|record| record.instance.clone())
+        self.regions.iter().find_map(|region| region.listing.record_by_id(id)).map(|record| record.instance.clone())
     }
 
     /// Whether one of them has this very state of an instance as its own.
     pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
         let of_their_own = self.regions.iter().filter(|region| !region.is_of_everything());
-        let records = of_their_own.filter_map(|region| region.log.record(instance.app(), instance.id()));
+        let records = of_their_own.filter_map(|region| region.listing.record(instance.app(), instance.id()));
         records.map(|record| Version::of(&record.instance)).any(|version| version == Version::of(instance))
     }
 
     /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.
     pub(in crate::server) fn revision(&self, registry: &Registry, set: RegionSet) -> u64 {
-        self.logs(registry, set).map(Log::revision).sum()
+        self.listings(registry, set).map(Listing::revision).sum()
     }
 
     /// The same of its delta.
     pub(in crate::server) fn delta_revision(&self, registry: &Registry, set: RegionSet) -> u64 {
-        self.logs(registry, set).map(Log::delta_revision).sum()
+        self.listings(registry, set).map(Listing::delta_revision).sum()
     }
 
     /// What is registered here and in these regions; `before` is what it was.
@@ -153,14 +153,14 @@ impl Regions {
         before: Option<Arc<Union>>,
     ) -> Arc<Union> {
         let whitelists = std::iter::once(None).chain(self.of(set).map(|region| region.whitelist.as_ref()));
-        let moment = Log::at_one_moment(self.logs(registry, set));
+        let moment = Listing::snapshots(self.listings(registry, set));
         let source = |((full, delta), whitelist)| Source { full, delta, whitelist };
         Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before, &self.merged)
     }
 
     /// The registry's own first.
-    fn logs<'a>(&'a self, registry: &'a Registry, set: RegionSet) -> impl Iterator<Item = &'a Log> {
-        std::iter::once(registry.log()).chain(self.of(set).map(|region| &region.log))
+    fn listings<'a>(&'a self, registry: &'a Registry, set: RegionSet) -> impl Iterator<Item = &'a Listing> {
+        std::iter::once(registry.listing()).chain(self.of(set).map(|region| &region.listing))
     }
 
     fn of(&self, set: RegionSet) -> impl Iterator<Item = &Region> {

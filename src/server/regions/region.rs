@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::cache::{Refresher, Snapshot};
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
-use crate::server::registry::{Log, Registry, Version};
+use crate::server::registry::{Listing, Registry, Version};
 use crate::server::view::Record;
 use crate::sync::{Mutex, offload};
 use crate::time::Clock;
@@ -20,7 +20,7 @@ pub(super) struct Region {
     pub(super) name: Arc<str>,
     /// The applications that lists show of it, if not all.
     pub(super) whitelist: Option<HashSet<Arc<str>>>,
-    pub(super) log: Log,
+    pub(super) listing: Listing,
     transport: Transport,
     config: ClientConfig,
     copied: Mutex<Copied>,
@@ -48,7 +48,16 @@ impl Region {
         config: ClientConfig,
     ) -> Self {
         let (looked, fetched) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { name, whitelist, log: Log::default(), transport, config, copied: Mutex::default(), looked, fetched }
+        Self {
+            name,
+            whitelist,
+            listing: Listing::default(),
+            transport,
+            config,
+            copied: Mutex::default(),
+            looked,
+            fetched,
+        }
     }
 
     /// Whether it was looked at, be it in vain.
@@ -81,7 +90,7 @@ impl Region {
                 }
             }
             self.looked.store(true, Ordering::Release);
-            self.log.prune(clock.now_ms().saturating_sub(delta_retention_ms));
+            self.listing.prune(clock.now_ms().saturating_sub(delta_retention_ms));
             sleep(wait).await;
         }
     }
@@ -94,7 +103,7 @@ impl Region {
         // What came from here is told by what is here now, which may have changed. Should a panic interrupt this, all is compared next time.
         let only_changes = !is_of_everything && !std::mem::replace(was_of_everything, is_of_everything);
         let last = std::mem::take(last);
-        for view in self.log.full().applications.iter().filter(|view| seen.application(&view.name).is_none()) {
+        for view in self.listing.full().applications.iter().filter(|view| seen.application(&view.name).is_none()) {
             self.publish(&view.name, &[], now);
         }
         ours.retain(|name, _| seen.application(name).is_some());
@@ -116,18 +125,18 @@ impl Region {
 
     /// Publishes what is different in one application.
     fn publish(&self, name: &Arc<str>, instances: &[&Arc<Instance>], now: i64) {
-        let known = self.log.application(name);
+        let known = self.listing.application(name);
         let known = known.iter().flat_map(|view| &view.records);
         let mut gone: HashMap<_, _> = known.map(|record| (record.instance.id(), record)).collect();
         for instance in instances {
             let known = gone.remove(instance.id());
             let instance = as_shown(name, instance);
             if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
-                self.log.put(instance.id().into(), Record::of(instance), now);
+                self.listing.put(instance.id().into(), Record::of(instance), now);
             }
         }
         for (id, record) in gone {
-            self.log.remove(id, Record::new(as_ended(&record.instance, now)), now);
+            self.listing.remove(id, Record::new(as_ended(&record.instance, now)), now);
         }
     }
 }
@@ -137,7 +146,7 @@ impl Region {
 /// from then on by its state.
 fn from_here(application: &Application, known: States, registry: &Registry) -> States {
     let is_ours = |instance: &Instance, state| {
-        let here = || registry.log().record(&application.name, instance.id());
+        let here = || registry.listing().record(&application.name, instance.id());
         let is_here = || here().is_some_and(|here| here.instance.last_dirty_timestamp == instance.last_dirty_timestamp);
         known.get(instance.id()) == Some(&state) || is_here()
     };
@@ -177,7 +186,8 @@ mod tests {
 
     use super::*;
     use crate::config::ServiceUrl;
-    use crate::server::registry::{Origin, Settings};
+    use crate::server::outcome::Origin;
+    use crate::server::registry::Settings;
     use crate::transport::{HttpStack, RequestBody};
 
     fn region() -> Region {
@@ -199,13 +209,13 @@ mod tests {
         let (region, registry) = (region(), Registry::new(Settings::default()));
         let take = |seen: &[&Arc<Application>]| {
             region.take(Snapshot::of(seen.iter().map(|application| (*application).clone())), &registry, 1);
-            let shown = region.log.full();
+            let shown = region.listing.full();
             let records = shown.applications.iter().flat_map(|view| &view.records);
             records.map(|record| format!("{} {}", record.instance.app(), record.instance.id())).collect::<Vec<_>>()
         };
         let (a, b) = (application("A", &["1", "2"]), application("B", &["1"]));
         assert_eq!(take(&[&a, &b]), ["A 1", "A 2", "B 1"]);
-        region.log.remove("1", region.log.record("A", "1").unwrap(), 1);
+        region.listing.remove("1", region.listing.record("A", "1").unwrap(), 1);
         assert_eq!(take(&[&a, &b]), ["A 2", "B 1"]);
         assert_eq!(take(&[&application("A", &["1", "3"]), &b]), ["A 1", "A 3", "B 1"]);
         assert_eq!(take(&[&b]), ["B 1"]);
@@ -237,12 +247,12 @@ mod tests {
         let other = Registry::new(Settings::default());
         let built = Instance::builder("A").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
         other.register(built, Origin::Client, 5).unwrap();
-        let copy = other.log().record("A", "1").unwrap().instance.clone();
+        let copy = other.listing().record("A", "1").unwrap().instance.clone();
         let a = Arc::new(Application { name: "A".into(), instances: vec![copy.clone()] });
         region.transport.set_fell_back();
         region.take(Snapshot::of([a.clone()]), &registry, 6);
         registry.adopt((*copy).clone(), 7, 7).unwrap();
         region.take(Snapshot::of([a.clone()]), &registry, 8);
-        assert_eq!(region.log.full().applications.len(), 0, "it came from here");
+        assert_eq!(region.listing.full().applications.len(), 0, "it came from here");
     }
 }

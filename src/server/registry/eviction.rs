@@ -1,6 +1,7 @@
-//! Removing instances that fell silent, unless so many did that the fault is more likely the network's: see `preservation`.
+//! Eviction of expired leases, unless self-preservation keeps them: see `preservation`.
 //!
-//! `server-behaviour` 4.2. Unlike in Java, a lease is looked at again right before it is removed (13.3, item 10).
+//! The rules are in `docs/server.md`, "Eviction". Unlike in Java, a lease is checked again right before
+//! it is removed (quirk S10).
 
 use super::Registry;
 use crate::server::audit;
@@ -9,15 +10,15 @@ use crate::sync::Mutex;
 /// Maximum number of evictions of one run with an info line each.
 const EVICTIONS_SHOWN: usize = 10;
 
-/// When the last run was.
+/// Time of the last run.
 #[derive(Debug, Default)]
 pub(super) struct State(Mutex<Option<i64>>);
 
 impl Registry {
-    /// Evicts expired leases, at random and not too many at once. Returns how many.
+    /// Evicts expired leases: in random order, and no more per run than the limit. Returns their number.
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.eviction.0.lock().replace(now);
-        self.judge(now);
+        self.update_preserved(now);
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
         let (mut expired, mut kept) = (Vec::new(), 0);
         for shard in self.shards.iter() {
@@ -29,10 +30,10 @@ impl Registry {
                 }
             }
         }
-        self.watch_preservation(kept);
-        // Shards come in the order of a random hash; with this the same seed picks the same leases.
+        self.record_preservation(kept);
+        // The order of the shards depends on a random hash. Sorting makes a seed pick the same leases.
         expired.sort_unstable();
-        let limit = eviction_limit(self.log.size(), self.settings.renewal_percent_threshold).min(expired.len());
+        let limit = eviction_limit(self.listing.size(), self.settings.renewal_percent_threshold).min(expired.len());
         let mut evicted = 0;
         for i in 0..limit {
             let picked = rng.usize(i..expired.len());
@@ -43,7 +44,7 @@ impl Registry {
                 continue;
             }
             let Some(lease) = leases.remove(app, id) else { continue };
-            self.withdraw(&lease, id, self.at(now).published(), now);
+            self.publish_removal(&lease, id, self.at(now).published(), now);
             drop(leases);
             evicted += 1;
             audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);
@@ -55,12 +56,13 @@ impl Registry {
     }
 }
 
-/// How many leases of so many may go in one run.
+/// Returns the maximum number of leases that one run may evict from a registry of this size.
 pub(super) fn eviction_limit(instances: usize, percent: f64) -> usize {
     instances - ((instances as f64 * percent) as usize).min(instances)
 }
 
-/// How much later than planned this run is: for that long nobody may have been heard.
+/// Returns the delay of this run. Heartbeats may have been lost for as long, so leases are extended by
+/// it.
 fn compensation_ms(previous: Option<i64>, interval_ms: i64, now: i64) -> i64 {
     previous.map_or(0, |previous| now.saturating_sub(previous).saturating_sub(interval_ms).max(0))
 }
@@ -70,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cap_truncates_what_stays() {
+    fn eviction_limit_truncates_the_number_that_stays() {
         for (instances, limit) in [(0, 0), (1, 1), (5, 1), (6, 1), (7, 2), (10, 2), (20, 3), (100, 15)] {
             assert_eq!(eviction_limit(instances, 0.85), limit, "{instances} instances");
         }
     }
 
     #[test]
-    fn only_a_late_run_is_compensated() {
+    fn compensation_of_a_late_run_is_its_delay() {
         for (previous, now, compensation) in
             [(None, 60_000, 0), (Some(0), 60_000, 0), (Some(0), 60_010, 10), (Some(0), 59_990, 0)]
         {

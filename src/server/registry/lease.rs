@@ -5,36 +5,37 @@ use super::{Now, Origin, rules};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::server::view::Record;
 
-/// An override that nobody has looked at for this long is gone.
+/// Time after which an override that nobody has read is dropped.
 const OVERRIDE_LIFE_MS: i64 = 3_600_000;
 const MIN_SILENCE_MS: i64 = 90_000;
 const MAX_SILENCE_MS: i64 = 600_000;
 
-/// Time without a heartbeat after which a lease of this duration may give way in a full registry.
-/// Clients send heartbeats every 30 seconds, those that do so less often announce longer leases.
+/// Returns the time without a heartbeat after which a lease of this duration may be evicted from a full
+/// registry. Clients send heartbeats every 30 seconds; clients with longer intervals announce longer
+/// leases.
 pub(super) fn max_silence_ms(duration_ms: i64) -> i64 {
     (duration_ms / 3).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
 }
 
-/// An instance's place in the registry and how long it may keep it. `server-behaviour` 4.1.
+/// Lease of an instance. The rules are in `docs/server.md`, "Lease".
 ///
-/// A heartbeat writes the atomics only; everything else changes under the write lock of the shard.
+/// A heartbeat writes only the atomics. All other fields change under the write lock of the shard.
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// The instance as readers of lists see it.
+    /// The instance as lists show it.
     record: Arc<Record>,
     overridden: Option<InstanceStatus>,
     override_read_at: AtomicI64,
     duration_ms: i64,
-    /// Expiry counts from here. After a renewal of the Java kind it lies one duration in the future.
+    /// Time that the expiry counts from. With lease doubling, a renewal sets it one duration ahead.
     last_update: AtomicI64,
-    /// The last heartbeat or registration.
-    heard_at: AtomicI64,
+    /// Time of the last heartbeat or registration.
+    renewed_at: AtomicI64,
     registered_at: i64,
     up_since: UpSince,
 }
 
-/// The first time at which an instance was UP; zero if it never was.
+/// Time at which an instance was UP first; zero if it never was.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UpSince {
     /// By the clock of the leases.
@@ -53,7 +54,7 @@ impl UpSince {
 }
 
 impl Lease {
-    /// A lease that counts from `since`, which is now unless it began elsewhere.
+    /// Creates a lease that counts from `since`. That is now, unless the lease began at another registry.
     pub(super) fn new(
         mut instance: Instance,
         overridden: Option<InstanceStatus>,
@@ -75,7 +76,7 @@ impl Lease {
             override_read_at: now.ms.into(),
             duration_ms: i64::from(duration_secs) * 1000,
             last_update: since.into(),
-            heard_at: since.min(now.ms).into(),
+            renewed_at: since.min(now.ms).into(),
             registered_at: now.ms,
             up_since,
         }
@@ -89,7 +90,7 @@ impl Lease {
         &self.record.instance
     }
 
-    /// From when its expiry counts.
+    /// Returns the time that the expiry counts from.
     #[cfg(feature = "peers")]
     pub(super) fn since(&self) -> i64 {
         self.last_update.load(Relaxed)
@@ -99,17 +100,19 @@ impl Lease {
         self.up_since
     }
 
-    /// The first time at which the instance was UP, by the clock of the leases; zero if it never was.
+    /// Returns the time at which the instance was UP first, by the clock of the leases; zero if it never
+    /// was.
     pub(super) fn service_up_at(&self) -> i64 {
         self.up_since.at
     }
 
-    /// The last heartbeat or registration.
-    pub(super) fn heard_at(&self) -> i64 {
-        self.heard_at.load(Relaxed)
+    /// Returns the time of the last heartbeat or registration.
+    pub(super) fn renewed_at(&self) -> i64 {
+        self.renewed_at.load(Relaxed)
     }
 
-    /// The instance with the lease as it stands now. Published times are `ahead` of those of leases.
+    /// Returns the instance with the current times of its lease. Published times are `ahead` of those of
+    /// leases.
     pub(super) fn live_instance(&self, ahead: i64) -> Instance {
         let mut instance = self.instance().clone();
         if let Some(info) = &mut instance.lease {
@@ -118,7 +121,7 @@ impl Lease {
         instance
     }
 
-    /// Replaces what readers see by a changed [`live_instance`](Self::live_instance).
+    /// Replaces the record by a changed [`live_instance`](Self::live_instance).
     pub(super) fn replace(&mut self, mut instance: Instance, now: Now) {
         if instance.status == InstanceStatus::Up && self.up_since.is_never() {
             self.up_since = UpSince::new(now);
@@ -129,45 +132,52 @@ impl Lease {
         self.record = Record::new(instance);
     }
 
-    /// Replaces all but the state of its instance by a known record, which counts as taken in when it
-    /// was. So another registry that has all of it has the newer state.
-    pub(super) fn keep_texts(&mut self, known: &Instance) {
+    /// Keeps the data of the known instance, with the status, version and lease of the new one.
+    ///
+    /// The time of the last update is that of the known instance, so another registry that has all data
+    /// has the newer state.
+    pub(super) fn keep_data_of(&mut self, known: &Instance) {
         let &Instance { status, overridden_status, last_dirty_timestamp, lease, action, .. } = self.instance();
         self.record =
             Record::new(Instance { status, overridden_status, last_dirty_timestamp, lease, action, ..known.clone() });
     }
 
-    /// Java adds the duration here and again when it tests for expiry, a fault that became the protocol: a silent instance
-    /// lives for two durations, and the time of its last renewal lies in the future.
+    /// Renews the lease.
+    ///
+    /// Java adds the duration here and again in the test for expiry. This fault became part of the
+    /// protocol: a silent instance lives for two durations, and its published renewal time lies in the
+    /// future. `doubling` sets the same behaviour.
     pub(super) fn renew(&self, doubling: bool, now: i64) {
         self.last_update.store(if doubling { now.saturating_add(self.duration_ms) } else { now }, Relaxed);
-        self.heard_at.store(now, Relaxed);
+        self.renewed_at.store(now, Relaxed);
     }
 
     pub(super) fn is_expired(&self, compensation_ms: i64, now: i64) -> bool {
         now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
     }
 
-    /// Whether it missed two heartbeats in a row, by the interval that it announced, or is expired already.
+    /// Returns true if the instance missed two heartbeats in a row, by the interval that it announced, or
+    /// if the lease is expired.
     pub(super) fn is_silent(&self, now: i64) -> bool {
         let interval_secs = match self.instance().lease.map_or(0, |info| info.renewal_interval_secs) {
             seconds @ 1.. => seconds,
             _ => LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS,
         };
-        let silence = now.saturating_sub(self.heard_at());
+        let silence = now.saturating_sub(self.renewed_at());
         silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
     }
 
-    /// Place of a silent lease in the order in which such leases give way in a full registry: those
-    /// that were never renewed before others, and of either the one that is silent for the longest
-    /// time before others. Returns `None` while the lease is kept.
-    pub(super) fn silence(&self, now: i64) -> Option<(bool, i64)> {
-        let heard_at = self.heard_at();
-        let is_silent = now.saturating_sub(heard_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
-        is_silent.then_some((heard_at > self.registered_at, heard_at))
+    /// Returns the position of a silent lease in the order in which leases are evicted from a full
+    /// registry, or `None` if the lease is not silent.
+    ///
+    /// Leases that were never renewed come before others, and the longest silence comes first.
+    pub(super) fn reclaim_order(&self, now: i64) -> Option<(bool, i64)> {
+        let renewed_at = self.renewed_at();
+        let is_silent = now.saturating_sub(renewed_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
+        is_silent.then_some((renewed_at > self.registered_at, renewed_at))
     }
 
-    /// The override, if there is one; asking keeps it alive.
+    /// Returns the override, if there is one, and restarts its time to live.
     pub(super) fn override_status(&self, now: i64) -> Option<InstanceStatus> {
         let status = self.overridden?;
         if now.saturating_sub(self.override_read_at.load(Relaxed)) > OVERRIDE_LIFE_MS {
@@ -182,8 +192,8 @@ impl Lease {
         *self.override_read_at.get_mut() = now;
     }
 
-    /// The status that the rules give it now.
-    pub(super) fn rule(&self, origin: Origin, now: i64) -> InstanceStatus {
+    /// Returns the status that the rules give the instance now.
+    pub(super) fn effective_status(&self, origin: Origin, now: i64) -> InstanceStatus {
         let status = self.instance().status;
         rules::status(status, self.override_status(now), Some(status), origin)
     }

@@ -1,30 +1,33 @@
-//! The registry itself: leases, override rules, eviction, self-preservation, recent changes. No IO; every operation takes `now`.
+//! Core of the registry: leases, status rules, eviction, self-preservation and recent changes.
 //!
 //! ```text
-//!  register, cancel, ──▶ shard (write lock) ──▶ Log (one mutex): what readers see, apps hash, recent changes ──▶ views
+//!  register, cancel, ──▶ shard (write lock) ──▶ Listing (one mutex): lists, apps hash, recent changes ──▶ views
 //!  overrides, evict        Lease per instance
 //!  renew ─────────────▶ shard (read lock), atomics in the lease
 //! ```
 //!
-//! An instance is looked up in the shard that its name and id hash to; heartbeats share that shard's read lock and write atomics,
-//! so they wait neither for each other nor for readers of the whole registry. What readers of lists see is published as immutable
-//! records, from inside the shard's write lock: the log has the changes of one instance in the order in which they happened. Locks are
-//! always taken in this order: shard, then log.
+//! The core does no IO, and each operation takes `now`. An instance belongs to the shard that its
+//! application and id hash to. A heartbeat takes the read lock of that shard and writes atomics, so it
+//! waits neither for other heartbeats nor for readers of the whole registry. Changes are published as
+//! immutable records while the write lock of the shard is held, so the listing has the changes of one
+//! instance in their order. Locks are always taken in this order: shard, then listing.
 //!
-//! `now` is milliseconds since the epoch, from one clock that never goes back and that leases go by.
-//! The times that are published follow the wall clock: [`Registry::move_published`] tells how far
-//! they are ahead of `now`.
+//! `now` is in milliseconds since the epoch, from a clock that never goes back. Leases use this clock.
+//! Published times follow the wall clock: [`Registry::published_ahead`] returns the difference.
+//!
+//! The rules are specified in `docs/server.md`.
 
+#[cfg(feature = "peers")]
+mod adopt;
+mod capacity;
 mod eviction;
-mod full;
-mod ids;
+mod id_index;
 mod lease;
 mod limits;
-mod log;
+mod listing;
 mod preservation;
-mod recent;
-mod refused;
-mod room;
+mod recent_changes;
+mod reclaim;
 mod rules;
 mod settings;
 mod shards;
@@ -32,89 +35,27 @@ mod shards;
 mod tests;
 mod times;
 #[cfg(feature = "peers")]
-mod versions;
+mod tombstones;
+#[cfg(feature = "peers")]
+mod version;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use self::lease::{Lease, UpSince};
-pub(super) use self::log::Log;
+pub(super) use self::listing::Listing;
 pub(super) use self::preservation::{Preservation, Renewals};
-pub(super) use self::refused::Refused;
 pub(super) use self::settings::Settings;
 use self::shards::{Leases, Shards};
-use self::times::believed;
+use self::times::clamped;
 #[cfg(feature = "peers")]
-pub(super) use self::versions::{Version, agree, replaces};
+pub(super) use self::version::{Version, agree, replaces};
 use super::audit;
+use super::outcome::{Effect, Origin, Refused, RegisterOutcome, Registered, Renewal};
 use super::view::{AppView, Record, Snapshot};
 use crate::model::{ActionType, Instance, InstanceStatus};
 
-/// Who asks: an instance (or an operator on its behalf), or another registry server that tells what it was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    Client,
-    Replica,
-}
-
-/// What became of a heartbeat.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Renewal {
-    /// The lease was renewed.
-    Renewed,
-    /// There is no lease, or its status is unknown: the instance has to register.
-    NotFound,
-    /// The lease was renewed, but the sender has newer data than the registry: it has to register.
-    SenderIsNewer,
-    /// The lease was renewed, but the replica has older data than the registry, which is this.
-    SenderIsOlder(Arc<Instance>),
-}
-
-/// Effect of a registration that was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Registered {
-    /// The status that the instance has now.
-    pub(super) status: InstanceStatus,
-    pub(super) news: News,
-    /// The status that was sent, where the registry kept another one without an override.
-    pub(super) kept: Option<InstanceStatus>,
-    /// Reason for which only the status, the version and the lease were taken.
-    pub(super) refused: Option<Refused>,
-}
-
-/// Change that a registration made. [`Changed`](Self::Changed) stands for [`Repeated`](Self::Repeated)
-/// too where nobody logs changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    /// There was no such instance.
-    New,
-    Changed,
-    /// Nothing but times changed.
-    Repeated,
-    /// The registry kept its own record: its version is newer than the one that was sent.
-    Older {
-        ours: i64,
-        sent: i64,
-    },
-}
-
-/// Effect of a change on one instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// There is no such instance.
-    Absent,
-    /// The instance is already as it should be.
-    None,
-    Changed,
-}
-
-impl Effect {
-    pub(super) fn is_found(self) -> bool {
-        self != Self::Absent
-    }
-}
-
-/// A time of the clock that leases go by, and what published times are ahead of it.
+/// Time of the clock of the leases, and the difference of published times to it.
 #[derive(Clone, Copy, Debug)]
 struct Now {
     ms: i64,
@@ -131,18 +72,18 @@ impl Now {
 pub(super) struct Registry {
     settings: Settings,
     shards: Shards,
-    log: Log,
+    listing: Listing,
     eviction: eviction::State,
     #[cfg(feature = "peers")]
-    endings: versions::Endings,
+    tombstones: tombstones::Tombstones,
     preservation: preservation::State,
     changes: audit::Changes,
     ahead: times::Ahead,
-    fullness: full::State,
-    silent: room::State,
-    /// Milliseconds by which published times are ahead of the clock that leases go by.
+    capacity: capacity::State,
+    silent: reclaim::State,
+    /// Milliseconds by which published times are ahead of the clock of the leases.
     published_ahead: AtomicI64,
-    /// The same before they were last moved, and the time of that.
+    /// Value of `published_ahead` before its last change, and the time of that change.
     ahead_before: AtomicI64,
     moved_at: AtomicI64,
 }
@@ -150,30 +91,30 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
-            log: Log::new(&settings),
+            listing: Listing::new(&settings),
             settings,
             shards: Shards::new(),
             eviction: eviction::State::default(),
             #[cfg(feature = "peers")]
-            endings: versions::Endings::default(),
+            tombstones: tombstones::Tombstones::default(),
             preservation: preservation::State::default(),
             changes: audit::Changes::default(),
             ahead: times::Ahead::default(),
-            fullness: full::State::default(),
-            silent: room::State::default(),
+            capacity: capacity::State::default(),
+            silent: reclaim::State::default(),
             published_ahead: AtomicI64::new(0),
             ahead_before: AtomicI64::new(0),
             moved_at: AtomicI64::new(i64::MIN),
         }
     }
 
-    /// Milliseconds by which published times are ahead of the clock that leases go by.
+    /// Returns the milliseconds by which published times are ahead of the clock of the leases.
     pub(super) fn published_ahead(&self) -> i64 {
         self.published_ahead.load(Relaxed)
     }
 
-    /// Moves the times that are published from now on; leases last as long as before. Returns false
-    /// if they were moved meanwhile.
+    /// Changes the difference of published times to the clock of the leases. Leases are not affected.
+    /// Returns false if another call changed it meanwhile.
     pub(super) fn move_published(&self, from: i64, to: i64, now: i64) -> bool {
         let moved = self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
         if moved {
@@ -183,11 +124,12 @@ impl Registry {
         moved
     }
 
-    /// The instance of a lease with the lease as it stands now. A renewal keeps the time at which it
-    /// was published: peers must not take a lease that was last renewed before the machine was
-    /// suspended for a fresh one.
+    /// Returns the instance of a lease with the current times of the lease.
+    ///
+    /// A renewal keeps the published time that it had. Otherwise, after the machine was suspended, peers
+    /// would take a lease that was last renewed before for a fresh one.
     fn live_instance(&self, lease: &Lease) -> Instance {
-        let was_moved = lease.heard_at() < self.moved_at.load(Relaxed);
+        let was_moved = lease.renewed_at() < self.moved_at.load(Relaxed);
         lease.live_instance(if was_moved { &self.ahead_before } else { &self.published_ahead }.load(Relaxed))
     }
 
@@ -195,14 +137,14 @@ impl Registry {
         Now { ms: now, ahead: self.published_ahead() }
     }
 
-    /// Limit of the log lines about changes.
+    /// Returns the limit on log lines about changes.
     pub(super) fn changes(&self) -> &audit::Changes {
         &self.changes
     }
 
-    /// Takes an instance in, or renews what is known of it. `server-behaviour` 1.4.
+    /// Registers an instance, or replaces the data of a known one. See `docs/server.md`, "Registration".
     pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<Registered, Refused> {
-        self.make_room(&incoming, now);
+        self.reclaim(&incoming, now);
         let mut leases = self.shards.write(incoming.app(), incoming.id());
         self.register_in(&mut leases, incoming, origin, now)
     }
@@ -220,10 +162,10 @@ impl Registry {
         let old = leases.get(&incoming.app, incoming.id());
         let ours = old.and_then(|old| old.instance().last_dirty_timestamp);
         let sent = incoming.last_dirty_timestamp.unwrap_or(published);
-        let sent = self.believe(incoming.app(), incoming.id(), sent, ours, now);
+        let sent = self.clamp(incoming.app(), incoming.id(), sent, ours, now);
         incoming.last_dirty_timestamp = Some(sent);
         let mut registrant = match old {
-            // A late or repeated request must not undo what the instance said after it.
+            // A late or repeated request must not undo a newer registration.
             Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => old.instance().clone(),
             _ => incoming,
         };
@@ -236,22 +178,24 @@ impl Registry {
         let own = registrant.status;
         registrant.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
         registrant.last_updated_timestamp = Some(published);
-        let news = match old.map(Lease::instance) {
-            None => News::New,
-            Some(&Instance { last_dirty_timestamp: Some(ours), .. }) if ours > sent => News::Older { ours, sent },
-            Some(old) if audit::is_enabled() && is_repeated(old, &registrant) => News::Repeated,
-            Some(_) => News::Changed,
+        let outcome = match old.map(Lease::instance) {
+            None => RegisterOutcome::New,
+            Some(&Instance { last_dirty_timestamp: Some(ours), .. }) if ours > sent => {
+                RegisterOutcome::Stale { ours, sent }
+            }
+            Some(old) if audit::is_enabled() && is_unchanged(old, &registrant) => RegisterOutcome::Unchanged,
+            Some(_) => RegisterOutcome::Changed,
         };
         let kept = Some(own).filter(|&own| own != registrant.status && overridden.is_none());
         let status = registrant.status;
         let refused = self.admit(leases, registrant, overridden, duration_secs, now, now)?;
-        Ok(Registered { status, news, kept, refused })
+        Ok(Registered { status, outcome, kept, refused })
     }
 
-    /// Gives an instance a new lease, which counts from `since`, in the place of the one that it has.
+    /// Creates a lease that counts from `since`, in place of the one that the instance has.
     ///
-    /// A known instance that grew in a full registry keeps its record, with the new status and
-    /// version. Returns the reason then.
+    /// A known instance that grows in a full registry keeps its data, with the new status and version.
+    /// Then the reason is returned.
     fn admit(
         &self,
         leases: &mut Leases,
@@ -263,7 +207,7 @@ impl Registry {
     ) -> Result<Option<Refused>, Refused> {
         let (app, id) = (registrant.app.clone(), Arc::<str>::from(registrant.id()));
         registrant.action = Some(ActionType::Added);
-        // Whether an instance is the answering server itself is for the server to say.
+        // This server decides by itself which instance it is.
         registrant.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
         let at = self.at(now);
         let up_since = match leases.get(&app, &id).map(Lease::up_since).unwrap_or_default() {
@@ -271,27 +215,27 @@ impl Registry {
             earlier => earlier,
         };
         let mut lease = Lease::new(registrant, overridden, duration_secs, up_since, since, at);
-        let put = self.log.put_within_limits(id.clone(), lease.record().clone(), now);
+        let put = self.listing.put_within_limits(id.clone(), lease.record().clone(), now);
         if let Err(refused) = put {
             self.log_full(refused);
             let Some(old) = leases.get(&app, &id) else { return Err(refused) };
-            lease.keep_texts(old.instance());
-            self.log.put(id.clone(), lease.record().clone(), now);
+            lease.keep_data_of(old.instance());
+            self.listing.put(id.clone(), lease.record().clone(), now);
         }
         leases.insert(app, id, lease);
         Ok(put.err())
     }
 
-    /// A sign of life. `dirty` is the version of the sender's data, `server-behaviour` 2.
+    /// Renews a lease. `dirty` is the version of the sender's data. See `docs/server.md`, "Heartbeat".
     ///
-    /// Unlike Java, a status that an override changes here is published at once.
+    /// Unlike in Java, a status that an override changes here is published at once (quirk P31).
     pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
         let dirty = dirty.filter(|_| self.settings.compare_versions);
         let shard = self.shards.shard(app, id);
         let renewal = {
             let leases = shard.read();
             let Some(lease) = leases.get(app, id) else { return Renewal::NotFound };
-            let status = lease.rule(origin, now);
+            let status = lease.effective_status(origin, now);
             if status == InstanceStatus::Unknown {
                 return Renewal::NotFound;
             }
@@ -302,11 +246,11 @@ impl Registry {
         };
         let renewal = match renewal {
             Some(renewal) => renewal,
-            // Rare: the status has to change, so the lock has to be the other one, and everything is looked at again.
+            // Rare: the status has to change. That needs the write lock, and all checks are repeated.
             None => {
                 let mut leases = shard.write();
                 let Some(lease) = leases.get_mut(app, id) else { return Renewal::NotFound };
-                let status = lease.rule(origin, now);
+                let status = lease.effective_status(origin, now);
                 if status == InstanceStatus::Unknown {
                     return Renewal::NotFound;
                 }
@@ -321,11 +265,11 @@ impl Registry {
         renewal
     }
 
-    /// Compares versions after a renewal. `server-behaviour` 2.3.
+    /// Compares versions after a renewal.
     fn compare(&self, lease: &Lease, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
         let Some(dirty) = dirty else { return Renewal::Renewed };
         let ours = lease.instance().last_dirty_timestamp;
-        let dirty = believed(dirty, ours, self.at(now).published());
+        let dirty = clamped(dirty, ours, self.at(now).published());
         let ours = ours.unwrap_or(dirty);
         if dirty > ours {
             Renewal::SenderIsNewer
@@ -336,18 +280,18 @@ impl Registry {
         }
     }
 
-    /// Ends a lease. Returns the status that its instance had, or `None` if there was no lease.
+    /// Cancels a lease. Returns the last status of its instance, or `None` if there was no lease.
     pub(super) fn cancel(&self, app: &str, id: &str, now: i64) -> Option<InstanceStatus> {
         let mut leases = self.shards.write(app, id);
         let lease = leases.remove(app, id)?;
         let ended = self.at(now).published();
-        self.withdraw(&lease, id, ended, now);
+        self.publish_removal(&lease, id, ended, now);
         #[cfg(feature = "peers")]
-        self.remember_ending(Version::ended(lease.instance(), ended), &lease.instance().app, id, now);
+        self.add_tombstone(Version::cancelled(lease.instance(), ended), &lease.instance().app, id, now);
         Some(lease.instance().status)
     }
 
-    /// Puts a status over the instance's own.
+    /// Sets a status override.
     pub(super) fn set_override(
         &self,
         app: &str,
@@ -359,7 +303,7 @@ impl Registry {
         self.with_live_lease(app, id, now, |lease| {
             lease.renew(self.settings.lease_doubling, now);
             if status == lease.instance().status {
-                return Effect::None;
+                return Effect::Unchanged;
             }
             lease.set_override(Some(status), now);
             let version = self.override_version(lease, dirty, now);
@@ -372,7 +316,7 @@ impl Registry {
         })
     }
 
-    /// Takes the status off again and leaves the given one until the instance registers.
+    /// Deletes the status override, and sets the given status until the instance registers.
     pub(super) fn delete_override(
         &self,
         app: &str,
@@ -384,7 +328,7 @@ impl Registry {
         self.with_live_lease(app, id, now, |lease| {
             lease.renew(self.settings.lease_doubling, now);
             if lease.override_status(now).is_none() {
-                return Effect::None;
+                return Effect::Unchanged;
             }
             lease.set_override(None, now);
             let version = self.override_version(lease, dirty, now);
@@ -397,20 +341,19 @@ impl Registry {
         })
     }
 
-    /// Takes over the override that a replica knows of. The status follows with the next heartbeat.
+    /// Stores the override of a replica. The next heartbeat applies it to the status.
     pub(super) fn store_override(&self, app: &str, id: &str, status: InstanceStatus, now: i64) -> Effect {
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get_mut(app, id) else { return Effect::Absent };
+        let Some(lease) = leases.get_mut(app, id) else { return Effect::NotFound };
         if lease.override_status(now) == Some(status) {
-            return Effect::None;
+            return Effect::Unchanged;
         }
         lease.set_override(Some(status), now);
         self.modify(lease, now, |instance| instance.overridden_status = status);
         Effect::Changed
     }
 
-    /// Merges entries into the metadata, by way of a registration. Returns `None` if there is no
-    /// such instance.
+    /// Merges entries into the metadata, as a registration. Returns `None` if there is no such instance.
     pub(super) fn merge_metadata(
         &self,
         app: &str,
@@ -426,98 +369,101 @@ impl Registry {
         registered.refused.map_or(Ok(Some(registered)), Err)
     }
 
-    /// One instance, with its lease as it stands now. An expired one is hidden as soon as it may be evicted.
+    /// Returns an instance with the current times of its lease. An expired instance is hidden as soon as it
+    /// may be evicted.
     pub(super) fn instance(&self, app: &str, id: &str, now: i64) -> Option<Instance> {
         let leases = self.shards.shard(app, id).read();
         leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(|lease| self.live_instance(lease))
     }
 
-    /// The first instance with this id by the name of its application.
+    /// Returns the instance with this id in the first application by name that has one.
     pub(super) fn instance_by_id(&self, id: &str, now: i64) -> Option<Instance> {
-        let mut app = self.log.application_of(id, None)?;
+        let mut app = self.listing.application_of(id, None)?;
         loop {
             if let Some(instance) = self.instance(&app, id, now) {
                 return Some(instance);
             }
-            app = self.log.application_of(id, Some(&app))?;
+            app = self.listing.application_of(id, Some(&app))?;
         }
     }
 
-    /// Everything. The same `Arc` as long as nothing changes.
+    /// Returns the full list. It is the same `Arc` as long as nothing changes.
     pub(super) fn full(&self) -> Arc<Snapshot> {
-        self.log.full()
+        self.listing.full()
     }
 
-    /// What changed lately, oldest first, at most once per instance; with the counts of the whole registry.
+    /// Returns the latest change of each recently changed instance, oldest first. The counts are those of
+    /// the whole registry.
     pub(super) fn delta(&self) -> Arc<Snapshot> {
-        self.log.delta()
+        self.listing.delta()
     }
 
-    /// One application with at least one instance.
+    /// Returns an application with at least one instance.
     pub(super) fn application(&self, name: &str) -> Option<Arc<AppView>> {
-        self.log.application(name)
+        self.listing.application(name)
     }
 
-    /// What lists are made of.
+    /// Returns the published state.
     #[cfg(feature = "peers")]
-    pub(super) fn log(&self) -> &Log {
-        &self.log
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
     }
 
-    /// Maximum weight of all instances.
+    /// Returns the maximum weight of all instances.
     pub(super) fn size_limit(&self) -> usize {
         self.settings.registry_size_limit
     }
 
-    /// Returns true if an instance of a usual size has room.
+    /// Returns true if an instance of a usual size would be accepted.
     #[cfg(feature = "peers")]
     pub(super) fn has_room(&self) -> bool {
-        self.log.has_room()
+        self.listing.has_room()
     }
 
-    /// How many instances there are.
+    /// Returns the number of instances.
     pub(super) fn size(&self) -> usize {
-        self.log.size()
+        self.listing.size()
     }
 
-    /// Raised by every change of what [`full`](Self::full) answers, before the change is acknowledged.
+    /// Returns the revision of the [full list](Self::full). It is raised before a change is acknowledged.
     pub(super) fn revision(&self) -> u64 {
-        self.log.revision()
+        self.listing.revision()
     }
 
-    /// The same for [`delta`](Self::delta), which also changes as time passes.
+    /// Returns the revision of the [delta](Self::delta), which is also raised when old changes are removed.
     pub(super) fn delta_revision(&self) -> u64 {
-        self.log.delta_revision()
+        self.listing.delta_revision()
     }
 
-    /// Forgets changes that are older than the retention time. `server-behaviour` 6.
+    /// Removes changes and tombstones that are older than their retention times.
     pub(super) fn prune_delta(&self, now: i64) {
-        self.log.prune(now.saturating_sub(self.settings.delta_retention_ms()));
+        self.listing.prune(now.saturating_sub(self.settings.delta_retention_ms()));
         #[cfg(feature = "peers")]
-        self.endings.prune(now.saturating_sub(self.settings.ending_retention_ms()));
-        self.log_room();
-        self.log_believed();
+        self.tombstones.prune(now.saturating_sub(self.settings.tombstone_retention_ms()));
+        self.log_capacity();
+        self.log_clamped();
     }
 
     fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {
         let mut leases = self.shards.write(app, id);
-        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map_or(Effect::Absent, change)
+        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map_or(Effect::NotFound, change)
     }
 
     fn is_visible(&self, lease: &Lease, now: i64) -> bool {
         !(lease.is_expired(0, now) && self.is_expiration_enabled(&lease.instance().app))
     }
 
-    /// Version of an instance after an override, which raises it. An override without one counts as version 0, as in Java: a negative
-    /// version ends with the first override.
+    /// Returns the version of an instance after a change of its override, which may raise it.
+    ///
+    /// As in Java, a change without a version counts as version 0, so a negative version becomes 0.
     fn override_version(&self, lease: &Lease, dirty: Option<i64>, now: i64) -> Option<i64> {
         let instance = lease.instance();
         let ours = instance.last_dirty_timestamp;
-        let dirty = dirty.map_or(0, |dirty| self.believe(instance.app(), instance.id(), dirty, ours, now));
+        let dirty = dirty.map_or(0, |dirty| self.clamp(instance.app(), instance.id(), dirty, ours, now));
         ours.max(Some(dirty))
     }
 
-    /// Publishes a change that did not come from the instance itself.
+    /// Publishes a change that was not sent by the instance itself.
     fn modify(&self, lease: &mut Lease, now: i64, change: impl FnOnce(&mut Instance)) {
         let at = self.at(now);
         let mut instance = self.live_instance(lease);
@@ -526,11 +472,11 @@ impl Registry {
         instance.last_updated_timestamp = Some(at.published());
         lease.replace(instance, at);
         let record = lease.record().clone();
-        self.log.put(record.instance.id().into(), record, now);
+        self.listing.put(record.instance.id().into(), record, now);
     }
 
-    /// Publishes the end of a lease that was just removed, as of `ended`, a published time.
-    fn withdraw(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
+    /// Publishes the end of a lease that was just removed. `ended` is a published time.
+    fn publish_removal(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
         let at = self.at(now);
         let mut instance = self.live_instance(lease);
         instance.action = Some(ActionType::Deleted);
@@ -538,15 +484,16 @@ impl Registry {
         if let Some(info) = &mut instance.lease {
             info.eviction_timestamp = at.published();
         }
-        self.log.remove(id, Record::new(instance), now);
+        self.listing.remove(id, Record::new(instance), now);
     }
 }
 
-/// Returns true if a registration repeats what is known, times aside. Copies nothing, since each
-/// registration is compared.
-fn is_repeated(known: &Instance, sent: &Instance) -> bool {
+/// Returns true if a registration equals the known instance, except for times.
+///
+/// It copies nothing, since it runs for each registration.
+fn is_unchanged(known: &Instance, sent: &Instance) -> bool {
     let Instance {
-        // Equal, or that of the data centre, which is compared.
+        // Equal, or the id of the data centre, which is compared.
         instance_id: _,
         app: _,
         host_name,

@@ -1,19 +1,24 @@
-//! When silence is more likely the network's fault than the instances': self-preservation. `server-behaviour` 5.
+//! Self-preservation: expired leases are kept while so many instances are silent that the network is
+//! the likely cause. See `docs/server.md`, "Self-preservation".
 //!
-//! There are two rules, and a setting says which of them holds.
+//! A setting chooses one of two rules.
 //!
-//! * **As in Java**: all instances together have to send more than a share of the heartbeats that they would send in a minute if each
-//!   kept the one interval that is expected of all. Below that nothing is evicted. Unlike in Java, the number of instances is the size of this
-//!   registry; a count of its own beside it went wrong in many ways there (13.3, items 9, 11, 12, 13).
-//! * **By application**: an instance has fallen silent when its lease is expired, or when two of the intervals that it announced itself
-//!   went by without a heartbeat. An application is preserved while more of its instances are silent than one eviction run may take of
-//!   so many (at least one, so that one of two can go). The instances of all other applications are judged together in the same way,
-//!   since one of one says nothing; where none of them is heard, they are preserved, too. Those who were replaced do not count as
-//!   silent: as many as are heard that came UP for the first time after the oldest silence of their application began. So instances
-//!   that were killed and came back under other ids go, however many they were.
+//! * **As in Java.** All instances together must send more than a share of the heartbeats that they
+//!   would send in a minute at one common interval. Below that nothing is evicted. Unlike in Java, the
+//!   expected number of instances is the size of this registry. A separate count went wrong in many
+//!   ways there (quirks S9, S11, S12 and S13).
+//! * **By application.** An instance is silent when its lease is expired, or when it missed two
+//!   heartbeats in a row by the interval that it announced itself. An application is preserved while
+//!   more of its instances are silent than one eviction run may evict from that many (at least one, so
+//!   that one of two can be evicted). The instances of all other applications are assessed together in
+//!   the same way, since a single instance proves nothing. If all of those are silent, they are
+//!   preserved, too. Replaced instances do not count as silent: as many as sent heartbeats and were UP
+//!   first after the oldest silence of their application began. So instances that were killed and came
+//!   back under other ids are evicted, however many they were.
 //!
-//! The second is judged once, at the beginning of an eviction run, and holds until the next; before the first nothing is evicted. It counts
-//! instances, not heartbeats: of those, one instance that sends every second would make up for thirty that are gone.
+//! The second rule is assessed once, at the beginning of an eviction run, and holds until the next.
+//! Before the first run nothing is evicted. It counts instances and not heartbeats, since one instance
+//! that sends a heartbeat each second would compensate for thirty silent ones.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,158 +34,158 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug, Default)]
 pub(super) struct State {
     renewals_last_minute: AtomicU64,
-    verdict: Mutex<Verdict>,
-    /// As of the last eviction run.
-    seen: Mutex<Seen>,
+    preserved: Mutex<Preserved>,
+    last_run: Mutex<LastRun>,
 }
 
-/// Self-preservation as of the last eviction run, and as the log has it.
+/// State of self-preservation at the last eviction run, and the state that was logged.
 #[derive(Debug, Default)]
-struct Seen {
-    now: Preservation,
-    /// State that was logged last. `None` unless the log says that self-preservation holds.
+struct LastRun {
+    state: Preservation,
+    /// State that was logged last. `None` unless self-preservation is active according to the log.
     logged: Option<Preservation>,
-    /// Number of eviction runs in a row that were not preserved.
+    /// Number of consecutive eviction runs without self-preservation.
     inactive_runs: usize,
 }
 
-/// Number of eviction runs in a row without self-preservation after which its end is logged.
+/// Number of consecutive eviction runs without self-preservation after which its end is logged.
 const RUNS_TO_END: usize = 2;
 
-/// Self-preservation as of the last eviction run.
+/// State of self-preservation at the last eviction run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::server) enum Preservation {
-    /// A setting switches it off.
+    /// Disabled by a setting.
     Disabled,
-    /// Every lease that expires ends.
+    /// Every expired lease is evicted.
     #[default]
     Inactive,
-    /// So many applications keep their expired leases.
+    /// This number of applications keeps its expired leases.
     Partial(usize),
-    /// No lease ends.
+    /// No lease is evicted.
     Active,
 }
 
 impl Preservation {
-    /// Returns true while some expired leases do not end.
+    /// Returns true while some expired leases are kept.
     pub(in crate::server) fn is_active(self) -> bool {
         matches!(self, Self::Partial(_) | Self::Active)
     }
 }
 
-/// Heartbeats of the registry, which decide whether all of it is preserved.
+/// Received and expected heartbeats of the whole registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Renewals {
     pub(in crate::server) last_minute: u64,
-    /// The last number of heartbeats that is too few.
+    /// Maximum number of heartbeats per minute at which nothing is evicted.
     pub(in crate::server) threshold: u64,
 }
 
-/// Which applications may lose what has expired.
+/// Applications whose expired leases are kept.
 #[derive(Debug, Default, PartialEq)]
-enum Verdict {
+enum Preserved {
     #[default]
-    None,
-    AllBut(HashSet<Arc<str>>),
+    All,
+    Applications(HashSet<Arc<str>>),
 }
 
-/// Whom an application has.
+/// Leases of one application.
 #[derive(Debug, Default)]
-struct Census {
+struct LeaseCounts {
     instances: usize,
     silent: usize,
-    /// When the first of the silent was heard for the last time.
+    /// Earliest last heartbeat among the silent instances.
     silent_since: Option<i64>,
-    /// When those who are heard came UP for the first time.
+    /// Times at which the other instances were UP first.
     up_at: Vec<i64>,
 }
 
+/// Number of instances that are assessed together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     instances: usize,
     silent: usize,
-    /// Of the silent, those in whose place others came.
+    /// Number of silent instances that were replaced by new ones.
     replaced: usize,
 }
 
 impl Registry {
-    /// Ends a minute of counting heartbeats. To be called every 60 s.
+    /// Ends a minute of counting heartbeats. Must be called every 60 seconds.
     pub(in crate::server) fn end_minute(&self) {
         self.preservation.renewals_last_minute.store(self.shards.take_renewals(), Relaxed);
     }
 
-    /// Returns true if expired leases of an application may be evicted: always without self-preservation.
+    /// Returns true if expired leases of an application may be evicted.
     pub(super) fn is_expiration_enabled(&self, app: &str) -> bool {
         if !self.settings.self_preservation {
             return true;
         }
         if self.settings.preservation_by_application {
-            return match &*self.preservation.verdict() {
-                Verdict::None => false,
-                Verdict::AllBut(preserved) => !preserved.contains(app),
+            return match &*self.preservation.preserved() {
+                Preserved::All => false,
+                Preserved::Applications(preserved) => !preserved.contains(app),
             };
         }
         let Renewals { last_minute, threshold } = self.renewals();
         threshold > 0 && last_minute > threshold
     }
 
-    /// Heartbeats of the last minute, and how many are too few for as many instances as there are.
+    /// Returns the heartbeats of the last minute, and the threshold for the current number of instances.
     pub(in crate::server) fn renewals(&self) -> Renewals {
         let threshold = renewal_threshold(
-            self.log.size(),
+            self.listing.size(),
             self.settings.expected_renewal_interval.as_secs_f64(),
             self.settings.renewal_percent_threshold,
         );
         Renewals { last_minute: self.preservation.renewals_last_minute.load(Relaxed), threshold }
     }
 
-    /// Self-preservation as of the last eviction run.
+    /// Returns the state of self-preservation at the last eviction run.
     pub(in crate::server) fn preservation(&self) -> Preservation {
-        self.preservation.seen().now
+        self.preservation.last_run().state
     }
 
-    /// Records the state of self-preservation and logs its changes. To be called once in each eviction
+    /// Records the state of self-preservation and logs its changes. Must be called once in each eviction
     /// run, with the number of expired leases that the run keeps.
     ///
-    /// Few heartbeats alone are no reason for a warning: a minute of a small registry often has one
-    /// less, and the threshold follows a new instance a minute before its heartbeats are counted. So
-    /// the beginning is logged once an expired lease is kept as well, and the end after two runs.
-    pub(super) fn watch_preservation(&self, kept: usize) {
-        let (instances, renewals) = (self.log.size(), self.renewals());
+    /// Too few heartbeats alone cause no warning: a minute of a small registry often has one less, and
+    /// the threshold follows a new instance a minute before its heartbeats are counted. Therefore the
+    /// beginning is logged only when an expired lease is kept as well, and the end after two runs.
+    pub(super) fn record_preservation(&self, kept: usize) {
+        let (instances, renewals) = (self.listing.size(), self.renewals());
         let now = if !self.settings.self_preservation {
             Preservation::Disabled
         } else if instances == 0 {
             Preservation::Inactive
         } else if self.settings.preservation_by_application {
-            match &*self.preservation.verdict() {
-                Verdict::None => Preservation::Active,
-                Verdict::AllBut(preserved) if preserved.is_empty() => Preservation::Inactive,
-                Verdict::AllBut(preserved) => Preservation::Partial(preserved.len()),
+            match &*self.preservation.preserved() {
+                Preserved::All => Preservation::Active,
+                Preserved::Applications(preserved) if preserved.is_empty() => Preservation::Inactive,
+                Preserved::Applications(preserved) => Preservation::Partial(preserved.len()),
             }
         } else if renewals.last_minute > renewals.threshold {
             Preservation::Inactive
         } else {
             Preservation::Active
         };
-        let mut seen = self.preservation.seen();
-        seen.now = now;
-        seen.inactive_runs = if now.is_active() { 0 } else { seen.inactive_runs.saturating_add(1) };
-        let before = seen.logged;
+        let mut last_run = self.preservation.last_run();
+        last_run.state = now;
+        last_run.inactive_runs = if now.is_active() { 0 } else { last_run.inactive_runs.saturating_add(1) };
+        let before = last_run.logged;
         match before {
-            None if now.is_active() && kept > 0 => seen.logged = Some(now),
-            Some(_) if now.is_active() => seen.logged = Some(now),
-            Some(_) if seen.inactive_runs >= RUNS_TO_END => seen.logged = None,
+            None if now.is_active() && kept > 0 => last_run.logged = Some(now),
+            Some(_) if now.is_active() => last_run.logged = Some(now),
+            Some(_) if last_run.inactive_runs >= RUNS_TO_END => last_run.logged = None,
             _ => {}
         }
-        let after = seen.logged;
-        drop(seen);
+        let after = last_run.logged;
+        drop(last_run);
         let Renewals { last_minute: received, threshold: expected } = renewals;
         match (before, after) {
             (None, Some(applications)) => {
-                tracing::warn!(instances, expected, received, kept, %applications, "self-preservation began: expired leases do not end");
+                tracing::warn!(instances, expected, received, kept, %applications, "self-preservation began: expired leases are kept");
             }
             (Some(_), None) => {
-                tracing::info!(instances, expected, received, "self-preservation ended: expired leases end again");
+                tracing::info!(instances, expected, received, "self-preservation ended: expired leases are evicted");
             }
             (Some(before), Some(applications)) if before != applications => {
                 tracing::info!(instances, expected, received, kept, %applications, "self-preservation changed");
@@ -189,26 +194,26 @@ impl Registry {
         }
     }
 
-    /// Judges anew which applications are preserved, where that is a question of each.
-    pub(super) fn judge(&self, now: i64) {
+    /// Assesses which applications are preserved, if self-preservation works by application.
+    pub(super) fn update_preserved(&self, now: i64) {
         if !(self.settings.self_preservation && self.settings.preservation_by_application) {
             return;
         }
-        let mut applications = HashMap::<Arc<str>, Census>::new();
+        let mut applications = HashMap::<Arc<str>, LeaseCounts>::new();
         for shard in self.shards.iter() {
             for (app, _, lease) in shard.read().iter() {
                 applications.entry(app.clone()).or_default().count(lease, now);
             }
         }
-        let tallies = applications.into_iter().map(|(app, census)| (app, census.tally())).collect();
-        let verdict = Verdict::of(tallies, self.settings.renewal_percent_threshold);
-        let mut last = self.preservation.verdict();
-        if *last != verdict
-            && let Verdict::AllBut(preserved) = &verdict
+        let tallies = applications.into_iter().map(|(app, counts)| (app, counts.tally())).collect();
+        let preserved = Preserved::of(tallies, self.settings.renewal_percent_threshold);
+        let mut last = self.preservation.preserved();
+        if *last != preserved
+            && let Preserved::Applications(preserved) = &preserved
         {
             preserved.iter().for_each(|app| tracing::debug!(app = %Quoted(app), "application preserved"));
         }
-        *last = verdict;
+        *last = preserved;
     }
 }
 
@@ -223,16 +228,16 @@ impl fmt::Display for Preservation {
 }
 
 impl State {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock()
+    fn last_run(&self) -> MutexGuard<'_, LastRun> {
+        self.last_run.lock()
     }
 
-    fn verdict(&self) -> MutexGuard<'_, Verdict> {
-        self.verdict.lock()
+    fn preserved(&self) -> MutexGuard<'_, Preserved> {
+        self.preserved.lock()
     }
 }
 
-impl Verdict {
+impl Preserved {
     fn of(tallies: HashMap<Arc<str>, Tally>, percent: f64) -> Self {
         let mut rest = Tally::default();
         let mut preserved = HashSet::new();
@@ -246,19 +251,19 @@ impl Verdict {
             }
         }
         if rest.is_implausible(percent) || rest.silent == rest.instances {
-            return Self::None;
+            return Self::All;
         }
-        Self::AllBut(preserved)
+        Self::Applications(preserved)
     }
 }
 
-impl Census {
+impl LeaseCounts {
     fn count(&mut self, lease: &Lease, now: i64) {
         self.instances += 1;
         if lease.is_silent(now) {
             self.silent += 1;
-            let heard_at = lease.heard_at();
-            self.silent_since = Some(self.silent_since.map_or(heard_at, |since| since.min(heard_at)));
+            let renewed_at = lease.renewed_at();
+            self.silent_since = Some(self.silent_since.map_or(renewed_at, |since| since.min(renewed_at)));
         } else {
             self.up_at.push(lease.service_up_at());
         }
@@ -277,7 +282,7 @@ impl Tally {
     }
 }
 
-/// Heartbeats per minute below which, or at which, nothing is evicted.
+/// Returns the maximum number of heartbeats per minute at which nothing is evicted.
 fn renewal_threshold(instances: usize, renewal_interval_secs: f64, percent: f64) -> u64 {
     (instances as f64 * (60.0 / renewal_interval_secs) * percent) as u64
 }
@@ -287,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thresholds_are_those_of_java() {
+    fn renewal_threshold_equals_that_of_java() {
         for (instances, threshold) in
             [(0, 0), (1, 1), (2, 3), (3, 5), (6, 10), (7, 11), (10, 17), (18, 30), (51, 86), (151, 256)]
         {
@@ -299,8 +304,8 @@ mod tests {
     type Fleet = &'static [(usize, usize)];
 
     #[test]
-    fn each_application_is_judged_and_the_small_ones_together() {
-        // Applications A, B, ... as (instances, silent), and those that are preserved.
+    fn applications_are_assessed_each_and_small_ones_together() {
+        // Applications A, B, ... as (instances, silent), and the preserved ones.
         let table: [(Fleet, Option<&str>); 15] = [
             (&[], None),
             (&[(1, 0)], Some("")),
@@ -311,11 +316,11 @@ mod tests {
             (&[(10, 2)], Some("")),
             (&[(10, 3)], None),
             (&[(20, 3)], Some("")),
-            // Half of the registry is cut off, in one application: the others are none the worse.
+            // Half of the registry is silent, in one application. The others are not affected.
             (&[(100, 100), (50, 1), (50, 7)], Some("A")),
             (&[(10, 3), (3, 1), (20, 20)], Some("AC")),
             (&[(10, 3), (1, 1)], None),
-            // Alone each of them could be gone; together they are too many, unless there are more that are heard.
+            // Each of them alone may be evicted. Together they are too many, unless more instances are alive.
             (&[(1, 1), (1, 1), (1, 0), (1, 0)], None),
             (&[(1, 1), (1, 1), (10, 0)], Some("")),
             (&[(10, 10), (10, 10)], None),
@@ -323,30 +328,30 @@ mod tests {
         for (applications, expected) in table {
             let names = ('A'..).map(|name| Arc::<str>::from(name.to_string()));
             let tallies = applications.iter().map(|&(instances, silent)| Tally { instances, silent, replaced: 0 });
-            let verdict = Verdict::of(names.zip(tallies).collect(), 0.85);
-            let expected = expected.map_or(Verdict::None, |names| {
-                Verdict::AllBut(names.chars().map(|name| name.to_string().into()).collect())
+            let preserved = Preserved::of(names.zip(tallies).collect(), 0.85);
+            let expected = expected.map_or(Preserved::All, |names| {
+                Preserved::Applications(names.chars().map(|name| name.to_string().into()).collect())
             });
-            assert_eq!(verdict, expected, "{applications:?}");
+            assert_eq!(preserved, expected, "{applications:?}");
         }
     }
 
     #[test]
-    fn who_was_replaced_is_not_implausible() {
-        // Instances, silent, the oldest silence, when those who are heard came up, and whether it is too much.
+    fn replaced_instances_do_not_count_as_silent() {
+        // Instances, silent ones, oldest silence, times at which the others were UP first, and the result.
         let table: [(usize, usize, i64, &[i64], bool); 7] = [
             (10, 5, 100, &[1, 1, 1, 1, 1], true),
             (10, 5, 100, &[1, 1, 101, 101, 101], false),
             (10, 5, 100, &[1, 1, 1, 101, 101], true),
             (10, 5, 100, &[1, 1, 100, 100, 100], true),
             (20, 10, 100, &[200; 10], false),
-            // There can be more new ones than gone.
+            // There may be more new instances than silent ones.
             (20, 2, 100, &[200; 18], false),
             (2, 2, 100, &[], true),
         ];
         for (instances, silent, since, up_at, implausible) in table {
-            let census = Census { instances, silent, silent_since: Some(since), up_at: up_at.to_vec() };
-            let tally = census.tally();
+            let counts = LeaseCounts { instances, silent, silent_since: Some(since), up_at: up_at.to_vec() };
+            let tally = counts.tally();
             assert_eq!(tally.is_implausible(0.85), implausible, "{instances} {silent} {up_at:?}");
         }
     }

@@ -1,23 +1,24 @@
-//! Which status counts: the instance's own, an operator's, or the one that was there before. `server-behaviour` 1.5, without ASG.
+//! Rules for the status of an instance. See `docs/server.md`, "Order of the status rules".
 
 use super::Origin;
 use crate::model::InstanceStatus::{self, OutOfService, Up};
 
-/// The first rule that matches decides.
+/// Returns the status by the first rule that matches.
 pub(super) fn status(
     candidate: InstanceStatus,
     overridden: Option<InstanceStatus>,
     previous: Option<InstanceStatus>,
     origin: Origin,
 ) -> InstanceStatus {
-    // An instance that says it can't take calls is believed.
+    // An instance that reports that it cannot take calls is always shown so.
     if !matches!(candidate, Up | OutOfService) {
         return candidate;
     }
     if let Some(status) = overridden {
         return status;
     }
-    // A client can't take itself in or out of service by registering again: that may be an operator's doing.
+    // A registration cannot change between UP and OUT_OF_SERVICE, since an operator may have set the
+    // status.
     match previous {
         Some(status @ (Up | OutOfService)) if origin == Origin::Client => status,
         _ => candidate,
@@ -31,7 +32,7 @@ mod tests {
     use Origin::{Client, Replica};
 
     #[test]
-    fn first_match_wins() {
+    fn first_matching_rule_decides_the_status() {
         for (candidate, overridden, previous, origin, expected) in [
             (Down, Some(Up), Some(Up), Client, Down),
             (Starting, Some(OutOfService), Some(Up), Replica, Starting),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the registry can be told. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents each.
+/// Settings of the registry. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents each.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct Settings {
     pub(in crate::server) lease_doubling: bool,
@@ -11,9 +11,9 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) renewal_percent_threshold: f64,
     pub(in crate::server) expected_renewal_interval: Duration,
     pub(in crate::server) delta_retention: Duration,
-    /// Of the instance that is this server.
+    /// Instance id of this server.
     pub(in crate::server) own_id: Option<Arc<str>>,
-    /// Whether a heartbeat's version counts.
+    /// Compares the version in a heartbeat with the registered one.
     pub(in crate::server) compare_versions: bool,
     pub(in crate::server) metadata_limit: usize,
     pub(in crate::server) application_limit: usize,
@@ -23,13 +23,13 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) instance_size_limit: usize,
     /// Maximum number of instances.
     pub(in crate::server) registry_limit: usize,
-    /// Maximum weight of all instances, with those that only the delta shows.
+    /// Maximum weight of all instances, including those that only the delta shows.
     pub(in crate::server) registry_size_limit: usize,
     /// Maximum duration of a lease in seconds.
     pub(in crate::server) lease_limit_secs: i32,
-    /// How long cancellations are remembered beyond the delta; zero where nobody asks.
+    /// Retention time of tombstones. Zero if there are no peers.
     #[cfg(feature = "peers")]
-    pub(in crate::server) ending_retention: Duration,
+    pub(in crate::server) tombstone_retention: Duration,
 }
 
 impl Default for Settings {
@@ -52,7 +52,7 @@ impl Default for Settings {
             registry_size_limit: 256 * 1024 * 1024,
             lease_limit_secs: 24 * 3600,
             #[cfg(feature = "peers")]
-            ending_retention: Duration::ZERO,
+            tombstone_retention: Duration::ZERO,
         }
     }
 }
@@ -63,8 +63,8 @@ impl Settings {
     }
 
     #[cfg(feature = "peers")]
-    pub(super) fn ending_retention_ms(&self) -> i64 {
-        self.ending_retention.as_millis().try_into().unwrap_or(i64::MAX)
+    pub(super) fn tombstone_retention_ms(&self) -> i64 {
+        self.tombstone_retention.as_millis().try_into().unwrap_or(i64::MAX)
     }
 
     pub(super) fn eviction_interval_ms(&self) -> i64 {

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::lease::Lease;
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Enough that two cores seldom want the same one.
+/// Number of shards. With 64, two cores seldom need the same one.
 const SHARDS: usize = 64;
 
-/// All leases, spread by a hash of application and id.
+/// All leases, distributed by a hash of application and instance id.
 #[derive(Debug)]
 pub(super) struct Shards {
     shards: Box<[Shard]>,
@@ -35,13 +35,13 @@ impl Shards {
         self.shards.iter()
     }
 
-    /// Renewals since the last call.
+    /// Returns the number of renewals since the last call.
     pub(super) fn take_renewals(&self) -> u64 {
         self.shards.iter().map(|shard| shard.renewals.swap(0, Relaxed)).sum()
     }
 }
 
-/// A part of the leases, with its own lock and its own count of renewals.
+/// Part of the leases, with its own lock and its own counter of renewals.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     leases: RwLock<Leases>,
@@ -62,7 +62,7 @@ impl Shard {
     }
 }
 
-/// Leases by application and id, which are looked up by reference, so that a heartbeat needs no key of its own.
+/// Leases by application and instance id. Lookups borrow both, so that a heartbeat allocates no key.
 #[derive(Debug, Default)]
 pub(super) struct Leases(HashMap<Key, Lease>);
 
@@ -72,7 +72,7 @@ struct Key {
     id: Arc<str>,
 }
 
-/// What a key and a pair of texts have in common: they hash and compare alike.
+/// Common form of a key and a pair of strings, which hash and compare alike.
 trait Named {
     fn names(&self) -> (&str, &str);
 }
@@ -125,7 +125,7 @@ impl Hash for dyn Named + '_ {
 
 impl PartialEq for dyn Named + '_ {
     fn eq(&self, other: &Self) -> bool {
-        // Ids differ more often, most of them in their length.
+        // Ids differ more often than applications, and most of them in length.
         let ((app, id), (other_app, other_id)) = (self.names(), other.names());
         id == other_id && app == other_app
     }

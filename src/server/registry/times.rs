@@ -1,4 +1,4 @@
-//! Times that instances and peers send, as far as they can be believed.
+//! Limits on the times that instances and peers send.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,32 +8,32 @@ use crate::model::{Instance, LeaseInfo};
 use crate::server::audit::{Lasting, Ongoing, Quoted};
 
 /// Maximum time between now and a `lastDirtyTimestamp` in the future.
-const AHEAD_MS: i64 = 24 * 3_600_000;
+const MAX_AHEAD_MS: i64 = 24 * 3_600_000;
 
-/// Version to use for the one that was sent; `ours` is that of the record.
+/// Returns the version that is used for the one that was sent. `ours` is the version of the record.
 ///
-/// A version more than a day ahead counts as one of a day from now. Where the record itself has one
-/// of the future, both count as equal: else a client whose clock is years ahead would have to register
-/// again with each heartbeat.
-pub(super) fn believed(sent: i64, ours: Option<i64>, now: i64) -> i64 {
-    let latest = now.saturating_add(AHEAD_MS);
+/// A version more than a day in the future counts as a day from now. If the version of the record is
+/// in the future, too, both count as equal. Otherwise a client whose clock is years ahead would have
+/// to register again with each heartbeat.
+pub(super) fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
+    let latest = now.saturating_add(MAX_AHEAD_MS);
     if sent <= latest { sent } else { ours.filter(|&ours| ours > now).unwrap_or(latest) }
 }
 
-/// Log of versions that are too far ahead.
+/// Log state of versions that are too far in the future.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     fault: Ongoing,
-    /// Set if there was one since this was last asked for.
+    /// Set if there was one since the last call of `log_clamped`.
     is_recent: AtomicBool,
 }
 
 impl Registry {
-    /// Replaces a version that is too far ahead, with a warning.
-    pub(super) fn believe(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
+    /// Clamps a version that is too far in the future, with a warning.
+    pub(super) fn clamp(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
         let now = self.at(now).published();
-        let believed = believed(sent, ours, now);
-        if believed == sent {
+        let clamped = clamped(sent, ours, now);
+        if clamped == sent {
             return sent;
         }
         self.ahead.is_recent.store(true, Relaxed);
@@ -41,33 +41,33 @@ impl Registry {
             let (app, instance) = (Quoted(app), Quoted(id));
             let ahead = Duration::from_millis(sent.saturating_sub(now).try_into().unwrap_or(0));
             tracing::warn!(
-                %app, %instance, sent, ?ahead, used = believed, count,
-                "lastDirtyTimestamp is more than a day ahead, an earlier one is used (is the clock of the instance right?)"
+                %app, %instance, sent, ?ahead, used = clamped, count,
+                "lastDirtyTimestamp is more than a day in the future, an earlier one is used (is the clock of the instance right?)"
             );
         }
-        believed
+        clamped
     }
 
-    /// Logs that no version was too far ahead for a while: since the last call.
-    pub(super) fn log_believed(&self) {
+    /// Logs that no version was too far in the future since the last call.
+    pub(super) fn log_clamped(&self) {
         if !self.ahead.is_recent.swap(false, Relaxed)
             && let Some(Lasting { count, elapsed }) = self.ahead.fault.ended()
         {
-            tracing::info!(count, ?elapsed, "no lastDirtyTimestamp is more than a day ahead any more");
+            tracing::info!(count, ?elapsed, "no lastDirtyTimestamp is more than a day in the future any more");
         }
     }
 
-    /// Replaces the times of a record from a peer that are too far ahead.
+    /// Clamps the times of a record from a peer that are too far in the future.
     #[cfg(feature = "peers")]
-    pub(super) fn believe_copy(&self, copy: &mut Instance, ours: Option<i64>, now: i64) {
+    pub(super) fn clamp_copy(&self, copy: &mut Instance, ours: Option<i64>, now: i64) {
         if let Some(sent) = copy.last_dirty_timestamp {
-            copy.last_dirty_timestamp = Some(self.believe(copy.app(), copy.id(), sent, ours, now));
+            copy.last_dirty_timestamp = Some(self.clamp(copy.app(), copy.id(), sent, ours, now));
         }
-        let latest = self.at(now).published().saturating_add(AHEAD_MS);
+        let latest = self.at(now).published().saturating_add(MAX_AHEAD_MS);
         copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(latest));
     }
 
-    /// Duration of the lease of an instance, which the record shows as well.
+    /// Returns the lease duration of an instance, and stores it in the record if it is above the limit.
     pub(super) fn lease_duration_secs(&self, instance: &mut Instance) -> i32 {
         let limit = self.settings.lease_limit_secs;
         let Some(lease) = instance.lease.as_mut().filter(|lease| lease.duration_secs > 0) else {
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_more_than_a_day_ahead_counts_as_a_day_or_as_equal_to_one_of_the_future() {
-        let (now, day) = (1_000, AHEAD_MS);
+    fn version_more_than_a_day_ahead_counts_as_a_day_or_as_the_registered_one() {
+        let (now, day) = (1_000, MAX_AHEAD_MS);
         for (sent, ours, expected) in [
             (0, None, 0),
             (i64::MIN, Some(5), i64::MIN),
@@ -95,8 +95,8 @@ mod tests {
             (i64::MAX, Some(now + day), now + day),
             (now + 5, Some(now + day), now + 5),
         ] {
-            assert_eq!(believed(sent, ours, now), expected, "{sent} {ours:?}");
+            assert_eq!(clamped(sent, ours, now), expected, "{sent} {ours:?}");
         }
-        assert_eq!(believed(i64::MAX, None, i64::MAX), i64::MAX);
+        assert_eq!(clamped(i64::MAX, None, i64::MAX), i64::MAX);
     }
 }

@@ -153,7 +153,8 @@ mod tests {
     use super::*;
     use crate::EurekaServer;
     use crate::model::Instance;
-    use crate::server::registry::{Origin, Settings};
+    use crate::server::outcome::Origin;
+    use crate::server::registry::Settings;
     use crate::server::response_cache::{List, ResponseCache};
     use crate::server::unsent::Unsent;
     use crate::server::view::{Encoding, Form, Variant};

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Application, Applications, Instance, InstanceStatus, Metadata, StatusCounts};
-use crate::server::registry::{Origin, Settings};
+use crate::server::outcome::Origin;
+use crate::server::registry::Settings;
 use crate::server::view::{Encoding, Record};
 
 fn instance(app: &str, id: &str, status: InstanceStatus, note: &str) -> Instance {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{ActionType, InstanceStatus, StatusCounts};
-use crate::server::registry::Log;
+use crate::server::registry::Listing;
 
 /// By application and id: the status, and where it is.
 type Seen = BTreeMap<(String, String), (InstanceStatus, String)>;
@@ -12,27 +12,27 @@ fn instance(app: &str, id: &str, status: InstanceStatus, place: &str) -> Instanc
     Instance { status, action: Some(ActionType::Added), ..built }
 }
 
-fn put(log: &Log, instance: Instance, now: i64) {
-    log.put(instance.id().into(), Record::new(instance), now);
+fn put(listing: &Listing, instance: Instance, now: i64) {
+    listing.put(instance.id().into(), Record::new(instance), now);
 }
 
-fn remove(log: &Log, app: &str, id: &str, now: i64) {
-    let Some(record) = log.record(app, id) else { return };
+fn remove(listing: &Listing, app: &str, id: &str, now: i64) {
+    let Some(record) = listing.record(app, id) else { return };
     let ended = Instance { action: Some(ActionType::Deleted), ..(*record.instance).clone() };
-    log.remove(id, Record::new(ended), now);
+    listing.remove(id, Record::new(ended), now);
 }
 
-fn union(logs: &[Log], whitelist: Option<&HashSet<Arc<str>>>, before: Option<Arc<Union>>) -> Arc<Union> {
-    union_with(&Merged::default(), logs, whitelist, before)
+fn union(listings: &[Listing], whitelist: Option<&HashSet<Arc<str>>>, before: Option<Arc<Union>>) -> Arc<Union> {
+    union_with(&Merged::default(), listings, whitelist, before)
 }
 
 fn union_with(
     merged: &Merged,
-    logs: &[Log],
+    listings: &[Listing],
     whitelist: Option<&HashSet<Arc<str>>>,
     before: Option<Arc<Union>>,
 ) -> Arc<Union> {
-    let moment = Log::at_one_moment(logs.iter()).into_iter().enumerate();
+    let moment = Listing::snapshots(listings.iter()).into_iter().enumerate();
     let source = |(number, (full, delta))| Source { full, delta, whitelist: whitelist.filter(|_| number == 2) };
     Union::of(moment.map(source).collect(), before, merged)
 }
@@ -69,8 +69,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0usize..3, 0u8..3, 0u8..3, 0usize..5).prop_map(|(log, app, id, status)| Step::Put(log, app, id, status)),
-        3 => (0usize..3, 0u8..3, 0u8..3).prop_map(|(log, app, id)| Step::Remove(log, app, id)),
+        4 => (0usize..3, 0u8..3, 0u8..3, 0usize..5).prop_map(|(listing, app, id, status)| Step::Put(listing, app, id, status)),
+        3 => (0usize..3, 0u8..3, 0u8..3).prop_map(|(listing, app, id)| Step::Remove(listing, app, id)),
         2 => Just(Step::Ask),
         1 => Just(Step::Forget),
     ]
@@ -81,23 +81,23 @@ proptest! {
 
     #[test]
     fn a_client_that_applies_the_deltas_has_the_whole(steps in prop::collection::vec(step(), 0..80)) {
-        let logs = [Log::default(), Log::default(), Log::default()];
+        let listings = [Listing::default(), Listing::default(), Listing::default()];
         let whitelist = HashSet::from(["APP-0".into(), "APP-1".into()]);
         let now = |whole: &Union| seen(&whole.full);
         let merged = Merged::default();
-        let mut known = union_with(&merged, &logs, Some(&whitelist), None);
+        let mut known = union_with(&merged, &listings, Some(&whitelist), None);
         let (mut client, mut asked_at) = (now(&known), 0);
         for (at, step) in steps.into_iter().enumerate() {
             let at = at as i64 + 1;
             match step {
-                Step::Put(log, app, id, status) => {
-                    let instance = instance(&format!("app-{app}"), &id.to_string(), InstanceStatus::ALL[status], &log.to_string());
-                    put(&logs[log], instance, at);
+                Step::Put(listing, app, id, status) => {
+                    let instance = instance(&format!("app-{app}"), &id.to_string(), InstanceStatus::ALL[status], &listing.to_string());
+                    put(&listings[listing], instance, at);
                 }
-                Step::Remove(log, app, id) => remove(&logs[log], &format!("APP-{app}"), &id.to_string(), at),
-                Step::Forget => logs.iter().for_each(|log| log.prune(asked_at)),
+                Step::Remove(listing, app, id) => remove(&listings[listing], &format!("APP-{app}"), &id.to_string(), at),
+                Step::Forget => listings.iter().for_each(|listing| listing.prune(asked_at)),
                 Step::Ask => {
-                    known = union_with(&merged, &logs, Some(&whitelist), Some(known));
+                    known = union_with(&merged, &listings, Some(&whitelist), Some(known));
                     apply(&mut client, &known.delta);
                     asked_at = at;
                     prop_assert_eq!(&client, &now(&known));
@@ -113,34 +113,34 @@ proptest! {
 
 #[test]
 fn the_first_place_counts_and_the_next_is_told_when_it_goes() {
-    let logs = [Log::default(), Log::default(), Log::default()];
-    for (place, log) in logs.iter().enumerate().rev() {
-        put(log, instance("app", "1", InstanceStatus::Up, &place.to_string()), 1);
+    let listings = [Listing::default(), Listing::default(), Listing::default()];
+    for (place, listing) in listings.iter().enumerate().rev() {
+        put(listing, instance("app", "1", InstanceStatus::Up, &place.to_string()), 1);
     }
     for place in 0..3 {
-        let union = union(&logs, None, None);
+        let union = union(&listings, None, None);
         let expected = Seen::from([(("APP".into(), "1".into()), (InstanceStatus::Up, place.to_string()))]);
         assert_eq!((seen(&union.full), seen(&union.delta)), (expected.clone(), expected));
         assert_eq!(union.delta.counts.to_string(), "UP_1_");
-        remove(&logs[place], "APP", "1", 2);
+        remove(&listings[place], "APP", "1", 2);
     }
-    let union = union(&logs, None, None);
+    let union = union(&listings, None, None);
     assert!(union.full.applications.is_empty() && seen(&union.delta).is_empty());
     assert_eq!(union.delta.applications[0].records.len(), 1, "one that is gone everywhere is told as gone");
 }
 
 #[test]
 fn what_does_not_change_stays_what_it_is() {
-    let (logs, merged) = ([Log::default(), Log::default()], Merged::default());
-    for (log, app) in [(0, "both"), (1, "both"), (0, "here"), (1, "there")] {
-        put(&logs[log], instance(app, &log.to_string(), InstanceStatus::Up, "x"), 1);
+    let (listings, merged) = ([Listing::default(), Listing::default()], Merged::default());
+    for (listing, app) in [(0, "both"), (1, "both"), (0, "here"), (1, "there")] {
+        put(&listings[listing], instance(app, &listing.to_string(), InstanceStatus::Up, "x"), 1);
     }
-    let first = union_with(&merged, &logs, None, None);
-    assert!(Arc::ptr_eq(&union_with(&merged, &logs, None, Some(first.clone())), &first));
-    assert!(Arc::ptr_eq(&application(&first.full, "HERE"), &logs[0].application("HERE").unwrap()));
-    assert!(Arc::ptr_eq(&application(&first.full, "THERE"), &logs[1].application("THERE").unwrap()));
-    put(&logs[1], instance("there", "1", InstanceStatus::Down, "x"), 2);
-    let second = union_with(&merged, &logs, None, Some(first.clone()));
+    let first = union_with(&merged, &listings, None, None);
+    assert!(Arc::ptr_eq(&union_with(&merged, &listings, None, Some(first.clone())), &first));
+    assert!(Arc::ptr_eq(&application(&first.full, "HERE"), &listings[0].application("HERE").unwrap()));
+    assert!(Arc::ptr_eq(&application(&first.full, "THERE"), &listings[1].application("THERE").unwrap()));
+    put(&listings[1], instance("there", "1", InstanceStatus::Down, "x"), 2);
+    let second = union_with(&merged, &listings, None, Some(first.clone()));
     assert!(second.full.revision > first.full.revision && second.delta.revision > first.delta.revision);
     for (name, same) in [("BOTH", true), ("HERE", true), ("THERE", false)] {
         for list in [|union: &Union| union.full.clone(), |union: &Union| union.delta.clone()] {
@@ -152,11 +152,11 @@ fn what_does_not_change_stays_what_it_is() {
 
 #[test]
 fn choices_of_regions_that_show_the_same_of_an_application_share_it() {
-    let (logs, merged) = ([Log::default(), Log::default(), Log::default()], Merged::default());
-    for (log, app) in [(0, "two"), (1, "two"), (0, "all"), (1, "all"), (2, "all")] {
-        put(&logs[log], instance(app, &log.to_string(), InstanceStatus::Up, "x"), 1);
+    let (listings, merged) = ([Listing::default(), Listing::default(), Listing::default()], Merged::default());
+    for (listing, app) in [(0, "two"), (1, "two"), (0, "all"), (1, "all"), (2, "all")] {
+        put(&listings[listing], instance(app, &listing.to_string(), InstanceStatus::Up, "x"), 1);
     }
-    let (fewer, more) = (union_with(&merged, &logs[..2], None, None), union_with(&merged, &logs, None, None));
+    let (fewer, more) = (union_with(&merged, &listings[..2], None, None), union_with(&merged, &listings, None, None));
     for list in [|union: &Union| union.full.clone(), |union: &Union| union.delta.clone()] {
         for (name, same) in [("TWO", true), ("ALL", false)] {
             let [fewer, more] = [&fewer, &more].map(|union| application(&list(union), name));

@@ -94,7 +94,7 @@ fn full_registry_takes_renewals_and_cancellations_and_registrations_that_do_not_
         assert!(registry.set_override("APP", "a", Down, None, 2).is_found());
         assert!(registry.cancel("APP", "c", 3).is_some());
         assert!(registry.register(large("d", 3 * KIB, 1), Client, 4).is_ok(), "there is room again");
-        assert!(registry.log.application_of("d", None).is_some());
+        assert!(registry.listing.application_of("d", None).is_some());
     }
 }
 
@@ -106,14 +106,14 @@ fn refused_by_count(refused: Refused) -> bool {
 fn refused_instance_leaves_nothing() {
     let registry = registry_with(Settings { registry_size_limit: 3 * KIB, ..Settings::default() });
     registry.register(instance("i", Up, 1), Client, 0).unwrap();
-    let (weights, revision) = (registry.log.weights(), registry.revision());
+    let (weights, revision) = (registry.listing.weights(), registry.revision());
     assert!(registry.register(instance_of("OTHER", "x", Up, 1), Client, 0).is_err());
-    assert_eq!((registry.log.weights(), registry.revision()), (weights, revision));
-    assert!(registry.log.application_of("x", None).is_none() && registry.application("OTHER").is_none());
+    assert_eq!((registry.listing.weights(), registry.revision()), (weights, revision));
+    assert!(registry.listing.application_of("x", None).is_none() && registry.application("OTHER").is_none());
     registry.cancel("APP", "i", 0);
     registry.prune_delta(i64::MAX);
-    assert_eq!(registry.log.weights(), (0, 0));
-    assert!(registry.log.is_trimmed());
+    assert_eq!(registry.listing.weights(), (0, 0));
+    assert!(registry.listing.is_trimmed());
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn registering_and_cancelling_in_a_loop_stays_within_the_limit() {
         // Someone reads, so that records are held by lists as well.
         drop((registry.full(), registry.delta()));
         registry.cancel("APP", &id, now);
-        let (listed, deleted) = registry.log.weights();
+        let (listed, deleted) = registry.listing.weights();
         assert!(listed + deleted <= limit && deleted <= limit / 4, "{listed} + {deleted}");
     }
     assert_eq!(deletions(&registry), ["i997", "i998", "i999"], "the oldest gave way");
@@ -144,7 +144,7 @@ fn one_id_registered_again_and_again_takes_the_room_of_one() {
         if now % 2 == 0 {
             registry.cancel("APP", "i", now);
         }
-        let (listed, deleted) = registry.log.weights();
+        let (listed, deleted) = registry.listing.weights();
         assert!(listed + deleted < 128 * KIB, "{listed} + {deleted}");
     }
 }
@@ -194,7 +194,7 @@ fn replacements_in_a_full_registry_are_all_shown_by_the_delta() {
         assert_eq!(deletions(&registry).len(), round + 1);
         assert_eq!(registry.size(), count);
     }
-    assert_eq!(registry.log.forgotten(), 0);
+    assert_eq!(registry.listing.dropped_deletions(), 0);
 }
 
 #[test]
@@ -362,37 +362,37 @@ fn copy_with_a_version_of_years_to_come_does_not_change_with_every_look() {
 #[cfg(feature = "peers")]
 #[test]
 fn endings_of_long_names_stay_within_their_bytes() {
-    let ending_retention = std::time::Duration::from_secs(900);
-    let registry = registry_with(Settings { ending_retention, ..Settings::default() });
+    let tombstone_retention = std::time::Duration::from_secs(900);
+    let registry = registry_with(Settings { tombstone_retention, ..Settings::default() });
     for now in 0..20_000_i64 {
         let id = format!("{now:01024}");
         registry.register(instance(&id, Up, 1), Client, now).unwrap();
         registry.cancel("APP", &id, now);
     }
-    let kept = registry.endings.len();
+    let kept = registry.tombstones.len();
     assert!((12_000..14_000).contains(&kept), "{kept}");
-    assert!(registry.ended("APP", &format!("{:01024}", 19_999)).is_some());
+    assert!(registry.tombstone("APP", &format!("{:01024}", 19_999)).is_some());
     registry.prune_delta(i64::MAX);
-    assert_eq!(registry.endings.len(), 0);
+    assert_eq!(registry.tombstones.len(), 0);
 }
 
 #[cfg(feature = "peers")]
 #[test]
 fn instance_that_is_cancelled_again_and_again_takes_the_ending_of_no_other() {
-    let ending_retention = std::time::Duration::from_secs(900);
-    let registry = registry_with(Settings { ending_retention, ..Settings::default() });
+    let tombstone_retention = std::time::Duration::from_secs(900);
+    let registry = registry_with(Settings { tombstone_retention, ..Settings::default() });
     let end = |id: &str, now| {
         registry.register(instance(id, Up, now), Client, now).unwrap();
         registry.cancel("APP", id, now);
     };
     end("other", 0);
     (1..=50_000).for_each(|now| end("again", now));
-    assert!(registry.ended("APP", "other").is_some());
-    assert_eq!(registry.endings.len(), 2);
+    assert!(registry.tombstone("APP", "other").is_some());
+    assert_eq!(registry.tombstones.len(), 2);
     registry.prune_delta(900_001);
-    assert!(registry.ended("APP", "other").is_none() && registry.ended("APP", "again").is_some());
+    assert!(registry.tombstone("APP", "other").is_none() && registry.tombstone("APP", "again").is_some());
     registry.prune_delta(950_001);
-    assert_eq!(registry.endings.len(), 0);
+    assert_eq!(registry.tombstones.len(), 0);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn what_was_replaced_is_let_go() {
     let alive: std::collections::HashSet<_> =
         weak.iter().filter_map(std::sync::Weak::upgrade).map(|record| Arc::as_ptr(&record)).collect();
     assert_eq!(alive.len(), registry.size());
-    assert!(registry.log.is_trimmed(), "no list keeps what it does not show");
+    assert!(registry.listing.is_trimmed(), "no list keeps what it does not show");
 }
 
 /// What a client that started empty holds.

@@ -61,7 +61,7 @@ fn an_application_that_was_cut_off_is_kept_while_others_are_evicted() {
 fn a_server_that_was_cut_off_keeps_everything() {
     let registry = preserving_by_application(&[("BIG", 10, 30), ("PAIR", 2, 30), ("ONE", 1, 30), ("OTHER", 1, 30)]);
     assert_eq!((evict(&registry, 1_000_000), registry.size()), (0, 14));
-    // BIG is heard again. Of the small ones, one alone can be believed to be gone; three are too many of fourteen.
+    // BIG sends heartbeats again. One silent small instance is plausible; three of fourteen are too many.
     (0..10).for_each(|i| drop(registry.renew("BIG", &i.to_string(), None, Client, 1_000_000)));
     registry.renew("PAIR", "0", None, Client, 1_000_000);
     assert_eq!((evict(&registry, 1_000_001), registry.size()), (3, 11));

@@ -169,7 +169,7 @@ impl Run {
         assert_eq!((full.version, full.counts), (1, reference.counts()));
         assert_eq!(full.counts.to_string(), reference.hash());
         assert_eq!(registry.size(), full.counts.total());
-        let (weight, deleted) = registry.log.weights();
+        let (weight, deleted) = registry.listing.weights();
         assert_eq!(weight, reference.weight());
         assert!(weight + deleted <= registry.settings.registry_size_limit, "{weight} + {deleted}");
         let (revision, changes) = *seen;

@@ -1,6 +1,6 @@
 use super::{Key, Reference};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
-use crate::server::registry::Origin;
+use crate::server::outcome::Origin;
 
 /// Few, so that operations meet; the same ids in all applications.
 pub(super) const APPS: [&str; 3] = ["ORDERS", "STOCK", "BILLING"];
@@ -91,7 +91,7 @@ fn instance(rng: &mut fastrand::Rng, key: &Key, status: InstanceStatus, dirty: O
     let lease = LeaseInfo {
         duration_secs,
         renewal_interval_secs: pick(rng, &[30, 30, 1, 300, 0, -1, i32::MAX]),
-        // What clients claim of the server's own fields is not believed.
+        // Clients cannot set the fields that belong to the server.
         service_up_timestamp: rng.i64(0..3),
         eviction_timestamp: rng.i64(0..3),
         ..LeaseInfo::default()

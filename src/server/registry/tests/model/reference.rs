@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, StatusCounts};
-use crate::server::registry::{Origin, Refused, Renewal, Settings};
+use crate::server::outcome::{Origin, Refused, Renewal};
+use crate::server::registry::Settings;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -41,7 +42,7 @@ struct Lease {
     overridden: Option<(InstanceStatus, i64)>,
     duration_ms: i64,
     last_update: i64,
-    heard_at: i64,
+    renewed_at: i64,
     registered_at: i64,
 }
 
@@ -87,9 +88,9 @@ impl Reference {
             return Err(Refused::InstanceTooLarge(instance_size_limit));
         }
         let key = (incoming.app().to_owned(), incoming.id().to_owned());
-        self.make_room(&key, &incoming, now);
+        self.reclaim(&key, &incoming, now);
         let ours = self.dirty(&key);
-        incoming.last_dirty_timestamp = Some(incoming.last_dirty_timestamp.map_or(now, |at| believed(at, ours, now)));
+        incoming.last_dirty_timestamp = Some(incoming.last_dirty_timestamp.map_or(now, |at| clamped(at, ours, now)));
         if let Some(lease) = &mut incoming.lease {
             lease.duration_secs = lease.duration_secs.min(lease_limit_secs);
         }
@@ -143,7 +144,7 @@ impl Reference {
                 overridden,
                 duration_ms,
                 last_update: now,
-                heard_at: now,
+                renewed_at: now,
                 registered_at: now,
             },
         );
@@ -169,7 +170,7 @@ impl Reference {
         }
         let lease = &self.leases[key];
         let ours = lease.listed.last_dirty_timestamp;
-        match (dirty.map(|dirty| believed(dirty, ours, now)), ours) {
+        match (dirty.map(|dirty| clamped(dirty, ours, now)), ours) {
             (Some(theirs), Some(ours)) if theirs > ours => Renewal::SenderIsNewer,
             (Some(theirs), Some(ours)) if theirs < ours && origin == Origin::Replica => {
                 Renewal::SenderIsOlder(lease.live().into())
@@ -265,7 +266,7 @@ impl Reference {
     /// 4.2
     pub(super) fn evict(&mut self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.evicted_at.replace(now);
-        self.judge(now);
+        self.update_preserved(now);
         let interval = self.settings.eviction_interval.as_millis() as i64;
         let compensation = previous.map_or(0, |previous| (now - previous - interval).max(0));
         let expired = self.leases.iter().filter(|(_, lease)| lease.is_expired(compensation, now));
@@ -298,14 +299,14 @@ impl Reference {
     }
 
     /// Ours, as the setting tells it: each application by itself, then all that are left together.
-    fn judge(&mut self, now: i64) {
+    fn update_preserved(&mut self, now: i64) {
         let count = |chosen: &dyn Fn(&str) -> bool| {
             let chosen: Vec<_> = self.leases.iter().filter(|((app, _), _)| chosen(app)).collect();
             (chosen.len(), chosen.iter().filter(|(_, lease)| lease.is_silent(now)).count())
         };
         let replaced = |app: &str| {
             let of_app = || self.leases.iter().filter(|((other, _), _)| other == app).map(|(_, lease)| lease);
-            let gone: Vec<_> = of_app().filter(|lease| lease.is_silent(now)).map(|lease| lease.heard_at).collect();
+            let gone: Vec<_> = of_app().filter(|lease| lease.is_silent(now)).map(|lease| lease.renewed_at).collect();
             let Some(&since) = gone.iter().min() else { return 0 };
             of_app().filter(|lease| !lease.is_silent(now) && lease.service_up() > since).count().min(gone.len())
         };
@@ -395,7 +396,7 @@ impl Reference {
 
     /// Ours: in a full registry, silent instances give way to a new one, as many as it needs. They are
     /// searched for at most once a second.
-    fn make_room(&mut self, key: &Key, incoming: &Instance, now: i64) {
+    fn reclaim(&mut self, key: &Key, incoming: &Instance, now: i64) {
         let refused = self.has_room(key, incoming);
         let is_full = matches!(refused, Err(Refused::RegistryFull(_) | Refused::RegistryTooLarge(_)));
         if !is_full || self.leases.contains_key(key) {
@@ -405,7 +406,7 @@ impl Reference {
             return;
         }
         let mut silent: Vec<_> = self.leases.iter().filter(|(_, lease)| lease.gives_way(now)).collect();
-        silent.sort_by_key(|(_, lease)| (lease.heard_at > lease.registered_at, lease.heard_at));
+        silent.sort_by_key(|(_, lease)| (lease.renewed_at > lease.registered_at, lease.renewed_at));
         self.silent = silent.into_iter().map(|(key, _)| key.clone()).collect();
         self.searched_at = Some(now);
         self.end_silent(key, incoming, now);
@@ -471,7 +472,7 @@ impl Reference {
         let doubling = self.settings.lease_doubling;
         if let Some(lease) = self.leases.get_mut(key) {
             lease.last_update = if doubling { now + lease.duration_ms } else { now };
-            lease.heard_at = now;
+            lease.renewed_at = now;
         }
     }
 
@@ -523,14 +524,14 @@ impl Lease {
     }
 
     fn gives_way(&self, now: i64) -> bool {
-        let silence = now - self.heard_at;
+        let silence = now - self.renewed_at;
         self.is_expired(0, now) || silence > (self.duration_ms / 3).clamp(90_000, 600_000)
     }
 
     fn is_silent(&self, now: i64) -> bool {
         let announced = self.listed.lease.map_or(0, |info| info.renewal_interval_secs);
         let interval_ms = i64::from(if announced > 0 { announced } else { 30 }) * 1000;
-        self.is_expired(0, now) || now - self.heard_at > 2 * interval_ms
+        self.is_expired(0, now) || now - self.renewed_at > 2 * interval_ms
     }
 }
 
@@ -551,7 +552,7 @@ fn rule(
 }
 
 fn take_larger(instance: &mut Instance, dirty: Option<i64>, now: i64) {
-    let theirs = dirty.map_or(0, |dirty| believed(dirty, instance.last_dirty_timestamp, now));
+    let theirs = dirty.map_or(0, |dirty| clamped(dirty, instance.last_dirty_timestamp, now));
     if instance.last_dirty_timestamp.is_some_and(|ours| theirs > ours) {
         instance.last_dirty_timestamp = Some(theirs);
     }
@@ -584,7 +585,7 @@ fn weight(instance: &Instance) -> usize {
 }
 
 /// Ours: a version is at most a day ahead, and of two that are ahead neither is newer.
-fn believed(sent: i64, ours: Option<i64>, now: i64) -> i64 {
+fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
     match ours {
         _ if sent <= now + DAY_MS => sent,
         Some(ours) if ours > now => ours,

@@ -1,4 +1,4 @@
-//! The latest change of every instance that changed lately, which the delta shows.
+//! Recent changes, which the delta shows. See `docs/server.md`, "Delta".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,39 +6,40 @@ use std::sync::Arc;
 use crate::model::ActionType;
 use crate::server::view::{AppView, Record};
 
-/// The latest change of every instance that changed lately. `server-behaviour` 6.
+/// Latest change of each instance that changed recently.
 ///
-/// An instance that changes again moves to the end, so the list is never longer than what lives or left lately. What lives shares its record
-/// with the lists; what left is kept here alone, within a limit.
+/// An instance that changes again moves to the end, so there is at most one entry for each registered
+/// or recently deleted instance. A registered instance shares its record with the lists. A deleted one
+/// is held only here, within a limit.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentChanges {
     next: u64,
-    /// Oldest first: when it was, and of which instance.
+    /// Time, application and instance id of each change, oldest first.
     queue: BTreeMap<u64, (i64, Arc<str>, Arc<str>)>,
     applications: HashMap<Arc<str>, RecentApp>,
-    /// The changes that are the end of an instance.
+    /// Numbers of the changes that are deletions.
     deletions: BTreeSet<u64>,
-    /// Weight of their records.
-    deleted: usize,
+    /// Weight of the records of all deletions.
+    deleted_weight: usize,
 }
 
 #[derive(Debug)]
 struct RecentApp {
-    /// Applications are listed in the order in which they turned up.
+    /// Number of the first change. Applications are listed in this order.
     since: u64,
     records: BTreeMap<u64, Arc<Record>>,
     by_id: HashMap<Arc<str>, u64>,
     view: Option<Arc<AppView>>,
 }
 
-impl Recent {
+impl RecentChanges {
     pub(super) fn push(&mut self, id: Arc<str>, record: Arc<Record>, now: i64) {
         let number = self.next;
         self.next += 1;
         let name = record.instance.app.clone();
         if record.instance.action == Some(ActionType::Deleted) {
             self.deletions.insert(number);
-            self.deleted += record.weight();
+            self.deleted_weight += record.weight();
         }
         let application = self.applications.entry(name.clone()).or_insert_with(|| RecentApp {
             since: number,
@@ -51,40 +52,40 @@ impl Recent {
         if let Some(old) = application.by_id.insert(id.clone(), number) {
             let replaced = application.records.remove(&old);
             self.queue.remove(&old);
-            self.forget_deletion(old, replaced);
+            self.uncount_deletion(old, replaced);
         }
         self.queue.insert(number, (now, name, id));
     }
 
-    /// Forgets changes from before this time. Returns true if there were any.
+    /// Removes changes from before this time. Returns true if there were any.
     pub(super) fn prune(&mut self, before: i64) -> bool {
         let mut pruned = false;
         while let Some(oldest) = self.queue.first_entry().filter(|entry| entry.get().0 < before) {
             let number = *oldest.key();
-            self.forget(number);
+            self.remove(number);
             pruned = true;
         }
         pruned
     }
 
-    /// Forgets the oldest ends of instances until the others weigh at most this much. Returns their
-    /// number.
+    /// Removes the oldest deletions until the others weigh at most `limit`. Returns the number of removed
+    /// deletions.
     ///
-    /// A client that saw such an instance and misses its end has one instance more than the registry,
-    /// so it finds another apps hash and fetches everything. A change of an instance that lives would
-    /// not always show in the hash, so none is forgotten.
-    pub(super) fn forget_deletions(&mut self, limit: usize) -> usize {
-        let mut forgotten = 0;
-        while self.deleted > limit
+    /// A client that misses a deletion has one instance more than the registry, so its apps hash differs
+    /// and it fetches the full registry. Changes of registered instances are never removed, since the
+    /// hash does not always show them.
+    pub(super) fn drop_deletions(&mut self, limit: usize) -> usize {
+        let mut dropped = 0;
+        while self.deleted_weight > limit
             && let Some(&oldest) = self.deletions.first()
         {
-            self.forget(oldest);
-            forgotten += 1;
+            self.remove(oldest);
+            dropped += 1;
         }
-        forgotten
+        dropped
     }
 
-    fn forget(&mut self, number: u64) {
+    fn remove(&mut self, number: u64) {
         let Some((_, name, id)) = self.queue.remove(&number) else { return };
         let Some(application) = self.applications.get_mut(&name) else { return };
         application.view = None;
@@ -93,12 +94,12 @@ impl Recent {
         if application.records.is_empty() {
             self.applications.remove(&name);
         }
-        self.forget_deletion(number, record);
+        self.uncount_deletion(number, record);
     }
 
-    fn forget_deletion(&mut self, number: u64, record: Option<Arc<Record>>) {
+    fn uncount_deletion(&mut self, number: u64, record: Option<Arc<Record>>) {
         if self.deletions.remove(&number) {
-            self.deleted -= record.map_or(0, |record| record.weight());
+            self.deleted_weight -= record.map_or(0, |record| record.weight());
         }
     }
 
@@ -115,14 +116,14 @@ impl Recent {
 }
 
 #[cfg(test)]
-impl Recent {
+impl RecentChanges {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { queue, applications, deletions, deleted, .. } = self;
-        queue.is_empty() && applications.is_empty() && deletions.is_empty() && *deleted == 0
+        let Self { queue, applications, deletions, deleted_weight, .. } = self;
+        queue.is_empty() && applications.is_empty() && deletions.is_empty() && *deleted_weight == 0
     }
 
-    /// Weight of the records that no list shows.
-    pub(super) fn deleted(&self) -> usize {
-        self.deleted
+    /// Returns the weight of the records that no list shows.
+    pub(super) fn deleted_weight(&self) -> usize {
+        self.deleted_weight
     }
 }

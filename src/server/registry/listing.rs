@@ -1,53 +1,54 @@
-//! What readers of lists see, and what changed lately. All writers pass here, one after the other; heartbeats do not.
+//! Published state of the registry: lists of applications, counts, and recent changes.
 //!
-//! The registry has one, and each copy of another region.
+//! All changes are published here, one after the other. Heartbeats are not. The registry has one
+//! listing, and so has each copy of another region.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::ids::Ids;
-use super::recent::Recent;
-use super::room::Lack;
+use super::id_index::IdIndex;
+use super::recent_changes::RecentChanges;
+use super::reclaim::Shortage;
 use super::{Refused, Settings};
 use crate::model::{Digest, Instance, StatusCounts};
 use crate::server::view::{self, APPLICATION_WEIGHT, AppView, Record, Snapshot};
 use crate::sync::{Mutex, MutexGuard};
 
-/// The `versions__delta` of every full answer.
+/// `versions__delta` of every full response.
 const FULL_VERSION: i64 = 1;
-/// Weight of the ends of instances that the delta may show although the lists are shorter.
-const DELETIONS: usize = 16 * 1024 * 1024;
+/// Weight of deletions that the delta may show even if the lists weigh less.
+const MIN_DELETIONS: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Default)]
-pub(in crate::server) struct Log {
+pub(in crate::server) struct Listing {
     limits: Limits,
     published: Mutex<Published>,
-    /// Copies of what the mutex guards, for readers that only ask whether anything is new.
+    /// Copies of fields behind the mutex, for readers that only check for changes.
     revision: AtomicU64,
     delta_revision: AtomicU64,
     size: AtomicUsize,
     weight: AtomicUsize,
-    /// Number of ends of instances that were forgotten before their time.
-    forgotten: AtomicU64,
+    /// Number of deletions that were dropped before their retention time.
+    dropped_deletions: AtomicU64,
 }
 
-/// Limits of what is listed, and of what the delta shows beside it.
+/// Limits on the listed instances, and on the deletions that the delta shows.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     application: usize,
     instances: usize,
-    /// Weight of what is listed, with what the delta shows beside it.
+    /// Weight of listed instances and shown deletions together.
     bytes: usize,
-    /// Weight up to which new instances are listed.
+    /// Weight up to which new instances are accepted.
     new: usize,
-    /// Weight up to which those that are listed may grow.
+    /// Weight up to which listed instances may grow.
     growth: usize,
-    /// Weight of what the delta shows beside it.
+    /// Weight of the deletions that the delta shows.
     deletions: usize,
 }
 
-/// Those of a copy, whose origin has limits.
+/// No limits, for a copy of a registry that has its own.
 impl Default for Limits {
     fn default() -> Self {
         let unlimited = usize::MAX;
@@ -65,12 +66,12 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 struct Published {
     applications: BTreeMap<Arc<str>, Listed>,
-    ids: Ids,
-    /// Weight of the instances and applications that are listed.
+    ids: IdIndex,
+    /// Weight of the listed instances and applications.
     weight: usize,
     counts: StatusCounts,
     digest: Digest,
-    recent: Recent,
+    recent: RecentChanges,
     full: Option<Arc<Snapshot>>,
     delta: Option<Arc<Snapshot>>,
     deltas: i64,
@@ -82,8 +83,8 @@ struct Listed {
     view: Option<Arc<AppView>>,
 }
 
-impl Log {
-    /// Makes an empty one with the limits of a registry.
+impl Listing {
+    /// Creates an empty listing with the limits of a registry.
     pub(super) fn new(settings: &Settings) -> Self {
         let &Settings { application_limit, registry_limit, registry_size_limit, .. } = settings;
         let limits = Limits {
@@ -97,16 +98,16 @@ impl Log {
         Self { limits, ..Self::default() }
     }
 
-    /// Publishes an instance, new or changed.
+    /// Publishes a new or changed instance.
     pub(in crate::server) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
-        // Before the lock is taken, as others wait for it.
+        // Computed before the lock is taken, since other writers wait for it.
         record.digest();
         let mut published = self.lock();
         self.insert(&mut published, id, record, now);
     }
 
-    /// Publishes an instance, unless that would exceed a limit. One that is listed and does not grow
-    /// exceeds none.
+    /// Publishes an instance, unless that would exceed a limit. A listed instance that does not grow
+    /// never exceeds one.
     pub(super) fn put_within_limits(&self, id: Arc<str>, record: Arc<Record>, now: i64) -> Result<(), Refused> {
         record.digest();
         let mut published = self.lock();
@@ -115,7 +116,7 @@ impl Log {
         Ok(())
     }
 
-    /// Returns an error if an instance as it is here would exceed a limit.
+    /// Returns an error if publishing this instance would exceed a limit.
     #[cfg(feature = "peers")]
     pub(super) fn check(&self, id: &str, record: &Record) -> Result<(), Refused> {
         self.lock().check(&self.limits, id, record)
@@ -141,10 +142,10 @@ impl Log {
             None => ids.insert(id.clone(), app),
         }
         recent.push(id, record, now);
-        self.changed(published);
+        self.publish(published);
     }
 
-    /// Publishes the end of an instance; `record` is its last state, as the delta shows it.
+    /// Publishes the removal of an instance. The delta shows `record`, its last state.
     pub(in crate::server) fn remove(&self, id: &str, record: Arc<Record>, now: i64) {
         let mut published = self.lock();
         let Published { applications, ids, weight, counts, digest, recent, .. } = &mut *published;
@@ -163,19 +164,19 @@ impl Log {
             }
         }
         recent.push(id.into(), record, now);
-        self.changed(&mut published);
+        self.publish(&mut published);
     }
 
-    /// Number of ends of instances that the delta forgot before their time so far.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten.load(Ordering::Relaxed)
+    /// Returns the number of deletions that the delta dropped before their retention time so far.
+    pub(super) fn dropped_deletions(&self) -> u64 {
+        self.dropped_deletions.load(Ordering::Relaxed)
     }
 
-    /// Room of the registry that an instance lacks. Returns `None` for a known instance, and for one
-    /// whose application is full.
-    pub(super) fn lack(&self, instance: &Instance) -> Option<Lack> {
+    /// Returns the shortage of the registry for a new instance. `None` if there is none, if the instance
+    /// is known, or if its application is full.
+    pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
         let Limits { application: members, instances, new, .. } = self.limits;
-        // Nearly always, without the lock.
+        // Fast path without the lock.
         let added = view::max_weight(instance) + APPLICATION_WEIGHT;
         if self.size() < instances && self.weight.load(Ordering::Relaxed) + added <= new {
             return None;
@@ -189,21 +190,21 @@ impl Log {
             return None;
         }
         let added = weight + if application.is_none() { APPLICATION_WEIGHT } else { 0 };
-        let lack = Lack {
+        let shortage = Shortage {
             instances: (published.counts.total() + 1).saturating_sub(instances),
             bytes: (published.weight + added).saturating_sub(new),
         };
-        (lack.instances > 0 || lack.bytes > 0).then_some(lack)
+        (shortage.instances > 0 || shortage.bytes > 0).then_some(shortage)
     }
 
-    /// Returns true if new instances of the usual size would have room.
+    /// Returns true if new instances of the usual size would be accepted.
     pub(super) fn has_room(&self) -> bool {
         let Published { counts, weight, .. } = &*self.lock();
         let Limits { instances, new, .. } = self.limits;
         counts.total() < instances && *weight <= new - new / 32
     }
 
-    /// Forgets changes from before this time.
+    /// Removes changes from before this time from the delta.
     pub(in crate::server) fn prune(&self, before: i64) {
         let mut published = self.lock();
         if published.recent.prune(before) {
@@ -220,7 +221,7 @@ impl Log {
         self.delta_revision.load(Ordering::Acquire)
     }
 
-    /// How many instances there are.
+    /// Returns the number of instances.
     pub(super) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
     }
@@ -233,30 +234,35 @@ impl Log {
         self.delta_of(&mut self.lock())
     }
 
-    /// What all of these show at one moment, each everything and the delta. Of logs that are looked at together by others as well the order
-    /// must be the same.
+    /// Returns the full list and the delta of several listings at the same moment.
+    ///
+    /// Callers must pass listings in the same order, since all of them are locked.
     #[cfg(feature = "peers")]
-    pub(in crate::server) fn at_one_moment<'a>(
-        logs: impl Iterator<Item = &'a Self>,
+    pub(in crate::server) fn snapshots<'a>(
+        listings: impl Iterator<Item = &'a Self>,
     ) -> Vec<(Arc<Snapshot>, Arc<Snapshot>)> {
-        let mut locked: Vec<_> = logs.map(|log| (log, log.lock())).collect();
-        locked.iter_mut().map(|(log, published)| (log.full_of(published), log.delta_of(published))).collect()
+        let mut locked: Vec<_> = listings.map(|listing| (listing, listing.lock())).collect();
+        locked
+            .iter_mut()
+            .map(|(listing, published)| (listing.full_of(published), listing.delta_of(published)))
+            .collect()
     }
 
-    /// One instance.
+    /// Returns one instance.
     #[cfg(feature = "peers")]
     pub(in crate::server) fn record(&self, app: &str, id: &str) -> Option<Arc<Record>> {
         self.lock().applications.get(app)?.instances.get(id).cloned()
     }
 
-    /// The first instance with this id, whatever its application.
+    /// Returns the instance with this id in the first application by name that has one.
     #[cfg(feature = "peers")]
     pub(in crate::server) fn record_by_id(&self, id: &str) -> Option<Arc<Record>> {
         let Published { applications, ids, .. } = &*self.lock();
         applications.get(&ids.application(id, None)?)?.instances.get(id).cloned()
     }
 
-    /// The first application by name that has an instance with this id, or the first one after another.
+    /// Returns the first application by name that has an instance with this id, or the first one after
+    /// `after`.
     pub(super) fn application_of(&self, id: &str, after: Option<&str>) -> Option<Arc<str>> {
         self.lock().ids.application(id, after)
     }
@@ -297,14 +303,14 @@ impl Log {
         published.applications.get_mut(&name).map(|listed| listed.view(&name))
     }
 
-    fn changed(&self, published: &mut Published) {
+    fn publish(&self, published: &mut Published) {
         let Limits { bytes, deletions, .. } = self.limits;
         let weight = published.weight;
-        // A delta that is longer than everything is of no use.
-        let room = bytes.saturating_sub(weight).min(deletions).min(weight.max(DELETIONS));
-        let forgotten = published.recent.forget_deletions(room);
-        if forgotten > 0 {
-            self.forgotten.fetch_add(forgotten as u64, Ordering::Relaxed);
+        // A delta that is longer than the full list has no use.
+        let limit = bytes.saturating_sub(weight).min(deletions).min(weight.max(MIN_DELETIONS));
+        let dropped = published.recent.drop_deletions(limit);
+        if dropped > 0 {
+            self.dropped_deletions.fetch_add(dropped as u64, Ordering::Relaxed);
         }
         published.full = None;
         published.delta = None;
@@ -352,16 +358,16 @@ impl Listed {
 }
 
 #[cfg(test)]
-impl Log {
-    /// Returns true if nothing is kept beside what the lists show, of which the delta shows nothing.
+impl Listing {
+    /// Returns true if the listing holds nothing but the full list, and the delta is empty.
     pub(super) fn is_trimmed(&self) -> bool {
         let Published { applications, recent, .. } = &*self.lock();
         recent.is_empty() && applications.values().all(|listed| !listed.instances.is_empty())
     }
 
-    /// Weight of what is listed, and of what the delta shows beside it.
+    /// Returns the weight of the listed instances, and of the deletions that the delta shows.
     pub(super) fn weights(&self) -> (usize, usize) {
         let Published { weight, recent, .. } = &*self.lock();
-        (*weight, recent.deleted())
+        (*weight, recent.deleted_weight())
     }
 }

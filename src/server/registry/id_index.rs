@@ -2,18 +2,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// Index of the applications by the ids of their instances.
+/// Index of applications by the ids of their instances.
 #[derive(Debug, Default)]
-pub(super) struct Ids(HashMap<Arc<str>, Apps>);
+pub(super) struct IdIndex(HashMap<Arc<str>, Apps>);
 
-/// Nearly every id is that of one instance.
+/// Applications that have an instance with one id. Nearly every id is unique.
 #[derive(Debug)]
 enum Apps {
     One(Arc<str>),
     Several(BTreeSet<Arc<str>>),
 }
 
-impl Ids {
+impl IdIndex {
     pub(super) fn insert(&mut self, id: Arc<str>, app: &Arc<str>) {
         match self.0.get_mut(&id) {
             None => drop(self.0.insert(id, Apps::One(app.clone()))),
@@ -40,7 +40,8 @@ impl Ids {
         }
     }
 
-    /// The first application by name that has an instance with this id, or the first one after another.
+    /// Returns the first application by name that has an instance with this id, or the first one after
+    /// `after`.
     pub(super) fn application(&self, id: &str, after: Option<&str>) -> Option<Arc<str>> {
         match self.0.get(id)? {
             Apps::One(app) => Some(app).filter(|app| after.is_none_or(|after| after < &***app)).cloned(),
@@ -57,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn applications_of_an_id_come_by_name_and_go_with_their_instances() {
-        let mut ids = Ids::default();
-        let all = |ids: &Ids| {
-            let mut found = Vec::<Arc<str>>::new();
-            while let Some(app) = ids.application("i", found.last().map(AsRef::as_ref)) {
-                found.push(app);
+    fn applications_of_an_id_are_sorted_and_removed_with_their_instances() {
+        let mut ids = IdIndex::default();
+        let all = |ids: &IdIndex| {
+            let mut apps = Vec::<Arc<str>>::new();
+            while let Some(app) = ids.application("i", apps.last().map(AsRef::as_ref)) {
+                apps.push(app);
             }
-            found.join(" ")
+            apps.join(" ")
         };
         assert_eq!(all(&ids), "");
         for (app, expected) in [("B", "B"), ("B", "B"), ("C", "B C"), ("A", "A B C"), ("A", "A B C")] {

@@ -1,0 +1,147 @@
+//! Adoption of the states that other registries have.
+
+use std::sync::Arc;
+
+use super::lease::max_silence_ms;
+use super::version::{Version, replaces, state};
+use super::{Registry, is_unchanged, limits};
+use crate::model::{Instance, InstanceStatus};
+use crate::server::outcome::Refused;
+use crate::server::view::Record;
+
+impl Registry {
+    /// Adopts the state of an instance in another registry, including its status, its override or the
+    /// lack of one, and its times. Returns false if the local state or a local cancellation is newer.
+    ///
+    /// The lease counts from `since`, or from its present start if that is later.
+    pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
+        limits::check(&copy, &self.settings)?;
+        let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
+        // A copy that is silent itself, or that was cancelled here, evicts no other instances.
+        if now.saturating_sub(since) <= max_silence_ms(0) && self.tombstone(&app, &id).is_none() {
+            self.reclaim(&copy, now);
+        }
+        let mut leases = self.shards.write(&app, &id);
+        let is_newer = match leases.get(&app, &id) {
+            Some(lease) => {
+                self.clamp_copy(&mut copy, lease.instance().last_dirty_timestamp, now);
+                replaces(&copy, lease.instance())
+            }
+            None => {
+                let tombstone = self.tombstone(&app, &id);
+                self.clamp_copy(&mut copy, tombstone.and_then(|tombstone| tombstone.dirty), now);
+                tombstone < Some(Version::of(&copy))
+            }
+        };
+        if is_newer {
+            let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
+            let duration_secs = self.lease_duration_secs(&mut copy);
+            let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
+            // If the registry was full, an earlier registration may have left the state without the rest.
+            let is_known = leases.get(&app, &id).is_some_and(|lease| state(lease.instance()) == state(&copy));
+            if is_known {
+                self.listing.check(&id, &Record::new(copy.clone())).inspect_err(|&refused| self.log_full(refused))?;
+            }
+            self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
+        }
+        Ok(is_newer)
+    }
+
+    /// Returns true if the instance is registered and this copy of a registration would change it.
+    ///
+    /// A version too far in the future is clamped, so a peer that does not clamp it sends its data as
+    /// newer with each heartbeat. A local override stays if the copy has none.
+    pub(in crate::server) fn is_changed_by(&self, copy: &Instance, now: i64) -> bool {
+        let Some(ours) = self.instance(copy.app(), copy.id(), now) else { return false };
+        let sent = Version::of(copy).clamped(Version::of(&ours), self.at(now).published());
+        if sent.dirty != ours.last_dirty_timestamp {
+            return true;
+        }
+        let mut result = copy.clone();
+        if copy.overridden_status == InstanceStatus::Unknown && ours.overridden_status != InstanceStatus::Unknown {
+            (result.status, result.overridden_status) = (ours.status, ours.overridden_status);
+        }
+        !is_unchanged(&ours, &result)
+    }
+
+    /// Ends a lease that another registry cancelled, as of the time of that cancellation. Returns false
+    /// if the local state is newer.
+    pub(in crate::server) fn adopt_tombstone(&self, app: &str, id: &str, tombstone: Version, now: i64) -> bool {
+        let mut leases = self.shards.write(app, id);
+        let Some(ours) = leases.get(app, id).map(|lease| Version::of(lease.instance())) else { return false };
+        let tombstone = tombstone.clamped(ours, now);
+        if ours > tombstone {
+            return false;
+        }
+        let Some(lease) = leases.remove(app, id) else { return false };
+        self.publish_removal(&lease, id, tombstone.updated.unwrap_or(self.at(now).published()), now);
+        self.add_tombstone(tombstone, &lease.instance().app, id, now);
+        true
+    }
+
+    pub(super) fn add_tombstone(&self, tombstone: Version, app: &Arc<str>, id: &str, now: i64) {
+        if !self.settings.tombstone_retention.is_zero() {
+            self.tombstones.add(tombstone, app.clone(), id.into(), now);
+        }
+    }
+
+    /// Returns the version at which an instance was recently cancelled, here or by a peer.
+    pub(in crate::server) fn tombstone(&self, app: &str, id: &str) -> Option<Version> {
+        self.tombstones.get(app, id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::*;
+    use crate::server::outcome::Origin;
+
+    fn copy(status: InstanceStatus, updated: i64) -> Instance {
+        let mut instance =
+            Instance::builder("APP").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        instance.status = status;
+        (instance.last_dirty_timestamp, instance.last_updated_timestamp) = (Some(1), Some(updated));
+        instance
+    }
+
+    #[test]
+    fn adopted_tombstone_keeps_its_time() {
+        let tombstone_retention = std::time::Duration::from_secs(600);
+        let registry = Registry::new(Settings { tombstone_retention, ..Settings::default() });
+        registry.register(copy(InstanceStatus::Up, 100), Origin::Client, 100).unwrap();
+        let tombstone = Version { dirty: Some(1), updated: Some(200) };
+        assert!(registry.adopt_tombstone("APP", "i", tombstone, 900));
+        assert_eq!(registry.tombstone("APP", "i"), Some(tombstone));
+        let shown = Version::of(&registry.delta().applications[0].records[0].instance);
+        assert_eq!(shown, tombstone, "so that the next node adopts the same");
+        assert_eq!(
+            registry.adopt(copy(InstanceStatus::Down, 200), 900, 900),
+            Ok(false),
+            "it was cancelled with this state"
+        );
+        assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the tombstone");
+    }
+
+    #[test]
+    fn copy_with_a_version_far_ahead_changes_only_differing_data() {
+        const YEARS: i64 = 5 * 365 * 24 * 3_600_000;
+        let registry = Registry::new(Settings::default());
+        let ahead = |change: fn(&mut Instance)| {
+            let mut copy = copy(InstanceStatus::Up, 100);
+            copy.last_dirty_timestamp = Some(YEARS);
+            change(&mut copy);
+            copy
+        };
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 100), "it is not registered");
+        registry.register(ahead(|_| {}), Origin::Client, 100).unwrap();
+        assert!(registry.instance("APP", "i", 100).unwrap().last_dirty_timestamp < Some(YEARS));
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 200));
+        assert!(registry.is_changed_by(&ahead(|copy| copy.status = InstanceStatus::Down), 200));
+        assert!(registry.is_changed_by(&ahead(|copy| copy.host_name = Some("other".into())), 200));
+        let newer = ahead(|copy| copy.last_dirty_timestamp = Some(24 * 3_600_000 + 150));
+        assert!(registry.is_changed_by(&newer, 200), "the version is not clamped");
+        registry.set_override("APP", "i", InstanceStatus::OutOfService, None, 300);
+        assert!(!registry.is_changed_by(&ahead(|_| {}), 400), "the override stays");
+    }
+}
