@@ -20,6 +20,7 @@ use tokio_stream::StreamExt;
 use tower::discover::Change;
 use tower::{BoxError, ServiceExt};
 use tower_eureka::client::HttpClient;
+use tower_eureka::server::Eviction;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 /// Everything happens within seconds here; in production each of these is 30 s or more.
@@ -30,8 +31,9 @@ async fn main() -> Result<(), BoxError> {
     let story = Story { start: Instant::now() };
 
     // The registry, inside this process.
-    let registry =
-        EurekaServer::builder().eviction_interval(SECOND).lease_doubling(false).self_preservation(false).build()?;
+    let registry = EurekaServer::builder()
+        .eviction(Eviction::new().interval(SECOND).lease_doubling(false).self_preservation(false))
+        .build()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/eureka/", listener.local_addr()?);
     let router = Router::new().nest("/eureka", registry.router());

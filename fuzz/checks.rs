@@ -15,6 +15,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 use tower_eureka::model::{Applications, ReplicationList, ReplicationResponse};
+use tower_eureka::server::Limits;
 use tower_eureka::{EurekaServer, Instance};
 
 /// Checks a document `{"instance": {...}}`.
@@ -110,7 +111,8 @@ impl Fixture {
 
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let server = runtime.block_on(async { EurekaServer::builder().gzip_requests(true).build().unwrap() });
+        let server = runtime
+            .block_on(async { EurekaServer::builder().limits(Limits::new().gzip_requests(true)).build().unwrap() });
         let fixture = Self { router: server.router(), server, runtime };
         let known = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         let register = Request::post("/apps/ORDERS").header("content-type", "application/json");

@@ -2,6 +2,7 @@
 //! of these tests.
 #![cfg(all(feature = "peers", not(feature = "tls")))]
 
+use tower_eureka::server::Peers;
 use tower_eureka::{Eureka, EurekaServer};
 
 const URL: &str = "https://host/eureka/";
@@ -14,9 +15,9 @@ fn client_with_an_https_url_fails_the_build() {
 
 #[tokio::test]
 async fn registry_with_an_https_peer_fails_the_build() {
-    let error = EurekaServer::builder().peer_url(URL).build().unwrap_err();
+    let error = EurekaServer::builder().peers(Peers::new().url(URL)).build().unwrap_err();
     assert!(error.is_config(), "{error}");
-    for part in [URL, "switch on the feature `tls`", "peer_http_service()"] {
+    for part in [URL, "switch on the feature `tls`", "Peers::http_service()"] {
         assert!(error.to_string().contains(part), "{part} in {error}");
     }
 }

@@ -270,6 +270,7 @@ pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Cal
     change!(caller.is_quiet(changes), app, id, status, caller, "cancelled");
 }
 
+/// Logs that a status override was set.
 pub(super) fn override_set(
     app: &str,
     id: &str,
@@ -290,6 +291,7 @@ pub(super) fn override_set(
     }
 }
 
+/// Logs that a status override was deleted.
 pub(super) fn override_deleted(
     app: &str,
     id: &str,
@@ -310,6 +312,7 @@ pub(super) fn override_deleted(
     }
 }
 
+/// Logs that metadata was merged.
 pub(super) fn metadata_changed(
     app: &str,
     id: &str,

@@ -103,7 +103,7 @@ impl Error {
     #[cfg(feature = "peers")]
     pub(super) fn no_tls(url: &str, why: &str) -> Self {
         let what = format!(
-            "HTTPS cannot be spoken, which {url} needs: {why}; or give a service that speaks it to peer_http_service()"
+            "HTTPS cannot be spoken, which {url} needs: {why}; or give a service that speaks it to Peers::http_service()"
         );
         Self(Kind::Peers { what, source: None })
     }

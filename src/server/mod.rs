@@ -1,6 +1,6 @@
-//! The registry server: stock Java clients and servers cannot tell it from their own.
+//! Registry server that is compatible with stock Java clients and servers.
 //!
-//! It runs inside any axum application, or alone as `tower-eureka serve`.
+//! It runs inside any axum application, or as a process of its own, `tower-eureka serve`.
 //!
 //! ```no_run
 //! use axum::Router;
@@ -16,68 +16,92 @@
 //! # }
 //! ```
 //!
-//! # How it differs from the Java server
+//! | task | item |
+//! |---|---|
+//! | build a registry | [`EurekaServer::builder`], [`EurekaServerBuilder`] |
+//! | mount it in an axum application | [`EurekaServer::router`] |
+//! | serve it alone, with limits for connections | [`EurekaServer::service`], [`Listener`] |
+//! | change eviction and self-preservation | [`Eviction`] |
+//! | change the sizes of requests and of the registry | [`Limits`] |
+//! | connect it to other registries of its cluster | `Peers`, `Node` (feature `peers`), `Dns` (feature `dns`) |
+//! | show other regions | `Regions` (feature `peers`) |
+//! | stop without losing changes | `EurekaServer::leave` (feature `peers`) |
+//! | read its content | [`EurekaServer::applications`], [`EurekaServer::instance`] |
 //!
-//! * XML needs the feature `xml`. Without it, JSON is also for `*/*` and for no `Accept`, where Java answers XML; who takes nothing but
-//!   XML gets 406, and who sends it 415.
-//! * Lists have an `ETag`: who sends it back as `If-None-Match` gets 304 and no body while nothing has changed.
-//! * An answer is never older than the last change: the cache that lags 30 s behind is off unless
-//!   [`read_only_cache`](EurekaServerBuilder::read_only_cache) switches it on.
-//! * In lists, `lastRenewalTimestamp` is that of the instance's last change; a single instance shows the present one.
-//! * A status that a heartbeat corrects is published at once, and an override belongs to one application.
-//! * Self-preservation counts the instances of this registry, not a phantom beside them: from seven instances on, one
-//!   that died can be evicted. Smaller registries need [`preservation_by_application(true)`](EurekaServerBuilder::preservation_by_application)
-//!   or [`self_preservation(false)`](EurekaServerBuilder::self_preservation).
+//! # Differences from the Java server
 //!
-//! # A cluster
+//! * XML needs the feature `xml`. Without it, JSON is also the response to `*/*` and to requests without
+//!   `Accept`, where Java responds with XML. A request that accepts only XML gets 406, and one with an
+//!   XML body gets 415.
+//! * Lists have an `ETag`. A request with the same tag in `If-None-Match` gets 304 without a body.
+//! * Lists show every change at once. The cache of a Java server, which lags by 30 seconds, is off unless
+//!   [`read_only_cache`](EurekaServerBuilder::read_only_cache) enables it.
+//! * In lists, `lastRenewalTimestamp` is the time of the last change of the instance. A single instance
+//!   shows the present value.
+//! * A status that a heartbeat corrects is published at once. An override belongs to one application.
+//! * Self-preservation counts the instances of this registry; Java adds a phantom instance. From seven
+//!   instances on, one that died can be evicted. Smaller registries need
+//!   [`Eviction::preservation_by_application`] or no [`Eviction::self_preservation`].
 //!
-//! With the feature `peers`, servers named by [`EurekaServerBuilder::peer_url`] are kept in step, Java servers and ours alike: each tells
-//! all others what its clients said, and one that starts copies what is there. All may have the same list of URLs. What a peer has
-//! differently, be it after a partition, is settled by the newer state; the rule is [below](#how-nodes-agree-again).
+//! # Clusters
+//!
+//! With the feature `peers`, servers replicate to each other, Java servers and tower-eureka servers
+//! alike. Each sends the changes of its clients to all others, and a starting server copies the registry
+//! of its peers. All servers may have the same list of URLs. If two servers have different states of an
+//! instance, after a partition for example, both keep the newer one, by the rules
+//! [below](#how-nodes-agree-again).
 //!
 //! # Other regions
 //!
-//! Clusters of other [regions](EurekaServerBuilder::remote_region) can be shown beside this one: their instances are copied every 30 s and
-//! stay theirs. Clients see all of them unless they name some, in the parameter `regions`, or the
-//! [fallback](EurekaServerBuilder::remote_region_fallback) is off.
+//! Lists can show clusters of other regions beside this one. Their instances are copied every 30 seconds
+//! and are not counted or evicted here. Clients see all regions, unless they name some in the parameter
+//! `regions`, or the fallback is off.
 //!
 //! # Log
 //!
-//! * Registrations, cancellations, status overrides, metadata and evictions are info lines under the target `tower_eureka::server::audit`, with
-//!   the application, the instance, its status and the sender. Requests that change nothing and the items of a peer's batch are debug lines, and so are
-//!   all changes beyond 100 a second, of which one info line has the number.
-//! * Leases that expire are summed per run: the first ten have lines of their own, and one line has the number of all.
-//! * A refused write is a warning with the sender's address, the path, the status and the cause. So is a registration that is older
-//!   than the record in the registry. Each of them is logged at once, then at most once a minute with the number of those between,
-//!   and once when it has not been seen for a minute; there are at most 20 such lines a minute. A batch has one line.
-//! * A fault that lasts is logged when it begins, once a minute while it lasts, and when it ends.
-//! * Values from requests, peers and the DNS are escaped and cut after 100 characters.
-//! * Self-preservation is logged when it begins and when it ends, and `GET status` shows it with the counts behind it.
+//! * Registrations, cancellations, status overrides, metadata and evictions are info lines with the
+//!   target `tower_eureka::server::audit`. They have the application, the instance, its status and the
+//!   sender. Requests that change nothing and the items of a peer's batch are debug lines. So are all
+//!   changes beyond 100 a second, of which one info line shows the number.
+//! * Leases that expire are summed up per run: the first ten have a line each, and one line shows the
+//!   number of all.
+//! * A refused write is a warning with the sender's address, the path, the status and the cause. So is a
+//!   registration that is older than the record in the registry. Each is logged at once, then at most
+//!   once a minute with the number of repetitions, and once when it has not occurred for a minute. There
+//!   are at most 20 such lines a minute. A batch has one line.
+//! * A lasting fault is logged when it begins, once a minute while it lasts, and when it ends.
+//! * Values from requests, peers and DNS are escaped and cut after 100 characters.
+//! * The begin and the end of self-preservation are logged. `GET status` shows its state and the counts
+//!   behind it.
 //!
 //! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>`.
-//!
-//! # What is where
-//!
-//! `registry` is the core without IO, `view` has its encoded forms, `response_cache` the bodies of lists, `http` answers requests, `peers` (feature `peers`) keeps other servers in step
-//! and `regions` copies those of other regions; `node` is where requests change something, and this module runs the timers.
 //!
 #![doc = include_str!("../../docs/quirks.md")]
 
 mod audit;
 mod builder;
+#[cfg(feature = "peers")]
+mod cluster;
 mod error;
+#[cfg(feature = "peers")]
+mod gate;
 mod http;
 mod listen;
 mod memory;
 mod node;
-mod outcome;
 #[cfg(feature = "peers")]
-mod peers;
+mod outbound;
+mod outcome;
 #[cfg(feature = "peers")]
 mod regions;
 mod registry;
+#[cfg(feature = "peers")]
+mod replication;
 mod response_cache;
+mod settings;
+#[cfg(feature = "peers")]
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -92,11 +116,14 @@ pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
 pub use self::http::{RegistryService, ResponseFuture};
 pub use self::listen::Listener;
+#[cfg(feature = "dns")]
+pub use self::settings::Dns;
+pub use self::settings::{Eviction, Limits};
+#[cfg(feature = "peers")]
+pub use self::settings::{Node, Peers, Regions};
 
 use tokio::net::TcpListener;
 
-pub(crate) use self::listen::Limits;
-use self::node::Node;
 use self::registry::Registry;
 use self::response_cache::ResponseCache;
 use self::timers::Timers;
@@ -104,85 +131,93 @@ use self::unsent::Unsent;
 use self::view::Snapshot;
 use crate::model::{Application, Applications, Instance, app_name};
 
-/// A Eureka registry inside this process. Cheap to clone: all clones and routers share one registry.
+/// Eureka registry inside this process.
 ///
-/// Its timers run as tokio tasks and end when the last clone and the last router are dropped.
+/// It is cheap to clone: all clones and routers share one registry. Its timers run as tokio tasks and
+/// end when the last clone and the last router are dropped.
 #[derive(Clone)]
 pub struct EurekaServer(Arc<Inner>);
 
 struct Inner {
-    node: Arc<Node>,
+    node: Arc<node::Node>,
     responses: ResponseCache,
     unsent: Arc<Unsent>,
     intake: http::Intake,
     registration_limit: usize,
     batch_limit: usize,
     deltas: bool,
-    limits: Limits,
+    limits: listen::Limits,
     refusals: Arc<http::Refusals>,
     _timers: Timers,
     #[cfg(feature = "peers")]
-    _peers: tokio::task::JoinSet<()>,
+    cluster: Arc<cluster::Cluster>,
     #[cfg(feature = "peers")]
-    regions: Option<Arc<regions::Regions>>,
+    _cluster_tasks: tokio::task::JoinSet<()>,
+    #[cfg(feature = "peers")]
+    regions: Option<Arc<regions::RemoteRegions>>,
     #[cfg(feature = "peers")]
     _copies: Option<tokio::task::JoinSet<()>>,
 }
 
 impl EurekaServer {
-    /// Starts with the settings of a stock Spring Cloud server.
+    /// Returns a builder with the settings of a stock Spring Cloud server.
     pub fn builder() -> EurekaServerBuilder {
         EurekaServerBuilder::new()
     }
 
-    /// The registry's HTTP face, to be mounted under any path.
+    /// Returns the HTTP interface of the registry as a router.
     ///
-    /// Clients are told the path at which it is mounted: `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below
-    /// that, `apps` and `v2/apps` are the same.
+    /// It can be mounted under any path. Clients use that path as their service URL:
+    /// `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below it, `apps` and
+    /// `v2/apps` are the same.
     pub fn router(&self) -> axum::Router {
         http::router(self.clone(), "")
     }
 
-    /// The same as a plain service, for a server that serves nothing else: with the router below `mount`, such as `/eureka`, and a
-    /// shorter way to a heartbeat's handler.
+    /// Returns the HTTP interface of the registry as a service, for a server that serves nothing else.
+    ///
+    /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, with a faster path for
+    /// heartbeats.
     ///
     /// # Panics
-    /// When `mount` is neither empty nor begins with a slash.
+    /// Panics if `mount` is neither empty nor begins with a slash.
     pub fn service(&self, mount: &str) -> RegistryService {
         RegistryService::new(self.clone(), mount.trim_end_matches('/'))
     }
 
-    /// A [`Listener`] with the limits that the properties `eureka.server.limits.*` gave, see
-    /// [`property`](EurekaServerBuilder::property), and the defaults of the others. Its setters change them.
+    /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*`, see
+    /// [`property`](EurekaServerBuilder::property). Its setters change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
         Listener::with_limits(listener, self.0.limits, self.0.unsent.clone())
     }
 
-    /// Maximum size of the registry in bytes: the [one that was set](EurekaServerBuilder::registry_size_limit), else the one that was
+    /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value that was
     /// derived from the memory at the start.
     pub fn registry_size_limit(&self) -> usize {
         self.registry().size_limit()
     }
 
-    /// Everything that is registered here, as `GET apps` answers it where no other regions are shown.
+    /// Returns all registered instances, as `GET apps` does without other regions.
     pub fn applications(&self) -> Applications {
         applications(&self.registry().full())
     }
 
-    /// One instance that is registered here, with its lease as it stands now. The application's name may have any case.
+    /// Returns a registered instance with its present lease. The name of the application may be in any
+    /// case.
     pub fn instance(&self, app: &str, id: &str) -> Option<Instance> {
         self.registry().instance(&app_name(app), id, self.now())
     }
 
-    /// Returns true if lists are served. A node with peers refuses them with 403 until it has copied a
-    /// peer that knows more, or has collected heartbeats for [long
-    /// enough](EurekaServerBuilder::wait_when_empty). So does one with [other
-    /// regions](EurekaServerBuilder::remote_region), which lists show, until it has asked each.
+    /// Returns true if lists are served.
+    ///
+    /// A starting node with peers refuses them with 403 until it has copied a peer that has more
+    /// instances, or has collected heartbeats for long enough, see `Peers::wait_when_empty`. A node that
+    /// shows other regions refuses them until each region was asked once.
     pub fn is_open(&self) -> bool {
         self.awaits_no_region() && self.node().is_open()
     }
 
-    /// The reason for which lists are served or refused, in words.
+    /// Returns the reason for which lists are served or refused.
     fn gate_reason(&self) -> String {
         if self.node().is_open() && !self.awaits_no_region() {
             return "the registries of other regions are being fetched".to_owned();
@@ -201,27 +236,28 @@ impl EurekaServer {
         true
     }
 
-    /// Stops taking part: takes this node out of the registry, and hands over to the peers what is queued for them.
+    /// Leaves the cluster: cancels the registration of this node, and sends all queued changes to the
+    /// peers. Returns false if a peer did not take everything within this time.
     ///
-    /// To be called when a signal to stop came, and once more after the last request. False if a peer did not take everything within this
-    /// time; one that can't be reached is tried once.
+    /// It should be called when the process receives a signal to stop, and again after the last request.
+    /// An unreachable peer is tried once.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the rest queued; it goes on being sent as long as the server exists.
+    /// Dropping the future leaves the rest in the queue. It continues to be sent as long as the server
+    /// exists.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {
-        let peers = self.node().peers();
-        peers.withdraw(self.node());
-        peers.flush(within).await
+        self.0.cluster.withdraw();
+        self.node().replication().flush(within).await
     }
 
     #[cfg(feature = "peers")]
-    fn regions(&self) -> Option<&regions::Regions> {
+    fn regions(&self) -> Option<&regions::RemoteRegions> {
         self.0.regions.as_deref()
     }
 
-    fn node(&self) -> &Arc<Node> {
+    fn node(&self) -> &Arc<node::Node> {
         &self.0.node
     }
 

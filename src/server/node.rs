@@ -1,9 +1,8 @@
-//! The registry together with the peers that are told of its changes. Requests and the node's own lease come in here; the core knows
-//! of no peers.
+//! The registry with replication: requests and the node's own lease change the registry through it.
 //!
-//! A change that a client made is told to every peer, once it is in the registry, and changes of one instance in their order; what a peer told
-//! is told to nobody.
-//! `server-behaviour` 8.3.
+//! A change that a client made is queued for every peer once it is in the registry, and changes of one
+//! instance in their order. A change that a peer sent is not replicated again. The registry itself
+//! knows no peers.
 
 use std::sync::Arc;
 #[cfg(feature = "peers")]
@@ -11,10 +10,12 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::audit::{self, Caller};
-use super::outcome::{Origin, Refused, Renewal};
 #[cfg(feature = "peers")]
-use super::peers::Peers;
+use super::gate::Gate;
+use super::outcome::{Effect, Origin, Refused, Renewal};
 use super::registry::Registry;
+#[cfg(feature = "peers")]
+use super::replication::Replication;
 use crate::model::{Instance, InstanceStatus, ReplicationAction};
 use crate::time::Clock;
 
@@ -23,16 +24,25 @@ pub(super) struct Node {
     registry: Arc<Registry>,
     clock: Clock,
     #[cfg(feature = "peers")]
-    peers: Peers,
+    replication: Replication,
+    #[cfg(feature = "peers")]
+    gate: Gate,
 }
 
 impl Node {
-    pub(super) fn new(registry: Arc<Registry>, clock: Clock, #[cfg(feature = "peers")] peers: Peers) -> Self {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        clock: Clock,
+        #[cfg(feature = "peers")] replication: Replication,
+        #[cfg(feature = "peers")] gate: Gate,
+    ) -> Self {
         Self {
             registry,
             clock,
             #[cfg(feature = "peers")]
-            peers,
+            replication,
+            #[cfg(feature = "peers")]
+            gate,
         }
     }
 
@@ -45,51 +55,56 @@ impl Node {
         self.clock
     }
 
-    /// Time of the clock that leases go by.
+    /// Returns the present time of the monotonic clock, which decides about leases.
     pub(super) fn now(&self) -> i64 {
         self.clock.now_ms()
     }
 
-    /// Time as it is published now.
+    /// Returns the present time as it is published.
     #[cfg(feature = "peers")]
     pub(super) fn published_now(&self) -> i64 {
         self.now().saturating_add(self.registry.published_ahead())
     }
 
-    /// Milliseconds by which the wall clock is ahead of the times that are published.
+    /// Returns the milliseconds by which the wall clock is ahead of the published times.
     #[cfg(feature = "peers")]
     pub(super) fn wall_ahead_ms(&self) -> i64 {
         self.clock.wall_gain_ms().saturating_sub(self.registry.published_ahead())
     }
 
-    /// Lets the published times follow the wall clock if it was set or the machine was suspended. To
-    /// be called before a change is published. Leases go on as if nothing had happened: while the
-    /// machine was suspended nobody could renew one.
+    /// Adjusts the published times if the wall clock was set or the machine was suspended. Must be
+    /// called before a change is published. Leases are not adjusted: no instance could renew its lease
+    /// while the machine was suspended.
     pub(super) fn follow_wall_clock(&self) {
         follow_wall_clock(&self.registry, self.clock);
     }
 
     #[cfg(feature = "peers")]
-    pub(super) fn peers(&self) -> &Peers {
-        &self.peers
+    pub(super) fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
+    #[cfg(feature = "peers")]
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub(super) fn uptime(&self) -> Duration {
         self.clock.elapsed()
     }
 
-    /// The reason for which lists are served or refused.
+    /// Returns the reason for which lists are served or refused.
     pub(super) fn gate_reason(&self) -> String {
         #[cfg(feature = "peers")]
-        return self.peers.gate_reason();
+        return self.gate.describe();
         #[cfg(not(feature = "peers"))]
         "no peers are configured".to_owned()
     }
 
-    /// Returns true if lists are served: they are not before they are worth believing.
+    /// Returns true if lists are served. A starting node refuses them until they can be trusted.
     pub(super) fn is_open(&self) -> bool {
         #[cfg(feature = "peers")]
-        return self.peers.is_open();
+        return self.gate.is_open();
         #[cfg(not(feature = "peers"))]
         true
     }
@@ -97,18 +112,19 @@ impl Node {
     pub(super) fn register(&self, instance: Instance, caller: Caller) -> Result<(), Refused> {
         self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
-        let _turn = self.turn(origin, &app, &id);
+        let _lock = self.lock(origin, &app, &id);
         let registered = self.registry.register(instance, origin, self.now())?;
         audit::registered(&app, &id, registered, caller, self.registry.changes());
-        self.tell(origin, ReplicationAction::Register, &app, &id, None);
+        self.replicate(origin, ReplicationAction::Register, &app, &id, None);
         registered.refused.map_or(Ok(()), Err)
     }
 
-    /// A heartbeat is told also where its sender is going to be asked for a registration: there is a lease.
+    /// Renews a lease. A heartbeat is replicated whenever there is a lease, even if its sender has to
+    /// register again.
     pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin) -> Renewal {
         let renewal = self.registry.renew(app, id, dirty, origin, self.now());
         if renewal != Renewal::NotFound {
-            self.tell(origin, ReplicationAction::Heartbeat, app, id, None);
+            self.replicate(origin, ReplicationAction::Heartbeat, app, id, None);
         }
         renewal
     }
@@ -116,10 +132,10 @@ impl Node {
     pub(super) fn cancel(&self, app: &str, id: &str, caller: Caller) -> bool {
         self.follow_wall_clock();
         let origin = caller.origin();
-        let _turn = self.turn(origin, app, id);
+        let _lock = self.lock(origin, app, id);
         let Some(status) = self.registry.cancel(app, id, self.now()) else { return false };
         audit::cancelled(app, id, status, caller, self.registry.changes());
-        self.tell(origin, ReplicationAction::Cancel, app, id, None);
+        self.replicate(origin, ReplicationAction::Cancel, app, id, None);
         true
     }
 
@@ -131,15 +147,9 @@ impl Node {
         dirty: Option<i64>,
         caller: Caller,
     ) -> bool {
-        self.follow_wall_clock();
-        let origin = caller.origin();
-        let _turn = self.turn(origin, app, id);
-        let effect = self.registry.set_override(app, id, status, dirty, self.now());
-        audit::override_set(app, id, status, effect, caller, self.registry.changes());
-        if effect.is_found() {
-            self.tell(origin, ReplicationAction::StatusUpdate, app, id, Some(status));
-        }
-        effect.is_found()
+        self.change_override(app, id, status, caller, ReplicationAction::StatusUpdate, || {
+            self.registry.set_override(app, id, status, dirty, self.now())
+        })
     }
 
     pub(super) fn delete_override(
@@ -150,18 +160,38 @@ impl Node {
         dirty: Option<i64>,
         caller: Caller,
     ) -> bool {
+        self.change_override(app, id, status, caller, ReplicationAction::DeleteStatusOverride, || {
+            self.registry.delete_override(app, id, status, dirty, self.now())
+        })
+    }
+
+    /// Applies a change of an override, logs it and replicates it. Returns false if there is no such
+    /// instance.
+    fn change_override(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        caller: Caller,
+        action: ReplicationAction,
+        apply: impl FnOnce() -> Effect,
+    ) -> bool {
         self.follow_wall_clock();
         let origin = caller.origin();
-        let _turn = self.turn(origin, app, id);
-        let effect = self.registry.delete_override(app, id, status, dirty, self.now());
-        audit::override_deleted(app, id, status, effect, caller, self.registry.changes());
+        let _lock = self.lock(origin, app, id);
+        let effect = apply();
+        let log = match action {
+            ReplicationAction::StatusUpdate => audit::override_set,
+            _ => audit::override_deleted,
+        };
+        log(app, id, status, effect, caller, self.registry.changes());
         if effect.is_found() {
-            self.tell(origin, ReplicationAction::DeleteStatusOverride, app, id, Some(status));
+            self.replicate(origin, action, app, id, Some(status));
         }
         effect.is_found()
     }
 
-    /// Metadata travels as a registration, and counts as a client's whatever the request says, as in Java.
+    /// Merges metadata. It is replicated as a registration, and always has client origin, as in Java.
     pub(super) fn merge_metadata(
         &self,
         app: &str,
@@ -170,41 +200,48 @@ impl Node {
         caller: Caller,
     ) -> Result<bool, Refused> {
         self.follow_wall_clock();
-        let _turn = self.turn(Origin::Client, app, id);
+        let _lock = self.lock(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
         audit::metadata_changed(app, id, registered, caller, self.registry.changes());
-        self.tell(Origin::Client, ReplicationAction::Register, app, id, None);
+        self.replicate(Origin::Client, ReplicationAction::Register, app, id, None);
         Ok(true)
     }
 
-    /// Held until a change that is to be told is told.
+    /// Locks an instance until its change is queued for the peers.
     #[cfg(feature = "peers")]
-    fn turn(&self, origin: Origin, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
-        if origin == Origin::Client { self.peers.turn(app, id) } else { None }
+    fn lock(&self, origin: Origin, app: &str, id: &str) -> Option<MutexGuard<'_, ()>> {
+        if origin == Origin::Client { self.replication.lock(app, id) } else { None }
     }
 
     #[cfg(not(feature = "peers"))]
-    #[allow(clippy::unused_self, reason = "there is nobody to tell without the feature `peers`")]
-    fn turn(&self, _: Origin, _: &str, _: &str) -> Option<()> {
+    #[allow(clippy::unused_self, reason = "nothing is replicated without the feature `peers`")]
+    fn lock(&self, _: Origin, _: &str, _: &str) -> Option<()> {
         None
     }
 
     #[cfg(feature = "peers")]
-    fn tell(&self, origin: Origin, action: ReplicationAction, app: &str, id: &str, status: Option<InstanceStatus>) {
+    fn replicate(
+        &self,
+        origin: Origin,
+        action: ReplicationAction,
+        app: &str,
+        id: &str,
+        status: Option<InstanceStatus>,
+    ) {
         if origin == Origin::Client {
-            self.peers.tell(action, app, id, status);
+            self.replication.replicate(action, app, id, status);
         }
     }
 
     #[cfg(not(feature = "peers"))]
-    #[allow(clippy::unused_self, reason = "there is nobody to tell without the feature `peers`")]
-    fn tell(&self, _: Origin, _: ReplicationAction, _: &str, _: &str, _: Option<InstanceStatus>) {}
+    #[allow(clippy::unused_self, reason = "nothing is replicated without the feature `peers`")]
+    fn replicate(&self, _: Origin, _: ReplicationAction, _: &str, _: &str, _: Option<InstanceStatus>) {}
 }
 
-/// Difference of the wall clock and the published times from which on these are moved.
+/// Difference between the wall clock and the published times above which the latter are adjusted.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
-/// Moves the times that a registry publishes if the wall clock has parted from them by more than a
+/// Adjusts the times that a registry publishes if the wall clock differs from them by more than a
 /// minute.
 pub(super) fn follow_wall_clock(registry: &Registry, clock: Clock) {
     let (gain, ahead) = (clock.wall_gain_ms(), registry.published_ahead());
@@ -232,21 +269,19 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::server::EurekaServer;
     use crate::server::registry::Settings;
+    use crate::server::settings::Peers;
     use crate::time::{move_wall_clock, wall_clock_ms};
     use InstanceStatus::{OutOfService, Up};
 
     #[tokio::test]
-    async fn what_two_operators_do_at_the_same_time_is_told_in_the_order_in_which_it_counts() {
+    async fn concurrent_overrides_are_replicated_in_the_order_of_their_effect() {
         let clock = Clock::start();
-        let settings = EurekaServer::builder().peer_url("http://peer:1/").peers;
-        let peers = Peers::new(settings, None, clock).unwrap();
-        let node = Node::new(Arc::new(Registry::new(Settings::default())), clock, peers);
-        let told = Registry::new(Settings::default());
+        let node = node_with(&Peers::new().url("http://peer:1/"), clock);
+        let peer = Registry::new(Settings::default());
         let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
         node.register(instance.clone(), Origin::Client.into()).unwrap();
-        told.register(instance, Origin::Replica, 0).unwrap();
+        peer.register(instance, Origin::Replica, 0).unwrap();
         let (rounds, barrier, mut differ) = (3_000, Barrier::new(3), Vec::new());
         let operator = |act: &dyn Fn()| {
             for _ in 0..rounds {
@@ -263,13 +298,13 @@ mod tests {
             for round in 0..rounds {
                 barrier.wait();
                 barrier.wait();
-                for (action, status) in node.peers.told() {
+                for (action, status) in node.replication.drain_first_queue() {
                     match (action, status) {
                         (ReplicationAction::StatusUpdate, Some(status)) => {
-                            told.set_override("ORDERS", "1", status, None, 0);
+                            peer.set_override("ORDERS", "1", status, None, 0);
                         }
                         (ReplicationAction::DeleteStatusOverride, Some(status)) => {
-                            told.delete_override("ORDERS", "1", status, None, 0);
+                            peer.delete_override("ORDERS", "1", status, None, 0);
                         }
                         _ => {}
                     }
@@ -279,7 +314,7 @@ mod tests {
                     (order.status(), order.overridden_status())
                 };
                 // A panic here would leave the operators waiting for each other.
-                if state(&node.registry) != state(&told) {
+                if state(&node.registry) != state(&peer) {
                     differ.push(round);
                 }
             }
@@ -287,21 +322,24 @@ mod tests {
         assert!(differ.is_empty(), "in rounds {differ:?}");
     }
 
-    fn of(clock: Clock) -> Node {
-        let settings = EurekaServer::builder().peers;
-        let peers = Peers::new(settings, None, clock).expect("the defaults are good");
-        Node::new(Arc::new(Registry::new(Settings::default())), clock, peers)
+    fn node_with(settings: &Peers, clock: Clock) -> Node {
+        let replication = Replication::new(settings, Default::default(), None, false).expect("settings are valid");
+        Node::new(Arc::new(Registry::new(Settings::default())), clock, replication, Gate::single())
+    }
+
+    fn node(clock: Clock) -> Node {
+        node_with(&Peers::new(), clock)
     }
 
     fn instance(id: &str) -> Instance {
-        Instance::builder("orders").id(id).ip_addr("10.0.0.1").port(80).build().expect("it is complete")
+        Instance::builder("orders").id(id).ip_addr("10.0.0.1").port(80).build().expect("instance is complete")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn wall_clock_that_moves_by_more_than_a_minute_moves_published_times_and_no_lease() {
+    async fn wall_clock_set_by_more_than_a_minute_moves_published_times_and_no_lease() {
         const HOUR: i64 = 3_600_000;
         for (by, follows) in [(2 * HOUR, true), (-2 * HOUR, true), (61_500, true), (58_500, false), (-58_500, false)] {
-            let node = of(Clock::start());
+            let node = node(Clock::start());
             node.register(instance("before"), Origin::Client.into()).unwrap();
             let seen = |id: &str| node.registry.instance("ORDERS", id, node.now()).unwrap();
             let renewed = |id: &str| seen(id).lease().unwrap().last_renewal_timestamp;
@@ -313,7 +351,7 @@ mod tests {
             let expected = if follows { 0 } else { -by };
             assert!((off - expected).abs() < 1_000, "{by}: {off}");
             assert_eq!(renewed("before"), before, "{by}: a renewal keeps its time");
-            // Nobody could renew a lease while the machine was suspended.
+            // No instance could renew its lease while the machine was suspended.
             assert_eq!(node.registry.evict(&mut fastrand::Rng::with_seed(1), node.now()), 0, "{by}");
             assert_eq!(node.renew("ORDERS", "before", None, Origin::Client), Renewal::Renewed);
             tokio::time::advance(Duration::from_secs(1)).await;
@@ -324,8 +362,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancellation_after_the_clock_was_set_back_is_newer_than_what_it_ends() {
-        let node = of(Clock::start());
+    async fn cancellation_after_the_clock_was_set_back_is_newer_than_the_registration() {
+        let node = node(Clock::start());
         move_wall_clock(7_200_000);
         node.register(instance("1"), Origin::Client.into()).unwrap();
         let known = node.registry.instance("ORDERS", "1", node.now()).unwrap();
@@ -334,6 +372,10 @@ mod tests {
         let now = wall_clock_ms();
         registry.adopt(known.clone(), now, now).unwrap();
         registry.cancel("ORDERS", "1", now + 1);
-        assert_eq!(registry.adopt(known, now + 2, now + 2), Ok(false), "a peer still has it");
+        assert_eq!(
+            registry.adopt(known, now + 2, now + 2),
+            Ok(false),
+            "the tombstone is newer than the copy of a peer"
+        );
     }
 }

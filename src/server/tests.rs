@@ -17,7 +17,7 @@ fn ids(server: &EurekaServer) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_instance_is_evicted() {
-    let server = EurekaServer::builder().self_preservation(false).build().unwrap();
+    let server = EurekaServer::builder().eviction(Eviction::new().self_preservation(false)).build().unwrap();
     register(&server, "silent");
     register(&server, "alive");
     tokio::time::sleep(Duration::from_secs(89)).await;
@@ -49,7 +49,7 @@ async fn self_preservation_keeps_what_fell_silent_together() {
 
 #[tokio::test(start_paused = true)]
 async fn the_delta_forgets() {
-    let server = EurekaServer::builder().self_preservation(false).build().unwrap();
+    let server = EurekaServer::builder().eviction(Eviction::new().self_preservation(false)).build().unwrap();
     register(&server, "i");
     tokio::time::sleep(Duration::from_secs(80)).await;
     assert_eq!(server.registry().delta().applications.len(), 1);
@@ -75,25 +75,25 @@ async fn the_timers_end_with_the_last_handle() {
 async fn bad_settings_are_found_when_building() {
     let builder = EurekaServer::builder;
     for (bad, name) in [
-        (builder().eviction_interval(Duration::ZERO), "eviction_interval"),
-        (builder().expected_renewal_interval(Duration::ZERO), "expected_renewal_interval"),
-        (builder().renewal_percent_threshold(0.0), "renewal_percent_threshold"),
-        (builder().renewal_percent_threshold(1.1), "renewal_percent_threshold"),
-        (builder().renewal_percent_threshold(f64::NAN), "renewal_percent_threshold"),
+        (builder().eviction(Eviction::new().interval(Duration::ZERO)), "Eviction::interval"),
+        (builder().eviction(Eviction::new().expected_renewal_interval(Duration::ZERO)), "expected_renewal_interval"),
+        (builder().eviction(Eviction::new().renewal_percent_threshold(0.0)), "renewal_percent_threshold"),
+        (builder().eviction(Eviction::new().renewal_percent_threshold(1.1)), "renewal_percent_threshold"),
+        (builder().eviction(Eviction::new().renewal_percent_threshold(f64::NAN)), "renewal_percent_threshold"),
         (builder().read_only_cache_interval(Duration::ZERO), "read_only_cache_interval"),
         (builder().property("eureka.server.limits.idle-time-ms", "0").unwrap(), "eureka.server.limits"),
-        (builder().registration_limit(0), "registration_limit"),
-        (builder().batch_limit(0), "batch_limit"),
-        (builder().request_bytes_in_flight(0), "request_bytes_in_flight"),
-        (builder().request_bytes_in_flight(13 * 1024 * 1024), "request_bytes_in_flight"),
-        (builder().batch_limit(usize::MAX), "request_bytes_in_flight"),
-        (builder().application_limit(0), "application_limit"),
-        (builder().name_limit(0), "limit"),
-        (builder().instance_size_limit(0), "limit"),
-        (builder().registry_limit(0), "limit"),
-        (builder().registry_size_limit(0), "limit"),
-        (builder().lease_limit(Duration::from_millis(999)), "lease_limit"),
-        (builder().property("eureka.server.limits.lease-seconds", "0").unwrap(), "lease_limit"),
+        (builder().limits(Limits::new().registration_bytes(0)), "registration_bytes"),
+        (builder().limits(Limits::new().batch_bytes(0)), "batch_bytes"),
+        (builder().limits(Limits::new().request_bytes_in_flight(0)), "request_bytes_in_flight"),
+        (builder().limits(Limits::new().request_bytes_in_flight(13 * 1024 * 1024)), "request_bytes_in_flight"),
+        (builder().limits(Limits::new().batch_bytes(usize::MAX)), "request_bytes_in_flight"),
+        (builder().limits(Limits::new().instances_per_application(0)), "instances_per_application"),
+        (builder().limits(Limits::new().name_bytes(0)), "name_bytes"),
+        (builder().limits(Limits::new().instance_bytes(0)), "instance_bytes"),
+        (builder().limits(Limits::new().instances(0)), "Limits::instances"),
+        (builder().limits(Limits::new().registry_bytes(0)), "registry_bytes"),
+        (builder().limits(Limits::new().lease_duration(Duration::from_millis(999))), "lease_duration"),
+        (builder().property("eureka.server.limits.lease-seconds", "0").unwrap(), "lease_duration"),
     ] {
         let error = bad.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(name), "{error}");

@@ -89,7 +89,7 @@ impl Unsent {
                 limit,
                 count,
                 ?elapsed,
-                "slow clients hold more response bytes than response_limit allows, and no Listener closes them: see EurekaServer::listener"
+                "slow clients hold more response bytes than Limits::response_bytes allows, and no Listener closes them: see EurekaServer::listener"
             );
         }
         true
@@ -98,7 +98,7 @@ impl Unsent {
     fn log_end(&self) {
         let (bytes, limit) = (self.bytes(), self.limit);
         if let Some(Lasting { count, elapsed }) = self.exceeded.ended() {
-            tracing::info!(bytes, limit, count, ?elapsed, "slow clients hold less than response_limit again");
+            tracing::info!(bytes, limit, count, ?elapsed, "slow clients hold less than Limits::response_bytes again");
         }
         if let Some(Lasting { count, elapsed }) = self.refused.ended() {
             tracing::info!(bytes, limit, count, ?elapsed, "responses no longer refused with 503");

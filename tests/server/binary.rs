@@ -119,7 +119,7 @@ fn invalid_setting_is_an_error_on_stderr() {
     let output = serve("127.0.0.1:0").args(["--eureka.server.eviction-interval-timer-in-ms", "0"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(error.contains("eviction_interval must be"), "{error}");
+    assert!(error.contains("Eviction::interval must be"), "{error}");
 }
 
 #[test]

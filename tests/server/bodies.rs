@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::model::ReplicationResponse;
+use tower_eureka::server::Limits;
 
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, gzip, request, text};
 
@@ -135,7 +136,8 @@ impl Held {
 
 fn small() -> Server {
     Server::built(
-        EurekaServer::builder().request_bytes_in_flight(1024 * KIB).batch_limit(768 * KIB).registration_limit(KIB),
+        EurekaServer::builder()
+            .limits(Limits::new().request_bytes_in_flight(1024 * KIB).batch_bytes(768 * KIB).registration_bytes(KIB)),
     )
 }
 
@@ -184,7 +186,7 @@ async fn abandoned_and_refused_bodies_return_their_room() {
 
 /// Server with an order, whose limit on an instance's size lets 1,000 metadata entries pass.
 async fn roomy() -> Server {
-    let server = Server::built(EurekaServer::builder().instance_size_limit(1024 * KIB));
+    let server = Server::built(EurekaServer::builder().limits(Limits::new().instance_bytes(1024 * KIB)));
     assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 1)).await.status(), StatusCode::NO_CONTENT);
     server
 }

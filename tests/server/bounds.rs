@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::ServiceExt;
-use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::server::{EurekaServerBuilder, Limits};
 use tower_eureka::{EurekaServer, Instance};
 
 use crate::log::Log;
@@ -39,8 +39,8 @@ fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> 
 
 #[tokio::test]
 async fn registration_in_a_full_registry_returns_507_and_known_instances_are_renewed() {
-    let by_count = EurekaServer::builder().registry_limit(2);
-    let by_size = EurekaServer::builder().registry_size_limit(5_500);
+    let by_count = EurekaServer::builder().limits(Limits::new().instances(2));
+    let by_size = EurekaServer::builder().limits(Limits::new().registry_bytes(5_500));
     for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take nearly 5500 bytes")] {
         let send = sender(builder);
         for id in ["a", "b"] {
@@ -60,7 +60,7 @@ async fn registration_in_a_full_registry_returns_507_and_known_instances_are_ren
 
 #[tokio::test]
 async fn instance_and_names_beyond_their_limits_return_413() {
-    let send = sender(EurekaServer::builder().name_limit(10).instance_size_limit(1_000));
+    let send = sender(EurekaServer::builder().limits(Limits::new().name_bytes(10).instance_bytes(1_000)));
     let (status, text) = send("POST", "/apps/X", document("12345678901", 0)).await;
     assert_eq!((status, &*text), (413, "the instance id is longer than 10 bytes"));
     let (status, text) = send("POST", "/apps/X", document("a", 1_000)).await;
@@ -72,7 +72,7 @@ async fn instance_and_names_beyond_their_limits_return_413() {
 
 #[tokio::test]
 async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_count() {
-    let send = sender(EurekaServer::builder().name_limit(10).registry_limit(2));
+    let send = sender(EurekaServer::builder().limits(Limits::new().name_bytes(10).instances(2)));
     let item = |id: &str| {
         let document: Value = serde_json::from_slice(&document(id, 10)).unwrap();
         json!({"appName": "X", "id": id, "action": "Register", "instanceInfo": document["instance"]})
@@ -96,7 +96,7 @@ async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_co
 #[tokio::test(start_paused = true)]
 async fn full_registry_is_logged_once_at_its_begin_and_once_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let send = sender(EurekaServer::builder().registry_limit(1));
+    let send = sender(EurekaServer::builder().limits(Limits::new().instances(1)));
     let full = || log.lines(&["WARN", "registry is full, new instances are refused"]).len();
     assert_eq!(send("POST", "/apps/X", document("a", 1)).await.0, 204);
     assert_eq!(full(), 0);
@@ -114,7 +114,7 @@ async fn full_registry_is_logged_once_at_its_begin_and_once_at_its_end() {
 #[tokio::test(start_paused = true)]
 async fn replaced_silent_instances_are_one_warning_a_minute() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let send = sender(EurekaServer::builder().registry_limit(5));
+    let send = sender(EurekaServer::builder().limits(Limits::new().instances(5)));
     for i in 0..5 {
         assert_eq!(send("POST", "/apps/X", document(&format!("silent{i}"), 1)).await.0, 204);
     }
@@ -134,7 +134,7 @@ async fn replaced_silent_instances_are_one_warning_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let send = sender(EurekaServer::builder().registry_size_limit(20_000));
+    let send = sender(EurekaServer::builder().limits(Limits::new().registry_bytes(20_000)));
     let short = || log.lines(&["WARN", "delta drops deletions before their retention time"]).len();
     for round in 0..4 {
         for i in 0..10 {

@@ -70,8 +70,8 @@ fn shift(text: &str, by_ms: i64) -> String {
 fn pair(network: &Network, secs: i64) -> [Node; 2] {
     let all = ["a", "b"];
     let quiet = |name| {
-        network.node_with(name, &all, |builder| {
-            builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+        network.node_with(name, &all, |setup| {
+            setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).wait_when_empty(Duration::ZERO))
         })
     };
     let nodes = [quiet("a"), quiet("b")];

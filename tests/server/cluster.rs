@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt;
 use tower_eureka::model::{Applications, Instance, InstanceStatus};
+use tower_eureka::server::{self, Peers};
 use tower_eureka::{Eureka, EurekaServer};
 
 use crate::network::{Network, Node, ORDER, SECOND, soon};
@@ -126,8 +127,8 @@ async fn an_unknown_heartbeat_brings_the_registration() {
     let a = network.node("a", &["a", "b"]);
     a.register(ORDER, 100).await;
     tokio::time::sleep(700 * SECOND).await;
-    let b = network.node_with("b", &["a", "b"], |builder| {
-        builder.register_own(false).wait_when_empty(Duration::ZERO).copy_from_peers(false)
+    let b = network.node_with("b", &["a", "b"], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::ZERO).sync_up(false))
     });
     soon().await;
     assert!(b.view().is_empty());
@@ -244,7 +245,7 @@ async fn a_starting_node_copies_before_it_answers_lists() {
     }
     a.empty("PUT", "apps/ORDERS/order-007/status?value=DOWN").await;
     network.cut("a", "b");
-    let b = network.node_with("b", &["a", "b"], |builder| builder.register_own(false));
+    let b = network.node_with("b", &["a", "b"], |setup| setup.node(|node| node.register(false)));
     assert!(!b.server.is_open());
     b.register("early", 100).await;
     for path in ["apps", "apps/", "apps/delta", "apps/ORDERS", "vips/orders", "svips/orders"] {
@@ -265,7 +266,7 @@ async fn a_starting_node_copies_before_it_answers_lists() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_finds_nothing_waits_for_five_minutes() {
     let network = Network::default();
-    let a = network.node_with("a", &["a", "nobody"], |builder| builder.register_own(false));
+    let a = network.node_with("a", &["a", "nobody"], |setup| setup.node(|node| node.register(false)));
     tokio::time::sleep(299 * SECOND).await;
     assert_eq!(a.empty("GET", "apps").await, StatusCode::FORBIDDEN);
     tokio::time::sleep(2 * SECOND).await;
@@ -274,14 +275,15 @@ async fn a_node_that_finds_nothing_waits_for_five_minutes() {
     let at_once = network.node("b", &["b", "nobody"]);
     soon().await;
     assert_eq!(at_once.empty("GET", "apps").await, StatusCode::OK);
-    let alone = network.node_with("c", &["c"], |builder| builder);
+    let alone = network.node_with("c", &["c"], |setup| setup);
     assert_eq!(alone.empty("GET", "apps").await, StatusCode::OK, "without peers there is nothing to wait for");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_registers_itself_and_leaves() {
     let network = Network::default();
-    let join = |name| network.node_with(name, &["a", "b"], |builder| builder.wait_when_empty(Duration::ZERO));
+    let join =
+        |name| network.node_with(name, &["a", "b"], |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
     let [a, b] = ["a", "b"].map(join);
     tokio::time::sleep(200 * SECOND).await;
     let me = |node: &Node, id: &str| {
@@ -302,10 +304,11 @@ async fn a_node_registers_itself_and_leaves() {
 #[tokio::test(start_paused = true)]
 async fn the_status_page_tells_which_peers_are_there() {
     let network = Network::default();
-    let a = network.node_with("a", &["a", "b", "c"], |builder| {
-        builder.wait_when_empty(Duration::ZERO).peer_url("http://user:secret@d:8761/eureka/")
+    let a = network.node_with("a", &["a", "b", "c"], |setup| {
+        setup.peers(|peers| peers.wait_when_empty(Duration::ZERO).url("http://user:secret@d:8761/eureka/"))
     });
-    let _b = network.node_with("b", &["a", "b", "c"], |builder| builder.wait_when_empty(Duration::ZERO));
+    let _b =
+        network.node_with("b", &["a", "b", "c"], |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
     tokio::time::sleep(60 * SECOND).await;
     let [b, c, d] = ["b", "c", "d"].map(|host| format!("http://{host}:8761/eureka/"));
     assert_eq!(
@@ -359,9 +362,11 @@ async fn a_node_does_not_talk_to_itself_under_another_name() {
 async fn a_lone_node_answers_at_once_whatever_it_is_called() {
     let network = Network::default();
     // What Spring users pass to a server that is alone: its own URL by the name of the machine, or nothing to fetch.
-    let a = network.node_with("a", &["localhost"], |builder| builder);
+    let a = network.node_with("a", &["localhost"], |setup| setup);
     network.0.lock().unwrap().hosts.insert("localhost".into(), a.router.clone());
-    let b = network.node_with("b", &["localhost"], |builder| builder.register_own(false).copy_from_peers(false));
+    let b = network.node_with("b", &["localhost"], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false))
+    });
     tokio::time::sleep(Duration::from_millis(100)).await;
     for node in [a, b] {
         assert_eq!(node.empty("GET", "apps").await, StatusCode::OK, "{}", node.name);
@@ -392,13 +397,13 @@ async fn the_list_of_peers_is_refreshed() {
     let network = Network::default();
     let list = Arc::new(Mutex::new("http://b:8761/eureka/".to_owned()));
     let source = list.clone();
-    let a = network.node_with("a", &[], |builder| {
-        builder.register_own(false).wait_when_empty(Duration::ZERO).peer_refresh_interval(10 * SECOND).peer_source(
-            move || {
+    let a = network.node_with("a", &[], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| {
+            peers.wait_when_empty(Duration::ZERO).refresh_interval(10 * SECOND).source(move || {
                 let list = source.lock().unwrap().clone();
                 async move { if list == "broken" { Err(io::Error::other("broken")) } else { Ok(list) } }
-            },
-        )
+            })
+        })
     });
     let [b, c] = ["b", "c"].map(|name| network.node(name, &[name]));
     tokio::time::sleep(15 * SECOND).await;
@@ -424,10 +429,12 @@ async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
     let network = Network::default();
     let fails = Arc::new(Mutex::new(true));
     let failing = fails.clone();
-    let a = network.node_with("a", &[], |builder| {
-        builder.register_own(false).copy_pause(10 * SECOND).peer_source(move || {
+    let a = network.node_with("a", &[], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| {
+            peers.sync_up_pause(10 * SECOND).source(move || {
             let fails = *failing.lock().unwrap();
             async move { if fails { Err(io::Error::other("broken")) } else { Ok("http://b:8761/eureka/".to_owned()) } }
+        })
         })
     });
     let b = network.node("b", &["b"]);
@@ -446,18 +453,20 @@ async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
 async fn a_source_that_hangs_or_fails_at_the_start_is_asked_again_soon() {
     let network = Network::default();
     let asked = Arc::new(Mutex::new(0));
-    let a = network.node_with("a", &[], |builder| {
-        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO).peer_source(move || {
-            let mut asked = asked.lock().unwrap();
-            *asked += 1;
-            let turn = *asked;
-            async move {
-                match turn {
-                    1 | 2 => std::future::pending().await,
-                    3 => Err(io::Error::other("broken")),
-                    _ => Ok("http://b:8761/eureka/".to_owned()),
+    let a = network.node_with("a", &[], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| {
+            peers.sync_up(false).wait_when_empty(Duration::ZERO).source(move || {
+                let mut asked = asked.lock().unwrap();
+                *asked += 1;
+                let turn = *asked;
+                async move {
+                    match turn {
+                        1 | 2 => std::future::pending().await,
+                        3 => Err(io::Error::other("broken")),
+                        _ => Ok("http://b:8761/eureka/".to_owned()),
+                    }
                 }
-            }
+            })
         })
     });
     let b = network.node("b", &["b"]);
@@ -480,10 +489,9 @@ async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_t
     let mut nodes = Vec::new();
     for listener in bound {
         let node = EurekaServer::builder()
-            .peer_url(urls.join(","))
-            .own_host_name("127.0.0.1")
-            .own_port(listener.local_addr().unwrap().port())
-            .wait_when_empty(Duration::ZERO)
+            .peers(Peers::new().url(urls.join(",")).wait_when_empty(Duration::ZERO))
+            .node(server::Node::new().host_name("127.0.0.1"))
+            .port(listener.local_addr().unwrap().port())
             .build()
             .unwrap();
         let router = Router::new().nest("/eureka", node.router());
@@ -548,8 +556,8 @@ async fn peer_that_takes_batches_is_available_and_one_that_is_out_of_reach_is_no
 async fn peer_that_is_not_open_for_traffic_is_available() {
     let network = Network::default();
     let closed = |name: &str| {
-        network.node_with(name, &["a", "b"], |builder| {
-            builder.register_own(false).wait_when_empty(Duration::from_secs(3_600))
+        network.node_with(name, &["a", "b"], |setup| {
+            setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::from_secs(3_600)))
         })
     };
     let [a, b] = ["a", "b"].map(closed);

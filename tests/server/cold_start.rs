@@ -12,14 +12,13 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::time::Instant;
 use tower::{ServiceExt, service_fn};
-use tower_eureka::server::EurekaServerBuilder;
 
 use crate::log::Log;
-use crate::network::{Network, Node, SECOND};
+use crate::network::{Network, Node, SECOND, Setup};
 
 /// A node with default settings, its own lease aside.
 fn node(network: &Network, name: &str, all: &[&str]) -> Node {
-    network.node_with(name, all, |builder| builder.register_own(false))
+    network.node_with(name, all, |setup| setup.node(|node| node.register(false)))
 }
 
 /// Sends the heartbeats of two instances to each node until this time has passed since the start,
@@ -60,8 +59,8 @@ fn host(network: &Network, name: &str, router: Router) {
 /// A node as a Spring server appears to its peers: it serves lists from its first request on, and
 /// knows no digests.
 fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
-    let node = network.node_with(name, all, |builder| {
-        builder.register_own(false).copy_from_peers(false).peer_comparison_interval(Duration::ZERO)
+    let node = network.node_with(name, all, |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).reconcile_interval(Duration::ZERO))
     });
     let router = node.router.clone();
     let stripped = service_fn(move |request: Request<Body>| {
@@ -136,8 +135,9 @@ async fn lone_node_opens_after_two_renewal_intervals_whatever_its_peers_do() {
 #[tokio::test(start_paused = true)]
 async fn renewal_interval_of_the_settings_decides_how_long_heartbeats_are_collected() {
     let network = Network::default();
-    let a = network
-        .node_with("a", &["a", "b"], |builder| builder.register_own(false).expected_renewal_interval(10 * SECOND));
+    let a = network.node_with("a", &["a", "b"], |setup| {
+        setup.node(|node| node.register(false)).eviction(|eviction| eviction.expected_renewal_interval(10 * SECOND))
+    });
     all_within(&beat(&[&a], 40).await, 18, 22);
 }
 
@@ -157,7 +157,7 @@ async fn instance_that_registers_late_is_waited_for_one_renewal_interval_longer(
 #[tokio::test(start_paused = true)]
 async fn own_lease_alone_is_nothing_to_show() {
     let network = Network::default();
-    let a = network.node_with("a", &["a", "b"], |builder| builder);
+    let a = network.node_with("a", &["a", "b"], |setup| setup);
     tokio::time::sleep(290 * SECOND).await;
     assert!(!a.server.is_open());
     tokio::time::sleep(20 * SECOND).await;
@@ -166,8 +166,11 @@ async fn own_lease_alone_is_nothing_to_show() {
 
 #[tokio::test(start_paused = true)]
 async fn time_to_wait_is_the_limit_whatever_peers_do() {
-    let limit =
-        |seconds| move |builder: EurekaServerBuilder| builder.register_own(false).wait_when_empty(seconds * SECOND);
+    let limit = |seconds| {
+        move |setup: Setup| {
+            setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(seconds * SECOND))
+        }
+    };
     for peer in ["unreachable", "silent", "dripping"] {
         for (seconds, most) in [(0, 0), (7, 8)] {
             let network = Network::default();
@@ -263,7 +266,7 @@ async fn peer_with_an_empty_registry_is_no_reason_to_open() {
 async fn peer_that_has_registry_servers_alone_is_no_reason_to_open() {
     let network = Network::default();
     let all = ["a", "b"];
-    let b = network.node_with("b", &all, |builder| builder.wait_when_empty(Duration::ZERO));
+    let b = network.node_with("b", &all, |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
     tokio::time::sleep(40 * SECOND).await;
     assert!(b.server.is_open() && b.view().len() == 1, "it shows itself");
     let a = node(&network, "a", &all);
@@ -292,6 +295,6 @@ async fn status_page_and_log_tell_why_a_node_is_closed_and_why_it_opened() {
     beat(&[&a], 65).await;
     assert_eq!(reason(&a).await, "heartbeats were collected for two renewal intervals, and no peer responds");
     assert_eq!(log.lines(&["INFO", "open for traffic: lists are served", "reason=heartbeats were collected"]).len(), 1);
-    let alone = network.node_with("c", &["c"], |builder| builder);
+    let alone = network.node_with("c", &["c"], |setup| setup);
     assert_eq!(reason(&alone).await, "no peers are configured");
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::Listener;
+use tower_eureka::server::{Limits, Listener};
 
 use crate::limits::{HOUR, Running, SHORT, ask, rest};
 use crate::log::Log;
@@ -184,7 +184,7 @@ async fn http2_is_refused_if_it_is_disabled() {
 
 /// Starts a registry with a list of more than 1 MiB, and a budget of 4 MiB for slow clients.
 async fn large(limits: impl FnOnce(Listener) -> Listener) -> Running {
-    let registry = EurekaServer::builder().response_limit(4 << 20).build().unwrap();
+    let registry = EurekaServer::builder().limits(Limits::new().response_bytes(4 << 20)).build().unwrap();
     let server = Running::start_registry(registry, limits).await;
     for i in 0..20 {
         change(&server, i, "x").await;
@@ -257,7 +257,7 @@ async fn stalled_readers_are_closed_when_the_budget_is_exhausted() {
 #[tokio::test]
 async fn budget_without_a_listener_never_refuses_lists() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let registry = EurekaServer::builder().response_limit(1 << 10).build().unwrap();
+    let registry = EurekaServer::builder().limits(Limits::new().response_bytes(1 << 10)).build().unwrap();
     let send = async |request: Request<Body>| registry.router().oneshot(request).await.unwrap();
     let mut held = Vec::new();
     for i in 0..20 {
@@ -272,7 +272,7 @@ async fn budget_without_a_listener_never_refuses_lists() {
             held.push(response);
         }
     }
-    let lines = log.lines(&["response_limit"]);
+    let lines = log.lines(&["Limits::response_bytes"]);
     assert!(lines.len() == 1 && lines[0].starts_with("WARN") && lines[0].contains("no Listener"), "{lines:?}");
 }
 
@@ -280,7 +280,7 @@ async fn budget_without_a_listener_never_refuses_lists() {
 /// first response that was refused.
 async fn exhausted() -> (Running, Vec<TcpStream>, String) {
     let app = Router::new().route("/own", get(own).post(own));
-    let registry = EurekaServer::builder().response_limit(2 << 20).build().unwrap();
+    let registry = EurekaServer::builder().limits(Limits::new().response_bytes(2 << 20)).build().unwrap();
     let server = Running::start_registry_with(registry, |listener| listener.response_timeout(HOUR), app).await;
     let mut stalled = Vec::new();
     loop {

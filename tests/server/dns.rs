@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tower_eureka::EurekaServer;
+use tower_eureka::server::{Dns, Peers};
 
 use crate::network::{Network, Node};
 
@@ -77,7 +78,7 @@ async fn the_records_of_region_and_zones_tell_the_peers() {
     set("txt.zone-b.example.com", &["c", "b"]);
     let server = name_server(records.clone()).await;
     let network = Network::default();
-    let a = network.node_with("a", &[], |builder| {
+    let a = network.node_with("a", &[], |setup| {
         let settings = [
             ("eureka.client.region", "eu"),
             ("eureka.client.availability-zones.eu", "zone-b,zone-a"),
@@ -87,7 +88,9 @@ async fn the_records_of_region_and_zones_tell_the_peers() {
             ("eureka.client.eureka-server-u-r-l-context", "eureka"),
             ("eureka.server.peer-eureka-nodes-update-interval-ms", "20"),
         ];
-        settings.iter().fold(builder.dns_server(server), |b, (name, value)| b.property(name, value).unwrap())
+        setup
+            .peers(|peers| peers.dns(Dns::new("", 0).name_server(server)))
+            .with(move |builder| settings.iter().fold(builder, |b, (name, value)| b.property(name, value).unwrap()))
     });
     // Of the zone to begin with first, and for the host `a` turned by 97; `a` itself is left out.
     until(&a, "http://c:8761/eureka/, http://b:8761/eureka/").await;
@@ -101,12 +104,12 @@ async fn the_records_of_region_and_zones_tell_the_peers() {
 
 #[tokio::test]
 async fn dns_needs_to_know_where() {
-    let builder = || EurekaServer::builder().peers_from_dns(true);
     for (incomplete, missing) in [
-        (builder(), "dns_domain"),
-        (builder().dns_domain("example.com"), "dns_port"),
-        (builder().dns_port(8761), "dns_domain"),
+        (Dns::new("", 0), "eureka-server-d-n-s-name"),
+        (Dns::new("example.com", 0), "eureka-server-port"),
+        (Dns::new("", 8761), "eureka-server-d-n-s-name"),
     ] {
+        let incomplete = EurekaServer::builder().peers(Peers::new().dns(incomplete));
         let error = incomplete.build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains(missing), "{error}");
     }

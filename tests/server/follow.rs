@@ -10,20 +10,19 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use tower::{ServiceExt, service_fn};
 use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
-use tower_eureka::server::EurekaServerBuilder;
 
-use crate::network::{Network, Node, SECOND, soon};
+use crate::network::{Network, Node, SECOND, Setup, soon};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// As forgetful as a Java node: what it could not tell for 30 s is lost.
-fn forgetful(builder: EurekaServerBuilder) -> EurekaServerBuilder {
-    builder.register_own(false).copy_from_peers(false).peer_outage_limit(Duration::ZERO)
+fn forgetful(setup: Setup) -> Setup {
+    setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).outage_limit(Duration::ZERO))
 }
 
 /// A Java node as its peers see it: it looks at nobody, either.
-fn java(builder: EurekaServerBuilder) -> EurekaServerBuilder {
-    forgetful(builder).peer_comparison_interval(Duration::ZERO)
+fn java(setup: Setup) -> Setup {
+    forgetful(setup).peers(|peers| peers.reconcile_interval(Duration::ZERO))
 }
 
 fn agree(nodes: &[Node], what: &str) {
@@ -168,7 +167,7 @@ async fn who_fell_silent_does_not_come_back_to_life() {
     let all = ["java", "b"];
     let nodes = [
         network.node_with("java", &all, java),
-        network.node_with("b", &all, |b| forgetful(b).self_preservation(false)),
+        network.node_with("b", &all, |b| forgetful(b).eviction(|eviction| eviction.self_preservation(false))),
     ];
     soon().await;
     nodes[0].register("silent", 100).await;
@@ -186,7 +185,8 @@ async fn who_fell_silent_does_not_come_back_to_life() {
 async fn who_fell_silent_dies_where_all_evict() {
     for all in [&["a", "b"][..], &["a", "b", "c"]] {
         let network = Network::default();
-        let evicting = |builder| forgetful(builder).self_preservation(false).eviction_interval(10 * SECOND);
+        let evicting =
+            |setup| forgetful(setup).eviction(|eviction| eviction.self_preservation(false).interval(10 * SECOND));
         let nodes: Vec<_> = all.iter().map(|name| network.node_with(name, all, evicting)).collect();
         soon().await;
         all[1..].iter().for_each(|other| network.cut("a", other));
@@ -232,8 +232,8 @@ async fn a_lease_that_ran_out_there_is_no_cancellation() {
     let network = Network::default();
     let all = ["java", "b"];
     let nodes = [
-        network.node_with("java", &all, |builder| java(builder).self_preservation(false)),
-        network.node_with("b", &all, |builder| forgetful(builder).self_preservation(false)),
+        network.node_with("java", &all, |setup| java(setup).eviction(|eviction| eviction.self_preservation(false))),
+        network.node_with("b", &all, |setup| forgetful(setup).eviction(|eviction| eviction.self_preservation(false))),
     ];
     soon().await;
     nodes[1].register("1", 100).await;

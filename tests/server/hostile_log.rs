@@ -123,6 +123,7 @@ async fn peer_with_hostile_responses_leaves_short_lines_without_control_characte
     use http::Response;
     use tower::service_fn;
     use tower_eureka::EurekaServer;
+    use tower_eureka::server::Peers;
 
     let list = |value: &str| {
         let instance = document(value, "UP", 100).replace("ORDERS", value);
@@ -159,8 +160,8 @@ async fn peer_with_hostile_responses_leaves_short_lines_without_control_characte
             let response = response.header("location", location).body(Body::from(body.clone())).unwrap();
             async { Ok::<_, Infallible>(response) }
         });
-        let builder = EurekaServer::builder().peer_url("http://peer/eureka/").peer_http_service(peer);
-        let server = Server::built(builder.wait_when_empty(Duration::ZERO));
+        let peers = Peers::new().url("http://peer/eureka/").http_service(peer).wait_when_empty(Duration::ZERO);
+        let server = Server::built(EurekaServer::builder().peers(peers));
         server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -176,6 +177,7 @@ async fn list_of_peers_with_hostile_urls_leaves_short_lines_without_control_char
     use std::time::Duration;
 
     use tower_eureka::EurekaServer;
+    use tower_eureka::server::Peers;
 
     for (urls, error) in [(Some(EVIL.to_owned()), ""), (Some(format!("http://{EVIL}/")), ""), (None, EVIL)] {
         let (log, _guard) = Log::start(tracing::Level::TRACE);
@@ -183,7 +185,7 @@ async fn list_of_peers_with_hostile_urls_leaves_short_lines_without_control_char
             let urls = urls.clone().ok_or(error);
             async { urls }
         };
-        let server = Server::built(EurekaServer::builder().peer_source(source));
+        let server = Server::built(EurekaServer::builder().peers(Peers::new().source(source)));
         tokio::time::sleep(Duration::from_secs(60)).await;
         drop(server);
         check(&log, 1);

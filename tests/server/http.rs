@@ -7,6 +7,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LEN
 use http::{Request, StatusCode};
 use tower::ServiceExt;
 use tower_eureka::model::{Application, Applications, InstanceStatus, ReplicationResponse};
+use tower_eureka::server::Limits;
 use tower_eureka::{EurekaServer, Instance};
 
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, gunzip, gzip, request, text};
@@ -234,7 +235,7 @@ async fn amazon_instance_without_an_id_gets_its_instance_id() {
 
 #[tokio::test]
 async fn unreadable_body_returns_400() {
-    let server = Server::built(EurekaServer::builder().gzip_requests(true));
+    let server = Server::built(EurekaServer::builder().limits(Limits::new().gzip_requests(true)));
     let good = document("i", "UP", 1);
     let nested = |depth: usize| {
         let deep = "[".repeat(depth) + &"]".repeat(depth);
@@ -292,7 +293,7 @@ async fn other_media_types_and_codings_return_415() {
 
 #[tokio::test]
 async fn gzip_and_latin1_bodies_are_decoded() {
-    let server = Server::built(EurekaServer::builder().gzip_requests(true));
+    let server = Server::built(EurekaServer::builder().limits(Limits::new().gzip_requests(true)));
     let zipped = request("POST", ORDERS).header(CONTENT_ENCODING, "gzip");
     let zipped = zipped.body(gzip(document("zipped", "UP", 1).as_bytes()).into()).unwrap();
     assert_eq!(server.send(zipped).await.status(), StatusCode::NO_CONTENT);
@@ -306,8 +307,9 @@ async fn gzip_and_latin1_bodies_are_decoded() {
 
 #[tokio::test]
 async fn body_beyond_its_limit_returns_413_also_when_decompressed() {
-    let server =
-        Server::built(EurekaServer::builder().registration_limit(2_000).batch_limit(20_000).gzip_requests(true));
+    let server = Server::built(
+        EurekaServer::builder().limits(Limits::new().registration_bytes(2_000).batch_bytes(20_000).gzip_requests(true)),
+    );
     for (path, limit) in [(ORDERS, 2_000), ("/eureka/peerreplication/batch/", 20_000)] {
         let long = " ".repeat(limit + 1);
         let refused = request("POST", path).body(long.clone().into()).unwrap();
@@ -465,7 +467,7 @@ async fn batch_has_a_result_for_each_item() {
 #[tokio::test]
 async fn response_to_a_batch_has_one_copy_of_each_instance_up_to_a_limit() {
     let builder = tower_eureka::EurekaServer::builder();
-    let server = Server::built(builder.name_limit(2_000_000).instance_size_limit(2_000_000));
+    let server = Server::built(builder.limits(Limits::new().name_bytes(2_000_000).instance_bytes(2_000_000)));
     let stale = |id: &str| format!(r#"{{"appName":"orders","id":"{id}","lastDirtyTimestamp":1,"action":"Heartbeat"}}"#);
     let ids = |range: std::ops::Range<usize>| range.map(|i| format!("h:orders:{i}"));
     let response = async |ids: &[String]| {

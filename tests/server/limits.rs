@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
-use tower_eureka::server::Listener;
+use tower_eureka::server::{Limits, Listener};
 use tower_eureka::{EurekaServer, Instance};
 
 /// Timeout that a test waits for.
@@ -193,7 +193,7 @@ async fn client_that_does_not_read_responses_is_closed() {
 async fn client_that_reads_a_long_response_too_slowly_is_closed() {
     // More than the system buffers for a connection whose peer does not read.
     let app = Router::new().route("/large", get(|| async { vec![b'x'; 64 << 20] }));
-    let registry = EurekaServer::builder().response_limit(1 << 30).build().unwrap();
+    let registry = EurekaServer::builder().limits(Limits::new().response_bytes(1 << 30)).build().unwrap();
     let limits = |listener: Listener| listener.response_timeout(SHORT).idle_timeout(HOUR);
     let server = Running::start_registry_with(registry, limits, app).await;
     let mut slow = Vec::new();
@@ -301,9 +301,11 @@ async fn body_that_is_too_long_is_refused_before_its_end() {
 
 #[tokio::test]
 async fn gzip_bomb_returns_413() {
-    let server =
-        Running::start_registry(EurekaServer::builder().gzip_requests(true).build().unwrap(), |listener| listener)
-            .await;
+    let server = Running::start_registry(
+        EurekaServer::builder().limits(Limits::new().gzip_requests(true)).build().unwrap(),
+        |listener| listener,
+    )
+    .await;
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..100 {
         bomb.write_all(&vec![b' '; 1 << 20]).unwrap();
@@ -421,7 +423,8 @@ async fn limits_can_be_set_as_properties() {
 
 #[tokio::test]
 async fn registry_has_its_own_limits() {
-    let registry = EurekaServer::builder().metadata_limit(10).application_limit(2).build().unwrap();
+    let registry =
+        EurekaServer::builder().limits(Limits::new().metadata_bytes(10).instances_per_application(2)).build().unwrap();
     let router = registry.router();
     let send = async |method: &str, path: &str, body: Vec<u8>| {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");

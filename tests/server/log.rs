@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{advance, sleep};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::server::{Eviction, Limits, Peers};
 
 pub(crate) use crate::captured_log::Log;
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, request};
@@ -141,8 +141,10 @@ async fn invalid_items_of_a_batch_are_one_line_that_cannot_be_forged() {
 #[tokio::test(start_paused = true)]
 async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
-    let server =
-        Server::built(EurekaServer::builder().application_limit(1).metadata_limit(8).registration_limit(2_000));
+    let server = Server::built(
+        EurekaServer::builder()
+            .limits(Limits::new().instances_per_application(1).metadata_bytes(8).registration_bytes(2_000)),
+    );
     server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
     let bare = r#"{"instanceId":"x","app":"w5","hostName":"h","ipAddr":"10.9.0.1","status":"UP"}"#;
     let typed = |content_type: &str| {
@@ -393,8 +395,8 @@ async fn minute(server: &Server, instances: std::ops::Range<usize>) {
     }
 }
 
-async fn ten(builder: EurekaServerBuilder) -> Server {
-    let server = Server::built(builder.eviction_interval(10 * SECOND));
+async fn ten(eviction: Eviction) -> Server {
+    let server = Server::built(EurekaServer::builder().eviction(eviction.interval(10 * SECOND)));
     for n in 0..10 {
         server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
     }
@@ -404,7 +406,7 @@ async fn ten(builder: EurekaServerBuilder) -> Server {
 #[tokio::test(start_paused = true)]
 async fn self_preservation_is_logged_when_it_begins_and_when_it_ends() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let server = ten(EurekaServer::builder()).await;
+    let server = ten(Eviction::new()).await;
     for _ in 0..3 {
         minute(&server, 0..10).await;
     }
@@ -500,7 +502,7 @@ async fn instances_that_fall_silent_log_one_beginning_with_counts_and_one_end() 
 #[tokio::test(start_paused = true)]
 async fn self_preservation_by_application_is_logged_the_same_way() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let server = ten(EurekaServer::builder().preservation_by_application(true)).await;
+    let server = ten(Eviction::new().preservation_by_application(true)).await;
     let billing = |n: usize| document(&format!("b-{n}"), "UP", 1).replace("ORDERS", "BILLING");
     for n in 0..10 {
         server.post("/eureka/apps/BILLING", billing(n)).await;
@@ -529,7 +531,7 @@ async fn self_preservation_by_application_is_logged_the_same_way() {
 #[tokio::test(start_paused = true)]
 async fn self_preservation_that_is_switched_off_is_disabled_and_silent() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let server = ten(EurekaServer::builder().self_preservation(false)).await;
+    let server = ten(Eviction::new().self_preservation(false)).await;
     sleep(2 * MINUTE).await;
     assert_eq!(status(&server).await["generalStats"]["self-preservation"], "disabled");
     assert_eq!(log.lines(&["self-preservation"]), Vec::<String>::new());
@@ -540,7 +542,8 @@ async fn self_preservation_that_is_switched_off_is_disabled_and_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn mass_eviction_is_bounded_in_the_log() {
-    let server = Server::built(EurekaServer::builder().self_preservation(false).eviction_interval(SECOND));
+    let server =
+        Server::built(EurekaServer::builder().eviction(Eviction::new().self_preservation(false).interval(SECOND)));
     for n in 0..1_000 {
         server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
     }
@@ -555,7 +558,8 @@ async fn mass_eviction_is_bounded_in_the_log() {
 #[tokio::test]
 async fn urls_of_a_zone_that_is_not_used_are_a_warning() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
-    let builder = EurekaServer::builder().peer_url("http://a/").zone_url("defaultZne", "http://user:secret@b/");
+    let builder =
+        EurekaServer::builder().peers(Peers::new().url("http://a/").zone_url("defaultZne", "http://user:secret@b/"));
     builder.build().unwrap();
     let lines = log.lines(&["URLs of a zone have no effect"]);
     assert!(lines.len() == 1 && lines[0].contains("defaultzne") && !lines[0].contains("secret"), "{lines:?}");

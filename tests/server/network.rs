@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_eureka::EurekaServer;
 use tower_eureka::model::Instance;
-use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::server::{EurekaServerBuilder, Eviction, Limits, Node as NodeSettings, Peers, Regions};
 use tower_eureka::transport::RequestBody;
 
 pub(crate) const ORDER: &str = "h:orders:1";
@@ -44,6 +44,49 @@ pub(crate) struct Batch {
     body: Value,
 }
 
+/// Settings of a node under test.
+pub(crate) struct Setup {
+    peers: Peers,
+    node: NodeSettings,
+    regions: Regions,
+    eviction: Eviction,
+    limits: Limits,
+    /// Applied after the others.
+    last: Box<dyn FnOnce(EurekaServerBuilder) -> EurekaServerBuilder>,
+}
+
+impl Setup {
+    pub(crate) fn with(self, last: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder + 'static) -> Self {
+        Self { last: Box::new(last), ..self }
+    }
+
+    pub(crate) fn peers(self, change: impl FnOnce(Peers) -> Peers) -> Self {
+        Self { peers: change(self.peers), ..self }
+    }
+
+    pub(crate) fn node(self, change: impl FnOnce(NodeSettings) -> NodeSettings) -> Self {
+        Self { node: change(self.node), ..self }
+    }
+
+    pub(crate) fn regions(self, change: impl FnOnce(Regions) -> Regions) -> Self {
+        Self { regions: change(self.regions), ..self }
+    }
+
+    pub(crate) fn eviction(self, change: impl FnOnce(Eviction) -> Eviction) -> Self {
+        Self { eviction: change(self.eviction), ..self }
+    }
+
+    pub(crate) fn limits(self, change: impl FnOnce(Limits) -> Limits) -> Self {
+        Self { limits: change(self.limits), ..self }
+    }
+
+    fn builder(self) -> EurekaServerBuilder {
+        let Self { peers, node, regions, eviction, limits, last } = self;
+        let builder = EurekaServer::builder().port(8761).peers(peers).node(node).regions(regions);
+        last(builder.eviction(eviction).limits(limits))
+    }
+}
+
 /// What a host sees of the network.
 #[derive(Clone)]
 pub(crate) struct Link {
@@ -54,25 +97,23 @@ pub(crate) struct Link {
 impl Network {
     /// A node that lists all of the given hosts, itself among them, as its peers.
     pub(crate) fn node(&self, name: &str, all: &[&str]) -> Node {
-        self.node_with(name, all, |builder| builder.register_own(false).wait_when_empty(Duration::ZERO))
+        self.node_with(name, all, |setup| {
+            setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::ZERO))
+        })
     }
 
-    pub(crate) fn node_with(
-        &self,
-        name: &str,
-        all: &[&str],
-        configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder,
-    ) -> Node {
+    pub(crate) fn node_with(&self, name: &str, all: &[&str], configure: impl FnOnce(Setup) -> Setup) -> Node {
         let urls: Vec<_> = all.iter().map(|host| format!("http://{host}:8761/eureka/")).collect();
         let link = self.link(name);
-        let builder = EurekaServer::builder()
-            .own_host_name(name)
-            .own_ip_addr("192.0.2.1")
-            .own_id(name)
-            .own_port(8761)
-            .peer_url(urls.join(","))
-            .peer_http_service(link);
-        let server = configure(builder).build().unwrap();
+        let setup = Setup {
+            peers: Peers::new().url(urls.join(",")).http_service(link),
+            node: NodeSettings::new().host_name(name).ip_addr("192.0.2.1").id(name),
+            regions: Regions::new(),
+            eviction: Eviction::new(),
+            limits: Limits::new(),
+            last: Box::new(|builder| builder),
+        };
+        let server = configure(setup).builder().build().unwrap();
         let router = Router::new().nest("/eureka", server.router());
         self.0.lock().unwrap().hosts.insert(name.into(), router.clone());
         Node { name: name.into(), server, router }

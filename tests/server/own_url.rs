@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{ServiceExt, service_fn};
 use tower_eureka::EurekaServer;
+use tower_eureka::server::{self, Peers};
 
 use crate::log::Log;
 use crate::network::{Network, Node, ORDER, SECOND, soon};
@@ -122,7 +123,7 @@ async fn node_that_was_alone_behind_a_balancer_converges_with_one_that_starts_la
 #[tokio::test(start_paused = true)]
 async fn node_that_is_alone_behind_its_balancer_opens_at_once() {
     let network = Network::default();
-    let a = network.node_with("a", &["balancer"], |builder| builder.register_own(false));
+    let a = network.node_with("a", &["balancer"], |setup| setup.node(|node| node.register(false)));
     host(&network, "balancer", balancer(&[&a]));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
@@ -138,11 +139,9 @@ async fn nodes_behind_a_balancer_of_connections_converge() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         ports.push(listener.local_addr().unwrap().port());
         let node = EurekaServer::builder()
-            .peer_url(&url)
-            .own_host_name("127.0.0.1")
-            .own_port(listener.local_addr().unwrap().port())
-            .register_own(false)
-            .wait_when_empty(Duration::ZERO)
+            .peers(Peers::new().url(&url).wait_when_empty(Duration::ZERO))
+            .node(server::Node::new().host_name("127.0.0.1").register(false))
+            .port(listener.local_addr().unwrap().port())
             .build()
             .unwrap();
         let app = node.service("/eureka");

@@ -9,15 +9,14 @@ use axum::Router;
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
 use tower::{ServiceExt, service_fn};
-use tower_eureka::server::EurekaServerBuilder;
 
 use crate::log::Log;
-use crate::network::{Network, Node, ORDER, SECOND, document, soon};
+use crate::network::{Network, Node, ORDER, SECOND, Setup, document, soon};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn quiet(builder: EurekaServerBuilder) -> EurekaServerBuilder {
-    builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+fn quiet(setup: Setup) -> Setup {
+    setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).wait_when_empty(Duration::ZERO))
 }
 
 /// Puts a node in its place again, with a list of the paths that are fetched from it.
@@ -49,13 +48,13 @@ async fn heartbeats(node: &Node, ids: usize, minutes: u32) {
 }
 
 /// Node `a` follows node `b`, which has 20 instances and does not reach it.
-async fn pair(network: &Network, limited: fn(EurekaServerBuilder) -> EurekaServerBuilder) -> [Node; 2] {
+async fn pair(network: &Network, limited: fn(Setup) -> Setup) -> [Node; 2] {
     let b = network.node_with("b", &["a", "b"], quiet);
     for id in 0..20 {
         b.register(&id.to_string(), 100).await;
     }
     network.silence("b", "a");
-    let a = network.node_with("a", &["a", "b"], |builder| limited(quiet(builder)));
+    let a = network.node_with("a", &["a", "b"], |setup| limited(quiet(setup)));
     [a, b]
 }
 
@@ -63,27 +62,27 @@ async fn pair(network: &Network, limited: fn(EurekaServerBuilder) -> EurekaServe
 async fn copies_that_a_full_node_refuses_are_fetched_once() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
-    let [a, b] = pair(&network, |builder| builder.registry_limit(5)).await;
+    let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances(5))).await;
     let fetched = watch(&network, &b);
     heartbeats(&b, 20, 10).await;
     assert_eq!(a.view().len(), 5);
     let (each, all) = (count(&fetched, "/apps/ORDERS/"), count(&fetched, "/eureka/apps/"));
     assert!(each <= 30, "{each} fetches of single instances");
     assert!(all - each - count(&fetched, "delta") <= 4, "everything is not fetched at every look");
-    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer", "registry is full"]).len(), 1);
+    assert_eq!(log.lines(&["WARN", "cannot adopt copies of a peer", "registry is full"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn copies_that_an_application_has_no_room_for_are_fetched_once() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
-    let [a, b] = pair(&network, |builder| builder.application_limit(5)).await;
+    let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances_per_application(5))).await;
     let fetched = watch(&network, &b);
     heartbeats(&b, 20, 10).await;
     assert_eq!(a.view().len(), 5);
     let each = count(&fetched, "/apps/ORDERS/");
     assert!(each <= 40, "{each} fetches of single instances");
-    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer"]).len(), 1);
+    assert_eq!(log.lines(&["WARN", "cannot adopt copies of a peer"]).len(), 1);
     // A copy that changed is another one.
     b.register("19", 200).await;
     tokio::time::sleep(MINUTE).await;
@@ -94,7 +93,7 @@ async fn copies_that_an_application_has_no_room_for_are_fetched_once() {
 async fn full_node_still_learns_of_cancellations_and_takes_copies_once_there_is_room() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
-    let [a, b] = pair(&network, |builder| builder.registry_limit(5)).await;
+    let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances(5))).await;
     heartbeats(&b, 20, 1).await;
     let known = |id: usize| a.order(&id.to_string()).is_some();
     let first: Vec<_> = (0..20).filter(|&id| known(id)).collect();
@@ -107,7 +106,7 @@ async fn full_node_still_learns_of_cancellations_and_takes_copies_once_there_is_
     heartbeats(&b, 20, 8).await;
     let left: Vec<_> = (0..20).filter(|&id| known(id)).collect();
     assert_eq!(left, [first[0], 19]);
-    assert_eq!(log.lines(&["INFO", "copies of a peer are taken over again"]).len(), 1);
+    assert_eq!(log.lines(&["INFO", "copies of a peer adopted again"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,18 +117,20 @@ async fn starting_node_that_refuses_all_copies_has_copied_nothing() {
     for id in 0..20 {
         b.register(&format!("{id}-{}", "x".repeat(100)), 100).await;
     }
-    let a = network.node_with("a", &["a", "b"], |builder| builder.register_own(false).instance_size_limit(50));
+    let a = network.node_with("a", &["a", "b"], |setup| {
+        setup.node(|node| node.register(false)).limits(|limits| limits.instance_bytes(50))
+    });
     tokio::time::sleep(20 * SECOND).await;
     assert_eq!(a.empty("GET", "apps").await, StatusCode::FORBIDDEN);
-    assert!(log.lines(&["copied a peer's registry"]).is_empty());
-    assert_eq!(log.lines(&["WARN", "cannot take over copies of a peer", "refused=20"]).len(), 1);
+    assert!(log.lines(&["copied the registry of a peer"]).is_empty());
+    assert_eq!(log.lines(&["WARN", "cannot adopt copies of a peer", "refused=20"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_changes() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
-    let b = network.node_with("b", &["b"], |builder| quiet(builder).registry_limit(1));
+    let b = network.node_with("b", &["b"], |setup| quiet(setup).limits(|limits| limits.instances(1)));
     b.register("first", 100).await;
     let a = network.node_with("a", &["a", "b"], quiet);
     soon().await;
@@ -142,12 +143,12 @@ async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_chang
     }
     assert!(b.order(ORDER).is_none());
     assert_eq!(registrations(&network), 1, "{:?}", network.told());
-    assert_eq!(log.lines(&["WARN", "a peer refuses registrations", "status=507"]).len(), 1);
+    assert_eq!(log.lines(&["WARN", "peer refuses registrations", "status=507"]).len(), 1);
     b.empty("DELETE", "apps/ORDERS/first").await;
     a.register(ORDER, 200).await;
     soon().await;
     assert!(b.order(ORDER).is_some());
-    assert_eq!(log.lines(&["INFO", "a peer takes registrations again"]).len(), 1);
+    assert_eq!(log.lines(&["INFO", "peer takes registrations again"]).len(), 1);
 }
 
 /// A peer that believes a version of the future responds 409 to the one that is believed here.
@@ -155,7 +156,8 @@ async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_chang
 async fn copy_of_a_peer_that_believes_a_version_of_the_future_is_taken_over_at_most_once() {
     let (log, _guard) = Log::start(tracing::Level::DEBUG);
     let network = Network::default();
-    let a = network.node_with("a", &["a", "java"], |builder| quiet(builder).peer_comparison_interval(Duration::ZERO));
+    let a = network
+        .node_with("a", &["a", "java"], |setup| quiet(setup).peers(|peers| peers.reconcile_interval(Duration::ZERO)));
     const FUTURE: i64 = 9_000_000_000_000;
     let java = service_fn(|request: Request<Body>| async move {
         let is_batch = request.uri().path().contains("peerreplication");
@@ -181,6 +183,6 @@ async fn copy_of_a_peer_that_believes_a_version_of_the_future_is_taken_over_at_m
         assert_eq!(a.heartbeat(ORDER, FUTURE).await, StatusCode::OK);
     }
     soon().await;
-    assert!(log.lines(&["a peer has newer data of an instance"]).len() >= 9);
+    assert!(log.lines(&["peer has newer data of an instance"]).len() >= 9);
     assert!(log.lines(&["taken over from a peer"]).len() <= 1);
 }

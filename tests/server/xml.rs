@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{Request, StatusCode};
 use tower_eureka::model::{Application, Applications, InstanceStatus};
+use tower_eureka::server::Limits;
 use tower_eureka::{EurekaServer, Instance};
 
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, gunzip, gzip, text};
@@ -131,7 +132,7 @@ async fn registration_is_validated_in_javas_order() {
 
 #[tokio::test]
 async fn unreadable_body_returns_400() {
-    let server = Server::built(EurekaServer::builder().gzip_requests(true));
+    let server = Server::built(EurekaServer::builder().limits(Limits::new().gzip_requests(true)));
     let bomb = (1..20).fold(String::from("<!DOCTYPE x [<!ENTITY e0 'ha'>"), |bomb, i| {
         format!("{bomb}<!ENTITY e{i} '&e{};&e{};'>", i - 1, i - 1)
     }) + "]><instance><app>&e19;</app></instance>";
@@ -180,7 +181,7 @@ async fn one_bad_instance_does_not_spoil_the_list() {
 
 #[tokio::test]
 async fn gzip_and_latin1_bodies_are_decoded() {
-    let server = Server::built(EurekaServer::builder().gzip_requests(true));
+    let server = Server::built(EurekaServer::builder().limits(Limits::new().gzip_requests(true)));
     let zipped = request("POST", GATEWAY).header(CONTENT_ENCODING, "gzip");
     let zipped = zipped.body(gzip(REGISTER_FARGO.as_bytes()).into()).unwrap();
     assert_eq!(server.send(zipped).await.status(), StatusCode::NO_CONTENT);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
-use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::server::{self, Peers};
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 use crate::captured_log::Log;
@@ -27,16 +27,17 @@ fn port(listener: &TcpListener) -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn builder(urls: &str) -> EurekaServerBuilder {
-    EurekaServer::builder().peer_url(urls).own_host_name("localhost").wait_when_empty(Duration::ZERO)
+fn peers(urls: &str) -> Peers {
+    Peers::new().url(urls).wait_when_empty(Duration::ZERO)
 }
 
 /// Registry node behind TLS.
 struct Node(EurekaServer);
 
 impl Node {
-    fn start(listener: TcpListener, shows: ServerConfig, builder: EurekaServerBuilder) -> Self {
-        let node = builder.own_port(port(&listener)).build().unwrap();
+    fn start(listener: TcpListener, shows: ServerConfig, peers: Peers) -> Self {
+        let builder = EurekaServer::builder().port(port(&listener)).peers(peers);
+        let node = builder.node(server::Node::new().host_name("localhost")).build().unwrap();
         serve_on(listener, shows, Router::new().nest("/eureka", node.router()));
         Self(node)
     }
@@ -68,7 +69,7 @@ async fn registrations_replicate_over_tls() {
     let ([a, b], urls) = bind_nodes().await;
     let node = |at| {
         let shows = server(ca.identity(&["localhost"]));
-        Node::start(at, shows, builder(&urls).peer_tls_ca_file(&file))
+        Node::start(at, shows, peers(&urls).tls_ca_file(&file))
     };
     let (a, b) = (node(a), node(b));
     a.register("1").await;
@@ -80,7 +81,7 @@ async fn registrations_replicate_over_tls() {
 async fn peers_that_request_a_certificate_receive_one() {
     let ca = Ca::new();
     let ([a, b], urls) = bind_nodes().await;
-    let node = |at| Node::start(at, ca.strict_server(), builder(&urls).peer_tls_config(ca.client_with_identity()));
+    let node = |at| Node::start(at, ca.strict_server(), peers(&urls).tls_config(ca.client_with_identity()));
     let (a, b) = (node(a), node(b));
     a.register("1").await;
     b.register("2").await;
@@ -99,14 +100,14 @@ async fn untrusted_peer_is_logged_and_does_not_affect_the_others() {
     let stranger_url = format!("https://localhost:{}/eureka/", port(&stranger));
     let node = |at, shown: &Ca, trusted: &Ca| {
         let shows = server(shown.identity(&["localhost"]));
-        Node::start(at, shows, builder(&urls).peer_tls_config(trusted.client()))
+        Node::start(at, shows, peers(&urls).tls_config(trusted.client()))
     };
     let (a, b, stranger) = (node(a, &ca, &ca), node(b, &ca, &ca), node(stranger, &another, &another));
     for id in ["1", "2"] {
         a.register(id).await;
         until(|| b.has(id)).await;
         let why = "its certificate is of a CA that is not trusted here";
-        until(|| has(&log, &["WARN", "a peer does not take changes, they are kept for it", &stranger_url, why])).await;
+        until(|| has(&log, &["WARN", "cannot send changes to a peer, keeping them", &stranger_url, why])).await;
         assert!(!stranger.has(id));
     }
     until(|| a.0.is_open() && b.0.is_open()).await;
@@ -117,12 +118,12 @@ async fn unusable_tls_settings_of_peers_fail_the_build() {
     let ca = Ca::new();
     let file = ca.pem_file("trusted.pem");
     let missing = PathBuf::from("missing.pem");
-    for (builder, why) in [
-        (EurekaServer::builder().peer_tls_ca_file(&missing), "missing.pem"),
-        (EurekaServer::builder().peer_tls_ca_file(&file).peer_tls_config(ca.client()), "both set"),
-        (EurekaServer::builder().peer_tls_config(ca.client()).peer_tls_ca_file(&file), "both set"),
+    for (peers, why) in [
+        (Peers::new().tls_ca_file(&missing), "missing.pem"),
+        (Peers::new().tls_ca_file(&file).tls_config(ca.client()), "both set"),
+        (Peers::new().tls_config(ca.client()).tls_ca_file(&file), "both set"),
     ] {
-        let error = builder.build().unwrap_err();
+        let error = EurekaServer::builder().peers(peers).build().unwrap_err();
         assert!(error.is_config(), "{error}");
         for part in ["the TLS settings for peers are unusable", why] {
             assert!(error.to_string().contains(part), "{part} in {error}");

@@ -151,7 +151,7 @@ impl Serve {
         let listener =
             bound.map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
         let local = listener.local_addr()?;
-        let registry = builder.own_port(local.port()).build()?;
+        let registry = builder.port(local.port()).build()?;
         announce(local);
         let (open, registry_bytes) = (registry.is_open(), registry.registry_size_limit());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %local, open, registry_bytes, "started");

@@ -224,29 +224,29 @@ impl EurekaServerBuilder {
         }
         #[cfg(feature = "peers")]
         {
-            let region = self.peers.region().to_owned();
+            let region = self.peers.region_name().to_owned();
             if let Some(zones) =
                 env.text(&format!("eureka.client.availability-zones.{region}")).map_err(Error::variable)?
             {
-                self = self.availability_zones(region, zones);
+                self = self.peers_with(|peers| peers.availability_zones(region, zones));
             }
             // An argument may change the region.
             for (key, zones) in env.map("eureka.client.availability-zones").map_err(Error::variable)? {
-                if super::names::relaxed(&key) != super::names::relaxed(self.peers.region()) {
-                    self = self.availability_zones(key.replace('.', "-"), zones);
+                if super::names::relaxed(&key) != super::names::relaxed(self.peers.region_name()) {
+                    self = self.peers_with(|peers| peers.availability_zones(key.replace('.', "-"), zones));
                 }
             }
-            for zone in self.peers.zones() {
+            for zone in self.peers.zone_names() {
                 if let Some(urls) = env.text(&format!("eureka.client.service-url.{zone}")).map_err(Error::variable)? {
-                    self = self.replace_zone_urls(&zone, &urls);
+                    self = self.peers_with(|peers| peers.replace_zone_urls(&zone, &urls));
                 }
             }
             // Those of other zones have no effect unless an argument names the zone; the server
             // says so when it is built.
             for (key, urls) in env.map("eureka.client.service-url").map_err(Error::variable)? {
                 let is_it = |zone: &String| super::names::relaxed(zone) == super::names::relaxed(&key);
-                if !self.peers.zones().iter().any(is_it) {
-                    self = self.replace_zone_urls(&key.replace('.', "-"), &urls);
+                if !self.peers.zone_names().iter().any(is_it) {
+                    self = self.peers_with(|peers| peers.replace_zone_urls(&key.replace('.', "-"), &urls));
                 }
             }
             let regions = "eureka.server.remote-region-urls-with-name";
@@ -259,26 +259,26 @@ impl EurekaServerBuilder {
                         "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
                     ));
                 }
-                self = self.remote_region(&region, &url);
+                self = self.regions_with(|regions| regions.region(&region, &url));
             }
             let whitelists = "eureka.server.remote-region-app-whitelist";
             let regions = self.regions.names();
             for region in regions.iter().map(String::as_str).chain(["global"]) {
                 if let Some(apps) = env.text(&format!("{whitelists}.{region}")).map_err(Error::variable)? {
-                    self = self.remote_region_whitelist(region, apps);
+                    self = self.regions_with(|regions| regions.whitelist(region, apps));
                 }
             }
             // The others have no effect; the server says so when it is built.
             for (key, apps) in env.map(whitelists).map_err(Error::variable)? {
                 let is_it = |region: &String| super::names::relaxed(region) == super::names::relaxed(&key);
                 if !regions.iter().any(is_it) {
-                    self = self.remote_region_whitelist(key.replace('.', "-"), apps);
+                    self = self.regions_with(|regions| regions.whitelist(key.replace('.', "-"), apps));
                 }
             }
             // As often written: a dash in it, or the dashes of the first part kept.
             for name in ["eureka.client.service-url.default-zone", "eureka.client.serviceurl.default-zone"] {
                 if let Some(urls) = env.text(name).map_err(Error::variable)? {
-                    self = self.replace_zone_urls("defaultZone", &urls);
+                    self = self.peers_with(|peers| peers.replace_zone_urls("defaultZone", &urls));
                 }
             }
         }

@@ -10,115 +10,115 @@ macro_rules! property {
 
 #[rustfmt::skip]
 pub(super) const PROPERTIES: &[Property] = &[
-    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats come", Kind::Flag(Builder::self_preservation)),
-    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "look at each application by itself then, and at its instances' own intervals; not in Java", Kind::Flag(Builder::preservation_by_application)),
-    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(Builder::renewal_percent_threshold)),
-    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(Builder::expected_renewal_interval)),
-    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(Builder::eviction_interval)),
+    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats come", Kind::Flag(|b, v| b.eviction_with(|e| e.self_preservation(v)))),
+    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "look at each application by itself then, and at its instances' own intervals; not in Java", Kind::Flag(|b, v| b.eviction_with(|e| e.preservation_by_application(v)))),
+    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(|b, v| b.eviction_with(|e| e.renewal_percent_threshold(v)))),
+    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(|b, v| b.eviction_with(|e| e.expected_renewal_interval(v)))),
+    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(|b, v| b.eviction_with(|e| e.interval(v)))),
     property!("eureka.server.disable-delta", "BOOL", "false", "answer deltas with 403, so that clients fetch everything", Kind::Flag(|b, disabled| b.delta(!disabled))),
     property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "answer lists that are up to some time old; on by default in Java", Kind::Flag(Builder::read_only_cache)),
     property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "how old they can be then", Kind::Millis(Builder::read_only_cache_interval)),
     property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
-    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(Builder::registration_limit)),
-    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(Builder::batch_limit)),
-    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "most bytes of all request bodies that are received at the same time; one that finds no room is a 503", Kind::Count(Builder::request_bytes_in_flight)),
-    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "take registrations and batches that are gzip, as Netflix 1.x peers send them by enableReplicatedRequestCompression; else they are a 415", Kind::Flag(Builder::gzip_requests)),
-    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(Builder::metadata_limit)),
-    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(Builder::application_limit)),
-    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle ones are closed for new ones", Kind::Count(|mut b, n| { b.limits.connections = n; b })),
-    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle ones are closed for new ones", Kind::Count(|mut b, n| { b.limits.connections_per_address = n; b })),
-    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of requests at a time on one HTTP/2 connection; clients wait with further ones", Kind::Count(|mut b, n| { b.limits.http2_streams = n; b })),
-    property!("server.http2.enabled", "BOOL", "true", "speak HTTP/2 beside HTTP/1.1", Kind::Flag(|mut b, enabled| { b.limits.http2 = enabled; b })),
-    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum number of response bytes that are held for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Kind::Count(Builder::response_limit)),
-    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "longest name of an instance: id, application, host name, IP address, each VIP address; more is a 413", Kind::Count(Builder::name_limit)),
-    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "most bytes of all texts of an instance; more is a 413", Kind::Count(Builder::instance_size_limit)),
-    property!("eureka.server.limits.instances", "COUNT", "500000", "most instances of the registry; one more is a 507", Kind::Count(Builder::registry_limit)),
-    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(Builder::registry_size_limit)),
-    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "longest lease; a longer one is cut to it", Kind::Seconds(Builder::lease_limit)),
-    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.limits.head_bytes = n; b })),
-    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.limits.headers = n; b })),
-    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.head_timeout = time; b })),
-    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.limits.body_timeout = time; b })),
-    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.limits.response_timeout = time; b })),
-    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.limits.idle_timeout = time; b })),
+    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.registration_bytes(v)))),
+    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(|b, v| b.limits_with(|l| l.batch_bytes(v)))),
+    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "most bytes of all request bodies that are received at the same time; one that finds no room is a 503", Kind::Count(|b, v| b.limits_with(|l| l.request_bytes_in_flight(v)))),
+    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "take registrations and batches that are gzip, as Netflix 1.x peers send them by enableReplicatedRequestCompression; else they are a 415", Kind::Flag(|b, v| b.limits_with(|l| l.gzip_requests(v)))),
+    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.metadata_bytes(v)))),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(|b, v| b.limits_with(|l| l.instances_per_application(v)))),
+    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle ones are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections = n; b })),
+    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle ones are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections_per_address = n; b })),
+    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of requests at a time on one HTTP/2 connection; clients wait with further ones", Kind::Count(|mut b, n| { b.connections.http2_streams = n; b })),
+    property!("server.http2.enabled", "BOOL", "true", "speak HTTP/2 beside HTTP/1.1", Kind::Flag(|mut b, enabled| { b.connections.http2 = enabled; b })),
+    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum number of response bytes that are held for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Kind::Count(|b, v| b.limits_with(|l| l.response_bytes(v)))),
+    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "longest name of an instance: id, application, host name, IP address, each VIP address; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.name_bytes(v)))),
+    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "most bytes of all texts of an instance; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.instance_bytes(v)))),
+    property!("eureka.server.limits.instances", "COUNT", "500000", "most instances of the registry; one more is a 507", Kind::Count(|b, v| b.limits_with(|l| l.instances(v)))),
+    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(|b, v| b.limits_with(|l| l.registry_bytes(v)))),
+    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "longest lease; a longer one is cut to it", Kind::Seconds(|b, v| b.limits_with(|l| l.lease_duration(v)))),
+    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.connections.head_bytes = n; b })),
+    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.connections.headers = n; b })),
+    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.head_timeout = time; b })),
+    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.connections.body_timeout = time; b })),
+    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.response_timeout = time; b })),
+    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.connections.idle_timeout = time; b })),
     #[cfg(feature = "peers")]
-    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "longest time for which a starting node refuses lists with 403", Kind::Millis(Builder::wait_when_empty)),
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "longest time for which a starting node refuses lists with 403", Kind::Millis(|b, v| b.peers_with(|p| p.wait_when_empty(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.copy_attempts(n.try_into().unwrap_or(u32::MAX)))),
+    property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.peers_with(|p| p.sync_up_attempts(n.try_into().unwrap_or(u32::MAX))))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(Builder::copy_pause)),
+    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(|b, v| b.peers_with(|p| p.sync_up_pause(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change; the one from settings does not", Kind::Millis(Builder::peer_refresh_interval)),
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change; the one from settings does not", Kind::Millis(|b, v| b.peers_with(|p| p.refresh_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.my_url(url))),
+    property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.peers_with(|p| p.my_url(url)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "believe a peer that has newer data", Kind::Flag(Builder::take_newer_copies)),
+    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "believe a peer that has newer data", Kind::Flag(|b, v| b.peers_with(|p| p.take_newer_copies(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "changes that may wait for one peer", Kind::Count(Builder::peer_queue_capacity)),
+    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "changes that may wait for one peer", Kind::Count(|b, v| b.peers_with(|p| p.queue_capacity(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "batches on their way to one peer", Kind::Count(Builder::peer_batches_in_flight)),
+    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "batches on their way to one peer", Kind::Count(|b, v| b.peers_with(|p| p.batches_in_flight(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-time-for-replication", "MS", "30000", "how long a change is worth telling a peer", Kind::Millis(Builder::replication_time)),
+    property!("eureka.server.max-time-for-replication", "MS", "30000", "how long a change is worth telling a peer", Kind::Millis(|b, v| b.peers_with(|p| p.replication_time(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "how long a connection to a peer may take", Kind::Millis(Builder::peer_connect_timeout)),
+    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "how long a connection to a peer may take", Kind::Millis(|b, v| b.peers_with(|p| p.connect_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(Builder::peer_read_timeout)),
+    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(|b, v| b.peers_with(|p| p.read_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(Builder::peer_comparison_interval)),
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(|b, v| b.peers_with(|p| p.reconcile_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "other regions to show, by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.remote_regions(list))),
+    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "other regions to show, by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.regions_with(|r| r.list(list)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.remote_region(region, url))),
+    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.regions_with(|r| r.region(region, url)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.remote_region_whitelist("global", apps) })),
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.regions_with(|r| r.whitelist("global", apps)) })),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.remote_region_whitelist(region, apps))),
+    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.regions_with(|r| r.whitelist(region, apps)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "time between two looks at another region", Kind::Seconds(Builder::remote_region_interval)),
+    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "time between two looks at another region", Kind::Seconds(|b, v| b.regions_with(|r| r.interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "show other regions to those only who name them", Kind::Flag(|b, disabled| b.remote_region_fallback(!disabled))),
+    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "show other regions to those only who name them", Kind::Flag(|b, disabled| b.regions_with(|r| r.fallback(!disabled)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch everything from other regions each time", Kind::Flag(|b, disabled| b.remote_region_delta(!disabled))),
+    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch everything from other regions each time", Kind::Flag(|b, disabled| b.regions_with(|r| r.delta(!disabled)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "how long a connection to another region may take", Kind::Millis(Builder::remote_region_connect_timeout)),
+    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "how long a connection to another region may take", Kind::Millis(|b, v| b.regions_with(|r| r.connect_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(Builder::remote_region_read_timeout)),
+    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(|b, v| b.regions_with(|r| r.read_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(Builder::replace_zone_urls)),
+    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(|b, zone, urls| b.peers_with(|p| p.replace_zone_urls(zone, urls)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.region(name))),
+    property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.peers_with(|p| p.region(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.availability_zones(region, zones))),
+    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.peers_with(|p| p.availability_zones(region, zones)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(Builder::peers_from_dns)),
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(|b, v| b.peers_with(|p| p.use_dns(v)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.dns_domain(name))),
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into())))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Port(|b, port| b.dns_port(port))),
+    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Port(|b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.dns_context(path))),
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into())))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(Builder::prefer_same_zone)),
+    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(|b, v| b.peers_with(|p| p.prefer_same_zone(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node, so that its peers show it", Kind::Flag(Builder::register_own)),
+    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node, so that its peers show it", Kind::Flag(|b, v| b.node_with(|n| n.register(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at the start", Kind::Flag(Builder::copy_from_peers)),
+    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at the start", Kind::Flag(|b, v| b.peers_with(|p| p.sync_up(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "take this node out when it stops", Kind::Flag(Builder::unregister_own)),
+    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "take this node out when it stops", Kind::Flag(|b, v| b.node_with(|n| n.unregister(v)))),
     #[cfg(feature = "peers")]
-    property!("spring.application.name", "NAME", "UNKNOWN", "the name under which this node registers itself", Kind::Text(|b, name| b.own_app(name))),
+    property!("spring.application.name", "NAME", "UNKNOWN", "the name under which this node registers itself", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.appname", "NAME", "UNKNOWN", "the same", Kind::Text(|b, name| b.own_app(name))),
+    property!("eureka.instance.appname", "NAME", "UNKNOWN", "the same", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.instance-id", "ID", "ip:port", "the id of this node", Kind::Text(|b, id| b.own_id(id))),
+    property!("eureka.instance.instance-id", "ID", "ip:port", "the id of this node", Kind::Text(|b, id| b.node_with(|n| n.id(id)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.hostname", "NAME", "the IP address", "the host name by which peers reach this node", Kind::Text(|b, name| b.own_host_name(name))),
+    property!("eureka.instance.hostname", "NAME", "the IP address", "the host name by which peers reach this node", Kind::Text(|b, name| b.node_with(|n| n.host_name(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.ip-address", "IP", "that of the way out", "the address of this node", Kind::Text(|b, ip| b.own_ip_addr(ip))),
+    property!("eureka.instance.ip-address", "IP", "that of the way out", "the address of this node", Kind::Text(|b, ip| b.node_with(|n| n.ip_addr(ip)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "time between two heartbeats of this node", Kind::Seconds(Builder::own_renewal_interval)),
+    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "time between two heartbeats of this node", Kind::Seconds(|b, v| b.node_with(|n| n.renewal_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(Builder::own_lease_duration)),
+    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(|b, v| b.node_with(|n| n.lease_duration(v)))),
 ];
 
 /// What a Spring server takes and this one has no use for: no code of Java reads it, it is about AWS or about threads and caches that do

@@ -12,7 +12,7 @@ fn dashes_and_case_do_not_matter() {
         "eureka.server.evictionIntervalTimerInMs",
         "eureka.server.EVICTION_INTERVAL_TIMER_IN_MS",
     ] {
-        assert!(set(name, "1500").unwrap().contains("eviction_interval: 1.5s"), "{name}");
+        assert!(set(name, "1500").unwrap().contains("interval: 1.5s"), "{name}");
     }
 }
 
@@ -187,7 +187,9 @@ async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
         assert!(error.is_config() && error.to_string().contains(why), "{value}: {error}");
         assert!(!format!("{error} {error:?}").contains("sec"), "{value}: {error:?}");
     }
-    let many = (0..33).fold(EurekaServer::builder(), |b, n| b.remote_region(n.to_string(), "http://eu/"));
+    use crate::server::Regions;
+    let many = EurekaServer::builder()
+        .regions((0..33).fold(Regions::new(), |regions, n| regions.region(n.to_string(), "http://eu/")));
     assert!(many.build().unwrap_err().to_string().contains("at most 32"));
 }
 

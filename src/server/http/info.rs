@@ -126,7 +126,7 @@ fn application_stats(server: &EurekaServer) -> Stats {
 /// Returns the URL and availability of each peer.
 fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
-    return server.node().peers().replicas();
+    return server.node().replication().replicas();
     #[cfg(not(feature = "peers"))]
     {
         let _ = server;

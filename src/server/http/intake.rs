@@ -50,6 +50,7 @@ pub(in crate::server) struct Intake {
 
 impl Intake {
     /// Default budget in bytes.
+    #[cfg(test)]
     pub(in crate::server) const DEFAULT_BUDGET: usize = 64 * 1024 * 1024;
 
     pub(in crate::server) fn new(budget: usize, gzip: bool) -> Self {

@@ -186,7 +186,7 @@ async fn own(parts: &Parts, body: Body) -> Response {
 /// own.
 fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
     #[cfg(feature = "peers")]
-    return headers.get(NODE_ID).is_some_and(|id| server.node().peers().is_me(id.as_bytes()));
+    return headers.get(NODE_ID).is_some_and(|id| server.node().replication().is_own_id(id.as_bytes()));
     #[cfg(not(feature = "peers"))]
     {
         let _ = (server, headers);

@@ -435,7 +435,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn documents_with_many_values_wait_for_their_turn() {
-        let intake = Intake::new(Intake::DEFAULT_BUDGET, false);
+        let intake = Intake::new(64 << 20, false);
         let _others = intake.offload.hold_medium();
         let json = vec!["{}"; LIGHT_VALUES].join(",");
         let xml = "<x/>".repeat(LIGHT_VALUES);

@@ -167,7 +167,7 @@ impl Listener {
     /// connection, a response of at most 64 KiB is bounded by [`idle_timeout`](Self::idle_timeout)
     /// alone.
     ///
-    /// While the budget of [`response_limit`](crate::server::EurekaServerBuilder::response_limit)
+    /// While the budget of [`Limits::response_bytes`](crate::server::Limits::response_bytes)
     /// is exhausted, a connection is also closed if its client has read less than 1 MB a second for
     /// a quarter of this time.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {

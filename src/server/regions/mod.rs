@@ -15,11 +15,9 @@
 //! | `region` | one region: its copy and the task that keeps it fresh |
 //! | `union` | what several registries show together, as a whole and as a delta |
 //! | `merged` | the applications that are in several, each put together once for all who are shown the same of it |
-//! | `settings` | what it can be told |
 
 mod merged;
 mod region;
-mod settings;
 mod union;
 
 use std::sync::Arc;
@@ -31,22 +29,25 @@ use tokio::time::Instant;
 
 use self::merged::Merged;
 use self::region::Region;
-pub(crate) use self::settings::RegionSettings;
 use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
-use super::peers::{PeerSettings, restarted};
+use super::outbound::Outbound;
 use super::registry::{Listing, Registry, Version};
+use super::settings::Regions;
+use super::supervise::supervise;
 use super::view::{AppView, RegionSet};
+use crate::config::{ClientConfig, ServiceUrl};
 use crate::model::Instance;
 use crate::time::Clock;
+use crate::transport::Transport;
 
 /// Lists of a server that starts wait this long for the first look at each region.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// The other regions that this server shows.
 #[derive(Debug)]
-pub(in crate::server) struct Regions {
+pub(in crate::server) struct RemoteRegions {
     /// By name, at most [`RegionSet::MAX`].
     regions: Vec<Arc<Region>>,
     /// Whether they are shown to those who name none.
@@ -56,10 +57,25 @@ pub(in crate::server) struct Regions {
     looked: AtomicBool,
 }
 
-impl Regions {
-    /// `None` if there are none.
-    pub(in crate::server) fn new(settings: &RegionSettings, peers: &PeerSettings) -> Result<Option<Arc<Self>>, Error> {
-        let regions = settings.regions(peers)?;
+impl RemoteRegions {
+    /// Creates the copies of all regions, or `None` if there are no other regions.
+    ///
+    /// # Errors
+    /// Fails if a setting is unusable, or a region has an `https` URL and TLS cannot be used.
+    pub(in crate::server) fn new(settings: &Regions, outbound: &Outbound) -> Result<Option<Arc<Self>>, Error> {
+        settings.check(RegionSet::MAX)?;
+        if let Some(url) = settings.urls.values().flatten().find(|url| url.is_secure()) {
+            outbound.check_tls().map_err(|reason| Error::no_tls(url.as_str(), &reason))?;
+        }
+        let stack = outbound.stack(settings.connect_timeout, settings.read_timeout);
+        let config =
+            ClientConfig { fetch_interval: settings.interval, delta: settings.delta, ..ClientConfig::default() };
+        let region = |(name, urls): (&String, &Vec<ServiceUrl>)| {
+            let transport = Transport::new(urls.clone(), stack.clone()).for_server();
+            let transport = transport.without_other_regions().with_unfiltered_fallback();
+            Arc::new(Region::new(name.as_str().into(), settings.whitelist_of(name), transport, config.clone()))
+        };
+        let regions: Vec<_> = settings.urls.iter().map(region).collect();
         let (fallback, merged) = (settings.fallback, Merged::default());
         let (since, looked) = (Instant::now(), AtomicBool::new(false));
         Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, since, looked })))
@@ -78,7 +94,7 @@ impl Regions {
             let (region, registry) = (region.clone(), registry.clone());
             tasks.spawn(async move {
                 let start = || region.clone().keep(registry.clone(), clock, delta_retention_ms);
-                restarted("a copy of a region", start).await;
+                supervise("copy of a region", start).await;
             });
         }
         tasks

@@ -48,7 +48,7 @@ use self::multi_region::{MultiRegion, Part, RegionLists};
 use self::read_only::ReadOnly;
 use self::selection::{Selection, Selections};
 #[cfg(feature = "peers")]
-use super::regions::Regions;
+use super::regions::RemoteRegions;
 use super::registry::Registry;
 use super::unsent::Unsent;
 #[cfg(feature = "peers")]
@@ -110,7 +110,7 @@ impl ResponseCache {
 
     /// Adds other regions to the lists.
     #[cfg(feature = "peers")]
-    pub(super) fn with_regions(mut self, regions: Arc<Regions>) -> Self {
+    pub(super) fn with_regions(mut self, regions: Arc<RemoteRegions>) -> Self {
         let options = self.options.get_or_insert_default();
         if let Some(cache) = &mut options.read_only {
             cache.default_regions = regions.default_set();

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::etag::Kind;
 use super::lru::LruCache;
-use crate::server::regions::{Regions, Union};
+use crate::server::regions::{RemoteRegions, Union};
 use crate::server::registry::Registry;
 use crate::server::view::{AppView, PerVariant, RegionSet, SingleFlight, Snapshot};
 use crate::sync::Mutex;
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(300);
 /// Cached lists by the regions that they show.
 #[derive(Debug)]
 pub(super) struct MultiRegion {
-    regions: Arc<Regions>,
+    regions: Arc<RemoteRegions>,
     /// Lists of the default regions. Requests for other regions never evict them.
     default: Arc<RegionLists>,
     others: Arc<Mutex<LruCache<Arc<RegionLists>>>>,
@@ -36,7 +36,7 @@ pub(super) struct MultiRegion {
 /// Cached lists of one set of regions, together with the registry.
 #[derive(Debug)]
 pub(super) struct RegionLists {
-    regions: Arc<Regions>,
+    regions: Arc<RemoteRegions>,
     pub(super) set: RegionSet,
     full: Arc<PerVariant<SingleFlight>>,
     delta: Arc<PerVariant<SingleFlight>>,
@@ -53,7 +53,7 @@ pub(super) enum Part {
 
 impl MultiRegion {
     /// Must be called inside a tokio runtime.
-    pub(super) fn new(regions: Arc<Regions>) -> Self {
+    pub(super) fn new(regions: Arc<RemoteRegions>) -> Self {
         let default = RegionLists::new(&regions, regions.default_set());
         let others = Arc::<Mutex<LruCache<_>>>::default();
         let mut tasks = JoinSet::new();
@@ -99,7 +99,7 @@ impl MultiRegion {
 }
 
 impl RegionLists {
-    fn new(regions: &Arc<Regions>, set: RegionSet) -> Arc<Self> {
+    fn new(regions: &Arc<RemoteRegions>, set: RegionSet) -> Arc<Self> {
         let regions = regions.clone();
         Arc::new(Self { regions, set, full: Arc::default(), delta: Arc::default(), latest: Mutex::default() })
     }
@@ -151,19 +151,20 @@ mod tests {
     use tokio::task::spawn_blocking;
 
     use super::*;
-    use crate::EurekaServer;
     use crate::model::Instance;
+    use crate::server::outbound::Outbound;
     use crate::server::outcome::Origin;
     use crate::server::registry::Settings;
     use crate::server::response_cache::{List, ResponseCache};
+    use crate::server::settings::Regions;
     use crate::server::unsent::Unsent;
     use crate::server::view::{Encoding, Form, Variant};
     use crate::time::Clock;
 
-    fn regions() -> Arc<Regions> {
+    fn regions() -> Arc<RemoteRegions> {
         let names = ["a", "b", "c", "d", "e"];
-        let builder = names.iter().fold(EurekaServer::builder(), |b, name| b.remote_region(name, "http://nowhere/"));
-        Regions::new(&builder.regions, &builder.peers).unwrap().unwrap()
+        let settings = names.iter().fold(Regions::new(), |regions, name| regions.region(name, "http://nowhere/"));
+        RemoteRegions::new(&settings, &Outbound::default()).unwrap().unwrap()
     }
 
     fn multi_region() -> MultiRegion {

@@ -9,10 +9,9 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use http::{Request, StatusCode};
 use tower::ServiceExt;
-use tower_eureka::server::EurekaServerBuilder;
 
 use super::{LOOK, cancel, get, ids, knowing, lines, region, register};
-use crate::network::{Network, SECOND};
+use crate::network::{Network, SECOND, Setup};
 
 /// As one does that could not fetch another region yet.
 #[tokio::test(start_paused = true)]
@@ -87,12 +86,13 @@ async fn a_java_server_that_shows_what_it_copied_from_here_keeps_no_dead_alive()
 #[tokio::test(start_paused = true)]
 async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
     let network = Network::default();
-    let own = |builder: EurekaServerBuilder| {
-        builder.register_own(false).copy_from_peers(false).wait_when_empty(Duration::ZERO)
+    let own = |setup: Setup| {
+        setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).wait_when_empty(Duration::ZERO))
     };
     let east = region(&network, "east", &[]);
     let all = ["home", "java"];
-    let java = network.node_with("java", &all, |builder| own(builder).peer_comparison_interval(Duration::ZERO));
+    let java =
+        network.node_with("java", &all, |setup| own(setup).peers(|peers| peers.reconcile_interval(Duration::ZERO)));
     let (lists, elsewhere) = (java.router.clone(), east.router.clone());
     let shown = Router::new().fallback(move |request: Request<Body>| {
         let of = if request.uri().path().ends_with("/both") { elsewhere.clone() } else { lists.clone() };
@@ -100,7 +100,7 @@ async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
     });
     network.0.lock().unwrap().hosts.insert("java".into(), shown);
     network.silence("java", "home");
-    let home = network.node_with("home", &all, |builder| knowing(own(builder), &["east"]));
+    let home = network.node_with("home", &all, |setup| knowing(own(setup), &["east"]));
     register(&east, "ORDERS", "both").await;
     tokio::time::sleep(LOOK).await;
     register(&java, "ORDERS", "both").await;
@@ -112,8 +112,8 @@ async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
 
 /// A Java server that copies from `home2` and refuses to leave that out; and what the nodes of that region have in common.
 fn java_that_refuses(network: &Network) -> crate::network::Node {
-    let java = network.node_with("java", &[], |builder| {
-        builder.remote_region("home", "http://home2:8761/eureka/").remote_region_interval(Duration::from_secs(1))
+    let java = network.node_with("java", &[], |setup| {
+        setup.regions(|regions| regions.region("home", "http://home2:8761/eureka/").interval(Duration::from_secs(1)))
     });
     let lists = java.router.clone();
     let refuses = Router::new().fallback(move |mut request: Request<Body>| {
@@ -133,16 +133,16 @@ fn java_that_refuses(network: &Network) -> crate::network::Node {
 
 const CLUSTER: [&str; 2] = ["home1", "home2"];
 
-fn of_cluster(builder: EurekaServerBuilder) -> EurekaServerBuilder {
-    builder.register_own(false).wait_when_empty(Duration::ZERO)
+fn of_cluster(setup: Setup) -> Setup {
+    setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::ZERO))
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_node_of_a_cluster_keeps_its_dead_alive_that_a_java_server_copied_from_another() {
     let network = Network::default();
-    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);
-    let home1 = network.node_with("home1", &CLUSTER, |builder| knowing(of_cluster(builder), &["java"]));
+    let home1 = network.node_with("home1", &CLUSTER, |setup| knowing(of_cluster(setup), &["java"]));
     register(&home2, "ORDERS", "x").await;
     tokio::time::sleep(LOOK * 3).await;
     assert_eq!(ids(&home1, "apps").await, ["x"]);
@@ -155,10 +155,12 @@ async fn no_node_of_a_cluster_keeps_its_dead_alive_that_a_java_server_copied_fro
 #[tokio::test(start_paused = true)]
 async fn what_a_peer_could_not_tell_is_found_though_a_java_server_shows_it() {
     let network = Network::default();
-    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);
-    let home1 = network.node_with("home1", &CLUSTER, |builder| {
-        knowing(of_cluster(builder), &["java"]).remote_region_interval(Duration::from_secs(1)).copy_from_peers(false)
+    let home1 = network.node_with("home1", &CLUSTER, |setup| {
+        knowing(of_cluster(setup), &["java"])
+            .regions(|regions| regions.interval(Duration::from_secs(1)))
+            .peers(|peers| peers.sync_up(false))
     });
     network.silence("home2", "home1");
     tokio::time::sleep(LOOK).await;
@@ -173,13 +175,13 @@ async fn what_a_peer_could_not_tell_is_found_though_a_java_server_shows_it() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_starts_takes_none_of_its_own_for_those_of_a_java_server() {
     let network = Network::default();
-    let home2 = network.node_with("home2", &CLUSTER, |builder| of_cluster(builder).copy_from_peers(false));
+    let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);
     register(&home2, "ORDERS", "x").await;
     tokio::time::sleep(LOOK).await;
     network.kill("home2");
-    let home1 = network.node_with("home1", &CLUSTER, |builder| {
-        knowing(of_cluster(builder), &["java"]).wait_when_empty(Duration::from_secs(60))
+    let home1 = network.node_with("home1", &CLUSTER, |setup| {
+        knowing(of_cluster(setup), &["java"]).peers(|peers| peers.wait_when_empty(Duration::from_secs(60)))
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
     network.0.lock().unwrap().hosts.insert("home2".into(), home2.router.clone());

@@ -14,10 +14,9 @@ use serde_json::json;
 use tower::{Service, ServiceExt};
 use tower_eureka::Eureka;
 use tower_eureka::model::{Applications, StatusCounts};
-use tower_eureka::server::EurekaServerBuilder;
 use tower_eureka::transport::RequestBody;
 
-use crate::network::{Link, Network, Node, SECOND};
+use crate::network::{Link, Network, Node, SECOND, Setup};
 
 /// Within this every region was looked at again.
 const LOOK: Duration = Duration::from_secs(35);
@@ -25,21 +24,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The only server of a region, which knows these others.
 fn region(network: &Network, name: &str, others: &[&str]) -> Node {
-    region_with(network, name, others, |builder| builder)
+    region_with(network, name, others, |setup| setup)
 }
 
-fn region_with(
-    network: &Network,
-    name: &str,
-    others: &[&str],
-    configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder,
-) -> Node {
-    network.node_with(name, &[], |builder| configure(knowing(builder, others)))
+fn region_with(network: &Network, name: &str, others: &[&str], configure: impl FnOnce(Setup) -> Setup) -> Node {
+    network.node_with(name, &[], |setup| configure(knowing(setup, others)))
 }
 
-fn knowing(builder: EurekaServerBuilder, others: &[&str]) -> EurekaServerBuilder {
+fn knowing(setup: Setup, others: &[&str]) -> Setup {
     let url = |name: &str| format!("http://{}:8761/eureka/", name.to_lowercase());
-    others.iter().fold(builder, |builder, name| builder.remote_region(name, url(name)))
+    others.iter().fold(setup, |setup, name| setup.regions(|regions| regions.region(name, url(name))))
 }
 
 async fn register(node: &Node, app: &str, id: &str) {
@@ -88,7 +82,7 @@ async fn ids(node: &Node, path: &str) -> Vec<String> {
 }
 
 /// An application that both have, one that only the other has, and one at each of three places.
-async fn three_regions(configure: impl FnOnce(EurekaServerBuilder) -> EurekaServerBuilder) -> (Network, [Node; 3]) {
+async fn three_regions(configure: impl FnOnce(Setup) -> Setup) -> (Network, [Node; 3]) {
     let network = Network::default();
     let (east, west) = (region(&network, "east", &[]), region(&network, "west", &[]));
     register(&east, "ORDERS", "e1").await;
@@ -103,7 +97,7 @@ async fn three_regions(configure: impl FnOnce(EurekaServerBuilder) -> EurekaServ
 
 #[tokio::test(start_paused = true)]
 async fn lists_show_the_regions_that_are_named_or_all() {
-    let (_network, [home, east, _]) = three_regions(|builder| builder).await;
+    let (_network, [home, east, _]) = three_regions(|setup| setup).await;
     for (regions, expected) in [
         ("", vec!["e1", "e2", "h1", "w1", "w2"]),
         ("?regions=", vec!["e1", "e2", "h1", "w1", "w2"]),
@@ -143,7 +137,7 @@ async fn lists_show_the_regions_that_are_named_or_all() {
 
 #[tokio::test(start_paused = true)]
 async fn both_ways_into_a_server_show_the_same_regions() {
-    let (_network, [home, ..]) = three_regions(|builder| builder).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup).await;
     for path in ["apps", "apps?regions=east", "apps/delta", "apps/WEATHER", "apps/ORDERS", "apps/NOBODY"] {
         let (status, headers, body) = get_as(&home, path, &[]).await;
         for _ in 0..2 {
@@ -158,7 +152,7 @@ async fn both_ways_into_a_server_show_the_same_regions() {
 
 #[tokio::test(start_paused = true)]
 async fn an_application_is_looked_up_here_then_elsewhere() {
-    let (_network, [home, ..]) = three_regions(|builder| builder).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup).await;
     let ids = async |path: &str| {
         let (status, _, body) = get_as(&home, path, &[]).await;
         let application = tower_eureka::model::Application::from_json(&body);
@@ -174,7 +168,7 @@ async fn an_application_is_looked_up_here_then_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_of_another_region_is_found_and_not_touched() {
-    let (_network, [home, ..]) = three_regions(|builder| builder.remote_region_fallback(false)).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup.regions(|regions| regions.fallback(false))).await;
     for path in ["apps/ORDERS/h1", "apps/orders/w1", "apps/BILLING/e2", "instances/w2", "instances/h1"] {
         assert_eq!(home.empty("GET", path).await, StatusCode::OK, "{path}");
     }
@@ -206,8 +200,8 @@ async fn an_instance_of_another_region_is_found_and_not_touched() {
 
 #[tokio::test(start_paused = true)]
 async fn white_lists_are_for_lists() {
-    let (_network, [home, ..]) = three_regions(|builder| {
-        builder.remote_region_whitelist("EAST", "billing, nothing").remote_region_whitelist("global", "Weather")
+    let (_network, [home, ..]) = three_regions(|setup| {
+        setup.regions(|regions| regions.whitelist("EAST", "billing, nothing").whitelist("global", "Weather"))
     })
     .await;
     assert_eq!(ids(&home, "apps").await, ["e2", "h1", "w2"]);
@@ -221,7 +215,7 @@ async fn white_lists_are_for_lists() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_fallback_other_regions_are_for_those_who_name_them() {
-    let (_network, [home, ..]) = three_regions(|builder| builder.remote_region_fallback(false)).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup.regions(|regions| regions.fallback(false))).await;
     assert_eq!(ids(&home, "apps").await, ["h1"]);
     assert_eq!(ids(&home, "apps?regions=west").await, ["h1", "w1", "w2"]);
     assert_eq!((ids(&home, "vips/orders").await, ids(&home, "vips/weather").await), (vec!["h1".into()], vec![]));
@@ -231,14 +225,14 @@ async fn without_the_fallback_other_regions_are_for_those_who_name_them() {
 
 #[tokio::test(start_paused = true)]
 async fn without_deltas_there_are_none_of_other_regions() {
-    let (_network, [home, ..]) = three_regions(|builder| builder.delta(false)).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup.with(|builder| builder.delta(false))).await;
     assert_eq!(home.empty("GET", "apps/delta").await, StatusCode::FORBIDDEN);
     assert_eq!(home.empty("GET", "apps/delta?regions=east").await, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_read_only_cache_has_an_answer_for_each_choice_of_regions() {
-    let (_network, [home, ..]) = three_regions(|builder| builder.read_only_cache(true)).await;
+    let (_network, [home, ..]) = three_regions(|setup| setup.with(|builder| builder.read_only_cache(true))).await;
     let all = async || [ids(&home, "apps").await.len(), ids(&home, "apps?regions=east").await.len()];
     assert_eq!(all().await, [5, 3]);
     register(&home, "ORDERS", "h2").await;
@@ -294,7 +288,7 @@ async fn a_list_that_shows_no_region_waits_for_none() {
     let network = Network::default();
     let _east = region(&network, "east", &[]);
     network.cut("home", "east");
-    let home = region_with(&network, "home", &["east"], |builder| builder.remote_region_fallback(false));
+    let home = region_with(&network, "home", &["east"], |setup| setup.regions(|regions| regions.fallback(false)));
     register(&home, "ORDERS", "h1").await;
     assert!(home.server.is_open());
     for path in ["apps", "apps/delta", "apps/ORDERS", "vips/orders"] {
@@ -305,7 +299,7 @@ async fn a_list_that_shows_no_region_waits_for_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_region_that_dies_stays_as_it_was() {
-    let (network, [home, east, west]) = three_regions(|builder| builder).await;
+    let (network, [home, east, west]) = three_regions(|setup| setup).await;
     network.cut("home", "east");
     cancel(&east, "BILLING", "e2").await;
     for hour in 0..5 {
@@ -329,7 +323,7 @@ async fn a_region_that_dies_stays_as_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn deployment_in_a_region_during_an_outage_is_seen_after_it() {
-    let (network, [home, east, _]) = three_regions(|builder| builder).await;
+    let (network, [home, east, _]) = three_regions(|setup| setup).await;
     network.cut("home", "east");
     register(&east, "ORDERS", "e3").await;
     register(&east, "BILLING", "e4").await;
@@ -399,8 +393,9 @@ async fn peers_do_not_take_what_is_shown_for_what_is_registered() {
     let east = region(&network, "east", &[]);
     register(&east, "ORDERS", "e1").await;
     let all = ["home1", "home2", "home3"];
-    let own = |builder: EurekaServerBuilder| builder.register_own(false).wait_when_empty(Duration::ZERO);
-    let home1 = network.node_with("home1", &all, |builder| knowing(own(builder), &["east"]));
+    let own =
+        |setup: Setup| setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::ZERO));
+    let home1 = network.node_with("home1", &all, |setup| knowing(own(setup), &["east"]));
     let home2 = network.node_with("home2", &all, own);
     register(&home1, "ORDERS", "h1").await;
     tokio::time::sleep(LOOK).await;
@@ -439,7 +434,7 @@ impl Service<Request<RequestBody>> for Counted {
 /// The two views of a server agree: who follows its deltas never needs to fetch everything again.
 #[tokio::test(start_paused = true)]
 async fn a_client_with_deltas_never_finds_another_hash() {
-    let (network, nodes) = three_regions(|builder| builder.remote_region_interval(3 * SECOND)).await;
+    let (network, nodes) = three_regions(|setup| setup.regions(|regions| regions.interval(3 * SECOND))).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let service = Counted { link: network.link("client"), asked: asked.clone() };
     let client = Eureka::builder().service_url("http://home:8761/eureka").http_service(service);

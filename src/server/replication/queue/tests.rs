@@ -87,7 +87,7 @@ fn the_oldest_is_dropped_when_there_is_no_room() {
     for id in 0..4 {
         bench.push(Register, &id.to_string());
     }
-    assert_eq!(bench.queue.counters(), Counters { overflown: 1, ..Counters::default() });
+    assert_eq!(bench.queue.counters(), Counters { overflowed: 1, ..Counters::default() });
     assert_eq!(names(&bench.batch()), "Register 1, Register 2");
 }
 
@@ -152,7 +152,7 @@ fn a_batch_that_failed_comes_again_in_front() {
     let again = bench.later(100 * MS).batch();
     assert_eq!(names(&again), "Register 1");
     assert_eq!(bench.wait(), None, "a peer that failed gets one batch at a time");
-    bench.done(again, Outcome::Answered);
+    bench.done(again, Outcome::Done);
     assert_eq!(names(&bench.batch()), "Register 2");
 }
 
@@ -172,7 +172,7 @@ fn pauses_grow_with_failures_and_end_with_an_answer() {
     bench.done(batch, Outcome::Congested);
     assert_eq!(bench.wait(), Some(1000 * MS));
     let batch = bench.later(1000 * MS).batch();
-    bench.done(batch, Outcome::Answered);
+    bench.done(batch, Outcome::Done);
     assert!(bench.queue.is_empty());
     bench.push(Register, "b");
     assert_eq!(bench.wait(), Some(500 * MS));
@@ -202,7 +202,7 @@ fn of_an_instance_in_flight_nothing_more_is_sent() {
     bench.push(Register, "b");
     assert_eq!(names(&bench.later(500 * MS).batch()), "Register b");
     assert_eq!(bench.wait(), None);
-    bench.done(first, Outcome::Answered);
+    bench.done(first, Outcome::Done);
     assert_eq!(names(&bench.batch()), "Cancel a");
 }
 
@@ -229,7 +229,7 @@ fn changes_outlast_an_outage_and_heartbeats_do_not() {
     let batch = bench.later(1000 * MS).batch();
     assert_eq!(names(&batch), "Register a, Cancel c, Heartbeat d");
     bench.push(Cancel, "e");
-    bench.done(batch, Outcome::Answered);
+    bench.done(batch, Outcome::Done);
     bench.later(Duration::from_secs(31));
     assert_eq!(bench.wait(), None, "with the peer back, what can't be told in time is forgotten");
 }
@@ -254,7 +254,7 @@ fn a_flush_waits_for_no_company() {
     bench.queue.flush();
     let batch = bench.batch();
     assert!(!bench.queue.is_empty());
-    bench.done(batch, Outcome::Answered);
+    bench.done(batch, Outcome::Done);
     assert!(bench.queue.is_empty());
 }
 
@@ -284,7 +284,7 @@ fn another_instance_does_not_wait_for_a_slow_batch() {
     assert!(bench.push(Heartbeat, "b"), "whoever waits for the slow batch is woken");
     let batch = bench.later(BATCHING_DELAY).batch();
     assert_eq!(names(&batch), "Heartbeat b");
-    bench.done(slow, Outcome::Answered);
+    bench.done(slow, Outcome::Done);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Lists are refused with 403 while it is closed. Once open, it stays open.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(in crate::server) struct Gate {
     open: AtomicBool,
     /// No instance registered in the time in which a node collects heartbeats.
     empty: AtomicBool,
@@ -22,7 +22,7 @@ pub(super) struct Gate {
 
 /// Reason for which the gate is open or closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(in crate::server) enum Reason {
     /// Closed: the peers are being asked for the first time.
     Asking,
     /// Closed: the source of the list of peers has not responded yet.
@@ -46,8 +46,19 @@ pub(super) enum Reason {
 }
 
 impl Gate {
+    /// Creates the open gate of a node without peers.
+    pub(in crate::server) fn single() -> Self {
+        Self::new(Reason::Single, Duration::ZERO)
+    }
+
+    /// Creates the gate of a node with peers. It opens after `wait` at the latest. Without a time to
+    /// wait, or a copy to wait for, it is open.
+    pub(in crate::server) fn starting(wait: Duration, copies: bool) -> Self {
+        Self::new(if wait.is_zero() || !copies { Reason::Unneeded } else { Reason::Asking }, wait)
+    }
+
     /// A gate that is open if `reason` says so, and opens after `wait` at the latest.
-    pub(super) fn new(reason: Reason, wait: Duration) -> Self {
+    fn new(reason: Reason, wait: Duration) -> Self {
         let started = Instant::now();
         Self {
             open: reason.is_open().into(),
@@ -58,21 +69,21 @@ impl Gate {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::server) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
     /// Time at which the node began to collect heartbeats.
-    pub(super) fn started(&self) -> Instant {
+    pub(in crate::server) fn started(&self) -> Instant {
         self.started
     }
 
-    pub(super) fn limit(&self) -> Instant {
+    pub(in crate::server) fn limit(&self) -> Instant {
         self.limit
     }
 
     /// Opens it unless it is open, and logs the reason.
-    pub(super) fn open(&self, reason: Reason) {
+    pub(in crate::server) fn open(&self, reason: Reason) {
         let mut current = self.lock();
         if self.open.swap(true, Ordering::AcqRel) {
             return;
@@ -82,7 +93,7 @@ impl Gate {
     }
 
     /// Notes and logs why it is still closed.
-    pub(super) fn stay_closed(&self, reason: Reason) {
+    pub(in crate::server) fn stay_closed(&self, reason: Reason) {
         let mut current = self.lock();
         if self.is_open() || *current == reason {
             return;
@@ -93,19 +104,19 @@ impl Gate {
     }
 
     /// Notes and logs that nothing has registered although it was time for it.
-    pub(super) fn note_empty(&self) {
+    pub(in crate::server) fn note_empty(&self) {
         if !self.is_open() && !self.empty.swap(true, Ordering::Relaxed) {
             tracing::warn!(at_most = ?self.remaining(), "not open for traffic yet: no instance has registered");
         }
     }
 
     /// Returns true if it is closed although peers responded.
-    pub(super) fn has_reached_peers(&self) -> bool {
+    pub(in crate::server) fn has_reached_peers(&self) -> bool {
         *self.lock() == Reason::Peers
     }
 
     /// The reason in words, with the time that is left while it is closed.
-    pub(super) fn describe(&self) -> String {
+    pub(in crate::server) fn describe(&self) -> String {
         let reason = self.lock().clone();
         if self.is_open() {
             return reason.to_string();

@@ -1,4 +1,4 @@
-//! A task that a panic does not end for good.
+//! Restart of tasks that panic.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,26 +8,30 @@ use tokio::time::{Instant, sleep};
 
 use crate::time::Backoff;
 
-/// Before a task is started again. Who ran for as long as the last begins with the first again.
+/// Minimum and maximum pause before a task is restarted. A task that ran for longer than the maximum
+/// begins with the minimum again.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Runs what `start` makes to its end; what panicked is started again, after a while. Dropping the future ends it.
-pub(in crate::server) async fn restarted<F>(what: &str, start: impl Fn() -> F)
+/// Runs the future that `start` creates to completion, and creates another one after a panic.
+///
+/// # Cancel safety
+/// Dropping the future aborts the running task.
+pub(in crate::server) async fn supervise<F>(task: &str, start: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut pauses = Backoff::new(PAUSE[0], PAUSE[1]);
     loop {
         let began = Instant::now();
-        let mut task = JoinSet::new();
-        task.spawn(start());
-        match task.join_next().await {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(start());
+        match tasks.join_next().await {
             Some(Err(error)) if error.is_panic() => {
                 if began.elapsed() > PAUSE[1] {
                     pauses.reset();
                 }
                 let pause = pauses.next();
-                tracing::error!(what, %error, ?pause, "a task panicked, it is started again");
+                tracing::error!(task, %error, ?pause, "task panicked, restarting it");
                 sleep(pause).await;
             }
             _ => return,
@@ -43,13 +47,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_panics_is_started_again_ever_later() {
+    async fn task_that_panics_is_restarted_after_growing_pauses() {
         let starts = Arc::new(AtomicU32::new(0));
         let began = Instant::now();
         let counted = starts.clone();
-        restarted("a test", move || {
+        supervise("a test", move || {
             let starts = counted.clone();
-            async move { assert!(starts.fetch_add(1, Ordering::Relaxed) == 3, "this panic is meant") }
+            async move { assert!(starts.fetch_add(1, Ordering::Relaxed) == 3, "panics on purpose") }
         })
         .await;
         assert_eq!(starts.load(Ordering::Relaxed), 4);

@@ -49,18 +49,18 @@ pub(super) struct Limits {
 
 /// An instance, shared by the queues of all peers.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Target {
-    pub(super) app: Arc<str>,
-    pub(super) id: Arc<str>,
+pub(in crate::server) struct Target {
+    pub(in crate::server) app: Arc<str>,
+    pub(in crate::server) id: Arc<str>,
 }
 
 /// What a peer is to be told. What travels beside it is read from the registry when the batch is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) target: Arc<Target>,
-    pub(super) action: ReplicationAction,
+pub(in crate::server) struct Change {
+    pub(in crate::server) target: Arc<Target>,
+    pub(in crate::server) action: ReplicationAction,
     /// The status to set, or to leave behind.
-    pub(super) status: Option<InstanceStatus>,
+    pub(in crate::server) status: Option<InstanceStatus>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The peer answered, or its refusal is final: these tasks are over.
-    Answered,
+    Done,
     /// The peer has too much to do, or did not answer in time: again, after a while.
     Congested,
     /// The peer was not reached, or what answered is not a registry: again.
@@ -100,7 +100,7 @@ pub(super) struct Counters {
     /// Too old.
     pub(super) expired: u64,
     /// No room.
-    pub(super) overflown: u64,
+    pub(super) overflowed: u64,
 }
 
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Queue {
         self.back += 1;
         let task = Task { change, pushed: now, expires };
         if !self.make_room(is_lasting(&task)) {
-            self.counters.overflown += 1;
+            self.counters.overflowed += 1;
             return false;
         }
         self.insert(self.back, task);
@@ -212,7 +212,7 @@ impl Queue {
         }
         match outcome {
             Outcome::Unsent => {}
-            Outcome::Answered => {
+            Outcome::Done => {
                 if std::mem::take(&mut self.failures) > 0 {
                     self.recover(now);
                 }
@@ -236,7 +236,7 @@ impl Queue {
     }
 
     /// Returns `true` if the peer took everything since [`flush`](Self::flush).
-    pub(super) fn is_handed_over(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.is_empty() && !self.refused_at_flush
     }
 
@@ -256,7 +256,7 @@ impl Queue {
     }
 
     /// Whether the peer is still to be told of a change of this instance.
-    pub(super) fn concerns(&self, target: &Target) -> bool {
+    pub(super) fn has_pending(&self, target: &Target) -> bool {
         let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
     }
@@ -298,7 +298,7 @@ impl Queue {
                 Some(place) => drop(self.remove_at(place)),
                 None => self.pop(),
             }
-            self.counters.overflown += 1;
+            self.counters.overflowed += 1;
         }
         true
     }
@@ -313,7 +313,7 @@ impl Queue {
             } else if self.holds_newer(&task.change) {
                 self.counters.replaced += 1;
             } else if !self.make_room(is_lasting(&task)) {
-                self.counters.overflown += 1;
+                self.counters.overflowed += 1;
             } else {
                 self.front -= 1;
                 self.insert(self.front, task);

@@ -1,6 +1,6 @@
 //! Items of a batch, encoded in parts that every peer takes.
 
-use super::peer::Surroundings;
+use super::peer::LocalNode;
 use super::queue::Change;
 use crate::model::{InstanceStatus, ReplicationAction, ReplicationItem};
 
@@ -12,7 +12,7 @@ const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 /// The item for a change, with the instance as it is now. `None` if there is nothing left to send: the
 /// change that removed the instance was sent.
-pub(super) fn item(surroundings: &Surroundings, change: &Change) -> Option<ReplicationItem> {
+pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
     let Change { target, action, status } = change;
     let bare = ReplicationItem {
         app: Some(target.app.clone()),
@@ -23,7 +23,7 @@ pub(super) fn item(surroundings: &Surroundings, change: &Change) -> Option<Repli
         instance: None,
         action: Some(*action),
     };
-    let Some(instance) = surroundings.instance(target) else {
+    let Some(instance) = local.instance(target) else {
         return (*action == ReplicationAction::Cancel).then_some(bare);
     };
     // Registered again since: told so, in whatever order the two came here.

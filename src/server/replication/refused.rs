@@ -19,7 +19,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Refused copies, by instance.
 #[derive(Debug, Default)]
-pub(super) struct RefusedCopies {
+pub(in crate::server) struct RefusedCopies {
     copies: HashMap<Arc<Target>, Copy>,
     pruned: Option<Instant>,
 }
@@ -34,7 +34,7 @@ struct Copy {
 
 impl RefusedCopies {
     /// Remembers a refused copy. Beyond the limit nothing is remembered.
-    pub(super) fn insert(&mut self, target: Arc<Target>, version: Version, for_room: bool) {
+    pub(in crate::server) fn insert(&mut self, target: Arc<Target>, version: Version, for_room: bool) {
         self.prune();
         if self.copies.len() < LIMIT || self.copies.contains_key(&target) {
             self.copies.insert(target, Copy { version, at: Instant::now(), for_room });
@@ -42,21 +42,21 @@ impl RefusedCopies {
     }
 
     /// Returns true if this copy was refused and may not be tried again yet.
-    pub(super) fn holds(&self, target: &Target, version: Version) -> bool {
+    pub(in crate::server) fn holds(&self, target: &Target, version: Version) -> bool {
         self.copies.get(target).is_some_and(|copy| copy.version == version && copy.at.elapsed() < PAUSE)
     }
 
-    pub(super) fn remove(&mut self, target: &Target) {
+    pub(in crate::server) fn remove(&mut self, target: &Target) {
         self.copies.remove(target);
     }
 
     /// Forgets the copies for which there was no room.
-    pub(super) fn forget_for_room(&mut self) {
+    pub(in crate::server) fn forget_for_room(&mut self) {
         self.copies.retain(|_, copy| !copy.for_room);
     }
 
     /// Forgets the copies that may be tried again, once a minute.
-    pub(super) fn prune(&mut self) {
+    pub(in crate::server) fn prune(&mut self) {
         if self.copies.is_empty() || self.pruned.is_some_and(|pruned| pruned.elapsed() < PRUNE_INTERVAL) {
             return;
         }
@@ -64,11 +64,11 @@ impl RefusedCopies {
         self.copies.retain(|_, copy| copy.at.elapsed() < PAUSE);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::server) fn len(&self) -> usize {
         self.copies.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::server) fn is_full(&self) -> bool {
         self.copies.len() >= LIMIT
     }
 }

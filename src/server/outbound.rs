@@ -1,0 +1,75 @@
+//! Outbound HTTP: the stack that carries requests to peers and to other regions.
+
+use std::fmt;
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
+use tower::{BoxError, Service};
+
+use crate::config::ClientConfig;
+use crate::connect::TlsSettings;
+use crate::transport::{HttpStack, RequestBody};
+
+/// TLS settings and the optional HTTP service of the user, shared by peers and regions.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct Outbound {
+    tls: TlsSettings,
+    service: Option<MakeStack>,
+}
+
+/// Builds a stack over the user's service. It is built late, since its timeouts are settings, too.
+#[derive(Clone)]
+struct MakeStack(Arc<dyn Fn(&ClientConfig) -> HttpStack + Send + Sync>);
+
+impl fmt::Debug for MakeStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeStack")
+    }
+}
+
+impl Outbound {
+    /// Builds the stack with these timeouts.
+    pub(in crate::server) fn stack(&self, connect_timeout: Duration, read_timeout: Duration) -> HttpStack {
+        let tls = self.tls.clone();
+        let config = ClientConfig { connect_timeout, read_timeout, tls, ..ClientConfig::default() };
+        self.service.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
+    }
+
+    /// Checks that `https` URLs can be used.
+    ///
+    /// # Errors
+    /// Returns the reason for which they cannot.
+    pub(in crate::server) fn check_tls(&self) -> Result<(), String> {
+        if self.service.is_some() { Ok(()) } else { self.tls.check() }
+    }
+
+    pub(in crate::server) fn set_service<S, B>(&mut self, service: S)
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        self.service = Some(MakeStack(Arc::new(move |config| HttpStack::over(service.clone(), config))));
+    }
+
+    #[cfg(feature = "tls")]
+    pub(in crate::server) fn set_tls_config(&mut self, config: Arc<rustls::ClientConfig>) -> Result<(), crate::Error> {
+        self.tls = std::mem::take(&mut self.tls).with_config(config)?;
+        Ok(())
+    }
+
+    #[cfg(feature = "tls")]
+    pub(in crate::server) fn trust_ca_file(&mut self, path: &Path) -> Result<(), crate::Error> {
+        self.tls = std::mem::take(&mut self.tls).add_ca_file(path)?;
+        Ok(())
+    }
+}
