@@ -1,4 +1,5 @@
-//! The consumer's copy of the registry.
+//! The consumer's copy of the registry. [`Eureka::snapshot`](crate::Eureka::snapshot) returns its
+//! current state.
 //!
 //! ```text
 //!  Transport ── full or delta ──▶ Refresher ──▶ LocalCopy ──▶ Snapshot ──▶ RegistryCache

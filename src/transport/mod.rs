@@ -1,4 +1,5 @@
 //! REST operations of a registry server as typed calls.
+//! [`Eureka::transport`](crate::Eureka::transport) returns a client for them.
 //!
 //! ```text
 //!  Transport (operations.rs)   one method per operation (request.rs), reads the response

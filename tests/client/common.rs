@@ -1,5 +1,5 @@
-//! A registry made of a closure: what a server answers, and how it misbehaves, without a socket and
-//! so under paused time.
+//! Registry servers scripted by a closure, with their responses and faults. They need no socket, so
+//! that tests run on paused time.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,18 +21,18 @@ use tower_eureka::{Eureka, EurekaBuilder};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// One request that arrived.
+/// Request that a scripted server received.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// Since the start of the test.
+    /// Time since the start of the test.
     pub(crate) at: Duration,
-    /// Method, space, path and query.
+    /// Method, a space, path and query.
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// What is answered.
+/// Response or fault of a scripted server.
 pub(crate) enum Reply {
     Status(u16),
     Json(String),
@@ -41,19 +41,19 @@ pub(crate) enum Reply {
         headers: Vec<(&'static str, String)>,
         body: Bytes,
     },
-    /// This JSON, after a while.
+    /// This JSON, after a delay.
     Later(Duration, String),
-    /// Nothing, ever.
+    /// No response.
     Never,
-    /// A head, and a body that stops after a few bytes without an end.
+    /// A head, and a body that stops after a few bytes without ending.
     Stalls,
     /// A head, and a body without an end.
     Endless,
-    /// A head, and a body that breaks.
+    /// A head, and a body that ends with an error.
     Breaks,
 }
 
-/// Answers each request with what the closure says, and remembers it.
+/// HTTP service that responds to each request as the closure decides, and records the requests.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     start: Instant,
@@ -74,18 +74,18 @@ impl Scripted {
         self.asked.lock().unwrap().clone()
     }
 
-    /// The request lines so far, without the changing parts of heartbeats.
+    /// Returns the request lines so far, without the variable parts of heartbeats.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line.split('?').next().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The `lastDirtyTimestamp` of each registration so far.
+    /// Returns the `lastDirtyTimestamp` of each registration so far.
     pub(crate) fn registered_versions(&self) -> Vec<i64> {
         let registrations = self.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
         registrations.map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap()).collect()
     }
 
-    /// Waits in paused time until so many requests have come.
+    /// Waits on paused time until this number of requests has arrived.
     pub(crate) async fn wait_for(&self, count: usize) {
         while self.asked.lock().unwrap().len() < count {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -170,7 +170,7 @@ fn streamed(ending: Ending) -> Body {
     }
 }
 
-/// A registry that works: keeps what was registered, answers full and delta.
+/// Registry that works: it keeps registrations, and responds to full and delta fetches.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) instances: Arc<Mutex<BTreeMap<String, Instance>>>,
@@ -190,7 +190,7 @@ impl Memory {
     }
 }
 
-/// The JSON of a full answer with these instances.
+/// Returns the JSON of a full response with these instances.
 pub(crate) fn list(instances: &[Instance]) -> String {
     let mut by_app = BTreeMap::<String, Vec<Arc<Instance>>>::new();
     for instance in instances {
@@ -203,7 +203,8 @@ pub(crate) fn list(instances: &[Instance]) -> String {
     String::from_utf8(answer.to_json()).unwrap()
 }
 
-/// The JSON of a delta: entries with what happened to them, and the hash that the server claims.
+/// Returns the JSON of a delta with these entries, their actions, and the hash that the server
+/// claims.
 pub(crate) fn delta(entries: &[(Instance, ActionType)], hash: &str) -> String {
     let json = list(&entries.iter().map(|(instance, _)| instance.clone()).collect::<Vec<_>>());
     let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -218,12 +219,12 @@ pub(crate) fn delta(entries: &[(Instance, ActionType)], hash: &str) -> String {
     json.to_string()
 }
 
-/// An instance of an application, UP.
+/// Returns an UP instance of an application.
 pub(crate) fn instance(app: &str, id: &str) -> Instance {
     Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).build().unwrap()
 }
 
-/// The same with another status.
+/// Returns the instance with another status.
 pub(crate) fn with_status(instance: &Instance, status: InstanceStatus) -> Instance {
     let json = String::from_utf8(instance.to_json()).unwrap();
     let changed = json.replace(r#""status":"UP""#, &format!(r#""status":"{status}""#));
