@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Snapshot;
 use super::mirror::{Mirror, shared};
+use super::snapshot::Snapshot;
 use super::vip_index::VipIndex;
 use crate::model::{Application, Applications, Digest, Instance};
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::Snapshot;
+use super::snapshot::Snapshot;
 use crate::model::{Application, Instance};
 
 /// Key by which instances are looked up. Names are upper case.
@@ -75,6 +75,13 @@ impl Lookup {
             Some(app) => app.instances.iter().collect(),
             None => with_vip,
         }
+    }
+}
+
+impl Snapshot {
+    /// Returns the applications of a lookup.
+    pub(crate) fn sources(&self, lookup: &Lookup) -> Sources {
+        lookup.sources(self)
     }
 }
 

@@ -6,8 +6,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::lookup::{Lookup, Sources};
 use super::refresher::Refresher;
-use super::{Lookup, Snapshot, Sources};
+use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::Instance;

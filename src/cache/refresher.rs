@@ -3,9 +3,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::{Instant, sleep};
 
-use super::Snapshot;
 use super::continuity::{Continuity, MAX_GAP};
 use super::local_copy::LocalCopy;
+use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::model::{Applications, Digest};

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::vip_index::VipIndex;
-use super::{Lookup, Sources};
 use crate::model::{Application, app_name};
 
 /// Immutable copy of the registry at one point in time. A refresh creates a new snapshot, which
@@ -26,11 +25,6 @@ impl Snapshot {
     pub(crate) fn of(applications: impl IntoIterator<Item = Arc<Application>>) -> Self {
         let applications = applications.into_iter().map(|application| (application.name.clone(), application));
         Self { applications: applications.collect(), vips: Arc::default() }
-    }
-
-    /// Returns the applications of a lookup.
-    pub(crate) fn sources(&self, lookup: &Lookup) -> Sources {
-        lookup.sources(self)
     }
 
     /// Returns all applications that have an instance, in order of their names.

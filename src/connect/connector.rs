@@ -9,8 +9,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Service, ServiceExt};
 
-use super::ConnectError;
-use super::tls::{Stream, TlsSettings, handshake_if_https};
+use super::error::ConnectError;
+use super::tls::{Stream, TlsSettings, Versions, handshake_if_https};
 
 /// Service that connects to the host of a URI, with TLS if the scheme is https.
 ///
@@ -20,15 +20,6 @@ use super::tls::{Stream, TlsSettings, handshake_if_https};
 pub(crate) struct Connector {
     shared: Arc<Shared>,
     versions: Versions,
-}
-
-/// HTTP versions that a TLS handshake offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Versions {
-    Http1,
-    Http2,
-    /// HTTP/2 as the first choice, HTTP/1.1 as the second.
-    Any,
 }
 
 #[derive(Debug)]

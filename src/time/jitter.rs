@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-use super::LONGEST_WAIT;
+use super::clock::LONGEST_WAIT;
 
 /// Returns the duration, shorter or longer by up to 10 %.
 #[cfg(feature = "client")]

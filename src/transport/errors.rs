@@ -1,9 +1,12 @@
 //! Errors of operations, with the server, the cause and advice.
 
-use http::header;
+use std::time::Duration;
 
+use http::header;
+use tower::BoxError;
+
+use super::response::ServerResponse;
 use super::server_order::AllServersPaused;
-use super::stack::{SendError, ServerResponse};
 use crate::config::{ServiceUrl, shown};
 use crate::connect::root_cause;
 use crate::error::{Error, Kind};
@@ -138,6 +141,21 @@ fn without_secrets(location: &str) -> &str {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     let path = Some(path).filter(|path| path.starts_with('/') && !path.contains('@'));
     shown(location).or(path).unwrap_or("another URL")
+}
+
+/// Error of a request without a usable response.
+#[derive(Debug)]
+pub(super) enum SendError {
+    /// The bottom service failed. `connecting` is true if hyper had not established a connection.
+    Service { error: BoxError, connecting: bool },
+    /// The named event did not happen within this time.
+    Timeout(&'static str, Duration),
+    /// The body ended early or cannot be decompressed.
+    Read(BoxError),
+    /// The decompressed body is larger than this number of bytes.
+    TooLarge(usize),
+    /// The bottom service, which may be the user's, panicked.
+    Panicked(Panicked),
 }
 
 impl SendError {

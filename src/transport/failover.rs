@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::errors::{InvalidResponse, ServerErrors};
 use super::request::{Operation, Verdict};
+use super::response::ServerResponse;
 use super::server_order::{Access, ServerOrder};
-use super::stack::{HttpStack, ServerResponse};
+use super::stack::HttpStack;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;

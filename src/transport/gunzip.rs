@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-use super::stack::SendError;
+use super::errors::SendError;
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
 
 /// First bytes of gzip: the two magic bytes and the only compression method. No JSON, XML or text

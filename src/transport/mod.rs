@@ -21,6 +21,7 @@ mod failover;
 mod gunzip;
 mod operations;
 mod request;
+mod response;
 #[cfg(feature = "peers")]
 mod server_clock;
 mod server_order;
@@ -33,7 +34,7 @@ pub(crate) use dns::DnsUrls;
 pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
+pub use request::RequestBody;
 #[cfg(feature = "peers")]
 pub(crate) use server_clock::ServerClock;
 pub(crate) use stack::HttpStack;
-pub use stack::RequestBody;

@@ -10,8 +10,9 @@ use super::failover::{SendOptions, Servers};
 #[cfg(feature = "peers")]
 use super::request::NODE_ID;
 use super::request::{Operation, query, segment};
+use super::response::{Responder, ServerResponse};
 use super::server_order::{Access, MAX_SERVERS};
-use super::stack::{HttpStack, Responder, ServerResponse};
+use super::stack::HttpStack;
 use crate::config::ServiceUrl;
 use crate::error::Error;
 #[cfg(feature = "peers")]

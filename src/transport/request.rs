@@ -4,12 +4,15 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::RequestBody;
 use super::errors::Subject;
 use super::server_order::Access;
 use crate::config::ServiceUrl;
+
+/// Request body of all operations. An HTTP service that replaces the client's own receives it.
+pub type RequestBody = Full<Bytes>;
 
 /// Characters that are encoded in a path segment. The colon is not, as in Java clients.
 const SEGMENT: &AsciiSet = &CONTROLS

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
+use super::response::date_ms;
 use super::server_order::SESSION_DURATION;
-use super::stack::date_ms;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, wall_clock_ms};
 

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::RequestBody;
+use super::request::RequestBody;
 use super::server_order::SESSION_DURATION;
 use crate::connect::Connector;
 use crate::sync::Mutex;

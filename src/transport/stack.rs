@@ -1,14 +1,12 @@
-use std::net::SocketAddr;
 #[cfg(feature = "peers")]
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::uri::Authority;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::connect::HttpInfo;
 use tokio::time::timeout;
 use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
@@ -17,17 +15,17 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
+use super::errors::SendError;
 use super::gunzip;
+use super::request::RequestBody;
+use super::response::{Responder, ServerResponse};
 #[cfg(feature = "peers")]
 use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
 use crate::connect::{Connector, is_rejected_handshake};
-use crate::panics::{Panicked, catch_panic};
-use crate::time::{Moment, wall_clock_ms};
-
-/// Request body of all operations. An HTTP service that replaces the client's own receives it.
-pub type RequestBody = Full<Bytes>;
+use crate::panics::catch_panic;
+use crate::time::Moment;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
@@ -49,67 +47,6 @@ pub(crate) struct HttpStack {
     /// Clock that is measured by the responses.
     #[cfg(feature = "peers")]
     server_clock: Option<Arc<ServerClock>>,
-}
-
-/// Complete response with a decompressed body.
-#[derive(Debug)]
-pub(super) struct ServerResponse {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    /// Time at which the request was sent.
-    pub(super) requested: Moment,
-    pub(super) responder: Responder,
-}
-
-/// Server that responded behind a service URL, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Responder {
-    /// Host and port after all redirects.
-    authority: Option<Authority>,
-    /// Address of the connection. Only hyper provides it.
-    address: Option<SocketAddr>,
-}
-
-impl ServerResponse {
-    /// Returns `true` if the body is HTML or XML.
-    pub(super) fn is_markup(&self) -> bool {
-        self.content_type().starts_with("text/html") || self.body.trim_ascii_start().starts_with(b"<")
-    }
-
-    pub(super) fn content_type(&self) -> &str {
-        self.header(header::CONTENT_TYPE).unwrap_or_default()
-    }
-
-    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// Returns the pause that `Retry-After` asks for, in seconds or as a date. A date is compared
-    /// with the server's own clock if the response has a `Date`.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        let text = self.header(header::RETRY_AFTER)?.trim();
-        if let Ok(seconds) = text.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let now = self.header(header::DATE).and_then(date_ms).unwrap_or_else(wall_clock_ms);
-        Some(Duration::from_millis(date_ms(text)?.saturating_sub(now).try_into().unwrap_or(0)))
-    }
-}
-
-/// Error of a request without a usable response.
-#[derive(Debug)]
-pub(super) enum SendError {
-    /// The bottom service failed. `connecting` is true if hyper had not established a connection.
-    Service { error: BoxError, connecting: bool },
-    /// The named event did not happen within this time.
-    Timeout(&'static str, Duration),
-    /// The body ended early or cannot be decompressed.
-    Read(BoxError),
-    /// The decompressed body is larger than this number of bytes.
-    TooLarge(usize),
-    /// The bottom service, which may be the user's, panicked.
-    Panicked(Panicked),
 }
 
 impl HttpStack {
@@ -179,10 +116,8 @@ impl HttpStack {
         if let Some(clock) = &self.server_clock {
             clock.observe(&head.headers, &requested);
         }
-        let responder = Responder {
-            authority: head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned()),
-            address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr),
-        };
+        let authority = head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned());
+        let responder = Responder { authority, address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr) };
         // A large body may take longer than the head, but not forever.
         let body_timeout = self.read_timeout.saturating_mul(8);
         let body = timeout(body_timeout, self.read(body))
@@ -209,12 +144,6 @@ impl HttpStack {
             }
         }
     }
-}
-
-/// Parses an HTTP date into milliseconds since the epoch.
-pub(super) fn date_ms(text: &str) -> Option<i64> {
-    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    since.as_millis().try_into().ok()
 }
 
 fn is_connect(error: &BoxError) -> bool {

@@ -4,8 +4,8 @@ use http::Uri;
 use http::uri::Scheme;
 use tokio::net::TcpStream;
 
-use crate::connect::ConnectError;
-use crate::connect::connector::Versions;
+use super::alpn::Versions;
+use crate::connect::error::ConnectError;
 
 pub(crate) type Stream = TcpStream;
 

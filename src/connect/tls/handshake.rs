@@ -9,14 +9,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, ClientConfig, Error as TlsError};
 
-use super::{Stream, TlsSettings};
-use crate::connect::ConnectError;
-use crate::connect::connector::Versions;
-
-/// HTTP/2 in ALPN.
-pub(super) const ALPN_HTTP2: &[u8] = b"h2";
-/// HTTP/1.1 in ALPN.
-const ALPN_HTTP1: &[u8] = b"http/1.1";
+use super::alpn::{HTTP1, HTTP2, Versions};
+use super::settings::TlsSettings;
+use super::stream::Stream;
+use crate::connect::error::ConnectError;
 
 /// Performs the TLS handshake if the scheme of the URI is https. The certificate must be valid for
 /// the host of the URI, a name or an address.
@@ -39,16 +35,16 @@ pub(in crate::connect) async fn handshake_if_https(
     let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("the host is not a valid server name"))?;
     let mut config = ClientConfig::clone(&*tls.config().map_err(|reason| failed(&reason))?);
     config.alpn_protocols = match versions {
-        Versions::Http1 => vec![ALPN_HTTP1.to_vec()],
-        Versions::Http2 => vec![ALPN_HTTP2.to_vec()],
-        Versions::Any => vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()],
+        Versions::Http1 => vec![HTTP1.to_vec()],
+        Versions::Http2 => vec![HTTP2.to_vec()],
+        Versions::Any => vec![HTTP2.to_vec(), HTTP1.to_vec()],
     };
     let http2 = versions == Versions::Http2;
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
         .map_err(|error| failed(&describe(&error)).with_source(error))?;
-    if http2 && stream.get_ref().1.alpn_protocol() != Some(ALPN_HTTP2) {
+    if http2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
         return Err(failed("the server did not select HTTP/2, the only version offered (ALPN)"));
     }
     Ok(Stream::Tls(Box::new(stream)))

@@ -1,5 +1,6 @@
 //! TLS settings and the client's side of the handshake.
 
+mod alpn;
 #[cfg(not(feature = "tls"))]
 mod disabled;
 #[cfg(feature = "tls")]
@@ -9,6 +10,7 @@ mod settings;
 #[cfg(feature = "tls")]
 mod stream;
 
+pub(super) use alpn::Versions;
 #[cfg(not(feature = "tls"))]
 pub(super) use disabled::handshake_if_https;
 #[cfg(not(feature = "tls"))]

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::handshake::ALPN_HTTP2;
+use super::alpn::HTTP2;
 
 /// Connection with or without TLS.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Connection for Stream {
             Self::Tls(tls) => {
                 let (tcp, session) = tls.get_ref();
                 let connected = tcp.connected();
-                if session.alpn_protocol() == Some(ALPN_HTTP2) { connected.negotiated_h2() } else { connected }
+                if session.alpn_protocol() == Some(HTTP2) { connected.negotiated_h2() } else { connected }
             }
         }
     }
