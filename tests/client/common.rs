@@ -58,12 +58,12 @@ pub(crate) enum Reply {
 pub(crate) struct Scripted {
     start: Instant,
     asked: Arc<Mutex<Vec<Asked>>>,
-    answer: Arc<dyn Fn(&Asked) -> Reply + Send + Sync>,
+    respond: Arc<dyn Fn(&Asked) -> Reply + Send + Sync>,
 }
 
 impl Scripted {
-    pub(crate) fn new(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        Self { start: Instant::now(), asked: Arc::default(), answer: Arc::new(answer) }
+    pub(crate) fn new(respond: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self { start: Instant::now(), asked: Arc::default(), respond: Arc::new(respond) }
     }
 
     pub(crate) fn client(&self) -> EurekaBuilder {
@@ -114,7 +114,7 @@ impl Service<Request<RequestBody>> for Scripted {
                 headers: parts.headers,
                 body: body.collect().await.unwrap().to_bytes(),
             };
-            let reply = (this.answer)(&asked);
+            let reply = (this.respond)(&asked);
             this.asked.lock().unwrap().push(asked);
             Ok(reply.response().await)
         })
@@ -198,9 +198,9 @@ pub(crate) fn list(instances: &[Instance]) -> String {
     }
     let applications: Vec<_> =
         by_app.into_iter().map(|(name, instances)| Arc::new(Application { name: name.into(), instances })).collect();
-    let mut answer = Applications { version: Some(1), hash: None, applications };
-    answer.hash = Some(answer.counts().to_string().into());
-    String::from_utf8(answer.to_json()).unwrap()
+    let mut list = Applications { version: Some(1), hash: None, applications };
+    list.hash = Some(list.counts().to_string().into());
+    String::from_utf8(list.to_json()).unwrap()
 }
 
 /// Returns the JSON of a delta with these entries, their actions, and the hash that the server

@@ -84,9 +84,9 @@ async fn each_fault_returns_an_error_of_its_own() {
             }),
         ),
     ];
-    for (words, answer) in cases {
-        let text = fetch_error(answer).await.to_string();
-        assert!(text.contains(words), "{words}: {text}");
+    for (expected, respond) in cases {
+        let text = fetch_error(respond).await.to_string();
+        assert!(text.contains(expected), "{expected}: {text}");
         // The error names the operation and the server.
         assert!(text.starts_with("fetch registry at http://registry/eureka/: "), "{text}");
     }
@@ -302,8 +302,8 @@ async fn login_page_in_response_to_a_registration_is_an_error() {
         headers: vec![("location", "http://sso:hunter2@login/?token=abc".into())],
         body: Bytes::new(),
     };
-    for answer in [page, to_login] {
-        let client = Scripted::new(move |asked| if asked.line.contains("login") { page() } else { answer() });
+    for reply in [page, to_login] {
+        let client = Scripted::new(move |asked| if asked.line.contains("login") { page() } else { reply() });
         let client = client.client().build().unwrap();
         let error = client.transport().register(&instance("orders", "a")).await.unwrap_err();
         assert!(!error.to_string().contains("hunter2") && !error.to_string().contains("abc"), "{error}");
