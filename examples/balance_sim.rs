@@ -191,8 +191,8 @@ impl Balancer {
         }
     }
 
-    /// Builds the balancer. Also returns a closure that tells whether it has ejected an endpoint,
-    /// if it can.
+    /// Builds the balancer. Also returns a closure that returns `true` if it has ejected an
+    /// endpoint, if it can.
     fn build(self, trouble: Trouble, endpoints: usize) -> (Boxed, Option<HasEjected>) {
         let start = Instant::now();
         let endpoints: Vec<_> = (0..endpoints).map(|number| Endpoint::new(number, trouble, start)).collect();

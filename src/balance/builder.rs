@@ -250,7 +250,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     }
 
     /// Sets the latency assumed of an endpoint that has not been called. Defaults to 1 millisecond,
-    /// below which latencies are not told apart.
+    /// below which latencies are not distinguished.
     ///
     /// With the default, the first calls measure the endpoint. Until one of them has a response,
     /// the time that they have waited counts as its latency. A higher value decays no faster than a

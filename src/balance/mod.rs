@@ -23,6 +23,8 @@
 //! [`Subset`] of many, the [zone](ZoneAware) of the call, without the [ejected](Ejection) ones, and
 //! with the weights of [`SlowStart`]. [`Balance::snapshot`] shows them all.
 //!
+//! # Example
+//!
 //! ```
 //! use std::convert::Infallible;
 //!
@@ -33,12 +35,28 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_eureka::Error> {
 //! let double = service_fn(|n: u32| async move { Ok::<_, Infallible>(2 * n) });
-//! let balance = Balance::builder(ServiceList::new(vec![double, double])).observer(AnyResponse).build();
+//! let discover = ServiceList::new(vec![double, double]);
+//! let balance = Balance::builder(discover).observer(AnyResponse).build();
 //!
 //! assert_eq!(balance.oneshot(21).await?, 42);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Policies
+//!
+//! | policy | use it | cost of a pick |
+//! |---|---|---|
+//! | [`PeakEwma`] | by default | two endpoints read |
+//! | [`LeastRequests`] | if the duration of a call depends more on the request than on the endpoint | the same |
+//! | [`WeightedRoundRobin`] | for exact shares by weight, whatever the endpoints' latency | one, or a few with weights |
+//! | [`Random`] | for those shares without state, as a baseline | one |
+//! | [`RendezvousHash`] | if endpoints cache by key, or one of them is to be kept | all |
+//! | [`Sticky`] | if an endpoint holds a session | all, at a nanosecond each |
+//! | [`ByLabel`] | to route by version or hint; wraps one of the others | that of the wrapped policy |
+//!
+//! The last three wrap another policy, which picks for requests without a key, or one of the
+//! instances with the label. Write your own by implementing [`Policy`].
 
 mod attributes;
 mod builder;

@@ -101,8 +101,9 @@ impl Ejection {
         self
     }
 
-    /// Sets the number of failures among an endpoint's last 64 calls, beyond three times the average
-    /// of the other endpoints, at which it is ejected. Zero disables the rule. Defaults to 6.
+    /// Sets the number of failures among an endpoint's last 64 calls, beyond three times the
+    /// average of the other endpoints, at which it is ejected. Zero disables the rule. Defaults to
+    /// 6.
     ///
     /// This rule is not Envoy's. It finds an endpoint that fails only some of its calls, within
     /// tens of calls.

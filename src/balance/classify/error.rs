@@ -10,7 +10,7 @@ use tower::BoxError;
 use crate::balance::outcome::Outcome;
 use crate::error::Error;
 
-/// Returns the outcome that an error stands for, as far as it can be told without knowing the
+/// Returns the outcome that an error stands for, as far as it can be determined without knowing the
 /// service.
 pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
     if is_callers_fault(error) {

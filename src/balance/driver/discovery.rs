@@ -52,7 +52,7 @@ enum State {
     Working,
     /// Its last item was an error.
     Failing,
-    /// Being polled: tells a panic of the stream from one of an endpoint.
+    /// Being polled: distinguishes a panic of the stream from one of an endpoint.
     Polling,
     Ended,
 }

@@ -128,8 +128,8 @@ impl History {
 
 /// Probe permit of a half-open endpoint: at most one call at a time decides on the endpoint.
 ///
-/// Holds a state and, in the upper bits, the number of the half-open period. That number tells late
-/// results from current ones. Periods start and stop under the pool's lock; calls acquire the
+/// Holds a state and, in the upper bits, the number of the half-open period. That number separates
+/// late results from current ones. Periods start and stop under the pool's lock; calls acquire the
 /// permit without one.
 #[derive(Debug)]
 pub(crate) struct HalfOpen(AtomicU32);

@@ -24,7 +24,7 @@ const PHASE: u32 = 0x9e37_79b9;
 ///
 /// With weights 3 and 1 the shares are exact over each four calls, with 10, 20 and 30 over each
 /// six. The order starts at a random endpoint, so that callers that start together do not begin
-/// with the same one, and restarts when the endpoints change. A retry does not take a turn but is
+/// with the same one, and restarts when the endpoints change. A retry does not use a turn but is
 /// drawn by weight. Otherwise the retries of one endpoint's calls would move with its turns.
 ///
 /// With equal weights, a pick reads one endpoint. With others it reads *max(w) ÷ mean(w)* on

@@ -155,7 +155,7 @@ impl<S> Pool<S> {
         });
         let is_panic = self.settings.ejection.is_panic(available, reachable);
         let is_candidate = |entry: &Entry<S>| match (reachable, is_panic) {
-            // The errors of such calls tell what is wrong, and a call that succeeds is welcome.
+            // The errors of such calls show the cause, and a call that succeeds shows a recovery.
             (0, _) => true,
             (_, true) => !entry.is_unreachable(),
             (_, false) => entry.state == State::Available,
