@@ -77,7 +77,7 @@ const PORT_KEY: &str = "gRPC_port";
 ///
 /// | code | cause |
 /// |---|---|
-/// | `UNAVAILABLE` | no instance in time, none reachable, none processed the call, or connection lost |
+/// | `UNAVAILABLE` | no instance in time, none reachable, none processed the call, lost connection |
 /// | `DEADLINE_EXCEEDED` | the deadline passed |
 /// | `INVALID_ARGUMENT` | the name is not a valid application name |
 /// | gRPC's code for the reason | the instance reset the stream |

@@ -289,9 +289,9 @@ where
     {
         let CallOptions { host, deadline_header, retry, .. } = self.options();
         let address = picked.service().address();
-        let mut request = self.request.request(address);
-        let kept_host = if *host == HostHeader::Kept { original_host(&self.request.parts) } else { None };
-        match kept_host {
+        let mut request = self.request.for_address(address);
+        let host = if *host == HostHeader::Original { original_host(&self.request.parts) } else { None };
+        match host {
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
             _ => request.headers_mut().remove(HOST),
         };
@@ -326,10 +326,11 @@ where
             () = sleep(delay) => {}
         }
         let retry = &self.options().retry;
-        let may = retry.allows(&self.request.parts.method)
+        let may_hedge = retry.allows(&self.request.parts.method)
             && self.request.can_repeat()
             && self.sent + 1 < retry.max_attempts();
-        let Some(picked) = (if may && self.withdraw_budget("hedge") { self.pick_available() } else { None }) else {
+        let Some(picked) = (if may_hedge && self.withdraw_budget("hedge") { self.pick_available() } else { None })
+        else {
             return first.await;
         };
         self.sent += 1;

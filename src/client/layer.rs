@@ -48,7 +48,9 @@ use crate::error::{Error, Kind};
 /// let mine = Client::builder(TokioExecutor::new()).build_http::<AttemptBody<Full<Bytes>>>();
 /// let client = ServiceBuilder::new().layer(EurekaLayer::new(&eureka)).service(mine);
 ///
-/// let request = http::Request::get("http://orders/v1/42").body(Full::default()).expect("valid request");
+/// let request = http::Request::get("http://orders/v1/42")
+///     .body(Full::<Bytes>::default())
+///     .expect("valid request");
 /// println!("{}", client.oneshot(request).await?.status());
 /// # Ok(())
 /// # }

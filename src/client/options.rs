@@ -92,7 +92,7 @@ pub enum HostHeader {
     #[default]
     Instance,
     /// Value from the caller's request: its `host` header, else the name from the URI.
-    Kept,
+    Original,
 }
 
 impl Http2 {
@@ -204,8 +204,8 @@ impl CallOptions {
     /// are many of both.
     ///
     /// Spring's health checks, if enabled, request `/actuator/health` at the called address every
-    /// 25 seconds and accept only status 200. If no instance is healthy, Spring fails calls, contrary
-    /// to its documentation. This client then calls all instances.
+    /// 25 seconds and accept only status 200. If no instance is healthy, Spring fails calls,
+    /// contrary to its documentation. This client then calls all instances.
     ///
     /// Has no effect below an [`EurekaLayer`](super::EurekaLayer), which has no connections of its
     /// own.
@@ -301,8 +301,8 @@ impl CallOptions {
     }
 
     /// Sets the time that each call waits for an instance, even if other calls already fail fast.
-    /// By default, calls wait for the [ready timeout](crate::EurekaBuilder::ready_timeout), and fail
-    /// fast once it has passed without an instance.
+    /// By default, calls wait for the [ready timeout](crate::EurekaBuilder::ready_timeout), and
+    /// fail fast once it has passed without an instance.
     ///
     /// A request's own [`WaitForReady`](super::WaitForReady) takes precedence.
     pub fn wait_for_ready(mut self, timeout: Duration) -> Self {

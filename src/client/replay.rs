@@ -57,7 +57,7 @@ impl<B: Body> ReplayRequest<B> {
     }
 
     /// Returns the request of the next attempt, for an instance at this address.
-    pub(super) fn request(&self, address: &Address) -> Request<AttemptBody<B>> {
+    pub(super) fn for_address(&self, address: &Address) -> Request<AttemptBody<B>> {
         let Parts { method, uri, version, headers, extensions, .. } = &self.parts;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method.clone();

@@ -11,15 +11,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::uri::Authority;
 use http::{Request, Uri};
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
 use tower::discover::Change;
 
 use super::address::{Address, AddressRule, HasAddress};
 use super::budget::Budget;
 use super::connection::{Endpoint, HealthChecker, RequestBody, health_url};
 use super::deadline::CallDeadline;
-use super::options::{AnyPolicy, CallOptions, Ports};
+use super::options::{AnyPolicy, CallOptions, Http2, Ports};
 use super::presence::Presence;
 use crate::balance::{Attributes, Balance, Siblings, Snapshot};
 use crate::cache::{Lookup, RegistryCache};
@@ -231,26 +231,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         let explainer = discover.explainer();
         let excluding = rule.clone();
         let explain = move || explainer.explain().exclude(|instance| excluding.address(instance).err()).to_string();
-        let (address_rule, registry, grace) =
-            (rule.clone(), Arc::downgrade(&self.registry), self.options.removal_grace);
-        // An instance without a usable address is no endpoint, and is removed if it was one.
-        let http2 = self.options.http2.clone();
         let is_checked = self.options.health_check.is_some() && self.check.is_some();
-        let callable = discover.map(move |change| {
-            let change = change?;
-            Ok::<_, Infallible>(match change {
-                Change::Insert(id, instance) => match rule.address(&instance) {
-                    Ok(address) => {
-                        let http2 = http2.is_for(&instance);
-                        Change::Insert(id, Callable { instance, address, http2, is_checked })
-                    }
-                    Err(_) => Change::Remove(id),
-                },
-                Change::Remove(id) => Change::Remove(id),
-            })
-        });
+        let instances = callable_instances(discover, rule.clone(), self.options.http2.clone(), is_checked);
+        let (registry, grace) = (Arc::downgrade(&self.registry), self.options.removal_grace);
         let make = self.make.clone();
-        let mut builder = Balance::builder(callable)
+        let mut builder = Balance::builder(instances)
             .name(name)
             .ready_timeout(self.ready_timeout)
             .explain(explain)
@@ -260,8 +245,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             .observer(self.options.responses.clone())
             .attributes(Callable::attributes)
             .endpoint(move |Callable { instance, address, .. }: &Callable| {
-                let (rule, registry) = (address_rule.clone(), registry.clone());
-                make(Presence::new(instance.clone(), address.clone(), rule, registry, grace))
+                make(Presence::new(instance.clone(), address.clone(), rule.clone(), registry.clone(), grace))
             });
         let CallOptions { zones, slow_start, subset, caller, .. } = &*self.options;
         if let Some(zones) = zones {
@@ -289,11 +273,34 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
     }
 }
 
+/// Maps discovered instances to those that can be called.
+///
+/// An instance without a usable address is no endpoint, and is removed if it was one.
+fn callable_instances(
+    discover: EurekaDiscover,
+    rule: AddressRule,
+    http2: Http2,
+    is_checked: bool,
+) -> impl Stream<Item = Result<Change<Arc<str>, Callable>, Infallible>> + Send + 'static {
+    discover.map(move |change| {
+        Ok(match change? {
+            Change::Insert(id, instance) => match rule.address(&instance) {
+                Ok(address) => {
+                    let is_http2 = http2.is_for(&instance);
+                    Change::Insert(id, Callable { instance, address, is_http2, is_checked })
+                }
+                Err(_) => Change::Remove(id),
+            },
+            Change::Remove(id) => Change::Remove(id),
+        })
+    })
+}
+
 /// An instance with the address at which it is called.
 struct Callable {
     instance: Arc<Instance>,
     address: Address,
-    http2: bool,
+    is_http2: bool,
     is_checked: bool,
 }
 
@@ -303,7 +310,7 @@ impl Callable {
         // Part of the address, since a check uses the instance of which the endpoint was made.
         let checked = if self.is_checked { health_url(&self.instance, &self.address) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
-        let version = if self.http2 { " h2" } else { "" };
+        let version = if self.is_http2 { " h2" } else { "" };
         let address = format!("{scheme}://{authority}{version}{checked}");
         Attributes::of(&self.instance).with_address(address)
     }

@@ -412,7 +412,7 @@ async fn pass_through_hosts_are_called_without_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn host_header_is_that_of_the_instance_unless_kept() {
+async fn host_header_is_that_of_the_instance_unless_original() {
     let world = World::new([Behaviour::Responds(200)]);
     let with_host = || {
         let mut request = get();
@@ -420,9 +420,9 @@ async fn host_header_is_that_of_the_instance_unless_kept() {
         request
     };
     world.client(plain())(with_host()).await.unwrap();
-    let kept = world.client(plain().host_header(HostHeader::Kept));
-    kept(with_host()).await.unwrap();
-    kept(get()).await.unwrap();
+    let original = world.client(plain().host_header(HostHeader::Original));
+    original(with_host()).await.unwrap();
+    original(get()).await.unwrap();
     let hosts: Vec<_> = world.received().into_iter().map(|received| received.host).collect();
     assert_eq!(hosts, [None, Some("shop.example.org".into()), Some("orders".into())]);
 }

@@ -45,8 +45,8 @@ where
         };
         self.sent += 1;
         let retry = &self.options().retry;
-        let may = retry.allows(&self.request.parts.method) && self.sent < retry.max_attempts();
-        if !may || !self.withdraw_budget(reason) {
+        let may_retry = retry.allows(&self.request.parts.method) && self.sent < retry.max_attempts();
+        if !may_retry || !self.withdraw_budget(reason) {
             return None;
         }
         self.pick().or_else(|| {
