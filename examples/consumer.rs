@@ -1,8 +1,9 @@
 //! Calls an application by name: `cargo run --example consumer -- orders whoami 20 100`.
 //!
-//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` as a Spring application does.
-//! Prints one line per call with what the instance answered, and at the end how many failed.
-#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` as
+//! a Spring application does. Prints one line per call with the response of the instance, and the
+//! number of failed calls at the end.
+#![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -24,9 +25,9 @@ async fn main() -> Result<(), BoxError> {
     let count: u32 = count.parse()?;
     let pause = Duration::from_millis(pause.first().map_or(Ok(0), |pause| pause.parse())?);
 
-    // An application that is just being started again is worth waiting for.
-    let patient = CallOptions::new().wait_for_ready(Duration::from_secs(20));
-    let client = Eureka::from_env()?.http_client_with(patient);
+    // Wait for an application whose instances are all restarting.
+    let options = CallOptions::new().wait_for_ready(Duration::from_secs(20));
+    let client = Eureka::from_env()?.http_client_with(options);
     let uri = format!("http://{app}/{}", path.trim_start_matches('/'));
     let mut failed = 0;
     for call in 1..=count {
@@ -38,7 +39,7 @@ async fn main() -> Result<(), BoxError> {
             }
             Err(_) => {
                 failed += 1;
-                println!("{call}: failed: no answer within 30 s");
+                println!("{call}: failed: no response within 30 s");
             }
         }
         tokio::time::sleep(pause).await;

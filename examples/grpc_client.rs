@@ -1,10 +1,13 @@
-//! Calls a gRPC application by name: `cargo run --example grpc_client --features tonic -- inventory 20 100`.
+//! Calls a gRPC application by name: `cargo run --example grpc_client --features tonic -- inventory
+//! 20 100`.
 //!
-//! Any generated client takes the channel; this one is that of the standard health service, as `grpc_server` serves it. It makes
-//! unary calls and meanwhile follows a stream, and says at the end how many calls failed.
+//! The channel works with any generated client. This example calls the standard health service of
+//! `grpc_server`: unary calls, and a stream at the same time. It prints the number of failed calls
+//! at the end.
 //!
-//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` as a Spring application does.
-#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` as
+//! a Spring application does.
+#![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -29,18 +32,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: u32 = count.parse()?;
     let pause = Duration::from_millis(pause.first().map_or(Ok(0), |pause| pause.parse())?);
 
-    // A check changes nothing, so it may be made again, whatever became of the first one.
+    // A health check changes nothing, so it can be retried after any failure.
     let retry = RetryPolicy::new().all_methods().grpc_codes([Code::Unavailable as i32]);
     let channel = Eureka::from_env()?.channel_with(app, CallOptions::new().retry(retry));
     let mut client = HealthClient::new(channel);
-    let watch = tokio::spawn(follow(client.clone(), app.clone()));
+    let watch = tokio::spawn(watch_status(client.clone(), app.clone()));
 
     let mut failed = 0;
     for call in 1..=count {
         let mut request = Request::new(HealthCheckRequest { service: app.clone() });
         request.set_timeout(Duration::from_secs(10));
         match client.check(request).await {
-            Ok(answer) => println!("{call}: {:?}", answer.into_inner().status()),
+            Ok(response) => println!("{call}: {:?}", response.into_inner().status()),
             Err(status) => {
                 failed += 1;
                 println!("{call}: failed: {:?}: {}", status.code(), status.message());
@@ -53,8 +56,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Follows the application's status; at the end of a stream, which comes with the end of its instance, on another instance.
-async fn follow(mut client: Client, service: String) {
+/// Watches the application's status. When an instance stops, its stream ends, and a new one is
+/// opened to another instance.
+async fn watch_status(mut client: Client, service: String) {
     loop {
         match client.watch(HealthCheckRequest { service: service.clone() }).await {
             Ok(stream) => {

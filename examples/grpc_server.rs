@@ -1,9 +1,10 @@
-//! A gRPC server that registers itself and leaves cleanly: `PORT=9090 cargo run --example grpc_server -- inventory`.
+//! A gRPC server that registers itself and leaves cleanly: `PORT=9090 cargo run --example
+//! grpc_server -- inventory`.
 //!
-//! It serves the standard health service: `grpc_client` calls it. Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and
-//! `EUREKA_INSTANCE_*` as a Spring application does. SIGTERM or Ctrl-C makes it leave: DOWN, a drain as long as callers need,
-//! the end of its streams, DELETE.
-#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+//! It serves the standard health service, which `grpc_client` calls. Reads
+//! `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application does. At
+//! SIGTERM or Ctrl-C it registers as DOWN, drains, ends its streams and deletes its registration.
+#![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
 
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let serve = |stop| {
         let stop_and_end_streams = async move {
             let () = stop.await;
-            // A server has finished when its last stream has, and a watch has no end of its own.
+            // The server ends with its last stream, and a watch never ends by itself.
             for service in [&app_name, ""] {
                 reporter.clear_service_status(service).await;
             }

@@ -1,7 +1,9 @@
-//! Calls by name inside one's own Tower stack, with layers above and below: `cargo run --example own_stack --all-features`.
+//! Calls by name in a Tower stack of your own, with layers above and below: `cargo run --example
+//! own_stack --all-features`.
 //!
-//! Above the [`EurekaLayer`], a layer sees one call to an application; below it, one try at an instance.
-#![allow(clippy::print_stdout, reason = "an example talks on stdout")]
+//! A layer above the [`EurekaLayer`] sees a call to an application. A layer below it sees each
+//! attempt at an instance.
+#![allow(clippy::print_stdout, reason = "an example prints to stdout")]
 
 mod world;
 
@@ -23,7 +25,8 @@ async fn main() -> Result<(), BoxError> {
     let first = world::instance(&eureka, "orders", "orders-1").await?;
     let _second = world::instance(&eureka, "orders", "orders-2").await?;
 
-    // A client of one's own choice at the bottom. Its requests have the body that can be sent more than once.
+    // Any HTTP client can be at the bottom. Its requests have a body that can be sent more than
+    // once.
     let bottom = Client::builder(TokioExecutor::new()).build_http::<AttemptBody<Full<Bytes>>>();
     let stack = ServiceBuilder::new()
         // Once per call.
@@ -33,9 +36,9 @@ async fn main() -> Result<(), BoxError> {
             request
         })
         .layer(EurekaLayer::new(&eureka))
-        // Once per try: the URI is that of the instance here.
+        // Once per attempt, with the URI of the instance.
         .map_request(|request: Request<AttemptBody<Full<Bytes>>>| {
-            println!("  trying {}", request.uri());
+            println!("  attempt at {}", request.uri());
             request
         })
         .service(bottom);
@@ -45,7 +48,8 @@ async fn main() -> Result<(), BoxError> {
             first.abort();
             println!("orders-1 is gone");
         }
-        // What may have arrived is sent again only if that does no harm, as with PUT.
+        // A request that may have arrived is sent again only if its method is idempotent, such as
+        // PUT.
         let request = Request::put("http://orders/v1/42").body(Full::from("an order"))?;
         println!("call {call}: {}", stack.clone().oneshot(request).await?.status());
     }

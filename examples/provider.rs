@@ -1,8 +1,9 @@
-//! An HTTP server that registers itself and leaves cleanly: `PORT=8080 cargo run --example provider -- orders`.
+//! An HTTP server that registers itself and leaves cleanly: `PORT=8080 cargo run --example provider
+//! -- orders`.
 //!
-//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application does. SIGTERM or Ctrl-C
-//! makes it leave: DOWN, a drain as long as callers need, DELETE.
-#![allow(clippy::print_stdout, reason = "a command-line example talks on stdout")]
+//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application
+//! does. At SIGTERM or Ctrl-C it registers as DOWN, drains and deletes its registration.
+#![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
 

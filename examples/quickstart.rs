@@ -1,7 +1,8 @@
-//! The whole story in one process, in about 20 seconds: `cargo run --example quickstart --all-features`.
+//! The whole story in one process, in about 20 seconds: `cargo run --example quickstart
+//! --all-features`.
 //!
-//! An embedded registry; three instances of `orders` register; a client calls `http://orders/` by name all the while. One
-//! instance leaves gracefully, one is killed without a word, a fourth joins. No call fails.
+//! Starts a registry and three instances of `orders`, and calls `http://orders/` by name all the
+//! time. One instance leaves gracefully, one is killed, and a fourth one joins. No call fails.
 #![allow(clippy::print_stdout, reason = "an example that narrates")]
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use tower_eureka::client::HttpClient;
 use tower_eureka::server::Eviction;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
-/// Everything happens within seconds here; in production each of these is 30 s or more.
+/// Interval of everything in this example. In production each interval is 30 seconds or more.
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -38,45 +39,45 @@ async fn main() -> Result<(), BoxError> {
     let url = format!("http://{}/eureka/", listener.local_addr()?);
     let router = Router::new().nest("/eureka", registry.router());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    story.tell(format!("registry listens on {url}"));
+    story.print(format!("registry listens on {url}"));
 
     // Three providers.
     let mut orders_1 = Provider::start(&url, "orders-1").await?;
     let mut orders_2 = Provider::start(&url, "orders-2").await?;
     let mut orders_3 = Provider::start(&url, "orders-3").await?;
-    story.tell("orders-1, orders-2 and orders-3 serve and register");
+    story.print("orders-1, orders-2 and orders-3 serve and register");
 
-    // A consumer that calls by name, and somebody who watches what it sees.
+    // A consumer that calls by name, and a task that prints the changes that it discovers.
     let eureka = Eureka::builder().service_url(&url).fetch_interval(SECOND).build()?;
     tokio::spawn(watch(eureka.clone(), story));
     let (stop_calls, stopped) = oneshot::channel();
     let caller = tokio::spawn(call(eureka.http_client(), stopped, story));
 
     sleep(4 * SECOND).await;
-    story.tell("orders-1 is asked to leave");
+    story.print("orders-1 is asked to leave");
     orders_1.leave().await;
-    story.tell("orders-1 has left: DOWN, drained, finished, deleted");
+    story.print("orders-1 has left: DOWN, drained, finished, deleted");
 
     sleep(2 * SECOND).await;
-    story.tell("orders-2 is killed without a word");
+    story.print("orders-2 is killed");
     orders_2.kill();
 
     sleep(5 * SECOND).await;
     let mut orders_4 = Provider::start(&url, "orders-4").await?;
-    story.tell("orders-4 serves and registers");
+    story.print("orders-4 serves and registers");
 
     sleep(5 * SECOND).await;
     let _ = stop_calls.send(());
     let tally = caller.await?;
     orders_3.leave().await;
     orders_4.leave().await;
-    story.tell("the others have left");
+    story.print("the others have left");
 
     println!("calls: {}, failed: {}", tally.total(), tally.failed);
     if tally.failed > 0 { Err("calls failed".into()) } else { Ok(()) }
 }
 
-/// One instance of `orders`, on a runtime of its own, so that it can die as a process dies: with everything at once.
+/// One instance of `orders`, on its own runtime, so that it can be killed like a process.
 struct Provider {
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
@@ -113,7 +114,7 @@ impl Provider {
         self.kill();
     }
 
-    /// Closes its sockets and stops its heartbeats, and tells nobody.
+    /// Closes its sockets and stops its heartbeats without deregistering it.
     fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -127,63 +128,64 @@ impl Drop for Provider {
     }
 }
 
-/// What an instance does for a call: something that takes 5 ms.
+/// Handles a call in 5 milliseconds.
 async fn work(name: String) -> String {
     sleep(Duration::from_millis(5)).await;
     name
 }
 
-/// Tells each change that the consumer sees.
+/// Prints each change that the consumer discovers.
 async fn watch(eureka: Eureka, story: Story) -> Result<(), BoxError> {
     let mut orders = eureka.discover("orders")?;
     while let Some(Ok(change)) = orders.next().await {
         match change {
             Change::Insert(id, instance) => {
-                story.tell(format!(
+                story.print(format!(
                     "the consumer sees {id} at {}:{}",
                     instance.host().unwrap_or("?"),
                     instance.port().number
                 ));
             }
-            Change::Remove(id) => story.tell(format!("the consumer sees {id} no more")),
+            Change::Remove(id) => story.print(format!("the consumer no longer sees {id}")),
         }
     }
     Ok(())
 }
 
-/// Who answered how often, and how many calls failed.
+/// Number of responses of each instance, and of failed calls.
 #[derive(Default)]
 struct Tally {
-    answered: BTreeMap<String, u64>,
+    responses: BTreeMap<String, u64>,
     failed: u64,
 }
 
 impl Tally {
     fn add(&mut self, other: Self) {
         self.failed += other.failed;
-        for (name, calls) in other.answered {
-            *self.answered.entry(name).or_default() += calls;
+        for (name, calls) in other.responses {
+            *self.responses.entry(name).or_default() += calls;
         }
     }
 
     fn total(&self) -> u64 {
-        self.answered.values().sum::<u64>() + self.failed
+        self.responses.values().sum::<u64>() + self.failed
     }
 }
 
-/// Calls `http://orders/` four at a time without a break until told to stop, and tells every two seconds who answered.
+/// Calls `http://orders/` with four callers until stopped, and prints the responses of each
+/// instance every two seconds.
 async fn call(client: HttpClient<Empty<Bytes>>, mut stopped: oneshot::Receiver<()>, story: Story) -> Tally {
     let mut tally = Tally::default();
     while stopped.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty) {
         let until = Instant::now() + 2 * SECOND;
         let callers: Vec<_> = (0..4).map(|_| tokio::spawn(call_until(client.clone(), until, story))).collect();
-        let mut lately = Tally::default();
+        let mut latest = Tally::default();
         for caller in callers {
-            lately.add(caller.await.expect("a caller does not panic"));
+            latest.add(caller.await.expect("caller does not panic"));
         }
-        let spread: Vec<_> = lately.answered.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
-        story.tell(format!("calls of the last two seconds: {}", spread.join(", ")));
-        tally.add(lately);
+        let spread: Vec<_> = latest.responses.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
+        story.print(format!("calls of the last two seconds: {}", spread.join(", ")));
+        tally.add(latest);
     }
     tally
 }
@@ -192,10 +194,10 @@ async fn call_until(client: HttpClient<Empty<Bytes>>, until: Instant, story: Sto
     let mut tally = Tally::default();
     while Instant::now() < until {
         match get(&client).await {
-            Ok(name) => *tally.answered.entry(name).or_default() += 1,
+            Ok(name) => *tally.responses.entry(name).or_default() += 1,
             Err(error) => {
                 tally.failed += 1;
-                story.tell(format!("a call failed: {error}"));
+                story.print(format!("a call failed: {error}"));
             }
         }
     }
@@ -215,7 +217,7 @@ struct Story {
 }
 
 impl Story {
-    fn tell(self, what: impl std::fmt::Display) {
-        println!("{:5.1} s  {what}", self.start.elapsed().as_secs_f32());
+    fn print(self, event: impl std::fmt::Display) {
+        println!("{:5.1} s  {event}", self.start.elapsed().as_secs_f32());
     }
 }

@@ -1,8 +1,10 @@
-//! The same stream of instances under tower's own balancer, and what one loses: `cargo run --example tower_balance --all-features`.
+//! The stream of instances under tower's own balancer, compared with `Balance`: `cargo run
+//! --example tower_balance --all-features`.
 //!
-//! `EurekaDiscover` is a real `Discover`, so it fits. But tower's balancer waits for ever where there is no instance, and an
-//! instance that answers errors at once looks fast to it, so that it draws calls.
-#![allow(clippy::print_stdout, reason = "an example talks on stdout")]
+//! `EurekaDiscover` implements `Discover`, so tower's balancer takes it. But without an instance
+//! that balancer waits for ever, and an instance that responds with errors at once looks fast to it
+//! and attracts calls.
+#![allow(clippy::print_stdout, reason = "an example prints to stdout")]
 
 mod world;
 
@@ -46,7 +48,9 @@ async fn main() -> Result<(), BoxError> {
     let tower = TowerBalance::new(measured);
     let ours = Balance::builder(eureka.discover("orders")?).endpoint(|instance| service(instance)).build();
 
-    println!("of {CALLS} calls to an application with one instance of two answering 500 at once, these failed:");
+    println!(
+        "of {CALLS} calls to an application of which one of two instances responds with 500 at once, these failed:"
+    );
     println!("  tower's balancer  {:5}", failures(tower).await?);
     println!("  this crate's      {:5}", failures(ours).await?);
 
@@ -64,12 +68,12 @@ async fn main() -> Result<(), BoxError> {
     );
     let waited = timeout(Duration::from_secs(5), TowerBalance::new(measured).ready_oneshot()).await;
     println!("an application without an instance:");
-    println!("  tower's balancer  {}", if waited.is_err() { "still waiting after 5 s" } else { "answered" });
+    println!("  tower's balancer  {}", if waited.is_err() { "still waiting after 5 s" } else { "responded" });
     let discover = eureka.discover("nobody")?;
     let explainer = discover.explainer();
     let explain = move || explainer.explain().to_string();
     let mut ours = Balance::builder(discover).name("NOBODY").explain(explain).endpoint(|i| service(i)).build();
-    let error = ServiceExt::<()>::ready(&mut ours).await?.call(()).await.expect_err("nobody answers");
+    let error = ServiceExt::<()>::ready(&mut ours).await?.call(()).await.expect_err("no instance exists");
     println!("  this crate's      {error}");
     println!("done");
     Ok(())
@@ -77,7 +81,7 @@ async fn main() -> Result<(), BoxError> {
 
 type Endpoint = BoxCloneSyncService<(), Response<String>, Infallible>;
 
-/// One instance answers after two milliseconds, the other fails at once.
+/// One instance responds after two milliseconds, the other fails at once.
 fn service(instance: &Instance) -> Endpoint {
     let fails = instance.id() == "orders-2";
     BoxCloneSyncService::new(service_fn(move |()| async move {

@@ -2,8 +2,8 @@
 //!
 //! A call ends with the last byte of its response, not with the head. [`GuardedBody`] wraps the
 //! response body and drops its guard as soon as the body can yield no further frame, so the guard's
-//! `Drop` marks the end of the call. The balancer counts pending calls with it, and the registration
-//! layer counts requests in flight.
+//! `Drop` marks the end of the call. The balancer counts pending calls with it, and the
+//! registration layer counts requests in flight.
 
 use std::fmt;
 use std::pin::Pin;

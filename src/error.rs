@@ -149,8 +149,8 @@ impl Error {
     }
 
     /// Returns `true` if the remote side is unavailable for now, so that trying again later may
-    /// succeed: it is unreachable or too slow, closed the connection, has no instances, or responded
-    /// with 502, 503 or 504.
+    /// succeed: it is unreachable or too slow, closed the connection, has no instances, or
+    /// responded with 502, 503 or 504.
     pub fn is_unavailable(&self) -> bool {
         match self.0.kind {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,

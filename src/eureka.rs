@@ -80,8 +80,8 @@ impl Eureka {
     /// than UP, or to filter instances.
     ///
     /// # Errors
-    /// If the selection can never match an instance, for example because no application can have the
-    /// name.
+    /// If the selection can never match an instance, for example because no application can have
+    /// the name.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -154,7 +154,8 @@ impl Eureka {
         Connector::new(self.0.config.instance_connect_timeout, &self.0.config.tls)
     }
 
-    /// Returns the registry as it was last fetched. It is empty until the first fetch has succeeded.
+    /// Returns the registry as it was last fetched. It is empty until the first fetch has
+    /// succeeded.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -162,8 +163,8 @@ impl Eureka {
         self.registry().snapshot()
     }
 
-    /// Returns the operations of the registry servers as typed calls, for tasks that the rest of the
-    /// client does not cover.
+    /// Returns the operations of the registry servers as typed calls, for tasks that the rest of
+    /// the client does not cover.
     pub fn transport(&self) -> &Transport {
         &self.0.transport
     }
@@ -275,8 +276,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets the time between two fetches of the registry, which varies by up to a tenth. Defaults to
-    /// 30 seconds.
+    /// Sets the time between two fetches of the registry, which varies by up to a tenth. Defaults
+    /// to 30 seconds.
     ///
     /// With more than 90 seconds each fetch is a full one, unless the server sends digests.
     pub fn fetch_interval(mut self, interval: Duration) -> Self {
@@ -319,8 +320,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets the maximum time to connect to an instance before another instance is tried. Defaults to
-    /// 2 seconds.
+    /// Sets the maximum time to connect to an instance before another instance is tried. Defaults
+    /// to 2 seconds.
     pub fn instance_connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.instance_connect_timeout = timeout;
         self
@@ -331,8 +332,8 @@ impl EurekaBuilder {
     /// protocols is replaced, by the HTTP version of each call.
     ///
     /// Defaults to TLS 1.2 and 1.3 without a client certificate. The default trusts the CAs of the
-    /// operating system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and uses the default
-    /// crypto provider of the process, else ring.
+    /// operating system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and uses the
+    /// default crypto provider of the process, else ring.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
@@ -357,8 +358,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Replaces the HTTP service that sends requests to registry servers, for example to use a proxy
-    /// or other credentials.
+    /// Replaces the HTTP service that sends requests to registry servers, for example to use a
+    /// proxy or other credentials.
     ///
     /// Decompression, redirects and the limits of size and time stay in effect above the service.
     /// The service itself is responsible for the connect timeout, for TLS, and for the age of its

@@ -1,21 +1,27 @@
 //! Netflix Eureka as a native part of a Tower stack.
 //!
-//! A provider registers itself and leaves without a failed request, a consumer calls `http://orders/...` and lands on a healthy
-//! instance, and the registry itself runs inside a Rust process. All of it works with stock Netflix and Spring Cloud servers and
-//! clients.
+//! A provider registers itself and leaves without failed requests. A consumer calls
+//! `http://orders/...` and reaches a healthy instance. The registry itself runs inside a Rust
+//! process. All of it works with stock Netflix and Spring Cloud servers and clients.
 //!
-//! # Where to begin
+//! # Tasks
 //!
-//! | to | take |
+//! | task | entry point |
 //! |---|---|
-//! | register a server | [`Eureka::registrar`], then [`Registrar::serve`](register::Registrar::serve) and [`layer`](register::Registrar::layer) |
-//! | call applications by name | [`Eureka::http_client`]; by gRPC `Eureka::channel` (feature `tonic`) |
-//! | call them through an HTTP service of your own | [`EurekaLayer`](client::EurekaLayer) |
-//! | balance over your own services | [`Eureka::discover`] and [`Balance`](balance::Balance) |
-//! | run the registry | [`EurekaServer`] |
-//! | do a single thing to a registry | [`Eureka::transport`] |
+//! | register a server and shut it down cleanly | [`Registrar::serve`](register::Registrar::serve) with [`shutdown_signal`] |
+//! | register a server that runs in another way | [`Registrar::register`](register::Registrar::register), [`drain`](register::Registrar::drain), [`deregister`](register::Registrar::deregister) |
+//! | call applications by name over HTTP | [`Eureka::http_client`], tuned by [`CallOptions`](client::CallOptions) |
+//! | call applications by name over gRPC | [`Eureka::channel`] (feature `tonic`) |
+//! | call by name through your own HTTP service | [`EurekaLayer`](client::EurekaLayer), or [`reqwest`](crate::reqwest) (feature `reqwest`) |
+//! | balance over services of your own | [`Eureka::discover`] and [`Balance`](balance::Balance) |
+//! | choose instances by status, VIP address or metadata | [`Selection`](discover::Selection) |
+//! | read the settings of a Spring application | [`Eureka::from_env`], [`InstanceBuilder::from_env`](model::InstanceBuilder::from_env) |
+//! | run the registry | [`EurekaServer`] (feature `server`) |
+//! | send a single request to a registry | [`Eureka::transport`] |
 //!
-//! # How it hangs together
+//! All of them except the registry start with [`Eureka::builder`].
+//!
+//! # Data flow
 //!
 //! ```text
 //!  consumer                                   provider
@@ -27,7 +33,7 @@
 //!      │                                          ▲
 //!      ▼                                          │
 //!  Snapshot (cache)                           Registrar (register)
-//!      │ the applications that changed            ▲ requests in flight
+//!      │ applications that changed                ▲ requests in flight
 //!      ▼                                          │
 //!  EurekaDiscover (discover)                  RegistrationLayer ── your server
 //!      │ insert, remove
@@ -37,7 +43,8 @@
 //!
 //! # Time
 //!
-//! All timers run on tokio's clock, with jitter. Each wait that a caller can meet has a bound, named where it is set.
+//! All timers run on tokio's clock, with jitter. Each wait of a caller has a time limit, which the
+//! documentation of its setting states.
 //!
 //! # Metrics
 //!
@@ -97,7 +104,7 @@ pub use server::EurekaServer;
 #[cfg(feature = "client")]
 pub use signal::shutdown_signal;
 
-/// The README's code compiles.
+/// Compiles the code in the README.
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! What the examples need around them: a registry, and instances that answer who they are. Not what they are about.
+//! Surroundings of the examples: a registry, and instances that respond with their id.
 #![allow(dead_code, reason = "each example uses its own part")]
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tower::BoxError;
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
-/// A registry in this process. Returns its service URL.
+/// Starts a registry in this process and returns its service URL.
 pub(crate) async fn registry() -> Result<String, BoxError> {
     let router = Router::new().nest("/eureka", EurekaServer::builder().build()?.router());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -18,12 +18,13 @@ pub(crate) async fn registry() -> Result<String, BoxError> {
     Ok(url)
 }
 
-/// A client that looks at the registry often enough for an example.
+/// Creates a client that refreshes often enough for an example.
 pub(crate) fn eureka(url: &str) -> Result<Eureka, tower_eureka::Error> {
     Eureka::builder().service_url(url).fetch_interval(Duration::from_millis(200)).build()
 }
 
-/// An instance that answers its id at every path, registered until the task is aborted, and a while longer.
+/// Starts an instance that responds with its id at every path until the task is aborted. It stays
+/// registered.
 pub(crate) async fn instance(eureka: &Eureka, app: &str, id: &'static str) -> Result<JoinHandle<()>, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();

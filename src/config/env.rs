@@ -113,8 +113,8 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// Returns the variables that are set, ordered by name, without those that Kubernetes sets for a
-    /// service.
+    /// Returns the variables that are set, ordered by name, without those that Kubernetes sets for
+    /// a service.
     #[cfg(feature = "server")]
     pub(crate) fn set(&self) -> Vec<(String, String)> {
         let mut names = (self.names)();
@@ -126,8 +126,8 @@ impl<'a> Env<'a> {
     /// Returns the variables that are set and have no effect: those that begin with `prefix`
     /// (`eureka`) and are not in `read`, and those in `unsupported`, which holds the reasons.
     ///
-    /// All names are names of properties. A name that ends in `*`, or in a part like `<zone>`, stands
-    /// for all names with the same beginning.
+    /// All names are names of properties. A name that ends in `*`, or in a part like `<zone>`,
+    /// stands for all names with the same beginning.
     pub(crate) fn unused<'k>(
         &self,
         prefix: &str,

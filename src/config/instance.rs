@@ -20,8 +20,8 @@ impl InstanceBuilder {
     /// | `EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS` | [`lease_duration`](Self::lease_duration) |
     ///
     /// Names may be written in any of Spring's forms, such as `eureka.instance.hostname`. A
-    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_INSTANCE_` have no
-    /// effect and are named in a warning.
+    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_INSTANCE_` have
+    /// no effect and are named in a warning.
     ///
     /// # Errors
     /// If a variable has an invalid value.

@@ -11,8 +11,8 @@ use crate::error::{Error, Kind};
 /// Maximum length of a URL in bytes, without its credentials. Lists of servers may come from DNS.
 const MAX_LENGTH: usize = 1024;
 
-/// URL of a registry server: `http://host:8761/eureka/`. Credentials are stored separately and never
-/// displayed.
+/// URL of a registry server: `http://host:8761/eureka/`. Credentials are stored separately and
+/// never displayed.
 #[derive(Clone)]
 pub(crate) struct ServiceUrl {
     base: Arc<str>,
@@ -28,7 +28,8 @@ impl ServiceUrl {
         let pieces: Vec<&str> = list.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
         let split = pieces.iter().skip(1).position(|piece| !has_scheme(piece));
         if split.is_some_and(|at| pieces[at + 1..].iter().any(|piece| piece.contains('@'))) {
-            // A password was split at its comma. Only the text after the last `@` is surely not part of it.
+            // A password was split at its comma. Only the text after the last `@` is surely not
+            // part of it.
             let rest = pieces.iter().rev().find(|piece| piece.contains('@')).copied().unwrap_or_default();
             return Err(invalid(shown(rest), COMMA));
         }
@@ -214,8 +215,8 @@ mod tests {
         }
     }
 
-    /// Each URL contains the password, or a part of it, in a text that begins with `se` or ends with
-    /// `et`.
+    /// Each URL contains the password, or a part of it, in a text that begins with `se` or ends
+    /// with `et`.
     #[test]
     fn invalid_url_is_an_error_without_any_part_of_the_password() {
         for url in [

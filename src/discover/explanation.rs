@@ -290,8 +290,8 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Explains why the selection has no instance to call at present. The cost grows with the number
-    /// of instances under the name.
+    /// Explains why the selection has no instance to call at present. The cost grows with the
+    /// number of instances under the name.
     pub fn explain(&self) -> Explanation {
         Explanation::of(&self.selection, &self.registry)
     }

@@ -23,8 +23,8 @@ impl Default for Routes {
 }
 
 impl Routes {
-    /// Returns the instance with the local address of the route to the registry, since its callers are
-    /// in the same network. `None` if there is no better address than the present one.
+    /// Returns the instance with the local address of the route to the registry, since its callers
+    /// are in the same network. `None` if there is no better address than the present one.
     pub(super) async fn towards_registry(&self, transport: &Transport, instance: &Instance) -> Option<Instance> {
         let hosts = transport.hosts();
         let mut found = None;
@@ -62,8 +62,8 @@ pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
     }
 }
 
-/// Returns the addresses of a host, or none if the look-up fails or takes too long. Names are looked
-/// up only if `names` is set.
+/// Returns the addresses of a host, or none if the look-up fails or takes too long. Names are
+/// looked up only if `names` is set.
 async fn look_up(host: &str, port: u16, names: bool) -> Vec<SocketAddr> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return vec![SocketAddr::from((ip, port))];

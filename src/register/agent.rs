@@ -15,8 +15,8 @@ use crate::panics::catch_panic;
 use crate::time::{Backoff, jittered, wall_clock_ms};
 use crate::transport::{Renewal, Transport};
 
-/// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that is
-/// further ahead is not a time.
+/// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that
+/// is further ahead is not a time.
 const MAX_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
 
 /// Time between two warnings about the same lasting failure.
@@ -104,8 +104,8 @@ type Outcome = Result<Result<(), Error>, Interrupted>;
 impl Agent {
     /// Spawns the task, which begins once the `previous` one has ended.
     ///
-    /// It registers at once, and repeats that with back-off until it succeeds. When all handles were
-    /// dropped, it deletes the registration within `cancel_timeout`.
+    /// It registers at once, and repeats that with back-off until it succeeds. When all handles
+    /// were dropped, it deletes the registration within `cancel_timeout`.
     pub(super) fn spawn(
         transport: Transport,
         instance: Instance,

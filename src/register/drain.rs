@@ -41,7 +41,8 @@ impl DrainConfig {
         let registry = self.registry_timeout.min(total / 4);
         Budget {
             registry,
-            // A fifth is reserved for the requests in flight, and the registry timeout for the DELETE.
+            // A fifth is reserved for the requests in flight, and the registry timeout for the
+            // DELETE.
             drain_end: start + (total - registry - total / 5),
             grace_end: start + (total - registry),
             end: start + total,
@@ -65,8 +66,8 @@ impl Budget {
         config.grace.min(self.grace_end.saturating_duration_since(Instant::now()))
     }
 
-    /// Returns the time that the DELETE has from now on. It is never zero, even if an earlier step took
-    /// too long.
+    /// Returns the time that the DELETE has from now on. It is never zero, even if an earlier step
+    /// took too long.
     pub(super) fn delete(&self, config: &DrainConfig) -> Duration {
         let left = self.end.saturating_duration_since(Instant::now());
         config.registry_timeout.min(left.max(self.registry))
@@ -98,8 +99,8 @@ fn add_capped(instant: Instant, wait: Duration) -> Instant {
     instant + wait.min(LONGEST_WAIT)
 }
 
-/// Time in which a further signal counts as the same one, since a supervisor signals both the process
-/// and its process group.
+/// Time in which a further signal counts as the same one, since a supervisor signals both the
+/// process and its process group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Waits for a SIGTERM or Ctrl-C that is distinct from the one at `since`.

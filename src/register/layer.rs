@@ -19,8 +19,8 @@ use crate::body::{BodyGuard, GuardedBody};
 /// the response body, and sets `connection: close` on HTTP/1 responses while the server drains. It
 /// costs two atomic additions per request.
 ///
-/// A request that upgrades its connection, as for WebSocket, counts until the upgrade only. Requests
-/// of probes do not prolong the drain; see
+/// A request that upgrades its connection, as for WebSocket, counts until the upgrade only.
+/// Requests of probes do not prolong the drain; see
 /// [`Registrar::uncounted_paths`](super::Registrar::uncounted_paths).
 #[derive(Clone)]
 pub struct RegistrationLayer {

@@ -72,8 +72,8 @@ impl Lifecycle {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
-    /// Counts a request in flight until [`finish`](Self::finish). It also counts as a call, unless its
-    /// path is in `uncounted`.
+    /// Counts a request in flight until [`finish`](Self::finish). It also counts as a call, unless
+    /// its path is in `uncounted`.
     pub(super) fn begin(&self, path: &str, uncounted: &Paths) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         // The paths are compared only while the result matters.

@@ -8,9 +8,9 @@
 //!  Lifecycle ◀── requests in flight, last call ── Registration (layer.rs)   wraps the server
 //! ```
 //!
-//! [`Registrar::serve`] (`serve.rs`) runs all steps: poll the server, register, wait for the signal,
-//! register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight, DELETE. From
-//! the signal on, all steps share one budget.
+//! [`Registrar::serve`] (`serve.rs`) runs all steps: poll the server, register, wait for the
+//! signal, register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight,
+//! DELETE. From the signal on, all steps share one budget.
 
 mod address;
 mod agent;

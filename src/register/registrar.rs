@@ -67,7 +67,8 @@ impl AgentState {
 }
 
 impl Registrar {
-    /// Creates a registrar. It sends nothing if `off` names a setting that switches registration off.
+    /// Creates a registrar. It sends nothing if `off` names a setting that switches registration
+    /// off.
     pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
         let state = if off.is_some() { RegistrarState::Disabled } else { RegistrarState::NotRegistered };
         let lifecycle = Arc::new(Lifecycle::new(state));
@@ -102,8 +103,8 @@ impl Registrar {
         self
     }
 
-    /// Sets the maximum time of the drain, for a server that keeps receiving requests. Defaults to 15
-    /// seconds.
+    /// Sets the maximum time of the drain, for a server that keeps receiving requests. Defaults to
+    /// 15 seconds.
     ///
     /// Stock Java callers may learn of a change after 60 seconds and more. A longer drain needs a
     /// longer [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
@@ -131,8 +132,8 @@ impl Registrar {
         self
     }
 
-    /// Sets the paths whose requests do not count as calls, so that probes do not prolong the drain.
-    /// A path that ends in `/*` stands for all paths below it.
+    /// Sets the paths whose requests do not count as calls, so that probes do not prolong the
+    /// drain. A path that ends in `/*` stands for all paths below it.
     ///
     /// Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
     /// `/readyz`, each with all paths below it, `/healthcheck`, `/metrics`, `/actuator/health` with
@@ -167,8 +168,8 @@ impl Registrar {
         self.shared.lifecycle.state.subscribe()
     }
 
-    /// Creates the layer that counts the server's requests for the drain. Make it the outermost layer
-    /// of the server.
+    /// Creates the layer that counts the server's requests for the drain. Make it the outermost
+    /// layer of the server.
     pub fn layer(&self) -> RegistrationLayer {
         let uncounted = self.uncounted.with_health_checks(&self.shared.instance);
         RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted)
@@ -249,16 +250,16 @@ impl Registrar {
         self.result_of(|done| async move { agent.normal.send(Command::Override { status, done }).await.is_ok() }).await
     }
 
-    /// Registers the instance as DOWN and waits until callers have stopped calling it. The server has
-    /// to keep serving meanwhile.
+    /// Registers the instance as DOWN and waits until callers have stopped calling it. The server
+    /// has to keep serving meanwhile.
     ///
     /// The wait ends after the [`quiet_time`](Self::quiet_time) without a new request, and at the
     /// latest after [`max_drain`](Self::max_drain) or when the
     /// [`shutdown_timeout`](Self::shutdown_timeout) requires it. Requests are only known with the
     /// [`layer`](Self::layer); without it, the wait is the quiet time.
     ///
-    /// Once the drain has begun, the status can no longer be set. If the registration as DOWN fails,
-    /// that is logged and the drain continues.
+    /// Once the drain has begun, the status can no longer be set. If the registration as DOWN
+    /// fails, that is logged and the drain continues.
     ///
     /// # Cancel safety
     /// If the future is dropped, the wait ends and the instance stays DOWN.
@@ -271,8 +272,8 @@ impl Registrar {
         drain::wait_until_quiet(&self.shared.lifecycle, &self.config, budget).await;
     }
 
-    /// Returns a shutdown signal for a server that is not run by [`serve`](Self::serve). It waits for
-    /// `signal` and then for the [`drain`](Self::drain).
+    /// Returns a shutdown signal for a server that is not run by [`serve`](Self::serve). It waits
+    /// for `signal` and then for the [`drain`](Self::drain).
     ///
     /// Call [`deregister`](Self::deregister) when the server has ended.
     pub fn drain_signal<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
@@ -286,8 +287,8 @@ impl Registrar {
     /// Ends the heartbeats and deletes the instance from the registry. Nothing is sent for it
     /// afterwards, unless it is registered again.
     ///
-    /// Takes at most the [`registry_timeout`](Self::registry_timeout), even during a registration. A
-    /// DELETE that fails is repeated until then.
+    /// Takes at most the [`registry_timeout`](Self::registry_timeout), even during a registration.
+    /// A DELETE that fails is repeated until then.
     ///
     /// # Errors
     /// If no server accepts the DELETE in that time. The lease then expires, unless another call
@@ -323,7 +324,8 @@ impl Registrar {
                 Err(_) => Ok(()),
             }
         };
-        // The task has its own time limit, but it may still be busy with the DELETE of another clone.
+        // The task has its own time limit, but it may still be busy with the DELETE of another
+        // clone.
         timeout(within.saturating_add(TIMEOUT_MARGIN), deregister).await.unwrap_or_else(|_| Err(self.timed_out(within)))
     }
 
@@ -347,8 +349,8 @@ impl Registrar {
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run. Returns `None` if registration
-    /// is switched off, and an error if the instance is draining.
+    /// Starts the task that keeps the registration, if it does not run. Returns `None` if
+    /// registration is switched off, and an error if the instance is draining.
     pub(super) fn start(&self) -> Result<Option<AgentHandle>, Error> {
         let Shared { transport, lifecycle, routes, off, .. } = &*self.shared;
         if let Some(setting) = off {
@@ -389,8 +391,8 @@ impl Registrar {
         self.result_of(|done| async move { agent.normal.send(Command::Register { status, done }).await.is_ok() }).await
     }
 
-    /// Sends a command and waits for its result. The handle in `send` is dropped before the wait, so
-    /// that the task notices when all handles were dropped.
+    /// Sends a command and waits for its result. The handle in `send` is dropped before the wait,
+    /// so that the task notices when all handles were dropped.
     async fn result_of<F: Future<Output = bool>>(
         &self,
         send: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> F,

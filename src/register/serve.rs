@@ -53,8 +53,8 @@ impl Registrar {
     ///
     /// From step 3 on, a further SIGTERM or Ctrl-C ends the current wait: the second one ends the
     /// drain, and the third one the grace time. A signal within 500 milliseconds of the one before
-    /// counts as the same, since supervisors signal a process and its group. Tokio's signal handlers
-    /// stay installed for the life of the process.
+    /// counts as the same, since supervisors signal a process and its group. Tokio's signal
+    /// handlers stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -8,7 +8,8 @@ pub enum RegistrarState {
     NotRegistered,
     /// The registry has the instance, and its last heartbeat succeeded.
     Registered,
-    /// The registry had the instance, but the last heartbeat or registration failed. It is repeated.
+    /// The registry had the instance, but the last heartbeat or registration failed. It is
+    /// repeated.
     HeartbeatFailing,
     /// The instance is registered as DOWN and still serves. Its status can no longer be set.
     Draining,
