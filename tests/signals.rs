@@ -1,4 +1,5 @@
-//! Signals of a supervisor, sent for real to this process. In a program of their own, since other tests would see them.
+//! Signals that are really sent to this process. They are a test program of their own, since other
+//! tests would receive them.
 #![cfg(all(unix, feature = "client"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
@@ -17,22 +18,22 @@ use tower_eureka::register::Shutdown;
 use tower_eureka::transport::RequestBody;
 use tower_eureka::{Eureka, Instance, shutdown_signal};
 
-/// Sends the signal, and waits until it is here without letting paused time pass.
+/// Sends SIGTERM and waits until it was received, without advancing the paused time.
 async fn terminate() {
-    let mut seen = signal(SignalKind::terminate()).unwrap();
+    let mut received = signal(SignalKind::terminate()).unwrap();
     let killed = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap();
     assert!(killed.success());
     loop {
         tokio::select! {
             biased;
-            _ = seen.recv() => return,
+            _ = received.recv() => return,
             () = tokio::task::yield_now() => {}
         }
     }
 }
 
-/// Time from the first signal until the server is told to stop, and until it is not waited for any more. Further signals come at
-/// these times. The server has callers and never ends.
+/// Returns the time from the first signal until the server has to stop, and until `serve` returns.
+/// Further signals are sent at these times, in milliseconds. The server has callers and never ends.
 async fn signalled(further: &'static [u64]) -> (Duration, Duration) {
     let registry = service_fn(|_: Request<RequestBody>| async {
         Ok::<_, Infallible>(Response::builder().status(204).body(Full::<Bytes>::default()).unwrap())
@@ -59,8 +60,8 @@ async fn signalled(further: &'static [u64]) -> (Duration, Duration) {
             terminate().await;
         }
     });
-    let told_at = Arc::new(Mutex::new(Duration::ZERO));
-    let noted = told_at.clone();
+    let stopped_at = Arc::new(Mutex::new(Duration::ZERO));
+    let noted = stopped_at.clone();
     handle
         .serve(shutdown_signal(), |shutdown: Shutdown| async move {
             shutdown.await;
@@ -69,23 +70,23 @@ async fn signalled(further: &'static [u64]) -> (Duration, Duration) {
         })
         .await;
     calls.abort();
-    let told_at = *told_at.lock().unwrap();
-    (told_at, first.elapsed())
+    let stopped_at = *stopped_at.lock().unwrap();
+    (stopped_at, first.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
-async fn signal_within_half_a_second_is_the_same_and_a_later_one_ends_the_wait() {
+async fn signal_within_half_a_second_is_ignored_and_a_later_one_ends_the_wait() {
     let near = |time: Duration, millis: u64| time.as_millis().abs_diff(millis.into()) < 100;
-    for (further, told_at, exit) in [
+    for (further, stopped_at, exit) in [
         (&[][..], 15_000, 22_000),
-        // The process and its group.
+        // As a supervisor signals the process and its group.
         (&[0, 100, 400], 15_000, 22_000),
         (&[600], 600, 20_600),
         (&[300, 2000], 2000, 22_000),
         (&[2000, 2300], 2000, 22_000),
         (&[2000, 4000], 2000, 4000),
     ] {
-        let (told, left) = signalled(further).await;
-        assert!(near(told, told_at) && near(left, exit), "{further:?}: {told:?} {left:?}");
+        let (stopped, left) = signalled(further).await;
+        assert!(near(stopped, stopped_at) && near(left, exit), "{further:?}: {stopped:?} {left:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! The address under which a provider registers.
+//! Address that a provider registers.
 
 use tower_eureka::{Eureka, Instance};
 
 use crate::captured_log::Log;
 use crate::common::{Reply, Scripted};
 
-/// The instance as it is registered at this URL, and the log of that.
+/// Registers the instance at this URL, and returns it as it was sent, with the log.
 async fn registered(url: &str, instance: Instance) -> (Instance, String) {
     let (log, _logging) = Log::start(tracing::Level::INFO);
     let registry = Scripted::new(|_| Reply::Status(204));
@@ -18,7 +18,7 @@ async fn registered(url: &str, instance: Instance) -> (Instance, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loopback_address_at_a_registry_elsewhere_is_a_warning() {
+async fn loopback_address_with_a_remote_registry_is_a_warning() {
     let at = |ip: &str| Instance::builder("orders").port(80).ip_addr(ip);
     for (url, instance, warned) in [
         ("http://registry/eureka/", at("127.0.0.1"), true),
@@ -35,7 +35,7 @@ async fn loopback_address_at_a_registry_elsewhere_is_a_warning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn address_that_is_given_or_leads_to_the_machine_itself_is_kept() {
+async fn address_that_is_configured_or_has_a_local_registry_is_kept() {
     let given = Instance::builder("orders").port(80).ip_addr("10.1.2.3").build().unwrap();
     let (sent, _) = registered("http://192.0.2.9/eureka/", given).await;
     assert_eq!((sent.ip_addr(), sent.id()), (Some("10.1.2.3"), "10.1.2.3:orders:80"));

@@ -1,4 +1,4 @@
-//! The life of a provider, in paused time: what is sent when, and what is never sent.
+//! Requests of a provider from its registration to its DELETE, in paused time.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,24 +25,24 @@ pub(crate) fn accepting() -> Scripted {
     Scripted::new(|asked| Reply::Status(if asked.line.starts_with("POST") { 204 } else { 200 }))
 }
 
-/// The registrations and cancellations, each with its status: what the registry is told of the instance.
-pub(crate) fn told(registry: &Scripted) -> Vec<String> {
-    let tell = |asked: &Asked| match asked.line.split(' ').next() {
+/// Returns the registrations, each by its status, and the cancellations that the registry received.
+pub(crate) fn writes(registry: &Scripted) -> Vec<String> {
+    let write = |asked: &Asked| match asked.line.split(' ').next() {
         Some("POST") => Some(Instance::from_json(&asked.body).unwrap().status().to_string()),
         Some("DELETE") => Some("DELETE".to_owned()),
         _ => None,
     };
-    registry.asked().iter().filter_map(tell).collect()
+    registry.asked().iter().filter_map(write).collect()
 }
 
-/// A server that stops when it is told to and says so.
-pub(crate) async fn obedient(shutdown: Shutdown) -> Result<(), &'static str> {
+/// A server that ends at the shutdown signal.
+pub(crate) async fn stop_on_shutdown(shutdown: Shutdown) -> Result<(), &'static str> {
     shutdown.await;
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_cannot_start_registers_nothing() {
+async fn server_that_cannot_start_registers_nothing() {
     let registry = accepting();
     let failed = registrar(&registry).serve(std::future::pending(), |_| async { Err::<(), _>("address in use") }).await;
     assert_eq!(failed, Err("address in use"));
@@ -51,13 +51,13 @@ async fn a_server_that_cannot_start_registers_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_keep_the_interval_with_jitter_and_name_status_and_version() {
+async fn heartbeats_have_jitter_status_and_timestamp() {
     let registry = accepting();
     let handle = registrar(&registry);
     handle.register().await.unwrap();
     registry.wait_for(20).await;
     let mut asked = registry.asked();
-    // The look at what the registry made of the registration.
+    // The check of the record in the registry.
     assert_eq!(asked.remove(1).line, format!("GET {ID}"));
     let version = Instance::from_json(&asked[0].body).unwrap().last_dirty_timestamp().unwrap();
     for pair in asked[1..].windows(2) {
@@ -70,7 +70,7 @@ async fn heartbeats_keep_the_interval_with_jitter_and_name_status_and_version() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_lease_is_registered_again_with_newer_data_and_no_faster_than_the_heartbeat() {
+async fn unknown_lease_is_registered_again_with_a_newer_timestamp_at_the_rate_of_heartbeats() {
     let registry = Scripted::new(|asked| Reply::Status(if asked.line.starts_with("POST") { 204 } else { 404 }));
     let handle = registrar(&registry);
     handle.register().await.unwrap();
@@ -81,48 +81,49 @@ async fn an_unknown_lease_is_registered_again_with_newer_data_and_no_faster_than
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_at_the_start_keeps_nobody_from_serving() {
+async fn server_serves_while_the_registry_is_down_and_registers_later() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = down.clone();
     let registry = Scripted::new(move |_| Reply::Status(if is_down.load(Ordering::Relaxed) { 503 } else { 204 }));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(registrar(&registry).serve(async { drop(stopped.await) }, obedient));
+    let serving = tokio::spawn(registrar(&registry).serve(async { drop(stopped.await) }, stop_on_shutdown));
     sleep(Duration::from_secs(200)).await;
     let attempts = registry.asked();
     assert!(!serving.is_finished() && attempts.iter().all(|asked| asked.line == "POST /apps/ORDERS"));
-    assert!(attempts[1].at < Duration::from_secs(2), "tried again soon");
+    assert!(attempts[1].at < Duration::from_secs(2), "repeated soon");
     assert!(attempts.len() < 15, "and then less often: {}", attempts.len());
 
     down.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(34)).await;
     drop(stop);
     serving.await.unwrap().unwrap();
-    assert!(told(&registry).ends_with(&["UP".into(), "DOWN".into(), "DELETE".into()]), "{:?}", told(&registry));
+    assert!(writes(&registry).ends_with(&["UP".into(), "DOWN".into(), "DELETE".into()]), "{:?}", writes(&registry));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_callers_it_leaves_at_once_and_nothing_follows_the_delete() {
+async fn server_without_callers_is_deregistered_at_once_and_nothing_follows_the_delete() {
     let registry = accepting();
     let handle = registrar(&registry);
     let _layer = handle.layer();
     let start = Instant::now();
-    handle.serve(sleep(Duration::from_secs(100)), obedient).await.unwrap();
+    handle.serve(sleep(Duration::from_secs(100)), stop_on_shutdown).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(100_100), "{:?}", start.elapsed());
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
     let sent = registry.asked().len();
     sleep(Duration::from_secs(1000)).await;
     assert_eq!(registry.asked().len(), sent);
     assert!(registry.asked().last().unwrap().line.starts_with("DELETE"));
 }
 
-/// Serves until told to stop; calls itself through the layer at the given times, and notes when it was told.
+/// Serves until the shutdown signal, and calls itself through the layer at the given times. Returns
+/// the time of the signal and the responses.
 async fn called_at(handle: Registrar, signal_at: u64, calls_at: Vec<u64>) -> (Duration, Vec<Response<()>>) {
     let start = Instant::now();
     let service = handle.layer().layer(service_fn(|_: Request<()>| async {
-        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("answer"))))
+        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("response"))))
     }));
-    let (answers, told_at) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Duration::ZERO)));
-    let (collected, noted) = (answers.clone(), told_at.clone());
+    let (responses, stopped_at) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Duration::ZERO)));
+    let (collected, noted) = (responses.clone(), stopped_at.clone());
     let calls = tokio::spawn(async move {
         for at in calls_at {
             tokio::time::sleep_until(start + Duration::from_secs(at)).await;
@@ -139,36 +140,36 @@ async fn called_at(handle: Registrar, signal_at: u64, calls_at: Vec<u64>) -> (Du
         })
         .await;
     calls.abort();
-    let told_at = *told_at.lock().unwrap();
-    let answers = std::mem::take(&mut *answers.lock().unwrap());
-    (told_at, answers)
+    let stopped_at = *stopped_at.lock().unwrap();
+    let responses = std::mem::take(&mut *responses.lock().unwrap());
+    (stopped_at, responses)
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_serves_on_until_callers_have_been_quiet() {
+async fn drain_ends_after_the_quiet_time() {
     let registry = accepting();
-    let (told_at, answers) = called_at(registrar(&registry), 10, vec![1, 11, 14, 18]).await;
-    assert_eq!(told_at.as_secs(), 18 + 5, "5 s after the last call");
-    let closing: Vec<_> = answers.iter().map(|answer| answer.headers().contains_key("connection")).collect();
-    assert_eq!(closing, [false, true, true, true], "callers are asked to close while it drains");
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    let (stopped_at, responses) = called_at(registrar(&registry), 10, vec![1, 11, 14, 18]).await;
+    assert_eq!(stopped_at.as_secs(), 18 + 5, "5 s after the last call");
+    let closing: Vec<_> = responses.iter().map(|response| response.headers().contains_key("connection")).collect();
+    assert_eq!(closing, [false, true, true, true], "connections are closed while it drains");
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_that_never_stop_are_left_after_the_longest_drain() {
-    let (told_at, _) = called_at(registrar(&accepting()), 10, (0..200).collect()).await;
-    assert_eq!(told_at.as_secs(), 10 + 15);
+async fn drain_with_continuing_calls_ends_after_max_drain() {
+    let (stopped_at, _) = called_at(registrar(&accepting()), 10, (0..200).collect()).await;
+    assert_eq!(stopped_at.as_secs(), 10 + 15);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_layer_it_waits_for_the_quiet_time() {
+async fn drain_without_the_layer_takes_the_quiet_time() {
     let start = Instant::now();
-    registrar(&accepting()).serve(std::future::ready(()), obedient).await.unwrap();
+    registrar(&accepting()).serve(std::future::ready(()), stop_on_shutdown).await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_do_not_finish_are_cut_off_after_the_grace() {
+async fn requests_in_flight_are_abandoned_after_the_grace_time() {
     let registry = accepting();
     let handle = registrar(&registry).grace(Duration::from_secs(7));
     let _layer = handle.layer();
@@ -179,11 +180,11 @@ async fn requests_that_do_not_finish_are_cut_off_after_the_grace() {
     };
     assert_eq!(handle.serve(sleep(Duration::from_secs(1)), stuck).await, Ok(()));
     assert_eq!(start.elapsed().as_secs(), 1 + 7);
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_ends_by_itself_is_deregistered_at_once() {
+async fn server_that_ends_by_itself_is_deregistered_at_once() {
     let registry = accepting();
     let crash = |_| async {
         sleep(Duration::from_secs(50)).await;
@@ -192,20 +193,20 @@ async fn a_server_that_ends_by_itself_is_deregistered_at_once() {
     let start = Instant::now();
     assert_eq!(registrar(&registry).serve(std::future::pending(), crash).await, Err("listener broke"));
     assert_eq!(start.elapsed().as_secs(), 50);
-    assert_eq!(told(&registry), ["UP", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DELETE"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_server_is_deregistered_in_the_background() {
+async fn dropped_serve_future_deregisters_in_the_background() {
     let registry = accepting();
-    let serving = registrar(&registry).serve(std::future::pending(), obedient);
+    let serving = registrar(&registry).serve(std::future::pending(), stop_on_shutdown);
     assert!(timeout(Duration::from_secs(40), serving).await.is_err());
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(told(&registry), ["UP", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DELETE"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_plain_handle_registers_tells_and_leaves() {
+async fn handle_registers_drains_deregisters_and_registers_again() {
     let registry = accepting();
     let handle = registrar(&registry);
     handle.deregister().await.unwrap();
@@ -214,14 +215,14 @@ async fn the_plain_handle_registers_tells_and_leaves() {
     handle.drain().await;
     handle.deregister().await.unwrap();
     handle.deregister().await.unwrap();
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
     handle.register().await.unwrap();
     handle.deregister().await.unwrap();
-    assert_eq!(told(&registry)[3..], ["UP", "DELETE"], "it may come back");
+    assert_eq!(writes(&registry)[3..], ["UP", "DELETE"], "it can be registered again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_fails_first_is_repeated_in_the_background() {
+async fn registration_that_fails_is_repeated_in_the_background() {
     let asked = AtomicUsize::new(0);
     let registry =
         Scripted::new(move |_| Reply::Status(if asked.fetch_add(1, Ordering::Relaxed) < 2 { 500 } else { 204 }));
@@ -229,17 +230,17 @@ async fn a_registration_that_fails_first_is_repeated_in_the_background() {
     let error = handle.register().await.unwrap_err();
     assert_eq!(error.status(), Some(500));
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(told(&registry), ["UP", "UP", "UP"]);
+    assert_eq!(writes(&registry), ["UP", "UP", "UP"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clone_that_is_kept_does_not_keep_the_instance_registered() {
+async fn dropped_serve_future_deregisters_although_a_clone_is_held() {
     let registry = accepting();
     let handle = registrar(&registry);
-    let serving = handle.clone().serve(std::future::pending(), obedient);
+    let serving = handle.clone().serve(std::future::pending(), stop_on_shutdown);
     assert!(timeout(Duration::from_secs(40), serving).await.is_err());
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(told(&registry), ["UP", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DELETE"]);
     let sent = registry.asked().len();
     let error = handle.set_status(tower_eureka::model::InstanceStatus::Up).await.unwrap_err();
     assert!(error.to_string().contains("call register() first"), "{error}");
@@ -249,7 +250,7 @@ async fn a_clone_that_is_kept_does_not_keep_the_instance_registered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delete_that_fails_is_repeated_and_nothing_else_is_sent_meanwhile() {
+async fn delete_that_fails_is_repeated_and_no_heartbeat_follows() {
     let failing = Arc::new(AtomicUsize::new(2));
     let left = failing.clone();
     let registry = Scripted::new(move |asked| {
@@ -260,7 +261,7 @@ async fn a_delete_that_fails_is_repeated_and_nothing_else_is_sent_meanwhile() {
     let handle = registrar(&registry);
     handle.register().await.unwrap();
     handle.deregister().await.unwrap();
-    assert_eq!(told(&registry), ["UP", "DELETE", "DELETE", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DELETE", "DELETE", "DELETE"]);
 
     failing.store(usize::MAX, Ordering::Relaxed);
     handle.register().await.unwrap();
@@ -275,7 +276,7 @@ async fn a_delete_that_fails_is_repeated_and_nothing_else_is_sent_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_waits_for_the_farewell_before_it() {
+async fn registration_waits_for_the_delete_before_it() {
     let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
         Some("DELETE") => Reply::Never,
         _ => Reply::Status(204),
@@ -285,11 +286,11 @@ async fn a_registration_waits_for_the_farewell_before_it() {
     assert!(handle.deregister().await.unwrap_err().is_timeout());
     handle.register().await.unwrap();
     sleep(Duration::from_secs(100)).await;
-    assert_eq!(told(&registry).last().map(String::as_str), Some("UP"), "{:?}", told(&registry));
+    assert_eq!(writes(&registry).last().map(String::as_str), Some("UP"), "{:?}", writes(&registry));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_does_not_wait_for_a_heartbeat_that_hangs() {
+async fn command_does_not_wait_for_a_heartbeat_that_hangs() {
     let registry = Scripted::new(|asked| match asked.line.split(' ').next() {
         Some("PUT") => Reply::Never,
         _ => Reply::Status(204),
@@ -303,7 +304,7 @@ async fn a_command_does_not_wait_for_a_heartbeat_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_farewell_reaches_the_second_server_when_the_first_hangs() {
+async fn delete_is_sent_to_the_second_server_when_the_first_hangs() {
     let hangs = Arc::new(AtomicBool::new(false));
     let hanging = hangs.clone();
     let registry = Scripted::new(move |asked| {
@@ -320,7 +321,7 @@ async fn a_farewell_reaches_the_second_server_when_the_first_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_shutdown_completes_however_often_it_is_awaited() {
+async fn shutdown_completes_each_time_it_is_awaited() {
     let handle = registrar(&accepting());
     let _layer = handle.layer();
     let start = Instant::now();
@@ -336,18 +337,18 @@ async fn the_shutdown_completes_however_often_it_is_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endless_times_are_no_panic() {
+async fn maximum_durations_do_not_panic() {
     let registry = accepting();
     let client = registry.client().read_timeout(Duration::MAX).connect_timeout(Duration::MAX);
     let client = client.fetch_interval(Duration::MAX).build().unwrap();
     let _copy = client.snapshot();
     let handle = client.registrar(instance("orders", "a")).max_drain(Duration::MAX).grace(Duration::MAX);
-    handle.quiet_time(Duration::from_secs(1)).serve(sleep(Duration::from_secs(1)), obedient).await.unwrap();
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    handle.quiet_time(Duration::from_secs(1)).serve(sleep(Duration::from_secs(1)), stop_on_shutdown).await.unwrap();
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_of_ones_own_drains_by_the_signal() {
+async fn drain_signal_completes_after_the_drain() {
     let registry = accepting();
     let handle = registrar(&registry);
     handle.register().await.unwrap();
@@ -355,5 +356,5 @@ async fn a_server_of_ones_own_drains_by_the_signal() {
     tokio::spawn(handle.drain_signal(sleep(Duration::from_secs(7)))).await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 7 + 5);
     handle.deregister().await.unwrap();
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
 }

@@ -1,4 +1,4 @@
-//! Bounds of a provider's shutdown, in paused time.
+//! Time limits of a provider's shutdown, in paused time.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,41 +14,45 @@ use tower_eureka::model::Instance;
 use tower_eureka::register::{Registrar, Shutdown};
 
 use crate::common::{Reply, Scripted, instance};
-use crate::provider::{accepting, obedient, registrar, told};
+use crate::provider::{accepting, registrar, stop_on_shutdown, writes};
 
 const ONE: &str = "http://a/eureka";
 const THREE: &str = "http://a/eureka,http://b/eureka,http://c/eureka";
 
-/// A registrar of three servers, or of one, that never respond.
+/// Creates a registrar whose registry servers never respond.
 fn hanging(urls: &str) -> (Scripted, Registrar) {
     let registry = Scripted::new(|_| Reply::Never);
     let client = Eureka::builder().service_url(urls).http_service(registry.clone()).build().unwrap();
     (registry, client.registrar(instance("orders", "a")))
 }
 
-/// Time from the signal until the server is told to stop, and until `serve` returns. `server` goes on after it was told.
+/// Returns the time from the signal until the server has to stop, and until `serve` returns.
+/// `server` continues after that.
 async fn leave<F: Future<Output = ()>>(handle: Registrar, signal_at: Duration, server: F) -> (Duration, Duration) {
     let signalled = Instant::now() + signal_at;
-    let told_at = Arc::new(Mutex::new(Duration::ZERO));
-    let noted = told_at.clone();
+    let stopped_at = Arc::new(Mutex::new(Duration::ZERO));
+    let noted = stopped_at.clone();
     let serving = |shutdown: Shutdown| async move {
         shutdown.await;
         *noted.lock().unwrap() = signalled.elapsed();
         server.await;
     };
     handle.serve(sleep_until(signalled), serving).await;
-    let told_at = *told_at.lock().unwrap();
-    (told_at, signalled.elapsed())
+    let stopped_at = *stopped_at.lock().unwrap();
+    (stopped_at, signalled.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
-async fn registry_that_hangs_delays_the_exit_by_its_bound_at_any_moment_of_the_signal() {
+async fn exit_with_a_registry_that_hangs_takes_the_registry_timeout_whenever_the_signal_comes() {
     for urls in [ONE, THREE] {
         for millis in (0..60_000).step_by(1500).chain([1, 12_999, 13_001, 39_001]) {
             let (_, handle) = hanging(urls);
             let _layer = handle.layer();
-            let (told_at, exit) = leave(handle, Duration::from_millis(millis), async {}).await;
-            assert!(told_at <= Duration::from_millis(3001), "{urls}: told {told_at:?} after a signal at {millis} ms");
+            let (stopped_at, exit) = leave(handle, Duration::from_millis(millis), async {}).await;
+            assert!(
+                stopped_at <= Duration::from_millis(3001),
+                "{urls}: stopped {stopped_at:?} after a signal at {millis} ms"
+            );
             assert!(exit <= Duration::from_millis(6002), "{urls}: left {exit:?} after a signal at {millis} ms");
         }
     }
@@ -64,7 +68,7 @@ async fn deregister_during_a_registration_that_hangs_ends_within_the_registry_ti
         let start = Instant::now();
         assert!(handle.deregister().await.unwrap_err().is_timeout());
         assert!(start.elapsed() <= Duration::from_millis(3001), "{:?}", start.elapsed());
-        assert!(registering.await.unwrap().is_err(), "its caller learns that it was given up");
+        assert!(registering.await.unwrap().is_err(), "its caller gets an error");
         assert!(registry.lines().last().unwrap().starts_with("DELETE"));
     }
 }
@@ -80,7 +84,7 @@ async fn drain_during_a_registration_that_hangs_begins_within_the_registry_timeo
     assert_eq!(start.elapsed().as_secs(), 3 + 5);
 }
 
-/// A service that is called on this path at these intervals until it is dropped.
+/// Calls the service on this path at this interval until the task is aborted.
 fn called(handle: &Registrar, path: &'static str, every: Duration) -> tokio::task::JoinHandle<()> {
     let service = handle.layer().layer(service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("response"))))
@@ -98,90 +102,90 @@ fn called(handle: &Registrar, path: &'static str, every: Duration) -> tokio::tas
 async fn steps_of_a_shutdown_share_one_budget() {
     for (registry, handle) in [hanging(ONE), hanging(THREE)] {
         let calls = called(&handle, "/v1/orders", Duration::from_secs(1));
-        let (told_at, exit) = leave(handle, Duration::from_secs(100), std::future::pending()).await;
-        assert_eq!(told_at.as_secs(), 17, "the drain leaves a reserve for the requests in flight");
+        let (stopped_at, exit) = leave(handle, Duration::from_secs(100), std::future::pending()).await;
+        assert_eq!(stopped_at.as_secs(), 17, "the drain leaves a reserve for the requests in flight");
         assert_eq!(exit.as_secs(), 25);
-        assert!(registry.lines().last().unwrap().starts_with("DELETE"), "and that one for the DELETE");
+        assert!(registry.lines().last().unwrap().starts_with("DELETE"), "and they leave one for the DELETE");
         calls.abort();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_timeout_bounds_steps_whatever_their_own_limits() {
+async fn shutdown_timeout_limits_steps_with_longer_limits() {
     let registry = accepting();
     let minutes = Duration::from_secs(300);
     let handle = registrar(&registry).max_drain(minutes).grace(minutes).quiet_time(minutes);
     let handle = handle.shutdown_timeout(Duration::from_secs(10));
     let calls = called(&handle, "/v1/orders", Duration::from_secs(1));
-    let (told_at, exit) = leave(handle, Duration::from_secs(10), std::future::pending()).await;
-    assert!(told_at < Duration::from_secs(6) && exit <= Duration::from_secs(8), "{told_at:?} {exit:?}");
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    let (stopped_at, exit) = leave(handle, Duration::from_secs(10), std::future::pending()).await;
+    assert!(stopped_at < Duration::from_secs(6) && exit <= Duration::from_secs(8), "{stopped_at:?} {exit:?}");
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
     calls.abort();
 
     let longer = registrar(&registry).max_drain(minutes).shutdown_timeout(minutes * 2);
     let calls = called(&longer, "/v1/orders", Duration::from_secs(1));
-    let (told_at, _) = leave(longer, Duration::from_secs(10), async {}).await;
-    assert_eq!(told_at, minutes, "a longer drain with a longer shutdown");
+    let (stopped_at, _) = leave(longer, Duration::from_secs(10), async {}).await;
+    assert_eq!(stopped_at, minutes, "a longer drain with a longer shutdown");
     calls.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_do_not_keep_a_drain_going() {
+async fn probes_do_not_prolong_the_drain() {
     let health = Instance::builder("orders").id("a").ip_addr("10.0.0.1").port(80);
     let health = health.health_check_url("http://10.0.0.1:80/orders/up").build().unwrap();
     let client = accepting().client().build().unwrap();
     for path in ["/health", "/actuator/health/liveness?x=1", "/readyz", "/grpc.health.v1.Health/Check", "/orders/up"] {
         let handle = client.registrar(health.clone());
         let probes = called(&handle, path, Duration::from_secs(4));
-        let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-        assert_eq!(told_at, Duration::ZERO, "{path}: it has no callers");
+        let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+        assert_eq!(stopped_at, Duration::ZERO, "{path}: it has no callers");
         probes.abort();
 
         let handle = client.registrar(health.clone());
         let (probes, calls) =
             (called(&handle, path, Duration::from_secs(4)), called(&handle, "/", Duration::from_secs(9)));
-        let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-        assert_eq!(told_at.as_secs(), 5, "{path}: it was called before");
+        let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+        assert_eq!(stopped_at.as_secs(), 5, "{path}: it was called before");
         probes.abort();
         calls.abort();
     }
     let handle = client.registrar(health).uncounted_paths(["/ping/*"]);
     let (ping, other) =
         (called(&handle, "/ping/1", Duration::from_secs(1)), called(&handle, "/health", Duration::from_secs(4)));
-    let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-    assert_eq!(told_at.as_secs(), 15, "/health counts once the paths are others");
+    let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+    assert_eq!(stopped_at.as_secs(), 15, "/health counts once the paths are others");
     ping.abort();
     other.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn probe_in_flight_does_not_keep_a_drain_going() {
+async fn probe_in_flight_does_not_prolong_the_drain() {
     let handle = registrar(&accepting());
     let watch = handle
         .layer()
         .layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()));
     let watching = tokio::spawn(watch.oneshot(Request::post("/grpc.health.v1.Health/Watch").body(()).unwrap()));
-    let (told_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-    assert_eq!(told_at, Duration::ZERO);
+    let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+    assert_eq!(stopped_at, Duration::ZERO);
     watching.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn delete_is_the_last_request_when_a_registration_is_interrupted() {
     let start = Instant::now();
-    // Slow at first, then well.
+    // It hangs at first.
     let registry =
         Scripted::new(move |_| if start.elapsed().as_secs() < 2 { Reply::Never } else { Reply::Status(204) });
     let handle = registrar(&registry);
     let _layer = handle.layer();
-    handle.serve(sleep(Duration::from_secs(3)), obedient).await.unwrap();
+    handle.serve(sleep(Duration::from_secs(3)), stop_on_shutdown).await.unwrap();
     sleep(Duration::from_secs(300)).await;
-    assert_eq!(told(&registry), ["UP", "DOWN", "DELETE"]);
+    assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
     assert!(registry.lines().last().unwrap().starts_with("DELETE"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn deregister_beside_another_one_ends_within_the_registry_timeout() {
+async fn concurrent_deregister_calls_end_within_the_registry_timeout() {
     let (_, handle) = hanging(THREE);
     let registering = handle.clone();
     tokio::spawn(async move { registering.register().await });

@@ -1,4 +1,4 @@
-//! The status and state of a provider: what may change them, and what they say.
+//! Status and state of a provider.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use tower_eureka::register::RegistrarState;
 
 use crate::captured_log::Log;
 use crate::common::{Asked, Reply, Scripted, instance};
-use crate::provider::{accepting, obedient, registrar, told};
+use crate::provider::{accepting, registrar, stop_on_shutdown, writes};
 
 const ID: &str = "/apps/ORDERS/a";
 
@@ -20,7 +20,7 @@ async fn status_set_during_the_drain_is_an_error_and_the_instance_stays_down() {
     let handle = registrar(&registry);
     let health = handle.clone();
     let (state, start) = (handle.state(), Instant::now());
-    // A user's health check that sets the status each second.
+    // A health check of the user sets the status each second.
     let checks = tokio::spawn(async move {
         let (mut accepted, mut refused) = (0, Vec::new());
         for _ in 0..30 {
@@ -32,10 +32,10 @@ async fn status_set_during_the_drain_is_an_error_and_the_instance_stays_down() {
         }
         (accepted, refused)
     });
-    handle.serve(sleep(Duration::from_millis(10_500)), obedient).await.unwrap();
-    assert_eq!(told(&registry).last().map(String::as_str), Some("DELETE"));
-    let told = told(&registry);
-    assert_eq!(told[told.len() - 2], "DOWN", "{told:?}");
+    handle.serve(sleep(Duration::from_millis(10_500)), stop_on_shutdown).await.unwrap();
+    assert_eq!(writes(&registry).last().map(String::as_str), Some("DELETE"));
+    let sent = writes(&registry);
+    assert_eq!(sent[sent.len() - 2], "DOWN", "{sent:?}");
     let (accepted, refused) = checks.await.unwrap();
     assert_eq!(accepted, 10);
     assert!(refused[0].contains("stays DOWN") && refused[0].contains("state()"), "{refused:?}");
@@ -43,7 +43,7 @@ async fn status_set_during_the_drain_is_an_error_and_the_instance_stays_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_on_its_way_when_the_drain_begins_does_not_undo_the_down() {
+async fn status_change_in_flight_when_the_drain_begins_does_not_undo_the_down() {
     let slow = Arc::new(AtomicBool::new(false));
     let is_slow = slow.clone();
     let registry = Scripted::new(move |asked| {
@@ -60,9 +60,9 @@ async fn status_on_its_way_when_the_drain_begins_does_not_undo_the_down() {
     sleep(Duration::from_secs(1)).await;
     let start = Instant::now();
     handle.drain().await;
-    assert_eq!(start.elapsed().as_secs(), 5, "the DOWN does not wait for them");
+    assert_eq!(start.elapsed().as_secs(), 5, "the DOWN does not wait for the status changes");
     assert!(under_way.await.unwrap().is_err() && waiting.await.unwrap().is_err());
-    assert_eq!(told(&registry), ["UP", "UP", "DOWN"]);
+    assert_eq!(writes(&registry), ["UP", "UP", "DOWN"]);
     let versions = registry.registered_versions();
     assert!(versions[1] < versions[2], "a registration that arrives late is the older one");
     assert!(handle.register().await.unwrap_err().to_string().contains("deregister()"));
@@ -70,11 +70,11 @@ async fn status_on_its_way_when_the_drain_begins_does_not_undo_the_down() {
     slow.store(false, Ordering::Relaxed);
     handle.register().await.unwrap();
     handle.set_status(InstanceStatus::Starting).await.unwrap();
-    assert_eq!(told(&registry)[3..], ["DELETE", "UP", "STARTING"], "it may come back");
+    assert_eq!(writes(&registry)[3..], ["DELETE", "UP", "STARTING"], "it can be registered again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_that_servers_do_not_take_is_an_error_that_names_the_override() {
+async fn status_that_servers_refuse_is_an_error_that_names_override_status() {
     let registry = accepting();
     let handle = registrar(&registry);
     handle.register().await.unwrap();
@@ -82,11 +82,11 @@ async fn status_that_servers_do_not_take_is_an_error_that_names_the_override() {
         let error = handle.set_status(status).await.unwrap_err();
         assert!(error.is_config() && error.to_string().contains("override_status"), "{error}");
     }
-    assert_eq!(told(&registry), ["UP"]);
+    assert_eq!(writes(&registry), ["UP"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn override_sends_the_timestamp_and_its_removal_registers_anew() {
+async fn override_sends_the_timestamp_and_its_removal_registers_again() {
     let registry = accepting();
     let handle = registrar(&registry);
     let error = handle.override_status(InstanceStatus::OutOfService).await.unwrap_err();
@@ -108,8 +108,8 @@ async fn override_sends_the_timestamp_and_its_removal_registers_anew() {
 #[tokio::test(start_paused = true)]
 async fn state_follows_the_registration() {
     let status = Arc::new(AtomicU16::new(503));
-    let answer = status.clone();
-    let registry = Scripted::new(move |_| Reply::Status(answer.load(Ordering::Relaxed)));
+    let current = status.clone();
+    let registry = Scripted::new(move |_| Reply::Status(current.load(Ordering::Relaxed)));
     let handle = registrar(&registry);
     let mut state = handle.state();
     assert_eq!(*state.borrow(), RegistrarState::NotRegistered);
@@ -176,7 +176,7 @@ async fn registration_that_fails_is_logged_every_ten_minutes_and_not_as_a_heartb
     assert_eq!((lines("heartbeat failed"), lines("heartbeat recovered")), (1, 1), "{}", log.text());
 }
 
-/// A registry that has a record of the instance already, with this timestamp.
+/// A registry that already has a record of the instance, with this timestamp.
 fn with_record(timestamp: Arc<AtomicI64>) -> Scripted {
     Scripted::new(move |asked| {
         if !asked.line.starts_with("GET") {
@@ -194,7 +194,7 @@ fn registrations(registry: &Scripted) -> Vec<i64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn newer_record_of_a_clock_that_was_ahead_is_overtaken_once() {
+async fn newer_record_of_a_clock_that_was_ahead_is_replaced_once() {
     let timestamp = Arc::new(AtomicI64::new(0));
     let registry = with_record(timestamp.clone());
     registrar(&registry).register().await.unwrap();
@@ -210,14 +210,14 @@ async fn newer_record_of_a_clock_that_was_ahead_is_overtaken_once() {
     sleep(Duration::from_secs(100)).await;
     let sent = registrations(&registry);
     assert_eq!((sent.len(), sent[1]), (2, theirs + 1));
-    let looks = registry.lines().iter().filter(|line| line.starts_with("GET")).count();
-    assert_eq!(looks, 1);
+    let checks = registry.lines().iter().filter(|line| line.starts_with("GET")).count();
+    assert_eq!(checks, 1);
     handle.set_status(InstanceStatus::Down).await.unwrap();
     assert!(registrations(&registry)[2] > theirs + 1, "later changes are newer still");
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_from_an_absurd_future_is_not_overtaken() {
+async fn record_that_is_years_ahead_is_not_replaced() {
     for theirs in [i64::MAX, 32_503_680_000_000] {
         let registry = with_record(Arc::new(AtomicI64::new(theirs)));
         let handle = registrar(&registry);
@@ -229,7 +229,7 @@ async fn record_from_an_absurd_future_is_not_overtaken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn look_at_the_own_record_delays_nothing_and_may_fail() {
+async fn check_of_the_own_record_delays_nothing_and_may_fail() {
     let registry = Scripted::new(|asked| match asked.line.starts_with("GET") {
         true => Reply::Never,
         false => Reply::Status(204),
@@ -247,12 +247,12 @@ async fn look_at_the_own_record_delays_nothing_and_may_fail() {
         handle.register().await.unwrap();
         sleep(Duration::from_secs(100)).await;
         assert_eq!(*handle.state().borrow(), RegistrarState::Registered);
-        assert_eq!(told(&registry), ["UP"]);
+        assert_eq!(writes(&registry), ["UP"]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn overloaded_registry_gets_no_more_heartbeats_than_one_that_is_well() {
+async fn overloaded_registry_gets_no_more_heartbeats_than_a_healthy_one() {
     for status in [429, 503] {
         let start = Instant::now();
         let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
@@ -268,7 +268,7 @@ async fn overloaded_registry_gets_no_more_heartbeats_than_one_that_is_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_of_the_http_service_ends_no_heartbeats() {
+async fn panic_of_the_http_service_does_not_end_the_heartbeats() {
     let calls = AtomicUsize::new(0);
     let registry = Scripted::new(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
         0 | 3 | 4 => panic!("a fault of the user's service"),

@@ -1,4 +1,4 @@
-//! A client whose registration or registry is switched off.
+//! Clients with registration or fetches switched off.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn registrar_with_registration_switched_off_serves_and_drains_and_sends_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_by_name_with_fetching_switched_off_fails_at_once_and_says_why() {
+async fn call_by_name_with_fetches_switched_off_fails_at_once_with_the_setting() {
     let registry = registry();
     let builders = [registry.client().enabled(false), registry.client().fetch_registry(false)];
     for (builder, setting) in builders.into_iter().zip(["enabled(false)", "fetch_registry(false)"]) {
@@ -71,7 +71,7 @@ async fn client_that_is_switched_on_again_registers() {
 }
 
 #[tokio::test]
-async fn client_that_is_switched_off_needs_no_usable_service_url() {
+async fn client_that_is_switched_off_needs_no_valid_service_url() {
     for builder in [Eureka::builder(), Eureka::builder().service_url("http://${REGISTRY}/")] {
         assert!(builder.enabled(false).build().is_ok());
     }
