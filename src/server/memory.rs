@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Maximum memory of this process in bytes, and what sets it: a cgroup, or the size of the machine.
-/// `None` where neither is known.
+/// Returns the maximum memory of this process in bytes and its source: a cgroup, or the machine.
+/// `None` if neither is known.
 pub(super) fn limit() -> Option<(usize, &'static str)> {
     limit_below(Path::new("/"))
 }
@@ -12,7 +12,7 @@ pub(super) fn limit() -> Option<(usize, &'static str)> {
 fn limit_below(root: &Path) -> Option<(usize, &'static str)> {
     let machine = machine(root).map(|bytes| (bytes, "machine"));
     let cgroup = cgroup(root).map(|bytes| (bytes, "cgroup"));
-    // Without a limit, the first version of cgroups says a number that no machine has.
+    // Cgroups of version 1 report a huge number if there is no limit.
     machine.into_iter().chain(cgroup).min()
 }
 
@@ -23,8 +23,8 @@ fn machine(root: &Path) -> Option<usize> {
     kilobytes.checked_mul(1024)
 }
 
-/// The lowest limit of the cgroup that this process is in and of those above. A container may see its
-/// own as the root.
+/// Returns the lowest limit of the cgroup of this process and its ancestors. Inside a container,
+/// its own cgroup may appear as the root.
 fn cgroup(root: &Path) -> Option<usize> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limits = text.lines().filter_map(|line| {
@@ -49,7 +49,7 @@ fn cgroup(root: &Path) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// A root directory with these files.
+    /// Returns the limit below a root directory with these files.
     fn limit_with(files: &[(&str, &str)]) -> Option<(usize, &'static str)> {
         static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_that_of_the_lowest_cgroup_or_of_the_machine() {
+    fn memory_limit_is_the_lowest_of_cgroups_and_machine() {
         let machine = ("proc/meminfo", "MemTotal:       24000000 kB\nMemFree:  1 kB\n");
         let v1 = ("proc/self/cgroup", "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n");
         let v2 = ("proc/self/cgroup", "0::/a/b\n");

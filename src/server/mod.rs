@@ -227,7 +227,7 @@ impl EurekaServer {
 
     #[cfg(feature = "peers")]
     fn awaits_no_region(&self) -> bool {
-        self.regions().is_none_or(|regions| regions.default_set().is_empty() || regions.are_looked_at())
+        self.regions().is_none_or(|regions| regions.default_set().is_empty() || regions.are_attempted())
     }
 
     #[cfg(not(feature = "peers"))]

@@ -23,7 +23,8 @@ pub(super) enum Renewal {
     NotFound,
     /// The lease was renewed, but the sender has newer data than the registry. It has to register.
     SenderIsNewer,
-    /// The lease was renewed, but the replica has older data than the registry, which is this instance.
+    /// The lease was renewed, but the replica has older data than the registry, which is this
+    /// instance.
     SenderIsOlder(Arc<Instance>),
 }
 

@@ -1,4 +1,4 @@
-//! What the registry does on its own as time passes.
+//! Periodic tasks of the registry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +12,29 @@ use super::registry::{Registry, Settings};
 use crate::time::{Clock, LONGEST_WAIT, lengthened};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// How often the delta is looked through for changes that are too old; Java's `deltaRetentionTimerIntervalInMs`.
+/// Interval in which old changes are removed from the delta. Java has the setting
+/// `deltaRetentionTimerIntervalInMs`.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Time between two comparisons of the wall clock with the monotonic clock, beside those before each
-/// change.
+/// Interval in which the wall clock is compared with the monotonic clock. They are also compared
+/// before each change.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The tasks that act on the registry as time passes. Dropping this ends them.
+/// Handle of the periodic tasks. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Timers {
     _tasks: JoinSet<()>,
 }
 
 impl Timers {
-    /// Must run inside a tokio runtime.
+    /// Starts the tasks. Must be called inside a tokio runtime.
     pub(super) fn start(registry: &Arc<Registry>, refusals: Arc<Refusals>, settings: &Settings, clock: Clock) -> Self {
         let mut tasks = JoinSet::new();
-        // Not jittered: the length of this minute is what the renewal threshold is about.
+        // Not jittered: the renewal threshold is a number per minute.
         tasks.spawn(every(MINUTE, MINUTE, registry.clone(), |registry| registry.end_minute()));
-        // Only the first wait is random, so that servers started together do not act together. Later
-        // waits keep the interval: an eviction that comes late would compensate for the delay.
+        // Only the first wait is random, so that servers started together do not act together.
+        // Later waits keep the interval: an eviction that comes late would compensate for the
+        // delay.
         tasks.spawn(every(lengthened(PRUNE_INTERVAL), PRUNE_INTERVAL, registry.clone(), move |registry| {
             registry.prune_delta(clock.now_ms());
             registry.changes().flush();

@@ -12,24 +12,24 @@ use super::audit::{Lasting, Ongoing};
 /// Responses of at most this size are small: they may fill the budget twice.
 const SMALL: usize = 16 * 1024;
 
-/// Seconds after which a client may ask again for a response that found no room.
+/// Seconds after which a client may repeat a request whose response exceeded the budget.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
-/// Budget of the response bytes that are in memory only because a client has not taken them yet.
+/// Budget of response bytes that are in memory only because a client has not received them yet.
 ///
-/// A list counts from the moment at which no cache holds it any more, once for all its readers. A
-/// body that was made for one response counts from the start. Lists in a cache do not count:
+/// A list counts once for all its responses, from the moment at which no cache holds it any more. A
+/// body that was built for one response counts from the start. Cached lists do not count, since
 /// their number is bounded already.
 ///
-/// Only a listener that closes slow clients makes the bytes fewer. Without one, as under
-/// `axum::serve`, the budget warns and bounds nothing: a few clients that never read would
-/// exhaust it for good.
+/// Only a listener that closes slow clients frees these bytes. Without one, as under `axum::serve`,
+/// the budget causes warnings but no refusals, since a few clients that never read would exhaust it
+/// permanently.
 #[derive(Debug)]
 pub(crate) struct Unsent {
     limit: usize,
     bytes: AtomicUsize,
-    /// Set if something had no room since the last call of [`is_short`](Unsent::is_short).
-    lacked: AtomicBool,
+    /// Set if a body exceeded the budget since the last call of [`is_short`](Unsent::is_short).
+    exceeded_since: AtomicBool,
     exhausted: Notify,
     /// Number of listeners that close slow clients.
     closers: AtomicUsize,
@@ -42,7 +42,7 @@ impl Unsent {
         Self {
             limit,
             bytes: AtomicUsize::new(0),
-            lacked: AtomicBool::new(false),
+            exceeded_since: AtomicBool::new(false),
             exhausted: Notify::new(),
             closers: AtomicUsize::new(0),
             exceeded: Ongoing::default(),
@@ -50,35 +50,34 @@ impl Unsent {
         }
     }
 
-    /// Creates a budget as it is while a listener serves.
+    /// Creates a budget that is enforced, as while a listener serves.
     #[cfg(test)]
     pub(super) fn bounded(limit: usize) -> Self {
         Self { closers: AtomicUsize::new(1), ..Self::new(limit) }
     }
 
-    /// Notes a listener that closes slow clients until the returned guard is dropped.
+    /// Counts a listener that closes slow clients until the returned guard is dropped.
     pub(super) fn closing(self: &Arc<Self>) -> Closing {
         self.closers.fetch_add(1, Relaxed);
         Closing(self.clone())
     }
 
-    /// Returns true if so many more bytes fit, or nobody closes slow clients. Where not,
-    /// [`exhausted`](Self::exhausted) completes.
+    /// Returns true if this number of bytes fits into the budget, or if no listener closes slow
+    /// clients. Otherwise [`exhausted`](Self::exhausted) completes.
     ///
-    /// A body counts for no more than half of the budget here, so that one which is larger is
-    /// still sent.
+    /// A body counts for at most half of the budget here, so that larger bodies are still sent.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         let limit = if bytes <= SMALL { self.limit.saturating_mul(2) } else { self.limit };
         let bytes_before = self.bytes();
         if bytes_before.saturating_add(bytes.min(self.limit / 2)) <= limit {
-            // Now a response of any size fits.
+            // A response of any size fits now.
             if bytes_before <= self.limit / 2 {
                 self.log_end();
             }
             return true;
         }
         if self.is_bounded() {
-            self.lacked.store(true, Relaxed);
+            self.exceeded_since.store(true, Relaxed);
             self.exhausted.notify_one();
             return false;
         }
@@ -109,7 +108,7 @@ impl Unsent {
         self.closers.load(Relaxed) > 0
     }
 
-    /// Returns the 503 in place of a response that found no room, and logs it.
+    /// Returns the 503 in place of a response that exceeds the budget, and logs it.
     pub(super) fn refusal(&self) -> Response {
         if let Some(Lasting { count, elapsed }) = self.refused.occurred() {
             let (bytes, limit) = (self.bytes(), self.limit);
@@ -124,19 +123,19 @@ impl Unsent {
         (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
     }
 
-    /// Completes once the budget was found exhausted since the last call.
+    /// Completes when the budget was exhausted since the last call.
     pub(super) async fn exhausted(&self) {
         self.exhausted.notified().await;
     }
 
-    /// Returns true if a small part of the budget is left at most, and it bounds something.
+    /// Returns true if at most a quarter of the budget is left, and the budget is enforced.
     pub(super) fn is_exhausted(&self) -> bool {
         self.bytes() > self.limit / 4 * 3 && self.is_bounded()
     }
 
-    /// Returns true if the budget is exhausted, or something had no room since the last call.
+    /// Returns true if the budget is exhausted, or was exceeded since the last call.
     pub(super) fn is_short(&self) -> bool {
-        self.lacked.swap(false, Relaxed) || self.is_exhausted()
+        self.exceeded_since.swap(false, Relaxed) || self.is_exhausted()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -154,8 +153,8 @@ impl Unsent {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Returns the bytes of a list that a cache is to hold. They count once the cache has dropped
-    /// them, until their last reader has.
+    /// Returns a list for a cache. Its bytes count from the moment at which the cache drops it
+    /// until the last response was sent.
     pub(super) fn cached(self: &Arc<Self>, bytes: Bytes) -> Cached {
         let counted = Arc::new(Counted { bytes, unsent: self.clone(), is_added: AtomicBool::new(false) });
         let readers = Arc::downgrade(&counted);
@@ -173,7 +172,7 @@ impl Drop for Closing {
     }
 }
 
-/// Bytes of a list in a cache. Readers clone [`bytes`](Self::bytes).
+/// Cached list. Responses clone its [`bytes`](Self::bytes).
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) bytes: Bytes,
@@ -183,7 +182,7 @@ pub(super) struct Cached {
 impl Drop for Cached {
     fn drop(&mut self) {
         drop(std::mem::take(&mut self.bytes));
-        // Without a reader the bytes are gone by now. They must not count even for a moment.
+        // Without a reader the bytes are freed by now. They must not count even for a moment.
         if let Some(counted) = self.readers.upgrade() {
             counted.unsent.add(counted.bytes.len());
             counted.is_added.store(true, Relaxed);
@@ -207,7 +206,7 @@ impl Drop for Counted {
     }
 }
 
-/// Readers of a list together own it.
+/// Shared owner of the bytes of a list.
 struct Owner(Arc<Counted>);
 
 impl AsRef<[u8]> for Owner {
@@ -221,9 +220,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_response_has_room_when_a_large_one_has_none() {
+    fn small_response_fits_when_a_large_one_exceeds_the_budget() {
         let unsent = Unsent::bounded(1_000_000);
-        assert!(unsent.has_room_for(usize::MAX), "nothing is held");
+        assert!(unsent.has_room_for(usize::MAX), "nothing is unsent");
         unsent.add(900_000);
         assert!(unsent.has_room_for(100_000) && !unsent.has_room_for(100_001));
         unsent.add(1_000_000);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_without_bytes_takes_what_is_made_next() {
+    fn empty_budget_accepts_the_next_body() {
         assert!(Unsent::new(0).has_room_for(1_000_000));
         let unsent = Unsent::new(usize::MAX);
         unsent.add(usize::MAX / 2);
@@ -241,13 +240,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn list_without_a_reader_never_counts_when_the_cache_drops_it() {
+    async fn list_without_a_reader_never_counts() {
         let unsent = Arc::new(Unsent::new(1_000));
         drop(unsent.cached(vec![0; 5_000].into()));
         assert_eq!(unsent.bytes(), 0);
         tokio::select! {
             biased;
-            () = unsent.exhausted() => panic!("the listener has nothing to close"),
+            () = unsent.exhausted() => panic!("no connection has to be closed"),
             () = std::future::ready(()) => {}
         }
         let cached = unsent.cached(vec![0; 5_000].into());
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_bounds_nothing_when_no_listener_closes_slow_clients() {
+    fn budget_without_a_listener_refuses_nothing() {
         let unsent = Arc::new(Unsent::new(1_000_000));
         unsent.add(10_000_000);
         assert!(unsent.has_room_for(1_000_000) && !unsent.is_exhausted());
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_is_short_once_after_something_had_no_room() {
+    fn exceeded_budget_is_short_once() {
         let unsent = Unsent::bounded(1_000_000);
         unsent.add(600_000);
         assert!(!unsent.is_short());

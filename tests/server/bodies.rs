@@ -1,4 +1,5 @@
-//! Bodies of requests: their coding, the budget of all that are in flight, and the limits at which reading stops.
+//! Request bodies: their content coding, the budget of all bodies in flight, and the limits at
+//! which reading stops.
 
 use std::io::Error;
 
@@ -30,14 +31,14 @@ fn registration(id: &str) -> String {
     format!(r#"{{"appName":"ORDERS","id":"{id}","action":"Register","instanceInfo":{instance}}}"#)
 }
 
-/// An empty batch of this length.
+/// Returns an empty batch of this length.
 fn padded(length: usize) -> String {
     let batch = batch(&[]);
     let spaces = " ".repeat(length - batch.len());
     batch + &spaces
 }
 
-/// Metadata of so many entries, as a member in front of another one.
+/// Returns a metadata member with this number of entries, to be followed by another member.
 fn metadata(entries: usize) -> String {
     let entries: Vec<_> = (0..entries).map(|n| format!(r#""k{n}":"v""#)).collect();
     format!(r#""metadata":{{{}}},"vipAddress""#, entries.join(","))
@@ -88,7 +89,7 @@ async fn undeclared_gzip_returns_400() {
 }
 
 #[tokio::test]
-async fn gzip_body_is_read_where_the_setting_allows_it() {
+async fn gzip_body_is_read_if_the_setting_allows_it() {
     let builder = EurekaServer::builder().property("eureka.server.limits.gzip-requests", "true").unwrap();
     let server = Server::built(builder);
     let post = |path: &str, coding: &str, body: &[u8]| {
@@ -100,7 +101,7 @@ async fn gzip_body_is_read_where_the_setting_allows_it() {
     let applied = post(BATCH, "X-GZIP, identity", batch(&items).as_bytes()).await;
     assert_eq!(ReplicationResponse::from_json(&bytes(applied).await).unwrap().0.len(), 250);
     assert_eq!(server.registry.applications().len(), 251);
-    // A thousandth of its length is no batch that somebody sends.
+    // No real batch compresses to a thousandth of its length.
     let folded = post(BATCH, "gzip", padded(1024 * KIB).as_bytes()).await;
     assert_eq!(folded.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let other = post(BATCH, "br", b"").await;
@@ -108,14 +109,14 @@ async fn gzip_body_is_read_where_the_setting_allows_it() {
     assert_eq!(other.headers()[ACCEPT_ENCODING], "gzip, identity");
 }
 
-/// A batch that stops before its end.
+/// Request with a batch that stops before its end.
 struct Held {
     rest: Sender<Result<String, Error>>,
     response: JoinHandle<Response>,
 }
 
 impl Held {
-    /// Returns when the server has these bytes.
+    /// Returns once the server has received this number of bytes.
     async fn start(server: &Server, bytes: usize) -> Self {
         let (rest, chunks) = mpsc::channel(1);
         let body = Body::from_stream(ReceiverStream::new(chunks));
@@ -123,7 +124,7 @@ impl Held {
         let response = tokio::spawn(server.router.clone().oneshot(request));
         let response = tokio::spawn(async { response.await.unwrap().unwrap() });
         rest.send(Ok(padded(bytes))).await.unwrap();
-        // There is room for this once the server took what was before it.
+        // The channel has capacity for this once the server has received the part before it.
         drop(rest.reserve().await.unwrap());
         Self { rest, response }
     }
@@ -149,7 +150,7 @@ async fn body_beyond_the_budget_returns_503_with_retry_after() {
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.headers()[RETRY_AFTER], "1");
     assert!(text(refused).await.contains("request-bytes-in-flight"));
-    // Small bodies have a reserve, and heartbeats need no room.
+    // Small bodies have a reserve, and heartbeats need no budget.
     assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 1)).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(server.post(BATCH, padded(60 * KIB)).await.status(), StatusCode::OK);
     assert_eq!(server.empty("PUT", ORDER_1).await.status(), StatusCode::OK);
@@ -158,7 +159,7 @@ async fn body_beyond_the_budget_returns_503_with_retry_after() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unfinished_body_gives_way_when_others_need_room() {
+async fn unfinished_body_returns_503_when_other_bodies_need_the_budget() {
     let server = small();
     let held = Held::start(&server, 700 * KIB).await;
     tokio::time::advance(Duration::from_secs(3)).await;
@@ -171,7 +172,7 @@ async fn unfinished_body_gives_way_when_others_need_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn abandoned_and_refused_bodies_return_their_room() {
+async fn abandoned_and_refused_bodies_return_their_budget() {
     let server = small();
     for _ in 0..5 {
         let held = Held::start(&server, 700 * KIB).await;
@@ -184,7 +185,7 @@ async fn abandoned_and_refused_bodies_return_their_room() {
     assert_eq!(server.post(BATCH, padded(700 * KIB)).await.status(), StatusCode::OK);
 }
 
-/// Server with an order, whose limit on an instance's size lets 1,000 metadata entries pass.
+/// Returns a server with one instance whose size limit on instances allows 1,000 metadata entries.
 async fn roomy() -> Server {
     let server = Server::built(EurekaServer::builder().limits(Limits::new().instance_bytes(1024 * KIB)));
     assert_eq!(server.post(ORDERS, document("h:orders:1", "UP", 1)).await.status(), StatusCode::NO_CONTENT);
@@ -229,7 +230,7 @@ async fn xml_registration_with_too_many_elements_returns_413() {
 }
 
 #[tokio::test]
-async fn batch_item_with_too_much_metadata_does_not_spoil_the_others() {
+async fn batch_item_with_too_much_metadata_leaves_the_other_items_valid() {
     let server = Server::new();
     let large = registration("large").replace(r#""vipAddress""#, &metadata(2_000));
     let response = server.post(BATCH, batch(&[registration("a"), large, registration("b")])).await;
@@ -248,7 +249,7 @@ async fn batch_of_too_many_values_returns_413() {
             server.refuses(StatusCode::PAYLOAD_TOO_LARGE, request("POST", BATCH).body(body.into()).unwrap()).await;
         assert!(text.contains("500000 values"), "{text}");
     }
-    // As many changes as a batch may have are applied.
+    // A batch with the maximum number of items is applied.
     let items: Vec<_> = (0..10_000).map(|n| registration(&format!("i{n}"))).collect();
     assert_eq!(server.post(BATCH, batch(&items)).await.status(), StatusCode::OK);
 }

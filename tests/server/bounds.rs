@@ -1,4 +1,4 @@
-//! Limits of the registry: sizes of instances, totals, timestamps in the future.
+//! Limits of the registry: sizes of instances, totals, times in the future.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> 
 }
 
 #[tokio::test]
-async fn registration_in_a_full_registry_returns_507_and_known_instances_are_renewed() {
+async fn registration_in_a_full_registry_returns_507_and_known_instances_renew() {
     let by_count = EurekaServer::builder().limits(Limits::new().instances(2));
     let by_size = EurekaServer::builder().limits(Limits::new().registry_bytes(5_500));
     for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take nearly 5500 bytes")] {
@@ -71,7 +71,7 @@ async fn instance_and_names_beyond_their_limits_return_413() {
 }
 
 #[tokio::test]
-async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_count() {
+async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_apply() {
     let send = sender(EurekaServer::builder().limits(Limits::new().name_bytes(10).instances(2)));
     let item = |id: &str| {
         let document: Value = serde_json::from_slice(&document(id, 10)).unwrap();
@@ -94,7 +94,7 @@ async fn refused_item_of_a_batch_has_the_status_of_its_refusal_and_the_others_co
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_registry_is_logged_once_at_its_begin_and_once_at_its_end() {
+async fn full_registry_logs_one_warning_at_its_beginning_and_one_line_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().limits(Limits::new().instances(1)));
     let full = || log.lines(&["WARN", "registry is full, new instances are refused"]).len();
@@ -112,7 +112,7 @@ async fn full_registry_is_logged_once_at_its_begin_and_once_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replaced_silent_instances_are_one_warning_a_minute() {
+async fn eviction_of_silent_instances_logs_one_warning_per_minute() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().limits(Limits::new().instances(5)));
     for i in 0..5 {
@@ -132,7 +132,7 @@ async fn replaced_silent_instances_are_one_warning_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_its_end() {
+async fn delta_that_drops_deletions_logs_one_warning_at_its_beginning_and_one_line_at_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let send = sender(EurekaServer::builder().limits(Limits::new().registry_bytes(20_000)));
     let short = || log.lines(&["WARN", "delta drops deletions before their retention time"]).len();
@@ -153,7 +153,7 @@ async fn delta_without_recent_removals_is_logged_once_at_its_begin_and_once_at_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn version_years_in_the_future_is_clamped_with_one_warning_a_minute() {
+async fn version_years_ahead_is_clamped_with_one_warning_per_minute() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let server = EurekaServer::builder().build().unwrap();
     let router = server.router();

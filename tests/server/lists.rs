@@ -1,4 +1,4 @@
-//! What stands around the lists: tags for those who have them already, the compact form, and what the server says of itself.
+//! Lists: `ETag`, the compact form, the caches, and the status of the server.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LISTS: [&str; 5] = ["apps", "apps/delta", "apps/ORDERS", "vips/orders", "s
 async fn get(server: &Server, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = request("GET", &format!("/eureka/{path}"));
     for (name, value) in headers {
-        // `request` names a format already.
+        // `request` sets `Accept` already.
         request.headers_mut().unwrap().remove(*name);
         request = request.header(*name, *value);
     }
@@ -29,7 +29,7 @@ async fn tag(server: &Server, path: &str, headers: &[(&str, &str)]) -> HeaderVal
 }
 
 #[tokio::test]
-async fn a_list_that_is_known_is_not_sent_again() {
+async fn list_with_a_matching_etag_returns_304() {
     for path in LISTS {
         let server = Server::with_order().await;
         let known = tag(&server, path, &[]).await;
@@ -58,7 +58,7 @@ async fn a_list_that_is_known_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn each_form_and_each_registry_has_tags_of_its_own() {
+async fn each_form_and_each_registry_has_its_own_etags() {
     let (server, other) = (Server::with_order().await, Server::with_order().await);
     let mut tags = Vec::new();
     for path in ["apps", "apps/delta", "apps/ORDERS"] {
@@ -80,7 +80,7 @@ async fn each_form_and_each_registry_has_tags_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_change_elsewhere_leaves_an_applications_tag() {
+async fn change_of_another_application_keeps_the_etag() {
     let server = Server::with_order().await;
     let before = (tag(&server, "apps/ORDERS", &[]).await, tag(&server, "apps", &[]).await);
     let billing = document("i", "UP", 1).replace("ORDERS", "BILLING");
@@ -90,7 +90,7 @@ async fn a_change_elsewhere_leaves_an_applications_tag() {
 }
 
 #[tokio::test]
-async fn compact_lists_leave_out_what_is_long() {
+async fn compact_lists_omit_metadata_and_leases() {
     let server = Server::with_order().await;
     server.empty("PUT", &format!("{ORDER_1}/metadata?note=long")).await;
     for path in LISTS {
@@ -117,7 +117,7 @@ async fn compact_lists_leave_out_what_is_long() {
 }
 
 #[tokio::test]
-async fn an_answer_shows_the_last_change() {
+async fn response_shows_the_last_change() {
     let server = Server::with_order().await;
     for (status, dirty) in [("DOWN", 200), ("STARTING", 300), ("UP", 400)] {
         server.post(ORDERS, document("h:orders:1", status, dirty)).await;
@@ -139,7 +139,7 @@ async fn an_answer_shows_the_last_change() {
 }
 
 #[tokio::test]
-async fn without_deltas_everything_else_is_answered() {
+async fn disabled_delta_returns_403_and_other_lists_200() {
     for name in ["eureka.server.disable-delta", "eureka.server.disableDelta"] {
         let server = Server::built(EurekaServer::builder().property(name, "true").unwrap());
         server.post(ORDERS, document("h:orders:1", "UP", 100)).await;
@@ -158,7 +158,7 @@ async fn without_deltas_everything_else_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_of_the_read_only_cache_are_up_to_an_interval_old() {
+async fn responses_of_the_read_only_cache_are_up_to_an_interval_old() {
     let builder = EurekaServer::builder()
         .property("eureka.server.use-read-only-response-cache", "true")
         .and_then(|builder| builder.property("eureka.server.response-cache-update-interval-ms", "20000"));
@@ -199,7 +199,7 @@ async fn answers_of_the_read_only_cache_are_up_to_an_interval_old() {
 }
 
 #[tokio::test]
-async fn the_server_tells_of_itself() {
+async fn status_describes_the_server() {
     let server = Server::with_order().await;
     for path in ["status", "v2/status/"] {
         let response = get(&server, path, &[]).await;
@@ -213,7 +213,7 @@ async fn the_server_tells_of_itself() {
 }
 
 #[tokio::test]
-async fn overrides_are_listed_by_id() {
+async fn status_overrides_are_listed_by_id() {
     let server = Server::with_order().await;
     let listed = || async { text(get(&server, "serverinfo/statusoverrides", &[]).await).await };
     assert_eq!(listed().await, "{}");
@@ -225,7 +225,7 @@ async fn overrides_are_listed_by_id() {
 }
 
 #[tokio::test]
-async fn auto_scaling_groups_are_for_registries_in_aws() {
+async fn auto_scaling_group_request_returns_400() {
     let server = Server::with_order().await;
     for path in ["asg/orders-v1/status?value=DISABLED", "v2/asg/orders-v1/status/", "asg/x/status?value=MAYBE"] {
         let asked = request("PUT", &format!("/eureka/{path}")).body("{}".into()).unwrap();

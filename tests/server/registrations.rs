@@ -1,4 +1,5 @@
-//! Registrations that are odd but valid: leases out of the ordinary, ids that others have, names that do not fit into a path.
+//! Unusual but valid registrations: lease durations, ids in several applications, ids with any
+//! characters.
 
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,7 +15,7 @@ fn document(app: &str, id: &str, lease: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_lease_is_one() {
+async fn unusual_lease_durations_are_accepted() {
     for (seconds, announced) in [
         ("0", 90),
         ("-1", 90),
@@ -39,7 +40,7 @@ async fn any_lease_is_one() {
 }
 
 #[tokio::test]
-async fn one_id_in_two_applications_is_two_instances() {
+async fn id_in_two_applications_names_two_instances() {
     let server = Server::new();
     for app in ["A", "B"] {
         let answer = server.post(&format!("/eureka/apps/{app}"), document(app, "same", "")).await;
@@ -61,7 +62,7 @@ async fn one_id_in_two_applications_is_two_instances() {
 }
 
 #[tokio::test]
-async fn any_text_is_an_id() {
+async fn any_text_is_accepted_as_an_id() {
     let server = Server::new();
     let ids =
         ["a/b", "a b", "100%", "%2F", "\"'`", "..", ".", "delta", "status", "ä\u{0}\u{202e}", "?x=y#z", "<&>", "+"];
@@ -90,9 +91,10 @@ async fn any_text_is_an_id() {
     assert!(server.registry.applications().applications.is_empty());
 }
 
-/// The first release of Spring Cloud sends no `instanceId`: two instances on one host must not become one.
+/// The first release of Spring Cloud sends no `instanceId`. Two instances on one host must stay
+/// two.
 #[tokio::test]
-async fn id_in_the_metadata_is_taken_where_there_is_no_other() {
+async fn id_in_the_metadata_is_used_without_an_instance_id() {
     let server = Server::new();
     for (members, id) in [
         (r#""metadata":{"instanceId":"a"}"#, "h:a"),

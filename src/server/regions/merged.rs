@@ -4,26 +4,27 @@ use std::sync::{Arc, Weak};
 use crate::server::view::AppView;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Applications that were put together of several, by what each was made of, as long as anything shows them.
+/// Cache of applications that were merged from several regions, by the parts that each consists of.
 ///
-/// So those choices of regions that show the same of an application share it, and what was encoded of it.
+/// Combinations of regions that show the same parts of an application share it and its encoded
+/// forms. An entry lives as long as a list shows it.
 #[derive(Debug, Default)]
 pub(super) struct Merged(Mutex<HashMap<Box<[u64]>, Weak<AppView>>>);
 
 impl Merged {
-    /// The application that is made of these, and of nothing else.
-    pub(super) fn of(&self, parts: &[&Arc<AppView>], make: impl FnOnce() -> Arc<AppView>) -> Arc<AppView> {
+    /// Returns the application that is merged from exactly these parts.
+    pub(super) fn get_or_merge(&self, parts: &[&Arc<AppView>], merge: impl FnOnce() -> Arc<AppView>) -> Arc<AppView> {
         let key: Box<[u64]> = parts.iter().map(|part| part.blocks.number()).collect();
-        let mut all = self.lock();
-        if let Some(known) = all.get(&key).and_then(Weak::upgrade) {
+        let mut entries = self.lock();
+        if let Some(known) = entries.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let made = make();
-        all.insert(key, Arc::downgrade(&made));
-        made
+        let merged = merge();
+        entries.insert(key, Arc::downgrade(&merged));
+        merged
     }
 
-    pub(super) fn forget_unused(&self) {
+    pub(super) fn evict_unused(&self) {
         self.lock().retain(|_, view| view.strong_count() > 0);
     }
 

@@ -1,20 +1,22 @@
-//! Other regions: a read-only copy of each, and what lists show of them beside what is registered here. `server-behaviour` 10.5.
+//! Other regions: a read-only copy of the registry of each, and their union with this registry. See
+//! `docs/server.md`, "Regions".
 //!
 //! ```text
-//!  a server of the region ── full, delta ──▶ Refresher (the client's) ──▶ Region: a Listing, like the registry's own
-//!                                                                           │ one application, one instance
-//!                                                                           ▼
-//!  Registry: its Listing ───────────────────────────────────────────────────▶ Union: what a set of regions shows together ──▶ bodies
+//!  server of the region ── full, delta ──▶ Refresher ──▶ Region: a Listing, as the registry has
+//!                                                          │ one application, one instance
+//!                                                          ▼
+//!  Registry: its Listing ─────────────────▶ Union of a set of regions ──▶ response cache
 //! ```
 //!
-//! A copy is shown and nothing else is done with it: its instances have no lease here, are not counted or evicted, and no peer is told
-//! of them. Each region has a task of its own, so one that does not answer costs the others nothing; what was last known of it stays.
+//! Copies are only shown. Their instances have no lease here, are not counted or evicted, and are
+//! not replicated. Each region has a task of its own, so one that does not respond does not delay
+//! the others. Its last known state stays.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | `region` | one region: its copy and the task that keeps it fresh |
-//! | `union` | what several registries show together, as a whole and as a delta |
-//! | `merged` | the applications that are in several, each put together once for all who are shown the same of it |
+//! | `region` | one region: its copy, and the task that refreshes it |
+//! | `union` | full list and delta of several registries together |
+//! | `merged` | cache of the applications that are in several regions |
 
 mod merged;
 mod region;
@@ -42,19 +44,19 @@ use crate::model::Instance;
 use crate::time::Clock;
 use crate::transport::Transport;
 
-/// Lists of a server that starts wait this long for the first look at each region.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Maximum time that the lists of a starting server wait for the first fetch of each region.
+const FIRST_FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The other regions that this server shows.
+/// Other regions that this server shows.
 #[derive(Debug)]
 pub(in crate::server) struct RemoteRegions {
-    /// By name, at most [`RegionSet::MAX`].
+    /// Sorted by name, at most [`RegionSet::MAX`].
     regions: Vec<Arc<Region>>,
-    /// Whether they are shown to those who name none.
+    /// Set if clients that name no regions see all of them.
     fallback: bool,
     merged: Merged,
-    since: Instant,
-    looked: AtomicBool,
+    started: Instant,
+    attempted: AtomicBool,
 }
 
 impl RemoteRegions {
@@ -77,12 +79,12 @@ impl RemoteRegions {
         };
         let regions: Vec<_> = settings.urls.iter().map(region).collect();
         let (fallback, merged) = (settings.fallback, Merged::default());
-        let (since, looked) = (Instant::now(), AtomicBool::new(false));
-        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, since, looked })))
+        let (started, attempted) = (Instant::now(), AtomicBool::new(false));
+        Ok((!regions.is_empty()).then(|| Arc::new(Self { regions, fallback, merged, started, attempted })))
     }
 
-    /// Starts to copy what is not of this registry. It ends when the tasks are dropped. The delta tells a change for as long as the registry's
-    /// own does.
+    /// Starts the tasks that copy the regions. Dropping the tasks ends them. The delta shows a
+    /// change of a region for as long as one of this registry.
     pub(in crate::server) fn start(
         &self,
         registry: &Arc<Registry>,
@@ -93,33 +95,35 @@ impl RemoteRegions {
         for region in &self.regions {
             let (region, registry) = (region.clone(), registry.clone());
             tasks.spawn(async move {
-                let start = || region.clone().keep(registry.clone(), clock, delta_retention_ms);
+                let start = || region.clone().run(registry.clone(), clock, delta_retention_ms);
                 supervise("copy of a region", start).await;
             });
         }
         tasks
     }
 
-    /// Whether each was looked at, or had its time for it: until then lists would lack what a moment later they had.
-    pub(in crate::server) fn are_looked_at(&self) -> bool {
-        let looked = || self.regions.iter().all(|region| region.is_looked_at());
-        self.looked.load(Ordering::Relaxed) || {
-            let now = looked() || self.since.elapsed() >= FIRST_LOOK;
-            self.looked.fetch_or(now, Ordering::Relaxed) || now
+    /// Returns true once a fetch of each region was attempted, or the time for it is over. Before,
+    /// lists would lack instances that they show a moment later.
+    pub(in crate::server) fn are_attempted(&self) -> bool {
+        let attempted = || self.regions.iter().all(|region| region.is_attempted());
+        self.attempted.load(Ordering::Relaxed) || {
+            let now = attempted() || self.started.elapsed() >= FIRST_FETCH_TIMEOUT;
+            self.attempted.fetch_or(now, Ordering::Relaxed) || now
         }
     }
 
-    /// Whether each was fetched once. Java answers nobody who names a region before. `server-behaviour` 9.4.
+    /// Returns true once each region was fetched. Before, requests that name regions are refused,
+    /// as in Java (quirk D31).
     pub(in crate::server) fn are_fetched(&self) -> bool {
         self.regions.iter().all(|region| region.is_fetched())
     }
 
-    /// What those see who name no region: all, or none.
+    /// Returns the regions that are shown to clients that name none: all of them, or none.
     pub(in crate::server) fn default_set(&self) -> RegionSet {
         (0..self.regions.len()).filter(|_| self.fallback).collect()
     }
 
-    /// The regions of a list of names. One that nobody knows says nothing.
+    /// Parses a list of region names. Unknown names are ignored.
     pub(in crate::server) fn named(&self, names: &str) -> RegionSet {
         let position = |name: &str| {
             let name = name.trim().to_lowercase();
@@ -128,40 +132,44 @@ impl RemoteRegions {
         names.split(',').filter_map(position).collect()
     }
 
-    /// An application that is not registered here: that of the first region that has it, whatever the white lists say.
+    /// Returns an application that is not registered here, from the first region that has it. White
+    /// lists do not apply.
     pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
         self.of(self.default_set()).find_map(|region| region.listing.application(name))
     }
 
-    /// An instance that is not registered here, and its region. Java gives up at the first region that has the application.
+    /// Returns an instance that is not registered here, and its region. Java searches only the
+    /// first region that has the application (quirk D28).
     pub(in crate::server) fn instance(&self, app: &str, id: &str) -> Option<(&str, Arc<Instance>)> {
         let of = |region: &Region| region.listing.record(app, id).map(|record| record.instance.clone());
         self.regions.iter().find_map(|region| Some((&*region.name, of(region)?)))
     }
 
-    /// The same whatever its application.
+    /// Returns an instance that is not registered here, from any application.
     pub(in crate::server) fn instance_by_id(&self, id: &str) -> Option<Arc<Instance>> {
         self.regions.iter().find_map(|region| region.listing.record_by_id(id)).map(|record| record.instance.clone())
     }
 
-    /// Whether one of them has this very state of an instance as its own.
+    /// Returns true if exactly this state of an instance is registered in one of the regions.
     pub(in crate::server) fn have(&self, instance: &Instance) -> bool {
-        let of_their_own = self.regions.iter().filter(|region| !region.is_of_everything());
-        let records = of_their_own.filter_map(|region| region.listing.record(instance.app(), instance.id()));
+        let unmixed = self.regions.iter().filter(|region| !region.is_unfiltered());
+        let records = unmixed.filter_map(|region| region.listing.record(instance.app(), instance.id()));
         records.map(|record| Version::of(&record.instance)).any(|version| version == Version::of(instance))
     }
 
-    /// Raised by every change of what the [union](Self::union) with these regions shows, before anybody can know of the change.
+    /// Returns the revision of the full list of the [union](Self::union) with these regions. It is
+    /// raised before a change is acknowledged.
     pub(in crate::server) fn revision(&self, registry: &Registry, set: RegionSet) -> u64 {
         self.listings(registry, set).map(Listing::revision).sum()
     }
 
-    /// The same of its delta.
+    /// Returns the revision of the delta of the [union](Self::union) with these regions.
     pub(in crate::server) fn delta_revision(&self, registry: &Registry, set: RegionSet) -> u64 {
         self.listings(registry, set).map(Listing::delta_revision).sum()
     }
 
-    /// What is registered here and in these regions; `before` is what it was.
+    /// Returns the union of this registry and these regions. `before` is the previous union, whose
+    /// unchanged parts are shared.
     pub(in crate::server) fn union(
         &self,
         registry: &Registry,
@@ -169,12 +177,12 @@ impl RemoteRegions {
         before: Option<Arc<Union>>,
     ) -> Arc<Union> {
         let whitelists = std::iter::once(None).chain(self.of(set).map(|region| region.whitelist.as_ref()));
-        let moment = Listing::snapshots(self.listings(registry, set));
+        let snapshots = Listing::snapshots(self.listings(registry, set));
         let source = |((full, delta), whitelist)| Source { full, delta, whitelist };
-        Union::of(moment.into_iter().zip(whitelists).map(source).collect(), before, &self.merged)
+        Union::of(snapshots.into_iter().zip(whitelists).map(source).collect(), before, &self.merged)
     }
 
-    /// The registry's own first.
+    /// Returns the listing of this registry, followed by those of the regions.
     fn listings<'a>(&'a self, registry: &'a Registry, set: RegionSet) -> impl Iterator<Item = &'a Listing> {
         std::iter::once(registry.listing()).chain(self.of(set).map(|region| &region.listing))
     }

@@ -1,9 +1,10 @@
-//! What several registries show together.
+//! Union of several registries.
 //!
-//! Whoever has a full answer and applies each delta that comes within its time has what the next full answer would show. In Java full
-//! and delta are made by two rules that do not agree where an application is here and in another region (`server-behaviour` 13.3, fault 8).
-//! Here there is one: of two instances with one id in an application that of the first registry counts, this one first; the delta
-//! tells of each instance that changed in any of them what the full answer shows of it.
+//! A client that has a full list and applies each delta in time has what the next full list shows.
+//! In Java, full list and delta follow two rules that disagree if an application is in several
+//! regions (quirk P50). Here there is one rule: of two instances with one id in an application, the
+//! one of the first registry is shown. The delta contains each instance that changed in any
+//! registry, as the full list shows it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,29 +13,31 @@ use super::merged::Merged;
 use crate::model::Instance;
 use crate::server::view::{AppView, Record, Snapshot};
 
-/// One of the registries at the moment at which they are looked at.
+/// Snapshot of one of the registries. All are taken at the same moment.
 pub(super) struct Source<'a> {
     pub(super) full: Arc<Snapshot>,
     pub(super) delta: Arc<Snapshot>,
-    /// The applications to show, if not all.
+    /// Applications to show. `None` means all.
     pub(super) whitelist: Option<&'a HashSet<Arc<str>>>,
 }
 
-/// What several registries show together at one moment. What is in one of them only is shared with it.
+/// Union of several registries at one moment. Applications that are in one registry only are shared
+/// with it.
 #[derive(Debug)]
 pub(in crate::server) struct Union {
     pub(in crate::server) full: Arc<Snapshot>,
     pub(in crate::server) delta: Arc<Snapshot>,
 }
 
-/// What is where: an application's parts, each with the number of its source.
+/// Parts of each application, with the number of the source.
 type Parts<'a> = BTreeMap<&'a Arc<str>, Vec<(usize, &'a Arc<AppView>)>>;
 
 impl Union {
-    /// `before` is the union of the same registries at an earlier moment: what has not changed since stays what it is.
+    /// Builds a union. `before` is an earlier union of the same registries, whose unchanged parts
+    /// are kept.
     pub(super) fn of(sources: Vec<Source<'_>>, before: Option<Arc<Self>>, merged: &Merged) -> Arc<Self> {
         let sum = |number: fn(&Source<'_>) -> u64| sources.iter().map(number).sum::<u64>();
-        // Each registry's revision only grows, so every state of all of them has a sum of its own.
+        // Revisions only grow, so each state of all registries has a distinct sum.
         let (revision, delta_revision) = (sum(|source| source.full.revision), sum(|source| source.delta.revision));
         if let Some(before) = &before
             && before.delta.revision == delta_revision
@@ -46,7 +49,7 @@ impl Union {
             [(_, whole)] => whole.clone(),
             _ => {
                 let parts: Vec<_> = parts.iter().map(|(_, part)| *part).collect();
-                merged.of(&parts, || merge(name, &parts))
+                merged.get_or_merge(&parts, || merge(name, &parts))
             }
         };
         let applications: Vec<_> = parts.iter().map(view).collect();
@@ -57,9 +60,9 @@ impl Union {
         let version = sources.iter().map(|source| source.delta.version).sum();
         let full = Snapshot { revision, version: sources[0].full.version, counts, digest, applications };
         let delta = Snapshot { revision: delta_revision, version, counts, digest, applications: changes };
-        // Until here it kept what is still in use.
+        // Dropped only now, so that parts that are still in use stay cached.
         drop(before);
-        merged.forget_unused();
+        merged.evict_unused();
         Arc::new(Self { full: Arc::new(full), delta: Arc::new(delta) })
     }
 }
@@ -84,7 +87,7 @@ fn first_of_each<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> impl Ite
     records.filter(move |record| ids.insert(record.instance.id()))
 }
 
-/// What changed lately, as `applications` have it now.
+/// Returns the recent changes, as `applications` show them now.
 fn delta(
     sources: &[Source<'_>],
     full: &Parts<'_>,
@@ -92,9 +95,9 @@ fn delta(
     merged: &Merged,
 ) -> Vec<Arc<AppView>> {
     let changed = parts(sources, |source| &source.delta);
-    let tell = |(&name, changes): (&&Arc<str>, &Vec<(usize, &Arc<AppView>)>)| {
+    let merge = |(&name, changes): (&&Arc<str>, &Vec<(usize, &Arc<AppView>)>)| {
         let present = full.get(name).map_or(&[][..], Vec::as_slice);
-        // Nobody else has anything to say of this application.
+        // No other source has this application.
         if let [(number, change)] = changes[..]
             && present.iter().all(|(other, _)| *other == number)
         {
@@ -103,15 +106,15 @@ fn delta(
         let at = applications.binary_search_by(|view| view.name.cmp(name)).ok();
         let now = at.map(|at| &applications[at]);
         let changes: Vec<_> = changes.iter().map(|(_, change)| *change).collect();
-        let made_of: Vec<_> = changes.iter().copied().chain(now).collect();
-        merged.of(&made_of, || {
+        let source_parts: Vec<_> = changes.iter().copied().chain(now).collect();
+        merged.get_or_merge(&source_parts, || {
             let now: HashMap<_, _> = now.iter().flat_map(|view| &view.records).map(by_id).collect();
             let changes = first_of_each(changes.iter().flat_map(|change| &change.records));
             let records = changes.map(|change| now.get(change.instance.id()).copied().unwrap_or(change).clone());
             AppView::new(name.clone(), records.collect())
         })
     };
-    changed.iter().map(tell).collect()
+    changed.iter().map(merge).collect()
 }
 
 fn by_id(record: &Arc<Record>) -> (&str, &Arc<Record>) {

@@ -10,8 +10,9 @@ use crate::server::outcome::Refused;
 use crate::server::view::Record;
 
 impl Registry {
-    /// Adopts the state of an instance in another registry, including its status, its override or the
-    /// lack of one, and its times. Returns false if the local state or a local cancellation is newer.
+    /// Adopts the state of an instance in another registry, including its status, its override or
+    /// the lack of one, and its times. Returns false if the local state or a local cancellation is
+    /// newer.
     ///
     /// The lease counts from `since`, or from its present start if that is later.
     pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
@@ -37,7 +38,8 @@ impl Registry {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
             let duration_secs = self.lease_duration_secs(&mut copy);
             let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
-            // If the registry was full, an earlier registration may have left the state without the rest.
+            // If the registry was full, an earlier registration may have left the state without the
+            // rest.
             let is_known = leases.get(&app, &id).is_some_and(|lease| state(lease.instance()) == state(&copy));
             if is_known {
                 self.listing.check(&id, &Record::new(copy.clone())).inspect_err(|&refused| self.log_full(refused))?;
@@ -49,8 +51,8 @@ impl Registry {
 
     /// Returns true if the instance is registered and this copy of a registration would change it.
     ///
-    /// A version too far in the future is clamped, so a peer that does not clamp it sends its data as
-    /// newer with each heartbeat. A local override stays if the copy has none.
+    /// A version too far in the future is clamped, so a peer that does not clamp it sends its data
+    /// as newer with each heartbeat. A local override stays if the copy has none.
     pub(in crate::server) fn is_changed_by(&self, copy: &Instance, now: i64) -> bool {
         let Some(ours) = self.instance(copy.app(), copy.id(), now) else { return false };
         let sent = Version::of(copy).clamped(Version::of(&ours), self.at(now).published());
@@ -64,8 +66,8 @@ impl Registry {
         !is_unchanged(&ours, &result)
     }
 
-    /// Ends a lease that another registry cancelled, as of the time of that cancellation. Returns false
-    /// if the local state is newer.
+    /// Ends a lease that another registry cancelled, as of the time of that cancellation. Returns
+    /// false if the local state is newer.
     pub(in crate::server) fn adopt_tombstone(&self, app: &str, id: &str, tombstone: Version, now: i64) -> bool {
         let mut leases = self.shards.write(app, id);
         let Some(ours) = leases.get(app, id).map(|lease| Version::of(lease.instance())) else { return false };

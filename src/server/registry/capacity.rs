@@ -43,8 +43,8 @@ impl Registry {
         }
     }
 
-    /// Logs that the registry has room again, and whether the delta drops deletions early. Must be called
-    /// periodically.
+    /// Logs that the registry has room again, and whether the delta drops deletions early. Must be
+    /// called periodically.
     pub(super) fn log_capacity(&self) {
         let State { full, delta, dropped, reclaimed } = &self.capacity;
         if self.listing.has_room() {

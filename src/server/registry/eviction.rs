@@ -1,7 +1,7 @@
 //! Eviction of expired leases, unless self-preservation keeps them: see `preservation`.
 //!
-//! The rules are in `docs/server.md`, "Eviction". Unlike in Java, a lease is checked again right before
-//! it is removed (quirk S10).
+//! The rules are in `docs/server.md`, "Eviction". Unlike in Java, a lease is checked again right
+//! before it is removed (quirk S10).
 
 use super::Registry;
 use crate::server::audit;
@@ -15,7 +15,8 @@ const EVICTIONS_SHOWN: usize = 10;
 pub(super) struct State(Mutex<Option<i64>>);
 
 impl Registry {
-    /// Evicts expired leases: in random order, and no more per run than the limit. Returns their number.
+    /// Evicts expired leases: in random order, and no more per run than the limit. Returns their
+    /// number.
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.eviction.0.lock().replace(now);
         self.update_preserved(now);
@@ -31,7 +32,8 @@ impl Registry {
             }
         }
         self.record_preservation(kept);
-        // The order of the shards depends on a random hash. Sorting makes a seed pick the same leases.
+        // The order of the shards depends on a random hash. Sorting makes a seed pick the same
+        // leases.
         expired.sort_unstable();
         let limit = eviction_limit(self.listing.size(), self.settings.renewal_percent_threshold).min(expired.len());
         let mut evicted = 0;
@@ -61,8 +63,8 @@ pub(super) fn eviction_limit(instances: usize, percent: f64) -> usize {
     instances - ((instances as f64 * percent) as usize).min(instances)
 }
 
-/// Returns the delay of this run. Heartbeats may have been lost for as long, so leases are extended by
-/// it.
+/// Returns the delay of this run. Heartbeats may have been lost for as long, so leases are extended
+/// by it.
 fn compensation_ms(previous: Option<i64>, interval_ms: i64, now: i64) -> i64 {
     previous.map_or(0, |previous| now.saturating_sub(previous).saturating_sub(interval_ms).max(0))
 }

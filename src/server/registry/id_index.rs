@@ -40,8 +40,8 @@ impl IdIndex {
         }
     }
 
-    /// Returns the first application by name that has an instance with this id, or the first one after
-    /// `after`.
+    /// Returns the first application by name that has an instance with this id, or the first one
+    /// after `after`.
     pub(super) fn application(&self, id: &str, after: Option<&str>) -> Option<Arc<str>> {
         match self.0.get(id)? {
             Apps::One(app) => Some(app).filter(|app| after.is_none_or(|after| after < &***app)).cloned(),

@@ -10,9 +10,9 @@ const OVERRIDE_LIFE_MS: i64 = 3_600_000;
 const MIN_SILENCE_MS: i64 = 90_000;
 const MAX_SILENCE_MS: i64 = 600_000;
 
-/// Returns the time without a heartbeat after which a lease of this duration may be evicted from a full
-/// registry. Clients send heartbeats every 30 seconds; clients with longer intervals announce longer
-/// leases.
+/// Returns the time without a heartbeat after which a lease of this duration may be evicted from a
+/// full registry. Clients send heartbeats every 30 seconds; clients with longer intervals announce
+/// longer leases.
 pub(super) fn max_silence_ms(duration_ms: i64) -> i64 {
     (duration_ms / 3).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
 }
@@ -54,7 +54,8 @@ impl UpSince {
 }
 
 impl Lease {
-    /// Creates a lease that counts from `since`. That is now, unless the lease began at another registry.
+    /// Creates a lease that counts from `since`. That is now, unless the lease began at another
+    /// registry.
     pub(super) fn new(
         mut instance: Instance,
         overridden: Option<InstanceStatus>,
@@ -100,8 +101,8 @@ impl Lease {
         self.up_since
     }
 
-    /// Returns the time at which the instance was UP first, by the clock of the leases; zero if it never
-    /// was.
+    /// Returns the time at which the instance was UP first, by the clock of the leases; zero if it
+    /// never was.
     pub(super) fn service_up_at(&self) -> i64 {
         self.up_since.at
     }
@@ -111,8 +112,8 @@ impl Lease {
         self.renewed_at.load(Relaxed)
     }
 
-    /// Returns the instance with the current times of its lease. Published times are `ahead` of those of
-    /// leases.
+    /// Returns the instance with the current times of its lease. Published times are `ahead` of
+    /// those of leases.
     pub(super) fn live_instance(&self, ahead: i64) -> Instance {
         let mut instance = self.instance().clone();
         if let Some(info) = &mut instance.lease {
@@ -134,8 +135,8 @@ impl Lease {
 
     /// Keeps the data of the known instance, with the status, version and lease of the new one.
     ///
-    /// The time of the last update is that of the known instance, so another registry that has all data
-    /// has the newer state.
+    /// The time of the last update is that of the known instance, so another registry that has all
+    /// data has the newer state.
     pub(super) fn keep_data_of(&mut self, known: &Instance) {
         let &Instance { status, overridden_status, last_dirty_timestamp, lease, action, .. } = self.instance();
         self.record =
@@ -145,8 +146,8 @@ impl Lease {
     /// Renews the lease.
     ///
     /// Java adds the duration here and again in the test for expiry. This fault became part of the
-    /// protocol: a silent instance lives for two durations, and its published renewal time lies in the
-    /// future. `doubling` sets the same behaviour.
+    /// protocol: a silent instance lives for two durations, and its published renewal time lies in
+    /// the future. `doubling` sets the same behaviour.
     pub(super) fn renew(&self, doubling: bool, now: i64) {
         self.last_update.store(if doubling { now.saturating_add(self.duration_ms) } else { now }, Relaxed);
         self.renewed_at.store(now, Relaxed);
@@ -156,8 +157,8 @@ impl Lease {
         now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
     }
 
-    /// Returns true if the instance missed two heartbeats in a row, by the interval that it announced, or
-    /// if the lease is expired.
+    /// Returns true if the instance missed two heartbeats in a row, by the interval that it
+    /// announced, or if the lease is expired.
     pub(super) fn is_silent(&self, now: i64) -> bool {
         let interval_secs = match self.instance().lease.map_or(0, |info| info.renewal_interval_secs) {
             seconds @ 1.. => seconds,

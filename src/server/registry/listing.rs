@@ -106,8 +106,8 @@ impl Listing {
         self.insert(&mut published, id, record, now);
     }
 
-    /// Publishes an instance, unless that would exceed a limit. A listed instance that does not grow
-    /// never exceeds one.
+    /// Publishes an instance, unless that would exceed a limit. A listed instance that does not
+    /// grow never exceeds one.
     pub(super) fn put_within_limits(&self, id: Arc<str>, record: Arc<Record>, now: i64) -> Result<(), Refused> {
         record.digest();
         let mut published = self.lock();
@@ -172,8 +172,8 @@ impl Listing {
         self.dropped_deletions.load(Ordering::Relaxed)
     }
 
-    /// Returns the shortage of the registry for a new instance. `None` if there is none, if the instance
-    /// is known, or if its application is full.
+    /// Returns the shortage of the registry for a new instance. `None` if there is none, if the
+    /// instance is known, or if its application is full.
     pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
         let Limits { application: members, instances, new, .. } = self.limits;
         // Fast path without the lock.
@@ -261,8 +261,8 @@ impl Listing {
         applications.get(&ids.application(id, None)?)?.instances.get(id).cloned()
     }
 
-    /// Returns the first application by name that has an instance with this id, or the first one after
-    /// `after`.
+    /// Returns the first application by name that has an instance with this id, or the first one
+    /// after `after`.
     pub(super) fn application_of(&self, id: &str, after: Option<&str>) -> Option<Arc<str>> {
         self.lock().ids.application(id, after)
     }

@@ -1,19 +1,21 @@
 //! Core of the registry: leases, status rules, eviction, self-preservation and recent changes.
 //!
 //! ```text
-//!  register, cancel, ──▶ shard (write lock) ──▶ Listing (one mutex): lists, apps hash, recent changes ──▶ views
-//!  overrides, evict        Lease per instance
+//!  register, cancel, ──▶ shard (write lock) ──▶ Listing (one mutex): lists, apps hash, ──▶ views
+//!  overrides, evict        Lease per instance     recent changes
 //!  renew ─────────────▶ shard (read lock), atomics in the lease
 //! ```
 //!
 //! The core does no IO, and each operation takes `now`. An instance belongs to the shard that its
-//! application and id hash to. A heartbeat takes the read lock of that shard and writes atomics, so it
-//! waits neither for other heartbeats nor for readers of the whole registry. Changes are published as
-//! immutable records while the write lock of the shard is held, so the listing has the changes of one
-//! instance in their order. Locks are always taken in this order: shard, then listing.
+//! application and id hash to. A heartbeat takes the read lock of that shard and writes atomics, so
+//! it waits neither for other heartbeats nor for readers of the whole registry. Changes are
+//! published as immutable records while the write lock of the shard is held, so the listing has the
+//! changes of one instance in their order. Locks are always taken in this order: shard, then
+//! listing.
 //!
-//! `now` is in milliseconds since the epoch, from a clock that never goes back. Leases use this clock.
-//! Published times follow the wall clock: [`Registry::published_ahead`] returns the difference.
+//! `now` is in milliseconds since the epoch, from a clock that never goes back. Leases use this
+//! clock. Published times follow the wall clock: [`Registry::published_ahead`] returns the
+//! difference.
 //!
 //! The rules are specified in `docs/server.md`.
 
@@ -113,8 +115,8 @@ impl Registry {
         self.published_ahead.load(Relaxed)
     }
 
-    /// Changes the difference of published times to the clock of the leases. Leases are not affected.
-    /// Returns false if another call changed it meanwhile.
+    /// Changes the difference of published times to the clock of the leases. Leases are not
+    /// affected. Returns false if another call changed it meanwhile.
     pub(super) fn move_published(&self, from: i64, to: i64, now: i64) -> bool {
         let moved = self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
         if moved {
@@ -126,8 +128,8 @@ impl Registry {
 
     /// Returns the instance of a lease with the current times of the lease.
     ///
-    /// A renewal keeps the published time that it had. Otherwise, after the machine was suspended, peers
-    /// would take a lease that was last renewed before for a fresh one.
+    /// A renewal keeps the published time that it had. Otherwise, after the machine was suspended,
+    /// peers would take a lease that was last renewed before for a fresh one.
     fn live_instance(&self, lease: &Lease) -> Instance {
         let was_moved = lease.renewed_at() < self.moved_at.load(Relaxed);
         lease.live_instance(if was_moved { &self.ahead_before } else { &self.published_ahead }.load(Relaxed))
@@ -142,7 +144,8 @@ impl Registry {
         &self.changes
     }
 
-    /// Registers an instance, or replaces the data of a known one. See `docs/server.md`, "Registration".
+    /// Registers an instance, or replaces the data of a known one. See `docs/server.md`,
+    /// "Registration".
     pub(super) fn register(&self, incoming: Instance, origin: Origin, now: i64) -> Result<Registered, Refused> {
         self.reclaim(&incoming, now);
         let mut leases = self.shards.write(incoming.app(), incoming.id());
@@ -194,8 +197,8 @@ impl Registry {
 
     /// Creates a lease that counts from `since`, in place of the one that the instance has.
     ///
-    /// A known instance that grows in a full registry keeps its data, with the new status and version.
-    /// Then the reason is returned.
+    /// A known instance that grows in a full registry keeps its data, with the new status and
+    /// version. Then the reason is returned.
     fn admit(
         &self,
         leases: &mut Leases,
@@ -226,7 +229,8 @@ impl Registry {
         Ok(put.err())
     }
 
-    /// Renews a lease. `dirty` is the version of the sender's data. See `docs/server.md`, "Heartbeat".
+    /// Renews a lease. `dirty` is the version of the sender's data. See `docs/server.md`,
+    /// "Heartbeat".
     ///
     /// Unlike in Java, a status that an override changes here is published at once (quirk P31).
     pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
@@ -246,7 +250,8 @@ impl Registry {
         };
         let renewal = match renewal {
             Some(renewal) => renewal,
-            // Rare: the status has to change. That needs the write lock, and all checks are repeated.
+            // Rare: the status has to change. That needs the write lock, and all checks are
+            // repeated.
             None => {
                 let mut leases = shard.write();
                 let Some(lease) = leases.get_mut(app, id) else { return Renewal::NotFound };
@@ -353,7 +358,8 @@ impl Registry {
         Effect::Changed
     }
 
-    /// Merges entries into the metadata, as a registration. Returns `None` if there is no such instance.
+    /// Merges entries into the metadata, as a registration. Returns `None` if there is no such
+    /// instance.
     pub(super) fn merge_metadata(
         &self,
         app: &str,
@@ -369,8 +375,8 @@ impl Registry {
         registered.refused.map_or(Ok(Some(registered)), Err)
     }
 
-    /// Returns an instance with the current times of its lease. An expired instance is hidden as soon as it
-    /// may be evicted.
+    /// Returns an instance with the current times of its lease. An expired instance is hidden as
+    /// soon as it may be evicted.
     pub(super) fn instance(&self, app: &str, id: &str, now: i64) -> Option<Instance> {
         let leases = self.shards.shard(app, id).read();
         leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(|lease| self.live_instance(lease))
@@ -392,8 +398,8 @@ impl Registry {
         self.listing.full()
     }
 
-    /// Returns the latest change of each recently changed instance, oldest first. The counts are those of
-    /// the whole registry.
+    /// Returns the latest change of each recently changed instance, oldest first. The counts are
+    /// those of the whole registry.
     pub(super) fn delta(&self) -> Arc<Snapshot> {
         self.listing.delta()
     }
@@ -425,12 +431,14 @@ impl Registry {
         self.listing.size()
     }
 
-    /// Returns the revision of the [full list](Self::full). It is raised before a change is acknowledged.
+    /// Returns the revision of the [full list](Self::full). It is raised before a change is
+    /// acknowledged.
     pub(super) fn revision(&self) -> u64 {
         self.listing.revision()
     }
 
-    /// Returns the revision of the [delta](Self::delta), which is also raised when old changes are removed.
+    /// Returns the revision of the [delta](Self::delta), which is also raised when old changes are
+    /// removed.
     pub(super) fn delta_revision(&self) -> u64 {
         self.listing.delta_revision()
     }

@@ -1,24 +1,24 @@
-//! Self-preservation: expired leases are kept while so many instances are silent that the network is
-//! the likely cause. See `docs/server.md`, "Self-preservation".
+//! Self-preservation: expired leases are kept while so many instances are silent that the network
+//! is the likely cause. See `docs/server.md`, "Self-preservation".
 //!
 //! A setting chooses one of two rules.
 //!
 //! * **As in Java.** All instances together must send more than a share of the heartbeats that they
-//!   would send in a minute at one common interval. Below that nothing is evicted. Unlike in Java, the
-//!   expected number of instances is the size of this registry. A separate count went wrong in many
-//!   ways there (quirks S9, S11, S12 and S13).
+//!   would send in a minute at one common interval. Below that nothing is evicted. Unlike in Java,
+//!   the expected number of instances is the size of this registry. A separate count went wrong in
+//!   many ways there (quirks S9, S11, S12 and S13).
 //! * **By application.** An instance is silent when its lease is expired, or when it missed two
-//!   heartbeats in a row by the interval that it announced itself. An application is preserved while
-//!   more of its instances are silent than one eviction run may evict from that many (at least one, so
-//!   that one of two can be evicted). The instances of all other applications are assessed together in
-//!   the same way, since a single instance proves nothing. If all of those are silent, they are
-//!   preserved, too. Replaced instances do not count as silent: as many as sent heartbeats and were UP
-//!   first after the oldest silence of their application began. So instances that were killed and came
-//!   back under other ids are evicted, however many they were.
+//!   heartbeats in a row by the interval that it announced itself. An application is preserved
+//!   while more of its instances are silent than one eviction run may evict from that many (at
+//!   least one, so that one of two can be evicted). The instances of all other applications are
+//!   assessed together in the same way, since a single instance proves nothing. If all of those are
+//!   silent, they are preserved, too. Replaced instances do not count as silent: as many as sent
+//!   heartbeats and were UP first after the oldest silence of their application began. So instances
+//!   that were killed and came back under other ids are evicted, however many they were.
 //!
 //! The second rule is assessed once, at the beginning of an eviction run, and holds until the next.
-//! Before the first run nothing is evicted. It counts instances and not heartbeats, since one instance
-//! that sends a heartbeat each second would compensate for thirty silent ones.
+//! Before the first run nothing is evicted. It counts instances and not heartbeats, since one
+//! instance that sends a heartbeat each second would compensate for thirty silent ones.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -129,7 +129,8 @@ impl Registry {
         threshold > 0 && last_minute > threshold
     }
 
-    /// Returns the heartbeats of the last minute, and the threshold for the current number of instances.
+    /// Returns the heartbeats of the last minute, and the threshold for the current number of
+    /// instances.
     pub(in crate::server) fn renewals(&self) -> Renewals {
         let threshold = renewal_threshold(
             self.listing.size(),
@@ -144,12 +145,13 @@ impl Registry {
         self.preservation.last_run().state
     }
 
-    /// Records the state of self-preservation and logs its changes. Must be called once in each eviction
-    /// run, with the number of expired leases that the run keeps.
+    /// Records the state of self-preservation and logs its changes. Must be called once in each
+    /// eviction run, with the number of expired leases that the run keeps.
     ///
-    /// Too few heartbeats alone cause no warning: a minute of a small registry often has one less, and
-    /// the threshold follows a new instance a minute before its heartbeats are counted. Therefore the
-    /// beginning is logged only when an expired lease is kept as well, and the end after two runs.
+    /// Too few heartbeats alone cause no warning: a minute of a small registry often has one less,
+    /// and the threshold follows a new instance a minute before its heartbeats are counted.
+    /// Therefore the beginning is logged only when an expired lease is kept as well, and the end
+    /// after two runs.
     pub(super) fn record_preservation(&self, kept: usize) {
         let (instances, renewals) = (self.listing.size(), self.renewals());
         let now = if !self.settings.self_preservation {
@@ -320,7 +322,8 @@ mod tests {
             (&[(100, 100), (50, 1), (50, 7)], Some("A")),
             (&[(10, 3), (3, 1), (20, 20)], Some("AC")),
             (&[(10, 3), (1, 1)], None),
-            // Each of them alone may be evicted. Together they are too many, unless more instances are alive.
+            // Each of them alone may be evicted. Together they are too many, unless more instances
+            // are alive.
             (&[(1, 1), (1, 1), (1, 0), (1, 0)], None),
             (&[(1, 1), (1, 1), (10, 0)], Some("")),
             (&[(10, 10), (10, 10)], None),
@@ -338,7 +341,8 @@ mod tests {
 
     #[test]
     fn replaced_instances_do_not_count_as_silent() {
-        // Instances, silent ones, oldest silence, times at which the others were UP first, and the result.
+        // Instances, silent ones, oldest silence, times at which the others were UP first, and the
+        // result.
         let table: [(usize, usize, i64, &[i64], bool); 7] = [
             (10, 5, 100, &[1, 1, 1, 1, 1], true),
             (10, 5, 100, &[1, 1, 101, 101, 101], false),

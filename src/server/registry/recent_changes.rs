@@ -8,9 +8,9 @@ use crate::server::view::{AppView, Record};
 
 /// Latest change of each instance that changed recently.
 ///
-/// An instance that changes again moves to the end, so there is at most one entry for each registered
-/// or recently deleted instance. A registered instance shares its record with the lists. A deleted one
-/// is held only here, within a limit.
+/// An instance that changes again moves to the end, so there is at most one entry for each
+/// registered or recently deleted instance. A registered instance shares its record with the lists.
+/// A deleted one is held only here, within a limit.
 #[derive(Debug, Default)]
 pub(super) struct RecentChanges {
     next: u64,
@@ -68,12 +68,12 @@ impl RecentChanges {
         pruned
     }
 
-    /// Removes the oldest deletions until the others weigh at most `limit`. Returns the number of removed
-    /// deletions.
+    /// Removes the oldest deletions until the others weigh at most `limit`. Returns the number of
+    /// removed deletions.
     ///
-    /// A client that misses a deletion has one instance more than the registry, so its apps hash differs
-    /// and it fetches the full registry. Changes of registered instances are never removed, since the
-    /// hash does not always show them.
+    /// A client that misses a deletion has one instance more than the registry, so its apps hash
+    /// differs and it fetches the full registry. Changes of registered instances are never removed,
+    /// since the hash does not always show them.
     pub(super) fn drop_deletions(&mut self, limit: usize) -> usize {
         let mut dropped = 0;
         while self.deleted_weight > limit

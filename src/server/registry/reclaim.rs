@@ -36,8 +36,8 @@ pub(super) struct Shortage {
 }
 
 impl Registry {
-    /// Evicts as many silent leases as are necessary to register a new instance, or none if they do not
-    /// suffice. Must be called without a lock on a shard.
+    /// Evicts as many silent leases as are necessary to register a new instance, or none if they do
+    /// not suffice. Must be called without a lock on a shard.
     pub(super) fn reclaim(&self, incoming: &Instance, now: i64) {
         let Some(shortage) = self.listing.shortage(incoming) else { return };
         if limits::check(incoming, &self.settings).is_err() {
@@ -63,8 +63,8 @@ impl Registry {
         }
     }
 
-    /// Removes the first leases that cover the shortage from the list and returns them. Returns none if
-    /// all of them do not cover it.
+    /// Removes the first leases that cover the shortage from the list and returns them. Returns
+    /// none if all of them do not cover it.
     fn choose(&self, leases: &mut VecDeque<Key>, mut shortage: Shortage, now: i64) -> Vec<Key> {
         let mut chosen = Vec::new();
         while shortage.instances > 0 || shortage.bytes > 0 {

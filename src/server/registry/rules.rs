@@ -17,8 +17,8 @@ pub(super) fn status(
     if let Some(status) = overridden {
         return status;
     }
-    // A registration cannot change between UP and OUT_OF_SERVICE, since an operator may have set the
-    // status.
+    // A registration cannot change between UP and OUT_OF_SERVICE, since an operator may have set
+    // the status.
     match previous {
         Some(status @ (Up | OutOfService)) if origin == Origin::Client => status,
         _ => candidate,

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Settings of the registry. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents each.
+/// Settings of the registry. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents
+/// each.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct Settings {
     pub(in crate::server) lease_doubling: bool,

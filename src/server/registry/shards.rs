@@ -62,7 +62,8 @@ impl Shard {
     }
 }
 
-/// Leases by application and instance id. Lookups borrow both, so that a heartbeat allocates no key.
+/// Leases by application and instance id. Lookups borrow both, so that a heartbeat allocates no
+/// key.
 #[derive(Debug, Default)]
 pub(super) struct Leases(HashMap<Key, Lease>);
 

@@ -12,9 +12,9 @@ const MAX_AHEAD_MS: i64 = 24 * 3_600_000;
 
 /// Returns the version that is used for the one that was sent. `ours` is the version of the record.
 ///
-/// A version more than a day in the future counts as a day from now. If the version of the record is
-/// in the future, too, both count as equal. Otherwise a client whose clock is years ahead would have
-/// to register again with each heartbeat.
+/// A version more than a day in the future counts as a day from now. If the version of the record
+/// is in the future, too, both count as equal. Otherwise a client whose clock is years ahead would
+/// have to register again with each heartbeat.
 pub(super) fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
     let latest = now.saturating_add(MAX_AHEAD_MS);
     if sent <= latest { sent } else { ours.filter(|&ours| ours > now).unwrap_or(latest) }
@@ -67,7 +67,8 @@ impl Registry {
         copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(latest));
     }
 
-    /// Returns the lease duration of an instance, and stores it in the record if it is above the limit.
+    /// Returns the lease duration of an instance, and stores it in the record if it is above the
+    /// limit.
     pub(super) fn lease_duration_secs(&self, instance: &mut Instance) -> i32 {
         let limit = self.settings.lease_limit_secs;
         let Some(lease) = instance.lease.as_mut().filter(|lease| lease.duration_secs > 0) else {

@@ -23,8 +23,8 @@ type ById = HashMap<Arc<str>, (Version, u64)>;
 #[derive(Debug, Default)]
 struct State {
     applications: HashMap<Arc<str>, ById>,
-    /// Time of insertion, application and instance id, oldest first. An instance that is cancelled again
-    /// moves to the end, so that it does not displace others.
+    /// Time of insertion, application and instance id, oldest first. An instance that is cancelled
+    /// again moves to the end, so that it does not displace others.
     order: BTreeMap<u64, (i64, Arc<str>, Arc<str>)>,
     next: u64,
     /// Total size of the entries in `order`.

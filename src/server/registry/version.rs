@@ -1,4 +1,5 @@
-//! Order of the states of one instance in different registries. See `docs/server.md`, "Reconciliation".
+//! Order of the states of one instance in different registries. See `docs/server.md`,
+//! "Reconciliation".
 
 use std::cmp::Ordering;
 
@@ -8,7 +9,8 @@ use crate::model::{Instance, InstanceStatus};
 /// Version of a state of an instance: the instance's own version, then the time at which a registry
 /// accepted the state.
 ///
-/// A cancellation has a version as well: that of the cancelled data, and the time of the cancellation.
+/// A cancellation has a version as well: that of the cancelled data, and the time of the
+/// cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::server) struct Version {
     pub(super) dirty: Option<i64>,
@@ -44,8 +46,8 @@ pub(in crate::server) fn agree(ours: &Instance, theirs: &Instance) -> bool {
     state(ours) == state(theirs) && ours.metadata == theirs.metadata
 }
 
-/// Returns true if their state replaces ours. All registries that compare the same two states choose
-/// the same one.
+/// Returns true if their state replaces ours. All registries that compare the same two states
+/// choose the same one.
 pub(in crate::server) fn replaces(theirs: &Instance, ours: &Instance) -> bool {
     let by_version = Version::of(theirs).cmp(&Version::of(ours));
     let by_state = by_version.then_with(|| state(theirs).cmp(&state(ours)));

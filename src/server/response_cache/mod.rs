@@ -7,21 +7,22 @@
 //!
 //! # Memory
 //!
-//! Let *S* be the length of the whole registry in one form. A form that is requested takes *S* for the
-//! fragments and the length of one gzip body (about *S* / 20) for the blocks. Each encoding of it that
-//! is requested takes the latest full list and the latest delta, whose predecessors are dropped when
-//! any newer one is built, and the lists of single applications, together no more than one full list.
-//! Lists for VIPs share 32 MiB. So JSON with gzip alone, which is what Java clients request, takes
-//! little more than *S*, and four forms in both encodings take about 4 × 4 *S* at most. The read-only
-//! cache, if it is on, keeps one more body of each list that is requested.
+//! Let *S* be the length of the whole registry in one form. A form that is requested takes *S* for
+//! the fragments and the length of one gzip body (about *S* / 20) for the blocks. Each encoding of
+//! it that is requested takes the latest full list and the latest delta, whose predecessors are
+//! dropped when any newer one is built, and the lists of single applications, together no more than
+//! one full list. Lists for VIPs share 32 MiB. So JSON with gzip alone, which is what Java clients
+//! request, takes little more than *S*, and four forms in both encodings take about 4 × 4 *S* at
+//! most. The read-only cache, if it is on, keeps one more body of each list that is requested.
 //!
-//! Other regions have fragments and blocks of their own. An application that is in several regions has
-//! them once more. Lists that show other regions are cached like those of the registry alone: once for
-//! the default regions, and for eight other combinations of regions until nobody requests them.
+//! Other regions have fragments and blocks of their own. An application that is in several regions
+//! has them once more. Lists that show other regions are cached like those of the registry alone:
+//! once for the default regions, and for eight other combinations of regions until nobody requests
+//! them.
 //!
-//! Bodies that no cache holds any more live until their last response was sent. [`Unsent`] counts their
-//! bytes. While they exceed the budget, requests get the latest body instead of a new one, see
-//! [`SingleFlight::get_or_build`].
+//! Bodies that no cache holds any more live until their last response was sent. [`Unsent`] counts
+//! their bytes. While they exceed the budget, requests get the latest body instead of a new one,
+//! see [`SingleFlight::get_or_build`].
 
 mod etag;
 mod list;
@@ -121,8 +122,8 @@ impl ResponseCache {
 
     /// Returns the body if it is cached and shows the latest state.
     ///
-    /// Lists for VIPs are found in the read-only cache only. With other regions nothing is found, since
-    /// the list does not say yet which regions it shows.
+    /// Lists for VIPs are found in the read-only cache only. With other regions nothing is found,
+    /// since the list does not say yet which regions it shows.
     pub(super) fn cached(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
         if let Some(options) = &self.options {
             return options.cached(list, variant);
@@ -141,11 +142,11 @@ impl ResponseCache {
         }
     }
 
-    /// Returns the body with every change that was acknowledged before the call. `None` if there is no
-    /// such application.
+    /// Returns the body with every change that was acknowledged before the call. `None` if there is
+    /// no such application.
     ///
-    /// The body may be older if it comes from the read-only cache, or while slow clients exhaust the
-    /// budget of unsent bytes. In the latter case it is at most 30 seconds old.
+    /// The body may be older if it comes from the read-only cache, or while slow clients exhaust
+    /// the budget of unsent bytes. In the latter case it is at most 30 seconds old.
     ///
     /// # Errors
     /// The budget is exhausted and no body is cached.
@@ -241,7 +242,8 @@ impl ResponseCache {
             let _permit = permit;
             let Snapshot { revision, version, counts, digest, applications } = &*snapshot();
             let bytes = assemble::applications(*version, counts, applications, variant);
-            // While the budget is exhausted, clients get the other variants although they are older.
+            // While the budget is exhausted, clients get the other variants although they are
+            // older.
             if !unsent.is_exhausted() {
                 all.iter().for_each(|cell| cell.clear_before(*revision));
             }

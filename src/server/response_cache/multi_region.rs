@@ -1,8 +1,9 @@
 //! Cached lists that show other regions beside the registry. See `docs/server.md`, "Regions".
 //!
-//! Nearly all clients see the default regions, those that are shown to clients that name none. Lists
-//! of other regions are built one at a time, so that clients that request ever other combinations keep
-//! at most one core busy. They are cached for the combinations that were requested last.
+//! Nearly all clients see the default regions, those that are shown to clients that name none.
+//! Lists of other regions are built one at a time, so that clients that request ever other
+//! combinations keep at most one core busy. They are cached for the combinations that were
+//! requested last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +80,8 @@ impl MultiRegion {
         if set == self.default.set { Some(self.default.clone()) } else { self.others.lock().get(set).cloned() }
     }
 
-    /// Returns the lists of these regions, and unless they are the default ones, the permit to build
-    /// one of them.
+    /// Returns the lists of these regions, and unless they are the default ones, the permit to
+    /// build one of them.
     ///
     /// The entry is created only after the permit is acquired, so waiters hold no memory.
     pub(super) async fn lists(&self, set: RegionSet) -> (Arc<RegionLists>, Option<OwnedMutexGuard<()>>) {

@@ -2,9 +2,9 @@
 //! response. See `docs/server.md`, "Response cache".
 //!
 //! A Java server fills this cache from a timer and never empties it. Here the first request in an
-//! interval fills an entry, and all entries are dropped when the interval ends. In both a response is
-//! at most one interval old, but here nothing is built that nobody requests. A missing application is
-//! not cached.
+//! interval fills an entry, and all entries are dropped when the interval ends. In both a response
+//! is at most one interval old, but here nothing is built that nobody requests. A missing
+//! application is not cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -77,8 +77,8 @@ impl ReadOnly {
         entries.bodies.get(&key).cloned()
     }
 
-    /// Inserts a response that was built for this interval. Returns the one that is served during the
-    /// interval, which is the first.
+    /// Inserts a response that was built for this interval. Returns the one that is served during
+    /// the interval, which is the first.
     pub(super) fn insert(&self, period: u64, list: &List<'_>, variant: Variant, body: Arc<Body>) -> Arc<Body> {
         let entries = &mut *self.lock();
         if entries.period > period {

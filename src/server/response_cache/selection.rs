@@ -59,8 +59,8 @@ impl Selections {
         cell
     }
 
-    /// Counts the length of a response that is stored in its cell. Evicts a response that exceeds the
-    /// limit by itself.
+    /// Counts the length of a response that is stored in its cell. Evicts a response that exceeds
+    /// the limit by itself.
     pub(super) fn count(&self, selection: &Selection, cell: &Arc<SingleFlight>, length: usize) {
         let mut entries = self.lock();
         // A cell that was evicted during the build belongs to its waiters.
@@ -104,8 +104,8 @@ pub(super) fn body(selected: &[Arc<AppView>], variant: Variant) -> (Bytes, Diges
     (assemble::applications(VERSION, &counts, selected, variant), assemble::digest(selected))
 }
 
-/// Returns the matching part of an application. Usually all or none of its instances match; the whole
-/// application is shared, together with its encoded forms.
+/// Returns the matching part of an application. Usually all or none of its instances match; the
+/// whole application is shared, together with its encoded forms.
 fn select(view: &Arc<AppView>, matches: impl Fn(&Instance) -> bool) -> Option<Arc<AppView>> {
     let count = view.records.iter().filter(|record| matches(&record.instance)).count();
     match count {

@@ -44,7 +44,8 @@ fn variants() -> impl Iterator<Item = Variant> {
     Form::ALL.into_iter().flat_map(move |form| encodings.map(|encoding| Variant { form, encoding }))
 }
 
-/// Encodes the same list in one pass. `None` for the compact forms, for which the codec has no encoder.
+/// Encodes the same list in one pass. `None` for the compact forms, for which the codec has no
+/// encoder.
 fn encoded_in_one_pass(form: Form, applications: &Applications) -> Option<Vec<u8>> {
     match form {
         Form::Json => Some(applications.to_json()),
@@ -71,8 +72,8 @@ fn decoded(form: Form, body: &[u8]) -> Applications {
     }
 }
 
-/// Returns the part of the applications that a compact list shows. All instances have a lease, since
-/// they were registered.
+/// Returns the part of the applications that a compact list shows. All instances have a lease,
+/// since they were registered.
 fn reduced(applications: &Applications) -> Applications {
     let reduce = |instance: &Arc<Instance>| {
         let mut reduced = Instance::bare(instance.app.clone());
@@ -273,8 +274,8 @@ async fn changed_vip_shows_in_the_next_response() {
     assert_eq!((found("old").await, found("both").await, found("new").await), (0, 1, 1));
 }
 
-/// Compares with the golden documents of the Netflix codec, without the one member that a Spring server
-/// does not write.
+/// Compares with the golden documents of the Netflix codec, without the one member that a Spring
+/// server does not write.
 #[test]
 fn compact_lists_are_those_of_a_spring_server() {
     let golden = |name: &str, json: &str| {

@@ -13,8 +13,8 @@ pub(in crate::server) struct Body {
     pub(in crate::server) revision: u64,
     /// Strong `ETag`: equal values mean equal bytes.
     pub(in crate::server) etag: HeaderValue,
-    /// Digest of the instances that it shows, or of the whole registry in a delta. `None` if a client
-    /// could not compute the same from the body.
+    /// Digest of the instances that it shows, or of the whole registry in a delta. `None` if a
+    /// client could not compute the same from the body.
     pub(in crate::server) digest: Option<HeaderValue>,
     pub(super) built: Instant,
     cached: Cached,

@@ -19,11 +19,11 @@ impl Envelope {
         Self { open: open.into(), between, close: close.into() }
     }
 
-    /// Returns the envelope of a list of applications. Version and hash come last in the compact forms,
-    /// and first in the others.
+    /// Returns the envelope of a list of applications. Version and hash come last in the compact
+    /// forms, and first in the others.
     ///
-    /// The compact forms have no member `registeredApplicationsEmpty`: a Spring server writes none, and
-    /// strict readers fail on it (quirk P7).
+    /// The compact forms have no member `registeredApplicationsEmpty`: a Spring server writes none,
+    /// and strict readers fail on it (quirk P7).
     pub(super) fn applications(form: Form, version: i64, counts: &StatusCounts) -> Self {
         match form {
             Form::Json => Self::new(

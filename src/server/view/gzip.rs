@@ -1,8 +1,8 @@
 //! gzip members (RFC 1952) that are spliced from separately compressed blocks (RFC 1951).
 //!
-//! A block is raw deflate that ends with a full flush, that is, on a byte boundary and with an empty
-//! dictionary. Therefore blocks can be concatenated in any order, and the checksum of the whole is
-//! combined from theirs.
+//! A block is raw deflate that ends with a full flush, that is, on a byte boundary and with an
+//! empty dictionary. Therefore blocks can be concatenated in any order, and the checksum of the
+//! whole is combined from theirs.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress};
@@ -11,7 +11,8 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Empty final block.
 const END: [u8; 2] = [3, 0];
-/// Compression level. Higher levels take a tenth of a second more for 25 MB of JSON and save little.
+/// Compression level. Higher levels take a tenth of a second more for 25 MB of JSON and save
+/// little.
 const LEVEL: Compression = Compression::new(6);
 /// Maximum length of a stored block.
 const STORED_MAX: usize = 0xffff;
@@ -28,8 +29,9 @@ impl Block {
         let mut crc = Crc::new();
         crc.update(text);
         let mut compress = Compress::new(LEVEL, false);
-        // Enough for incompressible text. A single call must suffice: with one of flate2's backends, a full
-        // flush that is continued by a second call sometimes produces a wrong block.
+        // Enough for incompressible text. A single call must suffice: with one of flate2's
+        // backends, a full flush that is continued by a second call sometimes produces a wrong
+        // block.
         let mut deflated = Vec::with_capacity(text.len() + text.len() / 8 + 1024);
         compress
             .compress_vec(text, &mut deflated, FlushCompress::Full)

@@ -1,16 +1,17 @@
-//! Immutable views of registered instances, and the encoded forms that responses are assembled from.
+//! Immutable views of registered instances, and the encoded forms that responses are assembled
+//! from.
 //!
 //! ```text
 //!  Record ── Fragment: encoded once per form ─┐
 //!                                             ├─▶ AppView ── AppBlocks: deflated, CRC-32 ─┐
-//!  Record ── Fragment                         ┘                                           ├─▶ assemble: one `Bytes`
-//!                                                 AppView ── AppBlocks ───────────────────┘
+//!  Record ── Fragment                         ┘                                           │
+//!                                                 AppView ── AppBlocks ───────────────────┴─▶ Body
 //! ```
 //!
-//! This module lies below all other parts of the server: the registry and the copies of other regions
-//! publish [`Record`]s and [`AppView`]s, and the response cache assembles them into a [`Body`]. A part
-//! is encoded when its [`Form`] is first requested, and it is dropped together with the view that it
-//! belongs to. A form that nobody requests costs only empty cells.
+//! This module lies below all other parts of the server: the registry and the copies of other
+//! regions publish [`Record`]s and [`AppView`]s, and the response cache assembles them into a
+//! [`Body`]. A part is encoded when its [`Form`] is first requested, and it is dropped together
+//! with the view that it belongs to. A form that nobody requests costs only empty cells.
 
 mod application;
 pub(in crate::server) mod assemble;

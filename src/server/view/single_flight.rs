@@ -12,8 +12,8 @@ use crate::sync::offload;
 /// built. The lists of a Java server are as old at any time.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// Single-flight cache cell: holds the latest body while one task builds the next. Allocates on first
-/// use.
+/// Single-flight cache cell: holds the latest body while one task builds the next. Allocates on
+/// first use.
 #[derive(Debug, Default)]
 pub(in crate::server) struct SingleFlight(OnceLock<Arc<Cell>>);
 
@@ -30,7 +30,8 @@ pub(in crate::server) enum Admission<'a> {
     /// For the few lists that nearly all clients fetch. While the budget is exhausted, the body is
     /// rebuilt once its predecessor has reached the maximum age.
     Always,
-    /// For one of many lists. The body is built only within the budget, and with one of a few permits.
+    /// For one of many lists. The body is built only within the budget, and with one of a few
+    /// permits.
     WithinBudget {
         /// Approximate size of the body, or 0 if it is known only during the build.
         size: usize,
@@ -50,12 +51,12 @@ impl SingleFlight {
 
     /// Returns the body at this revision or a later one, and builds it if necessary.
     ///
-    /// However fast the registry changes, a caller waits for at most two builds, since the second one
-    /// starts after the call. A build that has started runs to its end and is cached, even if the
-    /// future is dropped.
+    /// However fast the registry changes, a caller waits for at most two builds, since the second
+    /// one starts after the call. A build that has started runs to its end and is cached, even if
+    /// the future is dropped.
     ///
-    /// While the budget of unsent bytes is exhausted, an older body is returned instead of a new one,
-    /// unless it has reached its maximum age.
+    /// While the budget of unsent bytes is exhausted, an older body is returned instead of a new
+    /// one, unless it has reached its maximum age.
     pub(in crate::server) async fn get_or_build(
         &self,
         revision: u64,

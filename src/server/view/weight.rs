@@ -4,8 +4,8 @@ use crate::model::{DataCenter, Instance, Metadata};
 
 /// Bytes of a metadata entry beside its key and value.
 const ENTRY: usize = 96;
-/// Bytes of an instance beside its texts: its record, its lease, its entries in the indexes, and the
-/// member names in the lists.
+/// Bytes of an instance beside its texts: its record, its lease, its entries in the indexes, and
+/// the member names in the lists.
 const INSTANCE: usize = 1024;
 /// Bytes of an application beside its instances.
 pub(in crate::server) const APPLICATION_WEIGHT: usize = 1024;
@@ -23,9 +23,9 @@ pub(in crate::server) fn instance_bytes(instance: &Instance) -> usize {
 
 /// Estimates the bytes that an instance takes in memory and adds to a list.
 ///
-/// The size limit on the registry counts these. Escaped characters count at their encoded length, and
-/// metadata keys count twice since XML repeats them. Otherwise a short registration could take far
-/// more space in each list than it counts for.
+/// The size limit on the registry counts these. Escaped characters count at their encoded length,
+/// and metadata keys count twice since XML repeats them. Otherwise a short registration could take
+/// far more space in each list than it counts for.
 pub(in crate::server) fn weight(instance: &Instance) -> usize {
     let texts: usize = texts(instance).map(escaped_len).sum();
     let entries = entries(instance).map(|(key, value)| 2 * escaped_len(key) + escaped_len(value) + ENTRY);

@@ -1,4 +1,5 @@
-//! What Java servers of other regions, and Java peers that know such, show beside their own.
+//! Java servers of other regions, and Java peers with regions: they show their copies beside their
+//! own instances.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,9 +14,9 @@ use tower::ServiceExt;
 use super::{LOOK, cancel, get, ids, knowing, lines, region, register};
 use crate::network::{Network, SECOND, Setup};
 
-/// As one does that could not fetch another region yet.
+/// A Java server refuses the parameter `regions` until it has fetched each of its regions.
 #[tokio::test(start_paused = true)]
-async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
+async fn java_server_that_refuses_the_parameter_is_requested_without_it() {
     let network = Network::default();
     let east = region(&network, "east", &[]);
     register(&east, "ORDERS", "e1").await;
@@ -41,9 +42,10 @@ async fn a_java_server_that_refuses_who_names_regions_is_asked_without() {
     assert_eq!(ids(&home, "apps?regions=east").await, ["e2"]);
 }
 
-/// A Java server shows everything to who asks it for everything, and does not hear of everything at once.
+/// A Java server shows its copies to a request without `regions`, and its copies are up to an
+/// interval old.
 #[tokio::test(start_paused = true)]
-async fn a_java_server_that_shows_what_it_copied_from_here_keeps_no_dead_alive() {
+async fn instance_that_a_java_server_copied_from_here_disappears_after_it_left() {
     let network = Network::default();
     let (home, java) = (region(&network, "home", &["java"]), region(&network, "java", &["home"]));
     let shown = java.router.clone();
@@ -82,9 +84,10 @@ async fn a_java_server_that_shows_what_it_copied_from_here_keeps_no_dead_alive()
     assert_eq!(home.empty("GET", "apps/WEATHER/h2").await, StatusCode::OK, "it moved there");
 }
 
-/// It shows another region's where it has none itself, and its list is as old as its cache.
+/// A Java server shows an instance of another region if it has none itself, and its lists are as
+/// old as its cache.
 #[tokio::test(start_paused = true)]
-async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
+async fn instance_of_another_region_at_a_java_peer_is_not_adopted() {
     let network = Network::default();
     let own = |setup: Setup| {
         setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).wait_when_empty(Duration::ZERO))
@@ -110,7 +113,7 @@ async fn what_a_java_peer_shows_of_another_region_is_not_taken_for_its_own() {
     assert_eq!(lines(&get(&home, "apps").await), ["both UP east", "own UP java"]);
 }
 
-/// A Java server that copies from `home2` and refuses to leave that out; and what the nodes of that region have in common.
+/// Returns a Java server that copies `home2` and refuses to leave its copy out.
 fn java_that_refuses(network: &Network) -> crate::network::Node {
     let java = network.node_with("java", &[], |setup| {
         setup.regions(|regions| regions.region("home", "http://home2:8761/eureka/").interval(Duration::from_secs(1)))
@@ -138,7 +141,7 @@ fn of_cluster(setup: Setup) -> Setup {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_node_of_a_cluster_keeps_its_dead_alive_that_a_java_server_copied_from_another() {
+async fn instance_that_a_java_server_copied_from_a_peer_disappears_after_it_left() {
     let network = Network::default();
     let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);
@@ -153,7 +156,7 @@ async fn no_node_of_a_cluster_keeps_its_dead_alive_that_a_java_server_copied_fro
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_could_not_tell_is_found_though_a_java_server_shows_it() {
+async fn lost_change_of_a_peer_is_found_although_a_java_server_shows_the_instance() {
     let network = Network::default();
     let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);
@@ -173,7 +176,7 @@ async fn what_a_peer_could_not_tell_is_found_though_a_java_server_shows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_starts_takes_none_of_its_own_for_those_of_a_java_server() {
+async fn starting_node_recognises_own_instances_at_a_java_server() {
     let network = Network::default();
     let home2 = network.node_with("home2", &CLUSTER, |setup| of_cluster(setup).peers(|peers| peers.sync_up(false)));
     let _java = java_that_refuses(&network);

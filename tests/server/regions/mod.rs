@@ -1,4 +1,5 @@
-//! Servers of several regions that show each other's instances, over a network in memory and so under paused time.
+//! Servers of several regions that show each other's instances, over a network in memory under
+//! paused time.
 
 mod java;
 
@@ -18,11 +19,11 @@ use tower_eureka::transport::RequestBody;
 
 use crate::network::{Link, Network, Node, SECOND, Setup};
 
-/// Within this every region was looked at again.
+/// Time within which each region was fetched again.
 const LOOK: Duration = Duration::from_secs(35);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The only server of a region, which knows these others.
+/// Starts the only server of a region, which shows these others.
 fn region(network: &Network, name: &str, others: &[&str]) -> Node {
     region_with(network, name, others, |setup| setup)
 }
@@ -65,7 +66,7 @@ async fn get(node: &Node, path: &str) -> Applications {
     Applications::from_json(&body).unwrap()
 }
 
-/// `id STATUS place`, sorted.
+/// Returns the sorted lines `id STATUS place`.
 fn lines(list: &Applications) -> Vec<String> {
     let instances = list.applications.iter().flat_map(|app| &app.instances);
     let place = |i: &tower_eureka::Instance| i.metadata().get("place").unwrap_or("?").to_owned();
@@ -74,14 +75,14 @@ fn lines(list: &Applications) -> Vec<String> {
     lines
 }
 
-/// The ids in a list, sorted, whose hash has to be right.
+/// Returns the sorted ids of a list, and asserts its hash.
 async fn ids(node: &Node, path: &str) -> Vec<String> {
     let list = get(node, path).await;
     assert_eq!(list.hash.as_deref(), Some(&*list.counts().to_string()), "GET {path} at {}", node.name);
     lines(&list).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
 
-/// An application that both have, one that only the other has, and one at each of three places.
+/// Starts three regions with an application in two of them, one in one of them, and one in all.
 async fn three_regions(configure: impl FnOnce(Setup) -> Setup) -> (Network, [Node; 3]) {
     let network = Network::default();
     let (east, west) = (region(&network, "east", &[]), region(&network, "west", &[]));
@@ -96,7 +97,7 @@ async fn three_regions(configure: impl FnOnce(Setup) -> Setup) -> (Network, [Nod
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_show_the_regions_that_are_named_or_all() {
+async fn lists_show_the_named_regions_or_all() {
     let (_network, [home, east, _]) = three_regions(|setup| setup).await;
     for (regions, expected) in [
         ("", vec!["e1", "e2", "h1", "w1", "w2"]),
@@ -108,7 +109,7 @@ async fn lists_show_the_regions_that_are_named_or_all() {
         ("?regions=nowhere", vec!["h1"]),
     ] {
         assert_eq!(ids(&home, &format!("apps{regions}")).await, expected, "{regions}");
-        // Nothing is old here, so the delta tells of everything.
+        // All changes are recent, so the delta shows all instances.
         let (full, delta) =
             (get(&home, &format!("apps{regions}")).await, get(&home, &format!("apps/delta{regions}")).await);
         assert_eq!((lines(&full), &full.hash), (lines(&delta), &delta.hash), "{regions}");
@@ -136,7 +137,7 @@ async fn lists_show_the_regions_that_are_named_or_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_ways_into_a_server_show_the_same_regions() {
+async fn router_and_service_show_the_same_regions() {
     let (_network, [home, ..]) = three_regions(|setup| setup).await;
     for path in ["apps", "apps?regions=east", "apps/delta", "apps/WEATHER", "apps/ORDERS", "apps/NOBODY"] {
         let (status, headers, body) = get_as(&home, path, &[]).await;
@@ -151,7 +152,7 @@ async fn both_ways_into_a_server_show_the_same_regions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_is_looked_up_here_then_elsewhere() {
+async fn application_is_searched_here_and_then_in_other_regions() {
     let (_network, [home, ..]) = three_regions(|setup| setup).await;
     let ids = async |path: &str| {
         let (status, _, body) = get_as(&home, path, &[]).await;
@@ -167,7 +168,7 @@ async fn an_application_is_looked_up_here_then_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_of_another_region_is_found_and_not_touched() {
+async fn instance_of_another_region_is_found_and_cannot_be_changed() {
     let (_network, [home, ..]) = three_regions(|setup| setup.regions(|regions| regions.fallback(false))).await;
     for path in ["apps/ORDERS/h1", "apps/orders/w1", "apps/BILLING/e2", "instances/w2", "instances/h1"] {
         assert_eq!(home.empty("GET", path).await, StatusCode::OK, "{path}");
@@ -199,7 +200,7 @@ async fn an_instance_of_another_region_is_found_and_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn white_lists_are_for_lists() {
+async fn white_list_applies_to_lists_only() {
     let (_network, [home, ..]) = three_regions(|setup| {
         setup.regions(|regions| regions.whitelist("EAST", "billing, nothing").whitelist("global", "Weather"))
     })
@@ -214,7 +215,7 @@ async fn white_lists_are_for_lists() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_fallback_other_regions_are_for_those_who_name_them() {
+async fn disabled_fallback_shows_other_regions_only_to_requests_that_name_them() {
     let (_network, [home, ..]) = three_regions(|setup| setup.regions(|regions| regions.fallback(false))).await;
     assert_eq!(ids(&home, "apps").await, ["h1"]);
     assert_eq!(ids(&home, "apps?regions=west").await, ["h1", "w1", "w2"]);
@@ -224,14 +225,14 @@ async fn without_the_fallback_other_regions_are_for_those_who_name_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_deltas_there_are_none_of_other_regions() {
+async fn disabled_delta_is_disabled_for_other_regions() {
     let (_network, [home, ..]) = three_regions(|setup| setup.with(|builder| builder.delta(false))).await;
     assert_eq!(home.empty("GET", "apps/delta").await, StatusCode::FORBIDDEN);
     assert_eq!(home.empty("GET", "apps/delta?regions=east").await, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_read_only_cache_has_an_answer_for_each_choice_of_regions() {
+async fn read_only_cache_has_a_response_for_each_choice_of_regions() {
     let (_network, [home, ..]) = three_regions(|setup| setup.with(|builder| builder.read_only_cache(true))).await;
     let all = async || [ids(&home, "apps").await.len(), ids(&home, "apps?regions=east").await.len()];
     assert_eq!(all().await, [5, 3]);
@@ -242,7 +243,7 @@ async fn the_read_only_cache_has_an_answer_for_each_choice_of_regions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_comes_later_is_shown_when_it_has_come() {
+async fn region_that_starts_later_is_shown_after_its_first_fetch() {
     let network = Network::default();
     let home = region(&network, "home", &["east", "west"]);
     register(&home, "ORDERS", "h1").await;
@@ -262,7 +263,7 @@ async fn a_region_that_comes_later_is_shown_when_it_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_wait_for_a_first_look_and_not_for_ever() {
+async fn lists_wait_for_the_first_fetch_within_a_time_limit() {
     let network = Network::default();
     let (east, west) = (region(&network, "east", &[]), region(&network, "west", &[]));
     register(&east, "ORDERS", "e1").await;
@@ -284,7 +285,7 @@ async fn lists_wait_for_a_first_look_and_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_shows_no_region_waits_for_none() {
+async fn list_without_other_regions_does_not_wait_for_them() {
     let network = Network::default();
     let _east = region(&network, "east", &[]);
     network.cut("home", "east");
@@ -298,7 +299,7 @@ async fn a_list_that_shows_no_region_waits_for_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_dies_stays_as_it_was() {
+async fn region_that_stops_responding_keeps_its_last_state() {
     let (network, [home, east, west]) = three_regions(|setup| setup).await;
     network.cut("home", "east");
     cancel(&east, "BILLING", "e2").await;
@@ -313,7 +314,7 @@ async fn a_region_that_dies_stays_as_it_was() {
     assert_eq!(ids(&home, "apps?regions=west").await, ["h1", "w1", "w2", "w3"], "the others go on");
     network.heal();
     register(&east, "ORDERS", "e3").await;
-    // The last look of before may still wait for its answer.
+    // The last fetch may still wait for its response.
     tokio::time::sleep(LOOK + 10 * SECOND).await;
     let seen = ids(&home, "apps?regions=east").await;
     assert_eq!(seen, ["e1", "e2", "e3", "h1"], "it does not say any more that one left, who may have been forgotten");
@@ -322,7 +323,7 @@ async fn a_region_that_dies_stays_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deployment_in_a_region_during_an_outage_is_seen_after_it() {
+async fn deployment_in_a_region_during_an_outage_is_shown_after_it() {
     let (network, [home, east, _]) = three_regions(|setup| setup).await;
     network.cut("home", "east");
     register(&east, "ORDERS", "e3").await;
@@ -337,7 +338,7 @@ async fn deployment_in_a_region_during_an_outage_is_seen_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_regions_that_show_each_other_keep_no_dead_alive() {
+async fn instance_that_left_disappears_in_regions_that_show_each_other() {
     let network = Network::default();
     let (a, b) = (region(&network, "a", &["b"]), region(&network, "b", &["a"]));
     register(&a, "ORDERS", "a1").await;
@@ -360,9 +361,9 @@ async fn two_regions_that_show_each_other_keep_no_dead_alive() {
     }
 }
 
-/// What is large is compared elsewhere.
+/// Large registries are compared on a blocking thread.
 #[tokio::test(start_paused = true)]
-async fn a_large_region_is_copied_like_any_other() {
+async fn large_region_is_copied() {
     let network = Network::default();
     let east = region(&network, "east", &[]);
     let numbers = 0..300;
@@ -372,7 +373,7 @@ async fn a_large_region_is_copied_like_any_other() {
     let home = region(&network, "home", &["east"]);
     tokio::time::sleep(SECOND).await;
     assert_eq!(ids(&home, "apps").await.len(), 300);
-    // For longer than a delta tells it.
+    // Longer than the retention time of the delta.
     tokio::time::sleep(Duration::from_secs(300)).await;
     cancel(&east, "ORDERS", "7").await;
     tokio::time::sleep(LOOK).await;
@@ -388,7 +389,7 @@ async fn a_large_region_is_copied_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peers_do_not_take_what_is_shown_for_what_is_registered() {
+async fn peers_do_not_adopt_instances_of_other_regions() {
     let network = Network::default();
     let east = region(&network, "east", &[]);
     register(&east, "ORDERS", "e1").await;
@@ -409,7 +410,7 @@ async fn peers_do_not_take_what_is_shown_for_what_is_registered() {
     assert!(network.told().iter().all(|line| line.ends_with(" h1")), "{:?}", network.told());
 }
 
-/// A client's way to the server that remembers what was asked.
+/// HTTP service of a client that records its requests.
 #[derive(Clone)]
 struct Counted {
     link: Link,
@@ -431,9 +432,9 @@ impl Service<Request<RequestBody>> for Counted {
     }
 }
 
-/// The two views of a server agree: who follows its deltas never needs to fetch everything again.
+/// Full list and delta agree: a client that applies deltas never needs the full list again.
 #[tokio::test(start_paused = true)]
-async fn a_client_with_deltas_never_finds_another_hash() {
+async fn client_that_applies_deltas_never_finds_another_hash() {
     let (network, nodes) = three_regions(|setup| setup.regions(|regions| regions.interval(3 * SECOND))).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let service = Counted { link: network.link("client"), asked: asked.clone() };
@@ -460,6 +461,6 @@ async fn a_client_with_deltas_never_finds_another_hash() {
     }
     let asked = asked.lock().unwrap();
     let whole = asked.iter().filter(|path| path.ends_with("/apps/")).count();
-    // Every 5 to 15 minutes the copy is verified.
+    // The copy is verified every 5 to 15 minutes.
     assert!((1..=3).contains(&whole) && asked.len() > 100, "seed {seed}: {asked:?}");
 }

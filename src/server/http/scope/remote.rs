@@ -31,7 +31,7 @@ impl RemoteScope {
             Some(names) => regions.are_fetched().then(|| regions.named(&names)),
             None => Some(regions.default_set()),
         };
-        Some(Self { is_ready: regions.are_looked_at(), listed })
+        Some(Self { is_ready: regions.are_attempted(), listed })
     }
 
     /// Returns the list with these regions, or `None` if it cannot be served yet.

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{ActionType, InstanceStatus, StatusCounts};
 use crate::server::registry::Listing;
 
-/// By application and id: the status, and where it is.
+/// Status and place of each instance, by application and id.
 type Seen = BTreeMap<(String, String), (InstanceStatus, String)>;
 
 fn instance(app: &str, id: &str, status: InstanceStatus, place: &str) -> Instance {
@@ -32,9 +32,9 @@ fn union_with(
     whitelist: Option<&HashSet<Arc<str>>>,
     before: Option<Arc<Union>>,
 ) -> Arc<Union> {
-    let moment = Listing::snapshots(listings.iter()).into_iter().enumerate();
+    let snapshots = Listing::snapshots(listings.iter()).into_iter().enumerate();
     let source = |(number, (full, delta))| Source { full, delta, whitelist: whitelist.filter(|_| number == 2) };
-    Union::of(moment.map(source).collect(), before, merged)
+    Union::of(snapshots.map(source).collect(), before, merged)
 }
 
 fn seen(snapshot: &Snapshot) -> Seen {
@@ -43,7 +43,7 @@ fn seen(snapshot: &Snapshot) -> Seen {
     seen
 }
 
-/// As clients do.
+/// Applies a list as clients do.
 fn apply(seen: &mut Seen, snapshot: &Snapshot) {
     for view in &snapshot.applications {
         for instance in view.records.iter().map(|record| &record.instance) {
@@ -61,18 +61,18 @@ fn apply(seen: &mut Seen, snapshot: &Snapshot) {
 enum Step {
     Put(usize, u8, u8, usize),
     Remove(usize, u8, u8),
-    /// A client asks for the delta.
-    Ask,
-    /// What it was told is forgotten.
-    Forget,
+    /// A client fetches the delta.
+    Fetch,
+    /// The changes that the client has fetched are removed.
+    Prune,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0usize..3, 0u8..3, 0u8..3, 0usize..5).prop_map(|(listing, app, id, status)| Step::Put(listing, app, id, status)),
         3 => (0usize..3, 0u8..3, 0u8..3).prop_map(|(listing, app, id)| Step::Remove(listing, app, id)),
-        2 => Just(Step::Ask),
-        1 => Just(Step::Forget),
+        2 => Just(Step::Fetch),
+        1 => Just(Step::Prune),
     ]
 }
 
@@ -80,13 +80,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_client_that_applies_the_deltas_has_the_whole(steps in prop::collection::vec(step(), 0..80)) {
+    fn client_that_applies_each_delta_has_the_full_list(steps in prop::collection::vec(step(), 0..80)) {
         let listings = [Listing::default(), Listing::default(), Listing::default()];
         let whitelist = HashSet::from(["APP-0".into(), "APP-1".into()]);
         let now = |whole: &Union| seen(&whole.full);
         let merged = Merged::default();
         let mut known = union_with(&merged, &listings, Some(&whitelist), None);
-        let (mut client, mut asked_at) = (now(&known), 0);
+        let (mut client, mut fetched_at) = (now(&known), 0);
         for (at, step) in steps.into_iter().enumerate() {
             let at = at as i64 + 1;
             match step {
@@ -95,11 +95,11 @@ proptest! {
                     put(&listings[listing], instance, at);
                 }
                 Step::Remove(listing, app, id) => remove(&listings[listing], &format!("APP-{app}"), &id.to_string(), at),
-                Step::Forget => listings.iter().for_each(|listing| listing.prune(asked_at)),
-                Step::Ask => {
+                Step::Prune => listings.iter().for_each(|listing| listing.prune(fetched_at)),
+                Step::Fetch => {
                     known = union_with(&merged, &listings, Some(&whitelist), Some(known));
                     apply(&mut client, &known.delta);
-                    asked_at = at;
+                    fetched_at = at;
                     prop_assert_eq!(&client, &now(&known));
                     let counts: StatusCounts = client.values().map(|(status, _)| *status).collect();
                     prop_assert_eq!(counts, known.delta.counts);
@@ -112,7 +112,7 @@ proptest! {
 }
 
 #[test]
-fn the_first_place_counts_and_the_next_is_told_when_it_goes() {
+fn first_region_is_shown_and_the_next_one_after_it_left() {
     let listings = [Listing::default(), Listing::default(), Listing::default()];
     for (place, listing) in listings.iter().enumerate().rev() {
         put(listing, instance("app", "1", InstanceStatus::Up, &place.to_string()), 1);
@@ -126,11 +126,11 @@ fn the_first_place_counts_and_the_next_is_told_when_it_goes() {
     }
     let union = union(&listings, None, None);
     assert!(union.full.applications.is_empty() && seen(&union.delta).is_empty());
-    assert_eq!(union.delta.applications[0].records.len(), 1, "one that is gone everywhere is told as gone");
+    assert_eq!(union.delta.applications[0].records.len(), 1, "an instance that left everywhere is deleted");
 }
 
 #[test]
-fn what_does_not_change_stays_what_it_is() {
+fn unchanged_parts_are_shared_with_the_previous_union() {
     let (listings, merged) = ([Listing::default(), Listing::default()], Merged::default());
     for (listing, app) in [(0, "both"), (1, "both"), (0, "here"), (1, "there")] {
         put(&listings[listing], instance(app, &listing.to_string(), InstanceStatus::Up, "x"), 1);
@@ -151,7 +151,7 @@ fn what_does_not_change_stays_what_it_is() {
 }
 
 #[test]
-fn choices_of_regions_that_show_the_same_of_an_application_share_it() {
+fn combinations_that_show_the_same_parts_share_the_application() {
     let (listings, merged) = ([Listing::default(), Listing::default(), Listing::default()], Merged::default());
     for (listing, app) in [(0, "two"), (1, "two"), (0, "all"), (1, "all"), (2, "all")] {
         put(&listings[listing], instance(app, &listing.to_string(), InstanceStatus::Up, "x"), 1);
@@ -165,7 +165,7 @@ fn choices_of_regions_that_show_the_same_of_an_application_share_it() {
     }
     assert_eq!(merged.len(), 6, "each of the two applications whole and in the delta, one of them twice");
     drop((fewer, more));
-    merged.forget_unused();
+    merged.evict_unused();
     assert_eq!(merged.len(), 0);
 }
 

@@ -9,7 +9,7 @@ fn registry_with(settings: Settings) -> Registry {
     Registry::new(Settings { self_preservation: false, ..settings })
 }
 
-/// An instance whose metadata has this length.
+/// Returns an instance whose metadata has this length.
 fn large(id: &str, bytes: usize, dirty: i64) -> Instance {
     let mut instance = instance(id, Up, dirty);
     instance.metadata.insert("k", "x".repeat(bytes));
@@ -23,11 +23,11 @@ fn deletions(registry: &Registry) -> Vec<String> {
     deleted.map(|record| record.instance.id().to_owned()).collect()
 }
 
-/// Sets a name of this length.
+/// Sets a name to a text of this length.
 type Set<'a> = &'a dyn Fn(&mut Instance, usize);
 
 #[test]
-fn name_longer_than_the_limit_is_refused_wherever_it_comes_from() {
+fn name_longer_than_the_limit_is_refused_from_each_source() {
     let registry = registry();
     let name = |length: usize| Some("x".repeat(length).into());
     let with = |set: Set<'_>, length| {
@@ -61,7 +61,7 @@ fn name_longer_than_the_limit_is_refused_wherever_it_comes_from() {
 }
 
 #[test]
-fn instance_larger_than_the_limit_in_all_is_refused_and_the_known_one_stays() {
+fn instance_larger_than_the_limit_is_refused_and_the_known_one_stays() {
     let registry = with_instance(Up, 1);
     let long = Instance { home_page_url: Some("x".repeat(64 * KIB).into()), ..instance("i", Down, 2) };
     assert_eq!(registry.register(long, Client, 0), Err(Refused::InstanceTooLarge(64 * KIB)));
@@ -73,7 +73,7 @@ fn instance_larger_than_the_limit_in_all_is_refused_and_the_known_one_stays() {
 }
 
 #[test]
-fn full_registry_takes_renewals_and_cancellations_and_registrations_that_do_not_grow() {
+fn full_registry_accepts_renewals_cancellations_and_registrations_that_do_not_grow() {
     for (settings, refused) in [
         (Settings { registry_limit: 3, ..Settings::default() }, Refused::RegistryFull(3)),
         (Settings { registry_size_limit: 17 * KIB, ..Settings::default() }, Refused::RegistryTooLarge(17 * KIB)),
@@ -93,7 +93,7 @@ fn full_registry_takes_renewals_and_cancellations_and_registrations_that_do_not_
         assert!(registry.register(large("b", KIB, 2), Client, 2).is_ok(), "it became smaller");
         assert!(registry.set_override("APP", "a", Down, None, 2).is_found());
         assert!(registry.cancel("APP", "c", 3).is_some());
-        assert!(registry.register(large("d", 3 * KIB, 1), Client, 4).is_ok(), "there is room again");
+        assert!(registry.register(large("d", 3 * KIB, 1), Client, 4).is_ok(), "the registry has room again");
         assert!(registry.listing.application_of("d", None).is_some());
     }
 }
@@ -124,16 +124,16 @@ fn registering_and_cancelling_in_a_loop_stays_within_the_limit() {
     for now in 0..1_000 {
         let id = format!("i{now}");
         registry.register(large(&id, 32 * KIB, 1), Client, now).unwrap();
-        // Someone reads, so that records are held by lists as well.
+        // Lists are built, so that they hold records as well.
         drop((registry.full(), registry.delta()));
         registry.cancel("APP", &id, now);
         let (listed, deleted) = registry.listing.weights();
         assert!(listed + deleted <= limit && deleted <= limit / 4, "{listed} + {deleted}");
     }
-    assert_eq!(deletions(&registry), ["i997", "i998", "i999"], "the oldest gave way");
-    let told = registry.delta();
-    let honest = told.applications.iter().flat_map(|view| &view.records).any(|r| r.instance.id() == "honest");
-    assert!(honest, "a change of what lives is never dropped");
+    assert_eq!(deletions(&registry), ["i997", "i998", "i999"], "the oldest deletions are dropped");
+    let delta = registry.delta();
+    let honest = delta.applications.iter().flat_map(|view| &view.records).any(|r| r.instance.id() == "honest");
+    assert!(honest, "the change of a registered instance is never dropped");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn client_that_misses_a_forgotten_deletion_finds_another_hash() {
 }
 
 #[test]
-fn what_left_gives_way_to_what_registers() {
+fn deletions_in_the_delta_are_dropped_for_new_instances() {
     let registry = registry_with(Settings { registry_size_limit: 42 * KIB, ..Settings::default() });
     registry.register(large("gone", 8 * KIB, 1), Client, 0).unwrap();
     registry.cancel("APP", "gone", 1);
@@ -177,7 +177,7 @@ fn what_left_gives_way_to_what_registers() {
     assert!(deletions(&registry).is_empty());
 }
 
-/// Registry that takes no new instance of 8 KiB any more, and the number of those that it has.
+/// Returns a registry that refuses a new instance of 8 KiB, and the number of its instances.
 fn full_of_8k(limit: usize) -> (Registry, usize) {
     let registry = registry_with(Settings { registry_size_limit: limit, ..Settings::default() });
     let taken = (0..).take_while(|i| registry.register(large(&format!("i{i:03}"), 8 * KIB, 1), Client, 0).is_ok());
@@ -207,7 +207,7 @@ fn known_instance_grows_in_a_full_registry_within_its_reserve() {
     }
     assert!(registry.register(large("new", 1, 1), Client, 1).is_err());
     registry.cancel("APP", "i000", 2);
-    assert_eq!(deletions(&registry), ["i000"], "the rest is kept for these");
+    assert_eq!(deletions(&registry), ["i000"], "the rest of the size is reserved for deletions");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn known_instance_that_grows_beyond_the_reserve_has_its_status_and_version_taken
     let known = registry.instance("APP", "i000", 170_000).expect("its lease is new");
     assert_eq!((known.status, known.last_dirty_timestamp), (Down, Some(2)));
     assert_eq!((known.host_name(), known.metadata.get("k").map(str::len)), (Some("h"), Some(8 * KIB)));
-    assert_eq!(known.last_updated_timestamp, Some(0), "a peer that has all of it has the newer state");
+    assert_eq!(known.last_updated_timestamp, Some(0), "a peer that has all data has the newer state");
     assert_eq!(registry.renew("APP", "i000", Some(2), Client, 80_001), Renewal::Renewed);
     #[cfg(feature = "peers")]
     for _ in 0..2 {
@@ -242,7 +242,7 @@ fn known_instance_that_grows_beyond_the_reserve_has_its_status_and_version_taken
     );
 }
 
-/// An instance with this lease whose metadata takes six times its length in lists.
+/// Returns an instance with this lease whose metadata takes six times its length in lists.
 fn greedy(id: &str, lease_secs: i32) -> Instance {
     let lease = LeaseInfo { duration_secs: lease_secs, ..LeaseInfo::default() };
     let mut instance = Instance { lease: Some(lease), ..instance(id, Up, 1) };
@@ -250,7 +250,8 @@ fn greedy(id: &str, lease_secs: i32) -> Instance {
     instance
 }
 
-/// Registry with self-preservation that is full of such instances at 0, and their number.
+/// Returns a registry with self-preservation that is full of such instances at time 0, and their
+/// number.
 fn full_of_greedy(lease_secs: i32) -> (Registry, usize) {
     let registry = Registry::new(Settings { registry_size_limit: 4096 * KIB, ..Settings::default() });
     registry.register(greedy("honest", 90), Client, 0).unwrap();
@@ -260,14 +261,14 @@ fn full_of_greedy(lease_secs: i32) -> (Registry, usize) {
 }
 
 #[test]
-fn registrations_that_nobody_renews_give_way_in_a_full_registry() {
+fn silent_instances_of_a_full_registry_are_evicted_for_new_ones() {
     for (lease_secs, silence) in [(10, 10_000), (90, 90_000), (900, 300_000), (86_400, 600_000)] {
         let (registry, count) = full_of_greedy(lease_secs);
         assert_eq!(registry.size(), count + 1);
         registry.renew("APP", "honest", None, Client, silence);
         assert!(registry.register(greedy("new", 90), Client, silence).is_err());
         assert!(registry.register(greedy("new", 90), Client, silence + 1_000).is_ok(), "{lease_secs}");
-        assert_eq!(registry.size(), count + 1, "one gave way to one");
+        assert_eq!(registry.size(), count + 1, "one was evicted for one");
         assert!(registry.ids().contains(&"APP/honest".to_owned()));
         for i in 0..count - 1 {
             registry.register(greedy(&format!("n{i}"), 90), Client, silence + 1_000).unwrap();
@@ -279,7 +280,7 @@ fn registrations_that_nobody_renews_give_way_in_a_full_registry() {
 }
 
 #[test]
-fn oldest_silent_instance_gives_way_first_and_one_that_was_renewed_last() {
+fn longest_silent_instance_is_evicted_first_and_a_renewed_one_last() {
     let registry = Registry::new(Settings { registry_limit: 3, ..Settings::default() });
     for (id, registered) in [("renewed", 0), ("b", 2_000), ("a", 3_000)] {
         registry.register(instance(id, Up, 1), Client, registered).unwrap();
@@ -297,29 +298,29 @@ fn oldest_silent_instance_gives_way_first_and_one_that_was_renewed_last() {
 }
 
 #[test]
-fn silent_instances_that_do_not_suffice_stay() {
+fn silent_instances_that_do_not_suffice_are_kept() {
     let registry = Registry::new(Settings { registry_size_limit: 64 * KIB, ..Settings::default() });
     registry.register(large("silent", 8 * KIB, 1), Client, 0).unwrap();
     registry.register(large("alive", 30 * KIB, 1), Client, 200_000).unwrap();
     assert!(registry.register(large("new", 40 * KIB, 1), Client, 200_000).is_err());
     assert_eq!(registry.ids(), ["APP/alive", "APP/silent"]);
     registry.register(large("new", 20 * KIB, 1), Client, 200_000).unwrap();
-    assert_eq!(registry.ids(), ["APP/alive", "APP/new"], "for a smaller one it does, without another search");
+    assert_eq!(registry.ids(), ["APP/alive", "APP/new"], "a smaller instance needs no other search");
 }
 
 #[cfg(feature = "peers")]
 #[test]
-fn silent_instances_give_way_to_a_copy_that_is_not_silent_itself() {
+fn silent_instances_are_evicted_for_a_copy_that_is_not_silent() {
     let registry = Registry::new(Settings { registry_limit: 1, ..Settings::default() });
     registry.register(instance("silent", Up, 1), Client, 0).unwrap();
     assert!(registry.adopt(instance("copy", Up, 1), 100_000, 200_000).is_err());
     assert_eq!(registry.adopt(instance("copy", Up, 1), 190_000, 200_000), Ok(true));
     assert_eq!(registry.ids(), ["APP/copy"]);
-    assert!(registry.register(instance("new", Up, 1), Replica, 281_000).is_ok(), "nobody renewed the copy");
+    assert!(registry.register(instance("new", Up, 1), Replica, 281_000).is_ok(), "the copy was never renewed");
 }
 
 #[test]
-fn version_of_years_to_come_counts_as_that_of_tomorrow() {
+fn version_years_ahead_counts_as_a_day_ahead() {
     let registry = with_instance(Up, 1);
     registry.register(Instance { host_name: Some("evil".into()), ..instance("i", Up, i64::MAX) }, Client, 10).unwrap();
     assert_eq!(registry.stored().last_dirty_timestamp, Some(10 + DAY));
@@ -328,11 +329,11 @@ fn version_of_years_to_come_counts_as_that_of_tomorrow() {
         assert_eq!(renewal, Renewal::Renewed, "it need not register again with each heartbeat");
     }
     registry.register(instance("i", Up, 30 + DAY), Client, 30 + DAY).unwrap();
-    assert_eq!(registry.stored().host_name(), Some("h"), "after a day the instance itself counts again");
+    assert_eq!(registry.stored().host_name(), Some("h"), "after a day the version of the instance is newer");
 }
 
 #[test]
-fn override_with_a_version_of_years_to_come_pins_nothing() {
+fn override_with_a_version_years_ahead_counts_as_a_day_ahead() {
     for delete in [false, true] {
         let registry = with_instance(Up, 1);
         registry.set_override("APP", "i", Down, Some(if delete { 5 } else { i64::MAX }), 10);
@@ -345,7 +346,7 @@ fn override_with_a_version_of_years_to_come_pins_nothing() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn copy_with_a_version_of_years_to_come_does_not_change_with_every_look() {
+fn copy_with_a_version_years_ahead_is_adopted_once() {
     let registry = with_instance(Up, 1);
     let copy = |updated| Instance { last_updated_timestamp: Some(updated), ..instance("i", Down, i64::MAX) };
     assert_eq!(registry.adopt(copy(5), 10, 10), Ok(true));
@@ -361,7 +362,7 @@ fn copy_with_a_version_of_years_to_come_does_not_change_with_every_look() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn endings_of_long_names_stay_within_their_bytes() {
+fn tombstones_of_long_names_stay_within_their_bytes() {
     let tombstone_retention = std::time::Duration::from_secs(900);
     let registry = registry_with(Settings { tombstone_retention, ..Settings::default() });
     for now in 0..20_000_i64 {
@@ -378,15 +379,15 @@ fn endings_of_long_names_stay_within_their_bytes() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn instance_that_is_cancelled_again_and_again_takes_the_ending_of_no_other() {
+fn repeated_cancellation_of_an_instance_displaces_no_other_tombstone() {
     let tombstone_retention = std::time::Duration::from_secs(900);
     let registry = registry_with(Settings { tombstone_retention, ..Settings::default() });
-    let end = |id: &str, now| {
+    let cancel = |id: &str, now| {
         registry.register(instance(id, Up, now), Client, now).unwrap();
         registry.cancel("APP", id, now);
     };
-    end("other", 0);
-    (1..=50_000).for_each(|now| end("again", now));
+    cancel("other", 0);
+    (1..=50_000).for_each(|now| cancel("again", now));
     assert!(registry.tombstone("APP", "other").is_some());
     assert_eq!(registry.tombstones.len(), 2);
     registry.prune_delta(900_001);
@@ -413,18 +414,18 @@ fn lease_longer_than_the_limit_is_cut_to_it() {
     }
     let registry = registry_with(Settings { lease_limit_secs: 30, ..Settings::default() });
     registry.register(Instance { lease: None, ..instance("i", Up, 1) }, Client, 0).unwrap();
-    assert!(registry.instance("APP", "i", 30_001).is_none(), "the default is no exception");
+    assert!(registry.instance("APP", "i", 30_001).is_none(), "the limit holds for the default duration");
 }
 
 #[test]
-fn id_in_several_applications_is_that_of_the_first_by_name_that_is_visible() {
+fn id_in_several_applications_returns_the_first_visible_instance_by_name() {
     let registry = registry();
     for (app, registered) in [("B", 10_000), ("C", 20_000), ("A", 0)] {
         registry.register(instance_of(app, "same", Up, 1), Client, registered).unwrap();
     }
     let found = |now| registry.instance_by_id("same", now).map(|instance| instance.app().to_owned());
     assert_eq!(found(20_000).as_deref(), Some("A"));
-    assert_eq!(found(90_001).as_deref(), Some("B"), "that of A expired");
+    assert_eq!(found(90_001).as_deref(), Some("B"), "the lease in A is expired");
     registry.cancel("A", "same", 20_000);
     registry.cancel("B", "same", 20_000);
     assert_eq!(found(20_000).as_deref(), Some("C"));

@@ -15,7 +15,7 @@ fn entries(registry: &Registry) -> Vec<String> {
 }
 
 #[test]
-fn one_entry_per_instance_with_its_last_state() {
+fn delta_has_one_entry_per_instance_with_its_last_state() {
     let registry = with_instance(Up, 1);
     assert_eq!(entries(&registry), ["i ADDED UP"]);
     registry.set_override("APP", "i", OutOfService, None, 1);
@@ -27,7 +27,7 @@ fn one_entry_per_instance_with_its_last_state() {
 }
 
 #[test]
-fn a_change_moves_to_the_end_of_its_application() {
+fn repeated_change_moves_to_the_end_of_its_application() {
     let registry = registry();
     for (app, id) in [("B", "1"), ("A", "2"), ("B", "3"), ("B", "1")] {
         registry.register(instance_of(app, id, Up, 1), Client, 0).unwrap();
@@ -37,7 +37,7 @@ fn a_change_moves_to_the_end_of_its_application() {
 }
 
 #[test]
-fn changes_are_told_for_the_retention_time() {
+fn changes_are_shown_for_the_retention_time() {
     let registry = with_instance(Up, 1);
     registry.register(instance("j", Down, 1), Client, 10_000).unwrap();
     let before = registry.delta_revision();
@@ -53,7 +53,7 @@ fn changes_are_told_for_the_retention_time() {
 }
 
 #[test]
-fn a_heartbeat_is_no_change_and_the_version_counts_what_was_made() {
+fn heartbeat_is_no_change_and_the_version_counts_the_deltas() {
     let registry = with_instance(Up, 1);
     let (full, delta) = (registry.full(), registry.delta());
     registry.renew("APP", "i", None, Client, 5);
@@ -64,9 +64,9 @@ fn a_heartbeat_is_no_change_and_the_version_counts_what_was_made() {
     assert_eq!((registry.full().version, registry.delta().version, registry.delta().version), (1, 2, 2));
 }
 
-/// Memory does not grow with the number of changes.
+/// The memory does not grow with the number of changes.
 #[test]
-fn what_was_replaced_is_let_go() {
+fn replaced_records_are_freed() {
     const CHANGES: i64 = 100_000;
     let registry = registry();
     let (mut rng, mut weak) = (fastrand::Rng::with_seed(3), Vec::new());
@@ -77,7 +77,7 @@ fn what_was_replaced_is_let_go() {
             1 => drop(registry.set_override(&app, &id, *rng.choice(&InstanceStatus::ALL).unwrap(), None, now)),
             _ => drop(registry.register(instance_of(&app, &id, Up, now), Client, now).unwrap()),
         }
-        // Readers make views, which hold records.
+        // Lists are built, which hold records.
         for snapshot in [registry.full(), registry.delta()] {
             let view = snapshot.applications.iter().find(|view| *view.name == *app);
             let record = view.and_then(|view| view.records.iter().find(|record| record.instance.id() == id));
@@ -89,14 +89,14 @@ fn what_was_replaced_is_let_go() {
     }
     registry.prune_delta(i64::MAX);
     drop((registry.full(), registry.delta()));
-    assert!(weak.len() > CHANGES as usize, "records were seen");
+    assert!(weak.len() > CHANGES as usize, "records were observed");
     let alive: std::collections::HashSet<_> =
         weak.iter().filter_map(std::sync::Weak::upgrade).map(|record| Arc::as_ptr(&record)).collect();
     assert_eq!(alive.len(), registry.size());
-    assert!(registry.listing.is_trimmed(), "no list keeps what it does not show");
+    assert!(registry.listing.is_trimmed(), "no list holds a record that it does not show");
 }
 
-/// What a client that started empty holds.
+/// Copy of a client that started empty.
 type Copy = BTreeMap<(String, String), Instance>;
 
 fn apply(copy: &mut Copy, delta: &Snapshot) {
@@ -111,9 +111,9 @@ fn apply(copy: &mut Copy, delta: &Snapshot) {
 }
 
 proptest! {
-    /// Whatever happens, a client that applies the deltas holds what the full answer says.
+    /// A client that applies each delta has what the full list shows.
     #[test]
-    fn deltas_add_up_to_the_registry(
+    fn client_that_applies_random_deltas_has_the_full_list(
         operations in prop::collection::vec((0usize..8, 0u8..3, 0u8..4, 0usize..5, 0i64..40_000), 1..120),
     ) {
         let registry = registry();

@@ -3,7 +3,7 @@ use InstanceStatus::{Down, OutOfService, Starting, Up};
 use Origin::{Client, Replica};
 
 #[test]
-fn a_lease_lives_one_duration_and_after_a_heartbeat_two() {
+fn lease_lives_one_duration_and_after_a_heartbeat_two() {
     for (doubling, renewed_at, last_renewal, alive_until) in
         [(true, None, 0, 90_000), (true, Some(30_000), 120_000, 210_000), (false, Some(30_000), 30_000, 120_000)]
     {
@@ -16,23 +16,26 @@ fn a_lease_lives_one_duration_and_after_a_heartbeat_two() {
         assert_eq!(registry.stored().lease.unwrap().last_renewal_timestamp, last_renewal);
         assert!(registry.instance("APP", "i", alive_until).is_some());
         assert_eq!(evict(&registry, alive_until), 0);
-        assert!(registry.instance("APP", "i", alive_until + 1).is_none(), "hidden before it is evicted");
-        assert_eq!(registry.ids(), ["APP/i"], "but still listed");
-        // A run that comes much later than the last is compensated for; this one is on time.
+        assert!(
+            registry.instance("APP", "i", alive_until + 1).is_none(),
+            "an expired instance is hidden before its eviction"
+        );
+        assert_eq!(registry.ids(), ["APP/i"], "it is still listed");
+        // This run is on time, so the lease is not extended.
         assert_eq!(evict(&registry, alive_until + 1), 1);
         assert!(registry.ids().is_empty());
     }
 }
 
 #[test]
-fn a_heartbeat_revives_an_expired_lease() {
+fn heartbeat_revives_an_expired_lease() {
     let registry = with_instance(Up, 1);
     assert_eq!(registry.renew("APP", "i", None, Client, 1_000_000), Renewal::Renewed);
     assert_eq!(evict(&registry, 1_000_001), 0);
 }
 
 #[test]
-fn the_duration_is_the_one_that_came_last() {
+fn lease_duration_is_that_of_the_last_registration() {
     let registry = registry();
     let with_duration = |seconds, dirty| {
         let mut instance = instance("i", Up, dirty);
@@ -43,18 +46,18 @@ fn the_duration_is_the_one_that_came_last() {
     assert!(registry.instance("APP", "i", 10_001).is_none());
     registry.register(with_duration(20, 100), Client, 0).unwrap();
     assert_eq!(registry.stored().lease.unwrap().duration_secs, 10, "the older data is dropped");
-    assert!(registry.instance("APP", "i", 20_000).is_some(), "its duration is not");
+    assert!(registry.instance("APP", "i", 20_000).is_some(), "its duration is accepted");
     for (seconds, alive_until) in [(0, 90_000), (-1, 90_000), (i32::MIN, 90_000), (i32::MAX, 86_400_000)] {
         registry.register(with_duration(seconds, 300), Client, 0).unwrap();
         assert!(registry.instance("APP", "i", alive_until).is_some());
         assert!(registry.instance("APP", "i", alive_until + 1).is_none());
         assert_eq!(registry.renew("APP", "i", None, Client, i64::MAX - 1), Renewal::Renewed);
-        assert!(registry.instance("APP", "i", i64::MAX).is_some(), "no time is too far away to count from");
+        assert!(registry.instance("APP", "i", i64::MAX).is_some(), "no time is out of range");
     }
 }
 
 #[test]
-fn one_id_in_two_applications_is_two_instances() {
+fn id_in_two_applications_names_two_instances() {
     let registry = registry();
     for (app, dirty) in [("A", 1), ("B", 2)] {
         registry.register(instance_of(app, "i", Up, dirty), Client, 0).unwrap();
@@ -69,24 +72,24 @@ fn one_id_in_two_applications_is_two_instances() {
     assert_eq!((a.metadata.len(), b.metadata.len()), (1, 0));
     registry.renew("A", "i", None, Client, 180_000);
     assert_eq!(evict(&registry, 180_002), 1);
-    assert_eq!(registry.ids(), ["A/i"], "the other fell silent");
+    assert_eq!(registry.ids(), ["A/i"], "the other is expired");
     assert!(registry.cancel("B", "i", 180_003).is_none());
     assert_eq!(ids(&registry.delta()), ["A/i", "B/i"]);
 }
 
 #[test]
-fn a_clock_that_jumps_both_ways_loses_nothing() {
+fn clock_that_jumps_both_ways_evicts_nothing() {
     const HOUR: i64 = 3_600_000;
     let registry = with_instance(Up, 1);
     registry.set_override("APP", "i", OutOfService, None, 0);
     assert_eq!(evict(&registry, 0), 0);
-    // Back: what is said then counts from then.
+    // The clock goes back. Heartbeats count from the earlier time.
     assert_eq!(registry.renew("APP", "i", None, Client, -HOUR), Renewal::Renewed);
     assert_eq!(evict(&registry, -HOUR), 0);
     assert_eq!(registry.instance("APP", "i", -HOUR).map(|instance| instance.status), Some(OutOfService));
     registry.prune_delta(-HOUR);
     assert_eq!(registry.delta().applications.len(), 1);
-    // Forth again: for an hour nobody could be heard, so nobody goes yet.
+    // The clock goes forward by an hour without heartbeats, so leases are extended.
     assert_eq!((evict(&registry, 0), registry.ids().len()), (0, 1));
     assert_eq!(registry.renew("APP", "i", None, Client, 1), Renewal::Renewed);
     assert_eq!((evict(&registry, 60_000), evict(&registry, 180_001), evict(&registry, 240_001)), (0, 0, 1));
@@ -127,11 +130,11 @@ fn versions_are_compared_after_the_renewal() {
 }
 
 #[test]
-fn older_data_is_dropped_and_a_missing_version_is_now() {
+fn older_registration_is_dropped_and_a_missing_version_is_now() {
     let registry = with_instance(Up, 22_222);
     registry.register(instance("i", Starting, 11_111), Replica, 5).unwrap();
     assert_eq!(registry.status(), Up);
-    assert_eq!(registry.stored().lease.unwrap().registration_timestamp, 5, "the lease is new all the same");
+    assert_eq!(registry.stored().lease.unwrap().registration_timestamp, 5, "the lease is new");
 
     let registry = with_instance(Up, 100);
     registry.register(Instance { last_dirty_timestamp: None, ..instance("i", Down, 0) }, Client, 101).unwrap();
@@ -139,7 +142,7 @@ fn older_data_is_dropped_and_a_missing_version_is_now() {
 }
 
 #[test]
-fn the_first_time_up_is_kept() {
+fn time_of_the_first_up_is_kept() {
     let registry = registry();
     for (now, status, expected) in [(1, Starting, 0), (2, Up, 2), (3, Down, 2), (4, Up, 2)] {
         registry.register(instance("i", status, now), Client, now).unwrap();
@@ -152,7 +155,7 @@ fn the_first_time_up_is_kept() {
 }
 
 #[test]
-fn cancelled_is_gone_and_told_once() {
+fn cancelled_instance_is_deleted_once_in_the_delta() {
     let registry = with_instance(Up, 1);
     registry.set_override("APP", "i", Down, None, 1);
     assert!(registry.cancel("APP", "i", 5).is_some());
@@ -163,11 +166,11 @@ fn cancelled_is_gone_and_told_once() {
     assert_eq!((gone.action, gone.last_updated_timestamp), (Some(ActionType::Deleted), Some(5)));
     assert_eq!(gone.lease.unwrap().eviction_timestamp, 5);
     registry.register(instance("i", Up, 2), Client, 7).unwrap();
-    assert_eq!(registry.status(), Up, "the override went with the lease");
+    assert_eq!(registry.status(), Up, "the override ended with the lease");
 }
 
 #[test]
-fn an_eviction_takes_a_share_at_random() {
+fn eviction_run_takes_a_random_share() {
     let picked = |seed| {
         let registry = registry();
         for i in 0..20 {
@@ -177,14 +180,14 @@ fn an_eviction_takes_a_share_at_random() {
         registry.ids()
     };
     assert_eq!(picked(1), picked(1));
-    assert!((2..20).any(|seed| picked(seed) != picked(1)), "not the same ones every time");
+    assert!((2..20).any(|seed| picked(seed) != picked(1)), "different seeds pick different leases");
 }
 
 #[test]
-fn a_late_run_gives_time_to_be_heard() {
+fn late_eviction_run_extends_the_leases() {
     let registry = with_instance(Up, 1);
     assert_eq!(evict(&registry, 50_000), 0);
-    // 21 s late: the lease of 90 s lives 111 s in this run, but not in the next, which is on time.
+    // This run is 21 s late, so a lease of 90 s lasts 111 s. The next run is on time.
     assert_eq!(evict(&registry, 131_000), 1);
     let registry = with_instance(Up, 1);
     assert_eq!(evict(&registry, 30_000), 0);
@@ -193,7 +196,7 @@ fn a_late_run_gives_time_to_be_heard() {
 }
 
 #[test]
-fn an_instance_is_found_by_its_id_alone() {
+fn instance_is_found_by_its_id_alone() {
     let registry = with_instance(Up, 1);
     registry.register(instance_of("OTHER", "x", Up, 1), Client, 0).unwrap();
     assert_eq!(registry.instance_by_id("x", 0).unwrap().app(), "OTHER");

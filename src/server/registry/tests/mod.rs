@@ -1,4 +1,4 @@
-//! The rules of `server-behaviour`, section by section; its section 16 names most of the cases.
+//! Tests of the rules in `docs/server.md`.
 
 mod bounds;
 mod delta;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::{InstanceStatus, LeaseInfo, Metadata};
 
-/// A registry at time 0 with one instance, registered there by a client.
+/// Returns a registry with one instance, which a client registered at time 0.
 fn with_instance(status: InstanceStatus, dirty: i64) -> Registry {
     let registry = registry();
     registry.register(instance("i", status, dirty), Origin::Client, 0).unwrap();
@@ -40,12 +40,12 @@ fn evict(registry: &Registry, now: i64) -> usize {
 
 impl Registry {
     fn stored(&self) -> Instance {
-        self.instance("APP", "i", 0).expect("there is one")
+        self.instance("APP", "i", 0).expect("instance is registered")
     }
 
     fn status(&self) -> InstanceStatus {
         let status = self.stored().status;
-        assert_eq!(self.full().applications[0].records[0].instance.status, status, "published what is stored");
+        assert_eq!(self.full().applications[0].records[0].instance.status, status, "published and stored status agree");
         status
     }
 

@@ -10,20 +10,20 @@ enum Step {
 use Step::{Delete, Put, Register};
 
 #[test]
-fn what_an_up_instance_becomes() {
+fn status_of_an_up_instance_follows_the_rules() {
     let cases: [(&str, &[Step], InstanceStatus); 12] = [
-        ("the override outlives a registration", &[Put(OutOfService), Register(Up, 200, Client)], OutOfService),
-        ("also a replicated one", &[Put(OutOfService), Register(Up, 200, Replica)], OutOfService),
-        ("deleted, the given status counts", &[Put(OutOfService), Delete(Down)], Down),
-        ("and then the instance's own", &[Put(OutOfService), Delete(Down), Register(Up, 200, Client)], Up),
-        ("an override hides no STARTING", &[Put(OutOfService), Register(Starting, 200, Client)], Starting),
-        ("nor a DOWN", &[Put(Up), Register(Down, 200, Client)], Down),
-        ("a client can't take itself out", &[Register(OutOfService, 200, Client)], Up),
-        ("a replica can", &[Register(OutOfService, 200, Replica)], OutOfService),
-        ("nor can it by way of older data", &[Register(Starting, 50, Replica)], Up),
-        ("equal versions: the later one wins", &[Register(Starting, 100, Replica)], Starting),
+        ("an override survives a registration", &[Put(OutOfService), Register(Up, 200, Client)], OutOfService),
+        ("and a replicated registration", &[Put(OutOfService), Register(Up, 200, Replica)], OutOfService),
+        ("deleting sets the given status", &[Put(OutOfService), Delete(Down)], Down),
+        ("and the next registration sets its own", &[Put(OutOfService), Delete(Down), Register(Up, 200, Client)], Up),
+        ("an override does not hide STARTING", &[Put(OutOfService), Register(Starting, 200, Client)], Starting),
+        ("nor DOWN", &[Put(Up), Register(Down, 200, Client)], Down),
+        ("a client's registration keeps UP", &[Register(OutOfService, 200, Client)], Up),
+        ("a replicated one does not", &[Register(OutOfService, 200, Replica)], OutOfService),
+        ("older data is dropped", &[Register(Starting, 50, Replica)], Up),
+        ("the later of equal versions wins", &[Register(Starting, 100, Replica)], Starting),
         ("without an override, deleting does nothing", &[Delete(Down)], Up),
-        ("the present status makes no override", &[Put(Up), Register(OutOfService, 200, Replica)], OutOfService),
+        ("the present status stores no override", &[Put(Up), Register(OutOfService, 200, Replica)], OutOfService),
     ];
     for (what, steps, expected) in cases {
         let registry = with_instance(Up, 100);
@@ -41,7 +41,7 @@ fn what_an_up_instance_becomes() {
 }
 
 #[test]
-fn deleted_without_a_value_the_instance_has_to_register_again() {
+fn override_deleted_without_a_value_makes_the_instance_register_again() {
     let registry = with_instance(Up, 100);
     registry.set_override("APP", "i", OutOfService, None, 0);
     registry.delete_override("APP", "i", Unknown, None, 0);
@@ -53,7 +53,7 @@ fn deleted_without_a_value_the_instance_has_to_register_again() {
 }
 
 #[test]
-fn an_override_shows_and_takes_a_newer_version_only() {
+fn override_is_shown_and_raises_the_version_only() {
     for (given, expected) in [(None, 100), (Some(99), 100), (Some(101), 101)] {
         let registry = with_instance(Up, 100);
         registry.set_override("APP", "i", OutOfService, given, 5);
@@ -66,7 +66,7 @@ fn an_override_shows_and_takes_a_newer_version_only() {
     }
 }
 
-/// Java compares the stored version with 0 where an override has none.
+/// Java compares the registered version with 0 if an override has none.
 #[test]
 fn override_without_a_version_raises_a_negative_one_to_zero() {
     for (stored, given, expected) in
@@ -83,7 +83,7 @@ fn override_without_a_version_raises_a_negative_one_to_zero() {
 }
 
 #[test]
-fn an_override_of_another_application_is_not_ours() {
+fn override_of_an_id_in_another_application_does_not_apply() {
     let registry = with_instance(Up, 100);
     registry.register(instance_of("OTHER", "i", Up, 100), Client, 0).unwrap();
     registry.set_override("OTHER", "i", OutOfService, None, 0);
@@ -92,7 +92,7 @@ fn an_override_of_another_application_is_not_ours() {
 }
 
 #[test]
-fn a_registration_brings_its_override() {
+fn registration_with_an_override_stores_it() {
     let registry = registry();
     let mut overridden = instance("i", Up, 100);
     overridden.overridden_status = OutOfService;
@@ -103,7 +103,7 @@ fn a_registration_brings_its_override() {
 }
 
 #[test]
-fn a_replicated_override_is_applied_by_the_next_heartbeat_and_published() {
+fn replicated_override_is_applied_and_published_by_the_next_heartbeat() {
     let registry = with_instance(Up, 100);
     registry.store_override("APP", "i", OutOfService, 1);
     assert_eq!(registry.stored().overridden_status, OutOfService);
@@ -115,26 +115,26 @@ fn a_replicated_override_is_applied_by_the_next_heartbeat_and_published() {
 }
 
 #[test]
-fn an_override_that_nobody_asks_for_is_gone_after_an_hour() {
+fn override_that_is_not_read_ends_after_an_hour() {
     let hour = 3_600_000;
-    for (asked_at, now, alive) in
+    for (read_at, now, is_alive) in
         [(0, hour, true), (0, hour + 1, false), (hour, 2 * hour, true), (hour, 2 * hour + 1, false)]
     {
         let registry = with_instance(Down, 100);
         registry.set_override("APP", "i", OutOfService, None, 0);
-        registry.register(instance("i", Down, 101), Client, asked_at).unwrap();
-        // Only an override that is there can be taken off, to leave DOWN.
+        registry.register(instance("i", Down, 101), Client, read_at).unwrap();
+        // Deleting sets DOWN only if there is an override.
         registry
             .register(Instance { overridden_status: Unknown, ..instance("i", OutOfService, 102) }, Client, now)
             .unwrap();
         registry.delete_override("APP", "i", Down, None, now);
-        let taken_off = registry.status() == Down;
-        assert_eq!(taken_off, alive, "asked at {asked_at}, now {now}");
+        let deleted = registry.status() == Down;
+        assert_eq!(deleted, is_alive, "read at {read_at}, now {now}");
     }
 }
 
 #[test]
-fn who_comes_up_without_a_registration_has_a_time_of_it() {
+fn instance_up_without_a_registration_has_a_service_up_time() {
     let registry = with_instance(Down, 100);
     registry.set_override("APP", "i", OutOfService, None, 1);
     assert_eq!(registry.stored().lease.unwrap().service_up_timestamp, 0);
@@ -143,7 +143,7 @@ fn who_comes_up_without_a_registration_has_a_time_of_it() {
 }
 
 #[test]
-fn an_unknown_instance_has_no_override() {
+fn override_of_an_unknown_instance_is_not_found() {
     let registry = registry();
     assert!(!registry.set_override("APP", "i", Up, None, 0).is_found());
     assert!(!registry.delete_override("APP", "i", Up, None, 0).is_found());
@@ -151,7 +151,7 @@ fn an_unknown_instance_has_no_override() {
 }
 
 #[test]
-fn metadata_is_merged_by_registering_again() {
+fn merged_metadata_is_a_registration() {
     let registry = with_instance(Up, 100);
     let mut before = registry.stored();
     before.metadata = Metadata::from_iter([("a", "1"), ("b", "2")]);

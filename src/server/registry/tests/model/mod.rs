@@ -1,7 +1,8 @@
-//! Random operations on the core and on a plain [`Reference`] written from the rules: every result and all that is visible agree.
+//! Random operations on the registry and on a [`Reference`] written from the rules: all results and
+//! all visible states agree.
 //!
-//! `EUREKA_MODEL_OPERATIONS` sets how many operations there are (default 50,000; `cargo test --release` does a million in seconds),
-//! `EUREKA_MODEL_SEED` repeats a failure.
+//! `EUREKA_MODEL_OPERATIONS` sets the number of operations. Defaults to 50,000; `cargo test
+//! --release` does a million in seconds. `EUREKA_MODEL_SEED` repeats a failure.
 
 mod operation;
 mod reference;
@@ -15,13 +16,13 @@ use self::operation::Operation;
 use self::reference::{Key, Reference};
 use super::*;
 
-/// After so many operations another registry with other settings begins.
+/// Number of operations after which a registry with other settings replaces the present one.
 const OPERATIONS_PER_REGISTRY: u64 = 5_000;
-/// The whole state is compared after so many operations.
+/// Number of operations between two comparisons of the whole state.
 const WHOLE_STATE_EVERY: u64 = 16;
 
 #[test]
-fn the_core_does_what_the_rules_say() {
+fn registry_agrees_with_the_reference_on_random_operations() {
     let operations = variable("EUREKA_MODEL_OPERATIONS").unwrap_or(50_000);
     let seed = variable("EUREKA_MODEL_SEED");
     let first = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -46,9 +47,9 @@ struct Run {
     now: i64,
     registry: Registry,
     reference: Reference,
-    /// The last ones, for whoever reads a failure.
+    /// Last operations, printed on failure.
     history: Vec<String>,
-    /// What was published when the whole state was last compared, and what the reference had counted then.
+    /// Revision of the registry and number of changes of the reference at the last comparison.
     seen: (u64, u64),
 }
 
@@ -165,7 +166,7 @@ impl Run {
         let Self { registry, reference, now, seen, .. } = self;
         let full = registry.full();
         assert_eq!(listed(&full), reference.full());
-        assert!(full.applications.is_sorted_by(|a, b| a.name < b.name), "applications come by name, once");
+        assert!(full.applications.is_sorted_by(|a, b| a.name < b.name), "applications are sorted and unique");
         assert_eq!((full.version, full.counts), (1, reference.counts()));
         assert_eq!(full.counts.to_string(), reference.hash());
         assert_eq!(registry.size(), full.counts.total());
@@ -173,7 +174,7 @@ impl Run {
         assert_eq!(weight, reference.weight());
         assert!(weight + deleted <= registry.settings.registry_size_limit, "{weight} + {deleted}");
         let (revision, changes) = *seen;
-        assert_eq!(registry.revision() != revision, reference.full_changes != changes, "a revision is a change");
+        assert_eq!(registry.revision() != revision, reference.full_changes != changes, "each revision is a change");
         assert_eq!(full.revision, registry.revision());
         *seen = (registry.revision(), reference.full_changes);
 

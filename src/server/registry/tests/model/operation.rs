@@ -2,7 +2,7 @@ use super::{Key, Reference};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::server::outcome::Origin;
 
-/// Few, so that operations meet; the same ids in all applications.
+/// Few names, so that operations collide. All applications have the same ids.
 pub(super) const APPS: [&str; 3] = ["ORDERS", "STOCK", "BILLING"];
 pub(super) const IDS: [&str; 4] = ["host:orders:8080", "host/with it's %20..", "ä", "i-1"];
 
@@ -53,16 +53,18 @@ fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
     from[rng.usize(..from.len())]
 }
 
-/// Around the limits of the rules: a lease, two of them, the retention, the hour of an override, an eviction that comes late.
+/// Returns a time around the limits of the rules: one and two leases, the retention, the hour of an
+/// override, a late eviction.
 fn wait(rng: &mut fastrand::Rng) -> i64 {
     let base =
         pick(rng, &[0, 1, 500, 1_000, 2_000, 10_000, 30_000, 60_000, 90_000, 180_000, 600_000, 3_600_000, DAY_MS]);
-    // The core has a clock that never goes back. If it did all the same, no rule would change.
+    // The clock of the registry never goes back. The rules hold even if it does.
     let sign = if rng.u8(..20) == 0 { -1 } else { 1 };
     sign * (base + rng.i64(-1..=1))
 }
 
-/// Version that is older than, equal to or newer than the stored one, negative, or of days to come.
+/// Returns a version that is older than, equal to or newer than the stored one, negative, or days
+/// ahead.
 fn dirty(rng: &mut fastrand::Rng, stored: Option<i64>, now: i64) -> Option<i64> {
     match (rng.u8(..8), stored) {
         (0, _) => None,

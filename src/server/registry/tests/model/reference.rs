@@ -1,6 +1,8 @@
-//! The registry as `server-behaviour` 1 to 6 tells it, in the plainest code: one map, one list of changes, no cache, no lock.
+//! Reference implementation of the rules in `docs/server.md`: one map, one list of changes, no
+//! cache, no lock.
 //!
-//! Nothing of the real core is used but the model's types. Where the core leaves Java deliberately, so does this, and says it.
+//! It uses only the types of the model. Comments mark where it deviates from Java, as the registry
+//! does.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +13,24 @@ use crate::server::registry::Settings;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Application and id.
+/// Application and instance id.
 pub(super) type Key = (String, String);
 
 #[derive(Debug)]
 pub(super) struct Reference {
     settings: Settings,
     leases: BTreeMap<Key, Lease>,
-    /// When it was, and the instance as it stood then; at most once per instance.
+    /// Time and state of each change, at most one per instance.
     changes: Vec<(i64, Key, Instance)>,
     renewals: u64,
     renewals_last_minute: u64,
     evicted_at: Option<i64>,
-    /// Silent leases in the order in which they give way, as of a search, and when that was.
+    /// Silent leases of the last search in the order of eviction, and the time of the search.
     silent: Vec<Key>,
     searched_at: Option<i64>,
-    /// The applications that the last run was to leave alone; `None` are all.
+    /// Applications that the last run preserved. `None` means all.
     preserved: Option<Vec<String>>,
-    /// Counts what readers of lists could notice.
+    /// Number of changes to the full list.
     pub(super) full_changes: u64,
     delta_is_new: bool,
     deltas: i64,
@@ -36,9 +38,9 @@ pub(super) struct Reference {
 
 #[derive(Clone, Debug)]
 struct Lease {
-    /// As lists show it: as it stood at the last change.
+    /// State at the last change, which lists show.
     listed: Instance,
-    /// With the time at which it was last written or read.
+    /// Override, and the time at which it was last written or read.
     overridden: Option<(InstanceStatus, i64)>,
     duration_ms: i64,
     last_update: i64,
@@ -64,9 +66,8 @@ impl Reference {
         }
     }
 
-    /// 1.4, step by step, after the limits, which are ours.
-    ///
-    /// Also ours: a known instance that grew in a full registry keeps its record, with the new state.
+    /// "Registration". The limits deviate from Java, and so does the known instance that grows in a
+    /// full registry: it keeps its data, with the new state.
     pub(super) fn register(
         &mut self,
         mut incoming: Instance,
@@ -152,7 +153,7 @@ impl Reference {
         Ok(refused)
     }
 
-    /// 2.1 and 2.3. A corrected status is published, unlike Java's (13.3, 5).
+    /// "Heartbeat". A corrected status is published, unlike in Java (quirk S5).
     pub(super) fn renew(&mut self, key: &Key, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
         if !self.leases.contains_key(key) {
             return Renewal::NotFound;
@@ -179,7 +180,7 @@ impl Reference {
         }
     }
 
-    /// 3.1
+    /// "Cancellation"
     pub(super) fn cancel(&mut self, key: &Key, now: i64) -> bool {
         let Some(lease) = self.leases.remove(key) else { return false };
         let mut instance = lease.live();
@@ -190,7 +191,7 @@ impl Reference {
         true
     }
 
-    /// 3.2
+    /// "Status override": PUT
     pub(super) fn set_override(&mut self, key: &Key, status: InstanceStatus, dirty: Option<i64>, now: i64) -> bool {
         if self.instance(key, now).is_none() {
             return false;
@@ -207,7 +208,7 @@ impl Reference {
         true
     }
 
-    /// 3.3
+    /// "Status override": DELETE
     pub(super) fn delete_override(&mut self, key: &Key, status: InstanceStatus, dirty: Option<i64>, now: i64) -> bool {
         if self.instance(key, now).is_none() {
             return false;
@@ -224,7 +225,8 @@ impl Reference {
         true
     }
 
-    /// 3.4, but published, so that lists and single instances agree.
+    /// Override of a replica. It is published, unlike in Java, so that lists and single instances
+    /// agree.
     pub(super) fn store_override(&mut self, key: &Key, status: InstanceStatus, now: i64) {
         if self.leases.contains_key(key) && self.read_override(key, now) != Some(status) {
             self.write_override(key, Some(status), now);
@@ -232,7 +234,7 @@ impl Reference {
         }
     }
 
-    /// 3.5
+    /// "Metadata"
     pub(super) fn merge_metadata(
         &mut self,
         key: &Key,
@@ -252,7 +254,7 @@ impl Reference {
         }
     }
 
-    /// 4.1, last point: hidden when expired, if expired leases may go.
+    /// "Lease": an expired instance is hidden if it may be evicted.
     pub(super) fn instance(&self, key: &Key, now: i64) -> Option<Instance> {
         let lease = self.leases.get(key)?;
         let hidden = lease.is_expired(0, now) && self.is_expiration_enabled(&key.0);
@@ -263,7 +265,7 @@ impl Reference {
         self.leases.keys().filter(|key| key.1 == id).find_map(|key| self.instance(key, now))
     }
 
-    /// 4.2
+    /// "Eviction"
     pub(super) fn evict(&mut self, rng: &mut fastrand::Rng, now: i64) -> usize {
         let previous = self.evicted_at.replace(now);
         self.update_preserved(now);
@@ -282,12 +284,13 @@ impl Reference {
         n
     }
 
-    /// 5.2
+    /// "Self-preservation": measured rate
     pub(super) fn end_minute(&mut self) {
         self.renewals_last_minute = std::mem::take(&mut self.renewals);
     }
 
-    /// 5.1 and 5.3, with the size of this registry as the number of clients (13.3, 11 to 13).
+    /// "Self-preservation", with the size of the registry as the number of instances (quirks S11 to
+    /// S13).
     pub(super) fn is_expiration_enabled(&self, app: &str) -> bool {
         if self.settings.self_preservation && self.settings.preservation_by_application {
             return self.preserved.as_ref().is_some_and(|preserved| !preserved.iter().any(|name| name == app));
@@ -298,7 +301,7 @@ impl Reference {
         !self.settings.self_preservation || threshold > 0 && self.renewals_last_minute > threshold
     }
 
-    /// Ours, as the setting tells it: each application by itself, then all that are left together.
+    /// "Self-preservation" by application: each application alone, then all others together.
     fn update_preserved(&mut self, now: i64) {
         let count = |chosen: &dyn Fn(&str) -> bool| {
             let chosen: Vec<_> = self.leases.iter().filter(|((app, _), _)| chosen(app)).collect();
@@ -324,12 +327,12 @@ impl Reference {
         self.preserved = (!nothing_goes).then_some(preserved);
     }
 
-    /// 4.2, third point
+    /// "Eviction": limit of a run
     fn limit(&self, size: usize) -> usize {
         size - (size as f64 * self.settings.renewal_percent_threshold).trunc() as usize
     }
 
-    /// 6, retention: from the head, up to the first that is younger.
+    /// "Delta": retention.
     pub(super) fn prune(&mut self, now: i64) {
         let oldest = now - self.settings.delta_retention.as_millis() as i64;
         let old = self.changes.iter().take_while(|(at, ..)| *at < oldest).count();
@@ -337,7 +340,7 @@ impl Reference {
         self.delta_is_new |= old > 0;
     }
 
-    /// What full answers show: each application with its instances by id.
+    /// Full list: the instances of each application by id.
     pub(super) fn full(&self) -> BTreeMap<String, Vec<Instance>> {
         let mut applications = BTreeMap::<String, Vec<Instance>>::new();
         for ((app, _), lease) in &self.leases {
@@ -346,7 +349,7 @@ impl Reference {
         applications
     }
 
-    /// What the delta shows, and its version: each application with its changes, oldest first.
+    /// Version and entries of the delta: the changes of each application, oldest first.
     pub(super) fn delta(&mut self) -> (i64, BTreeMap<String, Vec<Instance>>) {
         if std::mem::take(&mut self.delta_is_new) {
             self.deltas += 1;
@@ -362,7 +365,7 @@ impl Reference {
         self.leases.values().map(|lease| lease.listed.status).collect()
     }
 
-    /// The hash of 6, spelled out.
+    /// Apps hash.
     pub(super) fn hash(&self) -> String {
         let mut counts = BTreeMap::<&str, usize>::new();
         for lease in self.leases.values() {
@@ -371,8 +374,9 @@ impl Reference {
         counts.iter().map(|(name, count)| format!("{name}_{count}_")).collect()
     }
 
-    /// Limits of the registry. What is there and does not grow stays within them. Of its size, a
-    /// sixteenth is kept from new instances, and half of that from known ones.
+    /// Checks the limits of the registry. A known instance that does not grow never exceeds them.
+    /// New instances may not use the last sixteenth of the size, and known ones not the last half
+    /// of it.
     fn has_room(&self, key: &Key, registrant: &Instance) -> Result<(), Refused> {
         let Settings { application_limit, registry_limit, registry_size_limit, .. } = self.settings;
         let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
@@ -394,8 +398,8 @@ impl Reference {
         Ok(())
     }
 
-    /// Ours: in a full registry, silent instances give way to a new one, as many as it needs. They are
-    /// searched for at most once a second.
+    /// In a full registry, evicts as many silent instances as a new one needs. They are searched at
+    /// most once per second. Java has no such rule.
     fn reclaim(&mut self, key: &Key, incoming: &Instance, now: i64) {
         let refused = self.has_room(key, incoming);
         let is_full = matches!(refused, Err(Refused::RegistryFull(_) | Refused::RegistryTooLarge(_)));
@@ -412,7 +416,7 @@ impl Reference {
         self.end_silent(key, incoming, now);
     }
 
-    /// Ends the first silent leases that suffice. False if all do not.
+    /// Evicts the first silent leases that suffice. Returns false if all of them do not.
     fn end_silent(&mut self, key: &Key, incoming: &Instance, now: i64) -> bool {
         let Settings { registry_limit, registry_size_limit, .. } = self.settings;
         let application = if self.leases.keys().any(|(app, _)| *app == key.0) { 0 } else { 1024 };
@@ -441,18 +445,19 @@ impl Reference {
         true
     }
 
-    /// Weight of all that is listed.
+    /// Weight of all listed instances and applications.
     pub(super) fn weight(&self) -> usize {
         let instances: usize = self.leases.values().map(|lease| weight(&lease.listed)).sum();
         instances + 1024 * self.full().len()
     }
 
-    /// The version of an instance's data that is stored.
+    /// Registered version of an instance.
     pub(super) fn dirty(&self, key: &Key) -> Option<i64> {
         self.leases.get(key)?.listed.last_dirty_timestamp
     }
 
-    /// An entry dies an hour after it was last read or written; keyed by application and id (13.3, 19).
+    /// Override, which ends an hour after it was last read or written. Its key is application and
+    /// id (quirk S19).
     fn read_override(&mut self, key: &Key, now: i64) -> Option<InstanceStatus> {
         let (status, read_at) = self.leases.get_mut(key)?.overridden.as_mut()?;
         if now - *read_at > HOUR_MS {
@@ -535,7 +540,7 @@ impl Lease {
     }
 }
 
-/// The truth table of 1.5.
+/// "Order of the status rules"
 fn rule(
     candidate: InstanceStatus,
     entry: Option<InstanceStatus>,
@@ -558,7 +563,7 @@ fn take_larger(instance: &mut Instance, dirty: Option<i64>, now: i64) {
     }
 }
 
-/// Texts of an instance as the generator makes them: without those of a cloud.
+/// Texts of a generated instance, which has no cloud data.
 fn texts(instance: &Instance) -> Vec<String> {
     assert!(matches!(instance.data_center, Some(DataCenter::MyOwn)));
     let mut texts = vec![instance.app.to_string(), instance.id().to_owned()];
@@ -584,7 +589,8 @@ fn weight(instance: &Instance) -> usize {
     1024 + 96 * instance.metadata.len() + texts.iter().map(|text| text.len() + 5 * escaped(text)).sum::<usize>()
 }
 
-/// Ours: a version is at most a day ahead, and of two that are ahead neither is newer.
+/// Clamps a version to a day ahead. Two versions in the future count as equal. Java has no such
+/// rule.
 fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
     match ours {
         _ if sent <= now + DAY_MS => sent,
