@@ -1,8 +1,9 @@
-//! The settings of a Spring Cloud Eureka server, under the names that it has for them.
+//! Settings of a registry server under the names of a Spring Cloud Eureka server.
 //!
-//! One table says what each is called, what it takes and where it goes; command line, environment and help are made from it. Names are
-//! compared as Spring does, without dashes and case: `peer-node-read-timeout-ms` is `peerNodeReadTimeoutMs`. What Java has no name for is
-//! called `eureka.server.limits.*`.
+//! One table lists their names, units, defaults and setters. Command line, environment and help are
+//! derived from it. Names are compared as in Spring, without dashes and case:
+//! `peer-node-read-timeout-ms` equals `peerNodeReadTimeoutMs`. Settings that Java does not have are
+//! named `eureka.server.limits.*`.
 
 mod table;
 mod variables;
@@ -19,9 +20,9 @@ use crate::server::{Error, EurekaServerBuilder};
 
 type Builder = EurekaServerBuilder;
 
-/// A setting of a registry server under its Spring name.
+/// Setting of a registry server under its Spring name.
 ///
-/// Its `Display` is a line of a help text: name, unit, default, meaning.
+/// Its `Display` writes an entry of a help text: name, unit, meaning, default.
 #[derive(Clone, Copy)]
 pub struct Property {
     name: &'static str,
@@ -42,28 +43,30 @@ enum Kind {
     Port(fn(Builder, u16) -> Builder),
     #[cfg(feature = "peers")]
     Text(fn(Builder, &str) -> Builder),
-    /// The name ends in a key of the user's.
+    /// The user's key is the last part of the name.
     #[cfg(feature = "peers")]
     Keyed(fn(Builder, &str, &str) -> Builder),
 }
 
 impl Property {
-    /// The name, dashes and all: `eureka.server.eviction-interval-timer-in-ms`. One that ends in `<...>` stands for many.
+    /// Returns the name with dashes, such as `eureka.server.eviction-interval-timer-in-ms`. A name
+    /// that ends in `<...>` stands for one name per key of the user's.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// All of them.
+    /// Returns all settings.
     pub fn all() -> &'static [Self] {
         PROPERTIES
     }
 
-    /// The user's part of a name, if this is the property that it names: behind a dot or in brackets.
+    /// Returns the user's key in a name of this property, which follows a dot or is in brackets.
+    /// The key is empty if the property has none. Returns `None` for the name of another property.
     fn matches<'a>(&self, name: &'a str) -> Option<&'a str> {
         match self.name.split_once(".<") {
             None => (relaxed(self.name) == relaxed(name)).then_some(""),
             Some((fixed, _)) => {
-                // The user's part keeps its dots.
+                // The key may contain dots.
                 let dots = fixed.matches('.').count();
                 let behind_dot = || name.match_indices('.').nth(dots).map(|(at, _)| (&name[..at], &name[at + 1..]));
                 let in_brackets = name.strip_suffix(']').and_then(|name| name.split_once('['));
@@ -118,16 +121,19 @@ impl fmt::Debug for Property {
 }
 
 impl EurekaServerBuilder {
-    /// Sets what a Spring server calls by this name, such as `eureka.server.eviction-interval-timer-in-ms`; see [`Property::all`].
+    /// Sets the property with this name, such as `eureka.server.eviction-interval-timer-in-ms`.
+    /// [`Property::all`] lists the properties.
     ///
-    /// What it has no name for begins with `eureka.server.limits`; of these, the limits of connections count for
+    /// Properties that a Spring server does not have begin with `eureka.server.limits`. The limits
+    /// of connections among them apply to
     /// [`EurekaServer::listener`](crate::EurekaServer::listener).
     ///
-    /// Dashes and case do not matter. A property without meaning here is ignored with a warning.
+    /// Dashes and case do not matter. A Spring property without a meaning here is ignored with a
+    /// warning.
     ///
     /// # Errors
-    /// When there is no such property, its value is not what it takes, or the value has a
-    /// placeholder, `${...}`: placeholders are not resolved.
+    /// When the property is unknown, the value is invalid, or the value has a placeholder,
+    /// `${...}`. Placeholders are not resolved.
     pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
         self.set(name, value, &|_| false)
     }
@@ -157,49 +163,51 @@ impl EurekaServerBuilder {
         }
         #[cfg(feature = "client")]
         if of_clients().any(|known| is_called(known, name)) {
-            tracing::warn!(name, "this setting is one of clients, which a registry server does not read");
+            tracing::warn!(name, "setting of a client ignored, a registry server does not read it");
             return Ok(self);
         }
         let is_spring = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("spring."))
             && nearest_within(name, PROPERTIES.iter().map(|property| property.name), MISTYPED).is_none();
         if is_spring || WITHOUT_MEANING.iter().chain(OF_SPRING_SERVERS).any(|known| is_called(known, name)) {
-            tracing::warn!(name, "this setting has no meaning here, it is ignored");
+            tracing::warn!(name, "setting without a meaning here ignored");
             return Ok(self);
         }
         Err(Error::unknown_property(name, nearest_property(name)))
     }
 
-    /// Reads the variables with Spring names, `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`, and keeps
-    /// the other settings.
+    /// Reads the environment variables of the properties, such as
+    /// `EUREKA_SERVER_EVICTIONINTERVALTIMERINMS`. Settings without a variable are unchanged.
     ///
-    /// A variable that begins with `EUREKA_SERVER_`, `EUREKA_CLIENT_` or `EUREKA_INSTANCE_` and is no
-    /// setting is an error, as is any other `EUREKA_*` variable that differs little from a setting.
-    /// Those without an effect are named in a warning. Variables that Kubernetes sets for a service
-    /// named `eureka` or `eureka-...` are ignored.
+    /// An unknown variable that begins with `EUREKA_SERVER_`, `EUREKA_CLIENT_` or
+    /// `EUREKA_INSTANCE_` is an error, as is any other `EUREKA_*` variable that is similar to a
+    /// setting. A warning names the variables without an effect. Variables that Kubernetes sets for
+    /// a service named `eureka` or `eureka-...` are ignored.
     ///
-    /// Of the properties with a name of the user's at the end it reads all zones; the remote regions
-    /// whose names have no dash, as `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`; and the white lists of
-    /// these, of the others in `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME`, and `global`.
+    /// Of the properties that end in a key of the user's, it reads those of all zones, and those of
+    /// remote regions whose names have no dash, such as
+    /// `EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_EU`. It reads the white lists of all regions and of
+    /// `global`.
     ///
     /// # Errors
-    /// When a variable is no setting, has an unusable value, or has a placeholder, `${...}`.
+    /// When a variable is unknown, or its value is invalid or has a placeholder, `${...}`.
     pub fn from_env(self) -> Result<Self, Error> {
         self.from(&Env::process(), Scope::Embedded, &[])
     }
 
-    /// Reads the variables as [`from_env`](Self::from_env) does, in a process that is nothing but a
-    /// registry server: `SERVER_*` and `SPRING_*` variables are settings of this server, too. Then sets
-    /// each of the arguments, a name and a value, as [`property`](Self::property) does.
+    /// Reads environment variables and arguments of a process that is only a registry server. Reads
+    /// the variables as [`from_env`](Self::from_env) does, and `SERVER_*` and `SPRING_*` as well.
+    /// Then sets each argument, a name and a value, as [`property`](Self::property) does.
     ///
-    /// A variable of Spring without a meaning here is named in a warning. `SERVER_PORT` and
-    /// `SERVER_ADDRESS` are left to the caller, which binds the listener. Where `server.ssl.enabled` or
-    /// `eureka.client.tls.enabled` is false, the other settings of its family are ignored in variables
-    /// and arguments alike; for these two an argument wins over a variable.
+    /// A warning names the Spring variables without a meaning here. `SERVER_PORT` and
+    /// `SERVER_ADDRESS` are left to the caller, which binds the listener. If `server.ssl.enabled`
+    /// or `eureka.client.tls.enabled` is false, the other settings of its family are ignored in
+    /// variables and arguments. For these two switches an argument takes precedence over a
+    /// variable.
     ///
     /// # Errors
-    /// As for [`from_env`](Self::from_env) and [`property`](Self::property). Also when a `SERVER_*`
-    /// variable is no setting, and when `SPRING_SECURITY_*` or `SERVER_SSL_*` asks for protection that
-    /// this server does not have.
+    /// Those of [`from_env`](Self::from_env) and [`property`](Self::property). Also when a
+    /// `SERVER_*` variable is unknown, and when `SPRING_SECURITY_*` or `SERVER_SSL_*` requires
+    /// protection that this server does not have.
     pub fn from_env_standalone<'a>(
         self,
         arguments: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -216,7 +224,7 @@ impl EurekaServerBuilder {
     }
 
     fn variables(mut self, env: &Env<'_>) -> Result<Self, Error> {
-        // The region first: the names of its zones are parts of other names.
+        // The region is read first, since the names of its zones are parts of other names.
         for property in PROPERTIES.iter().filter(|property| !property.name.contains('<')) {
             if let Some(value) = env.text(property.name).map_err(Error::variable)? {
                 self = property.apply(self, property.name, "", &value)?;
@@ -230,7 +238,7 @@ impl EurekaServerBuilder {
             {
                 self = self.peers_with(|peers| peers.availability_zones(region, zones));
             }
-            // An argument may change the region.
+            // Zones of other regions are read as well, since an argument may change the region.
             for (key, zones) in env.map("eureka.client.availability-zones").map_err(Error::variable)? {
                 if super::names::relaxed(&key) != super::names::relaxed(self.peers.region_name()) {
                     self = self.peers_with(|peers| peers.availability_zones(key.replace('.', "-"), zones));
@@ -241,8 +249,8 @@ impl EurekaServerBuilder {
                     self = self.peers_with(|peers| peers.replace_zone_urls(&zone, &urls));
                 }
             }
-            // Those of other zones have no effect unless an argument names the zone; the server
-            // says so when it is built.
+            // URLs of other zones have no effect unless an argument names the zone. `build` warns
+            // about them.
             for (key, urls) in env.map("eureka.client.service-url").map_err(Error::variable)? {
                 let is_it = |zone: &String| super::names::relaxed(zone) == super::names::relaxed(&key);
                 if !self.peers.zone_names().iter().any(is_it) {
@@ -251,12 +259,12 @@ impl EurekaServerBuilder {
             }
             let regions = "eureka.server.remote-region-urls-with-name";
             for (variable, region, url) in env.entries(regions).map_err(Error::variable)? {
-                // A variable's name has no dashes, so that `US_EAST_1` may be any of several.
+                // The name of a variable has no dashes, so that `US_EAST_1` is ambiguous.
                 if region.contains('.') && !variable.contains('.') {
                     return Err(Error::property(
                         &format!("{regions}.{}", region.replace('.', "_")),
                         "",
-                        "no variable for it: write REGION;URL,REGION;URL into that of the whole property",
+                        "no variable of its own: set that of the whole property to REGION;URL,REGION;URL",
                     ));
                 }
                 self = self.regions_with(|regions| regions.region(&region, &url));
@@ -268,14 +276,14 @@ impl EurekaServerBuilder {
                     self = self.regions_with(|regions| regions.whitelist(region, apps));
                 }
             }
-            // The others have no effect; the server says so when it is built.
+            // White lists of other regions have no effect. `build` warns about them.
             for (key, apps) in env.map(whitelists).map_err(Error::variable)? {
                 let is_it = |region: &String| super::names::relaxed(region) == super::names::relaxed(&key);
                 if !regions.iter().any(is_it) {
                     self = self.regions_with(|regions| regions.whitelist(key.replace('.', "-"), apps));
                 }
             }
-            // As often written: a dash in it, or the dashes of the first part kept.
+            // Common spellings: with a dash in `default-zone`, or with the dashes of `service-url`.
             for name in ["eureka.client.service-url.default-zone", "eureka.client.serviceurl.default-zone"] {
                 if let Some(urls) = env.text(name).map_err(Error::variable)? {
                     self = self.peers_with(|peers| peers.replace_zone_urls("defaultZone", &urls));
@@ -286,29 +294,30 @@ impl EurekaServerBuilder {
     }
 }
 
-/// Names of settings that the caller of [`from_env_standalone`](EurekaServerBuilder::from_env_standalone)
+/// Settings that the caller of [`from_env_standalone`](EurekaServerBuilder::from_env_standalone)
 /// reads.
 const LISTENER: [&str; 2] = ["server.port", "server.address"];
-/// Names that differ from a known one in at most this many letters are mistyped, where other names are
-/// allowed, too.
+/// Maximum edit distance at which a name counts as mistyped, in families that have other valid
+/// names.
 const MISTYPED: usize = 2;
 
-/// Returns `true` for a value that asks for something: it is neither empty nor false.
+/// Returns `true` for a value that enables something: one that is neither empty nor false.
 fn asks(value: &str) -> bool {
     !value.trim().is_empty() && boolean(value.trim()) != Some(false)
 }
 
-/// Families of settings, each with the one that switches it off: Spring does not read the others while it
-/// is false.
+/// Families of settings with their switch. Spring does not read the family while the switch is
+/// false.
 const SWITCHES: [(&str, &str); 2] =
     [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
 
-/// The setting that switches the family of this one off.
+/// Returns the switch of this setting's family.
 fn switch_of(name: &str) -> Option<&'static str> {
     SWITCHES.iter().find(|(family, _)| covers(family, name)).map(|(_, switch)| *switch)
 }
 
-/// Returns `true` if the last argument of this name is false, or the variable if there is no argument.
+/// Returns `true` if the switch is false in its last argument, or in its variable if there is no
+/// argument.
 fn is_off(switch: &str, env: &Env<'_>, arguments: &[(&str, &str)]) -> bool {
     let is_given = |(name, value): &&(&str, &str)| is_called(switch, name) && !value.trim().is_empty();
     match arguments.iter().rev().find(is_given) {
@@ -317,8 +326,8 @@ fn is_off(switch: &str, env: &Env<'_>, arguments: &[(&str, &str)]) -> bool {
     }
 }
 
-/// Error for a value that asks for what this server does not have. Passwords of key stores are not
-/// shown.
+/// Returns the error for a value that requires a missing feature. It does not contain passwords of
+/// key stores.
 fn refused(name: &str, value: &str, expected: &'static str) -> Error {
     if value.contains("${") {
         return Error::placeholder(name);
@@ -327,12 +336,13 @@ fn refused(name: &str, value: &str, expected: &'static str) -> Error {
     Error::property(name, shown, expected)
 }
 
-/// The known name nearest to one that is unknown, also among those that a listener reads.
+/// Returns the known name that is most similar to an unknown one, settings of the listener
+/// included.
 fn nearest_property(name: &str) -> Option<&'static str> {
     nearest(name, PROPERTIES.iter().map(|property| property.name).chain(LISTENER))
 }
 
-/// Names of settings that Spring's clients read and this server does not.
+/// Returns the settings that Spring's clients read and this server does not.
 #[cfg(feature = "client")]
 fn of_clients() -> impl Iterator<Item = &'static str> {
     let is_ours = |known: &str| {
@@ -342,8 +352,8 @@ fn of_clients() -> impl Iterator<Item = &'static str> {
     super::client::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
 }
 
-/// The first setting in this JSON document that asks for access control or TLS, unless a switch outside
-/// of it or in it is off.
+/// Returns the first setting in this JSON document that requires access control or TLS, unless its
+/// switch is off in the document or outside.
 fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<String> {
     fn flatten(name: String, value: &serde_json::Value, into: &mut Vec<(String, String)>) {
         match value {
@@ -371,20 +381,20 @@ fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<Stri
     settings.iter().find(asks_for_it).map(|(name, _)| name.clone())
 }
 
-/// Names of settings that a registry server takes, those without meaning here as well.
+/// Returns the settings of a registry server, those without a meaning here included.
 #[cfg(feature = "client")]
 pub(super) fn known() -> impl Iterator<Item = &'static str> {
     let names = PROPERTIES.iter().map(|property| property.name).chain(WITHOUT_MEANING.iter().copied());
-    // Those of clients have another meaning there.
+    // The caller is a client, where `eureka.client.*` has another meaning.
     names.filter(|name| !name.starts_with("eureka.client."))
 }
 
-/// A name as Spring compares it.
+/// Normalizes a name as Spring does for comparisons.
 fn relaxed(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Whether it is this known name, or begins like one that ends in `*`.
+/// Returns `true` if `name` equals `known`, or begins with it if `known` ends in `*`.
 fn is_called(known: &str, name: &str) -> bool {
     match known.strip_suffix('*') {
         Some(start) => relaxed(name).starts_with(&relaxed(start)),

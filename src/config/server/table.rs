@@ -1,4 +1,4 @@
-//! What each setting is called, what it takes and where it goes.
+//! Table of the settings: name, unit, default, help and setter.
 
 use super::{Builder, Kind, Property};
 
@@ -121,8 +121,9 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(|b, v| b.node_with(|n| n.lease_duration(v)))),
 ];
 
-/// What a Spring server takes and this one has no use for: no code of Java reads it, it is about AWS or about threads and caches that do
-/// not exist here. Taken and ignored, so that a command line can be kept. One that ends in `*` stands for all that begin like it.
+/// Settings of a Spring server without a meaning here: Java does not read them, or they concern
+/// AWS, or threads and caches that do not exist here. They are ignored, so that a command line of a
+/// Spring server can be used. A name that ends in `*` stands for all names with this beginning.
 pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.batch-replication",
     "eureka.server.number-of-replication-retries",
@@ -133,7 +134,7 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.max-threads-for-status-replication",
     "eureka.server.max-elements-in-status-replication-pool",
     "eureka.server.max-idle-thread-age-in-minutes-for-status-replication",
-    // Spelled as Spring Cloud has it, too.
+    // Spelling of Spring Cloud.
     "eureka.server.max-idle-thread-in-minutes-age-for-status-replication",
     "eureka.server.peer-node-total-connections",
     "eureka.server.peer-node-total-connections-per-host",
@@ -162,7 +163,8 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.default-open-for-traffic-count",
     "eureka.instance.registry.expected-number-of-clients-sending-renews",
     "eureka.instance.registry.default-open-for-traffic-count",
-    // Gzip is always taken from them, their certificates are judged as those of peers, and their connections are few.
+    // Responses of remote regions may always be gzip, their certificates are verified as those of
+    // peers, and connections to them are few.
     "eureka.server.g-zip-content-from-remote-region",
     "eureka.server.remote-region-trust-store",
     "eureka.server.remote-region-trust-store-password",
@@ -192,21 +194,22 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.instance.prefer-ip-address",
 ];
 
-/// What a Spring server can do and this one can not yet, the value that asks for nothing, and what to say to others.
+/// Settings of a Spring server for features that do not exist here yet: the name, the value that
+/// disables the feature, and the expectation that the error for other values states.
 pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
     #[cfg(not(feature = "dns"))]
-    ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server can do no more yet"),
+    ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server cannot do it yet"),
     #[cfg(not(feature = "peers"))]
     ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),
-    // Key stores of Java. Only `enabled` decides whether Spring reads the others.
+    // Key stores of Java. Spring reads the others only if `enabled` is true.
     ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
     ("eureka.client.tls.*", "", NO_KEY_STORES),
     ("server.servlet.context-path", "/", NO_CONTEXT),
     ("server.context-path", "/", NO_CONTEXT),
 ];
 
-/// Names under which a Spring server is protected, and the reason for which this one does not start with them:
-/// operators who set them rely on it.
+/// Settings that protect a Spring server, and the reason why this server does not start with them:
+/// operators who set them rely on the protection.
 pub(super) const UNPROTECTED: &[(&str, &str)] = &[
     ("spring.security.*", NO_ACCESS_CONTROL),
     ("security.user.*", NO_ACCESS_CONTROL),
@@ -220,10 +223,10 @@ const NO_TLS: &str = "is set, but this server speaks plain HTTP: put a proxy wit
                       server.ssl.enabled to false";
 const NO_CONTEXT: &str = "/: this server responds below /eureka/ only, a proxy in front of it can add a path";
 
-/// Settings in one document, which this server does not read.
+/// Setting with a JSON document of settings, which this server does not read.
 pub(super) const JSON: &str = "spring.application.json";
 
-/// Settings of the HTTP server in a Spring application without a meaning here.
+/// Settings of a Spring application's HTTP server without a meaning here.
 pub(super) const OF_SPRING_SERVERS: &[&str] = &[
     "server.servlet.*",
     "server.tomcat.*",

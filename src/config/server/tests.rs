@@ -6,7 +6,7 @@ fn set(name: &str, value: &str) -> Result<String, String> {
 }
 
 #[test]
-fn dashes_and_case_do_not_matter() {
+fn name_is_compared_without_dashes_and_case() {
     for name in [
         "eureka.server.eviction-interval-timer-in-ms",
         "eureka.server.evictionIntervalTimerInMs",
@@ -17,7 +17,7 @@ fn dashes_and_case_do_not_matter() {
 }
 
 #[test]
-fn each_property_takes_a_value_of_its_kind() {
+fn each_property_accepts_a_value_of_its_kind() {
     for property in Property::all() {
         let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
         let value = match property.unit {
@@ -33,7 +33,7 @@ fn each_property_takes_a_value_of_its_kind() {
 }
 
 #[test]
-fn a_bad_value_is_told_with_what_was_expected() {
+fn invalid_value_is_an_error_with_the_expected_kind() {
     assert_eq!(
         set("eureka.server.eviction-interval-timer-in-ms", "1 s"),
         Err("eureka.server.eviction-interval-timer-in-ms is '1 s': expected whole milliseconds".into())
@@ -51,7 +51,7 @@ fn flag_is_converted_as_by_spring() {
 }
 
 #[test]
-fn an_unknown_name_brings_the_nearest() {
+fn unknown_name_is_an_error_with_the_nearest_name() {
     let error = set("eureka.server.eviction-interval-in-ms", "1").unwrap_err();
     assert!(error.ends_with("did you mean eureka.server.eviction-interval-timer-in-ms?"), "{error}");
     let error = set("eureka.sever.enable-selfpreservation", "true").unwrap_err();
@@ -60,10 +60,10 @@ fn an_unknown_name_brings_the_nearest() {
     let dns = "eureka.client.useDnsForFetchingServiceUrls";
     assert!(set(dns, "false").is_ok());
     let as_built = set(dns, "true").is_ok();
-    assert_eq!(as_built, cfg!(feature = "dns"), "what can't be done is not ignored");
+    assert_eq!(as_built, cfg!(feature = "dns"), "a missing feature is not ignored");
 }
 
-/// What a Spring server and the client in it read, names as in `server-behaviour` 12.1 and 12.2.
+/// Settings that a Spring server and the client in it read, in the spelling of their documentation.
 #[cfg(feature = "dns")]
 const OF_SPRING: &str = "
     eureka.server.enable-self-preservation eureka.server.renewal-percent-threshold
@@ -123,7 +123,7 @@ const OF_SPRING: &str = "
 
 #[cfg(feature = "dns")]
 #[test]
-fn a_command_line_of_spring_can_be_kept() {
+fn settings_of_a_spring_command_line_are_accepted() {
     for name in OF_SPRING.split_whitespace() {
         let taken = ["true", "7", "0.5", "http://node/"].map(|value| set(name, value));
         assert!(taken.iter().any(Result::is_ok), "{name}: {taken:?}");
@@ -131,7 +131,7 @@ fn a_command_line_of_spring_can_be_kept() {
 }
 
 #[test]
-fn key_stores_of_java_are_refused_with_what_to_do() {
+fn key_store_of_java_is_refused_with_the_alternative() {
     assert!(set("eureka.client.tls.enabled", "false").is_ok());
     for (name, value) in [("eureka.client.tls.enabled", "true"), ("eureka.client.tls.trust-store", "file:/ca.p12")] {
         let error = set(name, value).unwrap_err();
@@ -143,7 +143,7 @@ fn key_stores_of_java_are_refused_with_what_to_do() {
 
 #[cfg(not(feature = "peers"))]
 #[test]
-fn remote_regions_are_refused_without_peers() {
+fn remote_regions_are_refused_without_the_feature_peers() {
     let regions = "eureka.server.remote-region-urls-with-name";
     assert!(set(regions, " ").is_ok());
     for name in [format!("{regions}.eu"), format!("{regions}[eu]"), regions.to_owned()] {
@@ -173,7 +173,7 @@ fn remote_regions_have_two_spellings() {
 
 #[cfg(feature = "peers")]
 #[tokio::test]
-async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
+async fn invalid_remote_region_is_an_error_of_build() {
     for (value, why) in [
         ("eu", "'eu' has no URL"),
         (";http://eu/", "'' is no name for a region"),
@@ -195,7 +195,7 @@ async fn a_remote_region_that_is_none_is_told_when_the_server_is_built() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn the_environment_speaks_upper_case() {
+fn keys_in_variables_are_matched_without_case() {
     let lookup = |name: &str| {
         let value = match name {
             "EUREKA_CLIENT_REGION" => "eu",
@@ -227,7 +227,7 @@ fn the_environment_speaks_upper_case() {
 
 #[cfg(feature = "peers")]
 #[tokio::test]
-async fn own_url_is_kept_without_credentials_and_refused_if_it_is_none() {
+async fn own_url_is_stored_without_credentials_and_refused_if_invalid() {
     let own = set("eureka.server.my-url", "http://user:secret@node1:8761/eureka").unwrap();
     assert!(own.contains(r#"my_url: Some("http://node1:8761/eureka/")"#) && !own.contains("secret"), "{own}");
     let builder = EurekaServer::builder().property("eureka.server.my-url", "http://user:secret@node1:x/").unwrap();
@@ -238,7 +238,7 @@ async fn own_url_is_kept_without_credentials_and_refused_if_it_is_none() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn urls_of_a_zone_that_an_argument_names_later_are_read() {
+fn urls_of_a_zone_from_a_later_argument_are_read() {
     let lookup = |name: &str| (name == "EUREKA_CLIENT_SERVICEURL_EAST_1A").then(|| "http://east/".to_owned());
     let names = || vec!["EUREKA_CLIENT_SERVICEURL_EAST_1A".to_owned()];
     let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names), Scope::Embedded, &[]).unwrap();
@@ -248,7 +248,7 @@ fn urls_of_a_zone_that_an_argument_names_later_are_read() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn variables_may_be_a_map() {
+fn variables_with_keys_are_read_as_a_map() {
     let region = "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_";
     let lookup = |name: &str| name.starts_with(region).then(|| "http://there/".to_owned());
     let from = |key: &str| {
@@ -264,14 +264,14 @@ fn variables_may_be_a_map() {
 
 #[cfg(feature = "peers")]
 #[test]
-fn what_is_in_two_brackets_is_no_region() {
+fn name_with_two_brackets_is_refused() {
     for name in ["remote-region-app-whitelist[eu][0]", "remote-region-app-whitelist.eu[0]"] {
         assert!(set(&format!("eureka.server.{name}"), "orders").is_err(), "{name}");
     }
 }
 
 #[test]
-fn switch_that_is_off_excuses_its_family_in_arguments_and_variables() {
+fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
     let start = |variables: &[(&str, &str)], arguments: &[(&str, &str)]| {
         let lookup =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
@@ -293,7 +293,7 @@ fn switch_that_is_off_excuses_its_family_in_arguments_and_variables() {
             assert!(start(&[(store_variable, "x"), (switch_variable, "true")], &[(switch, off)]), "{switch}={off}");
             assert!(start(&[(switch_variable, off)], &[(store, "x"), (switch, "")]), "{switch}={off}");
         }
-        // The last argument wins, also over a variable.
+        // The last argument takes precedence, also over a variable.
         assert!(!start(&[], &[(store, "x")]), "{switch}");
         assert!(!start(&[(store_variable, "x"), (switch_variable, "false")], &[(switch, "true")]), "{switch}");
         assert!(!start(&[(switch_variable, "false")], &[(switch, "false"), (switch, "true")]), "{switch}");

@@ -1,4 +1,4 @@
-//! Rule for the variables that a registry server does not read.
+//! Check for environment variables that a registry server does not read.
 
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
@@ -7,7 +7,7 @@ use crate::config::env::covers;
 use crate::config::names::{after, nearest_within};
 use crate::server::Error;
 
-/// Process that reads the variables.
+/// Kind of process that reads the variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// `SPRING_*` and `SERVER_*` belong to the application around the registry.
@@ -16,15 +16,15 @@ pub(super) enum Scope {
     Standalone,
 }
 
-const IGNORED: &str = "has no meaning here, it is ignored";
+const IGNORED: &str = "has no meaning here and is ignored";
 #[cfg(feature = "client")]
 const OF_CLIENTS: &str = "is a setting of clients, which a registry server does not read";
 const NO_SETTING: &str = "is no setting";
-/// Variables with options of a JVM.
+/// Variables with JVM options.
 const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS"];
 
-/// Fails at the first variable that is set, has no effect, and cannot be ignored. Logs a warning for
-/// the others without effect.
+/// Fails at the first variable that is set without an effect and cannot be ignored. Logs warnings
+/// for the other variables without an effect.
 pub(super) fn check(env: &Env<'_>, scope: Scope, is_off: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let mut of_spring = Vec::new();
     for (variable, value) in env.set() {
@@ -35,16 +35,16 @@ pub(super) fn check(env: &Env<'_>, scope: Scope, is_off: &dyn Fn(&str) -> bool) 
         }
     }
     if !of_spring.is_empty() {
-        tracing::warn!(variables = of_spring.join(", "), "variables of Spring have no meaning here, they are ignored");
+        tracing::warn!(variables = of_spring.join(", "), "Spring variables without a meaning here ignored");
     }
     Ok(())
 }
 
 enum Rule {
-    /// It is read, or is none of the registry's.
+    /// The variable is read, or does not concern the registry.
     None,
     Warn(&'static str),
-    /// Named together with the others of its kind.
+    /// One warning names all variables of this kind.
     OfSpring,
 }
 
@@ -52,12 +52,12 @@ enum Rule {
 const FAMILIES: [&str; 4] = ["eureka", "spring", "server", "security"];
 
 fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str) -> Result<Rule, Error> {
-    // Most variables are none of these, and comparing one with every setting takes long.
+    // Most variables belong to no family, and a comparison with all settings is slow.
     if !FAMILIES.into_iter().any(|family| after(family, variable).is_some()) {
         let is_jvm = scope == Scope::Standalone
             && JVM_OPTIONS.contains(&variable)
             && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| value.contains(option));
-        return Ok(if is_jvm { Rule::Warn("has settings of a JVM, which are not read") } else { Rule::None });
+        return Ok(if is_jvm { Rule::Warn("has options of a JVM, which are not read") } else { Rule::None });
     }
     let is_set = |known: &str| covers(known, variable);
     let is_below = |family: &str| after(family, variable).is_some_and(|rest| rest.starts_with(['.', '_']));
@@ -88,7 +88,7 @@ fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str
     }
     if is_below("eureka") {
         let nearest = nearest_property(variable);
-        // Other names are also used as placeholders in a Spring application's files.
+        // Other `eureka.*` names are used as placeholders in the files of Spring applications.
         let is_family = ["eureka.server", "eureka.client", "eureka.instance"].into_iter().any(is_below);
         return if is_family || nearest.is_some() {
             Err(Error::unknown_variable(variable, nearest))
