@@ -227,7 +227,11 @@ impl EurekaBuilder {
     }
 
     fn from(env: &Env<'_>) -> Result<Self, Error> {
-        let (config, error) = ClientConfig::from_env(env)?;
+        #[cfg(feature = "server")]
+        let read_elsewhere = crate::server::property_names();
+        #[cfg(not(feature = "server"))]
+        let read_elsewhere = Vec::new();
+        let (config, error) = ClientConfig::from_env(env, &read_elsewhere)?;
         Ok(Self { config, stack: None, error, default_url: true, urls_from_env: true })
     }
 

@@ -63,11 +63,12 @@ impl ClientConfig {
     pub(crate) const DEFAULT_SERVICE_URL: &str = "http://localhost:8761/eureka/";
 
     /// Reads the variables over the defaults, and logs a warning for each without effect.
+    /// Properties that another part of the process reads are `read_elsewhere`.
     ///
     /// An invalid variable is not an error of a client that is switched off. It is returned as the
     /// second value, in case the code switches the client on again.
-    pub(crate) fn from_env(env: &Env<'_>) -> Result<(Self, Option<Error>), Error> {
-        env.warn_of_unused("eureka", &known(), UNSUPPORTED);
+    pub(crate) fn from_env(env: &Env<'_>, read_elsewhere: &[&'static str]) -> Result<(Self, Option<Error>), Error> {
+        env.warn_of_unused("eureka", &known(read_elsewhere), UNSUPPORTED);
         let mut config = Self { switches: Switches::from_env(env).map_err(invalid)?, ..Self::default() };
         match config.read(env) {
             Err(error) if config.switches.client.is_some() => Ok((config, Some(error))),
@@ -130,17 +131,14 @@ const READ: &[&str] = &[
 
 /// Returns the properties that some part of a process with a client reads, so that the client does
 /// not warn of them.
-fn known() -> Vec<&'static str> {
-    let known = [READ, instance::READ, &["eureka.instance.*"]].concat();
-    #[cfg(feature = "server")]
-    let known = known.into_iter().chain(super::server::known()).collect();
-    known
+fn known(read_elsewhere: &[&'static str]) -> Vec<&'static str> {
+    [READ, instance::READ, &["eureka.instance.*"], read_elsewhere].concat()
 }
 
 /// Returns the properties that Spring's clients read, including those that this client does not
 /// support.
 #[cfg(feature = "server")]
-pub(super) fn spring_properties() -> impl Iterator<Item = &'static str> {
+pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
     let unsupported = UNSUPPORTED.iter().map(|(name, _)| *name);
     READ.iter().copied().chain(unsupported).chain(instance::spring_properties())
 }
@@ -228,7 +226,7 @@ mod tests {
         let lookup =
             |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned());
         let names = || variables.iter().map(|(name, _)| (*name).to_owned()).collect();
-        ClientConfig::from_env(&Env::table(&lookup).with_names(&names))
+        ClientConfig::from_env(&Env::table(&lookup).with_names(&names), &[])
     }
 
     #[test]
@@ -304,7 +302,7 @@ mod tests {
         let lookup = |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, v)| (*v).to_owned());
         let names = || variables.map(|(name, _)| name.to_owned()).to_vec();
         let env = Env::table(&lookup).with_names(&names);
-        let unused: Vec<_> = env.unused("eureka", &known(), UNSUPPORTED).iter().map(ToString::to_string).collect();
+        let unused: Vec<_> = env.unused("eureka", &known(&[]), UNSUPPORTED).iter().map(ToString::to_string).collect();
         assert_eq!(
             unused[..3],
             [

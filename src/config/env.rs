@@ -160,7 +160,7 @@ impl<'a> Env<'a> {
 }
 
 /// Parses a boolean as Spring does, without regard to case.
-pub(super) fn boolean(text: &str) -> Option<bool> {
+pub(crate) fn boolean(text: &str) -> Option<bool> {
     match &*text.to_ascii_lowercase() {
         "true" | "on" | "yes" | "1" => Some(true),
         "false" | "off" | "no" | "0" => Some(false),
@@ -169,7 +169,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Returns `true` if `known`, which may end in a wildcard, covers this name.
-pub(super) fn covers(known: &str, name: &str) -> bool {
+pub(crate) fn covers(known: &str, name: &str) -> bool {
     match known.split_once(['*', '<']) {
         Some((start, _)) => {
             after(start, name).is_some_and(|rest| !start.ends_with('.') || rest.starts_with(['.', '_', '[']))

@@ -13,17 +13,17 @@
 mod client;
 mod env;
 mod instance;
-mod names;
-#[cfg(feature = "server")]
-mod server;
+pub(crate) mod names;
 #[cfg(feature = "client")]
 mod service_url;
 
 #[cfg(feature = "client")]
 pub(crate) use client::ClientConfig;
+#[cfg(all(feature = "client", feature = "server"))]
+pub(crate) use client::spring_properties;
 pub(crate) use env::Env;
 pub use env::InvalidSetting;
 #[cfg(feature = "server")]
-pub use server::Property;
+pub(crate) use env::{boolean, covers};
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};

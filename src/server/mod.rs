@@ -93,6 +93,7 @@ mod node;
 #[cfg(feature = "peers")]
 mod outbound;
 mod outcome;
+mod properties;
 #[cfg(feature = "peers")]
 mod regions;
 mod registry;
@@ -116,6 +117,9 @@ pub use self::builder::EurekaServerBuilder;
 pub use self::error::Error;
 pub use self::http::{RegistryService, ResponseFuture};
 pub use self::listen::Listener;
+pub use self::properties::Property;
+#[cfg(feature = "client")]
+pub(crate) use self::properties::property_names;
 #[cfg(feature = "dns")]
 pub use self::settings::Dns;
 pub use self::settings::{Eviction, Limits};

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower_eureka::EurekaServer;
-use tower_eureka::config::Property;
+use tower_eureka::server::Property;
 
 use crate::common::document;
 

@@ -1,6 +1,6 @@
 //! Arguments with the names of Spring properties, and their part of the help text.
 
-use tower_eureka::config::Property;
+use tower_eureka::server::Property;
 
 /// Prefixes of the arguments that name Spring properties.
 const PROPERTY_PREFIXES: [&str; 3] = ["--eureka.", "--spring.", "--server."];

@@ -2,9 +2,8 @@
 
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
-use crate::config::Env;
-use crate::config::env::covers;
 use crate::config::names::{after, nearest_within};
+use crate::config::{Env, covers};
 use crate::server::Error;
 
 /// Kind of process that reads the variables.
@@ -57,7 +56,7 @@ fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str
         let is_jvm = scope == Scope::Standalone
             && JVM_OPTIONS.contains(&variable)
             && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| value.contains(option));
-        return Ok(if is_jvm { Rule::Warn("has options of a JVM, which are not read") } else { Rule::None });
+        return Ok(if is_jvm { Rule::Warn("has settings of a JVM, which are not read") } else { Rule::None });
     }
     let is_set = |known: &str| covers(known, variable);
     let is_below = |family: &str| after(family, variable).is_some_and(|rest| rest.starts_with(['.', '_']));
@@ -83,7 +82,7 @@ fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str
         return Ok(Rule::Warn(IGNORED));
     }
     #[cfg(feature = "client")]
-    if super::of_clients().any(is_set) {
+    if super::client_properties().any(is_set) {
         return Ok(Rule::Warn(OF_CLIENTS));
     }
     if is_below("eureka") {

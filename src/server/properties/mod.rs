@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use self::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use self::variables::Scope;
-use super::Env;
-use super::env::{boolean, covers};
-use super::names::{nearest, nearest_within};
-use crate::server::{Error, EurekaServerBuilder};
+use super::{Error, EurekaServerBuilder};
+use crate::config::names::{self, nearest, nearest_within};
+use crate::config::{Env, boolean, covers};
 
 type Builder = EurekaServerBuilder;
 
@@ -162,7 +161,7 @@ impl EurekaServerBuilder {
             return if value.trim().is_empty() { Ok(self) } else { Err(Error::refused(name, why)) };
         }
         #[cfg(feature = "client")]
-        if of_clients().any(|known| is_called(known, name)) {
+        if client_properties().any(|known| is_called(known, name)) {
             tracing::warn!(name, "setting of a client ignored, a registry server does not read it");
             return Ok(self);
         }
@@ -240,7 +239,7 @@ impl EurekaServerBuilder {
             }
             // Zones of other regions are read as well, since an argument may change the region.
             for (key, zones) in env.map("eureka.client.availability-zones").map_err(Error::variable)? {
-                if super::names::relaxed(&key) != super::names::relaxed(self.peers.region_name()) {
+                if names::relaxed(&key) != names::relaxed(self.peers.region_name()) {
                     self = self.peers_with(|peers| peers.availability_zones(key.replace('.', "-"), zones));
                 }
             }
@@ -252,7 +251,7 @@ impl EurekaServerBuilder {
             // URLs of other zones have no effect unless an argument names the zone. `build` warns
             // about them.
             for (key, urls) in env.map("eureka.client.service-url").map_err(Error::variable)? {
-                let is_it = |zone: &String| super::names::relaxed(zone) == super::names::relaxed(&key);
+                let is_it = |zone: &String| names::relaxed(zone) == names::relaxed(&key);
                 if !self.peers.zone_names().iter().any(is_it) {
                     self = self.peers_with(|peers| peers.replace_zone_urls(&key.replace('.', "-"), &urls));
                 }
@@ -278,7 +277,7 @@ impl EurekaServerBuilder {
             }
             // White lists of other regions have no effect. `build` warns about them.
             for (key, apps) in env.map(whitelists).map_err(Error::variable)? {
-                let is_it = |region: &String| super::names::relaxed(region) == super::names::relaxed(&key);
+                let is_it = |region: &String| names::relaxed(region) == names::relaxed(&key);
                 if !regions.iter().any(is_it) {
                     self = self.regions_with(|regions| regions.whitelist(key.replace('.', "-"), apps));
                 }
@@ -332,7 +331,7 @@ fn refused(name: &str, value: &str, expected: &'static str) -> Error {
     if value.contains("${") {
         return Error::placeholder(name);
     }
-    let shown = if super::names::relaxed(name).contains("password") { "..." } else { value };
+    let shown = if names::relaxed(name).contains("password") { "..." } else { value };
     Error::property(name, shown, expected)
 }
 
@@ -344,12 +343,12 @@ fn nearest_property(name: &str) -> Option<&'static str> {
 
 /// Returns the settings that Spring's clients read and this server does not.
 #[cfg(feature = "client")]
-fn of_clients() -> impl Iterator<Item = &'static str> {
+fn client_properties() -> impl Iterator<Item = &'static str> {
     let is_ours = |known: &str| {
         let start = known.trim_end_matches('*');
-        PROPERTIES.iter().any(|property| super::names::after(start, property.name).is_some())
+        PROPERTIES.iter().any(|property| names::after(start, property.name).is_some())
     };
-    super::client::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
+    crate::config::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
 }
 
 /// Returns the first setting in this JSON document that requires access control or TLS, unless its
@@ -383,13 +382,14 @@ fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<Stri
 
 /// Returns the settings of a registry server, those without a meaning here included.
 #[cfg(feature = "client")]
-pub(super) fn known() -> impl Iterator<Item = &'static str> {
+pub(crate) fn property_names() -> Vec<&'static str> {
     let names = PROPERTIES.iter().map(|property| property.name).chain(WITHOUT_MEANING.iter().copied());
     // The caller is a client, where `eureka.client.*` has another meaning.
-    names.filter(|name| !name.starts_with("eureka.client."))
+    names.filter(|name| !name.starts_with("eureka.client.")).collect()
 }
 
-/// Normalizes a name as Spring does for comparisons.
+/// Normalizes a property's name for comparisons: lower case, without dashes and underscores. The
+/// dots between its parts count.
 fn relaxed(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
