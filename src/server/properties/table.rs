@@ -10,115 +10,115 @@ macro_rules! property {
 
 #[rustfmt::skip]
 pub(super) const PROPERTIES: &[Property] = &[
-    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats come", Kind::Flag(|b, v| b.eviction_with(|e| e.self_preservation(v)))),
-    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "look at each application by itself then, and at its instances' own intervals; not in Java", Kind::Flag(|b, v| b.eviction_with(|e| e.preservation_by_application(v)))),
-    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "how many of the expected heartbeats are enough", Kind::Share(|b, v| b.eviction_with(|e| e.renewal_percent_threshold(v)))),
-    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "how often heartbeats are expected", Kind::Seconds(|b, v| b.eviction_with(|e| e.expected_renewal_interval(v)))),
-    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "time between two runs that remove expired leases", Kind::Millis(|b, v| b.eviction_with(|e| e.interval(v)))),
-    property!("eureka.server.disable-delta", "BOOL", "false", "answer deltas with 403, so that clients fetch everything", Kind::Flag(|b, disabled| b.delta(!disabled))),
-    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "answer lists that are up to some time old; on by default in Java", Kind::Flag(Builder::read_only_cache)),
-    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "how old they can be then", Kind::Millis(Builder::read_only_cache_interval)),
-    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "how long the delta tells a change", Kind::Millis(Builder::delta_retention)),
-    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "longest body of a registration, before and after decompression; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.registration_bytes(v)))),
-    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "the same of a replication batch", Kind::Count(|b, v| b.limits_with(|l| l.batch_bytes(v)))),
-    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "most bytes of all request bodies that are received at the same time; one that finds no room is a 503", Kind::Count(|b, v| b.limits_with(|l| l.request_bytes_in_flight(v)))),
-    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "take registrations and batches that are gzip, as Netflix 1.x peers send them by enableReplicatedRequestCompression; else they are a 415", Kind::Flag(|b, v| b.limits_with(|l| l.gzip_requests(v)))),
-    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "most metadata of an instance, keys and values together; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.metadata_bytes(v)))),
-    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "most instances of an application; one more is a 400", Kind::Count(|b, v| b.limits_with(|l| l.instances_per_application(v)))),
-    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle ones are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections = n; b })),
-    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle ones are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections_per_address = n; b })),
-    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of requests at a time on one HTTP/2 connection; clients wait with further ones", Kind::Count(|mut b, n| { b.connections.http2_streams = n; b })),
-    property!("server.http2.enabled", "BOOL", "true", "speak HTTP/2 beside HTTP/1.1", Kind::Flag(|mut b, enabled| { b.connections.http2 = enabled; b })),
-    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum number of response bytes that are held for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Kind::Count(|b, v| b.limits_with(|l| l.response_bytes(v)))),
-    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "longest name of an instance: id, application, host name, IP address, each VIP address; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.name_bytes(v)))),
-    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "most bytes of all texts of an instance; more is a 413", Kind::Count(|b, v| b.limits_with(|l| l.instance_bytes(v)))),
-    property!("eureka.server.limits.instances", "COUNT", "500000", "most instances of the registry; one more is a 507", Kind::Count(|b, v| b.limits_with(|l| l.instances(v)))),
-    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "most bytes of all instances, with those that left lately; more is a 507", Kind::Count(|b, v| b.limits_with(|l| l.registry_bytes(v)))),
-    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "longest lease; a longer one is cut to it", Kind::Seconds(|b, v| b.limits_with(|l| l.lease_duration(v)))),
-    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "longest line and headers of a request together, at least 8192; more is a 431", Kind::Count(|mut b, n| { b.connections.head_bytes = n; b })),
-    property!("eureka.server.limits.headers", "COUNT", "100", "most headers of a request, 1 to 10000; more is a 431", Kind::Count(|mut b, n| { b.connections.headers = n; b })),
-    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "longest time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.head_timeout = time; b })),
-    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "longest time for the body of a request; more is a 408", Kind::Millis(|mut b, time| { b.connections.body_timeout = time; b })),
-    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "longest time in which a client takes less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.response_timeout = time; b })),
-    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "longest time in which a connection moves no byte; then it is closed", Kind::Millis(|mut b, time| { b.connections.idle_timeout = time; b })),
+    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats arrive", Kind::Flag(|b, v| b.eviction_with(|e| e.self_preservation(v)))),
+    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "apply self-preservation to each application, with its instances' own intervals; not in Java", Kind::Flag(|b, v| b.eviction_with(|e| e.preservation_by_application(v)))),
+    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "share of the expected heartbeats below which evictions stop", Kind::Share(|b, v| b.eviction_with(|e| e.renewal_percent_threshold(v)))),
+    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "expected interval of heartbeats", Kind::Seconds(|b, v| b.eviction_with(|e| e.expected_renewal_interval(v)))),
+    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "interval of the evictions of expired leases", Kind::Millis(|b, v| b.eviction_with(|e| e.interval(v)))),
+    property!("eureka.server.disable-delta", "BOOL", "false", "respond to delta requests with 403, so that clients fetch the full registry", Kind::Flag(|b, disabled| b.delta(!disabled))),
+    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "respond with cached lists that may be out of date; on by default in Java", Kind::Flag(Builder::read_only_cache)),
+    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "maximum age of these lists", Kind::Millis(Builder::read_only_cache_interval)),
+    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "time for which a change is in the delta", Kind::Millis(Builder::delta_retention)),
+    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "maximum body of a registration, before and after decompression; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.registration_bytes(v)))),
+    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "maximum body of a replication batch, before and after decompression; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.batch_bytes(v)))),
+    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "maximum memory of all request bodies in flight; the response to a body without room is 503", Kind::Count(|b, v| b.limits_with(|l| l.request_bytes_in_flight(v)))),
+    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "accept gzip registrations and batches, which Netflix 1.x peers send with enableReplicatedRequestCompression; else the response is 415", Kind::Flag(|b, v| b.limits_with(|l| l.gzip_requests(v)))),
+    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "maximum metadata of an instance, keys and values together; the response to more is 413", Kind::Count(|b, v| b.limits_with(|l| l.metadata_bytes(v)))),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 400", Kind::Count(|b, v| b.limits_with(|l| l.instances_per_application(v)))),
+    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections = n; b })),
+    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections_per_address = n; b })),
+    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Kind::Count(|mut b, n| { b.connections.http2_streams = n; b })),
+    property!("server.http2.enabled", "BOOL", "true", "accept HTTP/2 in addition to HTTP/1.1", Kind::Flag(|mut b, enabled| { b.connections.http2 = enabled; b })),
+    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum memory of responses for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Kind::Count(|b, v| b.limits_with(|l| l.response_bytes(v)))),
+    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "maximum length of an instance's id, application, host name, IP address and each VIP address; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.name_bytes(v)))),
+    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "maximum length of all texts of an instance together; the response to more is 413", Kind::Count(|b, v| b.limits_with(|l| l.instance_bytes(v)))),
+    property!("eureka.server.limits.instances", "COUNT", "500000", "maximum number of instances of the registry; the response to a further one is 507", Kind::Count(|b, v| b.limits_with(|l| l.instances(v)))),
+    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "maximum memory of all instances, recently removed ones included; the response to more is 507", Kind::Count(|b, v| b.limits_with(|l| l.registry_bytes(v)))),
+    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "maximum duration of a lease; a longer one is reduced to it", Kind::Seconds(|b, v| b.limits_with(|l| l.lease_duration(v)))),
+    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "maximum size of a request's line and headers together, at least 8192; the response to more is 431", Kind::Count(|mut b, n| { b.connections.head_bytes = n; b })),
+    property!("eureka.server.limits.headers", "COUNT", "100", "maximum number of headers of a request, 1 to 10000; the response to more is 431", Kind::Count(|mut b, n| { b.connections.headers = n; b })),
+    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "maximum time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.head_timeout = time; b })),
+    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "maximum time for the body of a request; then the response is 408", Kind::Millis(|mut b, time| { b.connections.body_timeout = time; b })),
+    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "maximum time in which a client reads less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.response_timeout = time; b })),
+    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "maximum time in which no byte moves on a connection; then it is closed", Kind::Millis(|mut b, time| { b.connections.idle_timeout = time; b })),
     #[cfg(feature = "peers")]
-    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "longest time for which a starting node refuses lists with 403", Kind::Millis(|b, v| b.peers_with(|p| p.wait_when_empty(v)))),
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "maximum time for which a starting node refuses lists with 403", Kind::Millis(|b, v| b.peers_with(|p| p.wait_when_empty(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retries", "COUNT", "5", "how often a starting node asks its peers for a copy", Kind::Count(|b, n| b.peers_with(|p| p.sync_up_attempts(n.try_into().unwrap_or(u32::MAX))))),
+    property!("eureka.server.registry-sync-retries", "COUNT", "5", "number of times that a starting node tries to copy the registry of a peer", Kind::Count(|b, n| b.peers_with(|p| p.sync_up_attempts(n.try_into().unwrap_or(u32::MAX))))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "the pause between two such attempts", Kind::Millis(|b, v| b.peers_with(|p| p.sync_up_pause(v)))),
+    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "pause between two such attempts", Kind::Millis(|b, v| b.peers_with(|p| p.sync_up_pause(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "time between two looks at a list of peers that can change; the one from settings does not", Kind::Millis(|b, v| b.peers_with(|p| p.refresh_interval(v)))),
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "interval at which a dynamic list of peers is read again; the one from settings is static", Kind::Millis(|b, v| b.peers_with(|p| p.refresh_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.my-url", "URL", "", "which of the peers' URLs is this node's", Kind::Text(|b, url| b.peers_with(|p| p.my_url(url)))),
+    property!("eureka.server.my-url", "URL", "", "URL of this node among the peers' URLs", Kind::Text(|b, url| b.peers_with(|p| p.my_url(url)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "believe a peer that has newer data", Kind::Flag(|b, v| b.peers_with(|p| p.take_newer_copies(v)))),
+    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "accept newer data of a peer", Kind::Flag(|b, v| b.peers_with(|p| p.take_newer_copies(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "changes that may wait for one peer", Kind::Count(|b, v| b.peers_with(|p| p.queue_capacity(v)))),
+    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "maximum number of changes in the replication queue of one peer", Kind::Count(|b, v| b.peers_with(|p| p.queue_capacity(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "batches on their way to one peer", Kind::Count(|b, v| b.peers_with(|p| p.batches_in_flight(v)))),
+    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "maximum number of batches in flight to one peer", Kind::Count(|b, v| b.peers_with(|p| p.batches_in_flight(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-time-for-replication", "MS", "30000", "how long a change is worth telling a peer", Kind::Millis(|b, v| b.peers_with(|p| p.replication_time(v)))),
+    property!("eureka.server.max-time-for-replication", "MS", "30000", "time after which a queued change is no longer replicated", Kind::Millis(|b, v| b.peers_with(|p| p.replication_time(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "how long a connection to a peer may take", Kind::Millis(|b, v| b.peers_with(|p| p.connect_timeout(v)))),
+    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "connect timeout of peers", Kind::Millis(|b, v| b.peers_with(|p| p.connect_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "how long a peer may take to answer", Kind::Millis(|b, v| b.peers_with(|p| p.read_timeout(v)))),
+    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "response timeout of peers", Kind::Millis(|b, v| b.peers_with(|p| p.read_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "time between two looks at what a peer has differently, 0 for none; Java has none", Kind::Millis(|b, v| b.peers_with(|p| p.reconcile_interval(v)))),
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "interval of the reconciliation with a peer, 0 disables it; not in Java", Kind::Millis(|b, v| b.peers_with(|p| p.reconcile_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "other regions to show, by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.regions_with(|r| r.list(list)))),
+    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "remote regions by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.regions_with(|r| r.list(list)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "one of them", Kind::Keyed(|b, region, url| b.regions_with(|r| r.region(region, url)))),
+    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "URL of one remote region", Kind::Keyed(|b, region, url| b.regions_with(|r| r.region(region, url)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "the applications that lists show of other regions, all if not given", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.regions_with(|r| r.whitelist("global", apps)) })),
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "applications of remote regions in lists; all of them by default", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.regions_with(|r| r.whitelist("global", apps)) })),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "the same of one region; global is for those that have none of their own", Kind::Keyed(|b, region, apps| b.regions_with(|r| r.whitelist(region, apps)))),
+    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "applications of one remote region; global is for regions without a list of their own", Kind::Keyed(|b, region, apps| b.regions_with(|r| r.whitelist(region, apps)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "time between two looks at another region", Kind::Seconds(|b, v| b.regions_with(|r| r.interval(v)))),
+    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "fetch interval of remote regions", Kind::Seconds(|b, v| b.regions_with(|r| r.interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "show other regions to those only who name them", Kind::Flag(|b, disabled| b.regions_with(|r| r.fallback(!disabled)))),
+    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "include remote regions only in responses to requests that name them", Kind::Flag(|b, disabled| b.regions_with(|r| r.fallback(!disabled)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch everything from other regions each time", Kind::Flag(|b, disabled| b.regions_with(|r| r.delta(!disabled)))),
+    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch the full registry of remote regions each time", Kind::Flag(|b, disabled| b.regions_with(|r| r.delta(!disabled)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "how long a connection to another region may take", Kind::Millis(|b, v| b.regions_with(|r| r.connect_timeout(v)))),
+    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "connect timeout of remote regions", Kind::Millis(|b, v| b.regions_with(|r| r.connect_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "how long another region may take to answer", Kind::Millis(|b, v| b.regions_with(|r| r.read_timeout(v)))),
+    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "response timeout of remote regions", Kind::Millis(|b, v| b.regions_with(|r| r.read_timeout(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "the peers, separated by commas; <zone> is mostly defaultZone; at https they are trusted by the system's CAs, or by those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(|b, zone, urls| b.peers_with(|p| p.replace_zone_urls(zone, urls)))),
+    property!("eureka.client.service-url.<zone>", "URLS", "", "URLs of the peers, separated by commas; <zone> is usually defaultZone; https certificates are verified with the system's CAs, or with those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(|b, zone, urls| b.peers_with(|p| p.replace_zone_urls(zone, urls)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.region", "NAME", "us-east-1", "the region of this node", Kind::Text(|b, name| b.peers_with(|p| p.region(name)))),
+    property!("eureka.client.region", "NAME", "us-east-1", "region of this node", Kind::Text(|b, name| b.peers_with(|p| p.region(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "the zones of a region, this node's first", Kind::Keyed(|b, region, zones| b.peers_with(|p| p.availability_zones(region, zones)))),
+    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "zones of a region, the one of this node first", Kind::Keyed(|b, region, zones| b.peers_with(|p| p.availability_zones(region, zones)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look the peers up in DNS, by TXT records", Kind::Flag(|b, v| b.peers_with(|p| p.use_dns(v)))),
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look up the peers in DNS TXT records", Kind::Flag(|b, v| b.peers_with(|p| p.use_dns(v)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "the domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into())))),
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into())))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-port", "PORT", "", "the port of the servers that they name", Kind::Port(|b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port)))),
+    property!("eureka.client.eureka-server-port", "PORT", "", "port of the servers in these records", Kind::Port(|b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port)))),
     #[cfg(feature = "dns")]
-    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "the path on them", Kind::Text(|b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into())))),
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "path on these servers", Kind::Text(|b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into())))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy from a peer of the same zone first", Kind::Flag(|b, v| b.peers_with(|p| p.prefer_same_zone(v)))),
+    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy the registry of a peer in the same zone first", Kind::Flag(|b, v| b.peers_with(|p| p.prefer_same_zone(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node, so that its peers show it", Kind::Flag(|b, v| b.node_with(|n| n.register(v)))),
+    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node at itself and its peers", Kind::Flag(|b, v| b.node_with(|n| n.register(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at the start", Kind::Flag(|b, v| b.peers_with(|p| p.sync_up(v)))),
+    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at startup", Kind::Flag(|b, v| b.peers_with(|p| p.sync_up(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "take this node out when it stops", Kind::Flag(|b, v| b.node_with(|n| n.unregister(v)))),
+    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "cancel the registration of this node when it stops", Kind::Flag(|b, v| b.node_with(|n| n.unregister(v)))),
     #[cfg(feature = "peers")]
-    property!("spring.application.name", "NAME", "UNKNOWN", "the name under which this node registers itself", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
+    property!("spring.application.name", "NAME", "UNKNOWN", "application name under which this node is registered", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.appname", "NAME", "UNKNOWN", "the same", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
+    property!("eureka.instance.appname", "NAME", "UNKNOWN", "application name under which this node is registered", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.instance-id", "ID", "ip:port", "the id of this node", Kind::Text(|b, id| b.node_with(|n| n.id(id)))),
+    property!("eureka.instance.instance-id", "ID", "ip:port", "instance id of this node", Kind::Text(|b, id| b.node_with(|n| n.id(id)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.hostname", "NAME", "the IP address", "the host name by which peers reach this node", Kind::Text(|b, name| b.node_with(|n| n.host_name(name)))),
+    property!("eureka.instance.hostname", "NAME", "the IP address", "host name of this node", Kind::Text(|b, name| b.node_with(|n| n.host_name(name)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.ip-address", "IP", "that of the way out", "the address of this node", Kind::Text(|b, ip| b.node_with(|n| n.ip_addr(ip)))),
+    property!("eureka.instance.ip-address", "IP", "that of the default route", "IP address of this node", Kind::Text(|b, ip| b.node_with(|n| n.ip_addr(ip)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "time between two heartbeats of this node", Kind::Seconds(|b, v| b.node_with(|n| n.renewal_interval(v)))),
+    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "interval of the heartbeats of this node", Kind::Seconds(|b, v| b.node_with(|n| n.renewal_interval(v)))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "how long peers keep this node without them", Kind::Seconds(|b, v| b.node_with(|n| n.lease_duration(v)))),
+    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "time after which the lease of this node expires without heartbeats", Kind::Seconds(|b, v| b.node_with(|n| n.lease_duration(v)))),
 ];
 
 /// Settings of a Spring server without a meaning here: Java does not read them, or they concern
