@@ -57,7 +57,7 @@ use std::sync::Arc;
 /// Maximum number of metadata entries of a registration. Real instances have about 50 at most.
 pub(crate) const MAX_METADATA_ENTRIES: usize = 1_000;
 
-/// Returns the name under which the registry keeps an application: the given name in upper case.
+/// Returns the name of an application in the registry: `name` in upper case.
 ///
 /// Upper-casing follows the root locale. One place in the Java code uses the locale of the JVM,
 /// which makes a difference in Turkey.

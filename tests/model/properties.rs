@@ -75,7 +75,7 @@ fn data_center() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// An instance as Java writes it: every member in the one type it has there, and none that is null.
+/// Instance as Java writes it: each member has its type, and none is null.
 fn instance() -> impl Strategy<Value = Value> {
     const TEXTS: [&str; 12] = [
         "hostName",

@@ -1,4 +1,4 @@
-//! The XML of real servers and clients, and of those who mean ill.
+//! XML documents of servers and clients, and malicious ones. `docs/protocol.md`, "XML format".
 
 use tower_eureka::model::{
     ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Port,
@@ -13,7 +13,8 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("XML is UTF-8")
 }
 
-/// Java keeps metadata in the order of a hash map, the encoder sorts it by key.
+/// Sorts the metadata of a fixture by key, as the encoder does. Java writes it in the order of a
+/// hash map.
 fn sorted_metadata(document: &str) -> String {
     let (zone, build) = ("        <zone>rack-a</zone>\n", "        <build__id>77</build__id>\n");
     document.replace(&format!("{zone}{build}"), &format!("{build}{zone}"))
@@ -49,7 +50,7 @@ fn registry_in_xml_equals_that_in_json() {
     let json: String = FULL_JSON.lines().map(str::trim_start).collect();
     let json = Applications::from_json(json.as_bytes()).unwrap();
     assert_eq!(xml.applications[0].instances[0], json.applications[0].instances[0]);
-    // The XML golden shows less of the Amazon instance's metadata.
+    // The XML fixture has less metadata of the Amazon instance, so this compares a round trip.
     let billing = &*json.applications[1];
     assert_eq!(Application::from_xml(&billing.to_xml()).unwrap(), *billing);
 }

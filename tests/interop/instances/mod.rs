@@ -97,7 +97,7 @@ impl Run {
     }
 }
 
-/// Makes all calls, and observes the endpoints meanwhile.
+/// Makes all calls, and observes the endpoints during the run.
 async fn run<C, F>(name: &str, calls: usize, snapshots: impl Fn() -> Vec<Snapshot>, call: C)
 where
     C: Fn(usize) -> F + Clone + Send + 'static,
