@@ -7,14 +7,14 @@ use crate::untrusted::Sanitized;
 #[cfg(feature = "peers")]
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a registry server could not be built.
+/// Error of building a registry server.
 pub struct Error(Kind);
 
 #[derive(Debug)]
 pub(super) enum Kind {
     Setting {
         name: &'static str,
-        /// Its name as a property.
+        /// Name as a property.
         property: Option<&'static str>,
         reason: &'static str,
     },
@@ -25,7 +25,7 @@ pub(super) enum Kind {
         value: String,
         expected: &'static str,
     },
-    /// A value with a placeholder is not shown: it may be a URL with a password.
+    /// A value with a placeholder. It is not shown, since it may be a URL with a password.
     Placeholder {
         name: String,
     },
@@ -33,7 +33,7 @@ pub(super) enum Kind {
         name: String,
         nearest: Option<&'static str>,
     },
-    /// A setting that cannot be honoured and must not be ignored.
+    /// A setting without an implementation that must not be ignored.
     Refused {
         name: String,
         why: &'static str,
@@ -42,7 +42,7 @@ pub(super) enum Kind {
         name: String,
         nearest: Option<&'static str>,
     },
-    /// A variable of the environment.
+    /// An environment variable.
     Variable(InvalidSetting),
     #[cfg(feature = "peers")]
     Peers {
@@ -103,14 +103,14 @@ impl Error {
     #[cfg(feature = "peers")]
     pub(super) fn no_tls(url: &str, why: &str) -> Self {
         let what = format!(
-            "HTTPS cannot be spoken, which {url} needs: {why}; or give a service that speaks it to Peers::http_service()"
+            "{url} needs TLS, which is not available: {why}; or set an HTTP service with TLS by Peers::http_service()"
         );
         Self(Kind::Peers { what, source: None })
     }
 
     #[cfg(feature = "peers")]
     pub(super) fn own_instance(error: crate::model::InvalidInstance) -> Self {
-        Self(Kind::Peers { what: "the node can't be registered like this".into(), source: Some(error.into()) })
+        Self(Kind::Peers { what: "this node cannot be registered".into(), source: Some(error.into()) })
     }
 
     #[cfg(feature = "peers")]
@@ -118,7 +118,7 @@ impl Error {
         Self(Kind::Peers { what: "the source of the peers' URLs failed".into(), source: Some(error) })
     }
 
-    /// A setting that can never work.
+    /// Returns true if a setting is unusable, so that another attempt fails, too.
     pub fn is_config(&self) -> bool {
         !matches!(self.0, Kind::NoRuntime(_))
     }

@@ -1,4 +1,4 @@
-//! Gate before the lists of a starting node, and the reason for which it is open or closed.
+//! Gate of a starting node: lists are served once it is open.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-/// Lists are refused with 403 while it is closed. Once open, it stays open.
+/// Gate before the lists of a node. Lists get 403 while it is closed. It never closes again.
 #[derive(Debug)]
 pub(in crate::server) struct Gate {
     open: AtomicBool,
@@ -16,11 +16,11 @@ pub(in crate::server) struct Gate {
     empty: AtomicBool,
     reason: Mutex<Reason>,
     started: Instant,
-    /// Time at which it opens at the latest.
+    /// Latest time at which the gate opens.
     limit: Instant,
 }
 
-/// Reason for which the gate is open or closed.
+/// Reason for the state of the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Reason {
     /// Closed: the peers are being asked for the first time.
@@ -73,7 +73,7 @@ impl Gate {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Time at which the node began to collect heartbeats.
+    /// Returns the time at which the node began to collect heartbeats.
     pub(in crate::server) fn started(&self) -> Instant {
         self.started
     }
@@ -82,7 +82,7 @@ impl Gate {
         self.limit
     }
 
-    /// Opens it unless it is open, and logs the reason.
+    /// Opens the gate and logs the reason. An open gate keeps its first reason.
     pub(in crate::server) fn open(&self, reason: Reason) {
         let mut current = self.lock();
         if self.open.swap(true, Ordering::AcqRel) {
@@ -92,7 +92,7 @@ impl Gate {
         *current = reason;
     }
 
-    /// Notes and logs why it is still closed.
+    /// Records and logs the reason for which the gate is still closed.
     pub(in crate::server) fn stay_closed(&self, reason: Reason) {
         let mut current = self.lock();
         if self.is_open() || *current == reason {
@@ -103,19 +103,19 @@ impl Gate {
         *current = reason;
     }
 
-    /// Notes and logs that nothing has registered although it was time for it.
+    /// Records and logs that no instance has registered in the time for collecting heartbeats.
     pub(in crate::server) fn note_empty(&self) {
         if !self.is_open() && !self.empty.swap(true, Ordering::Relaxed) {
             tracing::warn!(at_most = ?self.remaining(), "not open for traffic yet: no instance has registered");
         }
     }
 
-    /// Returns true if it is closed although peers responded.
+    /// Returns true if the gate is closed although peers responded.
     pub(in crate::server) fn has_reached_peers(&self) -> bool {
         *self.lock() == Reason::Peers
     }
 
-    /// The reason in words, with the time that is left while it is closed.
+    /// Returns the reason as a text, with the remaining time while the gate is closed.
     pub(in crate::server) fn describe(&self) -> String {
         let reason = self.lock().clone();
         if self.is_open() {

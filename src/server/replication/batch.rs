@@ -1,17 +1,18 @@
-//! Items of a batch, encoded in parts that every peer takes.
+//! Items of a batch, encoded in parts that every peer accepts.
 
 use super::peer::LocalNode;
 use super::queue::Change;
 use crate::model::{InstanceStatus, ReplicationAction, ReplicationItem};
 
-/// Maximum length of the instances of one request, as long as there is more than one: well below the
-/// limits of servers and proxies.
+/// Maximum length of a part with more than one item. It is well below the limits of servers and
+/// proxies.
 const PART_BYTES: usize = 1 << 20;
-/// Text around the items of a batch.
+/// Text before the items of a batch, and after them.
 const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
-/// The item for a change, with the instance as it is now. `None` if there is nothing left to send: the
-/// change that removed the instance was sent.
+
+/// Returns the item for a change, with the present instance, or `None` if the instance has left: its
+/// cancellation is sent as a change of its own.
 pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
     let Change { target, action, status } = change;
     let bare = ReplicationItem {
@@ -26,7 +27,7 @@ pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem
     let Some(instance) = local.instance(target) else {
         return (*action == ReplicationAction::Cancel).then_some(bare);
     };
-    // Registered again since: told so, in whatever order the two came here.
+    // The instance has registered again since the cancellation.
     let action = &match action {
         ReplicationAction::Cancel => ReplicationAction::Register,
         action => *action,
@@ -43,7 +44,7 @@ pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem
     })
 }
 
-/// Encodes a batch, divided where it would be longer than peers take.
+/// Encodes a batch in parts that are not too long for peers.
 pub(super) fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<u8>)> {
     let mut parts: Vec<(Vec<Change>, Vec<u8>)> = Vec::new();
     for (change, item) in lines {

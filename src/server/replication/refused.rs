@@ -1,5 +1,5 @@
-//! Copies that a registry refused: too large, or without room. They are not sent again while they are
-//! the same.
+//! Copies that a registry refused because of their size or because it is full. A refused copy is not sent
+//! again while it stays the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::server::registry::Version;
 
 /// Maximum number of refused copies that are remembered.
 const LIMIT: usize = 50_000;
-/// Time after which a refused copy is tried again although it is the same.
+/// Time after which an unchanged copy is tried again.
 const PAUSE: Duration = Duration::from_secs(3600);
-/// Minimum time between two runs that forget what is older.
+/// Minimum time between two runs that remove older entries.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Refused copies, by instance.
@@ -28,7 +28,7 @@ pub(in crate::server) struct RefusedCopies {
 struct Copy {
     version: Version,
     at: Instant,
-    /// There was no room, whatever the copy looked like.
+    /// The registry was full.
     for_room: bool,
 }
 
@@ -50,12 +50,12 @@ impl RefusedCopies {
         self.copies.remove(target);
     }
 
-    /// Forgets the copies for which there was no room.
+    /// Removes the copies that were refused by a full registry.
     pub(in crate::server) fn forget_for_room(&mut self) {
         self.copies.retain(|_, copy| !copy.for_room);
     }
 
-    /// Forgets the copies that may be tried again, once a minute.
+    /// Removes the copies that may be tried again, once a minute.
     pub(in crate::server) fn prune(&mut self) {
         if self.copies.is_empty() || self.pruned.is_some_and(|pruned| pruned.elapsed() < PRUNE_INTERVAL) {
             return;

@@ -1,17 +1,18 @@
-//! What one peer is still to be told. No IO; every operation takes `now`. `server-behaviour` 8.7.
+//! Changes that wait for one peer. No IO; every operation takes `now`.
 //!
 //! ```text
 //!  push ──▶ waiting, in order, at most one task per instance and action ──▶ poll: a batch ──▶ in flight
-//!              ▲ front: failed batches, where nothing newer was pushed meanwhile ◀── done ───────┘
+//!              ▲ front: failed batches, unless something newer was pushed ◀── done ─────────────┘
 //! ```
 //!
-//! It differs from Java's dispatcher in what made that one lose changes or stop (13.3, items 15 and 16):
+//! Java's dispatcher loses changes or stops in some cases (`docs/quirks.md`, S15 and S16). Therefore:
 //!
-//! * A task that is replaced keeps the time at which it was first pushed, so frequent heartbeats don't hold back the queue.
-//! * A cancellation takes the place of everything else that was to be told of the instance.
-//! * What belongs to one instance is told in order: of an instance in flight nothing more is sent.
-//! * While the peer can't be reached, changes (not heartbeats) outlive their time, up to the outage limit; after that the peer may agree
-//!   again without having been restarted.
+//! * A task that is replaced keeps the time at which it was first pushed, so frequent heartbeats do not
+//!   delay the queue.
+//! * A cancellation replaces all other tasks of the instance.
+//! * The tasks of one instance are sent in order: while one of them is in flight, no other is sent.
+//! * While the peer is unreachable, changes (not heartbeats) are kept beyond their time, up to the outage
+//!   limit. So the peer can agree again without a restart.
 
 #[cfg(test)]
 mod tests;
@@ -24,26 +25,26 @@ use tokio::time::Instant;
 
 use crate::model::{InstanceStatus, ReplicationAction};
 
-/// Tasks in one batch at most; fixed in Java.
+/// Maximum number of tasks in one batch. Fixed in Java.
 pub(super) const BATCH_SIZE: usize = 250;
-/// How long a task waits for others at most; fixed in Java.
+/// Maximum time for which a task waits for others. Fixed in Java.
 const BATCHING_DELAY: Duration = Duration::from_millis(500);
-/// Pause after the peer said that it has too much to do; fixed in Java.
+/// Pause after a response that the peer is overloaded. Fixed in Java.
 const CONGESTION_DELAY: Duration = Duration::from_secs(1);
-/// Pause after a network failure; fixed in Java. Here it doubles up to the one for congestion.
+/// Pause after a network failure. Fixed in Java; here it doubles up to the pause for congestion.
 const NETWORK_DELAY: Duration = Duration::from_millis(100);
 
-/// The bounds of a queue.
+/// Limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Waiting tasks; the oldest is dropped for one more.
+    /// Maximum number of waiting tasks. One more drops the oldest.
     pub(super) capacity: usize,
     pub(super) batch: usize,
-    /// Batches in flight.
+    /// Maximum number of batches in flight.
     pub(super) workers: usize,
-    /// How long a task is worth sending.
+    /// Maximum time for which a task waits.
     pub(super) life: Duration,
-    /// How long a change is worth sending to a peer that can't be reached.
+    /// Maximum time for which a change waits for an unreachable peer.
     pub(super) outage: Duration,
 }
 
@@ -54,12 +55,12 @@ pub(in crate::server) struct Target {
     pub(in crate::server) id: Arc<str>,
 }
 
-/// What a peer is to be told. What travels beside it is read from the registry when the batch is made.
+/// A change to send to a peer. The instance is read from the registry when the batch is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Change {
     pub(in crate::server) target: Arc<Target>,
     pub(in crate::server) action: ReplicationAction,
-    /// The status to set, or to leave behind.
+    /// The status to set, or the one to keep after an override is deleted.
     pub(in crate::server) status: Option<InstanceStatus>,
 }
 
@@ -70,59 +71,59 @@ pub(super) struct Task {
     expires: Instant,
 }
 
-/// What to do now.
+/// Next step of the task that sends the queue.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Send these, and tell [`Queue::done`] what became of them.
+    /// Send these tasks, and pass the outcome to [`Queue::done`].
     Send(Vec<Task>),
-    /// Nothing before this time, or before something happens.
+    /// Wait until this time, or until something is pushed or done.
     Wait(Option<Instant>),
 }
 
-/// What became of a batch. `server-behaviour` 8.6.
+/// Outcome of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The peer answered, or its refusal is final: these tasks are over.
+    /// The peer responded, or its refusal is final: the tasks are finished.
     Done,
-    /// The peer has too much to do, or did not answer in time: again, after a while.
+    /// The peer is overloaded or did not respond in time: the tasks are sent again after a pause.
     Congested,
-    /// The peer was not reached, or what answered is not a registry: again.
+    /// The peer was not reached, or the response is not a registry's: the tasks are sent again.
     Failed,
-    /// Nothing was sent, since nothing was left to say.
+    /// Nothing was sent, since no instance needed it any more.
     Unsent,
 }
 
-/// What was not sent, and why.
+/// Numbers of tasks that were not sent, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
-    /// Replaced by something newer.
+    /// Replaced by a newer task.
     pub(super) replaced: u64,
-    /// Too old.
+    /// Waited too long.
     pub(super) expired: u64,
-    /// No room.
+    /// Dropped from a full queue.
     pub(super) overflowed: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Queue {
     limits: Limits,
-    /// In the order in which they are to be sent.
+    /// Tasks in the order in which they are sent.
     waiting: BTreeMap<i64, Task>,
-    /// Where the tasks of an instance stand in it, by action.
+    /// Positions of the tasks of an instance, by action.
     places: HashMap<Arc<Target>, [Option<i64>; 5]>,
     in_flight: HashSet<Arc<Target>>,
     batches: usize,
     front: i64,
     back: i64,
     paused_until: Option<Instant>,
-    /// Failures since the peer last answered.
+    /// Failures since the last response of the peer.
     failures: u32,
-    /// When the first of them was.
+    /// Time of the first of them.
     failing_since: Option<Instant>,
     flushing: bool,
     /// The peer refused a change for good since [`flush`](Self::flush).
     refused_at_flush: bool,
-    /// Whether the last look found only what has to wait for a batch in flight.
+    /// The last poll found only tasks that wait for a batch in flight.
     stalled: bool,
     counters: Counters,
 }
@@ -147,7 +148,7 @@ impl Queue {
         }
     }
 
-    /// Takes a change in. True if whoever polls has to look again earlier than it was told.
+    /// Adds a change. Returns true if the queue has to be polled again at once.
     pub(super) fn push(&mut self, change: Change, now: Instant) -> bool {
         let was_empty = self.waiting.is_empty();
         for &action in superseded_by(change.action) {
@@ -173,7 +174,7 @@ impl Queue {
         was_empty || stalled || self.waiting.len() == self.limits.batch || self.waiting.len() == self.limits.capacity
     }
 
-    /// What to do now.
+    /// Returns the next step.
     pub(super) fn poll(&mut self, now: Instant) -> Step {
         // A peer that fails is tried with one batch at a time.
         let workers = if self.failures > 0 { 1 } else { self.limits.workers };
@@ -194,7 +195,7 @@ impl Queue {
             return Step::Wait(Some(due));
         }
         let batch = self.take(now);
-        // Everything that waits is of instances in flight: what comes next may be of another.
+        // All waiting tasks are of instances in flight. The next push may be of another instance.
         self.stalled = batch.is_empty();
         if batch.is_empty() {
             return Step::Wait(None);
@@ -204,7 +205,7 @@ impl Queue {
         Step::Send(batch)
     }
 
-    /// Takes back a batch.
+    /// Records the outcome of a batch.
     pub(super) fn done(&mut self, batch: Vec<Task>, outcome: Outcome, now: Instant) {
         self.batches -= 1;
         for task in &batch {
@@ -225,7 +226,7 @@ impl Queue {
         }
     }
 
-    /// From now on nothing waits for company.
+    /// Sends every task at once from now on, without waiting for a full batch.
     pub(super) fn flush(&mut self) {
         self.flushing = true;
     }
@@ -240,22 +241,22 @@ impl Queue {
         self.is_empty() && !self.refused_at_flush
     }
 
-    /// Whether everything was told.
+    /// Returns true if nothing waits and nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.batches == 0
     }
 
-    /// How often in a row the peer was not reached.
+    /// Returns the number of failures in a row.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// For how long the peer has not been reached.
+    /// Returns the time since the first of the failures.
     pub(super) fn outage(&self, now: Instant) -> Duration {
         self.failing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Whether the peer is still to be told of a change of this instance.
+    /// Returns true if a change of this instance waits or is in flight. Waiting heartbeats do not count.
     pub(super) fn has_pending(&self, target: &Target) -> bool {
         let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
@@ -282,8 +283,9 @@ impl Queue {
         batch.into_iter().filter_map(|place| self.remove_at(place)).collect()
     }
 
-    /// Makes room for one more. A heartbeat gives way first, as the next one says the same; while the peer fails, heartbeats take no more
-    /// than half of the room, so that looking for one stays short. False if the newcomer is a heartbeat for which there is none.
+    /// Makes room for one more task. A heartbeat is dropped first, since the next one replaces it. While
+    /// the peer fails, heartbeats take at most half of the queue, so that the search for one is short.
+    /// Returns false if the new task is a heartbeat without room.
     fn make_room(&mut self, lasting: bool) -> bool {
         let capacity = self.limits.capacity;
         if !lasting && self.failures > 0 && self.waiting.len() >= capacity.div_ceil(2) {
@@ -321,7 +323,7 @@ impl Queue {
         }
     }
 
-    /// The peer answers again. What it missed is worth telling as if it had happened now.
+    /// Renews the time of the waiting changes when the peer responds again.
     fn recover(&mut self, now: Instant) {
         (self.paused_until, self.failing_since) = (None, None);
         for task in self.waiting.values_mut().filter(|task| is_lasting(task)) {
@@ -373,7 +375,7 @@ use ReplicationAction::{Cancel, DeleteStatusOverride, Heartbeat, Register, Statu
 
 const ALL: [ReplicationAction; 5] = [Register, Heartbeat, Cancel, StatusUpdate, DeleteStatusOverride];
 
-/// What need not be told any more, now that this is.
+/// Returns the actions that an action makes superfluous.
 fn superseded_by(action: ReplicationAction) -> &'static [ReplicationAction] {
     match action {
         Cancel => &[Register, Heartbeat, StatusUpdate, DeleteStatusOverride],
@@ -383,7 +385,7 @@ fn superseded_by(action: ReplicationAction) -> &'static [ReplicationAction] {
     }
 }
 
-/// Whether nobody would say it again.
+/// Returns true if the task is not repeated by the instance, as a heartbeat is.
 fn is_lasting(task: &Task) -> bool {
     task.change.action != Heartbeat
 }
