@@ -46,17 +46,17 @@ enum Sender {
 }
 
 impl Caller {
-    /// This node, which registers itself.
+    /// This node, when it registers itself.
     #[cfg(feature = "peers")]
     pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, batched: false };
 
-    /// Sender of a request with these extensions.
+    /// Creates the caller of a request with these extensions.
     pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
         let sender = address(extensions).map_or(Sender::Unknown, Sender::Address);
         Self { origin, sender, batched: false }
     }
 
-    /// The same caller, for a change that is one of a batch.
+    /// Marks the caller of a change in a batch.
     pub(super) fn batched(self) -> Self {
         Self { batched: true, ..self }
     }
@@ -93,20 +93,21 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Address of the peer of a connection, if the server that accepted it says so:
+/// Returns the remote address of a connection, if the server that accepted it provides it:
 /// [`Listener`](super::Listener) does, and so does
 /// `axum::serve` with `into_make_service_with_connect_info`.
 pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<ConnectInfo<SocketAddr>>().map(|&ConnectInfo(address)| address)
 }
 
-/// An IPv4 address as such, also where a socket for both families accepted the connection.
+/// Returns an IPv4 address in its own form, also if a socket for both families accepted the
+/// connection.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The part of an address that counts as one sender: an IPv4 address, also written as one of IPv6,
-/// or the first 64 bits of an IPv6 address.
+/// Returns the part of an address that counts as one sender: an IPv4 address, also if it is mapped to
+/// IPv6, or the first 64 bits of an IPv6 address.
 pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -186,8 +187,8 @@ impl Changes {
         passes
     }
 
-    /// Logs the number of changes that had no info line, once their interval is over. To be called
-    /// every now and then: after a burst there may be no change for long.
+    /// Logs the number of changes without an info line, once their interval is over. Must be called
+    /// periodically, since there may be no change for long after a burst.
     pub(super) fn flush(&self) {
         let (burst, count) = self.current();
         drop(burst);
@@ -195,7 +196,8 @@ impl Changes {
         self.older.flush();
     }
 
-    /// Counters of the current interval, and the changes without an info line in an earlier one.
+    /// Returns the counters of the current interval, and the number of changes without an info line in
+    /// earlier ones.
     fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
         let mut burst = self.burst.lock();
         let now = Instant::now();
@@ -213,7 +215,7 @@ fn log_quiet(count: u64) {
     }
 }
 
-/// Returns true if changes are logged. Without, nobody works out what a registration changed.
+/// Returns true if changes are logged. Otherwise the effect of a registration is not determined.
 pub(super) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }
@@ -250,7 +252,7 @@ pub(super) fn registered(
         RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated"),
         RegisterOutcome::Stale { ours, sent } => {
             let (app, instance) = (Quoted(app), Quoted(id));
-            // Peers send old states now and then; that is what versions are for.
+            // An old state from a peer is no fault.
             if caller.origin == Origin::Replica {
                 tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, "older registration dropped");
             } else if let Some(suppressed) = changes.older.pass(format_args!("older registration of {app}/{instance}"))
@@ -265,7 +267,7 @@ pub(super) fn registered(
     }
 }
 
-/// Logs the end of a lease that its instance ended, or an operator.
+/// Logs a cancellation by the instance or by an operator.
 pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller, changes: &Changes) {
     change!(caller.is_quiet(changes), app, id, status, caller, "cancelled");
 }
@@ -330,19 +332,19 @@ pub(super) fn metadata_changed(
     );
 }
 
-/// Logs a state that was taken over from a peer which had a newer one.
+/// Logs that the newer state of a peer was adopted.
 #[cfg(feature = "peers")]
 pub(super) fn adopted(app: &str, id: &str, status: InstanceStatus, peer: &str) {
     tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "taken over from a peer");
 }
 
-/// Logs a cancellation that was taken over from a peer.
+/// Logs that a cancellation at a peer was adopted.
 #[cfg(feature = "peers")]
 pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
     tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "cancellation taken over from a peer");
 }
 
-/// Logs a batch that changed something: so many registrations, cancellations and overrides.
+/// Logs the numbers of registrations, cancellations and overrides that a batch changed.
 pub(super) fn batch_applied(origin: Caller, [registered, cancelled, overrides]: [usize; 3], changes: &Changes) {
     if changes.pass() {
         tracing::info!(target: TARGET, %origin, registered, cancelled, overrides, "batch applied");
@@ -351,7 +353,7 @@ pub(super) fn batch_applied(origin: Caller, [registered, cancelled, overrides]: 
     }
 }
 
-/// Logs the end of a lease that ran out.
+/// Logs the eviction of an expired lease.
 pub(super) fn expired(app: &str, id: &str, status: InstanceStatus, quiet: bool) {
     change!(quiet, app, id, status, "eviction", "lease expired");
 }
@@ -361,7 +363,7 @@ pub(super) fn evicted_silent(app: &str, id: &str, status: InstanceStatus) {
     change!(true, app, id, status, "eviction", "silent instance evicted for a new one");
 }
 
-/// Logs that so many leases ran out in one run, of which the first have lines of their own.
+/// Logs the number of leases that expired in one run, and the number of those with a line each.
 pub(super) fn many_expired(evicted: usize, shown: usize) {
     tracing::info!(target: TARGET, evicted, shown, "many leases expired, further ones are debug lines");
 }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{advance, sleep};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::{Eviction, Limits, Peers};
+use tower_eureka::server::{Eviction, Limits};
 
 pub(crate) use crate::captured_log::Log;
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, request};
@@ -557,6 +557,8 @@ async fn mass_eviction_is_bounded_in_the_log() {
 #[cfg(feature = "peers")]
 #[tokio::test]
 async fn urls_of_a_zone_that_is_not_used_are_a_warning() {
+    use tower_eureka::server::Peers;
+
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let builder =
         EurekaServer::builder().peers(Peers::new().url("http://a/").zone_url("defaultZne", "http://user:secret@b/"));

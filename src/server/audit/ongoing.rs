@@ -1,4 +1,4 @@
-//! Log lines of a fault that lasts.
+//! Log lines about a lasting fault.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -69,7 +69,7 @@ impl Ongoing {
         Some(Lasting { count: state.count, elapsed: now - since })
     }
 
-    /// Notes that the fault is over. Returns the fault if a line about its end is to be written
+    /// Records that the fault is over. Returns the fault if a line about its end is to be written
     /// now.
     pub(in crate::server) fn ended(&self) -> Option<Lasting> {
         if !self.lasts.load(Ordering::Relaxed) {
@@ -77,7 +77,7 @@ impl Ongoing {
         }
         let mut state = self.state();
         self.lasts.store(false, Ordering::Relaxed);
-        // Without a line about its beginning, it counts as one with the next.
+        // A fault without a line about its beginning is merged with the next one.
         if !std::mem::take(&mut state.is_known) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Log lines of faults that strangers cause.
+//! Log lines about faults of clients.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Write};
@@ -13,10 +13,10 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of lines within that time.
 const LINES: usize = 20;
 
-/// Faults of clients: each is logged at once, then at most once a minute, and once when it has not
-/// been seen for a minute. There are at most 20 lines a minute, whoever causes them.
+/// Faults of clients. Each is logged at once, then at most once a minute, and once when it has not
+/// occurred for a minute. There are at most 20 lines a minute for all clients.
 ///
-/// A fault is what its description says. Those beyond the limit are counted together.
+/// A fault is identified by its description. Faults beyond the limit are counted together.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Repeats(Mutex<State>);
 
@@ -26,7 +26,7 @@ struct State {
     faults: VecDeque<Fault>,
     /// Occurrences of faults without one, and the time when their number was logged last.
     others: u64,
-    told: Option<Instant>,
+    logged_others: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Repeats {
     }
 
     /// Logs the faults that have not been seen for a minute, and once a minute the number of those
-    /// without a line. To be called every now and then.
+    /// without a line. Must be called periodically.
     pub(in crate::server) fn flush(&self) {
         let mut state = self.state();
         let now = Instant::now();
@@ -89,12 +89,12 @@ impl Repeats {
         let (over, faults): (VecDeque<_>, _) = state.faults.drain(..).partition(is_over);
         state.faults = faults;
         let mut others = 0;
-        if state.others > 0 && state.told.is_none_or(|told| told + REPEAT_INTERVAL <= now) {
+        if state.others > 0 && state.logged_others.is_none_or(|logged| logged + REPEAT_INTERVAL <= now) {
             others = std::mem::take(&mut state.others);
-            state.told = Some(now);
+            state.logged_others = Some(now);
         }
         drop(state);
-        // One that was seen once has its line.
+        // A single occurrence has its line already.
         for Fault { description, first, last, count, .. } in over.into_iter().filter(|fault| fault.count > 1) {
             tracing::info!(fault = description, count, elapsed = ?last - first, "fault of a client not seen for a minute");
         }
@@ -108,7 +108,7 @@ impl Repeats {
     }
 }
 
-/// Hashes a text without making it.
+/// Hashes a text without allocating it.
 struct Hash(DefaultHasher);
 
 impl Write for Hash {
