@@ -19,8 +19,6 @@ mod connections;
 mod digest;
 #[cfg(feature = "dns")]
 mod dns;
-#[cfg(feature = "peers")]
-mod follow;
 mod hostile_log;
 mod http;
 mod limits;
@@ -33,6 +31,8 @@ mod own_url;
 #[cfg(all(feature = "cli", unix))]
 mod process;
 mod quirks;
+#[cfg(feature = "peers")]
+mod reconcile;
 mod recordings;
 #[cfg(feature = "peers")]
 mod refused_copies;

@@ -141,7 +141,7 @@ async fn the_same_instance_written_on_both_sides_is_the_same_everywhere_in_the_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_cancelled_does_not_come_back_to_life() {
+async fn cancelled_instance_is_not_adopted_again() {
     let network = Network::default();
     let all = ["java", "b", "c"];
     let nodes = [network.node_with("java", &all, java), network.node("b", &all), network.node("c", &all)];
