@@ -59,7 +59,7 @@ enum State {
 
 /// Changes that were applied together.
 pub(super) struct Batch<E> {
-    /// Whether the endpoints changed.
+    /// Set if the endpoints changed.
     pub(super) changed: bool,
     pub(super) end: BatchEnd<E>,
 }

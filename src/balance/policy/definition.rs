@@ -92,7 +92,7 @@ pub struct Label<'r> {
     pub key: &'r str,
     /// Value of the label.
     pub value: &'r str,
-    /// Whether the call fails if no endpoint has the label.
+    /// Fails the call if no endpoint has the label.
     pub required: bool,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct EvaluatedEndpoint {
     growth: f64,
     /// Share of its weight that counts in the subset. `None` outside the subset.
     fraction: Option<f64>,
-    /// Whether it takes calls.
+    /// Set if it takes calls.
     is_candidate: bool,
     is_half_open: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) struct EvaluatedEndpoint {
 /// All endpoints, evaluated for a picker.
 pub(crate) struct Evaluation {
     pub(crate) endpoints: Vec<EvaluatedEndpoint>,
-    /// Whether an endpoint can be reached and ejections count. Otherwise calls go to any endpoint.
+    /// Set if an endpoint can be reached and ejections count. Otherwise calls go to any endpoint.
     pub(crate) respects_ejections: bool,
     pub(crate) is_panic: bool,
     available: usize,

@@ -56,7 +56,7 @@ pub(crate) struct Settings {
     pub(crate) ejection: Ejection,
     /// Labels that requests choose by.
     pub(crate) labels: Vec<Arc<str>>,
-    /// Whether unreachable endpoints are probed in the background, and not by calls.
+    /// Set if unreachable endpoints are probed in the background, and not by calls.
     pub(crate) probes: bool,
     /// Interval of health checks, if there are any.
     pub(crate) checks: Option<Duration>,
