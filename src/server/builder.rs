@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use super::cluster::Cluster;
 #[cfg(feature = "peers")]
 use super::gate::Gate;
-use super::http::Intake;
+use super::http::{Intake, ServerState};
 use super::listen::Limits as ConnectionLimits;
 use super::node::Node;
 #[cfg(feature = "peers")]
@@ -21,7 +21,7 @@ use super::settings::{self, Peers, Regions};
 use super::settings::{Eviction, Limits};
 use super::timers::Timers;
 use super::unsent::Unsent;
-use super::{Error, EurekaServer, Inner, memory};
+use super::{Error, EurekaServer, http, memory};
 use crate::time::Clock;
 
 /// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
@@ -222,7 +222,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let Parts { settings, regions, replication, gate, own } = self.parts(settings, clock)?;
         let registry = Arc::new(Registry::new(settings.clone()));
-        let refusals = Arc::<super::http::Refusals>::default();
+        let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
         let node = Arc::new(Node::new(
             registry,
@@ -249,28 +249,33 @@ impl EurekaServerBuilder {
             regions.clone(),
             own,
         );
-        Ok(EurekaServer(Arc::new(Inner {
-            #[cfg(feature = "peers")]
-            _cluster_tasks: cluster.start(),
-            #[cfg(feature = "peers")]
-            cluster,
-            #[cfg(feature = "peers")]
-            _copies: regions
-                .as_ref()
-                .map(|regions| regions.start(node.registry(), clock, settings.delta_retention_ms())),
+        #[cfg(feature = "peers")]
+        let tasks = {
+            let start =
+                |regions: &Arc<RemoteRegions>| regions.start(node.registry(), clock, settings.delta_retention_ms());
+            (timers, cluster.start(), regions.as_ref().map(start))
+        };
+        #[cfg(not(feature = "peers"))]
+        let tasks = timers;
+        let state = ServerState::new(http::Parts {
             node,
             responses,
             unsent,
-            #[cfg(feature = "peers")]
-            regions,
             intake: Intake::new(self.limits.request_bytes_in_flight, self.limits.gzip_requests),
             registration_limit: self.limits.registration_bytes,
             batch_limit: self.limits.batch_bytes,
             deltas: self.deltas,
-            limits: self.connections,
             refusals,
-            _timers: timers,
-        })))
+            #[cfg(feature = "peers")]
+            regions,
+            _tasks: Box::new(tasks),
+        });
+        Ok(EurekaServer {
+            state,
+            connections: self.connections,
+            #[cfg(feature = "peers")]
+            cluster,
+        })
     }
 
     fn check(&self) -> Result<(), Error> {

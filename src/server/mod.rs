@@ -128,10 +128,8 @@ pub use self::settings::{Node, Peers, Regions};
 
 use tokio::net::TcpListener;
 
+use self::http::ServerState;
 use self::registry::Registry;
-use self::response_cache::ResponseCache;
-use self::timers::Timers;
-use self::unsent::Unsent;
 use self::view::Snapshot;
 use crate::model::{Application, Applications, Instance, app_name};
 
@@ -140,27 +138,11 @@ use crate::model::{Application, Applications, Instance, app_name};
 /// It is cheap to clone: all clones and routers share one registry. Its timers run as tokio tasks and
 /// end when the last clone and the last router are dropped.
 #[derive(Clone)]
-pub struct EurekaServer(Arc<Inner>);
-
-struct Inner {
-    node: Arc<node::Node>,
-    responses: ResponseCache,
-    unsent: Arc<Unsent>,
-    intake: http::Intake,
-    registration_limit: usize,
-    batch_limit: usize,
-    deltas: bool,
-    limits: listen::Limits,
-    refusals: Arc<http::Refusals>,
-    _timers: Timers,
+pub struct EurekaServer {
+    state: ServerState,
+    connections: listen::Limits,
     #[cfg(feature = "peers")]
     cluster: Arc<cluster::Cluster>,
-    #[cfg(feature = "peers")]
-    _cluster_tasks: tokio::task::JoinSet<()>,
-    #[cfg(feature = "peers")]
-    regions: Option<Arc<regions::RemoteRegions>>,
-    #[cfg(feature = "peers")]
-    _copies: Option<tokio::task::JoinSet<()>>,
 }
 
 impl EurekaServer {
@@ -175,7 +157,7 @@ impl EurekaServer {
     /// `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below it, `apps` and
     /// `v2/apps` are the same.
     pub fn router(&self) -> axum::Router {
-        http::router(self.clone(), "")
+        http::router(self.state.clone(), "")
     }
 
     /// Returns the HTTP interface of the registry as a service, for a server that serves nothing else.
@@ -186,13 +168,13 @@ impl EurekaServer {
     /// # Panics
     /// Panics if `mount` is neither empty nor begins with a slash.
     pub fn service(&self, mount: &str) -> RegistryService {
-        RegistryService::new(self.clone(), mount.trim_end_matches('/'))
+        RegistryService::new(self.state.clone(), mount.trim_end_matches('/'))
     }
 
     /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*`, see
     /// [`property`](EurekaServerBuilder::property). Its setters change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
-        Listener::with_limits(listener, self.0.limits, self.0.unsent.clone())
+        Listener::with_limits(listener, self.connections, self.state.unsent().clone())
     }
 
     /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value that was
@@ -218,26 +200,7 @@ impl EurekaServer {
     /// instances, or has collected heartbeats for long enough, see `Peers::wait_when_empty`. A node that
     /// shows other regions refuses them until each region was asked once.
     pub fn is_open(&self) -> bool {
-        self.awaits_no_region() && self.node().is_open()
-    }
-
-    /// Returns the reason for which lists are served or refused.
-    fn gate_reason(&self) -> String {
-        if self.node().is_open() && !self.awaits_no_region() {
-            return "the registries of other regions are being fetched".to_owned();
-        }
-        self.node().gate_reason()
-    }
-
-    #[cfg(feature = "peers")]
-    fn awaits_no_region(&self) -> bool {
-        self.regions().is_none_or(|regions| regions.default_set().is_empty() || regions.are_attempted())
-    }
-
-    #[cfg(not(feature = "peers"))]
-    #[allow(clippy::unused_self, reason = "there are no other regions without the feature `peers`")]
-    fn awaits_no_region(&self) -> bool {
-        true
+        self.state.is_open()
     }
 
     /// Leaves the cluster: cancels the registration of this node, and sends all queued changes to the
@@ -252,57 +215,16 @@ impl EurekaServer {
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {
-        self.0.cluster.withdraw();
-        self.node().replication().flush(within).await
-    }
-
-    #[cfg(feature = "peers")]
-    fn regions(&self) -> Option<&regions::RemoteRegions> {
-        self.0.regions.as_deref()
-    }
-
-    fn node(&self) -> &Arc<node::Node> {
-        &self.0.node
+        self.cluster.withdraw();
+        self.state.node().replication().flush(within).await
     }
 
     fn registry(&self) -> &Arc<Registry> {
-        self.0.node.registry()
-    }
-
-    fn responses(&self) -> &ResponseCache {
-        &self.0.responses
-    }
-
-    fn unsent(&self) -> &Unsent {
-        &self.0.unsent
+        self.state.registry()
     }
 
     fn now(&self) -> i64 {
-        self.0.node.now()
-    }
-
-    fn uptime(&self) -> Duration {
-        self.0.node.uptime()
-    }
-
-    fn refusals(&self) -> &http::Refusals {
-        &self.0.refusals
-    }
-
-    fn intake(&self) -> &http::Intake {
-        &self.0.intake
-    }
-
-    fn registration_limit(&self) -> usize {
-        self.0.registration_limit
-    }
-
-    fn batch_limit(&self) -> usize {
-        self.0.batch_limit
-    }
-
-    fn has_deltas(&self) -> bool {
-        self.0.deltas
+        self.state.now()
     }
 }
 

@@ -8,23 +8,23 @@ use http::{HeaderMap, StatusCode};
 use super::path::{App, Vip};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::{self, Scope};
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 use crate::server::response_cache::{By, List};
 
 /// Variant that a request asks for. A rejection is returned only if the list is served at all,
 /// since a 403 comes first.
 type Requested = Result<ListRequest, NotAcceptable>;
 
-pub(super) async fn all(State(server): State<EurekaServer>, scope: Scope, requested: Requested) -> Response {
+pub(super) async fn all(State(server): State<ServerState>, scope: Scope, requested: Requested) -> Response {
     list(&server, List::All, scope, requested).await
 }
 
-pub(super) async fn delta(State(server): State<EurekaServer>, scope: Scope, requested: Requested) -> Response {
+pub(super) async fn delta(State(server): State<ServerState>, scope: Scope, requested: Requested) -> Response {
     list(&server, List::Delta, scope, requested).await
 }
 
 pub(super) async fn one(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     scope: Scope,
     requested: Requested,
     App(app): App,
@@ -33,7 +33,7 @@ pub(super) async fn one(
 }
 
 pub(super) async fn by_vip(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     scope: Scope,
     requested: Requested,
     Vip(vip): Vip,
@@ -42,7 +42,7 @@ pub(super) async fn by_vip(
 }
 
 pub(super) async fn by_secure_vip(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     scope: Scope,
     requested: Requested,
     Vip(vip): Vip,
@@ -50,7 +50,7 @@ pub(super) async fn by_secure_vip(
     list(&server, List::Selection(By::SecureVip, (&*vip).into()), scope, requested).await
 }
 
-pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, requested: Requested) -> Response {
+pub(super) async fn list(server: &ServerState, list: List<'_>, scope: Scope, requested: Requested) -> Response {
     let Some(list) = is_served(server, &list).then(|| scope.list(list)).flatten() else {
         if !server.is_open() {
             server.refusals().closed();
@@ -69,7 +69,7 @@ pub(super) async fn list(server: &EurekaServer, list: List<'_>, scope: Scope, re
 }
 
 /// Returns the response without waiting, if the list is cached in the requested variant.
-pub(super) fn ready_response(server: &EurekaServer, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
+pub(super) fn ready_response(server: &ServerState, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
     let request = ListRequest::of(headers).filter(|_| is_served(server, list))?;
     let body = server.responses().cached(server.registry(), list, request.variant())?;
     Some(request.respond_with(&body))
@@ -81,6 +81,6 @@ pub(super) fn ready_response(server: &EurekaServer, list: &List<'_>, headers: &H
 ///
 /// It applies neither to writes nor to queries of one instance: a node collects registrations and
 /// heartbeats before it opens.
-fn is_served(server: &EurekaServer, list: &List<'_>) -> bool {
+fn is_served(server: &ServerState, list: &List<'_>) -> bool {
     server.node().is_open() && (*list != List::Delta || server.has_deltas())
 }

@@ -16,7 +16,7 @@ use super::response::{self, Format};
 use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 use crate::server::registry::{Preservation, Renewals};
 use crate::sync::offload;
 
@@ -26,7 +26,7 @@ const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
 
 type Stats = Vec<(&'static str, String)>;
 
-pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -> Response {
+pub(super) async fn status(State(server): State<ServerState>, format: Format) -> Response {
     let mut general = general_stats(server.uptime());
     general.extend(registry_stats(&server));
     let application = application_stats(&server);
@@ -55,7 +55,7 @@ pub(super) async fn status(State(server): State<EurekaServer>, format: Format) -
 
 /// Responds with the overrides by instance id. If two applications have the same id, the later one
 /// counts.
-pub(super) async fn overrides(State(server): State<EurekaServer>) -> Response {
+pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
     // Offloaded, since it iterates over all instances.
     let text = offload(move || {
         let full = server.registry().full();
@@ -90,7 +90,7 @@ fn general_stats(uptime: Duration) -> Stats {
 }
 
 /// Returns the state of the registry. Java has no such entries, and clients accept any entry.
-fn registry_stats(server: &EurekaServer) -> Stats {
+fn registry_stats(server: &ServerState) -> Stats {
     let registry = server.registry();
     let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
     let state = match preservation {
@@ -110,7 +110,7 @@ fn registry_stats(server: &EurekaServer) -> Stats {
 }
 
 /// Returns the URLs of all peers, of the available ones and of the unavailable ones.
-fn application_stats(server: &EurekaServer) -> Stats {
+fn application_stats(server: &ServerState) -> Stats {
     let replicas = replicas(server);
     let with = |available: bool| {
         replicas.iter().filter(|(_, up)| *up == available).map(|(url, _)| format!("{url},")).collect()
@@ -124,7 +124,7 @@ fn application_stats(server: &EurekaServer) -> Stats {
 }
 
 /// Returns the URL and availability of each peer.
-fn replicas(server: &EurekaServer) -> Vec<(Arc<str>, bool)> {
+fn replicas(server: &ServerState) -> Vec<(Arc<str>, bool)> {
     #[cfg(feature = "peers")]
     return server.node().replication().replicas();
     #[cfg(not(feature = "peers"))]

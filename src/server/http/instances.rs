@@ -18,8 +18,8 @@ use super::request::{self, Refusal};
 use super::response::{self, Format};
 use super::scope::{self, Scope};
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
-use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Quoted};
+use crate::server::http::state::ServerState;
 use crate::server::outcome::{Origin, Refused, Renewal};
 
 const UNKNOWN_INSTANCE: &str = "unknown instance";
@@ -29,7 +29,7 @@ const MAX_VALUES: usize = 10_000;
 const NOT_A_NUMBER: &str = "lastDirtyTimestamp is not a whole number";
 
 pub(super) async fn register(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     app: Result<App, RawPathParamsRejection>,
     request: Request,
 ) -> Response {
@@ -148,7 +148,7 @@ pub(super) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Inval
 }
 
 pub(super) async fn heartbeat(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
@@ -158,7 +158,7 @@ pub(super) async fn heartbeat(
 }
 
 /// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat").
-pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
+pub(super) fn renew(server: &ServerState, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
     let origin = request::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
@@ -199,7 +199,7 @@ pub(super) fn renew(server: &EurekaServer, app: &str, id: &str, headers: &Header
 }
 
 pub(super) async fn cancel(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
@@ -214,7 +214,7 @@ pub(super) async fn cancel(
 }
 
 pub(super) async fn set_override(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     target: Target,
     RawQuery(query): RawQuery,
     request: Request,
@@ -223,7 +223,7 @@ pub(super) async fn set_override(
 }
 
 pub(super) async fn delete_override(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     target: Target,
     RawQuery(query): RawQuery,
     request: Request,
@@ -234,7 +234,7 @@ pub(super) async fn delete_override(
 /// Sets an override, or deletes it if `deletes_to` is set: the status that counts if there is no
 /// parameter `value`. An unknown instance is reported before an invalid parameter.
 async fn change_override(
-    server: &EurekaServer,
+    server: &ServerState,
     Target { app, id }: Target,
     query: Option<&str>,
     request: Request,
@@ -276,7 +276,7 @@ async fn change_override(
 }
 
 pub(super) async fn merge_metadata(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
@@ -300,7 +300,7 @@ pub(super) async fn merge_metadata(
 }
 
 pub(super) async fn one(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     format: Format,
     scope: Scope,
     Target { app, id }: Target,
@@ -309,7 +309,7 @@ pub(super) async fn one(
     document(format, here.or_else(|| scope.instance(&server, &app, &id)))
 }
 
-pub(super) async fn by_id(State(server): State<EurekaServer>, format: Format, scope: Scope, Id(id): Id) -> Response {
+pub(super) async fn by_id(State(server): State<ServerState>, format: Format, scope: Scope, Id(id): Id) -> Response {
     let here = server.registry().instance_by_id(&id, server.now());
     document(format, here.or_else(|| scope.instance_by_id(&server, &id)))
 }

@@ -15,6 +15,7 @@
 //! | `refusals` | log of refused requests |
 //! | `scope` | regions that a response includes |
 //! | `probes` | health endpoints for load balancers and orchestrators |
+//! | `state` | parts of the server that the operations share |
 //! | `service` | the registry as a service without a router of the user, with a fast path |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
@@ -35,6 +36,7 @@ mod request;
 mod response;
 mod scope;
 mod service;
+mod state;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post, put};
@@ -42,14 +44,14 @@ use axum::routing::{MethodRouter, get, post, put};
 pub(super) use self::intake::Intake;
 pub(super) use self::refusals::Refusals;
 pub use self::service::{RegistryService, ResponseFuture};
-use super::EurekaServer;
+pub(super) use self::state::{Parts, ServerState};
 
 /// Suffixes of a client's base URL. Netflix clients append a version, which may be any word as in
 /// Java. fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
-pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
-    let resources: [(&str, MethodRouter<EurekaServer>); 12] = [
+pub(super) fn router(server: ServerState, mount: &str) -> Router {
+    let resources: [(&str, MethodRouter<ServerState>); 12] = [
         ("/apps", get(applications::all)),
         ("/apps/delta", get(applications::delta)),
         ("/apps/{app}", get(applications::one).post(instances::register)),

@@ -8,12 +8,12 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 
 const JSON: &str = "application/json";
 
 /// Returns the routes of the probes. The page at `/` shows `mount`, the path of the registry.
-pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
+pub(super) fn router(server: ServerState, mount: &str) -> Router {
     let mut router = Router::new();
     for path in ["/health", "/actuator/health", "/actuator/health/readiness"] {
         router = router.route(path, get(readiness)).route(&format!("{path}/"), get(readiness));
@@ -26,7 +26,7 @@ pub(super) fn router(server: EurekaServer, mount: &str) -> Router {
 }
 
 /// Responds with health in Spring Boot's format, and with the reason.
-async fn readiness(State(server): State<EurekaServer>) -> Response {
+async fn readiness(State(server): State<ServerState>) -> Response {
     let open = server.is_open();
     let status = if open { "UP" } else { "OUT_OF_SERVICE" };
     let reason = json!(server.gate_reason());
@@ -40,7 +40,7 @@ async fn liveness() -> Response {
     ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], r#"{"status":"UP"}"#).into_response()
 }
 
-async fn index(State(server): State<EurekaServer>, registry: String) -> Response {
+async fn index(State(server): State<ServerState>, registry: String) -> Response {
     let open = server.is_open();
     let state = if open { "open for traffic" } else { "not open for traffic yet" };
     let name = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));

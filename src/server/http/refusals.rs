@@ -14,8 +14,8 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::intake;
 use super::request;
-use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Lasting, Ongoing, Quoted, Repeats};
+use crate::server::http::state::ServerState;
 use crate::untrusted::Excerpt;
 
 /// Logs refused requests, at most once a minute for each host, resource and cause. Logs refused
@@ -95,7 +95,7 @@ impl Refusals {
 }
 
 /// Responds with 404 to a request outside of the registry.
-pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Request) -> Response {
+pub(super) async fn not_here(server: ServerState, mount: Arc<str>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(body).await;
     let hint = format!("the registry is below {mount}/, is this the path of the client's URL?");
@@ -104,7 +104,7 @@ pub(super) async fn not_here(server: EurekaServer, mount: Arc<str>, request: Req
 }
 
 /// Responds with 405 to a method that a resource does not have.
-pub(super) async fn not_allowed(State(server): State<EurekaServer>, request: Request) -> Response {
+pub(super) async fn not_allowed(State(server): State<ServerState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(body).await;
     if parts.method != Method::GET && parts.method != Method::OPTIONS {

@@ -19,8 +19,8 @@ use crate::model::{
     self, BatchItem, DecodeError, Instance, InstanceStatus, MAX_METADATA_ENTRIES, ReplicationAction,
     ReplicationResponse, ReplicationResult, app_name,
 };
-use crate::server::EurekaServer;
 use crate::server::audit::{self, Caller, Quoted};
+use crate::server::http::state::ServerState;
 use crate::server::outcome::{Effect, Origin, RegisterOutcome, Renewal};
 use crate::server::unsent::Unsent;
 use crate::server::view::weight;
@@ -40,7 +40,7 @@ const MAX_VALUES: usize = 500_000;
 
 /// Applies a batch. All items count as replicated regardless of the headers, since Java sends none.
 pub(super) async fn batch(
-    State(server): State<EurekaServer>,
+    State(server): State<ServerState>,
     accepted: Result<AcceptsJson, Response>,
     request: Request,
 ) -> Response {
@@ -84,7 +84,7 @@ enum Decoded {
 /// the length of the batch. So neither a long batch nor a short one that changes many long
 /// instances blocks a worker thread of the runtime.
 async fn decode_and_apply(
-    server: &EurekaServer,
+    server: &ServerState,
     document: Document,
     caller: Caller,
 ) -> Result<Result<(BatchChanges, Vec<u8>), DecodeError>, Refusal> {
@@ -124,13 +124,13 @@ fn is_change(BatchItem { item, .. }: &BatchItem) -> bool {
 }
 
 /// Applies the items of a batch. Returns the counted changes and the response.
-fn apply(server: EurekaServer, caller: Caller, items: Vec<BatchItem>) -> (BatchChanges, Vec<u8>) {
+fn apply(server: ServerState, caller: Caller, items: Vec<BatchItem>) -> (BatchChanges, Vec<u8>) {
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
     // Only the copies depend on the budget of unsent bytes. The results are always sent, since the
     // items were applied.
     let mut copies = Copies::default();
-    let unsent = server.0.unsent.clone();
+    let unsent = server.unsent().clone();
     let mut changes = BatchChanges::new(server, caller);
     for item in items {
         let mut result = changes.apply(item);
@@ -184,7 +184,7 @@ async fn own(parts: &Parts, body: Body) -> Response {
 
 /// Returns true if this server sent the batch to itself, at a URL that it did not recognize as its
 /// own.
-fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
+fn is_own(server: &ServerState, headers: &HeaderMap) -> bool {
     #[cfg(feature = "peers")]
     return headers.get(NODE_ID).is_some_and(|id| server.node().replication().is_own_id(id.as_bytes()));
     #[cfg(not(feature = "peers"))]
@@ -196,7 +196,7 @@ fn is_own(server: &EurekaServer, headers: &HeaderMap) -> bool {
 
 /// Applies the items of a batch and counts the changes.
 struct BatchChanges {
-    server: EurekaServer,
+    server: ServerState,
     caller: Caller,
     registered: usize,
     cancelled: usize,
@@ -207,7 +207,7 @@ struct BatchChanges {
 }
 
 impl BatchChanges {
-    fn new(server: EurekaServer, caller: Caller) -> Self {
+    fn new(server: ServerState, caller: Caller) -> Self {
         let caller = caller.batched();
         Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
     }

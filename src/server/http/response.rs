@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::if_none_match;
 use crate::model::{Digest, Instance};
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 use crate::server::view::{self, BudgetExhausted, Encoding, Form, Variant};
 
@@ -144,7 +144,7 @@ impl ListRequest {
 
     /// Returns a 200 with the list, 304 if the client has its current state, 404 if there is no
     /// such list, or 503 while slow clients hold too many lists.
-    pub(super) async fn respond(&self, server: &EurekaServer, list: &List<'_>) -> Response {
+    pub(super) async fn respond(&self, server: &ServerState, list: &List<'_>) -> Response {
         match server.responses().get(server.registry(), list, self.variant).await {
             Ok(Some(body)) => self.respond_with(&body),
             Ok(None) => StatusCode::NOT_FOUND.into_response(),

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 #[cfg(feature = "peers")]
 use self::remote::RemoteScope;
 use crate::model::Instance;
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 
 /// Regions that a response includes besides the local one.
@@ -31,7 +31,7 @@ pub(super) struct Scope {
 #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need them"))]
 impl Scope {
     /// Returns the scope of a request with these headers and this query.
-    pub(super) fn of(server: &EurekaServer, headers: &HeaderMap, query: Option<&str>) -> Self {
+    pub(super) fn of(server: &ServerState, headers: &HeaderMap, query: Option<&str>) -> Self {
         Self {
             #[cfg(feature = "peers")]
             remote: RemoteScope::of(server, headers, query),
@@ -48,7 +48,7 @@ impl Scope {
     }
 
     /// Looks up an instance of a remote region.
-    pub(super) fn instance(self, server: &EurekaServer, app: &str, id: &str) -> Option<Instance> {
+    pub(super) fn instance(self, server: &ServerState, app: &str, id: &str) -> Option<Instance> {
         #[cfg(feature = "peers")]
         return self.remote.and(server.regions())?.instance(app, id).map(|(_, instance)| Instance::clone(&instance));
         #[cfg(not(feature = "peers"))]
@@ -56,7 +56,7 @@ impl Scope {
     }
 
     /// Looks up an instance of a remote region by its id alone.
-    pub(super) fn instance_by_id(self, server: &EurekaServer, id: &str) -> Option<Instance> {
+    pub(super) fn instance_by_id(self, server: &ServerState, id: &str) -> Option<Instance> {
         #[cfg(feature = "peers")]
         return self.remote.and(server.regions())?.instance_by_id(id).map(|instance| Instance::clone(&instance));
         #[cfg(not(feature = "peers"))]
@@ -64,17 +64,17 @@ impl Scope {
     }
 }
 
-impl FromRequestParts<EurekaServer> for Scope {
+impl FromRequestParts<ServerState> for Scope {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, server: &EurekaServer) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, server: &ServerState) -> Result<Self, Infallible> {
         Ok(Self::of(server, &parts.headers, parts.uri.query()))
     }
 }
 
 /// Returns the `Vary` header of lists, if it differs from the one without remote regions.
 #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need it"))]
-pub(super) fn vary(server: &EurekaServer) -> Option<HeaderValue> {
+pub(super) fn vary(server: &ServerState) -> Option<HeaderValue> {
     #[cfg(feature = "peers")]
     return server.regions().map(|_| remote::VARY_VALUE);
     #[cfg(not(feature = "peers"))]
@@ -83,7 +83,7 @@ pub(super) fn vary(server: &EurekaServer) -> Option<HeaderValue> {
 
 /// Response to a write for an instance without a lease here: 404, or 500 if a remote region has it.
 #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only remote regions need them"))]
-pub(super) fn absent(server: &EurekaServer, app: &str, id: &str) -> Response {
+pub(super) fn absent(server: &ServerState, app: &str, id: &str) -> Response {
     #[cfg(feature = "peers")]
     if let Some((region, _)) = server.regions().and_then(|regions| regions.instance(app, id)) {
         let text = format!("the instance is registered in the region {region}");

@@ -24,7 +24,7 @@ use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, instances, probes, refusals};
-use crate::server::EurekaServer;
+use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 
 /// HTTP service of a registry, for a server that serves nothing else. Created by
@@ -33,13 +33,13 @@ use crate::server::response_cache::List;
 /// It is always ready, never fails, and is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RegistryService {
-    server: EurekaServer,
+    server: ServerState,
     router: Router,
     mount: Arc<str>,
 }
 
 impl RegistryService {
-    pub(in crate::server) fn new(server: EurekaServer, mount: &str) -> Self {
+    pub(in crate::server) fn new(server: ServerState, mount: &str) -> Self {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
         let router = super::router(server.clone(), &mount)
@@ -118,7 +118,7 @@ impl<'a> FastPath<'a> {
 
     /// Returns the response if it needs no wait: neither for the request's body nor for a list that
     /// is not cached.
-    fn ready_response(&self, server: &EurekaServer, request: &Request<Body>) -> Option<Response> {
+    fn ready_response(&self, server: &ServerState, request: &Request<Body>) -> Option<Response> {
         match self {
             Self::List(list) => applications::ready_response(server, list, request.headers()),
             Self::Heartbeat { app, id } if request.body().is_end_stream() => {
@@ -164,6 +164,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::server::EurekaServer;
     use crate::model::Instance;
 
     #[test]

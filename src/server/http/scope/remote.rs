@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::server::EurekaServer;
 use crate::server::http::query;
+use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 use crate::server::view::RegionSet;
 
@@ -24,7 +24,7 @@ pub(super) struct RemoteScope {
 
 impl RemoteScope {
     /// Returns `None` without remote regions, and for a request of another registry server.
-    pub(super) fn of(server: &EurekaServer, headers: &HeaderMap, query: Option<&str>) -> Option<Self> {
+    pub(super) fn of(server: &ServerState, headers: &HeaderMap, query: Option<&str>) -> Option<Self> {
         let is_server = || headers.get(IDENTITY.0).is_some_and(|value| value == IDENTITY.1);
         let regions = server.regions().filter(|_| !is_server())?;
         let listed = match query::first(query, "regions").filter(|names| !names.is_empty()) {
