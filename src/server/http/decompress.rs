@@ -67,7 +67,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::intake::{Intake, Source};
+    use super::super::intake::Intake;
+    use super::super::source::Source;
     use super::*;
 
     #[tokio::test]

@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,14 +13,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::Extensions;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::offload::Offload;
-use crate::server::audit;
+use super::source::Source;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum length of a body that may use the whole budget. Longer bodies must not use the reserve.
@@ -64,16 +62,6 @@ impl Intake {
 
     pub(super) fn charge(&self, source: Source) -> Charge {
         Charge::new(&self.budget, source)
-    }
-}
-
-/// Network that a body comes from. All bodies of unknown senders have the same source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Source(Option<IpAddr>);
-
-impl Source {
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        Self(audit::address(extensions).map(|address| audit::network(address.ip())))
     }
 }
 
@@ -491,7 +479,7 @@ mod tests {
     }
 
     fn source(n: u8) -> Source {
-        Source(Some([10, 0, 0, n].into()))
+        Source::at([10, 0, 0, n].into())
     }
 
     fn charged_by(intake: &Intake, n: u8, bytes: usize) -> Result<Charge, NoRoom> {

@@ -10,7 +10,7 @@
 //! | `info` | the server itself: status, overrides, auto scaling groups |
 //! | `replication` | batches from other registry servers |
 //! | `path`, `query`, `request` | extractors: names, parameters, headers, request bodies |
-//! | `intake`, `offload` | budget of request bodies in flight, and their decoding on other threads |
+//! | `intake`, `source`, `offload` | budget of request bodies in flight, and their decoding on other threads |
 //! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
 //! | `refusals` | log of refused requests |
 //! | `scope` | regions that a response includes |
@@ -36,6 +36,7 @@ mod request;
 mod response;
 mod scope;
 mod service;
+mod source;
 mod state;
 
 use axum::Router;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Span, dispatcher};
 
-use super::intake::Source;
+use super::source::Source;
 use crate::sync::{Mutex, MutexGuard, offload};
 
 /// Maximum length of a body in the medium lane. It is decoded in about a millisecond.

@@ -13,10 +13,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::decompress::{self, MAX_RATIO, decompress};
-use super::intake::{self, Charge, Intake, NoRoom, Source};
+use super::intake::{self, Charge, Intake, NoRoom};
 use super::json_scan::{self, Excess};
 use super::offload::Busy;
 use super::response::Format;
+use super::source::Source;
 use crate::model::DecodeError;
 use crate::server::outcome::Origin;
 

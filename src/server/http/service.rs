@@ -164,8 +164,8 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::server::EurekaServer;
     use crate::model::Instance;
+    use crate::server::EurekaServer;
 
     #[test]
     fn plain_paths_take_the_fast_path() {

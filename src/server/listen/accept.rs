@@ -23,9 +23,9 @@ use tower::Service;
 
 use super::activity::Activity;
 use super::connection;
+use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
-use super::{Limits, Listener};
 use crate::server::audit::{self, Repeats};
 use crate::server::unsent::Unsent;
 
@@ -50,7 +50,7 @@ const SLOW_INTERVAL: Duration = Duration::from_millis(250);
 /// is no more than the required progress.
 const SEND_BUFFER: usize = 96 * 1024;
 
-/// Accepts connections and spawns a task for each, within the limits of a [`Listener`].
+/// Accepts connections and spawns a task for each, within the limits of a [`Listener`](super::Listener).
 pub(super) struct AcceptLoop<S> {
     listener: TcpListener,
     app: S,
@@ -106,7 +106,7 @@ impl<S> AcceptLoop<S>
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    pub(super) fn new(Listener { listener, limits, unsent }: Listener, app: S) -> Self {
+    pub(super) fn new(listener: TcpListener, limits: Limits, unsent: Arc<Unsent>, app: S) -> Self {
         Self {
             listener,
             app,

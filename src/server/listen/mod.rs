@@ -224,6 +224,6 @@ impl Listener {
     where
         S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
     {
-        AcceptLoop::new(self, app).run(shutdown).await;
+        AcceptLoop::new(self.listener, self.limits, self.unsent, app).run(shutdown).await;
     }
 }

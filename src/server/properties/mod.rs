@@ -5,117 +5,26 @@
 //! `peer-node-read-timeout-ms` equals `peerNodeReadTimeoutMs`. Settings that Java does not have are
 //! named `eureka.server.limits.*`.
 
+mod property;
+mod rules;
 mod table;
 mod variables;
 
-use std::fmt;
-use std::time::Duration;
-
+pub use self::property::Property;
+use self::property::is_called;
+#[cfg(feature = "client")]
+use self::rules::client_properties;
+use self::rules::{MISTYPED, asks, is_off, nearest_property, refused, switch_of};
 use self::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use self::variables::Scope;
 use super::{Error, EurekaServerBuilder};
-use crate::config::names::{self, nearest, nearest_within};
-use crate::config::{Env, boolean, covers};
-
-type Builder = EurekaServerBuilder;
-
-/// Setting of a registry server under its Spring name.
-///
-/// Its `Display` writes an entry of a help text: name, unit, meaning, default.
-#[derive(Clone, Copy)]
-pub struct Property {
-    name: &'static str,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Flag(fn(Builder, bool) -> Builder),
-    Millis(fn(Builder, Duration) -> Builder),
-    Seconds(fn(Builder, Duration) -> Builder),
-    Share(fn(Builder, f64) -> Builder),
-    Count(fn(Builder, usize) -> Builder),
-    #[cfg(feature = "dns")]
-    Port(fn(Builder, u16) -> Builder),
-    #[cfg(feature = "peers")]
-    Text(fn(Builder, &str) -> Builder),
-    /// The user's key is the last part of the name.
-    #[cfg(feature = "peers")]
-    Keyed(fn(Builder, &str, &str) -> Builder),
-}
+use crate::config::Env;
+use crate::config::names::{self, nearest_within};
 
 impl Property {
-    /// Returns the name with dashes, such as `eureka.server.eviction-interval-timer-in-ms`. A name
-    /// that ends in `<...>` stands for one name per key of the user's.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Returns all settings.
     pub fn all() -> &'static [Self] {
         PROPERTIES
-    }
-
-    /// Returns the user's key in a name of this property, which follows a dot or is in brackets.
-    /// The key is empty if the property has none. Returns `None` for the name of another property.
-    fn matches<'a>(&self, name: &'a str) -> Option<&'a str> {
-        match self.name.split_once(".<") {
-            None => (relaxed(self.name) == relaxed(name)).then_some(""),
-            Some((fixed, _)) => {
-                // The key may contain dots.
-                let dots = fixed.matches('.').count();
-                let behind_dot = || name.match_indices('.').nth(dots).map(|(at, _)| (&name[..at], &name[at + 1..]));
-                let in_brackets = name.strip_suffix(']').and_then(|name| name.split_once('['));
-                let (given, key) = in_brackets.or_else(behind_dot)?;
-                (relaxed(fixed) == relaxed(given) && !key.is_empty() && !key.contains(['[', ']'])).then_some(key)
-            }
-        }
-    }
-
-    fn apply(&self, builder: Builder, name: &str, key: &str, value: &str) -> Result<Builder, Error> {
-        let value = value.trim();
-        let invalid = |expected| Error::property(name, value, expected);
-        let _ = key;
-        Ok(match self.kind {
-            Kind::Flag(set) => set(builder, boolean(value).ok_or_else(|| invalid("true or false"))?),
-            Kind::Millis(set) => {
-                set(builder, Duration::from_millis(value.parse().map_err(|_| invalid("whole milliseconds"))?))
-            }
-            Kind::Seconds(set) => {
-                set(builder, Duration::from_secs(value.parse().map_err(|_| invalid("whole seconds"))?))
-            }
-            Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
-            Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
-            #[cfg(feature = "dns")]
-            Kind::Port(set) => {
-                let port = value.parse().ok().filter(|port| *port != 0);
-                set(builder, port.ok_or_else(|| invalid("a port, 1 to 65535"))?)
-            }
-            #[cfg(feature = "peers")]
-            Kind::Text(set) => set(builder, value),
-            #[cfg(feature = "peers")]
-            Kind::Keyed(set) => set(builder, key, value),
-        })
-    }
-}
-
-impl fmt::Display for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, unit, default, help, .. } = self;
-        write!(f, "--{name} <{unit}>\n          {help}")?;
-        if !default.is_empty() {
-            write!(f, " [default: {default}]")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Property").field("name", &self.name).field("default", &self.default).finish_non_exhaustive()
     }
 }
 
@@ -293,113 +202,12 @@ impl EurekaServerBuilder {
     }
 }
 
-/// Settings that the caller of [`from_env_standalone`](EurekaServerBuilder::from_env_standalone)
-/// reads.
-const LISTENER: [&str; 2] = ["server.port", "server.address"];
-/// Maximum edit distance at which a name counts as mistyped, in families that have other valid
-/// names.
-const MISTYPED: usize = 2;
-
-/// Returns `true` for a value that enables something: one that is neither empty nor false.
-fn asks(value: &str) -> bool {
-    !value.trim().is_empty() && boolean(value.trim()) != Some(false)
-}
-
-/// Families of settings with their switch. Spring does not read the family while the switch is
-/// false.
-const SWITCHES: [(&str, &str); 2] =
-    [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
-
-/// Returns the switch of this setting's family.
-fn switch_of(name: &str) -> Option<&'static str> {
-    SWITCHES.iter().find(|(family, _)| covers(family, name)).map(|(_, switch)| *switch)
-}
-
-/// Returns `true` if the switch is false in its last argument, or in its variable if there is no
-/// argument.
-fn is_off(switch: &str, env: &Env<'_>, arguments: &[(&str, &str)]) -> bool {
-    let is_given = |(name, value): &&(&str, &str)| is_called(switch, name) && !value.trim().is_empty();
-    match arguments.iter().rev().find(is_given) {
-        Some((_, value)) => !asks(value),
-        None => env.text(switch).ok().flatten().is_some_and(|value| !asks(&value)),
-    }
-}
-
-/// Returns the error for a value that requires a missing feature. It does not contain passwords of
-/// key stores.
-fn refused(name: &str, value: &str, expected: &'static str) -> Error {
-    if value.contains("${") {
-        return Error::placeholder(name);
-    }
-    let shown = if names::relaxed(name).contains("password") { "..." } else { value };
-    Error::property(name, shown, expected)
-}
-
-/// Returns the known name that is most similar to an unknown one, settings of the listener
-/// included.
-fn nearest_property(name: &str) -> Option<&'static str> {
-    nearest(name, PROPERTIES.iter().map(|property| property.name).chain(LISTENER))
-}
-
-/// Returns the settings that Spring's clients read and this server does not.
-#[cfg(feature = "client")]
-fn client_properties() -> impl Iterator<Item = &'static str> {
-    let is_ours = |known: &str| {
-        let start = known.trim_end_matches('*');
-        PROPERTIES.iter().any(|property| names::after(start, property.name).is_some())
-    };
-    crate::config::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
-}
-
-/// Returns the first setting in this JSON document that requires access control or TLS, unless its
-/// switch is off in the document or outside.
-fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<String> {
-    fn flatten(name: String, value: &serde_json::Value, into: &mut Vec<(String, String)>) {
-        match value {
-            serde_json::Value::Object(members) => {
-                for (key, value) in members {
-                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                    flatten(name, value, into);
-                }
-            }
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => into.push((name, text.clone())),
-            value => into.push((name, value.to_string())),
-        }
-    }
-    let mut settings = Vec::new();
-    flatten(String::new(), &serde_json::from_str(json).ok()?, &mut settings);
-    let is_off_here = |switch: &str| {
-        settings.iter().any(|(name, value)| is_called(switch, name) && !value.trim().is_empty() && !asks(value))
-    };
-    let asks_for_it = |(name, value): &&(String, String)| {
-        asks(value)
-            && UNPROTECTED.iter().any(|(known, _)| is_called(known, name))
-            && !switch_of(name).is_some_and(|switch| is_off(switch) || is_off_here(switch))
-    };
-    settings.iter().find(asks_for_it).map(|(name, _)| name.clone())
-}
-
 /// Returns the settings of a registry server, those without a meaning here included.
 #[cfg(feature = "client")]
 pub(crate) fn property_names() -> Vec<&'static str> {
     let names = PROPERTIES.iter().map(|property| property.name).chain(WITHOUT_MEANING.iter().copied());
     // The caller is a client, where `eureka.client.*` has another meaning.
     names.filter(|name| !name.starts_with("eureka.client.")).collect()
-}
-
-/// Normalizes a property's name for comparisons: lower case, without dashes and underscores. The
-/// dots between its parts count.
-fn relaxed(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// Returns `true` if `name` equals `known`, or begins with it if `known` ends in `*`.
-fn is_called(known: &str, name: &str) -> bool {
-    match known.strip_suffix('*') {
-        Some(start) => relaxed(name).starts_with(&relaxed(start)),
-        None => relaxed(known) == relaxed(name),
-    }
 }
 
 #[cfg(test)]

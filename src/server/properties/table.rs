@@ -1,6 +1,6 @@
 //! Table of the settings: name, unit, default, help and setter.
 
-use super::{Builder, Kind, Property};
+use super::property::{Builder, Kind, Property};
 
 macro_rules! property {
     ($name:literal, $unit:literal, $default:literal, $help:literal, $kind:expr) => {

@@ -1,7 +1,7 @@
 //! Check for environment variables that a registry server does not read.
 
+use super::rules::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
-use super::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
 use crate::config::names::{after, nearest_within};
 use crate::config::{Env, covers};
 use crate::server::Error;

@@ -1,6 +1,6 @@
 //! Items of a batch, encoded in parts that every peer accepts.
 
-use super::peer::LocalNode;
+use super::local_node::LocalNode;
 use super::queue::Change;
 use crate::model::{InstanceStatus, ReplicationAction, ReplicationItem};
 

@@ -26,6 +26,7 @@
 //! | `locks` | order of the changes of an instance |
 
 mod batch;
+mod local_node;
 mod locks;
 mod loopback;
 mod own_url;
@@ -42,9 +43,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub(in crate::server) use self::local_node::LocalNode;
 use self::locks::StripedLocks;
 use self::own_url::OwnUrl;
-pub(in crate::server) use self::peer::{LocalNode, Peer};
+pub(in crate::server) use self::peer::Peer;
 use self::queue::{BATCH_SIZE, Limits};
 pub(in crate::server) use self::queue::{Change, Target};
 pub(in crate::server) use self::refused::RefusedCopies;

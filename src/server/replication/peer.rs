@@ -11,19 +11,20 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batch::{in_parts, item};
+use super::local_node::LocalNode;
 use super::loopback::Loopback;
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
 use super::refused::RefusedCopies;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{
-    Applications, Instance, InstanceStatus, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
+    Applications, Instance, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
 };
-use crate::server::audit::{self, Lasting, Ongoing, Quoted, Throttle};
-use crate::server::outcome::{Origin, Refused};
-use crate::server::registry::{Registry, Version};
+use crate::server::audit::{Lasting, Ongoing, Quoted, Throttle};
+use crate::server::outcome::Refused;
+use crate::server::registry::Version;
 use crate::sync::{Mutex, MutexGuard};
-use crate::time::{Clock, random_part};
+use crate::time::random_part;
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
 /// Length of an outage after which a peer may have dropped changes for this node. A Java peer drops
@@ -72,16 +73,6 @@ pub(in crate::server) struct Peer {
     registrations_refused: Ongoing,
     /// Copies of the peer that this node refused.
     copies_refused: Ongoing,
-}
-
-/// This node, as far as the task of a peer needs it.
-#[derive(Clone, Debug)]
-pub(in crate::server) struct LocalNode {
-    pub(in crate::server) registry: Arc<Registry>,
-    pub(in crate::server) clock: Clock,
-    /// Sent with each batch, so that a node recognises its own batches.
-    pub(in crate::server) node_id: Arc<str>,
-    pub(in crate::server) take_newer_copies: bool,
 }
 
 impl Peer {
@@ -375,7 +366,7 @@ impl Peer {
     }
 
     #[cfg(test)]
-    pub(in crate::server) fn drain_queue(&self) -> Vec<(ReplicationAction, Option<InstanceStatus>)> {
+    pub(in crate::server) fn drain_queue(&self) -> Vec<(ReplicationAction, Option<crate::model::InstanceStatus>)> {
         let mut queue = self.queue();
         let now = Instant::now();
         queue.flush();
@@ -536,28 +527,6 @@ impl Drop for InFlight<'_> {
         // A batch that made the task panic would do so again.
         let outcome = if std::thread::panicking() { Outcome::Unsent } else { self.outcome };
         self.peer.queue().done(std::mem::take(&mut self.batch), outcome, Instant::now());
-    }
-}
-
-impl LocalNode {
-    pub(in crate::server) fn instance(&self, target: &Target) -> Option<Instance> {
-        self.registry.instance(&target.app, &target.id, self.clock.now_ms())
-    }
-
-    /// Adopts the peer's copy of an instance, if it is a copy of this instance, the instance is still
-    /// registered, and the copy changes it.
-    fn adopt(&self, target: &Target, copy: Instance, peer: &str) -> Result<(), Refused> {
-        let now = self.clock.now_ms();
-        if copy.app() != &*target.app || copy.id() != &*target.id || !self.registry.is_changed_by(&copy, now) {
-            return Ok(());
-        }
-        let status = copy.status;
-        if copy.overridden_status != InstanceStatus::Unknown {
-            self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
-        }
-        self.registry.register(copy, Origin::Replica, now)?;
-        audit::adopted(&target.app, &target.id, status, peer);
-        Ok(())
     }
 }
 
