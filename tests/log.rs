@@ -181,7 +181,7 @@ fn error_at_the_start_is_written_in_the_format_of_the_log() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         let last = error.lines().last().unwrap();
-        assert!(last.starts_with(begin) && last.contains("eviction_interval must be"), "{error}");
+        assert!(last.starts_with(begin) && last.contains("Eviction::interval must be"), "{error}");
         assert_eq!(serde_json::from_str::<Value>(last).is_ok(), format == "json", "{error}");
     }
     let help = Command::new(env!("CARGO_BIN_EXE_tower-eureka")).args(["serve", "--help"]).output().unwrap();

@@ -14,6 +14,7 @@
 
 mod own_lease;
 mod reconcile;
+mod state;
 mod sync_up;
 
 use std::sync::Arc;
@@ -22,14 +23,10 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use self::own_lease::OwnLease;
 use self::reconcile::reconcile;
-use super::node::Node;
-use super::regions::RemoteRegions;
-use super::replication::{LocalNode, Peer, Replication};
-use super::settings::{self, Peers};
+pub(in crate::server) use self::state::Cluster;
+use super::replication::{LocalNode, Peer};
 use super::supervise::supervise;
-use crate::model::Instance;
 use crate::time::{Backoff, jittered};
 
 /// Minimum and maximum pause between two calls of the source of the list of peers, as long as it has
@@ -41,42 +38,7 @@ const IDENTIFY_PAUSE: [Duration; 2] = [Duration::from_secs(10), Duration::from_s
 /// Time limit for the check of all peer URLs at the start.
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(2);
 
-/// The part of this node in its cluster.
-#[derive(Debug)]
-pub(in crate::server) struct Cluster {
-    node: Arc<Node>,
-    settings: Peers,
-    own: settings::Node,
-    /// Time between two heartbeats of an instance, as the registry expects it.
-    renewal_interval: Duration,
-    /// Copies of other regions in this node.
-    regions: Option<Arc<RemoteRegions>>,
-    own_lease: Option<OwnLease>,
-    /// Set once a peer that has more than this node was copied. Locked while peers are copied.
-    is_synced: tokio::sync::Mutex<bool>,
-}
-
 impl Cluster {
-    /// Creates the cluster of a node. It registers `instance`, if any, in the node's registry.
-    pub(in crate::server) fn new(
-        node: Arc<Node>,
-        settings: Peers,
-        own: settings::Node,
-        renewal_interval: Duration,
-        regions: Option<Arc<RemoteRegions>>,
-        instance: Option<Instance>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            node,
-            settings,
-            own,
-            renewal_interval,
-            regions,
-            own_lease: instance.map(OwnLease::new),
-            is_synced: tokio::sync::Mutex::new(false),
-        })
-    }
-
     /// Starts the tasks. They end when the returned set is dropped.
     pub(in crate::server) fn start(self: &Arc<Self>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
@@ -87,29 +49,6 @@ impl Cluster {
             tasks.spawn(sync_up::open_at_limit(self.node.clone()));
         }
         tasks
-    }
-
-    /// Cancels the node's own lease, here and at the peers.
-    pub(in crate::server) fn withdraw(&self) {
-        if let Some(own) = &self.own_lease
-            && self.own.unregister
-        {
-            own.leave(&self.node);
-        }
-    }
-
-    fn replication(&self) -> &Replication {
-        self.node.replication()
-    }
-
-    /// Returns the id of the node's own instance, if it registers itself.
-    fn own_id(&self) -> Option<&str> {
-        self.own_lease.as_ref().map(OwnLease::id)
-    }
-
-    /// Returns the number of leases in the registry that are this node's own.
-    fn own_leases(&self) -> usize {
-        usize::from(self.own_lease.as_ref().is_some_and(OwnLease::is_present))
     }
 
     /// Runs one task per peer, and refreshes the list of peers.

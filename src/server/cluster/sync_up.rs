@@ -21,7 +21,7 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Cluster;
+use super::state::Cluster;
 use crate::error::Error;
 use crate::model::{Applications, Instance, app_name};
 use crate::server::gate::Reason;

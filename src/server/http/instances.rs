@@ -17,6 +17,7 @@ use super::refusals::Chain;
 use super::request::{self, Refusal};
 use super::response::{self, Format};
 use super::scope::{self, Scope};
+use super::source;
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
 use crate::server::audit::{self, Caller, Quoted};
 use crate::server::http::state::ServerState;
@@ -60,7 +61,7 @@ pub(super) async fn register(
     };
     match valid(instance, &app) {
         Ok(instance) => {
-            let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+            let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
             match server.node().register(instance, caller) {
                 Ok(()) => StatusCode::NO_CONTENT.into_response(),
                 Err(error) => refused(error.into_response(), &error),
@@ -159,7 +160,7 @@ pub(super) async fn heartbeat(
 
 /// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat").
 pub(super) fn renew(server: &ServerState, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
-    let origin = request::origin(headers);
+    let origin = source::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
     let renewal = server.node().renew(app, id, known, origin);
@@ -205,7 +206,7 @@ pub(super) async fn cancel(
 ) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(body).await;
-    let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+    let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, caller);
     if !found {
         tracing::debug!(app = %Quoted(&app), instance = %Quoted(&id), origin = %caller, "cancellation of unknown instance");
@@ -242,7 +243,7 @@ async fn change_override(
 ) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(body).await;
-    let caller = Caller::of(request::origin(&parts.headers), &parts.extensions);
+    let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
     let absent = || refused(scope::absent(server, &app, &id), &UNKNOWN_INSTANCE);
     if server.registry().instance(&app, &id, server.now()).is_none() {

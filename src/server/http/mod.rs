@@ -12,7 +12,7 @@
 //! | `path`, `query`, `request` | extractors: names, parameters, headers, request bodies |
 //! | `intake`, `source`, `offload` | budget of request bodies in flight, and their decoding on other threads |
 //! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
-//! | `refusals` | log of refused requests |
+//! | `refusals`, `fallback` | log of refused requests; requests that no operation handles |
 //! | `scope` | regions that a response includes |
 //! | `probes` | health endpoints for load balancers and orchestrators |
 //! | `state` | parts of the server that the operations share |
@@ -21,6 +21,7 @@
 
 mod applications;
 mod decompress;
+mod fallback;
 mod if_none_match;
 mod info;
 mod instances;
@@ -73,5 +74,5 @@ pub(super) fn router(server: ServerState, mount: &str) -> Router {
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }
-    router.method_not_allowed_fallback(refusals::not_allowed).with_state(server)
+    router.method_not_allowed_fallback(fallback::not_allowed).with_state(server)
 }

@@ -4,18 +4,14 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::iter;
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, StatusCode};
 
-use super::intake;
-use super::request;
+use super::source;
 use crate::server::audit::{self, Caller, Lasting, Ongoing, Quoted, Repeats};
-use crate::server::http::state::ServerState;
 use crate::untrusted::Excerpt;
 
 /// Logs refused requests, at most once a minute for each host, resource and cause. Logs refused
@@ -77,7 +73,7 @@ impl Refusals {
         self.misdirected.flush();
     }
 
-    fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
+    pub(super) fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {
         let status = status.as_u16();
         let (origin, method, path) = (caller(request), Quoted(request.method.as_str()), Quoted(request.uri.path()));
         // Scanners and browsers request any path. The warning is for clients of a registry whose
@@ -94,25 +90,6 @@ impl Refusals {
     }
 }
 
-/// Responds with 404 to a request outside of the registry.
-pub(super) async fn not_here(server: ServerState, mount: Arc<str>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    intake::ignore(body).await;
-    let hint = format!("the registry is below {mount}/, is this the path of the client's URL?");
-    server.refusals().misdirected(&parts, StatusCode::NOT_FOUND, &hint);
-    StatusCode::NOT_FOUND.into_response()
-}
-
-/// Responds with 405 to a method that a resource does not have.
-pub(super) async fn not_allowed(State(server): State<ServerState>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    intake::ignore(body).await;
-    if parts.method != Method::GET && parts.method != Method::OPTIONS {
-        server.refusals().misdirected(&parts, StatusCode::METHOD_NOT_ALLOWED, "the resource does not have this method");
-    }
-    StatusCode::METHOD_NOT_ALLOWED.into_response()
-}
-
 /// Formats an error and its sources.
 pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
 
@@ -125,7 +102,7 @@ impl Display for Chain<'_> {
 }
 
 fn caller(request: &Parts) -> Caller {
-    Caller::of(request::origin(&request.headers), &request.extensions)
+    Caller::of(source::origin(&request.headers), &request.extensions)
 }
 
 /// Returns the sender's host without the port, so that faults of one host count as one.

@@ -19,7 +19,6 @@ use super::offload::Busy;
 use super::response::Format;
 use super::source::Source;
 use crate::model::DecodeError;
-use crate::server::outcome::Origin;
 
 const MEDIA_TYPES: &str = if cfg!(feature = "xml") {
     "this registry accepts application/json and application/xml"
@@ -162,14 +161,6 @@ impl From<NoRoom> for Refusal {
 impl From<Busy> for Refusal {
     fn from(_: Busy) -> Self {
         Self::Busy
-    }
-}
-
-/// Returns the role of the sender. Java compares the header with exactly `true`.
-pub(super) fn origin(headers: &HeaderMap) -> Origin {
-    match headers.get("x-netflix-discovery-replication") {
-        Some(value) if value == "true" => Origin::Replica,
-        _ => Origin::Client,
     }
 }
 

@@ -23,7 +23,7 @@ use tower::Service;
 use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, instances, probes, refusals};
+use super::{applications, fallback, instances, probes};
 use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 
@@ -43,7 +43,7 @@ impl RegistryService {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
         let router = super::router(server.clone(), &mount)
-            .fallback(move |request| refusals::not_here(known.0.clone(), known.1.clone(), request));
+            .fallback(move |request| fallback::not_here(known.0.clone(), known.1.clone(), request));
         Self { server, router, mount }
     }
 

@@ -1,10 +1,11 @@
-//! Senders of request bodies, as the budget and the turns tell them apart.
+//! Senders of requests: their role, and the network that their bodies count for.
 
 use std::net::IpAddr;
 
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 
 use crate::server::audit;
+use crate::server::outcome::Origin;
 
 /// Network that a body comes from. All bodies of unknown senders have the same source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,6 +14,14 @@ pub(super) struct Source(Option<IpAddr>);
 impl Source {
     pub(super) fn of(extensions: &Extensions) -> Self {
         Self(audit::address(extensions).map(|address| audit::network(address.ip())))
+    }
+}
+
+/// Returns the role of the sender. Java compares the header with exactly `true`.
+pub(super) fn origin(headers: &HeaderMap) -> Origin {
+    match headers.get("x-netflix-discovery-replication") {
+        Some(value) if value == "true" => Origin::Replica,
+        _ => Origin::Client,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Check for environment variables that a registry server does not read.
 
+#[cfg(feature = "client")]
+use super::rules::client_properties;
 use super::rules::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use crate::config::names::{after, nearest_within};
@@ -82,7 +84,7 @@ fn rule(scope: Scope, is_off: &dyn Fn(&str) -> bool, variable: &str, value: &str
         return Ok(Rule::Warn(IGNORED));
     }
     #[cfg(feature = "client")]
-    if super::client_properties().any(is_set) {
+    if client_properties().any(is_set) {
         return Ok(Rule::Warn(OF_CLIENTS));
     }
     if is_below("eureka") {

@@ -40,10 +40,10 @@ use tokio::time::{Instant, sleep};
 
 use self::differences::{Difference, is_alive};
 use self::schedule::{MAX_GAP, Schedule};
-use super::Cluster;
 use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, ReplicationAction};
 use crate::server::audit;
+use crate::server::cluster::state::Cluster;
 use crate::server::outcome::Refused;
 use crate::server::registry::{Version, agree, replaces};
 use crate::server::replication::{Change, Peer, RefusedCopies, Target};
