@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::lease::max_silence_ms;
+use super::limits;
+use super::registration::is_unchanged;
+use super::state::Registry;
+use super::times::lease_duration_secs;
 use super::version::{Version, replaces, state};
-use super::{Registry, is_unchanged, limits};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::outcome::Refused;
 use crate::server::view::Record;
@@ -25,24 +28,27 @@ impl Registry {
         let mut leases = self.shards.write(&app, &id);
         let is_newer = match leases.get(&app, &id) {
             Some(lease) => {
-                self.clamp_copy(&mut copy, lease.instance().last_dirty_timestamp, now);
+                self.ahead.clamp_copy(&mut copy, lease.instance().last_dirty_timestamp, self.at(now).published());
                 replaces(&copy, lease.instance())
             }
             None => {
                 let tombstone = self.tombstone(&app, &id);
-                self.clamp_copy(&mut copy, tombstone.and_then(|tombstone| tombstone.dirty), now);
+                let ours = tombstone.and_then(|tombstone| tombstone.dirty);
+                self.ahead.clamp_copy(&mut copy, ours, self.at(now).published());
                 tombstone < Some(Version::of(&copy))
             }
         };
         if is_newer {
             let overridden = Some(copy.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
-            let duration_secs = self.lease_duration_secs(&mut copy);
+            let duration_secs = lease_duration_secs(&mut copy, &self.settings);
             let since = leases.get(&app, &id).map_or(since, |lease| lease.since().max(since));
             // If the registry was full, an earlier registration may have left the state without the
             // rest.
             let is_known = leases.get(&app, &id).is_some_and(|lease| state(lease.instance()) == state(&copy));
             if is_known {
-                self.listing.check(&id, &Record::new(copy.clone())).inspect_err(|&refused| self.log_full(refused))?;
+                self.listing
+                    .check(&id, &Record::new(copy.clone()))
+                    .inspect_err(|&refused| self.capacity.log_full(refused, &self.listing))?;
             }
             self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
         }
@@ -95,9 +101,9 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Settings;
     use super::*;
     use crate::server::outcome::Origin;
+    use crate::server::registry::settings::Settings;
 
     fn copy(status: InstanceStatus, updated: i64) -> Instance {
         let mut instance =

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Refused, Registry};
+use super::listing::Listing;
 use crate::server::audit::{Lasting, Ongoing};
+use crate::server::outcome::Refused;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -16,13 +17,13 @@ pub(super) struct State {
     reclaimed: Ongoing,
 }
 
-impl Registry {
+impl State {
     /// Logs that an instance was refused since the registry is full.
-    pub(super) fn log_full(&self, refused: Refused) {
+    pub(super) fn log_full(&self, refused: Refused, listing: &Listing) {
         if refused.is_full()
-            && let Some(Lasting { count, elapsed }) = self.capacity.full.occurred()
+            && let Some(Lasting { count, elapsed }) = self.full.occurred()
         {
-            let instances = self.size();
+            let instances = listing.size();
             tracing::warn!(
                 error = %refused, instances, refused = count, ?elapsed,
                 "registry is full, new instances are refused (eureka.server.limits.instances, eureka.server.limits.registry-bytes)"
@@ -31,9 +32,9 @@ impl Registry {
     }
 
     /// Logs that a silent instance was evicted for a new one.
-    pub(super) fn log_reclaimed(&self) {
-        if let Some(Lasting { count, elapsed }) = self.capacity.reclaimed.occurred() {
-            let instances = self.size();
+    pub(super) fn log_reclaimed(&self, listing: &Listing) {
+        if let Some(Lasting { count, elapsed }) = self.reclaimed.occurred() {
+            let instances = listing.size();
             tracing::warn!(
                 evicted = count,
                 instances,
@@ -45,9 +46,9 @@ impl Registry {
 
     /// Logs that the registry has room again, and whether the delta drops deletions early. Must be
     /// called periodically.
-    pub(super) fn log_capacity(&self) {
-        let State { full, delta, dropped, reclaimed } = &self.capacity;
-        if self.listing.has_room() {
+    pub(super) fn log(&self, listing: &Listing) {
+        let Self { full, delta, dropped, reclaimed } = self;
+        if listing.has_room() {
             if let Some(Lasting { count, elapsed }) = full.ended() {
                 tracing::info!(refused = count, ?elapsed, "registry has room again");
             }
@@ -55,7 +56,7 @@ impl Registry {
                 tracing::info!(evicted = count, ?elapsed, "silent instances no longer evicted for new ones");
             }
         }
-        let all = self.listing.dropped_deletions();
+        let all = listing.dropped_deletions();
         let deletions = all - dropped.swap(all, Relaxed);
         if deletions > 0 {
             if let Some(Lasting { elapsed, .. }) = delta.occurred() {

@@ -3,22 +3,18 @@
 //! The rules are in `docs/server.md`, "Eviction". Unlike in Java, a lease is checked again right
 //! before it is removed (quirk S10).
 
-use super::Registry;
+use super::state::Registry;
+use super::thresholds::eviction_limit;
 use crate::server::audit;
-use crate::sync::Mutex;
 
 /// Maximum number of evictions of one run with an info line each.
 const EVICTIONS_SHOWN: usize = 10;
-
-/// Time of the last run.
-#[derive(Debug, Default)]
-pub(super) struct State(Mutex<Option<i64>>);
 
 impl Registry {
     /// Evicts expired leases: in random order, and no more per run than the limit. Returns their
     /// number.
     pub(in crate::server) fn evict(&self, rng: &mut fastrand::Rng, now: i64) -> usize {
-        let previous = self.eviction.0.lock().replace(now);
+        let previous = self.evicted_at.lock().replace(now);
         self.update_preserved(now);
         let compensation = compensation_ms(previous, self.settings.eviction_interval_ms(), now);
         let (mut expired, mut kept) = (Vec::new(), 0);
@@ -58,11 +54,6 @@ impl Registry {
     }
 }
 
-/// Returns the maximum number of leases that one run may evict from a registry of this size.
-pub(super) fn eviction_limit(instances: usize, percent: f64) -> usize {
-    instances - ((instances as f64 * percent) as usize).min(instances)
-}
-
 /// Returns the delay of this run. Heartbeats may have been lost for as long, so leases are extended
 /// by it.
 fn compensation_ms(previous: Option<i64>, interval_ms: i64, now: i64) -> i64 {
@@ -72,13 +63,6 @@ fn compensation_ms(previous: Option<i64>, interval_ms: i64, now: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn eviction_limit_truncates_the_number_that_stays() {
-        for (instances, limit) in [(0, 0), (1, 1), (5, 1), (6, 1), (7, 2), (10, 2), (20, 3), (100, 15)] {
-            assert_eq!(eviction_limit(instances, 0.85), limit, "{instances} instances");
-        }
-    }
 
     #[test]
     fn compensation_of_a_late_run_is_its_delay() {

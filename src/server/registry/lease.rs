@@ -1,8 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use super::{Now, Origin, rules};
+use super::now::Now;
+use super::rules;
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
+use crate::server::outcome::Origin;
 use crate::server::view::Record;
 
 /// Time after which an override that nobody has read is dropped.

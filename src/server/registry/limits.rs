@@ -1,7 +1,8 @@
 //! Limits on a single instance.
 
-use super::{Refused, Settings};
+use super::settings::Settings;
 use crate::model::Instance;
+use crate::server::outcome::Refused;
 use crate::server::view::instance_bytes;
 
 /// Checks an instance against the limits on a single instance.

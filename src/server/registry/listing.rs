@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::id_index::IdIndex;
 use super::recent_changes::RecentChanges;
-use super::reclaim::Shortage;
-use super::{Refused, Settings};
+use super::settings::Settings;
 use crate::model::{Digest, Instance, StatusCounts};
+use crate::server::outcome::Refused;
 use crate::server::view::{self, APPLICATION_WEIGHT, AppView, Record, Snapshot};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -46,6 +46,13 @@ struct Limits {
     growth: usize,
     /// Weight of the deletions that the delta shows.
     deletions: usize,
+}
+
+/// Number of instances and bytes by which a new instance exceeds the limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shortage {
+    pub(super) instances: usize,
+    pub(super) bytes: usize,
 }
 
 /// No limits, for a copy of a registry that has its own.

@@ -1,7 +1,7 @@
 //! Rules for the status of an instance. See `docs/server.md`, "Order of the status rules".
 
-use super::Origin;
 use crate::model::InstanceStatus::{self, OutOfService, Up};
+use crate::server::outcome::Origin;
 
 /// Returns the status by the first rule that matches.
 pub(super) fn status(

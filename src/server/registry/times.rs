@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::Registry;
+use super::settings::Settings;
 use crate::model::{Instance, LeaseInfo};
 use crate::server::audit::{Lasting, Ongoing, Quoted};
 
@@ -24,20 +24,19 @@ pub(super) fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     fault: Ongoing,
-    /// Set if there was one since the last call of `log_clamped`.
+    /// Set if there was one since the last call of `log_ended`.
     is_recent: AtomicBool,
 }
 
-impl Registry {
+impl Ahead {
     /// Clamps a version that is too far in the future, with a warning.
     pub(super) fn clamp(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
-        let now = self.at(now).published();
         let clamped = clamped(sent, ours, now);
         if clamped == sent {
             return sent;
         }
-        self.ahead.is_recent.store(true, Relaxed);
-        if let Some(Lasting { count, .. }) = self.ahead.fault.occurred() {
+        self.is_recent.store(true, Relaxed);
+        if let Some(Lasting { count, .. }) = self.fault.occurred() {
             let (app, instance) = (Quoted(app), Quoted(id));
             let ahead = Duration::from_millis(sent.saturating_sub(now).try_into().unwrap_or(0));
             tracing::warn!(
@@ -49,9 +48,9 @@ impl Registry {
     }
 
     /// Logs that no version was too far in the future since the last call.
-    pub(super) fn log_clamped(&self) {
-        if !self.ahead.is_recent.swap(false, Relaxed)
-            && let Some(Lasting { count, elapsed }) = self.ahead.fault.ended()
+    pub(super) fn log_ended(&self) {
+        if !self.is_recent.swap(false, Relaxed)
+            && let Some(Lasting { count, elapsed }) = self.fault.ended()
         {
             tracing::info!(count, ?elapsed, "no lastDirtyTimestamp is more than a day in the future any more");
         }
@@ -63,20 +62,19 @@ impl Registry {
         if let Some(sent) = copy.last_dirty_timestamp {
             copy.last_dirty_timestamp = Some(self.clamp(copy.app(), copy.id(), sent, ours, now));
         }
-        let latest = self.at(now).published().saturating_add(MAX_AHEAD_MS);
+        let latest = now.saturating_add(MAX_AHEAD_MS);
         copy.last_updated_timestamp = copy.last_updated_timestamp.map(|at| at.min(latest));
     }
+}
 
-    /// Returns the lease duration of an instance, and stores it in the record if it is above the
-    /// limit.
-    pub(super) fn lease_duration_secs(&self, instance: &mut Instance) -> i32 {
-        let limit = self.settings.lease_limit_secs;
-        let Some(lease) = instance.lease.as_mut().filter(|lease| lease.duration_secs > 0) else {
-            return LeaseInfo::DEFAULT_DURATION_SECS.min(limit);
-        };
-        lease.duration_secs = lease.duration_secs.min(limit);
-        lease.duration_secs
-    }
+/// Returns the lease duration of an instance, and stores it in the record if it is above the limit.
+pub(super) fn lease_duration_secs(instance: &mut Instance, settings: &Settings) -> i32 {
+    let limit = settings.lease_limit_secs;
+    let Some(lease) = instance.lease.as_mut().filter(|lease| lease.duration_secs > 0) else {
+        return LeaseInfo::DEFAULT_DURATION_SECS.min(limit);
+    };
+    lease.duration_secs = lease.duration_secs.min(limit);
+    lease.duration_secs
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@ mod preservation;
 
 use std::sync::Arc;
 
-use super::*;
-use crate::model::{InstanceStatus, LeaseInfo, Metadata};
+use super::settings::Settings;
+use super::state::Registry;
+use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, Metadata};
+use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered, Renewal};
+use crate::server::view::{Record, Snapshot};
 
 /// Returns a registry with one instance, which a client registered at time 0.
 fn with_instance(status: InstanceStatus, dirty: i64) -> Registry {

@@ -1,0 +1,85 @@
+//! Status overrides. See `docs/server.md`, "Status override".
+
+use super::lease::Lease;
+use super::state::Registry;
+use crate::model::InstanceStatus;
+use crate::server::outcome::Effect;
+
+impl Registry {
+    /// Sets a status override.
+    pub(in crate::server) fn set_override(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        dirty: Option<i64>,
+        now: i64,
+    ) -> Effect {
+        self.with_live_lease(app, id, now, |lease| {
+            lease.renew(self.settings.lease_doubling, now);
+            if status == lease.instance().status {
+                return Effect::Unchanged;
+            }
+            lease.set_override(Some(status), now);
+            let version = self.override_version(lease, dirty, now);
+            self.modify(lease, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = status;
+                instance.last_dirty_timestamp = version;
+            });
+            Effect::Changed
+        })
+    }
+
+    /// Deletes the status override, and sets the given status until the instance registers.
+    pub(in crate::server) fn delete_override(
+        &self,
+        app: &str,
+        id: &str,
+        status: InstanceStatus,
+        dirty: Option<i64>,
+        now: i64,
+    ) -> Effect {
+        self.with_live_lease(app, id, now, |lease| {
+            lease.renew(self.settings.lease_doubling, now);
+            if lease.override_status(now).is_none() {
+                return Effect::Unchanged;
+            }
+            lease.set_override(None, now);
+            let version = self.override_version(lease, dirty, now);
+            self.modify(lease, now, |instance| {
+                instance.status = status;
+                instance.overridden_status = InstanceStatus::Unknown;
+                instance.last_dirty_timestamp = version;
+            });
+            Effect::Changed
+        })
+    }
+
+    /// Stores the override of a replica. The next heartbeat applies it to the status.
+    pub(in crate::server) fn store_override(&self, app: &str, id: &str, status: InstanceStatus, now: i64) -> Effect {
+        let mut leases = self.shards.write(app, id);
+        let Some(lease) = leases.get_mut(app, id) else { return Effect::NotFound };
+        if lease.override_status(now) == Some(status) {
+            return Effect::Unchanged;
+        }
+        lease.set_override(Some(status), now);
+        self.modify(lease, now, |instance| instance.overridden_status = status);
+        Effect::Changed
+    }
+
+    fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {
+        let mut leases = self.shards.write(app, id);
+        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map_or(Effect::NotFound, change)
+    }
+
+    /// Returns the version of an instance after a change of its override, which may raise it.
+    ///
+    /// As in Java, a change without a version counts as version 0, so a negative version becomes 0.
+    fn override_version(&self, lease: &Lease, dirty: Option<i64>, now: i64) -> Option<i64> {
+        let instance = lease.instance();
+        let ours = instance.last_dirty_timestamp;
+        let dirty = dirty.map_or(0, |dirty| self.clamp(instance.app(), instance.id(), dirty, ours, now));
+        ours.max(Some(dirty))
+    }
+}

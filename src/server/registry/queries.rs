@@ -1,0 +1,84 @@
+//! Reads of the registry.
+
+use std::sync::Arc;
+
+use super::lease::Lease;
+#[cfg(feature = "peers")]
+use super::listing::Listing;
+use super::state::Registry;
+use crate::model::Instance;
+use crate::server::view::{AppView, Snapshot};
+
+impl Registry {
+    /// Returns an instance with the current times of its lease. An expired instance is hidden as
+    /// soon as it may be evicted.
+    pub(in crate::server) fn instance(&self, app: &str, id: &str, now: i64) -> Option<Instance> {
+        let leases = self.shards.shard(app, id).read();
+        leases.get(app, id).filter(|lease| self.is_visible(lease, now)).map(|lease| self.live_instance(lease))
+    }
+
+    /// Returns the instance with this id in the first application by name that has one.
+    pub(in crate::server) fn instance_by_id(&self, id: &str, now: i64) -> Option<Instance> {
+        let mut app = self.listing.application_of(id, None)?;
+        loop {
+            if let Some(instance) = self.instance(&app, id, now) {
+                return Some(instance);
+            }
+            app = self.listing.application_of(id, Some(&app))?;
+        }
+    }
+
+    /// Returns the full list. It is the same `Arc` as long as nothing changes.
+    pub(in crate::server) fn full(&self) -> Arc<Snapshot> {
+        self.listing.full()
+    }
+
+    /// Returns the latest change of each recently changed instance, oldest first. The counts are
+    /// those of the whole registry.
+    pub(in crate::server) fn delta(&self) -> Arc<Snapshot> {
+        self.listing.delta()
+    }
+
+    /// Returns an application with at least one instance.
+    pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
+        self.listing.application(name)
+    }
+
+    /// Returns the published state.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Returns the maximum weight of all instances.
+    pub(in crate::server) fn size_limit(&self) -> usize {
+        self.settings.registry_size_limit
+    }
+
+    /// Returns true if an instance of a usual size would be accepted.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn has_room(&self) -> bool {
+        self.listing.has_room()
+    }
+
+    /// Returns the number of instances.
+    pub(in crate::server) fn size(&self) -> usize {
+        self.listing.size()
+    }
+
+    /// Returns the revision of the [full list](Self::full). It is raised before a change is
+    /// acknowledged.
+    pub(in crate::server) fn revision(&self) -> u64 {
+        self.listing.revision()
+    }
+
+    /// Returns the revision of the [delta](Self::delta), which is also raised when old changes are
+    /// removed.
+    pub(in crate::server) fn delta_revision(&self) -> u64 {
+        self.listing.delta_revision()
+    }
+
+    pub(super) fn is_visible(&self, lease: &Lease, now: i64) -> bool {
+        !(lease.is_expired(0, now) && self.is_expiration_enabled(&lease.instance().app))
+    }
+}

@@ -1,0 +1,28 @@
+//! Cancellation of leases, and removal of old changes and tombstones.
+
+use super::state::Registry;
+#[cfg(feature = "peers")]
+use super::version::Version;
+use crate::model::InstanceStatus;
+
+impl Registry {
+    /// Cancels a lease. Returns the last status of its instance, or `None` if there was no lease.
+    pub(in crate::server) fn cancel(&self, app: &str, id: &str, now: i64) -> Option<InstanceStatus> {
+        let mut leases = self.shards.write(app, id);
+        let lease = leases.remove(app, id)?;
+        let ended = self.at(now).published();
+        self.publish_removal(&lease, id, ended, now);
+        #[cfg(feature = "peers")]
+        self.add_tombstone(Version::cancelled(lease.instance(), ended), &lease.instance().app, id, now);
+        Some(lease.instance().status)
+    }
+
+    /// Removes changes and tombstones that are older than their retention times.
+    pub(in crate::server) fn prune_delta(&self, now: i64) {
+        self.listing.prune(now.saturating_sub(self.settings.delta_retention_ms()));
+        #[cfg(feature = "peers")]
+        self.tombstones.prune(now.saturating_sub(self.settings.tombstone_retention_ms()));
+        self.capacity.log(&self.listing);
+        self.ahead.log_ended();
+    }
+}

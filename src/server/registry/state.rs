@@ -1,0 +1,123 @@
+//! State of the registry, and the steps that its operations share.
+
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use super::lease::Lease;
+use super::listing::Listing;
+use super::now::Now;
+use super::settings::Settings;
+use super::shards::Shards;
+use super::silent::Silent;
+use super::times::Ahead;
+#[cfg(feature = "peers")]
+use super::tombstones::Tombstones;
+use super::{capacity, preserved};
+use crate::model::{ActionType, Instance};
+use crate::server::audit;
+use crate::server::view::Record;
+use crate::sync::Mutex;
+
+#[derive(Debug)]
+pub(in crate::server) struct Registry {
+    pub(super) settings: Settings,
+    pub(super) shards: Shards,
+    pub(super) listing: Listing,
+    /// Time of the last eviction run.
+    pub(super) evicted_at: Mutex<Option<i64>>,
+    #[cfg(feature = "peers")]
+    pub(super) tombstones: Tombstones,
+    pub(super) preservation: preserved::State,
+    changes: audit::Changes,
+    pub(super) ahead: Ahead,
+    pub(super) capacity: capacity::State,
+    pub(super) silent: Mutex<Silent>,
+    /// Milliseconds by which published times are ahead of the clock of the leases.
+    published_ahead: AtomicI64,
+    /// Value of `published_ahead` before its last change, and the time of that change.
+    ahead_before: AtomicI64,
+    moved_at: AtomicI64,
+}
+
+impl Registry {
+    pub(in crate::server) fn new(settings: Settings) -> Self {
+        Self {
+            listing: Listing::new(&settings),
+            settings,
+            shards: Shards::new(),
+            evicted_at: Mutex::default(),
+            #[cfg(feature = "peers")]
+            tombstones: Tombstones::default(),
+            preservation: preserved::State::default(),
+            changes: audit::Changes::default(),
+            ahead: Ahead::default(),
+            capacity: capacity::State::default(),
+            silent: Mutex::default(),
+            published_ahead: AtomicI64::new(0),
+            ahead_before: AtomicI64::new(0),
+            moved_at: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// Returns the milliseconds by which published times are ahead of the clock of the leases.
+    pub(in crate::server) fn published_ahead(&self) -> i64 {
+        self.published_ahead.load(Relaxed)
+    }
+
+    /// Changes the difference of published times to the clock of the leases. Leases are not
+    /// affected. Returns false if another call changed it meanwhile.
+    pub(in crate::server) fn move_published(&self, from: i64, to: i64, now: i64) -> bool {
+        let moved = self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
+        if moved {
+            self.ahead_before.store(from, Relaxed);
+            self.moved_at.store(now, Relaxed);
+        }
+        moved
+    }
+
+    /// Returns the instance of a lease with the current times of the lease.
+    ///
+    /// A renewal keeps the published time that it had. Otherwise, after the machine was suspended,
+    /// peers would take a lease that was last renewed before for a fresh one.
+    pub(super) fn live_instance(&self, lease: &Lease) -> Instance {
+        let was_moved = lease.renewed_at() < self.moved_at.load(Relaxed);
+        lease.live_instance(if was_moved { &self.ahead_before } else { &self.published_ahead }.load(Relaxed))
+    }
+
+    pub(super) fn at(&self, now: i64) -> Now {
+        Now { ms: now, ahead: self.published_ahead() }
+    }
+
+    /// Clamps a version that is too far in the future, with a warning.
+    pub(super) fn clamp(&self, app: &str, id: &str, sent: i64, ours: Option<i64>, now: i64) -> i64 {
+        self.ahead.clamp(app, id, sent, ours, self.at(now).published())
+    }
+
+    /// Returns the limit on log lines about changes.
+    pub(in crate::server) fn changes(&self) -> &audit::Changes {
+        &self.changes
+    }
+
+    /// Publishes a change that was not sent by the instance itself.
+    pub(super) fn modify(&self, lease: &mut Lease, now: i64, change: impl FnOnce(&mut Instance)) {
+        let at = self.at(now);
+        let mut instance = self.live_instance(lease);
+        change(&mut instance);
+        instance.action = Some(ActionType::Modified);
+        instance.last_updated_timestamp = Some(at.published());
+        lease.replace(instance, at);
+        let record = lease.record().clone();
+        self.listing.put(record.instance.id().into(), record, now);
+    }
+
+    /// Publishes the end of a lease that was just removed. `ended` is a published time.
+    pub(super) fn publish_removal(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
+        let at = self.at(now);
+        let mut instance = self.live_instance(lease);
+        instance.action = Some(ActionType::Deleted);
+        instance.last_updated_timestamp = Some(ended);
+        if let Some(info) = &mut instance.lease {
+            info.eviction_timestamp = at.published();
+        }
+        self.listing.remove(id, Record::new(instance), now);
+    }
+}
