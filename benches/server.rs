@@ -1,7 +1,8 @@
 //! What the registry's operations cost, in process: requests to the router, without a connection.
 //!
-//! Each is measured on registries of three sizes, by one thread and by two that share the registry. With two, the time is that in
-//! which both finish their half: half of one thread's where nothing is shared.
+//! Each is measured on registries of three sizes, by one thread and by two that share the registry.
+//! With two, the time is that in which both finish their half: half of one thread's where nothing
+//! is shared.
 #![allow(clippy::unwrap_used, reason = "a bench is a test")]
 
 use std::thread;
@@ -98,7 +99,8 @@ fn rounds<F: Future<Output = ()>>(
             scope.spawn(move || {
                 runtime.block_on(async {
                     for number in (thread..count).step_by(threads as usize) {
-                        // A stride without a common divisor, so that neighbours are not neighbours in memory.
+                        // A stride without a common divisor, so that neighbours are not neighbours
+                        // in memory.
                         round(number as usize * 7_919).await;
                     }
                 });

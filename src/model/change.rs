@@ -45,7 +45,7 @@ impl Instance {
     ///
     /// A version that is newer because status or metadata changed is not a restart. Neither is a
     /// different `up_since_ms` alone, since each server of a cluster has its own. An instance that
-    /// registers again because the *registry* lost its lease cannot be told from one that
+    /// registers again because the *registry* lost its lease cannot be distinguished from one that
     /// restarted.
     pub fn change_since(&self, known: &Self) -> InstanceChange {
         let details = self.differs_in_details(known);

@@ -34,8 +34,8 @@ impl Registrar {
     /// `server` is called with a future that completes when the server has to stop accepting; pass
     /// it to `with_graceful_shutdown`. The steps are:
     ///
-    /// 1. Poll the server. If it ends at once, for example because it cannot bind, return its output
-    ///    and register nothing.
+    /// 1. Poll the server. If it ends at once, for example because it cannot bind, return its
+    ///    output and register nothing.
     /// 2. Register as UP and renew the lease. If the registry is unavailable, the server serves
     ///    nevertheless, and registration is repeated with back-off.
     /// 3. When `signal` completes, register as DOWN, within the

@@ -4,8 +4,8 @@
 //! `instance`, `status` and `origin`. A change is an info line; what changes nothing, and each
 //! change of a batch from a peer, is a debug line. Clients choose most of the values, so every
 //! value is escaped and has a maximum length. Lines about faults of clients are limited in number
-//! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the rest
-//! are debug lines, with one info line that has their number.
+//! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the
+//! rest are debug lines, with one info line that has their number.
 
 mod ongoing;
 mod repeats;
@@ -106,8 +106,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the part of an address that counts as one sender: an IPv4 address, also if it is mapped to
-/// IPv6, or the first 64 bits of an IPv6 address.
+/// Returns the part of an address that counts as one sender: an IPv4 address, also if it is mapped
+/// to IPv6, or the first 64 bits of an IPv6 address.
 pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -150,7 +150,8 @@ impl Throttle {
     }
 }
 
-/// Maximum number of info lines about changes within [`CHANGES_INTERVAL`]. Further ones are debug lines.
+/// Maximum number of info lines about changes within [`CHANGES_INTERVAL`]. Further ones are debug
+/// lines.
 const CHANGES_SHOWN: u64 = 100;
 const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -196,8 +197,8 @@ impl Changes {
         self.older.flush();
     }
 
-    /// Returns the counters of the current interval, and the number of changes without an info line in
-    /// earlier ones.
+    /// Returns the counters of the current interval, and the number of changes without an info line
+    /// in earlier ones.
     fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
         let mut burst = self.burst.lock();
         let now = Instant::now();

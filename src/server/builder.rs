@@ -115,9 +115,9 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sets the port at which this server responds, such as the port of its listener. It is part of the
-    /// [registration](settings::Node) of this server, and of the comparison of its own URL with those of
-    /// its peers. Without a port the server does not register itself.
+    /// Sets the port at which this server responds, such as the port of its listener. It is part of
+    /// the [registration](settings::Node) of this server, and of the comparison of its own URL with
+    /// those of its peers. Without a port the server does not register itself.
     ///
     /// Spring `server.port`.
     #[cfg(feature = "peers")]
@@ -135,8 +135,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Enables deltas. Defaults to true. Otherwise `GET apps/delta` gets 403, after which Java clients
-    /// fetch everything in the same cycle. Other clients may take it for a failure.
+    /// Enables deltas. Defaults to true. Otherwise `GET apps/delta` gets 403, after which Java
+    /// clients fetch everything in the same cycle. Other clients may take it for a failure.
     ///
     /// Spring `eureka.server.disable-delta`, Netflix `eureka.disableDelta`, which have the opposite
     /// meaning.
@@ -158,8 +158,8 @@ impl EurekaServerBuilder {
     /// Keeps lists unchanged for [some time](Self::read_only_cache_interval), as a Java server does,
     /// instead of showing each change at once. Defaults to false, unlike Java.
     ///
-    /// Lists are built once per change, and only if they are requested. The cache bounds the cost of
-    /// many changes. It does not apply to an instance that is requested by its id.
+    /// Lists are built once per change, and only if they are requested. The cache bounds the cost
+    /// of many changes. It does not apply to an instance that is requested by its id.
     ///
     /// Spring `eureka.server.use-read-only-response-cache`, Netflix
     /// `eureka.shouldUseReadOnlyResponseCache`.
@@ -345,7 +345,8 @@ struct Parts {
     own: Option<crate::model::Instance>,
 }
 
-/// Share of the memory that the registry may take by default, without the lists that are made of it.
+/// Share of the memory that the registry may take by default, without the lists that are made of
+/// it.
 const REGISTRY_SHARE: usize = 20;
 const MIN_REGISTRY_SIZE: usize = 16 * 1024 * 1024;
 

@@ -51,8 +51,8 @@ impl Gate {
         Self::new(Reason::Single, Duration::ZERO)
     }
 
-    /// Creates the gate of a node with peers. It opens after `wait` at the latest. Without a time to
-    /// wait, or a copy to wait for, it is open.
+    /// Creates the gate of a node with peers. It opens after `wait` at the latest. Without a time
+    /// to wait, or a copy to wait for, it is open.
     pub(in crate::server) fn starting(wait: Duration, copies: bool) -> Self {
         Self::new(if wait.is_zero() || !copies { Reason::Unneeded } else { Reason::Asking }, wait)
     }

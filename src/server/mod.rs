@@ -30,49 +30,50 @@
 //!
 //! # Differences from the Java server
 //!
-//! * XML needs the feature `xml`. Without it, JSON is also the response to `*/*` and to requests without
-//!   `Accept`, where Java responds with XML. A request that accepts only XML gets 406, and one with an
-//!   XML body gets 415.
+//! * XML needs the feature `xml`. Without it, JSON is also the response to `*/*` and to requests
+//!   without `Accept`, where Java responds with XML. A request that accepts only XML gets 406, and
+//!   one with an XML body gets 415.
 //! * Lists have an `ETag`. A request with the same tag in `If-None-Match` gets 304 without a body.
-//! * Lists show every change at once. The cache of a Java server, which lags by 30 seconds, is off unless
-//!   [`read_only_cache`](EurekaServerBuilder::read_only_cache) enables it.
-//! * In lists, `lastRenewalTimestamp` is the time of the last change of the instance. A single instance
-//!   shows the present value.
-//! * A status that a heartbeat corrects is published at once. An override belongs to one application.
-//! * Self-preservation counts the instances of this registry; Java adds a phantom instance. From seven
-//!   instances on, one that died can be evicted. Smaller registries need
+//! * Lists show every change at once. The cache of a Java server, which lags by 30 seconds, is off
+//!   unless [`read_only_cache`](EurekaServerBuilder::read_only_cache) enables it.
+//! * In lists, `lastRenewalTimestamp` is the time of the last change of the instance. A single
+//!   instance shows the present value.
+//! * A status that a heartbeat corrects is published at once. An override belongs to one
+//!   application.
+//! * Self-preservation counts the instances of this registry; Java adds a phantom instance. From
+//!   seven instances on, one that died can be evicted. Smaller registries need
 //!   [`Eviction::preservation_by_application`] or no [`Eviction::self_preservation`].
 //!
 //! # Clusters
 //!
 //! With the feature `peers`, servers replicate to each other, Java servers and tower-eureka servers
-//! alike. Each sends the changes of its clients to all others, and a starting server copies the registry
-//! of its peers. All servers may have the same list of URLs. If two servers have different states of an
-//! instance, after a partition for example, both keep the newer one, by the rules
+//! alike. Each sends the changes of its clients to all others, and a starting server copies the
+//! registry of its peers. All servers may have the same list of URLs. If two servers have different
+//! states of an instance, after a partition for example, both keep the newer one, by the rules
 //! [below](#how-nodes-agree-again).
 //!
 //! # Other regions
 //!
-//! Lists can show clusters of other regions beside this one. Their instances are copied every 30 seconds
-//! and are not counted or evicted here. Clients see all regions, unless they name some in the parameter
-//! `regions`, or the fallback is off.
+//! Lists can show clusters of other regions beside this one. Their instances are copied every 30
+//! seconds and are not counted or evicted here. Clients see all regions, unless they name some in
+//! the parameter `regions`, or the fallback is off.
 //!
 //! # Log
 //!
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines with the
-//!   target `tower_eureka::server::audit`. They have the application, the instance, its status and the
-//!   sender. Requests that change nothing and the items of a peer's batch are debug lines. So are all
-//!   changes beyond 100 a second, of which one info line shows the number.
-//! * Leases that expire are summed up per run: the first ten have a line each, and one line shows the
-//!   number of all.
-//! * A refused write is a warning with the sender's address, the path, the status and the cause. So is a
-//!   registration that is older than the record in the registry. Each is logged at once, then at most
-//!   once a minute with the number of repetitions, and once when it has not occurred for a minute. There
-//!   are at most 20 such lines a minute. A batch has one line.
+//!   target `tower_eureka::server::audit`. They have the application, the instance, its status and
+//!   the sender. Requests that change nothing and the items of a peer's batch are debug lines. So
+//!   are all changes beyond 100 a second, of which one info line shows the number.
+//! * Leases that expire are summed up per run: the first ten have a line each, and one line shows
+//!   the number of all.
+//! * A refused write is a warning with the sender's address, the path, the status and the cause. So
+//!   is a registration that is older than the record in the registry. Each is logged at once, then
+//!   at most once a minute with the number of repetitions, and once when it has not occurred for a
+//!   minute. There are at most 20 such lines a minute. A batch has one line.
 //! * A lasting fault is logged when it begins, once a minute while it lasts, and when it ends.
 //! * Values from requests, peers and DNS are escaped and cut after 100 characters.
-//! * The begin and the end of self-preservation are logged. `GET status` shows its state and the counts
-//!   behind it.
+//! * The begin and the end of self-preservation are logged. `GET status` shows its state and the
+//!   counts behind it.
 //!
 //! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>`.
@@ -135,8 +136,8 @@ use crate::model::{Application, Applications, Instance, app_name};
 
 /// Eureka registry inside this process.
 ///
-/// It is cheap to clone: all clones and routers share one registry. Its timers run as tokio tasks and
-/// end when the last clone and the last router are dropped.
+/// It is cheap to clone: all clones and routers share one registry. Its timers run as tokio tasks
+/// and end when the last clone and the last router are dropped.
 #[derive(Clone)]
 pub struct EurekaServer {
     state: ServerState,
@@ -160,7 +161,8 @@ impl EurekaServer {
         http::router(self.state.clone(), "")
     }
 
-    /// Returns the HTTP interface of the registry as a service, for a server that serves nothing else.
+    /// Returns the HTTP interface of the registry as a service, for a server that serves nothing
+    /// else.
     ///
     /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, with a faster path for
     /// heartbeats.
@@ -177,8 +179,8 @@ impl EurekaServer {
         Listener::with_limits(listener, self.connections, self.state.unsent().clone())
     }
 
-    /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value that was
-    /// derived from the memory at the start.
+    /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value
+    /// that was derived from the memory at the start.
     pub fn registry_size_limit(&self) -> usize {
         self.registry().size_limit()
     }
@@ -188,8 +190,8 @@ impl EurekaServer {
         applications(&self.registry().full())
     }
 
-    /// Returns a registered instance with its present lease. The name of the application may be in any
-    /// case.
+    /// Returns a registered instance with its present lease. The name of the application may be in
+    /// any case.
     pub fn instance(&self, app: &str, id: &str) -> Option<Instance> {
         self.registry().instance(&app_name(app), id, self.now())
     }
@@ -197,21 +199,21 @@ impl EurekaServer {
     /// Returns true if lists are served.
     ///
     /// A starting node with peers refuses them with 403 until it has copied a peer that has more
-    /// instances, or has collected heartbeats for long enough, see `Peers::wait_when_empty`. A node that
-    /// shows other regions refuses them until each region was asked once.
+    /// instances, or has collected heartbeats for long enough, see `Peers::wait_when_empty`. A node
+    /// that shows other regions refuses them until each region was asked once.
     pub fn is_open(&self) -> bool {
         self.state.is_open()
     }
 
-    /// Leaves the cluster: cancels the registration of this node, and sends all queued changes to the
-    /// peers. Returns false if a peer did not take everything within this time.
+    /// Leaves the cluster: cancels the registration of this node, and sends all queued changes to
+    /// the peers. Returns false if a peer did not take everything within this time.
     ///
-    /// It should be called when the process receives a signal to stop, and again after the last request.
-    /// An unreachable peer is tried once.
+    /// It should be called when the process receives a signal to stop, and again after the last
+    /// request. An unreachable peer is tried once.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the rest in the queue. It continues to be sent as long as the server
-    /// exists.
+    /// Dropping the future leaves the rest in the queue. It continues to be sent as long as the
+    /// server exists.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {

@@ -1,8 +1,8 @@
 //! The registry with replication: requests and the node's own lease change the registry through it.
 //!
-//! A change that a client made is queued for every peer once it is in the registry, and changes of one
-//! instance in their order. A change that a peer sent is not replicated again. The registry itself
-//! knows no peers.
+//! A change that a client made is queued for every peer once it is in the registry, and changes of
+//! one instance in their order. A change that a peer sent is not replicated again. The registry
+//! itself knows no peers.
 
 use std::sync::Arc;
 #[cfg(feature = "peers")]
@@ -73,8 +73,8 @@ impl Node {
     }
 
     /// Adjusts the published times if the wall clock was set or the machine was suspended. Must be
-    /// called before a change is published. Leases are not adjusted: no instance could renew its lease
-    /// while the machine was suspended.
+    /// called before a change is published. Leases are not adjusted: no instance could renew its
+    /// lease while the machine was suspended.
     pub(super) fn follow_wall_clock(&self) {
         follow_wall_clock(&self.registry, self.clock);
     }
@@ -119,8 +119,8 @@ impl Node {
         registered.refused.map_or(Ok(()), Err)
     }
 
-    /// Renews a lease. A heartbeat is replicated whenever there is a lease, even if its sender has to
-    /// register again.
+    /// Renews a lease. A heartbeat is replicated whenever there is a lease, even if its sender has
+    /// to register again.
     pub(super) fn renew(&self, app: &str, id: &str, dirty: Option<i64>, origin: Origin) -> Renewal {
         let renewal = self.registry.renew(app, id, dirty, origin, self.now());
         if renewal != Renewal::NotFound {
@@ -165,8 +165,8 @@ impl Node {
         })
     }
 
-    /// Applies a change of an override, logs it and replicates it. Returns false if there is no such
-    /// instance.
+    /// Applies a change of an override, logs it and replicates it. Returns false if there is no
+    /// such instance.
     fn change_override(
         &self,
         app: &str,
@@ -191,7 +191,8 @@ impl Node {
         effect.is_found()
     }
 
-    /// Merges metadata. It is replicated as a registration, and always has client origin, as in Java.
+    /// Merges metadata. It is replicated as a registration, and always has client origin, as in
+    /// Java.
     pub(super) fn merge_metadata(
         &self,
         app: &str,

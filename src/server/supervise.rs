@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::time::Backoff;
 
-/// Minimum and maximum pause before a task is restarted. A task that ran for longer than the maximum
-/// begins with the minimum again.
+/// Minimum and maximum pause before a task is restarted. A task that ran for longer than the
+/// maximum begins with the minimum again.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Runs the future that `start` creates to completion, and creates another one after a panic.

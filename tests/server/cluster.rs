@@ -1,5 +1,5 @@
-//! Clusters of our own nodes, over a network in memory and so under paused time: who is told what, and what happens when somebody is
-//! not there.
+//! Clusters of our own nodes, over a network in memory and so under paused time: who is told what,
+//! and what happens when somebody is not there.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -361,7 +361,8 @@ async fn a_node_does_not_talk_to_itself_under_another_name() {
 #[tokio::test(start_paused = true)]
 async fn a_lone_node_answers_at_once_whatever_it_is_called() {
     let network = Network::default();
-    // What Spring users pass to a server that is alone: its own URL by the name of the machine, or nothing to fetch.
+    // What Spring users pass to a server that is alone: its own URL by the name of the machine, or
+    // nothing to fetch.
     let a = network.node_with("a", &["localhost"], |setup| setup);
     network.0.lock().unwrap().hosts.insert("localhost".into(), a.router.clone());
     let b = network.node_with("b", &["localhost"], |setup| {

@@ -1,4 +1,5 @@
-//! What `docs/quirks.md` decides and no other test happens to hold, and that the tests named there exist.
+//! What `docs/quirks.md` decides and no other test happens to hold, and that the tests named there
+//! exist.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What nodes do about what they missed of each other: they look, and the newer state counts, whoever forgot to tell it.
+//! What nodes do about what they missed of each other: they look, and the newer state counts,
+//! whoever forgot to tell it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! Replays what a Spring client and a Spring server were recorded to say to a Spring server, and expects the same answers.
+//! Replays what a Spring client and a Spring server were recorded to say to a Spring server, and
+//! expects the same answers.
 //!
-//! The registry also changed in ways that the recordings do not hold, on the other node or by an operator's hand. The tests apply those
-//! changes where the next recorded answer shows them.
+//! The registry also changed in ways that the recordings do not hold, on the other node or by an
+//! operator's hand. The tests apply those changes where the next recorded answer shows them.
 
 use std::io::Read;
 
@@ -141,8 +142,8 @@ impl Replay {
     }
 }
 
-/// Takes out what depends on the server's clock, on its own registration and on what it answered to others. Of a time it stays whether
-/// there is one.
+/// Takes out what depends on the server's clock, on its own registration and on what it answered to
+/// others. Of a time it stays whether there is one.
 fn normalise(value: &mut Value) {
     const TIMES: [&str; 5] = [
         "registrationTimestamp",

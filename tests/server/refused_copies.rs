@@ -1,5 +1,5 @@
-//! Copies and registrations that a registry refuses, for their size or for want of room: each is sent
-//! once, as long as it stays the same.
+//! Copies and registrations that a registry refuses, for their size or for want of room: each is
+//! sent once, as long as it stays the same.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

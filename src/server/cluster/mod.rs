@@ -29,11 +29,11 @@ use super::replication::{LocalNode, Peer};
 use super::supervise::supervise;
 use crate::time::{Backoff, jittered};
 
-/// Minimum and maximum pause between two calls of the source of the list of peers, as long as it has
-/// never returned one.
+/// Minimum and maximum pause between two calls of the source of the list of peers, as long as it
+/// has never returned one.
 const SOURCE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// Minimum and maximum pause before a peer URL that led to this node is checked again. At a start the
-/// other nodes behind a load balancer may come later.
+/// Minimum and maximum pause before a peer URL that led to this node is checked again. At a start
+/// the other nodes behind a load balancer may come later.
 const IDENTIFY_PAUSE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(180)];
 /// Time limit for the check of all peer URLs at the start.
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(2);

@@ -11,8 +11,8 @@
 //! Java peer whose instances all registered recently: a Spring server serves lists from its first
 //! request on. In each case the node opens when its time to wait is over.
 //!
-//! Unlike Java, the node fetches everything from its peers itself. Java reads the copy of its embedded
-//! client, which by default holds only instances that are UP.
+//! Unlike Java, the node fetches everything from its peers itself. Java reads the copy of its
+//! embedded client, which by default holds only instances that are UP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,8 @@ use crate::time::jittered;
 const CHUNK: usize = 100;
 /// Maximum number of peers that are copied at the same time.
 const CONCURRENT_COPIES: usize = 8;
-/// Time limit for the other peers once one was copied. A long list over a slow link may take so long.
+/// Time limit for the other peers once one was copied. A long list over a slow link may take so
+/// long.
 const OTHER_COPIES_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit of the final try, right before a node opens without a copy.
 const FINAL_TRY_LIMIT: Duration = Duration::from_secs(8);
@@ -49,8 +50,8 @@ const SETTLING_INTERVALS: u32 = 2;
 /// Result of the copy of one or all peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
-    /// This number of instances, without registry servers, was copied from a peer that is older than
-    /// this node.
+    /// This number of instances, without registry servers, was copied from a peer that is older
+    /// than this node.
     Copied(usize),
     /// The peer responds and has no more than this node.
     NothingNew,
@@ -65,7 +66,8 @@ pub(super) async fn open_at_limit(node: Arc<Node>) {
     node.gate().open(Reason::Late);
 }
 
-/// Opens the node once it has collected heartbeats for long enough. Runs `starting` at the same time.
+/// Opens the node once it has collected heartbeats for long enough. Runs `starting` at the same
+/// time.
 pub(super) async fn open_when_settled(cluster: &Arc<Cluster>, starting: impl Future<Output = ()>) {
     let gate = cluster.node.gate();
     let settling = async {
@@ -208,13 +210,14 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
         if seen % CHUNK == CHUNK - 1 {
             tokio::task::yield_now().await;
         }
-        // Clients may have registered or cancelled here in the meantime. Lists show leases as of their
-        // last change, so leases begin again.
+        // Clients may have registered or cancelled here in the meantime. Lists show leases as of
+        // their last change, so leases begin again.
         let now = node.now();
         let is_server = instance.app() == &*servers_app;
         let instance = peer.in_local_time(Instance::clone(instance), node.wall_ahead_ms());
         match node.registry().adopt(instance, now, now) {
-            // Registry servers register at each other: their number does not show what a peer knows.
+            // Registry servers register at each other: their number does not show what a peer
+            // knows.
             Ok(_) if is_server => servers += 1,
             Ok(_) => copied += 1,
             Err(error) => {

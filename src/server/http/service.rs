@@ -28,7 +28,7 @@ use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 
 /// HTTP service of a registry, for a server that serves nothing else. Created by
-/// [`EurekaServer::service`].
+/// [`EurekaServer::service`](crate::EurekaServer::service).
 ///
 /// It is always ready, never fails, and is cheap to clone.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl RegistryService {
     /// Adds health endpoints for load balancers and orchestrators, at the paths of a Spring server.
     ///
     /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 503 until
-    /// the server is [open for traffic](EurekaServer::is_open), and with 200 from then on.
+    /// the server is [open for traffic](crate::EurekaServer::is_open), and with 200 from then on.
     /// `/actuator/health/liveness` always responds with 200. The paths do not depend on the
     /// registry's own path.
     pub fn with_probes(mut self) -> Self {

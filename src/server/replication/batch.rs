@@ -11,8 +11,8 @@ const PART_BYTES: usize = 1 << 20;
 const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 
-/// Returns the item for a change, with the present instance, or `None` if the instance has left: its
-/// cancellation is sent as a change of its own.
+/// Returns the item for a change, with the present instance, or `None` if the instance has left:
+/// its cancellation is sent as a change of its own.
 pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
     let Change { target, action, status } = change;
     let bare = ReplicationItem {

@@ -24,8 +24,8 @@ impl LocalNode {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
     }
 
-    /// Adopts the peer's copy of an instance, if it is a copy of this instance, the instance is still
-    /// registered, and the copy changes it.
+    /// Adopts the peer's copy of an instance, if it is a copy of this instance, the instance is
+    /// still registered, and the copy changes it.
     pub(super) fn adopt(&self, target: &Target, copy: Instance, peer: &str) -> Result<(), Refused> {
         let now = self.clock.now_ms();
         if copy.app() != &*target.app || copy.id() != &*target.id || !self.registry.is_changed_by(&copy, now) {

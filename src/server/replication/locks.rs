@@ -11,8 +11,8 @@ const STRIPES: usize = 64;
 /// Striped locks of instances.
 ///
 /// A lock is held while an instance is changed and the change is queued for the peers, so that
-/// changes are replicated in the order in which they were made. Heartbeats take no lock, since their
-/// order does not matter.
+/// changes are replicated in the order in which they were made. Heartbeats take no lock, since
+/// their order does not matter.
 #[derive(Debug)]
 pub(in crate::server) struct StripedLocks {
     stripes: Box<[Mutex<()>]>,

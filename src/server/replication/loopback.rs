@@ -11,8 +11,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// Number of batches in a row that have to come back before a URL that has led to another node counts
-/// as this node's own.
+/// Number of batches in a row that have to come back before a URL that has led to another node
+/// counts as this node's own.
 const OWN_BATCHES: u32 = 4;
 
 /// Knowledge about where the URL of a peer leads.
@@ -51,8 +51,8 @@ impl Loopback {
         is_own
     }
 
-    /// Records that a request reached another node. Returns true the first time that this is known to
-    /// alternate, so that it can be logged.
+    /// Records that a request reached another node. Returns true the first time that this is known
+    /// to alternate, so that it can be logged.
     pub(super) fn note_other(&self) -> bool {
         self.own_batches.store(0, Relaxed);
         self.has_led_elsewhere.store(true, Relaxed);

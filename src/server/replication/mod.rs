@@ -142,8 +142,8 @@ impl Replication {
         self.is_listed.load(Ordering::Acquire)
     }
 
-    /// Returns true if each peer URL leads to this node. Before the source has returned a list, that
-    /// is unknown.
+    /// Returns true if each peer URL leads to this node. Before the source has returned a list,
+    /// that is unknown.
     pub(in crate::server) fn is_alone(&self) -> bool {
         let is_known = !self.has_source() || self.is_listed();
         is_known && self.list.load().iter().all(|peer| peer.is_own())
@@ -157,8 +157,8 @@ impl Replication {
     /// Returns the URL of each peer, and whether the peer is available: it responded to the last
     /// request and took the last batch.
     ///
-    /// Java looks for an instance with the peer's host in its own application instead, which is wrong
-    /// in both directions.
+    /// Java looks for an instance with the peer's host in its own application instead, which is
+    /// wrong in both directions.
     pub(in crate::server) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
         let list = self.list.load();
         let others = list.iter().filter(|peer| !peer.is_own());

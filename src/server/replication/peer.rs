@@ -33,8 +33,8 @@ const OUTAGE: Duration = Duration::from_secs(10);
 /// Minimum time between two log lines about batches that the peer refuses, and between two about
 /// dropped changes. Batches are refused for as long as the peer's URL is wrong.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// Sends of one batch that come back before the URL counts as this node's own. Behind a load balancer
-/// another connection leads to another node.
+/// Sends of one batch that come back before the URL counts as this node's own. Behind a load
+/// balancer another connection leads to another node.
 const OWN_TRIES: usize = 8;
 /// Maximum pause between two of them.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
@@ -177,13 +177,14 @@ impl Peer {
         error.server(self.url.as_str().clone()).cause("the response is 508, but not from this node itself")
     }
 
-    /// Returns true if the peer responded to the last request and took the last batch that reached it.
+    /// Returns true if the peer responded to the last request and took the last batch that reached
+    /// it.
     pub(in crate::server) fn is_available(&self) -> bool {
         self.responds.load(Relaxed) && !self.refuses.load(Relaxed)
     }
 
-    /// Records by the outcome of a request whether the peer responds. A 403 is a response, too: a node
-    /// that is not open for traffic refuses lists with it.
+    /// Records by the outcome of a request whether the peer responds. A 403 is a response, too: a
+    /// node that is not open for traffic refuses lists with it.
     fn record<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         let responds = match &outcome {
             Ok(_) => true,
@@ -217,17 +218,17 @@ impl Peer {
         }
     }
 
-    /// Returns the milliseconds by which the times of the peer are ahead of the times that this node
-    /// publishes, or zero if the difference may come from the measurement. The wall clock of this
-    /// machine is ahead of the published times by `wall_ahead_ms`.
+    /// Returns the milliseconds by which the times of the peer are ahead of the times that this
+    /// node publishes, or zero if the difference may come from the measurement. The wall clock of
+    /// this machine is ahead of the published times by `wall_ahead_ms`.
     pub(in crate::server) fn ahead_ms(&self, wall_ahead_ms: i64) -> i64 {
         let is_skewed = self.is_skewed.load(Relaxed);
         let ahead = self.clock.ahead_ms().filter(|_| is_skewed);
         ahead.map_or(0, |ahead| ahead.saturating_add(wall_ahead_ms))
     }
 
-    /// Converts the times of an instance from the peer's clock to this node's, so that states of nodes
-    /// with different clocks can be compared.
+    /// Converts the times of an instance from the peer's clock to this node's, so that states of
+    /// nodes with different clocks can be compared.
     pub(in crate::server) fn in_local_time(&self, mut theirs: Instance, wall_ahead_ms: i64) -> Instance {
         let ahead = self.ahead_ms(wall_ahead_ms);
         if ahead != 0 {
@@ -262,8 +263,8 @@ impl Peer {
         }
     }
 
-    /// Remembers that the peer refused a registration because of its size, or because its registry is
-    /// full. Otherwise each heartbeat would send it again.
+    /// Remembers that the peer refused a registration because of its size, or because its registry
+    /// is full. Otherwise each heartbeat would send it again.
     fn note_refused(&self, target: &Arc<Target>, status: u16, local: &LocalNode) {
         let Some(ours) = local.instance(target) else { return };
         let refused = {
@@ -485,7 +486,8 @@ impl Peer {
             (ReplicationAction::Register, 200..=299, _) => self.note_taken(target),
             (_, 200..=299, _) => {}
             (ReplicationAction::Register, 400 | 413 | 507, _) => self.note_refused(target, status, local),
-            // The peer has no such instance, or an older one. The instance may have left this node since.
+            // The peer has no such instance, or an older one. The instance may have left this node
+            // since.
             (ReplicationAction::Heartbeat, 404, _) => {
                 if local.instance(target).is_some_and(|ours| !self.refused().holds(target, Version::of(&ours))) {
                     let (target, action) = (target.clone(), ReplicationAction::Register);

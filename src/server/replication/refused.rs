@@ -1,5 +1,5 @@
-//! Copies that a registry refused because of their size or because it is full. A refused copy is not sent
-//! again while it stays the same.
+//! Copies that a registry refused because of their size or because it is full. A refused copy is
+//! not sent again while it stays the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use crate::transport::DnsUrls;
 /// DNS records that list the peers.
 ///
 /// The TXT record `txt.<region>.<domain>` holds the names of zones, `<zone>.<anything>`. The record
-/// `txt.` before such a name holds the hosts of the zone's servers. All servers have the same port and
-/// path. If a record cannot be resolved, the last list remains in use.
+/// `txt.` before such a name holds the hosts of the zone's servers. All servers have the same port
+/// and path. If a record cannot be resolved, the last list remains in use.
 ///
 /// ```
 /// use tower_eureka::server::{Dns, Peers};
@@ -22,8 +22,8 @@ pub struct Dns(pub(super) DnsUrls);
 impl Dns {
     /// Creates the settings for the records below a domain, and servers at a port.
     ///
-    /// Spring `eureka.client.eureka-server-d-n-s-name` and `eureka.client.eureka-server-port`, Netflix
-    /// `eureka.eurekaServer.domainName` and `eureka.eurekaServer.port`.
+    /// Spring `eureka.client.eureka-server-d-n-s-name` and `eureka.client.eureka-server-port`,
+    /// Netflix `eureka.eurekaServer.domainName` and `eureka.eurekaServer.port`.
     pub fn new(domain: impl Into<String>, port: u16) -> Self {
         Self(DnsUrls { domain: domain.into(), port, ..DnsUrls::default() })
     }

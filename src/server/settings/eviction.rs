@@ -72,32 +72,33 @@ impl Eviction {
     /// (`leaseInfo.renewalIntervalInSecs`, 30 seconds if it has none), or if its lease has expired.
     /// Each eviction run begins with these rules:
     ///
-    /// * An application is preserved if more of its instances are silent than one run may evict. None
-    ///   of its instances is evicted in this run. With a
+    /// * An application is preserved if more of its instances are silent than one run may evict.
+    ///   None of its instances is evicted in this run. With a
     ///   [share](Self::renewal_percent_threshold) of 0.85, one run may evict one of up to six
     ///   instances, two of ten, fifteen of a hundred.
-    /// * All other applications are judged together by the same rule. None is evicted if too many of
-    ///   their instances are silent, or all of them. This covers a server that was cut off, and
+    /// * All other applications are judged together by the same rule. None is evicted if too many
+    ///   of their instances are silent, or all of them. This covers a server that was cut off, and
     ///   applications with a single instance.
-    /// * A silent instance that was replaced does not count: one for each instance that came UP for the
-    ///   first time after the first silent one sent its last heartbeat. Therefore instances that were
-    ///   killed and came back with other ids are evicted in any number.
+    /// * A silent instance that was replaced does not count: one for each instance that came UP for
+    ///   the first time after the first silent one sent its last heartbeat. Therefore instances
+    ///   that were killed and came back with other ids are evicted in any number.
     ///
-    /// So an application that lost its network does not stop the eviction of other applications. One of
-    /// two instances can be evicted, which takes seven instances by Java's count. An instance with a
-    /// heartbeat every five minutes does not make others look silent. The setting has no effect without
-    /// [`self_preservation`](Self::self_preservation), and
+    /// So an application that lost its network does not stop the eviction of other applications.
+    /// One of two instances can be evicted, which takes seven instances by Java's count. An
+    /// instance with a heartbeat every five minutes does not make others look silent. The setting
+    /// has no effect without [`self_preservation`](Self::self_preservation), and
     /// [`expected_renewal_interval`](Self::expected_renewal_interval) has none with it.
     ///
-    /// Spring has no such setting; the property is `eureka.server.self-preservation-by-application`.
+    /// Spring has no such setting; the property is
+    /// `eureka.server.self-preservation-by-application`.
     pub fn preservation_by_application(mut self, enabled: bool) -> Self {
         self.preservation_by_application = enabled;
         self
     }
 
-    /// Sets the share of the expected heartbeats below which self-preservation stops evictions. It is
-    /// also the share of the registry that one eviction run leaves. Must be above 0 and at most 1.
-    /// Defaults to 0.85.
+    /// Sets the share of the expected heartbeats below which self-preservation stops evictions. It
+    /// is also the share of the registry that one eviction run leaves. Must be above 0 and at most
+    /// 1. Defaults to 0.85.
     ///
     /// The heartbeats of the last minute count. Spring `eureka.server.renewal-percent-threshold`,
     /// Netflix `eureka.renewalPercentThreshold`.
@@ -117,12 +118,13 @@ impl Eviction {
         self
     }
 
-    /// Lets a lease last twice its duration after the last heartbeat, as on a Java server. Defaults to
-    /// true.
+    /// Lets a lease last twice its duration after the last heartbeat, as on a Java server. Defaults
+    /// to true.
     ///
-    /// Java adds the duration twice, and clients and peers rely on it. With `false`, this server evicts
-    /// an instance one lease duration earlier than its Java peers, and `lastRenewalTimestamp` is the
-    /// time of the heartbeat instead of a time in the future. Java has no property for it.
+    /// Java adds the duration twice, and clients and peers rely on it. With `false`, this server
+    /// evicts an instance one lease duration earlier than its Java peers, and
+    /// `lastRenewalTimestamp` is the time of the heartbeat instead of a time in the future. Java
+    /// has no property for it.
     pub fn lease_doubling(mut self, doubling: bool) -> Self {
         self.lease_doubling = doubling;
         self

@@ -56,8 +56,8 @@ impl Limits {
         Self::default()
     }
 
-    /// Sets the maximum number of instances in the registry. Defaults to 500,000. The registration of
-    /// one more gets 507.
+    /// Sets the maximum number of instances in the registry. Defaults to 500,000. The registration
+    /// of one more gets 507.
     pub fn instances(mut self, instances: usize) -> Self {
         self.instances = instances;
         self
@@ -70,49 +70,50 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum size of the registry in bytes. Defaults to a twentieth of the memory that this
-    /// process may use, by its cgroup or by the size of the machine, but at least 16 MiB. Where neither
-    /// is known it defaults to 256 MiB.
+    /// Sets the maximum size of the registry in bytes. Defaults to a twentieth of the memory that
+    /// this process may use, by its cgroup or by the size of the machine, but at least 16 MiB.
+    /// Where neither is known it defaults to 256 MiB.
     ///
-    /// An instance counts as its texts and about 1 KiB. Characters that JSON or XML escapes count six
-    /// times, and an application counts as 1 KiB. All lists together, in every form and encoding, take
-    /// up to about twelve times as much memory as the instances that they show.
+    /// An instance counts as its texts and about 1 KiB. Characters that JSON or XML escapes count
+    /// six times, and an application counts as 1 KiB. All lists together, in every form and
+    /// encoding, take up to about twelve times as much memory as the instances that they show.
     ///
     /// New instances may take 15/16 of the size. The registration of a further one gets 507. Known
-    /// instances may grow within half of the rest. The registration of an instance that grows beyond
-    /// gets 507, too, but its lease, status and version are taken. Heartbeats, cancellations and
-    /// registrations that do not grow need no room.
+    /// instances may grow within half of the rest. The registration of an instance that grows
+    /// beyond gets 507, too, but its lease, status and version are taken. Heartbeats, cancellations
+    /// and registrations that do not grow need no room.
     ///
     /// In a full registry, silent instances are replaced by new ones, also under self-preservation:
-    /// those whose lease has expired, and those without a heartbeat for a third of their lease. That
-    /// third counts as at least 90 seconds and at most 10 minutes.
+    /// those whose lease has expired, and those without a heartbeat for a third of their lease.
+    /// That third counts as at least 90 seconds and at most 10 minutes.
     ///
-    /// Instances that left stay in the delta within a quarter of the size, as long as the registered
-    /// ones leave room, and within 16 MiB, and there are never more of them than registered ones. A
-    /// client that misses one of them finds a different apps hash and fetches everything.
+    /// Instances that left stay in the delta within a quarter of the size, as long as the
+    /// registered ones leave room, and within 16 MiB, and there are never more of them than
+    /// registered ones. A client that misses one of them finds a different apps hash and fetches
+    /// everything.
     pub fn registry_bytes(mut self, bytes: usize) -> Self {
         self.registry_bytes = Some(bytes);
         self
     }
 
-    /// Sets the maximum size of an instance in bytes: all its texts, and 96 bytes for each entry of its
-    /// metadata. Defaults to 64 KiB. A registration of a larger one gets 413, and so does a change of
-    /// metadata that would make it larger.
+    /// Sets the maximum size of an instance in bytes: all its texts, and 96 bytes for each entry of
+    /// its metadata. Defaults to 64 KiB. A registration of a larger one gets 413, and so does a
+    /// change of metadata that would make it larger.
     pub fn instance_bytes(mut self, bytes: usize) -> Self {
         self.instance_bytes = bytes;
         self
     }
 
-    /// Sets the maximum number of bytes of each name of an instance: its id, application, host name, IP
-    /// address, each of its VIP addresses, and the names of its groups. Defaults to 1 KiB. A
-    /// registration with a longer name gets 413.
+    /// Sets the maximum number of bytes of each name of an instance: its id, application, host
+    /// name, IP address, each of its VIP addresses, and the names of its groups. Defaults to 1 KiB.
+    /// A registration with a longer name gets 413.
     pub fn name_bytes(mut self, bytes: usize) -> Self {
         self.name_bytes = bytes;
         self
     }
 
-    /// Sets the maximum number of bytes of all keys and values of an instance's metadata. Defaults to
-    /// 64 KiB. A registration with more gets 413, and so does a change that would make it more.
+    /// Sets the maximum number of bytes of all keys and values of an instance's metadata. Defaults
+    /// to 64 KiB. A registration with more gets 413, and so does a change that would make it more.
     pub fn metadata_bytes(mut self, bytes: usize) -> Self {
         self.metadata_bytes = bytes;
         self
@@ -125,8 +126,8 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum length of the body of a registration in bytes, before and after decompression.
-    /// Defaults to 1 MiB. A longer one gets 413.
+    /// Sets the maximum length of the body of a registration in bytes, before and after
+    /// decompression. Defaults to 1 MiB. A longer one gets 413.
     pub fn registration_bytes(mut self, bytes: usize) -> Self {
         self.registration_bytes = bytes;
         self
@@ -144,49 +145,49 @@ impl Limits {
     /// [`batch_bytes`](Self::batch_bytes).
     ///
     /// A body counts with the bytes that have arrived, until its changes are applied. Bodies above
-    /// 64 KiB leave a quarter of the budget to shorter ones. While there is no room, a body that has
-    /// been arriving for more than 2 seconds gets 503 and `Retry-After`: the oldest of the address that
-    /// holds most. If there is no such body, the one that needs room gets the 503. For 10 seconds, an
-    /// address with several bodies then gets at most half of the budget. Addresses are known where a
-    /// [`Listener`](crate::server::Listener) or `ConnectInfo` provides them. Requests without a body,
-    /// as heartbeats are, need no room.
+    /// 64 KiB leave a quarter of the budget to shorter ones. While there is no room, a body that
+    /// has been arriving for more than 2 seconds gets 503 and `Retry-After`: the oldest of the
+    /// address that holds most. If there is no such body, the one that needs room gets the 503. For
+    /// 10 seconds, an address with several bodies then gets at most half of the budget. Addresses
+    /// are known where a [`Listener`](crate::server::Listener) or `ConnectInfo` provides them.
+    /// Requests without a body, as heartbeats are, need no room.
     pub fn request_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.request_bytes_in_flight = bytes;
         self
     }
 
-    /// Sets the maximum number of response bytes that are in memory only because clients have not read
-    /// them yet. Defaults to 64 MiB.
+    /// Sets the maximum number of response bytes that are in memory only because clients have not
+    /// read them yet. Defaults to 64 MiB.
     ///
-    /// These are older lists, which are in no cache any more, and bodies of single responses; the latter
-    /// count only if a [`Listener`](crate::server::Listener) of this server sends them. Beyond the
-    /// limit, no new list is built. Clients get the latest one for up to 30 seconds, and 503 with
-    /// `Retry-After` for an application or a VIP without one. The listener closes connections that read
-    /// less than 1 MB a second, see
-    /// [`response_timeout`](crate::server::Listener::response_timeout). A single list that exceeds the
-    /// limit is still sent, and so is every response to a write.
+    /// These are older lists, which are in no cache any more, and bodies of single responses; the
+    /// latter count only if a [`Listener`](crate::server::Listener) of this server sends them.
+    /// Beyond the limit, no new list is built. Clients get the latest one for up to 30 seconds, and
+    /// 503 with `Retry-After` for an application or a VIP without one. The listener closes
+    /// connections that read less than 1 MB a second, see
+    /// [`response_timeout`](crate::server::Listener::response_timeout). A single list that exceeds
+    /// the limit is still sent, and so is every response to a write.
     ///
-    /// Without a listener of this server, as under `axum::serve`, such connections are not closed. Then
-    /// nothing is refused, and a warning is logged.
+    /// Without a listener of this server, as under `axum::serve`, such connections are not closed.
+    /// Then nothing is refused, and a warning is logged.
     pub fn response_bytes(mut self, bytes: usize) -> Self {
         self.response_bytes = bytes;
         self
     }
 
-    /// Allows registrations and replication batches with `Content-Encoding: gzip`. Defaults to false:
-    /// they get 415.
+    /// Allows registrations and replication batches with `Content-Encoding: gzip`. Defaults to
+    /// false: they get 415.
     ///
     /// A few bytes of gzip can expand to many, and no client and no Spring server sends it. Netflix
     /// servers of the 1.x line do with `eureka.enableReplicatedRequestCompression`, which is off by
-    /// default. A body may expand to 100 times its length, and to the limits of other bodies. A longer
-    /// one gets 413.
+    /// default. A body may expand to 100 times its length, and to the limits of other bodies. A
+    /// longer one gets 413.
     pub fn gzip_requests(mut self, allowed: bool) -> Self {
         self.gzip_requests = allowed;
         self
     }
 
-    /// Checks the limits. The longest body may have `longest_body` bytes, by the budget of requests in
-    /// flight.
+    /// Checks the limits. The longest body may have `longest_body` bytes, by the budget of requests
+    /// in flight.
     pub(in crate::server) fn check(&self, longest_body: usize) -> Result<(), Error> {
         for (bytes, name, property) in [
             (self.batch_bytes, "Limits::batch_bytes", "eureka.server.limits.batch-bytes"),

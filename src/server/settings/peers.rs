@@ -25,8 +25,8 @@ use crate::time::LONGEST_WAIT;
 use crate::transport::DnsUrls;
 use crate::transport::RequestBody;
 
-/// The other registry servers of the cluster: where they are, how changes are replicated to them, and
-/// how this node starts.
+/// The other registry servers of the cluster: where they are, how changes are replicated to them,
+/// and how this node starts.
 ///
 /// Java servers and tower-eureka servers can be peers of each other.
 ///
@@ -106,8 +106,8 @@ impl Peers {
 
     /// Adds peers by their URLs, separated by commas: `http://node2:8761/eureka/`.
     ///
-    /// The cluster is a full mesh: each node names all others. A URL of this node itself is skipped, so
-    /// all nodes may have the same list. Credentials are part of the URL:
+    /// The cluster is a full mesh: each node names all others. A URL of this node itself is
+    /// skipped, so all nodes may have the same list. Credentials are part of the URL:
     /// `http://user:password@host/eureka/`. URLs with `https` need the feature `tls`.
     ///
     /// Spring `eureka.client.service-url.defaultZone`, Netflix `eureka.serviceUrl.default`.
@@ -153,8 +153,8 @@ impl Peers {
         self
     }
 
-    /// Prefers the peers of this node's own zone at the start, rather than those of the next. Defaults
-    /// to true.
+    /// Prefers the peers of this node's own zone at the start, rather than those of the next.
+    /// Defaults to true.
     ///
     /// Spring `eureka.client.prefer-same-zone-eureka`, Netflix `eureka.preferSameZone`.
     pub fn prefer_same_zone(mut self, prefer: bool) -> Self {
@@ -162,8 +162,8 @@ impl Peers {
         self
     }
 
-    /// Gets the list of peers from a function, at the start and then repeatedly: from an orchestrator
-    /// or a file, for example. It replaces the URLs.
+    /// Gets the list of peers from a function, at the start and then repeatedly: from an
+    /// orchestrator or a file, for example. It replaces the URLs.
     ///
     /// The function returns URLs as [`url`](Self::url) takes them. After an error or an empty list, the
     /// last list remains in use. Peers that stay in the list keep their queued changes.
@@ -216,11 +216,11 @@ impl Peers {
         self
     }
 
-    /// Sets the URL of this node among the URLs of the peers. Defaults to the URL with its host name
-    /// and port.
+    /// Sets the URL of this node among the URLs of the peers. Defaults to the URL with its host
+    /// name and port.
     ///
-    /// Behind a load balancer neither matches. Then the node recognises its own batches when it first
-    /// receives them. Spring `eureka.server.my-url`, Netflix `eureka.myUrl`.
+    /// Behind a load balancer neither matches. Then the node recognises its own batches when it
+    /// first receives them. Spring `eureka.server.my-url`, Netflix `eureka.myUrl`.
     pub fn my_url(mut self, url: impl Into<String>) -> Self {
         match ServiceUrl::parse_list(&url.into()) {
             // Without credentials, which are not compared.
@@ -230,8 +230,9 @@ impl Peers {
         self
     }
 
-    /// Sets the TLS configuration (of rustls 0.23) for `https` URLs of peers and regions: with CAs, a
-    /// client certificate, or another provider of cryptography. Its list of ALPN protocols is replaced.
+    /// Sets the TLS configuration (of rustls 0.23) for `https` URLs of peers and regions: with CAs,
+    /// a client certificate, or another provider of cryptography. Its list of ALPN protocols is
+    /// replaced.
     ///
     /// Defaults to TLS 1.2 and 1.3, the CAs that the operating system trusts, or those that
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name, no client certificate, and the process's default
@@ -245,8 +246,8 @@ impl Peers {
         self
     }
 
-    /// Trusts the CAs in a PEM file instead of those that the operating system trusts. Several files
-    /// add up.
+    /// Trusts the CAs in a PEM file instead of those that the operating system trusts. Several
+    /// files add up.
     ///
     /// The file is read at once. A fault in it is an error of
     /// [`build`](crate::server::EurekaServerBuilder::build).
@@ -262,8 +263,8 @@ impl Peers {
     /// Replaces the built-in HTTP client for requests to peers and [regions](super::Regions), to use a
     /// proxy or other credentials, for example.
     ///
-    /// Decompression, size limits and the read timeout apply above the service. The connect timeout and
-    /// TLS are up to the service.
+    /// Decompression, size limits and the read timeout apply above the service. The connect timeout
+    /// and TLS are up to the service.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -279,16 +280,19 @@ impl Peers {
     /// Sets the connect timeout of requests to peers. Defaults to 1 second, as in Netflix's server.
     /// Spring's server has 200 ms.
     ///
-    /// Spring `eureka.server.peer-node-connect-timeout-ms`, Netflix `eureka.peerNodeConnectTimeoutMs`.
+    /// Spring `eureka.server.peer-node-connect-timeout-ms`, Netflix
+    /// `eureka.peerNodeConnectTimeoutMs`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets the maximum time in which a peer responds. Defaults to 5 seconds, as in Netflix's server.
+    /// Sets the maximum time in which a peer responds. Defaults to 5 seconds, as in Netflix's
+    /// server.
     ///
-    /// Spring's server has 200 ms, after which a peer that is merely slow receives everything twice.
-    /// Spring `eureka.server.peer-node-read-timeout-ms`, Netflix `eureka.peerNodeReadTimeoutMs`.
+    /// Spring's server has 200 ms, after which a peer that is merely slow receives everything
+    /// twice. Spring `eureka.server.peer-node-read-timeout-ms`, Netflix
+    /// `eureka.peerNodeReadTimeoutMs`.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.read_timeout = timeout;
         self
@@ -300,8 +304,8 @@ impl Peers {
     /// Sets the maximum number of changes that wait for one peer. Defaults to 10,000, of about 200
     /// bytes each.
     ///
-    /// One more change drops the oldest heartbeat, or the oldest change if no heartbeat waits. Spring
-    /// `eureka.server.max-elements-in-peer-replication-pool`, Netflix
+    /// One more change drops the oldest heartbeat, or the oldest change if no heartbeat waits.
+    /// Spring `eureka.server.max-elements-in-peer-replication-pool`, Netflix
     /// `eureka.maxElementsInPeerReplicationPool`.
     pub fn queue_capacity(mut self, changes: usize) -> Self {
         self.queue_capacity = changes;
@@ -317,7 +321,8 @@ impl Peers {
         self
     }
 
-    /// Sets the maximum time for which a change waits for a peer that responds. Defaults to 30 seconds.
+    /// Sets the maximum time for which a change waits for a peer that responds. Defaults to 30
+    /// seconds.
     ///
     /// Java uses the renewal interval of the instance for registrations and heartbeats. Spring
     /// `eureka.server.max-time-for-replication`, Netflix `eureka.maxTimeForReplication`.
@@ -326,8 +331,8 @@ impl Peers {
         self
     }
 
-    /// Sets the maximum time for which changes, except heartbeats, are kept for an unreachable peer.
-    /// Defaults to 10 minutes.
+    /// Sets the maximum time for which changes, except heartbeats, are kept for an unreachable
+    /// peer. Defaults to 10 minutes.
     ///
     /// Java drops them after [`replication_time`](Self::replication_time). Nodes that were apart for
     /// longer then disagree about overrides and metadata for good. Java has no property for it.
@@ -339,19 +344,21 @@ impl Peers {
     /// Sets the time between two comparisons with each peer, varied by up to a tenth. Zero disables
     /// them. Defaults to 30 seconds, and to a third of it after a comparison that failed.
     ///
-    /// A comparison fetches the peer's delta, or its registry after a gap of two minutes or while the
-    /// apps hash stays different. Of two different states of an instance the newer one is kept, at both
-    /// nodes. So nodes agree again even if a peer dropped its changes, as Java servers do after 30
-    /// seconds. Java has no property for it; here it is `eureka.server.peer-comparison-interval-ms`.
+    /// A comparison fetches the peer's delta, or its registry after a gap of two minutes or while
+    /// the apps hash stays different. Of two different states of an instance the newer one is kept,
+    /// at both nodes. So nodes agree again even if a peer dropped its changes, as Java servers do
+    /// after 30 seconds. Java has no property for it; here it is
+    /// `eureka.server.peer-comparison-interval-ms`.
     pub fn reconcile_interval(mut self, interval: Duration) -> Self {
         self.reconcile_interval = interval.min(LONGEST_WAIT);
         self
     }
 
-    /// Adopts the newer data of a peer, and compares the version in a heartbeat with the registry: if
-    /// they differ, the response is 404, or 409 to a peer. Defaults to true.
+    /// Adopts the newer data of a peer, and compares the version in a heartbeat with the registry:
+    /// if they differ, the response is 404, or 409 to a peer. Defaults to true.
     ///
-    /// Spring `eureka.server.sync-when-timestamp-differs`, Netflix `eureka.syncWhenTimestampDiffers`.
+    /// Spring `eureka.server.sync-when-timestamp-differs`, Netflix
+    /// `eureka.syncWhenTimestampDiffers`.
     pub fn take_newer_copies(mut self, take: bool) -> Self {
         self.take_newer_copies = take;
         self
@@ -372,7 +379,8 @@ impl Peers {
     /// Sets the number of attempts to copy the registries of the peers. Defaults to 5.
     ///
     /// One more attempt is made right before the node opens without a copy. With zero no attempt is
-    /// made. Spring `eureka.server.registry-sync-retries`, Netflix `eureka.numberRegistrySyncRetries`.
+    /// made. Spring `eureka.server.registry-sync-retries`, Netflix
+    /// `eureka.numberRegistrySyncRetries`.
     pub fn sync_up_attempts(mut self, attempts: u32) -> Self {
         self.sync_up_attempts = attempts;
         self
@@ -380,7 +388,8 @@ impl Peers {
 
     /// Sets the pause between two of these attempts. Defaults to 30 seconds.
     ///
-    /// Spring `eureka.server.registry-sync-retry-wait-ms`, Netflix `eureka.registrySyncRetryWaitMs`.
+    /// Spring `eureka.server.registry-sync-retry-wait-ms`, Netflix
+    /// `eureka.registrySyncRetryWaitMs`.
     pub fn sync_up_pause(mut self, pause: Duration) -> Self {
         self.sync_up_pause = pause;
         self
@@ -389,13 +398,13 @@ impl Peers {
     /// Sets the maximum time for which a starting node refuses lists with 403, while it copies the
     /// registries of its peers and collects heartbeats. Defaults to 5 minutes.
     ///
-    /// Clients then fetch from another server. The node opens earlier: once it has copied a peer that
-    /// has more instances, or once it has collected heartbeats for two [renewal
-    /// intervals](super::Eviction::expected_renewal_interval) and no peer has more, either because none
-    /// responds or because all are as new as this node. Only a node at which nothing registers waits
-    /// for the whole time. With zero it serves lists at once, and copies meanwhile. A node without
-    /// peers always serves them at once. Spring `eureka.server.wait-time-in-ms-when-sync-empty`,
-    /// Netflix `eureka.waitTimeInMsWhenSyncEmpty`.
+    /// Clients then fetch from another server. The node opens earlier: once it has copied a peer
+    /// that has more instances, or once it has collected heartbeats for two [renewal
+    /// intervals](super::Eviction::expected_renewal_interval) and no peer has more, either because
+    /// none responds or because all are as new as this node. Only a node at which nothing registers
+    /// waits for the whole time. With zero it serves lists at once, and copies meanwhile. A node
+    /// without peers always serves them at once. Spring
+    /// `eureka.server.wait-time-in-ms-when-sync-empty`, Netflix `eureka.waitTimeInMsWhenSyncEmpty`.
     pub fn wait_when_empty(mut self, wait: Duration) -> Self {
         self.wait_when_empty = wait.min(LONGEST_WAIT);
         self

@@ -13,12 +13,13 @@ const GLOBAL: &str = "global";
 /// Value of the parameter `regions` that excludes all other regions.
 const NONE: &str = "none";
 
-/// Other regions: read-only copies of their registries, shown beside the instances of this registry.
+/// Other regions: read-only copies of their registries, shown beside the instances of this
+/// registry.
 ///
-/// Their instances are not replicated, leased, evicted or counted here. If a region does not respond,
-/// its last copy remains, as in Java. An instance that disappears from a region without a cancellation,
-/// as after a restart of its registry, remains for its lease, and for at least 90 seconds. An empty
-/// response alone removes nothing.
+/// Their instances are not replicated, leased, evicted or counted here. If a region does not
+/// respond, its last copy remains, as in Java. An instance that disappears from a region without a
+/// cancellation, as after a restart of its registry, remains for its lease, and for at least 90
+/// seconds. An empty response alone removes nothing.
 ///
 /// ```
 /// use tower_eureka::EurekaServer;
@@ -68,29 +69,29 @@ impl Regions {
     /// Adds a region by its name, in any case, and the URLs of registry servers there:
     /// `http://registry.eu:8761/eureka/`. At most 32 regions can be added.
     ///
-    /// Of several URLs, separated by commas, the server that responded last is asked first. The same
-    /// name again replaces the URLs.
+    /// Of several URLs, separated by commas, the server that responded last is asked first. The
+    /// same name again replaces the URLs.
     ///
-    /// `GET apps` and `GET apps/delta` show the instances of this registry and of the regions in the
-    /// parameter `regions`, or of all regions without the parameter. VIPs are looked up in all regions,
-    /// applications and instances in other regions if they are not here. Of two instances of one
-    /// application with the same id, the one of this registry is shown, then the one of the first region
-    /// by name.
+    /// `GET apps` and `GET apps/delta` show the instances of this registry and of the regions in
+    /// the parameter `regions`, or of all regions without the parameter. VIPs are looked up in all
+    /// regions, applications and instances in other regions if they are not here. Of two instances
+    /// of one application with the same id, the one of this registry is shown, then the one of the
+    /// first region by name.
     ///
-    /// The copy of a region contains its own instances only, not its copies of others. A registry server
-    /// that asks for a copy, which a header shows, receives the same. So two regions can be copies of
-    /// each other. Lists get 403 until each region was asked once, for at most 10 seconds; with the
-    /// parameter `regions`, until each was fetched.
+    /// The copy of a region contains its own instances only, not its copies of others. A registry
+    /// server that asks for a copy, which a header shows, receives the same. So two regions can be
+    /// copies of each other. Lists get 403 until each region was asked once, for at most 10
+    /// seconds; with the parameter `regions`, until each was fetched.
     ///
     /// Spring `eureka.server.remote-region-urls-with-name.<region>`, Netflix
     /// `eureka.remoteRegionUrlsWithName`.
     ///
     /// # Memory
-    /// Each region takes the memory of its registry. The cached lists of all regions together take as
-    /// much as those of a single registry of that size, and so do the lists of each of eight other
-    /// sets of regions, those that were requested last and within some minutes. Lists of these sets
-    /// are built one at a time, so requests for ever new sets take no more than one core; meanwhile
-    /// other requests with regions wait.
+    /// Each region takes the memory of its registry. The cached lists of all regions together take
+    /// as much as those of a single registry of that size, and so do the lists of each of eight
+    /// other sets of regions, those that were requested last and within some minutes. Lists of
+    /// these sets are built one at a time, so requests for ever new sets take no more than one
+    /// core; meanwhile other requests with regions wait.
     pub fn region(mut self, name: impl AsRef<str>, urls: impl AsRef<str>) -> Self {
         if let Err(error) = self.set(name.as_ref(), urls.as_ref()) {
             self.fault = self.fault.take().or(Some(Arc::new(error)));
@@ -107,12 +108,14 @@ impl Regions {
         self
     }
 
-    /// Sets the applications of a region that lists show, separated by commas. An empty list shows none.
-    /// Defaults to all. The list of the region `global` is for all regions without a list of their own.
+    /// Sets the applications of a region that lists show, separated by commas. An empty list shows
+    /// none. Defaults to all. The list of the region `global` is for all regions without a list of
+    /// their own.
     ///
-    /// Names may be in any case. As in Java, the list does not apply to an application or an instance
-    /// that is looked up by its name. Spring `eureka.server.remote-region-app-whitelist.<region>`,
-    /// Netflix `eureka.remoteRegion.<region>.appWhiteList`.
+    /// Names may be in any case. As in Java, the list does not apply to an application or an
+    /// instance that is looked up by its name. Spring
+    /// `eureka.server.remote-region-app-whitelist.<region>`, Netflix
+    /// `eureka.remoteRegion.<region>.appWhiteList`.
     pub fn whitelist(mut self, region: impl AsRef<str>, apps: impl AsRef<str>) -> Self {
         let apps = apps.as_ref().split(',').map(str::trim).filter(|app| !app.is_empty()).map(app_name);
         self.whitelists.insert(region.as_ref().trim().to_lowercase(), apps.collect());
@@ -121,8 +124,8 @@ impl Regions {
 
     /// Shows all regions to clients that name none. Defaults to true.
     ///
-    /// Otherwise lists show this registry only, and applications are looked up in this registry only.
-    /// Instances are looked up in all regions in any case. Spring
+    /// Otherwise lists show this registry only, and applications are looked up in this registry
+    /// only. Instances are looked up in all regions in any case. Spring
     /// `eureka.server.disable-transparent-fallback-to-other-region`, Netflix
     /// `eureka.remoteRegion.disable.transparent.fallback`, which have the opposite meaning.
     pub fn fallback(mut self, enabled: bool) -> Self {
@@ -130,11 +133,12 @@ impl Regions {
         self
     }
 
-    /// Sets the time between two fetches of a region, varied by up to a tenth. Defaults to 30 seconds.
+    /// Sets the time between two fetches of a region, varied by up to a tenth. Defaults to 30
+    /// seconds.
     ///
-    /// A region that does not respond is fetched again after 1 second, and then after ever longer pauses
-    /// up to this time. Spring `eureka.server.remote-region-registry-fetch-interval`, Netflix
-    /// `eureka.remoteRegion.registryFetchIntervalInSeconds`.
+    /// A region that does not respond is fetched again after 1 second, and then after ever longer
+    /// pauses up to this time. Spring `eureka.server.remote-region-registry-fetch-interval`,
+    /// Netflix `eureka.remoteRegion.registryFetchIntervalInSeconds`.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -149,8 +153,8 @@ impl Regions {
         self
     }
 
-    /// Sets the connect timeout of requests to other regions. Defaults to 2 seconds, as in Netflix's
-    /// server. Spring's server has 1 second.
+    /// Sets the connect timeout of requests to other regions. Defaults to 2 seconds, as in
+    /// Netflix's server. Spring's server has 1 second.
     ///
     /// Spring `eureka.server.remote-region-connect-timeout-ms`, Netflix
     /// `eureka.remoteRegionConnectTimeoutMs`.
@@ -159,8 +163,8 @@ impl Regions {
         self
     }
 
-    /// Sets the maximum time until a region begins its response, and between two parts of it. Defaults
-    /// to 5 seconds, as in Netflix's server. Spring's server has 1 second.
+    /// Sets the maximum time until a region begins its response, and between two parts of it.
+    /// Defaults to 5 seconds, as in Netflix's server. Spring's server has 1 second.
     ///
     /// Spring `eureka.server.remote-region-read-timeout-ms`, Netflix
     /// `eureka.remoteRegionReadTimeoutMs`.

@@ -18,8 +18,8 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// Compares an instance in the list of a peer, or its tombstone, with the registry of this node.
-    /// Returns `None` if there is nothing to resolve.
+    /// Compares an instance in the list of a peer, or its tombstone, with the registry of this
+    /// node. Returns `None` if there is nothing to resolve.
     pub(super) fn of(theirs: &Instance, tombstone: Option<Version>, node: &Node) -> Option<Self> {
         let (registry, now) = (node.registry(), node.now());
         let ours = registry.instance(theirs.app(), theirs.id(), now);

@@ -1,5 +1,5 @@
-//! Reconciliation with a peer: of two different states of an instance the newer one is kept, here and
-//! at the peer. Java has nothing of the kind.
+//! Reconciliation with a peer: of two different states of an instance the newer one is kept, here
+//! and at the peer. Java has nothing of the kind.
 //!
 //! ```text
 //!  every 30 s: fetch the delta ──▶ differences ──▶ 2 s later: fetch each instance ──▶ compare versions
@@ -9,22 +9,24 @@
 //! ```
 //!
 //! A Spring node drops a change that it could not send for 30 seconds, and a node of any kind may
-//! receive requests without being able to send them. Therefore this node compares, as a client would.
-//! A difference may only be a change in flight, in either direction. Hence the pause, and the fetch of
-//! the single instance, which bypasses the response cache of a Java server.
+//! receive requests without being able to send them. Therefore this node compares, as a client
+//! would. A difference may only be a change in flight, in either direction. Hence the pause, and
+//! the fetch of the single instance, which bypasses the response cache of a Java server.
 //!
 //! # The rule
 //!
-//! * The greater `lastDirtyTimestamp` is newer. If they are equal, the greater `lastUpdatedTimestamp`
-//!   is, which is the time at which a registry took the state. If these are equal, a fixed order of
-//!   the contents decides. An adopted state keeps its time, so any two nodes choose the same state.
+//! * The greater `lastDirtyTimestamp` is newer. If they are equal, the greater
+//!   `lastUpdatedTimestamp` is, which is the time at which a registry took the state. If these are
+//!   equal, a fixed order of the contents decides. An adopted state keeps its time, so any two
+//!   nodes choose the same state.
 //! * A cancellation is a state with a time like others. This node remembers it as a tombstone, for
-//!   longer than changes are kept for a peer; at the peer it is read from the delta. The end of a lease
-//!   by eviction is no such state: it only means that this node received no heartbeat.
+//!   longer than changes are kept for a peer; at the peer it is read from the delta. The end of a
+//!   lease by eviction is no such state: it only means that this node received no heartbeat.
 //! * An instance that only the peer has is adopted while its lease at the peer runs, and keeps that
-//!   lease. Otherwise nodes that evict an instance would adopt it from each other again. Lists show a
-//!   lease as of its last change, so only the single instance shows it. An instance that only this node
-//!   has is left to its heartbeats: the peer responds with 404, and then receives the registration.
+//!   lease. Otherwise nodes that evict an instance would adopt it from each other again. Lists show
+//!   a lease as of its last change, so only the single instance shows it. An instance that only
+//!   this node has is left to its heartbeats: the peer responds with 404, and then receives the
+//!   registration.
 //!
 //! An adopted state is not replicated, since the other peers reconcile, too.
 
@@ -58,8 +60,8 @@ const CONCURRENT_FETCHES: usize = 8;
 /// Number of instances of a list between two yields to other tasks.
 const CHUNK: usize = 100;
 
-/// Reconciles with a peer for ever. While the peer's URL leads to this node, or this node is not open
-/// for traffic, it only waits.
+/// Reconciles with a peer for ever. While the peer's URL leads to this node, or this node is not
+/// open for traffic, it only waits.
 pub(super) async fn reconcile(cluster: Arc<Cluster>, peer: Arc<Peer>) {
     let interval = cluster.settings.reconcile_interval;
     let mut reconciler = Reconciler {
@@ -95,7 +97,8 @@ struct Reconciler {
     schedule: Schedule,
     /// Begin of the last run that did not fail, by the monotonic and by the wall clock.
     last_success: Option<Moment>,
-    /// States that were sent to the peer and have not changed what the peer shows. None is sent twice.
+    /// States that were sent to the peer and have not changed what the peer shows. None is sent
+    /// twice.
     sent: HashMap<Arc<Target>, Version>,
     /// Copies that the registry of this node refused.
     refused: RefusedCopies,
@@ -134,7 +137,8 @@ impl Reconciler {
     /// Compares once.
     async fn run(&mut self) -> Result<(), Error> {
         let (began, dropped) = (Instant::now(), self.peer.dropped());
-        // The monotonic clock stands still while the machine is suspended. The peer's delta does not.
+        // The monotonic clock stands still while the machine is suspended. The peer's delta does
+        // not.
         let was_suspended = self.last_success.is_some_and(|last| last.elapsed() > MAX_GAP);
         let full = was_suspended || self.schedule.needs_full(dropped, began);
         let moment = Moment::now();

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Maximum time between two runs for which a delta is sufficient. Java keeps a change in its delta for
-/// three minutes.
+/// Maximum time between two runs for which a delta is sufficient. Java keeps a change in its delta
+/// for three minutes.
 pub(super) const MAX_GAP: Duration = Duration::from_secs(120);
-/// Minimum time between two full runs because of a different hash. It doubles up to the second value
-/// while full runs do not help.
+/// Minimum time between two full runs because of a different hash. It doubles up to the second
+/// value while full runs do not help.
 const HASH_PAUSE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(3600)];
 
 /// Results of earlier runs that decide about the next one.

@@ -5,14 +5,15 @@
 //!              ▲ front: failed batches, unless something newer was pushed ◀── done ─────────────┘
 //! ```
 //!
-//! Java's dispatcher loses changes or stops in some cases (`docs/quirks.md`, S15 and S16). Therefore:
+//! Java's dispatcher loses changes or stops in some cases (`docs/quirks.md`, S15 and S16).
+//! Therefore:
 //!
-//! * A task that is replaced keeps the time at which it was first pushed, so frequent heartbeats do not
-//!   delay the queue.
+//! * A task that is replaced keeps the time at which it was first pushed, so frequent heartbeats do
+//!   not delay the queue.
 //! * A cancellation replaces all other tasks of the instance.
 //! * The tasks of one instance are sent in order: while one of them is in flight, no other is sent.
-//! * While the peer is unreachable, changes (not heartbeats) are kept beyond their time, up to the outage
-//!   limit. So the peer can agree again without a restart.
+//! * While the peer is unreachable, changes (not heartbeats) are kept beyond their time, up to the
+//!   outage limit. So the peer can agree again without a restart.
 
 #[cfg(test)]
 mod tests;
@@ -256,7 +257,8 @@ impl Queue {
         self.failing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Returns true if a change of this instance waits or is in flight. Waiting heartbeats do not count.
+    /// Returns true if a change of this instance waits or is in flight. Waiting heartbeats do not
+    /// count.
     pub(super) fn has_pending(&self, target: &Target) -> bool {
         let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
@@ -283,9 +285,9 @@ impl Queue {
         batch.into_iter().filter_map(|place| self.remove_at(place)).collect()
     }
 
-    /// Makes room for one more task. A heartbeat is dropped first, since the next one replaces it. While
-    /// the peer fails, heartbeats take at most half of the queue, so that the search for one is short.
-    /// Returns false if the new task is a heartbeat without room.
+    /// Makes room for one more task. A heartbeat is dropped first, since the next one replaces it.
+    /// While the peer fails, heartbeats take at most half of the queue, so that the search for one
+    /// is short. Returns false if the new task is a heartbeat without room.
     fn make_room(&mut self, lasting: bool) -> bool {
         let capacity = self.limits.capacity;
         if !lasting && self.failures > 0 && self.waiting.len() >= capacity.div_ceil(2) {

@@ -37,7 +37,7 @@ impl Bench {
         }
     }
 
-    /// How long it wants to wait.
+    /// Time until the queue has to be polled again.
     fn wait(&mut self) -> Option<Duration> {
         match self.queue.poll(self.now) {
             Step::Send(batch) => panic!("sends {}", names(&batch)),
