@@ -20,7 +20,7 @@ type Request = http::Request<AttemptBody<::reqwest::Body>>;
 
 /// reqwest client that calls applications by name: `http://orders/v1/42`.
 ///
-/// Wraps a [`reqwest::Client`](::reqwest::Client), which provides connections, TLS, redirects,
+/// Wraps a [`reqwest::Client`], which provides connections, TLS, redirects,
 /// cookies and timeouts. Names, choice of the instance, ejection and retries are those of an
 /// [`EurekaLayer`]. Build requests with [`get_ref`](Self::get_ref) and send them with
 /// [`execute`](Self::execute), since reqwest's own `send` does not resolve names.

@@ -166,7 +166,10 @@ fn comments_use_the_terms_of_the_field() {
 fn comments_wrap_at_100_columns() {
     check(&["src", "tests", "examples", "benches", "fuzz"], |comment| {
         // Code, tables and links have no place to break.
-        let breaks = !comment.is_code && !comment.text.starts_with('|') && !comment.text.contains("](") && !comment.line.contains("http");
+        let breaks = !comment.is_code
+            && !comment.text.starts_with('|')
+            && !comment.text.contains("](")
+            && !comment.line.contains("http");
         let columns = comment.line.chars().count();
         (breaks && columns > COLUMNS).then(|| format!("{columns} columns"))
     });

@@ -112,6 +112,7 @@ mod view;
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "peers")]
 use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;

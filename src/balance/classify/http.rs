@@ -225,8 +225,9 @@ fn grpc_outcome(headers: &HeaderMap) -> Outcome {
     }
 }
 
-// Status codes of gRPC (gRPC's list "Status codes and their use"). 5 to 7 are NOT_FOUND, ALREADY_EXISTS and
-// PERMISSION_DENIED, 9 to 12 are FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and UNIMPLEMENTED.
+// Status codes of gRPC (gRPC's list "Status codes and their use"). 5 to 7 are NOT_FOUND,
+// ALREADY_EXISTS and PERMISSION_DENIED, 9 to 12 are FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE and
+// UNIMPLEMENTED.
 const OK: i32 = 0;
 const CANCELLED: i32 = 1;
 const INVALID_ARGUMENT: i32 = 3;

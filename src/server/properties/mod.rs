@@ -19,7 +19,9 @@ use self::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WIT
 use self::variables::Scope;
 use super::{Error, EurekaServerBuilder};
 use crate::config::Env;
-use crate::config::names::{self, nearest_within};
+#[cfg(feature = "peers")]
+use crate::config::names;
+use crate::config::names::nearest_within;
 
 impl Property {
     /// Returns all settings.

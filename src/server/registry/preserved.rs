@@ -1,4 +1,5 @@
-//! State of self-preservation, and the assessment of applications. See `preservation` for the rules.
+//! State of self-preservation, and the assessment of applications. See `preservation` for the
+//! rules.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
