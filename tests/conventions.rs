@@ -188,6 +188,104 @@ fn references_lead_to_documents_of_the_repository() {
     });
 }
 
+/// Imports against the order of the rooms, with the reason.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // The layer is created from the entry point, which itself creates clients.
+    ("src/client/layer.rs", "src/eureka.rs"),
+    // The same of a channel.
+    ("src/eureka.rs", "src/tonic.rs"),
+];
+
+/// Returns the rooms of docs/architecture.md from low to high, as paths.
+fn rooms() -> Vec<String> {
+    let document = fs::read_to_string(root().join("docs/architecture.md")).expect("the document exists");
+    let rows = document.lines().filter(|line| line.starts_with("| `src/"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').filter(|name| name.starts_with("src/")).map(str::to_owned)).collect()
+}
+
+/// Returns the position of the room that has this file or module.
+fn room_of(path: &str, rooms: &[String]) -> Option<usize> {
+    let path = path.trim_end_matches(".rs");
+    let is_in = |room: &&String| {
+        let module = room.trim_end_matches('/').trim_end_matches(".rs");
+        path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let room = rooms.iter().filter(is_in).max_by_key(|room| room.len())?;
+    rooms.iter().position(|known| known == room)
+}
+
+/// Returns the code of a file without comments and without its test module.
+fn code(source: &str) -> String {
+    let mut code = String::new();
+    let mut lines = source.lines().peekable();
+    while let Some(line) = lines.next() {
+        let is_test = line.starts_with("#[cfg(") && line.contains("test");
+        if is_test && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{')) {
+            break;
+        }
+        code.push_str(line.split("//").next().unwrap_or_default());
+        code.push('\n');
+    }
+    code
+}
+
+/// Returns the modules that the code of this file names by `crate::` or `super::`, as paths.
+fn imports(path: &str, code: &str) -> Vec<String> {
+    let mut module: Vec<&str> = path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').skip(1).collect();
+    let is_root = module == ["lib"];
+    if is_root {
+        module.clear();
+    }
+    let mut found = Vec::new();
+    for (start, root) in ["crate::", "super::"].iter().flat_map(|root| code.match_indices(root)) {
+        let before = code[..start].chars().next_back();
+        if before.is_some_and(|before| before.is_alphanumeric() || "_:".contains(before)) {
+            continue;
+        }
+        let end = code[start..].find(|next: char| !(next.is_alphanumeric() || "_:".contains(next)));
+        let chain = &code[start..end.map_or(code.len(), |end| start + end)];
+        let ups = chain.matches("super::").count();
+        let mut segments =
+            if root == "crate::" { Vec::new() } else { module[..module.len().saturating_sub(ups)].to_vec() };
+        segments.extend(chain.split("::").filter(|segment| !matches!(*segment, "" | "crate" | "super")));
+        found.push(format!("src/{}", segments.join("/")));
+    }
+    found
+}
+
+#[test]
+fn rooms_use_only_the_rooms_below_them() {
+    let (rooms, mut sources, mut faults) = (rooms(), Vec::new(), String::new());
+    assert!(rooms.len() > 15, "the table of docs/architecture.md is read");
+    files(&root().join("src"), "rs", &mut sources);
+    for path in sources {
+        let path = path.strip_prefix(root()).expect("it was found there").to_string_lossy().into_owned();
+        let (Some(own), false) = (room_of(&path, &rooms), path.contains("tests")) else { continue };
+        let source = fs::read_to_string(root().join(&path)).expect("sources are UTF-8");
+        for import in imports(&path, &code(&source)) {
+            let Some(used) = room_of(&import, &rooms).filter(|&used| used > own) else { continue };
+            let is_exception = |(from, to): &(&str, &str)| *from == path && *to == rooms[used];
+            if !EXCEPTIONS.iter().any(is_exception) {
+                writeln!(faults, "{path} of {} uses {} ({import})", rooms[own], rooms[used])
+                    .expect("write to String is infallible");
+            }
+        }
+    }
+    assert!(faults.is_empty(), "see the table of docs/architecture.md\n{faults}");
+}
+
+#[test]
+fn imports_are_found_by_their_roots() {
+    let code = code("use crate::a::B; // crate::c\nuse super::super::d;\n#[cfg(test)]\nmod tests {\nuse crate::e;");
+    assert_eq!(imports("src/server/http/path.rs", &code), ["src/a/B", "src/server/d"]);
+    let rooms = ["src/server/http/", "src/server/node.rs", "src/a/"].map(str::to_owned);
+    assert_eq!(room_of("src/a/B", &rooms), Some(2));
+    assert_eq!(room_of("src/server/node/Node", &rooms), Some(1));
+    assert_eq!(room_of("src/server/nodes.rs", &rooms), None);
+    assert_eq!(room_of("src/server/http/path.rs", &rooms), Some(0));
+}
+
 #[test]
 fn checks_find_what_they_look_for() {
     let source = "/// Whether so.\n/// Who.\nfn a() {\n    // Answered.\n}\n//! Howling.\n";
