@@ -326,7 +326,9 @@ impl Registrar {
         };
         // The task has its own time limit, but it may still be busy with the DELETE of another
         // clone.
-        timeout(within.saturating_add(TIMEOUT_MARGIN), deregister).await.unwrap_or_else(|_| Err(self.timed_out(within)))
+        timeout(within.saturating_add(TIMEOUT_MARGIN), deregister)
+            .await
+            .unwrap_or_else(|_| Err(self.timed_out("deregister", within)))
     }
 
     /// Registers the instance as DOWN within this time. A failure is logged.
@@ -344,7 +346,7 @@ impl Registrar {
         };
         let down = |done| async move { agent.shutdown.send(ShutdownCommand::Down { within, done }).await.is_ok() };
         let registered = timeout(within.saturating_add(TIMEOUT_MARGIN), self.result_of(down)).await;
-        if let Err(error) = registered.unwrap_or_else(|_| Err(self.timed_out(within))) {
+        if let Err(error) = registered.unwrap_or_else(|_| Err(self.timed_out("register", within))) {
             tracing::warn!(%error, "cannot register as DOWN, draining nevertheless");
         }
     }
@@ -423,8 +425,8 @@ impl Registrar {
         self.error(Kind::Closed, "set status of", "the instance is not registered").advice("call register() first")
     }
 
-    fn timed_out(&self, within: Duration) -> Error {
-        self.error(Kind::Timeout, "deregister", format!("not confirmed within {within:?}"))
+    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
+        self.error(Kind::Timeout, operation, format!("not confirmed within {within:?}"))
             .advice("the lease expires if the registry stays unreachable")
     }
 
