@@ -116,13 +116,14 @@ impl Explanation {
         }
     }
 
-    /// Returns the time since the registry was last fetched; `None` if it never was.
+    /// Returns the time since the last successful fetch of the registry, at the moment of the
+    /// report. `None` if there was none.
     pub fn age(&self) -> Option<Duration> {
         self.age
     }
 
-    /// Returns `true` if the last refresh failed, so that the data is as old as
-    /// [`age`](Self::age).
+    /// Returns `true` if the last refresh failed. The data is then as old as [`age`](Self::age), or
+    /// was never fetched.
     pub fn is_stale(&self) -> bool {
         self.error.is_some()
     }

@@ -35,8 +35,8 @@ use crate::model::{Instance, InstanceChange};
 /// and tower's own balancer take it. Created by [`Eureka::discover`](crate::Eureka::discover).
 ///
 /// The stream begins with the instances that are already known. It never fails and never ends, and
-/// it wakes its task only when an instance of the selection changes. A slow reader gets the latest
-/// state and not each intermediate one.
+/// it wakes its task only when an instance under the name of the selection changes. A slow reader
+/// gets the latest state and not each intermediate one.
 ///
 /// The key is the id of the instance, which is unique within an application. If the application of
 /// the instance has another name than the selection, the key is `APPLICATION/id`.

@@ -137,8 +137,9 @@ impl Registrar {
     ///
     /// Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
     /// `/readyz`, each with all paths below it, `/healthcheck`, `/metrics`, `/actuator/health` with
-    /// all paths below it, `/actuator/prometheus` and `/grpc.health.v1.Health/*`. The paths of the
-    /// instance's health check URLs never count.
+    /// all paths below it, `/actuator/prometheus` and `/grpc.health.v1.Health/*`. The
+    /// new paths replace them. The paths of the instance's health check URLs never count, except
+    /// for `/`, which also receives calls.
     ///
     /// Applies to the layers that are created afterwards.
     #[must_use]
@@ -160,7 +161,7 @@ impl Registrar {
     /// use tower_eureka::register::RegistrarState;
     ///
     /// let mut state = registrar.state();
-    /// // An error means that the last registrar was dropped.
+    /// // An error means that the last registrar and its layers were dropped.
     /// let registered = state.wait_for(|state| *state == RegistrarState::Registered).await.is_ok();
     /// # }
     /// ```
@@ -210,6 +211,9 @@ impl Registrar {
     ///   [`state`](Self::state).
     /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not accept from an instance itself. Use
     ///   [`override_status`](Self::override_status).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the status may still be changed in the background.
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
         if matches!(status, InstanceStatus::OutOfService | InstanceStatus::Unknown) {
             let cause = format!("a registry does not accept {status} as an instance's own status");
@@ -228,8 +232,11 @@ impl Registrar {
     /// registration. The time limits are those of [`register`](Self::register).
     ///
     /// # Errors
-    /// If the request fails, which is not repeated, and in the cases of
-    /// [`set_status`](Self::set_status).
+    /// If the request fails, which is not repeated. Also if the instance is not registered, or its
+    /// [drain](Self::drain) has begun.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the override may still be set in the background.
     pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
         self.change_override(Some(status)).await
     }
@@ -240,7 +247,11 @@ impl Registrar {
     /// Takes at most twice the time of [`register`](Self::register).
     ///
     /// # Errors
-    /// If a request fails, and in the cases of [`set_status`](Self::set_status).
+    /// If a request fails. The removal is not repeated, and the registration is repeated in the
+    /// background. Also if the instance is not registered, or its [drain](Self::drain) has begun.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the override may still be removed in the background.
     pub async fn remove_override(&self) -> Result<(), Error> {
         self.change_override(None).await
     }
@@ -256,7 +267,8 @@ impl Registrar {
     /// The wait ends after the [`quiet_time`](Self::quiet_time) without a new request, and at the
     /// latest after [`max_drain`](Self::max_drain) or when the
     /// [`shutdown_timeout`](Self::shutdown_timeout) requires it. Requests are only known with the
-    /// [`layer`](Self::layer); without it, the wait is the quiet time.
+    /// [`layer`](Self::layer): a server that was never called does not wait. Without the layer, the
+    /// wait is the quiet time.
     ///
     /// Once the drain has begun, the status can no longer be set. If the registration as DOWN
     /// fails, that is logged and the drain continues.
@@ -291,9 +303,9 @@ impl Registrar {
     /// A DELETE that fails is repeated until then.
     ///
     /// # Errors
-    /// If no server accepts the DELETE in that time. The lease then expires, unless another call
-    /// succeeds. An instance that was never registered, or that the registry no longer has, is not
-    /// an error.
+    /// If no server accepts the DELETE in that time. The lease then expires, unless another call of
+    /// this method succeeds. An instance that was never registered, or that the registry no longer
+    /// has, is not an error.
     ///
     /// # Cancel safety
     /// If the future is dropped, the DELETE continues in the background.

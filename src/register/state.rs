@@ -11,9 +11,11 @@ pub enum RegistrarState {
     /// The registry had the instance, but the last heartbeat or registration failed. It is
     /// repeated.
     HeartbeatFailing,
-    /// The instance is registered as DOWN and still serves. Its status can no longer be set.
+    /// The drain has begun: the instance is registered as DOWN, if the registry responds, and still
+    /// serves. Its status can no longer be set.
     Draining,
-    /// The instance was deregistered. Nothing is sent until it is registered again.
+    /// The instance was deregistered. If the DELETE failed, its lease expires. Nothing is sent
+    /// until it is registered again.
     Deregistered,
     /// Registration is switched off. Nothing is sent.
     Disabled,
