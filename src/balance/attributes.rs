@@ -10,7 +10,8 @@ use crate::model::{Instance, Metadata};
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Attributes {
-    /// Share of calls relative to the weights of the other endpoints. `None` counts as 1.
+    /// Share of calls relative to the weights of the other endpoints. `None` counts as 1, and so
+    /// does a number that is not positive and finite.
     pub weight: Option<f32>,
     /// Zone that the endpoint runs in.
     pub zone: Option<Arc<str>>,

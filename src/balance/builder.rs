@@ -212,8 +212,8 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// start.
     ///
     /// A label that is not listed here is indexed by the first request that asks for it, which
-    /// waits meanwhile. Each label needs some memory per endpoint and value. At most 16 labels are
-    /// indexed.
+    /// waits meanwhile, unless 16 labels are indexed already. A label that is not indexed counts as
+    /// one that no endpoint has. Each label needs some memory per endpoint and value.
     pub fn labels<K: Into<Arc<str>>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.settings.labels = keys.into_iter().map(Into::into).collect();
         self
@@ -232,8 +232,10 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// Sets the maximum time that a call waits for a first endpoint. After it the call fails. Zero
-    /// fails at once. Defaults to 3 seconds.
+    /// Sets the maximum time that a call waits for a first endpoint. Defaults to 3 seconds.
+    ///
+    /// After it the call fails, and later calls fail at once until an endpoint is found. Zero fails
+    /// at once.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
@@ -277,7 +279,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn build(mut self) -> Balance<S, P, O>
     where
         D: Discover + Send + 'static,

@@ -11,7 +11,8 @@ use super::weights::{Weights, below};
 
 /// Endpoints that may take a request, by position.
 ///
-/// Positions are valid for one pick only. All values are current and are read without a lock.
+/// Positions are valid for one pick only. All values are current and are read without a lock. A
+/// method may panic if its position is not below [`len`](Self::len).
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     pub(super) list: &'a EndpointList,
@@ -83,7 +84,8 @@ impl Candidates<'_> {
         two_of(self.len())
     }
 
-    /// Returns the position of the endpoint with this id. Takes about a nanosecond per endpoint.
+    /// Returns the position of the endpoint with this id, or `None` if it is not a candidate. Takes
+    /// about a nanosecond per endpoint.
     pub fn position(&self, id: &str) -> Option<usize> {
         let hash = hash(id.as_bytes());
         let is_it =

@@ -32,8 +32,13 @@ const MIN_DISTANCE: f64 = 0.05;
 /// Default number of silent calls in a row.
 pub(super) const SILENT_CALLS: u32 = 3;
 
-/// Rules for the ejection of endpoints that fail. The defaults are Envoy's, unless a setting says
-/// otherwise.
+/// Rules for the ejection of endpoints that fail. Most names and defaults are Envoy's.
+///
+/// An ejected endpoint gets no calls for the [time](Self::base_time) of its ejection. It is
+/// half-open after that: it gets one call at a time, and [successful calls](Self::probes) restore
+/// it. The rules do not apply to an endpoint that cannot be connected to. It gets no calls while
+/// another endpoint can be reached, and is tried again after 1 second. Each further failure doubles
+/// that time, up to 30 seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ejection {
     pub(super) enabled: bool,
@@ -87,8 +92,9 @@ impl Ejection {
         Self::default()
     }
 
-    /// Disables ejection. Unreachable endpoints still get no calls while another endpoint can be
-    /// reached.
+    /// Disables ejection for the outcome of calls. Unreachable endpoints, and those that fail their
+    /// [health checks](super::Builder::health_check), still get no calls while there is another
+    /// endpoint.
     pub fn off() -> Self {
         Self { enabled: false, ..Self::default() }
     }
@@ -136,15 +142,17 @@ impl Ejection {
     /// an endpoint is ejected. Applies even if ejection is off. Defaults to 3, as in Kubernetes and
     /// HAProxy, and is at least 1.
     ///
-    /// A failed check is repeated after a 25th of the interval.
+    /// A failed check is repeated after a 25th of the interval, at least 100 milliseconds, until
+    /// that number is reached.
     #[must_use]
     pub fn failed_checks(mut self, checks: u32) -> Self {
         self.failed_checks = checks.max(1);
         self
     }
 
-    /// Sets the interval at which the success rates of all endpoints are compared. Defaults to 10
-    /// seconds, and is at least 100 milliseconds.
+    /// Sets the interval at which [success rates](Self::success_rate) and
+    /// [failure shares](Self::failure_share) are evaluated. Defaults to 10 seconds, and is at least
+    /// 100 milliseconds.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval.clamp(MIN_INTERVAL, LONGEST_WAIT);
@@ -201,17 +209,20 @@ impl Ejection {
 
     /// Sets the maximum share of ejected endpoints, from 0 to 1. One of several endpoints may
     /// always be ejected. Defaults to 0.1.
+    ///
+    /// Unreachable endpoints, and those that fail their health checks, do not count.
     #[must_use]
     pub fn max_share(mut self, share: f64) -> Self {
         self.max_share = share.clamp(0.0, 1.0);
         self
     }
 
-    /// Sets the share of available endpoints below which ejections are ignored. Zero disables the
-    /// rule. Defaults to 0.5.
+    /// Sets the share of the reachable endpoints that must be available, from 0 to 1. While fewer
+    /// are, ejections are ignored. Zero disables the rule. Defaults to 0.5.
     ///
     /// With so many endpoints ejected, the fault is more likely on the caller's side or shared by
-    /// all, and the remaining endpoints would be overloaded.
+    /// all, and the remaining endpoints would be overloaded. Unreachable endpoints, and those that
+    /// fail their health checks, do not count and get no calls even then.
     #[must_use]
     pub fn panic_threshold(mut self, share: f64) -> Self {
         self.panic_threshold = share.clamp(0.0, 1.0);
@@ -219,7 +230,7 @@ impl Ejection {
     }
 
     /// Sets the number of successful calls that restore a half-open endpoint, one after the other.
-    /// Defaults to 3.
+    /// Defaults to 3, and is at least 1. One success restores an endpoint that was unreachable.
     #[must_use]
     pub fn probes(mut self, calls: u32) -> Self {
         self.probes = calls.max(1);

@@ -32,15 +32,15 @@ impl SlowStart {
         Self { window, min_share: 0.1, aggression: 1.0 }
     }
 
-    /// Sets the initial share of the weight, from above 0 to 1. Defaults to 0.1.
+    /// Sets the initial share of the weight, from 0.001 to 1. Defaults to 0.1.
     #[must_use]
     pub fn min_share(mut self, share: f64) -> Self {
         self.min_share = share.clamp(0.001, 1.0);
         self
     }
 
-    /// Sets the curve: above 1 the first calls come sooner than in proportion to the time, below 1
-    /// later. Defaults to 1.
+    /// Sets the shape of the curve. With 1 the weight grows in proportion to the time, with more it
+    /// grows faster at first, and with less slower. Defaults to 1, and is at least 0.01.
     #[must_use]
     pub fn aggression(mut self, aggression: f64) -> Self {
         self.aggression = aggression.max(0.01);

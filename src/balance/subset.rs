@@ -45,10 +45,11 @@ enum Kind {
 impl Subset {
     /// Takes the first `size` endpoints, at least 1, in an order that each caller has for itself.
     ///
-    /// It needs no knowledge of other callers. The number of `callers` that choose an endpoint is
+    /// It needs no knowledge of other callers. The number of callers that choose an endpoint is
     /// random, with a mean of `callers · size / endpoints` and a relative deviation of at most one
-    /// over the root of that mean: with 100 callers that take 20 of 100 endpoints each, 20 ± 4.
-    /// Weights do not influence the choice, only the shares of the chosen endpoints.
+    /// over the root of that mean. With 100 callers that take 20 of 100 endpoints each, an endpoint
+    /// has 20 ± 4 callers. Weights do not influence the choice, only the shares of the chosen
+    /// endpoints.
     pub fn rendezvous(size: usize) -> Self {
         Self { size: size.max(1), kind: Kind::Rendezvous { seed: fastrand::u64(..) } }
     }
@@ -61,8 +62,8 @@ impl Subset {
     /// exactly its share of the calls if all callers know the same siblings and call equally often.
     /// An endpoint at the edge of a section has a part of its weight there. If a caller is added or
     /// removed, the sections of the others move. While the caller is not among its siblings, it
-    /// uses a [rendezvous](Self::rendezvous) subset. With a `size` of 12, all of its endpoints are
-    /// hardly ever unavailable at once.
+    /// uses a [rendezvous](Self::rendezvous) subset. A `size` of 12 is a good start, since 12
+    /// endpoints are hardly ever unavailable at once.
     pub fn aperture(size: usize) -> Self {
         Self { size: size.max(1), kind: Kind::Aperture { fallback: fastrand::u64(..) } }
     }

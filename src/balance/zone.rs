@@ -34,13 +34,13 @@ pub struct ZoneAware {
 }
 
 impl ZoneAware {
-    /// Creates the settings of a caller in this zone.
+    /// Creates the settings of a caller in this zone. Calls are not split by zone if it is empty.
     pub fn new(own: impl Into<Arc<str>>) -> Self {
         Self { own: own.into(), min_endpoints: 6, overprovisioning: 1.4 }
     }
 
-    /// Minimum number of endpoints for zone-aware routing. With fewer, zones are ignored, since one
-    /// endpoint more or less would shift too much traffic. Defaults to 6.
+    /// Sets the minimum number of endpoints for zone-aware routing. With fewer, zones are ignored,
+    /// since one endpoint more or less would shift too much traffic. Defaults to 6.
     #[must_use]
     pub fn min_endpoints(mut self, endpoints: usize) -> Self {
         self.min_endpoints = endpoints;
@@ -48,8 +48,9 @@ impl ZoneAware {
     }
 
     /// Sets the number of calls that an endpoint can take, as a multiple of its even share.
-    /// Defaults to 1.4, at which a zone with 72 % of its endpoints available still counts as whole,
-    /// and is at least 1.
+    /// Defaults to 1.4, and is at least 1.
+    ///
+    /// With 1.4, a zone of which 72 % of the endpoints are available still has its full capacity.
     #[must_use]
     pub fn overprovisioning(mut self, factor: f64) -> Self {
         self.overprovisioning = factor.max(1.0);

@@ -72,10 +72,19 @@ pub trait ClassifyHttp: Send + Sync + 'static {
 /// | `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, unknown codes | failure |
 /// | `RESOURCE_EXHAUSTED` | overload |
 /// | `DEADLINE_EXCEEDED` | timeout: the caller's time was over |
-/// | codes that blame the caller | success |
+/// | `OK`, and codes that blame the caller | success |
 ///
-/// An error is a failure, unless its chain of sources says that no connection was established, or
-/// that the body of the request failed.
+/// A failure or overload has the time of `grpc-retry-pushback-ms`.
+///
+/// An error is a failure, unless its chain of sources says more:
+///
+/// | error | outcome |
+/// |---|---|
+/// | no connection was established | unreachable |
+/// | the body of the request failed | cancelled |
+/// | HTTP/2 `GOAWAY` or `REFUSED_STREAM` | unprocessed |
+/// | the connection ended before it took the request | unprocessed |
+/// | HTTP/2 `ENHANCE_YOUR_CALM` | overload |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 

@@ -49,10 +49,11 @@ pub trait Observe<Res> {
     /// Classifies `response` and keeps `completion` until the call is over.
     fn observe(&self, completion: Completion, response: Res) -> Self::Response;
 
-    /// Classifies an error. By default, an error is [`Unreachable`](Outcome::Unreachable) if its
-    /// chain of sources says that no connection was established, and a
-    /// [`Failure`](Outcome::Failure) otherwise. Errors of this crate, of hyper-util and of the
-    /// operating system are known.
+    /// Classifies the error of a call without a response. By default, errors are classified as by
+    /// the [`DefaultClassifier`](super::DefaultClassifier).
+    ///
+    /// It knows the errors of this crate, of hyper, of hyper-util and of the operating system. An
+    /// unknown error is a [`Failure`](Outcome::Failure).
     fn observe_error(&self, error: &(dyn StdError + 'static)) -> Outcome {
         error::outcome(error)
     }

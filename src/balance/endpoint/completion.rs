@@ -26,10 +26,9 @@ const OTHER_RESPONSES: u32 = 4;
 /// row during which nothing came from the endpoint count against it, see
 /// [`Ejection::silent_calls`](crate::balance::Ejection::silent_calls). A call whose service
 /// panicked is a failure.
-///
-/// The handle is moved a few times within each call, right after it was written. Its fields are
-/// therefore whole words in this order, also within an `Option`: reading back in other pieces than
-/// were written stalls until the processor has stored them.
+// The handle is moved a few times within each call, right after it was written. Its fields are
+// therefore whole words in this order, also within an `Option`: reading back in other pieces than
+// were written stalls until the processor has stored them.
 #[repr(C)]
 pub struct Completion {
     start: Timestamp,
@@ -100,8 +99,9 @@ impl Completion {
         self.outcome(Outcome::Success);
     }
 
-    /// Records a failure. Its latency is the failure penalty, or the call's own duration if that is
-    /// longer.
+    /// Records a failure. Its latency is the scaled
+    /// [failure penalty](crate::balance::Builder::failure_penalty), or the call's own duration if
+    /// that is longer.
     ///
     /// May follow a success, for a response that breaks off later. Does nothing after a first
     /// failure.

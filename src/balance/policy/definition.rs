@@ -60,7 +60,8 @@ pub trait Policy<Req: ?Sized>: Send + Sync {
     /// Returns the position of the endpoint that takes `request`. It is less than
     /// [`candidates.len()`](Candidates::len), which is at least 1.
     ///
-    /// `None` fails the call as if there were no endpoint.
+    /// `None` fails the call as if there were no endpoint. So does a position that is out of range.
+    /// In debug builds it panics.
     fn pick(&self, request: &Req, candidates: &Candidates<'_>) -> Option<usize>;
 
     /// Returns the position of the endpoint to which `request` belongs. By default, it belongs to
@@ -77,7 +78,7 @@ pub trait Policy<Req: ?Sized>: Send + Sync {
     /// Returns the label that an endpoint should have to take this request, such as `("version",
     /// "2")`. By default, there is none.
     ///
-    /// If no endpoint has it, all endpoints are candidates, unless it is
+    /// If no endpoint with the label takes calls, all endpoints are candidates, unless it is
     /// [`required`](Label::required).
     fn label<'r>(&'r self, request: &'r Req) -> Option<Label<'r>> {
         let _ = request;
@@ -92,7 +93,7 @@ pub struct Label<'r> {
     pub key: &'r str,
     /// Value of the label.
     pub value: &'r str,
-    /// Fails the call if no endpoint has the label.
+    /// Fails the call if no endpoint with the label takes calls.
     pub required: bool,
 }
 

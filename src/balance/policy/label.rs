@@ -121,7 +121,8 @@ impl<K, P> ByLabel<K, P> {
         self
     }
 
-    /// Fails a call if no instance has the value. By default, all instances may take it.
+    /// Fails a call if no instance with the value takes calls. By default, all instances may then
+    /// take it.
     #[must_use]
     pub fn required(mut self) -> Self {
         self.required = true;

@@ -29,6 +29,9 @@ const SIGNIFICANCE: f32 = 9.0;
 /// latency is a moving average that rises to peaks at once and counts failures as slow. A call that
 /// lasts far longer than expected, such as a long poll or an open stream, is no load. An unusually
 /// slow response counts once another one confirms it.
+///
+/// Endpoints with different weights are drawn in proportion to them. The second one drawn is picked
+/// only if it is more than twice as good.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeakEwma;
 
@@ -36,7 +39,7 @@ pub struct PeakEwma;
 ///
 /// Use it if the duration of a call depends more on the request than on the endpoint. A call counts
 /// as long as it lasts, even if it is a long poll or a stream. An endpoint on which several calls
-/// wait without activity is avoided for a while.
+/// wait without activity is avoided for a while. Weights have the same effect as with [`PeakEwma`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastRequests;
 

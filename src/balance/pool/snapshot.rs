@@ -168,7 +168,7 @@ impl EndpointSnapshot {
         self.cause
     }
 
-    /// Returns the time until an ejected endpoint is tried again.
+    /// Returns the time until an ejected endpoint is tried again, if it is ejected.
     pub fn retry_in(&self) -> Option<Duration> {
         self.retry_in
     }
