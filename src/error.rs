@@ -149,8 +149,8 @@ impl Error {
     }
 
     /// Returns `true` if the remote side is unavailable for now, so that trying again later may
-    /// succeed: it is unreachable or too slow, closed the connection, has no instances, or
-    /// responded with 502, 503 or 504.
+    /// succeed: it is unreachable or too slow, closed the connection, has no instances, asked for a
+    /// pause, or responded with 502, 503 or 504.
     pub fn is_unavailable(&self) -> bool {
         match self.0.kind {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
@@ -165,7 +165,8 @@ impl Error {
         self.0.kind == Kind::NoEndpoints
     }
 
-    /// Returns the HTTP status with which a registry server refused the request.
+    /// Returns the HTTP status with which a registry server refused the request, or asked for the
+    /// pause that prevents it. A response of an instance is never an error.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             Kind::Status(status) | Kind::Paused(status) => Some(status),

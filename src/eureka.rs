@@ -30,9 +30,9 @@ use crate::transport::{HttpStack, RequestBody, Transport};
 /// [`registrar`](Self::registrar) to register a server, an [`http_client`](Self::http_client) to
 /// call applications by name, and a [`discover`](Self::discover) stream for a stack of your own.
 ///
-/// The registry is fetched when an application is first requested, and refreshed from then on. A
-/// process that only provides never fetches it. The background tasks run on the runtime that first
-/// needed them.
+/// The first consumer of the registry starts its refresh: an HTTP client, a channel, a layer, a
+/// discovery stream or [`snapshot`](Self::snapshot). A process that only provides never fetches the
+/// registry. Background tasks run on the runtime that first needed them.
 #[derive(Clone)]
 pub struct Eureka(Arc<Inner>);
 
@@ -157,6 +157,8 @@ impl Eureka {
     /// Returns the registry as it was last fetched. It is empty until the first fetch has
     /// succeeded.
     ///
+    /// Never waits. Starts the refresh if nothing else has started it.
+    ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -236,7 +238,10 @@ impl EurekaBuilder {
     }
 
     /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by
-    /// commas. They are tried in this order, beginning with the one that responded last.
+    /// commas. [`build`](Self::build) returns the error of an invalid URL.
+    ///
+    /// An operation tries at most three servers in this order, beginning with the one that
+    /// responded last. About every 5 minutes the first server is preferred again.
     ///
     /// Credentials are part of the URL: `http://user:password@host/eureka/`. Percent-encode each of
     /// their characters that is not a letter or digit.
@@ -319,6 +324,9 @@ impl EurekaBuilder {
 
     /// Sets the maximum time that a call waits for an application without instances. Defaults to 3
     /// seconds.
+    ///
+    /// If it passes without an instance, the call fails, and later calls fail at once until there
+    /// is an instance. Zero fails at once.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.config.ready_timeout = timeout;
         self
@@ -384,7 +392,8 @@ impl EurekaBuilder {
     /// Builds the client. Nothing is sent yet.
     ///
     /// # Errors
-    /// If a setting is invalid, no service URL was set, or an interval or timeout is zero.
+    /// If a setting is invalid, no service URL was set, or an interval or timeout is zero. Only the
+    /// [`ready_timeout`](Self::ready_timeout) may be zero.
     pub fn build(self) -> Result<Eureka, Error> {
         let mut config = self.config;
         let enabled = config.switches.client.is_none();

@@ -19,7 +19,8 @@
 //! | run the registry | [`EurekaServer`] (feature `server`) |
 //! | send a single request to a registry | [`Eureka::transport`] |
 //!
-//! All of them except the registry start with [`Eureka::builder`].
+//! All of them except the registry start with a client, built by [`Eureka::builder`] or
+//! [`Eureka::from_env`].
 //!
 //! # Data flow
 //!
@@ -43,8 +44,10 @@
 //!
 //! # Time
 //!
-//! All timers run on tokio's clock, with jitter. Each wait of a caller has a time limit, which the
-//! documentation of its setting states.
+//! All timers run on tokio's clock, with jitter. Each wait for an instance, a connection or a
+//! registry server has a time limit, which the documentation of its setting states. A call waits
+//! for its response without a limit, unless a [`Deadline`](client::Deadline) or
+//! [`CallOptions::timeout`](client::CallOptions::timeout) sets one.
 //!
 //! # Metrics
 //!

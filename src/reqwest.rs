@@ -42,18 +42,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client that sends requests through `client`, with the default [`CallOptions`].
+    /// Creates a client that sends requests through `client`, with the default [`CallOptions`].
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka, client: ::reqwest::Client) -> Self {
         Self::with_options(eureka, client, CallOptions::default())
     }
 
-    /// Makes a client with these options.
+    /// Creates a client that sends requests through `client`, with these options.
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn with_options(eureka: &Eureka, client: ::reqwest::Client, options: CallOptions) -> Self {
         Self { service: EurekaLayer::new(eureka).options(options).layer(ReqwestService(client)) }
     }
@@ -65,9 +65,13 @@ impl Client {
 
     /// Sends a request to an instance of the application that its URL names.
     ///
+    /// The [timeout](reqwest::Request::timeout) of the request is also the deadline of the call:
+    /// it limits all attempts together until the head of the response. reqwest applies it to each
+    /// attempt as well, including the response body.
+    ///
     /// # Errors
-    /// Fails if no instance could be called, or none responded. A response with an error status is
-    /// not an error.
+    /// If no instance could be called, none responded, the deadline passed, or the URL does not
+    /// name an application. A response with an error status is not an error.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the call.

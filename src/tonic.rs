@@ -48,9 +48,9 @@ const PORT_KEY: &str = "gRPC_port";
 
 /// Channel to one application: `InventoryClient::new(eureka.channel("inventory"))`.
 ///
-/// Made by [`Eureka::channel`](crate::Eureka::channel). Each call, unary or streaming, is sent to
-/// an UP instance chosen by load, over an HTTP/2 connection that is kept open, or over a [further
-/// one](CallOptions::http2_connections) while that has no free stream.
+/// Created by [`Eureka::channel`](crate::Eureka::channel). Each call, unary or streaming, is sent
+/// to an UP instance chosen by load, over an HTTP/2 connection that is kept open, or over a
+/// [further one](CallOptions::http2_connections) while that has no free stream.
 ///
 /// The port is the one in the instance's metadata under `gRPC_port` (another key:
 /// [`port_key`](CallOptions::port_key)), else the port of its record. TLS is used as

@@ -10,8 +10,11 @@ use crate::error::{Error, Kind};
 /// Deadline of a call, as an extension of its request.
 ///
 /// The deadline covers everything until the head of the response: waiting for an instance,
-/// connecting, and further attempts. A call without a deadline, a
-/// [deadline header](super::CallOptions::deadline_header) or `grpc-timeout` has no time limit.
+/// connecting, and further attempts. In a gRPC channel it also covers the response until its end.
+///
+/// The earliest of this deadline, the [deadline header](super::CallOptions::deadline_header) and
+/// `grpc-timeout` counts. A call without any of them has the limit of
+/// [`CallOptions::timeout`](super::CallOptions::timeout). By default that is no limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,8 +50,8 @@ impl Deadline {
 /// Maximum time that a call waits for a reachable instance, as an extension of its request.
 ///
 /// Replaces the [ready timeout](crate::EurekaBuilder::ready_timeout) for this call. The call waits
-/// even if other calls already fail fast, and while all instances refuse connections. Zero fails
-/// at once.
+/// even if other calls already fail fast, and while all instances refuse connections. It never
+/// waits beyond its [`Deadline`]. Zero fails at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub Duration);
 

@@ -25,8 +25,8 @@ use crate::error::{Error, Kind};
 
 /// HTTP client that calls applications by name: `http://orders/v1/42`.
 ///
-/// Made by [`Eureka::http_client`](crate::Eureka::http_client). Use [`request`](Self::request), or
-/// the client as a [`Service`].
+/// Created by [`Eureka::http_client`](crate::Eureka::http_client). Use [`request`](Self::request),
+/// or the client as a [`Service`].
 ///
 /// The host of the URI is the name, in any case: a VIP address if an UP instance has it, else an
 /// application. A port in the URI is ignored, path and query are kept. `lb://orders` is the same as
@@ -34,8 +34,10 @@ use crate::error::{Error, Kind};
 /// (feature `tls`). Each request is sent to an UP instance chosen by load, over HTTP/1.1, or over
 /// HTTP/2 if that is the request's version.
 ///
-/// An attempt that failed before anything was sent is repeated at another instance. [`CallOptions`]
-/// configure further retries, the choice of the instance, and its port.
+/// An attempt that failed before anything was sent is repeated at another instance. A request with
+/// an idempotent method is also repeated if its connection is lost before the response; see
+/// [`RetryPolicy`](super::RetryPolicy). [`CallOptions`] configure further retries, the choice of
+/// the instance, and its port.
 ///
 /// The client is cheap to clone. Clones share connections and statistics, so keep one client and
 /// clone it. It is always ready: the call itself waits for an instance, since only its request
@@ -73,9 +75,11 @@ where
     }
 
     /// Sets a service that handles calls to applications without an instance, such as a cache or
-    /// another site.
+    /// another site. It is called where the call would otherwise fail: once the ready timeout has
+    /// passed, and at once while calls fail fast.
     ///
-    /// The service receives the caller's request unchanged. Without a fallback such calls fail.
+    /// The service receives the caller's request unchanged. It is not called for an invalid name,
+    /// after the deadline, or if there are instances that fail.
     #[must_use]
     pub fn fallback<F, FB>(mut self, fallback: F) -> Self
     where
@@ -92,8 +96,8 @@ where
     /// Sends a request to an instance of the application that its URI names.
     ///
     /// # Errors
-    /// Fails if no instance could be called, or none responded. A response with an error status is
-    /// not an error.
+    /// If no instance could be called, none responded, the deadline passed, or the URI does not
+    /// name an application. A response with an error status is not an error.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the call.

@@ -63,10 +63,11 @@ pub struct EurekaLayer {
 }
 
 impl EurekaLayer {
-    /// Makes a layer that finds instances through this client of the registry.
+    /// Creates a layer that finds instances through this client of the registry, with the default
+    /// [`CallOptions`].
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
         let (registry, ready_timeout) = eureka.call_registry();
         Self { registry, ready_timeout, options: CallOptions::default() }
@@ -74,8 +75,8 @@ impl EurekaLayer {
 
     /// Sets the options of the calls.
     ///
-    /// Options of connections (`http2`, `health_check`) have no effect, since the service below has
-    /// the connections. Secure ports are called with `https`.
+    /// Options of connections (`http2`, `http2_connections`, `health_check`) have no effect, since
+    /// the service below has the connections. Secure ports are called with `https`.
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
         self.options = options;
@@ -108,7 +109,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     }
 }
 
-/// Service that calls applications by name through another service. Made by [`EurekaLayer`].
+/// Service that calls applications by name through another service. Created by [`EurekaLayer`].
 ///
 /// It is always ready, and cheap to clone if the service below is.
 pub struct EurekaService<S> {

@@ -235,7 +235,8 @@ impl CallOptions {
         self
     }
 
-    /// Reads the port from this metadata key, for instances that have it. Defaults to none.
+    /// Reads the port from this metadata key, for instances that have it. Defaults to none, in a
+    /// gRPC channel to `gRPC_port`.
     ///
     /// The port is called over TLS with [`Ports::Secure`], and with [`Ports::Auto`] if the secure
     /// port is enabled.
@@ -246,13 +247,15 @@ impl CallOptions {
 
     /// Sets the version of HTTP. Defaults to [`Http2::AsRequested`].
     ///
-    /// Has no effect below an [`EurekaLayer`](super::EurekaLayer).
+    /// Has no effect below an [`EurekaLayer`](super::EurekaLayer). A gRPC channel always uses
+    /// HTTP/2.
     pub fn http2(mut self, http2: Http2) -> Self {
         self.http2 = http2;
         self
     }
 
-    /// Sets the maximum number of HTTP/2 connections to one instance. Defaults to 4.
+    /// Sets the maximum number of HTTP/2 connections to one instance. Defaults to 4, and is at
+    /// least 1.
     ///
     /// A further connection is established while all streams that the instance allows are in use.
     /// It is closed after being idle for 45 to 90 seconds. A call without a free stream waits for
@@ -295,6 +298,8 @@ impl CallOptions {
 
     /// Sets the time limit of calls without a [deadline](super::Deadline), until the head of the
     /// response. Defaults to no limit.
+    ///
+    /// In a gRPC channel the limit also covers the response until its end.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

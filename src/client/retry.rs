@@ -11,17 +11,17 @@ use super::budget::Budget;
 /// its method is idempotent. Three cases are distinguished:
 ///
 /// - **Unsent**: the attempt failed before its first byte was sent (refused, unreachable, connect
-///   timeout, TLS). Another instance is tried, whatever the method: three free of the
-///   [budget](Self::budget), and up to ten within it.
+///   timeout, TLS). Up to ten other instances are tried, whatever the method. The first three are
+///   free of the [budget](Self::budget).
 /// - **Unprocessed**: the instance stated that it did not process the request (HTTP/2's `GOAWAY`
 ///   and `REFUSED_STREAM`; RFC 9113, 8.7), or its connection ended before it took the request. The
-///   request is sent again, whatever the method: at first to the same instance, after two more such
-///   refusals to another one. Three sends are free of the budget, and at most eight are made. An
-///   instance without a free stream, or that sent `ENHANCE_YOUR_CALM`, is not tried again. None of
-///   this counts as a failure of the instance.
+///   request is sent again up to eight times, whatever the method: twice to the same instance, then
+///   to another one. The first three are free of the budget. An instance without a free stream, or
+///   that sent `ENHANCE_YOUR_CALM`, is not tried again. None of this counts as a failure of the
+///   instance.
 /// - **Lost**: the connection was lost before the head of the response. The call is attempted again
-///   within the budget if its method is idempotent (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE,
-///   PUT, DELETE).
+///   within the budget and the number of [attempts](Self::attempts) if its method is idempotent
+///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE).
 ///
 /// Responses are returned as they are, unless [`statuses`](Self::statuses),
 /// [`grpc_codes`](Self::grpc_codes) or [`failed_responses`](Self::failed_responses) select them for
@@ -76,9 +76,11 @@ impl RetryPolicy {
         Self { attempts: 1, ..Self::default() }
     }
 
-    /// Sets the maximum number of attempts that send the request. Attempts that could not connect,
-    /// or were not processed, are not counted. Defaults to 3. With 1, no request that was sent is
-    /// repeated.
+    /// Sets the maximum number of attempts that an instance may have received, the first one
+    /// included. Attempts that could not connect, or were not processed, are not counted. Defaults
+    /// to 3, and is at least 1.
+    ///
+    /// With 1, no request that may have been received is repeated.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> Self {
         self.attempts = attempts.max(1);
@@ -128,18 +130,22 @@ impl RetryPolicy {
     }
 
     /// Sets the time limit of one attempt, until the head of its response. An attempt that takes
-    /// longer counts as lost. Defaults to no limit other than the call's.
+    /// longer counts as lost. Defaults to no limit.
+    ///
+    /// The deadline of the call applies as well.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// Sends the request to a second instance as well if there is no response after this time, and
-    /// returns the first response. Defaults to off.
+    /// Sends the request to a second instance as well if there is no response after this time. The
+    /// first response that needs no retry is returned, and the other attempt is cancelled. Defaults
+    /// to off.
     ///
-    /// A hedge needs an idempotent method, budget, and a body that was sent completely. Choose the
-    /// 95th percentile of the call's latency.
+    /// A hedge needs an idempotent method, another available instance, budget, and a body that was
+    /// sent completely within the [`replay_limit`](Self::replay_limit). It counts as one of the
+    /// [`attempts`](Self::attempts). Choose the 95th percentile of the call's latency.
     #[must_use]
     pub fn hedge_after(mut self, delay: Duration) -> Self {
         self.hedge_after = Some(delay);
@@ -158,7 +164,8 @@ impl RetryPolicy {
     }
 
     /// Sets the retry budget of each application: retries may add this share of the calls in the
-    /// last `window`, plus `per_second`. Defaults to 0.2, 10 per second, and 10 seconds.
+    /// last `window`, plus `per_second`. Defaults to a share of 0.2, 10 retries per second, and 10
+    /// seconds.
     ///
     /// The budget keeps retries from making an outage worse. The window is limited to 1 to 60
     /// seconds.
