@@ -58,7 +58,8 @@ impl Eureka {
     /// [`EurekaBuilder::from_env`].
     ///
     /// # Errors
-    /// If a variable has an invalid value.
+    /// If a variable has an invalid value. A client that the environment switches off accepts an
+    /// invalid URL or interval.
     pub fn from_env() -> Result<Self, Error> {
         EurekaBuilder::from_env()?.build()
     }
@@ -223,7 +224,9 @@ impl EurekaBuilder {
     /// and are named in a warning.
     ///
     /// # Errors
-    /// If a variable has an invalid value.
+    /// If a variable has an invalid value. If the environment switches the client off, an invalid
+    /// URL or interval is an error of [`build`](Self::build) instead, and only if the code switches
+    /// the client on again.
     pub fn from_env() -> Result<Self, Error> {
         Self::from(&Env::process())
     }
