@@ -304,7 +304,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets the maximum time to connect to a registry server. Defaults to 5 seconds.
+    /// Sets the maximum time to connect to a registry server, including the TLS handshake. Defaults
+    /// to 5 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
@@ -335,8 +336,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets the maximum time to connect to an instance before another instance is tried. Defaults
-    /// to 2 seconds.
+    /// Sets the maximum time to connect to an instance, including the TLS handshake, before another
+    /// instance is tried. Defaults to 2 seconds.
     pub fn instance_connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.instance_connect_timeout = timeout;
         self

@@ -191,7 +191,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self
     }
 
-    /// Limits the number of endpoints that this caller uses. By default, it uses all.
+    /// Limits the number of endpoints that this caller uses. By default, it uses all of them.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.settings.subset = Some(subset);
         self
@@ -255,9 +255,10 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// below which latencies are not distinguished.
     ///
     /// With the default, the first calls measure the endpoint. Until one of them has a response,
-    /// the time that they have waited counts as its latency. A higher value decays no faster than a
-    /// measured latency and hides meanwhile how much slower one endpoint is than another. A new
-    /// endpoint is assumed to be as fast as the fastest of the others if that is faster.
+    /// the time that they have waited counts as its latency. A higher value decays only as fast as
+    /// a measured latency. Until then it hides that one endpoint is slower than another. An
+    /// endpoint that is added later is assumed to be as fast as the fastest of the others, but
+    /// never slower than this value.
     pub fn default_latency(mut self, latency: Duration) -> Self {
         self.settings.default_latency = latency;
         self

@@ -75,7 +75,8 @@ impl<S, P, O> Balance<S, P, O> {
         Self { shared, policy, observer, readiness: Readiness::NotPolled }
     }
 
-    /// Returns the number of endpoints, of the [subset](super::Subset) if there is one.
+    /// Returns the number of endpoints, including ejected ones. With a [subset](super::Subset), the
+    /// endpoints outside do not count.
     pub fn len(&self) -> usize {
         self.shared.len()
     }

@@ -75,9 +75,12 @@ pub enum Ports {
 #[non_exhaustive]
 pub enum Http2 {
     /// HTTP/2 for requests of that version, else HTTP/1.1.
+    ///
+    /// Without TLS, an instance that does not speak HTTP/2 gets such requests over HTTP/1.1, except
+    /// for gRPC.
     #[default]
     AsRequested,
-    /// HTTP/2 for all requests.
+    /// HTTP/2 for all requests, without TLS by prior knowledge.
     Always,
     /// HTTP/2 for requests of that version, and for all requests to instances whose metadata has
     /// this key with the value `true`.

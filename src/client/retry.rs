@@ -25,7 +25,8 @@ use super::budget::Budget;
 ///
 /// Responses are returned as they are, unless [`statuses`](Self::statuses),
 /// [`grpc_codes`](Self::grpc_codes) or [`failed_responses`](Self::failed_responses) select them for
-/// another attempt. An instance that was tried is tried again only if there is no other.
+/// another attempt. An instance that was tried is tried again only if there is no other. An attempt
+/// after a response or a lost connection begins at once.
 ///
 /// ```
 /// use std::time::Duration;

@@ -143,8 +143,8 @@ impl Explanation {
         &self.candidates
     }
 
-    /// Adds reasons. `reason` is called for each instance that has none so far, and returns `None`
-    /// if the instance can be called.
+    /// Adds reasons that the registry does not know. `reason` is called for each instance that has
+    /// none so far, and returns `None` if the instance can be called.
     #[must_use]
     pub fn exclude<R: Into<Reason>>(mut self, mut reason: impl FnMut(&Instance) -> Option<R>) -> Self {
         for candidate in self.candidates.iter_mut().filter(|candidate| candidate.reason.is_none()) {

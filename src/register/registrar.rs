@@ -86,9 +86,10 @@ impl Registrar {
     /// Sets the time limit of the whole shutdown, which DOWN, drain, requests in flight and DELETE
     /// share. Defaults to 25 seconds, since orchestrators kill a process after 30.
     ///
-    /// It shortens each step that may take longer by its own limit, so that the later steps have a
-    /// reserve: a fifth of the time for the requests in flight, and the
-    /// [`registry_timeout`](Self::registry_timeout), but at most a quarter, for the DELETE.
+    /// Each step also has its own limit, and gets less if the later steps would have too little
+    /// time left. A fifth of the time is reserved for the requests in flight. The
+    /// [`registry_timeout`](Self::registry_timeout), but at most a quarter of the time, is reserved
+    /// for the DELETE.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Self {
         self.config.shutdown_timeout = time;
