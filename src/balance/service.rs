@@ -32,6 +32,15 @@ use crate::error::{Error, Kind};
 ///
 /// `P` picks the endpoint of each call, `O` classifies its result.
 ///
+/// # Errors
+///
+/// A call without an endpoint fails with an [`Error`] whose
+/// [`is_no_endpoints`](Error::is_no_endpoints) is true. If the endpoint's service fails, the error
+/// names the endpoint, has the service's error as its source, and its predicates follow the
+/// [`Outcome`](super::Outcome). An error of this crate is returned unchanged.
+///
+/// # Example
+///
 /// Over the instances of a registry:
 ///
 /// ```no_run

@@ -40,7 +40,8 @@ type Filter = dyn Fn(&Instance) -> bool + Send + Sync;
 
 impl Selection {
     /// Selects as a call by name does: the instances with this VIP address if one of them has an
-    /// accepted status, else the instances of the application with this name.
+    /// accepted status, else the instances of the application with this name. A
+    /// [`filter`](Self::filter) does not influence this choice.
     ///
     /// Java callers look up VIP addresses only. By default an instance of Spring or of this crate
     /// has the name of its application as its VIP address, so both are usually the same.

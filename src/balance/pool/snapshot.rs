@@ -85,7 +85,8 @@ pub struct ZoneSnapshot {
 pub enum EndpointState {
     /// Takes calls.
     Available,
-    /// Takes no calls, for a [cause](EndpointSnapshot::cause).
+    /// Takes no calls, for a [cause](EndpointSnapshot::cause), unless ejections are
+    /// [ignored](Snapshot::is_panic) or no endpoint can be reached.
     Ejected,
     /// Was ejected, and gets one call at a time, which decides whether it is restored.
     HalfOpen,
