@@ -215,7 +215,7 @@ impl Agent {
         };
         // The handle checks this as well, but the shutdown may have begun since.
         if self.cancelling || self.lifecycle.is_draining() {
-            let _ = done.send(Err(draining(&self.instance)));
+            let _ = done.send(Err(draining("set status of", &self.instance)));
             return ControlFlow::Continue(());
         }
         if let Some(status) = status.filter(|status| self.instance.status != *status) {
@@ -236,7 +236,7 @@ impl Agent {
                 ControlFlow::Continue(())
             }
             Err(interrupted) => {
-                let _ = done.send(Err(draining(&self.instance)));
+                let _ = done.send(Err(draining("set status of", &self.instance)));
                 interrupted.flow()
             }
         }
@@ -376,7 +376,7 @@ impl Agent {
     /// Registers as DOWN.
     async fn down(&mut self, within: Duration, done: Done) -> ControlFlow<Interruption> {
         if self.cancelling {
-            let _ = done.send(Err(draining(&self.instance)));
+            let _ = done.send(Err(draining("register", &self.instance)));
             return ControlFlow::Continue(());
         }
         if self.instance.status != InstanceStatus::Down {
@@ -389,7 +389,7 @@ impl Agent {
         let result = tokio::select! {
             biased;
             command = self.shutdown.recv() => {
-                let _ = done.send(Err(draining(&self.instance)));
+                let _ = done.send(Err(draining("register", &self.instance)));
                 return ControlFlow::Break(command);
             }
             result = timeout(within, transport.register(&instance)) => result,
@@ -518,9 +518,9 @@ impl Agent {
     }
 }
 
-/// Creates the error of a change to an instance that is draining.
-pub(super) fn draining(instance: &Instance) -> Error {
-    Error::new(Kind::Closed, "set status of")
+/// Creates the error of an operation on an instance that is draining.
+pub(super) fn draining(operation: &'static str, instance: &Instance) -> Error {
+    Error::new(Kind::Closed, operation)
         .app(instance.app.clone())
         .instance(instance.id())
         .cause("the instance is draining and stays DOWN until it is deregistered")

@@ -378,7 +378,11 @@ impl Registrar {
             AgentState::Running(agent) if !agent.task.is_finished() => {
                 let handle = agent.handle.clone();
                 *state = AgentState::Running(agent);
-                return if lifecycle.is_draining() { Err(draining(self.instance())) } else { Ok(Some(handle)) };
+                return if lifecycle.is_draining() {
+                    Err(draining("register", self.instance()))
+                } else {
+                    Ok(Some(handle))
+                };
             }
             AgentState::Running(agent) | AgentState::Deregistering(agent) => Some(agent.task),
             AgentState::Idle => None,
@@ -424,7 +428,9 @@ impl Registrar {
         let state = self.agent();
         match &*state {
             _ if self.shared.off.is_some() => Ok(None),
-            AgentState::Running(_) if self.shared.lifecycle.is_draining() => Err(draining(self.instance())),
+            AgentState::Running(_) if self.shared.lifecycle.is_draining() => {
+                Err(draining("set status of", self.instance()))
+            }
             AgentState::Running(agent) => Ok(Some(agent.handle.clone())),
             AgentState::Idle | AgentState::Deregistering(_) => Err(self.not_registered()),
         }
