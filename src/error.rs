@@ -179,7 +179,7 @@ impl Error {
         self.0.retry_after
     }
 
-    /// Returns the id of the instance that the error concerns, if it concerns one.
+    /// Returns the id of the instance or endpoint that the error concerns, if it concerns one.
     pub fn instance_id(&self) -> Option<&str> {
         self.0.instance.as_deref()
     }

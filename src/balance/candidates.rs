@@ -33,7 +33,10 @@ impl Candidates<'_> {
         self.len() == 0
     }
 
-    /// Returns the endpoint's id: the instance's id, where instances are balanced.
+    /// Returns the endpoint's id, which is the key under which discovery reported it.
+    ///
+    /// Instances have their own id, or `APPLICATION/id` if the application has another name than
+    /// the one that is called; see [`EurekaDiscover`](crate::discover::EurekaDiscover).
     pub fn id(&self, position: usize) -> &str {
         &self.member(position).stats.details.instance
     }

@@ -157,7 +157,7 @@ pub struct HttpCompletion {
 }
 
 impl HttpCompletion {
-    /// Returns the id of the endpoint: the instance's id, where instances are balanced.
+    /// Returns the id of the endpoint, as [`Candidates::id`](crate::balance::Candidates::id) does.
     pub fn endpoint(&self) -> &str {
         self.completion.endpoint()
     }

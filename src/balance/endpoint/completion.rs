@@ -323,7 +323,7 @@ impl Completion {
         &self.stats.details.instance
     }
 
-    /// Returns the id of the endpoint: the instance's id, where instances are balanced.
+    /// Returns the id of the endpoint, as [`Candidates::id`](crate::balance::Candidates::id) does.
     pub fn endpoint(&self) -> &str {
         self.instance()
     }

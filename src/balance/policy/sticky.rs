@@ -33,6 +33,9 @@ const COOKIE: &str = "sc-lb-instance-id";
 /// });
 /// ```
 ///
+/// If the name that is called is not that of the instance's application, as with some VIP
+/// addresses, the request has to carry `APPLICATION/id`.
+///
 /// A pick with an id searches all endpoints, which takes about a nanosecond each.
 #[derive(Clone)]
 pub struct Sticky<K = FromCookie, P = PeakEwma> {

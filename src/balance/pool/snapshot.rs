@@ -124,7 +124,7 @@ impl Snapshot {
 }
 
 impl EndpointSnapshot {
-    /// Returns the instance's id, or the key under which discovery reported the endpoint.
+    /// Returns the id of the endpoint, as [`Candidates::id`](crate::balance::Candidates::id) does.
     pub fn id(&self) -> &str {
         &self.id
     }
