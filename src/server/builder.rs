@@ -26,10 +26,11 @@ use crate::time::Clock;
 
 /// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
 ///
-/// Settings of one subject are set together. [`peers`](Self::peers), [`node`](Self::node),
-/// [`regions`](Self::regions), [`eviction`](Self::eviction) and [`limits`](Self::limits) replace all
-/// settings of their subject, also those that were set before by [`property`](Self::property) or the
-/// environment. Properties that are set later change single settings.
+/// Settings of one subject are set together. `peers`, `node` and `regions` (feature `peers`),
+/// [`eviction`](Self::eviction) and [`limits`](Self::limits) replace all settings of their subject,
+/// including those that [`property`](Self::property) or [`from_env`](Self::from_env) set before. A
+/// property that is set later changes a single setting. So properties are set last where both are
+/// used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,18 +89,27 @@ impl EurekaServerBuilder {
     }
 
     /// Sets the eviction of expired leases, and self-preservation.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
     pub fn eviction(mut self, eviction: Eviction) -> Self {
         self.eviction = eviction;
         self
     }
 
     /// Sets the maximum sizes of requests, instances and the registry.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
     /// Sets the other registry servers of the cluster.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub fn peers(mut self, peers: Peers) -> Self {
@@ -108,6 +118,9 @@ impl EurekaServerBuilder {
     }
 
     /// Sets the registration of this server in its own registry.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub fn node(mut self, node: settings::Node) -> Self {
@@ -128,6 +141,9 @@ impl EurekaServerBuilder {
     }
 
     /// Sets the other regions that lists show.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub fn regions(mut self, regions: Regions) -> Self {

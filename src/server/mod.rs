@@ -72,8 +72,8 @@
 //!   minute. There are at most 20 such lines a minute. A batch has one line.
 //! * A lasting fault is logged when it begins, once a minute while it lasts, and when it ends.
 //! * Values from requests, peers and DNS are escaped and cut after 100 characters.
-//! * The begin and the end of self-preservation are logged. `GET status` shows its state and the
-//!   counts behind it.
+//! * The beginning and the end of self-preservation are logged. `GET status` shows its state and
+//!   the counts behind it.
 //!
 //! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>`.
@@ -175,7 +175,8 @@ impl EurekaServer {
     }
 
     /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*`, see
-    /// [`property`](EurekaServerBuilder::property). Its setters change them.
+    /// [`property`](EurekaServerBuilder::property). Limits that no property set have their defaults.
+    /// The setters of the listener change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
         Listener::with_limits(listener, self.connections, self.state.unsent().clone())
     }

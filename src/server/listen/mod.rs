@@ -210,7 +210,7 @@ impl Listener {
     /// Returns the local address of the listener.
     ///
     /// # Errors
-    /// When the system does not know the address.
+    /// Fails if the system does not know the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

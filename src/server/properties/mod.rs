@@ -39,11 +39,12 @@ impl EurekaServerBuilder {
     /// [`EurekaServer::listener`](crate::EurekaServer::listener).
     ///
     /// Dashes and case do not matter. A Spring property without a meaning here is ignored with a
-    /// warning.
+    /// warning. [`eviction`](Self::eviction), [`limits`](Self::limits) and the other setters of a
+    /// whole subject discard the properties of their subject that were set before.
     ///
     /// # Errors
-    /// When the property is unknown, the value is invalid, or the value has a placeholder,
-    /// `${...}`. Placeholders are not resolved.
+    /// Fails if the property is unknown, or if the value is invalid or has a placeholder, `${...}`.
+    /// Placeholders are not resolved.
     pub fn property(self, name: &str, value: &str) -> Result<Self, Error> {
         self.set(name, value, &|_| false)
     }
@@ -99,7 +100,7 @@ impl EurekaServerBuilder {
     /// `global`.
     ///
     /// # Errors
-    /// When a variable is unknown, or its value is invalid or has a placeholder, `${...}`.
+    /// Fails if a variable is unknown, or if its value is invalid or has a placeholder, `${...}`.
     pub fn from_env(self) -> Result<Self, Error> {
         self.from(&Env::process(), Scope::Embedded, &[])
     }
@@ -115,8 +116,8 @@ impl EurekaServerBuilder {
     /// variable.
     ///
     /// # Errors
-    /// Those of [`from_env`](Self::from_env) and [`property`](Self::property). Also when a
-    /// `SERVER_*` variable is unknown, and when `SPRING_SECURITY_*` or `SERVER_SSL_*` requires
+    /// Fails as [`from_env`](Self::from_env) and [`property`](Self::property) do. Also fails if a
+    /// `SERVER_*` variable is unknown, or if `SPRING_SECURITY_*` or `SERVER_SSL_*` requires
     /// protection that this server does not have.
     pub fn from_env_standalone<'a>(
         self,

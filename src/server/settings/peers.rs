@@ -236,7 +236,7 @@ impl Peers {
     ///
     /// Defaults to TLS 1.2 and 1.3, the CAs that the operating system trusts, or those that
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name, no client certificate, and the process's default
-    /// provider of cryptography, else ring. Java has key stores instead, `eureka.client.tls.*`.
+    /// provider of cryptography, or ring. Java has key stores instead, `eureka.client.tls.*`.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {

@@ -21,6 +21,8 @@ const NONE: &str = "none";
 /// cancellation, as after a restart of its registry, remains for its lease, and for at least 90
 /// seconds. An empty response alone removes nothing.
 ///
+/// TLS and the HTTP service for requests to regions are those of the [peers](super::Peers).
+///
 /// ```
 /// use tower_eureka::EurekaServer;
 /// use tower_eureka::server::Regions;
