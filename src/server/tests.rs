@@ -16,7 +16,7 @@ fn ids(server: &EurekaServer) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_instance_is_evicted() {
+async fn silent_instance_is_evicted_and_a_renewed_one_stays() {
     let server = EurekaServer::builder().eviction(Eviction::new().self_preservation(false)).build().unwrap();
     register(&server, "silent");
     register(&server, "alive");
@@ -32,7 +32,7 @@ async fn a_silent_instance_is_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn self_preservation_keeps_what_fell_silent_together() {
+async fn self_preservation_keeps_instances_that_fall_silent_together() {
     let server = EurekaServer::builder().build().unwrap();
     (0..10).for_each(|i| register(&server, &i.to_string()));
     tokio::time::sleep(Duration::from_secs(3_600)).await;
@@ -48,7 +48,7 @@ async fn self_preservation_keeps_what_fell_silent_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_delta_forgets() {
+async fn change_leaves_the_delta_after_its_retention() {
     let server = EurekaServer::builder().eviction(Eviction::new().self_preservation(false)).build().unwrap();
     register(&server, "i");
     tokio::time::sleep(Duration::from_secs(80)).await;
@@ -60,7 +60,7 @@ async fn the_delta_forgets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timers_end_with_the_last_handle() {
+async fn timers_end_when_the_last_handle_is_dropped() {
     let server = EurekaServer::builder().build().unwrap();
     let (registry, router) = (Arc::downgrade(server.registry()), server.router());
     drop(server);
@@ -72,7 +72,7 @@ async fn the_timers_end_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn bad_settings_are_found_when_building() {
+async fn unusable_setting_fails_the_build() {
     let builder = EurekaServer::builder;
     for (bad, name) in [
         (builder().eviction(Eviction::new().interval(Duration::ZERO)), "Eviction::interval"),
@@ -101,7 +101,7 @@ async fn bad_settings_are_found_when_building() {
 }
 
 #[tokio::test]
-async fn limits_at_their_extremes_are_limits() {
+async fn registry_works_with_extreme_limits() {
     for (name, value) in [
         ("name-bytes", usize::MAX),
         ("instance-bytes", usize::MAX),
@@ -122,7 +122,7 @@ async fn limits_at_their_extremes_are_limits() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error_that_says_so() {
+fn build_without_a_runtime_returns_an_error() {
     let error = EurekaServer::builder().build().unwrap_err();
     assert!(!error.is_config());
     assert!(error.to_string().contains("tokio runtime"), "{error}");

@@ -89,7 +89,7 @@ async fn unheard(node: &Node, method: &str, path: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_instance_stays_away_where_the_clock_of_a_peer_differs() {
+async fn cancelled_instance_is_not_adopted_from_a_peer_with_another_clock() {
     for secs in [0, HOUR, -HOUR, 20, -20] {
         let network = Network::default();
         let [a, _b] = pair(&network, secs);
@@ -105,7 +105,7 @@ async fn cancelled_instance_stays_away_where_the_clock_of_a_peer_differs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn newer_override_counts_where_the_clock_of_a_peer_differs() {
+async fn newer_override_is_kept_if_the_clock_of_a_peer_differs() {
     for secs in [0, HOUR, -HOUR] {
         for (first, expected) in [(0, Down), (1, OutOfService)] {
             let network = Network::default();
@@ -125,7 +125,7 @@ async fn newer_override_counts_where_the_clock_of_a_peer_differs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_that_only_the_peer_has_is_taken_over_where_the_clock_differs() {
+async fn instance_only_at_the_peer_is_adopted_if_its_clock_differs() {
     for secs in [0, HOUR, -HOUR] {
         let network = Network::default();
         let [a, b] = pair(&network, secs);
@@ -136,7 +136,7 @@ async fn instance_that_only_the_peer_has_is_taken_over_where_the_clock_differs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn clock_of_a_peer_that_differs_is_logged_when_it_begins_and_when_it_ends() {
+async fn clock_difference_of_a_peer_is_logged_when_it_begins_and_ends() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let all = ["a", "b"];

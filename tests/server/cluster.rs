@@ -17,7 +17,7 @@ use tower_eureka::{Eureka, EurekaServer};
 use crate::network::{Network, Node, ORDER, SECOND, soon};
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_of_write_on_any_node_reaches_all() {
+async fn write_of_any_kind_at_any_node_reaches_all_nodes() {
     let network = Network::default();
     let nodes = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
     soon().await;
@@ -54,12 +54,12 @@ async fn every_kind_of_write_on_any_node_reaches_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_peer_told_is_told_to_nobody() {
+async fn change_from_a_peer_is_not_replicated() {
     let network = Network::default();
     let nodes = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
     nodes[0].register(ORDER, 100).await;
     tokio::time::sleep(60 * SECOND).await;
-    let mut told = network.told();
+    let mut told = network.sent();
     told.sort();
     assert_eq!(told, ["a>b Register h:orders:1", "a>c Register h:orders:1"]);
     // Neither is what comes with the header, one request at a time.
@@ -69,11 +69,11 @@ async fn what_a_peer_told_is_told_to_nobody() {
     let response = nodes[1].router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     soon().await;
-    assert!(network.told().is_empty(), "{:?}", network.told());
+    assert!(network.sent().is_empty(), "{:?}", network.sent());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_what_a_java_server_sends() {
+async fn batch_has_the_form_of_a_java_server() {
     let network = Network::default();
     let [a, _b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
     let path = format!("apps/ORDERS/{ORDER}");
@@ -122,7 +122,7 @@ async fn a_batch_is_what_a_java_server_sends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_heartbeat_brings_the_registration() {
+async fn heartbeat_unknown_to_a_peer_sends_the_registration() {
     let network = Network::default();
     let a = network.node("a", &["a", "b"]);
     a.register(ORDER, 100).await;
@@ -135,11 +135,11 @@ async fn an_unknown_heartbeat_brings_the_registration() {
     a.heartbeat(ORDER, 100).await;
     soon().await;
     assert_eq!(b.view(), a.view());
-    assert_eq!(network.told(), [format!("a>b Heartbeat {ORDER}"), format!("a>b Register {ORDER}")]);
+    assert_eq!(network.sent(), [format!("a>b Heartbeat {ORDER}"), format!("a>b Register {ORDER}")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newer_data_wins_with_its_override() {
+async fn newer_data_of_a_peer_is_adopted_with_its_override() {
     let network = Network::default();
     let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
     a.register(ORDER, 100).await;
@@ -158,11 +158,11 @@ async fn the_newer_data_wins_with_its_override() {
         (order.status(), order.overridden_status()),
         (InstanceStatus::OutOfService, InstanceStatus::OutOfService)
     );
-    assert_eq!(network.told(), [format!("a>b Heartbeat {ORDER}")], "taking it over is told to nobody");
+    assert_eq!(network.sent(), [format!("a>b Heartbeat {ORDER}")], "taking it over is told to nobody");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_peer_costs_nobody_anything_and_learns_when_it_is_back() {
+async fn unreachable_peer_delays_no_other_and_catches_up_when_it_returns() {
     let network = Network::default();
     let [a, b, c] = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
     soon().await;
@@ -182,7 +182,7 @@ async fn a_dead_peer_costs_nobody_anything_and_learns_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_heals_leaves_no_difference() {
+async fn nodes_agree_after_a_partition_heals() {
     let network = Network::default();
     let [a, b, c] = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
     soon().await;
@@ -236,7 +236,7 @@ async fn a_partition_that_heals_leaves_no_difference() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_starting_node_copies_before_it_answers_lists() {
+async fn starting_node_refuses_lists_until_it_has_copied_a_peer() {
     let network = Network::default();
     let a = network.node("a", &["a", "b"]);
     soon().await;
@@ -264,7 +264,7 @@ async fn a_starting_node_copies_before_it_answers_lists() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_finds_nothing_waits_for_five_minutes() {
+async fn empty_node_without_reachable_peers_refuses_lists_for_five_minutes() {
     let network = Network::default();
     let a = network.node_with("a", &["a", "nobody"], |setup| setup.node(|node| node.register(false)));
     tokio::time::sleep(299 * SECOND).await;
@@ -280,7 +280,7 @@ async fn a_node_that_finds_nothing_waits_for_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_registers_itself_and_leaves() {
+async fn node_registers_itself_and_cancels_when_it_leaves() {
     let network = Network::default();
     let join =
         |name| network.node_with(name, &["a", "b"], |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
@@ -302,7 +302,7 @@ async fn a_node_registers_itself_and_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_status_page_tells_which_peers_are_there() {
+async fn status_page_lists_available_and_unavailable_peers() {
     let network = Network::default();
     let a = network.node_with("a", &["a", "b", "c"], |setup| {
         setup.peers(|peers| peers.wait_when_empty(Duration::ZERO).url("http://user:secret@d:8761/eureka/"))
@@ -322,7 +322,7 @@ async fn the_status_page_tells_which_peers_are_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_does_not_wait_for_the_dead() {
+async fn leave_does_not_wait_for_an_unreachable_peer() {
     let network = Network::default();
     let a = network.node("a", &["a", "dead"]);
     a.register(ORDER, 100).await;
@@ -335,7 +335,7 @@ async fn leaving_does_not_wait_for_the_dead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_does_not_talk_to_itself_under_another_name() {
+async fn node_sends_nothing_to_itself_under_another_name() {
     let network = Network::default();
     let a = network.node("a", &["a", "alias", "b"]);
     let b = network.node("b", &["a", "b"]);
@@ -344,7 +344,7 @@ async fn a_node_does_not_talk_to_itself_under_another_name() {
     a.register(ORDER, 100).await;
     soon().await;
     assert!(b.order(ORDER).is_some());
-    assert_eq!(network.told(), [format!("a>b Register {ORDER}")], "found out at the start");
+    assert_eq!(network.sent(), [format!("a>b Register {ORDER}")], "found out at the start");
     // Or by the first batch, where it could not be asked at the start.
     let network = Network::default();
     let a = network.node("a", &["a", "alias"]);
@@ -355,11 +355,11 @@ async fn a_node_does_not_talk_to_itself_under_another_name() {
     network.forget();
     a.register("second", 100).await;
     soon().await;
-    assert!(network.told().is_empty(), "{:?}", network.told());
+    assert!(network.sent().is_empty(), "{:?}", network.sent());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_node_answers_at_once_whatever_it_is_called() {
+async fn lone_node_serves_lists_at_once_under_any_name() {
     let network = Network::default();
     // What Spring users pass to a server that is alone: its own URL by the name of the machine, or
     // nothing to fetch.
@@ -375,7 +375,7 @@ async fn a_lone_node_answers_at_once_whatever_it_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_answers_rubbish_is_left_to_itself() {
+async fn peer_with_invalid_responses_does_not_affect_others() {
     let rubbish: [(u16, &str); 6] =
         [(200, "<html>"), (200, r#"{"responseList":[]}"#), (500, "{}"), (404, ""), (503, "busy"), (302, "")];
     for (status, body) in rubbish {
@@ -394,7 +394,7 @@ async fn a_peer_that_answers_rubbish_is_left_to_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_list_of_peers_is_refreshed() {
+async fn list_of_peers_is_refreshed_and_kept_if_the_new_one_is_unusable() {
     let network = Network::default();
     let list = Arc::new(Mutex::new("http://b:8761/eureka/".to_owned()));
     let source = list.clone();
@@ -426,7 +426,7 @@ async fn the_list_of_peers_is_refreshed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
+async fn source_that_recovers_during_startup_provides_the_peer_to_copy() {
     let network = Network::default();
     let fails = Arc::new(Mutex::new(true));
     let failing = fails.clone();
@@ -451,7 +451,7 @@ async fn a_list_that_is_had_at_the_start_is_used_from_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hangs_or_fails_at_the_start_is_asked_again_soon() {
+async fn source_that_hangs_or_fails_at_startup_is_called_again_soon() {
     let network = Network::default();
     let asked = Arc::new(Mutex::new(0));
     let a = network.node_with("a", &[], |setup| {
@@ -478,7 +478,7 @@ async fn a_source_that_hangs_or_fails_at_the_start_is_asked_again_soon() {
 }
 
 #[tokio::test]
-async fn over_sockets_a_client_of_ours_finds_on_one_node_what_it_registered_on_the_other() {
+async fn instance_registered_at_one_node_is_found_at_another_over_sockets() {
     let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0"), tokio::net::TcpListener::bind("127.0.0.1:0")];
     let mut urls = Vec::new();
     let mut bound = Vec::new();
@@ -527,7 +527,7 @@ async fn replicas(node: &Node) -> [String; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_takes_batches_is_available_and_one_that_is_out_of_reach_is_not() {
+async fn peer_is_available_only_while_it_accepts_batches() {
     let network = Network::default();
     // No node registers itself, and the hosts of the URLs are nobody's host name: Java's rule would
     // find none of them.

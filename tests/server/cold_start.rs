@@ -115,7 +115,7 @@ async fn node_that_starts_10_seconds_later_opens_within_70_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lone_node_opens_after_two_renewal_intervals_whatever_its_peers_do() {
+async fn node_without_usable_peers_opens_after_two_renewal_intervals() {
     for peer in ["unreachable", "silent", "dripping", "broken"] {
         let network = Network::default();
         let a = node(&network, "a", &["a", "b", "c"]);
@@ -133,7 +133,7 @@ async fn lone_node_opens_after_two_renewal_intervals_whatever_its_peers_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewal_interval_of_the_settings_decides_how_long_heartbeats_are_collected() {
+async fn expected_renewal_interval_sets_the_time_for_collecting_heartbeats() {
     let network = Network::default();
     let a = network.node_with("a", &["a", "b"], |setup| {
         setup.node(|node| node.register(false)).eviction(|eviction| eviction.expected_renewal_interval(10 * SECOND))
@@ -142,7 +142,7 @@ async fn renewal_interval_of_the_settings_decides_how_long_heartbeats_are_collec
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_that_registers_late_is_waited_for_one_renewal_interval_longer() {
+async fn late_registration_opens_the_node_one_renewal_interval_later() {
     let network = Network::default();
     let a = node(&network, "a", &["a", "b"]);
     tokio::time::sleep(100 * SECOND).await;
@@ -155,7 +155,7 @@ async fn instance_that_registers_late_is_waited_for_one_renewal_interval_longer(
 }
 
 #[tokio::test(start_paused = true)]
-async fn own_lease_alone_is_nothing_to_show() {
+async fn own_lease_alone_does_not_open_the_node() {
     let network = Network::default();
     let a = network.node_with("a", &["a", "b"], |setup| setup);
     tokio::time::sleep(290 * SECOND).await;
@@ -165,7 +165,7 @@ async fn own_lease_alone_is_nothing_to_show() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_to_wait_is_the_limit_whatever_peers_do() {
+async fn node_opens_after_wait_when_empty_at_the_latest() {
     let limit = |seconds| {
         move |setup: Setup| {
             setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(seconds * SECOND))
@@ -188,7 +188,7 @@ async fn time_to_wait_is_the_limit_whatever_peers_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_knows_more_is_copied_before_lists_are_served() {
+async fn peer_with_more_instances_is_copied_before_lists_are_served() {
     // Reachable from the start, 20 seconds later, and right before the node would open without it.
     for seconds in [0, 20, 57] {
         let network = Network::default();
@@ -222,7 +222,7 @@ async fn peer_that_knows_more_is_copied_before_lists_are_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_knows_less_is_no_reason_to_open() {
+async fn spring_peer_that_has_just_started_does_not_open_the_node() {
     let network = Network::default();
     let all = ["a", "spring"];
     let spring = spring(&network, "spring", &all);
@@ -236,7 +236,7 @@ async fn peer_that_knows_less_is_no_reason_to_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spring_server_that_runs_for_long_is_copied_at_once() {
+async fn spring_peer_that_has_run_for_long_opens_the_node_at_once() {
     let network = Network::default();
     let all = ["a", "spring"];
     let spring = spring(&network, "spring", &all);
@@ -253,7 +253,7 @@ async fn spring_server_that_runs_for_long_is_copied_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_with_an_empty_registry_is_no_reason_to_open() {
+async fn peer_with_an_empty_registry_does_not_open_the_node() {
     let network = Network::default();
     let all = ["a", "b"];
     let _b = network.node("b", &all);
@@ -263,7 +263,7 @@ async fn peer_with_an_empty_registry_is_no_reason_to_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_has_registry_servers_alone_is_no_reason_to_open() {
+async fn peer_with_registry_servers_only_does_not_open_the_node() {
     let network = Network::default();
     let all = ["a", "b"];
     let b = network.node_with("b", &all, |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
@@ -285,7 +285,7 @@ async fn reason(node: &Node) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_page_and_log_tell_why_a_node_is_closed_and_why_it_opened() {
+async fn status_page_and_log_show_the_reason_of_a_closed_and_an_open_node() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let a = node(&network, "a", &["a", "b"]);

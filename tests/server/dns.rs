@@ -68,7 +68,7 @@ async fn until(node: &Node, expected: &str) {
 }
 
 #[tokio::test]
-async fn the_records_of_region_and_zones_tell_the_peers() {
+async fn records_of_region_and_zones_list_the_peers() {
     let records = Records::default();
     let set = |name: &str, texts: &[&'static str]| {
         records.lock().unwrap().insert(name.into(), texts.to_vec());
@@ -103,7 +103,7 @@ async fn the_records_of_region_and_zones_tell_the_peers() {
 }
 
 #[tokio::test]
-async fn dns_needs_to_know_where() {
+async fn dns_without_domain_or_port_fails_to_build() {
     for (incomplete, missing) in [
         (Dns::new("", 0), "eureka-server-d-n-s-name"),
         (Dns::new("example.com", 0), "eureka-server-port"),

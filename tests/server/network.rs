@@ -155,7 +155,7 @@ impl Network {
     }
 
     /// `from>to action id`, one for each line of each batch so far.
-    pub(crate) fn told(&self) -> Vec<String> {
+    pub(crate) fn sent(&self) -> Vec<String> {
         let wires = self.0.lock().unwrap();
         let lines = wires.batches.iter().flat_map(|Batch { from, to, body }| {
             let items = body["replicationList"].as_array().unwrap();

@@ -31,7 +31,7 @@ fn host(network: &Network, name: &str, router: Router) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loop_that_a_stranger_claims_is_not_believed() {
+async fn loop_response_of_another_server_is_ignored() {
     for id in [None, Some("another")] {
         let network = Network::default();
         let a = network.node("a", &["a", "b"]);
@@ -48,12 +48,12 @@ async fn loop_that_a_stranger_claims_is_not_believed() {
         network.forget();
         a.register("second", 100).await;
         soon().await;
-        assert_eq!(network.told(), ["a>b Register second"], "{id:?}");
+        assert_eq!(network.sent(), ["a>b Register second"], "{id:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_whose_url_led_here_is_asked_again() {
+async fn peer_url_that_led_to_this_node_is_checked_again() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let a = network.node("a", &["a", "alias"]);
@@ -62,7 +62,7 @@ async fn peer_whose_url_led_here_is_asked_again() {
     assert_eq!(log.lines(&["WARN", "no peer is left", "peer=http://alias:8761/eureka/"]).len(), 1);
     a.register("early", 100).await;
     soon().await;
-    assert!(network.told().is_empty(), "{:?}", network.told());
+    assert!(network.sent().is_empty(), "{:?}", network.sent());
     // The name leads to another node now.
     let b = network.node("b", &["b"]);
     host(&network, "alias", b.router.clone());
@@ -77,7 +77,7 @@ async fn peer_whose_url_led_here_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_behind_one_balancer_converge_and_say_what_that_costs() {
+async fn nodes_behind_one_load_balancer_converge_and_log_a_warning() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let network = Network::default();
     let [a, b] = ["a", "b"].map(|name| network.node(name, &["balancer"]));
@@ -96,7 +96,7 @@ async fn nodes_behind_one_balancer_converge_and_say_what_that_costs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn node_that_was_alone_behind_a_balancer_converges_with_one_that_starts_later() {
+async fn node_alone_behind_a_load_balancer_converges_with_a_later_one() {
     let network = Network::default();
     let a = network.node("a", &["balancer"]);
     host(&network, "balancer", balancer(&[&a]));
@@ -121,7 +121,7 @@ async fn node_that_was_alone_behind_a_balancer_converges_with_one_that_starts_la
 }
 
 #[tokio::test(start_paused = true)]
-async fn node_that_is_alone_behind_its_balancer_opens_at_once() {
+async fn node_alone_behind_a_load_balancer_opens_at_once() {
     let network = Network::default();
     let a = network.node_with("a", &["balancer"], |setup| setup.node(|node| node.register(false)));
     host(&network, "balancer", balancer(&[&a]));
@@ -131,7 +131,7 @@ async fn node_that_is_alone_behind_its_balancer_opens_at_once() {
 
 /// A balancer of connections keeps each at one node: the connection that led back is closed.
 #[tokio::test]
-async fn nodes_behind_a_balancer_of_connections_converge() {
+async fn nodes_behind_a_load_balancer_of_connections_converge() {
     let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/eureka/", balancer.local_addr().unwrap());
     let (mut nodes, mut ports) = (Vec::new(), Vec::new());

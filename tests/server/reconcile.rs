@@ -72,7 +72,7 @@ fn shows(node: &Node, prefix: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_partition_the_forgetful_are_reminded() {
+async fn nodes_agree_after_a_partition_in_which_changes_were_dropped() {
     let network = Network::default();
     let all = ["java", "b", "c"];
     let nodes = [network.node_with("java", &all, java), network.node("b", &all), network.node("c", &all)];
@@ -98,7 +98,7 @@ async fn after_a_partition_the_forgetful_are_reminded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_heard_by_nobody_is_looked_at() {
+async fn changes_of_a_node_that_reaches_no_peer_are_fetched() {
     let network = Network::default();
     let all = ["java", "b", "c"];
     let nodes =
@@ -115,7 +115,7 @@ async fn who_is_heard_by_nobody_is_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_instance_written_on_both_sides_is_the_same_everywhere_in_the_end() {
+async fn instance_changed_at_all_nodes_converges_to_one_state() {
     let network = Network::default();
     let all = ["a", "b", "c"];
     let nodes = all.map(|name| network.node(name, &all));
@@ -138,7 +138,7 @@ async fn the_same_instance_written_on_both_sides_is_the_same_everywhere_in_the_e
     assert_eq!(nodes[0].order("3").unwrap().last_dirty_timestamp(), Some(200));
     network.forget();
     tokio::time::sleep(10 * MINUTE).await;
-    assert!(network.told().is_empty(), "and that is all: {:?}", network.told());
+    assert!(network.sent().is_empty(), "and that is all: {:?}", network.sent());
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +163,7 @@ async fn cancelled_instance_is_not_adopted_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fell_silent_does_not_come_back_to_life() {
+async fn evicted_instance_is_not_adopted_from_a_peer_that_keeps_it() {
     let network = Network::default();
     let all = ["java", "b"];
     let nodes = [
@@ -183,7 +183,7 @@ async fn who_fell_silent_does_not_come_back_to_life() {
 
 /// Nodes that took an instance over at different times must not keep it for each other.
 #[tokio::test(start_paused = true)]
-async fn who_fell_silent_dies_where_all_evict() {
+async fn silent_instance_is_evicted_at_all_nodes() {
     for all in [&["a", "b"][..], &["a", "b", "c"]] {
         let network = Network::default();
         let evicting =
@@ -210,7 +210,7 @@ async fn who_fell_silent_dies_where_all_evict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_the_peer_has_is_taken_in_however_long_ago_it_changed() {
+async fn instance_only_at_the_peer_is_adopted_after_any_time() {
     let network = Network::default();
     let all = ["a", "b"];
     let [a, b] = all.map(|name| network.node_with(name, &all, forgetful));
@@ -229,7 +229,7 @@ async fn what_only_the_peer_has_is_taken_in_however_long_ago_it_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_ran_out_there_is_no_cancellation() {
+async fn lease_that_expired_at_a_peer_is_not_cancelled_here() {
     let network = Network::default();
     let all = ["java", "b"];
     let nodes = [
@@ -256,7 +256,7 @@ async fn a_lease_that_ran_out_there_is_no_cancellation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_looks_where_it_is_switched_off() {
+async fn disabled_reconciliation_adopts_nothing() {
     let network = Network::default();
     let all = ["a", "b"];
     let nodes = all.map(|name| network.node_with(name, &all, java));
@@ -271,7 +271,7 @@ async fn nobody_looks_where_it_is_switched_off() {
 
 /// Tomcat refuses paths with an encoded slash.
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_cannot_be_read_keeps_nobody_from_the_others() {
+async fn instance_that_cannot_be_fetched_does_not_block_others() {
     let network = Network::default();
     let all = ["a", "tomcat"];
     let [a, tomcat] = all.map(|name| network.node_with(name, &all, forgetful));
@@ -303,7 +303,7 @@ async fn an_instance_that_cannot_be_read_keeps_nobody_from_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_while_telling_stops_neither_the_next_nor_what_was_lost() {
+async fn panic_while_sending_stops_neither_replication_nor_reconciliation() {
     let network = Network::default();
     let all = ["a", "b"];
     let nodes = all.map(|name| network.node(name, &all));

@@ -59,7 +59,7 @@ async fn pair(network: &Network, limited: fn(Setup) -> Setup) -> [Node; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_that_a_full_node_refuses_are_fetched_once() {
+async fn copies_refused_by_a_full_registry_are_fetched_once() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances(5))).await;
@@ -73,7 +73,7 @@ async fn copies_that_a_full_node_refuses_are_fetched_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_that_an_application_has_no_room_for_are_fetched_once() {
+async fn copies_refused_by_a_full_application_are_fetched_once() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances_per_application(5))).await;
@@ -90,7 +90,7 @@ async fn copies_that_an_application_has_no_room_for_are_fetched_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_node_still_learns_of_cancellations_and_takes_copies_once_there_is_room() {
+async fn full_node_adopts_cancellations_and_later_copies_that_have_room() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let [a, b] = pair(&network, |setup| setup.limits(|limits| limits.instances(5))).await;
@@ -110,7 +110,7 @@ async fn full_node_still_learns_of_cancellations_and_takes_copies_once_there_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_node_that_refuses_all_copies_has_copied_nothing() {
+async fn starting_node_that_refuses_all_copies_stays_closed() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let b = network.node_with("b", &["b"], quiet);
@@ -127,14 +127,14 @@ async fn starting_node_that_refuses_all_copies_has_copied_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_changes() {
+async fn registration_refused_by_a_peer_is_sent_again_only_after_a_change() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let b = network.node_with("b", &["b"], |setup| quiet(setup).limits(|limits| limits.instances(1)));
     b.register("first", 100).await;
     let a = network.node_with("a", &["a", "b"], quiet);
     soon().await;
-    let registrations = |network: &Network| network.told().iter().filter(|line| line.contains("Register")).count();
+    let registrations = |network: &Network| network.sent().iter().filter(|line| line.contains("Register")).count();
     a.register(ORDER, 100).await;
     for _ in 0..20 {
         tokio::time::sleep(30 * SECOND).await;
@@ -142,7 +142,7 @@ async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_chang
         b.heartbeat("first", 100).await;
     }
     assert!(b.order(ORDER).is_none());
-    assert_eq!(registrations(&network), 1, "{:?}", network.told());
+    assert_eq!(registrations(&network), 1, "{:?}", network.sent());
     assert_eq!(log.lines(&["WARN", "peer refuses registrations", "status=507"]).len(), 1);
     b.empty("DELETE", "apps/ORDERS/first").await;
     a.register(ORDER, 200).await;
@@ -153,7 +153,7 @@ async fn registration_that_a_peer_refuses_is_replicated_again_only_once_it_chang
 
 /// A peer that believes a version of the future responds 409 to the one that is believed here.
 #[tokio::test(start_paused = true)]
-async fn copy_of_a_peer_that_believes_a_version_of_the_future_is_taken_over_at_most_once() {
+async fn copy_with_a_version_in_the_future_is_adopted_at_most_once() {
     let (log, _guard) = Log::start(tracing::Level::DEBUG);
     let network = Network::default();
     let a = network

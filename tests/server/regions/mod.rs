@@ -407,7 +407,7 @@ async fn peers_do_not_adopt_instances_of_other_regions() {
         let registered = lines(&node.server.applications());
         assert_eq!(registered, ["h1 UP home1"], "at {}", node.name);
     }
-    assert!(network.told().iter().all(|line| line.ends_with(" h1")), "{:?}", network.told());
+    assert!(network.sent().iter().all(|line| line.ends_with(" h1")), "{:?}", network.sent());
 }
 
 /// HTTP service of a client that records its requests.

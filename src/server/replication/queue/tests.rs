@@ -61,7 +61,7 @@ fn names(batch: &[Task]) -> String {
 }
 
 #[test]
-fn a_batch_goes_when_its_first_task_has_waited_for_half_a_second() {
+fn batch_is_sent_half_a_second_after_its_first_task() {
     let mut bench = Bench::new(LIMITS);
     assert_eq!(bench.wait(), None);
     assert!(bench.push(Register, "a"), "whoever waits has to be told");
@@ -72,7 +72,7 @@ fn a_batch_goes_when_its_first_task_has_waited_for_half_a_second() {
 }
 
 #[test]
-fn a_full_batch_waits_for_nothing_and_holds_250() {
+fn full_batch_of_250_tasks_is_sent_at_once() {
     let mut bench = Bench::new(LIMITS);
     let woken: Vec<_> = (0..600).filter(|i| bench.push(Heartbeat, &i.to_string())).collect();
     assert_eq!(woken, [0, 249], "at the first and at the one that fills a batch");
@@ -82,7 +82,7 @@ fn a_full_batch_waits_for_nothing_and_holds_250() {
 }
 
 #[test]
-fn the_oldest_is_dropped_when_there_is_no_room() {
+fn full_queue_drops_its_oldest_task() {
     let mut bench = Bench::new(Limits { capacity: 3, batch: 2, ..LIMITS });
     for id in 0..4 {
         bench.push(Register, &id.to_string());
@@ -92,7 +92,7 @@ fn the_oldest_is_dropped_when_there_is_no_room() {
 }
 
 #[test]
-fn what_is_pushed_twice_is_sent_once_as_it_is_now() {
+fn change_pushed_twice_is_sent_once_in_its_latest_form() {
     let mut bench = Bench::new(LIMITS);
     bench.push_status(StatusUpdate, "a", Some(InstanceStatus::Down));
     bench.push(Register, "b");
@@ -104,7 +104,7 @@ fn what_is_pushed_twice_is_sent_once_as_it_is_now() {
 }
 
 #[test]
-fn frequent_heartbeats_do_not_hold_back_the_others() {
+fn frequent_heartbeats_do_not_delay_other_tasks() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Heartbeat, "chatty");
     bench.push(Register, "b");
@@ -115,7 +115,7 @@ fn frequent_heartbeats_do_not_hold_back_the_others() {
 }
 
 #[test]
-fn a_cancellation_takes_the_place_of_everything_before_it() {
+fn cancellation_replaces_all_earlier_tasks_of_its_instance() {
     let mut bench = Bench::new(LIMITS);
     for action in [Register, Heartbeat, StatusUpdate, DeleteStatusOverride, Cancel] {
         bench.push(action, "a");
@@ -126,7 +126,7 @@ fn a_cancellation_takes_the_place_of_everything_before_it() {
 }
 
 #[test]
-fn an_override_and_its_removal_stay_in_order() {
+fn override_and_its_removal_stay_in_order() {
     for (pushed, expected) in [
         (&[StatusUpdate, DeleteStatusOverride][..], "StatusUpdate a, DeleteStatusOverride a"),
         (&[DeleteStatusOverride, StatusUpdate], "StatusUpdate a"),
@@ -142,7 +142,7 @@ fn an_override_and_its_removal_stay_in_order() {
 }
 
 #[test]
-fn a_batch_that_failed_comes_again_in_front() {
+fn failed_batch_is_sent_again_first() {
     let mut bench = Bench::new(Limits { batch: 1, ..LIMITS });
     bench.push(Register, "1");
     bench.push(Register, "2");
@@ -157,7 +157,7 @@ fn a_batch_that_failed_comes_again_in_front() {
 }
 
 #[test]
-fn pauses_grow_with_failures_and_end_with_an_answer() {
+fn pauses_grow_with_failures_and_end_with_a_response() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
     bench.later(500 * MS);
@@ -179,7 +179,7 @@ fn pauses_grow_with_failures_and_end_with_an_answer() {
 }
 
 #[test]
-fn what_failed_gives_way_to_what_is_newer() {
+fn failed_task_is_replaced_by_a_newer_one() {
     let mut bench = Bench::new(LIMITS);
     for action in [Register, StatusUpdate] {
         bench.push(action, "a");
@@ -194,7 +194,7 @@ fn what_failed_gives_way_to_what_is_newer() {
 }
 
 #[test]
-fn of_an_instance_in_flight_nothing_more_is_sent() {
+fn instance_in_flight_holds_back_its_later_tasks() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
     let first = bench.later(500 * MS).batch();
@@ -207,7 +207,7 @@ fn of_an_instance_in_flight_nothing_more_is_sent() {
 }
 
 #[test]
-fn what_is_too_old_is_not_sent() {
+fn expired_task_is_not_sent() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
     bench.later(Duration::from_secs(30)).push(Register, "b");
@@ -235,7 +235,7 @@ fn changes_outlast_an_outage_and_heartbeats_do_not() {
 }
 
 #[test]
-fn an_outage_has_an_end() {
+fn changes_expire_at_the_outage_limit() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
     for _ in 0..600 {
@@ -248,7 +248,7 @@ fn an_outage_has_an_end() {
 }
 
 #[test]
-fn a_flush_waits_for_no_company() {
+fn flush_sends_an_incomplete_batch_at_once() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Cancel, "a");
     bench.queue.flush();
@@ -259,7 +259,7 @@ fn a_flush_waits_for_no_company() {
 }
 
 #[test]
-fn heartbeats_never_push_changes_out() {
+fn heartbeats_never_displace_changes() {
     let mut bench = Bench::new(Limits { capacity: 4, ..LIMITS });
     bench.push(StatusUpdate, "a");
     let batch = bench.later(BATCHING_DELAY).batch();
@@ -275,7 +275,7 @@ fn heartbeats_never_push_changes_out() {
 }
 
 #[test]
-fn another_instance_does_not_wait_for_a_slow_batch() {
+fn task_of_another_instance_does_not_wait_for_a_slow_batch() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
     let slow = bench.later(BATCHING_DELAY).batch();
@@ -288,7 +288,7 @@ fn another_instance_does_not_wait_for_a_slow_batch() {
 }
 
 #[test]
-fn endless_times_are_no_panic() {
+fn longest_times_do_not_panic() {
     let outage = crate::time::LONGEST_WAIT;
     let mut bench = Bench::new(Limits { life: outage, outage, ..LIMITS });
     bench.push(StatusUpdate, "a");
