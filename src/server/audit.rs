@@ -336,13 +336,13 @@ pub(super) fn metadata_changed(
 /// Logs that the newer state of a peer was adopted.
 #[cfg(feature = "peers")]
 pub(super) fn adopted(app: &str, id: &str, status: InstanceStatus, peer: &str) {
-    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "taken over from a peer");
+    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "adopted from a peer");
 }
 
 /// Logs that a cancellation at a peer was adopted.
 #[cfg(feature = "peers")]
 pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
-    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "cancellation taken over from a peer");
+    tracing::debug!(target: TARGET, app = %Quoted(app), instance = %Quoted(id), %status, %peer, "cancellation adopted from a peer");
 }
 
 /// Logs the numbers of registrations, cancellations and overrides that a batch changed.

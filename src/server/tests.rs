@@ -37,7 +37,7 @@ async fn self_preservation_keeps_instances_that_fall_silent_together() {
     (0..10).for_each(|i| register(&server, &i.to_string()));
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!(ids(&server).len(), 10);
-    // Nine are heard again: 18 heartbeats a minute are more than 17.
+    // Nine send heartbeats again: 18 heartbeats a minute are more than 17.
     for _ in 0..20 {
         (0..9).for_each(|i| {
             server.registry().renew("ORDERS", &i.to_string(), None, outcome::Origin::Client, server.now());
@@ -65,7 +65,7 @@ async fn timers_end_when_the_last_handle_is_dropped() {
     let (registry, router) = (Arc::downgrade(server.registry()), server.router());
     drop(server);
     tokio::task::yield_now().await;
-    assert!(registry.upgrade().is_some(), "a router is a handle");
+    assert!(registry.upgrade().is_some(), "a router keeps the registry");
     drop(router);
     tokio::task::yield_now().await;
     assert!(registry.upgrade().is_none());

@@ -1,4 +1,4 @@
-//! Nodes whose clocks differ: they agree in the order in which things happened, and say so.
+//! Nodes whose clocks differ: they agree about the order of changes, and log the difference.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,11 @@ use crate::log::Log;
 use crate::network::{Network, Node, ORDER, SECOND, soon};
 
 const HOUR: i64 = 3_600;
-/// Within this a node has looked at its peer.
+/// Time in which a node reconciles with its peer.
 const LOOK: Duration = Duration::from_secs(40);
 
-/// Puts a node with a clock that is ahead by this number of seconds in the place of a node: the
-/// times that it shows are, and the date of its responses is.
+/// Replaces a node by one whose clock is ahead by this number of seconds: the times in its lists
+/// are shifted, and so is the date of its responses.
 fn ahead(network: &Network, node: &Node, secs: Arc<Mutex<i64>>) {
     let router = node.router.clone();
     let shifted = service_fn(move |mut request: Request<Body>| {
@@ -45,7 +45,7 @@ fn date(secs: i64) -> HeaderValue {
     httpdate::fmt_http_date(shown).parse().unwrap()
 }
 
-/// Moves the times of a registry in a JSON text, which are numbers of 13 digits.
+/// Shifts the times of a registry in a JSON text, which are numbers of 13 digits.
 fn shift(text: &str, by_ms: i64) -> String {
     let mut shifted = String::new();
     let mut digits = String::new();
@@ -66,7 +66,7 @@ fn shift(text: &str, by_ms: i64) -> String {
     shifted
 }
 
-/// Two nodes of which only `a` reaches the other; the clock of `b` differs.
+/// Creates two nodes of which only `a` reaches the other. The clock of `b` differs.
 fn pair(network: &Network, secs: i64) -> [Node; 2] {
     let all = ["a", "b"];
     let quiet = |name| {
@@ -80,7 +80,7 @@ fn pair(network: &Network, secs: i64) -> [Node; 2] {
     nodes
 }
 
-/// Sends a change to a node that it does not replicate.
+/// Sends a change to a node as a peer, so that it is not replicated.
 async fn unheard(node: &Node, method: &str, path: &str) {
     let request = Request::builder().method(method).uri(format!("/eureka/apps/ORDERS/{path}"));
     let request = request.header("x-netflix-discovery-replication", "true").header("accept", "application/json");
@@ -143,16 +143,16 @@ async fn clock_difference_of_a_peer_is_logged_when_it_begins_and_ends() {
     let [a, b] = all.map(|name| network.node(name, &all));
     let secs = Arc::new(Mutex::new(0));
     ahead(&network, &b, secs.clone());
-    let mut told = Vec::new();
+    let mut logged = Vec::new();
     for now in [0, 3, -60, -60, 0, 3_600, 3_600, 0] {
         *secs.lock().unwrap() = now;
         a.register(ORDER, 100).await;
         tokio::time::sleep(LOOK).await;
         let count = |part| log.lines(&["peer=http://b:8761/eureka/", "clock of a peer", part]).len();
-        told.push((now, count("differs"), count("agrees")));
+        logged.push((now, count("differs"), count("agrees")));
     }
     assert_eq!(
-        told,
+        logged,
         [(0, 0, 0), (3, 0, 0), (-60, 1, 0), (-60, 1, 0), (0, 1, 1), (3_600, 2, 1), (3_600, 2, 1), (0, 2, 2)]
     );
 }

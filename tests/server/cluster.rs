@@ -1,5 +1,5 @@
-//! Clusters of our own nodes, over a network in memory and so under paused time: who is told what,
-//! and what happens when somebody is not there.
+//! Clusters of tower-eureka nodes, over a network in memory and with paused time: replication,
+//! start-up, and peers that are unreachable or invalid.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -59,10 +59,10 @@ async fn change_from_a_peer_is_not_replicated() {
     let nodes = ["a", "b", "c"].map(|name| network.node(name, &["a", "b", "c"]));
     nodes[0].register(ORDER, 100).await;
     tokio::time::sleep(60 * SECOND).await;
-    let mut told = network.sent();
-    told.sort();
-    assert_eq!(told, ["a>b Register h:orders:1", "a>c Register h:orders:1"]);
-    // Neither is what comes with the header, one request at a time.
+    let mut sent = network.sent();
+    sent.sort();
+    assert_eq!(sent, ["a>b Register h:orders:1", "a>c Register h:orders:1"]);
+    // A single request with the header of a peer is not replicated either.
     network.forget();
     let request =
         Request::delete(format!("/eureka/apps/ORDERS/{ORDER}")).header("x-netflix-discovery-replication", "true");
@@ -91,7 +91,7 @@ async fn batch_has_the_form_of_a_java_server() {
     assert_eq!(
         (&sent["instanceId"], &sent["lastDirtyTimestamp"], &sent["overriddenStatus"], &sent["actionType"]),
         (&json!(ORDER), &json!("100"), &json!("UNKNOWN"), &json!("ADDED")),
-        "not wrapped, its own types"
+        "the instance is not wrapped, and its timestamp is a string"
     );
 
     network.forget();
@@ -148,7 +148,7 @@ async fn newer_data_of_a_peer_is_adopted_with_its_override() {
     b.register(ORDER, 200).await;
     b.empty("PUT", &format!("apps/ORDERS/{ORDER}/status?value=OUT_OF_SERVICE")).await;
     network.forget();
-    // What b has for a is lost for good: only the answer to the heartbeat can bring it.
+    // The changes of `b` for `a` expire. Only the response to the heartbeat can return them.
     tokio::time::sleep(700 * SECOND).await;
     assert_eq!(a.heartbeat(ORDER, 100).await, StatusCode::OK);
     soon().await;
@@ -158,7 +158,7 @@ async fn newer_data_of_a_peer_is_adopted_with_its_override() {
         (order.status(), order.overridden_status()),
         (InstanceStatus::OutOfService, InstanceStatus::OutOfService)
     );
-    assert_eq!(network.sent(), [format!("a>b Heartbeat {ORDER}")], "taking it over is told to nobody");
+    assert_eq!(network.sent(), [format!("a>b Heartbeat {ORDER}")], "an adopted copy is not replicated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,11 +256,11 @@ async fn starting_node_refuses_lists_until_it_has_copied_a_peer() {
     tokio::time::sleep(10 * SECOND).await;
     network.heal();
     tokio::time::sleep(40 * SECOND).await;
-    assert!(b.server.is_open(), "the next attempt found something");
+    assert!(b.server.is_open(), "the next attempt copied the peer");
     assert_eq!(b.empty("GET", "apps").await, StatusCode::OK);
     assert_eq!(b.view(), a.view());
     assert_eq!(b.view().len(), 251);
-    assert_eq!(b.order("order-007").map(|i| i.status()), Some(InstanceStatus::Down), "everything, not only what is UP");
+    assert_eq!(b.order("order-007").map(|i| i.status()), Some(InstanceStatus::Down), "of any status");
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,7 +276,7 @@ async fn empty_node_without_reachable_peers_refuses_lists_for_five_minutes() {
     soon().await;
     assert_eq!(at_once.empty("GET", "apps").await, StatusCode::OK);
     let alone = network.node_with("c", &["c"], |setup| setup);
-    assert_eq!(alone.empty("GET", "apps").await, StatusCode::OK, "without peers there is nothing to wait for");
+    assert_eq!(alone.empty("GET", "apps").await, StatusCode::OK, "a node without peers does not wait");
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,11 +294,11 @@ async fn node_registers_itself_and_cancels_when_it_leaves() {
     a.register(ORDER, 100).await;
     let began = tokio::time::Instant::now();
     assert!(a.server.leave(5 * SECOND).await);
-    assert!(began.elapsed() < Duration::from_millis(100), "nothing waits for company any more");
+    assert!(began.elapsed() < Duration::from_millis(100), "batches are sent at once");
     assert_eq!([me(&a, "a"), me(&b, "a")], [None, None]);
-    assert!(b.order(ORDER).is_some(), "what was queued was handed over");
+    assert!(b.order(ORDER).is_some(), "queued changes were sent");
     tokio::time::sleep(60 * SECOND).await;
-    assert_eq!(me(&b, "a"), None, "and it does not come back");
+    assert_eq!(me(&b, "a"), None, "it is not registered again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,8 +344,8 @@ async fn node_sends_nothing_to_itself_under_another_name() {
     a.register(ORDER, 100).await;
     soon().await;
     assert!(b.order(ORDER).is_some());
-    assert_eq!(network.sent(), [format!("a>b Register {ORDER}")], "found out at the start");
-    // Or by the first batch, where it could not be asked at the start.
+    assert_eq!(network.sent(), [format!("a>b Register {ORDER}")], "the alias is detected at the start");
+    // If the alias is unreachable at the start, the first batch detects it.
     let network = Network::default();
     let a = network.node("a", &["a", "alias"]);
     soon().await;
@@ -361,8 +361,8 @@ async fn node_sends_nothing_to_itself_under_another_name() {
 #[tokio::test(start_paused = true)]
 async fn lone_node_serves_lists_at_once_under_any_name() {
     let network = Network::default();
-    // What Spring users pass to a server that is alone: its own URL by the name of the machine, or
-    // nothing to fetch.
+    // Common settings of a Spring server without peers: its own URL by the name of the machine, or
+    // `fetch-registry=false`.
     let a = network.node_with("a", &["localhost"], |setup| setup);
     network.0.lock().unwrap().hosts.insert("localhost".into(), a.router.clone());
     let b = network.node_with("b", &["localhost"], |setup| {
@@ -381,8 +381,8 @@ async fn peer_with_invalid_responses_does_not_affect_others() {
     for (status, body) in rubbish {
         let network = Network::default();
         let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "bad"]));
-        let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
-        network.0.lock().unwrap().hosts.insert("bad".into(), Router::new().fallback(answer));
+        let respond = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
+        network.0.lock().unwrap().hosts.insert("bad".into(), Router::new().fallback(respond));
         soon().await;
         a.register(ORDER, 100).await;
         soon().await;
@@ -441,10 +441,10 @@ async fn source_that_recovers_during_startup_provides_the_peer_to_copy() {
     let b = network.node("b", &["b"]);
     b.register("0", 100).await;
     soon().await;
-    assert!(!a.server.is_open(), "no list is no reason to believe in being alone");
+    assert!(!a.server.is_open(), "a node without a list may have peers");
     *fails.lock().unwrap() = false;
     tokio::time::sleep(15 * SECOND).await;
-    assert!(a.server.is_open() && a.order("0").is_some(), "the copy came with the list");
+    assert!(a.server.is_open() && a.order("0").is_some(), "the peer is copied as soon as it is listed");
     a.register("1", 100).await;
     soon().await;
     assert!(b.order("1").is_some());
@@ -516,7 +516,7 @@ async fn instance_registered_at_one_node_is_found_at_another_over_sockets() {
     assert!(seen.applications.iter().any(|application| application.instance(ORDER).is_some()));
 }
 
-/// The replicas that a node lists as available and as unavailable.
+/// Returns the replicas that a node lists as available and as unavailable.
 async fn replicas(node: &Node) -> [String; 2] {
     let status = Request::get("/eureka/status").header("accept", "application/json").body(Body::empty()).unwrap();
     let response = node.router.clone().oneshot(status).await.unwrap();
@@ -529,8 +529,8 @@ async fn replicas(node: &Node) -> [String; 2] {
 #[tokio::test(start_paused = true)]
 async fn peer_is_available_only_while_it_accepts_batches() {
     let network = Network::default();
-    // No node registers itself, and the hosts of the URLs are nobody's host name: Java's rule would
-    // find none of them.
+    // No node registers itself, and no instance has the host name of a URL: by Java's rule no peer
+    // would be available.
     let [a, _b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "c"]));
     let [b, c] = ["b", "c"].map(|name| format!("http://{name}:8761/eureka/,"));
     soon().await;

@@ -1,5 +1,4 @@
-//! Start of nodes whose peers are missing, sick, or as new as they are; and of one whose peer knows
-//! more.
+//! Start of nodes whose peers are missing, faulty, just started, or have more instances.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,13 +15,13 @@ use tower::{ServiceExt, service_fn};
 use crate::log::Log;
 use crate::network::{Network, Node, SECOND, Setup};
 
-/// A node with default settings, its own lease aside.
+/// Creates a node with default settings that does not register itself.
 fn node(network: &Network, name: &str, all: &[&str]) -> Node {
     network.node_with(name, all, |setup| setup.node(|node| node.register(false)))
 }
 
-/// Sends the heartbeats of two instances to each node until this time has passed since the start,
-/// and returns the time at which each opened.
+/// Sends heartbeats of two instances to each node for this number of seconds. Returns the time
+/// after which each node opened.
 async fn beat(nodes: &[&Node], limit: u64) -> Vec<Option<Duration>> {
     let start = Instant::now();
     let mut opened = vec![None; nodes.len()];
@@ -51,13 +50,13 @@ fn all_within(opened: &[Option<Duration>], least: u32, most: u32) {
     }
 }
 
-/// Puts a host in the place of a node.
+/// Replaces the host of this name.
 fn host(network: &Network, name: &str, router: Router) {
     network.0.lock().unwrap().hosts.insert(name.into(), router);
 }
 
-/// A node as a Spring server appears to its peers: it serves lists from its first request on, and
-/// knows no digests.
+/// Creates a node that appears to its peers as a Spring server: it serves lists from its first
+/// request on, and sends no digests.
 fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
     let node = network.node_with(name, all, |setup| {
         setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).reconcile_interval(Duration::ZERO))
@@ -75,7 +74,7 @@ fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
     node
 }
 
-/// A body that arrives byte by byte and never ends.
+/// Body that arrives byte by byte and never ends.
 struct Drip(tokio::time::Interval);
 
 impl http_body::Body for Drip {
@@ -161,7 +160,7 @@ async fn own_lease_alone_does_not_open_the_node() {
     tokio::time::sleep(290 * SECOND).await;
     assert!(!a.server.is_open());
     tokio::time::sleep(20 * SECOND).await;
-    assert!(a.server.is_open(), "the time to wait is the limit");
+    assert!(a.server.is_open(), "it opens after `wait_when_empty`");
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +179,7 @@ async fn node_opens_after_wait_when_empty_at_the_latest() {
                 _ => {}
             }
             let a = network.node_with("a", &["a", "b"], limit(seconds));
-            assert_eq!(a.server.is_open(), seconds == 0, "{peer}: zero is at once");
+            assert_eq!(a.server.is_open(), seconds == 0, "{peer}: with zero it opens at once");
             tokio::time::sleep(most * SECOND).await;
             assert!(a.server.is_open(), "{peer}, {seconds} s");
         }
@@ -189,7 +188,8 @@ async fn node_opens_after_wait_when_empty_at_the_latest() {
 
 #[tokio::test(start_paused = true)]
 async fn peer_with_more_instances_is_copied_before_lists_are_served() {
-    // Reachable from the start, 20 seconds later, and right before the node would open without it.
+    // The peer is reachable from the start, after 20 seconds, or right before the node would open
+    // without it.
     for seconds in [0, 20, 57] {
         let network = Network::default();
         let all = ["a", "b", "sick"];
@@ -216,7 +216,7 @@ async fn peer_with_more_instances_is_copied_before_lists_are_served() {
         }
         let opened = opened.unwrap();
         assert!(opened <= 70, "healed at {seconds} s, open at {opened} s");
-        assert!(seconds > 0 || opened < 10, "a copy is enough: {opened}");
+        assert!(seconds > 0 || opened < 10, "it opens after the copy: {opened}");
         assert!(shown.iter().all(|&instances| instances >= 300), "healed at {seconds} s: {shown:?}");
     }
 }
@@ -229,8 +229,8 @@ async fn spring_peer_that_has_just_started_does_not_open_the_node() {
     spring.register("early", 100).await;
     let a = node(&network, "a", &all);
     tokio::time::sleep(10 * SECOND).await;
-    assert!(!a.server.is_open(), "a Spring server that has just started knows no more");
-    assert!(a.order("early").is_some(), "it is copied all the same");
+    assert!(!a.server.is_open(), "a Spring server that has just started is not trusted");
+    assert!(a.order("early").is_some(), "its instances are copied nevertheless");
     assert!(reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
     all_within(&beat(&[&a], 65).await, 40, 60);
 }
@@ -268,7 +268,7 @@ async fn peer_with_registry_servers_only_does_not_open_the_node() {
     let all = ["a", "b"];
     let b = network.node_with("b", &all, |setup| setup.peers(|peers| peers.wait_when_empty(Duration::ZERO)));
     tokio::time::sleep(40 * SECOND).await;
-    assert!(b.server.is_open() && b.view().len() == 1, "it shows itself");
+    assert!(b.server.is_open() && b.view().len() == 1, "it lists itself");
     let a = node(&network, "a", &all);
     tokio::time::sleep(45 * SECOND).await;
     assert!(!a.server.is_open() && reason(&a).await.contains("no peer knows more"), "{}", reason(&a).await);
@@ -277,7 +277,7 @@ async fn peer_with_registry_servers_only_does_not_open_the_node() {
     assert!(a.server.is_open() && a.order("late").is_some());
 }
 
-/// The reason on the status page.
+/// Returns the reason on the status page.
 async fn reason(node: &Node) -> String {
     let general = node.json("status").await["generalStats"].take();
     assert_eq!(general["open-for-traffic"], node.server.is_open().to_string());

@@ -1,4 +1,4 @@
-//! Peers from DNS: a name server of the test's own tells the list, over a socket.
+//! Peers from DNS, with a name server of the test over a socket.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tower_eureka::server::{Dns, Peers};
 
 use crate::network::{Network, Node};
 
-/// Long enough for a busy machine; what is waited for comes within milliseconds.
+/// Timeout for a busy machine. The expected change takes milliseconds.
 const LONG: Duration = Duration::from_secs(30);
 
 /// TXT records by name, in lower case and without the dot at the end.
@@ -24,14 +24,14 @@ async fn name_server(records: Records) -> SocketAddr {
         let mut query = [0; 1500];
         loop {
             let (length, from) = socket.recv_from(&mut query).await.unwrap();
-            socket.send_to(&answer(&query[..length], &records), from).await.unwrap();
+            socket.send_to(&response(&query[..length], &records), from).await.unwrap();
         }
     });
     address
 }
 
-/// One question, answered by a record with one text per entry, or by NXDOMAIN.
-fn answer(query: &[u8], records: &Records) -> Vec<u8> {
+/// Responds to one question with a record of one text per entry, or with NXDOMAIN.
+fn response(query: &[u8], records: &Records) -> Vec<u8> {
     let (mut at, mut labels) = (12, Vec::new());
     while query[at] > 0 {
         let end = at + 1 + usize::from(query[at]);
@@ -40,16 +40,16 @@ fn answer(query: &[u8], records: &Records) -> Vec<u8> {
     }
     let question = &query[12..at + 5];
     let texts = records.lock().unwrap().get(&labels.join(".")).cloned();
-    let mut answer = query[..2].to_vec();
-    answer.extend([0x85, if texts.is_some() { 0 } else { 3 }, 0, 1, 0, texts.is_some().into(), 0, 0, 0, 0]);
-    answer.extend(question);
+    let mut response = query[..2].to_vec();
+    response.extend([0x85, if texts.is_some() { 0 } else { 3 }, 0, 1, 0, texts.is_some().into(), 0, 0, 0, 0]);
+    response.extend(question);
     if let Some(texts) = texts {
         let data: Vec<u8> = texts.iter().flat_map(|t| [&[t.len() as u8], t.as_bytes()].concat()).collect();
-        answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0]);
-        answer.extend((data.len() as u16).to_be_bytes());
-        answer.extend(data);
+        response.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0]);
+        response.extend((data.len() as u16).to_be_bytes());
+        response.extend(data);
     }
-    answer
+    response
 }
 
 async fn peers(node: &Node) -> String {
@@ -92,11 +92,11 @@ async fn records_of_region_and_zones_list_the_peers() {
             .peers(|peers| peers.dns(Dns::new("", 0).name_server(server)))
             .with(move |builder| settings.iter().fold(builder, |b, (name, value)| b.property(name, value).unwrap()))
     });
-    // Of the zone to begin with first, and for the host `a` turned by 97; `a` itself is left out.
+    // The first zone comes first, rotated by 97 for the host `a`. `a` itself is skipped.
     until(&a, "http://c:8761/eureka/, http://b:8761/eureka/").await;
     set("txt.zone-b.example.com", &["b"]);
     until(&a, "http://b:8761/eureka/").await;
-    // What cannot be looked up says nothing of the peers.
+    // A failed lookup keeps the last list.
     records.lock().unwrap().remove("txt.zone-b.example.com");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(peers(&a).await, "http://b:8761/eureka/");

@@ -1,4 +1,4 @@
-//! Nodes of ours and a network in memory between them, so that a cluster runs under paused time.
+//! Nodes and a network in memory between them, so that a cluster runs with paused time.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -20,24 +20,24 @@ use tower_eureka::transport::RequestBody;
 
 pub(crate) const ORDER: &str = "h:orders:1";
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Within this a change has reached everybody.
+/// Time in which a change reaches all nodes.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
 
-/// Hosts by name, and what lies between them.
+/// Hosts by name, and the connections between them.
 #[derive(Clone, Default)]
 pub(crate) struct Network(pub(crate) Arc<Mutex<Wires>>);
 
 #[derive(Default)]
 pub(crate) struct Wires {
     pub(crate) hosts: HashMap<String, Router>,
-    /// Pairs of hosts between which everything is lost.
+    /// Pairs of sender and receiver whose requests get no response.
     cut: HashSet<(String, String)>,
-    /// Senders whose next batch makes them panic.
+    /// Hosts that panic when they send their next batch.
     panics: HashSet<String>,
     batches: Vec<Batch>,
 }
 
-/// What one host told another.
+/// Replication batch from one host to another.
 pub(crate) struct Batch {
     from: String,
     to: String,
@@ -87,7 +87,7 @@ impl Setup {
     }
 }
 
-/// What a host sees of the network.
+/// HTTP service of a host, which sends its requests through the network.
 #[derive(Clone)]
 pub(crate) struct Link {
     network: Network,
@@ -95,7 +95,7 @@ pub(crate) struct Link {
 }
 
 impl Network {
-    /// A node that lists all of the given hosts, itself among them, as its peers.
+    /// Creates a node whose peer URLs are those of all given hosts, its own included.
     pub(crate) fn node(&self, name: &str, all: &[&str]) -> Node {
         self.node_with(name, all, |setup| {
             setup.node(|node| node.register(false)).peers(|peers| peers.wait_when_empty(Duration::ZERO))
@@ -119,12 +119,12 @@ impl Network {
         Node { name: name.into(), server, router }
     }
 
-    /// What a host sends goes this way.
+    /// Returns the HTTP service of a host.
     pub(crate) fn link(&self, from: &str) -> Link {
         Link { network: self.clone(), from: from.into() }
     }
 
-    /// Nobody answers there any more.
+    /// Removes a host, so that connections to it are refused.
     pub(crate) fn kill(&self, name: &str) {
         self.0.lock().unwrap().hosts.remove(name);
     }
@@ -134,18 +134,18 @@ impl Network {
         self.silence(b, a);
     }
 
-    /// What one of them sends to the other is lost; the other way goes on.
+    /// Drops the requests from one host to another. The other direction continues to work.
     pub(crate) fn silence(&self, from: &str, to: &str) {
         self.0.lock().unwrap().cut.insert((from.into(), to.into()));
     }
 
-    /// Two of them hear each other again.
+    /// Connects two hosts again.
     pub(crate) fn join(&self, a: &str, b: &str) {
         let mut wires = self.0.lock().unwrap();
         wires.cut.retain(|(from, to)| !([from, to] == [a, b] || [from, to] == [b, a]));
     }
 
-    /// The task that sends the next batch of this host panics.
+    /// Makes the task panic that sends the next batch of this host.
     pub(crate) fn panic(&self, from: &str) {
         self.0.lock().unwrap().panics.insert(from.into());
     }
@@ -154,7 +154,7 @@ impl Network {
         self.0.lock().unwrap().cut.clear();
     }
 
-    /// `from>to action id`, one for each line of each batch so far.
+    /// Returns `from>to action id` for each item of each batch so far.
     pub(crate) fn sent(&self) -> Vec<String> {
         let wires = self.0.lock().unwrap();
         let lines = wires.batches.iter().flat_map(|Batch { from, to, body }| {
@@ -170,7 +170,7 @@ impl Network {
         self.0.lock().unwrap().batches.clear();
     }
 
-    /// The first batch from one host to another.
+    /// Returns the first batch from one host to another.
     pub(crate) fn batch(&self, from: &str, to: &str) -> Value {
         let wires = self.0.lock().unwrap();
         wires.batches.iter().find(|batch| batch.from == from && batch.to == to).unwrap().body.clone()
@@ -200,9 +200,9 @@ impl Service<Request<RequestBody>> for Link {
             let body = body.collect().await.unwrap().to_bytes();
             if parts.uri.path().ends_with("/batch/") {
                 let panics = network.0.lock().unwrap().panics.remove(&from);
-                assert!(!panics, "this panic is meant");
+                assert!(!panics, "panics on purpose");
                 let body: Value = serde_json::from_slice(&body).unwrap();
-                // One without a line asks who is there.
+                // An empty batch only identifies the receiver.
                 if body["replicationList"] != json!([]) {
                     network.0.lock().unwrap().batches.push(Batch { from, to, body });
                 }
@@ -247,7 +247,7 @@ impl Node {
         self.server.instance("ORDERS", id)
     }
 
-    /// What of an instance all nodes have to agree on.
+    /// Returns the parts of all instances on which all nodes have to agree.
     pub(crate) fn view(&self) -> Vec<String> {
         let applications = self.server.applications();
         let instances = applications.applications.iter().flat_map(|a| &a.instances);

@@ -1,4 +1,4 @@
-//! Peers whose URL leads to the node itself: always, at times, or only by a response that says so.
+//! Peer URLs that lead to the node itself: always, at times, or only by the claim of a response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tower_eureka::server::{self, Peers};
 use crate::log::Log;
 use crate::network::{Network, Node, ORDER, SECOND, soon};
 
-/// A balancer before these nodes that sends each request to another one.
+/// Creates a load balancer that sends the requests to these nodes in turn.
 fn balancer(nodes: &[&Node]) -> Router {
     let routers: Vec<_> = nodes.iter().map(|node| node.router.clone()).collect();
     let next = Arc::new(AtomicUsize::new(0));
@@ -63,7 +63,7 @@ async fn peer_url_that_led_to_this_node_is_checked_again() {
     a.register("early", 100).await;
     soon().await;
     assert!(network.sent().is_empty(), "{:?}", network.sent());
-    // The name leads to another node now.
+    // From now on the name leads to another node.
     let b = network.node("b", &["b"]);
     host(&network, "alias", b.router.clone());
     for _ in 0..14 {
@@ -92,7 +92,7 @@ async fn nodes_behind_one_load_balancer_converge_and_log_a_warning() {
     soon().await;
     assert_eq!((a.view(), a.view().len()), (b.view(), 7));
     let lines = log.lines(&["leads to this node at times", "name each node by a URL of its own"]);
-    assert!(matches!(lines.len(), 1 | 2), "once for each node that met itself: {lines:?}");
+    assert!(matches!(lines.len(), 1 | 2), "once for each node that reached itself: {lines:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,8 @@ async fn node_alone_behind_a_load_balancer_opens_at_once() {
     assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
 }
 
-/// A balancer of connections keeps each at one node: the connection that led back is closed.
+/// A load balancer of connections keeps each at one node. A connection that led to the sender is
+/// closed.
 #[tokio::test]
 async fn nodes_behind_a_load_balancer_of_connections_converge() {
     let balancer = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -170,5 +171,5 @@ async fn nodes_behind_a_load_balancer_of_connections_converge() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(30 * SECOND, agreed).await.expect("both have what registered at either");
+    tokio::time::timeout(30 * SECOND, agreed).await.expect("both nodes have both instances");
 }

@@ -1,5 +1,5 @@
-//! What nodes do about what they missed of each other: they look, and the newer state counts,
-//! whoever forgot to tell it.
+//! Reconciliation of nodes that missed changes of each other: the newer state is kept, whichever
+//! node dropped the change.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::network::{Network, Node, SECOND, Setup, soon};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// As forgetful as a Java node: what it could not tell for 30 s is lost.
+/// Sets up a node that drops changes after 30 seconds, as a Java server does.
 fn forgetful(setup: Setup) -> Setup {
     setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).outage_limit(Duration::ZERO))
 }
 
-/// A Java node as its peers see it: it looks at nobody, either.
+/// Sets up a node that appears to its peers as a Java server: it does not reconcile, either.
 fn java(setup: Setup) -> Setup {
     forgetful(setup).peers(|peers| peers.reconcile_interval(Duration::ZERO))
 }
@@ -32,7 +32,7 @@ fn agree(nodes: &[Node], what: &str) {
     }
 }
 
-/// One write of each kind to instances that begin with this.
+/// Makes one write of each kind, to instances whose ids begin with `prefix`.
 async fn write(node: &Node, prefix: &str) {
     for (method, path) in [
         ("PUT", "out/status?value=OUT_OF_SERVICE"),
@@ -55,7 +55,7 @@ async fn prepare(node: &Node, prefix: &str) {
     node.empty("PUT", &format!("apps/ORDERS/{prefix}-back/status?value=OUT_OF_SERVICE")).await;
 }
 
-/// The writes have to be there, not only to be the same everywhere.
+/// Checks that the writes are present. Nodes could also agree without them.
 fn shows(node: &Node, prefix: &str) {
     let seen = |id: &str| node.order(&format!("{prefix}-{id}")).map(|i| (i.status(), i.overridden_status()));
     assert_eq!(seen("out"), Some((OutOfService, OutOfService)), "{prefix} at {}", node.name);
@@ -110,7 +110,7 @@ async fn changes_of_a_node_that_reaches_no_peer_are_fetched() {
     network.silence("java", "c");
     write(&nodes[0], "java").await;
     tokio::time::sleep(MINUTE).await;
-    agree(&nodes, "while it is heard by nobody");
+    agree(&nodes, "while none of its requests arrives");
     nodes.iter().for_each(|node| shows(node, "java"));
 }
 
@@ -134,11 +134,11 @@ async fn instance_changed_at_all_nodes_converges_to_one_state() {
     tokio::time::sleep(MINUTE).await;
     network.heal();
     tokio::time::sleep(MINUTE).await;
-    agree(&nodes, "all of them wrote");
+    agree(&nodes, "after changes at all nodes");
     assert_eq!(nodes[0].order("3").unwrap().last_dirty_timestamp(), Some(200));
     network.forget();
     tokio::time::sleep(10 * MINUTE).await;
-    assert!(network.sent().is_empty(), "and that is all: {:?}", network.sent());
+    assert!(network.sent().is_empty(), "nothing more is sent: {:?}", network.sent());
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,9 +152,9 @@ async fn cancelled_instance_is_not_adopted_again() {
     network.cut("java", "b");
     network.cut("java", "c");
     assert_eq!(nodes[1].empty("DELETE", "apps/ORDERS/cancelled").await, StatusCode::OK);
-    // For longer than a delta tells it.
+    // Longer than the delta shows the cancellation.
     tokio::time::sleep(5 * MINUTE).await;
-    // c was told of it by b, and has nothing to tell itself.
+    // `c` received the cancellation from `b`, so it has nothing in its own queue.
     network.join("java", "c");
     tokio::time::sleep(MINUTE).await;
     for node in &nodes {
@@ -176,12 +176,12 @@ async fn evicted_instance_is_not_adopted_from_a_peer_that_keeps_it() {
     assert_eq!(nodes[1].view().len(), 1);
     tokio::time::sleep(4 * MINUTE).await;
     for _ in 0..60 {
-        assert_eq!((nodes[0].view().len(), nodes[1].view().len()), (1, 0), "one keeps what it has, the other does not");
+        assert_eq!((nodes[0].view().len(), nodes[1].view().len()), (1, 0), "one keeps the instance, one does not");
         tokio::time::sleep(MINUTE / 4).await;
     }
 }
 
-/// Nodes that took an instance over at different times must not keep it for each other.
+/// Nodes that adopted an instance at different times must not keep it alive for each other.
 #[tokio::test(start_paused = true)]
 async fn silent_instance_is_evicted_at_all_nodes() {
     for all in [&["a", "b"][..], &["a", "b", "c"]] {
@@ -196,9 +196,9 @@ async fn silent_instance_is_evicted_at_all_nodes() {
         network.heal();
         tokio::time::sleep(20 * SECOND).await;
         for node in &nodes {
-            assert!(node.order("silent").is_some(), "taken over at {} of {}", node.name, all.len());
+            assert!(node.order("silent").is_some(), "adopted at {} of {}", node.name, all.len());
         }
-        // What is left of the 90 s; then an eviction and a look, each up to a tenth late.
+        // The rest of the 90 seconds, then an eviction and a comparison, each up to a tenth late.
         tokio::time::sleep(55 * SECOND).await;
         for _ in 0..80 {
             for node in &nodes {
@@ -241,17 +241,17 @@ async fn lease_that_expired_at_a_peer_is_not_cancelled_here() {
     soon().await;
     network.silence("b", "java");
     for _ in 0..30 {
-        // The looks need an answer: they go the same way as what b tells.
+        // Meanwhile `b` cannot reconcile either, since its requests to `java` are dropped.
         nodes[1].heartbeat("1", 100).await;
         tokio::time::sleep(10 * SECOND).await;
     }
-    assert!(nodes[0].order("1").is_none(), "evicted where nobody heard of it");
+    assert!(nodes[0].order("1").is_none(), "evicted, since no heartbeat arrived");
     network.heal();
     tokio::time::sleep(MINUTE).await;
     assert!(nodes[1].order("1").is_some());
     nodes[1].heartbeat("1", 100).await;
     soon().await;
-    agree(&nodes, "its heartbeat brought it");
+    agree(&nodes, "the heartbeat caused a registration");
     assert_eq!(nodes[0].view().len(), 1);
 }
 
@@ -280,13 +280,13 @@ async fn instance_that_cannot_be_fetched_does_not_block_others() {
     let refusing = service_fn(move |request: Request<Body>| {
         let path = request.uri().path().to_owned();
         counted.fetch_add((path.trim_end_matches('/') == "/eureka/apps").into(), Relaxed);
-        let answer = router.clone().oneshot(request);
+        let response = router.clone().oneshot(request);
         async move {
             if path.contains("%2F") {
                 let refused = Response::builder().status(StatusCode::BAD_REQUEST).body(Body::empty());
                 return Ok::<_, Infallible>(refused.unwrap());
             }
-            answer.await
+            response.await
         }
     });
     network.0.lock().unwrap().hosts.insert("tomcat".into(), Router::new().fallback_service(refusing));
@@ -299,7 +299,7 @@ async fn instance_that_cannot_be_fetched_does_not_block_others() {
     }
     tokio::time::sleep(8 * MINUTE).await;
     let lists = lists.load(Relaxed);
-    assert!((1..6).contains(&lists), "everything was fetched {lists} times in ten minutes");
+    assert!((1..6).contains(&lists), "the registry was fetched {lists} times in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,7 +308,7 @@ async fn panic_while_sending_stops_neither_replication_nor_reconciliation() {
     let all = ["a", "b"];
     let nodes = all.map(|name| network.node(name, &all));
     soon().await;
-    // More often than there may be batches on their way.
+    // More rounds than there may be batches in flight.
     for round in 0..30 {
         network.panic("a");
         nodes[0].register(&format!("lost-{round}"), 100).await;
@@ -319,5 +319,5 @@ async fn panic_while_sending_stops_neither_replication_nor_reconciliation() {
     }
     tokio::time::sleep(MINUTE).await;
     assert_eq!(nodes[1].view().len(), 60);
-    agree(&nodes, "those that were lost are seen");
+    agree(&nodes, "lost changes are reconciled");
 }

@@ -1,5 +1,5 @@
-//! Copies and registrations that a registry refuses, for their size or for want of room: each is
-//! sent once, as long as it stays the same.
+//! Copies and registrations that a registry refuses because of their size, or because it is full.
+//! Each is sent once until it changes.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ fn quiet(setup: Setup) -> Setup {
     setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false).wait_when_empty(Duration::ZERO))
 }
 
-/// Puts a node in its place again, with a list of the paths that are fetched from it.
+/// Records the paths that are fetched from a node.
 fn watch(network: &Network, node: &Node) -> Arc<Mutex<Vec<String>>> {
     let fetched = Arc::new(Mutex::new(Vec::new()));
     let (router, seen) = (node.router.clone(), fetched.clone());
@@ -47,7 +47,7 @@ async fn heartbeats(node: &Node, ids: usize, minutes: u32) {
     }
 }
 
-/// Node `a` follows node `b`, which has 20 instances and does not reach it.
+/// Creates node `a`, which reconciles with node `b`. `b` has 20 instances and does not reach `a`.
 async fn pair(network: &Network, limited: fn(Setup) -> Setup) -> [Node; 2] {
     let b = network.node_with("b", &["a", "b"], quiet);
     for id in 0..20 {
@@ -68,7 +68,7 @@ async fn copies_refused_by_a_full_registry_are_fetched_once() {
     assert_eq!(a.view().len(), 5);
     let (each, all) = (count(&fetched, "/apps/ORDERS/"), count(&fetched, "/eureka/apps/"));
     assert!(each <= 30, "{each} fetches of single instances");
-    assert!(all - each - count(&fetched, "delta") <= 4, "everything is not fetched at every look");
+    assert!(all - each - count(&fetched, "delta") <= 4, "not every comparison fetches the registry");
     assert_eq!(log.lines(&["WARN", "cannot adopt copies of a peer", "registry is full"]).len(), 1);
 }
 
@@ -83,7 +83,7 @@ async fn copies_refused_by_a_full_application_are_fetched_once() {
     let each = count(&fetched, "/apps/ORDERS/");
     assert!(each <= 40, "{each} fetches of single instances");
     assert_eq!(log.lines(&["WARN", "cannot adopt copies of a peer"]).len(), 1);
-    // A copy that changed is another one.
+    // A changed copy is fetched again.
     b.register("19", 200).await;
     tokio::time::sleep(MINUTE).await;
     assert_eq!(count(&fetched, "/apps/ORDERS/"), each + 1);
@@ -151,7 +151,8 @@ async fn registration_refused_by_a_peer_is_sent_again_only_after_a_change() {
     assert_eq!(log.lines(&["INFO", "peer takes registrations again"]).len(), 1);
 }
 
-/// A peer that believes a version of the future responds 409 to the one that is believed here.
+/// A peer that accepts a version in the future responds with 409 to the version that this node
+/// clamps it to.
 #[tokio::test(start_paused = true)]
 async fn copy_with_a_version_in_the_future_is_adopted_at_most_once() {
     let (log, _guard) = Log::start(tracing::Level::DEBUG);
@@ -184,5 +185,5 @@ async fn copy_with_a_version_in_the_future_is_adopted_at_most_once() {
     }
     soon().await;
     assert!(log.lines(&["peer has newer data of an instance"]).len() >= 9);
-    assert!(log.lines(&["taken over from a peer"]).len() <= 1);
+    assert!(log.lines(&["adopted from a peer"]).len() <= 1);
 }

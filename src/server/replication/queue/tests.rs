@@ -9,7 +9,7 @@ const LIMITS: Limits = Limits {
     outage: Duration::from_secs(600),
 };
 
-/// A queue, and a clock that is moved by hand.
+/// Queue with a manual clock.
 struct Bench {
     queue: Queue,
     now: Instant,
@@ -29,7 +29,7 @@ impl Bench {
         self.queue.push(Change { target, action, status }, self.now)
     }
 
-    /// The batch that is handed out now.
+    /// Returns the batch that is due now. Panics if none is.
     fn batch(&mut self) -> Vec<Task> {
         match self.queue.poll(self.now) {
             Step::Send(batch) => batch,
@@ -37,7 +37,7 @@ impl Bench {
         }
     }
 
-    /// Time until the queue has to be polled again.
+    /// Returns the time until the queue has to be polled again. Panics if a batch is due.
     fn wait(&mut self) -> Option<Duration> {
         match self.queue.poll(self.now) {
             Step::Send(batch) => panic!("sends {}", names(&batch)),
@@ -64,7 +64,7 @@ fn names(batch: &[Task]) -> String {
 fn batch_is_sent_half_a_second_after_its_first_task() {
     let mut bench = Bench::new(LIMITS);
     assert_eq!(bench.wait(), None);
-    assert!(bench.push(Register, "a"), "whoever waits has to be told");
+    assert!(bench.push(Register, "a"), "the sending task is woken");
     bench.later(400 * MS);
     assert!(!bench.push(Heartbeat, "b"));
     assert_eq!(bench.wait(), Some(100 * MS));
@@ -75,7 +75,7 @@ fn batch_is_sent_half_a_second_after_its_first_task() {
 fn full_batch_of_250_tasks_is_sent_at_once() {
     let mut bench = Bench::new(LIMITS);
     let woken: Vec<_> = (0..600).filter(|i| bench.push(Heartbeat, &i.to_string())).collect();
-    assert_eq!(woken, [0, 249], "at the first and at the one that fills a batch");
+    assert_eq!(woken, [0, 249], "the first, and the one that fills a batch");
     assert_eq!(bench.batch().len(), 250);
     assert_eq!(bench.batch().len(), 250);
     assert_eq!(bench.wait(), Some(500 * MS));
@@ -98,7 +98,7 @@ fn change_pushed_twice_is_sent_once_in_its_latest_form() {
     bench.push(Register, "b");
     bench.push_status(StatusUpdate, "a", Some(InstanceStatus::Up));
     let batch = bench.later(500 * MS).batch();
-    assert_eq!(names(&batch), "StatusUpdate a, Register b", "in its old place");
+    assert_eq!(names(&batch), "StatusUpdate a, Register b", "it keeps its position");
     assert_eq!(batch[0].change.status, Some(InstanceStatus::Up));
     assert_eq!(bench.queue.counters().replaced, 1);
 }
@@ -148,7 +148,7 @@ fn failed_batch_is_sent_again_first() {
     bench.push(Register, "2");
     let first = bench.batch();
     bench.done(first, Outcome::Failed);
-    assert_eq!(bench.wait(), Some(100 * MS), "a pause for the whole peer");
+    assert_eq!(bench.wait(), Some(100 * MS), "the pause applies to the whole peer");
     let again = bench.later(100 * MS).batch();
     assert_eq!(names(&again), "Register 1");
     assert_eq!(bench.wait(), None, "a peer that failed gets one batch at a time");
@@ -231,7 +231,7 @@ fn changes_outlast_an_outage_and_heartbeats_do_not() {
     bench.push(Cancel, "e");
     bench.done(batch, Outcome::Done);
     bench.later(Duration::from_secs(31));
-    assert_eq!(bench.wait(), None, "with the peer back, what can't be told in time is forgotten");
+    assert_eq!(bench.wait(), None, "once the peer responds, late changes expire");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn task_of_another_instance_does_not_wait_for_a_slow_batch() {
     let slow = bench.later(BATCHING_DELAY).batch();
     bench.push(Heartbeat, "a");
     assert_eq!(bench.later(BATCHING_DELAY).wait(), None);
-    assert!(bench.push(Heartbeat, "b"), "whoever waits for the slow batch is woken");
+    assert!(bench.push(Heartbeat, "b"), "the sending task is woken");
     let batch = bench.later(BATCHING_DELAY).batch();
     assert_eq!(names(&batch), "Heartbeat b");
     bench.done(slow, Outcome::Done);
