@@ -77,7 +77,7 @@ impl Registry {
     pub(in crate::server) fn adopt_tombstone(&self, app: &str, id: &str, tombstone: Version, now: i64) -> bool {
         let mut leases = self.shards.write(app, id);
         let Some(ours) = leases.get(app, id).map(|lease| Version::of(lease.instance())) else { return false };
-        let tombstone = tombstone.clamped(ours, now);
+        let tombstone = tombstone.clamped(ours, self.at(now).published());
         if ours > tombstone {
             return false;
         }
@@ -129,6 +129,17 @@ mod tests {
             "it was cancelled with this state"
         );
         assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the tombstone");
+    }
+
+    #[test]
+    fn tombstone_is_adopted_after_the_wall_clock_was_set_forward_by_days() {
+        const DAYS: i64 = 3 * 24 * 3_600_000;
+        let registry = Registry::new(Settings::default());
+        assert!(registry.move_published(0, DAYS, 0));
+        registry.register(copy(InstanceStatus::Up, 100), Origin::Client, 100).unwrap();
+        let tombstone = Version { dirty: Some(1), updated: Some(DAYS + 200) };
+        assert!(registry.adopt_tombstone("APP", "i", tombstone, 200));
+        assert!(registry.instance("APP", "i", 200).is_none());
     }
 
     #[test]

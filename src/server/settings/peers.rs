@@ -58,7 +58,7 @@ pub struct Peers {
     source: Option<Source>,
     #[cfg(feature = "dns")]
     uses_dns: bool,
-    /// Without the region and the zones, which are filled in by [`source`](Self::list_source).
+    /// Without the region and the zones, which [`list_source`](Self::list_source) fills in.
     #[cfg(feature = "dns")]
     dns: Dns,
     pub(in crate::server) refresh_interval: Duration,
@@ -181,7 +181,8 @@ impl Peers {
         self
     }
 
-    /// Gets the list of peers from DNS, at the start and then repeatedly. It replaces the URLs.
+    /// Gets the list of peers from DNS, at the start and then repeatedly. It replaces the URLs and
+    /// the [source](Self::source).
     ///
     /// Spring `eureka.client.use-dns-for-fetching-service-urls`, Netflix `eureka.shouldUseDns`.
     #[cfg(feature = "dns")]
