@@ -71,6 +71,21 @@ async fn timers_end_when_the_last_handle_is_dropped() {
     assert!(registry.upgrade().is_none());
 }
 
+#[cfg(feature = "peers")]
+#[tokio::test(start_paused = true)]
+async fn cluster_tasks_end_when_the_last_handle_is_dropped() {
+    let peers = Peers::new().url("http://127.0.0.1:1/eureka/").wait_when_empty(Duration::ZERO);
+    let server = EurekaServer::builder().peers(peers).build().unwrap();
+    let (registry, router) = (Arc::downgrade(server.registry()), server.router());
+    drop(server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(registry.upgrade().is_some(), "a router keeps the registry");
+    drop(router);
+    // Tasks that belong to other tasks end after them.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(registry.upgrade().is_none());
+}
+
 #[tokio::test]
 async fn unusable_setting_fails_the_build() {
     let builder = EurekaServer::builder;

@@ -280,6 +280,17 @@ async fn empty_node_without_reachable_peers_refuses_lists_for_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn cluster_tasks_run_while_only_a_router_is_left() {
+    let network = Network::default();
+    let node = network.node_with("a", &["a", "nobody"], |setup| setup.node(|node| node.register(false)));
+    drop(node.server);
+    tokio::time::sleep(301 * SECOND).await;
+    let request = Request::get("/eureka/apps").header("accept", "application/json").body(Body::empty()).unwrap();
+    let response = node.router.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "the node opened after `wait_when_empty`");
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_registers_itself_and_cancels_when_it_leaves() {
     let network = Network::default();
     let join =
