@@ -171,8 +171,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Keeps lists unchanged for [some time](Self::read_only_cache_interval), as a Java server does,
-    /// instead of showing each change at once. Defaults to false, unlike Java.
+    /// Keeps lists unchanged for [some time](Self::read_only_cache_interval), as a Java server
+    /// does, instead of showing each change at once. Defaults to false, unlike Java.
     ///
     /// Lists are built once per change, and only if they are requested. The cache bounds the cost
     /// of many changes. It does not apply to an instance that is requested by its id.
@@ -184,8 +184,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sets the maximum age of a list in the [read-only cache](Self::read_only_cache). Defaults to 30
-    /// seconds.
+    /// Sets the maximum age of a list in the [read-only cache](Self::read_only_cache). Defaults to
+    /// 30 seconds.
     ///
     /// Spring `eureka.server.response-cache-update-interval-ms`, Netflix
     /// `eureka.responseCacheUpdateIntervalMs`.

@@ -165,8 +165,8 @@ impl EurekaServer {
     /// Returns the HTTP interface of the registry as a service, for a server that serves nothing
     /// else.
     ///
-    /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, with a faster path for
-    /// heartbeats.
+    /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, with a faster
+    /// path for heartbeats.
     ///
     /// # Panics
     /// Panics if `mount` is neither empty nor begins with a slash.
@@ -175,8 +175,8 @@ impl EurekaServer {
     }
 
     /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*`, see
-    /// [`property`](EurekaServerBuilder::property). Limits that no property set have their defaults.
-    /// The setters of the listener change them.
+    /// [`property`](EurekaServerBuilder::property). Limits that no property set have their
+    /// defaults. The setters of the listener change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
         Listener::with_limits(listener, self.connections, self.state.unsent().clone())
     }

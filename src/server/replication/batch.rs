@@ -71,7 +71,7 @@ mod tests {
     use crate::model::{Instance, ReplicationList};
 
     #[test]
-    fn a_batch_is_divided_where_it_gets_too_long() {
+    fn long_batch_is_divided() {
         let line = |id: &str, bytes: usize| {
             let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
             let change = Change { target, action: ReplicationAction::Register, status: None };

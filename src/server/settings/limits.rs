@@ -80,8 +80,8 @@ impl Limits {
     ///
     /// New instances may take 15/16 of the size. The registration of a further one gets 507. Known
     /// instances may grow within half of the rest. The registration of an instance that grows
-    /// beyond gets 507, too, but its lease, status and version are stored. Heartbeats, cancellations
-    /// and registrations that do not grow need no room.
+    /// beyond gets 507, too, but its lease, status and version are stored. Heartbeats,
+    /// cancellations and registrations that do not grow need no room.
     ///
     /// In a full registry, silent instances are replaced by new ones, also under self-preservation:
     /// those whose lease has expired, and those without a heartbeat for a third of their lease.

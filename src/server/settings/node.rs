@@ -115,8 +115,8 @@ impl Node {
         self
     }
 
-    /// Makes this node cancel its registration when it [leaves](crate::EurekaServer::leave). Defaults
-    /// to true.
+    /// Makes this node cancel its registration when it [leaves](crate::EurekaServer::leave).
+    /// Defaults to true.
     ///
     /// Spring `eureka.client.should-unregister-on-shutdown`, Netflix
     /// `eureka.shouldUnregisterOnShutdown`.

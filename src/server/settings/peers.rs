@@ -165,8 +165,8 @@ impl Peers {
     /// Gets the list of peers from a function, at the start and then repeatedly: from an
     /// orchestrator or a file, for example. It replaces the URLs.
     ///
-    /// The function returns URLs as [`url`](Self::url) takes them. After an error or an empty list, the
-    /// last list remains in use. Peers that stay in the list keep their queued changes.
+    /// The function returns URLs as [`url`](Self::url) takes them. After an error or an empty list,
+    /// the last list remains in use. Peers that stay in the list keep their queued changes.
     pub fn source<F, Fut, E>(mut self, source: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -205,8 +205,8 @@ impl Peers {
         self
     }
 
-    /// Sets the time between two calls of the [source](Self::source), varied by up to a tenth. Defaults
-    /// to 10 minutes.
+    /// Sets the time between two calls of the [source](Self::source), varied by up to a tenth.
+    /// Defaults to 10 minutes.
     ///
     /// Until the source has returned a list, it is called again after 1 second, and then after ever
     /// longer pauses up to 60 seconds. Each call is limited to 30 seconds. Spring
@@ -261,8 +261,8 @@ impl Peers {
         self
     }
 
-    /// Replaces the built-in HTTP client for requests to peers and [regions](super::Regions), to use a
-    /// proxy or other credentials, for example.
+    /// Replaces the built-in HTTP client for requests to peers and [regions](super::Regions), to
+    /// use a proxy or other credentials, for example.
     ///
     /// Decompression, size limits and the read timeout apply above the service. The connect timeout
     /// and TLS are up to the service.
@@ -335,8 +335,8 @@ impl Peers {
     /// Sets the maximum time for which changes, except heartbeats, are kept for an unreachable
     /// peer. Defaults to 10 minutes.
     ///
-    /// Java drops them after [`replication_time`](Self::replication_time). Nodes that were apart for
-    /// longer then disagree about overrides and metadata for good. Java has no property for it.
+    /// Java drops them after [`replication_time`](Self::replication_time). Nodes that were apart
+    /// for longer then disagree about overrides and metadata for good. Java has no property for it.
     pub fn outage_limit(mut self, limit: Duration) -> Self {
         self.outage_limit = limit.min(LONGEST_WAIT);
         self

@@ -101,7 +101,8 @@ impl Regions {
         self
     }
 
-    /// Adds several regions in the form of Netflix: `eu;http://eu/eureka/,asia;http://asia/eureka/`.
+    /// Adds several regions in the form of Netflix:
+    /// `eu;http://eu/eureka/,asia;http://asia/eureka/`.
     pub(crate) fn list(mut self, list: &str) -> Self {
         for region in list.split(',').map(str::trim).filter(|region| !region.is_empty()) {
             let (name, url) = region.split_once(';').unwrap_or((region, ""));
