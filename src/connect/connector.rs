@@ -11,6 +11,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::error::ConnectError;
 use super::tls::{Stream, TlsSettings, Versions, handshake_if_https};
+use crate::time::LONGEST_WAIT;
 
 /// Service that connects to the host of a URI, with TLS if the scheme is https.
 ///
@@ -32,6 +33,7 @@ struct Shared {
 impl Connector {
     /// Creates a connector whose TLS connections speak HTTP/1.1.
     pub(crate) fn new(timeout: Duration, tls: &TlsSettings) -> Self {
+        let timeout = timeout.min(LONGEST_WAIT);
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         // Keepalive detects a peer that vanished without closing, also on idle connections.
@@ -85,5 +87,17 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         Box::pin(self.clone().connect(uri))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maximum_timeout_can_be_added_to_the_clock() {
+        let connector = Connector::new(Duration::MAX, &TlsSettings::default());
+        assert_eq!(connector.timeout(), LONGEST_WAIT);
+        assert!(Instant::now().checked_add(connector.timeout()).is_some());
     }
 }

@@ -343,6 +343,7 @@ async fn maximum_durations_do_not_panic() {
     let client = client.fetch_interval(Duration::MAX).build().unwrap();
     let _copy = client.snapshot();
     let handle = client.registrar(instance("orders", "a")).max_drain(Duration::MAX).grace(Duration::MAX);
+    let handle = handle.registry_timeout(Duration::MAX).shutdown_timeout(Duration::MAX);
     handle.quiet_time(Duration::from_secs(1)).serve(sleep(Duration::from_secs(1)), stop_on_shutdown).await.unwrap();
     assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
 }
