@@ -5,8 +5,10 @@
 //!        └─▶ none: connects, and takes a connection that becomes idle earlier
 //! ```
 //!
-//! hyper-util's client looks up connections by host, in one pool and lock for all hosts. Here an
-//! instance is one host.
+//! hyper-util's `client::pool::cache` takes 0 to 1.5 % more instructions per call, client and
+//! server together. It is not used, since it drops a connect whose caller gives up: callers whose
+//! timeout is shorter than a handshake would never get a connection. Here the connect continues in
+//! the background (test `connection_of_a_dropped_call_serves_the_next`).
 
 use std::collections::VecDeque;
 use std::mem;
