@@ -107,30 +107,22 @@ async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 pub(super) struct Busy;
 
 impl Offload {
-    /// Runs the work for a body of this length in its turn.
+    /// Runs the work for a body of the medium lane on this thread, in its turn.
     ///
     /// # Cancel safety
-    /// The work does not run if the future is dropped before it begins. Work on a blocking thread
-    /// runs to its end, and the next body waits for it.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        source: Source,
-        length: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Busy> {
-        if length > MEDIUM {
-            return self.run_long(source, work).await;
-        }
+    /// The work does not run if the future is dropped before it begins.
+    pub(super) async fn run_medium<T>(&self, source: Source, work: impl FnOnce() -> T) -> Result<T, Busy> {
         let turn = self.medium.turn(source).await?;
         let done = work();
         drop(turn);
         Ok(done)
     }
 
-    /// Runs work in the long lane, for bodies whose length is no measure of their work.
+    /// Runs the work for a body of the long lane on a blocking thread, in its turn.
     ///
     /// # Cancel safety
-    /// That of [`run`](Self::run).
+    /// The work does not run if the future is dropped before it begins. Otherwise it runs to its
+    /// end, and the next body waits for it.
     pub(super) async fn run_long<T: Send + 'static>(
         &self,
         source: Source,
@@ -173,12 +165,12 @@ mod tests {
                 begin.send(()).unwrap();
                 finished.recv().unwrap();
             };
-            held.run(Source::default(), MEDIUM + 1, work).await.unwrap();
+            held.run_long(Source::default(), work).await.unwrap();
         });
         begun.await.unwrap();
         // The other lane is free.
-        assert_eq!(offload.run(Source::default(), MEDIUM, || 1).await.unwrap(), 1);
-        let second = offload.run(Source::default(), MEDIUM + 1, || 2);
+        assert_eq!(offload.run_medium(Source::default(), || 1).await.unwrap(), 1);
+        let second = offload.run_long(Source::default(), || 2);
         // Paused time does not advance by itself while a blocking thread works.
         let advance = async {
             tokio::task::yield_now().await;
@@ -188,7 +180,7 @@ mod tests {
         second.unwrap_err();
         finish.send(()).unwrap();
         first.await.unwrap();
-        assert_eq!(offload.run(Source::default(), MEDIUM + 1, || 3).await.unwrap(), 3);
+        assert_eq!(offload.run_long(Source::default(), || 3).await.unwrap(), 3);
     }
 
     #[tokio::test]

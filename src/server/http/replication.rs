@@ -11,10 +11,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use super::instances::{status, valid};
+use super::intake;
 use super::refusals::Chain;
 use super::request::{self, Document, Refusal};
 use super::response::{self, AcceptsJson};
-use super::{intake, offload};
 use crate::model::{
     self, BatchItem, DecodeError, Instance, InstanceStatus, MAX_METADATA_ENTRIES, ReplicationAction,
     ReplicationResponse, ReplicationResult, app_name,
@@ -88,29 +88,28 @@ async fn decode_and_apply(
     document: Document,
     caller: Caller,
 ) -> Result<Result<(BatchChanges, Vec<u8>), DecodeError>, Refusal> {
-    let (intake, receiver) = (server.intake(), server.clone());
+    let (intake, receiver, is_long) = (server.intake(), server.clone(), document.is_long());
     let decode = move |body: &[u8]| -> Result<Decoded, DecodeError> {
         let items = model::batch(body)?;
-        if body.len() <= offload::MEDIUM && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
+        if !is_long && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
             return Ok(Decoded::Pending(items));
         }
         let (changes, response) = apply(receiver, caller, items);
         Ok(Decoded::Applied(changes, response))
     };
     let (decoded, charge) = document.decode(intake, MAX_VALUES, decode).await?;
-    match decoded {
-        Ok(Decoded::Applied(changes, response)) => Ok(Ok((changes, response))),
-        Ok(Decoded::Pending(items)) => {
-            let (source, receiver) = (charge.source(), server.clone());
-            let work = move || {
-                let applied = apply(receiver, caller, items);
-                drop(charge);
-                applied
-            };
-            Ok(Ok(intake.offload.run_long(source, work).await?))
-        }
-        Err(error) => Ok(Err(error)),
-    }
+    let items = match decoded {
+        Ok(Decoded::Applied(changes, response)) => return Ok(Ok((changes, response))),
+        Ok(Decoded::Pending(items)) => items,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (source, receiver) = (charge.source(), server.clone());
+    let work = move || {
+        let applied = apply(receiver, caller, items);
+        drop(charge);
+        applied
+    };
+    Ok(Ok(intake.offload.run_long(source, work).await?))
 }
 
 /// Returns true for an item whose length is no measure of its work, since it may change an instance

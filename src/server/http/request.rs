@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::decompress::{self, MAX_RATIO, decompress};
 use super::intake::{self, Charge, Intake, NoRoom};
 use super::json_scan::{self, Excess};
-use super::offload::Busy;
+use super::offload::{self, Busy};
 use super::response::Format;
 use super::source::Source;
 use crate::model::DecodeError;
@@ -219,21 +219,35 @@ impl Document {
         max_values: usize,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> Result<(T, Charge), Refusal> {
-        if !self.gzip && self.bytes.len() <= LIGHT_BYTES {
-            let (text, values) = self.text(max_values)?;
-            if values <= LIGHT_VALUES {
-                return Ok((work(&text), self.charge));
-            }
-        }
-        // The length of a compressed body is no measure of its work.
-        let length = if self.gzip { usize::MAX } else { self.bytes.len() };
-        intake
-            .offload
-            .run(self.charge.source(), length, move || -> Result<(T, Charge), Refusal> {
+        let source = self.charge.source();
+        if self.is_long() {
+            let work = move || {
                 let (text, _) = self.text(max_values)?;
                 Ok((work(&text), self.charge))
-            })
-            .await?
+            };
+            return intake.offload.run_long(source, work).await?;
+        }
+        if self.bytes.len() > LIGHT_BYTES {
+            let work = || -> Result<T, Refusal> {
+                let (text, _) = self.text(max_values)?;
+                Ok(work(&text))
+            };
+            let done = intake.offload.run_medium(source, work).await?;
+            return Ok((done?, self.charge));
+        }
+        let (text, values) = self.text(max_values)?;
+        let done = if values <= LIGHT_VALUES {
+            work(&text)
+        } else {
+            intake.offload.run_medium(source, || work(&text)).await?
+        };
+        Ok((done, self.charge))
+    }
+
+    /// Returns true if the document is decoded on a blocking thread. The length of a compressed
+    /// body is no measure of its work.
+    pub(super) fn is_long(&self) -> bool {
+        self.gzip || self.bytes.len() > offload::MEDIUM
     }
 
     /// Returns the decompressed text, which is valid UTF-8 unless it is XML, and an estimate of its
@@ -347,7 +361,6 @@ fn content_coding(headers: &HeaderMap) -> Coding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::offload;
     use super::*;
 
     #[test]
