@@ -282,16 +282,8 @@ pub(super) fn override_set(
     caller: Caller,
     changes: &Changes,
 ) {
-    if effect != Effect::NotFound {
-        change!(
-            effect == Effect::Unchanged || caller.is_quiet(changes),
-            app,
-            id,
-            status,
-            caller,
-            "status override set"
-        );
-    }
+    let log = |quiet| change!(quiet, app, id, status, caller, "status override set");
+    override_changed(effect, caller, changes, log);
 }
 
 /// Logs that a status override was deleted.
@@ -303,15 +295,13 @@ pub(super) fn override_deleted(
     caller: Caller,
     changes: &Changes,
 ) {
+    let log = |quiet| change!(quiet, app, id, status, caller, "status override deleted");
+    override_changed(effect, caller, changes, log);
+}
+
+fn override_changed(effect: Effect, caller: Caller, changes: &Changes, log: impl FnOnce(bool)) {
     if effect != Effect::NotFound {
-        change!(
-            effect == Effect::Unchanged || caller.is_quiet(changes),
-            app,
-            id,
-            status,
-            caller,
-            "status override deleted"
-        );
+        log(effect == Effect::Unchanged || caller.is_quiet(changes));
     }
 }
 

@@ -15,20 +15,7 @@ impl Registry {
         dirty: Option<i64>,
         now: i64,
     ) -> Effect {
-        self.with_live_lease(app, id, now, |lease| {
-            lease.renew(self.settings.lease_doubling, now);
-            if status == lease.instance().status {
-                return Effect::Unchanged;
-            }
-            lease.set_override(Some(status), now);
-            let version = self.override_version(lease, dirty, now);
-            self.modify(lease, now, |instance| {
-                instance.status = status;
-                instance.overridden_status = status;
-                instance.last_dirty_timestamp = version;
-            });
-            Effect::Changed
-        })
+        self.change_override(app, id, Some(status), status, dirty, now)
     }
 
     /// Deletes the status override, and sets the given status until the instance registers.
@@ -40,20 +27,38 @@ impl Registry {
         dirty: Option<i64>,
         now: i64,
     ) -> Effect {
-        self.with_live_lease(app, id, now, |lease| {
-            lease.renew(self.settings.lease_doubling, now);
-            if lease.override_status(now).is_none() {
-                return Effect::Unchanged;
-            }
-            lease.set_override(None, now);
-            let version = self.override_version(lease, dirty, now);
-            self.modify(lease, now, |instance| {
-                instance.status = status;
-                instance.overridden_status = InstanceStatus::Unknown;
-                instance.last_dirty_timestamp = version;
-            });
-            Effect::Changed
-        })
+        self.change_override(app, id, None, status, dirty, now)
+    }
+
+    /// Sets or deletes the override, and sets the status.
+    fn change_override(
+        &self,
+        app: &str,
+        id: &str,
+        to: Option<InstanceStatus>,
+        status: InstanceStatus,
+        dirty: Option<i64>,
+        now: i64,
+    ) -> Effect {
+        let mut leases = self.shards.write(app, id);
+        let lease = leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now));
+        let Some(lease) = lease else { return Effect::NotFound };
+        lease.renew(self.settings.lease_doubling, now);
+        let is_unchanged = match to {
+            Some(to) => to == lease.instance().status,
+            None => lease.override_status(now).is_none(),
+        };
+        if is_unchanged {
+            return Effect::Unchanged;
+        }
+        lease.set_override(to, now);
+        let version = self.override_version(lease, dirty, now);
+        self.modify(lease, now, |instance| {
+            instance.status = status;
+            instance.overridden_status = to.unwrap_or(InstanceStatus::Unknown);
+            instance.last_dirty_timestamp = version;
+        });
+        Effect::Changed
     }
 
     /// Stores the override of a replica. The next heartbeat applies it to the status.
@@ -66,11 +71,6 @@ impl Registry {
         lease.set_override(Some(status), now);
         self.modify(lease, now, |instance| instance.overridden_status = status);
         Effect::Changed
-    }
-
-    fn with_live_lease(&self, app: &str, id: &str, now: i64, change: impl FnOnce(&mut Lease) -> Effect) -> Effect {
-        let mut leases = self.shards.write(app, id);
-        leases.get_mut(app, id).filter(|lease| self.is_visible(lease, now)).map_or(Effect::NotFound, change)
     }
 
     /// Returns the version of an instance after a change of its override, which may raise it.
