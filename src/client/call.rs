@@ -27,7 +27,7 @@ use super::replay::{AttemptBody, ReplayRequest};
 use super::routes::Route;
 use crate::balance::{self, EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::error::{Error, Kind};
-use crate::time::{Backoff, LONGEST_WAIT};
+use crate::time::{Backoff, add_capped};
 
 /// Future of a call by name. Does nothing before it is polled.
 ///
@@ -303,7 +303,7 @@ where
             self.span.record("server.address", authority.host());
             self.span.record("server.port", port);
         }
-        let until = retry.attempt_time_limit().map(|time| Instant::now() + time.min(LONGEST_WAIT));
+        let until = retry.attempt_time_limit().map(|time| add_capped(Instant::now(), time));
         let deadline = [self.deadline.instant(), until].into_iter().flatten().min();
         let mut attempt = picked.call_until(request, deadline);
         if E::IS_SHARED {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::balance::is_grpc;
 use crate::error::{Error, Kind};
+use crate::time::add_capped;
 
 /// Deadline of a call, as an extension of its request.
 ///
@@ -33,7 +34,7 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// Returns the deadline after this time from now. The time is at most a year.
     pub fn within(time: Duration) -> Self {
-        Self(Instant::now() + time.min(crate::time::LONGEST_WAIT))
+        Self(add_capped(Instant::now(), time))
     }
 
     /// Returns the deadline at this instant.

@@ -12,7 +12,7 @@ use super::state::RegistrarState;
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::panics::catch_panic;
-use crate::time::{Backoff, LONGEST_WAIT, jittered, wall_clock_ms};
+use crate::time::{Backoff, add_capped, jittered, wall_clock_ms};
 use crate::transport::{Renewal, Transport};
 
 /// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that
@@ -410,9 +410,8 @@ impl Agent {
             self.lifecycle.state.set(RegistrarState::Deregistered);
             return Ok(());
         }
-        let within = within.min(LONGEST_WAIT);
         let transport = self.transport.with_timeout(within);
-        let deadline = Instant::now() + within;
+        let deadline = add_capped(Instant::now(), within);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let cancelled = timeout_at(deadline, transport.cancel(self.instance.app(), self.instance.id())).await;

@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::lifecycle::Lifecycle;
 use crate::signal::shutdown_signal;
-use crate::time::LONGEST_WAIT;
+use crate::time::{LONGEST_WAIT, add_capped};
 
 /// Time limits of a shutdown. All steps share one budget, and each has its own limit within it.
 #[derive(Clone, Copy, Debug)]
@@ -93,10 +93,6 @@ pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig
         }
         sleep_until(quiet_at).await;
     }
-}
-
-fn add_capped(instant: Instant, wait: Duration) -> Instant {
-    instant + wait.min(LONGEST_WAIT)
 }
 
 /// Time in which a further signal counts as the same one, since a supervisor signals both the

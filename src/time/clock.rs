@@ -5,6 +5,12 @@ use tokio::time::Instant;
 /// Upper limit of all waits, one year. Timers cannot represent every `Duration`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Returns the instant after this wait. The wait is at most [`LONGEST_WAIT`].
+#[cfg(feature = "client")]
+pub(crate) fn add_capped(instant: Instant, wait: Duration) -> Instant {
+    instant + wait.min(LONGEST_WAIT)
+}
+
 /// Returns the wall clock in milliseconds since the epoch.
 #[allow(clippy::disallowed_methods, reason = "the only place that reads the wall clock")]
 pub(crate) fn wall_clock_ms() -> i64 {
@@ -92,7 +98,8 @@ impl Clock {
     }
 }
 
+/// Returns the duration in milliseconds, at most `i64::MAX`.
 #[cfg(feature = "server")]
-fn milliseconds(duration: Duration) -> i64 {
+pub(crate) fn milliseconds(duration: Duration) -> i64 {
     duration.as_millis().try_into().unwrap_or(i64::MAX)
 }

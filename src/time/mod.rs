@@ -6,15 +6,13 @@
 mod clock;
 mod jitter;
 
-#[cfg(feature = "server")]
-pub(crate) use clock::Clock;
 pub(crate) use clock::LONGEST_WAIT;
-#[cfg(feature = "client")]
-pub(crate) use clock::Moment;
 #[cfg(test)]
 pub(crate) use clock::move_wall_clock;
+#[cfg(feature = "server")]
+pub(crate) use clock::{Clock, milliseconds};
 #[cfg(feature = "client")]
-pub(crate) use clock::wall_clock_ms;
+pub(crate) use clock::{Moment, add_capped, wall_clock_ms};
 pub(crate) use jitter::lengthened;
 #[cfg(feature = "client")]
 pub(crate) use jitter::{Backoff, jittered, jittered_by, random_part};

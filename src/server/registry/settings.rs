@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::time::milliseconds;
+
 /// Settings of the registry. [`EurekaServerBuilder`](crate::server::EurekaServerBuilder) documents
 /// each.
 #[derive(Clone, Debug)]
@@ -60,15 +62,15 @@ impl Default for Settings {
 
 impl Settings {
     pub(in crate::server) fn delta_retention_ms(&self) -> i64 {
-        self.delta_retention.as_millis().try_into().unwrap_or(i64::MAX)
+        milliseconds(self.delta_retention)
     }
 
     #[cfg(feature = "peers")]
     pub(super) fn tombstone_retention_ms(&self) -> i64 {
-        self.tombstone_retention.as_millis().try_into().unwrap_or(i64::MAX)
+        milliseconds(self.tombstone_retention)
     }
 
     pub(super) fn eviction_interval_ms(&self) -> i64 {
-        self.eviction_interval.as_millis().try_into().unwrap_or(i64::MAX)
+        milliseconds(self.eviction_interval)
     }
 }
