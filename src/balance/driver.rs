@@ -12,7 +12,7 @@ mod tasks;
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -32,6 +32,7 @@ pub(super) use self::discovery::{Describe, Discovery, MakeEndpoint};
 use self::tasks::Tasks;
 use super::shared::Shared;
 use super::subset::Siblings;
+use crate::panics::catch_panic;
 
 /// Maximum number of batches that are applied before the balancer is returned.
 const MAX_INITIAL_BATCHES: usize = 64;
@@ -96,16 +97,7 @@ where
     /// build or probe endpoints, destructors. Without the clock, ejected endpoints would stay
     /// ejected.
     async fn drive_despite_panics(&mut self) {
-        loop {
-            let mut driving = Box::pin(self.drive());
-            let ended = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| driving.as_mut().poll(cx))) {
-                Ok(polled) => polled.map(Ok),
-                Err(_) => Poll::Ready(Err(())),
-            });
-            if ended.await.is_ok() {
-                return;
-            }
-            drop(driving);
+        while catch_panic(self.drive()).await.is_err() {
             self.panicked();
         }
     }
