@@ -27,6 +27,16 @@ struct Inner {
     source: Option<BoxError>,
 }
 
+/// Returns an error and its sources.
+pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// Returns the first HTTP/2 error among an error and its sources.
+pub(crate) fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
 /// Kind of an error. Private, since the predicates are the public interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

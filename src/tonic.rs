@@ -41,7 +41,7 @@ use tower::Service;
 use crate::cache::RegistryCache;
 use crate::client::{CallOptions, Named};
 use crate::connect::Connector;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, h2_error};
 
 /// Metadata key of the gRPC port, as Spring's gRPC starters set it.
 const PORT_KEY: &str = "gRPC_port";
@@ -136,8 +136,7 @@ fn status_of(error: Error) -> Status {
 /// connection (gRPC: PROTOCOL-HTTP2, "Errors").
 fn code_of(error: &(dyn StdError + 'static)) -> Code {
     use h2::Reason;
-    let reason = std::iter::successors(Some(error), |&error| error.source())
-        .find_map(|error| error.downcast_ref::<h2::Error>())
+    let reason = h2_error(error)
         .filter(|error| error.is_reset() || error.is_go_away() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM))
         .and_then(h2::Error::reason);
     match reason {

@@ -7,7 +7,7 @@ use tower::BoxError;
 
 use crate::balance::{CallerFault, is_callers_fault, is_overload, is_unprocessed};
 use crate::connect::{is_rejected_handshake, root_cause};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, chain, h2_error};
 
 /// Reason why a send got no response.
 pub(super) enum Failure {
@@ -72,14 +72,6 @@ fn describe(error: &h2::Error) -> String {
         Some(reason) if error.is_reset() && error.is_remote() => format!("it reset the stream ({reason:?})"),
         _ => root_cause(error),
     }
-}
-
-fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
-    chain(error).find_map(|error| error.downcast_ref())
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl From<hyper::Error> for Failure {

@@ -2,6 +2,8 @@ use std::fmt;
 
 use tower::BoxError;
 
+use crate::error::chain;
+
 /// Error of a connection attempt. Its message includes the cause, so that texts for users need not
 /// print the source as well.
 #[derive(Debug)]
@@ -43,8 +45,7 @@ impl ConnectError {
     }
 
     fn any(error: &(dyn std::error::Error + 'static), is: impl Fn(&Self) -> bool) -> bool {
-        std::iter::successors(Some(error), |&error| error.source())
-            .any(|error| error.downcast_ref::<Self>().is_some_and(&is))
+        chain(error).any(|error| error.downcast_ref::<Self>().is_some_and(&is))
     }
 }
 

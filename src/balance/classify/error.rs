@@ -8,7 +8,7 @@ use h2::Reason;
 use tower::BoxError;
 
 use crate::balance::outcome::Outcome;
-use crate::error::Error;
+use crate::error::{Error, chain, h2_error};
 
 /// Returns the outcome that an error stands for, as far as it can be determined without knowing the
 /// service.
@@ -34,17 +34,12 @@ pub(crate) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
 
 /// Returns `true` if the HTTP/2 peer asked for fewer requests.
 pub(crate) fn is_overload(error: &(dyn StdError + 'static)) -> bool {
-    let h2 = chain(error).find_map(|error| error.downcast_ref::<h2::Error>());
-    h2.is_some_and(|error| error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM))
+    h2_error(error).is_some_and(|error| error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM))
 }
 
 /// Returns `true` if the request's own body failed.
 pub(crate) fn is_callers_fault(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| error.is::<CallerFault>())
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// Classification of one error in a chain. The first error in the chain that has one decides: the

@@ -13,6 +13,7 @@ use super::alpn::{HTTP1, HTTP2, Versions};
 use super::settings::TlsSettings;
 use super::stream::Stream;
 use crate::connect::error::ConnectError;
+use crate::error::chain;
 
 /// Performs the TLS handshake if the scheme of the URI is https. The certificate must be valid for
 /// the host of the URI, a name or an address.
@@ -87,23 +88,21 @@ fn describe(error: &io::Error) -> String {
 /// only: the server did not process the request.
 pub(crate) fn is_rejected_handshake(error: &(dyn StdError + 'static)) -> bool {
     use AlertDescription as Alert;
-    std::iter::successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref().and_then(tls_error))
-        .any(|error| {
-            matches!(
-                error,
-                TlsError::AlertReceived(
-                    Alert::CertificateRequired
-                        | Alert::BadCertificate
-                        | Alert::UnsupportedCertificate
-                        | Alert::CertificateRevoked
-                        | Alert::CertificateExpired
-                        | Alert::CertificateUnknown
-                        | Alert::UnknownCA
-                        | Alert::AccessDenied
-                )
+    chain(error).filter_map(|error| error.downcast_ref().and_then(tls_error)).any(|error| {
+        matches!(
+            error,
+            TlsError::AlertReceived(
+                Alert::CertificateRequired
+                    | Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
             )
-        })
+        )
+    })
 }
 
 fn tls_error(error: &io::Error) -> Option<&TlsError> {
