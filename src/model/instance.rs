@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-#[cfg(feature = "client")]
-use super::host_in_url;
-use super::{ActionType, AddressOrigin, DataCenter, InstanceBuilder, InstanceStatus, LeaseInfo, Metadata, Port};
+use super::{ActionType, DataCenter, InstanceBuilder, InstanceStatus, LeaseInfo, LocalFacts, Metadata, Port};
 
 /// Instance of an application: one process, with its address, status, lease and metadata.
 ///
@@ -45,7 +43,7 @@ pub struct Instance {
     pub(crate) last_dirty_timestamp: Option<i64>,
     pub(crate) action: Option<ActionType>,
     pub(crate) asg_name: Option<Arc<str>>,
-    pub(crate) address: AddressOrigin,
+    pub(crate) local: LocalFacts,
     /// Number of restarts that the discovery stream which inserted this record has seen.
     pub(crate) generation: u32,
 }
@@ -55,46 +53,6 @@ impl Instance {
     /// default.
     pub fn builder(app: impl AsRef<str>) -> InstanceBuilder {
         InstanceBuilder::new(app.as_ref())
-    }
-
-    /// Returns `true` if the address was detected, not set by the user.
-    #[cfg(feature = "client")]
-    pub(crate) fn is_address_detected(&self) -> bool {
-        matches!(self.address, AddressOrigin::Detected)
-    }
-
-    /// Returns the instance with another IP address, which replaces the old one in the host name,
-    /// the id and the URLs.
-    #[cfg(feature = "client")]
-    pub(crate) fn with_address(&self, ip: &str) -> Self {
-        let before = self.ip_addr.clone().unwrap_or_default();
-        let [old, new] = [&*before, ip].map(host_in_url);
-        let in_url = |url: &Option<Arc<str>>| {
-            url.as_ref().map(|url| {
-                let (scheme, rest) = url.split_once("://").unwrap_or_default();
-                match rest.strip_prefix(&*old) {
-                    Some(rest) if rest.is_empty() || rest.starts_with([':', '/', '?']) => {
-                        format!("{scheme}://{new}{rest}").into()
-                    }
-                    _ => url.clone(),
-                }
-            })
-        };
-        let is_host = self.host_name.as_deref() == Some(&*before);
-        let id = self.instance_id.as_ref().map(|id| match id.strip_prefix(&*before) {
-            Some(rest) if is_host && rest.starts_with(':') => format!("{ip}{rest}").into(),
-            _ => id.clone(),
-        });
-        Self {
-            instance_id: id,
-            host_name: if is_host { Some(ip.into()) } else { self.host_name.clone() },
-            ip_addr: Some(ip.into()),
-            home_page_url: in_url(&self.home_page_url),
-            status_page_url: in_url(&self.status_page_url),
-            health_check_url: in_url(&self.health_check_url),
-            secure_health_check_url: in_url(&self.secure_health_check_url),
-            ..self.clone()
-        }
     }
 
     /// Creates an instance with defaults for everything but its application, as a decoder does for
@@ -126,7 +84,7 @@ impl Instance {
             last_dirty_timestamp: None,
             action: None,
             asg_name: None,
-            address: AddressOrigin::Configured,
+            local: LocalFacts::default(),
             generation: 0,
         }
     }

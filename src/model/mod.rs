@@ -21,6 +21,7 @@ mod instance;
 mod json;
 mod lease;
 mod lists;
+mod local;
 mod metadata;
 mod port;
 mod replication;
@@ -29,13 +30,13 @@ mod status;
 pub(crate) mod xml;
 
 pub use action::ActionType;
-pub(crate) use address::AddressOrigin;
+pub(crate) use address::AddressRules;
 #[cfg(feature = "client")]
-pub(crate) use address::{detect_ip, is_loopback, source_ip};
+pub(crate) use address::{addresses_of, is_loopback, name_of};
 pub use application::{Application, Applications};
-pub use builder::{InstanceBuilder, InvalidInstance};
 #[cfg(feature = "client")]
-pub(crate) use builder::{check_app, host_in_url};
+pub(crate) use builder::check_app;
+pub use builder::{InstanceBuilder, InvalidInstance};
 pub use change::InstanceChange;
 pub use counts::StatusCounts;
 pub use data_center::DataCenter;
@@ -46,6 +47,7 @@ pub use instance::Instance;
 #[cfg(feature = "server")]
 pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;
+pub(crate) use local::{Facts, HostLookup, LocalFacts};
 pub use metadata::Metadata;
 pub use port::Port;
 pub(crate) use replication::BatchItem;
@@ -67,4 +69,9 @@ pub(crate) fn app_name(name: &str) -> Arc<str> {
     } else {
         Arc::from(name.to_uppercase())
     }
+}
+
+/// Puts an IPv6 address into brackets, which URLs require and the fields of an instance lack.
+pub(crate) fn host_in_url(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }

@@ -5,61 +5,136 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use crate::model::{Instance, detect_ip, is_loopback, source_ip};
+use super::names::HostNames;
+use crate::model::{AddressRules, Instance, is_loopback};
 use crate::transport::Transport;
 
 /// Time limit of the DNS look-up of the registry before the first registration.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
+/// Time limit of the check of the registered host name, in the background.
+const CHECK_TIME: Duration = Duration::from_secs(5);
 
-/// Source of the local address that is used to reach a target, or of the default route's address
-/// without a target. Tests replace it.
+type Route = dyn Fn(&AddressRules, Option<SocketAddr>) -> Option<IpAddr> + Send + Sync;
+
+/// Sources of the local address that is used to reach a target, or of the default route's address
+/// without a target, and of host names. Tests replace them.
 #[derive(Clone)]
-pub(super) struct Routes(Arc<dyn Fn(Option<SocketAddr>) -> Option<IpAddr> + Send + Sync>);
+pub(super) struct Routes {
+    route: Arc<Route>,
+    names: HostNames,
+}
 
 impl Default for Routes {
     fn default() -> Self {
-        Self(Arc::new(|target| target.map_or_else(detect_ip, source_ip)))
+        let route = |rules: &AddressRules, target: Option<SocketAddr>| match target {
+            Some(target) => rules.source_ip(target),
+            None => rules.detect(),
+        };
+        Self { route: Arc::new(route), names: HostNames::default() }
     }
 }
 
 impl Routes {
+    /// Returns the instance with the address and the host name that are to be registered. `None` if
+    /// the present ones are.
+    pub(super) async fn resolve(
+        &self,
+        transport: &Transport,
+        instance: &Instance,
+        confirmed: bool,
+    ) -> Option<Instance> {
+        let detects = !confirmed || is_at_loopback(instance);
+        let mut found = match instance.address_rules() {
+            Some(rules) if detects => self.towards_registry(rules, transport, instance).await,
+            _ => None,
+        };
+        let present = found.as_ref().unwrap_or(instance);
+        if let Some((ip, look_up)) = present.pending_look_up()
+            && (!confirmed || found.is_some())
+        {
+            let name = self.names.of(ip, look_up.limit).await;
+            if name.is_none() {
+                tracing::warn!(
+                    app = present.app(),
+                    address = %ip,
+                    default = look_up.default.as_deref(),
+                    "no host name found for the address; set host_name() or EUREKA_INSTANCE_HOSTNAME, or prefer the IP address"
+                );
+            }
+            found = Some(present.with_host_name(name.as_deref().or(look_up.default.as_deref())));
+        }
+        found
+    }
+
     /// Returns the instance with the local address of the route to the registry, since its callers
     /// are in the same network. `None` if there is no better address than the present one.
-    pub(super) async fn towards_registry(&self, transport: &Transport, instance: &Instance) -> Option<Instance> {
+    async fn towards_registry(
+        &self,
+        rules: &AddressRules,
+        transport: &Transport,
+        instance: &Instance,
+    ) -> Option<Instance> {
         let hosts = transport.hosts();
         let mut found = None;
         // Only the first server is looked up, to limit the wait.
         if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
             let addresses = look_up(host, *port, transport.resolves_names()).await;
-            found = addresses.into_iter().find_map(|address| self.0(Some(address)));
+            found = addresses.into_iter().find_map(|address| (self.route)(rules, Some(address)));
         }
         if found.is_none() && is_at_loopback(instance) {
             // The machine may have got a network since the instance was built.
-            found = self.0(None);
+            found = (self.route)(rules, None);
         }
         found.and_then(|ip| with_other_address(instance, ip))
+    }
+
+    /// Logs a warning if other machines cannot reach the registered host. A host name is looked up
+    /// in the background for that, once and for at most five seconds.
+    pub(super) fn check_registered(&self, transport: &Transport, registered: &Instance) {
+        let hosts = transport.hosts();
+        let remote = hosts.into_iter().map(|(host, _)| host).find(|host| !is_loopback(host));
+        let reached_by = [registered.host_name(), registered.ip_addr()];
+        if reached_by.into_iter().flatten().any(is_loopback) {
+            if let Some(registry) = remote {
+                tracing::warn!(
+                    app = registered.app(),
+                    instance = registered.id(),
+                    registry,
+                    "registered a loopback address, which other machines cannot reach; set ip_addr() or EUREKA_INSTANCE_IPADDRESS"
+                );
+            }
+            return;
+        }
+        let is_name = |host: &&str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+        // A service of the user's may resolve names in its own way.
+        let Some(host) = registered.host_name().filter(is_name).filter(|_| transport.resolves_names()) else { return };
+        let (host, this, registered) = (host.to_owned(), self.clone(), registered.clone());
+        tokio::spawn(async move {
+            if let Some(fault) = this.fault_of(&host, remote.is_some()).await {
+                tracing::warn!(
+                    app = registered.app(),
+                    instance = registered.id(),
+                    host,
+                    "registered host name {fault} on this machine; set EUREKA_INSTANCE_HOSTNAME or EUREKA_INSTANCE_PREFERIPADDRESS=true"
+                );
+            }
+        });
+    }
+
+    /// Returns the reason why callers cannot reach a host name. `None` if they can, or if the
+    /// look-up takes too long. Callers of a registry on this machine can use a loopback address.
+    async fn fault_of(&self, host: &str, has_remote_registry: bool) -> Option<&'static str> {
+        let addresses = self.names.addresses(host, CHECK_TIME).await?;
+        if addresses.is_empty() {
+            return Some("does not resolve");
+        }
+        (has_remote_registry && addresses.iter().all(IpAddr::is_loopback)).then_some("resolves to a loopback address")
     }
 }
 
 /// Returns `true` if the address of the instance is one of the loopback addresses.
-pub(super) fn is_at_loopback(instance: &Instance) -> bool {
+fn is_at_loopback(instance: &Instance) -> bool {
     instance.ip_addr().is_some_and(is_loopback)
-}
-
-/// Logs a warning if the registered address is a loopback address although the registry runs on
-/// another machine.
-pub(super) fn warn_of_loopback(transport: &Transport, registered: &Instance) {
-    let reached_by = [registered.host_name(), registered.ip_addr()];
-    if reached_by.into_iter().flatten().any(is_loopback)
-        && let Some((registry, _)) = transport.hosts().iter().find(|(host, _)| !is_loopback(host))
-    {
-        tracing::warn!(
-            app = registered.app(),
-            instance = registered.id(),
-            registry,
-            "registered a loopback address, which other machines cannot reach; set ip_addr() or EUREKA_INSTANCE_IPADDRESS"
-        );
-    }
 }
 
 /// Returns the addresses of a host, or none if the look-up fails or takes too long. Names are
@@ -85,6 +160,7 @@ fn with_other_address(instance: &Instance, ip: IpAddr) -> Option<Instance> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -92,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::Eureka;
-    use crate::model::AddressOrigin;
+    use crate::model::{Facts, HostLookup, LocalFacts};
     use crate::register::Registrar;
 
     /// Machine with a registry, and the addresses of the registrations that were sent.
@@ -101,6 +177,8 @@ mod tests {
         route: Arc<Mutex<Option<IpAddr>>>,
         status: Arc<AtomicU16>,
         sent: Arc<Mutex<Vec<String>>>,
+        look_up: Option<HostLookup>,
+        names: Arc<Mutex<HashMap<IpAddr, String>>>,
     }
 
     impl Network {
@@ -110,7 +188,7 @@ mod tests {
         }
 
         /// A provider whose instance is at the loopback address, given by the user or found.
-        fn provider(&self, url: &str, origin: AddressOrigin) -> Registrar {
+        fn provider(&self, url: &str, is_detected: bool) -> Registrar {
             let this = self.clone();
             let service = tower::service_fn(move |request: http::Request<crate::transport::RequestBody>| {
                 let this = this.clone();
@@ -119,8 +197,8 @@ mod tests {
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     if is_registration {
                         let instance = Instance::from_json(&body).unwrap();
-                        assert_eq!(instance.id(), format!("{}:orders:80", instance.ip_addr().unwrap()));
-                        this.sent.lock().unwrap().push(instance.ip_addr().unwrap().to_owned());
+                        assert_eq!(instance.id(), format!("{}:orders:80", instance.host_name().unwrap()));
+                        this.sent.lock().unwrap().push(instance.host_name().unwrap().to_owned());
                     }
                     let status = this.status.load(Ordering::Relaxed);
                     let response = http::Response::builder().status(status).body(Full::<bytes::Bytes>::default());
@@ -129,10 +207,16 @@ mod tests {
             });
             let eureka = Eureka::builder().service_url(url).http_service(service).build().unwrap();
             let mut instance = Instance::builder("orders").port(80).ip_addr("127.0.0.1").build().unwrap();
-            instance.address = origin;
-            let route = self.route.clone();
-            let routes = Routes(Arc::new(move |_| *route.lock().unwrap()));
-            eureka.registrar(instance).with_routes(routes)
+            let facts = instance.local.facts().unwrap().clone();
+            let rules = is_detected.then(AddressRules::default);
+            instance.local = LocalFacts::new(Facts { rules, look_up: self.look_up.clone(), ..facts });
+            eureka.registrar(instance).with_routes(self.routes())
+        }
+
+        fn routes(&self) -> Routes {
+            let (route, machine) = (self.route.clone(), self.names.clone());
+            let names = HostNames::replaced(move |ip| Some(machine.lock().unwrap().get(&ip).cloned()), |_| None);
+            Routes { route: Arc::new(move |_, _| *route.lock().unwrap()), names }
         }
 
         fn last_sent(&self) -> String {
@@ -145,7 +229,7 @@ mod tests {
         for url in ["http://192.0.2.9/eureka/", "http://registry/eureka/"] {
             let network = Network::default();
             network.set(None, 503);
-            let provider = network.provider(url, AddressOrigin::Detected);
+            let provider = network.provider(url, true);
             let mut state = provider.state();
             provider.register().await.unwrap_err();
             assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("127.0.0.1", Some("127.0.0.1")));
@@ -159,7 +243,7 @@ mod tests {
     async fn address_is_updated_until_the_first_success_and_then_kept() {
         let network = Network::default();
         network.set(Some("10.0.0.4"), 503);
-        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Detected);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
         provider.register().await.unwrap_err();
         assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("10.0.0.4", Some("127.0.0.1")));
         network.set(Some("10.0.0.5"), 204);
@@ -175,7 +259,7 @@ mod tests {
     async fn loopback_address_that_was_registered_is_replaced_at_the_next_registration() {
         let network = Network::default();
         network.set(None, 204);
-        let provider = network.provider("http://registry/eureka/", AddressOrigin::Detected);
+        let provider = network.provider("http://registry/eureka/", true);
         provider.register().await.unwrap();
         assert_eq!(network.last_sent(), "127.0.0.1");
         network.set(Some("10.0.0.5"), 204);
@@ -187,7 +271,7 @@ mod tests {
     async fn down_before_the_first_success_keeps_the_address_that_was_found() {
         let network = Network::default();
         network.set(Some("10.0.0.5"), 503);
-        let provider = network.provider("http://192.0.2.9/eureka/", AddressOrigin::Detected);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
         provider.register().await.unwrap_err();
         network.set(None, 204);
         provider.drain().await;
@@ -198,7 +282,81 @@ mod tests {
     async fn loopback_address_that_was_given_is_kept() {
         let network = Network::default();
         network.set(Some("10.0.0.5"), 204);
-        network.provider("http://192.0.2.9/eureka/", AddressOrigin::Configured).register().await.unwrap();
+        network.provider("http://192.0.2.9/eureka/", false).register().await.unwrap();
         assert_eq!(network.last_sent(), "127.0.0.1");
+    }
+    fn looked_up(default: Option<&str>) -> Network {
+        let look_up = HostLookup { limit: Duration::from_secs(1), default: default.map(Into::into) };
+        let network = Network { look_up: Some(look_up), ..Network::default() };
+        network.set(Some("10.0.0.5"), 204);
+        network
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_name_of_the_address_is_looked_up_before_the_first_registration() {
+        let network = looked_up(None);
+        network.names.lock().unwrap().insert("10.0.0.5".parse().unwrap(), "node5".into());
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        assert_eq!(provider.instance().host_name(), Some("127.0.0.1"));
+        provider.register().await.unwrap();
+        assert_eq!(network.last_sent(), "node5");
+        assert_eq!((provider.instance().id(), provider.instance().ip_addr()), ("node5:orders:80", Some("10.0.0.5")));
+        network.names.lock().unwrap().clear();
+        provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
+        assert_eq!(network.last_sent(), "node5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_name_is_looked_up_again_for_another_address() {
+        let network = looked_up(None);
+        network.set(Some("10.0.0.4"), 503);
+        for (ip, name) in [("10.0.0.4", "node4"), ("10.0.0.5", "node5")] {
+            network.names.lock().unwrap().insert(ip.parse().unwrap(), name.into());
+        }
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap_err();
+        assert_eq!(network.last_sent(), "node4");
+        network.set(Some("10.0.0.5"), 204);
+        provider.register().await.unwrap();
+        assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("node5", Some("10.0.0.5")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_without_a_name_registers_the_default_name_else_the_address() {
+        for (default, expected) in [(None, "10.0.0.5"), (Some("fallback"), "fallback")] {
+            let network = looked_up(default);
+            network.provider("http://192.0.2.9/eureka/", true).register().await.unwrap();
+            assert_eq!(network.last_sent(), expected);
+        }
+        let network = looked_up(None);
+        network.names.lock().unwrap().insert("127.0.0.1".parse().unwrap(), "own".into());
+        network.provider("http://192.0.2.9/eureka/", false).register().await.unwrap();
+        assert_eq!(network.last_sent(), "own", "the address was set by the user");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_name_that_callers_cannot_reach_has_a_fault() {
+        let names = HostNames::replaced(
+            |_| Some(None),
+            |name| match &*name {
+                "public" => Some(vec![[10, 0, 0, 1].into()]),
+                "both" => Some(vec![[127, 0, 0, 1].into(), [10, 0, 0, 1].into()]),
+                "debian" => Some(vec![[127, 0, 1, 1].into()]),
+                "hangs" => None,
+                _ => Some(Vec::new()),
+            },
+        );
+        let routes = Routes { names, ..Routes::default() };
+        for (host, remote, expected) in [
+            ("public", true, None),
+            ("both", true, None),
+            ("debian", true, Some("resolves to a loopback address")),
+            ("debian", false, None),
+            ("missing", true, Some("does not resolve")),
+            ("missing", false, Some("does not resolve")),
+            ("hangs", true, None),
+        ] {
+            assert_eq!(routes.fault_of(host, remote).await, expected, "{host}");
+        }
     }
 }

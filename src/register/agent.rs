@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::address::{self, Routes};
+use super::address::Routes;
 use super::lifecycle::Lifecycle;
 use super::state::RegistrarState;
 use crate::error::{Error, Kind};
@@ -288,15 +288,13 @@ impl Agent {
     /// since its timestamp is older.
     async fn register(&mut self, transport: Transport) -> Outcome {
         self.registered = false;
-        if self.instance.is_address_detected() && (!self.address_confirmed || address::is_at_loopback(&self.instance)) {
-            let found = tokio::select! {
-                biased;
-                command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
-                found = self.routes.towards_registry(&transport, &self.instance) => found,
-            };
-            if let Some(instance) = found {
-                (self.instance, self.address_changed) = (instance, true);
-            }
+        let found = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
+            found = self.routes.resolve(&transport, &self.instance, self.address_confirmed) => found,
+        };
+        if let Some(instance) = found {
+            (self.instance, self.address_changed) = (instance, true);
         }
         self.attempted = true;
         let instance = self.instance.clone();
@@ -464,7 +462,7 @@ impl Agent {
     fn on_registered(&mut self) {
         self.registered = true;
         if !std::mem::replace(&mut self.address_confirmed, true) {
-            address::warn_of_loopback(&self.transport, &self.instance);
+            self.routes.check_registered(&self.transport, &self.instance);
         }
         if std::mem::take(&mut self.address_changed) {
             self.lifecycle.set_registered_instance(&self.instance);

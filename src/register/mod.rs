@@ -17,6 +17,8 @@ mod agent;
 mod drain;
 mod layer;
 mod lifecycle;
+mod listener;
+mod names;
 mod paths;
 mod registrar;
 mod serve;

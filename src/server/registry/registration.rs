@@ -151,7 +151,7 @@ pub(super) fn is_unchanged(known: &Instance, sent: &Instance) -> bool {
         last_updated_timestamp: _,
         last_dirty_timestamp: _,
         action: _,
-        address: _,
+        local: _,
         generation: _,
     } = known;
     (status, overridden_status, metadata, data_center)
