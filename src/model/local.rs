@@ -9,9 +9,11 @@ use super::{Instance, host_in_url};
 
 /// Facts about an instance of this process that are not part of its record. Instances that differ
 /// only in them are equal.
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the registrar"))]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LocalFacts(Option<Arc<Facts>>);
 
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the registrar"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     /// Rules by which the address was detected; `None` if it was not. A better address may replace
@@ -24,11 +26,11 @@ pub(crate) struct Facts {
     /// True if the id contains the host name.
     pub(crate) has_default_id: bool,
     /// Path in front of the paths of the status page and the health check.
-    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the layer"))]
     pub(crate) page_prefix: Box<str>,
 }
 
 /// Reverse look-up of the host name.
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the registrar"))]
 #[derive(Clone, Debug)]
 pub(crate) struct HostLookup {
     pub(crate) limit: Duration,
@@ -42,6 +44,7 @@ impl LocalFacts {
     }
 
     /// Returns the facts; `None` for an instance that was received from a registry.
+    #[cfg(feature = "client")]
     pub(crate) fn facts(&self) -> Option<&Facts> {
         self.0.as_deref()
     }

@@ -74,6 +74,7 @@ fn is_site_local(ip: IpAddr) -> bool {
 }
 
 /// Network of a preferred address.
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "created by the builder of a provider"))]
 #[derive(Clone, Debug)]
 enum Network {
     /// Base address and number of leading bits that count.

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "client")]
 pub(crate) use check::check_app;
 pub use error::InvalidInstance;
 
