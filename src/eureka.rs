@@ -1,3 +1,5 @@
+mod keys;
+
 use std::fmt;
 #[cfg(feature = "tls")]
 use std::path::Path;
@@ -13,7 +15,7 @@ use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
 use crate::client::{CallOptions, HttpClient};
-use crate::config::{ClientConfig, Env, ServiceUrl};
+use crate::config::{ClientConfig, ServiceUrl, Settings};
 use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
@@ -23,6 +25,9 @@ use crate::sync::Mutex;
 #[cfg(feature = "tonic")]
 use crate::tonic::Channel;
 use crate::transport::{HttpStack, RequestBody, Transport};
+
+#[cfg(feature = "server")]
+pub(crate) use keys::spring_properties;
 
 /// Client of a Eureka registry, for providers and consumers.
 ///
@@ -50,16 +55,16 @@ impl Eureka {
             stack: None,
             error: None,
             default_url: false,
-            urls_from_env: false,
+            urls_from_settings: false,
         }
     }
 
-    /// Creates a client from the environment variables that Spring applications use; see
-    /// [`EurekaBuilder::from_env`].
+    /// Creates a client from the environment variables that Spring applications use, as
+    /// [`from_settings`](Self::from_settings) does. Files are not read.
     ///
     /// # Errors
-    /// If a variable has an invalid value. A client that the environment switches off accepts an
-    /// invalid URL or interval.
+    /// If a variable has an invalid value. A client that the environment switches off accepts other
+    /// invalid values.
     pub fn from_env() -> Result<Self, Error> {
         EurekaBuilder::from_env()?.build()
     }
@@ -202,42 +207,23 @@ pub struct EurekaBuilder {
     error: Option<Error>,
     /// True if the default URL is used when no service URL is set.
     default_url: bool,
-    /// True while the service URLs come from the environment.
-    urls_from_env: bool,
+    /// True while the service URLs come from settings.
+    urls_from_settings: bool,
 }
 
 impl EurekaBuilder {
     /// Creates a builder with the settings of the environment variables that Spring applications
-    /// use. Later calls of the builder override them; unset variables leave the defaults.
-    ///
-    /// | variable | sets |
-    /// |---|---|
-    /// | `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` | [`service_url`](Self::service_url), `http://localhost:8761/eureka/` if unset |
-    /// | `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS` | [`fetch_interval`](Self::fetch_interval) |
-    /// | `EUREKA_CLIENT_DISABLEDELTA` | [`delta`](Self::delta), reversed |
-    /// | `EUREKA_CLIENT_ENABLED`, `SPRING_CLOUD_DISCOVERY_ENABLED` | [`enabled`](Self::enabled) |
-    /// | `EUREKA_CLIENT_REGISTERWITHEUREKA`, `SPRING_CLOUD_SERVICEREGISTRY_AUTOREGISTRATION_ENABLED` | [`register_with_eureka`](Self::register_with_eureka) |
-    /// | `EUREKA_CLIENT_FETCHREGISTRY` | [`fetch_registry`](Self::fetch_registry) |
-    ///
-    /// Names may be written in any of Spring's forms, such as `eureka.client.disable-delta`. A
-    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_` have no effect
-    /// and are named in a warning.
+    /// use, as [`Eureka::builder_from`] does. Later calls of the builder override them. Files are
+    /// not read.
     ///
     /// # Errors
-    /// If a variable has an invalid value. If the environment switches the client off, an invalid
-    /// URL or interval is an error of [`build`](Self::build) instead, and only if the code switches
+    /// If a variable has an invalid value. If the environment switches the client off, another
+    /// invalid value is an error of [`build`](Self::build) instead, and only if the code switches
     /// the client on again.
     pub fn from_env() -> Result<Self, Error> {
-        Self::from(&Env::process())
-    }
-
-    fn from(env: &Env<'_>) -> Result<Self, Error> {
-        #[cfg(feature = "server")]
-        let read_elsewhere = crate::server::property_names();
-        #[cfg(not(feature = "server"))]
-        let read_elsewhere = Vec::new();
-        let (config, error) = ClientConfig::from_env(env, &read_elsewhere)?;
-        Ok(Self { config, stack: None, error, default_url: true, urls_from_env: true })
+        let settings =
+            Settings::from_env().map_err(|error| Error::new(Kind::Config, "read settings").cause(error.to_string()))?;
+        Eureka::builder_from(&settings)
     }
 
     /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by
@@ -249,9 +235,9 @@ impl EurekaBuilder {
     /// Credentials are part of the URL: `http://user:password@host/eureka/`. Percent-encode each of
     /// their characters that is not a letter or digit.
     ///
-    /// The first call replaces the servers of the environment. Further calls add servers.
+    /// The first call replaces the servers of the settings. Further calls add servers.
     pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
-        if std::mem::take(&mut self.urls_from_env) {
+        if std::mem::take(&mut self.urls_from_settings) {
             self.config.service_urls.clear();
         }
         match ServiceUrl::parse_list(urls.as_ref()) {
@@ -445,9 +431,9 @@ mod tests {
 
     /// Returns the servers of a client that is built from this variable and these calls.
     fn servers(variable: Option<&str>, calls: &[&str]) -> String {
-        let lookup =
-            |name: &str| variable.filter(|_| name == "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE").map(str::to_owned);
-        let builder = EurekaBuilder::from(&Env::table(&lookup)).unwrap();
+        let variables = variable.map(|urls| ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", urls));
+        let settings = Settings::builder().environment(variables).without_files().load().unwrap();
+        let builder = Eureka::builder_from(&settings).unwrap();
         let eureka = calls.iter().fold(builder, |builder, url| builder.service_url(url)).build().unwrap();
         format!("{:?}", eureka.0.config.service_urls)
     }

@@ -15,12 +15,12 @@
 //! | call by name through your own HTTP service | [`EurekaLayer`](client::EurekaLayer), or [`reqwest`](crate::reqwest) (feature `reqwest`) |
 //! | balance over services of your own | [`Eureka::discover`] and [`Balance`](balance::Balance) |
 //! | choose instances by status, VIP address or metadata | [`Selection`](discover::Selection) |
-//! | read the settings of a Spring application | [`Eureka::from_env`], [`InstanceBuilder::from_env`](model::InstanceBuilder::from_env) |
+//! | read the settings of a Spring application | [`Settings`], [`Eureka::from_settings`], [`Instance::from_settings`] |
 //! | run the registry | [`EurekaServer`] (feature `server`) |
 //! | send a single request to a registry | [`Eureka::transport`] |
 //!
 //! All of them except the registry start with a client, built by [`Eureka::builder`] or
-//! [`Eureka::from_env`].
+//! [`Eureka::from_settings`].
 //!
 //! # Data flow
 //!
@@ -97,6 +97,7 @@ pub mod tonic;
 pub mod transport;
 mod untrusted;
 
+pub use config::Settings;
 #[cfg(feature = "client")]
 pub use error::Error;
 #[cfg(feature = "client")]

@@ -1,233 +1,175 @@
-use super::{Env, InvalidSetting};
-use crate::model::InstanceBuilder;
+//! Settings of an instance.
+
+use std::net::Ipv4Addr;
+
+use super::key::{Key, apply, names_of, netflix_names_of};
+use super::{InvalidSetting, Known, Settings, Unit};
+use crate::model::{AddressRules, Instance, InstanceBuilder};
+
+impl Instance {
+    /// Creates a builder with the settings of an instance, as a Spring application has them. Later
+    /// calls of the builder override them.
+    ///
+    /// `docs/settings.md` lists the settings: the name of the application, `eureka.instance.*`,
+    /// `server.port` and others. Settings below `eureka.instance` without an effect are logged.
+    ///
+    /// # Errors
+    /// If a value is invalid, or neither `spring.application.name` nor `eureka.instance.appname` is
+    /// set.
+    pub fn from_settings(settings: &Settings) -> Result<InstanceBuilder, InvalidSetting> {
+        let names = ["spring.application.name", "eureka.instance.appname"];
+        for name in names {
+            if let Some(app) = settings.find(name, Unit::Text)? {
+                return Self::builder(app.text()).from_settings(settings);
+            }
+        }
+        Err(InvalidSetting::other(
+            "cannot build an instance: spring.application.name is not set (set it, or the variable \
+             SPRING_APPLICATION_NAME)",
+        ))
+    }
+}
 
 impl InstanceBuilder {
-    /// Overrides the builder with the environment variables that Spring applications use. Unset
-    /// variables change nothing.
+    /// Overrides the builder with the settings of an instance; see [`Instance::from_settings`].
+    /// Settings without a value change nothing. The port of `server.port` is used only if the code
+    /// sets none.
     ///
-    /// | variable | sets |
-    /// |---|---|
-    /// | `SPRING_APPLICATION_NAME` | the name of the application and the default of the VIP addresses |
-    /// | `EUREKA_INSTANCE_APPNAME` | the name of the application only |
-    /// | `EUREKA_INSTANCE_INSTANCEID` | [`id`](Self::id) |
-    /// | `EUREKA_INSTANCE_HOSTNAME` | [`host_name`](Self::host_name) |
-    /// | `EUREKA_INSTANCE_IPADDRESS` | [`ip_addr`](Self::ip_addr) |
-    /// | `EUREKA_INSTANCE_PREFERIPADDRESS` | [`prefer_ip_address`](Self::prefer_ip_address) |
-    /// | `EUREKA_INSTANCE_NONSECUREPORT` | [`port`](Self::port) |
-    /// | `SERVER_PORT` | [`port`](Self::port), if the code sets none |
-    /// | `EUREKA_INSTANCE_METADATAMAP_<KEY>` | [`metadata`](Self::metadata), the key in lower case and with dots as underscores |
-    /// | `EUREKA_INSTANCE_LEASERENEWALINTERVALINSECONDS` | [`renewal_interval`](Self::renewal_interval) |
-    /// | `EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS` | [`lease_duration`](Self::lease_duration) |
-    ///
-    /// Names may be written in any of Spring's forms, such as `eureka.instance.hostname`. A
-    /// placeholder (`${...}`) is an error. Other variables that begin with `EUREKA_INSTANCE_` have
-    /// no effect and are named in a warning.
+    /// # Errors
+    /// If a value is invalid.
+    pub fn from_settings(self, settings: &Settings) -> Result<Self, InvalidSetting> {
+        let builder = apply(settings, INSTANCE, self)?;
+        let mut read: Vec<_> = names_of(INSTANCE).collect();
+        // Read by a registry server.
+        if cfg!(feature = "server") {
+            read.push("eureka.instance.registry.*");
+        }
+        let known = Known {
+            read: &read,
+            netflix: &netflix_names_of(INSTANCE).collect::<Vec<_>>(),
+            without_meaning: INSTANCE_WITHOUT_MEANING,
+            unsupported: INSTANCE_UNSUPPORTED,
+        };
+        settings.report(&["eureka.instance", "spring.cloud.inetutils"], &known);
+        Ok(builder)
+    }
+
+    /// Overrides the builder with the environment variables of an instance, as
+    /// [`from_settings`](Self::from_settings) does. Files are not read.
     ///
     /// # Errors
     /// If a variable has an invalid value.
     pub fn from_env(self) -> Result<Self, InvalidSetting> {
-        self.from(&Env::process())
-    }
-
-    fn from(mut self, env: &Env<'_>) -> Result<Self, InvalidSetting> {
-        env.warn_of_unused("eureka.instance", &known(), UNSUPPORTED);
-        if let Some(app) = env.text("spring.application.name")? {
-            self = self.rename(app);
-        }
-        if let Some(app) = env.text("eureka.instance.appname")? {
-            self = self.rename_app_only(app);
-        }
-        if let Some(id) = env.text("eureka.instance.instance-id")? {
-            self = self.id(id);
-        }
-        if let Some(name) = env.text("eureka.instance.hostname")? {
-            self = self.host_name(name);
-        }
-        if let Some(address) = env.text("eureka.instance.ip-address")? {
-            self = self.ip_addr(address);
-        }
-        if let Some(prefer) = env.flag("eureka.instance.prefer-ip-address")? {
-            self = self.prefer_ip_address(prefer);
-        }
-        if let Some(port) = env.port("eureka.instance.non-secure-port")? {
-            self = self.port(port);
-        }
-        // Kubernetes sets this to a URL for a service named `server`, and 0 means any free port.
-        let foreign = |port: &String| port.contains("://") || port == "0";
-        if env.text("server.port")?.filter(|port| !foreign(port)).is_some()
-            && let Some(port) = env.port("server.port")?
-        {
-            self = self.port_if_unset(port);
-        }
-        for (key, value) in env.map("eureka.instance.metadata-map")? {
-            self = self.metadata(key, value);
-        }
-        if let Some(interval) = env.seconds("eureka.instance.lease-renewal-interval-in-seconds")? {
-            self = self.renewal_interval(interval);
-        }
-        if let Some(duration) = env.seconds("eureka.instance.lease-expiration-duration-in-seconds")? {
-            self = self.lease_duration(duration);
-        }
-        Ok(self)
+        self.from_settings(&Settings::from_env()?)
     }
 }
 
-/// Properties that an instance builder reads.
-pub(super) const READ: &[&str] = &[
-    "spring.application.name",
-    "server.port",
-    "eureka.instance.appname",
-    "eureka.instance.instance-id",
-    "eureka.instance.hostname",
-    "eureka.instance.ip-address",
-    "eureka.instance.prefer-ip-address",
-    "eureka.instance.non-secure-port",
-    "eureka.instance.metadata-map.*",
-    "eureka.instance.lease-renewal-interval-in-seconds",
-    "eureka.instance.lease-expiration-duration-in-seconds",
+type Row = Key<InstanceBuilder>;
+
+/// Settings of an instance, in the order in which they are applied.
+#[rustfmt::skip]
+pub(crate) static INSTANCE: &[Row] = &[
+    Row::new("spring.application.name", Unit::Text, "", "Instance::builder",
+        |b, v| Ok(b.rename(v.text().into()))),
+    Row::new("eureka.instance.appname", Unit::Text, "the name of the application", "Instance::builder",
+        |b, v| Ok(b.rename_app_only(v.text().into())))
+        .netflix(&[("eureka.name", Unit::Text)]),
+    Row::new("eureka.instance.app-group-name", Unit::Text, "", "InstanceBuilder::app_group",
+        |b, v| Ok(b.app_group(v.text())))
+        .netflix(&[("eureka.appGroup", Unit::Text)]),
+    Row::new("eureka.instance.instance-id", Unit::Text, "host:application:port", "InstanceBuilder::id",
+        |b, v| Ok(b.id(v.text())))
+        .netflix(&[("eureka.instanceId", Unit::Text)]),
+    Row::new("eureka.instance.hostname", Unit::Text, "the IP address", "InstanceBuilder::host_name",
+        |b, v| Ok(b.host_name(v.text()))),
+    Row::new("eureka.instance.ip-address", Unit::Text, "detected", "InstanceBuilder::ip_addr",
+        |b, v| Ok(b.ip_addr(v.text()))),
+    Row::new("eureka.instance.prefer-ip-address", Unit::Flag, "false", "InstanceBuilder::prefer_ip_address",
+        |b, v| Ok(b.prefer_ip_address(v.flag()?))),
+    Row::new("eureka.instance.non-secure-port", Unit::Port, "server.port", "InstanceBuilder::port",
+        |b, v| Ok(b.port(v.port()?)))
+        .netflix(&[("eureka.port", Unit::Port)]),
+    Row::new("eureka.instance.secure-port", Unit::Port, "", "InstanceBuilder::secure_port",
+        |b, v| Ok(b.secure_port(v.port()?)))
+        .netflix(&[("eureka.securePort", Unit::Port)]),
+    // 0 means any free port, which the listener knows.
+    Row::new("server.port", Unit::Port, "8080", "Settings::listen_address",
+        |b, v| if v.text() == "0" { Ok(b) } else { Ok(b.port_if_unset(v.port()?)) }),
+    Row::new("eureka.instance.virtual-host-name", Unit::Text, "the name of the application", "InstanceBuilder::vip_address",
+        |b, v| Ok(b.vip_address(v.text())))
+        .netflix(&[("eureka.vipAddress", Unit::Text)]),
+    Row::new("eureka.instance.secure-virtual-host-name", Unit::Text, "the name of the application", "InstanceBuilder::secure_vip_address",
+        |b, v| Ok(b.secure_vip_address(v.text())))
+        .netflix(&[("eureka.secureVipAddress", Unit::Text)]),
+    Row::new("eureka.instance.lease-renewal-interval-in-seconds", Unit::Seconds, "30", "InstanceBuilder::renewal_interval",
+        |b, v| Ok(b.renewal_interval(v.whole_seconds()?)))
+        .netflix(&[("eureka.lease.renewalInterval", Unit::Seconds)]),
+    Row::new("eureka.instance.lease-expiration-duration-in-seconds", Unit::Seconds, "90", "InstanceBuilder::lease_duration",
+        |b, v| Ok(b.lease_duration(v.whole_seconds()?)))
+        .netflix(&[("eureka.lease.duration", Unit::Seconds)]),
+    Row::new("eureka.instance.home-page-url", Unit::Text, "http://host:port/", "InstanceBuilder::home_page_url",
+        |b, v| Ok(b.home_page_url(v.text())))
+        .netflix(&[("eureka.homePageUrl", Unit::Text)]),
+    Row::new("eureka.instance.status-page-url", Unit::Text, "", "InstanceBuilder::status_page_url",
+        |b, v| Ok(b.status_page_url(v.text())))
+        .netflix(&[("eureka.statusPageUrl", Unit::Text)]),
+    Row::new("eureka.instance.health-check-url", Unit::Text, "", "InstanceBuilder::health_check_url",
+        |b, v| Ok(b.health_check_url(v.text())))
+        .netflix(&[("eureka.healthCheckUrl", Unit::Text)]),
+    Row::new("eureka.instance.secure-health-check-url", Unit::Text, "", "InstanceBuilder::secure_health_check_url",
+        |b, v| Ok(b.secure_health_check_url(v.text())))
+        .netflix(&[("eureka.secureHealthCheckUrl", Unit::Text)]),
+    Row::new("eureka.instance.metadata-map.<key>", Unit::Text, "", "InstanceBuilder::metadata",
+        |b, v| Ok(b.metadata(v.key(), v.text())))
+        .netflix(&[("eureka.metadata.<key>", Unit::Text)]),
 ];
 
-/// Returns the properties that Spring's instances read, including those that this builder does not
-/// support.
-#[cfg(all(feature = "client", feature = "server"))]
-pub(super) fn spring_properties() -> impl Iterator<Item = &'static str> {
-    READ.iter().copied().chain(UNSUPPORTED.iter().map(|(name, _)| *name)).filter(|name| name.starts_with("eureka."))
-}
+/// Settings of a Spring instance without a meaning here, each with the reason.
+pub(crate) const INSTANCE_WITHOUT_MEANING: &[(&str, &str)] = &[
+    ("eureka.instance.async-client-initialization", "the start of a client never blocks"),
+    ("eureka.instance.namespace", "it is the prefix of the Netflix client's properties"),
+    ("eureka.instance.environment", "Spring registers it nowhere"),
+    ("eureka.instance.default-address-resolution-order", NO_EC2),
+    ("eureka.defaultAddressResolutionOrder", NO_EC2),
+    ("eureka.broadcastPublicIpv4", NO_EC2),
+    ("eureka.validateInstanceId", NO_EC2),
+    ("eureka.mt.*", NO_EC2),
+    ("spring.cloud.inetutils.timeout-seconds", "host names are looked up within the connect timeout"),
+];
 
-/// Returns the properties that some part of a process with an instance reads, so that the builder
-/// does not warn of them.
-fn known() -> Vec<&'static str> {
-    let mut known = READ.to_vec();
-    // Read by a registry server.
-    if cfg!(feature = "server") {
-        known.push("eureka.instance.registry.*");
-    }
-    known
-}
+const NO_EC2: &str = "the metadata of EC2 is not read (pass it to InstanceBuilder::data_center())";
 
-const NOT_YET: &str = "is a setting of Spring that is not supported";
-const IN_CODE: &str = "is not supported: set it in code, on InstanceBuilder";
-
-/// Properties that Spring reads and this builder does not, each with the end of the warning.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.instance.app-group-name", IN_CODE),
-    ("eureka.instance.virtual-host-name", IN_CODE),
-    ("eureka.instance.secure-virtual-host-name", IN_CODE),
-    ("eureka.instance.secure-port", IN_CODE),
-    ("eureka.instance.home-page-url", IN_CODE),
-    ("eureka.instance.status-page-url", IN_CODE),
-    ("eureka.instance.health-check-url", IN_CODE),
-    ("eureka.instance.secure-health-check-url", IN_CODE),
+/// Settings of a Spring instance that have no effect yet, each with the remedy.
+pub(crate) const INSTANCE_UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.instance.non-secure-port-enabled", NOT_YET),
+    ("eureka.port.enabled", NOT_YET),
     ("eureka.instance.secure-port-enabled", NOT_YET),
+    ("eureka.securePort.enabled", NOT_YET),
     ("eureka.instance.home-page-url-path", NOT_YET),
+    ("eureka.homePageUrlPath", NOT_YET),
     ("eureka.instance.status-page-url-path", NOT_YET),
+    ("eureka.statusPageUrlPath", NOT_YET),
     ("eureka.instance.health-check-url-path", NOT_YET),
+    ("eureka.healthCheckUrlPath", NOT_YET),
     ("eureka.instance.initial-status", NOT_YET),
     ("eureka.instance.instance-enabled-onit", NOT_YET),
+    ("eureka.traffic.enabled", NOT_YET),
     ("eureka.instance.a-s-g-name", NOT_YET),
-    ("eureka.instance.default-address-resolution-order", NOT_YET),
-    ("eureka.instance.async-client-initialization", NOT_YET),
-    ("eureka.instance.namespace", NOT_YET),
+    ("eureka.asgName", NOT_YET),
+    ("eureka.instance.data-center-info.*", "pass it to InstanceBuilder::data_center()"),
+    ("spring.cloud.inetutils.*", NOT_YET),
 ];
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Instance;
+const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
-    #[test]
-    fn variables_override_the_defaults() {
-        let lookup = |name: &str| {
-            let value = match name {
-                "EUREKA_INSTANCE_HOSTNAME" => "node1",
-                "EUREKA_INSTANCE_IPADDRESS" => "10.0.0.1",
-                "EUREKA_INSTANCE_LEASERENEWALINTERVALINSECONDS" => "3",
-                "EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS" => "9",
-                _ => return None,
-            };
-            Some(value.to_owned())
-        };
-        let instance = Instance::builder("orders").port(80).from(&Env::table(&lookup)).unwrap().build().unwrap();
-        assert_eq!(instance.id(), "node1:orders:80");
-        assert_eq!(instance.ip_addr(), Some("10.0.0.1"));
-        let lease = instance.lease().unwrap();
-        assert_eq!((lease.renewal_interval_secs, lease.duration_secs), (3, 9));
-    }
+/// Returns the host name of this machine, for `${spring.cloud.client.hostname}`.
+pub(super) fn host_name(settings: &Settings) -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| ip_address(settings))
+}
 
-    fn from(variables: &[(&str, &str)]) -> Result<InstanceBuilder, InvalidSetting> {
-        let lookup =
-            |asked: &str| variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned());
-        let names = || variables.iter().map(|(name, _)| (*name).to_owned()).collect();
-        Instance::builder("orders").port(80).ip_addr("10.0.0.1").from(&Env::table(&lookup).with_names(&names))
-    }
-
-    #[test]
-    fn application_name_changes_the_vip_address_and_appname_does_not() {
-        let instance = from(&[("SPRING_APPLICATION_NAME", "bills")]).unwrap().build().unwrap();
-        assert_eq!((instance.app(), instance.vip_address()), ("BILLS", Some("bills")));
-        let instance = from(&[("EUREKA_INSTANCE_APPNAME", "bills")]).unwrap().build().unwrap();
-        assert_eq!((instance.app(), instance.vip_address()), ("BILLS", Some("orders")));
-    }
-
-    #[test]
-    fn preferred_ip_address_replaces_the_host_name() {
-        let host = ("EUREKA_INSTANCE_HOSTNAME", "pod-7");
-        for (prefer, expected) in [("true", "10.0.0.1"), ("false", "pod-7")] {
-            for variable in ["EUREKA_INSTANCE_PREFER_IP_ADDRESS", "EUREKA_INSTANCE_PREFERIPADDRESS"] {
-                let instance = from(&[host, (variable, prefer)]).unwrap().build().unwrap();
-                assert_eq!(instance.host_name(), Some(expected));
-            }
-        }
-    }
-
-    #[test]
-    fn metadata_is_read_from_variables() {
-        let instance = from(&[
-            ("EUREKA_INSTANCE_METADATAMAP_ZONE", " rack-a "),
-            ("EUREKA_INSTANCE_METADATA_MAP_MANAGEMENT_PORT", "81"),
-            ("eureka.instance.metadata-map.gRPC_port", "9090"),
-            ("EUREKA_INSTANCE_METADATAMAP_EMPTY", ""),
-        ]);
-        let instance = instance.unwrap().build().unwrap();
-        let metadata: Vec<_> = instance.metadata().iter().collect();
-        assert_eq!(metadata, [("gRPC_port", "9090"), ("management.port", "81"), ("zone", "rack-a")]);
-    }
-
-    #[test]
-    fn server_port_is_used_if_the_code_sets_no_port() {
-        let port = |variables: &[(&str, &str)]| from(variables).map(|b| b.build().unwrap().port().number);
-        assert_eq!(port(&[("SERVER_PORT", "8080")]), Ok(80));
-        assert_eq!(port(&[("EUREKA_INSTANCE_NONSECUREPORT", "8080")]), Ok(8080));
-        assert!(port(&[("EUREKA_INSTANCE_NONSECUREPORT", "0")]).is_err());
-        assert_eq!(port(&[("SERVER_PORT", "tcp://10.0.0.1:80")]), Ok(80));
-        let lookup = |asked: &str| (asked == "SERVER_PORT").then(|| "8080".to_owned());
-        let instance = Instance::builder("orders").ip_addr("10.0.0.1").from(&Env::table(&lookup)).unwrap();
-        assert_eq!(instance.build().unwrap().port().number, 8080);
-    }
-
-    #[test]
-    fn placeholder_in_an_instance_variable_is_an_error() {
-        for variable in ["EUREKA_INSTANCE_INSTANCEID", "EUREKA_INSTANCE_HOSTNAME", "EUREKA_INSTANCE_METADATAMAP_A"] {
-            let error = from(&[(variable, "${spring.application.name}:${random.value}")]).unwrap_err();
-            assert!(error.to_string().contains(variable), "{error}");
-        }
-    }
-
-    #[test]
-    fn instance_variables_without_effect_are_reported() {
-        let set = ["EUREKA_INSTANCE_SECUREPORTENABLED", "EUREKA_INSTANCE_HOSTNAM", "EUREKA_OTHER", "SERVER_PORT"];
-        let lookup = |asked: &str| set.contains(&asked).then(|| "x".to_owned());
-        let names = || set.map(str::to_owned).to_vec();
-        let env = Env::table(&lookup).with_names(&names);
-        let unused: Vec<_> =
-            env.unused("eureka.instance", &known(), UNSUPPORTED).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            unused,
-            [
-                "EUREKA_INSTANCE_HOSTNAM is no setting; did you mean eureka.instance.hostname?".to_owned(),
-                format!("EUREKA_INSTANCE_SECUREPORTENABLED {NOT_YET}"),
-            ]
-        );
-    }
+/// Returns the IP address of this machine, for `${spring.cloud.client.ip-address}`.
+pub(super) fn ip_address(_: &Settings) -> String {
+    AddressRules::default().detect().unwrap_or(Ipv4Addr::LOCALHOST.into()).to_string()
 }

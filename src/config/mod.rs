@@ -1,29 +1,89 @@
-//! Settings from the environment, under the names that Spring applications use.
+//! Settings from arguments, environment and files, under the names that Spring applications use.
 //!
-//! Each Spring property has an environment form: in upper case, with underscores for dots and
-//! without dashes. `eureka.client.registry-fetch-interval-seconds` is
-//! `EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS`. Names are compared as Spring compares them, so the
-//! form with an underscore for each dash and the dotted name itself are read as well.
+//! [`Settings`] reads the sources. [`Eureka::from_settings`](crate::Eureka::from_settings) and
+//! [`Instance::from_settings`](crate::Instance::from_settings) take what they need from it. The
+//! table in `docs/settings.md` lists all settings.
 //!
-//! A placeholder (`${...}`) is not resolved and is an error. A variable that begins with `EUREKA_`
-//! and has no effect causes a warning in a client. In a registry server it is an error if it is not
-//! a setting at all.
+//! # Names
+//!
+//! Names are compared as Spring compares them: `eureka.client.fetch-registry`,
+//! `eureka.client.fetchRegistry` and `eureka.client.FETCH_REGISTRY` are one setting. An environment
+//! variable has underscores for dots, and none or underscores for dashes:
+//! `EUREKA_CLIENT_FETCHREGISTRY`, `EUREKA_CLIENT_FETCH_REGISTRY`. The last part of a map, such as
+//! `eureka.instance.metadata-map.KEY`, is the user's own and stays unchanged. In a variable it is
+//! in lower case, with dots for underscores, unless another source has the same key in another
+//! spelling. The names of the Netflix client (`eureka.serviceUrl.default`) are read as well, in
+//! their own units, but not from variables.
+//!
+//! # Values
+//!
+//! A duration is a number in the unit of its setting, or has a unit: `30`, `30s`, `500ms`, `PT30S`.
+//! A list is a list in its file, has an index in its name (`name[0]`, `NAME_0`), or is separated by
+//! commas. `${name}` and `${name:default}` are replaced by the value of another setting or
+//! variable, `${random.value}`, `${random.uuid}`, `${random.int}`, `${random.long}`,
+//! `${random.int(10)}` and `${random.int[1,5]}` by random values, and
+//! `${spring.cloud.client.hostname}` and `${spring.cloud.client.ip-address}` by this machine's name
+//! and address. `\${` is plain text.
+//!
+//! # Files
+//!
+//! With the feature `files`, `application.properties`, `application.yml` and `application.yaml` are
+//! read from `./config/*/`, `./config/` and `./`, and `application-PROFILE` of each active profile.
+//! `spring.config.name`, `spring.config.location`, `spring.config.additional-location` and
+//! `spring.config.import` work for files and `configtree:`. A document of a file may require
+//! profiles: `spring.config.activate.on-profile: prod & !eu`. Without the feature, a warning names
+//! the files that exist.
+//!
+//! # Errors
+//!
+//! An error names source, line and setting: `application.yml:14:
+//! eureka.client.registry-fetch-interval-seconds: expected seconds, found "soon"`. A setting without
+//! a meaning here is logged once at info, with the reason. An unknown setting that begins with
+//! `eureka.` is logged as a warning, with the most similar name.
+//!
+//! # Libraries
+//!
+//! YAML is parsed by saphyr-parser, whose events have positions and leave aliases unexpanded, so
+//! that errors have lines and the expansion has a limit. figment and config merge typed trees: they
+//! keep no line of a value, have neither profiles in documents nor placeholders over all sources,
+//! and compare names exactly. Binding would remain to be written, which is most of this module.
 
+mod builder;
+mod builtin;
 #[cfg(feature = "client")]
 mod client;
+mod debug;
+#[cfg(feature = "server")]
 mod env;
+mod files;
 mod instance;
+mod invalid;
+mod json;
+mod key;
+mod mask;
 pub(crate) mod names;
+mod placeholder;
+mod profiles;
+mod random;
+mod report;
 #[cfg(feature = "client")]
 mod service_url;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+mod value;
 
+pub use builder::SettingsBuilder;
 #[cfg(feature = "client")]
-pub(crate) use client::ClientConfig;
-#[cfg(all(feature = "client", feature = "server"))]
-pub(crate) use client::spring_properties;
-pub(crate) use env::Env;
-pub use env::InvalidSetting;
+pub(crate) use client::{ClientConfig, Switches};
 #[cfg(feature = "server")]
-pub(crate) use env::{boolean, covers};
+pub(crate) use env::Env;
+pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
+pub use invalid::InvalidSetting;
+pub(crate) use key::{Key, apply, names_of, netflix_names_of};
+pub(crate) use report::Known;
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
+pub use settings::Settings;
+pub(crate) use value::{Unit, Value, boolean};

@@ -205,7 +205,7 @@ impl InstanceBuilder {
         if let Some(set) = self.port.or(self.secure_port)
             && set != port
         {
-            tracing::warn!(app = self.app, port = set, "environment variable without effect: SERVER_PORT={port}");
+            tracing::warn!(app = self.app, port = set, "setting without effect: server.port={port}");
         }
         self.server_port = Some(port);
         self

@@ -2,8 +2,9 @@
 
 use super::property::is_called;
 use super::table::{PROPERTIES, UNPROTECTED};
+use crate::config::names::covers;
 use crate::config::names::{self, nearest};
-use crate::config::{Env, boolean, covers};
+use crate::config::{Env, boolean};
 use crate::server::Error;
 
 /// Settings that the caller of [`from_env_standalone`](crate::server::EurekaServerBuilder::from_env_standalone)
@@ -61,7 +62,7 @@ pub(super) fn client_properties() -> impl Iterator<Item = &'static str> {
         let start = known.trim_end_matches('*');
         PROPERTIES.iter().any(|property| names::after(start, property.name).is_some())
     };
-    crate::config::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
+    crate::eureka::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
 }
 
 /// Returns the first setting in this JSON document that requires access control or TLS, unless its

@@ -4,8 +4,9 @@
 use super::rules::client_properties;
 use super::rules::{LISTENER, MISTYPED, asks, asks_for_protection, nearest_property, refused, switch_of};
 use super::table::{JSON, NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
+use crate::config::Env;
+use crate::config::names::covers;
 use crate::config::names::{after, nearest_within};
-use crate::config::{Env, covers};
 use crate::server::Error;
 
 /// Kind of process that reads the variables.

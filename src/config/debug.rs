@@ -1,0 +1,70 @@
+//! Display of the settings in force.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::Settings;
+use super::mask::{MASK, is_secret, masked_urls};
+use super::names::{after, relaxed, rest_after};
+use super::source::Entry;
+
+/// Beginnings of the names that are shown. Other settings belong to other parts of the program.
+const FAMILIES: [&str; 8] = [
+    "eureka",
+    "server",
+    "management",
+    "spring.application",
+    "spring.cloud",
+    "spring.config",
+    "spring.profiles",
+    "spring.main",
+];
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "profiles = {}", self.profiles().join(","))?;
+        for line in self.shown() {
+            write!(f, "\n{line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Returns a line for each setting in force, ordered by name: `name = value (source)`.
+    fn shown(&self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        let is_shown = |entry: &&Entry| {
+            !entry.is_unset()
+                && FAMILIES.iter().any(|family| is_below(family, entry))
+                && seen.insert(relaxed(&entry.name))
+        };
+        let mut lines: Vec<_> =
+            self.entries().filter(is_shown).map(|entry| (relaxed(&entry.name), self.line(entry))).collect();
+        lines.sort();
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    fn line(&self, entry: &Entry) -> String {
+        let Entry { name, origin, .. } = entry;
+        if is_secret(name) || super::json::is_document(name) {
+            return format!("{name} = {MASK} ({origin})");
+        }
+        match self.resolve(entry) {
+            Ok(resolved) if resolved.is_secret => format!("{name} = {MASK} ({origin})"),
+            Ok(resolved) => {
+                format!("{name} = {} ({origin})", crate::untrusted::Excerpt(masked_urls(&resolved.text)))
+            }
+            Err(_) => format!("{name} = {} ({origin}, with a placeholder that has no value)", masked_urls(&entry.text)),
+        }
+    }
+}
+
+fn is_below(family: &str, entry: &Entry) -> bool {
+    if entry.is_variable() {
+        after(family, &entry.name).is_some_and(|rest| rest.starts_with('_'))
+            && !super::report::is_service_link(&entry.name, &entry.text)
+    } else {
+        rest_after(family, &entry.name).is_some()
+    }
+}

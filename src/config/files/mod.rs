@@ -1,0 +1,19 @@
+//! Files of settings: where they are, and in which order they count.
+
+#[cfg(feature = "files")]
+mod document;
+#[cfg(feature = "files")]
+mod location;
+#[cfg(feature = "files")]
+mod properties;
+#[cfg(feature = "files")]
+mod reader;
+#[cfg(not(feature = "files"))]
+mod unread;
+#[cfg(feature = "files")]
+mod yaml;
+
+#[cfg(feature = "files")]
+pub(super) use reader::load;
+#[cfg(not(feature = "files"))]
+pub(super) use unread::load;

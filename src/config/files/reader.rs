@@ -1,0 +1,376 @@
+//! Reader of the files: finds them, reads them within limits, and orders their documents.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::document::{Document, platform};
+use super::location::{Kind, Location, folders, is_hidden};
+use super::{properties, yaml};
+use crate::config::builder::Source;
+use crate::config::source::{Entry, Origin, Place};
+use crate::config::value::Unit;
+use crate::config::{InvalidSetting, Settings, profiles};
+
+/// Maximum size of a file in bytes.
+const MAX_SIZE: u64 = 3 << 20;
+/// Maximum number of files that are read.
+const MAX_FILES: usize = 200;
+/// Maximum number of files in a tree of values, and their maximum size in bytes.
+const MAX_TREE_FILES: usize = 1000;
+const MAX_TREE_SIZE: u64 = 64 << 10;
+/// Maximum depth of such a tree, and of imports.
+const MAX_DEPTH: usize = 16;
+/// Extensions of files, those with the highest precedence first.
+const EXTENSIONS: [&str; 3] = ["properties", "yml", "yaml"];
+
+/// Reads the files over the sources `below` them, and under those `above`.
+pub(in crate::config) fn load(
+    above: Vec<Source>,
+    below: Vec<Source>,
+    directory: &Path,
+    locations: &[String],
+    in_code: &[String],
+) -> Result<Settings, InvalidSetting> {
+    let base = Settings::new([above.clone(), below.clone()].concat(), Vec::new());
+    let mut reader = Reader { directory, platform: platform(&base)?, base: &base, files: HashMap::new() };
+    let names = match base.find("spring.config.name", Unit::List)? {
+        Some(value) => value.list().into_iter().map(str::to_owned).collect(),
+        None => vec!["application".to_owned()],
+    };
+    let groups = reader.groups(locations)?;
+    let with = |files: Vec<Source>, profiles| Settings::new([above.clone(), files, below.clone()].concat(), profiles);
+
+    // The profiles may be set in files, in documents that are active whatever the profiles.
+    let mut plain = Vec::new();
+    for group in groups.iter().rev() {
+        reader.group(group, &names, None, None, &mut plain)?;
+    }
+    let active = profiles::active(&with(plain, Vec::new()), in_code)?;
+    let mut found = Vec::new();
+    for group in groups.iter().rev() {
+        for profile in active.iter().rev() {
+            reader.group(group, &names, Some(profile), Some(&active), &mut found)?;
+        }
+        reader.group(group, &names, None, Some(&active), &mut found)?;
+    }
+    Ok(with(found, active))
+}
+
+/// Location, and the place of the setting that has it.
+type Named = (Location, Option<String>);
+
+struct Reader<'a> {
+    directory: &'a Path,
+    platform: String,
+    /// Sources other than files.
+    base: &'a Settings,
+    /// Documents of the files, or `None` for files that do not exist.
+    files: HashMap<PathBuf, Option<Rc<Vec<Document>>>>,
+}
+
+impl Reader<'_> {
+    /// Returns the groups of locations, those with the highest precedence last. Within a group,
+    /// files of profiles take precedence over others in any location.
+    fn groups(&self, in_code: &[String]) -> Result<Vec<Vec<Named>>, InvalidSetting> {
+        let parse = |text: &str, place: Option<&Place<'_>>| -> Vec<Named> {
+            let texts = text.split(';').filter(|text| !text.trim().is_empty());
+            texts.map(|text| (Location::parse(text, self.directory), place.map(Place::to_string))).collect()
+        };
+        let mut groups = match self.base.find("spring.config.location", Unit::List)? {
+            Some(value) => value.list().into_iter().map(|text| parse(text, Some(&value.place()))).collect(),
+            None => vec![parse("optional:./;optional:./config/;optional:./config/*/", None)],
+        };
+        if let Some(value) = self.base.find("spring.config.additional-location", Unit::List)? {
+            groups.extend(value.list().into_iter().map(|text| parse(text, Some(&value.place()))));
+        }
+        groups.extend(in_code.iter().map(|text| parse(text, None)));
+        Ok(groups)
+    }
+
+    /// Appends the entries of a group's files, those with the highest precedence first: the files
+    /// of a profile, or the others.
+    fn group(
+        &mut self,
+        group: &[Named],
+        names: &[String],
+        profile: Option<&String>,
+        profiles: Option<&[String]>,
+        into: &mut Vec<Source>,
+    ) -> Result<(), InvalidSetting> {
+        let stem = |name: &str| profile.map_or(name.to_owned(), |profile| format!("{name}-{profile}"));
+        for (location, place) in group.iter().rev() {
+            let missing = || missing(location, place.as_deref());
+            let mut is_found = false;
+            match &location.kind {
+                Kind::Folder(path) => {
+                    let folders = folders(path);
+                    is_found |= folders.iter().any(|folder| folder.is_dir());
+                    for folder in folders.iter().rev() {
+                        for name in names.iter().rev() {
+                            for extension in EXTENSIONS {
+                                let path = folder.join(format!("{}.{extension}", stem(name)));
+                                self.file(&path, extension, profile.is_some(), profiles, 0, into)?;
+                            }
+                        }
+                    }
+                }
+                Kind::File { path, extension } => {
+                    let extension = extension_of(path, extension.as_deref())
+                        .ok_or_else(|| unknown_format(location, place.as_deref()))?;
+                    let path = match profile {
+                        None => path.clone(),
+                        Some(_) => {
+                            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                            let suffix = path.extension().map(|end| format!(".{}", end.to_string_lossy()));
+                            path.with_file_name(stem(&name) + &suffix.unwrap_or_default())
+                        }
+                    };
+                    is_found |= self.file(&path, &extension, profile.is_some(), profiles, 0, into)?;
+                }
+                Kind::Tree(path) if profile.is_none() => {
+                    if let Some(tree) = self.tree(path)? {
+                        into.push(tree);
+                        is_found = true;
+                    }
+                }
+                Kind::Tree(_) => is_found = true,
+                Kind::Foreign if profile.is_none() && profiles.is_none() => foreign(location, place.as_deref())?,
+                Kind::Foreign => {}
+            }
+            let is_foreign = matches!(location.kind, Kind::Foreign);
+            if !is_found && !location.is_optional && !is_foreign && profile.is_none() {
+                return Err(missing());
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the active documents of a file and of its imports. Returns `false` if the file does
+    /// not exist.
+    fn file(
+        &mut self,
+        path: &Path,
+        extension: &str,
+        is_specific: bool,
+        profiles: Option<&[String]>,
+        depth: usize,
+        into: &mut Vec<Source>,
+    ) -> Result<bool, InvalidSetting> {
+        let Some(documents) = self.documents(path, extension, is_specific)? else { return Ok(false) };
+        for document in documents.iter().rev() {
+            if !document.is_active(profiles, &self.platform) {
+                continue;
+            }
+            for index in document.imports.iter().rev() {
+                self.import(&document.entries[*index], document, profiles, depth + 1, into)?;
+            }
+            into.push(document.entries.clone());
+        }
+        Ok(true)
+    }
+
+    /// Appends what an entry of `spring.config.import` names.
+    fn import(
+        &mut self,
+        entry: &Entry,
+        document: &Document,
+        profiles: Option<&[String]>,
+        depth: usize,
+        into: &mut Vec<Source>,
+    ) -> Result<(), InvalidSetting> {
+        if depth > MAX_DEPTH {
+            let cause = format!("imports are more than {MAX_DEPTH} levels deep (does a file import itself?)");
+            return Err(InvalidSetting::refused(&entry.place(), cause));
+        }
+        let place = entry.place().to_string();
+        let mut sources = vec![document.entries.clone()];
+        sources.splice(0..0, self.base.0.sources.iter().cloned());
+        let text = Settings::new(sources, Vec::new()).resolve(entry)?.text;
+        for text in text.split(',').rev().filter(|text| !text.trim().is_empty()) {
+            let location = Location::parse(text, &document.folder);
+            let is_found = match &location.kind {
+                Kind::File { path, extension } => {
+                    let extension = extension_of(path, extension.as_deref())
+                        .ok_or_else(|| unknown_format(&location, Some(&place)))?;
+                    self.file(path, &extension, false, profiles, depth, into)?
+                }
+                Kind::Tree(path) => self.tree(path)?.map(|tree| into.push(tree)).is_some(),
+                Kind::Folder(_) => return Err(unknown_format(&location, Some(&place))),
+                Kind::Foreign => {
+                    if entry.report_once() {
+                        foreign(&location, Some(&place))?;
+                    }
+                    true
+                }
+            };
+            if !is_found && !location.is_optional {
+                return Err(missing(&location, Some(&place)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the documents of a file, or `None` if it does not exist.
+    fn documents(
+        &mut self,
+        path: &Path,
+        extension: &str,
+        is_specific: bool,
+    ) -> Result<Option<Rc<Vec<Document>>>, InvalidSetting> {
+        if let Some(known) = self.files.get(path) {
+            return Ok(known.clone());
+        }
+        let shown = self.shown(path);
+        let read = read(path, MAX_SIZE).map_err(|cause| cannot_read(&shown, cause))?;
+        let Some(bytes) = read else {
+            self.files.insert(path.to_owned(), None);
+            return Ok(None);
+        };
+        if self.files.values().flatten().count() == MAX_FILES {
+            return Err(cannot_read(&shown, format!("more than {MAX_FILES} files are read")));
+        }
+        let at = |(line, cause): (usize, String)| InvalidSetting::other(format!("{shown}:{line}: {cause}"));
+        let entries = match extension {
+            // Java reads Latin-1, and most editors write UTF-8.
+            "properties" => {
+                let latin_1 = |bytes: Vec<u8>| bytes.into_iter().map(char::from).collect();
+                let text = String::from_utf8(bytes).unwrap_or_else(|error| latin_1(error.into_bytes()));
+                properties::documents(text.trim_start_matches('\u{feff}'), &shown).map_err(at)?
+            }
+            _ => {
+                let text = String::from_utf8(bytes).map_err(|error| {
+                    let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n');
+                    at((line.count() + 1, "expected UTF-8".into()))
+                })?;
+                yaml::documents(text.trim_start_matches('\u{feff}'), &shown).map_err(at)?
+            }
+        };
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let documents = entries.into_iter().map(|entries| Document::new(entries, folder.clone(), is_specific));
+        let documents = Some(Rc::new(documents.collect::<Result<Vec<_>, _>>()?));
+        self.files.insert(path.to_owned(), documents.clone());
+        Ok(documents)
+    }
+
+    /// Reads the files of a folder as values: the path is the name.
+    fn tree(&self, path: &Path) -> Result<Option<Source>, InvalidSetting> {
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let (mut entries, mut open) = (Vec::new(), vec![(path.to_owned(), String::new(), 0)]);
+        while let Some((folder, prefix, depth)) = open.pop() {
+            let shown = self.shown(&folder);
+            let listed = std::fs::read_dir(&folder).map_err(|error| cannot_read(&shown, error))?;
+            let mut paths: Vec<_> = listed.filter_map(Result::ok).map(|entry| entry.path()).collect();
+            paths.retain(|path| !is_hidden(path));
+            paths.sort();
+            for path in paths {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let name = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}.{name}") };
+                let shown = self.shown(&path);
+                if path.is_dir() {
+                    if depth == MAX_DEPTH {
+                        return Err(cannot_read(&shown, format!("folders are more than {MAX_DEPTH} levels deep")));
+                    }
+                    open.push((path, name, depth + 1));
+                    continue;
+                }
+                if entries.len() == MAX_TREE_FILES {
+                    return Err(cannot_read(&shown, format!("the tree has more than {MAX_TREE_FILES} files")));
+                }
+                let bytes = read(&path, MAX_TREE_SIZE).map_err(|cause| cannot_read(&shown, cause))?;
+                let Some(bytes) = bytes else { continue };
+                let text = String::from_utf8(bytes).map_err(|_| cannot_read(&shown, "expected UTF-8"))?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
+                entries.push(Entry::new(name, text, Origin::File { path: shown, line: 0 }));
+            }
+        }
+        Ok(Some(Arc::new(entries)))
+    }
+
+    /// Returns the path for messages, relative to the directory.
+    fn shown(&self, path: &Path) -> Arc<str> {
+        let relative = path.strip_prefix(self.directory).unwrap_or(path);
+        let relative: PathBuf = relative.components().collect();
+        let relative = relative.strip_prefix(".").unwrap_or(&relative);
+        relative.to_string_lossy().into()
+    }
+}
+
+/// Returns the format of a file.
+fn extension_of(path: &Path, given: Option<&str>) -> Option<String> {
+    let extension = match given {
+        Some(given) => given.to_owned(),
+        None => path.extension()?.to_string_lossy().to_ascii_lowercase(),
+    };
+    EXTENSIONS.contains(&&*extension).then_some(extension)
+}
+
+/// Reads a file. Returns `None` if it does not exist.
+fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, String> {
+    let is_missing = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    // A pipe or device may block for ever.
+    let metadata = match std::fs::metadata(path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        metadata => metadata.map_err(|error| error.to_string())?,
+    };
+    if !metadata.is_file() {
+        return Err(if metadata.is_dir() { "it is a folder" } else { "it is no regular file" }.into());
+    }
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let too_large = |size| format!("it has {:.1} MiB, expected at most {:.2} MiB", mebibytes(size), mebibytes(limit));
+    if metadata.len() > limit {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read.
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(read) if read as u64 > limit => Err(too_large(read as u64)),
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn cannot_read(path: &str, cause: impl std::fmt::Display) -> InvalidSetting {
+    InvalidSetting::other(format!("cannot read {path}: {cause}"))
+}
+
+/// Returns the beginning of a message about a location.
+fn named(place: Option<&str>) -> String {
+    place.map_or_else(String::new, |place| format!("{place}: "))
+}
+
+fn missing(location: &Location, place: Option<&str>) -> InvalidSetting {
+    let (text, named) = (&location.text, named(place));
+    InvalidSetting::other(format!(
+        "{named}cannot read {text}: it does not exist (write optional:{text} if it may be missing)"
+    ))
+}
+
+fn unknown_format(location: &Location, place: Option<&str>) -> InvalidSetting {
+    let (text, named) = (&location.text, named(place));
+    InvalidSetting::other(format!(
+        "{named}cannot read {text}: expected a file whose name ends in .yml, .yaml or .properties, or a folder whose name ends in /"
+    ))
+}
+
+/// Reports a location that only Spring can read.
+fn foreign(location: &Location, place: Option<&str>) -> Result<(), InvalidSetting> {
+    let (text, named) = (&location.text, named(place));
+    // The location may be a URL with a password.
+    let text = crate::config::mask::masked_urls(text);
+    if location.is_optional || text.starts_with("classpath") {
+        tracing::warn!("{named}{text} is not read: only files and configtree: are");
+        return Ok(());
+    }
+    Err(InvalidSetting::other(format!(
+        "{named}cannot read {text}: only files and configtree: are read (write optional:{text} to start without it)"
+    )))
+}

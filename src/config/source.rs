@@ -1,0 +1,114 @@
+//! Entries of the sources: name, value and origin.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::names::{relaxed, uniform};
+use super::report::is_port_link;
+
+/// Origin of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Set in code by its name.
+    Code,
+    /// Argument of the form `--name=value`.
+    Argument,
+    /// Member of the document in `SPRING_APPLICATION_JSON`.
+    Json,
+    /// Environment variable.
+    Variable,
+    #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "constructed by the readers of files"))]
+    File { path: Arc<str>, line: usize },
+    /// Default that the program sets.
+    Default,
+}
+
+/// Setting as its source has it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Name as written.
+    pub(crate) name: String,
+    /// Value before placeholders are resolved.
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+    /// Name for comparisons.
+    pub(crate) uniform: String,
+    /// Set once a log line has named this entry.
+    reported: AtomicBool,
+}
+
+impl Entry {
+    pub(crate) fn new(name: impl Into<String>, text: impl Into<String>, origin: Origin) -> Self {
+        let name = name.into();
+        let uniform = if Self::is_flat(&name, &origin) { relaxed(&name) } else { uniform(&name) };
+        Self { uniform, name, text: text.into(), origin, reported: AtomicBool::new(false) }
+    }
+
+    fn is_flat(name: &str, origin: &Origin) -> bool {
+        *origin == Origin::Variable && !name.contains('.')
+    }
+
+    /// Returns `true` for an environment variable whose name has no dots, so that its underscores
+    /// separate parts or stand for nothing.
+    pub(crate) fn is_variable(&self) -> bool {
+        Self::is_flat(&self.name, &self.origin)
+    }
+
+    /// Returns `true` if the entry counts as unset: a blank value, or the URL that Kubernetes sets
+    /// for a service named `server`. A blank value in a file is none of them, and hides the sources
+    /// below the file.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.text.trim().is_empty() && !matches!(self.origin, Origin::File { .. })
+            || self.is_variable() && is_port_link(&self.name, &self.text)
+    }
+
+    pub(crate) fn is_from_environment(&self) -> bool {
+        self.origin == Origin::Variable
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { name: &self.name, origin: &self.origin }
+    }
+
+    /// Returns `true` at the first call only.
+    pub(crate) fn report_once(&self) -> bool {
+        !self.reported.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Place of a setting in an error or log line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) origin: &'a Origin,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, origin } = self;
+        match origin {
+            Origin::Code => write!(f, "property {name}"),
+            Origin::Argument => write!(f, "argument --{name}"),
+            Origin::Json => write!(f, "SPRING_APPLICATION_JSON: {name}"),
+            Origin::Variable => write!(f, "environment variable {name}"),
+            Origin::File { path, line: 0 } => write!(f, "{path}: {name}"),
+            Origin::File { path, line } => write!(f, "{path}:{line}: {name}"),
+            Origin::Default => write!(f, "default of {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code => f.write_str("code"),
+            Self::Argument => f.write_str("argument"),
+            Self::Json => f.write_str("SPRING_APPLICATION_JSON"),
+            Self::Variable => f.write_str("environment"),
+            Self::File { path, line: 0 } => f.write_str(path),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Settings of a client.
+
+use std::borrow::Cow;
+
+use super::{Eureka, EurekaBuilder};
+use crate::config::{
+    INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, ServiceUrl, Settings,
+    Switches, Unit, Value, apply, names, names_of, netflix_names_of,
+};
+use crate::error::{Error, Kind};
+
+impl Eureka {
+    /// Creates a client with the settings of a Spring application. `docs/settings.md` lists them.
+    ///
+    /// Settings without an effect are logged: at info if they have no meaning here, and as a
+    /// warning otherwise.
+    ///
+    /// # Errors
+    /// If a value is invalid. A client that the settings switch off accepts other invalid values.
+    pub fn from_settings(settings: &Settings) -> Result<Self, Error> {
+        Self::builder_from(settings)?.build()
+    }
+
+    /// Creates a builder with the settings of a Spring application. Later calls of the builder
+    /// override them.
+    ///
+    /// # Errors
+    /// If a value is invalid. If the settings switch the client off, another invalid value is an
+    /// error of [`build`](EurekaBuilder::build) instead, and only if the code switches the client
+    /// on again.
+    pub fn builder_from(settings: &Settings) -> Result<EurekaBuilder, Error> {
+        let start = || {
+            let builder = EurekaBuilder { default_url: true, urls_from_settings: true, ..Self::builder() };
+            apply(settings, SWITCHES, builder).map_err(invalid)
+        };
+        let switches = start()?;
+        let is_off = switches.config.switches.client.is_some();
+        let builder = match apply(settings, CLIENT, switches) {
+            Ok(builder) => builder,
+            // The error is kept in case the code switches the client on again.
+            Err(error) if is_off => EurekaBuilder { error: Some(invalid(error)), ..start()? },
+            Err(error) => return Err(invalid(error)),
+        };
+        report(settings);
+        Ok(builder)
+    }
+}
+
+fn invalid(setting: InvalidSetting) -> Error {
+    Error::new(Kind::Config, "read settings").cause(setting.to_string())
+}
+
+/// Beginnings of the names that concern a client.
+const FAMILIES: &[&str] = &[
+    "eureka",
+    "spring.cloud.discovery",
+    "spring.cloud.inetutils",
+    "spring.cloud.loadbalancer",
+    "spring.cloud.service-registry",
+];
+
+/// Logs the settings without an effect.
+fn report(settings: &Settings) {
+    let mut read: Vec<_> = names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).collect();
+    // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
+    #[cfg(feature = "server")]
+    read.extend(crate::server::property_names());
+    let netflix = netflix_names_of(SWITCHES).chain(netflix_names_of(CLIENT)).chain(netflix_names_of(INSTANCE));
+    let known = Known {
+        read: &read,
+        netflix: &netflix.collect::<Vec<_>>(),
+        without_meaning: &[WITHOUT_MEANING, INSTANCE_WITHOUT_MEANING].concat(),
+        unsupported: &[UNSUPPORTED, INSTANCE_UNSUPPORTED].concat(),
+    };
+    settings.report(FAMILIES, &known);
+}
+
+/// Returns the names of the settings that a Spring client reads, including those without an effect
+/// here.
+#[cfg(feature = "server")]
+pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
+    let others = [WITHOUT_MEANING, UNSUPPORTED, INSTANCE_WITHOUT_MEANING, INSTANCE_UNSUPPORTED];
+    let read = SWITCHES.iter().chain(CLIENT).map(|key| key.name).chain(INSTANCE.iter().map(|key| key.name));
+    read.chain(others.into_iter().flatten().map(|(name, _)| *name))
+}
+
+/// Switches a part of the client off if the value is false.
+fn switch(
+    mut builder: EurekaBuilder,
+    value: &Value,
+    part: fn(&mut Switches) -> &mut Option<Cow<'static, str>>,
+) -> Result<EurekaBuilder, InvalidSetting> {
+    if !value.flag()? {
+        part(&mut builder.config.switches).get_or_insert(value.shown_as("false").into());
+    }
+    Ok(builder)
+}
+
+type Row = Key<EurekaBuilder>;
+
+/// Settings that switch parts of the client off. They are read first.
+#[rustfmt::skip]
+pub(crate) static SWITCHES: &[Row] = &[
+    Row::new("eureka.client.enabled", Unit::Flag, "true", "EurekaBuilder::enabled",
+        |b, v| switch(b, v, |s| &mut s.client)),
+    Row::new("spring.cloud.discovery.enabled", Unit::Flag, "true", "EurekaBuilder::enabled",
+        |b, v| switch(b, v, |s| &mut s.client)),
+    Row::new("eureka.client.register-with-eureka", Unit::Flag, "true", "EurekaBuilder::register_with_eureka",
+        |b, v| switch(b, v, |s| &mut s.registration))
+        .netflix(&[("eureka.registration.enabled", Unit::Flag)]),
+    Row::new("spring.cloud.service-registry.auto-registration.enabled", Unit::Flag, "true", "EurekaBuilder::register_with_eureka",
+        |b, v| switch(b, v, |s| &mut s.registration)),
+    Row::new("eureka.client.fetch-registry", Unit::Flag, "true", "EurekaBuilder::fetch_registry",
+        |b, v| switch(b, v, |s| &mut s.fetch))
+        .netflix(&[("eureka.shouldFetchRegistry", Unit::Flag)]),
+];
+
+/// Other settings of a client, in the order in which they are applied.
+#[rustfmt::skip]
+pub(crate) static CLIENT: &[Row] = &[
+    Row::new("eureka.client.service-url.<zone>", Unit::Urls, "http://localhost:8761/eureka/", "EurekaBuilder::service_url", service_url)
+        .netflix(&[("eureka.serviceUrl.<zone>", Unit::Urls)]),
+    Row::new("eureka.client.registry-fetch-interval-seconds", Unit::Seconds, "30", "EurekaBuilder::fetch_interval",
+        |b, v| Ok(b.fetch_interval(v.positive_duration()?)))
+        .netflix(&[("eureka.client.refresh.interval", Unit::Seconds)]),
+    Row::new("eureka.client.disable-delta", Unit::Flag, "false", "EurekaBuilder::delta, reversed",
+        |b, v| Ok(b.delta(!v.flag()?)))
+        .netflix(&[("eureka.disableDelta", Unit::Flag)]),
+    Row::new("eureka.client.eureka-server-connect-timeout-seconds", Unit::Seconds, "5", "EurekaBuilder::connect_timeout",
+        |b, v| Ok(b.connect_timeout(v.positive_duration()?)))
+        .netflix(&[("eureka.eurekaServer.connectTimeout", Unit::Seconds)]),
+    Row::new("eureka.client.eureka-server-read-timeout-seconds", Unit::Seconds, "8", "EurekaBuilder::read_timeout",
+        |b, v| Ok(b.read_timeout(v.positive_duration()?)))
+        .netflix(&[("eureka.eurekaServer.readTimeout", Unit::Seconds)]),
+    // Timeouts of Spring's default transport, which take precedence over those of Jersey.
+    Row::new("eureka.client.timeout.connect-timeout", Unit::Millis, "5000", "EurekaBuilder::connect_timeout",
+        |b, v| Ok(b.connect_timeout(v.positive_duration()?))),
+    Row::new("eureka.client.timeout.socket-timeout", Unit::Millis, "8000", "EurekaBuilder::read_timeout",
+        |b, v| Ok(b.read_timeout(v.positive_duration()?))),
+];
+
+/// Sets the registry servers of the default zone.
+fn service_url(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    if matches!(&*names::relaxed(value.key()), "defaultzone" | "default") {
+        builder.config.service_urls = ServiceUrl::parse_list(value.text()).map_err(|error| value.refused(error))?;
+    } else {
+        tracing::warn!("setting without effect: {}: only servers of defaultZone are used", value.place());
+    }
+    Ok(builder)
+}
+
+const ONE_TASK: &str = "each client has one task, which needs no pool of threads";
+const CODEC: &str = "there is one codec for each format";
+const BACKOFF: &str = "requests are repeated after 1 second, doubling up to the interval";
+const JAVA_HTTP: &str = "there is one HTTP client";
+const EXPERIMENTAL: &str = "it is an experiment of the Netflix client";
+const RESOLVER: &str = "the list of servers is used for all requests";
+const AT_INSTANCES: &str = "picks read the current instances, without a cache";
+
+/// Settings of a Spring client without a meaning here, each with the reason.
+pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
+    ("eureka.client.on-demand-update-status-change", "changes of the status are always registered at once"),
+    ("eureka.shouldOnDemandUpdateStatusChange", "changes of the status are always registered at once"),
+    ("eureka.client.heartbeat-executor-thread-pool-size", ONE_TASK),
+    ("eureka.client.heartbeat.threadPoolSize", ONE_TASK),
+    ("eureka.client.cache-refresh-executor-thread-pool-size", ONE_TASK),
+    ("eureka.client.cacheRefresh.threadPoolSize", ONE_TASK),
+    ("eureka.client.heartbeat-executor-exponential-back-off-bound", BACKOFF),
+    ("eureka.client.heartbeat.exponentialBackOffBound", BACKOFF),
+    ("eureka.client.cache-refresh-executor-exponential-back-off-bound", BACKOFF),
+    ("eureka.client.cacheRefresh.exponentialBackOffBound", BACKOFF),
+    (
+        "eureka.client.initial-instance-info-replication-interval-seconds",
+        "an instance is registered once its server listens",
+    ),
+    ("eureka.appinfo.initial.replicate.time", "an instance is registered once its server listens"),
+    ("eureka.client.log-delta-diff", "differences after a delta are logged at debug"),
+    ("eureka.printDeltaFullDiff", "differences after a delta are logged at debug"),
+    ("eureka.client.encoder-name", CODEC),
+    ("eureka.encoderName", CODEC),
+    ("eureka.client.decoder-name", CODEC),
+    ("eureka.decoderName", CODEC),
+    ("eureka.client.dollar-replacement", CODEC),
+    ("eureka.dollarReplacement", CODEC),
+    ("eureka.client.escape-char-replacement", CODEC),
+    ("eureka.escapeCharReplacement", CODEC),
+    ("eureka.client.client-data-accept", "instances are always fetched with their metadata"),
+    ("eureka.clientDataAccept", "instances are always fetched with their metadata"),
+    ("eureka.client.allow-redirects", "redirects are always followed"),
+    ("eureka.allowRedirects", "redirects are always followed"),
+    ("eureka.client.g-zip-content", "compressed responses are always accepted"),
+    ("eureka.eurekaServer.gzipContent", "compressed responses are always accepted"),
+    ("eureka.client.eureka-server-total-connections", JAVA_HTTP),
+    ("eureka.eurekaServer.maxTotalConnections", JAVA_HTTP),
+    ("eureka.client.eureka-server-total-connections-per-host", JAVA_HTTP),
+    ("eureka.eurekaServer.maxConnectionsPerHost", JAVA_HTTP),
+    ("eureka.client.eureka-connection-idle-timeout-seconds", "idle connections are closed after 45 seconds"),
+    ("eureka.eurekaserver.connectionIdleTimeoutInSeconds", "idle connections are closed after 45 seconds"),
+    ("eureka.client.timeout.connect-request-timeout", "requests never wait for a connection of the pool"),
+    ("eureka.client.webclient.enabled", JAVA_HTTP),
+    ("eureka.client.restclient.enabled", JAVA_HTTP),
+    ("eureka.client.resttemplate.enabled", JAVA_HTTP),
+    ("eureka.client.jersey.enabled", JAVA_HTTP),
+    ("eureka.client.refresh.enable", "settings are read once, at the start"),
+    ("eureka.client.order", "a process has one client"),
+    ("eureka.client.property-resolver", "it is a class of Java"),
+    ("eureka.experimental.*", EXPERIMENTAL),
+    ("eureka.client.transport.bootstrap-resolver-*", RESOLVER),
+    ("eureka.transport.bootstrapResolverStrategy", RESOLVER),
+    ("eureka.transport.useBootstrapResolverForQuery", RESOLVER),
+    ("eureka.client.transport.use-bootstrap-resolver-for-query", RESOLVER),
+    ("eureka.client.transport.async-resolver-*", RESOLVER),
+    ("eureka.transport.asyncResolver*", RESOLVER),
+    ("eureka.client.transport.async-executor-thread-pool-size", RESOLVER),
+    ("eureka.transport.asyncExecutorThreadPoolSize", RESOLVER),
+    ("eureka.environment", "it selects a file of the Netflix client"),
+    ("eureka.datacenter", "it is displayed by Spring's dashboard"),
+    ("eureka.client.props", "it selects a file of the Netflix client"),
+    ("spring.cloud.discovery.client.health-indicator.*", "it belongs to the pages of Spring Boot"),
+    ("spring.cloud.discovery.client.composite-indicator.*", "it belongs to the pages of Spring Boot"),
+    ("spring.cloud.service-registry.auto-registration.fail-fast", "it is about a missing class of Java"),
+    ("spring.cloud.loadbalancer.enabled", "calls by name are always balanced"),
+    ("spring.cloud.loadbalancer.cache.*", AT_INSTANCES),
+    ("spring.cloud.loadbalancer.stats.*", "enable the feature metrics of tower-eureka"),
+];
+
+const IN_OPTIONS: &str = "set CallOptions in code";
+const NOT_YET: &str = "it is a setting of Spring that is not supported";
+
+/// Settings of a Spring client that have no effect yet, each with the remedy.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
+    ("eureka.client.availability-zones.*", NOT_YET),
+    ("eureka.<region>.availabilityZones", NOT_YET),
+    ("eureka.client.region", NOT_YET),
+    ("eureka.region", NOT_YET),
+    ("eureka.client.prefer-same-zone-eureka", NOT_YET),
+    ("eureka.preferSameZone", NOT_YET),
+    ("eureka.client.use-dns-for-fetching-service-urls", NOT_YET),
+    ("eureka.shouldUseDns", NOT_YET),
+    ("eureka.client.eureka-server-d-n-s-name", NOT_YET),
+    ("eureka.eurekaServer.domainName", NOT_YET),
+    ("eureka.domainName", NOT_YET),
+    ("eureka.client.eureka-server-port", NOT_YET),
+    ("eureka.eurekaServer.port", NOT_YET),
+    ("eureka.client.eureka-server-u-r-l-context", NOT_YET),
+    ("eureka.eurekaServer.context", NOT_YET),
+    ("eureka.context", NOT_YET),
+    ("eureka.client.eureka-service-url-poll-interval-seconds", NOT_YET),
+    ("eureka.serviceUrlPollIntervalMs", NOT_YET),
+    ("eureka.client.instance-info-replication-interval-seconds", NOT_YET),
+    ("eureka.appinfo.replicate.interval", NOT_YET),
+    ("eureka.client.proxy-*", NOT_YET),
+    ("eureka.eurekaServer.proxy*", NOT_YET),
+    ("eureka.client.should-enforce-registration-at-init", NOT_YET),
+    ("eureka.shouldEnforceRegistrationAtInit", NOT_YET),
+    ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
+    ("eureka.client.should-unregister-on-shutdown", NOT_YET),
+    ("eureka.shouldUnregisterOnShutdown", NOT_YET),
+    ("eureka.client.healthcheck.enabled", NOT_YET),
+    ("eureka.client.tls.*", "set tls_ca_file() or tls_config() in code"),
+    ("eureka.client.transport.*", NOT_YET),
+    ("eureka.transport.*", NOT_YET),
+    ("eureka.client.filter-only-up-instances", "set the statuses of a Selection in code"),
+    ("eureka.shouldFilterOnlyUpInstances", "set the statuses of a Selection in code"),
+    ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
+    ("eureka.registryRefreshSingleVipAddress", NOT_YET),
+    ("eureka.client.fetch-remote-regions-registry", NOT_YET),
+    ("eureka.fetchRemoteRegionsRegistry", NOT_YET),
+    ("eureka.client.backup-registry-impl", NOT_YET),
+    ("eureka.backupregistry", NOT_YET),
+    ("spring.cloud.discovery.*", NOT_YET),
+    ("spring.cloud.service-registry.*", NOT_YET),
+    ("spring.cloud.loadbalancer.*", IN_OPTIONS),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::*;
+
+fn settings(variables: &[(&str, &str)]) -> Settings {
+    Settings::builder().environment(variables.iter().copied()).without_files().load().unwrap()
+}
+
+fn with(variables: &[(&str, &str)]) -> Result<EurekaBuilder, Error> {
+    Eureka::builder_from(&settings(variables))
+}
+
+fn property(name: &str, value: &str) -> Result<EurekaBuilder, Error> {
+    let settings = Settings::builder().environment([("", ""); 0]).without_files().property(name, value).load();
+    Eureka::builder_from(&settings.unwrap())
+}
+
+#[test]
+fn service_url_is_read_in_each_form_of_its_name() {
+    for name in [
+        "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE",
+        "EUREKA_CLIENT_SERVICE_URL_DEFAULT_ZONE",
+        "EUREKA_CLIENT_SERVICE_URL_DEFAULTZONE",
+        "EUREKA_CLIENT_SERVICEURL_DEFAULT_ZONE",
+        "eureka.client.serviceUrl.defaultZone",
+    ] {
+        let builder = with(&[(name, "http://a/eureka,http://b/eureka")]).unwrap();
+        assert_eq!(builder.config.service_urls.len(), 2, "{name}");
+    }
+    for name in ["eureka.client.service-url.default-zone", "eureka.serviceUrl.default", "eureka.serviceUrl.defaultZone"]
+    {
+        assert_eq!(property(name, "http://a/").unwrap().config.service_urls.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn durations_are_read_in_the_unit_of_each_name() {
+    for (name, value, millis) in [
+        ("eureka.client.registry-fetch-interval-seconds", "2", 2000),
+        ("eureka.client.registryFetchIntervalSeconds", "500ms", 500),
+        ("eureka.client.refresh.interval", "7", 7000),
+        ("eureka.client.registry-fetch-interval-seconds", "PT1M", 60_000),
+    ] {
+        let interval = property(name, value).unwrap().config.fetch_interval;
+        assert_eq!(interval, Duration::from_millis(millis), "{name}={value}");
+    }
+    let builder = property("eureka.client.timeout.socket-timeout", "250").unwrap();
+    assert_eq!(builder.config.read_timeout, Duration::from_millis(250));
+    let error = property("eureka.client.registry-fetch-interval-seconds", "soon").unwrap_err().to_string();
+    assert!(
+        error.contains(r#"property eureka.client.registry-fetch-interval-seconds: expected seconds, found "soon""#),
+        "{error}"
+    );
+    assert!(property("eureka.client.registry-fetch-interval-seconds", "0").is_err());
+}
+
+#[test]
+fn switch_that_is_off_is_read_in_each_form() {
+    for variable in [
+        "EUREKA_CLIENT_ENABLED",
+        "SPRING_CLOUD_DISCOVERY_ENABLED",
+        "eureka.client.enabled",
+        "spring.cloud.discovery.enabled",
+    ] {
+        let switches = with(&[(variable, " False ")]).unwrap().config.switches;
+        let off = Some(Cow::from(format!("{variable}=false")));
+        assert_eq!(switches.registration_off(), off.as_ref());
+        assert_eq!(switches.fetch_off(), off.as_ref());
+    }
+    for variable in [
+        "EUREKA_CLIENT_REGISTERWITHEUREKA",
+        "EUREKA_CLIENT_REGISTER_WITH_EUREKA",
+        "eureka.client.register-with-eureka",
+        "eureka.client.registerWithEureka",
+        "eureka.registration.enabled",
+        "SPRING_CLOUD_SERVICEREGISTRY_AUTOREGISTRATION_ENABLED",
+        "SPRING_CLOUD_SERVICE_REGISTRY_AUTO_REGISTRATION_ENABLED",
+    ] {
+        let switches = with(&[(variable, "false")]).unwrap().config.switches;
+        assert!(switches.registration_off().is_some(), "{variable}");
+        assert!(switches.fetch_off().is_none(), "{variable}");
+    }
+    let switches = with(&[("EUREKA_CLIENT_FETCH_REGISTRY", "FALSE")]).unwrap().config.switches;
+    assert!(switches.fetch_off().is_some() && switches.registration_off().is_none());
+    let on = [("EUREKA_CLIENT_ENABLED", "true"), ("EUREKA_CLIENT_FETCHREGISTRY", "true")];
+    let switches = with(&on).unwrap().config.switches;
+    assert!(switches.fetch_off().is_none() && switches.registration_off().is_none());
+}
+
+#[test]
+fn switch_accepts_the_booleans_of_spring() {
+    for (value, on) in [("true", true), ("On", true), ("YES", true), ("1", true)].into_iter().chain([
+        ("False", false),
+        ("off", false),
+        (" No ", false),
+        ("0", false),
+    ]) {
+        let switches = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap().config.switches;
+        assert_eq!(switches.fetch_off().is_none(), on, "{value}");
+    }
+    for value in ["n", "2", "flase", "disabled", "${ENABLED}"] {
+        let error = with(&[("EUREKA_CLIENT_ENABLED", value)]).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("EUREKA_CLIENT_ENABLED"), "{error}");
+    }
+}
+
+#[test]
+fn client_that_is_switched_off_ignores_invalid_settings() {
+    let url = ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://${REGISTRY}:8761/eureka/");
+    let error = with(&[url]).unwrap_err().to_string();
+    assert!(error.contains("${REGISTRY} has no value"), "{error}");
+    let builder = with(&[url, ("EUREKA_CLIENT_ENABLED", "false")]).unwrap();
+    assert!(builder.config.service_urls.is_empty() && builder.error.is_some());
+    assert!(builder.build().is_ok());
+    assert!(with(&[url, ("EUREKA_CLIENT_ENABLED", "false")]).unwrap().enabled(true).build().is_err());
+}
+
+#[test]
+fn each_key_is_read_under_each_of_its_names() {
+    fn check<B>(keys: &[Key<B>], start: impl Fn() -> B) {
+        for key in keys {
+            let value = match key.unit {
+                Unit::Flag => "false",
+                Unit::Share => "0.5",
+                Unit::Urls => "http://registry/",
+                Unit::Text if key.name.ends_with("-url") => "http://host/",
+                Unit::Text if key.name.ends_with("ip-address") => "10.0.0.1",
+                _ => "7",
+            };
+            let names = std::iter::once(key.name).chain(key.netflix.iter().map(|(name, _)| *name));
+            let of_key = |name: &str| match name.split_once('<') {
+                Some((start, rest)) => format!("{start}defaultZone{}", rest.split_once('>').unwrap().1),
+                None => name.to_owned(),
+            };
+            let variable = of_key(&key.variable()).to_ascii_uppercase();
+            for source in names.map(of_key).chain([variable]) {
+                let settings = Settings::builder().without_files();
+                let settings = settings.environment([(&*source, value)]).load().unwrap();
+                let result = key.apply(&settings, start());
+                assert!(result.is_ok(), "{source}: {:?}", result.err());
+                let read = std::cell::Cell::new(false);
+                let probe = Key::<&std::cell::Cell<bool>> {
+                    name: key.name,
+                    netflix: key.netflix,
+                    unit: key.unit,
+                    default: key.default,
+                    method: key.method,
+                    set: |cell, _| {
+                        cell.set(true);
+                        Ok(cell)
+                    },
+                };
+                probe.apply(&settings, &read).unwrap();
+                assert!(read.get(), "{source} is not read");
+            }
+        }
+    }
+    check(SWITCHES, Eureka::builder);
+    check(CLIENT, Eureka::builder);
+    check(INSTANCE, || crate::Instance::builder("orders"));
+}
