@@ -1,46 +1,29 @@
 //! A gRPC server that registers itself and leaves cleanly: `PORT=9090 cargo run --example
-//! grpc_server -- inventory`.
+//! grpc_server --features tonic-server -- inventory`.
 //!
 //! It serves the standard health service, which `grpc_client` calls. Reads
 //! `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application does. At
-//! SIGTERM or Ctrl-C it registers as DOWN, drains, ends its streams and deletes its registration.
+//! SIGTERM or Ctrl-C it reports `NOT_SERVING`, registers as DOWN, drains, ends its streams and
+//! deletes its registration.
 #![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
-use tonic_health::ServingStatus;
-use tower_eureka::{Eureka, Instance, shutdown_signal};
+use tower_eureka::tonic::{Services, serve_registered};
+use tower_eureka::{Eureka, Instance};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     log_to_stderr();
     let app_name = std::env::args().nth(1).ok_or("usage: grpc_server APPLICATION")?;
     let port: u16 = std::env::var("PORT").map_or(Ok(0), |port| port.parse())?;
-
-    let eureka = Eureka::from_env()?;
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
-    let port = listener.local_addr()?.port();
-    let instance = Instance::builder(app_name.as_str()).port(port).from_env()?.build()?;
-    println!("{} listening on port {port}", instance.id());
-    let registrar = eureka.registrar(instance);
 
-    let (mut reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status(&app_name, ServingStatus::Serving).await;
-    let server = Server::builder().layer(registrar.layer()).add_service(health);
-    let serve = |stop| {
-        let stop_and_end_streams = async move {
-            let () = stop.await;
-            // The server ends with its last stream, and a watch never ends by itself.
-            for service in [&app_name, ""] {
-                reporter.clear_service_status(service).await;
-            }
-        };
-        server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop_and_end_streams)
-    };
-    registrar.serve(shutdown_signal(), serve).await?;
+    let instance = Instance::builder(app_name.as_str()).from_env()?;
+    // Generated services are added with `add_service`. The health service is always there.
+    let services = Services::new().health_of(app_name);
+    serve_registered(&Eureka::from_env()?, instance, listener, services).await?;
     println!("stopped");
     Ok(())
 }

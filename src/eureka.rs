@@ -1,3 +1,5 @@
+#[cfg(any(feature = "axum", feature = "tonic-server"))]
+pub(crate) mod bound;
 mod keys;
 
 use std::fmt;

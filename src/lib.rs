@@ -9,6 +9,7 @@
 //! | task | entry point |
 //! |---|---|
 //! | register a server and shut it down cleanly | [`Registrar::serve`](register::Registrar::serve) with [`shutdown_signal`] |
+//! | register an axum or tonic server in one call | `axum::serve_registered` (feature `axum`), `tonic::serve_registered` (feature `tonic-server`) |
 //! | register a server that runs in another way | [`Registrar::register`](register::Registrar::register), [`drain`](register::Registrar::drain), [`deregister`](register::Registrar::deregister) |
 //! | call applications by name over HTTP | [`Eureka::http_client`], tuned by [`CallOptions`](client::CallOptions) |
 //! | call applications by name over gRPC | [`Eureka::channel`] (feature `tonic`) |
@@ -57,6 +58,9 @@
 pub mod config;
 pub mod model;
 
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub mod axum;
 #[cfg(feature = "client")]
 pub mod balance;
 #[cfg(feature = "client")]

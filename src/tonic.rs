@@ -19,9 +19,12 @@
 //! # }
 //! ```
 //!
-//! Servers do not use this module: tonic's server runs under
-//! [`Registrar::serve`](crate::register::Registrar::serve), with the
-//! [`RegistrationLayer`](crate::register::RegistrationLayer) as a layer.
+//! Servers run under [`Registrar::serve`](crate::register::Registrar::serve), with the
+//! [`RegistrationLayer`](crate::register::RegistrationLayer) as a layer. With the feature
+//! `tonic-server`, `serve_registered` does so in one call.
+
+#[cfg(feature = "tonic-server")]
+mod serve;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -42,6 +45,10 @@ use crate::cache::RegistryCache;
 use crate::client::{CallOptions, Named};
 use crate::connect::Connector;
 use crate::error::{Error, Kind, h2_error};
+
+#[cfg(feature = "tonic-server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic-server")))]
+pub use self::serve::{Services, serve, serve_registered};
 
 /// Metadata key of the gRPC port, as Spring's gRPC starters set it.
 const PORT_KEY: &str = "gRPC_port";

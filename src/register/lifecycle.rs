@@ -3,8 +3,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+use super::pages::PublishedPages;
 use super::paths::Paths;
 use super::state::{RegistrarState, StateCell};
+use super::stopping::Stopping;
 use crate::model::Instance;
 use crate::sync::Mutex;
 
@@ -12,6 +14,8 @@ use crate::sync::Mutex;
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     pub(super) state: StateCell,
+    pub(super) pages: PublishedPages,
+    pub(super) stopping: Stopping,
     draining: AtomicBool,
     /// True once a layer exists. Without one, requests are not counted.
     layered: AtomicBool,
@@ -34,6 +38,8 @@ impl Lifecycle {
     pub(super) fn new(state: RegistrarState) -> Self {
         Self {
             state: StateCell::new(state),
+            pages: PublishedPages::default(),
+            stopping: Stopping::default(),
             draining: AtomicBool::new(false),
             layered: AtomicBool::new(false),
             served: AtomicBool::new(false),

@@ -19,13 +19,16 @@ mod layer;
 mod lifecycle;
 mod listener;
 mod names;
+mod pages;
 mod paths;
 mod registrar;
 mod serve;
 mod shutdown;
 mod state;
+mod stopping;
 
-pub use layer::{InFlight, Registration, RegistrationLayer, ResponseFuture};
+pub use layer::{Registration, RegistrationLayer, ResponseFuture};
+pub use pages::RegistrationBody;
 pub use registrar::Registrar;
 pub use serve::ServerOutput;
 pub use shutdown::Shutdown;

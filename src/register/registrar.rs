@@ -10,6 +10,7 @@ use super::address::Routes;
 use super::agent::{Agent, AgentHandle, AgentTask, Command, ShutdownCommand, draining};
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
+use super::pages::{Pages, with_page_urls};
 use super::paths::Paths;
 use super::{RegistrarState, RegistrationLayer};
 use crate::error::{Error, Kind};
@@ -170,11 +171,11 @@ impl Registrar {
         self.shared.lifecycle.state.subscribe()
     }
 
-    /// Creates the layer that counts the server's requests for the drain. Make it the outermost
-    /// layer of the server.
+    /// Creates the layer that counts the server's requests for the drain, and serves the health and
+    /// info pages. Make it the outermost layer of the server.
     pub fn layer(&self) -> RegistrationLayer {
         let uncounted = self.uncounted.with_health_checks(&self.shared.instance);
-        RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted)
+        RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted, Pages::of(&self.shared.instance))
     }
 
     /// Registers the instance as UP, and renews its lease from then on.
@@ -294,6 +295,7 @@ impl Registrar {
         async move {
             signal.await;
             this.drain().await;
+            this.shared.lifecycle.stopping.begin();
         }
     }
 
@@ -388,9 +390,12 @@ impl Registrar {
             AgentState::Idle => None,
         };
         lifecycle.set_draining(false);
+        lifecycle.stopping.reset();
         lifecycle.state.set(RegistrarState::NotRegistered);
         let timeout = self.config.registry_timeout;
-        let (transport, instance) = (transport.clone(), self.instance().clone());
+        let (health, info) = lifecycle.pages.paths();
+        let instance = with_page_urls(self.instance(), health.as_deref(), info.as_deref());
+        let transport = transport.clone();
         let agent = Agent::spawn(transport, instance, lifecycle.clone(), routes.clone(), timeout, previous);
         let handle = agent.handle.clone();
         *state = AgentState::Running(agent);

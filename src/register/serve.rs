@@ -131,6 +131,7 @@ impl Registrar {
                 tracing::info!("second signal, ending the drain");
             }
         }
+        self.shared.lifecycle.stopping.begin();
         drop(running);
         let ended = tokio::select! {
             biased;

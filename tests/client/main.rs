@@ -14,6 +14,7 @@ mod connections;
 mod continuity;
 mod discover;
 mod evidence;
+mod pages;
 mod provider;
 #[path = "../support/raw_http2.rs"]
 mod raw_http2;

@@ -1,0 +1,58 @@
+//! A hyper server, without a framework, that registers itself and leaves cleanly: `cargo run
+//! --example hyper_provider`.
+//!
+//! Reads the variables of a Spring application, such as `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At
+//! SIGTERM or Ctrl-C it registers as DOWN, drains and deletes its registration. Meanwhile it serves
+//! `/actuator/health` and `/actuator/info`, over HTTP/1.1 and HTTP/2.
+
+use std::convert::Infallible;
+use std::io;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower::{Layer, service_fn};
+use tower_eureka::{Eureka, Instance, shutdown_signal};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind("0.0.0.0:0").await?;
+
+    let port = listener.local_addr()?.port();
+    let instance = Instance::builder("orders").port(port).from_env()?.build()?;
+    let registrar = Eureka::from_env()?.registrar(instance);
+    let service = TowerToHyperService::new(registrar.layer().layer(service_fn(hello)));
+
+    // The server: it accepts connections until `stop` completes, and waits for those that are open.
+    let server = |mut stop| async move {
+        let connections = GracefulShutdown::new();
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => accepted?.0,
+                () = &mut stop => break,
+            };
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                // A client that disconnects is no error of the server.
+                let _ = connection.await;
+            });
+        }
+        drop(listener);
+        connections.shutdown().await;
+        Ok::<_, io::Error>(())
+    };
+    registrar.serve(shutdown_signal(), server).await?;
+    Ok(())
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("hello\n")))
+}

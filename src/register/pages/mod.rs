@@ -1,0 +1,208 @@
+//! Pages that the layer serves itself: health and info, as Spring Boot's actuator serves them.
+//!
+//! ```text
+//!  GET /actuator                             links to the pages
+//!  GET /actuator/health                      status, components, groups
+//!  GET /actuator/health/COMPONENT            one component
+//!  GET /actuator/health/liveness             group: the process works
+//!  GET /actuator/health/readiness            group: the process accepts calls
+//!  GET /actuator/info                        the user's own JSON
+//! ```
+
+mod body;
+mod health;
+mod published;
+mod respond;
+mod urls;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::Instance;
+
+pub use body::RegistrationBody;
+pub(super) use published::{PublishedPages, Slot};
+pub(super) use respond::{Reply, refusal};
+pub(super) use urls::with_page_urls;
+
+/// Path of the health page, unless the instance or the layer names another one.
+pub(super) const HEALTH_PATH: &str = "/actuator/health";
+/// Path of the info page, unless the instance or the layer names another one.
+pub(super) const INFO_PATH: &str = "/actuator/info";
+
+/// Paths and content of the pages of one layer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Pages(Arc<Content>);
+
+#[derive(Clone, Debug)]
+struct Content {
+    health: Option<Box<str>>,
+    info: Option<Box<str>>,
+    /// Parent of both pages, which links to them.
+    index: Option<Box<str>>,
+    /// Longest start that all paths have in common. Most requests differ from it at once.
+    common: Box<str>,
+    /// Encoded JSON of the info page.
+    info_json: Bytes,
+}
+
+/// Page that a path stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Page<'a> {
+    Index,
+    /// The health page, with the rest of the path after its own.
+    Health(&'a str),
+    Info,
+}
+
+impl Pages {
+    pub(super) fn new(health: &str, info: &str) -> Self {
+        Self(Arc::new(Content::new(Some(health.into()), Some(info.into()), Bytes::from_static(b"{}"))))
+    }
+
+    /// Returns the pages of an instance.
+    pub(super) fn of(_instance: &Instance) -> Self {
+        Self::new(HEALTH_PATH, INFO_PATH)
+    }
+
+    pub(super) fn with_health(&self, path: Option<&str>) -> Self {
+        Self(Arc::new(Content::new(path.map(normalized), self.0.info.clone(), self.0.info_json.clone())))
+    }
+
+    pub(super) fn with_info(&self, path: Option<&str>) -> Self {
+        Self(Arc::new(Content::new(self.0.health.clone(), path.map(normalized), self.0.info_json.clone())))
+    }
+
+    /// Switches both pages off.
+    pub(super) fn without_any(&self) -> Self {
+        Self(Arc::new(Content::new(None, None, self.0.info_json.clone())))
+    }
+
+    pub(super) fn with_info_json(&self, json: &serde_json::Value) -> Self {
+        Self(Arc::new(Content { info_json: json.to_string().into(), ..(*self.0).clone() }))
+    }
+
+    pub(super) fn health_path(&self) -> Option<&str> {
+        self.0.health.as_deref()
+    }
+
+    pub(super) fn info_path(&self) -> Option<&str> {
+        self.0.info.as_deref()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.health.is_none() && self.0.info.is_none()
+    }
+
+    /// Returns the page at a path.
+    pub(super) fn at<'a>(&self, path: &'a str) -> Option<Page<'a>> {
+        let content = &*self.0;
+        if !path.starts_with(&*content.common) || self.is_empty() {
+            return None;
+        }
+        if let Some(rest) = content.health.as_deref().and_then(|health| path.strip_prefix(health))
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return Some(Page::Health(rest.trim_matches('/')));
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let is = |page: &Option<Box<str>>| page.as_deref() == Some(path);
+        match () {
+            () if is(&content.info) => Some(Page::Info),
+            () if is(&content.index) => Some(Page::Index),
+            () => None,
+        }
+    }
+}
+
+impl Content {
+    fn new(health: Option<Box<str>>, info: Option<Box<str>>, info_json: Bytes) -> Self {
+        let parent = |path: &Option<Box<str>>| {
+            path.as_deref().and_then(|path| path.rsplit_once('/')).map(|(parent, _)| parent).unwrap_or_default().into()
+        };
+        let (above_health, above_info): (Box<str>, Box<str>) = (parent(&health), parent(&info));
+        let index = (above_health == above_info && !above_health.is_empty()).then_some(above_health);
+        let common = match (&health, &info) {
+            (Some(health), Some(info)) => match &index {
+                Some(index) => index.clone(),
+                None => {
+                    let common = health.chars().zip(info.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a);
+                    common.collect::<String>().into()
+                }
+            },
+            (one, other) => one.clone().or_else(|| other.clone()).unwrap_or_default(),
+        };
+        Self { health, info, index, common, info_json }
+    }
+}
+
+/// Returns a path that begins with a slash and ends without one.
+fn normalized(path: &str) -> Box<str> {
+    let path = path.trim().trim_matches('/');
+    assert!(
+        !path.is_empty() && !path.contains(['?', '#', '{', '}', '*']) && !path.contains(char::is_whitespace),
+        "a page needs a path such as /actuator/health, not {path:?} (None switches the page off)"
+    );
+    format!("/{path}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default_pages() -> Pages {
+        Pages::new(HEALTH_PATH, INFO_PATH)
+    }
+
+    #[test]
+    fn page_is_found_by_its_exact_path_and_health_also_below_it() {
+        let pages = default_pages();
+        for (path, page) in [
+            ("/actuator", Some(Page::Index)),
+            ("/actuator/", Some(Page::Index)),
+            ("/actuator/health", Some(Page::Health(""))),
+            ("/actuator/health/", Some(Page::Health(""))),
+            ("/actuator/health/readiness/db", Some(Page::Health("readiness/db"))),
+            ("/actuator/info", Some(Page::Info)),
+            ("/actuator/infos", None),
+            ("/actuator/info/more", None),
+            ("/actuator/healthy", None),
+            ("/actuators", None),
+            ("/actuator/env", None),
+            ("/orders/actuator/health", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(pages.at(path), page, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_can_be_set_and_switched_off() {
+        let pages = default_pages().with_health(Some("orders/up/")).with_info(Some("/orders/about"));
+        assert_eq!(pages.at("/orders/up/db"), Some(Page::Health("db")));
+        assert_eq!(pages.at("/orders/about"), Some(Page::Info));
+        assert_eq!(pages.at("/orders"), Some(Page::Index));
+        assert_eq!(pages.at("/actuator/health"), None);
+
+        let pages = default_pages().with_health(Some("/healthz"));
+        assert_eq!((pages.at("/healthz"), pages.at("/actuator/info")), (Some(Page::Health("")), Some(Page::Info)));
+        assert_eq!((pages.at("/"), pages.at("/actuator")), (None, None), "there is no common parent");
+
+        let pages = default_pages().with_info(None);
+        assert_eq!((pages.at("/actuator/health"), pages.at("/actuator/info")), (Some(Page::Health("")), None));
+        assert_eq!(pages.at("/actuator"), None);
+        let none = pages.without_any();
+        assert!(none.is_empty());
+        for path in ["", "/", "/actuator/health", "/actuator/info"] {
+            assert_eq!(none.at(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a page needs a path such as /actuator/health")]
+    fn path_with_a_query_panics() {
+        default_pages().with_health(Some("/health?full=true"));
+    }
+}
