@@ -24,8 +24,7 @@ use tower_eureka::{Eureka, Instance, shutdown_signal};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("0.0.0.0:0").await?;
 
-    let port = listener.local_addr()?.port();
-    let instance = Instance::builder("orders").port(port).from_env()?.build()?;
+    let instance = Instance::builder("orders").from_env()?.listener(&listener)?.build()?;
     let registrar = Eureka::from_env()?.registrar(instance);
     let service = TowerToHyperService::new(registrar.layer().layer(service_fn(hello)));
 

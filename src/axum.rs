@@ -29,7 +29,8 @@ use crate::signal::shutdown_signal;
 
 /// Runs an axum application, registered as this instance, until SIGTERM or Ctrl-C.
 ///
-/// The port of the instance is that of the listener. The application gets the
+/// The port of the instance is that of the listener, unless the instance has one. The application
+/// gets the
 /// [`RegistrationLayer`](crate::register::RegistrationLayer) as its outermost layer, with the
 /// health and info pages. The steps are those of [`Registrar::serve`].
 ///

@@ -6,6 +6,6 @@ use crate::model::{Instance, InstanceBuilder};
 /// Builds the instance that serves at this listener.
 pub(crate) fn instance_at(instance: InstanceBuilder, listener: &TcpListener) -> Result<Instance, Error> {
     let error = || Error::new(Kind::Config, "cannot register the server");
-    let port = listener.local_addr().map_err(|cause| error().cause(cause.to_string()))?.port();
-    instance.port(port).build().map_err(|cause| error().cause(cause.to_string()))
+    let instance = instance.listener(listener).map_err(|cause| error().cause(cause.to_string()))?;
+    instance.build().map_err(|cause| error().cause(cause.to_string()))
 }

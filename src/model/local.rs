@@ -25,8 +25,9 @@ pub(crate) struct Facts {
     pub(crate) is_looked_up: bool,
     /// True if the id contains the host name.
     pub(crate) has_default_id: bool,
-    /// Path in front of the paths of the status page and the health check.
-    pub(crate) page_prefix: Box<str>,
+    /// Paths at which the layer serves the health check and the status page.
+    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the layer"))]
+    pub(crate) page_paths: [Box<str>; 2],
 }
 
 /// Reverse look-up of the host name.

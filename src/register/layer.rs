@@ -68,8 +68,9 @@ impl RegistrationLayer {
         Self { lifecycle, uncounted, pages, slot }
     }
 
-    /// Sets the path of the health page. `None` switches it off. Defaults to the path of the
-    /// instance's health check, else to `/actuator/health`, after the context path.
+    /// Sets the whole path of the health page. `None` switches it off. Defaults to the instance's
+    /// [`health_check_path`](crate::model::InstanceBuilder::health_check_path), else to
+    /// `/actuator/health`, each after its context path.
     ///
     /// # Panics
     /// If the path is empty, or has a query or a wildcard.
@@ -79,8 +80,9 @@ impl RegistrationLayer {
         self.with_pages(pages)
     }
 
-    /// Sets the path of the info page. `None` switches it off. Defaults to the path of the
-    /// instance's status page, else to `/actuator/info`, after the context path.
+    /// Sets the whole path of the info page. `None` switches it off. Defaults to the instance's
+    /// [`status_page_path`](crate::model::InstanceBuilder::status_page_path), else to
+    /// `/actuator/info`, each after its context path.
     ///
     /// # Panics
     /// If the path is empty, or has a query or a wildcard.
@@ -262,14 +264,13 @@ mod tests {
     use http_body_util::{BodyExt, Full};
     use tower::{ServiceExt, service_fn};
 
-    use super::super::pages::{HEALTH_PATH, INFO_PATH};
     use super::*;
 
     fn layered(
         lifecycle: &Arc<Lifecycle>,
     ) -> impl Service<Request<()>, Response = Response<RegistrationBody<Full<Bytes>>>, Error = std::convert::Infallible>
     + Clone {
-        RegistrationLayer::new(lifecycle.clone(), Paths::default(), Pages::new(HEALTH_PATH, INFO_PATH))
+        RegistrationLayer::new(lifecycle.clone(), Paths::default(), Pages::default())
             .layer(service_fn(|_| async { Ok(Response::new(Full::new(Bytes::from("hello")))) }))
     }
 

@@ -10,7 +10,7 @@ use super::address::Routes;
 use super::agent::{Agent, AgentHandle, AgentTask, Command, ShutdownCommand, draining};
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
-use super::pages::{Pages, with_page_urls};
+use super::pages::Pages;
 use super::paths::Paths;
 use super::{RegistrarState, RegistrationLayer};
 use crate::error::{Error, Kind};
@@ -394,7 +394,7 @@ impl Registrar {
         lifecycle.state.set(RegistrarState::NotRegistered);
         let timeout = self.config.registry_timeout;
         let (health, info) = lifecycle.pages.paths();
-        let instance = with_page_urls(self.instance(), health.as_deref(), info.as_deref());
+        let instance = self.instance().with_pages(health.as_deref(), info.as_deref());
         let transport = transport.clone();
         let agent = Agent::spawn(transport, instance, lifecycle.clone(), routes.clone(), timeout, previous);
         let handle = agent.handle.clone();

@@ -110,6 +110,25 @@ async fn registered_urls_of_the_instance_itself_are_kept() {
     assert_eq!(instance.status_page_url(), Some("http://10.0.0.1:80/actuator/info"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pages_follow_the_context_path_and_the_paths_of_the_instance() {
+    for (builder, health, info) in [
+        (Instance::builder("orders").context_path("/orders"), "/orders/actuator/health", "/orders/actuator/info"),
+        (Instance::builder("orders").health_check_path("/up").status_page_path("about"), "/up", "/about"),
+    ] {
+        let registry = accepting();
+        let instance = builder.id("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let handle = registry.client().build().unwrap().registrar(instance);
+        let layer = handle.layer();
+        let instance = registered(&registry, &handle).await;
+        assert_eq!(instance.health_check_url(), Some(&*format!("http://10.0.0.1:80{health}")));
+        assert_eq!(instance.status_page_url(), Some(&*format!("http://10.0.0.1:80{info}")));
+        assert_eq!(json_of(&get(&layer, health).await)["status"], "UP");
+        assert_eq!(get(&layer, info).await.body(), "{}");
+        assert_eq!(get(&layer, "/actuator/health").await.body(), "own");
+    }
+}
+
 /// Phase of a server, each with the responses to some requests.
 #[derive(Debug, PartialEq)]
 struct Phase {

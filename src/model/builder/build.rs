@@ -72,7 +72,7 @@ impl InstanceBuilder {
                 look_up,
                 is_looked_up: false,
                 has_default_id,
-                page_prefix: self.page_prefix().into(),
+                page_paths: self.page_paths(),
             }),
             ..Instance::bare(app_name(&self.app))
         };

@@ -30,7 +30,7 @@ impl InstanceBuilder {
     }
 
     /// Sets the path of the status page at the instance's host and port, after the
-    /// [`context_path`](Self::context_path).
+    /// [`context_path`](Self::context_path). The registrar's layer serves its info page there.
     ///
     /// The [`status_page_url`](Self::status_page_url) has precedence.
     pub fn status_page_path(mut self, path: impl Into<String>) -> Self {
@@ -47,7 +47,8 @@ impl InstanceBuilder {
 
     /// Sets the path of the health check at the instance's host and port, after the
     /// [`context_path`](Self::context_path). If the port for HTTPS is enabled, this sets the
-    /// [`secure_health_check_url`](Self::secure_health_check_url) as well.
+    /// [`secure_health_check_url`](Self::secure_health_check_url) as well. The registrar's layer
+    /// serves its health page there.
     ///
     /// The [`health_check_url`](Self::health_check_url) has precedence.
     pub fn health_check_path(mut self, path: impl Into<String>) -> Self {
@@ -99,6 +100,15 @@ impl InstanceBuilder {
         }
     }
 
+    /// Returns the paths of the health check and the status page on the server.
+    pub(super) fn page_paths(&self) -> [Box<str>; 2] {
+        let prefix = self.page_prefix();
+        [(&self.health_check_path, HEALTH_PATH), (&self.status_page_path, INFO_PATH)].map(|(path, default)| {
+            let path = path.as_deref().filter(|path| !path.is_empty()).unwrap_or(default);
+            format!("{prefix}{}", with_slash(path)).into()
+        })
+    }
+
     /// Sets the URLs of an instance that is complete but for them, and `management.port`.
     pub(super) fn set_pages(self, mut instance: Instance) -> Instance {
         let prefix = self.page_prefix();
@@ -132,10 +142,9 @@ impl InstanceBuilder {
 }
 
 #[cfg(feature = "client")]
-#[allow(dead_code, reason = "called once the layer serves pages")]
 impl Instance {
     /// Returns the instance with the URLs of the pages that its server serves at these paths, for
-    /// the pages that have no URL yet. The paths include the [prefix](Self::page_prefix).
+    /// the pages that have no URL yet. The paths include the context path.
     ///
     /// As in a Spring application, the metadata `management.port` is then the port of the pages.
     pub(crate) fn with_pages(&self, health: Option<&str>, info: Option<&str>) -> Self {
@@ -164,10 +173,10 @@ impl Instance {
         instance
     }
 
-    /// Returns the path in front of the paths of the status page and the health check, empty by
-    /// default: `context_path` and `management_context_path`.
-    pub(crate) fn page_prefix(&self) -> &str {
-        self.local.facts().map(|facts| &*facts.page_prefix).unwrap_or_default()
+    /// Returns the paths of the health check and the status page on the server: those that were
+    /// set, else those of a Spring application, each after the context path.
+    pub(crate) fn page_paths(&self) -> [&str; 2] {
+        self.local.facts().map_or([HEALTH_PATH, INFO_PATH], |facts| facts.page_paths.each_ref().map(|path| &**path))
     }
 }
 

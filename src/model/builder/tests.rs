@@ -192,7 +192,7 @@ fn pages_of_the_layer_fill_in_what_is_not_set() {
         texts(["none", ":80/up", "none"], "7")
     );
     let plain = orders().context_path("/api").management_context_path("m").build().unwrap();
-    assert_eq!(plain.page_prefix(), "/api/m");
+    assert_eq!(plain.page_paths(), ["/api/m/actuator/health", "/api/m/actuator/info"]);
     assert_eq!(plain.with_pages(None, None), plain);
 }
 

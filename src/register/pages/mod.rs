@@ -13,7 +13,6 @@ mod body;
 mod health;
 mod published;
 mod respond;
-mod urls;
 
 use std::sync::Arc;
 
@@ -24,12 +23,6 @@ use crate::model::Instance;
 pub use body::RegistrationBody;
 pub(super) use published::{PublishedPages, Slot};
 pub(super) use respond::{Reply, refusal};
-pub(super) use urls::with_page_urls;
-
-/// Path of the health page, unless the instance or the layer names another one.
-pub(super) const HEALTH_PATH: &str = "/actuator/health";
-/// Path of the info page, unless the instance or the layer names another one.
-pub(super) const INFO_PATH: &str = "/actuator/info";
 
 /// Paths and content of the pages of one layer. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,14 +49,18 @@ pub(super) enum Page<'a> {
     Info,
 }
 
-impl Pages {
-    pub(super) fn new(health: &str, info: &str) -> Self {
-        Self(Arc::new(Content::new(Some(health.into()), Some(info.into()), Bytes::from_static(b"{}"))))
+impl Default for Pages {
+    fn default() -> Self {
+        let (health, info) = ("/actuator/health".into(), "/actuator/info".into());
+        Self(Arc::new(Content::new(Some(health), Some(info), Bytes::from_static(b"{}"))))
     }
+}
 
+impl Pages {
     /// Returns the pages of an instance.
-    pub(super) fn of(_instance: &Instance) -> Self {
-        Self::new(HEALTH_PATH, INFO_PATH)
+    pub(super) fn of(instance: &Instance) -> Self {
+        let [health, info] = instance.page_paths();
+        Self::default().with_health(Some(health)).with_info(Some(info))
     }
 
     pub(super) fn with_health(&self, path: Option<&str>) -> Self {
@@ -151,13 +148,9 @@ fn normalized(path: &str) -> Box<str> {
 mod tests {
     use super::*;
 
-    fn default_pages() -> Pages {
-        Pages::new(HEALTH_PATH, INFO_PATH)
-    }
-
     #[test]
     fn page_is_found_by_its_exact_path_and_health_also_below_it() {
-        let pages = default_pages();
+        let pages = Pages::default();
         for (path, page) in [
             ("/actuator", Some(Page::Index)),
             ("/actuator/", Some(Page::Index)),
@@ -180,17 +173,17 @@ mod tests {
 
     #[test]
     fn paths_can_be_set_and_switched_off() {
-        let pages = default_pages().with_health(Some("orders/up/")).with_info(Some("/orders/about"));
+        let pages = Pages::default().with_health(Some("orders/up/")).with_info(Some("/orders/about"));
         assert_eq!(pages.at("/orders/up/db"), Some(Page::Health("db")));
         assert_eq!(pages.at("/orders/about"), Some(Page::Info));
         assert_eq!(pages.at("/orders"), Some(Page::Index));
         assert_eq!(pages.at("/actuator/health"), None);
 
-        let pages = default_pages().with_health(Some("/healthz"));
+        let pages = Pages::default().with_health(Some("/healthz"));
         assert_eq!((pages.at("/healthz"), pages.at("/actuator/info")), (Some(Page::Health("")), Some(Page::Info)));
         assert_eq!((pages.at("/"), pages.at("/actuator")), (None, None), "there is no common parent");
 
-        let pages = default_pages().with_info(None);
+        let pages = Pages::default().with_info(None);
         assert_eq!((pages.at("/actuator/health"), pages.at("/actuator/info")), (Some(Page::Health("")), None));
         assert_eq!(pages.at("/actuator"), None);
         let none = pages.without_any();
@@ -203,6 +196,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "a page needs a path such as /actuator/health")]
     fn path_with_a_query_panics() {
-        default_pages().with_health(Some("/health?full=true"));
+        Pages::default().with_health(Some("/health?full=true"));
     }
 }

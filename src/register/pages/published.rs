@@ -33,19 +33,18 @@ impl PublishedPages {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HEALTH_PATH, INFO_PATH};
     use super::*;
 
     #[test]
     fn first_layer_with_a_page_is_published() {
         let published = PublishedPages::default();
         assert_eq!(published.paths(), (None, None));
-        let pages = Pages::new(HEALTH_PATH, INFO_PATH);
+        let pages = Pages::default();
         let first = published.add(pages.clone());
         let second = published.add(pages.with_health(Some("/up")));
-        assert_eq!(published.paths(), (Some(HEALTH_PATH.into()), Some(INFO_PATH.into())));
+        assert_eq!(published.paths(), (Some("/actuator/health".into()), Some("/actuator/info".into())));
         published.replace(first, pages.with_health(None));
-        assert_eq!(published.paths(), (Some("/up".into()), Some(INFO_PATH.into())));
+        assert_eq!(published.paths(), (Some("/up".into()), Some("/actuator/info".into())));
         published.replace(first, pages.without_any());
         published.replace(second, pages.without_any());
         assert_eq!(published.paths(), (None, None));

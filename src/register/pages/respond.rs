@@ -103,16 +103,14 @@ pub(in crate::register) fn refusal(headers: &HeaderMap) -> Reply {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::{HEALTH_PATH, INFO_PATH};
     use super::*;
 
-    fn pages() -> Pages {
-        Pages::new(HEALTH_PATH, INFO_PATH)
-    }
+    const HEALTH_PATH: &str = "/actuator/health";
+    const INFO_PATH: &str = "/actuator/info";
 
     fn reply_to(method: Method, path: &str, lifecycle: &Lifecycle) -> Option<Reply> {
         let request = Request::builder().method(method).uri(path).header(HOST, "10.0.0.1:80").body(()).unwrap();
-        pages().reply(&request, lifecycle)
+        Pages::default().reply(&request, lifecycle)
     }
 
     fn json_of(reply: &Reply) -> Value {
@@ -122,7 +120,7 @@ mod tests {
     #[test]
     fn health_is_503_from_the_signal_on_but_liveness_stays_200() {
         let lifecycle = Lifecycle::default();
-        let status = |path| reply_to(Method::GET, path, &lifecycle).unwrap().status().as_u16();
+        let status = |path: &str| reply_to(Method::GET, path, &lifecycle).unwrap().status().as_u16();
         let statuses =
             || ["", "/liveness", "/readiness", "/nothing"].map(|below| status(&format!("{HEALTH_PATH}{below}")));
         assert_eq!(statuses(), [200, 200, 200, 404]);
@@ -180,7 +178,7 @@ mod tests {
         });
         assert_eq!(json_of(&reply), json!({ "_links": links }));
         let request = Request::get("https://orders:443/actuator").body(()).unwrap();
-        let reply = pages().reply(&request, &Lifecycle::default()).unwrap();
+        let reply = Pages::default().reply(&request, &Lifecycle::default()).unwrap();
         assert_eq!(json_of(&reply)["_links"]["info"]["href"], "https://orders:443/actuator/info");
     }
 
@@ -188,9 +186,9 @@ mod tests {
     fn info_is_the_json_of_the_user() {
         let info = json!({"app": {"name": "orders", "motto": "ä \" \n"}});
         let request = Request::get(INFO_PATH).body(()).unwrap();
-        let reply = pages().with_info_json(&info).reply(&request, &Lifecycle::default()).unwrap();
+        let reply = Pages::default().with_info_json(&info).reply(&request, &Lifecycle::default()).unwrap();
         assert_eq!(json_of(&reply), info);
-        assert_eq!(json_of(&pages().reply(&request, &Lifecycle::default()).unwrap()), json!({}));
+        assert_eq!(json_of(&Pages::default().reply(&request, &Lifecycle::default()).unwrap()), json!({}));
     }
 
     #[test]
