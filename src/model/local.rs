@@ -26,7 +26,6 @@ pub(crate) struct Facts {
     /// True if the id contains the host name.
     pub(crate) has_default_id: bool,
     /// Paths at which the layer serves the health check and the status page.
-    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "read by the layer"))]
     pub(crate) page_paths: [Box<str>; 2],
 }
 
