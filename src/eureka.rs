@@ -1,18 +1,15 @@
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
 mod keys;
+mod security;
 
 use std::fmt;
-#[cfg(feature = "tls")]
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
-#[cfg(feature = "tls")]
-use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
@@ -30,6 +27,7 @@ use crate::transport::{HttpStack, RequestBody, Transport};
 
 #[cfg(feature = "server")]
 pub(crate) use keys::spring_properties;
+use security::Security;
 
 /// Client of a Eureka registry, for providers and consumers.
 ///
@@ -58,6 +56,7 @@ impl Eureka {
             error: None,
             default_url: false,
             urls_from_settings: false,
+            security: Security::default(),
         }
     }
 
@@ -211,6 +210,7 @@ pub struct EurekaBuilder {
     default_url: bool,
     /// True while the service URLs come from settings.
     urls_from_settings: bool,
+    security: Security,
 }
 
 impl EurekaBuilder {
@@ -331,44 +331,17 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets the TLS configuration (rustls 0.23) for registry servers and instances, for example to
-    /// use a private CA, a client certificate or another crypto provider. Only its list of ALPN
-    /// protocols is replaced, by the HTTP version of each call.
+    /// Replaces the HTTP service that sends requests to registry servers, for example to use
+    /// another kind of proxy.
     ///
-    /// Defaults to TLS 1.2 and 1.3 without a client certificate. The default trusts the CAs of the
-    /// operating system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and uses the
-    /// default crypto provider of the process, else ring.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
-        match std::mem::take(&mut self.config.tls).with_config(config.into()) {
-            Ok(tls) => self.config.tls = tls,
-            Err(error) => self.error = self.error.or(Some(error)),
-        }
-        self
-    }
-
-    /// Trusts the CAs in this PEM file, for registry servers and instances, instead of the CAs of
-    /// the operating system. Call it again to add further files.
+    /// Decompression, credentials, redirects and the limits of size and time stay in effect above
+    /// the service. The service itself is responsible for the connect timeout, for TLS, for proxies,
+    /// and for the age of its connections, which the built-in service closes after about five
+    /// minutes. If it panics, the operation fails.
     ///
-    /// The file is read at once. [`build`](Self::build) returns the error if that fails.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        match std::mem::take(&mut self.config.tls).add_ca_file(path.as_ref()) {
-            Ok(tls) => self.config.tls = tls,
-            Err(error) => self.error = self.error.or(Some(error)),
-        }
-        self
-    }
-
-    /// Replaces the HTTP service that sends requests to registry servers, for example to use a
-    /// proxy or other credentials.
-    ///
-    /// Decompression, redirects and the limits of size and time stay in effect above the service.
-    /// The service itself is responsible for the connect timeout, for TLS, and for the age of its
-    /// connections, which the built-in service closes after about five minutes. If it panics, the
-    /// operation fails.
+    /// A request that follows a redirect reaches the service as well, with the URI of the other host
+    /// and without the credentials of this builder. A service that adds credentials of its own must
+    /// compare the host.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -404,6 +377,9 @@ impl EurekaBuilder {
         if times.contains(&Duration::ZERO) {
             return invalid("an interval or timeout is zero", "set each to a positive duration");
         }
+        if enabled {
+            self.security.apply(&mut config, self.stack.is_some())?;
+        }
         if self.stack.is_none()
             && enabled
             && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
@@ -423,7 +399,12 @@ impl EurekaBuilder {
 
 impl fmt::Debug for EurekaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EurekaBuilder").field("config", &self.config).field("error", &self.error).finish()
+        let Self { config, error, security, .. } = self;
+        f.debug_struct("EurekaBuilder")
+            .field("config", config)
+            .field("security", security)
+            .field("error", error)
+            .finish()
     }
 }
 

@@ -86,6 +86,8 @@ pub mod register;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+#[cfg(feature = "client")]
+mod secret;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "client")]
@@ -101,6 +103,8 @@ pub mod tonic;
 pub mod transport;
 mod untrusted;
 
+#[cfg(feature = "client")]
+pub use config::BearerToken;
 pub use config::Settings;
 #[cfg(feature = "client")]
 pub use error::Error;

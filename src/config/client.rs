@@ -1,8 +1,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::ServiceUrl;
-use crate::connect::TlsSettings;
+use http::{HeaderName, HeaderValue};
+
+use super::{Credentials, ServiceUrl};
+use crate::connect::{Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
@@ -17,6 +19,10 @@ pub(crate) struct ClientConfig {
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
     pub(crate) tls: TlsSettings,
+    pub(crate) proxies: Proxies,
+    pub(crate) credentials: Option<Credentials>,
+    /// Further headers of requests to registry servers. Their values are secrets.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) switches: Switches,
 }
 
@@ -53,6 +59,9 @@ impl Default for ClientConfig {
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
             tls: TlsSettings::default(),
+            proxies: Proxies::default(),
+            credentials: None,
+            headers: Vec::new(),
             switches: Switches::default(),
         }
     }

@@ -52,6 +52,8 @@ mod builder;
 mod builtin;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+mod credentials;
 mod debug;
 #[cfg(feature = "server")]
 mod env;
@@ -72,11 +74,17 @@ mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "client")]
+mod tls_keys;
 mod value;
 
 pub use builder::SettingsBuilder;
 #[cfg(feature = "client")]
 pub(crate) use client::{ClientConfig, Switches};
+#[cfg(feature = "client")]
+pub use credentials::BearerToken;
+#[cfg(feature = "client")]
+pub(crate) use credentials::{Credentials, TokenProvider};
 #[cfg(feature = "server")]
 pub(crate) use env::Env;
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
@@ -86,4 +94,6 @@ pub(crate) use report::Known;
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
+#[cfg(feature = "client")]
+pub(crate) use tls_keys::TlsKeys;
 pub(crate) use value::{Unit, Value, boolean};

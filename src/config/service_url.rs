@@ -1,12 +1,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::{HeaderValue, Uri};
-use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
+use crate::secret::basic_of_userinfo;
 
 /// Maximum length of a URL in bytes, without its credentials. Lists of servers may come from DNS.
 const MAX_LENGTH: usize = 1024;
@@ -101,7 +99,7 @@ impl ServiceUrl {
         Ok(Self {
             base: format!("{scheme}://{host}{path}/").into(),
             secure,
-            authorization: credentials.map(basic).transpose().map_err(|()| invalid(CREDENTIALS))?,
+            authorization: credentials.map(basic_of_userinfo).transpose().map_err(|()| invalid(CREDENTIALS))?,
         })
     }
 
@@ -166,17 +164,6 @@ pub(crate) fn shown(url: &str) -> Option<&str> {
     let bare = |host: &str| !host.contains(':') || host.starts_with('[') && host.ends_with(']');
     let visible = place.chars().all(|c| c.is_ascii_alphanumeric() || "-._~/:[]%".contains(c));
     (!host.is_empty() && bare(host) && visible && port.chars().all(|c| c.is_ascii_digit())).then_some(place)
-}
-
-/// Creates the `Authorization` header for `user:password`, split at the first colon. Java clients
-/// send none if the password contains another colon.
-fn basic(credentials: &str) -> Result<HeaderValue, ()> {
-    let decode = |text| percent_decode_str(text).decode_utf8().map_err(drop);
-    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-    let plain = format!("{}:{}", decode(user)?, decode(password)?);
-    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(plain))).map_err(drop)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 impl fmt::Debug for ServiceUrl {

@@ -110,6 +110,13 @@ impl Settings {
         Ok((host, port))
     }
 
+    /// Returns the text of an environment variable with exactly this name.
+    #[cfg(feature = "client")]
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let variable = self.entries().find(|entry| entry.is_from_environment() && entry.name == name);
+        variable.map(|entry| &*entry.text)
+    }
+
     pub(super) fn new(sources: Vec<Source>, profiles: Vec<String>) -> Self {
         Self(Arc::new(Inner { sources, profiles, random: RandomState::new() }))
     }

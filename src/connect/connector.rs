@@ -4,23 +4,27 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Service, ServiceExt};
 
-use super::error::ConnectError;
-use super::tls::{Stream, TlsSettings, Versions, handshake_if_https};
+use super::error::{ConnectError, root_cause};
+use super::proxy::{Proxies, tunnel};
+use super::stream::Stream;
+use super::tls::{TlsSettings, Versions, handshake_if_https};
 use crate::time::LONGEST_WAIT;
 
 /// Service that connects to the host of a URI, with TLS if the scheme is https.
 ///
-/// One time limit covers the name lookup, the connection and the handshake. Clones are cheap, since
-/// hyper-util's client clones its connector for every request.
+/// One time limit covers the name lookup, the connection, the tunnel through a proxy and the
+/// handshake. Clones are cheap, since hyper-util's client clones its connector for every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     shared: Arc<Shared>,
     versions: Versions,
+    proxies: Option<Arc<Proxies>>,
 }
 
 #[derive(Debug)]
@@ -47,7 +51,12 @@ impl Connector {
         // hyper-util divides this time among the addresses of a name, so that each of them is
         // tried.
         tcp.set_connect_timeout(Some(timeout));
-        Self { shared: Arc::new(Shared { tcp, timeout, tls: tls.clone() }), versions: Versions::Http1 }
+        Self { shared: Arc::new(Shared { tcp, timeout, tls: tls.clone() }), versions: Versions::Http1, proxies: None }
+    }
+
+    /// Connects through these proxies. Defaults to none.
+    pub(crate) fn through(self, proxies: &Proxies) -> Self {
+        Self { proxies: (!proxies.is_empty()).then(|| Arc::new(proxies.clone())), ..self }
     }
 
     /// Sets whether TLS connections speak HTTP/2 instead of HTTP/1.1.
@@ -69,8 +78,24 @@ impl Connector {
         let Shared { tcp, timeout, tls } = &*self.shared;
         let deadline = Instant::now() + *timeout;
         let too_late = |what: &str| ConnectError::new(format!("no {what} within {timeout:?}"));
-        let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
-        let tcp = connected.map_err(|_| too_late("connection"))??.into_inner();
+        let Some(proxy) = self.proxies.as_deref().and_then(|proxies| proxies.of(&uri)) else {
+            let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
+            let tcp = connected.map_err(|_| too_late("connection"))??.into_inner();
+            let secured = timeout_at(deadline, handshake_if_https(tcp, &uri, tls, self.versions)).await;
+            return Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??));
+        };
+        let proxy = proxy.target().map_err(ConnectError::new)?;
+        let connected = timeout_at(deadline, tcp.clone().oneshot(proxy.uri().clone())).await;
+        let connected = connected.map_err(|_| too_late(&format!("connection to the proxy {proxy}")))?;
+        let tcp = connected.map_err(|error| {
+            ConnectError::new(format!("the proxy {proxy} is unreachable: {}", root_cause(&error))).with_source(error)
+        })?;
+        let tcp = tcp.into_inner();
+        if uri.scheme() != Some(&Scheme::HTTPS) {
+            return Ok(TokioIo::new(Stream::Forwarded(tcp)));
+        }
+        let opened = timeout_at(deadline, tunnel(tcp, &uri, proxy)).await;
+        let tcp = opened.map_err(|_| too_late(&format!("tunnel through the proxy {proxy}")))??;
         let secured = timeout_at(deadline, handshake_if_https(tcp, &uri, tls, self.versions)).await;
         Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??))
     }

@@ -7,7 +7,9 @@ use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, ServiceUrl, Settings,
     Switches, Unit, Value, apply, names, names_of, netflix_names_of,
 };
+use crate::connect::{Proxies, StoreType};
 use crate::error::{Error, Kind};
+use crate::secret::Secret;
 
 impl Eureka {
     /// Creates a client with the settings of a Spring application. `docs/settings.md` lists them.
@@ -30,7 +32,8 @@ impl Eureka {
     /// on again.
     pub fn builder_from(settings: &Settings) -> Result<EurekaBuilder, Error> {
         let start = || {
-            let builder = EurekaBuilder { default_url: true, urls_from_settings: true, ..Self::builder() };
+            let mut builder = EurekaBuilder { default_url: true, urls_from_settings: true, ..Self::builder() };
+            builder.config.proxies = Proxies::from_env(&|name| settings.variable(name).map(str::to_owned));
             apply(settings, SWITCHES, builder).map_err(invalid)
         };
         let switches = start()?;
@@ -137,7 +140,39 @@ pub(crate) static CLIENT: &[Row] = &[
         |b, v| Ok(b.connect_timeout(v.positive_duration()?))),
     Row::new("eureka.client.timeout.socket-timeout", Unit::Millis, "8000", "EurekaBuilder::read_timeout",
         |b, v| Ok(b.read_timeout(v.positive_duration()?))),
+    Row::new("eureka.client.proxy-host", Unit::Text, "none", "EurekaBuilder::proxy",
+        |mut b, v| { b.security.proxy_host = Some(v.text().to_owned()); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.proxyHost", Unit::Text)]),
+    Row::new("eureka.client.proxy-port", Unit::Port, "none", "EurekaBuilder::proxy",
+        |mut b, v| { b.security.proxy_port = Some(v.port()?); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.proxyPort", Unit::Port)]),
+    Row::new("eureka.client.proxy-user-name", Unit::Text, "none", "EurekaBuilder::proxy",
+        |mut b, v| { b.security.proxy_user = Some(v.text().to_owned()); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.proxyUserName", Unit::Text)]),
+    Row::new("eureka.client.proxy-password", Unit::Secret, "none", "EurekaBuilder::proxy",
+        |mut b, v| { b.security.proxy_password = Some(Secret::new(v.text())); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.proxyPassword", Unit::Secret)]),
+    Row::new("eureka.client.tls.enabled", Unit::Flag, "false", "EurekaBuilder::tls_key_store",
+        |mut b, v| { b.security.tls.enabled = v.flag()?; Ok(b) }),
+    Row::new("eureka.client.tls.key-store", Unit::Path, "none", "EurekaBuilder::tls_key_store",
+        |mut b, v| { b.security.tls.key_store.location = Some(v.text().to_owned()); Ok(b) }),
+    Row::new("eureka.client.tls.key-store-type", Unit::Text, "by content", "EurekaBuilder::tls_key_store",
+        |mut b, v| { b.security.tls.key_store.store_type = Some(store_type(v)?); Ok(b) }),
+    Row::new("eureka.client.tls.key-store-password", Unit::Secret, "empty", "EurekaBuilder::tls_key_store",
+        |mut b, v| { b.security.tls.key_store.password = Some(Secret::new(v.text())); Ok(b) }),
+    Row::new("eureka.client.tls.key-password", Unit::Secret, "that of the key store", "EurekaBuilder::tls_key_store",
+        |mut b, v| { b.security.tls.key_password = Some(Secret::new(v.text())); Ok(b) }),
+    Row::new("eureka.client.tls.trust-store", Unit::Path, "CAs of the system", "EurekaBuilder::tls_trust_store",
+        |mut b, v| { b.security.tls.trust_store.location = Some(v.text().to_owned()); Ok(b) }),
+    Row::new("eureka.client.tls.trust-store-type", Unit::Text, "by content", "EurekaBuilder::tls_trust_store",
+        |mut b, v| { b.security.tls.trust_store.store_type = Some(store_type(v)?); Ok(b) }),
+    Row::new("eureka.client.tls.trust-store-password", Unit::Secret, "empty", "EurekaBuilder::tls_trust_store",
+        |mut b, v| { b.security.tls.trust_store.password = Some(Secret::new(v.text())); Ok(b) }),
 ];
+
+fn store_type(value: &Value) -> Result<StoreType, InvalidSetting> {
+    StoreType::parse(value.text()).ok_or_else(|| value.invalid("PKCS12, JKS or PEM"))
+}
 
 /// Sets the registry servers of the default zone.
 fn service_url(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
@@ -249,15 +284,12 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.serviceUrlPollIntervalMs", NOT_YET),
     ("eureka.client.instance-info-replication-interval-seconds", NOT_YET),
     ("eureka.appinfo.replicate.interval", NOT_YET),
-    ("eureka.client.proxy-*", NOT_YET),
-    ("eureka.eurekaServer.proxy*", NOT_YET),
     ("eureka.client.should-enforce-registration-at-init", NOT_YET),
     ("eureka.shouldEnforceRegistrationAtInit", NOT_YET),
     ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
     ("eureka.client.should-unregister-on-shutdown", NOT_YET),
     ("eureka.shouldUnregisterOnShutdown", NOT_YET),
     ("eureka.client.healthcheck.enabled", NOT_YET),
-    ("eureka.client.tls.*", "set tls_ca_file() or tls_config() in code"),
     ("eureka.client.transport.*", NOT_YET),
     ("eureka.transport.*", NOT_YET),
     ("eureka.client.filter-only-up-instances", "set the statuses of a Selection in code"),

@@ -1,16 +1,12 @@
 //! Outbound HTTP: the stack that carries requests to peers and to other regions.
 
 use std::fmt;
-#[cfg(feature = "tls")]
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-#[cfg(feature = "tls")]
-use tokio_rustls::rustls;
 use tower::{BoxError, Service};
 
 use crate::config::ClientConfig;
@@ -61,15 +57,13 @@ impl Outbound {
         self.service = Some(MakeStack(Arc::new(move |config| HttpStack::over(service.clone(), config))));
     }
 
+    /// Changes the TLS settings.
     #[cfg(feature = "tls")]
-    pub(in crate::server) fn set_tls_config(&mut self, config: Arc<rustls::ClientConfig>) -> Result<(), crate::Error> {
-        self.tls = std::mem::take(&mut self.tls).with_config(config)?;
-        Ok(())
-    }
-
-    #[cfg(feature = "tls")]
-    pub(in crate::server) fn trust_ca_file(&mut self, path: &Path) -> Result<(), crate::Error> {
-        self.tls = std::mem::take(&mut self.tls).add_ca_file(path)?;
+    pub(in crate::server) fn change_tls(
+        &mut self,
+        change: impl FnOnce(TlsSettings) -> Result<TlsSettings, crate::Error>,
+    ) -> Result<(), crate::Error> {
+        self.tls = change(std::mem::take(&mut self.tls))?;
         Ok(())
     }
 }

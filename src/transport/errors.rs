@@ -7,8 +7,9 @@ use tower::BoxError;
 
 use super::response::ServerResponse;
 use super::server_order::AllServersPaused;
+use super::token::TokenError;
 use crate::config::{ServiceUrl, shown};
-use crate::connect::root_cause;
+use crate::connect::{is_rejected_handshake, root_cause};
 use crate::error::{Error, Kind};
 use crate::panics::Panicked;
 use crate::untrusted::Excerpt;
@@ -125,9 +126,12 @@ impl ServerResponse {
         let advice = match self.status.as_u16() {
             300..=399 => "configure the URL to which the redirect leads",
             401 | 403 if subject.operation.starts_with("fetch") => {
-                "the server may still be starting, or requires credentials in the service URL"
+                "the server may still be starting, or requires other credentials: in the service URL, basic_auth() or bearer_token()"
             }
-            401 | 403 => "give credentials in the service URL: http://user:password@host/eureka/",
+            401 | 403 => {
+                "give valid credentials in the service URL (http://user:password@host/eureka/), basic_auth() or bearer_token()"
+            }
+            407 => "give the credentials of the proxy in its URL, or in eureka.client.proxy-user-name and -password",
             404 => "check that the service URL leads to a Eureka server, usually with /eureka/ at its end",
             400..=499 => "the server rejected the request",
             _ => "see the log of the server",
@@ -156,11 +160,26 @@ pub(super) enum SendError {
     TooLarge(usize),
     /// The bottom service, which may be the user's, panicked.
     Panicked(Panicked),
+    /// There is no bearer token.
+    Token(TokenError),
 }
 
 impl SendError {
+    /// Returns `true` if the server is not the reason, so that another one would not help.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Self::Token(_))
+    }
+
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         match self {
+            Self::Service { error, connecting: true } if is_rejected_handshake(&*error) => {
+                let alert = root_cause(&*error);
+                subject
+                    .error(Kind::Connect, server)
+                    .cause(format!("the server rejected the TLS handshake: {alert}"))
+                    .advice("the server may require a client certificate, or another one: tls_identity_file()")
+                    .with_source(error)
+            }
             Self::Service { error, connecting: true } => {
                 let refused = root_cause(&*error);
                 subject
@@ -194,6 +213,11 @@ impl SendError {
                 .cause(format!("the HTTP service {source}"))
                 .advice("the panic comes from the service that was passed to http_service()")
                 .with_source(source),
+            Self::Token(source) => {
+                let kind = if matches!(source, TokenError::Timeout(_)) { Kind::Timeout } else { Kind::Call };
+                let error = subject.error(kind, server).cause(format!("not sent: {source}"));
+                error.advice("check the function that was passed to bearer_token()").with_source(source)
+            }
             Self::TooLarge(limit) => subject
                 .error(Kind::Body, server)
                 .cause(format!("the response is larger than {limit} bytes after decompression"))

@@ -140,6 +140,7 @@ impl Servers {
         };
         let response = match stack.exchange(request).await {
             Ok(response) => response,
+            Err(failed) if failed.is_local() => return Attempt::Rejected(failed.error(subject, server)),
             Err(failed) => return Attempt::Failed { error: failed.error(subject, server), unavailable: true },
         };
         let status = response.status;

@@ -6,7 +6,7 @@
 //!      │
 //!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs)
 //!      │
-//!  HttpStack (stack.rs)        redirects, gzip (gunzip.rs), limits of size and time
+//!  HttpStack (stack.rs)        credentials (authorize.rs, token.rs), redirects, gzip (gunzip.rs), limits
 //!      │
 //!  Sessions (session.rs)       hyper over crate::connect, or the user's own HTTP service
 //! ```
@@ -14,6 +14,7 @@
 //! `server_clock.rs` measures the clock of a server, and `dns.rs` looks up service URLs. Both are
 //! for the peers of a registry server.
 
+mod authorize;
 #[cfg(feature = "dns")]
 mod dns;
 mod errors;
@@ -27,6 +28,7 @@ mod server_clock;
 mod server_order;
 mod session;
 mod stack;
+mod token;
 
 #[cfg(feature = "dns")]
 pub(crate) use dns::DnsUrls;

@@ -1,9 +1,9 @@
-#[cfg(feature = "peers")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::uri::Scheme;
+use http::{HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Limited};
@@ -15,6 +15,7 @@ use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
+use super::authorize::{Authorizer, ProxyAuthorization};
 use super::errors::SendError;
 use super::gunzip;
 use super::request::RequestBody;
@@ -34,7 +35,7 @@ type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, 
 /// of time and size.
 ///
 /// ```text
-///  gunzip ─ Decompression ─ FollowRedirect ─ hyper with connection sessions, or the user's service
+///  credentials ─ gunzip ─ Decompression ─ FollowRedirect ─ hyper with sessions, or the user's service
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct HttpStack {
@@ -42,6 +43,7 @@ pub(crate) struct HttpStack {
     head_timeout: Duration,
     read_timeout: Duration,
     body_limit: usize,
+    authorizer: Authorizer,
     /// True if the bottom service is hyper, and not a service of the user.
     is_hyper: bool,
     /// Clock that is measured by the responses.
@@ -52,7 +54,8 @@ pub(crate) struct HttpStack {
 impl HttpStack {
     /// Creates a stack over hyper with a connection pool of its own.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        let hyper = Sessions::new(Connector::new(config.connect_timeout, &config.tls));
+        let connector = Connector::new(config.connect_timeout, &config.tls).through(&config.proxies);
+        let hyper = ProxyAuthorization::new(Sessions::new(connector), &config.proxies);
         Self { is_hyper: true, ..Self::over(hyper, config) }
     }
 
@@ -66,7 +69,8 @@ impl HttpStack {
         B::Error: Into<BoxError> + Send,
     {
         let bottom = MapErr::new(bottom, Into::into as fn(S::Error) -> BoxError);
-        let redirected = FollowRedirect::with_policy(bottom, Redirects::default());
+        let authorizer = Authorizer::new(config);
+        let redirected = FollowRedirect::with_policy(bottom, Redirects::new(authorizer.header_names()));
         let decompressed = Decompression::new(redirected);
         let boxed = MapResponse::new(decompressed, |response: Response<_>| {
             response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::<BoxError>::into)))
@@ -76,6 +80,7 @@ impl HttpStack {
             head_timeout: config.connect_timeout.saturating_add(config.read_timeout),
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
+            authorizer,
             is_hyper: false,
             #[cfg(feature = "peers")]
             server_clock: None,
@@ -99,9 +104,31 @@ impl HttpStack {
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request and reads the complete response. A panic of the bottom service is returned
-    /// as an error.
-    pub(super) async fn exchange(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
+    /// Sends one request with its credentials and reads the complete response. A panic of the bottom
+    /// service is returned as an error.
+    ///
+    /// A bearer token that the server rejects is renewed once, and the request is sent again.
+    pub(super) async fn exchange(&self, mut request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
+        let bound = self.head_timeout;
+        let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
+        let Some(token) = token else { return self.caught(request).await };
+        let mut again = request.clone();
+        let response = self.caught(request).await?;
+        // A server to which the request was redirected did not receive the token.
+        let is_first = response.responder.authority.as_ref().is_none_or(|host| Some(host) == again.uri().authority());
+        if response.status != StatusCode::UNAUTHORIZED || !is_first {
+            return Ok(response);
+        }
+        match self.authorizer.renew(&token, bound).await.map_err(SendError::Token)? {
+            None => Ok(response),
+            Some(renewed) => {
+                again.headers_mut().insert(header::AUTHORIZATION, renewed);
+                self.caught(again).await
+            }
+        }
+    }
+
+    async fn caught(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
         catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
 
@@ -151,7 +178,8 @@ fn is_connect(error: &BoxError) -> bool {
     rejected || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
-/// Policy that follows up to five redirects and sends credentials to the first host only.
+/// Policy that follows up to five redirects and sends credentials to the first host only, the user's
+/// own headers included.
 ///
 /// A redirect of a write is followed only if the status preserves method and body (307, 308). Other
 /// statuses would turn the write into a GET.
@@ -159,13 +187,15 @@ fn is_connect(error: &BoxError) -> bool {
 struct Redirects {
     limit: policy::Limited,
     credentials: policy::FilterCredentials,
+    own_headers: Arc<[HeaderName]>,
+    left_origin: bool,
     is_get: bool,
 }
 
-impl Default for Redirects {
-    fn default() -> Self {
+impl Redirects {
+    fn new(own_headers: Arc<[HeaderName]>) -> Self {
         let (limit, credentials) = (policy::Limited::new(5), policy::FilterCredentials::new());
-        Self { limit, credentials, is_get: true }
+        Self { limit, credentials, own_headers, left_origin: false, is_get: true }
     }
 }
 
@@ -175,6 +205,7 @@ impl<E> policy::Policy<RequestBody, E> for Redirects {
         if !self.is_get && !keeps {
             return Ok(Action::Stop);
         }
+        self.left_origin |= origin(attempt.previous()) != origin(attempt.location());
         let _: Action = policy::Policy::<RequestBody, E>::redirect(&mut self.credentials, attempt)?;
         policy::Policy::<RequestBody, E>::redirect(&mut self.limit, attempt)
     }
@@ -182,9 +213,20 @@ impl<E> policy::Policy<RequestBody, E> for Redirects {
     fn on_request(&mut self, request: &mut Request<RequestBody>) {
         self.is_get = request.method() == http::Method::GET;
         policy::Policy::<RequestBody, E>::on_request(&mut self.credentials, request);
+        if self.left_origin {
+            for name in &*self.own_headers {
+                request.headers_mut().remove(name);
+            }
+        }
     }
 
     fn clone_body(&self, body: &RequestBody) -> Option<RequestBody> {
         Some(body.clone())
     }
+}
+
+/// Returns the scheme, host and port of a URI.
+fn origin(uri: &Uri) -> (Option<&Scheme>, Option<&str>, u16) {
+    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    (uri.scheme(), uri.host(), uri.port_u16().unwrap_or(default_port))
 }

@@ -12,10 +12,12 @@ mod common;
 mod connections;
 #[cfg(feature = "server")]
 mod continuity;
+mod credentials;
 mod discover;
 mod evidence;
 mod pages;
 mod provider;
+mod proxy;
 #[path = "../support/raw_http2.rs"]
 mod raw_http2;
 mod registry_choice;

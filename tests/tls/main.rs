@@ -3,13 +3,17 @@
 #![cfg(all(feature = "tls", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+mod access;
 mod calls;
-#[cfg(feature = "peers")]
 #[path = "../support/captured_log.rs"]
 mod captured_log;
+mod files;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;
 #[cfg(feature = "peers")]
 mod peers;
+mod secrets;
+#[cfg(feature = "pkcs12")]
+mod stores;
 mod world;

@@ -1,7 +1,7 @@
 //! Certificate authority, servers with its certificates, and a registry with a client that trusts
 //! it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,20 @@ impl Ca {
         (vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
+    /// Issues a certificate for localhost, and writes it and its key to PEM files.
+    pub(crate) fn identity_files(&self, name: &str) -> (PathBuf, PathBuf) {
+        let files = (temporary(&format!("{name}.pem")), temporary(&format!("{name}.key")));
+        self.write_identity(&files.0, &files.1);
+        files
+    }
+
+    pub(crate) fn write_identity(&self, certificate: &Path, key: &Path) {
+        let pair = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(certificate, params.signed_by(&pair, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(key, pair.serialize_pem()).unwrap();
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
@@ -86,8 +100,14 @@ impl Ca {
     /// Returns the configuration of a server on localhost that requires a client certificate of
     /// this authority.
     pub(crate) fn strict_server(&self) -> ServerConfig {
+        self.server_for(self.roots())
+    }
+
+    /// Returns the configuration of a server on localhost that requires a client certificate of one
+    /// of these authorities.
+    pub(crate) fn server_for(&self, roots: RootCertStore) -> ServerConfig {
         let provider = Arc::new(default_provider());
-        let roots = Arc::new(self.roots());
+        let roots = Arc::new(roots);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().unwrap();
         let (chain, key) = self.identity(&["localhost"]);
         ServerConfig::builder_with_provider(provider)
@@ -99,10 +119,15 @@ impl Ca {
     }
 
     pub(crate) fn pem_file(&self, name: &str) -> PathBuf {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let path = temporary(name);
         std::fs::write(&path, self.certificate.pem()).unwrap();
         path
     }
+}
+
+/// Returns a path for a temporary file. Its name is unique among the tests.
+pub(crate) fn temporary(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
 /// Returns a server configuration with this certificate that supports HTTP/1.1 and HTTP/2.
@@ -130,6 +155,7 @@ pub(crate) fn serve_on(listener: TcpListener, config: ServerConfig, router: Rout
     tokio::spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
+            tcp.set_nodelay(true).unwrap();
             let (acceptor, router) = (acceptor.clone(), router.clone());
             tokio::spawn(async move {
                 let Ok(tls) = acceptor.accept(tcp).await else { return };

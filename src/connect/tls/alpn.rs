@@ -1,9 +1,9 @@
 /// HTTP/2 in ALPN.
 #[cfg(feature = "tls")]
-pub(super) const HTTP2: &[u8] = b"h2";
+pub(in crate::connect) const HTTP2: &[u8] = b"h2";
 /// HTTP/1.1 in ALPN.
 #[cfg(feature = "tls")]
-pub(super) const HTTP1: &[u8] = b"http/1.1";
+pub(in crate::connect) const HTTP1: &[u8] = b"http/1.1";
 
 /// HTTP versions that a TLS handshake offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

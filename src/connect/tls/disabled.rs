@@ -6,8 +6,7 @@ use tokio::net::TcpStream;
 
 use super::alpn::Versions;
 use crate::connect::error::ConnectError;
-
-pub(crate) type Stream = TcpStream;
+use crate::connect::stream::Stream;
 
 /// TLS settings, of which this build has none.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +32,7 @@ pub(in crate::connect) async fn handshake_if_https(
     if uri.scheme() == Some(&Scheme::HTTPS) {
         return Err(ConnectError::new("HTTPS is not built in: switch on the feature `tls` of tower-eureka"));
     }
-    Ok(tcp)
+    Ok(Stream::Plain(tcp))
 }
 
 /// Returns `false`, since without TLS there is no handshake.

@@ -11,8 +11,8 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, ClientConfig, Err
 
 use super::alpn::{HTTP1, HTTP2, Versions};
 use super::settings::TlsSettings;
-use super::stream::Stream;
 use crate::connect::error::ConnectError;
+use crate::connect::stream::Stream;
 use crate::error::chain;
 
 /// Performs the TLS handshake if the scheme of the URI is https. The certificate must be valid for
@@ -34,7 +34,7 @@ pub(in crate::connect) async fn handshake_if_https(
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let failed = |reason: &str| ConnectError::new(format!("no TLS with {host}: {reason}"));
     let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("the host is not a valid server name"))?;
-    let mut config = ClientConfig::clone(&*tls.config().map_err(|reason| failed(&reason))?);
+    let mut config = ClientConfig::clone(&*tls.config().await.map_err(|reason| failed(&reason))?);
     config.alpn_protocols = match versions {
         Versions::Http1 => vec![HTTP1.to_vec()],
         Versions::Http2 => vec![HTTP2.to_vec()],

@@ -1,20 +1,30 @@
 //! TLS settings and the client's side of the handshake.
+//!
+//! `files.rs` reads certificates and keys, `store.rs` those in key stores, and `reload.rs` holds
+//! the rustls configuration and creates it again when a file changed.
 
 mod alpn;
 #[cfg(not(feature = "tls"))]
 mod disabled;
 #[cfg(feature = "tls")]
+mod files;
+#[cfg(feature = "tls")]
 mod handshake;
+#[cfg(feature = "tls")]
+mod reload;
 #[cfg(feature = "tls")]
 mod settings;
 #[cfg(feature = "tls")]
-mod stream;
+mod store;
+mod store_type;
 
+#[cfg(feature = "tls")]
+pub(super) use alpn::HTTP2;
 pub(super) use alpn::Versions;
 #[cfg(not(feature = "tls"))]
 pub(super) use disabled::handshake_if_https;
 #[cfg(not(feature = "tls"))]
-pub(crate) use disabled::{Stream, TlsSettings, is_rejected_handshake};
+pub(crate) use disabled::{TlsSettings, is_rejected_handshake};
 #[cfg(feature = "tls")]
 pub(super) use handshake::handshake_if_https;
 #[cfg(feature = "tls")]
@@ -22,4 +32,5 @@ pub(crate) use handshake::is_rejected_handshake;
 #[cfg(feature = "tls")]
 pub(crate) use settings::TlsSettings;
 #[cfg(feature = "tls")]
-pub(crate) use stream::Stream;
+pub(crate) use store::Store;
+pub(crate) use store_type::StoreType;

@@ -1,32 +1,34 @@
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tracing::dispatcher;
 
+use super::files::{IdentityFiles, TlsFiles, TrustFile};
+use super::reload::Reload;
+use super::store::Store;
 use crate::error::{Error, Kind};
+use crate::sync::offload;
 
 /// TLS settings of one client, or of the calls that a registry server makes to its peers.
 ///
 /// Clones share the rustls configuration, which is created on first use.
-#[derive(Clone, Default)]
-pub(crate) struct TlsSettings {
-    trust: Trust,
-    config: Arc<OnceLock<Result<Arc<ClientConfig>, String>>>,
+#[derive(Clone)]
+pub(crate) struct TlsSettings(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// Files, or the CAs of the operating system if there are none.
+    Files(Arc<TlsFiles>, Arc<Reload>),
+    /// The user's configuration.
+    Config(Arc<ClientConfig>),
 }
 
-#[derive(Clone, Default)]
-enum Trust {
-    /// Trusts the CAs of the operating system.
-    #[default]
-    System,
-    /// Trusts these CAs only.
-    Roots(RootCertStore),
-    /// Uses the user's configuration.
-    Config(Arc<ClientConfig>),
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self(Source::Files(Arc::default(), Arc::default()))
+    }
 }
 
 impl TlsSettings {
@@ -36,11 +38,11 @@ impl TlsSettings {
     /// Uses this configuration for all connections.
     ///
     /// # Errors
-    /// When CA files were added before. Their certificates belong into the configuration.
+    /// When files were added before. Their certificates and keys belong into the configuration.
     pub(crate) fn with_config(self, config: Arc<ClientConfig>) -> Result<Self, Error> {
-        match self.trust {
-            Trust::Roots(_) => Err(conflict()),
-            _ => Ok(Self { trust: Trust::Config(config), ..Self::default() }),
+        match self.0 {
+            Source::Files(files, _) if !files.is_empty() => Err(conflict()),
+            _ => Ok(Self(Source::Config(config))),
         }
     }
 
@@ -48,30 +50,49 @@ impl TlsSettings {
     /// the operating system.
     ///
     /// # Errors
-    /// When the file cannot be read or holds no usable certificate, or when a configuration was set
-    /// before.
+    /// As [`prepare`](Self::prepare), or when a configuration was set before.
     pub(crate) fn add_ca_file(self, path: &Path) -> Result<Self, Error> {
-        let mut roots = match self.trust {
-            Trust::System => RootCertStore::empty(),
-            Trust::Roots(roots) => roots,
-            Trust::Config(_) => return Err(conflict()),
-        };
-        let unusable = |cause: String| {
-            Error::new(Kind::Config, "read CA file")
-                .server(path.display().to_string())
-                .cause(cause)
-                .advice("give a PEM file with the certificates of the CAs")
-        };
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|e| unusable(e.to_string()).with_source(e))?;
-        if certificates.is_empty() {
-            return Err(unusable("it holds no certificate".into()));
+        self.with_files(|files| files.trust.push(TrustFile::Pem(path.to_owned())))
+    }
+
+    /// Trusts the CAs in a store, as [`add_ca_file`](Self::add_ca_file) does.
+    pub(crate) fn add_trust_store(self, store: Store) -> Result<Self, Error> {
+        self.with_files(|files| files.trust.push(TrustFile::Store(store)))
+    }
+
+    /// Sends the certificate chain in a PEM file to servers that request one.
+    ///
+    /// # Errors
+    /// As [`add_ca_file`](Self::add_ca_file).
+    pub(crate) fn with_identity_file(self, certificates: &Path, key: &Path) -> Result<Self, Error> {
+        let (certificates, key) = (certificates.to_owned(), key.to_owned());
+        self.with_files(|files| files.identity = Some(IdentityFiles::Pem { certificates, key }))
+    }
+
+    /// Sends the certificate chain in a store, as
+    /// [`with_identity_file`](Self::with_identity_file) does.
+    pub(crate) fn with_key_store(self, store: Store) -> Result<Self, Error> {
+        self.with_files(|files| files.identity = Some(IdentityFiles::Store(store)))
+    }
+
+    fn with_files(self, change: impl FnOnce(&mut TlsFiles)) -> Result<Self, Error> {
+        let Source::Files(files, _) = self.0 else { return Err(conflict()) };
+        let mut files = Arc::unwrap_or_clone(files);
+        change(&mut files);
+        let settings = Self(Source::Files(Arc::new(files), Arc::default()));
+        settings.prepare()?;
+        Ok(settings)
+    }
+
+    /// Creates the rustls configuration. This reads files, which blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is unusable, or no CA is trusted.
+    fn prepare(&self) -> Result<(), Error> {
+        match &self.0 {
+            Source::Config(_) => Ok(()),
+            Source::Files(files, reload) => reload.refresh(files).map(drop),
         }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|e| unusable(e.to_string()).with_source(e))?;
-        }
-        Ok(Self { trust: Trust::Roots(roots), ..Self::default() })
     }
 
     /// Verifies that handshakes are possible.
@@ -79,62 +100,44 @@ impl TlsSettings {
     /// # Errors
     /// With the reason, when they are not.
     pub(crate) fn check(&self) -> Result<(), String> {
-        self.config().map(drop)
+        self.prepare().map_err(|error| error.to_string())
     }
 
-    /// Returns the rustls configuration. The first call reads the certificates of the operating
-    /// system, which blocks for some milliseconds.
+    /// Returns the rustls configuration for a new connection. Reads the files again if they were
+    /// not read for some seconds.
     ///
     /// # Errors
     /// With the reason, when no CA is trusted.
-    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        self.config
-            .get_or_init(|| match &self.trust {
-                Trust::System => client_config(system_roots()?),
-                Trust::Roots(roots) => client_config(roots.clone()),
-                Trust::Config(config) => Ok(config.clone()),
-            })
-            .clone()
+    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        match &self.0 {
+            Source::Config(config) => Ok(config.clone()),
+            Source::Files(files, reload) => {
+                if let Some(config) = reload.current(files) {
+                    return Ok(config);
+                }
+                let (files, reload) = (files.clone(), reload.clone());
+                // The log lines go to the subscriber of this task.
+                let dispatch = dispatcher::get_default(Clone::clone);
+                let refresh = move || dispatcher::with_default(&dispatch, || reload.refresh(&files));
+                offload(refresh).await.map_err(|error| error.to_string())
+            }
+        }
     }
 }
 
 /// Omits the configuration, which may hold a key.
 impl fmt::Debug for TlsSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.trust {
-            Trust::System => "TlsSettings(CAs of the system)",
-            Trust::Roots(_) => "TlsSettings(CA files)",
-            Trust::Config(_) => "TlsSettings(user's configuration)",
-        })
+        match &self.0 {
+            Source::Config(_) => f.write_str("TlsSettings(user's configuration)"),
+            Source::Files(files, _) if files.is_empty() => f.write_str("TlsSettings(CAs of the system)"),
+            Source::Files(files, _) => f.debug_tuple("TlsSettings").field(files).finish(),
+        }
     }
 }
 
 fn conflict() -> Error {
     Error::new(Kind::Config, "read TLS settings")
-        .cause("a TLS configuration and a CA file are both set")
-        .advice("put the certificates of the CAs into the configuration")
-}
-
-/// Creates a configuration for TLS 1.2 and 1.3 with the crypto provider that the process installed,
-/// or with ring.
-fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-fn system_roots() -> Result<RootCertStore, String> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Some stores hold certificates that no verifier can use. They are skipped.
-    roots.add_parsable_certificates(loaded.certs);
-    if roots.is_empty() {
-        let reason = loaded.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-        return Err(format!("this machine has no CA certificates{reason}: install them, or give a CA file"));
-    }
-    Ok(roots)
+        .cause("a TLS configuration and a file are both set")
+        .advice("put the certificates of the CAs, and the identity of the client, into the configuration")
 }

@@ -125,6 +125,7 @@ fn each_key_is_read_under_each_of_its_names() {
                 Unit::Share => "0.5",
                 Unit::Urls => "http://registry/",
                 Unit::Text if key.name.ends_with("-url") => "http://host/",
+                Unit::Text if key.name.ends_with("-store-type") => "PEM",
                 Unit::Text if key.name.ends_with("ip-address") => "10.0.0.1",
                 _ => "7",
             };

@@ -18,6 +18,10 @@ use super::check_not_zero;
 use super::dns::Dns;
 use super::zones::Zones;
 use crate::config::ServiceUrl;
+#[cfg(feature = "tls")]
+use crate::connect::{Store, TlsSettings};
+#[cfg(feature = "tls")]
+use crate::secret::Secret;
 use crate::server::Error;
 use crate::server::outbound::Outbound;
 use crate::time::LONGEST_WAIT;
@@ -240,22 +244,52 @@ impl Peers {
     /// provider of cryptography, or ring. Java has key stores instead, `eureka.client.tls.*`.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_config(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
-        if let Err(error) = self.outbound.set_tls_config(config.into()) {
-            self.set_fault(UNUSABLE_TLS, error);
-        }
-        self
+    pub fn tls_config(self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        self.with_tls(|tls| tls.with_config(config.into()))
     }
 
     /// Trusts the CAs in a PEM file instead of those that the operating system trusts. Several
     /// files add up.
     ///
     /// The file is read at once. A fault in it is an error of
-    /// [`build`](crate::server::EurekaServerBuilder::build).
+    /// [`build`](crate::server::EurekaServerBuilder::build). A new connection reads it again if it
+    /// was not read for 5 seconds. If a changed file is unusable, its previous content stays in
+    /// effect, and a warning is logged.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        if let Err(error) = self.outbound.trust_ca_file(path.as_ref()) {
+    pub fn tls_ca_file(self, path: impl AsRef<Path>) -> Self {
+        self.with_tls(|tls| tls.add_ca_file(path.as_ref()))
+    }
+
+    /// Sets the PEM files with the certificate chain of this registry, as a client of its peers and
+    /// regions, and with its private key. Defaults to no certificate.
+    ///
+    /// The files are read as those of [CAs](Self::tls_ca_file), also again after a change.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_identity_file(self, certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        self.with_tls(|tls| tls.with_identity_file(certificates.as_ref(), key.as_ref()))
+    }
+
+    /// Sets the key store with the certificate chain and private key of this registry: a PKCS#12
+    /// file (feature `pkcs12`) or a PEM file with both.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_key_store(self, path: impl AsRef<Path>, password: impl Into<String>) -> Self {
+        self.with_tls(|tls| tls.with_key_store(Store::new(path.as_ref(), Secret::new(password))))
+    }
+
+    /// Trusts the CAs in a store, as [`tls_ca_file`](Self::tls_ca_file) does: a PKCS#12 file
+    /// (feature `pkcs12`) or a PEM file.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_trust_store(self, path: impl AsRef<Path>, password: impl Into<String>) -> Self {
+        self.with_tls(|tls| tls.add_trust_store(Store::new(path.as_ref(), Secret::new(password))))
+    }
+
+    #[cfg(feature = "tls")]
+    fn with_tls(mut self, change: impl FnOnce(TlsSettings) -> Result<TlsSettings, crate::Error>) -> Self {
+        if let Err(error) = self.outbound.change_tls(change) {
             self.set_fault(UNUSABLE_TLS, error);
         }
         self

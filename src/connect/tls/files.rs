@@ -1,0 +1,184 @@
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
+
+use super::store::Store;
+use crate::error::{Error, Kind};
+
+/// Maximum size of a file in bytes.
+const MAX_SIZE: u64 = 10 << 20;
+
+/// Certificate chain and key of a client.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Files with the trusted CAs and the identity of the client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsFiles {
+    /// Trusted CAs. If there are none, those of the operating system are trusted.
+    pub(super) trust: Vec<TrustFile>,
+    pub(super) identity: Option<IdentityFiles>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum TrustFile {
+    Pem(PathBuf),
+    Store(Store),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum IdentityFiles {
+    Pem { certificates: PathBuf, key: PathBuf },
+    Store(Store),
+}
+
+/// Bytes of all files, in the order of [`TlsFiles::paths`].
+pub(super) struct Contents {
+    files: Vec<Vec<u8>>,
+    /// Equal for equal bytes.
+    pub(super) fingerprint: u64,
+}
+
+impl TlsFiles {
+    pub(super) fn is_empty(&self) -> bool {
+        self.trust.is_empty() && self.identity.is_none()
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let trust = self.trust.iter().map(|file| match file {
+            TrustFile::Pem(path) => path.as_path(),
+            TrustFile::Store(store) => &store.path,
+        });
+        let identity = self.identity.iter().flat_map(|files| match files {
+            IdentityFiles::Pem { certificates, key } => vec![certificates.as_path(), key.as_path()],
+            IdentityFiles::Store(store) => vec![store.path.as_path()],
+        });
+        trust.chain(identity)
+    }
+
+    /// Reads all files, which blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn read(&self) -> Result<Contents, Error> {
+        let files = self.paths().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut hasher = DefaultHasher::new();
+        files.hash(&mut hasher);
+        Ok(Contents { files, fingerprint: hasher.finish() })
+    }
+
+    /// Creates a configuration for TLS 1.2 and 1.3 with the crypto provider that the process
+    /// installed, or with ring.
+    ///
+    /// # Errors
+    /// When a file has no usable content, or no CA is trusted.
+    pub(super) fn config(&self, contents: &Contents) -> Result<ClientConfig, Error> {
+        let mut files = contents.files.iter();
+        let mut next = || &**files.next().expect("there are the bytes of each file");
+        let mut roots = RootCertStore::empty();
+        for file in &self.trust {
+            let (path, certificates) = match file {
+                TrustFile::Pem(path) => (path, pem_certificates(path, next())?),
+                TrustFile::Store(store) => (&store.path, store.certificates(next())?),
+            };
+            for certificate in certificates {
+                roots.add(certificate).map_err(|e| unusable_ca(path, e.to_string()).with_source(e))?;
+            }
+        }
+        if self.trust.is_empty() {
+            roots = system_roots().map_err(|reason| Error::new(Kind::Config, "read CAs").cause(reason))?;
+        }
+        let identity = match &self.identity {
+            None => None,
+            Some(IdentityFiles::Pem { certificates, key }) => {
+                let chain = pem_certificates(certificates, next())?;
+                Some((certificates, (chain, pem_key(key, next())?)))
+            }
+            Some(IdentityFiles::Store(store)) => Some((&store.path, store.identity(next())?)),
+        };
+        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::new(Kind::Config, "configure TLS").cause(e.to_string()).with_source(e))?
+            .with_root_certificates(roots);
+        let Some((path, (chain, key))) = identity else { return Ok(builder.with_no_client_auth()) };
+        builder.with_client_auth_cert(chain, key).map_err(|e| {
+            let error = unusable_identity(path);
+            match e {
+                TlsError::InconsistentKeys(_) => error
+                    .cause("the certificate and the key do not belong together")
+                    .advice("put the certificate of the client first, and give the key that it was issued for"),
+                e => error.cause(format!("the certificate or its key is unusable: {e}")).with_source(e),
+            }
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let unreadable = |cause: String| {
+        let error = Error::new(Kind::Config, "read TLS file").server(path.display().to_string()).cause(cause);
+        error.advice("check the path and the permissions of the file")
+    };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes));
+    read.map_err(|e: io::Error| unreadable(e.to_string()).with_source(e))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(unreadable("it is larger than 10 MiB".into()));
+    }
+    Ok(bytes)
+}
+
+/// Returns the certificates in a PEM file.
+pub(super) fn pem_certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    // The text of the error may hold a part of the file.
+    let certificates = certificates.map_err(|_| unusable_ca(path, "it is not valid PEM".into()))?;
+    if certificates.is_empty() {
+        return Err(unusable_ca(path, "it holds no certificate".into()));
+    }
+    Ok(certificates)
+}
+
+/// Returns the first private key in a PEM file.
+pub(super) fn pem_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(unusable_identity(path)
+            .cause("its private key is encrypted")
+            .advice("decrypt it with `openssl pkey -in KEY -out PLAIN_KEY`, or give a PKCS#12 store with a password"));
+    }
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|_| {
+        unusable_identity(path)
+            .cause("it holds no usable private key")
+            .advice("give a PEM file with an unencrypted key (PKCS#8, PKCS#1 or SEC1)")
+    })
+}
+
+fn unusable_ca(path: &Path, cause: String) -> Error {
+    Error::new(Kind::Config, "read certificates")
+        .server(path.display().to_string())
+        .cause(cause)
+        .advice("give a PEM file with certificates (BEGIN CERTIFICATE)")
+}
+
+fn unusable_identity(path: &Path) -> Error {
+    Error::new(Kind::Config, "read client certificate").server(path.display().to_string())
+}
+
+fn system_roots() -> Result<RootCertStore, String> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some stores hold certificates that no verifier can use. They are skipped.
+    roots.add_parsable_certificates(loaded.certs);
+    if roots.is_empty() {
+        let reason = loaded.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(format!("this machine has no CA certificates{reason}: install them, or give a CA file"));
+    }
+    Ok(roots)
+}
