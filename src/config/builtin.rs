@@ -15,8 +15,8 @@ pub(super) fn all_interfaces() -> &'static str {
 /// Returns the value of a placeholder that no source has.
 pub(super) fn value(settings: &Settings, name: &str) -> Option<String> {
     match &*uniform(name) {
-        "spring.cloud.client.hostname" => Some(super::instance::host_name(settings)),
-        "spring.cloud.client.ipaddress" => Some(super::instance::ip_address(settings)),
+        "spring.cloud.client.hostname" => settings.host_name(),
+        "spring.cloud.client.ipaddress" => super::instance::ip_address(settings),
         _ => None,
     }
 }

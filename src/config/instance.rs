@@ -1,10 +1,10 @@
 //! Settings of an instance.
 
-use std::net::Ipv4Addr;
+use std::cell::Cell;
 
 use super::key::{Key, apply, names_of, netflix_names_of};
-use super::{InvalidSetting, Known, Settings, Unit};
-use crate::model::{AddressRules, Instance, InstanceBuilder};
+use super::{InvalidSetting, Known, Settings, Unit, Value};
+use crate::model::{Instance, InstanceBuilder};
 
 impl Instance {
     /// Creates a builder with the settings of an instance, as a Spring application has them. Later
@@ -77,6 +77,10 @@ pub(crate) static INSTANCE: &[Row] = &[
     Row::new("eureka.instance.app-group-name", Unit::Text, "", "InstanceBuilder::app_group",
         |b, v| Ok(b.app_group(v.text())))
         .netflix(&[("eureka.appGroup", Unit::Text)]),
+    Row::new("vcap.application.instance_id", Unit::Text, "", "InstanceBuilder::id",
+        |b, v| Ok(b.id(v.text()))),
+    Row::new("spring.application.instance_id", Unit::Text, "the port", "InstanceBuilder::id",
+        |b, v| Ok(b.id_suffix(v.text()))),
     Row::new("eureka.instance.instance-id", Unit::Text, "host:application:port", "InstanceBuilder::id",
         |b, v| Ok(b.id(v.text())))
         .netflix(&[("eureka.instanceId", Unit::Text)]),
@@ -84,14 +88,20 @@ pub(crate) static INSTANCE: &[Row] = &[
         |b, v| Ok(b.host_name(v.text()))),
     Row::new("eureka.instance.ip-address", Unit::Text, "detected", "InstanceBuilder::ip_addr",
         |b, v| Ok(b.ip_addr(v.text()))),
-    Row::new("eureka.instance.prefer-ip-address", Unit::Flag, "false", "InstanceBuilder::prefer_ip_address",
+    Row::new("eureka.instance.prefer-ip-address", Unit::Flag, "true without a host name", "InstanceBuilder::prefer_ip_address",
         |b, v| Ok(b.prefer_ip_address(v.flag()?))),
     Row::new("eureka.instance.non-secure-port", Unit::Port, "server.port", "InstanceBuilder::port",
         |b, v| Ok(b.port(v.port()?)))
         .netflix(&[("eureka.port", Unit::Port)]),
-    Row::new("eureka.instance.secure-port", Unit::Port, "", "InstanceBuilder::secure_port",
-        |b, v| Ok(b.secure_port(v.port()?)))
+    Row::new("eureka.instance.non-secure-port-enabled", Unit::Flag, "true with a port", "InstanceBuilder::port_enabled",
+        |b, v| Ok(b.port_enabled(v.flag()?)))
+        .netflix(&[("eureka.port.enabled", Unit::Flag)]),
+    Row::new("eureka.instance.secure-port", Unit::Port, "server.port if enabled", "InstanceBuilder::secure_port",
+        |b, v| Ok(b.secure_port_number(v.port()?)))
         .netflix(&[("eureka.securePort", Unit::Port)]),
+    Row::new("eureka.instance.secure-port-enabled", Unit::Flag, "false", "InstanceBuilder::secure_port_enabled",
+        |b, v| Ok(b.secure_port_enabled(v.flag()?)))
+        .netflix(&[("eureka.securePort.enabled", Unit::Flag)]),
     // 0 means any free port, which the listener knows.
     Row::new("server.port", Unit::Port, "8080", "Settings::listen_address",
         |b, v| if v.text() == "0" { Ok(b) } else { Ok(b.port_if_unset(v.port()?)) }),
@@ -119,57 +129,114 @@ pub(crate) static INSTANCE: &[Row] = &[
     Row::new("eureka.instance.secure-health-check-url", Unit::Text, "", "InstanceBuilder::secure_health_check_url",
         |b, v| Ok(b.secure_health_check_url(v.text())))
         .netflix(&[("eureka.secureHealthCheckUrl", Unit::Text)]),
+    Row::new("eureka.instance.home-page-url-path", Unit::Text, "/", "InstanceBuilder::home_page_path",
+        |b, v| Ok(b.home_page_path(v.text())))
+        .netflix(&[("eureka.homePageUrlPath", Unit::Text)]),
+    Row::new("eureka.instance.status-page-url-path", Unit::Text, "/actuator/info, if the layer serves it", "InstanceBuilder::status_page_path",
+        |b, v| Ok(b.status_page_path(v.text())))
+        .netflix(&[("eureka.statusPageUrlPath", Unit::Text)]),
+    Row::new("eureka.instance.health-check-url-path", Unit::Text, "/actuator/health, if the layer serves it", "InstanceBuilder::health_check_path",
+        |b, v| Ok(b.health_check_path(v.text())))
+        .netflix(&[("eureka.healthCheckUrlPath", Unit::Text)]),
+    Row::new("server.servlet.context-path", Unit::Text, "/", "InstanceBuilder::context_path",
+        |b, v| Ok(b.context_path(v.text()))),
+    Row::new("management.server.port", Unit::Port, "the port of the instance", "InstanceBuilder::management_port",
+        management_port),
+    Row::new("management.server.base-path", Unit::Text, "", "InstanceBuilder::management_context_path",
+        |b, v| Ok(b.management_context_path(v.text()))),
+    Row::new("management.server.servlet.context-path", Unit::Text, "", "InstanceBuilder::management_context_path",
+        |b, v| Ok(b.management_context_path(v.text()))),
+    Row::new("eureka.instance.a-s-g-name", Unit::Text, "", "InstanceBuilder::asg_name",
+        |b, v| Ok(b.asg_name(v.text())))
+        .netflix(&[("eureka.asgName", Unit::Text)]),
+    Row::new("eureka.instance.default-address-resolution-order", Unit::List, "publicHostname,localIpv4", "InstanceBuilder::address_resolution_order",
+        |b, v| Ok(b.address_resolution_order(v.list())))
+        .netflix(&[("eureka.defaultAddressResolutionOrder", Unit::List)]),
+    #[cfg(feature = "client")]
+    Row::new("spring.cloud.inetutils.preferred-networks", Unit::List, "all", "InstanceBuilder::preferred_networks",
+        |b, v| Ok(b.preferred_networks(v.list()))),
+    #[cfg(feature = "client")]
+    Row::new("spring.cloud.inetutils.ignored-interfaces", Unit::List, "none", "InstanceBuilder::ignored_interfaces",
+        |b, v| Ok(b.ignored_interfaces(v.list()))),
+    Row::new("spring.cloud.inetutils.use-only-site-local-interfaces", Unit::Flag, "false", "InstanceBuilder::site_local_only",
+        |b, v| Ok(b.site_local_only(v.flag()?))),
+    Row::new("spring.cloud.inetutils.default-hostname", Unit::Text, "the IP address", "InstanceBuilder::default_host_name",
+        |b, v| Ok(b.default_host_name(v.text()))),
+    Row::new("spring.cloud.inetutils.default-ip-address", Unit::Text, "127.0.0.1", "InstanceBuilder::default_ip_addr",
+        |b, v| Ok(b.default_ip_addr(v.text()))),
+    Row::new("spring.cloud.inetutils.timeout-seconds", Unit::Seconds, "1", "InstanceBuilder::host_name_timeout",
+        |b, v| Ok(b.host_name_timeout(v.positive_duration()?))),
     Row::new("eureka.instance.metadata-map.<key>", Unit::Text, "", "InstanceBuilder::metadata",
         |b, v| Ok(b.metadata(v.key(), v.text())))
         .netflix(&[("eureka.metadata.<key>", Unit::Text)]),
 ];
+
+/// Sets the port of the pages. In a Spring application, 0 is a random port, which it does not
+/// register, and -1 switches the pages off.
+fn management_port(builder: InstanceBuilder, value: &Value) -> Result<InstanceBuilder, InvalidSetting> {
+    match value.text() {
+        "0" | "-1" => {
+            tracing::info!("{} has no effect on the registration", value.shown_as(value.text()));
+            Ok(builder)
+        }
+        _ => Ok(builder.management_port(value.port()?)),
+    }
+}
 
 /// Settings of a Spring instance without a meaning here, each with the reason.
 pub(crate) const INSTANCE_WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.instance.async-client-initialization", "the start of a client never blocks"),
     ("eureka.instance.namespace", "it is the prefix of the Netflix client's properties"),
     ("eureka.instance.environment", "Spring registers it nowhere"),
-    ("eureka.instance.default-address-resolution-order", NO_EC2),
-    ("eureka.defaultAddressResolutionOrder", NO_EC2),
     ("eureka.broadcastPublicIpv4", NO_EC2),
     ("eureka.validateInstanceId", NO_EC2),
     ("eureka.mt.*", NO_EC2),
-    ("spring.cloud.inetutils.timeout-seconds", "host names are looked up within the connect timeout"),
 ];
 
 const NO_EC2: &str = "the metadata of EC2 is not read (pass it to InstanceBuilder::data_center())";
 
 /// Settings of a Spring instance that have no effect yet, each with the remedy.
 pub(crate) const INSTANCE_UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.instance.non-secure-port-enabled", NOT_YET),
-    ("eureka.port.enabled", NOT_YET),
-    ("eureka.instance.secure-port-enabled", NOT_YET),
-    ("eureka.securePort.enabled", NOT_YET),
-    ("eureka.instance.home-page-url-path", NOT_YET),
-    ("eureka.homePageUrlPath", NOT_YET),
-    ("eureka.instance.status-page-url-path", NOT_YET),
-    ("eureka.statusPageUrlPath", NOT_YET),
-    ("eureka.instance.health-check-url-path", NOT_YET),
-    ("eureka.healthCheckUrlPath", NOT_YET),
     ("eureka.instance.initial-status", NOT_YET),
     ("eureka.instance.instance-enabled-onit", NOT_YET),
     ("eureka.traffic.enabled", NOT_YET),
-    ("eureka.instance.a-s-g-name", NOT_YET),
-    ("eureka.asgName", NOT_YET),
     ("eureka.instance.data-center-info.*", "pass it to InstanceBuilder::data_center()"),
-    ("spring.cloud.inetutils.*", NOT_YET),
 ];
 
 const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
+/// Names of the settings by which the address of this machine is chosen.
+const ADDRESS: &str = "spring.cloud.inetutils.";
+
+thread_local! {
+    /// True while a value is computed that a placeholder stands for. The settings that it depends
+    /// on cannot have such a placeholder.
+    static IS_COMPUTING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Returns the host name of this machine, for `${spring.cloud.client.hostname}`.
-pub(super) fn host_name(settings: &Settings) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    name.unwrap_or_else(|| ip_address(settings))
+///
+/// Blocks for at most `spring.cloud.inetutils.timeout-seconds`.
+pub(super) fn host_name(settings: &Settings) -> Option<String> {
+    from_address(settings, |builder| builder.local_host_name())
 }
 
 /// Returns the IP address of this machine, for `${spring.cloud.client.ip-address}`.
-pub(super) fn ip_address(_: &Settings) -> String {
-    AddressRules::default().detect().unwrap_or(Ipv4Addr::LOCALHOST.into()).to_string()
+pub(super) fn ip_address(settings: &Settings) -> Option<String> {
+    from_address(settings, |builder| builder.local_address().to_string())
 }
+
+/// Computes a value from the settings of the address.
+fn from_address(settings: &Settings, compute: impl FnOnce(InstanceBuilder) -> String) -> Option<String> {
+    if IS_COMPUTING.replace(true) {
+        return None;
+    }
+    let rows = INSTANCE.iter().filter(|row| row.name.starts_with(ADDRESS));
+    let builder = rows.into_iter().try_fold(Instance::builder("this machine"), |b, row| row.apply(settings, b));
+    IS_COMPUTING.set(false);
+    // An invalid setting is an error where the instance is built.
+    builder.ok().map(compute)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::builder::{SettingsBuilder, Source};
 use super::key::Key;
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     /// Active profiles.
     pub(super) profiles: Vec<String>,
     random: RandomState,
+    /// Host name of this machine, once it was looked up.
+    host_name: OnceLock<String>,
 }
 
 impl Settings {
@@ -118,7 +120,7 @@ impl Settings {
     }
 
     pub(super) fn new(sources: Vec<Source>, profiles: Vec<String>) -> Self {
-        Self(Arc::new(Inner { sources, profiles, random: RandomState::new() }))
+        Self(Arc::new(Inner { sources, profiles, random: RandomState::new(), host_name: OnceLock::new() }))
     }
 
     /// Returns the entries of all sources, those with the highest precedence first.
@@ -229,6 +231,15 @@ impl Settings {
     /// Returns the value of a placeholder that no source has.
     pub(super) fn built_in(&self, name: &str) -> Option<String> {
         builtin::value(self, name)
+    }
+
+    /// Returns the host name of this machine, which is looked up once.
+    pub(super) fn host_name(&self) -> Option<String> {
+        if let Some(name) = self.0.host_name.get() {
+            return Some(name.clone());
+        }
+        let name = super::instance::host_name(self)?;
+        Some(self.0.host_name.get_or_init(|| name).clone())
     }
 
     /// Returns a source of random numbers that depends on the place of a placeholder.

@@ -32,7 +32,7 @@ pub(crate) mod xml;
 pub use action::ActionType;
 pub(crate) use address::AddressRules;
 #[cfg(feature = "client")]
-pub(crate) use address::{addresses_of, is_loopback, name_of};
+pub(crate) use address::{addresses_of, is_loopback, name_of, name_within};
 pub use application::{Application, Applications};
 #[cfg(feature = "client")]
 pub(crate) use builder::check_app;

@@ -7,7 +7,7 @@ mod rules;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 #[cfg(feature = "client")]
-pub(crate) use names::{addresses_of, name_of};
+pub(crate) use names::{addresses_of, name_of, name_within};
 pub(crate) use rules::AddressRules;
 
 /// Name prefixes of the interfaces of local containers and virtual machines. Other machines cannot

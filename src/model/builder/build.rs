@@ -83,8 +83,8 @@ impl InstanceBuilder {
     fn ports(&self) -> Result<(Port, Port), InvalidInstance> {
         let fault = |fault| Err(InvalidInstance::new(&self.app, fault));
         let bound = |address: Option<std::net::SocketAddr>| address.map(|address| address.port());
-        // The setting names the port of the only listener, which may be the one for HTTPS.
-        let setting = self.server_port.filter(|_| self.secure_bound.is_none() && self.secure_port.is_none());
+        // The setting names the port of the listener, which may be the one for HTTPS.
+        let setting = self.server_port.filter(|_| self.secure_bound.is_none() && !self.has_secure_port);
         let plain = self.port.or(bound(self.bound)).or(setting);
         let secure_enabled = self.secure_port_enabled.unwrap_or(false);
         let own_secure = self.secure_port.or(bound(self.secure_bound));
@@ -101,7 +101,7 @@ impl InstanceBuilder {
     }
 
     /// Returns the rules for the detection of the address.
-    fn address_rules(&self) -> super::AddressRules {
+    pub(super) fn address_rules(&self) -> super::AddressRules {
         let mut rules = self.rules.clone();
         if self.bound.or(self.secure_bound).is_some_and(|bound| bound.is_ipv4()) {
             rules.only_ipv4();

@@ -1,7 +1,6 @@
 mod build;
 mod check;
 mod error;
-#[cfg(feature = "client")]
 mod network;
 mod pages;
 #[cfg(test)]
@@ -76,6 +75,8 @@ pub struct InstanceBuilder {
     port_enabled: Option<bool>,
     secure_port: Option<u16>,
     secure_port_enabled: Option<bool>,
+    /// True if the code has set the secure port.
+    has_secure_port: bool,
     bound: Option<SocketAddr>,
     secure_bound: Option<SocketAddr>,
     /// Port of the setting `server.port`.
@@ -120,6 +121,7 @@ impl InstanceBuilder {
             port_enabled: None,
             secure_port: None,
             secure_port_enabled: None,
+            has_secure_port: false,
             bound: None,
             secure_bound: None,
             server_port: None,
@@ -167,6 +169,7 @@ impl InstanceBuilder {
     /// to the plain port.
     pub fn secure_port(mut self, port: u16) -> Self {
         self.secure_port_enabled.get_or_insert(true);
+        self.has_secure_port = true;
         self.secure_port_number(port)
     }
 
@@ -200,13 +203,8 @@ impl InstanceBuilder {
         self
     }
 
-    /// Sets the port of the setting `server.port`, which counts unless the code has set a port.
+    /// Sets the port of the setting `server.port`, which counts unless a port is set otherwise.
     pub(crate) fn port_if_unset(mut self, port: u16) -> Self {
-        if let Some(set) = self.port.or(self.secure_port)
-            && set != port
-        {
-            tracing::warn!(app = self.app, port = set, "setting without effect: server.port={port}");
-        }
         self.server_port = Some(port);
         self
     }
@@ -219,7 +217,6 @@ impl InstanceBuilder {
     }
 
     /// Sets the end of the default id, in place of the port.
-    #[allow(dead_code, reason = "only settings set it")]
     pub(crate) fn id_suffix(mut self, suffix: impl Into<String>) -> Self {
         self.id_suffix = Some(suffix.into());
         self

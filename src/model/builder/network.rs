@@ -1,3 +1,7 @@
+use std::net::IpAddr;
+
+#[cfg(feature = "client")]
+use super::super::name_within;
 use super::InstanceBuilder;
 
 impl InstanceBuilder {
@@ -7,6 +11,8 @@ impl InstanceBuilder {
     ///
     /// If no address of the machine is in one of them, another one is registered with a warning.
     /// The regular expressions have no look-around and no back-references.
+    #[cfg(feature = "client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
     pub fn preferred_networks(mut self, networks: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.rules.clear_preferred();
         for network in networks {
@@ -23,6 +29,8 @@ impl InstanceBuilder {
     ///
     /// Without this, the usual interfaces of containers and virtual machines are used only if there
     /// is no other.
+    #[cfg(feature = "client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
     pub fn ignored_interfaces(mut self, interfaces: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.rules.clear_ignored();
         for interface in interfaces {
@@ -32,5 +40,22 @@ impl InstanceBuilder {
             }
         }
         self
+    }
+
+    /// Returns the address of this machine by the rules, as [`build`](Self::build) detects it.
+    pub(crate) fn local_address(&self) -> IpAddr {
+        let default = self.default_ip_addr.as_deref().and_then(|ip| ip.parse().ok());
+        self.address_rules().detect_or(&self.app, default)
+    }
+
+    /// Returns the host name of this machine: that of its address, else the default, else the
+    /// address. Blocks for at most the [`host_name_timeout`](Self::host_name_timeout).
+    pub(crate) fn local_host_name(&self) -> String {
+        let ip = self.local_address();
+        #[cfg(feature = "client")]
+        let name = name_within(ip, self.host_name_timeout);
+        #[cfg(not(feature = "client"))]
+        let name: Option<String> = None;
+        name.or_else(|| self.default_host_name.clone()).unwrap_or_else(|| ip.to_string())
     }
 }
