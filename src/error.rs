@@ -122,6 +122,29 @@ impl Error {
         self.0.cause.as_deref().unwrap_or_default()
     }
 
+    /// Returns the URL of the server that the error names.
+    pub(crate) fn server_url(&self) -> Option<&str> {
+        self.0.server.as_deref()
+    }
+
+    /// Returns the same error without its source, for a further receiver.
+    pub(crate) fn without_source(&self) -> Self {
+        let Inner { kind, operation, app, instance, server, cause, advice, retry_after, source: _ } = &*self.0;
+        let (app, instance, server) = (app.clone(), instance.clone(), server.clone());
+        let inner = Inner {
+            kind: *kind,
+            operation,
+            app,
+            instance,
+            server,
+            cause: cause.clone(),
+            advice: *advice,
+            retry_after: *retry_after,
+            source: None,
+        };
+        Self(Box::new(inner))
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -77,7 +77,7 @@ impl Eureka {
     /// serves and drains, but sends nothing.
     pub fn registrar(&self, instance: Instance) -> Registrar {
         let off = self.0.config.switches.registration_off().cloned();
-        Registrar::new(self.0.transport.clone(), instance, off)
+        Registrar::new(self.0.transport.clone(), instance, off, self.0.config.registrar.clone())
     }
 
     /// Returns the instances of an application as a stream of changes.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Credentials, ServiceUrl};
+use super::{Credentials, RegistrarConfig, ServiceUrl};
 use crate::connect::{Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
@@ -24,6 +24,7 @@ pub(crate) struct ClientConfig {
     /// Further headers of requests to registry servers. Their values are secrets.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) switches: Switches,
+    pub(crate) registrar: RegistrarConfig,
 }
 
 /// Parts of the client that are switched off, each with the setting that does it:
@@ -63,6 +64,7 @@ impl Default for ClientConfig {
             credentials: None,
             headers: Vec::new(),
             switches: Switches::default(),
+            registrar: RegistrarConfig::default(),
         }
     }
 }

@@ -67,6 +67,8 @@ pub(crate) mod names;
 mod placeholder;
 mod profiles;
 mod random;
+#[cfg(feature = "client")]
+mod registrar;
 mod report;
 #[cfg(feature = "client")]
 mod service_url;
@@ -90,6 +92,8 @@ pub(crate) use env::Env;
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
 pub use invalid::InvalidSetting;
 pub(crate) use key::{Key, apply, names_of, netflix_names_of};
+#[cfg(feature = "client")]
+pub(crate) use registrar::RegistrarConfig;
 pub(crate) use report::Known;
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};

@@ -1,12 +1,15 @@
-//! Metrics of balancers and of calls by name, described in `docs/metrics.md`.
+//! Metrics of balancers, of calls by name and of registrations, described in `docs/metrics.md`.
 //!
 //! Without the feature `metrics` the types are empty and events are discarded.
 
+mod provider;
 #[cfg(feature = "metrics")]
 mod recorder;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use provider::{DrainPhase, ProviderMetrics};
 
 /// Event that a balancer or a call reports.
 #[derive(Clone, Copy, Debug)]

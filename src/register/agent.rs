@@ -1,42 +1,69 @@
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::address::Routes;
+use super::events::RegistrarEvent;
 use super::lifecycle::Lifecycle;
+use super::limiter::Limiter;
 use super::state::RegistrarState;
+use super::vitals::StatusRules;
 use crate::error::{Error, Kind};
+use crate::metrics::ProviderMetrics;
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::panics::catch_panic;
-use crate::time::{Backoff, add_capped, jittered, wall_clock_ms};
-use crate::transport::{Renewal, Transport};
+use crate::sync::Mutex;
+use crate::time::{Backoff, Moment, wall_clock_ms};
+use crate::transport::Transport;
 
-/// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that
-/// is further ahead is not a time.
-const MAX_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
+mod look;
+mod outcome;
+mod overrides;
+mod sync;
+#[cfg(test)]
+mod tests;
 
-/// Time between two warnings about the same lasting failure.
-const WARNING_INTERVAL: Duration = Duration::from_secs(600);
+use overrides::Overrides;
+
+/// Longest time between two looks at the wall clock, which shows a suspension of the machine.
+const TICK: Duration = Duration::from_secs(5);
 
 /// Task that sends all writes of one instance, one after the other, so that no write overtakes
 /// another.
+///
+/// It keeps the record that the registry shall have. A change marks the record as changed, and is
+/// sent together with all other changes since as soon as the [`Limiter`] permits.
 pub(super) struct Agent {
     transport: Transport,
     /// Transport of heartbeats, which respects the pauses that servers ask for.
     background: Transport,
+    /// Record that the registry shall have.
     instance: Instance,
+    /// Copy of the record that was registered last, for the handles.
+    published: Arc<Mutex<Instance>>,
     lifecycle: Arc<Lifecycle>,
+    rules: StatusRules,
+    vitals: watch::Receiver<()>,
+    overrides: Overrides,
     commands: mpsc::Receiver<Command>,
-    /// Command for which a request in the background was cancelled.
-    postponed: Option<Command>,
     /// Commands of a shutdown, which interrupt other operations.
     shutdown: mpsc::Receiver<ShutdownCommand>,
-    /// True while the registry has the latest data, as far as the agent knows.
+    /// Callers that wait until their changes are registered.
+    waiting: Vec<Done>,
+    limiter: Limiter,
+    /// Time at which a change is sent, if there is one.
+    change_at: Option<Instant>,
+    /// True while the registry has the latest record, as far as the agent knows.
     registered: bool,
+    /// True while the registry has some record of the instance, as far as the agent knows.
+    known: bool,
+    /// Status and timestamp of the record that was registered last, for heartbeats.
+    sent: (InstanceStatus, i64),
     /// True once a registration was sent, so that the registry may have a lease to cancel.
     attempted: bool,
     /// True once the cancellation has begun. Heartbeats and registrations are no longer sent.
@@ -44,24 +71,62 @@ pub(super) struct Agent {
     routes: Routes,
     /// True once a registry has accepted the instance at its present address.
     address_confirmed: bool,
-    /// True from the detection of another address until a registry has accepted it.
-    address_changed: bool,
     /// True until the record in the registry was compared with the own one.
     unverified: bool,
+    /// True when the record in the registry is read next.
+    look_due: bool,
+    looked: Option<Instant>,
+    /// Registration time of the lease, by the clock of the server with this URL.
+    lease_of: Option<(Arc<str>, i64)>,
+    warned_of_other: Option<Instant>,
     /// True once a registry has accepted a registration.
     succeeded: bool,
     failing_since: Option<Instant>,
     warned: Option<Instant>,
     backoff: Backoff,
     next: Instant,
+    /// Last time at which the clocks were compared.
+    clocks: Moment,
+    /// Server that accepted the last write.
+    server: Option<Arc<str>>,
+    metrics: ProviderMetrics,
 }
 
-/// Commands that are executed in order.
-pub(super) enum Command {
-    /// Register with this status and return the result.
-    Register { status: InstanceStatus, done: Done },
-    /// Set an override status, or remove it and register again.
-    Override { status: Option<InstanceStatus>, done: Done },
+/// Parts from which a task is started.
+pub(super) struct AgentParts {
+    pub(super) transport: Transport,
+    pub(super) published: Arc<Mutex<Instance>>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) routes: Routes,
+    pub(super) rules: StatusRules,
+    pub(super) update_interval: Duration,
+    /// Time limit of the DELETE when all handles were dropped. `None` if nothing is deleted.
+    pub(super) cancel_timeout: Option<Duration>,
+}
+
+/// Command that is executed in order.
+pub(super) struct Command {
+    pub(super) action: Action,
+    pub(super) done: Done,
+}
+
+pub(super) enum Action {
+    /// Register, if the registry does not have the instance.
+    Register,
+    /// Set the own status. OUT_OF_SERVICE is set as an override.
+    SetStatus(InstanceStatus),
+    /// Set an override, or remove it and register again.
+    Override(Option<InstanceStatus>),
+    Change(Change),
+}
+
+/// Change of the record.
+pub(super) enum Change {
+    AddMetadata(Vec<(Arc<str>, Arc<str>)>),
+    RemoveMetadata(Vec<Arc<str>>),
+    ReplaceMetadata(Vec<(Arc<str>, Arc<str>)>),
+    Address(IpAddr),
+    Lease(LeaseInfo),
 }
 
 /// Commands of a shutdown, each with its time limit.
@@ -71,9 +136,11 @@ pub(super) enum ShutdownCommand {
     /// Delete the registration and end the task. If no server accepts that, the task remains for
     /// another attempt, but sends nothing else.
     Deregister { within: Duration, done: Done },
+    /// End the task without a DELETE.
+    Leave { done: Done },
 }
 
-type Done = oneshot::Sender<Result<(), Error>>;
+pub(super) type Done = oneshot::Sender<Result<(), Error>>;
 
 /// Channels to the task of an agent.
 #[derive(Clone, Debug)]
@@ -92,52 +159,83 @@ pub(super) struct AgentTask {
 /// Shutdown command that interrupts an operation; `None` once all handles were dropped.
 type Interruption = Option<ShutdownCommand>;
 
-/// Reason why an operation was interrupted.
-enum Interrupted {
-    Shutdown(Interruption),
-    /// An ordinary command, which is now in `postponed`.
-    Command,
-}
+/// Result of an operation, unless a shutdown command interrupted it.
+type Outcome = Result<Result<(), Error>, Interruption>;
 
-type Outcome = Result<Result<(), Error>, Interrupted>;
+impl Change {
+    /// Changes the record. Returns `false` if it stays the same.
+    pub(super) fn apply(&self, instance: &mut Instance) -> bool {
+        let before = instance.clone();
+        match self {
+            Self::AddMetadata(entries) => {
+                for (key, value) in entries {
+                    instance.metadata.insert(key.clone(), value.clone());
+                }
+            }
+            Self::RemoveMetadata(keys) => {
+                let left = before.metadata.iter().filter(|(key, _)| !keys.iter().any(|removed| **removed == **key));
+                instance.metadata = left.collect();
+            }
+            Self::ReplaceMetadata(entries) => instance.metadata = entries.iter().cloned().collect(),
+            Self::Address(ip) => {
+                // The id stays, since the registry knows the instance by it.
+                let id = instance.id().into();
+                *instance = Instance { instance_id: Some(id), ..instance.with_address(&ip.to_string()) };
+            }
+            Self::Lease(lease) => instance.lease = Some(*lease),
+        }
+        *instance != before
+    }
+}
 
 impl Agent {
     /// Spawns the task, which begins once the `previous` one has ended.
     ///
     /// It registers at once, and repeats that with back-off until it succeeds. When all handles
-    /// were dropped, it deletes the registration within `cancel_timeout`.
-    pub(super) fn spawn(
-        transport: Transport,
-        instance: Instance,
-        lifecycle: Arc<Lifecycle>,
-        routes: Routes,
-        cancel_timeout: Duration,
-        previous: Option<JoinHandle<()>>,
-    ) -> AgentTask {
+    /// were dropped, it deletes the registration.
+    pub(super) fn spawn(parts: AgentParts, previous: Option<JoinHandle<()>>) -> AgentTask {
         let (normal, commands) = mpsc::channel(4);
         let (shutdown_sender, shutdown) = mpsc::channel(4);
+        let (health, info) = parts.lifecycle.pages.paths();
+        let instance = parts.published.lock().with_pages(health.as_deref(), info.as_deref());
         let interval = renewal_interval(&instance);
         let mut agent = Self {
-            background: transport.in_background(),
-            transport,
+            background: parts.transport.in_background(),
+            transport: parts.transport,
+            metrics: ProviderMetrics::new(instance.app(), instance.id()),
+            sent: (instance.status, 0),
+            // An instance with a timestamp was accepted before, at this address.
+            address_confirmed: instance.last_dirty_timestamp.is_some(),
             instance,
-            routes,
-            address_confirmed: lifecycle.registered_instance().is_some(),
-            address_changed: false,
-            lifecycle,
+            published: parts.published,
+            vitals: parts.lifecycle.vitals.subscribe(),
+            lifecycle: parts.lifecycle,
+            rules: parts.rules,
+            overrides: Overrides::default(),
+            routes: parts.routes,
             commands,
-            postponed: None,
             shutdown,
+            waiting: Vec::new(),
+            limiter: Limiter::new(parts.update_interval),
+            change_at: None,
             registered: false,
+            known: false,
             attempted: false,
             cancelling: false,
             unverified: true,
+            look_due: false,
+            looked: None,
+            lease_of: None,
+            warned_of_other: None,
             succeeded: false,
             failing_since: None,
             warned: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             next: Instant::now(),
+            clocks: Moment::now(),
+            server: None,
         };
+        agent.update_status();
         agent.mark_changed();
         agent.instance.last_updated_timestamp = agent.instance.last_dirty_timestamp;
         let task = tokio::spawn(async move {
@@ -147,9 +245,10 @@ impl Agent {
             }
             agent.next = Instant::now();
             // A panic of the user's HTTP service must not end the heartbeats.
-            while catch_panic(agent.run(cancel_timeout)).await.is_err() {
+            while catch_panic(agent.run(parts.cancel_timeout)).await.is_err() {
                 let (app, instance) = (agent.instance.app(), agent.instance.id());
                 tracing::error!(app, instance, "registration panicked, restarting");
+                agent.waiting.clear();
                 agent.registered = false;
                 agent.lifecycle.state.change(RegistrarState::failing);
                 agent.next = Instant::now() + agent.backoff.next();
@@ -158,7 +257,7 @@ impl Agent {
         AgentTask { handle: AgentHandle { normal, shutdown: shutdown_sender }, task }
     }
 
-    async fn run(&mut self, cancel_timeout: Duration) {
+    async fn run(&mut self, cancel_timeout: Option<Duration>) {
         let mut interruption = None;
         loop {
             let command = match interruption.take() {
@@ -168,6 +267,9 @@ impl Agent {
                     ControlFlow::Break(command) => command,
                 },
             };
+            for done in std::mem::take(&mut self.waiting) {
+                let _ = done.send(Err(draining("set status of", &self.instance)));
+            }
             match command {
                 Some(ShutdownCommand::Down { within, done }) => match self.down(within, done).await {
                     ControlFlow::Continue(()) => {}
@@ -181,257 +283,149 @@ impl Agent {
                         return;
                     }
                 }
+                Some(ShutdownCommand::Leave { done }) => {
+                    self.leave();
+                    let _ = done.send(Ok(()));
+                    return;
+                }
                 // All handles were dropped.
                 None => {
-                    let _ = self.cancel(cancel_timeout).await;
+                    match cancel_timeout {
+                        Some(within) => drop(self.cancel(within).await),
+                        None => self.leave(),
+                    }
                     return;
                 }
             }
         }
     }
 
-    /// Waits for the next command or the time of the next heartbeat, and executes it.
+    /// Waits for the next command, change or heartbeat, and executes it.
     async fn step(&mut self) -> ControlFlow<Interruption> {
-        if let Some(command) = self.postponed.take() {
-            return self.execute(command).await;
-        }
-        tokio::select! {
-            biased;
-            command = self.shutdown.recv() => ControlFlow::Break(command),
-            command = self.commands.recv() => match command {
-                Some(command) => self.execute(command).await,
-                // Both channels close together.
-                None => ControlFlow::Break(None),
-            },
-            () = std::future::ready(()), if self.registered && self.unverified && !self.cancelling => self.verify().await,
-            () = sleep_until(self.next), if !self.cancelling => self.heartbeat().await,
-        }
-    }
-
-    async fn execute(&mut self, command: Command) -> ControlFlow<Interruption> {
-        let (status, overridden, done) = match command {
-            Command::Register { status, done } => (Some(status), None, done),
-            Command::Override { status, done } => (None, Some(status), done),
-        };
-        // The handle checks this as well, but the shutdown may have begun since.
-        if self.cancelling || self.lifecycle.is_draining() {
-            let _ = done.send(Err(draining("set status of", &self.instance)));
-            return ControlFlow::Continue(());
-        }
-        if let Some(status) = status.filter(|status| self.instance.status != *status) {
-            self.instance.status = status;
-            self.mark_changed();
-        }
-        let outcome = match overridden {
-            None => self.register(self.transport.clone()).await,
-            Some(status) => self.override_status(status).await,
-        };
-        match outcome {
-            Ok(result) => {
-                if overridden.is_none() {
-                    self.record(&result);
-                }
-                // The caller may have stopped waiting.
-                let _ = done.send(result);
-                ControlFlow::Continue(())
-            }
-            Err(interrupted) => {
-                let _ = done.send(Err(draining("set status of", &self.instance)));
-                interrupted.flow()
-            }
-        }
-    }
-
-    /// Sends a heartbeat, or a registration if the registry does not have the latest data.
-    async fn heartbeat(&mut self) -> ControlFlow<Interruption> {
-        let outcome = if self.registered { self.renew().await } else { self.register(self.background.clone()).await };
-        match outcome {
-            Ok(result) => {
-                self.record(&result);
-                ControlFlow::Continue(())
-            }
-            Err(interrupted) => interrupted.flow(),
-        }
-    }
-
-    async fn renew(&mut self) -> Outcome {
-        let (transport, instance) = (self.background.clone(), self.instance.clone());
-        let dirty = instance.last_dirty_timestamp.unwrap_or_default();
-        let renewal = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
-            // A heartbeat can be repeated, so every command goes first.
-            Some(command) = self.commands.recv() => {
-                self.postponed = Some(command);
-                return Err(Interrupted::Command);
-            }
-            renewal = transport.heartbeat(instance.app(), instance.id(), instance.status, dirty) => renewal,
-        };
-        match renewal {
-            Ok(Renewal::Renewed) => {
-                self.on_success();
-                Ok(Ok(()))
-            }
-            Ok(Renewal::Unknown) => {
-                tracing::info!(app = instance.app(), instance = instance.id(), "lease lost, registering again");
-                // A server that has a record with the same timestamp would keep its own one.
-                self.mark_changed();
-                self.register(transport).await
-            }
-            Err(error) => Ok(Err(error)),
-        }
-    }
-
-    /// Registers the instance, unless a shutdown command interrupts it.
-    ///
-    /// The interrupted registration may still arrive after a later one. The registry then drops it,
-    /// since its timestamp is older.
-    async fn register(&mut self, transport: Transport) -> Outcome {
-        self.registered = false;
-        let found = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
-            found = self.routes.resolve(&transport, &self.instance, self.address_confirmed) => found,
-        };
-        if let Some(instance) = found {
-            (self.instance, self.address_changed) = (instance, true);
-        }
-        self.attempted = true;
-        let instance = self.instance.clone();
-        let result = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
-            result = transport.register(&instance) => result,
-        };
-        if result.is_ok() {
-            self.on_registered();
-        }
-        Ok(result)
-    }
-
-    /// Sets the override status. `None` removes it and registers again, since the status of the
-    /// instance is UNKNOWN then.
-    async fn override_status(&mut self, status: Option<InstanceStatus>) -> Outcome {
-        let (transport, instance) = (self.transport.clone(), self.instance.clone());
-        let dirty = instance.last_dirty_timestamp.unwrap_or_default();
-        let result = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(Interrupted::Shutdown(command)),
-            result = transport.override_status(instance.app(), instance.id(), status, dirty) => result,
-        };
-        if result.is_err() || status.is_some() {
-            return Ok(result);
-        }
-        self.mark_changed();
-        let result = self.register(transport).await?;
-        self.record(&result);
-        Ok(result)
-    }
-
-    /// Compares the record in the registry with the own one, once.
-    ///
-    /// A process whose clock was ahead may have left a newer record, which the registry keeps. The
-    /// own timestamp is then raised above it, and the instance registers again.
-    async fn verify(&mut self) -> ControlFlow<Interruption> {
-        self.unverified = false;
-        let (transport, own) = (self.background.clone(), self.instance.clone());
-        let found = tokio::select! {
+        let closing = self.is_closing();
+        let outcome = tokio::select! {
             biased;
             command = self.shutdown.recv() => return ControlFlow::Break(command),
-            Some(command) = self.commands.recv() => {
-                self.postponed = Some(command);
+            command = self.commands.recv() => {
+                return match command {
+                    Some(command) => {
+                        self.execute(command);
+                        ControlFlow::Continue(())
+                    }
+                    // Both channels close together.
+                    None => ControlFlow::Break(None),
+                };
+            }
+            // The sender is never closed, since the agent has it as well.
+            _ = self.vitals.changed(), if !closing => {
+                self.update_status();
+                self.request_change();
                 return ControlFlow::Continue(());
             }
-            found = timeout(renewal_interval(&own), transport.registered(own.app(), own.id())) => found,
+            () = until(self.change_at), if self.change_at.is_some() && !closing => self.send_change().await,
+            () = std::future::ready(()), if self.look_due && self.known && !closing => self.look().await,
+            () = sleep_until(self.next.min(Instant::now() + TICK)), if !self.cancelling => self.tick().await,
         };
-        let Ok(Ok(Some(found))) = found else { return ControlFlow::Continue(()) };
-        let dirty = own.last_dirty_timestamp.unwrap_or_default();
-        let Some(theirs) = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty) else {
-            return ControlFlow::Continue(());
-        };
-        let (app, instance, ahead) = (own.app(), own.id(), Duration::from_millis(theirs.abs_diff(dirty)));
-        if theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS {
-            tracing::warn!(
-                app,
-                instance,
-                ?ahead,
-                "registry has a record that is newer than this registration by more than a year; delete it there"
-            );
-            return ControlFlow::Continue(());
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(command) => ControlFlow::Break(command),
         }
-        tracing::warn!(
-            app,
-            instance,
-            ?ahead,
-            "registry has a newer record of this instance, replacing it (was a clock ahead?)"
-        );
-        self.instance.last_dirty_timestamp = Some(theirs.saturating_add(1));
-        self.registered = false;
-        self.next = Instant::now();
-        ControlFlow::Continue(())
     }
 
-    /// Registers as DOWN.
-    async fn down(&mut self, within: Duration, done: Done) -> ControlFlow<Interruption> {
-        if self.cancelling {
-            let _ = done.send(Err(draining("register", &self.instance)));
-            return ControlFlow::Continue(());
+    /// Returns `true` once the status stays DOWN.
+    fn is_closing(&self) -> bool {
+        self.cancelling || self.lifecycle.is_draining()
+    }
+
+    /// Executes a command, which sends nothing by itself.
+    fn execute(&mut self, Command { action, done }: Command) {
+        // The handle checks this as well, but the shutdown may have begun since.
+        if self.is_closing() {
+            let _ = done.send(Err(draining("set status of", &self.instance)));
+            return;
         }
-        if self.instance.status != InstanceStatus::Down {
-            self.instance.status = InstanceStatus::Down;
+        match action {
+            Action::Register if !self.registered => self.next = Instant::now(),
+            Action::Register => {}
+            Action::SetStatus(status) => {
+                if status == InstanceStatus::OutOfService {
+                    self.overrides.force();
+                }
+                self.rules.manual = Some(status);
+                self.update_status();
+            }
+            Action::Override(status) => self.overrides.set_explicit(status),
+            Action::Change(change) => {
+                // A later registration of another task has it as well.
+                change.apply(&mut self.published.lock());
+                if change.apply(&mut self.instance) {
+                    self.mark_changed();
+                }
+            }
+        }
+        if self.is_in_sync() {
+            let _ = done.send(Ok(()));
+            return;
+        }
+        self.waiting.push(done);
+        self.request_change();
+    }
+
+    /// Sets the own status and the own override that follow from the vitals and the rules.
+    fn update_status(&mut self) {
+        if self.is_closing() {
+            return;
+        }
+        let wanted = self.lifecycle.vitals.wanted(&self.rules);
+        self.overrides.set_out_of_service(wanted.out_of_service);
+        if wanted.status != self.instance.status {
+            self.instance.status = wanted.status;
             self.mark_changed();
         }
-        // No look-up of the address here, since it would use up the time limit.
-        (self.attempted, self.registered, self.unverified) = (true, false, false);
-        let (transport, instance) = (self.transport.with_timeout(within), self.instance.clone());
-        let result = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => {
-                let _ = done.send(Err(draining("register", &self.instance)));
-                return ControlFlow::Break(command);
-            }
-            result = timeout(within, transport.register(&instance)) => result,
-        };
-        let result = result.unwrap_or_else(|_| Err(self.timed_out("register", within)));
-        if result.is_ok() {
-            self.on_registered();
-        }
-        self.schedule(&result);
-        let _ = done.send(result);
-        ControlFlow::Continue(())
     }
 
-    /// Sends the DELETE until a server accepts it or the time limit is reached.
-    async fn cancel(&mut self, within: Duration) -> Result<(), Error> {
-        self.cancelling = true;
-        if !self.attempted {
-            self.lifecycle.state.set(RegistrarState::Deregistered);
+    fn is_in_sync(&self) -> bool {
+        self.registered && self.overrides.is_in_sync()
+    }
+
+    /// Sends the changes as soon as the limiter permits. Before the registry has the instance, they
+    /// are part of the registration.
+    fn request_change(&mut self) {
+        if self.known && !self.is_in_sync() && self.change_at.is_none() {
+            self.change_at = Some(Instant::now());
+        }
+    }
+
+    /// Sends the changes since the last registration, if the limiter permits.
+    async fn send_change(&mut self) -> Result<(), Interruption> {
+        self.change_at = None;
+        if self.is_in_sync() {
+            self.inform(Ok(()));
             return Ok(());
         }
-        let transport = self.transport.with_timeout(within);
-        let deadline = add_capped(Instant::now(), within);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        loop {
-            let cancelled = timeout_at(deadline, transport.cancel(self.instance.app(), self.instance.id())).await;
-            let error = match cancelled {
-                Ok(Ok(_)) => break,
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    self.lifecycle.state.set(RegistrarState::Deregistered);
-                    return Err(self.timed_out("deregister", within));
-                }
-            };
-            let pause = backoff.next();
-            if Instant::now() + pause >= deadline {
-                self.lifecycle.state.set(RegistrarState::Deregistered);
-                return Err(error);
-            }
-            sleep(pause).await;
+        if let Err(at) = self.limiter.take(Instant::now()) {
+            self.change_at = Some(at);
+            return Ok(());
         }
-        self.attempted = false;
-        self.lifecycle.state.set(RegistrarState::Deregistered);
-        tracing::info!(app = self.instance.app(), instance = self.instance.id(), "deregistered");
-        Ok(())
+        self.sync_and_record().await
+    }
+
+    /// Sends a heartbeat, or the changes that the registry does not have, when it is time.
+    async fn tick(&mut self) -> Result<(), Interruption> {
+        let now = Instant::now();
+        let skipped = std::mem::replace(&mut self.clocks, Moment::now()).skipped();
+        self.publish_metrics();
+        if skipped > renewal_interval(&self.instance) / 2 {
+            // The connections are dead and the lease may be lost, perhaps in another network.
+            let (app, instance) = (self.instance.app(), self.instance.id());
+            tracing::info!(app, instance, ?skipped, "machine was suspended or its clock set, sending heartbeat");
+            self.address_confirmed = false;
+        } else if now < self.next {
+            return Ok(());
+        }
+        // A change that waits for the limiter does not stop the heartbeats.
+        let waits = self.change_at.is_some() && self.known;
+        if self.registered || waits { self.renew_and_record().await } else { self.sync_and_record().await }
     }
 
     /// Sets a newer timestamp, even within a millisecond or after the clock was set back.
@@ -441,78 +435,8 @@ impl Agent {
         self.registered = false;
     }
 
-    /// Sets the time of the next heartbeat. An overloaded registry gets no more heartbeats than a
-    /// healthy one.
-    fn schedule(&mut self, result: &Result<(), Error>) {
-        let interval = jittered(renewal_interval(&self.instance));
-        let wait = match result {
-            Ok(()) => {
-                self.backoff.reset();
-                interval
-            }
-            Err(error) => {
-                let overloaded = error.status() == Some(429) || error.status() == Some(503) && self.registered;
-                let pause = self.backoff.next();
-                if overloaded { pause.max(interval) } else { pause }
-            }
-        };
-        self.next = Instant::now() + wait;
-    }
-
-    fn on_registered(&mut self) {
-        self.registered = true;
-        if !std::mem::replace(&mut self.address_confirmed, true) {
-            self.routes.check_registered(&self.transport, &self.instance);
-        }
-        if std::mem::take(&mut self.address_changed) {
-            self.lifecycle.set_registered_instance(&self.instance);
-        }
-        self.on_success();
-        let (app, instance, status) = (self.instance.app(), self.instance.id(), self.instance.status);
-        tracing::info!(app, instance, %status, "registered");
-    }
-
-    /// Records the result of a heartbeat or registration, and schedules the next one.
-    fn record(&mut self, result: &Result<(), Error>) {
-        if let Err(error) = result {
-            self.on_failure(error);
-        }
-        self.schedule(result);
-    }
-
-    fn on_failure(&mut self, error: &Error) {
-        self.lifecycle.state.change(RegistrarState::failing);
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if self.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
-            return;
-        }
-        self.warned = Some(Instant::now());
-        let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
-        if self.succeeded {
-            tracing::warn!(app, instance, ?elapsed, %error, "heartbeat failed");
-        } else {
-            tracing::warn!(app, instance, ?elapsed, %error, "registration failed, retrying");
-        }
-    }
-
-    fn on_success(&mut self) {
-        self.lifecycle.state.change(|_| RegistrarState::Registered);
-        self.warned = None;
-        let since = self.failing_since.take();
-        if std::mem::replace(&mut self.succeeded, true)
-            && let Some(since) = since
-        {
-            let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
-            tracing::info!(app, instance, ?elapsed, "heartbeat recovered");
-        }
-    }
-
-    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
-        Error::new(Kind::Timeout, operation)
-            .app(self.instance.app())
-            .instance(self.instance.id())
-            .cause(format!("not confirmed within {within:?}"))
-            .advice("the lease expires if the registry stays unreachable")
+    fn send_event(&self, event: RegistrarEvent) {
+        self.lifecycle.events.send(event);
     }
 }
 
@@ -525,14 +449,8 @@ pub(super) fn draining(operation: &'static str, instance: &Instance) -> Error {
         .advice("see state(); call deregister() and then register() to use it again")
 }
 
-impl Interrupted {
-    /// Returns the control flow of the loop.
-    fn flow(self) -> ControlFlow<Interruption> {
-        match self {
-            Self::Shutdown(command) => ControlFlow::Break(command),
-            Self::Command => ControlFlow::Continue(()),
-        }
-    }
+async fn until(at: Option<Instant>) {
+    sleep_until(at.unwrap_or_else(Instant::now)).await;
 }
 
 fn renewal_interval(instance: &Instance) -> Duration {

@@ -19,6 +19,34 @@ pub(super) struct DrainConfig {
     pub(super) grace: Duration,
     /// Limit of each request to the registry: DOWN and DELETE.
     pub(super) registry_timeout: Duration,
+    /// True if a server that was never called waits as well.
+    pub(super) waits_uncalled: bool,
+    /// Time after which the orchestrator kills the process.
+    pub(super) termination_grace: Option<Duration>,
+}
+
+/// Set of time limits of a shutdown, for [`Registrar::shutdown_preset`](super::Registrar::shutdown_preset).
+///
+/// | limit | `Fast` | `Adaptive` | `FullPropagation` |
+/// |---|---|---|---|
+/// | [`shutdown_timeout`](super::Registrar::shutdown_timeout) | 10 s | 25 s | 130 s |
+/// | [`quiet_time`](super::Registrar::quiet_time) | 1 s | 5 s | 100 s |
+/// | [`max_drain`](super::Registrar::max_drain) | 3 s | 15 s | 100 s |
+/// | [`grace`](super::Registrar::grace) | 5 s | 20 s | 20 s |
+/// | [`registry_timeout`](super::Registrar::registry_timeout) | 1 s | 3 s | 3 s |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShutdownPreset {
+    /// Leaves soon. For development, and for callers that try another instance by themselves.
+    Fast,
+    /// Serves until callers have stopped calling, and fits into the 30 seconds of an orchestrator.
+    #[default]
+    Adaptive,
+    /// Serves for 100 seconds after the signal, whether called or not, until the last Java caller
+    /// with default settings has learned that the instance leaves: 30 seconds in the server's
+    /// response cache, 30 until the caller's next fetch, 35 in its load balancer's cache. The
+    /// orchestrator has to wait for more than 130 seconds before it kills the process.
+    FullPropagation,
 }
 
 impl Default for DrainConfig {
@@ -29,11 +57,31 @@ impl Default for DrainConfig {
             max_drain: Duration::from_secs(15),
             grace: Duration::from_secs(20),
             registry_timeout: Duration::from_secs(3),
+            waits_uncalled: false,
+            termination_grace: None,
         }
     }
 }
 
 impl DrainConfig {
+    /// Replaces all limits but that of the orchestrator.
+    pub(super) fn with_preset(self, preset: ShutdownPreset) -> Self {
+        let seconds = |[total, quiet, drain, grace, registry]: [u64; 5]| Self {
+            shutdown_timeout: Duration::from_secs(total),
+            quiet_time: Duration::from_secs(quiet),
+            max_drain: Duration::from_secs(drain),
+            grace: Duration::from_secs(grace),
+            registry_timeout: Duration::from_secs(registry),
+            waits_uncalled: preset == ShutdownPreset::FullPropagation,
+            termination_grace: self.termination_grace,
+        };
+        match preset {
+            ShutdownPreset::Fast => seconds([10, 1, 3, 5, 1]),
+            ShutdownPreset::Adaptive => Self { termination_grace: self.termination_grace, ..Self::default() },
+            ShutdownPreset::FullPropagation => seconds([130, 100, 100, 20, 3]),
+        }
+    }
+
     /// Starts a shutdown and divides its budget.
     pub(super) fn begin(&self) -> Budget {
         let start = Instant::now();
@@ -80,7 +128,7 @@ impl Budget {
 /// callers have learned it. A server that was never called does not wait. A server without the
 /// layer, whose requests are unknown, waits for the quiet time.
 pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &Budget) {
-    if lifecycle.is_layered() && !lifecycle.has_served() {
+    if lifecycle.is_layered() && !lifecycle.has_served() && !config.waits_uncalled {
         return;
     }
     let start = Instant::now();
@@ -132,6 +180,18 @@ mod tests {
         assert_eq!(steps_of(config(Duration::from_secs(10))), [2500, 5500, 7500, 10_000]);
         assert_eq!(steps_of(config(Duration::ZERO)), [0, 0, 0, 0]);
         steps_of(config(Duration::MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn presets_leave_room_for_each_step() {
+        for (preset, drain) in
+            [(ShutdownPreset::Fast, 3), (ShutdownPreset::Adaptive, 15), (ShutdownPreset::FullPropagation, 100)]
+        {
+            let config = DrainConfig::default().with_preset(preset);
+            assert_eq!(config.max_drain, Duration::from_secs(drain));
+            let [_, drain_end, ..] = steps_of(config);
+            assert!(drain_end >= drain * 1000, "{preset:?} drains until {drain_end} ms");
+        }
     }
 
     #[tokio::test(start_paused = true)]

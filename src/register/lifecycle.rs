@@ -1,14 +1,17 @@
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::events::Events;
+use super::health::{HealthReport, HealthStatus, RegistryHealth};
 use super::pages::PublishedPages;
 use super::paths::Paths;
 use super::state::{RegistrarState, StateCell};
 use super::stopping::Stopping;
-use crate::model::Instance;
+use super::vitals::Vitals;
 use crate::sync::Mutex;
+use crate::time::Moment;
 
 /// State that the server's layer and the registrar share.
 #[derive(Debug)]
@@ -24,8 +27,13 @@ pub(super) struct Lifecycle {
     in_flight: AtomicUsize,
     /// Time of the last call. Written only during the drain, since nothing else reads it.
     last_request: Mutex<Option<Instant>>,
-    /// The instance with the address that was detected and registered.
-    registered_instance: OnceLock<Instance>,
+    /// Readiness and health checks.
+    pub(super) vitals: Vitals,
+    /// Time of the last registration or renewal of the present lease.
+    renewed: Mutex<Option<Moment>>,
+    /// True if the last heartbeat or registration failed.
+    unreachable: AtomicBool,
+    pub(super) events: Events,
 }
 
 impl Default for Lifecycle {
@@ -45,17 +53,42 @@ impl Lifecycle {
             served: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             last_request: Mutex::default(),
-            registered_instance: OnceLock::new(),
+            vitals: Vitals::default(),
+            renewed: Mutex::default(),
+            unreachable: AtomicBool::new(false),
+            events: Events::default(),
         }
     }
 
-    /// Stores the instance with its detected address. Only the first call has an effect.
-    pub(super) fn set_registered_instance(&self, instance: &Instance) {
-        let _ = self.registered_instance.set(instance.clone());
+    /// Records that the lease was registered or renewed, or that it has ended.
+    pub(super) fn set_renewed(&self, renewed: bool) {
+        *self.renewed.lock() = renewed.then(Moment::now);
     }
 
-    pub(super) fn registered_instance(&self) -> Option<&Instance> {
-        self.registered_instance.get()
+    /// Returns the time since the lease was last registered or renewed.
+    pub(super) fn lease_age(&self) -> Option<Duration> {
+        self.renewed.lock().as_ref().map(Moment::elapsed)
+    }
+
+    pub(super) fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.store(unreachable, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if there is a lease and its last renewal succeeded.
+    pub(super) fn is_renewing(&self) -> bool {
+        self.renewed.lock().is_some() && !self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// Returns the state of the health checks, the readiness, the drain and the registry.
+    pub(super) fn health_report(&self) -> HealthReport {
+        let lease_age = self.lease_age();
+        let status = match self.state.get() {
+            RegistrarState::Disabled | RegistrarState::Deregistered => HealthStatus::Unknown,
+            _ if self.unreachable.load(Ordering::Relaxed) => HealthStatus::Down,
+            _ if lease_age.is_some() => HealthStatus::Up,
+            _ => HealthStatus::Unknown,
+        };
+        self.vitals.report(self.is_draining(), RegistryHealth { status, lease_age })
     }
 
     pub(super) fn set_layered(&self) {

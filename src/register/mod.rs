@@ -3,7 +3,7 @@
 //! ```text
 //!  Registrar ── serve, register, deregister ──▶ Agent (agent.rs)     one task that sends all writes
 //!      │                                           │                  in order, the DELETE last
-//!      │ state                                     └─ register, heartbeat, cancel ─▶ Transport
+//!      │ state, events                             └─ register, heartbeat, cancel ─▶ Transport
 //!      ▼
 //!  Lifecycle ◀── requests in flight, last call ── Registration (layer.rs)   wraps the server
 //! ```
@@ -11,14 +11,24 @@
 //! [`Registrar::serve`] (`serve.rs`) runs all steps: poll the server, register, wait for the
 //! signal, register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight,
 //! DELETE. From the signal on, all steps share one budget.
+//!
+//! The own status follows from the readiness future and the health checks (`monitor.rs`,
+//! `vitals.rs`) and from the program's settings. The agent keeps the record that the registry shall
+//! have, and registers its changes at the rate of `limiter.rs`.
 
 mod address;
 mod agent;
 mod drain;
+mod events;
+mod health;
 mod layer;
 mod lifecycle;
+mod limiter;
 mod listener;
+mod monitor;
 mod names;
+mod options;
+mod output;
 mod pages;
 mod paths;
 mod registrar;
@@ -26,10 +36,14 @@ mod serve;
 mod shutdown;
 mod state;
 mod stopping;
+mod vitals;
 
+pub use drain::ShutdownPreset;
+pub use events::{RegistrarEvent, RegistrarEvents};
+pub use health::{ComponentHealth, Health, HealthReport, HealthStatus, IntoHealth, RegistryHealth};
 pub use layer::{Registration, RegistrationLayer, ResponseFuture};
+pub use output::ServerOutput;
 pub use pages::RegistrationBody;
 pub use registrar::Registrar;
-pub use serve::ServerOutput;
 pub use shutdown::Shutdown;
 pub use state::RegistrarState;

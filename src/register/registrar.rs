@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,19 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::address::Routes;
-use super::agent::{Agent, AgentHandle, AgentTask, Command, ShutdownCommand, draining};
+use super::agent::{Action, Agent, AgentHandle, AgentParts, AgentTask, Change, Command, ShutdownCommand, draining};
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
+use super::monitor::Monitors;
 use super::pages::Pages;
 use super::paths::Paths;
-use super::{RegistrarState, RegistrationLayer};
+use super::vitals::StatusRules;
+use super::{HealthReport, RegistrarEvents, RegistrarState, RegistrationLayer};
+use crate::config::RegistrarConfig;
 use crate::error::{Error, Kind};
-use crate::model::{Instance, InstanceStatus};
-use crate::sync::Mutex;
+use crate::metrics::ProviderMetrics;
+use crate::model::{Instance, InstanceStatus, LeaseInfo};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 
 /// Handle that registers one instance and keeps it registered. Created by
@@ -25,24 +30,49 @@ use crate::transport::Transport;
 /// server is run in another way, call [`register`](Self::register) and
 /// [`deregister`](Self::deregister), and [`drain`](Self::drain) between them.
 ///
-/// Clones are cheap and share one registration, but each has its own time limits. When the last
-/// clone is dropped, an instance that is still registered is deregistered in the background, as far
-/// as the runtime still runs.
+/// Clones are cheap and share one registration, its health checks and its readiness, but each has
+/// its own settings. When the last clone is dropped, an instance that is still registered is
+/// deregistered in the background, as far as the runtime still runs.
+///
+/// A process may have several instances, for example of two applications. Create a registrar for
+/// each from one [`Eureka`](crate::Eureka): they share its connections and its preferred registry
+/// server.
+///
+/// # Status
+///
+/// The own status is the worst of the status that the program has [set](Self::set_status) and of
+/// the [health checks](Self::health). Before the [readiness future](Self::ready_when) and the first
+/// health checks have succeeded, it is at best STARTING. OUT_OF_SERVICE is never registered, since
+/// servers ignore it: it is set as an override, and removed when it no longer applies.
+///
+/// An operator's override is kept: it has precedence over the health checks until the operator
+/// removes it, and calls of the program replace it. It is seen within about one heartbeat interval,
+/// and reported by [`state`](Self::state) and [`events`](Self::events).
+///
+/// # Changes
+///
+/// Changes of status, metadata, address and lease are registered at once and together: two without
+/// a pause, then one per 15 seconds (see [`update_interval`](Self::update_interval)). A later change
+/// is sent with the next registration, so the last one is never lost.
 #[derive(Clone)]
 pub struct Registrar {
     pub(super) shared: Arc<Shared>,
     pub(super) config: DrainConfig,
-    uncounted: Paths,
+    pub(super) settings: RegistrarConfig,
+    pub(super) uncounted: Paths,
 }
 
 pub(super) struct Shared {
     transport: Transport,
-    instance: Instance,
+    /// The record as it was registered last, or as it will be registered.
+    record: Arc<Mutex<Instance>>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) monitors: Mutex<Monitors>,
+    pub(super) metrics: ProviderMetrics,
     agent: Mutex<AgentState>,
     routes: Routes,
     /// Setting that switches registration off.
-    off: Option<Cow<'static, str>>,
+    pub(super) off: Option<Cow<'static, str>>,
 }
 
 /// Additional time for the task to report that its own time limit was reached.
@@ -70,11 +100,25 @@ impl AgentState {
 impl Registrar {
     /// Creates a registrar. It sends nothing if `off` names a setting that switches registration
     /// off.
-    pub(crate) fn new(transport: Transport, instance: Instance, off: Option<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        instance: Instance,
+        off: Option<Cow<'static, str>>,
+        settings: RegistrarConfig,
+    ) -> Self {
         let state = if off.is_some() { RegistrarState::Disabled } else { RegistrarState::NotRegistered };
         let lifecycle = Arc::new(Lifecycle::new(state));
-        let shared = Shared { transport, instance, lifecycle, agent: Mutex::default(), routes: Routes::default(), off };
-        Self { shared: Arc::new(shared), config: DrainConfig::default(), uncounted: Paths::default() }
+        let shared = Shared {
+            transport,
+            metrics: ProviderMetrics::new(instance.app(), instance.id()),
+            record: Arc::new(Mutex::new(instance)),
+            lifecycle,
+            monitors: Mutex::default(),
+            agent: Mutex::default(),
+            routes: Routes::default(),
+            off,
+        };
+        Self { shared: Arc::new(shared), config: DrainConfig::default(), settings, uncounted: Paths::default() }
     }
 
     /// Replaces the routes of the machine.
@@ -84,76 +128,10 @@ impl Registrar {
         self
     }
 
-    /// Sets the time limit of the whole shutdown, which DOWN, drain, requests in flight and DELETE
-    /// share. Defaults to 25 seconds, since orchestrators kill a process after 30.
-    ///
-    /// Each step also has its own limit, and gets less if the later steps would have too little
-    /// time left. A fifth of the time is reserved for the requests in flight. The
-    /// [`registry_timeout`](Self::registry_timeout), but at most a quarter of the time, is reserved
-    /// for the DELETE.
-    #[must_use]
-    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
-        self.config.shutdown_timeout = time;
-        self
-    }
-
-    /// Sets the time without a new request after which the drain ends, since callers have stopped
-    /// calling. Defaults to 5 seconds.
-    #[must_use]
-    pub fn quiet_time(mut self, time: Duration) -> Self {
-        self.config.quiet_time = time;
-        self
-    }
-
-    /// Sets the maximum time of the drain, for a server that keeps receiving requests. Defaults to
-    /// 15 seconds.
-    ///
-    /// Stock Java callers may learn of a change after 60 seconds and more. A longer drain needs a
-    /// longer [`shutdown_timeout`](Self::shutdown_timeout), and an orchestrator that waits as long.
-    #[must_use]
-    pub fn max_drain(mut self, time: Duration) -> Self {
-        self.config.max_drain = time;
-        self
-    }
-
-    /// Sets the maximum time for the requests in flight to finish once the server has stopped
-    /// accepting. Defaults to 20 seconds.
-    ///
-    /// The [`shutdown_timeout`](Self::shutdown_timeout) may leave less.
-    #[must_use]
-    pub fn grace(mut self, time: Duration) -> Self {
-        self.config.grace = time;
-        self
-    }
-
-    /// Sets the time limit of each registry request made during the shutdown: the change to DOWN
-    /// and the DELETE. Defaults to 3 seconds.
-    #[must_use]
-    pub fn registry_timeout(mut self, time: Duration) -> Self {
-        self.config.registry_timeout = time;
-        self
-    }
-
-    /// Sets the paths whose requests do not count as calls, so that probes do not prolong the
-    /// drain. A path that ends in `/*` stands for all paths below it.
-    ///
-    /// Defaults to the usual paths of probes and metrics: `/health`, `/healthz`, `/livez` and
-    /// `/readyz`, each with all paths below it, `/healthcheck`, `/metrics`, `/actuator/health` with
-    /// all paths below it, `/actuator/prometheus` and `/grpc.health.v1.Health/*`. The
-    /// new paths replace them. The paths of the instance's health check URLs never count, except
-    /// for `/`, which also receives calls.
-    ///
-    /// Applies to the layers that are created afterwards.
-    #[must_use]
-    pub fn uncounted_paths(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.uncounted = Paths::new(paths);
-        self
-    }
-
-    /// Returns the instance. From the first successful registration on it has the address that was
-    /// detected for it.
-    pub fn instance(&self) -> &Instance {
-        self.shared.lifecycle.registered_instance().unwrap_or(&self.shared.instance)
+    /// Returns the instance as it was registered last, or as it will be registered. From the first
+    /// successful registration on it has the address that was detected for it.
+    pub fn instance(&self) -> Instance {
+        self.shared.record.lock().clone()
     }
 
     /// Returns the state of the registration. The receiver can wait for a certain state.
@@ -171,21 +149,60 @@ impl Registrar {
         self.shared.lifecycle.state.subscribe()
     }
 
+    /// Returns the events of the registration from now on, as a stream. A receiver that is more than
+    /// 64 events behind loses the oldest ones, and is informed by
+    /// [`RegistrarEvent::Missed`](super::RegistrarEvent::Missed).
+    pub fn events(&self) -> RegistrarEvents {
+        self.shared.lifecycle.events.subscribe()
+    }
+
+    /// Waits until a registry server has accepted the instance, in any status. Returns at once if
+    /// it is registered already, or if registration is switched off.
+    ///
+    /// Waits without a limit while the registry is unreachable. The future does not keep the
+    /// registration alive.
+    ///
+    /// # Errors
+    /// If the instance is draining or was deregistered.
+    pub fn registered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (mut state, instance) = (self.state(), self.instance());
+        async move {
+            let settled = state.wait_for(|state| *state != RegistrarState::NotRegistered).await.map(|state| *state);
+            match settled {
+                Ok(state) if state.is_registered() => Ok(()),
+                Ok(RegistrarState::HeartbeatFailing | RegistrarState::Disabled) => Ok(()),
+                _ => Err(Error::new(Kind::Closed, "register")
+                    .app(instance.app())
+                    .instance(instance.id())
+                    .cause("the instance is draining or was deregistered")),
+            }
+        }
+    }
+
+    /// Returns the state of the health checks, the readiness, the drain and the registry.
+    pub fn health_report(&self) -> HealthReport {
+        self.shared.lifecycle.health_report()
+    }
+
     /// Creates the layer that counts the server's requests for the drain, and serves the health and
     /// info pages. Make it the outermost layer of the server.
     pub fn layer(&self) -> RegistrationLayer {
-        let uncounted = self.uncounted.with_health_checks(&self.shared.instance);
-        RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted, Pages::of(&self.shared.instance))
+        let instance = self.instance();
+        let uncounted = self.uncounted.with_health_checks(&instance);
+        RegistrationLayer::new(self.shared.lifecycle.clone(), uncounted, Pages::of(&instance))
     }
 
-    /// Registers the instance as UP, and renews its lease from then on.
+    /// Registers the instance, and renews its lease from then on. Does nothing if it is registered.
     ///
-    /// Returns once the first registration has succeeded or failed. Its time is limited by the
-    /// connect and read timeouts of the client, for each server that is tried.
+    /// Its status is UP, unless [`initial_status`](Self::initial_status), a
+    /// [readiness future](Self::ready_when) or a [health check](Self::health) gives another one.
+    ///
+    /// Returns once the registration has succeeded or failed. Its time is limited by the connect
+    /// and read timeouts of the client, for each server that is tried.
     ///
     /// # Errors
-    /// If the first registration fails. It is nevertheless repeated in the background, until it
-    /// succeeds or [`deregister`](Self::deregister) is called. Also if the instance is
+    /// If the registration fails. It is nevertheless repeated in the background, until it succeeds
+    /// or [`deregister`](Self::deregister) is called. Also if the instance is
     /// [draining](Self::drain).
     ///
     /// # Panics
@@ -194,16 +211,20 @@ impl Registrar {
     /// # Cancel safety
     /// If the future is dropped, the registration continues in the background.
     pub async fn register(&self) -> Result<(), Error> {
-        match self.start() {
-            Ok(Some(agent)) => self.register_as(agent, InstanceStatus::Up).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
+        match self.start()? {
+            Some(agent) => self.execute(agent, Action::Register).await,
+            None => Ok(()),
         }
     }
 
-    /// Sets the instance's own status: UP, DOWN or STARTING.
+    /// Sets the instance's own status: UP, DOWN, STARTING or OUT_OF_SERVICE.
     ///
-    /// The time limits are those of [`register`](Self::register).
+    /// OUT_OF_SERVICE is set as an override, which another status removes. An instance whose
+    /// [health check](Self::health) is DOWN stays DOWN. Setting the same status again sends nothing.
+    ///
+    /// Returns once the change is registered. That takes up to 15 seconds longer than
+    /// [`register`](Self::register) after several changes, since they are limited; see
+    /// [`update_interval`](Self::update_interval).
     ///
     /// # Errors
     /// - If the request fails. It is repeated in the background.
@@ -211,56 +232,155 @@ impl Registrar {
     ///   [`deregister`](Self::deregister).
     /// - Once the [drain](Self::drain) has begun, since the instance then stays DOWN. See
     ///   [`state`](Self::state).
-    /// - For OUT_OF_SERVICE and UNKNOWN, which servers do not accept from an instance itself. Use
-    ///   [`override_status`](Self::override_status).
+    /// - For UNKNOWN, which servers do not accept from an instance itself.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the status may still be changed in the background.
+    /// If the future is dropped, the status is nevertheless changed in the background.
     pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
-        if matches!(status, InstanceStatus::OutOfService | InstanceStatus::Unknown) {
-            let cause = format!("a registry does not accept {status} as an instance's own status");
-            return Err(self.error(Kind::Config, "set status of", cause).advice("use Registrar::override_status"));
+        if status == InstanceStatus::Unknown {
+            let cause = "a registry does not accept UNKNOWN as an instance's own status";
+            let advice = "set UP, DOWN, STARTING or OUT_OF_SERVICE; use override_status() for an override";
+            return Err(self.error(Kind::Config, "set status of", cause).advice(advice));
         }
         match self.running_or_error()? {
-            Some(agent) => self.register_as(agent, status).await,
+            Some(agent) => self.execute(agent, Action::SetStatus(status)).await,
             None => Ok(()),
         }
+    }
+
+    /// Adds metadata entries, or replaces those with the same keys.
+    ///
+    /// Before [`register`](Self::register) and after [`deregister`](Self::deregister) they become
+    /// part of the next registration. Otherwise the method returns once the change is registered,
+    /// as [`set_status`](Self::set_status) does.
+    ///
+    /// # Errors
+    /// If the request fails, which is repeated in the background. Also once the
+    /// [drain](Self::drain) has begun.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the metadata is nevertheless changed in the background.
+    pub async fn update_metadata<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>
+    where
+        K: Into<Arc<str>>,
+        V: Into<Arc<str>>,
+    {
+        self.change(Change::AddMetadata(shared(entries))).await
+    }
+
+    /// Removes metadata entries, under the conditions of
+    /// [`update_metadata`](Self::update_metadata).
+    ///
+    /// # Errors
+    /// As [`update_metadata`](Self::update_metadata).
+    pub async fn remove_metadata<K: Into<Arc<str>>>(&self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        self.change(Change::RemoveMetadata(keys)).await
+    }
+
+    /// Replaces all metadata, under the conditions of [`update_metadata`](Self::update_metadata).
+    ///
+    /// # Errors
+    /// As [`update_metadata`](Self::update_metadata).
+    pub async fn set_metadata<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>
+    where
+        K: Into<Arc<str>>,
+        V: Into<Arc<str>>,
+    {
+        self.change(Change::ReplaceMetadata(shared(entries))).await
+    }
+
+    /// Sets another IP address, under the conditions of [`update_metadata`](Self::update_metadata).
+    ///
+    /// It also replaces the address in the host name and in the URLs. The id stays the same.
+    ///
+    /// # Errors
+    /// As [`update_metadata`](Self::update_metadata).
+    pub async fn set_address(&self, address: IpAddr) -> Result<(), Error> {
+        self.change(Change::Address(address)).await
+    }
+
+    /// Sets the heartbeat interval and the lease duration, in whole seconds, under the conditions
+    /// of [`update_metadata`](Self::update_metadata).
+    ///
+    /// # Errors
+    /// As [`update_metadata`](Self::update_metadata), and if the interval is less than a second or
+    /// the lease is not longer.
+    pub async fn set_lease(&self, renewal_interval: Duration, lease_duration: Duration) -> Result<(), Error> {
+        let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        let lease = LeaseInfo {
+            renewal_interval_secs: seconds(renewal_interval),
+            duration_secs: seconds(lease_duration),
+            ..LeaseInfo::default()
+        };
+        if lease.renewal_interval_secs < 1 || lease.duration_secs <= lease.renewal_interval_secs {
+            let cause = format!(
+                "the lease would end before its next heartbeat ({lease_duration:?}, heartbeat every {renewal_interval:?})"
+            );
+            return Err(self.error(Kind::Config, "set lease of", cause).advice("make the lease longer"));
+        }
+        self.change(Change::Lease(lease)).await
     }
 
     /// Sets a status in the registry that overrides the instance's own one. `OUT_OF_SERVICE` stops
     /// calls to the instance while it keeps its lease.
     ///
     /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
-    /// registration. The time limits are those of [`register`](Self::register).
+    /// registration. It is set again if a registry loses it. The time limits are those of
+    /// [`set_status`](Self::set_status).
     ///
     /// # Errors
-    /// If the request fails, which is not repeated. Also if the instance is not registered, or its
-    /// [drain](Self::drain) has begun.
+    /// If the request fails, which is repeated in the background. Also for UNKNOWN, if the instance
+    /// is not registered, or its [drain](Self::drain) has begun.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the override may still be set in the background.
+    /// If the future is dropped, the override is nevertheless set in the background.
     pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
+        if status == InstanceStatus::Unknown {
+            let cause = "heartbeats of an instance that is UNKNOWN fail";
+            return Err(self.error(Kind::Config, "override status of", cause).advice("use remove_override()"));
+        }
         self.change_override(Some(status)).await
     }
 
-    /// Removes the override that [`override_status`](Self::override_status) has set, and registers
-    /// the instance's own status again.
+    /// Removes the override of [`override_status`](Self::override_status) or of an operator, and
+    /// registers the instance's own status again.
     ///
-    /// Takes at most twice the time of [`register`](Self::register).
+    /// Takes at most twice the time of [`set_status`](Self::set_status).
     ///
     /// # Errors
-    /// If a request fails. The removal is not repeated, and the registration is repeated in the
-    /// background. Also if the instance is not registered, or its [drain](Self::drain) has begun.
+    /// If a request fails, which is repeated in the background. Also if the instance is not
+    /// registered, or its [drain](Self::drain) has begun.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the override may still be removed in the background.
+    /// If the future is dropped, the override is nevertheless removed in the background.
     pub async fn remove_override(&self) -> Result<(), Error> {
         self.change_override(None).await
     }
 
     async fn change_override(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
-        let Some(agent) = self.running_or_error()? else { return Ok(()) };
-        self.result_of(|done| async move { agent.normal.send(Command::Override { status, done }).await.is_ok() }).await
+        match self.running_or_error()? {
+            Some(agent) => self.execute(agent, Action::Override(status)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Changes the record, in the registry as well if the instance is registered.
+    async fn change(&self, change: Change) -> Result<(), Error> {
+        let agent = {
+            let state = self.agent();
+            match &*state {
+                AgentState::Running(_) if self.shared.lifecycle.is_draining() => {
+                    return Err(draining("change", &self.instance()));
+                }
+                AgentState::Running(agent) if !agent.task.is_finished() => agent.handle.clone(),
+                _ => {
+                    change.apply(&mut self.shared.record.lock());
+                    return Ok(());
+                }
+            }
+        };
+        self.execute(agent, Action::Change(change)).await
     }
 
     /// Registers the instance as DOWN and waits until callers have stopped calling it. The server
@@ -332,18 +452,34 @@ impl Registrar {
         };
         let Some(handle) = handle else { return Ok(()) };
         let (done, result) = oneshot::channel();
-        // A closed channel means that the DELETE of another clone has succeeded.
+        // A closed channel means that the DELETE of another clone has succeeded, or that the runtime
+        // of the task has ended.
         let deregister = async {
-            match handle.shutdown.send(ShutdownCommand::Deregister { within, done }).await {
-                Ok(()) => result.await.unwrap_or(Ok(())),
-                Err(_) => Ok(()),
+            if handle.shutdown.send(ShutdownCommand::Deregister { within, done }).await.is_ok()
+                && let Ok(result) = result.await
+            {
+                return result;
             }
+            if self.shared.lifecycle.state.get() == RegistrarState::Deregistered {
+                return Ok(());
+            }
+            let cause = "the runtime on which it was registered has ended";
+            Err(self.error(Kind::Closed, "deregister", cause).advice("the lease expires"))
         };
         // The task has its own time limit, but it may still be busy with the DELETE of another
         // clone.
         timeout(within.saturating_add(TIMEOUT_MARGIN), deregister)
             .await
             .unwrap_or_else(|_| Err(self.timed_out("deregister", within)))
+    }
+
+    /// Ends the heartbeats without a DELETE.
+    pub(super) async fn leave(&self) {
+        let Some(handle) = self.agent().handle() else { return };
+        let (done, left) = oneshot::channel();
+        if handle.shutdown.send(ShutdownCommand::Leave { done }).await.is_ok() {
+            let _ = left.await;
+        }
     }
 
     /// Registers the instance as DOWN within this time. A failure is logged.
@@ -366,12 +502,14 @@ impl Registrar {
         }
     }
 
-    /// Starts the task that keeps the registration, if it does not run. Returns `None` if
-    /// registration is switched off, and an error if the instance is draining.
+    /// Starts the health checks and the task that keeps the registration, if they do not run.
+    /// Returns `None` if registration is switched off, and an error if the instance is draining.
     pub(super) fn start(&self) -> Result<Option<AgentHandle>, Error> {
-        let Shared { transport, lifecycle, routes, off, .. } = &*self.shared;
+        let Shared { transport, record, lifecycle, monitors, routes, off, .. } = &*self.shared;
+        let instance = self.instance();
+        monitors.lock().start(lifecycle, &instance);
         if let Some(setting) = off {
-            let (app, instance) = (self.instance().app(), self.instance().id());
+            let (app, instance) = (instance.app(), instance.id());
             tracing::info!(app, instance, "registration is switched off by {setting}");
             return Ok(None);
         }
@@ -380,11 +518,7 @@ impl Registrar {
             AgentState::Running(agent) if !agent.task.is_finished() => {
                 let handle = agent.handle.clone();
                 *state = AgentState::Running(agent);
-                return if lifecycle.is_draining() {
-                    Err(draining("register", self.instance()))
-                } else {
-                    Ok(Some(handle))
-                };
+                return if lifecycle.is_draining() { Err(draining("register", &instance)) } else { Ok(Some(handle)) };
             }
             AgentState::Running(agent) | AgentState::Deregistering(agent) => Some(agent.task),
             AgentState::Idle => None,
@@ -392,11 +526,25 @@ impl Registrar {
         lifecycle.set_draining(false);
         lifecycle.stopping.reset();
         lifecycle.state.set(RegistrarState::NotRegistered);
-        let timeout = self.config.registry_timeout;
-        let (health, info) = lifecycle.pages.paths();
-        let instance = self.instance().with_pages(health.as_deref(), info.as_deref());
-        let transport = transport.clone();
-        let agent = Agent::spawn(transport, instance, lifecycle.clone(), routes.clone(), timeout, previous);
+        let settings = &self.settings;
+        if settings.health_key == Some(true) && !lifecycle.vitals.has_checks() {
+            tracing::info!("eureka.client.healthcheck.enabled has no effect without a check, see Registrar::health");
+        }
+        let parts = AgentParts {
+            transport: transport.clone(),
+            published: record.clone(),
+            lifecycle: lifecycle.clone(),
+            routes: routes.clone(),
+            rules: StatusRules {
+                initial: settings.initial_status,
+                enabled_on_start: settings.enabled_on_start,
+                maps_health: settings.health_sets_status,
+                manual: None,
+            },
+            update_interval: settings.update_interval,
+            cancel_timeout: settings.unregister_on_shutdown.then_some(self.config.registry_timeout),
+        };
+        let agent = Agent::spawn(parts, previous);
         let handle = agent.handle.clone();
         *state = AgentState::Running(agent);
         Ok(Some(handle))
@@ -410,9 +558,9 @@ impl Registrar {
         }
     }
 
-    /// Registers this status by the task.
-    async fn register_as(&self, agent: AgentHandle, status: InstanceStatus) -> Result<(), Error> {
-        self.result_of(|done| async move { agent.normal.send(Command::Register { status, done }).await.is_ok() }).await
+    /// Sends a command to the task and waits for its result.
+    async fn execute(&self, agent: AgentHandle, action: Action) -> Result<(), Error> {
+        self.result_of(|done| async move { agent.normal.send(Command { action, done }).await.is_ok() }).await
     }
 
     /// Sends a command and waits for its result. The handle in `send` is dropped before the wait,
@@ -434,14 +582,14 @@ impl Registrar {
         match &*state {
             _ if self.shared.off.is_some() => Ok(None),
             AgentState::Running(_) if self.shared.lifecycle.is_draining() => {
-                Err(draining("set status of", self.instance()))
+                Err(draining("set status of", &self.instance()))
             }
             AgentState::Running(agent) => Ok(Some(agent.handle.clone())),
             AgentState::Idle | AgentState::Deregistering(_) => Err(self.not_registered()),
         }
     }
 
-    fn agent(&self) -> std::sync::MutexGuard<'_, AgentState> {
+    fn agent(&self) -> MutexGuard<'_, AgentState> {
         self.shared.agent.lock()
     }
 
@@ -460,11 +608,19 @@ impl Registrar {
     }
 }
 
+/// Collects entries of the metadata.
+fn shared<K: Into<Arc<str>>, V: Into<Arc<str>>>(
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Vec<(Arc<str>, Arc<str>)> {
+    entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
 impl fmt::Debug for Registrar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instance = self.instance();
         f.debug_struct("Registrar")
-            .field("app", &self.instance().app)
-            .field("instance", &self.instance().id())
+            .field("app", &instance.app)
+            .field("instance", &instance.id())
             .field("state", &self.shared.lifecycle.state.get())
             .finish()
     }

@@ -2,30 +2,15 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout};
 
 use super::drain::Budget;
 use super::shutdown::Running;
-use super::{Registrar, Shutdown, drain};
-
-/// Output of a server that [`Registrar::serve`] runs.
-///
-/// Implemented for `()` and for `Result<T, E>` with such a `T`, which covers `axum::serve` and
-/// tonic's servers. Implement it for a server with another output.
-pub trait ServerOutput {
-    /// Returns the output of a server that did not end within the grace time.
-    fn timed_out() -> Self;
-}
-
-impl ServerOutput for () {
-    fn timed_out() {}
-}
-
-impl<T: ServerOutput, E> ServerOutput for Result<T, E> {
-    fn timed_out() -> Self {
-        Ok(T::timed_out())
-    }
-}
+use super::{Registrar, ServerOutput, Shutdown, drain};
+use crate::error::Error;
+use crate::metrics::DrainPhase;
 
 impl Registrar {
     /// Runs a server until `signal` completes, keeps it registered while it serves, and returns the
@@ -36,7 +21,8 @@ impl Registrar {
     ///
     /// 1. Poll the server. If it ends at once, for example because it cannot bind, return its
     ///    output and register nothing.
-    /// 2. Register as UP and renew the lease. If the registry is unavailable, the server serves
+    /// 2. Register, as UP or as STARTING (see [`ready_when`](Self::ready_when)), and renew the
+    ///    lease. If the registry is unavailable, the server serves
     ///    nevertheless, and registration is repeated with back-off.
     /// 3. When `signal` completes, register as DOWN, within the
     ///    [`registry_timeout`](Self::registry_timeout).
@@ -46,7 +32,8 @@ impl Registrar {
     /// 5. Stop accepting and finish the requests in flight, within the [`grace`](Self::grace) time.
     ///    After that the server is no longer polled, and [`ServerOutput::timed_out`] replaces its
     ///    output. Tasks that it has spawned end with the process.
-    /// 6. Delete the registration, within the [`registry_timeout`](Self::registry_timeout).
+    /// 6. Delete the registration, within the [`registry_timeout`](Self::registry_timeout), unless
+    ///    [`unregister_on_shutdown`](Self::unregister_on_shutdown) is off.
     ///
     /// Steps 3 to 6 share the [`shutdown_timeout`](Self::shutdown_timeout). A server that ends by
     /// itself is deregistered at once.
@@ -69,8 +56,30 @@ impl Registrar {
     /// # }
     /// ```
     ///
+    /// Several servers under one instance are one future: join them, and give each a clone of the
+    /// shutdown future.
+    ///
+    /// ```no_run
+    /// # async fn example(registrar: tower_eureka::register::Registrar) -> std::io::Result<()> {
+    /// # let signal = tower_eureka::shutdown_signal();
+    /// # let (app, admin) = (axum::Router::new(), axum::Router::new());
+    /// let public = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
+    /// let private = tokio::net::TcpListener::bind("127.0.0.1:8081").await?;
+    /// registrar
+    ///     .serve(signal, |shutdown| async move {
+    ///         let admin = axum::serve(private, admin).with_graceful_shutdown(shutdown.clone());
+    ///         let app = axum::serve(public, app).with_graceful_shutdown(shutdown);
+    ///         tokio::try_join!(app.into_future(), admin.into_future())
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
-    /// Outside a tokio runtime with time and IO enabled.
+    /// Outside a tokio runtime with time and IO enabled. Also if
+    /// [`enforce_registration`](Self::enforce_registration) is on and the first registration fails;
+    /// see [`try_serve`](Self::try_serve).
     ///
     /// # Cancel safety
     /// If the future is dropped, the server is dropped and the registration is deleted in the
@@ -81,24 +90,78 @@ impl Registrar {
         S: IntoFuture,
         S::Output: ServerOutput,
     {
+        match self.try_serve(signal, server).await {
+            Ok(output) => output,
+            Err(error) => panic!("{error} (the registration is enforced; use try_serve for an error)"),
+        }
+    }
+
+    /// Runs a server as [`serve`](Self::serve) does, and returns the error of an
+    /// [enforced](Self::enforce_registration) registration that failed.
+    ///
+    /// # Errors
+    /// If [`enforce_registration`](Self::enforce_registration) is on and the first registration
+    /// fails. The server was dropped then, and what may have been registered is deleted.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time and IO enabled.
+    ///
+    /// # Cancel safety
+    /// That of [`serve`](Self::serve).
+    pub async fn try_serve<F, S>(self, signal: impl Future<Output = ()>, server: F) -> Result<S::Output, Error>
+    where
+        F: FnOnce(Shutdown) -> S,
+        S: IntoFuture,
+        S::Output: ServerOutput,
+    {
         let (running, shutdown) = Shutdown::new();
         let mut server = pin!(server(shutdown).into_future());
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(server.as_mut().poll(cx))).await {
-            return output;
+            return Ok(output);
         }
         // Also if this future is dropped or the server panics.
         let _release = ReleaseOnDrop(&self);
+        self.warn_of_cut_steps();
         if let Err(error) = self.start() {
             tracing::warn!(%error, "serving without a registration");
         }
-        self.warn_of_cut_steps();
+        let (mut signal, mut signalled) = (pin!(signal), false);
+        if self.settings.enforce_registration {
+            // The server may end and the signal may come while it registers.
+            let ended = tokio::select! {
+                biased;
+                output = &mut server => Some(Ok(output)),
+                () = &mut signal => {
+                    signalled = true;
+                    None
+                }
+                result = self.register() => result.err().map(Err),
+            };
+            if let Some(result) = ended {
+                self.end(self.config.registry_timeout).await;
+                return result;
+            }
+        }
+        let signal = async {
+            if !signalled {
+                signal.await;
+            }
+        };
         let mut budget = None;
         let output = self.until_stopped(server, signal, running, &mut budget).await;
         let within = budget.map_or(self.config.registry_timeout, |budget| budget.delete(&self.config));
-        if let Err(error) = self.deregister_within(within).await {
+        self.end(within).await;
+        Ok(output)
+    }
+
+    /// Ends the registration.
+    async fn end(&self, within: Duration) {
+        if !self.settings.unregister_on_shutdown {
+            self.leave().await;
+        } else if let Err(error) = self.deregister_within(within).await {
             tracing::warn!(%error, "cannot deregister, the lease will expire");
         }
-        output
+        self.shared.metrics.drain_phase(DrainPhase::Serving);
     }
 
     /// Runs steps 3 to 5. The server is polled during each of them and may end in any of them. The
@@ -119,9 +182,11 @@ impl Registrar {
             output = &mut server => return output,
             () = signal => {}
         }
-        let mut signalled = Instant::now();
-        let budget = *budget.insert(self.config.begin());
+        let start = Instant::now();
+        let mut signalled = start;
+        let (budget, metrics) = (*budget.insert(self.config.begin()), &self.shared.metrics);
         tracing::info!(app = self.instance().app(), instance = self.instance().id(), "draining");
+        metrics.drain_phase(DrainPhase::Draining);
         tokio::select! {
             biased;
             output = &mut server => return output,
@@ -131,6 +196,8 @@ impl Registrar {
                 tracing::info!("second signal, ending the drain");
             }
         }
+        metrics.drained(start.elapsed());
+        metrics.drain_phase(DrainPhase::Finishing);
         self.shared.lifecycle.stopping.begin();
         drop(running);
         let ended = tokio::select! {
@@ -145,9 +212,17 @@ impl Registrar {
         })
     }
 
-    /// Logs the limits that exceed the whole shutdown, so that none is ignored silently.
+    /// Logs the limits that exceed the whole shutdown or the orchestrator's patience, so that none is ignored silently.
     fn warn_of_cut_steps(&self) {
         let (config, total) = (&self.config, self.config.shutdown_timeout);
+        if let Some(grace) = config.termination_grace.filter(|grace| *grace <= total) {
+            tracing::warn!(
+                termination_grace = ?grace,
+                shutdown_timeout = ?total,
+                "the orchestrator may kill the process before its shutdown ends; reduce shutdown_timeout or raise the \
+                 orchestrator's grace period"
+            );
+        }
         for (step, limit) in [
             ("quiet_time", config.quiet_time),
             ("max_drain", config.max_drain),

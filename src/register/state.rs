@@ -1,13 +1,24 @@
 use tokio::sync::watch;
 
+use crate::model::InstanceStatus;
+
 /// State of a registration, as its [`Registrar`](super::Registrar) sees it.
+///
+/// The status is the effective one: an override in the registry, else the instance's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrarState {
     /// No registry server has accepted a registration yet.
     NotRegistered,
-    /// The registry has the instance, and its last heartbeat succeeded.
+    /// The registry has the instance as STARTING, and its last heartbeat succeeded.
+    Starting,
+    /// The registry has the instance as UP, and its last heartbeat succeeded.
     Registered,
+    /// The registry has the instance as DOWN, and its last heartbeat succeeded.
+    Down,
+    /// An override in the registry makes the instance OUT_OF_SERVICE, and its last heartbeat
+    /// succeeded.
+    OutOfService,
     /// The registry had the instance, but the last heartbeat or registration failed. It is
     /// repeated.
     HeartbeatFailing,
@@ -22,9 +33,25 @@ pub enum RegistrarState {
 }
 
 impl RegistrarState {
+    /// Returns `true` if the registry has the instance, in any status, and its last heartbeat
+    /// succeeded.
+    pub fn is_registered(self) -> bool {
+        matches!(self, Self::Starting | Self::Registered | Self::Down | Self::OutOfService)
+    }
+
+    /// Returns the state of an instance that is registered with this effective status.
+    pub(super) fn registered(status: InstanceStatus) -> Self {
+        match status {
+            InstanceStatus::Up => Self::Registered,
+            InstanceStatus::Down => Self::Down,
+            InstanceStatus::OutOfService => Self::OutOfService,
+            InstanceStatus::Starting | InstanceStatus::Unknown => Self::Starting,
+        }
+    }
+
     /// Returns the state after a failed heartbeat or registration.
     pub(super) fn failing(self) -> Self {
-        if self == Self::Registered { Self::HeartbeatFailing } else { self }
+        if self.is_registered() { Self::HeartbeatFailing } else { self }
     }
 }
 

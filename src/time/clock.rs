@@ -54,6 +54,12 @@ impl Moment {
         self.wall_ms
     }
 
+    /// Returns the time by which the wall clock advanced more than tokio's clock since this moment:
+    /// the machine was suspended, or the wall clock set forward.
+    pub(crate) fn skipped(&self) -> Duration {
+        self.elapsed().saturating_sub(self.at.elapsed())
+    }
+
     /// Returns the time since this moment, by the clock that advanced more. A wall clock that was
     /// set back counts as zero.
     pub(crate) fn elapsed(&self) -> Duration {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::stack::HttpStack;
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
+use crate::sync::Mutex;
 
 /// Registry servers and the order in which they are tried.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Servers {
     pub(super) order: ServerOrder,
     /// True if the last fetch of the whole registry fell back to the unfiltered list.
     pub(super) fell_back: AtomicBool,
+    /// URL of the server that completed the last write.
+    writer: Mutex<Option<Arc<str>>>,
 }
 
 /// Options of sending that do not depend on the request.
@@ -52,7 +56,7 @@ enum Attempt<T> {
 
 impl Servers {
     pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
-        Self { order: ServerOrder::new(urls.len()), urls, fell_back: AtomicBool::new(false) }
+        Self { order: ServerOrder::new(urls.len()), urls, fell_back: AtomicBool::new(false), writer: Mutex::default() }
     }
 
     /// Sends an operation to one server after the other, until one responds with a final status or
@@ -97,6 +101,7 @@ impl Servers {
                 Some((server, Attempt::Completed(value))) => {
                     if !options.last_writer_only {
                         self.order.succeeded(access, server, &unavailable);
+                        self.note_writer(access, self.urls[server].as_str());
                     }
                     return Ok(value);
                 }
@@ -166,6 +171,18 @@ impl Servers {
                 Attempt::Failed { error: response.error(subject, server), unavailable }
             }
         }
+    }
+
+    /// Records the server that completed an operation, if that was a write.
+    fn note_writer(&self, access: Access, url: &str) {
+        if access == Access::Write && self.writer.lock().as_deref() != Some(url) {
+            *self.writer.lock() = Some(url.into());
+        }
+    }
+
+    /// Returns the URL of the server that completed the last write.
+    pub(super) fn writer(&self) -> Option<Arc<str>> {
+        self.writer.lock().clone()
     }
 
     pub(super) fn hosts(&self) -> Vec<(String, u16)> {

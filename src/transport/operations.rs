@@ -263,6 +263,11 @@ impl Transport {
         self.stack.resolves_names()
     }
 
+    /// Returns the URL, without credentials, of the server that completed the last write.
+    pub(crate) fn writer(&self) -> Option<Arc<str>> {
+        self.servers.writer()
+    }
+
     /// Returns the host and the port of each service URL. A host is a name or an address.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.servers.hosts()

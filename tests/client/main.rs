@@ -8,6 +8,7 @@ mod by_name;
 mod calls;
 #[path = "../support/captured_log.rs"]
 mod captured_log;
+mod changes;
 mod common;
 mod connections;
 #[cfg(feature = "server")]
@@ -15,8 +16,11 @@ mod continuity;
 mod credentials;
 mod discover;
 mod evidence;
+mod health;
+mod overrides;
 mod pages;
 mod provider;
+mod provider_faults;
 mod proxy;
 #[path = "../support/raw_http2.rs"]
 mod raw_http2;

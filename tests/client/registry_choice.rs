@@ -152,9 +152,10 @@ async fn server_that_rejects_writes_only_keeps_the_reads() {
     registrar.register().await.unwrap();
     sleep(HOUR).await;
     let asked = registry.asked();
-    // The provider fetches its own record once, from the server of the registration.
+    // The provider fetches its own record from the server of its heartbeats.
     let is_look = |asked: &Asked| asked.line == "GET /apps/ORDERS/a";
-    assert_eq!(asked.iter().filter(|asked| is_look(asked)).map(server).collect::<String>(), "b");
+    let looks: String = asked.iter().filter(|asked| is_look(asked)).map(server).collect();
+    assert!(looks.starts_with('b') && !looks.contains('a'), "{looks}");
     let reads: String = asked.iter().filter(|asked| !is_write(asked) && !is_look(asked)).map(server).collect();
     let writes: String = asked.iter().filter(|asked| is_write(asked)).map(server).collect();
     assert!(!reads.contains('b'), "{reads}");

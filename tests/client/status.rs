@@ -47,22 +47,22 @@ async fn status_change_in_flight_when_the_drain_begins_does_not_undo_the_down() 
     let slow = Arc::new(AtomicBool::new(false));
     let is_slow = slow.clone();
     let registry = Scripted::new(move |asked| {
-        let up =
-            asked.line.starts_with("POST") && Instance::from_json(&asked.body).unwrap().status() == InstanceStatus::Up;
-        if up && is_slow.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
+        let starting = asked.line.starts_with("POST")
+            && Instance::from_json(&asked.body).unwrap().status() == InstanceStatus::Starting;
+        if starting && is_slow.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
     });
     let handle = registrar(&registry);
     handle.register().await.unwrap();
     slow.store(true, Ordering::Relaxed);
     let (one, other) = (handle.clone(), handle.clone());
-    let under_way = tokio::spawn(async move { one.set_status(InstanceStatus::Up).await });
-    let waiting = tokio::spawn(async move { other.set_status(InstanceStatus::Up).await });
+    let under_way = tokio::spawn(async move { one.set_status(InstanceStatus::Starting).await });
+    let waiting = tokio::spawn(async move { other.set_status(InstanceStatus::Starting).await });
     sleep(Duration::from_secs(1)).await;
     let start = Instant::now();
     handle.drain().await;
     assert_eq!(start.elapsed().as_secs(), 5, "the DOWN does not wait for the status changes");
     assert!(under_way.await.unwrap().is_err() && waiting.await.unwrap().is_err());
-    assert_eq!(writes(&registry), ["UP", "UP", "DOWN"]);
+    assert_eq!(writes(&registry), ["UP", "STARTING", "DOWN"]);
     let versions = registry.registered_versions();
     assert!(versions[1] < versions[2], "a registration that arrives late is the older one");
     assert!(handle.register().await.unwrap_err().to_string().contains("deregister()"));
@@ -78,10 +78,9 @@ async fn status_that_servers_refuse_is_an_error_that_names_override_status() {
     let registry = accepting();
     let handle = registrar(&registry);
     handle.register().await.unwrap();
-    for status in [InstanceStatus::OutOfService, InstanceStatus::Unknown] {
-        let error = handle.set_status(status).await.unwrap_err();
-        assert!(error.is_config() && error.to_string().contains("override_status"), "{error}");
-    }
+    let error = handle.set_status(InstanceStatus::Unknown).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("override_status"), "{error}");
+    assert!(handle.override_status(InstanceStatus::Unknown).await.unwrap_err().is_config());
     assert_eq!(writes(&registry), ["UP"]);
 }
 
@@ -210,8 +209,6 @@ async fn newer_record_of_a_clock_that_was_ahead_is_replaced_once() {
     sleep(Duration::from_secs(100)).await;
     let sent = registrations(&registry);
     assert_eq!((sent.len(), sent[1]), (2, theirs + 1));
-    let checks = registry.lines().iter().filter(|line| line.starts_with("GET")).count();
-    assert_eq!(checks, 1);
     handle.set_status(InstanceStatus::Down).await.unwrap();
     assert!(registrations(&registry)[2] > theirs + 1, "later changes are newer still");
 }

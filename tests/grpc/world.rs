@@ -68,7 +68,7 @@ impl World {
     }
 
     pub(crate) async fn register(&self, id: &str, port: u16) {
-        self.eureka.transport().register(self.registrar(id, port).instance()).await.unwrap();
+        self.eureka.transport().register(&self.registrar(id, port).instance()).await.unwrap();
     }
 
     /// Starts and registers a server. It stops when the returned sender is dropped.

@@ -1,0 +1,142 @@
+//! Comparison of the record in the registry with the own one.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::outcome::WARNING_INTERVAL;
+use super::{Agent, Interruption, renewal_interval};
+use crate::model::{Instance, InstanceStatus};
+use crate::register::events::RegistrarEvent;
+use crate::time::wall_clock_ms;
+
+/// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that
+/// is further ahead is not a time.
+const MAX_SKEW_MS: i64 = 366 * 24 * 3600 * 1000;
+/// Longest time of one read, which delays heartbeats.
+const LOOK_TIME: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Reads the record in the registry. It shows an operator's override, and another process with
+    /// the same instance id.
+    ///
+    /// After the first registration it is also compared with the own record: a process whose clock
+    /// was ahead may have left a newer record, which the registry keeps. The own timestamp is then
+    /// raised above it, and the instance registers again.
+    pub(super) async fn look(&mut self) -> Result<(), Interruption> {
+        self.see_record().await.map(drop)
+    }
+
+    /// Reads the record in the registry, and returns `true` if there is one.
+    pub(super) async fn see_record(&mut self) -> Result<bool, Interruption> {
+        (self.look_due, self.looked) = (false, Some(Instant::now()));
+        let (transport, own) = (self.background.clone(), self.instance.clone());
+        let limit = LOOK_TIME.min(renewal_interval(&own) / 2);
+        let found = {
+            let look = timeout(limit, transport.registered(own.app(), own.id()));
+            tokio::pin!(look);
+            tokio::select! {
+                biased;
+                command = self.shutdown.recv() => return Err(command),
+                command = self.commands.recv() => match command {
+                    None => return Err(None),
+                    Some(command) => {
+                        self.execute(command);
+                        self.look_due = true;
+                        return Ok(true);
+                    }
+                },
+                found = &mut look => found,
+            }
+        };
+        let Ok(Ok(Some(found))) = found else { return Ok(false) };
+        if std::mem::take(&mut self.unverified) {
+            self.replace_newer(&found);
+        } else {
+            self.warn_of_other_process(&found);
+        }
+        self.see_override(&found);
+        Ok(true)
+    }
+
+    /// Registers again with a newer timestamp if the record in the registry is newer.
+    fn replace_newer(&mut self, found: &Instance) {
+        let dirty = self.instance.last_dirty_timestamp.unwrap_or_default();
+        let Some(theirs) = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty) else { return };
+        let (app, instance) = (self.instance.app(), self.instance.id());
+        let ahead = Duration::from_millis(theirs.abs_diff(dirty));
+        if theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS {
+            tracing::warn!(
+                app,
+                instance,
+                ?ahead,
+                "registry has a record that is newer than this registration by more than a year; delete it there"
+            );
+            return;
+        }
+        tracing::warn!(
+            app,
+            instance,
+            ?ahead,
+            "registry has a newer record of this instance, replacing it (was a clock ahead?)"
+        );
+        self.instance.last_dirty_timestamp = Some(theirs.saturating_add(1));
+        self.registered = false;
+        self.next = Instant::now();
+    }
+
+    /// Logs a warning if another process has registered the same id since: the record is newer than
+    /// any that this process has sent, and differs from it.
+    fn warn_of_other_process(&mut self, found: &Instance) {
+        let own = &self.instance;
+        let started = found.lease.map_or(0, |lease| lease.registration_timestamp);
+        let known = self.lease_of.as_ref().filter(|(server, _)| self.server.as_ref() == Some(server));
+        let restarted = known.is_some_and(|(_, at)| *at != started);
+        let differs = found.ip_addr != own.ip_addr
+            || found.host_name != own.host_name
+            || found.port != own.port
+            || found.metadata != own.metadata;
+        let dirty = own.last_dirty_timestamp.unwrap_or_default();
+        let newer = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty);
+        if let Some(server) = &self.server {
+            self.lease_of = Some((server.clone(), started));
+        }
+        let Some(theirs) = newer else { return };
+        if !(differs || restarted) {
+            // An operator's override may raise the timestamp. The next change is newer still.
+            if theirs.saturating_sub(wall_clock_ms()) <= MAX_SKEW_MS {
+                self.instance.last_dirty_timestamp = Some(theirs);
+            }
+            return;
+        }
+        if self.warned_of_other.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
+            return;
+        }
+        self.warned_of_other = Some(Instant::now());
+        let (app, instance) = (self.instance.app(), self.instance.id());
+        let other = crate::untrusted::Quoted(found.ip_addr().unwrap_or_default()).to_string();
+        tracing::warn!(
+            app,
+            instance,
+            other,
+            "another process registers the same instance id; give each an id of its own, with id() or \
+             eureka.instance.instance-id"
+        );
+    }
+
+    fn see_override(&mut self, found: &Instance) {
+        let seen = Some(found.overridden_status).filter(|status| *status != InstanceStatus::Unknown);
+        let Some(change) = self.overrides.see(seen, self.server.as_ref()) else {
+            // The own override may have to be set again.
+            self.request_change();
+            return;
+        };
+        let (app, instance) = (self.instance.app(), self.instance.id());
+        match change {
+            Some(status) => tracing::warn!(app, instance, %status, "status overridden by an operator"),
+            None => tracing::info!(app, instance, "override removed by an operator"),
+        }
+        self.send_event(RegistrarEvent::StatusOverridden(change));
+        self.show_state();
+    }
+}

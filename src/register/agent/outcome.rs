@@ -1,0 +1,155 @@
+//! Results of the agent's requests: state, schedule, log, events and metrics.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Agent, renewal_interval};
+use crate::error::Error;
+use crate::register::events::RegistrarEvent;
+use crate::register::state::RegistrarState;
+use crate::time::jittered;
+
+/// Time between two warnings about the same lasting failure.
+pub(super) const WARNING_INTERVAL: Duration = Duration::from_secs(600);
+/// Shortest time between two reads of the record in the registry.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// Sets the time of the next heartbeat. An overloaded registry gets no more heartbeats than a
+    /// healthy one.
+    pub(super) fn schedule(&mut self, result: &Result<(), Error>) {
+        let interval = jittered(renewal_interval(&self.instance));
+        let wait = match result {
+            Ok(()) => {
+                self.backoff.reset();
+                interval
+            }
+            Err(error) => {
+                let overloaded = error.status() == Some(429) || error.status() == Some(503) && self.registered;
+                let pause = self.backoff.next();
+                if overloaded { pause.max(interval) } else { pause }
+            }
+        };
+        self.next = Instant::now() + wait;
+    }
+
+    pub(super) fn on_registered(&mut self) {
+        (self.registered, self.known, self.look_due) = (true, true, true);
+        self.sent = (self.instance.status, self.instance.last_dirty_timestamp.unwrap_or_default());
+        self.lease_of = None;
+        if !std::mem::replace(&mut self.address_confirmed, true) {
+            self.routes.check_registered(&self.transport, &self.instance);
+        }
+        *self.published.lock() = self.instance.clone();
+        self.on_success();
+        let (app, instance, status) = (self.instance.app(), self.instance.id(), self.instance.status);
+        tracing::info!(app, instance, %status, "registered");
+        self.send_event(RegistrarEvent::Registered(status));
+    }
+
+    pub(super) fn on_renewed(&mut self) {
+        self.look_due |= self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        self.on_success();
+        self.send_event(RegistrarEvent::Renewed);
+    }
+
+    /// Records the result of a heartbeat or registration, and schedules the next one.
+    pub(super) fn record(&mut self, result: &Result<(), Error>) {
+        if let Err(error) = result {
+            self.on_failure(error);
+        }
+        self.schedule(result);
+    }
+
+    /// Records the result of a change of an instance that is registered. It may have failed to
+    /// change the override.
+    pub(super) fn record_override(&mut self, result: &Result<(), Error>) {
+        let Err(error) = result else {
+            self.schedule(result);
+            return;
+        };
+        if self.warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
+            self.warned = Some(Instant::now());
+            let (app, instance) = (self.instance.app(), self.instance.id());
+            tracing::warn!(app, instance, %error, "override failed, retrying");
+        }
+        self.schedule(result);
+    }
+
+    fn on_failure(&mut self, error: &Error) {
+        let before = self.lifecycle.state.get();
+        self.lifecycle.state.change(RegistrarState::failing);
+        self.lifecycle.set_unreachable(true);
+        if before.is_registered() {
+            self.send_event(RegistrarEvent::HeartbeatFailed);
+        }
+        self.publish_metrics();
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if self.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
+            return;
+        }
+        self.warned = Some(Instant::now());
+        let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
+        if self.succeeded {
+            tracing::warn!(app, instance, ?elapsed, %error, "heartbeat failed");
+        } else {
+            tracing::warn!(app, instance, ?elapsed, %error, "registration failed, retrying");
+        }
+    }
+
+    fn on_success(&mut self) {
+        self.lifecycle.set_renewed(true);
+        self.lifecycle.set_unreachable(false);
+        self.show_state();
+        self.note_server();
+        self.publish_metrics();
+        let since = self.failing_since.take();
+        if since.is_some() {
+            self.warned = None;
+        }
+        if std::mem::replace(&mut self.succeeded, true)
+            && let Some(since) = since
+        {
+            let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
+            tracing::info!(app, instance, ?elapsed, "heartbeat recovered");
+        }
+    }
+
+    /// Shows the effective status of the instance in the state.
+    pub(super) fn show_state(&self) {
+        let own = self.sent.0;
+        // A registry believes DOWN and STARTING in spite of an override.
+        let is_up = own == crate::model::InstanceStatus::Up;
+        let status = self.overrides.effective().filter(|_| is_up).unwrap_or(own);
+        self.lifecycle.state.change(|_| RegistrarState::registered(status));
+    }
+
+    /// Compares the server of the last write with the one before.
+    pub(super) fn note_server(&mut self) {
+        let Some(now) = self.transport.writer() else { return };
+        if self.server.as_ref() == Some(&now) {
+            return;
+        }
+        self.metrics.server(self.server.as_deref(), &now);
+        if let Some(from) = self.server.replace(now.clone()) {
+            let (app, instance) = (self.instance.app(), self.instance.id());
+            tracing::info!(app, instance, server = %now, before = %from, "registry server changed");
+            self.send_event(RegistrarEvent::FailedOver { from, to: now });
+        }
+    }
+
+    /// Records the time of a heartbeat or registration.
+    pub(super) fn measure(&self, start: Instant, error: Option<&Error>) {
+        let server = match error {
+            Some(error) => error.server_url().map(Into::into),
+            None => self.transport.writer(),
+        };
+        self.metrics.heartbeat(server.as_deref(), start.elapsed(), error.is_none());
+    }
+
+    pub(super) fn publish_metrics(&self) {
+        self.metrics.lease(self.lifecycle.is_renewing(), self.lifecycle.lease_age());
+        self.metrics.in_flight(self.lifecycle.in_flight());
+    }
+}

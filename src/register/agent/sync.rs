@@ -1,0 +1,284 @@
+//! Requests of the agent: registration, heartbeat, override, DOWN and DELETE.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::overrides::Due;
+use super::{Agent, Done, Interruption, Outcome, draining};
+use crate::error::{Error, Kind};
+use crate::metrics::DrainPhase;
+use crate::model::{Instance, InstanceStatus};
+use crate::register::events::RegistrarEvent;
+use crate::register::state::RegistrarState;
+use crate::time::{Backoff, add_capped};
+use crate::transport::{Renewal, Transport};
+
+impl Agent {
+    /// Sends all changes, and informs the callers that wait for them.
+    pub(super) async fn sync_and_record(&mut self) -> Result<(), Interruption> {
+        let result = self.sync().await?;
+        self.change_at = None;
+        if self.registered {
+            self.record_override(&result);
+        } else {
+            self.record(&result);
+        }
+        self.inform(result);
+        Ok(())
+    }
+
+    /// Sends the result of a change to the callers that wait for it.
+    pub(super) fn inform(&mut self, result: Result<(), Error>) {
+        // A caller may have stopped waiting.
+        let Some(last) = self.waiting.pop() else { return };
+        for done in self.waiting.drain(..) {
+            let _ = done.send(result.as_ref().map_or_else(|error| Err(error.without_source()), |()| Ok(())));
+        }
+        let _ = last.send(result);
+    }
+
+    /// Sends a heartbeat, and after it the override that the registry does not have.
+    pub(super) async fn renew_and_record(&mut self) -> Result<(), Interruption> {
+        let Some(result) = self.renew().await? else { return Ok(()) };
+        self.record(&result);
+        let is_missing = !self.overrides.is_in_sync() || !self.waiting.is_empty();
+        if result.is_ok() && self.registered && is_missing && self.change_at.is_none() {
+            return self.sync_and_record().await;
+        }
+        Ok(())
+    }
+
+    /// Brings the record and the override in the registry up to date.
+    async fn sync(&mut self) -> Outcome {
+        // A caller who waits needs a result now, even if the servers ask for a pause.
+        let transport = if self.waiting.is_empty() { self.background.clone() } else { self.transport.clone() };
+        if !self.known
+            && let Err(error) = self.register(&transport).await?
+        {
+            return Ok(Err(error));
+        }
+        let due = self.overrides.due();
+        if due == Some(Due::Remove) {
+            if let Err(error) = self.change_override(&transport, Due::Remove).await? {
+                return Ok(Err(error));
+            }
+            // The status of the instance is UNKNOWN until it registers.
+            self.mark_changed();
+        }
+        if !self.registered
+            && let Err(error) = self.register(&transport).await?
+        {
+            return Ok(Err(error));
+        }
+        match due {
+            Some(due @ Due::Set(_)) => self.change_override(&transport, due).await,
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// Sends a heartbeat. Returns `None` if a change goes first.
+    async fn renew(&mut self) -> Result<Option<Result<(), Error>>, Interruption> {
+        let waits = self.change_at.is_some();
+        let (transport, instance, (status, dirty)) = (self.background.clone(), self.instance.clone(), self.sent);
+        let start = Instant::now();
+        let renewal = transport.heartbeat(instance.app(), instance.id(), status, dirty);
+        tokio::pin!(renewal);
+        let renewal = loop {
+            tokio::select! {
+                biased;
+                command = self.shutdown.recv() => return Err(command),
+                // A heartbeat can be repeated, so a change goes first.
+                command = self.commands.recv() => match command {
+                    None => return Err(None),
+                    Some(command) => {
+                        self.execute(command);
+                        if self.change_at.is_some() && !waits {
+                            return Ok(None);
+                        }
+                    }
+                },
+                renewal = &mut renewal => break renewal,
+            }
+        };
+        self.measure(start, renewal.as_ref().err());
+        match renewal {
+            Ok(Renewal::Renewed) => {
+                self.on_renewed();
+                Ok(Some(Ok(())))
+            }
+            Ok(Renewal::Unknown) => self.register_again().await.map(Some),
+            Err(error) => Ok(Some(Err(error))),
+        }
+    }
+
+    /// Registers again after a heartbeat that the registry did not know.
+    async fn register_again(&mut self) -> Outcome {
+        tracing::info!(app = self.instance.app(), instance = self.instance.id(), "lease lost, registering again");
+        self.send_event(RegistrarEvent::LeaseLost);
+        self.metrics.reregistered();
+        self.lifecycle.set_renewed(false);
+        // A server responds like this as well after an operator has removed an override. Only a
+        // record that is gone gets its override back.
+        let known = self.overrides.is_some() && self.see_record().await?;
+        if !known {
+            self.known = false;
+            self.overrides.lost();
+        }
+        // A server that has a record with the same timestamp would keep its own one.
+        self.mark_changed();
+        let transport = self.background.clone();
+        self.register(&transport).await
+    }
+
+    /// Registers the instance, unless a shutdown command interrupts it.
+    ///
+    /// The interrupted registration may still arrive after a later one. The registry then drops it,
+    /// since its timestamp is older.
+    async fn register(&mut self, transport: &Transport) -> Outcome {
+        self.registered = false;
+        let found = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(command),
+            found = self.routes.resolve(transport, &self.instance, self.address_confirmed) => found,
+        };
+        if let Some(instance) = found {
+            self.instance = instance;
+        }
+        self.attempted = true;
+        let mut instance = self.instance.clone();
+        if !self.known {
+            instance.overridden_status = self.overrides.carried().unwrap_or(InstanceStatus::Unknown);
+        }
+        let start = Instant::now();
+        let result = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(command),
+            result = transport.register(&instance) => result,
+        };
+        self.measure(start, result.as_ref().err());
+        if result.is_ok() {
+            self.on_registered();
+        }
+        Ok(result)
+    }
+
+    async fn change_override(&mut self, transport: &Transport, due: Due) -> Outcome {
+        let (instance, dirty) = (self.instance.clone(), self.sent.1);
+        let status = match due {
+            Due::Set(status) => Some(status),
+            Due::Remove => None,
+        };
+        let result = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(command),
+            result = transport.override_status(instance.app(), instance.id(), status, dirty) => result,
+        };
+        match &result {
+            Ok(()) => {
+                self.note_server();
+                self.overrides.done(due, self.server.clone());
+                self.show_state();
+            }
+            // The lease was lost.
+            Err(error) if error.is_not_found() => self.known = false,
+            Err(_) => {}
+        }
+        Ok(result)
+    }
+
+    /// Registers as DOWN.
+    pub(super) async fn down(&mut self, within: Duration, done: Done) -> ControlFlow<Interruption> {
+        self.change_at = None;
+        if self.cancelling {
+            let _ = done.send(Err(draining("register", &self.instance)));
+            return ControlFlow::Continue(());
+        }
+        if self.instance.status != InstanceStatus::Down {
+            self.instance.status = InstanceStatus::Down;
+            self.mark_changed();
+        }
+        // No look-up of the address here, since it would use up the time limit.
+        (self.attempted, self.registered, self.unverified, self.look_due) = (true, false, false, false);
+        let (transport, instance) = (self.transport.with_timeout(within), self.instance.clone());
+        let result = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => {
+                let _ = done.send(Err(draining("register", &self.instance)));
+                return ControlFlow::Break(command);
+            }
+            result = timeout(within, transport.register(&instance)) => result,
+        };
+        let result = result.unwrap_or_else(|_| Err(self.timed_out("register", within)));
+        if result.is_ok() {
+            self.on_registered();
+        }
+        self.schedule(&result);
+        let _ = done.send(result);
+        ControlFlow::Continue(())
+    }
+
+    /// Sends the DELETE until a server accepts it or the time limit is reached.
+    pub(super) async fn cancel(&mut self, within: Duration) -> Result<(), Error> {
+        self.cancelling = true;
+        if !self.attempted {
+            self.left();
+            return Ok(());
+        }
+        self.metrics.drain_phase(DrainPhase::Deregistering);
+        let transport = self.transport.with_timeout(within);
+        let deadline = add_capped(Instant::now(), within);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        loop {
+            let cancelled = timeout_at(deadline, transport.cancel(self.instance.app(), self.instance.id())).await;
+            let error = match cancelled {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    self.left();
+                    return Err(self.timed_out("deregister", within));
+                }
+            };
+            let pause = backoff.next();
+            if Instant::now() + pause >= deadline {
+                self.left();
+                return Err(error);
+            }
+            sleep(pause).await;
+        }
+        self.attempted = false;
+        self.left();
+        tracing::info!(app = self.instance.app(), instance = self.instance.id(), "deregistered");
+        Ok(())
+    }
+
+    /// Ends without a DELETE.
+    pub(super) fn leave(&mut self) {
+        self.cancelling = true;
+        if self.attempted {
+            let (app, instance) = (self.instance.app(), self.instance.id());
+            tracing::info!(app, instance, "left without a DELETE, the lease will expire");
+        }
+        self.left();
+    }
+
+    fn left(&mut self) {
+        self.metrics.drain_phase(DrainPhase::Serving);
+        self.lifecycle.set_renewed(false);
+        if self.lifecycle.state.get() != RegistrarState::Deregistered {
+            self.lifecycle.state.set(RegistrarState::Deregistered);
+            self.send_event(RegistrarEvent::Deregistered);
+        }
+        self.publish_metrics();
+    }
+
+    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
+        let instance: &Instance = &self.instance;
+        Error::new(Kind::Timeout, operation)
+            .app(instance.app())
+            .instance(instance.id())
+            .cause(format!("not confirmed within {within:?}"))
+            .advice("the lease expires if the registry stays unreachable")
+    }
+}

@@ -1,0 +1,71 @@
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::time::{Instant, sleep};
+use tower::service_fn;
+
+use crate::Eureka;
+use crate::model::{Instance, InstanceStatus};
+use crate::register::Registrar;
+use crate::time::move_wall_clock;
+use crate::transport::RequestBody;
+
+/// Times and bodies of the writes that a registry received.
+type Writes = Arc<Mutex<Vec<(Duration, Method, Bytes)>>>;
+
+/// Returns a registrar whose registry accepts everything.
+fn provider() -> (Writes, Registrar) {
+    let (writes, start) = (Writes::default(), Instant::now());
+    let received = writes.clone();
+    let service = service_fn(move |request: Request<RequestBody>| {
+        let writes = received.clone();
+        async move {
+            let method = request.method().clone();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if method != Method::GET {
+                writes.lock().unwrap().push((start.elapsed(), method, body));
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }
+    });
+    let eureka = Eureka::builder().service_url("http://registry/eureka").http_service(service).build().unwrap();
+    let instance = Instance::builder("orders").ip_addr("10.0.0.1").port(80).build().unwrap();
+    (writes, eureka.registrar(instance))
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_after_a_suspension_is_sent_at_once() {
+    let (writes, handle) = provider();
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    // The lid was closed for an hour, in which tokio's clock stood still.
+    move_wall_clock(3_600_000);
+    sleep(Duration::from_secs(5)).await;
+    let sent: Vec<_> = writes.lock().unwrap().iter().map(|(at, method, _)| (at.as_secs(), method.clone())).collect();
+    assert_eq!((sent.len(), &sent[1].1), (2, &Method::PUT));
+    assert!((10..=15).contains(&sent[1].0), "{sent:?}");
+    assert!(handle.health_report().registry.lease_age.unwrap() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_is_set_back_delays_no_heartbeat_and_loses_no_change() {
+    let (writes, handle) = provider();
+    handle.register().await.unwrap();
+    move_wall_clock(-7_200_000);
+    handle.set_status(InstanceStatus::Starting).await.unwrap();
+    handle.update_metadata([("a", "b")]).await.unwrap();
+    let versions: Vec<_> = writes
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(.., body)| Instance::from_json(body).unwrap().last_dirty_timestamp().unwrap())
+        .collect();
+    assert_eq!(versions, [versions[0], versions[0] + 1, versions[0] + 2]);
+    sleep(Duration::from_secs(600)).await;
+    let beats = writes.lock().unwrap().iter().filter(|(_, method, _)| *method == Method::PUT).count();
+    assert!((17..=23).contains(&beats), "{beats}");
+}

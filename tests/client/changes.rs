@@ -1,0 +1,164 @@
+//! Changes of a registered instance: coalesced, limited, and never lost.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt;
+use tower_eureka::model::{Instance, InstanceStatus};
+use tower_eureka::register::{RegistrarEvent, RegistrarState};
+
+use crate::common::{Reply, Scripted, instance};
+use crate::provider::{accepting, registrar, stop_on_shutdown, writes};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Returns the registrations that were sent.
+fn registrations(registry: &Scripted) -> Vec<(Duration, Instance)> {
+    let posts = registry.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
+    posts.map(|asked| (asked.at, Instance::from_json(&asked.body).unwrap())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_registered_at_once_then_at_the_rate_of_the_java_replicator() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    let changing = handle.clone();
+    // Each second another change, none of which is awaited.
+    for second in 0..60 {
+        let handle = changing.clone();
+        tokio::spawn(async move { handle.update_metadata([("build", second.to_string())]).await });
+        sleep(SECOND).await;
+    }
+    sleep(16 * SECOND).await;
+    let sent = registrations(&registry);
+    assert!((6..=8).contains(&sent.len()), "two at once, four a minute: {}", sent.len());
+    assert_eq!((sent[1].0.as_secs(), sent[2].0.as_secs()), (0, 1));
+    assert_eq!(sent.last().unwrap().1.metadata().get("build"), Some("59"), "the last one is not lost");
+    let versions = registry.registered_versions();
+    assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
+    let pauses: Vec<_> = sent[2..].windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs()).collect();
+    assert!(pauses.iter().all(|pause| *pause >= 13), "{pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_address_and_lease_change_together_and_are_kept() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    handle.update_metadata([("zone", "a"), ("early", "1")]).await.unwrap();
+    handle.register().await.unwrap();
+    handle.set_metadata([("zone", "b"), ("old", "1")]).await.unwrap();
+    handle.remove_metadata(["old", "absent"]).await.unwrap();
+    let address: IpAddr = "10.0.0.9".parse().unwrap();
+    let start = Instant::now();
+    let (one, other, third) = tokio::join!(
+        handle.set_address(address),
+        handle.set_lease(10 * SECOND, 40 * SECOND),
+        handle.update_metadata([("weight", "3")])
+    );
+    one.and(other).and(third).unwrap();
+    assert_eq!(start.elapsed().as_secs(), 15);
+    handle.update_metadata([("weight", "3")]).await.unwrap();
+    let sent = registrations(&registry);
+    assert_eq!(sent.len(), 4, "the last three are one registration, and the same value again is none");
+    assert_eq!(sent[0].1.metadata().get("early"), Some("1"));
+    let last = &sent[3].1;
+    let metadata: Vec<_> = last.metadata().iter().collect();
+    assert_eq!(metadata, [("weight", "3"), ("zone", "b")]);
+    assert_eq!((last.id(), last.ip_addr(), last.host_name()), ("a", Some("10.0.0.9"), Some("10.0.0.9")));
+    assert_eq!(last.lease().map(|lease| (lease.renewal_interval_secs, lease.duration_secs)), Some((10, 40)));
+    assert_eq!(handle.instance().metadata().get("weight"), Some("3"));
+    assert!(handle.set_lease(10 * SECOND, 10 * SECOND).await.unwrap_err().is_config());
+
+    handle.deregister().await.unwrap();
+    handle.remove_metadata(["zone"]).await.unwrap();
+    handle.register().await.unwrap();
+    let again = registrations(&registry).pop().unwrap().1;
+    assert_eq!((again.metadata().get("weight"), again.metadata().get("zone")), (Some("3"), None));
+    assert!(again.last_dirty_timestamp() > last.last_dirty_timestamp());
+    handle.drain().await;
+    assert!(handle.update_metadata([("a", "b")]).await.unwrap_err().to_string().contains("draining"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_fails_is_repeated_and_its_caller_gets_the_error() {
+    let status = Arc::new(AtomicU16::new(204));
+    let current = status.clone();
+    let registry = Scripted::new(move |_| Reply::Status(current.load(Ordering::Relaxed)));
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    status.store(500, Ordering::Relaxed);
+    assert_eq!(handle.update_metadata([("weight", "2")]).await.unwrap_err().status(), Some(500));
+    status.store(204, Ordering::Relaxed);
+    let mut state = handle.state();
+    state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
+    assert_eq!(registrations(&registry).pop().unwrap().1.metadata().get("weight"), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_the_life_of_a_registration_and_what_was_missed() {
+    let beats = AtomicUsize::new(0);
+    let registry = Scripted::new(move |asked| {
+        let beat = if asked.line.starts_with("PUT") { beats.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        Reply::Status(match beat {
+            2 => 404,
+            4 => 500,
+            _ => 204,
+        })
+    });
+    let handle = registrar(&registry);
+    let (mut events, mut slow) = (handle.events(), handle.events());
+    let registered = handle.registered();
+    handle.register().await.unwrap();
+    registered.await.unwrap();
+    sleep(300 * SECOND).await;
+    handle.deregister().await.unwrap();
+    assert!(handle.registered().await.is_err());
+    drop(handle);
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await {
+        if event != RegistrarEvent::Renewed {
+            seen.push(event);
+        }
+    }
+    let up = RegistrarEvent::Registered(InstanceStatus::Up);
+    let lost = RegistrarEvent::LeaseLost;
+    assert_eq!(seen, [up.clone(), lost, up, RegistrarEvent::HeartbeatFailed, RegistrarEvent::Deregistered]);
+    assert!(slow.next().await.is_some());
+
+    let handle = registrar(&registry);
+    let mut slow = handle.events();
+    for _ in 0..50 {
+        handle.register().await.unwrap();
+        handle.deregister().await.unwrap();
+    }
+    assert_eq!(slow.next().await, Some(RegistrarEvent::Missed(100 - 64)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn registered_returns_at_once_when_registration_is_switched_off() {
+    let registry = accepting();
+    let off = registry.client().register_with_eureka(false).build().unwrap().registrar(instance("orders", "a"));
+    off.registered().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_of_two_applications_share_one_client() {
+    let registry = accepting();
+    let client = registry.client().build().unwrap();
+    let [orders, reviews] = ["orders", "reviews"].map(|app| client.registrar(instance(app, "a")));
+    let both = tokio::join!(
+        orders.serve(sleep(50 * SECOND), stop_on_shutdown),
+        reviews.serve(sleep(80 * SECOND), stop_on_shutdown)
+    );
+    assert_eq!(both, (Ok(()), Ok(())));
+    let lines = registry.lines();
+    for app in ["ORDERS", "REVIEWS"] {
+        assert_eq!(lines.iter().filter(|line| **line == format!("POST /apps/{app}")).count(), 2);
+        assert_eq!(lines.iter().filter(|line| **line == format!("DELETE /apps/{app}/a")).count(), 1);
+    }
+    assert_eq!(writes(&registry).iter().filter(|write| *write == "DELETE").count(), 2);
+}

@@ -1,0 +1,169 @@
+//! Overrides of a provider's status: its own and an operator's.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_stream::StreamExt;
+use tower_eureka::model::{Instance, InstanceStatus};
+use tower_eureka::register::{Registrar, RegistrarEvent, RegistrarState};
+
+use crate::common::{Reply, Scripted, instance};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Registry with the rules of Java servers for the override of one instance.
+#[derive(Clone, Default)]
+struct Registry(Arc<Mutex<Record>>);
+
+#[derive(Clone, Default)]
+struct Record {
+    instance: Option<Instance>,
+    overridden: Option<String>,
+    /// True after an override was removed, until the next registration.
+    unknown: bool,
+}
+
+impl Registry {
+    fn respond(&self, method: &str, path: &str, body: &[u8]) -> Reply {
+        let mut record = self.0.lock().unwrap();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        match (method, path.ends_with("/status")) {
+            ("POST", _) => {
+                let sent = Instance::from_json(body).unwrap();
+                if sent.overridden_status() != InstanceStatus::Unknown {
+                    record.overridden.get_or_insert(sent.overridden_status().to_string());
+                }
+                *record = Record { instance: Some(sent), overridden: record.overridden.clone(), unknown: false };
+                Reply::Status(204)
+            }
+            (_, true) if record.instance.is_none() => Reply::Status(404),
+            ("PUT", true) => {
+                record.overridden = query.split('&').find_map(|part| part.strip_prefix("value=")).map(Into::into);
+                Reply::Status(200)
+            }
+            ("DELETE", true) => {
+                (record.overridden, record.unknown) = (None, true);
+                Reply::Status(200)
+            }
+            ("PUT", false) => Reply::Status(if record.instance.is_none() || record.unknown { 404 } else { 200 }),
+            ("DELETE", false) => {
+                *record = Record::default();
+                Reply::Status(200)
+            }
+            _ => match &record.instance {
+                None => Reply::Status(404),
+                Some(instance) => {
+                    let json = String::from_utf8(instance.to_json()).unwrap();
+                    let overridden = record.overridden.as_deref().unwrap_or("UNKNOWN");
+                    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+                    let instance = json.get_mut("instance").and_then(|instance| instance.as_object_mut());
+                    instance.unwrap().insert("overriddenstatus".into(), overridden.into());
+                    Reply::Json(json.to_string())
+                }
+            },
+        }
+    }
+
+    fn service(&self) -> Scripted {
+        let this = self.clone();
+        Scripted::new(move |asked| {
+            let (method, path) = asked.line.split_once(' ').unwrap();
+            this.respond(method, path, &asked.body)
+        })
+    }
+
+    fn operator(&self, method: &str, status: &str) {
+        self.respond(method, &format!("/apps/ORDERS/a/status?value={status}"), b"");
+    }
+
+    fn overridden(&self) -> Option<String> {
+        self.0.lock().unwrap().overridden.clone()
+    }
+
+    /// Loses everything, as a server without peers that restarts.
+    fn restart(&self) {
+        *self.0.lock().unwrap() = Record::default();
+    }
+}
+
+fn provider(registry: &Registry) -> Registrar {
+    registry.service().client().build().unwrap().registrar(instance("orders", "a"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_out_of_service_is_set_and_cleared_by_the_status() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::OutOfService).await.unwrap();
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"));
+    assert_eq!(*handle.state().borrow(), RegistrarState::OutOfService);
+    sleep(200 * SECOND).await;
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"));
+    handle.set_status(InstanceStatus::Up).await.unwrap();
+    assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Registered));
+    let registered = registry.0.lock().unwrap().instance.clone().unwrap();
+    assert_eq!(registered.status(), InstanceStatus::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_override_survives_a_registry_that_loses_it() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    handle.register().await.unwrap();
+    handle.override_status(InstanceStatus::OutOfService).await.unwrap();
+    let mut events = handle.events();
+    registry.restart();
+    sleep(60 * SECOND).await;
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"));
+    assert_eq!(*handle.state().borrow(), RegistrarState::OutOfService);
+    handle.remove_override().await.unwrap();
+    assert_eq!(registry.overridden(), None);
+    handle.deregister().await.unwrap();
+    drop(handle);
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, RegistrarEvent::StatusOverridden(_)), "no operator was involved");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_override_is_seen_kept_and_reported() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    let (mut events, mut state) = (handle.events(), handle.state());
+    handle.register().await.unwrap();
+    sleep(10 * SECOND).await;
+    registry.operator("PUT", "OUT_OF_SERVICE");
+    sleep(34 * SECOND).await;
+    assert_eq!(*state.borrow_and_update(), RegistrarState::OutOfService, "seen with the next heartbeat");
+    handle.update_metadata([("build", "2")]).await.unwrap();
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"), "a change keeps it");
+    registry.restart();
+    sleep(60 * SECOND).await;
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"), "a registration after a lost lease keeps it");
+    registry.operator("DELETE", "");
+    sleep(60 * SECOND).await;
+    assert_eq!((registry.overridden(), *state.borrow()), (None, RegistrarState::Registered));
+    handle.deregister().await.unwrap();
+    drop(handle);
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await {
+        if let RegistrarEvent::StatusOverridden(status) = event {
+            seen.push(status);
+        }
+    }
+    assert_eq!(seen, [Some(InstanceStatus::OutOfService), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_that_an_operator_removes_is_not_set_again() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::OutOfService).await.unwrap();
+    sleep(40 * SECOND).await;
+    registry.operator("DELETE", "");
+    sleep(100 * SECOND).await;
+    assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Registered));
+}
