@@ -2,6 +2,7 @@
 pub(crate) mod bound;
 mod keys;
 mod security;
+mod servers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
 use crate::client::{CallOptions, HttpClient};
-use crate::config::{ClientConfig, ServiceUrl, Settings};
+use crate::config::{ClientConfig, ServerSettings, ServiceUrl, Settings};
 use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
@@ -192,7 +193,7 @@ impl Eureka {
 
 impl fmt::Debug for Eureka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Eureka").field("service_urls", &self.0.config.service_urls).finish()
+        f.debug_struct("Eureka").field("transport", &self.0.transport).finish()
     }
 }
 
@@ -231,17 +232,18 @@ impl EurekaBuilder {
     /// Adds a registry server, such as `http://localhost:8761/eureka/`, or several, separated by
     /// commas. [`build`](Self::build) returns the error of an invalid URL.
     ///
-    /// An operation tries at most three servers in this order, beginning with the one that
-    /// responded last. About every 5 minutes the first server is preferred again.
+    /// An operation tries at most three servers, beginning with the one that responded last. The
+    /// order of the servers is random, so that many clients spread over them, unless
+    /// [`shuffle_servers`](Self::shuffle_servers) is `false`. About every 20 minutes another server
+    /// is preferred; see [`session_duration`](Self::session_duration). The servers are those of the
+    /// zone `defaultZone`; see [`zone_url`](Self::zone_url).
     ///
     /// Credentials are part of the URL: `http://user:password@host/eureka/`. Percent-encode each of
     /// their characters that is not a letter or digit.
     ///
     /// The first call replaces the servers of the settings. Further calls add servers.
     pub fn service_url(mut self, urls: impl AsRef<str>) -> Self {
-        if std::mem::take(&mut self.urls_from_settings) {
-            self.config.service_urls.clear();
-        }
+        self.replace_settings();
         match ServiceUrl::parse_list(urls.as_ref()) {
             Ok(urls) => ServiceUrl::merge(&mut self.config.service_urls, urls),
             Err(error) => self.error = self.error.or(Some(error)),
@@ -365,13 +367,12 @@ impl EurekaBuilder {
         if let Some(error) = self.error.filter(|_| enabled) {
             return Err(error);
         }
-        if config.service_urls.is_empty() && (self.default_url || !enabled) {
-            config.service_urls = ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?;
+        if !enabled {
+            config.servers = ServerSettings::default();
         }
+        config.servers.check()?;
+        let servers = servers::list(&config, self.default_url || !enabled)?;
         let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
-        if config.service_urls.is_empty() {
-            return invalid("no service URL is set", "add one like http://localhost:8761/eureka/");
-        }
         let times =
             [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];
         if times.contains(&Duration::ZERO) {
@@ -382,7 +383,7 @@ impl EurekaBuilder {
         }
         if self.stack.is_none()
             && enabled
-            && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
+            && let Some(secure) = servers.iter().map(|server| &server.url).find(|url| url.is_secure())
         {
             config.tls.check().map_err(|why| {
                 Error::new(Kind::Config, "build client")
@@ -392,7 +393,7 @@ impl EurekaBuilder {
             })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
-        let transport = Transport::new(config.service_urls.clone(), stack);
+        let transport = Transport::with_servers(&config.servers, servers, stack);
         Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default() })))
     }
 }
@@ -418,16 +419,23 @@ mod tests {
         let settings = Settings::builder().environment(variables).without_files().load().unwrap();
         let builder = Eureka::builder_from(&settings).unwrap();
         let eureka = calls.iter().fold(builder, |builder, url| builder.service_url(url)).build().unwrap();
-        format!("{:?}", eureka.0.config.service_urls)
+        let servers = eureka.registry_servers();
+        servers
+            .iter()
+            .map(|server| server.url().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     #[test]
     fn service_url_in_code_replaces_those_of_the_environment() {
         for variable in [None, Some("http://env/eureka/"), Some("http://a/,http://env/")] {
-            assert_eq!(servers(variable, &["http://a/"]), "[http://a/]");
-            assert_eq!(servers(variable, &["http://a/", "http://b/,http://a/"]), "[http://a/, http://b/]");
+            assert_eq!(servers(variable, &["http://a/"]), "http://a/");
+            assert_eq!(servers(variable, &["http://a/", "http://b/,http://a/"]), "http://a/, http://b/");
         }
-        assert_eq!(servers(None, &[]), "[http://localhost:8761/eureka/]");
-        assert_eq!(servers(Some("http://env/eureka"), &[]), "[http://env/eureka/]");
+        assert_eq!(servers(None, &[]), "http://localhost:8761/eureka/");
+        assert_eq!(servers(Some("http://env/eureka"), &[]), "http://env/eureka/");
     }
 }

@@ -103,6 +103,9 @@ pub mod tonic;
 pub mod transport;
 mod untrusted;
 
+#[cfg(feature = "dns")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+pub use config::DnsServers;
 #[cfg(feature = "client")]
 pub use config::BearerToken;
 pub use config::Settings;

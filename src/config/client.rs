@@ -3,14 +3,16 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Credentials, RegistrarConfig, ServiceUrl};
+use super::{Credentials, RegistrarConfig, ServerSettings, ServiceUrl};
 use crate::connect::{Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
+    /// Servers of the default zone.
     pub(crate) service_urls: Vec<ServiceUrl>,
+    pub(crate) servers: ServerSettings,
     pub(crate) fetch_interval: Duration,
     pub(crate) delta: bool,
     pub(crate) connect_timeout: Duration,
@@ -52,6 +54,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             service_urls: Vec::new(),
+            servers: ServerSettings::default(),
             fetch_interval: Duration::from_secs(30),
             delta: true,
             connect_timeout: Duration::from_secs(5),

@@ -55,6 +55,8 @@ mod client;
 #[cfg(feature = "client")]
 mod credentials;
 mod debug;
+#[cfg(feature = "dns")]
+mod dns;
 #[cfg(feature = "server")]
 mod env;
 mod files;
@@ -71,6 +73,8 @@ mod random;
 mod registrar;
 mod report;
 #[cfg(feature = "client")]
+mod servers;
+#[cfg(feature = "client")]
 mod service_url;
 mod settings;
 mod source;
@@ -79,6 +83,8 @@ mod tests;
 #[cfg(feature = "client")]
 mod tls_keys;
 mod value;
+#[cfg(feature = "client")]
+mod zones;
 
 pub use builder::SettingsBuilder;
 #[cfg(feature = "client")]
@@ -87,6 +93,8 @@ pub(crate) use client::{ClientConfig, Switches};
 pub use credentials::BearerToken;
 #[cfg(feature = "client")]
 pub(crate) use credentials::{Credentials, TokenProvider};
+#[cfg(feature = "dns")]
+pub use dns::DnsServers;
 #[cfg(feature = "server")]
 pub(crate) use env::Env;
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
@@ -96,8 +104,12 @@ pub(crate) use key::{Key, apply, names_of, netflix_names_of};
 pub(crate) use registrar::RegistrarConfig;
 pub(crate) use report::Known;
 #[cfg(feature = "client")]
+pub(crate) use servers::{ServerSettings, ServerSource, listed};
+#[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
 #[cfg(feature = "client")]
 pub(crate) use tls_keys::TlsKeys;
 pub(crate) use value::{Unit, Value, boolean};
+#[cfg(feature = "client")]
+pub(crate) use zones::{DEFAULT_ZONE, ListedServer, Zones};

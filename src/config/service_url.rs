@@ -94,7 +94,10 @@ impl ServiceUrl {
         if host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err()) {
             return Err(invalid("with an invalid port"));
         }
-        let scheme = if secure { "https" } else { "http" };
+        let (scheme, default_port) = if secure { ("https", ":443") } else { ("http", ":80") };
+        // Two spellings of one URL are one server.
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix(default_port).unwrap_or(&host);
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
             base: format!("{scheme}://{host}{path}/").into(),
@@ -186,6 +189,11 @@ mod tests {
         let bases: Vec<_> = urls.iter().map(|url| &**url.as_str()).collect();
         assert_eq!(bases, ["http://a:1/eureka/", "http://b/eureka/"]);
         assert_eq!(&**parse("http://a").unwrap().as_str(), "http://a/");
+        let urls =
+            ServiceUrl::parse_list("http://A:80/x,http://a/x/,https://a:443/x,https://A/x,http://a:443/x").unwrap();
+        let bases: Vec<_> = urls.iter().map(|url| &**url.as_str()).collect();
+        assert_eq!(bases, ["http://a/x/", "https://a/x/", "http://a:443/x/"], "spellings of one URL are one server");
+        assert_eq!(&**parse("http://[::80]/").unwrap().as_str(), "http://[::80]/");
         assert_eq!(&**parse("HTTPS://[::1]:8761/eureka").unwrap().as_str(), "https://[::1]:8761/eureka/");
     }
 

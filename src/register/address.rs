@@ -74,6 +74,7 @@ impl Routes {
         transport: &Transport,
         instance: &Instance,
     ) -> Option<Instance> {
+        transport.find_servers().await;
         let hosts = transport.hosts();
         let mut found = None;
         // Only the first server is looked up, to limit the wait.

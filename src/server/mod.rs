@@ -122,11 +122,12 @@ pub use self::listen::Listener;
 pub use self::properties::Property;
 #[cfg(feature = "client")]
 pub(crate) use self::properties::property_names;
-#[cfg(feature = "dns")]
-pub use self::settings::Dns;
 pub use self::settings::{Eviction, Limits};
 #[cfg(feature = "peers")]
 pub use self::settings::{Node, Peers, Regions};
+#[cfg(all(feature = "peers", feature = "dns"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+pub use crate::config::DnsServers as Dns;
 
 use tokio::net::TcpListener;
 

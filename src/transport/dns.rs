@@ -5,8 +5,7 @@
 //!  txt.zone-a.example.com      "eureka1.example.com eureka2.example.com"   servers of a zone
 //! ```
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::Ipv6Addr;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -14,49 +13,78 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use tower::BoxError;
 
+use crate::config::{DnsServers, ListedServer, Zones, listed};
 use crate::untrusted::Quoted;
 
-/// Location of the records, and the parts of the URLs that the records do not contain.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DnsUrls {
-    pub(crate) region: String,
-    /// Domain of the region's record, after the name of the region.
-    pub(crate) domain: String,
-    pub(crate) port: u16,
-    /// Path on each server, without slashes around it.
-    pub(crate) context: String,
+/// Look-up of the servers of a region.
+#[derive(Clone, Debug)]
+pub(crate) struct DnsLookup {
+    records: DnsServers,
+    region: String,
     /// Zone of the caller.
-    pub(crate) zone: String,
+    zone: String,
     /// Puts the servers of the caller's zone first if true, and those of another zone if false.
-    pub(crate) prefer_same: bool,
-    /// Host name of the caller. Its hash decides the order of the servers in a zone, so that
-    /// callers are spread and each of them always gets the same order.
-    pub(crate) own_host: String,
-    /// Name server that is used instead of those of the system.
-    pub(crate) server: Option<SocketAddr>,
+    prefer_same: bool,
 }
 
-impl DnsUrls {
-    /// Looks up the URLs, and returns them separated by commas.
+impl DnsLookup {
+    pub(crate) fn new(records: &DnsServers, zones: &Zones) -> Self {
+        let (region, zone) = (zones.region.clone(), zones.own().to_owned());
+        Self { records: records.clone(), region, zone, prefer_same: zones.prefer_same }
+    }
+
+    /// Looks up the servers, those of the preferred zone first.
     ///
     /// # Errors
     /// When one of the records is not available. A partial list would look as if servers had been
     /// removed.
-    pub(crate) async fn urls(&self) -> Result<String, BoxError> {
+    pub(crate) async fn servers(&self) -> Result<Vec<ListedServer>, BoxError> {
+        let mut servers: Vec<ListedServer> = Vec::new();
+        for (rank, zone) in self.zones().await?.into_iter().enumerate() {
+            let rank = if self.prefer_same { rank } else { 0 };
+            for server in listed(&self.urls(&zone.hosts), &zone.name.into(), rank)? {
+                if !servers.iter().any(|known| known.url.as_str() == server.url.as_str()) {
+                    servers.push(server);
+                }
+            }
+        }
+        Ok(servers)
+    }
+
+    /// Looks up the URLs in the order of a server, and returns them separated by commas. The hash
+    /// of the server's host name decides the order in a zone, so that servers are spread and each
+    /// of them always gets the same order.
+    #[cfg(feature = "peers")]
+    pub(crate) async fn rotated_urls(&self, own_host: &str) -> Result<String, BoxError> {
+        let zones = self.zones().await?.into_iter().map(|zone| zone.hosts).collect();
+        Ok(self.urls(&rotated(zones, own_host)))
+    }
+
+    fn urls(&self, hosts: &[String]) -> String {
+        let DnsServers { port, context, https, .. } = &self.records;
+        let (scheme, path) = (if *https { "https" } else { "http" }, context.trim_matches('/'));
+        let url = |host: &String| match host.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("{scheme}://[{ip}]:{port}/{path}"),
+            Err(_) => format!("{scheme}://{host}:{port}/{path}"),
+        };
+        hosts.iter().map(url).collect::<Vec<_>>().join(",")
+    }
+
+    async fn zones(&self) -> Result<Vec<Zone>, BoxError> {
         // Created for each lookup, since the name servers of the system may have changed.
         let resolver = self.resolver()?;
-        let zones = records(&resolver, &format!("{}.{}", self.region.to_lowercase(), self.domain)).await?;
-        let mut hosts = Vec::new();
-        for zone in self.in_order(zones)? {
-            hosts.push(records(&resolver, &zone).await?);
+        let region = format!("{}.{}", self.region.to_lowercase(), self.records.domain.trim_matches('.'));
+        let mut zones = self.in_order(records(&resolver, &region).await?)?;
+        for zone in &mut zones {
+            for name in std::mem::take(&mut zone.hosts) {
+                zone.hosts.extend(records(&resolver, &name).await?);
+            }
         }
-        let urls = self.rotated(hosts).into_iter();
-        let path = self.context.trim_matches('/');
-        Ok(urls.map(|host| format!("http://{host}:{}/{path}", self.port)).collect::<Vec<_>>().join(","))
+        Ok(zones)
     }
 
     fn resolver(&self) -> Result<TokioResolver, BoxError> {
-        let Some(server) = self.server else { return Ok(TokioResolver::builder_tokio()?.build()?) };
+        let Some(server) = self.records.name_server else { return Ok(TokioResolver::builder_tokio()?.build()?) };
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
             connection.port = server.port();
             connection
@@ -66,45 +94,54 @@ impl DnsUrls {
         Ok(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()?)
     }
 
-    /// Returns the names of the zones' records, those of the first zone first.
-    fn in_order(&self, entries: Vec<String>) -> Result<Vec<String>, BoxError> {
-        let mut zones: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for entry in &entries {
+    /// Returns the zones with the names of their records, the first zone first.
+    fn in_order(&self, entries: Vec<String>) -> Result<Vec<Zone>, BoxError> {
+        let mut zones: Vec<Zone> = Vec::new();
+        for entry in entries {
             if entry.starts_with("ec2") {
-                return Err(format!(
-                    "the record of the region {} contains servers, not zones: {}",
-                    self.region,
-                    Quoted(entry)
-                )
-                .into());
+                let (region, entry) = (&self.region, Quoted(&entry));
+                return Err(format!("the record of the region {region} contains servers, not zones: {entry}").into());
             }
             // Some records contain the full name of the zone's record.
-            let entry = entry.strip_prefix("txt.").unwrap_or(entry);
-            zones.entry(entry.split('.').next().unwrap_or(entry)).or_default().push(entry);
-        }
-        let first = zones.keys().position(|zone| zone.eq_ignore_ascii_case(&self.zone) == self.prefer_same);
-        let names = zones.values().flatten();
-        let before = zones.values().take(first.unwrap_or(0)).map(Vec::len).sum();
-        Ok(names.clone().skip(before).chain(names.take(before)).map(|name| (*name).to_owned()).collect())
-    }
-
-    /// Returns all hosts, rotated by the hash of the caller's host name.
-    fn rotated(&self, zones: Vec<Vec<String>>) -> Vec<String> {
-        let rotate = |hosts: &mut [String]| {
-            if !hosts.is_empty() {
-                hosts.rotate_left(java_hash(&self.own_host) % hosts.len());
+            let record = entry.strip_prefix("txt.").unwrap_or(&entry).to_owned();
+            let name = record.split('.').next().unwrap_or_default().to_owned();
+            match zones.iter_mut().find(|zone| zone.name == name) {
+                Some(zone) => zone.hosts.push(record),
+                None => zones.push(Zone { name, hosts: vec![record] }),
             }
-        };
-        let mut all = Vec::new();
-        for mut hosts in zones {
-            rotate(&mut hosts);
-            all.extend(hosts);
         }
-        if let Some((_, others)) = all.split_first_mut() {
-            rotate(others);
-        }
-        all
+        zones.sort_by(|a, b| a.name.cmp(&b.name));
+        let is_first = |zone: &Zone| zone.name.eq_ignore_ascii_case(&self.zone) == self.prefer_same;
+        let first = zones.iter().position(is_first).unwrap_or(0);
+        zones.rotate_left(first);
+        Ok(zones)
     }
+}
+
+/// Zone with the names of its records, and later with the hosts in them.
+#[derive(Debug, PartialEq, Eq)]
+struct Zone {
+    name: String,
+    hosts: Vec<String>,
+}
+
+/// Returns all hosts, rotated by the hash of the caller's host name.
+#[cfg(feature = "peers")]
+fn rotated(zones: Vec<Vec<String>>, own_host: &str) -> Vec<String> {
+    let rotate = |hosts: &mut [String]| {
+        if !hosts.is_empty() {
+            hosts.rotate_left(java_hash(own_host) % hosts.len());
+        }
+    };
+    let mut all = Vec::new();
+    for mut hosts in zones {
+        rotate(&mut hosts);
+        all.extend(hosts);
+    }
+    if let Some((_, others)) = all.split_first_mut() {
+        rotate(others);
+    }
+    all
 }
 
 /// Returns the entries of a TXT record, sorted. A record may have several texts, and a text several
@@ -124,10 +161,18 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     entries.retain(|entry| !entry.is_empty());
     entries.sort();
     entries.dedup();
-    if entries.is_empty() { Err(format!("look up {}: the record is empty", Quoted(&name)).into()) } else { Ok(entries) }
+    if entries.is_empty() {
+        return Err(format!("look up {}: the record is empty", Quoted(&name)).into());
+    }
+    let is_host = |entry: &String| entry.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
+    match entries.iter().find(|entry| !is_host(entry)) {
+        Some(entry) => Err(format!("look up {}: {} is not a host name", Quoted(&name), Quoted(entry)).into()),
+        None => Ok(entries),
+    }
 }
 
 /// Returns the absolute value of Java's `String.hashCode`.
+#[cfg(feature = "peers")]
 fn java_hash(text: &str) -> usize {
     let hash = text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
     hash.unsigned_abs() as usize
@@ -141,6 +186,11 @@ mod tests {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
+    fn lookup(zone: &str, prefer_same: bool) -> DnsLookup {
+        let records = DnsServers::new("example.com", 7001).context("/eureka/v2/");
+        DnsLookup { records, region: "us-east-1".into(), zone: zone.into(), prefer_same }
+    }
+
     #[test]
     fn zones_with_prefer_same_start_with_the_callers_zone() {
         let zones = ["b.x", "a.x", "txt.c.x", "b.y"];
@@ -151,21 +201,32 @@ mod tests {
             ("b", false, ["a.x", "b.x", "b.y", "c.x"]),
             ("nowhere", true, ["a.x", "b.x", "b.y", "c.x"]),
         ] {
-            let urls = DnsUrls { zone: zone.into(), prefer_same, ..DnsUrls::default() };
-            assert_eq!(urls.in_order(texts(&zones)).unwrap(), expected, "{zone} {prefer_same}");
+            let zones = lookup(zone, prefer_same).in_order(texts(&zones)).unwrap();
+            let names: Vec<_> = zones.into_iter().flat_map(|zone| zone.hosts).collect();
+            assert_eq!(names, expected, "{zone} {prefer_same}");
         }
-        let error = DnsUrls::default().in_order(texts(&["ec2-1-2-3-4.example.com"])).unwrap_err();
+        let error = lookup("", true).in_order(texts(&["ec2-1-2-3-4.example.com"])).unwrap_err();
         assert!(error.to_string().contains("not zones"), "{error}");
     }
 
     #[test]
+    fn urls_have_the_scheme_port_and_path_of_the_settings() {
+        let mut lookup = lookup("a", true);
+        assert_eq!(lookup.urls(&texts(&["h1.example.net"])), "http://h1.example.net:7001/eureka/v2");
+        lookup.records = DnsServers::new("example.com", 8443).https(true);
+        assert_eq!(lookup.urls(&texts(&["a", "::1"])), "https://a:8443/,https://[::1]:8443/");
+    }
+
+    #[cfg(feature = "peers")]
+    #[test]
     fn hosts_of_a_zone_are_rotated_by_the_hash_of_the_caller() {
         assert_eq!((java_hash(""), java_hash("ab")), (0, 3105));
+        assert_eq!([2, 3, 4].map(|servers| java_hash("host-a") % servers), [0, 1, 0]);
         assert_eq!(java_hash("polygenelubricants"), 1 << 31, "the only hash without a positive counterpart");
         let hosts = || vec![texts(&["1", "2", "3"]), texts(&["4"])];
-        let rotated = |host: &str| DnsUrls { own_host: host.into(), ..DnsUrls::default() }.rotated(hosts());
-        assert_eq!(rotated("c"), ["1", "2", "3", "4"], "99 is three times 33");
-        assert_eq!(rotated("d"), ["2", "1", "4", "3"], "100 rotates the zone by one, and then all but the first");
-        assert!(DnsUrls::default().rotated(Vec::new()).is_empty());
+        assert_eq!(rotated(hosts(), "c"), ["1", "2", "3", "4"], "99 is three times 33");
+        let by_one = "100 rotates the zone by one, and then all but the first";
+        assert_eq!(rotated(hosts(), "d"), ["2", "1", "4", "3"], "{by_one}");
+        assert!(rotated(Vec::new(), "").is_empty());
     }
 }

@@ -24,7 +24,11 @@ pub(super) struct Subject<'a> {
 
 impl Subject<'_> {
     pub(super) fn error(&self, kind: Kind, server: &ServiceUrl) -> Error {
-        let mut error = Error::new(kind, self.operation).server(server.as_str().clone());
+        self.without_server(kind).server(server.as_str().clone())
+    }
+
+    pub(super) fn without_server(&self, kind: Kind) -> Error {
+        let mut error = Error::new(kind, self.operation);
         if let Some(app) = self.app {
             error = error.app(app);
         }
@@ -227,9 +231,9 @@ impl SendError {
 }
 
 impl AllServersPaused {
-    pub(super) fn error(&self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
+    pub(super) fn error(&self, subject: Subject<'_>) -> Error {
         subject
-            .error(Kind::Paused(self.status.as_u16()), server)
+            .error(Kind::Paused(self.status.as_u16()), &self.server)
             .with_retry_after(Some(self.wait))
             .cause(format!("not sent: every server asked for a pause (Retry-After), this one for {:?} more", self.wait))
     }

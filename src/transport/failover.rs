@@ -3,18 +3,19 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::errors::{InvalidResponse, ServerErrors};
+use super::errors::{InvalidResponse, ServerErrors, Subject};
 use super::request::{Operation, Verdict};
 use super::response::ServerResponse;
 use super::server_order::{Access, ServerOrder};
+use super::servers::{Lookup, RegistryServer, Urls};
 use super::stack::HttpStack;
-use crate::config::ServiceUrl;
+use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
 use crate::sync::Mutex;
@@ -22,8 +23,10 @@ use crate::sync::Mutex;
 /// Registry servers and the order in which they are tried.
 #[derive(Debug)]
 pub(super) struct Servers {
-    urls: Vec<ServiceUrl>,
-    pub(super) order: ServerOrder,
+    pub(super) order: Arc<ServerOrder>,
+    lookup: Option<Arc<Lookup>>,
+    /// True once the list was logged.
+    is_logged: AtomicBool,
     /// True if the last fetch of the whole registry fell back to the unfiltered list.
     pub(super) fell_back: AtomicBool,
     /// URL of the server that completed the last write.
@@ -55,33 +58,73 @@ enum Attempt<T> {
 }
 
 impl Servers {
-    pub(super) fn new(urls: Vec<ServiceUrl>) -> Self {
-        Self { order: ServerOrder::new(urls.len()), urls, fell_back: AtomicBool::new(false), writer: Mutex::default() }
+    pub(super) fn new(settings: &ServerSettings, list: Vec<ListedServer>) -> Self {
+        let (order, lookup) = (Arc::new(ServerOrder::new(settings)), Lookup::new(settings).map(Arc::new));
+        if lookup.is_none() {
+            order.replace(list);
+        }
+        Self { order, lookup, is_logged: AtomicBool::new(false), fell_back: AtomicBool::new(false), writer: Mutex::default() }
+    }
+
+    /// Starts a look-up of the servers if one is due. Waits for it if there is no list yet, at most
+    /// 30 seconds.
+    ///
+    /// # Errors
+    /// When there is no list, and the look-up failed.
+    pub(super) async fn find(&self, subject: Subject<'_>) -> Result<(), Error> {
+        let Some(lookup) = &self.lookup else {
+            if !self.is_logged.swap(true, Ordering::Relaxed) {
+                let urls: Vec<_> = self.order.urls().iter().map(|url| url.as_str().clone()).collect();
+                tracing::info!(servers = %Urls(&urls), "registry servers");
+            }
+            return Ok(());
+        };
+        let mut ended = lookup.subscribe();
+        self.start_lookup(lookup);
+        while self.order.is_empty() {
+            if !lookup.is_running() {
+                let error = lookup.error().unwrap_or_else(|| "the list is empty".into());
+                return Err(subject
+                    .without_server(Kind::Connect)
+                    .cause(format!("no registry server is known: {error}"))
+                    .advice("check the DNS records or the function that lists the registry servers"));
+            }
+            // The sender lives as long as `self`.
+            let _ = ended.changed().await;
+        }
+        Ok(())
+    }
+
+    /// Starts a look-up of the servers if one is due.
+    fn start_lookup(&self, lookup: &Arc<Lookup>) {
+        let order = self.order.clone();
+        lookup.start_if_due(move |list| replace(&order, list));
     }
 
     /// Sends an operation to one server after the other, until one responds with a final status or
     /// rejects the request.
     ///
-    /// `read` converts a final response into the result. Its first argument is the number of the
+    /// `read` converts a final response into the result. Its first argument is the URL of the
     /// server. If it fails, the attempt counts as failed and the next server is tried.
     pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         stack: &HttpStack,
         operation: &Operation<'_>,
         options: SendOptions,
-        read: impl Fn(usize, ServerResponse) -> F,
+        read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
         let access = if options.last_writer_only { Access::Write } else { operation.access() };
         let subject = operation.subject();
+        self.find(subject).await?;
         let order = self.order.select(access, options.background);
-        let mut order = order.map_err(|paused| paused.error(subject, &self.urls[paused.server]))?;
+        let mut order = order.map_err(|paused| paused.error(subject))?;
         if options.last_writer_only {
             order.truncate(1);
         }
         let (mut errors, mut unavailable) = (ServerErrors::default(), Vec::new());
-        let mut last = order[0];
-        let mut waiting = order.into_iter();
-        let mut running: Vec<(usize, Pin<Box<_>>)> = Vec::new();
+        let mut last = order.first().expect("the list of servers is not empty");
+        let mut waiting = order.iter();
+        let mut running: Vec<(&ServiceUrl, Pin<Box<_>>)> = Vec::new();
         loop {
             if let Some(server) = waiting.next() {
                 last = server;
@@ -101,7 +144,7 @@ impl Servers {
                 Some((server, Attempt::Completed(value))) => {
                     if !options.last_writer_only {
                         self.order.succeeded(access, server, &unavailable);
-                        self.note_writer(access, self.urls[server].as_str());
+                        self.note_writer(access, server.as_str());
                     }
                     return Ok(value);
                 }
@@ -112,8 +155,10 @@ impl Servers {
                     return Err(error);
                 }
                 Some((server, Attempt::Failed { error, unavailable: is_unavailable })) => {
-                    let (operation, url) = (subject.operation, self.urls[server].as_str());
-                    tracing::debug!(operation, server = %url, %error, "registry server failed");
+                    tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
+                    if !options.last_writer_only {
+                        self.order.attempt_failed(access, server, is_unavailable);
+                    }
                     if is_unavailable {
                         unavailable.push(server);
                     }
@@ -124,18 +169,23 @@ impl Servers {
         // The next operation starts behind the servers that failed, so that every server is tried.
         if !options.last_writer_only {
             self.order.failed(access, last);
+            // The servers may have moved.
+            if let Some(lookup) = self.lookup.as_ref().filter(|_| unavailable.len() == order.len()) {
+                lookup.hurry();
+                self.start_lookup(lookup);
+            }
         }
         Err(errors.into_error())
     }
 
     async fn attempt<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
-        number: usize,
+        server: &ServiceUrl,
         stack: &HttpStack,
         operation: &Operation<'_>,
-        read: &impl Fn(usize, ServerResponse) -> F,
+        read: &impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Attempt<T> {
-        let (server, subject) = (&self.urls[number], operation.subject());
+        let subject = operation.subject();
         let request = match operation.request(server) {
             Ok(request) => request,
             Err(e) => {
@@ -150,7 +200,7 @@ impl Servers {
         };
         let status = response.status;
         match operation.classify(status) {
-            Verdict::Final => match catch_panic(read(number, response)).await {
+            Verdict::Final => match catch_panic(read(server, response)).await {
                 Ok(Ok(value)) => Attempt::Completed(value),
                 Ok(Err(invalid)) => Attempt::Failed { error: invalid.error(subject, server), unavailable: false },
                 Err(panicked) => {
@@ -165,7 +215,7 @@ impl Servers {
                 if matches!(status.as_u16(), 429 | 503)
                     && let Some(retry_after) = response.retry_after()
                 {
-                    self.order.pause(number, status, retry_after);
+                    self.order.pause(server, status, retry_after);
                 }
                 let unavailable = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
                 Attempt::Failed { error: response.error(subject, server), unavailable }
@@ -185,19 +235,36 @@ impl Servers {
         self.writer.lock().clone()
     }
 
+    /// Returns the host and the port of each server.
     pub(super) fn hosts(&self) -> Vec<(String, u16)> {
-        self.urls.iter().map(ServiceUrl::host_and_port).collect()
+        self.order.urls().iter().map(ServiceUrl::host_and_port).collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.urls.len()
+        self.order.urls().len()
+    }
+
+    pub(super) fn status(&self) -> Vec<RegistryServer> {
+        self.order.status()
+    }
+}
+
+/// Replaces the list by the result of a look-up, and logs the change.
+fn replace(order: &ServerOrder, list: Vec<ListedServer>) {
+    let is_first = order.is_empty();
+    let Some(change) = order.replace(list) else { return };
+    if is_first {
+        tracing::info!(servers = %Urls(&change.added), "registry servers");
+    } else {
+        let (added, removed) = (Urls(&change.added), Urls(&change.removed));
+        tracing::info!(%added, %removed, "list of registry servers changed");
     }
 }
 
 /// Waits for the first attempt that finishes, and removes it from the list.
-async fn first_finished<T, F: Future<Output = Attempt<T>>>(
-    running: &mut Vec<(usize, Pin<Box<F>>)>,
-) -> (usize, Attempt<T>) {
+async fn first_finished<'a, T, F: Future<Output = Attempt<T>>>(
+    running: &mut Vec<(&'a ServiceUrl, Pin<Box<F>>)>,
+) -> (&'a ServiceUrl, Attempt<T>) {
     poll_fn(|cx| {
         for at in 0..running.len() {
             if let Poll::Ready(attempt) = running[at].1.as_mut().poll(cx) {

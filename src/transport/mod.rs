@@ -4,15 +4,15 @@
 //! ```text
 //!  Transport (operations.rs)   one method per operation (request.rs), reads the response
 //!      │
-//!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs)
+//!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs),
+//!      │                       looks up the list of servers (servers/, dns.rs)
 //!      │
 //!  HttpStack (stack.rs)        credentials (authorize.rs, token.rs), redirects, gzip (gunzip.rs), limits
 //!      │
 //!  Sessions (session.rs)       hyper over crate::connect, or the user's own HTTP service
 //! ```
 //!
-//! `server_clock.rs` measures the clock of a server, and `dns.rs` looks up service URLs. Both are
-//! for the peers of a registry server.
+//! `server_clock.rs` measures the clock of a server, for the peers of a registry server.
 
 mod authorize;
 #[cfg(feature = "dns")]
@@ -26,12 +26,13 @@ mod response;
 #[cfg(feature = "peers")]
 mod server_clock;
 mod server_order;
+mod servers;
 mod session;
 mod stack;
 mod token;
 
-#[cfg(feature = "dns")]
-pub(crate) use dns::DnsUrls;
+#[cfg(all(feature = "dns", feature = "peers"))]
+pub(crate) use dns::DnsLookup;
 #[cfg(feature = "peers")]
 pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
@@ -39,4 +40,5 @@ pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
 #[cfg(feature = "peers")]
 pub(crate) use server_clock::ServerClock;
+pub use servers::RegistryServer;
 pub(crate) use stack::HttpStack;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use super::request::NODE_ID;
 use super::request::{Operation, query, segment};
 use super::response::{Responder, ServerResponse};
 use super::server_order::{Access, MAX_SERVERS};
+use super::servers::RegistryServer;
 use super::stack::HttpStack;
-use crate::config::ServiceUrl;
+use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
@@ -25,9 +27,11 @@ use crate::time::Moment;
 ///
 /// # Failover
 ///
-/// An operation is sent to the server that responded last, then to the others in their configured
-/// order, at most three in total. Reads and writes have a preferred server each. After about five
-/// minutes both prefer the first configured server again.
+/// An operation is sent to the server that responded last, then to the others: those of the own zone
+/// first, each zone in random order, at most three in total. Reads and writes have a preferred server
+/// each. After a [session](crate::EurekaBuilder::session_duration) of about 20 minutes both begin at
+/// a random server again. A server that failed is left out for five minutes, or until [most
+/// servers](crate::EurekaBuilder::quarantine_threshold) have failed.
 ///
 /// The next server is tried if a server is unreachable, times out, fails (5xx), is overloaded (408,
 /// 429), responds with an invalid body, or rejects the client (401, 403, 405, 407, 410, 421, 404
@@ -73,19 +77,19 @@ pub(crate) enum Full {
     Unchanged(Origin, Moment),
 }
 
-/// Identity of the server that responded, as far as it is known: the number of its service URL and
-/// the server behind it.
+/// Identity of the server that responded, as far as it is known: its service URL and the server
+/// behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    number: usize,
+    url: Arc<str>,
     responder: Responder,
 }
 
 #[cfg(test)]
 impl Origin {
-    /// Returns the origin of the service URL with this number.
+    /// Returns the origin of a service URL with this number.
     pub(crate) fn of(number: usize) -> Self {
-        Self { number, responder: Responder::default() }
+        Self { url: format!("http://{number}/").into(), responder: Responder::default() }
     }
 }
 
@@ -111,9 +115,19 @@ pub enum Renewal {
 }
 
 impl Transport {
-    /// Creates a transport. `urls` must not be empty.
+    /// Creates a transport for these servers, which are tried in this order. `urls` must not be
+    /// empty.
+    #[cfg(any(test, feature = "peers"))]
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
-        let servers = Arc::new(Servers::new(urls));
+        let settings = ServerSettings { shuffle: false, ..ServerSettings::default() };
+        let list = urls.into_iter().map(|url| ListedServer { url, zone: "".into(), rank: 0 });
+        Self::with_servers(&settings, list.collect(), stack)
+    }
+
+    /// Creates a transport for a list of servers, which must not be empty. It is ignored if the
+    /// settings have a source of servers.
+    pub(crate) fn with_servers(settings: &ServerSettings, list: Vec<ListedServer>, stack: HttpStack) -> Self {
+        let servers = Arc::new(Servers::new(settings, list));
         Self { servers, stack, identity: "DefaultClient", list_query: "", fallback_query: None, background: false }
     }
 
@@ -268,9 +282,22 @@ impl Transport {
         self.servers.writer()
     }
 
-    /// Returns the host and the port of each service URL. A host is a name or an address.
+    /// Returns the host and the port of each service URL. A host is a name or an address. The
+    /// result is empty before the first look-up of the servers.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.servers.hosts()
+    }
+
+    /// Waits until the servers are known, if they are looked up. Returns after a look-up that
+    /// failed as well.
+    pub(crate) async fn find_servers(&self) {
+        // The next operation returns the error.
+        let _ = self.servers.find(Operation::new("find registry servers", Method::GET).subject()).await;
+    }
+
+    /// Returns the servers with their states, in the order of the list.
+    pub(crate) fn registry_servers(&self) -> Vec<RegistryServer> {
+        self.servers.status()
     }
 
     /// Adds or replaces metadata entries of an instance, until it is registered again.
@@ -442,18 +469,21 @@ impl Transport {
 
     /// Returns `None` for an accepted 403 or 404.
     async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
-        self.send(operation, options, |number, response| async move {
-            let (responder, requested) = (response.responder.clone(), response.requested);
-            if response.status == StatusCode::NOT_MODIFIED {
-                return Ok(Some(Full::Unchanged(Origin { number, responder }, requested)));
+        self.send(operation, options, |server, response| {
+            let origin = Origin { url: server.as_str().clone(), responder: response.responder.clone() };
+            async move {
+                let requested = response.requested;
+                if response.status == StatusCode::NOT_MODIFIED {
+                    return Ok(Some(Full::Unchanged(origin, requested)));
+                }
+                if response.status.is_client_error() {
+                    return Ok(None);
+                }
+                let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
+                let etag = response.headers.get(header::ETAG).cloned();
+                let list = decode_body(response, Applications::from_json).await?;
+                Ok(Some(Full::Changed(Fetched { list, origin, requested, digest, etag })))
             }
-            if response.status.is_client_error() {
-                return Ok(None);
-            }
-            let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
-            let etag = response.headers.get(header::ETAG).cloned();
-            let list = decode_body(response, Applications::from_json).await?;
-            Ok(Some(Full::Changed(Fetched { list, origin: Origin { number, responder }, requested, digest, etag })))
         })
         .await
     }
@@ -462,7 +492,7 @@ impl Transport {
         &self,
         operation: Operation<'_>,
         options: SendOptions,
-        read: impl Fn(usize, ServerResponse) -> F,
+        read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
         let operation = Operation { identity: self.identity, ..operation };
         self.servers.send(&self.stack, &operation, options, read).await
@@ -474,12 +504,12 @@ impl Transport {
 }
 
 /// Reads the response to a write. Returns `true` for a success and `false` for an accepted 404.
-async fn read_written(_: usize, response: ServerResponse) -> Result<bool, InvalidResponse> {
+fn read_written(_: &ServiceUrl, response: ServerResponse) -> Ready<Result<bool, InvalidResponse>> {
     // A page instead of an empty body comes from another kind of server.
     if response.status.is_success() && response.is_markup() {
-        return Err(InvalidResponse::Markup(response.content_type().to_owned()));
+        return ready(Err(InvalidResponse::Markup(response.content_type().to_owned())));
     }
-    Ok(response.status != StatusCode::NOT_FOUND)
+    ready(Ok(response.status != StatusCode::NOT_FOUND))
 }
 
 /// Decodes a body, on a blocking thread if it is large.

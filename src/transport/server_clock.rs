@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, header};
 
 use super::response::date_ms;
-use super::server_order::SESSION_DURATION;
+use super::session::CONNECTION_AGE;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, wall_clock_ms};
 
@@ -51,7 +51,7 @@ impl ServerClock {
         let most = date_ms.saturating_add(MAX_DATE_AGE_MS).saturating_sub(requested_ms);
         let mut current = self.lock();
         let contradicts = |estimate: &Estimate| {
-            least > estimate.ahead_ms || most < estimate.ahead_ms || estimate.since.elapsed() > SESSION_DURATION
+            least > estimate.ahead_ms || most < estimate.ahead_ms || estimate.since.elapsed() > CONNECTION_AGE
         };
         if current.as_ref().is_none_or(contradicts) {
             *current = Some(Estimate { ahead_ms: least, since: Moment::now() });

@@ -5,14 +5,15 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::servers::{RegistryServer, ServerChange, shuffle};
+use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::sync::{Mutex, MutexGuard};
-use crate::time::jittered_by;
+use crate::time::{add_capped, jittered_by};
 
 /// Maximum number of servers that one operation tries, as in Java.
 pub(super) const MAX_SERVERS: usize = 3;
-/// Duration of a session, shorter or longer by up to 20 %. After a session the first configured
-/// server is preferred again, and connections are established anew.
-pub(super) const SESSION_DURATION: Duration = Duration::from_secs(300);
+/// Maximum time for which a server that failed is left out.
+const QUARANTINE: Duration = Duration::from_secs(300);
 /// Longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Lease that is assumed before the first registration.
@@ -26,28 +27,53 @@ pub(super) enum Access {
     Write,
 }
 
-/// Preferred servers, and the servers that asked for a pause with `Retry-After`.
+/// List of servers, the preferred ones, those that failed, and those that asked for a pause with
+/// `Retry-After`.
+///
+/// ```text
+///  list: own zone, next zone, ...; each shuffled at the start of a session
+///    └▶ preferred server, then the others in the order of the list
+///         └▶ servers in quarantine and paused servers last
+/// ```
 #[derive(Debug)]
 pub(super) struct ServerOrder {
-    servers: usize,
+    /// Mean duration of a session. A session is shorter or longer by up to 50 %.
+    session: Duration,
+    /// Share of the servers in quarantine at which the quarantine ends.
+    quarantine_threshold: f64,
+    shuffle: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Preferred server of reads.
-    read: usize,
-    /// Preferred server of writes.
-    write: usize,
-    /// Pause of each server, for reads and for writes. A success ends the pause of its kind only,
-    /// since some servers limit the rate of reads alone.
-    pauses: Vec<[Option<Pause>; 2]>,
+    servers: Vec<Server>,
+    /// Where reads and writes begin.
+    starts: [Start; 2],
     /// End of the session. `None` before the first operation.
     session_ends: Option<Instant>,
     /// A quarter of the shortest lease that was registered.
     quarter_lease: Duration,
     /// Time of the last write that was sent although all servers were paused.
     last_forced_write: Option<Instant>,
+}
+
+/// Server with its state for reads and for writes. A success ends the pause of its kind only, since
+/// some servers limit the rate of reads alone.
+#[derive(Debug)]
+struct Server {
+    listed: ListedServer,
+    pauses: [Option<Pause>; 2],
+    quarantined_until: [Option<Instant>; 2],
+}
+
+/// Position in the list at which operations begin.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    /// Server that responded. The others follow by their zones.
+    Preferred(usize),
+    /// The list is walked from here, whatever the zones, so that each server is tried.
+    From(usize),
 }
 
 /// Pause that a server asked for.
@@ -62,91 +88,186 @@ pub(super) struct Pause {
 #[derive(Debug)]
 pub(super) struct AllServersPaused {
     /// Server whose pause ends first.
-    pub(super) server: usize,
+    pub(super) server: ServiceUrl,
     pub(super) status: StatusCode,
     /// Time until the next request is permitted.
     pub(super) wait: Duration,
 }
 
 impl ServerOrder {
-    pub(super) fn new(servers: usize) -> Self {
+    /// Creates the order of an empty list.
+    pub(super) fn new(settings: &ServerSettings) -> Self {
         let state = State {
-            read: 0,
-            write: 0,
-            pauses: vec![[None; 2]; servers],
+            servers: Vec::new(),
+            starts: [Start::From(0); 2],
             session_ends: None,
             quarter_lease: DEFAULT_LEASE / 4,
             last_forced_write: None,
         };
-        Self { servers, state: Mutex::new(state) }
+        Self {
+            session: settings.session,
+            quarantine_threshold: settings.quarantine_threshold,
+            shuffle: settings.shuffle,
+            state: Mutex::new(state),
+        }
     }
 
-    /// Returns the servers to try, in order.
+    /// Replaces the list, which must not have the same URL twice. Returns `None` if it is the
+    /// present one.
+    ///
+    /// A server in both lists keeps its state, and stays preferred.
+    pub(super) fn replace(&self, list: Vec<ListedServer>) -> Option<ServerChange> {
+        let mut state = self.lock();
+        let is_in = |list: &[Server], url: &ServiceUrl| list.iter().any(|known| known.is(url));
+        let same_rank = |server: &Server, new: &ListedServer| {
+            server.is(&new.url) && server.listed.rank == new.rank && server.listed.zone == new.zone
+        };
+        if list.len() == state.servers.len()
+            && list.iter().all(|new| state.servers.iter().any(|server| same_rank(server, new)))
+        {
+            for server in &mut state.servers {
+                // The credentials may be new.
+                if let Some(new) = list.iter().find(|new| server.is(&new.url)) {
+                    server.listed = new.clone();
+                }
+            }
+            return None;
+        }
+        let preferred = state.starts.map(|start| match start {
+            Start::Preferred(server) => Some(state.servers[server].listed.url.clone()),
+            Start::From(_) => None,
+        });
+        let old = std::mem::take(&mut state.servers);
+        let added = list.iter().filter(|new| !is_in(&old, &new.url)).map(|new| new.url.as_str().clone()).collect();
+        let removed = old.iter().filter(|old| !list.iter().any(|new| old.is(&new.url)));
+        let removed = removed.map(|old| old.listed.url.as_str().clone()).collect();
+        state.servers = list
+            .into_iter()
+            .map(|listed| {
+                let known = old.iter().find(|old| old.is(&listed.url));
+                Server {
+                    pauses: known.map_or([None; 2], |known| known.pauses),
+                    quarantined_until: known.map_or([None; 2], |known| known.quarantined_until),
+                    listed,
+                }
+            })
+            .collect();
+        self.sort(&mut state);
+        let position = |url: Option<ServiceUrl>| url.and_then(|url| state.position(&url));
+        let starts = preferred.map(|url| position(url).map_or(Start::From(0), Start::Preferred));
+        state.starts = starts;
+        Some(ServerChange { added, removed })
+    }
+
+    /// Sorts the list by zones, each of them shuffled.
+    fn sort(&self, state: &mut State) {
+        if self.shuffle {
+            shuffle(&mut state.servers, |server| (server.listed.rank, server.listed.url.as_str().clone()));
+        } else {
+            state.servers.sort_by_key(|server| server.listed.rank);
+        }
+    }
+
+    /// Returns the servers to try, in order. The result is empty only if the list is.
     ///
     /// Paused servers come last, or are left out if the operation runs in the `background`. A
     /// background write is sent to one paused server nevertheless, once per quarter of the lease,
     /// so that the lease does not expire. A quarter is less than the shortest time between two
     /// heartbeats, so one of them may be skipped.
-    pub(super) fn select(&self, access: Access, background: bool) -> Result<Vec<usize>, AllServersPaused> {
+    pub(super) fn select(&self, access: Access, background: bool) -> Result<Vec<ServiceUrl>, AllServersPaused> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.session_ends.is_none_or(|end| now >= end) {
-            (state.read, state.write) = (0, 0);
-            state.session_ends = Some(now + jittered_by(SESSION_DURATION, 0.2));
+            // A list is shuffled once before the first session. Two shuffles would skip a server.
+            if state.session_ends.is_some() {
+                self.sort(&mut state);
+            }
+            state.starts = [Start::From(0); 2];
+            state.session_ends = Some(add_capped(now, jittered_by(self.session, 0.5)));
         }
-        let first = state.preferred(access);
-        let ring = (0..self.servers).map(|n| (first + n) % self.servers);
+        self.release(&mut state, access, now);
         let (paused, mut order): (Vec<_>, Vec<_>) =
-            ring.partition(|&server| state.pause(access, server, now).is_some());
+            state.order(access, now).into_iter().partition(|&server| state.servers[server].is_paused(access, now));
         if !background {
             order.extend(&paused);
         }
         order.truncate(MAX_SERVERS);
-        if !order.is_empty() {
-            return Ok(order);
+        if !order.is_empty() || paused.is_empty() {
+            return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
         }
-        let pause = |server: usize| state.pause(access, server, now).expect("every server is paused");
-        let next = paused.iter().copied().min_by_key(|&server| pause(server).until).expect("servers are not empty");
-        let mut until = pause(next).until;
+        let paused: Vec<(Pause, ServiceUrl)> = paused
+            .into_iter()
+            .filter_map(|server| {
+                let server = &state.servers[server];
+                server.pauses[access as usize].map(|pause| (pause, server.listed.url.clone()))
+            })
+            .collect();
+        let (next, server) = paused.iter().min_by_key(|(pause, _)| pause.until).expect("every server is paused");
+        let (longest, forced) = paused.iter().min_by_key(|(pause, _)| pause.since).expect("every server is paused");
+        let mut until = next.until;
         if access == Access::Write {
-            let longest = paused.iter().copied().min_by_key(|&server| pause(server).since).unwrap_or(next);
-            let since = state.last_forced_write.map_or(pause(longest).since, |at| at.max(pause(longest).since));
+            let since = state.last_forced_write.map_or(longest.since, |at| at.max(longest.since));
             let forced_from = since + state.quarter_lease;
             if now >= forced_from {
                 state.last_forced_write = Some(now);
-                return Ok(vec![longest]);
+                return Ok(vec![forced.clone()]);
             }
             until = until.min(forced_from);
         }
-        Err(AllServersPaused { server: next, status: pause(next).status, wait: until - now })
+        Err(AllServersPaused { server: server.clone(), status: next.status, wait: until - now })
+    }
+
+    /// Ends the quarantine if most servers are in it. Otherwise few servers would get all requests.
+    fn release(&self, state: &mut State, access: Access, now: Instant) {
+        let quarantined = state.servers.iter().filter(|server| server.is_quarantined(access, now)).count();
+        if quarantined >= threshold(state.servers.len(), self.quarantine_threshold) {
+            state.servers.iter_mut().for_each(|server| server.quarantined_until[access as usize] = None);
+        }
+    }
+
+    /// Leaves a server out that failed: for both kinds of operations if it is `unavailable`.
+    pub(super) fn attempt_failed(&self, access: Access, server: &ServiceUrl, unavailable: bool) {
+        let until = Some(Instant::now() + QUARANTINE);
+        if let Some(server) = self.lock().find(server) {
+            server.quarantined_until[access as usize] = until;
+            if unavailable {
+                server.quarantined_until = [until; 2];
+            }
+        }
     }
 
     /// Prefers the server that completed an operation. The other kind of operations prefers it as
     /// well if its own preferred server is among the `unavailable` ones.
-    pub(super) fn succeeded(&self, access: Access, server: usize, unavailable: &[usize]) {
+    pub(super) fn succeeded(&self, access: Access, server: &ServiceUrl, unavailable: &[&ServiceUrl]) {
         let mut state = self.lock();
-        *state.preferred_mut(access) = server;
-        state.pauses[server][access as usize] = None;
-        let other = match access {
-            Access::Read => Access::Write,
-            Access::Write => Access::Read,
-        };
-        if unavailable.contains(&state.preferred(other)) {
-            *state.preferred_mut(other) = server;
+        // It may have been removed from the list meanwhile.
+        let Some(number) = state.position(server) else { return };
+        state.servers[number].pauses[access as usize] = None;
+        state.servers[number].quarantined_until[access as usize] = None;
+        state.starts[access as usize] = Start::Preferred(number);
+        let other = 1 - access as usize;
+        let first = state.preferred(state.starts[other]);
+        if first.is_some_and(|first| unavailable.iter().any(|url| first.is(url))) {
+            state.starts[other] = Start::Preferred(number);
         }
     }
 
-    /// Prefers the server behind the last one tried, after all servers failed or the last one
-    /// rejected the request itself.
-    pub(super) fn failed(&self, access: Access, last: usize) {
-        *self.lock().preferred_mut(access) = (last + 1) % self.servers;
+    /// Begins behind the last server tried, after all servers failed or the last one rejected the
+    /// request itself.
+    pub(super) fn failed(&self, access: Access, last: &ServiceUrl) {
+        let mut state = self.lock();
+        if let Some(last) = state.position(last) {
+            state.starts[access as usize] = Start::From((last + 1) % state.servers.len());
+        }
     }
 
     /// Pauses a server that responded with this status and `Retry-After`.
-    pub(super) fn pause(&self, server: usize, status: StatusCode, retry_after: Duration) {
+    pub(super) fn pause(&self, server: &ServiceUrl, status: StatusCode, retry_after: Duration) {
         let since = Instant::now();
         let until = since + retry_after.min(MAX_RETRY_AFTER);
-        self.lock().pauses[server] = [Some(Pause { status, since, until }); 2];
+        if let Some(server) = self.lock().find(server) {
+            server.pauses = [Some(Pause { status, since, until }); 2];
+        }
     }
 
     /// Records the lease of an instance that is being registered.
@@ -161,117 +282,91 @@ impl ServerOrder {
         self.lock().quarter_lease
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().servers.is_empty()
+    }
+
+    /// Returns the URLs in the order of the list.
+    pub(super) fn urls(&self) -> Vec<ServiceUrl> {
+        self.lock().servers.iter().map(|server| server.listed.url.clone()).collect()
+    }
+
+    /// Returns the servers with their states, in the order of the list.
+    pub(super) fn status(&self) -> Vec<RegistryServer> {
+        let (now, state) = (Instant::now(), self.lock());
+        let preferred = state.starts.map(|start| match start {
+            Start::Preferred(server) => Some(server),
+            Start::From(_) => None,
+        });
+        let status = |(number, server): (usize, &Server)| {
+            let kinds = [Access::Read, Access::Write];
+            let pauses = server.pauses.iter().flatten().filter(|pause| now < pause.until);
+            RegistryServer {
+                url: server.listed.url.as_str().clone(),
+                zone: Some(server.listed.zone.clone()).filter(|zone| !zone.is_empty()),
+                serves: preferred.map(|preferred| preferred == Some(number)),
+                is_quarantined: kinds.iter().any(|&access| server.is_quarantined(access, now)),
+                pause: pauses.map(|pause| pause.until - now).max(),
+            }
+        };
+        state.servers.iter().enumerate().map(status).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 }
 
 impl State {
-    fn preferred(&self, access: Access) -> usize {
-        match access {
-            Access::Read => self.read,
-            Access::Write => self.write,
-        }
-    }
-
-    fn preferred_mut(&mut self, access: Access) -> &mut usize {
-        match access {
-            Access::Read => &mut self.read,
-            Access::Write => &mut self.write,
-        }
-    }
-
-    fn pause(&self, access: Access, server: usize, now: Instant) -> Option<Pause> {
-        self.pauses[server][access as usize].filter(|pause| now < pause.until)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn select(order: &ServerOrder, access: Access) -> Vec<usize> {
-        order.select(access, true).unwrap()
-    }
-
-    /// Returns an order whose first session has begun.
-    fn order_of(servers: usize) -> ServerOrder {
-        let order = ServerOrder::new(servers);
-        select(&order, Access::Read);
+    /// Returns all servers in the order of preference, those in quarantine last.
+    fn order(&self, access: Access, now: Instant) -> Vec<usize> {
+        let count = self.servers.len();
+        let ring = |first: usize| (0..count).map(move |n| (first + n) % count).collect::<Vec<_>>();
+        let mut order = match self.starts[access as usize] {
+            Start::From(first) => ring(first),
+            Start::Preferred(first) => {
+                let mut order = ring(first);
+                order[1..].sort_by_key(|&server| self.servers[server].listed.rank);
+                order
+            }
+        };
+        order.sort_by_key(|&server| self.servers[server].is_quarantined(access, now));
         order
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn read_at_a_server_that_refuses_writes_does_not_move_writes() {
-        let order = order_of(3);
-        order.succeeded(Access::Write, 1, &[]);
-        order.succeeded(Access::Read, 0, &[]);
-        assert_eq!(select(&order, Access::Write), [1, 2, 0]);
-        assert_eq!(select(&order, Access::Read), [0, 1, 2]);
+    /// Returns the server at which operations begin.
+    fn preferred(&self, start: Start) -> Option<&Server> {
+        let (Start::Preferred(server) | Start::From(server)) = start;
+        self.servers.get(server)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn unavailable_server_is_left_by_both_kinds() {
-        let order = order_of(2);
-        order.succeeded(Access::Write, 1, &[0]);
-        assert_eq!(select(&order, Access::Read), [1, 0]);
+    fn position(&self, url: &ServiceUrl) -> Option<usize> {
+        self.servers.iter().position(|server| server.is(url))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn session_end_returns_to_the_configured_order() {
-        let order = order_of(2);
-        order.succeeded(Access::Read, 1, &[0]);
-        advance(SESSION_DURATION * 3 / 4).await;
-        assert_eq!(select(&order, Access::Read), [1, 0]);
-        advance(SESSION_DURATION / 2).await;
-        assert_eq!(select(&order, Access::Read), [0, 1]);
-        assert_eq!(select(&order, Access::Write), [0, 1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn paused_server_is_skipped_in_the_background_only() {
-        let order = order_of(2);
-        order.pause(0, StatusCode::TOO_MANY_REQUESTS, 60 * SECOND);
-        assert_eq!(select(&order, Access::Read), [1]);
-        assert_eq!(order.select(Access::Read, false).unwrap(), [1, 0]);
-        order.pause(1, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
-        let paused = order.select(Access::Read, true).unwrap_err();
-        assert_eq!((paused.server, paused.wait), (0, 60 * SECOND));
-        advance(60 * SECOND).await;
-        assert_eq!(select(&order, Access::Read), [0]);
-        advance(MAX_RETRY_AFTER - 60 * SECOND).await;
-        assert_eq!(select(&order, Access::Read), [0, 1], "the pause is capped");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn write_that_succeeds_does_not_end_the_pause_of_reads() {
-        let order = order_of(1);
-        order.pause(0, StatusCode::SERVICE_UNAVAILABLE, 60 * SECOND);
-        order.succeeded(Access::Write, 0, &[]);
-        assert_eq!(select(&order, Access::Write), [0]);
-        assert!(order.select(Access::Read, true).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn write_is_sent_to_one_paused_server_per_quarter_of_the_lease() {
-        let order = order_of(2);
-        order.record_lease(40 * SECOND);
-        order.pause(1, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
-        advance(SECOND).await;
-        order.pause(0, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
-        let mut sent = Vec::new();
-        for second in 1..=30 {
-            advance(SECOND).await;
-            if let Ok(servers) = order.select(Access::Write, true) {
-                servers.iter().for_each(|&server| order.pause(server, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND));
-                sent.push((second, servers));
-            }
-            assert!(order.select(Access::Read, true).is_err());
-        }
-        assert_eq!(sent, [(9, vec![1]), (19, vec![0]), (29, vec![1])]);
+    fn find(&mut self, url: &ServiceUrl) -> Option<&mut Server> {
+        self.servers.iter_mut().find(|server| server.is(url))
     }
 }
+
+impl Server {
+    fn is(&self, url: &ServiceUrl) -> bool {
+        self.listed.url.as_str() == url.as_str()
+    }
+
+    fn is_paused(&self, access: Access, now: Instant) -> bool {
+        self.pauses[access as usize].is_some_and(|pause| now < pause.until)
+    }
+
+    fn is_quarantined(&self, access: Access, now: Instant) -> bool {
+        self.quarantined_until[access as usize].is_some_and(|until| now < until)
+    }
+}
+
+/// Returns the number of servers in quarantine at which the quarantine ends.
+fn threshold(servers: usize, share: f64) -> usize {
+    ((servers as f64 * share) as usize).min(servers)
+}
+
+#[cfg(test)]
+mod tests;

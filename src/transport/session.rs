@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::request::RequestBody;
-use super::server_order::SESSION_DURATION;
 use crate::connect::Connector;
 use crate::sync::Mutex;
 use crate::time::jittered_by;
 
+/// Maximum age of a connection, shorter or longer by up to 20 %.
+pub(super) const CONNECTION_AGE: Duration = Duration::from_secs(300);
+
 type Pool = Client<Connector, RequestBody>;
 
-/// Hyper client that replaces its connection pool after each session, so that the names of registry
+/// Hyper client that replaces its connection pool every five minutes, so that the names of registry
 /// servers are resolved again even if connections are never idle. A request in flight keeps its
 /// connection until it ends.
 #[derive(Clone)]
@@ -49,7 +51,7 @@ impl Sessions {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(45))
             .build(self.connector.clone());
-        *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(SESSION_DURATION, 0.2) });
+        *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(CONNECTION_AGE, 0.2) });
         pool
     }
 }

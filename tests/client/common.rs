@@ -26,6 +26,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) struct Asked {
     /// Time since the start of the test.
     pub(crate) at: Duration,
+    pub(crate) host: String,
     /// Method, a space, path and query.
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
@@ -110,6 +111,7 @@ impl Service<Request<RequestBody>> for Scripted {
             let path = path.strip_prefix("/eureka").unwrap_or(path);
             let asked = Asked {
                 at: this.start.elapsed(),
+                host: parts.uri.host().unwrap_or_default().to_owned(),
                 line: format!("{} {path}", parts.method),
                 headers: parts.headers,
                 body: body.collect().await.unwrap().to_bytes(),

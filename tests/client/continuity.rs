@@ -97,7 +97,7 @@ async fn response_from_another_server_is_followed_by_a_full_fetch() {
         }
     });
     let client = Eureka::builder().service_url("http://a/eureka,http://u:p@b/eureka").http_service(registry.clone());
-    let client = client.build().unwrap();
+    let client = client.shuffle_servers(false).build().unwrap();
     let ids = follow(&client);
     sleep(3 * MINUTE).await;
     assert_eq!(*ids.lock().unwrap(), ["b", "c"]);

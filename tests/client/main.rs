@@ -17,6 +17,9 @@ mod credentials;
 mod discover;
 mod evidence;
 mod health;
+#[cfg(feature = "dns")]
+#[path = "../support/name_server.rs"]
+mod name_server;
 mod overrides;
 mod pages;
 mod provider;
@@ -26,6 +29,7 @@ mod proxy;
 mod raw_http2;
 mod registry_choice;
 mod registry_faults;
+mod registry_list;
 mod shutdown;
 mod status;
 mod switches;

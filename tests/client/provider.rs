@@ -313,7 +313,12 @@ async fn delete_is_sent_to_the_second_server_when_the_first_hangs() {
         if first && hanging.load(Ordering::Relaxed) { Reply::Never } else { Reply::Status(204) }
     });
     let client = tower_eureka::Eureka::builder().service_url("http://a/eureka,http://u:p@b/eureka");
-    let handle = client.http_service(registry.clone()).build().unwrap().registrar(instance("orders", "a"));
+    let handle = client
+        .shuffle_servers(false)
+        .http_service(registry.clone())
+        .build()
+        .unwrap()
+        .registrar(instance("orders", "a"));
     handle.register().await.unwrap();
     hangs.store(true, Ordering::Relaxed);
     handle.deregister().await.unwrap();

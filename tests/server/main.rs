@@ -17,13 +17,16 @@ mod cold_start;
 mod common;
 mod connections;
 mod digest;
-#[cfg(feature = "dns")]
+#[cfg(all(feature = "dns", feature = "peers"))]
 mod dns;
 mod hostile_log;
 mod http;
 mod limits;
 mod lists;
 mod log;
+#[cfg(all(feature = "dns", feature = "peers"))]
+#[path = "../support/name_server.rs"]
+mod name_server;
 #[cfg(feature = "peers")]
 mod network;
 #[cfg(feature = "peers")]
@@ -41,6 +44,8 @@ mod regions;
 mod registrations;
 #[cfg(feature = "peers")]
 mod settings;
+#[cfg(feature = "peers")]
+mod spread;
 #[cfg(all(feature = "cli", unix))]
 mod variables;
 #[cfg(feature = "xml")]

@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Seconds(fn(Builder, Duration) -> Builder),
     Share(fn(Builder, f64) -> Builder),
     Count(fn(Builder, usize) -> Builder),
-    #[cfg(feature = "dns")]
+    #[cfg(all(feature = "peers", feature = "dns"))]
     Port(fn(Builder, u16) -> Builder),
     #[cfg(feature = "peers")]
     Text(fn(Builder, &str) -> Builder),
@@ -73,7 +73,7 @@ impl Property {
             }
             Kind::Share(set) => set(builder, value.parse().map_err(|_| invalid("a number like 0.85"))?),
             Kind::Count(set) => set(builder, value.parse().map_err(|_| invalid("a whole number"))?),
-            #[cfg(feature = "dns")]
+            #[cfg(all(feature = "peers", feature = "dns"))]
             Kind::Port(set) => {
                 let port = value.parse().ok().filter(|port| *port != 0);
                 set(builder, port.ok_or_else(|| invalid("a port, 1 to 65535"))?)

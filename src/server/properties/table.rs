@@ -89,13 +89,13 @@ pub(super) const PROPERTIES: &[Property] = &[
     property!("eureka.client.region", "NAME", "us-east-1", "region of this node", Kind::Text(|b, name| b.peers_with(|p| p.region(name)))),
     #[cfg(feature = "peers")]
     property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "zones of a region, the one of this node first", Kind::Keyed(|b, region, zones| b.peers_with(|p| p.availability_zones(region, zones)))),
-    #[cfg(feature = "dns")]
+    #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look up the peers in DNS TXT records", Kind::Flag(|b, v| b.peers_with(|p| p.use_dns(v)))),
-    #[cfg(feature = "dns")]
+    #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into())))),
-    #[cfg(feature = "dns")]
+    #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.eureka-server-port", "PORT", "", "port of the servers in these records", Kind::Port(|b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port)))),
-    #[cfg(feature = "dns")]
+    #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "path on these servers", Kind::Text(|b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into())))),
     #[cfg(feature = "peers")]
     property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy the registry of a peer in the same zone first", Kind::Flag(|b, v| b.peers_with(|p| p.prefer_same_zone(v)))),
@@ -197,7 +197,7 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
 /// Settings of a Spring server for features that do not exist here yet: the name, the value that
 /// disables the feature, and the expectation that the error for other values states.
 pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
-    #[cfg(not(feature = "dns"))]
+    #[cfg(not(all(feature = "peers", feature = "dns")))]
     ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server cannot do it yet"),
     #[cfg(not(feature = "peers"))]
     ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),

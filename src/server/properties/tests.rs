@@ -60,11 +60,11 @@ fn unknown_name_is_an_error_with_the_nearest_name() {
     let dns = "eureka.client.useDnsForFetchingServiceUrls";
     assert!(set(dns, "false").is_ok());
     let as_built = set(dns, "true").is_ok();
-    assert_eq!(as_built, cfg!(feature = "dns"), "a missing feature is not ignored");
+    assert_eq!(as_built, cfg!(all(feature = "peers", feature = "dns")), "a missing feature is not ignored");
 }
 
 /// Settings that a Spring server and the client in it read, in the spelling of their documentation.
-#[cfg(feature = "dns")]
+#[cfg(all(feature = "peers", feature = "dns"))]
 const OF_SPRING: &str = "
     eureka.server.enable-self-preservation eureka.server.renewal-percent-threshold
     eureka.server.renewal-threshold-update-interval-ms eureka.server.expected-client-renewal-interval-seconds
@@ -121,7 +121,7 @@ const OF_SPRING: &str = "
     eureka.instance.lease-renewal-interval-in-seconds eureka.instance.lease-expiration-duration-in-seconds
     eureka.instance.hostname eureka.instance.prefer-ip-address eureka.instance.appname";
 
-#[cfg(feature = "dns")]
+#[cfg(all(feature = "peers", feature = "dns"))]
 #[test]
 fn settings_of_a_spring_command_line_are_accepted() {
     for name in OF_SPRING.split_whitespace() {

@@ -1,7 +1,5 @@
 //! Settings of a server, by subject. The builder collects them.
 
-#[cfg(feature = "dns")]
-mod dns;
 mod eviction;
 mod limits;
 #[cfg(feature = "peers")]
@@ -10,11 +8,7 @@ mod node;
 mod peers;
 #[cfg(feature = "peers")]
 mod regions;
-#[cfg(feature = "peers")]
-mod zones;
 
-#[cfg(feature = "dns")]
-pub use self::dns::Dns;
 pub use self::eviction::Eviction;
 pub use self::limits::Limits;
 #[cfg(feature = "peers")]

@@ -15,9 +15,8 @@ use tower::{BoxError, Service};
 
 use super::check_not_zero;
 #[cfg(feature = "dns")]
-use super::dns::Dns;
-use super::zones::Zones;
-use crate::config::ServiceUrl;
+use crate::config::DnsServers;
+use crate::config::{ServiceUrl, Zones};
 #[cfg(feature = "tls")]
 use crate::connect::{Store, TlsSettings};
 #[cfg(feature = "tls")]
@@ -26,7 +25,7 @@ use crate::server::Error;
 use crate::server::outbound::Outbound;
 use crate::time::LONGEST_WAIT;
 #[cfg(feature = "dns")]
-use crate::transport::DnsUrls;
+use crate::transport::DnsLookup;
 use crate::transport::RequestBody;
 
 /// The other registry servers of the cluster: where they are, how changes are replicated to them,
@@ -64,7 +63,7 @@ pub struct Peers {
     uses_dns: bool,
     /// Without the region and the zones, which [`list_source`](Self::list_source) fills in.
     #[cfg(feature = "dns")]
-    dns: Dns,
+    dns: DnsServers,
     pub(in crate::server) refresh_interval: Duration,
     pub(in crate::server) reconcile_interval: Duration,
     pub(in crate::server) outbound: Outbound,
@@ -92,7 +91,7 @@ impl Default for Peers {
             #[cfg(feature = "dns")]
             uses_dns: false,
             #[cfg(feature = "dns")]
-            dns: Dns::new("", 0),
+            dns: DnsServers::new("", 0),
             refresh_interval: Duration::from_secs(600),
             reconcile_interval: Duration::from_secs(30),
             outbound: Outbound::default(),
@@ -125,7 +124,7 @@ impl Peers {
     /// Spring `eureka.client.service-url.<zone>`, Netflix `eureka.serviceUrl.<zone>`.
     pub fn zone_url(mut self, zone: impl Into<String>, urls: impl AsRef<str>) -> Self {
         match ServiceUrl::parse_list(urls.as_ref()) {
-            Ok(urls) => self.zones.add_urls(zone.into(), urls),
+            Ok(urls) => self.zones.add_urls(&zone.into(), urls),
             Err(error) => self.set_fault(UNUSABLE_URL, error),
         }
         self
@@ -133,8 +132,6 @@ impl Peers {
 
     /// Replaces the URLs of a zone: the last value of a property counts.
     pub(crate) fn replace_zone_urls(mut self, zone: &str, urls: &str) -> Self {
-        // Every node has this zone, in any spelling.
-        let zone = if zone.replace('-', "").eq_ignore_ascii_case("defaultzone") { "defaultZone" } else { zone };
         self.zones.remove_urls(zone);
         self.zone_url(zone, urls)
     }
@@ -191,7 +188,7 @@ impl Peers {
     /// Spring `eureka.client.use-dns-for-fetching-service-urls`, Netflix `eureka.shouldUseDns`.
     #[cfg(feature = "dns")]
     #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
-    pub fn dns(mut self, dns: Dns) -> Self {
+    pub fn dns(mut self, dns: DnsServers) -> Self {
         (self.dns, self.uses_dns) = (dns, true);
         self
     }
@@ -204,8 +201,8 @@ impl Peers {
 
     /// Changes a setting of DNS, used or not.
     #[cfg(feature = "dns")]
-    pub(crate) fn with_dns(mut self, change: impl FnOnce(&mut DnsUrls)) -> Self {
-        change(&mut self.dns.0);
+    pub(crate) fn with_dns(mut self, change: impl FnOnce(&mut DnsServers)) -> Self {
+        change(&mut self.dns);
         self
     }
 
@@ -460,16 +457,10 @@ impl Peers {
     pub(in crate::server) fn list_source(&self, own_host: &str) -> Option<Source> {
         #[cfg(feature = "dns")]
         if self.uses_dns {
-            let urls = DnsUrls {
-                region: self.zones.region.clone(),
-                zone: self.zones.own().to_owned(),
-                prefer_same: self.zones.prefer_same,
-                own_host: own_host.to_owned(),
-                ..self.dns.0.clone()
-            };
+            let (lookup, own_host) = (DnsLookup::new(&self.dns, &self.zones), own_host.to_owned());
             return Some(Source(Arc::new(move || {
-                let urls = urls.clone();
-                Box::pin(async move { urls.urls().await })
+                let (lookup, own_host) = (lookup.clone(), own_host.clone());
+                Box::pin(async move { lookup.rotated_urls(&own_host).await })
             })));
         }
         let _ = own_host;
@@ -507,8 +498,8 @@ impl Peers {
         }
         #[cfg(feature = "dns")]
         for (is_missing, name, property) in [
-            (self.dns.0.domain.is_empty(), "the domain of Dns::new", "eureka.client.eureka-server-d-n-s-name"),
-            (self.dns.0.port == 0, "the port of Dns::new", "eureka.client.eureka-server-port"),
+            (self.dns.domain.is_empty(), "the domain of Dns::new", "eureka.client.eureka-server-d-n-s-name"),
+            (self.dns.port == 0, "the port of Dns::new", "eureka.client.eureka-server-port"),
         ] {
             if self.uses_dns && is_missing {
                 return Err(Error::setting_of(name, property, "must be set for peers from DNS"));

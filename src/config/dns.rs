@@ -1,44 +1,60 @@
 use std::net::SocketAddr;
 
-use crate::transport::DnsUrls;
-
-/// DNS records that list the peers.
+/// DNS records that list registry servers, for a client or for the peers of a server.
 ///
 /// The TXT record `txt.<region>.<domain>` holds the names of zones, `<zone>.<anything>`. The record
 /// `txt.` before such a name holds the hosts of the zone's servers. All servers have the same port
 /// and path. If a record cannot be resolved, the last list remains in use.
 ///
 /// ```
-/// use tower_eureka::server::{Dns, Peers};
+/// use tower_eureka::{DnsServers, Eureka};
 ///
-/// let peers = Peers::new().dns(Dns::new("example.com", 8761).context("eureka"));
-/// # let _ = peers;
+/// let servers = DnsServers::new("example.com", 8761).context("eureka");
+/// let eureka = Eureka::builder().region("eu-west-1").dns(servers).build()?;
+/// # Ok::<_, tower_eureka::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
 #[must_use]
-pub struct Dns(pub(super) DnsUrls);
+pub struct DnsServers {
+    pub(crate) domain: String,
+    pub(crate) port: u16,
+    /// Path on each server, with or without slashes around it.
+    pub(crate) context: String,
+    pub(crate) https: bool,
+    /// Name server that is used instead of those of the system.
+    pub(crate) name_server: Option<SocketAddr>,
+}
 
-impl Dns {
+impl DnsServers {
     /// Creates the settings for the records below a domain, and servers at a port.
     ///
     /// Spring `eureka.client.eureka-server-d-n-s-name` and `eureka.client.eureka-server-port`,
     /// Netflix `eureka.eurekaServer.domainName` and `eureka.eurekaServer.port`.
     pub fn new(domain: impl Into<String>, port: u16) -> Self {
-        Self(DnsUrls { domain: domain.into(), port, ..DnsUrls::default() })
+        Self { domain: domain.into(), port, context: String::new(), https: false, name_server: None }
     }
 
     /// Sets the path on the servers, such as `eureka`. Defaults to no path.
     ///
     /// Spring `eureka.client.eureka-server-u-r-l-context`, Netflix `eureka.eurekaServer.context`.
     pub fn context(mut self, path: impl Into<String>) -> Self {
-        self.0.context = path.into();
+        self.context = path.into();
+        self
+    }
+
+    /// Sets whether the servers are called with HTTPS, which needs the feature `tls`. Defaults to
+    /// `false`.
+    ///
+    /// Java always calls them with plain HTTP.
+    pub fn https(mut self, https: bool) -> Self {
+        self.https = https;
         self
     }
 
     /// Sets the name server. Defaults to the name servers of the system.
     pub fn name_server(mut self, server: SocketAddr) -> Self {
-        self.0.server = Some(server);
+        self.name_server = Some(server);
         self
     }
 }

@@ -1,0 +1,139 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::BoxError;
+
+#[cfg(feature = "dns")]
+use super::DnsServers;
+use super::{ListedServer, ServiceUrl, Zones};
+use crate::error::{Error, Kind};
+use crate::panics::catch_panic;
+use crate::time::LONGEST_WAIT;
+
+/// Name of the zone of servers whose source knows no zones.
+const NO_ZONE: &str = "";
+
+/// Settings of a client's registry servers: their list or its source, and the order in which they
+/// are tried.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerSettings {
+    pub(crate) zones: Zones,
+    /// Function of the user. It replaces the URLs.
+    pub(crate) source: Option<ServerSource>,
+    /// True if the servers are looked up in DNS. That replaces the function and the URLs.
+    pub(crate) uses_dns: bool,
+    #[cfg(feature = "dns")]
+    pub(crate) dns: DnsServers,
+    pub(crate) poll_interval: Duration,
+    pub(crate) session: Duration,
+    pub(crate) quarantine_threshold: f64,
+    pub(crate) shuffle: bool,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            zones: Zones::default(),
+            source: None,
+            uses_dns: false,
+            #[cfg(feature = "dns")]
+            dns: DnsServers::new("", 0),
+            poll_interval: Duration::from_secs(300),
+            session: Duration::from_secs(1200),
+            quarantine_threshold: 0.66,
+            shuffle: true,
+        }
+    }
+}
+
+impl ServerSettings {
+    /// Returns `true` if the servers are looked up, so that their URLs have no effect.
+    pub(crate) fn is_looked_up(&self) -> bool {
+        self.uses_dns || self.source.is_some()
+    }
+
+    /// Limits the durations to what timers can represent.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
+        if self.poll_interval.is_zero() || self.session.is_zero() {
+            return invalid(
+                "the poll interval or the session of registry servers is zero",
+                "set each to a positive duration",
+            );
+        }
+        (self.poll_interval, self.session) = (self.poll_interval.min(LONGEST_WAIT), self.session.min(LONGEST_WAIT));
+        if !self.quarantine_threshold.is_finite() || self.quarantine_threshold < 0.0 {
+            return invalid("the quarantine threshold is not a share of the servers", "set it to a number from 0 to 1");
+        }
+        if self.uses_dns {
+            self.check_dns()?;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "dns")]
+    fn check_dns(&self) -> Result<(), Error> {
+        let missing = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
+        if self.dns.domain.trim_matches('.').is_empty() {
+            return missing(
+                "registry servers are looked up in DNS, but no domain is set",
+                "set eureka.client.eureka-server-d-n-s-name or the domain of DnsServers::new()",
+            );
+        }
+        if self.dns.port == 0 {
+            return missing(
+                "registry servers are looked up in DNS, but no port is set",
+                "set eureka.client.eureka-server-port or the port of DnsServers::new()",
+            );
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "dns"))]
+    fn check_dns(&self) -> Result<(), Error> {
+        Err(Error::new(Kind::Config, "build client")
+            .cause("registry servers are looked up in DNS, but this build cannot do that")
+            .advice("switch on the feature `dns` of tower-eureka, or set service URLs"))
+    }
+}
+
+type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
+
+/// Function of the user that returns the URLs of the registry servers, separated by commas.
+#[derive(Clone)]
+pub(crate) struct ServerSource(Arc<dyn Fn() -> Urls + Send + Sync>);
+
+impl ServerSource {
+    pub(crate) fn new<F, Fut, U, E>(source: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<U, E>> + Send + 'static,
+        U: Into<String>,
+        E: Into<BoxError>,
+    {
+        Self(Arc::new(move || {
+            let urls = source();
+            Box::pin(async move { urls.await.map(Into::into).map_err(Into::into) })
+        }))
+    }
+
+    /// Calls the function. A panic is returned as an error.
+    pub(crate) async fn servers(&self) -> Result<Vec<ListedServer>, BoxError> {
+        let urls = catch_panic(async { (self.0)().await }).await??;
+        listed(&urls, &NO_ZONE.into(), 0)
+    }
+}
+
+impl fmt::Debug for ServerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSource")
+    }
+}
+
+/// Parses a list of URLs as servers of one zone.
+pub(crate) fn listed(urls: &str, zone: &Arc<str>, rank: usize) -> Result<Vec<ListedServer>, BoxError> {
+    let urls = ServiceUrl::parse_list(urls)?;
+    Ok(urls.into_iter().map(|url| ListedServer { url, zone: zone.clone(), rank }).collect())
+}

@@ -1,0 +1,197 @@
+use std::time::Duration;
+
+use tower::BoxError;
+
+use super::{Eureka, EurekaBuilder};
+#[cfg(feature = "dns")]
+use crate::config::DnsServers;
+use crate::config::{ClientConfig, DEFAULT_ZONE, ListedServer, ServerSource, ServiceUrl};
+use crate::error::{Error, Kind};
+use crate::transport::RegistryServer;
+
+impl Eureka {
+    /// Returns the registry servers with their states, in the order in which they are tried.
+    ///
+    /// The result is empty before the first request if the servers are looked up. It contains no
+    /// credentials.
+    pub fn registry_servers(&self) -> Vec<RegistryServer> {
+        self.0.transport.registry_servers()
+    }
+}
+
+/// Registry servers: their list or its source, and the order in which they are tried.
+impl EurekaBuilder {
+    /// Sets the region of this process. Defaults to `us-east-1`.
+    ///
+    /// Its [zones](Self::availability_zones) determine which registry servers are used. Spring
+    /// `eureka.client.region`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.config.servers.zones.region = region.into();
+        self
+    }
+
+    /// Sets the zones of a region, separated by commas, the zone of this process first. Defaults to
+    /// `defaultZone`.
+    ///
+    /// A zone without [URLs](Self::zone_url) of its own has those of `defaultZone`. Names of
+    /// regions and zones are compared without case. Spring
+    /// `eureka.client.availability-zones.<region>`.
+    pub fn availability_zones(mut self, region: impl Into<String>, zones: impl AsRef<str>) -> Self {
+        self.config.servers.zones.set_zones(region.into(), zones.as_ref());
+        self
+    }
+
+    /// Adds registry servers of one zone, separated by commas. They are used if the zone is one of
+    /// the [region](Self::region). [`build`](Self::build) returns the error of an invalid URL.
+    ///
+    /// The first call of this method or of [`service_url`](Self::service_url) replaces all servers
+    /// of the settings. Spring `eureka.client.service-url.<zone>`.
+    pub fn zone_url(mut self, zone: impl AsRef<str>, urls: impl AsRef<str>) -> Self {
+        self.replace_settings();
+        self.add_zone_urls(zone.as_ref(), urls.as_ref());
+        self
+    }
+
+    /// Sets whether the servers of the own zone are tried first, and then those of the other zones
+    /// in their order. Defaults to `true`.
+    ///
+    /// If it is `false`, the servers of all zones are one list in random order. Java clients ignore
+    /// the setting. Spring `eureka.client.prefer-same-zone-eureka`.
+    pub fn prefer_same_zone(mut self, prefer: bool) -> Self {
+        self.config.servers.zones.prefer_same = prefer;
+        self
+    }
+
+    /// Looks up the registry servers in DNS. Replaces the URLs and the
+    /// [function](Self::server_source).
+    ///
+    /// The look-up is repeated as described at [`server_source`](Self::server_source). Spring
+    /// `eureka.client.use-dns-for-fetching-service-urls`.
+    #[cfg(feature = "dns")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+    pub fn dns(mut self, servers: DnsServers) -> Self {
+        self.replace_settings();
+        self.config.servers.dns = servers;
+        self.config.servers.uses_dns = true;
+        self
+    }
+
+    /// Gets the registry servers from a function: from an orchestrator or a file, for example. It
+    /// replaces the URLs. Java has the method `getEurekaServerServiceUrls` that can be overridden.
+    ///
+    /// The function returns URLs as [`service_url`](Self::service_url) takes them. It is called at
+    /// the first request, and then at the first request after each
+    /// [poll interval](Self::server_poll_interval), in a task of its own. Each call is limited to
+    /// 30 seconds. Only requests before the first list wait for it. It is called earlier, but at
+    /// most every 10 seconds, while no server of the list is available.
+    ///
+    /// If the function fails, panics or returns an empty list or more than 256 servers, the last
+    /// list remains in use, and a warning is logged once. It is then called again after 1 second,
+    /// and after ever longer pauses up to 30 seconds. A server that is in the new list as well
+    /// remains in use.
+    pub fn server_source<F, Fut, U, E>(mut self, source: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<U, E>> + Send + 'static,
+        U: Into<String>,
+        E: Into<BoxError>,
+    {
+        self.replace_settings();
+        self.config.servers.source = Some(ServerSource::new(source));
+        self
+    }
+
+    /// Sets the time between two look-ups of the registry servers, which varies by up to a tenth.
+    /// Defaults to 5 minutes. Without a [function](Self::server_source) or DNS it has no effect.
+    ///
+    /// Spring `eureka.client.eureka-service-url-poll-interval-seconds`.
+    pub fn server_poll_interval(mut self, interval: Duration) -> Self {
+        self.config.servers.poll_interval = interval;
+        self
+    }
+
+    /// Sets the mean time after which requests begin at another registry server, chosen at random.
+    /// It varies by up to a half. Defaults to 20 minutes.
+    ///
+    /// After an outage, the clients spread over all servers again within this time. Spring
+    /// `eureka.client.transport.sessioned-client-reconnect-interval-seconds`.
+    pub fn session_duration(mut self, duration: Duration) -> Self {
+        self.config.servers.session = duration;
+        self
+    }
+
+    /// Sets the share of the registry servers that may be left out after a failure. Defaults to
+    /// 0.66. Values above 1 count as 1.
+    ///
+    /// A server that failed is left out for five minutes. Once as many servers as this share of the
+    /// list, rounded down, are left out, all of them are used again. With up to three servers and
+    /// the default, a server that failed may be tried again at once. Spring
+    /// `eureka.client.transport.retryable-client-quarantine-refresh-percentage`.
+    pub fn quarantine_threshold(mut self, share: f64) -> Self {
+        self.config.servers.quarantine_threshold = share;
+        self
+    }
+
+    /// Sets whether the servers of a zone are tried in random order, so that many clients spread
+    /// over them. Defaults to `true`, as in Java.
+    ///
+    /// If it is `false`, they are tried in their configured order. Each session begins at the first
+    /// one.
+    pub fn shuffle_servers(mut self, shuffle: bool) -> Self {
+        self.config.servers.shuffle = shuffle;
+        self
+    }
+}
+
+impl EurekaBuilder {
+    /// Removes the servers of the settings, before code sets others.
+    pub(super) fn replace_settings(&mut self) {
+        if std::mem::take(&mut self.urls_from_settings) {
+            self.config.service_urls.clear();
+            self.config.servers.zones.clear_urls();
+            self.config.servers.source = None;
+            self.config.servers.uses_dns = false;
+        }
+    }
+
+    pub(super) fn add_zone_urls(&mut self, zone: &str, urls: &str) {
+        match ServiceUrl::parse_list(urls) {
+            Ok(urls) => self.config.servers.zones.add_urls(zone, urls),
+            Err(error) => self.error = self.error.take().or(Some(error)),
+        }
+    }
+}
+
+/// Returns the list of servers of checked settings. It is empty if the servers are looked up.
+///
+/// With `default_url`, an empty list is replaced by the default URL.
+pub(super) fn list(config: &ClientConfig, default_url: bool) -> Result<Vec<ListedServer>, Error> {
+    if config.servers.is_looked_up() {
+        return Ok(Vec::new());
+    }
+    let mut zones = config.servers.zones.clone();
+    zones.add_urls(DEFAULT_ZONE, config.service_urls.clone());
+    let mut list = zones.servers();
+    let unused: Vec<_> = zones.unused().map(str::to_owned).collect();
+    let region = zones.region.clone();
+    if list.is_empty() && default_url && unused.is_empty() {
+        zones.add_urls(DEFAULT_ZONE, ServiceUrl::parse_list(ClientConfig::DEFAULT_SERVICE_URL)?);
+        list = zones.servers();
+    }
+    if list.is_empty() && unused.is_empty() {
+        return Err(Error::new(Kind::Config, "build client")
+            .cause("no service URL is set")
+            .advice("add one like http://localhost:8761/eureka/"));
+    }
+    if list.is_empty() {
+        return Err(Error::new(Kind::Config, "build client")
+            .cause(format!("no zone of the region {region} has a service URL, but {} has", unused.join(", ")))
+            .advice(
+                "add the zone to eureka.client.availability-zones.<region>, or name the region in eureka.client.region",
+            ));
+    }
+    for zone in unused {
+        tracing::warn!(zone, region, "URLs of a zone have no effect: the zone is not among those of the region");
+    }
+    Ok(list)
+}

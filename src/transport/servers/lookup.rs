@@ -1,0 +1,190 @@
+//! Repeated look-up of the list of registry servers.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tower::BoxError;
+
+use crate::config::{ListedServer, ServerSettings};
+use crate::sync::Mutex;
+use crate::time::{Backoff, add_capped, jittered};
+#[cfg(feature = "dns")]
+use crate::transport::dns::DnsLookup;
+
+/// Time limit of one look-up.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Maximum number of servers in a list.
+const MAX_SERVERS: usize = 256;
+/// Minimum time between two look-ups while no server responds.
+const MIN_PAUSE: Duration = Duration::from_secs(10);
+/// Maximum time between two look-ups that fail.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+type Found = Pin<Box<dyn Future<Output = Result<Vec<ListedServer>, BoxError>> + Send>>;
+
+/// Look-up of the servers: due at the first use, and then at the first use after each interval.
+///
+/// A look-up runs in a task of its own, at most one at a time. Only operations without any list
+/// wait for it.
+pub(in crate::transport) struct Lookup {
+    find: Box<dyn Fn() -> Found + Send + Sync>,
+    interval: Duration,
+    state: Mutex<State>,
+    /// Number of look-ups that ended.
+    ended: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    is_running: bool,
+    /// `None` before the first look-up.
+    due: Option<Instant>,
+    last_end: Option<Instant>,
+    backoff: Backoff,
+    failing_since: Option<Instant>,
+    /// Error of the last look-up.
+    error: Option<Arc<str>>,
+}
+
+impl Lookup {
+    /// Creates the look-up of these settings; `None` if they contain the list itself.
+    pub(in crate::transport) fn new(settings: &ServerSettings) -> Option<Self> {
+        let interval = settings.poll_interval;
+        #[cfg(feature = "dns")]
+        if settings.uses_dns {
+            let lookup = DnsLookup::new(&settings.dns, &settings.zones);
+            let find = move || -> Found {
+                let lookup = lookup.clone();
+                Box::pin(async move { lookup.servers().await })
+            };
+            return Some(Self::of(interval, find));
+        }
+        let source = settings.source.clone()?;
+        let find = move || -> Found {
+            let source = source.clone();
+            Box::pin(async move { source.servers().await })
+        };
+        Some(Self::of(interval, find))
+    }
+
+    fn of(interval: Duration, find: impl Fn() -> Found + Send + Sync + 'static) -> Self {
+        let state = State {
+            is_running: false,
+            due: None,
+            last_end: None,
+            backoff: Backoff::new(Duration::from_secs(1).min(interval), MAX_BACKOFF.min(interval)),
+            failing_since: None,
+            error: None,
+        };
+        Self { find: Box::new(find), interval, state: Mutex::new(state), ended: watch::Sender::new(0) }
+    }
+
+    /// Starts a look-up if one is due, and passes its list to `found`. Must be called on a tokio
+    /// runtime.
+    pub(in crate::transport) fn start_if_due<F>(self: &Arc<Self>, found: F)
+    where
+        F: FnOnce(Vec<ListedServer>) + Send + 'static,
+    {
+        {
+            let mut state = self.state.lock();
+            if state.is_running || state.due.is_some_and(|due| Instant::now() < due) {
+                return;
+            }
+            state.is_running = true;
+        }
+        let running = Running { lookup: self.clone(), result: None };
+        tokio::spawn(running.run(found));
+    }
+
+    /// Returns a receiver of the number of look-ups that ended.
+    pub(in crate::transport) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
+    }
+
+    pub(in crate::transport) fn is_running(&self) -> bool {
+        self.state.lock().is_running
+    }
+
+    /// Returns the error of the last look-up, if it failed.
+    pub(in crate::transport) fn error(&self) -> Option<Arc<str>> {
+        self.state.lock().error.clone()
+    }
+
+    /// Makes a look-up due soon, since no server of the list responds.
+    pub(in crate::transport) fn hurry(&self) {
+        let mut state = self.state.lock();
+        if let Some(soonest) = state.last_end.map(|end| end + MIN_PAUSE) {
+            state.due = state.due.map(|due| due.min(soonest));
+        }
+    }
+
+    fn end(&self, result: Result<(), Arc<str>>) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.is_running = false;
+        state.last_end = Some(now);
+        match result {
+            Ok(()) => {
+                state.backoff.reset();
+                state.error = None;
+                state.due = Some(add_capped(now, jittered(self.interval)));
+                if let Some(since) = state.failing_since.take() {
+                    tracing::info!(elapsed = ?since.elapsed(), "look-up of registry servers recovered");
+                }
+            }
+            Err(error) => {
+                state.due = Some(now + state.backoff.next());
+                if state.failing_since.is_none() {
+                    state.failing_since = Some(now);
+                    tracing::warn!(%error, "look-up of registry servers failed, keeping the last list");
+                } else {
+                    tracing::debug!(%error, "look-up of registry servers failed again");
+                }
+                state.error = Some(error);
+            }
+        }
+        drop(state);
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+}
+
+/// Look-up in progress. If it is dropped, because its runtime ends, another one can start.
+struct Running {
+    lookup: Arc<Lookup>,
+    result: Option<Result<(), Arc<str>>>,
+}
+
+impl Running {
+    async fn run(mut self, found: impl FnOnce(Vec<ListedServer>)) {
+        let result = match timeout(LIMIT, (self.lookup.find)()).await {
+            Err(_) => Err(format!("no result within {LIMIT:?}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Ok(list)) if list.is_empty() => Err("the list is empty".to_owned()),
+            Ok(Ok(list)) if list.len() > MAX_SERVERS => {
+                Err(format!("the list has {} servers, more than {MAX_SERVERS}", list.len()))
+            }
+            Ok(Ok(list)) => {
+                found(list);
+                Ok(())
+            }
+        };
+        self.result = Some(result.map_err(Into::into));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| Err("it was cancelled, since its runtime ended".into()));
+        self.lookup.end(result);
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookup").field("interval", &self.interval).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,325 @@
+//! The list of registry servers: zones, look-ups by a function and by DNS.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tower_eureka::{Eureka, EurekaBuilder};
+
+use crate::captured_log::Log;
+use crate::common::{Asked, Reply, Scripted, instance, list};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Returns a registry whose hosts respond, except those in `down`.
+fn registry(down: &Arc<Mutex<Vec<&'static str>>>) -> Scripted {
+    let down = down.clone();
+    Scripted::new(move |asked| if down.lock().unwrap().contains(&&*asked.host) { Reply::Status(503) } else { sound() })
+}
+
+fn sound() -> Reply {
+    Reply::Json(list(&[instance("orders", "a")]))
+}
+
+fn hosts(asked: &[Asked]) -> Vec<String> {
+    asked.iter().map(|asked| asked.host.clone()).collect()
+}
+
+/// Fetches once, and returns the hosts of the requests that it took.
+async fn fetch(client: &Eureka, registry: &Scripted) -> Vec<String> {
+    let before = registry.asked().len();
+    client.transport().applications().await.unwrap();
+    hosts(&registry.asked()[before..])
+}
+
+fn urls(client: &Eureka) -> Vec<String> {
+    client.registry_servers().iter().map(|server| server.url().to_owned()).collect()
+}
+
+/// List that the user's function returns, as a text or an error.
+type Listed = Arc<Mutex<Result<&'static str, &'static str>>>;
+
+fn source(builder: EurekaBuilder, listed: &Listed, calls: &Arc<AtomicUsize>) -> EurekaBuilder {
+    let (listed, calls) = (listed.clone(), calls.clone());
+    builder.server_source(move || {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let listed = *listed.lock().unwrap();
+        async move { listed }
+    })
+}
+
+/// Runs the look-up that is due, which the next request starts.
+async fn poll(client: &Eureka) {
+    let _ = client.transport().applications().await;
+    sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_the_own_zone_are_tried_before_those_of_the_next() {
+    let down = Arc::default();
+    let registry = registry(&down);
+    let builder = || {
+        let builder = Eureka::builder().region("eu").availability_zones("EU", "zone-b, zone-a,zone-c");
+        let builder = builder.zone_url("zone-a", "http://a1/,http://a2/").zone_url("zone-b", "http://b1/,http://b2/");
+        builder.service_url("http://d/").http_service(registry.clone())
+    };
+    let mut firsts = BTreeSet::new();
+    for _ in 0..40 {
+        let client = builder().build().unwrap();
+        let listed = urls(&client);
+        assert!(listed[..2].iter().all(|url| url.contains("//b")), "{listed:?}");
+        assert!(listed[2..4].iter().all(|url| url.contains("//a")) && listed[4] == "http://d/", "{listed:?}");
+        firsts.extend(fetch(&client, &registry).await);
+    }
+    assert_eq!(firsts, ["b1", "b2"].map(str::to_owned).into());
+    down.lock().unwrap().extend(["b1", "b2"]);
+    let tried = fetch(&builder().build().unwrap(), &registry).await;
+    assert!(tried.len() == 3 && tried[2].starts_with('a'), "{tried:?}");
+
+    let mut firsts = BTreeSet::new();
+    for _ in 0..80 {
+        firsts.extend(urls(&builder().prefer_same_zone(false).build().unwrap()).into_iter().take(1));
+    }
+    assert_eq!(firsts.len(), 5, "one list of all zones: {firsts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn zone_without_urls_has_those_of_the_default_zone() {
+    let registry = registry(&Arc::default());
+    let builder = Eureka::builder().availability_zones("us-east-1", "x").service_url("http://d/eureka");
+    let client = builder.http_service(registry.clone()).build().unwrap();
+    assert_eq!(fetch(&client, &registry).await, ["d"]);
+    assert_eq!(client.registry_servers()[0].zone(), Some("x"));
+}
+
+#[test]
+fn lists_that_cannot_be_meant_fail_the_build() {
+    let with = |change: fn(EurekaBuilder) -> EurekaBuilder| change(Eureka::builder()).build().unwrap_err().to_string();
+    let error = with(|builder| builder.zone_url("west", "http://w/"));
+    assert!(error.contains("west") && error.contains("availability-zones"), "{error}");
+    assert!(with(|builder| builder.zone_url("a", "registry:8761")).contains("without http://"));
+    assert!(with(|b| b.service_url("http://a/").session_duration(Duration::ZERO)).contains("session"));
+    assert!(with(|b| b.service_url("http://a/").server_poll_interval(Duration::ZERO)).contains("poll interval"));
+    for share in [-0.1, f64::NAN, f64::INFINITY] {
+        let error = Eureka::builder().service_url("http://a/").quarantine_threshold(share).build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("quarantine"), "{error}");
+    }
+    let longest = Eureka::builder().service_url("http://a/").session_duration(Duration::MAX);
+    assert!(longest.server_poll_interval(Duration::MAX).build().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn function_is_called_again_after_each_interval_and_servers_in_use_stay() {
+    let (listed, calls): (Listed, _) = (Arc::new(Mutex::new(Ok("http://a/"))), Arc::default());
+    let registry = registry(&Arc::default());
+    let client = source(Eureka::builder(), &listed, &calls).http_service(registry.clone()).build().unwrap();
+    assert!(client.registry_servers().is_empty(), "nothing happens before the first request");
+    assert_eq!(fetch(&client, &registry).await, ["a"]);
+    *listed.lock().unwrap() = Ok("http://b/,http://a/,http://c/");
+    for _ in 0..8 {
+        assert_eq!(fetch(&client, &registry).await, ["a"]);
+        sleep(30 * SECOND).await;
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    sleep(2 * MINUTE).await;
+    poll(&client).await;
+    assert_eq!((calls.load(Ordering::Relaxed), urls(&client).len()), (2, 3));
+    assert_eq!(fetch(&client, &registry).await, ["a"], "it is still listed");
+    *listed.lock().unwrap() = Ok("http://b/");
+    sleep(6 * MINUTE).await;
+    poll(&client).await;
+    assert_eq!(fetch(&client, &registry).await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_up_that_fails_keeps_the_list_and_is_logged_once() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let (listed, calls): (Listed, _) = (Arc::new(Mutex::new(Ok("http://u:secret@a/,http://b/"))), Arc::default());
+    let registry = registry(&Arc::default());
+    let client = source(Eureka::builder(), &listed, &calls).http_service(registry.clone()).build().unwrap();
+    poll(&client).await;
+    for failing in [Err("no route"), Ok(""), Ok(" , "), Ok("b:8761"), Err("again")] {
+        *listed.lock().unwrap() = failing;
+        sleep(6 * MINUTE).await;
+        poll(&client).await;
+        assert_eq!(urls(&client).len(), 2, "{failing:?}");
+    }
+    *listed.lock().unwrap() = Ok("http://b/,http://c/");
+    sleep(MINUTE).await;
+    poll(&client).await;
+    assert_eq!(urls(&client).iter().map(|url| &**url).collect::<BTreeSet<_>>(), ["http://b/", "http://c/"].into());
+    let text = log.text();
+    assert_eq!(text.matches("look-up of registry servers failed").count(), 1, "{text}");
+    assert_eq!(text.matches("look-up of registry servers recovered").count(), 1, "{text}");
+    assert_eq!(text.matches("list of registry servers changed").count(), 1, "{text}");
+    assert!(text.contains("registry servers servers=http://") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_before_the_first_list_wait_for_it_or_return_its_error() {
+    let (listed, calls): (Listed, _) = (Arc::new(Mutex::new(Err("not yet"))), Arc::default());
+    let registry = registry(&Arc::default());
+    let client = source(Eureka::builder(), &listed, &calls).http_service(registry.clone()).build().unwrap();
+    for _ in 0..5 {
+        let error = client.transport().applications().await.unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().contains("not yet"), "{error}");
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "failed look-ups are not repeated at once");
+    *listed.lock().unwrap() = Ok("http://a/");
+    sleep(2 * SECOND).await;
+    assert_eq!(fetch(&client, &registry).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn function_that_hangs_or_panics_ends_within_its_bound() {
+    let registry = registry(&Arc::default());
+    let hangs = Arc::new(AtomicBool::new(true));
+    let hanging = hangs.clone();
+    let client = Eureka::builder().http_service(registry.clone()).server_source(move || {
+        let hangs = hanging.load(Ordering::Relaxed);
+        async move { if hangs { std::future::pending().await } else { Ok::<_, std::io::Error>("http://a/") } }
+    });
+    let client = client.build().unwrap();
+    let start = Instant::now();
+    let error = client.transport().applications().await.unwrap_err();
+    assert!(error.to_string().contains("no result within 30s"), "{error}");
+    assert!(start.elapsed() < 31 * SECOND);
+    hangs.store(false, Ordering::Relaxed);
+    sleep(2 * SECOND).await;
+    assert_eq!(fetch(&client, &registry).await, ["a"]);
+
+    let client = Eureka::builder().http_service(registry.clone()).server_source(|| {
+        assert!(fastrand::u8(..) > 254 && fastrand::u64(..) == 7, "from the test");
+        std::future::ready(Ok::<_, std::io::Error>("http://a/"))
+    });
+    let error = client.build().unwrap().transport().applications().await.unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_moved_are_looked_up_before_the_interval() {
+    let (listed, calls): (Listed, _) = (Arc::new(Mutex::new(Ok("http://a/,http://b/"))), Arc::default());
+    let down = Arc::default();
+    let registry = registry(&down);
+    let client = source(Eureka::builder(), &listed, &calls).http_service(registry.clone()).build().unwrap();
+    let registrar = client.registrar(instance("orders", "a"));
+    registrar.register().await.unwrap();
+    sleep(15 * SECOND).await;
+    down.lock().unwrap().extend(["a", "b"]);
+    *listed.lock().unwrap() = Ok("http://c/");
+    let start = registry.asked().len();
+    sleep(70 * SECOND).await;
+    let hosts = hosts(&registry.asked()[start..]);
+    assert!(hosts.contains(&"c".to_owned()), "{hosts:?}");
+    assert!(calls.load(Ordering::Relaxed) <= 3);
+}
+
+#[tokio::test]
+async fn runtime_that_ends_during_a_look_up_permits_another_one() {
+    let registry = registry(&Arc::default());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let client = Eureka::builder().http_service(registry.clone()).server_source(move || {
+        let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if first { std::future::pending().await } else { Ok::<_, std::io::Error>("http://a/") } }
+    });
+    let client = client.build().unwrap();
+    let first = client.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fetch = first.transport().applications();
+            assert!(tokio::time::timeout(Duration::from_millis(50), fetch).await.is_err());
+        });
+    })
+    .join()
+    .unwrap();
+    tokio::time::pause();
+    sleep(2 * SECOND).await;
+    assert_eq!(fetch(&client, &registry).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_in_force_shows_the_server_in_use_without_credentials() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let down = Arc::new(Mutex::new(vec!["a"]));
+    let registry = registry(&down);
+    let builder = Eureka::builder().service_url("http://user:secret@a/eureka,http://b/").shuffle_servers(false);
+    let client = builder.http_service(registry.clone()).build().unwrap();
+    assert_eq!(fetch(&client, &registry).await, ["a", "b"]);
+    fetch(&client, &registry).await;
+    let servers = client.registry_servers();
+    assert_eq!(urls(&client), ["http://a/eureka/", "http://b/"]);
+    assert!(servers[1].serves_reads() && !servers[0].serves_reads() && !servers[0].serves_writes());
+    assert!(!format!("{servers:?} {client:?}").contains("secret"));
+    let text = log.text();
+    assert_eq!(text.matches("registry servers servers=http://a/eureka/, http://b/").count(), 1, "{text}");
+    assert!(!text.contains("secret") && !text.contains("user"), "{text}");
+}
+
+#[cfg(feature = "dns")]
+#[tokio::test]
+async fn servers_from_dns_follow_their_records() {
+    use crate::name_server::{Records, name_server};
+    use tower_eureka::DnsServers;
+
+    let records = Records::default();
+    let set = |name: &str, texts: &[&'static str]| {
+        records.lock().unwrap().insert(name.into(), texts.to_vec());
+    };
+    set("txt.us-east-1.eureka.example.net", &["us-east-1a.eureka.example.net us-east-1b.eureka.example.net"]);
+    set("txt.us-east-1a.eureka.example.net", &["h1.example.net h2.example.net"]);
+    set("txt.us-east-1b.eureka.example.net", &["\"h3.example.net\""]);
+    let name_server = name_server(records.clone()).await;
+    let registry = registry(&Arc::default());
+    let dns = DnsServers::new("eureka.example.net", 7001).context("/eureka/v2/").name_server(name_server);
+    let builder = || {
+        let builder = Eureka::builder().availability_zones("us-east-1", "us-east-1b,us-east-1a");
+        builder.server_poll_interval(Duration::from_millis(20)).http_service(registry.clone())
+    };
+    let client = builder().dns(dns.clone()).build().unwrap();
+    assert_eq!(fetch(&client, &registry).await, ["h3.example.net"]);
+    let (mut listed, servers) = (urls(&client), client.registry_servers());
+    listed.sort();
+    let expected = [1, 2, 3].map(|host| format!("http://h{host}.example.net:7001/eureka/v2/"));
+    assert_eq!(listed, expected);
+    assert_eq!((servers[0].zone(), servers[2].zone()), (Some("us-east-1b"), Some("us-east-1a")));
+
+    let until = async |expected: &str| {
+        let look = async {
+            while !urls(&client).iter().any(|url| url.contains(expected)) {
+                let _ = client.transport().applications().await;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(MINUTE, look).await.unwrap_or_else(|_| panic!("{expected}: {:?}", urls(&client)));
+    };
+    set("txt.us-east-1b.eureka.example.net", &["h4.example.net"]);
+    until("h4").await;
+    // A record that disappears or is empty keeps the list.
+    records.lock().unwrap().remove("txt.us-east-1a.eureka.example.net");
+    sleep(Duration::from_millis(100)).await;
+    poll(&client).await;
+    assert_eq!(urls(&client).len(), 3);
+    set("txt.us-east-1a.eureka.example.net", &["v=spf1 -all"]);
+    sleep(Duration::from_millis(100)).await;
+    poll(&client).await;
+    assert_eq!(urls(&client).len(), 3);
+    set("txt.us-east-1a.eureka.example.net", &["h5.example.net"]);
+    until("h5").await;
+
+    let error = builder().dns(DnsServers::new("nowhere", 1).name_server(name_server)).build().unwrap();
+    let error = error.transport().applications().await.unwrap_err();
+    assert!(error.is_unavailable() && error.to_string().contains("txt.us-east-1.nowhere"), "{error}");
+    for (incomplete, missing) in [
+        (DnsServers::new("", 1), "eureka-server-d-n-s-name"),
+        (DnsServers::new(".", 1), "eureka-server-d-n-s-name"),
+        (DnsServers::new("example.net", 0), "eureka-server-port"),
+    ] {
+        let error = builder().dns(incomplete).build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(missing), "{error}");
+    }
+}
