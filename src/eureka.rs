@@ -372,6 +372,7 @@ impl EurekaBuilder {
         }
         config.servers.check()?;
         let servers = servers::list(&config, self.default_url || !enabled)?;
+        config.service_urls = servers.iter().map(|server| server.url.clone()).collect();
         let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
         let times =
             [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];
@@ -383,7 +384,7 @@ impl EurekaBuilder {
         }
         if self.stack.is_none()
             && enabled
-            && let Some(secure) = servers.iter().map(|server| &server.url).find(|url| url.is_secure())
+            && let Some(secure) = config.service_urls.iter().find(|url| url.is_secure())
         {
             config.tls.check().map_err(|why| {
                 Error::new(Kind::Config, "build client")

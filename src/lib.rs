@@ -103,11 +103,11 @@ pub mod tonic;
 pub mod transport;
 mod untrusted;
 
+#[cfg(feature = "client")]
+pub use config::BearerToken;
 #[cfg(feature = "dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
 pub use config::DnsServers;
-#[cfg(feature = "client")]
-pub use config::BearerToken;
 pub use config::Settings;
 #[cfg(feature = "client")]
 pub use error::Error;

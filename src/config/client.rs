@@ -10,7 +10,7 @@ use crate::connect::{Proxies, TlsSettings};
 /// [`EurekaBuilder`](crate::EurekaBuilder).
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
-    /// Servers of the default zone.
+    /// Servers of the default zone. `build` replaces them by those of all zones in use.
     pub(crate) service_urls: Vec<ServiceUrl>,
     pub(crate) servers: ServerSettings,
     pub(crate) fetch_interval: Duration,

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 /// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+#[cfg_attr(not(feature = "dns"), allow(dead_code, reason = "settings are read without the feature as well"))]
 #[must_use]
 pub struct DnsServers {
     pub(crate) domain: String,

@@ -55,7 +55,7 @@ mod client;
 #[cfg(feature = "client")]
 mod credentials;
 mod debug;
-#[cfg(feature = "dns")]
+#[cfg(feature = "client")]
 mod dns;
 #[cfg(feature = "server")]
 mod env;
@@ -93,7 +93,8 @@ pub(crate) use client::{ClientConfig, Switches};
 pub use credentials::BearerToken;
 #[cfg(feature = "client")]
 pub(crate) use credentials::{Credentials, TokenProvider};
-#[cfg(feature = "dns")]
+#[cfg(feature = "client")]
+#[cfg_attr(not(feature = "dns"), allow(unreachable_pub, reason = "public with the feature dns"))]
 pub use dns::DnsServers;
 #[cfg(feature = "server")]
 pub(crate) use env::Env;

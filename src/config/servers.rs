@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use tower::BoxError;
 
-#[cfg(feature = "dns")]
-use super::DnsServers;
-use super::{ListedServer, ServiceUrl, Zones};
+use super::{DnsServers, ListedServer, ServiceUrl, Zones};
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
 use crate::time::LONGEST_WAIT;
@@ -24,7 +22,6 @@ pub(crate) struct ServerSettings {
     pub(crate) source: Option<ServerSource>,
     /// True if the servers are looked up in DNS. That replaces the function and the URLs.
     pub(crate) uses_dns: bool,
-    #[cfg(feature = "dns")]
     pub(crate) dns: DnsServers,
     pub(crate) poll_interval: Duration,
     pub(crate) session: Duration,
@@ -38,7 +35,6 @@ impl Default for ServerSettings {
             zones: Zones::default(),
             source: None,
             uses_dns: false,
-            #[cfg(feature = "dns")]
             dns: DnsServers::new("", 0),
             poll_interval: Duration::from_secs(300),
             session: Duration::from_secs(1200),

@@ -36,8 +36,8 @@ impl Default for Zones {
 
 impl Zones {
     pub(crate) fn set_zones(&mut self, region: String, zones: &str) {
-        let zones = zones.split(',').filter(|zone| !zone.trim().is_empty()).map(key);
-        self.zones.insert(region.to_lowercase(), zones.collect());
+        let zones = zones.split(',').map(str::trim).filter(|zone| !zone.is_empty()).map(str::to_owned);
+        self.zones.insert(key(&region), zones.collect());
     }
 
     pub(crate) fn add_urls(&mut self, zone: &str, urls: Vec<ServiceUrl>) {
@@ -52,10 +52,10 @@ impl Zones {
         self.urls.clear();
     }
 
-    /// Returns the zones of the region and the default zone.
+    /// Returns the zones of the region and the default zone, in lower case.
     #[cfg(feature = "peers")]
     pub(crate) fn names(&self) -> Vec<String> {
-        let zones = self.zones.get(&self.region.to_lowercase()).into_iter().flatten().cloned();
+        let zones = self.zones.get(&key(&self.region)).into_iter().flatten().map(|zone| zone.to_lowercase());
         let default = key(DEFAULT_ZONE);
         std::iter::once(default.clone()).chain(zones.filter(move |zone| *zone != default)).collect()
     }
@@ -63,13 +63,14 @@ impl Zones {
     /// Returns the zones with URLs that are used in no zone of the region.
     pub(crate) fn unused(&self) -> impl Iterator<Item = &str> {
         let (zones, default) = (self.of_region(), key(DEFAULT_ZONE));
-        self.urls.keys().filter(move |zone| **zone != default && !zones.contains(zone)).map(String::as_str)
+        let is_used = move |zone: &String| *zone == default || zones.iter().any(|known| key(known) == *zone);
+        self.urls.keys().filter(move |zone| !is_used(zone)).map(String::as_str)
     }
 
     /// Returns the zone of this process: the first of its region.
     #[cfg(feature = "dns")]
     pub(crate) fn own(&self) -> &str {
-        let zones = self.zones.get(&self.region.to_lowercase()).and_then(|zones| zones.first());
+        let zones = self.zones.get(&key(&self.region)).and_then(|zones| zones.first());
         zones.map_or(DEFAULT_ZONE, String::as_str)
     }
 
@@ -86,11 +87,12 @@ impl Zones {
     pub(crate) fn servers(&self) -> Vec<ListedServer> {
         let (zones, default) = (self.of_region(), key(DEFAULT_ZONE));
         // The own zone is the first.
-        let first = if self.prefer_same { 0 } else { zones.iter().position(|zone| *zone != zones[0]).unwrap_or(0) };
+        let first =
+            if self.prefer_same { 0 } else { zones.iter().position(|zone| key(zone) != key(&zones[0])).unwrap_or(0) };
         let mut servers: Vec<ListedServer> = Vec::new();
         for (rank, name) in zones.iter().cycle().skip(first).take(zones.len()).enumerate() {
-            let of_zone = self.urls.get(name).filter(|urls| !urls.is_empty()).or_else(|| self.urls.get(&default));
-            let zone: Arc<str> = if *name == default { DEFAULT_ZONE.into() } else { name.as_str().into() };
+            let of_zone = self.urls.get(&key(name)).filter(|urls| !urls.is_empty()).or_else(|| self.urls.get(&default));
+            let zone: Arc<str> = name.as_str().into();
             let rank = if self.prefer_same { rank } else { 0 };
             for url in of_zone.into_iter().flatten() {
                 if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
@@ -103,15 +105,16 @@ impl Zones {
 
     /// Returns the zones of the region, in the configured order.
     fn of_region(&self) -> Vec<String> {
-        let zones = self.zones.get(&self.region.to_lowercase()).filter(|zones| !zones.is_empty());
-        zones.cloned().unwrap_or_else(|| vec![key(DEFAULT_ZONE)])
+        let zones = self.zones.get(&key(&self.region)).filter(|zones| !zones.is_empty());
+        zones.cloned().unwrap_or_else(|| vec![DEFAULT_ZONE.to_owned()])
     }
 }
 
-/// Returns the name of a zone as it is compared. The default zone is also known with a dash, the
+/// Returns the name of a region or zone as it is compared: without case, and with dashes, since
+/// names of environment variables have underscores. The default zone is also known with a dash, the
 /// form that other settings have.
 fn key(zone: &str) -> String {
-    let zone = zone.trim().to_lowercase();
+    let zone = zone.trim().to_lowercase().replace(['.', '_'], "-");
     if zone == "default-zone" || zone == "default" { DEFAULT_ZONE.to_lowercase() } else { zone }
 }
 

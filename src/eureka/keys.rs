@@ -121,8 +121,38 @@ pub(crate) static SWITCHES: &[Row] = &[
 /// Other settings of a client, in the order in which they are applied.
 #[rustfmt::skip]
 pub(crate) static CLIENT: &[Row] = &[
-    Row::new("eureka.client.service-url.<zone>", Unit::Urls, "http://localhost:8761/eureka/", "EurekaBuilder::service_url", service_url)
+    Row::new("eureka.client.service-url.<zone>", Unit::Urls, "http://localhost:8761/eureka/", "EurekaBuilder::zone_url", service_url)
         .netflix(&[("eureka.serviceUrl.<zone>", Unit::Urls)]),
+    Row::new("eureka.client.region", Unit::Text, "us-east-1", "EurekaBuilder::region",
+        |b, v| Ok(b.region(v.text())))
+        .netflix(&[("eureka.region", Unit::Text)]),
+    Row::new("eureka.client.availability-zones.<region>", Unit::List, "defaultZone", "EurekaBuilder::availability_zones",
+        |b, v| Ok(b.availability_zones(v.key(), v.list().join(","))))
+        .netflix(&[("eureka.<region>.availabilityZones", Unit::List)]),
+    Row::new("eureka.client.prefer-same-zone-eureka", Unit::Flag, "true", "EurekaBuilder::prefer_same_zone",
+        |b, v| Ok(b.prefer_same_zone(v.flag()?)))
+        .netflix(&[("eureka.preferSameZone", Unit::Flag)]),
+    Row::new("eureka.client.use-dns-for-fetching-service-urls", Unit::Flag, "false", "EurekaBuilder::dns",
+        |mut b, v| { b.config.servers.uses_dns = v.flag()?; Ok(b) })
+        .netflix(&[("eureka.shouldUseDns", Unit::Flag)]),
+    Row::new("eureka.client.eureka-server-d-n-s-name", Unit::Text, "none", "DnsServers::new",
+        |mut b, v| { b.config.servers.dns.domain = v.text().to_owned(); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.domainName", Unit::Text), ("eureka.domainName", Unit::Text)]),
+    Row::new("eureka.client.eureka-server-port", Unit::Port, "none", "DnsServers::new",
+        |mut b, v| { b.config.servers.dns.port = v.port()?; Ok(b) })
+        .netflix(&[("eureka.eurekaServer.port", Unit::Port)]),
+    Row::new("eureka.client.eureka-server-u-r-l-context", Unit::Text, "none", "DnsServers::context",
+        |mut b, v| { b.config.servers.dns.context = v.text().to_owned(); Ok(b) })
+        .netflix(&[("eureka.eurekaServer.context", Unit::Text), ("eureka.context", Unit::Text)]),
+    Row::new("eureka.client.eureka-service-url-poll-interval-seconds", Unit::Seconds, "300", "EurekaBuilder::server_poll_interval",
+        |b, v| Ok(b.server_poll_interval(v.positive_duration()?)))
+        .netflix(&[("eureka.serviceUrlPollIntervalMs", Unit::Millis)]),
+    Row::new("eureka.client.transport.sessioned-client-reconnect-interval-seconds", Unit::Seconds, "1200", "EurekaBuilder::session_duration",
+        |b, v| Ok(b.session_duration(v.positive_duration()?)))
+        .netflix(&[("eureka.transport.sessionedClientReconnectIntervalSeconds", Unit::Seconds)]),
+    Row::new("eureka.client.transport.retryable-client-quarantine-refresh-percentage", Unit::Share, "0.66", "EurekaBuilder::quarantine_threshold",
+        |b, v| Ok(b.quarantine_threshold(v.share()?)))
+        .netflix(&[("eureka.transport.retryableClientQuarantineRefreshPercentage", Unit::Share)]),
     Row::new("eureka.client.registry-fetch-interval-seconds", Unit::Seconds, "30", "EurekaBuilder::fetch_interval",
         |b, v| Ok(b.fetch_interval(v.positive_duration()?)))
         .netflix(&[("eureka.client.refresh.interval", Unit::Seconds)]),
@@ -174,12 +204,14 @@ fn store_type(value: &Value) -> Result<StoreType, InvalidSetting> {
     StoreType::parse(value.text()).ok_or_else(|| value.invalid("PKCS12, JKS or PEM"))
 }
 
-/// Sets the registry servers of the default zone.
+/// Sets the registry servers of a zone.
 fn service_url(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    let urls = ServiceUrl::parse_list(value.text()).map_err(|error| value.refused(error))?;
     if matches!(&*names::relaxed(value.key()), "defaultzone" | "default") {
-        builder.config.service_urls = ServiceUrl::parse_list(value.text()).map_err(|error| value.refused(error))?;
+        builder.config.service_urls = urls;
     } else {
-        tracing::warn!("setting without effect: {}: only servers of defaultZone are used", value.place());
+        builder.config.servers.zones.remove_urls(value.key());
+        builder.config.servers.zones.add_urls(value.key(), urls);
     }
     Ok(builder)
 }
@@ -190,6 +222,7 @@ const BACKOFF: &str = "requests are repeated after 1 second, doubling up to the 
 const JAVA_HTTP: &str = "there is one HTTP client";
 const EXPERIMENTAL: &str = "it is an experiment of the Netflix client";
 const RESOLVER: &str = "the list of servers is used for all requests";
+const POLL: &str = "set eureka.client.eureka-service-url-poll-interval-seconds";
 const AT_INSTANCES: &str = "picks read the current instances, without a cache";
 
 /// Settings of a Spring client without a meaning here, each with the reason.
@@ -244,8 +277,8 @@ pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.transport.bootstrapResolverStrategy", RESOLVER),
     ("eureka.transport.useBootstrapResolverForQuery", RESOLVER),
     ("eureka.client.transport.use-bootstrap-resolver-for-query", RESOLVER),
-    ("eureka.client.transport.async-resolver-*", RESOLVER),
-    ("eureka.transport.asyncResolver*", RESOLVER),
+    ("eureka.client.transport.async-resolver-*", POLL),
+    ("eureka.transport.asyncResolver*", POLL),
     ("eureka.client.transport.async-executor-thread-pool-size", RESOLVER),
     ("eureka.transport.asyncExecutorThreadPoolSize", RESOLVER),
     ("eureka.environment", "it selects a file of the Netflix client"),
@@ -260,28 +293,11 @@ pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
 ];
 
 const IN_OPTIONS: &str = "set CallOptions in code";
+const LOCATE_SERVERS: &str = "set service URLs, DNS or server_source() in code";
 const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
 /// Settings of a Spring client that have no effect yet, each with the remedy.
 pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.client.availability-zones.*", NOT_YET),
-    ("eureka.<region>.availabilityZones", NOT_YET),
-    ("eureka.client.region", NOT_YET),
-    ("eureka.region", NOT_YET),
-    ("eureka.client.prefer-same-zone-eureka", NOT_YET),
-    ("eureka.preferSameZone", NOT_YET),
-    ("eureka.client.use-dns-for-fetching-service-urls", NOT_YET),
-    ("eureka.shouldUseDns", NOT_YET),
-    ("eureka.client.eureka-server-d-n-s-name", NOT_YET),
-    ("eureka.eurekaServer.domainName", NOT_YET),
-    ("eureka.domainName", NOT_YET),
-    ("eureka.client.eureka-server-port", NOT_YET),
-    ("eureka.eurekaServer.port", NOT_YET),
-    ("eureka.client.eureka-server-u-r-l-context", NOT_YET),
-    ("eureka.eurekaServer.context", NOT_YET),
-    ("eureka.context", NOT_YET),
-    ("eureka.client.eureka-service-url-poll-interval-seconds", NOT_YET),
-    ("eureka.serviceUrlPollIntervalMs", NOT_YET),
     ("eureka.client.instance-info-replication-interval-seconds", NOT_YET),
     ("eureka.appinfo.replicate.interval", NOT_YET),
     ("eureka.client.should-enforce-registration-at-init", NOT_YET),
@@ -290,8 +306,8 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.client.should-unregister-on-shutdown", NOT_YET),
     ("eureka.shouldUnregisterOnShutdown", NOT_YET),
     ("eureka.client.healthcheck.enabled", NOT_YET),
-    ("eureka.client.transport.*", NOT_YET),
-    ("eureka.transport.*", NOT_YET),
+    ("eureka.client.transport.*", LOCATE_SERVERS),
+    ("eureka.transport.*", LOCATE_SERVERS),
     ("eureka.client.filter-only-up-instances", "set the statuses of a Selection in code"),
     ("eureka.shouldFilterOnlyUpInstances", "set the statuses of a Selection in code"),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),

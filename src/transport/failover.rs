@@ -63,7 +63,13 @@ impl Servers {
         if lookup.is_none() {
             order.replace(list);
         }
-        Self { order, lookup, is_logged: AtomicBool::new(false), fell_back: AtomicBool::new(false), writer: Mutex::default() }
+        Self {
+            order,
+            lookup,
+            is_logged: AtomicBool::new(false),
+            fell_back: AtomicBool::new(false),
+            writer: Mutex::default(),
+        }
     }
 
     /// Starts a look-up of the servers if one is due. Waits for it if there is no list yet, at most

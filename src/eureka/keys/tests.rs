@@ -161,3 +161,100 @@ fn each_key_is_read_under_each_of_its_names() {
     check(CLIENT, Eureka::builder);
     check(INSTANCE, || crate::Instance::builder("orders"));
 }
+
+/// Returns the servers of a client with these settings, in a fixed order.
+fn servers(settings: &Settings) -> String {
+    let eureka = Eureka::builder_from(settings).unwrap().shuffle_servers(false).build().unwrap();
+    let shown = |server: &crate::transport::RegistryServer| {
+        format!("{} {}", server.zone().unwrap_or_default(), server.url().trim_start_matches("http://"))
+    };
+    eureka.registry_servers().iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn servers_by_zone_are_the_same_from_each_source() {
+    let expected = "us-east-1b b1/, us-east-1b b2/, us-east-1a a/, us-east-1c d/";
+    let variables = [
+        ("EUREKA_CLIENT_REGION", "us-east-1"),
+        ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "us-east-1b,us-east-1a,us-east-1c"),
+        ("EUREKA_CLIENT_SERVICEURL_US_EAST_1A", "http://a/"),
+        ("EUREKA_CLIENT_SERVICE_URL_US_EAST_1B", "http://b1/,http://b2/,http://a/"),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://d/"),
+    ];
+    assert_eq!(servers(&settings(&variables)), expected.replace("us-east-1a a/, ", "us-east-1b a/, "));
+    let netflix = [
+        ("eureka.region", "us-east-1"),
+        ("eureka.us-east-1.availabilityZones", "us-east-1b, us-east-1a ,us-east-1c"),
+        ("eureka.serviceUrl.us-east-1a", "http://a/"),
+        ("eureka.serviceUrl.us-east-1b", "http://b1/,http://b2/"),
+        ("eureka.serviceUrl.default", "http://d/"),
+    ];
+    let spring = [
+        ("eureka.client.region", "us-east-1"),
+        ("eureka.client.availabilityZones.us-east-1", "us-east-1b,us-east-1a,us-east-1c"),
+        ("eureka.client.serviceUrl.us-east-1a", "http://a/"),
+        ("eureka.client.service-url.us-east-1b", "http://b1/,http://b2/"),
+        ("eureka.client.service-url.defaultZone", "http://d/"),
+    ];
+    for properties in [netflix, spring] {
+        let empty = Settings::builder().environment([("", ""); 0]).without_files();
+        let settings = properties.iter().fold(empty, |builder, (name, value)| builder.property(*name, *value));
+        assert_eq!(servers(&settings.load().unwrap()), expected);
+    }
+    let json = r#"{"eureka": {"client": {
+        "region": "us-east-1",
+        "availability-zones": {"us-east-1": "us-east-1b,us-east-1a,us-east-1c"},
+        "service-url": {"us-east-1a": "http://a/", "us-east-1b": "http://b1/,http://b2/", "defaultZone": "http://d/"}
+    }}}"#;
+    assert_eq!(servers(&settings(&[("SPRING_APPLICATION_JSON", json)])), expected);
+}
+
+#[test]
+fn urls_in_code_replace_those_of_all_zones_of_the_settings() {
+    let settings = settings(&[
+        ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "a,b"),
+        ("EUREKA_CLIENT_SERVICEURL_A", "http://a/"),
+        ("EUREKA_CLIENT_USEDNSFORFETCHINGSERVICEURLS", "true"),
+    ]);
+    let eureka = Eureka::builder_from(&settings).unwrap().service_url("http://code/").build().unwrap();
+    let urls: Vec<_> = eureka.registry_servers().iter().map(|server| server.url().to_owned()).collect();
+    assert_eq!(urls, ["http://code/"]);
+}
+
+#[test]
+fn other_settings_of_registry_servers_are_read() {
+    let read = |name: &str, value: &str| property(name, value).unwrap().config.servers;
+    assert!(!read("eureka.client.prefer-same-zone-eureka", "false").zones.prefer_same);
+    let seconds = Duration::from_secs;
+    let poll = "eureka.client.eureka-service-url-poll-interval-seconds";
+    assert_eq!(read(poll, "60").poll_interval, seconds(60));
+    assert_eq!(read("eureka.serviceUrlPollIntervalMs", "60000").poll_interval, seconds(60));
+    let session = "eureka.client.transport.sessioned-client-reconnect-interval-seconds";
+    assert_eq!(read(session, "10m").session, seconds(600));
+    assert_eq!(read("eureka.transport.sessionedClientReconnectIntervalSeconds", "7").session, seconds(7));
+    let share = "eureka.client.transport.retryable-client-quarantine-refresh-percentage";
+    assert!((read(share, "0.5").quarantine_threshold - 0.5).abs() < f64::EPSILON);
+    assert!(property(share, "-1").is_err() && property(session, "0").is_err() && property(poll, "0").is_err());
+}
+
+#[test]
+fn servers_from_dns_are_read_from_the_settings() {
+    let dns = [
+        ("EUREKA_CLIENT_USEDNSFORFETCHINGSERVICEURLS", "true"),
+        ("EUREKA_CLIENT_EUREKASERVERDNSNAME", "eureka.example.net"),
+        ("EUREKA_CLIENT_EUREKASERVERPORT", "7001"),
+        ("EUREKA_CLIENT_EUREKASERVERURLCONTEXT", "eureka/v2"),
+    ];
+    let builder = with(&dns).unwrap();
+    let records = &builder.config.servers.dns;
+    assert_eq!((&*records.domain, records.port, &*records.context), ("eureka.example.net", 7001, "eureka/v2"));
+    let built = builder.build();
+    if cfg!(feature = "dns") {
+        assert!(built.unwrap().registry_servers().is_empty(), "nothing is looked up before the first request");
+        assert!(with(&dns[..2]).unwrap().build().unwrap_err().to_string().contains("eureka-server-port"));
+        assert!(with(&dns[..1]).unwrap().build().unwrap_err().to_string().contains("eureka-server-d-n-s-name"));
+    } else {
+        assert!(built.unwrap_err().to_string().contains("feature `dns`"));
+    }
+    assert!(with(&dns[1..]).unwrap().build().is_ok(), "without the switch, the default URL is used");
+}

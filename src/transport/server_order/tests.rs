@@ -27,11 +27,11 @@ fn select(order: &ServerOrder, access: Access) -> Vec<usize> {
 
 /// Returns a list of the servers of each rank.
 fn list(ranks: &[&[usize]]) -> Vec<ListedServer> {
-    let rank = |(rank, servers): (usize, &&[usize])| {
-        let servers = servers.to_vec().into_iter();
-        servers.map(move |server| ListedServer { url: url(server), zone: format!("z{rank}").into(), rank })
-    };
-    ranks.iter().enumerate().flat_map(rank).collect()
+    let mut list = Vec::new();
+    for (rank, servers) in ranks.iter().enumerate() {
+        list.extend(servers.iter().map(|&n| ListedServer { url: url(n), zone: format!("z{rank}").into(), rank }));
+    }
+    list
 }
 
 /// Returns an order of servers that are not shuffled.
