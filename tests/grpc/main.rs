@@ -5,6 +5,8 @@
 mod raw;
 #[path = "../support/raw_http2.rs"]
 mod raw_http2;
+#[cfg(feature = "tonic-server")]
+mod serve;
 mod world;
 
 use std::collections::BTreeMap;

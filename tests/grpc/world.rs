@@ -62,6 +62,19 @@ impl World {
         }
     }
 
+    /// Waits until the client's cache has instances, but none that is UP.
+    #[cfg(feature = "tonic-server")]
+    pub(crate) async fn sees_no_up(&self) {
+        let is_up = |instance: &Arc<Instance>| instance.status() == tower_eureka::model::InstanceStatus::Up;
+        loop {
+            let snapshot = self.eureka.snapshot();
+            if snapshot.instance_count() > 0 && !snapshot.applications().flat_map(|app| &app.instances).any(is_up) {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
     pub(crate) fn registrar(&self, id: &str, port: u16) -> Registrar {
         let instance = Instance::builder("inventory").id(id).ip_addr("127.0.0.1").port(port).build().unwrap();
         self.eureka.registrar(instance).quiet_time(Duration::from_millis(300))
