@@ -54,6 +54,8 @@ async fn main() -> Result<(), BoxError> {
     let plain = Plain::start(&url).await?;
     let load = tokio::spawn(load(rate, calls, eureka.http_client(), plain));
     let start = Instant::now();
+    // An instance that was never called would not drain.
+    sleep(Duration::from_secs(2)).await;
     let mut restarts = 0;
     while restarts < INSTANCES || !load.is_finished() {
         let number = restarts % INSTANCES;
