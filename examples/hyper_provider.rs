@@ -1,8 +1,9 @@
 //! A hyper server, without a framework, that registers itself and leaves cleanly: `cargo run
 //! --example hyper_provider`.
 //!
-//! Reads the variables of a Spring application, such as `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At
-//! SIGTERM or Ctrl-C it registers as DOWN, drains and deletes its registration. Meanwhile it serves
+//! Reads the environment and the `application.properties` of a Spring application, for example
+//! `SPRING_APPLICATION_NAME` and `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At SIGTERM or Ctrl-C it
+//! registers as DOWN, drains and deletes its registration. Until then it also serves
 //! `/actuator/health` and `/actuator/info`, over HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
@@ -18,14 +19,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{Layer, service_fn};
-use tower_eureka::{Eureka, Instance, shutdown_signal};
+use tower_eureka::{Eureka, Instance, Settings, shutdown_signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listener = TcpListener::bind("0.0.0.0:0").await?;
+    let settings = Settings::load()?;
+    let listener = TcpListener::bind(settings.listen_address()?).await?;
 
-    let instance = Instance::builder("orders").from_env()?.listener(&listener)?.build()?;
-    let registrar = Eureka::from_env()?.registrar(instance);
+    let instance = Instance::from_settings(&settings)?.listener(&listener)?.build()?;
+    let registrar = Eureka::from_settings(&settings)?.registrar(instance);
     let service = TowerToHyperService::new(registrar.layer().layer(service_fn(hello)));
 
     // The server: it accepts connections until `stop` completes, and waits for those that are open.
