@@ -32,12 +32,16 @@ use crate::body::BodyGuard;
 ///
 /// | path | response |
 /// |---|---|
-/// | `/actuator/health` | 200 if all components are UP, else 503, with their status as JSON |
+/// | `/actuator/health` | 503 if a component is DOWN or OUT_OF_SERVICE, else 200, with the status of each as JSON |
 /// | `/actuator/health/liveness` | 200 as long as the process responds |
-/// | `/actuator/health/readiness` | 200 until the shutdown signal, then 503; also 503 until the instance is ready and while a health check fails |
+/// | `/actuator/health/readiness` | 503 before the instance is ready, while a health check fails, and from the shutdown signal on, else 200 |
 /// | `/actuator/health/COMPONENT` | the status of one component, 404 if there is none |
 /// | `/actuator/info` | 200 with the JSON of [`info`](Self::info) |
 /// | `/actuator` | 200 with links to these pages |
+///
+/// The components are the [health checks](super::Registrar::health), `livenessState`,
+/// `readinessState`, and `eureka`, which is UNKNOWN while the registry is unreachable and has no
+/// influence on the others.
 ///
 /// Other methods are 405. The paths begin with the context path of the instance, if it has one. The
 /// registered `healthCheckUrl` and `statusPageUrl` point at the pages, unless the instance has URLs
@@ -104,6 +108,14 @@ impl RegistrationLayer {
     #[must_use]
     pub fn info(self, info: serde_json::Value) -> Self {
         let pages = self.pages.with_info_json(&info);
+        self.with_pages(pages)
+    }
+
+    /// Sets whether the health page shows the reasons that health checks give. Defaults to `false`,
+    /// since they may name internal hosts.
+    #[must_use]
+    pub fn show_details(self, show: bool) -> Self {
+        let pages = self.pages.with_details(show);
         self.with_pages(pages)
     }
 

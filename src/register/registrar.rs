@@ -184,6 +184,12 @@ impl Registrar {
         self.shared.lifecycle.health_report()
     }
 
+    /// Returns a receiver that learns of each change of the readiness and the health checks.
+    #[cfg(feature = "tonic-server")]
+    pub(crate) fn health_changes(&self) -> watch::Receiver<()> {
+        self.shared.lifecycle.vitals.subscribe()
+    }
+
     /// Creates the layer that counts the server's requests for the drain, and serves the health and
     /// info pages. Make it the outermost layer of the server.
     pub fn layer(&self) -> RegistrationLayer {

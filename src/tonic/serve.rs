@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::tonic::body::Body as GrpcBody;
 use ::tonic::server::NamedService;
@@ -20,7 +22,7 @@ use crate::error::{Error, Kind};
 use crate::eureka::Eureka;
 use crate::eureka::bound::instance_at;
 use crate::model::InstanceBuilder;
-use crate::register::Registrar;
+use crate::register::{HealthStatus, Registrar};
 use crate::signal::shutdown_signal;
 
 /// Name of the service that reports the health of the others.
@@ -141,9 +143,10 @@ pub async fn serve_registered(
 ///
 /// The server has the registrar's layer, and accepts HTTP/1.1 as well, so that Java callers can
 /// read the health and info pages at the same port. It also has the standard health service, unless
-/// `services` contains one: each service and the server as a whole (`""`) are `SERVING` until the
-/// signal, and `NOT_SERVING` from then on, before the drain begins. Once the server has to stop
-/// accepting, the streams of the health service end.
+/// `services` contains one: each service and the server as a whole (`""`) are `SERVING` while the
+/// instance is ready and its [health checks](Registrar::health) succeed. They are `NOT_SERVING` from
+/// the signal on, before the drain begins. Once the server has to stop accepting, the streams of the
+/// health service end.
 ///
 /// # Errors
 /// If the server fails.
@@ -166,19 +169,34 @@ pub async fn serve(
     if !reported.names.iter().any(|name| name == HEALTH_SERVICE) {
         routes = routes.add_service(health);
     }
-    reported.set(ServingStatus::Serving).await;
+    let (left, mut changes) = (AtomicBool::new(false), registrar.health_changes());
+    let (reported, left) = (&reported, &left);
+    reported.set(reported.status(&registrar)).await;
     let signal = async {
         signal.await;
+        left.store(true, Ordering::Relaxed);
         reported.set(ServingStatus::NotServing).await;
     };
-    let server = server.accept_http1(true).layer(registrar.layer()).add_routes(routes);
-    let serve = |stop| {
+    let (layer, health) = (registrar.layer(), registrar.clone());
+    let follow_health = async move {
+        while changes.changed().await.is_ok() && !left.load(Ordering::Relaxed) {
+            reported.set(reported.status(&health)).await;
+        }
+    };
+    let server = server.accept_http1(true).layer(layer).add_routes(routes);
+    let serve = |stop| async move {
         let stop = async {
             let () = stop.await;
             // The server waits for its streams, and those of the health service never end.
             reported.clear().await;
         };
-        server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        let served = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+        let (mut served, mut follow_health) = (pin!(served), pin!(follow_health));
+        tokio::select! {
+            biased;
+            output = &mut served => output,
+            () = &mut follow_health => served.await,
+        }
     };
     registrar.serve(signal, serve).await
 }
@@ -193,6 +211,14 @@ impl GrpcHealth {
     /// Returns the names of the services and of the server as a whole.
     fn all(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name).chain([""])
+    }
+
+    /// Returns the status that follows from the readiness and the health checks.
+    fn status(&self, registrar: &Registrar) -> ServingStatus {
+        match registrar.health_report().readiness {
+            HealthStatus::Up => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        }
     }
 
     async fn set(&self, status: ServingStatus) {

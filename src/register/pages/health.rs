@@ -3,67 +3,53 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::super::lifecycle::Lifecycle;
+use super::super::health::{HealthReport, HealthStatus};
 
-/// Component and group of a process that works, which an orchestrator does not restart.
+/// Group and component of a process that works, which an orchestrator does not restart.
 const LIVENESS: (&str, &str) = ("liveness", "livenessState");
-/// Component and group of a process that accepts calls.
+/// Group and component of a process that accepts calls.
 const READINESS: (&str, &str) = ("readiness", "readinessState");
-
-/// Status of a component, in the words of Spring. The most severe one comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Status {
-    #[cfg_attr(not(test), allow(dead_code, reason = "only health checks report it"))]
-    Down,
-    OutOfService,
-    Up,
-}
-
-impl Status {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Down => "DOWN",
-            Self::OutOfService => "OUT_OF_SERVICE",
-            Self::Up => "UP",
-        }
-    }
-}
+/// Component of the connection to the registry, which is no part of the groups.
+const REGISTRY: &str = "eureka";
 
 /// Health of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Component {
-    pub(super) status: Status,
-    /// Reason of the status, without secrets.
-    pub(super) details: BTreeMap<String, String>,
+struct Component<'a> {
+    status: HealthStatus,
+    /// Reason of the status.
+    detail: Option<&'a str>,
 }
 
-impl From<Status> for Component {
-    fn from(status: Status) -> Self {
-        Self { status, details: BTreeMap::new() }
+impl From<HealthStatus> for Component<'_> {
+    fn from(status: HealthStatus) -> Self {
+        Self { status, detail: None }
     }
 }
 
-impl Serialize for Component {
+impl Serialize for Component<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("status", self.status.as_str())?;
-        if !self.details.is_empty() {
-            map.serialize_entry("details", &self.details)?;
+        if let Some(detail) = self.detail {
+            map.serialize_entry("details", &BTreeMap::from([("reason", detail)]))?;
         }
         map.end()
     }
 }
 
-/// Health of several components, with the most severe status of theirs.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Composite<'a> {
-    components: BTreeMap<&'a str, &'a Component>,
+/// Health of several components, with the worst status of theirs.
+#[derive(Debug)]
+struct Composite<'a> {
+    components: BTreeMap<&'a str, &'a Component<'a>>,
     groups: &'static [&'static str],
 }
 
 impl Composite<'_> {
-    fn status(&self) -> Status {
-        self.components.values().map(|component| component.status).min().unwrap_or(Status::Up)
+    fn status(&self) -> HealthStatus {
+        // As in Spring, an unknown component has no influence.
+        let known = self.components.values().map(|component| component.status);
+        let known = known.filter(|status| *status != HealthStatus::Unknown);
+        known.fold(HealthStatus::Up, HealthStatus::worse)
     }
 }
 
@@ -79,31 +65,45 @@ impl Serialize for Composite<'_> {
     }
 }
 
-/// Health of the whole process.
+/// Health pages of one moment.
 #[derive(Debug)]
-pub(super) struct HealthPages {
-    components: BTreeMap<String, Component>,
+pub(super) struct HealthPages<'a> {
+    components: BTreeMap<&'a str, Component<'a>>,
 }
 
-impl HealthPages {
-    pub(super) fn of(lifecycle: &Lifecycle) -> Self {
-        let mut components = BTreeMap::new();
-        let accepts = !lifecycle.is_draining();
-        let readiness = if accepts { Status::Up } else { Status::OutOfService };
-        components.insert(LIVENESS.1.to_owned(), Status::Up.into());
-        components.insert(READINESS.1.to_owned(), readiness.into());
+impl<'a> HealthPages<'a> {
+    /// Creates the pages, with the reasons of the health checks if `shows_details` is set.
+    pub(super) fn new(report: &'a HealthReport, shows_details: bool) -> Self {
+        let mut components = BTreeMap::<&str, Component<'_>>::new();
+        for check in &report.components {
+            let component =
+                Component { status: check.status, detail: check.detail.as_deref().filter(|_| shows_details) };
+            let known = components.entry(&check.name).or_insert_with(|| component.clone());
+            // Of two checks with one name, the worse one is shown.
+            if known.status.worse(component.status) != known.status {
+                *known = component;
+            }
+        }
+        let is_ready = report.readiness == HealthStatus::Up;
+        let readiness = if is_ready { HealthStatus::Up } else { HealthStatus::OutOfService };
+        // The registry does not count for the health of the instance.
+        let is_registered = report.registry.status == HealthStatus::Up;
+        let registry = if is_registered { HealthStatus::Up } else { HealthStatus::Unknown };
+        components.insert(LIVENESS.1, report.liveness.into());
+        components.insert(READINESS.1, readiness.into());
+        components.insert(REGISTRY, registry.into());
         Self { components }
     }
 
     /// Returns the status and the JSON of the page at this path below the health page. `None` if
     /// there is no such component or group.
-    pub(super) fn page(&self, path: &str) -> Option<(Status, Vec<u8>)> {
+    pub(super) fn at(&self, path: &str) -> Option<(HealthStatus, Vec<u8>)> {
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
         let composite = match first {
             "" => self.composite(|_| true, &[LIVENESS.0, READINESS.0]),
             group if group == LIVENESS.0 => self.composite(|name| name == LIVENESS.1, &[]),
             // An instance that is DOWN because of a check is not ready either.
-            group if group == READINESS.0 => self.composite(|name| name != LIVENESS.1, &[]),
+            group if group == READINESS.0 => self.composite(|name| name != LIVENESS.1 && name != REGISTRY, &[]),
             name => {
                 let component = self.components.get(name).filter(|_| rest.is_empty())?;
                 return Some((component.status, encoded(component)));
@@ -117,7 +117,7 @@ impl HealthPages {
 
     fn composite(&self, is_part: impl Fn(&str) -> bool, groups: &'static [&'static str]) -> Composite<'_> {
         let parts = self.components.iter().filter(|(name, _)| is_part(name));
-        Composite { components: parts.map(|(name, component)| (&**name, component)).collect(), groups }
+        Composite { components: parts.map(|(name, component)| (*name, component)).collect(), groups }
     }
 }
 
@@ -129,58 +129,94 @@ fn encoded(value: &impl Serialize) -> Vec<u8> {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::super::health::{Health, RegistryHealth};
+    use super::super::super::vitals::{Readiness, Vitals};
     use super::*;
 
-    fn page(health: &HealthPages, path: &str) -> Option<(Status, Value)> {
-        health.page(path).map(|(status, json)| (status, serde_json::from_slice(&json).unwrap()))
+    const REGISTERED: RegistryHealth = RegistryHealth { status: HealthStatus::Up, lease_age: None };
+
+    fn page(report: &HealthReport, path: &str) -> Option<(HealthStatus, Value)> {
+        let (status, json) = HealthPages::new(report, false).at(path)?;
+        Some((status, serde_json::from_slice(&json).unwrap()))
     }
 
-    fn with_check(status: Status, detail: Option<&str>) -> HealthPages {
-        let mut health = HealthPages::of(&Lifecycle::default());
-        let details = detail.into_iter().map(|text| ("error".to_owned(), text.to_owned())).collect();
-        health.components.insert("db".into(), Component { status, details });
-        health
+    fn with_check(health: Health) -> HealthReport {
+        let vitals = Vitals::default();
+        let check = vitals.add_component(Some("db".into()));
+        vitals.set_component(check, health);
+        vitals.report(false, REGISTERED)
     }
 
     #[test]
     fn page_has_status_components_and_groups_in_the_order_of_spring() {
-        let (status, json) = with_check(Status::Up, None).page("").unwrap();
-        assert_eq!(status, Status::Up);
+        let report = with_check(Health::up());
+        let (status, json) = HealthPages::new(&report, true).at("").unwrap();
+        assert_eq!(status, HealthStatus::Up);
         let expected = concat!(
-            r#"{"status":"UP","components":{"db":{"status":"UP"},"livenessState":{"status":"UP"},"#,
-            r#""readinessState":{"status":"UP"}},"groups":["liveness","readiness"]}"#
+            r#"{"status":"UP","components":{"db":{"status":"UP"},"eureka":{"status":"UP"},"#,
+            r#""livenessState":{"status":"UP"},"readinessState":{"status":"UP"}},"groups":["liveness","readiness"]}"#
         );
         assert_eq!(String::from_utf8(json).unwrap(), expected);
     }
 
     #[test]
-    fn most_severe_status_is_that_of_the_page() {
-        let lifecycle = Lifecycle::default();
-        lifecycle.set_draining(true);
-        let draining = HealthPages::of(&lifecycle);
-        assert_eq!(page(&draining, "").unwrap().0, Status::OutOfService);
-        assert_eq!(page(&draining, "readiness").unwrap().0, Status::OutOfService);
-        assert_eq!(
-            page(&draining, "liveness").unwrap(),
-            (Status::Up, json!({"status": "UP", "components": {"livenessState": {"status": "UP"}}}))
-        );
+    fn worst_status_is_that_of_the_page_and_the_registry_does_not_count() {
+        let unreachable = RegistryHealth { status: HealthStatus::Down, lease_age: None };
+        let draining = Vitals::default().report(true, unreachable);
+        assert_eq!(page(&draining, "").unwrap().0, HealthStatus::OutOfService);
+        assert_eq!(page(&draining, "readiness").unwrap().0, HealthStatus::OutOfService);
+        let liveness = json!({"status": "UP", "components": {"livenessState": {"status": "UP"}}});
+        assert_eq!(page(&draining, "liveness").unwrap(), (HealthStatus::Up, liveness));
 
-        let failed = with_check(Status::Down, Some("connection refused"));
-        assert_eq!(page(&failed, "").unwrap().0, Status::Down);
-        assert_eq!(page(&failed, "readiness").unwrap().0, Status::Down);
-        assert_eq!(page(&failed, "liveness").unwrap().0, Status::Up);
+        let vitals = Vitals::default();
+        let (status, json) = page(&vitals.report(false, unreachable), "").unwrap();
+        assert_eq!((status, &json["components"]["eureka"]["status"]), (HealthStatus::Up, &json!("UNKNOWN")));
+        vitals.set_readiness(Readiness::Pending);
+        assert_eq!(page(&vitals.report(false, REGISTERED), "").unwrap().0, HealthStatus::OutOfService);
+        vitals.set_readiness(Readiness::Ready);
+        let check = vitals.add_component(None);
+        let (status, json) = page(&vitals.report(false, REGISTERED), "").unwrap();
+        assert_eq!((status, &json["components"]["check"]["status"]), (HealthStatus::OutOfService, &json!("UNKNOWN")));
+        vitals.set_component(check, Health::down("refused"));
+        let failed = vitals.report(false, REGISTERED);
+        for (path, status) in
+            [("", HealthStatus::Down), ("readiness", HealthStatus::Down), ("liveness", HealthStatus::Up)]
+        {
+            assert_eq!(page(&failed, path).unwrap().0, status, "{path}");
+        }
     }
 
     #[test]
     fn component_has_a_page_also_below_its_group() {
-        let failed = with_check(Status::Down, Some("connection refused"));
-        let db = (Status::Down, json!({"status": "DOWN", "details": {"error": "connection refused"}}));
+        let failed = with_check(Health::down("connection refused"));
+        let db = (HealthStatus::Down, json!({"status": "DOWN"}));
         assert_eq!(page(&failed, "db"), Some(db.clone()));
         assert_eq!(page(&failed, "readiness/db"), Some(db));
-        assert_eq!(page(&failed, "livenessState").unwrap().0, Status::Up);
-        for path in ["nothing", "liveness/db", "db/more", "readiness/db/more", "livenessState/"] {
-            let expected = path.ends_with('/');
-            assert_eq!(page(&failed, path).is_some(), expected, "{path}");
+        assert_eq!(page(&failed, "livenessState").unwrap().0, HealthStatus::Up);
+        for path in ["nothing", "liveness/db", "db/more", "readiness/db/more", "readiness/eureka"] {
+            assert_eq!(page(&failed, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_shown_on_request_and_encoded() {
+        let failed = with_check(Health::down("no \"orders\""));
+        let (_, json) = HealthPages::new(&failed, true).at("db").unwrap();
+        let expected = json!({"status": "DOWN", "details": {"reason": "no \"orders\""}});
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), expected);
+        let (_, json) = HealthPages::new(&failed, false).at("").unwrap();
+        assert!(!String::from_utf8(json).unwrap().contains("orders"));
+    }
+
+    #[test]
+    fn worse_of_two_checks_with_one_name_is_shown() {
+        for (one, other) in [(Health::up(), Health::down("gone")), (Health::down("gone"), Health::up())] {
+            let vitals = Vitals::default();
+            for health in [one, other] {
+                let check = vitals.add_component(Some("db".into()));
+                vitals.set_component(check, health);
+            }
+            assert_eq!(page(&vitals.report(false, REGISTERED), "db").unwrap().0, HealthStatus::Down);
         }
     }
 }

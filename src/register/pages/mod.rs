@@ -38,6 +38,8 @@ struct Content {
     common: Box<str>,
     /// Encoded JSON of the info page.
     info_json: Bytes,
+    /// True if the health page has the reasons of the health checks.
+    shows_details: bool,
 }
 
 /// Page that a path stands for.
@@ -51,8 +53,15 @@ pub(super) enum Page<'a> {
 
 impl Default for Pages {
     fn default() -> Self {
-        let (health, info) = ("/actuator/health".into(), "/actuator/info".into());
-        Self(Arc::new(Content::new(Some(health), Some(info), Bytes::from_static(b"{}"))))
+        let content = Content {
+            health: Some("/actuator/health".into()),
+            info: Some("/actuator/info".into()),
+            index: None,
+            common: Box::default(),
+            info_json: Bytes::from_static(b"{}"),
+            shows_details: false,
+        };
+        Self(Arc::new(content.indexed()))
     }
 }
 
@@ -63,21 +72,31 @@ impl Pages {
         Self::default().with_health(Some(health)).with_info(Some(info))
     }
 
+    fn changed(&self, change: impl FnOnce(&mut Content)) -> Self {
+        let mut content = (*self.0).clone();
+        change(&mut content);
+        Self(Arc::new(content.indexed()))
+    }
+
     pub(super) fn with_health(&self, path: Option<&str>) -> Self {
-        Self(Arc::new(Content::new(path.map(normalized), self.0.info.clone(), self.0.info_json.clone())))
+        self.changed(|content| content.health = path.map(normalized))
     }
 
     pub(super) fn with_info(&self, path: Option<&str>) -> Self {
-        Self(Arc::new(Content::new(self.0.health.clone(), path.map(normalized), self.0.info_json.clone())))
+        self.changed(|content| content.info = path.map(normalized))
     }
 
     /// Switches both pages off.
     pub(super) fn without_any(&self) -> Self {
-        Self(Arc::new(Content::new(None, None, self.0.info_json.clone())))
+        self.changed(|content| (content.health, content.info) = (None, None))
     }
 
     pub(super) fn with_info_json(&self, json: &serde_json::Value) -> Self {
-        Self(Arc::new(Content { info_json: json.to_string().into(), ..(*self.0).clone() }))
+        self.changed(|content| content.info_json = json.to_string().into())
+    }
+
+    pub(super) fn with_details(&self, shows_details: bool) -> Self {
+        self.changed(|content| content.shows_details = shows_details)
     }
 
     pub(super) fn health_path(&self) -> Option<&str> {
@@ -114,23 +133,23 @@ impl Pages {
 }
 
 impl Content {
-    fn new(health: Option<Box<str>>, info: Option<Box<str>>, info_json: Bytes) -> Self {
-        let parent = |path: &Option<Box<str>>| {
-            path.as_deref().and_then(|path| path.rsplit_once('/')).map(|(parent, _)| parent).unwrap_or_default().into()
+    /// Returns the content with the paths that follow from those of the pages.
+    fn indexed(mut self) -> Self {
+        fn parent(path: &Option<Box<str>>) -> &str {
+            path.as_deref().and_then(|path| path.rsplit_once('/')).map(|(parent, _)| parent).unwrap_or_default()
+        }
+        let (above_health, above_info) = (parent(&self.health), parent(&self.info));
+        let index = (above_health == above_info && !above_health.is_empty()).then(|| above_health.into());
+        self.common = match (&index, &self.health, &self.info) {
+            (Some(index), ..) => Box::clone(index),
+            (None, Some(health), Some(info)) => {
+                let common = health.chars().zip(info.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a);
+                common.collect::<String>().into()
+            }
+            (None, one, other) => one.clone().or_else(|| other.clone()).unwrap_or_default(),
         };
-        let (above_health, above_info): (Box<str>, Box<str>) = (parent(&health), parent(&info));
-        let index = (above_health == above_info && !above_health.is_empty()).then_some(above_health);
-        let common = match (&health, &info) {
-            (Some(health), Some(info)) => match &index {
-                Some(index) => index.clone(),
-                None => {
-                    let common = health.chars().zip(info.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a);
-                    common.collect::<String>().into()
-                }
-            },
-            (one, other) => one.clone().or_else(|| other.clone()).unwrap_or_default(),
-        };
-        Self { health, info, index, common, info_json }
+        self.index = index;
+        self
     }
 }
 

@@ -2,8 +2,9 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::super::health::HealthStatus;
 use super::super::lifecycle::Lifecycle;
-use super::health::{HealthPages, Status};
+use super::health::HealthPages;
 use super::{Page, Pages};
 
 /// Media type of Spring Boot's actuator.
@@ -28,11 +29,14 @@ impl Pages {
         let (status, content) = match page {
             Page::Info => (StatusCode::OK, self.0.info_json.clone()),
             Page::Index => (StatusCode::OK, self.links(request).into()),
-            Page::Health(path) => match HealthPages::of(lifecycle).page(path) {
-                Some((Status::Up, json)) => (StatusCode::OK, json.into()),
-                Some((_, json)) => (StatusCode::SERVICE_UNAVAILABLE, json.into()),
-                None => return Some(empty(StatusCode::NOT_FOUND)),
-            },
+            Page::Health(path) => {
+                let report = lifecycle.health_report();
+                match HealthPages::new(&report, self.0.shows_details).at(path) {
+                    Some((HealthStatus::Up | HealthStatus::Unknown, json)) => (StatusCode::OK, json.into()),
+                    Some((_, json)) => (StatusCode::SERVICE_UNAVAILABLE, json.into()),
+                    None => return Some(empty(StatusCode::NOT_FOUND)),
+                }
+            }
         };
         let length = HeaderValue::from(content.len());
         let is_head = request.method() == Method::HEAD;
