@@ -12,7 +12,7 @@ use tokio_rustls::rustls;
 use tower::BoxError;
 
 use super::EurekaBuilder;
-use crate::config::{BearerToken, ClientConfig, Credentials, TlsKeys, TokenProvider};
+use crate::config::{BearerToken, ClientConfig, Credentials, TlsKeys, TokenProvider, shown};
 #[cfg(feature = "tls")]
 use crate::connect::Store;
 #[cfg(feature = "tls")]
@@ -35,12 +35,13 @@ pub(super) struct Security {
     pub(super) tls: TlsKeys,
 }
 
-/// Omits the user of the proxy, which may be a secret as well.
+/// Omits the user of the proxy, which may be a secret as well, and credentials in its host.
 impl fmt::Debug for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { proxy, direct, proxy_host, proxy_port, tls, .. } = self;
         let mut debug = f.debug_struct("Security");
-        debug.field("proxy", proxy).field("direct", direct).field("proxy_host", proxy_host);
+        let host = proxy_host.as_deref().map(|host| shown(host).unwrap_or("***"));
+        debug.field("proxy", proxy).field("direct", direct).field("proxy_host", &host);
         debug.field("proxy_port", proxy_port).field("tls", tls).finish_non_exhaustive()
     }
 }

@@ -334,7 +334,7 @@ impl EurekaServerBuilder {
     /// Creates the parts of a node with peers.
     #[cfg(feature = "peers")]
     fn parts(&self, settings: Settings, clock: Clock) -> Result<Parts, Error> {
-        let peers = &self.peers;
+        let peers = &self.peers.with_stores()?;
         let regions = RemoteRegions::new(&self.regions, &peers.outbound)?;
         let own = self.port.map(|port| self.node.instance(port, clock.now_ms())).transpose()?;
         let replication = Replication::new(peers, self.node.hosts(own.as_ref()), self.port, regions.is_some())?;

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, TlsKeys};
 use crate::connect::TlsSettings;
 use crate::transport::{HttpStack, RequestBody};
 
@@ -17,6 +17,8 @@ use crate::transport::{HttpStack, RequestBody};
 #[derive(Clone, Debug, Default)]
 pub(in crate::server) struct Outbound {
     tls: TlsSettings,
+    /// Stores under Spring's names, which [`add_stores`](Self::add_stores) reads.
+    pub(in crate::server) tls_keys: TlsKeys,
     service: Option<MakeStack>,
 }
 
@@ -55,6 +57,15 @@ impl Outbound {
         B::Error: Into<BoxError> + Send,
     {
         self.service = Some(MakeStack(Arc::new(move |config| HttpStack::over(service.clone(), config))));
+    }
+
+    /// Reads the stores that Spring's settings name.
+    ///
+    /// # Errors
+    /// When a store is unusable.
+    pub(in crate::server) fn add_stores(&mut self) -> Result<(), crate::Error> {
+        self.tls = self.tls_keys.apply(std::mem::take(&mut self.tls))?;
+        Ok(())
     }
 
     /// Changes the TLS settings.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower_eureka::client::HttpClient;
 use tower_eureka::model::InstanceStatus;
-use tower_eureka::{BearerToken, Error, Eureka, EurekaBuilder, Instance};
+use tower_eureka::{BearerToken, Error, Eureka, EurekaBuilder, Instance, Settings};
 
 use crate::access::registry;
 use crate::captured_log::Log;
@@ -163,6 +163,55 @@ async fn no_secret_is_displayed() {
     // Other crates log as well, hyper for example.
     let own = log.text().lines().filter(|line| line.contains(" tower_eureka::")).collect::<Vec<_>>().join("\n");
     Seen(own).check();
+}
+
+#[test]
+fn no_secret_of_the_settings_is_displayed() {
+    let (log, _logging) = Log::start(tracing::Level::TRACE);
+    let mut seen = Seen::default();
+    let document = r#"{"eureka":{"client":{"tls":{"trust-store-password":"hunter-json"}}}}"#;
+    let missing = ("EUREKA_CLIENT_TLS_KEYSTORE", "missing.p12");
+    for changed in [
+        missing,
+        ("EUREKA_CLIENT_TLS_KEYSTORE", "classpath:store.p12"),
+        ("EUREKA_CLIENT_TLS_ENABLED", "false"),
+        ("EUREKA_CLIENT_PROXYHOST", "http://us:hunter-proxy@127.0.0.1"),
+        ("EUREKA_CLIENT_PROXYHOST", ""),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "https://us:hunter,url@localhost/"),
+        ("EUREKA_CLIENT_PROXYPASWORD", "hunter-mistyped"),
+    ] {
+        let variables = [
+            ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "https://us:hunter-url@localhost:1/eureka/"),
+            ("HTTPS_PROXY", "http://us:hunter-variable@127.0.0.1:1"),
+            ("EUREKA_CLIENT_PROXYHOST", "127.0.0.1"),
+            ("EUREKA_CLIENT_PROXYPORT", "1"),
+            ("EUREKA_CLIENT_PROXYUSERNAME", "us"),
+            ("EUREKA_CLIENT_PROXYPASSWORD", "hunter-proxy"),
+            ("EUREKA_CLIENT_TLS_ENABLED", "true"),
+            ("EUREKA_CLIENT_TLS_KEYPASSWORD", "hunter-key"),
+            ("SPRING_APPLICATION_JSON", document),
+            missing,
+        ];
+        let variables = variables.into_iter().filter(|(name, _)| *name != changed.0).chain([changed]);
+        let settings = Settings::builder().environment(variables).without_files();
+        let settings = settings.property("eureka.client.tls.key-store-password", "hunter-property");
+        let settings = settings.arguments(["--eureka.client.tls.trust-store-password=hunter-argument"]);
+        seen.add(&settings);
+        let settings = settings.load().unwrap();
+        seen.add(&settings);
+        match Eureka::builder_from(&settings) {
+            Ok(builder) => {
+                seen.add(&builder);
+                let built = builder.build();
+                seen.add(&built);
+                seen.add_error(built);
+            }
+            error => seen.add_error(error),
+        }
+    }
+    seen.0.push_str(&log.text());
+    assert!(seen.0.contains("missing.p12") && seen.0.contains("eureka.client.proxy-host"), "{}", seen.0);
+    seen.check();
 }
 
 #[cfg(feature = "metrics")]

@@ -476,6 +476,13 @@ impl Peers {
         self.fault.get_or_insert_with(|| (what, Arc::new(error)));
     }
 
+    /// Returns the settings with the stores that Spring's `eureka.client.tls.*` name.
+    pub(in crate::server) fn with_stores(&self) -> Result<Self, Error> {
+        let mut peers = self.clone();
+        peers.outbound.add_stores().map_err(|error| Error::peers(UNUSABLE_TLS, Arc::new(error)))?;
+        Ok(peers)
+    }
+
     pub(in crate::server) fn check(&self) -> Result<(), Error> {
         if let Some((what, error)) = &self.fault {
             return Err(Error::peers(what, error.clone()));
@@ -510,7 +517,6 @@ impl Peers {
 }
 
 pub(in crate::server) const UNUSABLE_URL: &str = "a peer's URL is unusable";
-#[cfg(feature = "tls")]
 const UNUSABLE_TLS: &str = "the TLS settings for peers are unusable";
 
 type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
