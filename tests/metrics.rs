@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_stream::StreamExt;
@@ -13,7 +16,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
 use tower::{Service as _, ServiceExt, service_fn};
+use tower_eureka::Instance;
 use tower_eureka::balance::{AnyResponse, Attributes, Balance, Ejection, PeakEwma};
+use tower_eureka::transport::RequestBody;
 
 /// Sums of the recorded values. Each snapshot resets the recorder, so its values are added up.
 struct Recorded {
@@ -65,6 +70,44 @@ fn endpoints_picks_ejections_and_calls_are_counted_by_application() {
         assert_eq!(recorded.value("eureka_ejections_total{application=ORDERS,cause=consecutive_failures}"), 1);
         assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=success}"), good);
         assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=failure}"), bad);
+    });
+}
+
+#[test]
+fn registration_is_recorded_by_instance_and_server() {
+    with_recorder(async |mut recorded| {
+        let beats = std::sync::Arc::new(AtomicUsize::new(0));
+        let registry = service_fn(move |request: http::Request<RequestBody>| {
+            // The second heartbeat finds no lease, and the third one fails.
+            let beat = if request.method() == http::Method::PUT { beats.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            let status = [200, 404, 500].get(beat).copied().unwrap_or(200);
+            let response = http::Response::builder().status(status).body(Full::<Bytes>::default()).unwrap();
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let url = "http://user:secret@registry/eureka/";
+        let eureka = tower_eureka::Eureka::builder().service_url(url).http_service(registry).build().unwrap();
+        let instance = Instance::builder("orders").id("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let handle = eureka.registrar(instance);
+        handle.register().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(110)).await;
+        let of = |name: &str| format!("{name}{{application=ORDERS,instance=a}}");
+        assert_eq!(recorded.value(&of("eureka_registered")), 1);
+        assert!((0..34).contains(&recorded.value(&of("eureka_lease_age_seconds"))));
+        assert_eq!(recorded.value(&of("eureka_reregistrations_total")), 1);
+        assert_eq!(recorded.value(&of("eureka_requests_in_flight")), 0);
+        let beats = |outcome: &str| {
+            let labels = format!("application=ORDERS,instance=a,server=http://registry/eureka/,outcome={outcome}");
+            format!("eureka_heartbeat_duration_seconds{{{labels}}}")
+        };
+        assert!(recorded.value(&beats("success")) >= 5);
+        assert_eq!(recorded.value(&beats("failure")), 1);
+        let server = "eureka_registry_server{application=ORDERS,instance=a,server=http://registry/eureka/}";
+        assert_eq!(recorded.value(server), 1);
+        assert!(recorded.values().keys().all(|series| !series.contains("secret")));
+
+        let signal = tokio::time::sleep(Duration::from_secs(1));
+        handle.serve(signal, |shutdown| shutdown).await;
+        assert_eq!(recorded.value(&of("eureka_drain_duration_seconds")), 1);
     });
 }
 

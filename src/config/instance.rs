@@ -40,6 +40,9 @@ impl InstanceBuilder {
     pub fn from_settings(self, settings: &Settings) -> Result<Self, InvalidSetting> {
         let builder = apply(settings, INSTANCE, self)?;
         let mut read: Vec<_> = names_of(INSTANCE).collect();
+        // Read by the registrars of a client.
+        #[cfg(feature = "client")]
+        read.extend(names_of(super::REGISTRAR));
         // Read by a registry server.
         if cfg!(feature = "server") {
             read.push("eureka.instance.registry.*");
@@ -196,14 +199,8 @@ pub(crate) const INSTANCE_WITHOUT_MEANING: &[(&str, &str)] = &[
 const NO_EC2: &str = "the metadata of EC2 is not read (pass it to InstanceBuilder::data_center())";
 
 /// Settings of a Spring instance that have no effect yet, each with the remedy.
-pub(crate) const INSTANCE_UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.instance.initial-status", NOT_YET),
-    ("eureka.instance.instance-enabled-onit", NOT_YET),
-    ("eureka.traffic.enabled", NOT_YET),
-    ("eureka.instance.data-center-info.*", "pass it to InstanceBuilder::data_center()"),
-];
-
-const NOT_YET: &str = "it is a setting of Spring that is not supported";
+pub(crate) const INSTANCE_UNSUPPORTED: &[(&str, &str)] =
+    &[("eureka.instance.data-center-info.*", "pass it to InstanceBuilder::data_center()")];
 
 /// Names of the settings by which the address of this machine is chosen.
 const ADDRESS: &str = "spring.cloud.inetutils.";

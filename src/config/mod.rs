@@ -102,7 +102,7 @@ pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANI
 pub use invalid::InvalidSetting;
 pub(crate) use key::{Key, apply, names_of, netflix_names_of};
 #[cfg(feature = "client")]
-pub(crate) use registrar::RegistrarConfig;
+pub(crate) use registrar::{REGISTRAR, RegistrarConfig};
 pub(crate) use report::Known;
 #[cfg(feature = "client")]
 pub(crate) use servers::{ServerSettings, ServerSource, listed};

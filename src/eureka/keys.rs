@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::{Eureka, EurekaBuilder};
 use crate::config::{
-    INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, ServiceUrl, Settings,
-    Switches, Unit, Value, apply, names, names_of, netflix_names_of,
+    INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
+    Settings, Switches, Unit, Value, apply, names, names_of, netflix_names_of,
 };
 use crate::connect::{Proxies, StoreType};
 use crate::error::{Error, Kind};
@@ -38,7 +38,12 @@ impl Eureka {
         };
         let switches = start()?;
         let is_off = switches.config.switches.client.is_some();
-        let builder = match apply(settings, CLIENT, switches) {
+        let apply_all = |builder: EurekaBuilder| {
+            let mut builder = apply(settings, CLIENT, builder)?;
+            builder.config.registrar = apply(settings, REGISTRAR, builder.config.registrar)?;
+            Ok(builder)
+        };
+        let builder = match apply_all(switches) {
             Ok(builder) => builder,
             // The error is kept in case the code switches the client on again.
             Err(error) if is_off => EurekaBuilder { error: Some(invalid(error)), ..start()? },
@@ -65,10 +70,12 @@ const FAMILIES: &[&str] = &[
 /// Logs the settings without an effect.
 fn report(settings: &Settings) {
     let mut read: Vec<_> = names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).collect();
+    read.extend(names_of(REGISTRAR));
     // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
     #[cfg(feature = "server")]
     read.extend(crate::server::property_names());
     let netflix = netflix_names_of(SWITCHES).chain(netflix_names_of(CLIENT)).chain(netflix_names_of(INSTANCE));
+    let netflix = netflix.chain(netflix_names_of(REGISTRAR));
     let known = Known {
         read: &read,
         netflix: &netflix.collect::<Vec<_>>(),
@@ -84,6 +91,7 @@ fn report(settings: &Settings) {
 pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
     let others = [WITHOUT_MEANING, UNSUPPORTED, INSTANCE_WITHOUT_MEANING, INSTANCE_UNSUPPORTED];
     let read = SWITCHES.iter().chain(CLIENT).map(|key| key.name).chain(INSTANCE.iter().map(|key| key.name));
+    let read = read.chain(REGISTRAR.iter().map(|key| key.name));
     read.chain(others.into_iter().flatten().map(|(name, _)| *name))
 }
 
@@ -298,14 +306,7 @@ const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
 /// Settings of a Spring client that have no effect yet, each with the remedy.
 pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.client.instance-info-replication-interval-seconds", NOT_YET),
-    ("eureka.appinfo.replicate.interval", NOT_YET),
-    ("eureka.client.should-enforce-registration-at-init", NOT_YET),
-    ("eureka.shouldEnforceRegistrationAtInit", NOT_YET),
     ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
-    ("eureka.client.should-unregister-on-shutdown", NOT_YET),
-    ("eureka.shouldUnregisterOnShutdown", NOT_YET),
-    ("eureka.client.healthcheck.enabled", NOT_YET),
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
     ("eureka.client.filter-only-up-instances", "set the statuses of a Selection in code"),

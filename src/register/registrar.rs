@@ -149,8 +149,9 @@ impl Registrar {
         self.shared.lifecycle.state.subscribe()
     }
 
-    /// Returns the events of the registration from now on, as a stream. A receiver that is more than
-    /// 64 events behind loses the oldest ones, and is informed by
+    /// Returns the events of the registration from now on, as a stream.
+    ///
+    /// A receiver that is more than 64 events behind loses the oldest ones, and is informed by
     /// [`RegistrarEvent::Missed`](super::RegistrarEvent::Missed).
     pub fn events(&self) -> RegistrarEvents {
         self.shared.lifecycle.events.subscribe()
@@ -458,8 +459,8 @@ impl Registrar {
         };
         let Some(handle) = handle else { return Ok(()) };
         let (done, result) = oneshot::channel();
-        // A closed channel means that the DELETE of another clone has succeeded, or that the runtime
-        // of the task has ended.
+        // A closed channel means that the DELETE of another clone has succeeded, or that the task's
+        // runtime has ended.
         let deregister = async {
             if handle.shutdown.send(ShutdownCommand::Deregister { within, done }).await.is_ok()
                 && let Ok(result) = result.await
@@ -533,7 +534,7 @@ impl Registrar {
         lifecycle.stopping.reset();
         lifecycle.state.set(RegistrarState::NotRegistered);
         let settings = &self.settings;
-        if settings.health_key == Some(true) && !lifecycle.vitals.has_checks() {
+        if settings.expects_health && !lifecycle.vitals.has_checks() {
             tracing::info!("eureka.client.healthcheck.enabled has no effect without a check, see Registrar::health");
         }
         let parts = AgentParts {

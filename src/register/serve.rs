@@ -212,7 +212,8 @@ impl Registrar {
         })
     }
 
-    /// Logs the limits that exceed the whole shutdown or the orchestrator's patience, so that none is ignored silently.
+    /// Logs the limits that exceed the whole shutdown or the orchestrator's grace period, so that
+    /// none is ignored silently.
     fn warn_of_cut_steps(&self) {
         let (config, total) = (&self.config, self.config.shutdown_timeout);
         if let Some(grace) = config.termination_grace.filter(|grace| *grace <= total) {

@@ -1,5 +1,5 @@
-//! Faults around a provider: each ends within its bound, says what happened, and sends nothing after
-//! the DELETE.
+//! Faults around a provider: each ends within its bound, is logged, and sends nothing after the
+//! DELETE.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};

@@ -126,6 +126,7 @@ fn each_key_is_read_under_each_of_its_names() {
                 Unit::Urls => "http://registry/",
                 Unit::Text if key.name.ends_with("-url") => "http://host/",
                 Unit::Text if key.name.ends_with("-store-type") => "PEM",
+                Unit::Text if key.name.ends_with("-status") => "DOWN",
                 Unit::Text if key.name.ends_with("ip-address") => "10.0.0.1",
                 _ => "7",
             };
@@ -160,6 +161,60 @@ fn each_key_is_read_under_each_of_its_names() {
     check(SWITCHES, Eureka::builder);
     check(CLIENT, Eureka::builder);
     check(INSTANCE, || crate::Instance::builder("orders"));
+    check(REGISTRAR, crate::config::RegistrarConfig::default);
+}
+
+#[test]
+fn settings_of_a_registration_are_read_in_each_form_of_their_names() {
+    use crate::model::InstanceStatus;
+
+    let read = |name: &str, value: &str| {
+        let is_variable = name.starts_with("EUREKA_");
+        if is_variable { with(&[(name, value)]) } else { property(name, value) }.map(|builder| builder.config.registrar)
+    };
+
+    for (name, value) in [
+        ("EUREKA_INSTANCE_INITIALSTATUS", "OUT_OF_SERVICE"),
+        ("EUREKA_INSTANCE_INITIAL_STATUS", "out-of-service"),
+        ("eureka.instance.initial-status", "Out_Of_Service"),
+        ("eureka.instance.initialStatus", " OUT_OF_SERVICE "),
+    ] {
+        let status = read(name, value).unwrap().initial_status;
+        assert_eq!(status, Some(InstanceStatus::OutOfService), "{name}={value}");
+    }
+    for value in ["UNKNOWN", "up!", "${STATUS}"] {
+        let error = read("eureka.instance.initial-status", value).unwrap_err().to_string();
+        assert!(error.contains("eureka.instance.initial-status"), "{error}");
+    }
+    let defaults = with(&[]).unwrap().config.registrar;
+    assert!(defaults.initial_status.is_none() && !defaults.enabled_on_start && !defaults.enforce_registration);
+    assert!(defaults.unregister_on_shutdown && defaults.health_sets_status && !defaults.expects_health);
+    for (name, value) in [
+        ("eureka.client.healthcheck.enabled", "false"),
+        ("EUREKA_CLIENT_HEALTHCHECK_ENABLED", "off"),
+        ("eureka.client.should-unregister-on-shutdown", "false"),
+        ("eureka.shouldUnregisterOnShutdown", "false"),
+        ("EUREKA_CLIENT_SHOULDUNREGISTERONSHUTDOWN", "no"),
+        ("eureka.instance.instance-enabled-onit", "true"),
+        ("EUREKA_INSTANCE_INSTANCEENABLEDONIT", "true"),
+        ("eureka.traffic.enabled", "true"),
+        ("eureka.client.should-enforce-registration-at-init", "true"),
+        ("eureka.shouldEnforceRegistrationAtInit", "true"),
+        ("EUREKA_CLIENT_SHOULD_ENFORCE_REGISTRATION_AT_INIT", "on"),
+    ] {
+        let registrar = read(name, value).unwrap();
+        let changed = [
+            !registrar.health_sets_status,
+            !registrar.unregister_on_shutdown,
+            registrar.enabled_on_start,
+            registrar.enforce_registration,
+        ];
+        assert_eq!(changed.iter().filter(|changed| **changed).count(), 1, "{name}");
+    }
+    for name in ["eureka.client.instance-info-replication-interval-seconds", "eureka.appinfo.replicate.interval"] {
+        let interval = read(name, "7").unwrap().update_interval;
+        assert_eq!(interval, Duration::from_secs(7), "{name}");
+    }
 }
 
 /// Returns the servers of a client with these settings, in a fixed order.
