@@ -71,7 +71,7 @@ pub(crate) fn consumer(name: &str, app: &str, registry: &str, calls: usize, paus
 
 /// Builds the examples once, since Cargo does not build them for this suite, and returns the
 /// command of one.
-fn example(name: &str, registry: &str) -> Command {
+pub(crate) fn example(name: &str, registry: &str) -> Command {
     static BUILT: OnceLock<()> = OnceLock::new();
     let profile = Path::new(REGISTRY).parent().expect("a file lies in a folder");
     BUILT.get_or_init(|| {

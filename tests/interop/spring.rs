@@ -1,6 +1,7 @@
-//! Spring server and client of `server/` and `client/`. They are built after changes of their
-//! sources.
+//! Spring server, client and Spring Boot Admin of `server/`, `client/` and `admin/`. They are built
+//! after changes of their sources.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,11 @@ impl Server {
 
     /// Starts the server with further properties as arguments.
     pub(crate) async fn start_with(name: &str, port: u16, arguments: &[String]) -> Self {
+        Self::start_at(name, "127.0.0.1", port, arguments).await
+    }
+
+    /// Starts a server that is reached at this host.
+    pub(crate) async fn start_at(name: &str, host: &str, port: u16, arguments: &[String]) -> Self {
         let mut command = java("server", "eureka-server-1.jar");
         command.args(arguments);
         command.arg(format!("--server.port={port}")).args([
@@ -35,7 +41,7 @@ impl Server {
             "--eureka.server.wait-time-in-ms-when-sync-empty=0",
         ]);
         let mut process = Process::start(name, command);
-        let url = format!("http://127.0.0.1:{port}/eureka/");
+        let url = format!("http://{host}:{port}/eureka/");
         until("the Spring server responds", START, async || {
             process.assert_runs();
             http::text(&format!("{url}apps")).await
@@ -67,6 +73,9 @@ impl Client {
             .arg(format!("--server.port={port}"))
             .arg(format!("--eureka.client.service-url.defaultZone={registry}"))
             .args([
+                "--spring.application.name=java-client",
+                "--eureka.instance.prefer-ip-address=true",
+                "--eureka.instance.ip-address=127.0.0.1",
                 "--eureka.instance.lease-renewal-interval-in-seconds=1",
                 "--eureka.client.registry-fetch-interval-seconds=1",
                 "--spring.cloud.loadbalancer.cache.enabled=false",
@@ -94,6 +103,12 @@ impl Client {
         serde_json::from_str(&body).expect("a list of lines")
     }
 
+    /// Returns the metadata of the instances of `app` in the client's copy, by their ids.
+    pub(crate) async fn metadata(&self, app: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+        let body = http::text(&format!("{}/metadata/{app}", self.base)).await.expect("client is running");
+        serde_json::from_str(&body).expect("metadata by id")
+    }
+
     /// Calls `/whoami` on an instance that the client's load balancer picks. Returns `None` if the
     /// call fails.
     pub(crate) async fn call(&self, app: &str) -> Option<String> {
@@ -107,14 +122,46 @@ impl Client {
     }
 }
 
-fn java(project: &str, jar: &str) -> Command {
+/// Spring Boot Admin, which finds its instances in the registry.
+pub(crate) struct Admin {
+    _process: Process,
+    base: String,
+}
+
+impl Admin {
+    pub(crate) async fn start(name: &str, registry: &str) -> Self {
+        let port = free_port();
+        let mut command = java("admin", "eureka-admin-1.jar");
+        command
+            .arg(format!("--server.port={port}"))
+            .arg(format!("--eureka.client.service-url.defaultZone={registry}"))
+            .arg("--eureka.client.registry-fetch-interval-seconds=1");
+        let mut process = Process::start(name, command);
+        let base = format!("http://127.0.0.1:{port}");
+        until("Spring Boot Admin responds", START, async || {
+            process.assert_runs();
+            http::text(&format!("{base}/instances")).await
+        })
+        .await;
+        Self { _process: process, base }
+    }
+
+    /// Returns the instances that it shows. Returns `None` without a response.
+    pub(crate) async fn instances(&self) -> Option<Vec<serde_json::Value>> {
+        let body = http::text(&format!("{}/instances", self.base)).await?;
+        Some(serde_json::from_str(&body).expect("a list of instances"))
+    }
+}
+
+/// Returns the command of a Java program, which is built first if its sources changed.
+pub(crate) fn java(project: &str, jar: &str) -> Command {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(project);
     let jar = project.join("target").join(jar);
     let built = modified(&jar);
     if built.is_none() || sources(&project).iter().any(|source| modified(source) > built) {
         eprintln!("building {}", jar.display());
         let status = std::process::Command::new("mvn")
-            .args(["-B", "-q", "-Dstyle.color=never", "package"])
+            .args(["-B", "-q", "-Dstyle.color=never", "clean", "package"])
             .current_dir(&project)
             .status();
         assert!(status.as_ref().is_ok_and(|s| s.success()), "mvn package in {}: {status:?}", project.display());

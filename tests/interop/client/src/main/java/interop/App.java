@@ -16,9 +16,11 @@ import org.springframework.web.client.RestTemplate;
 @RestController
 public class App {
   private final DiscoveryClient discovery; private final LoadBalancerClient balancer; private final EurekaClient eureka;
-  private final RestTemplate http = new RestTemplate();
-  App(DiscoveryClient d, LoadBalancerClient b, EurekaClient e) { discovery = d; balancer = b; eureka = e; }
+  private final RestTemplate http;
+  App(DiscoveryClient d, LoadBalancerClient b, EurekaClient e, RestTemplate h) { discovery = d; balancer = b; eureka = e; http = h; }
   public static void main(String[] a) { SpringApplication.run(App.class, a); }
+  /** Also the client of health checks, which are made with spring.cloud.loadbalancer.configurations=health-check. */
+  @Bean static RestTemplate http() { return new RestTemplate(); }
   /** No property sets the number of streams that Tomcat takes on an HTTP/2 connection. */
   @Bean static WebServerFactoryCustomizer<TomcatServletWebServerFactory> streams(@Value("${interop.max-concurrent-streams:0}") int limit) {
     return factory -> factory.addConnectorCustomizers(connector -> {
@@ -36,6 +38,13 @@ public class App {
   @GetMapping("/view/{app}") List<String> view(@PathVariable String app) {
     var a = eureka.getApplication(app);
     return a == null ? List.of() : a.getInstancesAsIsFromEureka().stream().map(i -> i.getInstanceId() + " " + i.getStatus()).sorted().toList();
+  }
+  /** What this Java client currently sees of an application: metadata by instance id. */
+  @GetMapping("/metadata/{app}") Map<String, Map<String, String>> metadata(@PathVariable String app) {
+    var a = eureka.getApplication(app);
+    var seen = new TreeMap<String, Map<String, String>>();
+    if (a != null) a.getInstancesAsIsFromEureka().forEach(i -> seen.put(i.getInstanceId(), new TreeMap<>(i.getMetadata())));
+    return seen;
   }
   /** Calls PATH on an instance of APP that Spring Cloud LoadBalancer picks. */
   @GetMapping("/call/{app}/{path}") String call(@PathVariable String app, @PathVariable String path) {
