@@ -108,6 +108,9 @@ impl SettingsBuilder {
         let in_code = self.in_code.into_iter().rev();
         let in_code = in_code.map(|(name, text, origin)| Entry::new(name, text, origin)).collect();
         let environment = variables(self.environment.unwrap_or_else(process_environment));
+        if let Some(link) = environment.iter().find(|entry| entry.name == "SERVER_PORT" && entry.is_service_link()) {
+            tracing::warn!("{} is ignored: Kubernetes sets it for a service named server", link.place());
+        }
         let defaults = self.defaults.into_iter().rev();
         let defaults = defaults.map(|(name, text)| Entry::new(name, text, Origin::Default)).collect();
         let mut above: Vec<Source> = vec![Arc::new(in_code), Arc::new(environment)];

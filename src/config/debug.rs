@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Settings;
 use super::mask::{MASK, is_secret, masked_urls};
-use super::names::{after, relaxed, rest_after};
+use super::names::relaxed;
 use super::source::Entry;
 
 /// Beginnings of the names that are shown. Other settings belong to other parts of the program.
@@ -36,7 +36,8 @@ impl Settings {
         let mut seen = HashSet::new();
         let is_shown = |entry: &&Entry| {
             !entry.is_unset()
-                && FAMILIES.iter().any(|family| is_below(family, entry))
+                && !entry.is_service_link()
+                && FAMILIES.iter().any(|family| entry.is_below(family))
                 && seen.insert(relaxed(&entry.name))
         };
         let mut lines: Vec<_> =
@@ -57,14 +58,5 @@ impl Settings {
             }
             Err(_) => format!("{name} = {} ({origin}, with a placeholder that has no value)", masked_urls(&entry.text)),
         }
-    }
-}
-
-fn is_below(family: &str, entry: &Entry) -> bool {
-    if entry.is_variable() {
-        after(family, &entry.name).is_some_and(|rest| rest.starts_with('_'))
-            && !super::report::is_service_link(&entry.name, &entry.text)
-    } else {
-        rest_after(family, &entry.name).is_some()
     }
 }

@@ -27,6 +27,12 @@ impl InvalidSetting {
         Self { message: format!("{place}: {cause}") }
     }
 
+    /// Error whose text continues the name of the setting: `is no setting`.
+    #[cfg(feature = "server")]
+    pub(crate) fn clause(place: &Place<'_>, clause: impl fmt::Display) -> Self {
+        Self { message: format!("{place} {clause}") }
+    }
+
     /// Error that belongs to no single setting.
     pub(crate) fn other(message: impl Into<String>) -> Self {
         Self { message: message.into() }

@@ -96,7 +96,7 @@ pub(crate) fn netflix_names_of<B>(keys: &'static [Key<B>]) -> impl Iterator<Item
 
 /// Returns `true` if a known name, which may have a wildcard, is the name of this entry. Elements
 /// of a list belong to its name.
-pub(super) fn is_name_of(known: &str, entry: &Entry) -> bool {
+pub(crate) fn is_name_of(known: &str, entry: &Entry) -> bool {
     if entry.is_variable() {
         if known.contains(">.") {
             return false;

@@ -57,8 +57,6 @@ mod credentials;
 mod debug;
 #[cfg(feature = "client")]
 mod dns;
-#[cfg(feature = "server")]
-mod env;
 mod files;
 mod instance;
 mod invalid;
@@ -96,10 +94,10 @@ pub(crate) use credentials::{Credentials, TokenProvider};
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "dns"), allow(unreachable_pub, reason = "public with the feature dns"))]
 pub use dns::DnsServers;
-#[cfg(feature = "server")]
-pub(crate) use env::Env;
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
 pub use invalid::InvalidSetting;
+#[cfg(feature = "server")]
+pub(crate) use key::is_name_of;
 pub(crate) use key::{Key, apply, names_of, netflix_names_of};
 #[cfg(feature = "client")]
 pub(crate) use registrar::{REGISTRAR, RegistrarConfig};
@@ -111,6 +109,10 @@ pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
 #[cfg(feature = "client")]
 pub(crate) use tls_keys::TlsKeys;
-pub(crate) use value::{Unit, Value, boolean};
 #[cfg(feature = "client")]
 pub(crate) use zones::{DEFAULT_ZONE, ListedServer, Zones};
+#[cfg(feature = "server")]
+pub(crate) use source::{Entry, Origin};
+#[cfg(feature = "server")]
+pub(crate) use value::boolean;
+pub(crate) use value::{Unit, Value};

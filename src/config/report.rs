@@ -38,7 +38,7 @@ impl Settings {
         families: &'s [&'s str],
         known: &'s Known<'s>,
     ) -> impl Iterator<Item = Unused<'s>> {
-        let is_concerned = |entry: &&Entry| !entry.is_unset() && families.iter().any(|family| is_below(family, entry));
+        let is_concerned = |entry: &&Entry| !entry.is_unset() && families.iter().any(|family| entry.is_below(family));
         self.entries().filter(is_concerned).filter_map(|entry| {
             let named_in = |names: &'s [(&'s str, &'s str)]| names.iter().find(|(name, _)| is_name_of(name, entry));
             let netflix = known.netflix.iter().filter(|_| !entry.is_variable());
@@ -49,7 +49,7 @@ impl Settings {
                 Why::WithoutMeaning(why)
             } else if let Some((_, why)) = named_in(known.unsupported) {
                 Why::Unsupported(why)
-            } else if entry.is_variable() && is_service_link(&entry.name, &entry.text) {
+            } else if entry.is_service_link() {
                 return None;
             } else {
                 Why::Unknown(nearest_name(&entry.name, known.read))
@@ -70,18 +70,9 @@ fn nearest_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     (distance <= relaxed(name).len() / 4).then_some(known)
 }
 
-/// Returns `true` if the entry's name begins with this part of a name.
-fn is_below(family: &str, entry: &Entry) -> bool {
-    if entry.is_variable() {
-        super::names::after(family, &entry.name).is_some_and(|rest| rest.starts_with('_'))
-    } else {
-        super::names::rest_after(family, &entry.name).is_some()
-    }
-}
-
 /// Returns `true` for the variables that Kubernetes sets in containers for a service named `eureka`
 /// or `eureka-...`.
-pub(crate) fn is_service_link(variable: &str, value: &str) -> bool {
+pub(super) fn is_service_link(variable: &str, value: &str) -> bool {
     let numbered = |text: &str| text.split('_').next().is_some_and(|port| port.parse::<u16>().is_ok());
     variable.ends_with("_SERVICE_HOST")
         || variable.ends_with("_SERVICE_PORT")
@@ -91,7 +82,7 @@ pub(crate) fn is_service_link(variable: &str, value: &str) -> bool {
 }
 
 /// Returns `true` for the variable with the URL of such a service: `SERVER_PORT=tcp://10.0.0.1:80`.
-pub(crate) fn is_port_link(variable: &str, value: &str) -> bool {
+pub(super) fn is_port_link(variable: &str, value: &str) -> bool {
     variable.ends_with("_PORT") && value.contains("://")
 }
 

@@ -92,6 +92,12 @@ impl Settings {
         Ok(self.find(name, Unit::Text)?.map(|value| value.text().to_owned()))
     }
 
+    /// Returns the source of a setting for messages, such as `environment variable SERVER_PORT` or
+    /// `application.yml:14: server.port`. Returns `None` for a setting that is not set.
+    pub fn source(&self, name: &str) -> Option<String> {
+        self.entry(name).map(|entry| entry.place().to_string())
+    }
+
     /// Returns the host and port to listen on, for `TcpListener::bind`: `server.address` and
     /// `server.port`.
     ///
@@ -124,7 +130,7 @@ impl Settings {
     }
 
     /// Returns the entries of all sources, those with the highest precedence first.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.0.sources.iter().flat_map(|source| source.iter())
     }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::names::{relaxed, uniform};
-use super::report::is_port_link;
+use super::names::{after, relaxed, rest_after, uniform};
+use super::report::{is_port_link, is_service_link};
 
 /// Origin of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,20 @@ impl Entry {
     pub(crate) fn is_unset(&self) -> bool {
         self.text.trim().is_empty() && !matches!(self.origin, Origin::File { .. })
             || self.is_variable() && is_port_link(&self.name, &self.text)
+    }
+
+    /// Returns `true` if the entry's name begins with these parts, and has more.
+    pub(crate) fn is_below(&self, family: &str) -> bool {
+        if self.is_variable() {
+            after(family, &self.name).is_some_and(|rest| rest.starts_with('_'))
+        } else {
+            rest_after(family, &self.name).is_some()
+        }
+    }
+
+    /// Returns `true` for a variable that Kubernetes sets for a service.
+    pub(crate) fn is_service_link(&self) -> bool {
+        self.is_variable() && is_service_link(&self.name, &self.text)
     }
 
     pub(crate) fn is_from_environment(&self) -> bool {

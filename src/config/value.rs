@@ -64,6 +64,7 @@ pub(crate) struct Value {
     pub(super) origin: Origin,
     unit: Unit,
     is_secret: bool,
+    is_variable: bool,
 }
 
 #[allow(dead_code, reason = "which conversions the tables use depends on the features")]
@@ -80,6 +81,7 @@ impl Value {
             origin: entry.origin.clone(),
             unit,
             is_secret,
+            is_variable: entry.is_variable(),
         }
     }
 
@@ -91,6 +93,11 @@ impl Value {
     /// Returns the user's key of a setting that is a map.
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Returns `true` if the user's key comes from the name of a variable, which has no dashes.
+    pub(crate) fn has_variable_key(&self) -> bool {
+        self.is_variable
     }
 
     pub(crate) fn place(&self) -> Place<'_> {
@@ -148,6 +155,10 @@ impl Value {
 
     pub(crate) fn count(&self) -> Result<usize, InvalidSetting> {
         self.text().parse().map_err(|_| self.invalid("a whole number"))
+    }
+
+    pub(crate) fn number(&self) -> Result<f64, InvalidSetting> {
+        self.text().parse().map_err(|_| self.invalid("a number like 0.85"))
     }
 
     /// Returns a number from 0 to 1, which may be written as a percentage.

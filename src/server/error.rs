@@ -19,30 +19,7 @@ pub(super) enum Kind {
         reason: &'static str,
     },
     NoRuntime(tokio::runtime::TryCurrentError),
-    /// A property under its Spring name.
-    Property {
-        name: String,
-        value: String,
-        expected: &'static str,
-    },
-    /// A value with a placeholder. It is not shown, since it may be a URL with a password.
-    Placeholder {
-        name: String,
-    },
-    UnknownProperty {
-        name: String,
-        nearest: Option<&'static str>,
-    },
-    /// A setting without an implementation that must not be ignored.
-    Refused {
-        name: String,
-        why: &'static str,
-    },
-    UnknownVariable {
-        name: String,
-        nearest: Option<&'static str>,
-    },
-    /// An environment variable.
+    /// A setting in one of the sources.
     Variable(InvalidSetting),
     #[cfg(feature = "peers")]
     Peers {
@@ -64,26 +41,6 @@ impl Error {
 
     pub(super) fn no_runtime(error: tokio::runtime::TryCurrentError) -> Self {
         Self(Kind::NoRuntime(error))
-    }
-
-    pub(crate) fn property(name: &str, value: &str, expected: &'static str) -> Self {
-        Self(Kind::Property { name: name.into(), value: value.into(), expected })
-    }
-
-    pub(crate) fn placeholder(name: &str) -> Self {
-        Self(Kind::Placeholder { name: name.into() })
-    }
-
-    pub(crate) fn unknown_property(name: &str, nearest: Option<&'static str>) -> Self {
-        Self(Kind::UnknownProperty { name: name.into(), nearest })
-    }
-
-    pub(crate) fn refused(name: &str, why: &'static str) -> Self {
-        Self(Kind::Refused { name: name.into(), why })
-    }
-
-    pub(crate) fn unknown_variable(name: &str, nearest: Option<&'static str>) -> Self {
-        Self(Kind::UnknownVariable { name: name.into(), nearest })
     }
 
     pub(crate) fn variable(invalid: InvalidSetting) -> Self {
@@ -134,21 +91,6 @@ impl fmt::Display for Error {
             Kind::NoRuntime(_) => {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
-            Kind::Property { name, value, expected } => write!(f, "{name} is '{value}': expected {expected}"),
-            Kind::Placeholder { name } => {
-                write!(f, "{name} has a placeholder: ${{...}} is not resolved here, give the value itself")
-            }
-            Kind::UnknownProperty { name, nearest: Some(nearest) } => {
-                write!(f, "{name} is no setting; did you mean {nearest}?")
-            }
-            Kind::UnknownProperty { name, nearest: None } => write!(f, "{name} is no setting"),
-            Kind::Refused { name, why } => write!(f, "{name} {why}"),
-            Kind::UnknownVariable { name, nearest: Some(nearest) } => {
-                write!(f, "environment variable {name} is no setting; did you mean {nearest}?")
-            }
-            Kind::UnknownVariable { name, nearest: None } => {
-                write!(f, "environment variable {name} is no setting; remove it from the environment of this server")
-            }
             Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: Some(source) } => {
@@ -169,13 +111,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Setting { .. }
-            | Kind::Property { .. }
-            | Kind::Placeholder { .. }
-            | Kind::UnknownProperty { .. }
-            | Kind::Refused { .. }
-            | Kind::UnknownVariable { .. }
-            | Kind::Variable(_) => None,
+            Kind::Setting { .. } | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
             #[cfg(feature = "peers")]
             Kind::Peers { source, .. } => source.as_deref().map(|source| source as _),

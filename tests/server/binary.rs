@@ -136,13 +136,81 @@ fn spring_settings_are_read_in_each_form() {
     let output = serve("127.0.0.1:0").env("EUREKA_SERVER_EVICTIONINTERVALTIMERINMS", "soon").output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(error.contains("eureka.server.eviction-interval-timer-in-ms is 'soon': expected"), "{error}");
+    assert!(
+        error.contains(r#"EUREKA_SERVER_EVICTIONINTERVALTIMERINMS: expected milliseconds, found "soon""#),
+        "{error}"
+    );
     // The command line takes precedence over the environment, but does not hide its errors.
     let mut command = serve("127.0.0.1:0");
     command.env("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://127.0.0.1:1/eureka/");
     let output = command.arg("--eureka.client.serviceUrl.defaultZone=nonsense").output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("a peer's URL is unusable") && error.contains("nonsense"), "{error}");
+}
+
+/// Removes the folder at the end of a test.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn with(name: &str, files: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("tower-eureka-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        for (file, text) in files {
+            std::fs::write(path.join(file), text).unwrap();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn files_of_the_working_directory_configure_the_server() {
+    let yaml = "server:\n  address: 127.0.0.1\n  port: 1\neureka:\n  server:\n    lease-doubling: false\n\
+                \x20   peer-outage-limit-ms: 5m\n    enable-self-preservation: ${preserve:false}\n\
+                ---\nspring.config.activate.on-profile: any & !other\nserver.port: 0\n";
+    let folder = Folder::with("serve", &[("application.yml", yaml)]);
+    let mut command = plain();
+    command.current_dir(&folder.0).args(["--spring.profiles.active=any", "--spring.application.name=registry"]);
+    let (address, log) = listens(command);
+    assert!(address.starts_with("127.0.0.1:") && address != "127.0.0.1:1", "{address}: {log}");
+
+    std::fs::write(folder.0.join("application.yml"), "eureka:\n  server:\n    lease-doubling: maybe\n").unwrap();
+    let output = plain().current_dir(&folder.0).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = r#"application.yml:3: eureka.server.lease-doubling: expected true or false, found "maybe""#;
+    assert!(output.status.code() == Some(1) && error.contains(expected), "{error}");
+}
+
+#[test]
+fn config_prints_the_settings_in_force_with_their_sources() {
+    let yaml = "eureka:\n  client.service-url.defaultZone: http://user:geheim@registry/eureka/\n";
+    let folder = Folder::with("config", &[("application.yml", yaml)]);
+    let run = |arguments: &[&str]| {
+        let mut command = binary();
+        command.arg("config").args(arguments).current_dir(&folder.0).env("EUREKA_SERVER_DISABLEDELTA", "true");
+        let output = command.output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, stdout, stderr) = run(&["--eureka.server.renewalPercentThreshold=0.5"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for line in [
+        "eureka.client.service-url.defaultZone = http://***@registry/eureka/ (application.yml:2)\n",
+        "EUREKA_SERVER_DISABLEDELTA = true (environment)\n",
+        "eureka.server.renewalPercentThreshold = 0.5 (argument)\n",
+        "eureka.server.lease-doubling = true (default)\n",
+    ] {
+        assert!(stdout.contains(line), "{line}: {stdout}");
+    }
+    assert!(!stdout.contains("eureka.server.disable-delta =") && !stdout.contains("geheim"), "{stdout}");
+    let (code, stdout, stderr) = run(&["--eureka.server.renewal-percent-threshold", "most"]);
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stderr.contains(r#"argument --eureka.server.renewal-percent-threshold: expected a number"#), "{stderr}");
 }
 
 /// Runs the command until it listens. Returns the printed address and the whole of stderr.

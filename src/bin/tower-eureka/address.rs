@@ -8,7 +8,7 @@ use std::str::FromStr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::arguments::{Given, server_setting};
+use tower_eureka::Settings;
 
 /// Default host. A registry without access control is reachable from this machine only, unless it
 /// is configured otherwise.
@@ -105,22 +105,30 @@ fn host_of(text: &str) -> Result<String, String> {
 }
 
 /// Returns the address to listen on: that of `--listen`, else that of a Spring server's settings.
-pub(crate) fn address(listen: Option<&Address>, given: &[Given]) -> Result<Address, String> {
-    let invalid = |name: &str, value: &str, why: String| format!("{name} is '{value}': {why}");
-    let [port, host] = ["server.port", "server.address"].map(|name| server_setting(given, name));
-    let (port, host) = (port?, host?);
+pub(crate) fn address(listen: Option<&Address>, settings: &Settings) -> Result<Address, Box<dyn std::error::Error>> {
+    let names = ["server.port", "server.address"];
     if let Some(listen) = listen {
-        for (name, _) in [port, host].into_iter().flatten() {
-            tracing::warn!("{name} is ignored: --listen takes precedence");
+        for source in names.iter().filter_map(|name| settings.source(name)) {
+            tracing::warn!("{source} is ignored: --listen takes precedence");
         }
         return Ok(listen.clone());
     }
+    let invalid = |name: &str, value: &str, why: String| {
+        format!("{} is '{value}': {why}", settings.source(name).unwrap_or_else(|| name.to_owned()))
+    };
+    let [port, host] = names.map(|name| settings.get(name).map(|value| value.filter(|value| !value.is_empty())));
+    let (port, host) = (port?, host?);
     let default = if port.is_some() { EVERYWHERE } else { LOOPBACK };
-    let host = host.map_or(Ok(default.to_owned()), |(name, value)| {
-        let host = value.parse::<Ipv6Addr>().map_or_else(|_| host_of(&value), |address| Ok(address.to_string()));
-        host.map_err(|why| invalid(&name, &value, why))
-    })?;
-    let port =
-        port.map_or(Ok(DEFAULT_PORT), |(name, value)| port_of(&value).map_err(|why| invalid(&name, &value, why)))?;
+    let host = match host {
+        None => default.to_owned(),
+        Some(value) => match value.parse::<Ipv6Addr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => host_of(&value).map_err(|why| invalid("server.address", &value, why))?,
+        },
+    };
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(value) => port_of(&value).map_err(|why| invalid("server.port", &value, why))?,
+    };
     Ok(Address { host, port })
 }

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tower_eureka::EurekaServer;
+use tower_eureka::server::Property;
+use tower_eureka::{EurekaServer, Settings};
 
 use self::address::{Address, address};
-use self::arguments::{Given, properties, split};
+use self::arguments::{properties, split};
 use self::signals::{Received, Signals};
 
 /// Reuses memory that other threads freed, so that the memory of a registry does not grow under
@@ -50,6 +51,8 @@ struct Cli {
 enum Command {
     /// Runs a registry server under /eureka/ until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C.
     Serve(Serve),
+    /// Prints the settings in force, each with its source, and checks them. Secrets are masked.
+    Config,
 }
 
 #[derive(Args, Debug)]
@@ -78,14 +81,19 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => return fail(text),
     };
-    let command = Cli::command().mut_subcommand("serve", |serve| {
+    let command = Cli::command().mut_subcommand("config", |config| config.after_long_help(properties()));
+    let command = command.mut_subcommand("serve", |serve| {
         // An empty variable counts as unset, like those of the other settings.
         let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
         let serve = if is_blank { serve.mut_arg("log_format", |format| format.env(Resettable::Reset)) } else { serve };
         serve.after_long_help(properties())
     });
     let matches = command.get_matches_from(own);
-    let Cli { command: Command::Serve(serve) } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let serve = match command {
+        Command::Serve(serve) => serve,
+        Command::Config => return config(&given),
+    };
     let filter = match filter::filter() {
         Ok(filter) => filter,
         Err(error) => return fail(error),
@@ -131,14 +139,12 @@ enum Ended {
 }
 
 impl Serve {
-    async fn run(self, given: &[Given]) -> Result<Ended, Box<dyn std::error::Error>> {
+    async fn run(self, arguments: &[String]) -> Result<Ended, Box<dyn std::error::Error>> {
         // First of all, so that no signal has its default action.
         let mut signals = Signals::listen()?;
-        let is_listener = |given: &&Given| given.is("server.port") || given.is("server.address");
-        let settings = given.iter().filter(|given| !is_listener(given));
-        let settings = settings.map(|Given { name, value }| (name.as_str(), value.as_str()));
-        let builder = EurekaServer::builder().from_env_standalone(settings)?;
-        let address = address(self.listen.as_ref(), given)?;
+        let settings = Settings::builder().arguments(arguments).load()?;
+        let builder = EurekaServer::builder().from_settings_standalone(&settings)?;
+        let address = address(self.listen.as_ref(), &settings)?;
         let descriptors = descriptors::raise();
         // The lookup of a host name may take long.
         let bound = tokio::select! {
@@ -195,6 +201,27 @@ impl Serve {
                 Ok(Ended::At(signal))
             }
         }
+    }
+}
+
+/// Prints the settings in force: those of the sources, then the defaults. Fails if a setting is
+/// invalid.
+fn config(arguments: &[String]) -> ExitCode {
+    let settings = match Settings::builder().arguments(arguments).load() {
+        Ok(settings) => settings,
+        Err(error) => return fail(error),
+    };
+    let mut text = format!("{settings:?}\n");
+    for property in Property::all().iter().filter(|property| settings.source(property.name()).is_none()) {
+        if !property.default_text().is_empty() && !property.name().contains('<') {
+            text.push_str(&format!("{} = {} (default)\n", property.name(), property.default_text()));
+        }
+    }
+    // An error of stdout is that of a reader which closed it.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    match EurekaServer::builder().from_settings_standalone(&settings) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(error),
     }
 }
 

@@ -8,6 +8,8 @@ mod location;
 mod properties;
 #[cfg(feature = "files")]
 mod reader;
+#[cfg(all(test, feature = "files"))]
+mod tests;
 #[cfg(not(feature = "files"))]
 mod unread;
 #[cfg(feature = "files")]

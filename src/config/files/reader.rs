@@ -87,6 +87,9 @@ impl Reader<'_> {
         if let Some(value) = self.base.find("spring.config.additional-location", Unit::List)? {
             groups.extend(value.list().into_iter().map(|text| parse(text, Some(&value.place()))));
         }
+        if let Some(value) = self.base.find("spring.config.import", Unit::List)? {
+            groups.extend(value.list().into_iter().map(|text| parse(text, Some(&value.place()))));
+        }
         groups.extend(in_code.iter().map(|text| parse(text, None)));
         Ok(groups)
     }

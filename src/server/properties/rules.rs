@@ -1,95 +1,164 @@
-//! Rules for names and values that arguments and variables share.
+//! Rules for the settings that a registry server does not read.
 
-use super::property::is_called;
-use super::table::{PROPERTIES, UNPROTECTED};
-use crate::config::names::covers;
-use crate::config::names::{self, nearest};
-use crate::config::{Env, boolean};
-use crate::server::Error;
+use super::property::Property;
+use super::table::{NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
+use crate::config::names::{nearest, nearest_within, relaxed};
+use crate::config::{Entry, InvalidSetting, Origin, Settings, boolean, is_name_of};
 
-/// Settings that the caller of [`from_env_standalone`](crate::server::EurekaServerBuilder::from_env_standalone)
-/// reads.
-pub(super) const LISTENER: [&str; 2] = ["server.port", "server.address"];
-/// Maximum edit distance at which a name counts as mistyped, in families that have other valid
-/// names.
-pub(super) const MISTYPED: usize = 2;
-
-/// Returns `true` for a value that enables something: one that is neither empty nor false.
-pub(super) fn asks(value: &str) -> bool {
-    !value.trim().is_empty() && boolean(value.trim()) != Some(false)
+/// Kind of process that reads the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// `spring.*` and `server.*` belong to the application around the registry.
+    Embedded,
+    /// `spring.*` and `server.*` are settings of the registry.
+    Standalone,
 }
 
+/// Settings that the caller of
+/// [`from_settings_standalone`](crate::server::EurekaServerBuilder::from_settings_standalone) reads.
+const LISTENER: [&str; 2] = ["server.port", "server.address"];
+/// Settings that [`Settings`] reads itself.
+const OF_SOURCES: [&str; 4] =
+    ["spring.config.*", "spring.profiles.*", "spring.application.json", "spring.main.cloud-platform"];
+/// Maximum edit distance at which a name counts as mistyped, in families that have other valid
+/// names.
+const MISTYPED: usize = 2;
 /// Families of settings with their switch. Spring does not read the family while the switch is
 /// false.
 const SWITCHES: [(&str, &str); 2] =
     [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
+/// Variables with JVM options.
+const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS"];
 
-/// Returns the switch of this setting's family.
-pub(super) fn switch_of(name: &str) -> Option<&'static str> {
-    SWITCHES.iter().find(|(family, _)| covers(family, name)).map(|(_, switch)| *switch)
+/// Effect of a setting that is not read.
+enum Rule {
+    /// The setting is read, or does not concern the registry.
+    None,
+    /// A setting that is known and ignored, with the reason.
+    Ignored(&'static str),
+    /// One log line names all settings of this kind.
+    OfSpring,
+    Warning(String),
 }
 
-/// Returns `true` if the switch is false in its last argument, or in its variable if there is no
-/// argument.
-pub(super) fn is_off(switch: &str, env: &Env<'_>, arguments: &[(&str, &str)]) -> bool {
-    let is_given = |(name, value): &&(&str, &str)| is_called(switch, name) && !value.trim().is_empty();
-    match arguments.iter().rev().find(is_given) {
-        Some((_, value)) => !asks(value),
-        None => env.text(switch).ok().flatten().is_some_and(|value| !asks(&value)),
+/// Fails at the first setting without an effect that cannot be ignored. Logs the others.
+pub(super) fn check(settings: &Settings, scope: Scope) -> Result<(), InvalidSetting> {
+    let mut of_spring = Vec::new();
+    for entry in settings.entries().filter(|entry| !entry.is_unset()) {
+        match rule(settings, scope, entry)? {
+            Rule::None => {}
+            Rule::Ignored(why) if entry.report_once() => {
+                tracing::info!("setting ignored: {}: {why}", entry.place());
+            }
+            Rule::Warning(why) if entry.report_once() => {
+                tracing::warn!("setting without effect: {} {why}", entry.place());
+            }
+            Rule::OfSpring if entry.report_once() => of_spring.push(entry.name.as_str()),
+            _ => {}
+        }
     }
+    if !of_spring.is_empty() {
+        tracing::info!(settings = of_spring.join(", "), "Spring settings without a meaning here ignored");
+    }
+    Ok(())
 }
 
-/// Returns the error for a value that requires a missing feature. It does not contain passwords of
-/// key stores.
-pub(super) fn refused(name: &str, value: &str, expected: &'static str) -> Error {
-    if value.contains("${") {
-        return Error::placeholder(name);
+fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, InvalidSetting> {
+    let is = |known: &str| is_name_of(known, entry);
+    let [is_eureka, is_spring, is_server, is_security] =
+        ["eureka", "spring", "server", "security"].map(|family| entry.is_below(family));
+    // Most settings belong to no family, and a comparison with all settings is slow.
+    if !(is_eureka || is_spring || is_server || is_security) {
+        let is_jvm = scope == Scope::Standalone
+            && JVM_OPTIONS.contains(&&*entry.name)
+            && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| entry.text.contains(option));
+        return Ok(if is_jvm { Rule::Warning("has settings of a JVM, which are not read".into()) } else { Rule::None });
     }
-    let shown = if names::relaxed(name).contains("password") { "..." } else { value };
-    Error::property(name, shown, expected)
+    if PROPERTIES.iter().any(|property| is(property.key.name)) || OF_SOURCES.into_iter().any(is) {
+        return Ok(Rule::None);
+    }
+    if SWITCHES.iter().any(|(family, switch)| is(family) && is_off(settings, switch)) || entry.is_service_link() {
+        return Ok(Rule::None);
+    }
+    if let Some((_, why)) = UNPROTECTED.iter().find(|(family, _)| is(family)) {
+        return match scope {
+            _ if !asks(&entry.text) => Ok(Rule::None),
+            Scope::Standalone => Err(InvalidSetting::clause(&entry.place(), why)),
+            Scope::Embedded => Ok(Rule::Warning("has no effect on the registry in this process".into())),
+        };
+    }
+    if let Some((known, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is(known)) {
+        let is_of_spring = !known.starts_with("eureka.");
+        let text = entry.text.trim();
+        if text.eq_ignore_ascii_case(nothing) || text.is_empty() || is_of_spring && scope == Scope::Embedded {
+            return Ok(Rule::None);
+        }
+        let is_secret = relaxed(&entry.name).contains("password") || text.contains("${");
+        return Err(InvalidSetting::expected(&entry.place(), expected, (!is_secret).then_some(text)));
+    }
+    if WITHOUT_MEANING.iter().any(|known| is(known)) {
+        return Ok(Rule::Ignored("a registry server has no use for it"));
+    }
+    #[cfg(feature = "client")]
+    if crate::eureka::spring_properties().any(is) {
+        return Ok(Rule::Ignored("it is a setting of clients, which a registry server does not read"));
+    }
+    let unknown = |nearest: Option<&str>| match nearest {
+        Some(nearest) => format!("is no setting; did you mean {nearest}?"),
+        None => "is no setting".to_owned(),
+    };
+    // A file may belong to several applications, and JSON is the file of a container.
+    let is_strict = !matches!(entry.origin, Origin::File { .. } | Origin::Json | Origin::Default);
+    if is_eureka {
+        let nearest = nearest_property(&entry.name);
+        // Other `eureka.*` names are used as placeholders in the files of Spring applications.
+        let is_family =
+            ["eureka.server", "eureka.client", "eureka.instance"].into_iter().any(|family| entry.is_below(family));
+        return if is_strict && (is_family || nearest.is_some()) {
+            Err(InvalidSetting::clause(&entry.place(), unknown(nearest)))
+        } else {
+            Ok(Rule::Warning(unknown(nearest)))
+        };
+    }
+    if scope == Scope::Embedded {
+        return Ok(Rule::None);
+    }
+    if is_spring {
+        let of_spring = PROPERTIES.iter().map(Property::name).filter(|name| name.starts_with("spring."));
+        return match nearest_within(&entry.name, of_spring, MISTYPED) {
+            Some(nearest) if is_strict => Err(InvalidSetting::clause(&entry.place(), unknown(Some(nearest)))),
+            _ => Ok(Rule::OfSpring),
+        };
+    }
+    if is_server {
+        if LISTENER.into_iter().any(is) {
+            return Ok(Rule::None);
+        }
+        if OF_SPRING_SERVERS.iter().any(|known| is(known)) {
+            return Ok(Rule::OfSpring);
+        }
+        let unknown = unknown(nearest_property(&entry.name));
+        return if is_strict {
+            Err(InvalidSetting::clause(&entry.place(), unknown))
+        } else {
+            Ok(Rule::Warning(unknown))
+        };
+    }
+    Ok(Rule::None)
+}
+
+/// Returns `true` for a value that enables something: one that is neither empty nor false.
+fn asks(value: &str) -> bool {
+    !value.trim().is_empty() && boolean(value.trim()) != Some(false)
+}
+
+/// Returns `true` if the switch of a family is false.
+fn is_off(settings: &Settings, switch: &str) -> bool {
+    settings.get(switch).ok().flatten().is_some_and(|value| !asks(&value))
 }
 
 /// Returns the known name that is most similar to an unknown one, settings of the listener
 /// included.
-pub(super) fn nearest_property(name: &str) -> Option<&'static str> {
-    nearest(name, PROPERTIES.iter().map(|property| property.name).chain(LISTENER))
-}
-
-/// Returns the settings that Spring's clients read and this server does not.
-#[cfg(feature = "client")]
-pub(super) fn client_properties() -> impl Iterator<Item = &'static str> {
-    let is_ours = |known: &str| {
-        let start = known.trim_end_matches('*');
-        PROPERTIES.iter().any(|property| names::after(start, property.name).is_some())
-    };
-    crate::eureka::spring_properties().filter(move |known| known.starts_with("eureka.") && !is_ours(known))
-}
-
-/// Returns the first setting in this JSON document that requires access control or TLS, unless its
-/// switch is off in the document or outside.
-pub(super) fn asks_for_protection(json: &str, is_off: &dyn Fn(&str) -> bool) -> Option<String> {
-    fn flatten(name: String, value: &serde_json::Value, into: &mut Vec<(String, String)>) {
-        match value {
-            serde_json::Value::Object(members) => {
-                for (key, value) in members {
-                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                    flatten(name, value, into);
-                }
-            }
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => into.push((name, text.clone())),
-            value => into.push((name, value.to_string())),
-        }
-    }
-    let mut settings = Vec::new();
-    flatten(String::new(), &serde_json::from_str(json).ok()?, &mut settings);
-    let is_off_here = |switch: &str| {
-        settings.iter().any(|(name, value)| is_called(switch, name) && !value.trim().is_empty() && !asks(value))
-    };
-    let asks_for_it = |(name, value): &&(String, String)| {
-        asks(value)
-            && UNPROTECTED.iter().any(|(known, _)| is_called(known, name))
-            && !switch_of(name).is_some_and(|switch| is_off(switch) || is_off_here(switch))
-    };
-    settings.iter().find(asks_for_it).map(|(name, _)| name.clone())
+fn nearest_property(name: &str) -> Option<&'static str> {
+    nearest(name, PROPERTIES.iter().map(Property::name).chain(LISTENER))
 }

@@ -1,124 +1,156 @@
 //! Table of the settings: name, unit, default, help and setter.
 
-use super::property::{Builder, Kind, Property};
+use std::time::Duration;
+
+#[cfg(feature = "peers")]
+use super::keyed;
+use super::property::{Builder, Property};
+use crate::config::{Key, Unit};
 
 macro_rules! property {
-    ($name:literal, $unit:literal, $default:literal, $help:literal, $kind:expr) => {
-        Property { name: $name, unit: $unit, default: $default, help: $help, kind: $kind }
+    ($name:literal, $unit:literal, $default:literal, $help:literal, With = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Text, $set)
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Flag = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Flag, |b, v| { let set: fn(Builder, bool) -> Builder = $set; Ok(set(b, v.flag()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Millis = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Millis, |b, v| { let set: fn(Builder, Duration) -> Builder = $set; Ok(set(b, v.duration()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Seconds = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Seconds, |b, v| { let set: fn(Builder, Duration) -> Builder = $set; Ok(set(b, v.duration()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Share = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Share, |b, v| { let set: fn(Builder, f64) -> Builder = $set; Ok(set(b, v.number()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Count = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Count, |b, v| { let set: fn(Builder, usize) -> Builder = $set; Ok(set(b, v.count()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Port = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Port, |b, v| { let set: fn(Builder, u16) -> Builder = $set; Ok(set(b, v.port()?)) })
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Text = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Text, |b, v| { let set: fn(Builder, &str) -> Builder = $set; Ok(set(b, v.text())) })
+    };
+    (@ $name:literal, $unit:literal, $default:literal, $help:literal, $kind:ident, $set:expr) => {
+        Property { unit: $unit, help: $help, key: Key::new($name, Unit::$kind, $default, "EurekaServerBuilder::property", $set) }
     };
 }
 
 #[rustfmt::skip]
-pub(super) const PROPERTIES: &[Property] = &[
-    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats arrive", Kind::Flag(|b, v| b.eviction_with(|e| e.self_preservation(v)))),
-    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "apply self-preservation to each application, with its instances' own intervals; not in Java", Kind::Flag(|b, v| b.eviction_with(|e| e.preservation_by_application(v)))),
-    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "share of the expected heartbeats below which evictions stop", Kind::Share(|b, v| b.eviction_with(|e| e.renewal_percent_threshold(v)))),
-    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "expected interval of heartbeats", Kind::Seconds(|b, v| b.eviction_with(|e| e.expected_renewal_interval(v)))),
-    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "interval of the evictions of expired leases", Kind::Millis(|b, v| b.eviction_with(|e| e.interval(v)))),
-    property!("eureka.server.disable-delta", "BOOL", "false", "respond to delta requests with 403, so that clients fetch the full registry", Kind::Flag(|b, disabled| b.delta(!disabled))),
-    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "respond with cached lists that may be out of date; on by default in Java", Kind::Flag(Builder::read_only_cache)),
-    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "maximum age of these lists", Kind::Millis(Builder::read_only_cache_interval)),
-    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "time for which a change is in the delta", Kind::Millis(Builder::delta_retention)),
-    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "maximum body of a registration, before and after decompression; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.registration_bytes(v)))),
-    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "maximum body of a replication batch, before and after decompression; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.batch_bytes(v)))),
-    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "maximum memory of all request bodies in flight; the response to a body without room is 503", Kind::Count(|b, v| b.limits_with(|l| l.request_bytes_in_flight(v)))),
-    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "accept gzip registrations and batches, which Netflix 1.x peers send with enableReplicatedRequestCompression; else the response is 415", Kind::Flag(|b, v| b.limits_with(|l| l.gzip_requests(v)))),
-    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "maximum metadata of an instance, keys and values together; the response to more is 413", Kind::Count(|b, v| b.limits_with(|l| l.metadata_bytes(v)))),
-    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 400", Kind::Count(|b, v| b.limits_with(|l| l.instances_per_application(v)))),
-    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections = n; b })),
-    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Kind::Count(|mut b, n| { b.connections.connections_per_address = n; b })),
-    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Kind::Count(|mut b, n| { b.connections.http2_streams = n; b })),
-    property!("server.http2.enabled", "BOOL", "true", "accept HTTP/2 in addition to HTTP/1.1", Kind::Flag(|mut b, enabled| { b.connections.http2 = enabled; b })),
-    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum memory of responses for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Kind::Count(|b, v| b.limits_with(|l| l.response_bytes(v)))),
-    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "maximum length of an instance's id, application, host name, IP address and each VIP address; the response to a longer one is 413", Kind::Count(|b, v| b.limits_with(|l| l.name_bytes(v)))),
-    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "maximum length of all texts of an instance together; the response to more is 413", Kind::Count(|b, v| b.limits_with(|l| l.instance_bytes(v)))),
-    property!("eureka.server.limits.instances", "COUNT", "500000", "maximum number of instances of the registry; the response to a further one is 507", Kind::Count(|b, v| b.limits_with(|l| l.instances(v)))),
-    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "maximum memory of all instances, recently removed ones included; the response to more is 507", Kind::Count(|b, v| b.limits_with(|l| l.registry_bytes(v)))),
-    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "maximum duration of a lease; a longer one is reduced to it", Kind::Seconds(|b, v| b.limits_with(|l| l.lease_duration(v)))),
-    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "maximum size of a request's line and headers together, at least 8192; the response to more is 431", Kind::Count(|mut b, n| { b.connections.head_bytes = n; b })),
-    property!("eureka.server.limits.headers", "COUNT", "100", "maximum number of headers of a request, 1 to 10000; the response to more is 431", Kind::Count(|mut b, n| { b.connections.headers = n; b })),
-    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "maximum time from a request's first byte to the end of its headers; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.head_timeout = time; b })),
-    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "maximum time for the body of a request; then the response is 408", Kind::Millis(|mut b, time| { b.connections.body_timeout = time; b })),
-    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "maximum time in which a client reads less than 64 KiB of its responses; then the connection is closed", Kind::Millis(|mut b, time| { b.connections.response_timeout = time; b })),
-    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "maximum time in which no byte moves on a connection; then it is closed", Kind::Millis(|mut b, time| { b.connections.idle_timeout = time; b })),
+pub(super) static PROPERTIES: &[Property] = &[
+    property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats arrive", Flag = |b, v| b.eviction_with(|e| e.self_preservation(v))),
+    property!("eureka.server.self-preservation-by-application", "BOOL", "false", "apply self-preservation to each application, with its instances' own intervals; not in Java", Flag = |b, v| b.eviction_with(|e| e.preservation_by_application(v))),
+    property!("eureka.server.renewal-percent-threshold", "SHARE", "0.85", "share of the expected heartbeats below which evictions stop", Share = |b, v| b.eviction_with(|e| e.renewal_percent_threshold(v))),
+    property!("eureka.server.expected-client-renewal-interval-seconds", "SECONDS", "30", "expected interval of heartbeats", Seconds = |b, v| b.eviction_with(|e| e.expected_renewal_interval(v))),
+    property!("eureka.server.lease-doubling", "BOOL", "true", "give a lease twice its duration after a heartbeat, as Java does; false halves the time until a crashed instance is evicted; not in Java", Flag = |b, v| b.eviction_with(|e| e.lease_doubling(v))),
+    property!("eureka.server.eviction-interval-timer-in-ms", "MS", "60000", "interval of the evictions of expired leases", Millis = |b, v| b.eviction_with(|e| e.interval(v))),
+    property!("eureka.server.disable-delta", "BOOL", "false", "respond to delta requests with 403, so that clients fetch the full registry", Flag = |b, disabled| b.delta(!disabled)),
+    property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "respond with cached lists that may be out of date; on by default in Java", Flag = Builder::read_only_cache),
+    property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "maximum age of these lists", Millis = Builder::read_only_cache_interval),
+    property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "time for which a change is in the delta", Millis = Builder::delta_retention),
+    property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "maximum body of a registration, before and after decompression; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.registration_bytes(v))),
+    property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "maximum body of a replication batch, before and after decompression; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.batch_bytes(v))),
+    property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "maximum memory of all request bodies in flight; the response to a body without room is 503", Count = |b, v| b.limits_with(|l| l.request_bytes_in_flight(v))),
+    property!("eureka.server.limits.gzip-requests", "BOOL", "false", "accept gzip registrations and batches, which Netflix 1.x peers send with enableReplicatedRequestCompression; else the response is 415", Flag = |b, v| b.limits_with(|l| l.gzip_requests(v))),
+    property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "maximum metadata of an instance, keys and values together; the response to more is 413", Count = |b, v| b.limits_with(|l| l.metadata_bytes(v))),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 400", Count = |b, v| b.limits_with(|l| l.instances_per_application(v))),
+    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections = n; b }),
+    property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections_per_address = n; b }),
+    property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Count = |mut b, n| { b.connections.http2_streams = n; b }),
+    property!("server.http2.enabled", "BOOL", "true", "accept HTTP/2 in addition to HTTP/1.1", Flag = |mut b, enabled| { b.connections.http2 = enabled; b }),
+    property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum memory of responses for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Count = |b, v| b.limits_with(|l| l.response_bytes(v))),
+    property!("eureka.server.limits.name-bytes", "BYTES", "1024", "maximum length of an instance's id, application, host name, IP address and each VIP address; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.name_bytes(v))),
+    property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "maximum length of all texts of an instance together; the response to more is 413", Count = |b, v| b.limits_with(|l| l.instance_bytes(v))),
+    property!("eureka.server.limits.instances", "COUNT", "500000", "maximum number of instances of the registry; the response to a further one is 507", Count = |b, v| b.limits_with(|l| l.instances(v))),
+    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "maximum memory of all instances, recently removed ones included; the response to more is 507", Count = |b, v| b.limits_with(|l| l.registry_bytes(v))),
+    property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "maximum duration of a lease; a longer one is reduced to it", Seconds = |b, v| b.limits_with(|l| l.lease_duration(v))),
+    property!("eureka.server.limits.head-bytes", "BYTES", "32768", "maximum size of a request's line and headers together, at least 8192; the response to more is 431", Count = |mut b, n| { b.connections.head_bytes = n; b }),
+    property!("eureka.server.limits.headers", "COUNT", "100", "maximum number of headers of a request, 1 to 10000; the response to more is 431", Count = |mut b, n| { b.connections.headers = n; b }),
+    property!("eureka.server.limits.head-read-time-ms", "MS", "10000", "maximum time from a request's first byte to the end of its headers; then the connection is closed", Millis = |mut b, time| { b.connections.head_timeout = time; b }),
+    property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "maximum time for the body of a request; then the response is 408", Millis = |mut b, time| { b.connections.body_timeout = time; b }),
+    property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "maximum time in which a client reads less than 64 KiB of its responses; then the connection is closed", Millis = |mut b, time| { b.connections.response_timeout = time; b }),
+    property!("eureka.server.limits.idle-time-ms", "MS", "90000", "maximum time in which no byte moves on a connection; then it is closed", Millis = |mut b, time| { b.connections.idle_timeout = time; b }),
     #[cfg(feature = "peers")]
-    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "maximum time for which a starting node refuses lists with 403", Kind::Millis(|b, v| b.peers_with(|p| p.wait_when_empty(v)))),
+    property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "maximum time for which a starting node refuses lists with 403", Millis = |b, v| b.peers_with(|p| p.wait_when_empty(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retries", "COUNT", "5", "number of times that a starting node tries to copy the registry of a peer", Kind::Count(|b, n| b.peers_with(|p| p.sync_up_attempts(n.try_into().unwrap_or(u32::MAX))))),
+    property!("eureka.server.registry-sync-retries", "COUNT", "5", "number of times that a starting node tries to copy the registry of a peer", Count = |b, n| b.peers_with(|p| p.sync_up_attempts(n.try_into().unwrap_or(u32::MAX)))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "pause between two such attempts", Kind::Millis(|b, v| b.peers_with(|p| p.sync_up_pause(v)))),
+    property!("eureka.server.registry-sync-retry-wait-ms", "MS", "30000", "pause between two such attempts", Millis = |b, v| b.peers_with(|p| p.sync_up_pause(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "interval at which a dynamic list of peers is read again; the one from settings is static", Kind::Millis(|b, v| b.peers_with(|p| p.refresh_interval(v)))),
+    property!("eureka.server.peer-eureka-nodes-update-interval-ms", "MS", "600000", "interval at which a dynamic list of peers is read again; the one from settings is static", Millis = |b, v| b.peers_with(|p| p.refresh_interval(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.my-url", "URL", "", "URL of this node among the peers' URLs", Kind::Text(|b, url| b.peers_with(|p| p.my_url(url)))),
+    property!("eureka.server.my-url", "URL", "", "URL of this node among the peers' URLs", Text = |b, url| b.peers_with(|p| p.my_url(url))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "accept newer data of a peer", Kind::Flag(|b, v| b.peers_with(|p| p.take_newer_copies(v)))),
+    property!("eureka.server.sync-when-timestamp-differs", "BOOL", "true", "accept newer data of a peer", Flag = |b, v| b.peers_with(|p| p.take_newer_copies(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "maximum number of changes in the replication queue of one peer", Kind::Count(|b, v| b.peers_with(|p| p.queue_capacity(v)))),
+    property!("eureka.server.max-elements-in-peer-replication-pool", "COUNT", "10000", "maximum number of changes in the replication queue of one peer", Count = |b, v| b.peers_with(|p| p.queue_capacity(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "maximum number of batches in flight to one peer", Kind::Count(|b, v| b.peers_with(|p| p.batches_in_flight(v)))),
+    property!("eureka.server.max-threads-for-peer-replication", "COUNT", "20", "maximum number of batches in flight to one peer", Count = |b, v| b.peers_with(|p| p.batches_in_flight(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.max-time-for-replication", "MS", "30000", "time after which a queued change is no longer replicated", Kind::Millis(|b, v| b.peers_with(|p| p.replication_time(v)))),
+    property!("eureka.server.max-time-for-replication", "MS", "30000", "time after which a queued change is no longer replicated", Millis = |b, v| b.peers_with(|p| p.replication_time(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "connect timeout of peers", Kind::Millis(|b, v| b.peers_with(|p| p.connect_timeout(v)))),
+    property!("eureka.server.peer-node-connect-timeout-ms", "MS", "1000", "connect timeout of peers", Millis = |b, v| b.peers_with(|p| p.connect_timeout(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "response timeout of peers", Kind::Millis(|b, v| b.peers_with(|p| p.read_timeout(v)))),
+    property!("eureka.server.peer-node-read-timeout-ms", "MS", "5000", "response timeout of peers", Millis = |b, v| b.peers_with(|p| p.read_timeout(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "interval of the reconciliation with a peer, 0 disables it; not in Java", Kind::Millis(|b, v| b.peers_with(|p| p.reconcile_interval(v)))),
+    property!("eureka.server.peer-comparison-interval-ms", "MS", "30000", "interval of the reconciliation with a peer, 0 disables it; not in Java", Millis = |b, v| b.peers_with(|p| p.reconcile_interval(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "remote regions by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Kind::Text(|b, list| b.regions_with(|r| r.list(list)))),
+    property!("eureka.server.peer-outage-limit-ms", "MS", "600000", "maximum time for which changes, except heartbeats, are kept for an unreachable peer; not in Java", Millis = |b, v| b.peers_with(|p| p.outage_limit(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "URL of one remote region", Kind::Keyed(|b, region, url| b.regions_with(|r| r.region(region, url)))),
+    property!("eureka.server.remote-region-urls-with-name", "REGIONS", "", "remote regions by name and URL: eu;http://eu/eureka/,asia;http://asia/eureka/", Text = |b, list| b.regions_with(|r| r.list(list))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "applications of remote regions in lists; all of them by default", Kind::Text(|b, apps| if apps.is_empty() { b } else { b.regions_with(|r| r.whitelist("global", apps)) })),
+    property!("eureka.server.remote-region-urls-with-name.<region>", "URL", "", "URL of one remote region", With = keyed::region),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "applications of one remote region; global is for regions without a list of their own", Kind::Keyed(|b, region, apps| b.regions_with(|r| r.whitelist(region, apps)))),
+    property!("eureka.server.remote-region-app-whitelist", "NAMES", "", "applications of remote regions in lists; all of them by default", Text = |b, apps| if apps.is_empty() { b } else { b.regions_with(|r| r.whitelist("global", apps)) }),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "fetch interval of remote regions", Kind::Seconds(|b, v| b.regions_with(|r| r.interval(v)))),
+    property!("eureka.server.remote-region-app-whitelist.<region>", "NAMES", "", "applications of one remote region; global is for regions without a list of their own", With = keyed::whitelist),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "include remote regions only in responses to requests that name them", Kind::Flag(|b, disabled| b.regions_with(|r| r.fallback(!disabled)))),
+    property!("eureka.server.remote-region-registry-fetch-interval", "SECONDS", "30", "fetch interval of remote regions", Seconds = |b, v| b.regions_with(|r| r.interval(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch the full registry of remote regions each time", Kind::Flag(|b, disabled| b.regions_with(|r| r.delta(!disabled)))),
+    property!("eureka.server.disable-transparent-fallback-to-other-region", "BOOL", "false", "include remote regions only in responses to requests that name them", Flag = |b, disabled| b.regions_with(|r| r.fallback(!disabled))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "connect timeout of remote regions", Kind::Millis(|b, v| b.regions_with(|r| r.connect_timeout(v)))),
+    property!("eureka.server.disable-delta-for-remote-regions", "BOOL", "false", "fetch the full registry of remote regions each time", Flag = |b, disabled| b.regions_with(|r| r.delta(!disabled))),
     #[cfg(feature = "peers")]
-    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "response timeout of remote regions", Kind::Millis(|b, v| b.regions_with(|r| r.read_timeout(v)))),
+    property!("eureka.server.remote-region-connect-timeout-ms", "MS", "2000", "connect timeout of remote regions", Millis = |b, v| b.regions_with(|r| r.connect_timeout(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "URLs of the peers, separated by commas; <zone> is usually defaultZone; https certificates are verified with the system's CAs, or with those in the PEM file that the variable SSL_CERT_FILE names", Kind::Keyed(|b, zone, urls| b.peers_with(|p| p.replace_zone_urls(zone, urls)))),
+    property!("eureka.server.remote-region-read-timeout-ms", "MS", "5000", "response timeout of remote regions", Millis = |b, v| b.regions_with(|r| r.read_timeout(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.region", "NAME", "us-east-1", "region of this node", Kind::Text(|b, name| b.peers_with(|p| p.region(name)))),
+    property!("eureka.client.region", "NAME", "us-east-1", "region of this node", Text = |b, name| b.peers_with(|p| p.region(name))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "zones of a region, the one of this node first", Kind::Keyed(|b, region, zones| b.peers_with(|p| p.availability_zones(region, zones)))),
+    property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "zones of a region, the one of this node first", With = keyed::zones),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.service-url.<zone>", "URLS", "", "URLs of the peers, separated by commas; <zone> is usually defaultZone; https certificates are verified with the system's CAs, or with those in the PEM file that the variable SSL_CERT_FILE names", With = keyed::zone_urls),
     #[cfg(all(feature = "peers", feature = "dns"))]
-    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look up the peers in DNS TXT records", Kind::Flag(|b, v| b.peers_with(|p| p.use_dns(v)))),
+    property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look up the peers in DNS TXT records", Flag = |b, v| b.peers_with(|p| p.use_dns(v))),
     #[cfg(all(feature = "peers", feature = "dns"))]
-    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "domain of these records: txt.<region>.<domain>", Kind::Text(|b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into())))),
+    property!("eureka.client.eureka-server-d-n-s-name", "NAME", "", "domain of these records: txt.<region>.<domain>", Text = |b, name| b.peers_with(|p| p.with_dns(|dns| dns.domain = name.into()))),
     #[cfg(all(feature = "peers", feature = "dns"))]
-    property!("eureka.client.eureka-server-port", "PORT", "", "port of the servers in these records", Kind::Port(|b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port)))),
+    property!("eureka.client.eureka-server-port", "PORT", "", "port of the servers in these records", Port = |b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port))),
     #[cfg(all(feature = "peers", feature = "dns"))]
-    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "path on these servers", Kind::Text(|b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into())))),
+    property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "path on these servers", Text = |b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into()))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy the registry of a peer in the same zone first", Kind::Flag(|b, v| b.peers_with(|p| p.prefer_same_zone(v)))),
+    property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy the registry of a peer in the same zone first", Flag = |b, v| b.peers_with(|p| p.prefer_same_zone(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node at itself and its peers", Kind::Flag(|b, v| b.node_with(|n| n.register(v)))),
+    property!("eureka.client.register-with-eureka", "BOOL", "true", "register this node at itself and its peers", Flag = |b, v| b.node_with(|n| n.register(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at startup", Kind::Flag(|b, v| b.peers_with(|p| p.sync_up(v)))),
+    property!("eureka.client.fetch-registry", "BOOL", "true", "copy the registry of a peer at startup", Flag = |b, v| b.peers_with(|p| p.sync_up(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "cancel the registration of this node when it stops", Kind::Flag(|b, v| b.node_with(|n| n.unregister(v)))),
+    property!("eureka.client.should-unregister-on-shutdown", "BOOL", "true", "cancel the registration of this node when it stops", Flag = |b, v| b.node_with(|n| n.unregister(v))),
     #[cfg(feature = "peers")]
-    property!("spring.application.name", "NAME", "UNKNOWN", "application name under which this node is registered", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
+    property!("spring.application.name", "NAME", "UNKNOWN", "application name under which this node is registered", Text = |b, name| b.node_with(|n| n.app(name))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.appname", "NAME", "UNKNOWN", "application name under which this node is registered", Kind::Text(|b, name| b.node_with(|n| n.app(name)))),
+    property!("eureka.instance.appname", "NAME", "UNKNOWN", "application name under which this node is registered", Text = |b, name| b.node_with(|n| n.app(name))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.instance-id", "ID", "ip:port", "instance id of this node", Kind::Text(|b, id| b.node_with(|n| n.id(id)))),
+    property!("eureka.instance.instance-id", "ID", "ip:port", "instance id of this node", Text = |b, id| b.node_with(|n| n.id(id))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.hostname", "NAME", "the IP address", "host name of this node", Kind::Text(|b, name| b.node_with(|n| n.host_name(name)))),
+    property!("eureka.instance.hostname", "NAME", "the IP address", "host name of this node", Text = |b, name| b.node_with(|n| n.host_name(name))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.ip-address", "IP", "that of the default route", "IP address of this node", Kind::Text(|b, ip| b.node_with(|n| n.ip_addr(ip)))),
+    property!("eureka.instance.ip-address", "IP", "that of the default route", "IP address of this node", Text = |b, ip| b.node_with(|n| n.ip_addr(ip))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "interval of the heartbeats of this node", Kind::Seconds(|b, v| b.node_with(|n| n.renewal_interval(v)))),
+    property!("eureka.instance.lease-renewal-interval-in-seconds", "SECONDS", "30", "interval of the heartbeats of this node", Seconds = |b, v| b.node_with(|n| n.renewal_interval(v))),
     #[cfg(feature = "peers")]
-    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "time after which the lease of this node expires without heartbeats", Kind::Seconds(|b, v| b.node_with(|n| n.lease_duration(v)))),
+    property!("eureka.instance.lease-expiration-duration-in-seconds", "SECONDS", "90", "time after which the lease of this node expires without heartbeats", Seconds = |b, v| b.node_with(|n| n.lease_duration(v))),
 ];
 
 /// Settings of a Spring server without a meaning here: Java does not read them, or they concern
@@ -222,9 +254,6 @@ const NO_ACCESS_CONTROL: &str = "is set, but this server has no access control y
 const NO_TLS: &str = "is set, but this server speaks plain HTTP: put a proxy with TLS in front of it, and remove this setting or set \
                       server.ssl.enabled to false";
 const NO_CONTEXT: &str = "/: this server responds below /eureka/ only, a proxy in front of it can add a path";
-
-/// Setting with a JSON document of settings, which this server does not read.
-pub(super) const JSON: &str = "spring.application.json";
 
 /// Settings of a Spring application's HTTP server without a meaning here.
 pub(super) const OF_SPRING_SERVERS: &[&str] = &[

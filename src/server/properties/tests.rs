@@ -1,6 +1,13 @@
 use super::*;
 use crate::EurekaServer;
 
+/// Returns the settings of these variables and arguments.
+fn settings(variables: &[(&str, &str)], arguments: &[(&str, &str)]) -> Settings {
+    let builder = Settings::builder().environment(variables.iter().copied()).without_files();
+    let arguments = arguments.iter().map(|(name, value)| format!("--{name}={value}"));
+    builder.arguments(arguments).load().unwrap()
+}
+
 fn set(name: &str, value: &str) -> Result<String, String> {
     EurekaServer::builder().property(name, value).map(|b| format!("{b:?}")).map_err(|e| e.to_string())
 }
@@ -19,9 +26,9 @@ fn name_is_compared_without_dashes_and_case() {
 #[test]
 fn each_property_accepts_a_value_of_its_kind() {
     for property in Property::all() {
-        let name = property.name.replace("<zone>", "defaultZone").replace("<region>", "here");
+        let name = property.name().replace("<zone>", "defaultZone").replace("<region>", "here");
         let value = match property.unit {
-            "BOOL" if property.default == "false" => "True",
+            "BOOL" if property.default_text() == "false" => "True",
             "BOOL" => "False",
             "SHARE" => "0.5",
             "MS" | "SECONDS" | "COUNT" | "BYTES" | "PORT" => "7",
@@ -36,7 +43,7 @@ fn each_property_accepts_a_value_of_its_kind() {
 fn invalid_value_is_an_error_with_the_expected_kind() {
     assert_eq!(
         set("eureka.server.eviction-interval-timer-in-ms", "1 s"),
-        Err("eureka.server.eviction-interval-timer-in-ms is '1 s': expected whole milliseconds".into())
+        Err(r#"property eureka.server.eviction-interval-timer-in-ms: expected milliseconds, found "1 s""#.into())
     );
 }
 
@@ -147,7 +154,8 @@ fn remote_regions_are_refused_without_the_feature_peers() {
     let regions = "eureka.server.remote-region-urls-with-name";
     assert!(set(regions, " ").is_ok());
     for name in [format!("{regions}.eu"), format!("{regions}[eu]"), regions.to_owned()] {
-        let error = format!("{name} is 'http://eu/': expected nothing: remote regions need the feature peers");
+        let error =
+            format!(r#"property {name}: expected nothing: remote regions need the feature peers, found "http://eu/""#);
         assert_eq!(set(&name, "http://eu/"), Err(error));
     }
 }
@@ -196,21 +204,17 @@ async fn invalid_remote_region_is_an_error_of_build() {
 #[cfg(feature = "peers")]
 #[test]
 fn keys_in_variables_are_matched_without_case() {
-    let lookup = |name: &str| {
-        let value = match name {
-            "EUREKA_CLIENT_REGION" => "eu",
-            "EUREKA_CLIENT_AVAILABILITYZONES_EU" => "A,B",
-            "EUREKA_CLIENT_SERVICEURL_A" => "http://a/",
-            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => "http://d/",
-            "EUREKA_SERVER_MYURL" => "http://a/",
-            "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME" => "Asia;http://asia/",
-            "EUREKA_SERVER_REMOTEREGIONAPPWHITELIST_ASIA" => "orders",
-            "EUREKA_SERVER_PEERNODEREADTIMEOUTMS" => "300",
-            _ => return None,
-        };
-        Some(value.to_owned())
-    };
-    let builder = format!("{:?}", EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded, &[]).unwrap());
+    let variables = [
+        ("EUREKA_CLIENT_REGION", "eu"),
+        ("EUREKA_CLIENT_AVAILABILITYZONES_EU", "A,B"),
+        ("EUREKA_CLIENT_SERVICEURL_A", "http://a/"),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://d/"),
+        ("EUREKA_SERVER_MYURL", "http://a/"),
+        ("EUREKA_SERVER_REMOTEREGIONURLSWITHNAME", "Asia;http://asia/"),
+        ("EUREKA_SERVER_REMOTEREGIONAPPWHITELIST_ASIA", "orders"),
+        ("EUREKA_SERVER_PEERNODEREADTIMEOUTMS", "300"),
+    ];
+    let builder = format!("{:?}", EurekaServer::builder().from_settings(&settings(&variables, &[])).unwrap());
     for part in [
         r#""a": [http://a/]"#,
         r#""defaultzone": [http://d/]"#,
@@ -221,8 +225,8 @@ fn keys_in_variables_are_matched_without_case() {
     ] {
         assert!(builder.contains(part), "{part} in {builder}");
     }
-    let lookup = |name: &str| (name == "EUREKA_SERVER_PEERNODEREADTIMEOUTMS").then(|| "soon".to_owned());
-    assert!(EurekaServer::builder().from(&Env::table(&lookup), Scope::Embedded, &[]).is_err());
+    let invalid = settings(&[("EUREKA_SERVER_PEERNODEREADTIMEOUTMS", "soon")], &[]);
+    assert!(EurekaServer::builder().from_settings(&invalid).is_err());
 }
 
 #[cfg(feature = "peers")]
@@ -239,10 +243,9 @@ async fn own_url_is_stored_without_credentials_and_refused_if_invalid() {
 #[cfg(feature = "peers")]
 #[test]
 fn urls_of_a_zone_from_a_later_argument_are_read() {
-    let lookup = |name: &str| (name == "EUREKA_CLIENT_SERVICEURL_EAST_1A").then(|| "http://east/".to_owned());
-    let names = || vec!["EUREKA_CLIENT_SERVICEURL_EAST_1A".to_owned()];
-    let builder = EurekaServer::builder().from(&Env::table(&lookup).with_names(&names), Scope::Embedded, &[]).unwrap();
-    let builder = builder.property("eureka.client.availability-zones.us-east-1", "east-1a").unwrap();
+    let variables = [("EUREKA_CLIENT_SERVICEURL_EAST_1A", "http://east/")];
+    let zones = [("eureka.client.availability-zones.us-east-1", "east-1a")];
+    let builder = EurekaServer::builder().from_settings(&settings(&variables, &zones)).unwrap();
     assert!(format!("{builder:?}").contains(r#""east-1a": [http://east/]"#), "{builder:?}");
 }
 
@@ -250,34 +253,29 @@ fn urls_of_a_zone_from_a_later_argument_are_read() {
 #[test]
 fn variables_with_keys_are_read_as_a_map() {
     let region = "EUREKA_SERVER_REMOTEREGIONURLSWITHNAME_";
-    let lookup = |name: &str| name.starts_with(region).then(|| "http://there/".to_owned());
     let from = |key: &str| {
-        let names = || vec!["HOME".to_owned(), format!("{region}{key}")];
-        EurekaServer::builder()
-            .from(&Env::table(&lookup).with_names(&names), Scope::Embedded, &[])
-            .map(|builder| format!("{builder:?}"))
+        let variables = settings(&[("HOME", "/root"), (&*format!("{region}{key}"), "http://there/")], &[]);
+        EurekaServer::builder().from_settings(&variables).map(|builder| format!("{builder:?}"))
     };
     assert!(from("EU").unwrap().contains(r#"urls: {"eu": [http://there/]}"#));
     let error = from("US_EAST_1").map_err(|error| error.to_string()).unwrap_err();
-    assert!(error.contains("us_east_1") && error.contains("REGION;URL"), "{error}");
+    assert!(error.contains("US_EAST_1") && error.contains("REGION;URL"), "{error}");
 }
 
 #[cfg(feature = "peers")]
 #[test]
-fn name_with_two_brackets_is_refused() {
-    for name in ["remote-region-app-whitelist[eu][0]", "remote-region-app-whitelist.eu[0]"] {
-        assert!(set(&format!("eureka.server.{name}"), "orders").is_err(), "{name}");
-    }
+fn list_of_a_file_is_the_value_of_its_key() {
+    let apps = "eureka.server.remote-region-app-whitelist.eu";
+    let items = [(&*format!("{apps}[0]"), "orders"), (&*format!("{apps}[1]"), "bills")];
+    let builder = EurekaServer::builder().from_settings(&settings(&[], &items)).unwrap();
+    let builder = format!("{builder:?}");
+    assert!(builder.contains("\"ORDERS\"") && builder.contains("\"BILLS\""), "{builder}");
 }
 
 #[test]
 fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
     let start = |variables: &[(&str, &str)], arguments: &[(&str, &str)]| {
-        let lookup =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        let names = || variables.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let env = Env::table(&lookup).with_names(&names);
-        EurekaServer::builder().from(&env, Scope::Standalone, arguments).is_ok()
+        EurekaServer::builder().from_settings_standalone(&settings(variables, arguments)).is_ok()
     };
     for (switch, store, [switch_variable, store_variable]) in [
         ("server.ssl.enabled", "server.ssl.key-store", ["SERVER_SSL_ENABLED", "SERVER_SSL_KEY_STORE"]),
