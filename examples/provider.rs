@@ -1,8 +1,9 @@
-//! An HTTP server that registers itself and leaves cleanly: `PORT=8080 cargo run --example provider
-//! -- orders`.
+//! An HTTP server that registers itself and leaves cleanly, configured as a Spring application:
+//! `cargo run --example provider --features files`, in the directory of an `application.yml`.
 //!
-//! Reads `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` and `EUREKA_INSTANCE_*` as a Spring application
-//! does. At SIGTERM or Ctrl-C it registers as DOWN, drains and deletes its registration.
+//! Arguments such as `--server.port=8080` and environment variables such as `SERVER_PORT` override
+//! the file. A word alone is the name of the application. At SIGTERM or Ctrl-C it registers as DOWN,
+//! drains and deletes its registration.
 #![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;
@@ -10,17 +11,15 @@ use std::io::IsTerminal;
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tower_eureka::{Eureka, Instance, shutdown_signal};
+use tower_eureka::{Eureka, Instance, Settings, shutdown_signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     log_to_stderr();
-    let app_name = std::env::args().nth(1).ok_or("usage: provider APPLICATION")?;
-    let port: u16 = std::env::var("PORT").map_or(Ok(0), |port| port.parse())?;
-
-    let eureka = Eureka::from_env()?;
-    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
-    let instance = Instance::builder(app_name).port(listener.local_addr()?.port()).from_env()?.build()?;
+    let settings = settings()?;
+    let eureka = Eureka::from_settings(&settings)?;
+    let listener = TcpListener::bind(settings.listen_address()?).await?;
+    let instance = Instance::from_settings(&settings)?.listener(&listener)?.build()?;
     println!("{} listening on {}", instance.id(), instance.home_page_url().unwrap_or_default());
     let registrar = eureka.registrar(instance.clone());
     let app = Router::new()
@@ -30,6 +29,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     registrar.serve(shutdown_signal(), |stop| axum::serve(listener, app).with_graceful_shutdown(stop)).await?;
     println!("stopped");
     Ok(())
+}
+
+fn settings() -> Result<Settings, Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut settings = Settings::builder().arguments(&arguments).default_property("server.port", "0");
+    if let Ok(port) = std::env::var("PORT") {
+        settings = settings.property("server.port", port);
+    }
+    if let Some(name) = arguments.iter().find(|argument| !argument.starts_with("--")) {
+        settings = settings.default_property("spring.application.name", name);
+    }
+    Ok(settings.load()?)
 }
 
 fn log_to_stderr() {
