@@ -31,12 +31,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Reads arguments, environment and files.
 fn settings() -> Result<Settings, Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut settings = Settings::builder().arguments(&arguments).default_property("server.port", "0");
-    if let Ok(port) = std::env::var("PORT") {
-        settings = settings.property("server.port", port);
-    }
     if let Some(name) = arguments.iter().find(|argument| !argument.starts_with("--")) {
         settings = settings.default_property("spring.application.name", name);
     }

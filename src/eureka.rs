@@ -1,6 +1,7 @@
+pub(crate) mod balancing;
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
-mod keys;
+pub(crate) mod keys;
 mod security;
 mod servers;
 
@@ -26,6 +27,7 @@ use crate::sync::Mutex;
 use crate::tonic::Channel;
 use crate::transport::{HttpStack, RequestBody, Transport};
 
+use balancing::Balancing;
 #[cfg(feature = "server")]
 pub(crate) use keys::spring_properties;
 use security::Security;
@@ -46,6 +48,8 @@ struct Inner {
     transport: Transport,
     config: ClientConfig,
     registry: Mutex<Option<Arc<RegistryCache>>>,
+    /// Options of calls by name without options of their own.
+    options: CallOptions,
 }
 
 impl Eureka {
@@ -58,6 +62,7 @@ impl Eureka {
             default_url: false,
             urls_from_settings: false,
             security: Security::default(),
+            balancing: Balancing::default(),
         }
     }
 
@@ -99,7 +104,8 @@ impl Eureka {
         Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
-    /// Creates an HTTP client that calls applications by name, with the default [`CallOptions`].
+    /// Creates an HTTP client that calls applications by name, with the options of the settings; see
+    /// [`call_options`](Self::call_options).
     ///
     /// Each client has its own connections and measurements, so create one and clone it.
     ///
@@ -109,7 +115,7 @@ impl Eureka {
     where
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
-        self.http_client_with(CallOptions::default())
+        self.http_client_with(self.call_options())
     }
 
     /// Creates an HTTP client as [`http_client`](Self::http_client) does, with these options.
@@ -124,8 +130,8 @@ impl Eureka {
         HttpClient::new(registry, options, ready_timeout, self.connector())
     }
 
-    /// Creates a channel to an application for generated gRPC clients, with the default
-    /// [`CallOptions`].
+    /// Creates a channel to an application for generated gRPC clients, with the options of the
+    /// settings; see [`call_options`](Self::call_options).
     ///
     /// Each channel has its own connections and measurements, so create one and clone it. The name
     /// is looked up as described at [`Selection::name`]. If no application can have the name, each
@@ -136,7 +142,7 @@ impl Eureka {
     #[cfg(feature = "tonic")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
     pub fn channel(&self, name: impl AsRef<str>) -> Channel {
-        self.channel_with(name, CallOptions::default())
+        self.channel_with(name, self.call_options())
     }
 
     /// Creates a channel as [`channel`](Self::channel) does, with these options.
@@ -148,6 +154,12 @@ impl Eureka {
     pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
         let (registry, ready_timeout) = self.call_registry();
         Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector())
+    }
+
+    /// Returns the options of calls by name that the settings describe: those below
+    /// `spring.cloud.loadbalancer`. They are the default options without such settings.
+    pub fn call_options(&self) -> CallOptions {
+        self.0.options.clone()
     }
 
     /// Returns the cache and the ready timeout of calls by name.
@@ -212,6 +224,8 @@ pub struct EurekaBuilder {
     /// True while the service URLs come from settings.
     urls_from_settings: bool,
     security: Security,
+    /// Settings of calls by name.
+    balancing: Balancing,
 }
 
 impl EurekaBuilder {
@@ -395,7 +409,8 @@ impl EurekaBuilder {
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
         let transport = Transport::with_servers(&config.servers, servers, stack);
-        Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default() })))
+        let options = self.balancing.options();
+        Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default(), options })))
     }
 }
 

@@ -90,6 +90,9 @@ pub mod reqwest;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(all(feature = "cli", feature = "tls"))]
+#[cfg(test)]
+mod settings_table;
 #[cfg(feature = "client")]
 mod signal;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -123,3 +126,8 @@ pub use signal::shutdown_signal;
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the code in the documentation of the settings.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/settings.md")]
+struct SettingsPage;

@@ -47,7 +47,7 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka, client: ::reqwest::Client) -> Self {
-        Self::with_options(eureka, client, CallOptions::default())
+        Self::with_options(eureka, client, eureka.call_options())
     }
 
     /// Creates a client that sends requests through `client`, with these options.

@@ -6,10 +6,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::config::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, Key};
+use crate::config::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, Key, REGISTRAR};
+use crate::eureka::balancing::LOADBALANCER;
 use crate::eureka::keys::{CLIENT, SWITCHES, UNSUPPORTED, WITHOUT_MEANING};
 
-const HEAD: &str = "| setting | environment variable | Netflix name | builder method | default | unit |\n|---|---|---|---|---|---|\n";
+const HEAD: &str =
+    "| setting | environment variable | Netflix name | builder method | default | unit |\n|---|---|---|---|---|---|\n";
 
 fn rows<B>(keys: impl IntoIterator<Item = &'static Key<B>>) -> String
 where
@@ -45,7 +47,9 @@ fn documented_settings_are_those_of_the_tables() {
     let mut expected = document.clone();
     for (name, table) in [
         ("client", rows(SWITCHES.iter().chain(CLIENT))),
+        ("calls", rows(LOADBALANCER)),
         ("instance", rows(INSTANCE)),
+        ("registrar", rows(REGISTRAR)),
         ("server", rows(crate::server::property_keys())),
         ("ignored", reasons(WITHOUT_MEANING.iter().chain(INSTANCE_WITHOUT_MEANING))),
         ("unsupported", reasons(UNSUPPORTED.iter().chain(INSTANCE_UNSUPPORTED))),

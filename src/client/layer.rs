@@ -70,7 +70,7 @@ impl EurekaLayer {
     /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
         let (registry, ready_timeout) = eureka.call_registry();
-        Self { registry, ready_timeout, options: CallOptions::default() }
+        Self { registry, ready_timeout, options: eureka.call_options() }
     }
 
     /// Sets the options of the calls.

@@ -107,12 +107,12 @@ pub(crate) use servers::{ServerSettings, ServerSource, listed};
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
-#[cfg(feature = "client")]
-pub(crate) use tls_keys::TlsKeys;
-#[cfg(feature = "client")]
-pub(crate) use zones::{DEFAULT_ZONE, ListedServer, Zones};
 #[cfg(feature = "server")]
 pub(crate) use source::{Entry, Origin};
+#[cfg(feature = "client")]
+pub(crate) use tls_keys::TlsKeys;
 #[cfg(feature = "server")]
 pub(crate) use value::boolean;
 pub(crate) use value::{Unit, Value};
+#[cfg(feature = "client")]
+pub(crate) use zones::{DEFAULT_ZONE, ListedServer, Zones};

@@ -360,3 +360,31 @@ fn names_of_the_tables_are_different() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+#[cfg(feature = "files")]
+#[test]
+fn instance_of_a_spring_application_has_the_values_of_its_file() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/spring");
+    let start = |profiles: &str| {
+        let environment = [("INSTANCE_SUFFIX", "7"), ("SPRING_PROFILES_ACTIVE", profiles)];
+        let settings = Settings::builder().directory(folder).environment(environment).load().unwrap();
+        Instance::from_settings(&settings).unwrap().port(8080).build().unwrap()
+    };
+    let instance = start("");
+    assert_eq!((instance.app(), instance.id()), ("JAVA-CLIENT", "java-client:7"));
+    assert_eq!((instance.host_name(), instance.ip_addr()), (Some("127.0.0.1"), Some("127.0.0.1")));
+    assert_eq!((instance.vip_address(), instance.app_group()), (Some("java-client"), Some("SHOP")));
+    let lease = instance.lease().unwrap();
+    assert_eq!((lease.renewal_interval_secs, lease.duration_secs), (5, 15));
+    let metadata: Vec<_> = instance.metadata().iter().filter(|(key, _)| *key != "management.port").collect();
+    let expected =
+        [("canary", "true"), ("management.context-path", "/actuator"), ("version", "1.1"), ("zone", "zone-a")];
+    assert_eq!(metadata, expected);
+    let urls = [instance.home_page_url(), instance.status_page_url(), instance.health_check_url()];
+    let expected =
+        ["http://127.0.0.1:8080/home", "http://127.0.0.1:8080/actuator/info", "http://127.0.0.1:8080/actuator/health"];
+    assert_eq!(urls, expected.map(Some));
+    let instance = start("prod");
+    assert_eq!((instance.metadata().get("version"), instance.metadata().get("weight")), (Some("2.0"), Some("3")));
+    assert_eq!(start("prod,test").metadata().get("weight"), None);
+}

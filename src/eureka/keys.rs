@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::balancing::LOADBALANCER;
 use super::{Eureka, EurekaBuilder};
 use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
@@ -40,6 +41,7 @@ impl Eureka {
         let is_off = switches.config.switches.client.is_some();
         let apply_all = |builder: EurekaBuilder| {
             let mut builder = apply(settings, CLIENT, builder)?;
+            builder = apply(settings, LOADBALANCER, builder)?;
             builder.config.registrar = apply(settings, REGISTRAR, builder.config.registrar)?;
             Ok(builder)
         };
@@ -70,7 +72,7 @@ const FAMILIES: &[&str] = &[
 /// Logs the settings without an effect.
 fn report(settings: &Settings) {
     let mut read: Vec<_> = names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).collect();
-    read.extend(names_of(REGISTRAR));
+    read.extend(names_of(LOADBALANCER).chain(names_of(REGISTRAR)));
     // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
     #[cfg(feature = "server")]
     read.extend(crate::server::property_names());
@@ -231,10 +233,11 @@ const JAVA_HTTP: &str = "there is one HTTP client";
 const EXPERIMENTAL: &str = "it is an experiment of the Netflix client";
 const RESOLVER: &str = "the list of servers is used for all requests";
 const POLL: &str = "set eureka.client.eureka-service-url-poll-interval-seconds";
+const CHECKS: &str = "current instances are checked at the interval, the first time within one";
 const AT_INSTANCES: &str = "picks read the current instances, without a cache";
 
 /// Settings of a Spring client without a meaning here, each with the reason.
-pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
+pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.client.on-demand-update-status-change", "changes of the status are always registered at once"),
     ("eureka.shouldOnDemandUpdateStatusChange", "changes of the status are always registered at once"),
     ("eureka.client.heartbeat-executor-thread-pool-size", ONE_TASK),
@@ -295,6 +298,19 @@ pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("spring.cloud.discovery.client.health-indicator.*", "it belongs to the pages of Spring Boot"),
     ("spring.cloud.discovery.client.composite-indicator.*", "it belongs to the pages of Spring Boot"),
     ("spring.cloud.service-registry.auto-registration.fail-fast", "it is about a missing class of Java"),
+    (
+        "spring.cloud.loadbalancer.retry.max-retries-on-same-service-instance",
+        "a retry picks another instance if there is one",
+    ),
+    ("spring.cloud.loadbalancer.retry.avoid-previous-instance", "a retry picks another instance if there is one"),
+    ("spring.cloud.loadbalancer.retry.retry-on-all-exceptions", "calls that were not sent are always repeated"),
+    ("spring.cloud.loadbalancer.retry.retryable-exceptions", "they are classes of Java"),
+    ("spring.cloud.loadbalancer.health-check.initial-delay", CHECKS),
+    ("spring.cloud.loadbalancer.health-check.refetch-*", CHECKS),
+    ("spring.cloud.loadbalancer.health-check.repeat-health-check", CHECKS),
+    ("spring.cloud.loadbalancer.health-check.update-results-list", CHECKS),
+    ("spring.cloud.loadbalancer.call-get-with-request-on-delegates", "policies always see the request"),
+    ("spring.cloud.loadbalancer.eager-load.*", "the registry is fetched as soon as a client exists"),
     ("spring.cloud.loadbalancer.enabled", "calls by name are always balanced"),
     ("spring.cloud.loadbalancer.cache.*", AT_INSTANCES),
     ("spring.cloud.loadbalancer.stats.*", "enable the feature metrics of tower-eureka"),
@@ -305,7 +321,7 @@ const LOCATE_SERVERS: &str = "set service URLs, DNS or server_source() in code";
 const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
 /// Settings of a Spring client that have no effect yet, each with the remedy.
-pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
+pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
@@ -319,6 +335,8 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.backupregistry", NOT_YET),
     ("spring.cloud.discovery.*", NOT_YET),
     ("spring.cloud.service-registry.*", NOT_YET),
+    ("spring.cloud.loadbalancer.health-check.*", "the healthCheckUrl of each instance is requested"),
+    ("spring.cloud.loadbalancer.clients.*", "create a client with CallOptions for the application in code"),
     ("spring.cloud.loadbalancer.*", IN_OPTIONS),
 ];
 

@@ -120,6 +120,8 @@ pub use self::error::Error;
 pub use self::http::{RegistryService, ResponseFuture};
 pub use self::listen::Listener;
 pub use self::properties::Property;
+#[cfg(all(test, feature = "cli", feature = "tls"))]
+pub(crate) use self::properties::property_keys;
 #[cfg(feature = "client")]
 pub(crate) use self::properties::property_names;
 pub use self::settings::{Eviction, Limits};

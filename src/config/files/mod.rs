@@ -8,7 +8,8 @@ mod location;
 mod properties;
 #[cfg(feature = "files")]
 mod reader;
-#[cfg(all(test, feature = "files"))]
+#[cfg(feature = "files")]
+#[cfg(test)]
 mod tests;
 #[cfg(not(feature = "files"))]
 mod unread;

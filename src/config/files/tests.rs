@@ -175,7 +175,7 @@ fn file_that_cannot_be_read_is_an_error_with_the_reason() {
             "application.yml:1: spring.config.import: cannot read none.yml: it does not exist (write optional:none.yml",
         ),
         (
-            vec![("application.yml", "spring.config.import: configserver:\n")],
+            vec![("application.yml", "spring.config.import: 'configserver:'\n")],
             vec![],
             "only files and configtree: are read",
         ),

@@ -124,6 +124,7 @@ fn each_key_is_read_under_each_of_its_names() {
                 Unit::Flag => "false",
                 Unit::Share => "0.5",
                 Unit::Urls => "http://registry/",
+                Unit::List if key.name.ends_with("status-codes") => "503",
                 Unit::Text if key.name.ends_with("-url") => "http://host/",
                 Unit::Text if key.name.ends_with("-store-type") => "PEM",
                 Unit::Text if key.name.ends_with("-status") => "DOWN",
@@ -160,6 +161,7 @@ fn each_key_is_read_under_each_of_its_names() {
     }
     check(SWITCHES, Eureka::builder);
     check(CLIENT, Eureka::builder);
+    check(LOADBALANCER, Eureka::builder);
     check(INSTANCE, || crate::Instance::builder("orders"));
     check(REGISTRAR, crate::config::RegistrarConfig::default);
 }

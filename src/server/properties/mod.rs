@@ -106,8 +106,8 @@ pub(crate) fn property_names() -> Vec<&'static str> {
 }
 
 /// Returns the rows of the table, for the documentation.
-#[cfg(test)]
-pub(crate) fn keys() -> impl Iterator<Item = &'static crate::config::Key<EurekaServerBuilder>> {
+#[cfg(all(test, feature = "cli", feature = "tls"))]
+pub(crate) fn property_keys() -> impl Iterator<Item = &'static crate::config::Key<EurekaServerBuilder>> {
     PROPERTIES.iter().map(|property| &property.key)
 }
 
