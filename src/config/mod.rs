@@ -102,8 +102,10 @@ pub(crate) use key::{Key, apply, names_of, netflix_names_of};
 #[cfg(feature = "client")]
 pub(crate) use registrar::{REGISTRAR, RegistrarConfig};
 pub(crate) use report::Known;
+#[cfg(feature = "dns")]
+pub(crate) use servers::listed;
 #[cfg(feature = "client")]
-pub(crate) use servers::{ServerSettings, ServerSource, listed};
+pub(crate) use servers::{ServerSettings, ServerSource};
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
