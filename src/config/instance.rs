@@ -13,6 +13,12 @@ impl Instance {
     /// `docs/settings.md` lists the settings: the name of the application, `eureka.instance.*`,
     /// `server.port` and others. Settings below `eureka.instance` without an effect are logged.
     ///
+    /// The id defaults to `host:application:port` with the host name of this machine, even if the
+    /// IP address is registered as the host name. The name is found by a reverse look-up, unless
+    /// `spring.cloud.client.hostname` or `eureka.instance.instance-id` is set. The look-up blocks
+    /// for at most `spring.cloud.inetutils.timeout-seconds`, 1 second by default. Without a name,
+    /// the id has the address.
+    ///
     /// # Errors
     /// If a value is invalid, or neither `spring.application.name` nor `eureka.instance.appname` is
     /// set.
@@ -20,7 +26,8 @@ impl Instance {
         let names = ["spring.application.name", "eureka.instance.appname"];
         for name in names {
             if let Some(app) = settings.find(name, Unit::Text)? {
-                return Self::builder(app.text()).from_settings(settings);
+                let builder = Self::builder(app.text()).from_settings(settings)?;
+                return if builder.has_id() { Ok(builder) } else { Ok(builder.id_host(client_host_name(settings)?)) };
             }
         }
         Err(InvalidSetting::other(
@@ -221,6 +228,12 @@ pub(super) fn host_name(settings: &Settings) -> Option<String> {
 /// Returns the IP address of this machine, for `${spring.cloud.client.ip-address}`.
 pub(super) fn ip_address(settings: &Settings) -> Option<String> {
     from_address(settings, |builder| builder.local_address().to_string())
+}
+
+/// Returns the host name in the default id, as Spring computes it; `None` if it is unknown.
+fn client_host_name(settings: &Settings) -> Result<Option<String>, InvalidSetting> {
+    let own = settings.find("spring.cloud.client.hostname", Unit::Text)?;
+    Ok(own.map(|value| value.text().to_owned()).or_else(|| settings.host_name()))
 }
 
 /// Computes a value from the settings of the address.

@@ -6,7 +6,7 @@ const CASES: &[(&[(&str, &str)], &str)] = &[
     (&[("eureka.instance.appname", "bills")], r#""app":"BILLS""#),
     (&[("eureka.instance.app-group-name", "shop")], r#""appGroupName":"SHOP""#),
     (&[("eureka.instance.instance-id", "orders-1")], r#""instanceId":"orders-1""#),
-    (&[("spring.application.instance_id", "7")], r#""instanceId":"10.0.0.1:orders:7""#),
+    (&[("spring.application.instance_id", "7")], r#""instanceId":"node9:orders:7""#),
     (&[("vcap.application.instance_id", "cf-7")], r#""instanceId":"cf-7""#),
     (
         &[("vcap.application.instance_id", "cf-7"), ("eureka.instance.instance-id", "orders-1")],
@@ -54,8 +54,12 @@ const CASES: &[(&[(&str, &str)], &str)] = &[
 ];
 
 /// Settings that all cases have.
-const BASE: &[(&str, &str)] =
-    &[("spring.application.name", "orders"), ("server.port", "8080"), ("eureka.instance.ip-address", "10.0.0.1")];
+const BASE: &[(&str, &str)] = &[
+    ("spring.application.name", "orders"),
+    ("server.port", "8080"),
+    ("spring.cloud.client.hostname", "node9"),
+    ("eureka.instance.ip-address", "10.0.0.1"),
+];
 
 fn record(settings: &Settings) -> String {
     String::from_utf8(Instance::from_settings(settings).unwrap().build().unwrap().to_json()).unwrap()
@@ -149,7 +153,7 @@ mod of_the_address {
 
     /// Returns the instance that is built without an address.
     fn built(properties: &[(&str, &str)]) -> Instance {
-        Instance::from_settings(&over(&BASE[..2], properties)).unwrap().build().unwrap()
+        Instance::from_settings(&over(&BASE[..3], properties)).unwrap().build().unwrap()
     }
 
     #[test]
@@ -199,9 +203,28 @@ mod of_the_address {
             ("spring.cloud.inetutils.default-hostname", "${spring.cloud.client.hostname}"),
             ("my.id", "${spring.cloud.client.hostname}"),
         ];
-        let error = settings(&cyclic).get("my.id").unwrap_err().to_string();
+        let error = over(&[], &cyclic).get("my.id").unwrap_err().to_string();
         assert!(error.contains("spring.cloud.client.hostname"), "{error}");
-        let found = settings(&[("my.id", "${spring.cloud.client.hostname}")]).get("my.id").unwrap();
+        let found = over(&[], &[("my.id", "${spring.cloud.client.hostname}")]).get("my.id").unwrap();
         assert!(found.is_some_and(|name| !name.is_empty()));
+    }
+
+    #[test]
+    fn default_id_has_the_host_name_of_this_machine() {
+        let id = |base: &[(&str, &str)], properties: &[(&str, &str)]| {
+            Instance::from_settings(&over(base, properties)).unwrap().build().unwrap().id().to_owned()
+        };
+        assert_eq!(id(BASE, &[("eureka.instance.prefer-ip-address", "true")]), "node9:orders:8080");
+        assert_eq!(id(BASE, &[("eureka.instance.hostname", "h")]), "node9:orders:8080");
+        assert_eq!(id(BASE, &[("eureka.instance.appname", "bills")]), "node9:orders:8080");
+        let without_name = [
+            ("spring.cloud.inetutils.preferred-networks", "203.0.113.255/32"),
+            ("spring.cloud.inetutils.default-ip-address", "198.51.100.1"),
+            ("spring.cloud.inetutils.default-hostname", "fallback"),
+        ];
+        assert!(id(&BASE[..2], &without_name).ends_with(":orders:8080"));
+        // Another builder keeps the host name of the instance.
+        let code = Instance::builder("orders").from_settings(&settings(&[])).unwrap();
+        assert_eq!(code.build().unwrap().id(), "10.0.0.1:orders:8080");
     }
 }

@@ -44,10 +44,11 @@ impl InstanceBuilder {
         let host = host_name.unwrap_or_else(|| ip_addr.clone());
         let number = if port.enabled || !secure_port.enabled { port.number } else { secure_port.number };
         let given_id = self.id.clone().or_else(|| self.data_center.instance_id().map(str::to_owned));
-        let has_default_id = given_id.is_none();
+        let has_default_id = given_id.is_none() && self.id_host.is_none();
         let id = given_id.unwrap_or_else(|| {
             let suffix = self.id_suffix.clone().unwrap_or_else(|| number.to_string());
-            format!("{host}:{}:{suffix}", self.id_app.as_deref().unwrap_or(&self.app))
+            let (host, app) = (self.id_host.as_deref().unwrap_or(&host), self.id_app.as_deref().unwrap_or(&self.app));
+            format!("{host}:{app}:{suffix}")
         });
         if !is_usable_id(&id) {
             return Err(InvalidInstance::new(&self.app, Fault::BadId(id)));

@@ -59,6 +59,8 @@ pub struct InstanceBuilder {
     /// Name of the application in the default id, if it differs from `app`.
     id_app: Option<String>,
     id: Option<String>,
+    /// Host name in the default id, if it differs from that of the instance.
+    id_host: Option<String>,
     /// Replaces the port at the end of the default id.
     id_suffix: Option<String>,
     host_name: Option<String>,
@@ -107,6 +109,7 @@ impl InstanceBuilder {
             app: app.into(),
             id_app: None,
             id: None,
+            id_host: None,
             id_suffix: None,
             host_name: None,
             ip_addr: None,
@@ -213,6 +216,17 @@ impl InstanceBuilder {
     /// `host:application:port`, and on Amazon to its instance id.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// Returns `true` if the user or the data center has set the id.
+    pub(crate) fn has_id(&self) -> bool {
+        self.id.is_some() || self.data_center.instance_id().is_some()
+    }
+
+    /// Sets the host name in the default id, in place of that of the instance.
+    pub(crate) fn id_host(mut self, host: Option<String>) -> Self {
+        self.id_host = host;
         self
     }
 
