@@ -22,6 +22,7 @@ mod health;
 mod name_server;
 mod overrides;
 mod pages;
+mod propagation;
 mod provider;
 mod provider_faults;
 mod proxy;

@@ -25,14 +25,14 @@ use crate::common::Scripted;
 use crate::provider::{accepting, registrar, stop_on_shutdown};
 
 /// Response with its body.
-type Reply = Response<Bytes>;
+pub(crate) type Reply = Response<Bytes>;
 
 async fn own_page<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::from("own")))
 }
 
 /// Sends a request through the layer to a server that responds with "own" at every path.
-async fn send(layer: &RegistrationLayer, request: Request<()>) -> Reply {
+pub(crate) async fn send(layer: &RegistrationLayer, request: Request<()>) -> Reply {
     let service = layer.layer(service_fn(own_page));
     let (head, body) = service.oneshot(request).await.unwrap().into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())

@@ -20,6 +20,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 use tower_eureka::Instance;
+use tower_eureka::register::Registrar;
 use tower_eureka::tonic::{Services, serve, serve_registered};
 
 use crate::world::World;
@@ -57,10 +58,15 @@ struct Running {
 
 impl Running {
     async fn start(world: &World) -> Self {
+        Self::start_with(world, |registrar| registrar).await
+    }
+
+    async fn start_with(world: &World, set: impl FnOnce(Registrar) -> Registrar) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let hour = Duration::from_secs(3600);
         let registrar = world.registrar("grpc-1", port).quiet_time(hour).max_drain(hour).shutdown_timeout(2 * hour);
+        let registrar = set(registrar);
         let (stop, stopped) = oneshot::channel::<()>();
         let services = Services::from(Inventory).health_of("inventory");
         let serving = tokio::spawn(serve(registrar, async { drop(stopped.await) }, listener, services));
@@ -91,9 +97,7 @@ impl Running {
 
     async fn watch(&mut self) -> tonic::Streaming<tonic_health::pb::HealthCheckResponse> {
         let request = HealthCheckRequest { service: Inventory::NAME.into() };
-        let mut watch = self.health.watch(request).await.unwrap().into_inner();
-        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
-        watch
+        self.health.watch(request).await.unwrap().into_inner()
     }
 }
 
@@ -112,6 +116,7 @@ async fn services_are_not_serving_from_the_signal_on_while_calls_are_still_serve
     world.sees(1).await;
 
     let mut watch = server.watch().await;
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     drop(server.stop.take());
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     for service in ["", "inventory", Inventory::NAME] {
@@ -121,6 +126,23 @@ async fn services_are_not_serving_from_the_signal_on_while_calls_are_still_serve
     assert_eq!(server.page("/actuator/health").await.0, 503);
     server.call().await;
     assert!(!server.serving.is_finished());
+    server.serving.abort();
+}
+
+#[tokio::test]
+async fn services_are_serving_once_the_instance_is_ready() {
+    let world = World::new().await;
+    let (ready, is_ready) = oneshot::channel::<()>();
+    let mut server = Running::start_with(&world, |registrar| {
+        registrar.ready_when(async { is_ready.await.map_err(|_| "the sender was dropped") })
+    })
+    .await;
+    let mut watch = server.watch().await;
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(server.page("/actuator/health/readiness").await.0, 503);
+    ready.send(()).unwrap();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(server.page("/actuator/health/readiness").await.0, 200);
     server.serving.abort();
 }
 
