@@ -52,7 +52,7 @@ impl Recorded {
 fn with_recorder(test: impl AsyncFnOnce(Recorded)) {
     let recorder = DebuggingRecorder::new();
     let recorded = Recorded { snapshotter: recorder.snapshotter(), so_far: BTreeMap::new() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     metrics::with_local_recorder(&recorder, || runtime.block_on(test(recorded)))
 }
 

@@ -18,6 +18,7 @@
 
 mod address;
 mod agent;
+mod changes;
 mod drain;
 mod events;
 mod health;

@@ -1,6 +1,5 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use super::{HealthReport, RegistrarEvents, RegistrarState, RegistrationLayer};
 use crate::config::RegistrarConfig;
 use crate::error::{Error, Kind};
 use crate::metrics::ProviderMetrics;
-use crate::model::{Instance, InstanceStatus, LeaseInfo};
+use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 
@@ -224,148 +223,7 @@ impl Registrar {
         }
     }
 
-    /// Sets the instance's own status: UP, DOWN, STARTING or OUT_OF_SERVICE.
-    ///
-    /// OUT_OF_SERVICE is set as an override, which another status removes. An instance whose
-    /// [health check](Self::health) is DOWN stays DOWN. Setting the same status again sends nothing.
-    ///
-    /// Returns once the change is registered. That takes up to 15 seconds longer than
-    /// [`register`](Self::register) after several changes, since they are limited; see
-    /// [`update_interval`](Self::update_interval).
-    ///
-    /// # Errors
-    /// - If the request fails. It is repeated in the background.
-    /// - If the instance is not registered: before [`register`](Self::register) and after
-    ///   [`deregister`](Self::deregister).
-    /// - Once the [drain](Self::drain) has begun, since the instance then stays DOWN. See
-    ///   [`state`](Self::state).
-    /// - For UNKNOWN, which servers do not accept from an instance itself.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the status is nevertheless changed in the background.
-    pub async fn set_status(&self, status: InstanceStatus) -> Result<(), Error> {
-        if status == InstanceStatus::Unknown {
-            let cause = "a registry does not accept UNKNOWN as an instance's own status";
-            let advice = "set UP, DOWN, STARTING or OUT_OF_SERVICE; use override_status() for an override";
-            return Err(self.error(Kind::Config, "set status of", cause).advice(advice));
-        }
-        match self.running_or_error()? {
-            Some(agent) => self.execute(agent, Action::SetStatus(status)).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Adds metadata entries, or replaces those with the same keys.
-    ///
-    /// Before [`register`](Self::register) and after [`deregister`](Self::deregister) they become
-    /// part of the next registration. Otherwise the method returns once the change is registered,
-    /// as [`set_status`](Self::set_status) does.
-    ///
-    /// # Errors
-    /// If the request fails, which is repeated in the background. Also once the
-    /// [drain](Self::drain) has begun.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the metadata is nevertheless changed in the background.
-    pub async fn update_metadata<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>
-    where
-        K: Into<Arc<str>>,
-        V: Into<Arc<str>>,
-    {
-        self.change(Change::AddMetadata(shared(entries))).await
-    }
-
-    /// Removes metadata entries, under the conditions of
-    /// [`update_metadata`](Self::update_metadata).
-    ///
-    /// # Errors
-    /// As [`update_metadata`](Self::update_metadata).
-    pub async fn remove_metadata<K: Into<Arc<str>>>(&self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
-        let keys = keys.into_iter().map(Into::into).collect();
-        self.change(Change::RemoveMetadata(keys)).await
-    }
-
-    /// Replaces all metadata, under the conditions of [`update_metadata`](Self::update_metadata).
-    ///
-    /// # Errors
-    /// As [`update_metadata`](Self::update_metadata).
-    pub async fn set_metadata<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>
-    where
-        K: Into<Arc<str>>,
-        V: Into<Arc<str>>,
-    {
-        self.change(Change::ReplaceMetadata(shared(entries))).await
-    }
-
-    /// Sets another IP address, under the conditions of [`update_metadata`](Self::update_metadata).
-    ///
-    /// It also replaces the address in the host name and in the URLs. The id stays the same.
-    ///
-    /// # Errors
-    /// As [`update_metadata`](Self::update_metadata).
-    pub async fn set_address(&self, address: IpAddr) -> Result<(), Error> {
-        self.change(Change::Address(address)).await
-    }
-
-    /// Sets the heartbeat interval and the lease duration, in whole seconds, under the conditions
-    /// of [`update_metadata`](Self::update_metadata).
-    ///
-    /// # Errors
-    /// As [`update_metadata`](Self::update_metadata), and if the interval is less than a second or
-    /// the lease is not longer.
-    pub async fn set_lease(&self, renewal_interval: Duration, lease_duration: Duration) -> Result<(), Error> {
-        let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
-        let lease = LeaseInfo {
-            renewal_interval_secs: seconds(renewal_interval),
-            duration_secs: seconds(lease_duration),
-            ..LeaseInfo::default()
-        };
-        if lease.renewal_interval_secs < 1 || lease.duration_secs <= lease.renewal_interval_secs {
-            let cause = format!(
-                "the lease would end before its next heartbeat ({lease_duration:?}, heartbeat every {renewal_interval:?})"
-            );
-            return Err(self.error(Kind::Config, "set lease of", cause).advice("make the lease longer"));
-        }
-        self.change(Change::Lease(lease)).await
-    }
-
-    /// Sets a status in the registry that overrides the instance's own one. `OUT_OF_SERVICE` stops
-    /// calls to the instance while it keeps its lease.
-    ///
-    /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
-    /// registration. It is set again if a registry loses it. The time limits are those of
-    /// [`set_status`](Self::set_status).
-    ///
-    /// # Errors
-    /// If the request fails, which is repeated in the background. Also for UNKNOWN, if the instance
-    /// is not registered, or its [drain](Self::drain) has begun.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the override is nevertheless set in the background.
-    pub async fn override_status(&self, status: InstanceStatus) -> Result<(), Error> {
-        if status == InstanceStatus::Unknown {
-            let cause = "heartbeats of an instance that is UNKNOWN fail";
-            return Err(self.error(Kind::Config, "override status of", cause).advice("use remove_override()"));
-        }
-        self.change_override(Some(status)).await
-    }
-
-    /// Removes the override of [`override_status`](Self::override_status) or of an operator, and
-    /// registers the instance's own status again.
-    ///
-    /// Takes at most twice the time of [`set_status`](Self::set_status).
-    ///
-    /// # Errors
-    /// If a request fails, which is repeated in the background. Also if the instance is not
-    /// registered, or its [drain](Self::drain) has begun.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the override is nevertheless removed in the background.
-    pub async fn remove_override(&self) -> Result<(), Error> {
-        self.change_override(None).await
-    }
-
-    async fn change_override(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
+    pub(super) async fn change_override(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
         match self.running_or_error()? {
             Some(agent) => self.execute(agent, Action::Override(status)).await,
             None => Ok(()),
@@ -373,7 +231,7 @@ impl Registrar {
     }
 
     /// Changes the record, in the registry as well if the instance is registered.
-    async fn change(&self, change: Change) -> Result<(), Error> {
+    pub(super) async fn change(&self, change: Change) -> Result<(), Error> {
         let agent = {
             let state = self.agent();
             match &*state {
@@ -566,7 +424,7 @@ impl Registrar {
     }
 
     /// Sends a command to the task and waits for its result.
-    async fn execute(&self, agent: AgentHandle, action: Action) -> Result<(), Error> {
+    pub(super) async fn execute(&self, agent: AgentHandle, action: Action) -> Result<(), Error> {
         self.result_of(|done| async move { agent.normal.send(Command { action, done }).await.is_ok() }).await
     }
 
@@ -584,7 +442,7 @@ impl Registrar {
     }
 
     /// Returns the channels to the task; `None` if registration is switched off.
-    fn running_or_error(&self) -> Result<Option<AgentHandle>, Error> {
+    pub(super) fn running_or_error(&self) -> Result<Option<AgentHandle>, Error> {
         let state = self.agent();
         match &*state {
             _ if self.shared.off.is_some() => Ok(None),
@@ -609,17 +467,10 @@ impl Registrar {
             .advice("the lease expires if the registry stays unreachable")
     }
 
-    fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {
+    pub(super) fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {
         let instance = self.instance();
         Error::new(kind, operation).app(instance.app.clone()).instance(instance.id()).cause(cause)
     }
-}
-
-/// Collects entries of the metadata.
-fn shared<K: Into<Arc<str>>, V: Into<Arc<str>>>(
-    entries: impl IntoIterator<Item = (K, V)>,
-) -> Vec<(Arc<str>, Arc<str>)> {
-    entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 impl fmt::Debug for Registrar {
