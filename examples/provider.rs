@@ -2,8 +2,8 @@
 //! `cargo run --example provider --features files`, in the directory of an `application.yml`.
 //!
 //! Arguments such as `--server.port=8080` and environment variables such as `SERVER_PORT` override
-//! the file. A word alone is the name of the application. At SIGTERM or Ctrl-C it registers as DOWN,
-//! drains and deletes its registration.
+//! the file. A word alone is the name of the application, unless the settings have one. At SIGTERM
+//! or Ctrl-C it registers as DOWN, drains and deletes its registration.
 #![allow(clippy::print_stdout, reason = "a command-line example prints to stdout")]
 
 use std::io::IsTerminal;

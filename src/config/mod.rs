@@ -37,9 +37,9 @@
 //! # Errors
 //!
 //! An error names source, line and setting: `application.yml:14:
-//! eureka.client.registry-fetch-interval-seconds: expected seconds, found "soon"`. A setting without
-//! a meaning here is logged once at info, with the reason. An unknown setting that begins with
-//! `eureka.` is logged as a warning, with the most similar name.
+//! eureka.client.registry-fetch-interval-seconds: expected seconds, found "soon"`. A setting
+//! without a meaning here is logged once at info, with the reason. An unknown setting that begins
+//! with `eureka.` is logged as a warning, with the most similar name.
 //!
 //! # Libraries
 //!
