@@ -177,7 +177,11 @@ pub(crate) static INSTANCE: &[Row] = &[
     Row::new("spring.cloud.inetutils.timeout-seconds", Unit::Seconds, "1", "InstanceBuilder::host_name_timeout",
         |b, v| Ok(b.host_name_timeout(v.positive_duration()?))),
     Row::new("eureka.instance.metadata-map.<key>", Unit::Text, "", "InstanceBuilder::metadata",
-        |b, v| Ok(b.metadata(v.key(), v.text())))
+        |b, v| Ok(match v.elements() {
+            // Java has an entry per element.
+            Some(elements) => elements.iter().enumerate().fold(b, |b, (index, text)| b.metadata(format!("{}.{index}", v.key()), &**text)),
+            None => b.metadata(v.key(), v.text()),
+        }))
         .netflix(&[("eureka.metadata.<key>", Unit::Text)]),
 ];
 

@@ -317,7 +317,7 @@ fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> V
             None => without_brackets(&key),
         };
         match found.iter_mut().find(|(_, known, _)| *known == key) {
-            // Of two spellings the first counts. The elements of a list are in order.
+            // Of two spellings the first counts.
             Some((.., entries)) => {
                 if entries.iter().all(|entry| is_indexed(entry)) && is_indexed(entry) {
                     entries.push(entry);
@@ -325,6 +325,9 @@ fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> V
             }
             None => found.push((entry.is_variable(), key, vec![entry])),
         }
+    }
+    for (.., entries) in &mut found {
+        entries.sort_by_key(|entry| index_of(&entry.uniform));
     }
     found
 }

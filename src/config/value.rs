@@ -100,6 +100,11 @@ impl Value {
         self.is_variable
     }
 
+    /// Returns the elements of a value that is a list in its source.
+    pub(crate) fn elements(&self) -> Option<&[String]> {
+        self.items.as_deref()
+    }
+
     pub(crate) fn place(&self) -> Place<'_> {
         Place { name: &self.name, origin: &self.origin }
     }

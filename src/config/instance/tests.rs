@@ -228,3 +228,17 @@ mod of_the_address {
         assert_eq!(code.build().unwrap().id(), "10.0.0.1:orders:8080");
     }
 }
+
+#[test]
+fn list_in_the_metadata_is_an_entry_per_element() {
+    let settings = Settings::builder()
+        .default_property("eureka.instance.metadata-map.tags[0]", "a")
+        .default_property("eureka.instance.metadata-map.tags[1]", "b")
+        .default_property("eureka.instance.metadata-map.versions", "1,2")
+        .environment([("EUREKA_INSTANCE_METADATAMAP_ROLES_0", "admin")])
+        .without_files();
+    let settings = BASE.iter().fold(settings, |settings, (name, value)| settings.default_property(*name, *value));
+    let instance = Instance::from_settings(&settings.load().unwrap()).unwrap().build().unwrap();
+    let metadata: Vec<_> = instance.metadata().iter().filter(|(key, _)| *key != "management.port").collect();
+    assert_eq!(metadata, [("roles.0", "admin"), ("tags.0", "a"), ("tags.1", "b"), ("versions", "1,2")]);
+}
