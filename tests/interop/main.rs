@@ -20,6 +20,7 @@ mod provider_status;
 mod registry_servers;
 mod remote_regions;
 mod rust;
+mod service_settings;
 mod spring;
 mod spring_against_us;
 

@@ -45,7 +45,6 @@ impl Provider {
         let mut command = example("provider", registry);
         command
             .arg(app)
-            .env("PORT", "0")
             .env("EUREKA_INSTANCE_LEASERENEWALINTERVALINSECONDS", "1")
             .env("EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS", "5");
         let mut process = Process::start(name, command);
