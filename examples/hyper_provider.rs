@@ -5,9 +5,11 @@
 //! `SPRING_APPLICATION_NAME` and `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At SIGTERM or Ctrl-C it
 //! registers as DOWN, drains and deletes its registration. Until then it also serves
 //! `/actuator/health` and `/actuator/info`, over HTTP/1.1 and HTTP/2.
+#![allow(clippy::print_stderr, reason = "an example prints its errors")]
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,7 +19,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 use tower::{Layer, service_fn};
 use tower_eureka::{Eureka, Instance, Settings, shutdown_signal};
 
@@ -35,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let connections = GracefulShutdown::new();
         loop {
             let stream = tokio::select! {
-                accepted = listener.accept() => accepted?.0,
+                stream = accept(&listener) => stream,
                 () = &mut stop => break,
             };
             let builder = auto::Builder::new(TokioExecutor::new());
@@ -52,6 +55,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     registrar.serve(shutdown_signal(), server).await?;
     Ok(())
+}
+
+/// Accepts the next connection. A failure does not end the server: the client may have gone, or too
+/// many files may be open for the moment.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => eprintln!("cannot accept a connection: {error}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
