@@ -99,10 +99,11 @@ impl fmt::Debug for Services {
 
 /// Runs gRPC services, registered as this instance, until SIGTERM or Ctrl-C.
 ///
-/// The port of the instance is that of the listener, unless the instance has one. The metadata has
-/// the port of the listener as `gRPC_port`, where [`Channel`](super::Channel) and Spring's gRPC
-/// starters look for it, unless the instance has that key. Everything else is as described at
-/// [`serve`].
+/// The port of the instance is that of the listener, unless the instance has one, for example
+/// because ports are mapped. The metadata has the registered port as `gRPC_port` too, where
+/// [`Channel`](super::Channel) and Spring's gRPC starters look for it, unless the instance has that
+/// key. Set the key if the port of the instance belongs to another server. Everything else is as
+/// described at [`serve`].
 ///
 /// ```no_run
 /// # use tonic_health::pb::health_server::{Health, HealthServer};
@@ -132,8 +133,9 @@ pub async fn serve_registered(
     services: impl Into<Services>,
 ) -> Result<(), Error> {
     let mut instance = instance_at(instance, &listener)?;
-    if let (None, Ok(bound)) = (instance.metadata().get(PORT_KEY), listener.local_addr()) {
-        instance.metadata.insert(PORT_KEY, bound.port().to_string());
+    if instance.metadata().get(PORT_KEY).is_none() {
+        let port = if instance.port().enabled { instance.port() } else { instance.secure_port() };
+        instance.metadata.insert(PORT_KEY, port.number.to_string());
     }
     let served = serve(eureka.registrar(instance), shutdown_signal(), listener, services).await;
     served.map_err(|error| Error::new(Kind::Closed, "cannot serve").cause(error.to_string()).with_source(error))

@@ -160,13 +160,19 @@ async fn streams_of_the_health_service_end_with_the_server() {
 #[tokio::test]
 async fn server_is_registered_in_one_call_with_the_port_for_grpc() {
     let world = World::new().await;
-    for (own, expected) in [(None, None), (Some("9090"), Some("9090"))] {
+    for (published, own, expected) in
+        [(None, None, None), (None, Some("9090"), Some("9090")), (Some(8443), None, Some("8443"))]
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut instance = Instance::builder("inventory").ip_addr("127.0.0.1");
         if let Some(own) = own {
             instance = instance.metadata("gRPC_port", own);
         }
+        if let Some(published) = published {
+            instance = instance.port(published);
+        }
+        let port = published.unwrap_or(port);
         let eureka = world.eureka.clone();
         let serving = tokio::spawn(async move { serve_registered(&eureka, instance, listener, Inventory).await });
         world.sees(1).await;
