@@ -120,6 +120,10 @@ pub(super) enum Action {
     Change(Change),
 }
 
+/// Metadata by which callers find the ports of the instance. It is registered automatically, so that
+/// replacing the user's metadata does not remove it.
+const PORT_KEYS: [&str; 2] = ["gRPC_port", "management.port"];
+
 /// Change of the record.
 pub(super) enum Change {
     AddMetadata(Vec<(Arc<str>, Arc<str>)>),
@@ -176,7 +180,12 @@ impl Change {
                 let left = before.metadata.iter().filter(|(key, _)| !keys.iter().any(|removed| **removed == **key));
                 instance.metadata = left.collect();
             }
-            Self::ReplaceMetadata(entries) => instance.metadata = entries.iter().cloned().collect(),
+            Self::ReplaceMetadata(entries) => {
+                instance.metadata = before.metadata.iter().filter(|(key, _)| PORT_KEYS.contains(key)).collect();
+                for (key, value) in entries {
+                    instance.metadata.insert(key.clone(), value.clone());
+                }
+            }
             Self::Address(ip) => {
                 // The id stays, since the registry knows the instance by it.
                 let id = instance.id().into();

@@ -72,6 +72,10 @@ impl Registrar {
 
     /// Replaces all metadata, under the conditions of [`update_metadata`](Self::update_metadata).
     ///
+    /// The entries `gRPC_port` and `management.port`, which are registered automatically, stay
+    /// unless other values are given for them. [`remove_metadata`](Self::remove_metadata) removes
+    /// them.
+    ///
     /// # Errors
     /// As [`update_metadata`](Self::update_metadata).
     pub async fn set_metadata<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>

@@ -45,6 +45,25 @@ async fn changes_are_registered_at_once_then_at_the_rate_of_the_java_replicator(
 }
 
 #[tokio::test(start_paused = true)]
+async fn ports_that_were_registered_automatically_stay_when_the_metadata_is_replaced() {
+    let registry = accepting();
+    let handle = registrar(&registry);
+    let _layer = handle.layer();
+    handle.update_metadata([("gRPC_port", "9090"), ("zone", "a")]).await.unwrap();
+    handle.set_metadata([("zone", "b")]).await.unwrap();
+    handle.register().await.unwrap();
+    handle.set_metadata([("zone", "c"), ("gRPC_port", "9091")]).await.unwrap();
+    let sent = registrations(&registry);
+    for (grpc, zone, sent) in [("9090", "b", &sent[0].1), ("9091", "c", &sent[1].1)] {
+        let mut metadata: Vec<_> = sent.metadata().iter().collect();
+        metadata.sort_unstable();
+        assert_eq!(metadata, [("gRPC_port", grpc), ("management.port", "1"), ("zone", zone)]);
+    }
+    handle.remove_metadata(["management.port"]).await.unwrap();
+    assert_eq!(registrations(&registry)[2].1.metadata().get("management.port"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn metadata_address_and_lease_change_together_and_are_kept() {
     let registry = accepting();
     let handle = registrar(&registry);
