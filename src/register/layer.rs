@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use pin_project::pin_project;
+use tower::util::{Oneshot, ServiceExt};
 use tower::{Layer, Service};
 
 use super::lifecycle::Lifecycle;
-use super::pages::{Pages, RegistrationBody, Reply, Slot, refusal};
+use super::pages::{Pages, RegistrationBody, Reply, refusal};
 use super::paths::Paths;
 use crate::body::BodyGuard;
 
@@ -21,7 +22,8 @@ use crate::body::BodyGuard;
 /// responses while the server drains. It costs two atomic additions and a comparison of the path
 /// per request.
 ///
-/// A request that upgrades its connection, as for WebSocket, counts until the upgrade only.
+/// A request that upgrades its connection, as for WebSocket, counts until the upgrade only. A
+/// request that waits until the server is ready counts as well.
 /// Requests of probes do not prolong the drain; see
 /// [`Registrar::uncounted_paths`](super::Registrar::uncounted_paths).
 ///
@@ -48,7 +50,16 @@ use crate::body::BodyGuard;
 /// of its own. Requests for pages do not count as calls.
 ///
 /// The pages have precedence over routes of the server at the same paths. A server with pages of
-/// its own there switches them off with [`without_pages`](Self::without_pages).
+/// its own there switches them off with [`without_pages`](Self::without_pages). A path of the
+/// instance that cannot be served as a page, such as `/` or one with a query, is left to the server.
+///
+/// The pages do not wait for the server: they are served while a `ConcurrencyLimit` below the layer
+/// is reached. For this, the server's service must be `Clone`, and [`Registration`] is always ready.
+/// Calls wait in their futures instead. `LoadShed` therefore belongs below the layer, above the
+/// limit.
+///
+/// The links of `/actuator` have the scheme in `x-forwarded-proto`, else that of the request or of
+/// the requested port.
 ///
 /// A tonic server accepts only HTTP/2, which Java's health checks do not use, unless
 /// `accept_http1(true)` is set.
@@ -62,14 +73,15 @@ pub struct RegistrationLayer {
     lifecycle: Arc<Lifecycle>,
     uncounted: Paths,
     pages: Pages,
-    slot: Slot,
 }
 
 impl RegistrationLayer {
     pub(super) fn new(lifecycle: Arc<Lifecycle>, uncounted: Paths, pages: Pages) -> Self {
-        lifecycle.set_layered();
-        let slot = lifecycle.pages.add(pages.clone());
-        Self { lifecycle, uncounted, pages, slot }
+        lifecycle.pages.add(&pages);
+        if lifecycle.set_layered() {
+            pages.log_left();
+        }
+        Self { lifecycle, uncounted, pages }
     }
 
     /// Sets the whole path of the health page. `None` switches it off. Defaults to the instance's
@@ -120,7 +132,7 @@ impl RegistrationLayer {
     }
 
     fn with_pages(mut self, pages: Pages) -> Self {
-        self.lifecycle.pages.replace(self.slot, pages.clone());
+        self.lifecycle.pages.replace(&self.pages, &pages);
         self.pages = pages;
         self
     }
@@ -131,7 +143,7 @@ impl<S> Layer<S> for RegistrationLayer {
 
     fn layer(&self, inner: S) -> Registration<S> {
         let (lifecycle, uncounted, pages) = (self.lifecycle.clone(), self.uncounted.clone(), self.pages.clone());
-        Registration { inner, lifecycle, uncounted, pages }
+        Registration { inner, is_ready: false, lifecycle, uncounted, pages }
     }
 }
 
@@ -146,12 +158,24 @@ impl fmt::Debug for RegistrationLayer {
 }
 
 /// Service that counts its requests and serves the pages. Created by [`RegistrationLayer`].
-#[derive(Clone)]
+///
+/// It is always ready, so that the pages are served while the inner service is overloaded. The
+/// future of a call waits until the inner service is ready for it.
 pub struct Registration<S> {
     inner: S,
+    /// True if `inner` was ready when it was last polled, and was not called since.
+    is_ready: bool,
     lifecycle: Arc<Lifecycle>,
     uncounted: Paths,
     pages: Pages,
+}
+
+impl<S: Clone> Clone for Registration<S> {
+    fn clone(&self) -> Self {
+        let (inner, lifecycle) = (self.inner.clone(), self.lifecycle.clone());
+        // A clone has to become ready by itself.
+        Self { inner, is_ready: false, lifecycle, uncounted: self.uncounted.clone(), pages: self.pages.clone() }
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for Registration<S> {
@@ -162,15 +186,20 @@ impl<S: fmt::Debug> fmt::Debug for Registration<S> {
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Registration<S>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     ResBody: Body,
 {
     type Response = Response<RegistrationBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, Request<ReqBody>>;
 
+    /// Is ready unless the inner service has failed.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.is_ready = match self.inner.poll_ready(cx) {
+            Poll::Ready(ready) => ready.map(|()| true)?,
+            Poll::Pending => false,
+        };
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
@@ -181,7 +210,13 @@ where
             return ResponseFuture(State::Own(Some(reply)));
         }
         let in_flight = InFlight::begin(&self.lifecycle, request.uri().path(), &self.uncounted);
-        let inner = self.inner.call(request);
+        let inner = if std::mem::take(&mut self.is_ready) {
+            Call::Ready(self.inner.call(request))
+        } else {
+            // The service that was polled keeps its place in a queue.
+            let clone = self.inner.clone();
+            Call::Waiting(Box::pin(std::mem::replace(&mut self.inner, clone).oneshot(request)))
+        };
         ResponseFuture(State::Inner { inner, in_flight: Some(in_flight), closable })
     }
 }
@@ -196,13 +231,13 @@ fn close_if_draining<B>(response: &mut Response<B>, closable: bool, lifecycle: &
 
 /// Response future of [`Registration`].
 #[pin_project]
-pub struct ResponseFuture<F>(#[pin] State<F>);
+pub struct ResponseFuture<S: Service<R>, R>(#[pin] State<S, R>);
 
 #[pin_project(project = StateProjection)]
-enum State<F> {
+enum State<S: Service<R>, R> {
     Inner {
         #[pin]
-        inner: F,
+        inner: Call<S, R>,
         in_flight: Option<InFlight>,
         closable: bool,
     },
@@ -210,12 +245,31 @@ enum State<F> {
     Own(Option<Reply>),
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+/// Call of the inner service.
+#[pin_project(project = CallProjection)]
+enum Call<S: Service<R>, R> {
+    Ready(#[pin] S::Future),
+    /// Waits until the service is ready. Overload is rare, and the box keeps other calls small.
+    Waiting(Pin<Box<Oneshot<S, R>>>),
+}
+
+impl<S: Service<R>, R> Future for Call<S, R> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            CallProjection::Ready(call) => call.poll(cx),
+            CallProjection::Waiting(call) => call.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<S, R, B> Future for ResponseFuture<S, R>
 where
-    F: Future<Output = Result<Response<B>, E>>,
+    S: Service<R, Response = Response<B>>,
     B: Body,
 {
-    type Output = Result<Response<RegistrationBody<B>>, E>;
+    type Output = Result<Response<RegistrationBody<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED_AGAIN: &str = "future is not polled after completion";
@@ -235,12 +289,14 @@ where
     }
 }
 
-impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
+impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ResponseFuture");
         match &self.0 {
-            State::Inner { inner, .. } => f.debug_tuple("ResponseFuture").field(inner).finish(),
-            State::Own(reply) => f.debug_tuple("ResponseFuture").field(reply).finish(),
-        }
+            State::Inner { inner, .. } => debug.field("is_waiting", &matches!(inner, Call::Waiting(_))),
+            State::Own(reply) => debug.field("reply", reply),
+        };
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -272,9 +328,13 @@ impl fmt::Debug for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use http_body_util::{BodyExt, Full};
-    use tower::{ServiceExt, service_fn};
+    use tokio::time::{Instant, sleep, timeout};
+    use tower::limit::ConcurrencyLimit;
+    use tower::service_fn;
 
     use super::*;
 
@@ -298,6 +358,33 @@ mod tests {
         let abandoned = service.clone().oneshot(Request::new(())).await.unwrap();
         drop(abandoned);
         drop(service.oneshot(Request::new(())));
+        assert_eq!(lifecycle.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_are_served_while_the_server_is_overloaded() {
+        let lifecycle = Arc::<Lifecycle>::default();
+        let slow = service_fn(|_: Request<()>| async {
+            sleep(Duration::from_secs(10)).await;
+            Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+        });
+        let layer = RegistrationLayer::new(lifecycle.clone(), Paths::default(), Pages::default());
+        let mut service = layer.layer(ConcurrencyLimit::new(slow, 1));
+        let mut calls = tokio::task::JoinSet::new();
+        for path in ["/orders", "/orders", "/orders", "/actuator/health/liveness"] {
+            let ready = timeout(Duration::from_secs(1), service.ready()).await.expect("the service is always ready");
+            let response = ready.unwrap().call(Request::get(path).body(()).unwrap());
+            calls.spawn(async move { (path, response.await.unwrap().status(), Instant::now()) });
+        }
+        assert_eq!(lifecycle.in_flight(), 3, "calls that wait are counted");
+        let start = Instant::now();
+        let mut ended = Vec::new();
+        while let Some(call) = calls.join_next().await {
+            let (path, status, at) = call.unwrap();
+            ended.push((path, status.as_u16(), (at - start).as_secs()));
+        }
+        let call = |after| ("/orders", 200, after);
+        assert_eq!(ended, [("/actuator/health/liveness", 200, 0), call(10), call(20), call(30)]);
         assert_eq!(lifecycle.in_flight(), 0);
     }
 

@@ -91,8 +91,9 @@ impl Lifecycle {
         self.vitals.report(self.is_draining(), RegistryHealth { status, lease_age })
     }
 
-    pub(super) fn set_layered(&self) {
-        self.layered.store(true, Ordering::Relaxed);
+    /// Records that a layer exists. Returns `true` for the first one.
+    pub(super) fn set_layered(&self) -> bool {
+        !self.layered.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn is_layered(&self) -> bool {

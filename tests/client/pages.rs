@@ -129,6 +129,21 @@ async fn pages_follow_the_context_path_and_the_paths_of_the_instance() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn page_that_the_layer_cannot_serve_is_left_to_the_server_and_its_url_is_registered() {
+    for path in ["/", "/health?deep=true"] {
+        let registry = accepting();
+        let instance = Instance::builder("orders").id("a").ip_addr("10.0.0.1").port(80).health_check_path(path);
+        let handle = registry.client().build().unwrap().registrar(instance.build().unwrap());
+        let layer = handle.layer();
+        let instance = registered(&registry, &handle).await;
+        assert_eq!(instance.health_check_url(), Some(&*format!("http://10.0.0.1:80{path}")));
+        assert_eq!(instance.status_page_url(), Some("http://10.0.0.1:80/actuator/info"));
+        assert_eq!(get(&layer, path).await.body(), "own");
+        assert_eq!(get(&layer, "/actuator/info").await.body(), "{}");
+    }
+}
+
 /// Phase of a server, each with the responses to some requests.
 #[derive(Debug, PartialEq)]
 struct Phase {

@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::Instance;
+use crate::model::{Instance, Port};
 
 pub use body::RegistrationBody;
-pub(super) use published::{PublishedPages, Slot};
+pub(super) use published::PublishedPages;
 pub(super) use respond::{Reply, refusal};
 
 /// Paths and content of the pages of one layer. Cheap to clone.
@@ -40,6 +40,10 @@ struct Content {
     info_json: Bytes,
     /// True if the health page has the reasons of the health checks.
     shows_details: bool,
+    /// Ports for plain HTTP and for HTTPS that the instance has, which the links follow.
+    ports: [Option<i32>; 2],
+    /// Pages of the instance that are left to the server, with their paths.
+    left: Vec<(&'static str, Box<str>)>,
 }
 
 /// Page that a path stands for.
@@ -60,16 +64,39 @@ impl Default for Pages {
             common: Box::default(),
             info_json: Bytes::from_static(b"{}"),
             shows_details: false,
+            ports: [None, None],
+            left: Vec::new(),
         };
         Self(Arc::new(content.indexed()))
     }
 }
 
 impl Pages {
-    /// Returns the pages of an instance.
+    /// Returns the pages of an instance. A page whose path the layer cannot serve is left to the
+    /// server, for example `/` or a path with a query.
     pub(super) fn of(instance: &Instance) -> Self {
         let [health, info] = instance.page_paths();
-        Self::default().with_health(Some(health)).with_info(Some(info))
+        let enabled = |port: Port| port.enabled.then_some(port.number);
+        Self::default().changed(|content| {
+            (content.health, content.info) = (normalized(health), normalized(info));
+            content.ports = [enabled(instance.port()), enabled(instance.secure_port())];
+            for (page, path, served) in [("health", health, &content.health), ("info", info, &content.info)] {
+                if served.is_none() {
+                    content.left.push((page, path.into()));
+                }
+            }
+        })
+    }
+
+    /// Logs the pages that are left to the server.
+    pub(super) fn log_left(&self) {
+        for (page, path) in &self.0.left {
+            tracing::info!(
+                page,
+                path = &**path,
+                "the registration layer cannot serve a page at this path, the server has to"
+            );
+        }
     }
 
     fn changed(&self, change: impl FnOnce(&mut Content)) -> Self {
@@ -79,11 +106,11 @@ impl Pages {
     }
 
     pub(super) fn with_health(&self, path: Option<&str>) -> Self {
-        self.changed(|content| content.health = path.map(normalized))
+        self.changed(|content| content.health = path.map(valid))
     }
 
     pub(super) fn with_info(&self, path: Option<&str>) -> Self {
-        self.changed(|content| content.info = path.map(normalized))
+        self.changed(|content| content.info = path.map(valid))
     }
 
     /// Switches both pages off.
@@ -153,14 +180,19 @@ impl Content {
     }
 }
 
-/// Returns a path that begins with a slash and ends without one.
-fn normalized(path: &str) -> Box<str> {
+/// Returns a path that begins with a slash and ends without one. `None` if no page can be served
+/// at it.
+fn normalized(path: &str) -> Option<Box<str>> {
     let path = path.trim().trim_matches('/');
-    assert!(
-        !path.is_empty() && !path.contains(['?', '#', '{', '}', '*']) && !path.contains(char::is_whitespace),
-        "a page needs a path such as /actuator/health, not {path:?} (None switches the page off)"
-    );
-    format!("/{path}").into()
+    let is_page = !path.is_empty() && !path.contains(['?', '#', '{', '}', '*']) && !path.contains(char::is_whitespace);
+    is_page.then(|| format!("/{path}").into())
+}
+
+/// Returns the normalized path that the user has set for a page.
+fn valid(path: &str) -> Box<str> {
+    normalized(path).unwrap_or_else(|| {
+        panic!("a page needs a path such as /actuator/health, not {path:?} (None switches the page off)")
+    })
 }
 
 #[cfg(test)]
@@ -210,6 +242,22 @@ mod tests {
         for path in ["", "/", "/actuator/health", "/actuator/info"] {
             assert_eq!(none.at(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn page_whose_path_cannot_be_served_is_left_to_the_server() {
+        let of = |health: &str| {
+            let instance = Instance::builder("orders").ip_addr("10.0.0.1").port(80).health_check_path(health);
+            Pages::of(&instance.build().unwrap())
+        };
+        for path in ["/", "/health?deep=true"] {
+            let pages = of(path);
+            assert_eq!((pages.health_path(), pages.info_path()), (None, Some("/actuator/info")), "{path}");
+            assert_eq!(pages.0.left, [("health", path.into())]);
+            assert_eq!((pages.at("/"), pages.at("/health")), (None, None));
+            assert_eq!(pages.with_health(Some("/up")).health_path(), Some("/up"));
+        }
+        assert_eq!(of("up").0.left, []);
     }
 
     #[test]

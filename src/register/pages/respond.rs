@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::super::health::HealthStatus;
@@ -51,7 +52,7 @@ impl Pages {
     fn links<B>(&self, request: &Request<B>) -> String {
         let authority = request.uri().authority().map(|authority| authority.as_str());
         let host = authority.or_else(|| request.headers().get(HOST)?.to_str().ok());
-        let scheme = request.uri().scheme_str().unwrap_or("http");
+        let scheme = self.scheme(request, host);
         let base = host.map(|host| format!("{scheme}://{host}")).unwrap_or_default();
         let mut links = serde_json::Map::new();
         let mut add = |name: &str, path: Option<&str>, rest: &str| {
@@ -65,6 +66,25 @@ impl Pages {
         add("health-path", self.health_path(), "/{*path}");
         add("info", self.info_path(), "");
         serde_json::json!({ "_links": links }).to_string()
+    }
+
+    /// Returns the scheme of the links: that which a proxy has received the request with, else that
+    /// of the URI, else that of the requested port. Over HTTP/1, URIs have no scheme.
+    fn scheme<B>(&self, request: &Request<B>, host: Option<&str>) -> &'static str {
+        let forwarded = request.headers().get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+        let forwarded = forwarded.and_then(|schemes| schemes.split(',').next());
+        let known =
+            |scheme: &str| ["http", "https"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme.trim()));
+        let of_port = || match self.0.ports {
+            [_, None] => "http",
+            [None, Some(_)] => "https",
+            [Some(plain), Some(secure)] => {
+                let port = host.and_then(|host| host.parse::<Authority>().ok()?.port_u16()).map(i32::from);
+                let port = port.unwrap_or(if plain == 80 { 80 } else { 443 });
+                if port == secure && port != plain { "https" } else { "http" }
+            }
+        };
+        forwarded.and_then(known).or_else(|| known(request.uri().scheme_str()?)).unwrap_or_else(of_port)
     }
 }
 
@@ -108,6 +128,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::Instance;
 
     const HEALTH_PATH: &str = "/actuator/health";
     const INFO_PATH: &str = "/actuator/info";
@@ -184,6 +205,37 @@ mod tests {
         let request = Request::get("https://orders:443/actuator").body(()).unwrap();
         let reply = Pages::default().reply(&request, &Lifecycle::default()).unwrap();
         assert_eq!(json_of(&reply)["_links"]["info"]["href"], "https://orders:443/actuator/info");
+    }
+
+    #[test]
+    fn links_have_the_scheme_that_the_client_used() {
+        let orders = || Instance::builder("orders").ip_addr("10.0.0.1");
+        let secure_only = orders().secure_port(443).port_enabled(false);
+        let both = || orders().port(8080).secure_port(8443);
+        for (instance, host, forwarded, expected) in [
+            (orders().port(8080), "10.0.0.1:8080", None, "http"),
+            (orders().port(8080), "orders.example", None, "http"),
+            (orders().port(8080), "orders.example", Some("https"), "https"),
+            (orders().port(8080), "orders.example", Some("HTTPS, http"), "https"),
+            (orders().port(8080), "orders.example", Some("javascript"), "http"),
+            (secure_only.clone(), "orders", None, "https"),
+            (secure_only, "orders", Some("http"), "http"),
+            (both(), "orders:8443", None, "https"),
+            (both(), "[::1]:8443", None, "https"),
+            (both(), "orders:8080", None, "http"),
+            (orders().port(80).secure_port(443), "orders", None, "http"),
+            (orders().port(8080).secure_port(443), "orders", None, "https"),
+        ] {
+            let pages = Pages::of(&instance.build().unwrap());
+            let mut request = Request::get("/actuator").header(HOST, host).body(()).unwrap();
+            let forwarded = forwarded.map(|scheme| ("x-forwarded-proto", scheme));
+            if let Some((name, scheme)) = forwarded {
+                request.headers_mut().insert(name, HeaderValue::from_static(scheme));
+            }
+            let reply = pages.reply(&request, &Lifecycle::default()).unwrap();
+            let link = format!("{expected}://{host}/actuator/health");
+            assert_eq!(json_of(&reply)["_links"]["health"]["href"], link, "{forwarded:?}");
+        }
     }
 
     #[test]
