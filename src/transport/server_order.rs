@@ -48,7 +48,7 @@ pub(super) struct ServerOrder {
 #[derive(Debug)]
 struct State {
     servers: Vec<Server>,
-    /// Where reads and writes begin.
+    /// Positions at which reads and writes begin.
     starts: [Start; 2],
     /// End of the session. `None` before the first operation.
     session_ends: Option<Instant>,
