@@ -261,6 +261,8 @@ fn replace(order: &ServerOrder, list: Vec<ListedServer>) {
     let Some(change) = order.replace(list) else { return };
     if is_first {
         tracing::info!(servers = %Urls(&change.added), "registry servers");
+    } else if change.added.is_empty() && change.removed.is_empty() {
+        tracing::debug!("order of registry servers changed");
     } else {
         let (added, removed) = (Urls(&change.added), Urls(&change.removed));
         tracing::info!(%added, %removed, "list of registry servers changed");

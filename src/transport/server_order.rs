@@ -113,18 +113,23 @@ impl ServerOrder {
     }
 
     /// Replaces the list, which must not have the same URL twice. Returns `None` if it is the
-    /// present one.
+    /// present one. The order within a zone counts only if the list is not shuffled.
     ///
     /// A server in both lists keeps its state, and stays preferred.
-    pub(super) fn replace(&self, list: Vec<ListedServer>) -> Option<ServerChange> {
+    pub(super) fn replace(&self, mut list: Vec<ListedServer>) -> Option<ServerChange> {
+        if !self.shuffle {
+            list.sort_by_key(|server| server.rank);
+        }
         let mut state = self.lock();
         let is_in = |list: &[Server], url: &ServiceUrl| list.iter().any(|known| known.is(url));
         let same_rank = |server: &Server, new: &ListedServer| {
             server.is(&new.url) && server.listed.rank == new.rank && server.listed.zone == new.zone
         };
-        if list.len() == state.servers.len()
-            && list.iter().all(|new| state.servers.iter().any(|server| same_rank(server, new)))
-        {
+        let is_present = |(position, new): (usize, &ListedServer)| match self.shuffle {
+            true => state.servers.iter().any(|server| same_rank(server, new)),
+            false => same_rank(&state.servers[position], new),
+        };
+        if list.len() == state.servers.len() && list.iter().enumerate().all(is_present) {
             for server in &mut state.servers {
                 // The credentials may be new.
                 if let Some(new) = list.iter().find(|new| server.is(&new.url)) {

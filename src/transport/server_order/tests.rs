@@ -214,7 +214,7 @@ async fn replaced_list_keeps_the_preferred_server_and_the_states() {
     order.succeeded(Access::Read, &url(2), &[]);
     order.succeeded(Access::Write, &url(3), &[]);
     order.attempt_failed(Access::Read, &url(1), true);
-    assert_eq!(order.replace(list(&[&[3, 2, 1, 0]])), None, "the same servers");
+    assert_eq!(order.replace(list(&[&[0, 1, 2, 3]])), None, "the same servers");
     let change = order.replace(list(&[&[5, 4, 2, 1, 0]])).unwrap();
     let urls = |servers: &[usize]| -> Vec<_> { servers.iter().map(|&n| url(n).as_str().clone()).collect() };
     assert_eq!(change, ServerChange { added: urls(&[5, 4]), removed: urls(&[3]) });
@@ -225,6 +225,24 @@ async fn replaced_list_keeps_the_preferred_server_and_the_states() {
     order.failed(Access::Write, &url(3));
     order.attempt_failed(Access::Write, &url(3), true);
     assert_eq!(select(&order, Access::Write), [5, 4, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_order_of_the_same_servers_counts_unless_they_are_shuffled() {
+    let unchanged = Some(ServerChange { added: Vec::new(), removed: Vec::new() });
+    for shuffle in [false, true] {
+        let order = ServerOrder::new(&ServerSettings { shuffle, ..ServerSettings::default() });
+        order.replace(list(&[&[0, 1], &[2]]));
+        let reordered = order.replace(list(&[&[1, 0], &[2]]));
+        assert_eq!(reordered, unchanged.clone().filter(|_| !shuffle));
+        if !shuffle {
+            assert_eq!(select(&order, Access::Read), [1, 0, 2]);
+        }
+        // Zones are sorted by rank before the lists are compared.
+        let mut later_zone_first = list(&[&[1, 0], &[2]]);
+        later_zone_first.rotate_right(1);
+        assert_eq!(order.replace(later_zone_first), None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,8 +51,8 @@ impl RegistryServer {
     }
 }
 
-/// Difference between two lists of servers, as URLs.
-#[derive(Debug, PartialEq, Eq)]
+/// Difference between two lists of servers, as URLs. Both are empty if only the order changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::transport) struct ServerChange {
     pub(in crate::transport) added: Vec<Arc<str>>,
     pub(in crate::transport) removed: Vec<Arc<str>>,
