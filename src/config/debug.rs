@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::Settings;
-use super::mask::{MASK, is_secret, masked_urls};
+use super::mask::{MASK, has_secret_placeholder, is_secret, masked_urls};
 use super::names::relaxed;
 use super::source::Entry;
+use crate::untrusted::Excerpt;
 
 /// Beginnings of the names that are shown. Other settings belong to other parts of the program.
 const FAMILIES: [&str; 8] = [
@@ -54,9 +55,12 @@ impl Settings {
         match self.resolve(entry) {
             Ok(resolved) if resolved.is_secret => format!("{name} = {MASK} ({origin})"),
             Ok(resolved) => {
-                format!("{name} = {} ({origin})", crate::untrusted::Excerpt(masked_urls(&resolved.text)))
+                format!("{name} = {} ({origin})", Excerpt(masked_urls(&resolved.text)))
             }
-            Err(_) => format!("{name} = {} ({origin}, with a placeholder that has no value)", masked_urls(&entry.text)),
+            Err(_) => {
+                let shown = if has_secret_placeholder(&entry.text) { MASK.into() } else { masked_urls(&entry.text) };
+                format!("{name} = {} ({origin}, with a placeholder that has no value)", Excerpt(shown))
+            }
         }
     }
 }

@@ -75,6 +75,8 @@ impl<'s> Resolution<'s> {
         };
         let name = self.text(name)?;
         let name = name.trim();
+        // The default of a secret is one as well.
+        self.is_secret |= is_secret(name);
         if let Some(value) = self.value(name, place)? {
             into.push_str(&value);
             return Ok(());

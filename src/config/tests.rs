@@ -337,6 +337,10 @@ fn debug_lists_the_settings_in_force_without_secrets() {
         .default_property("eureka.instance.metadata-map.note", "${REGISTRY_PASSWORD}")
         .property("eureka.client.region", "eu")
         .property("eureka.instance.instance-id", "${nothing}")
+        .property("eureka.instance.metadata-map.admin", "${ADMIN_PASSWORD:geheim}")
+        .property("eureka.instance.metadata-map.both", "${ADMIN_PASSWORD:geheim}${nothing}")
+        .property("eureka.instance.metadata-map.chain", "${my.default}")
+        .property("my.default", "${API_KEY:geheim}")
         .without_files()
         .load()
         .unwrap();
@@ -347,6 +351,9 @@ fn debug_lists_the_settings_in_force_without_secrets() {
                     EUREKA_CLIENT_SERVICEURL_DEFAULTZONE = http://***@a/,http://***@b/ (environment)\n\
                     eureka.client.tls.key-password = *** (SPRING_APPLICATION_JSON)\n\
                     eureka.instance.instance-id = ${nothing} (code, with a placeholder that has no value)\n\
+                    eureka.instance.metadata-map.admin = *** (code)\n\
+                    eureka.instance.metadata-map.both = *** (code, with a placeholder that has no value)\n\
+                    eureka.instance.metadata-map.chain = *** (code)\n\
                     eureka.instance.metadata-map.note = *** (default)\n\
                     SPRING_APPLICATION_JSON = *** (environment)";
     assert_eq!(format!("{settings:?}"), expected);
