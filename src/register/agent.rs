@@ -120,7 +120,7 @@ pub(super) enum Action {
     Change(Change),
 }
 
-/// Metadata by which callers find the ports of the instance. It is registered automatically, so that
+/// Metadata by which callers find the ports of the instance. It is registered automatically, so
 /// replacing the user's metadata does not remove it.
 const PORT_KEYS: [&str; 2] = ["gRPC_port", "management.port"];
 

@@ -51,12 +51,13 @@ use crate::body::BodyGuard;
 ///
 /// The pages have precedence over routes of the server at the same paths. A server with pages of
 /// its own there switches them off with [`without_pages`](Self::without_pages). A path of the
-/// instance that cannot be served as a page, such as `/` or one with a query, is left to the server.
+/// instance that cannot be served as a page, such as `/` or one with a query, is left to the
+/// server.
 ///
 /// The pages do not wait for the server: they are served while a `ConcurrencyLimit` below the layer
-/// is reached. For this, the server's service must be `Clone`, and [`Registration`] is always ready.
-/// Calls wait in their futures instead. `LoadShed` therefore belongs below the layer, above the
-/// limit.
+/// is reached. For this, the server's service must be `Clone`, and [`Registration`] is always
+/// ready. Calls wait in their futures instead. `LoadShed` therefore belongs below the layer, above
+/// the limit.
 ///
 /// The links of `/actuator` have the scheme in `x-forwarded-proto`, else that of the request or of
 /// the requested port.

@@ -146,9 +146,9 @@ pub async fn serve_registered(
 /// The server has the registrar's layer, and accepts HTTP/1.1 as well, so that Java callers can
 /// read the health and info pages at the same port. It also has the standard health service, unless
 /// `services` contains one: each service and the server as a whole (`""`) are `SERVING` while the
-/// instance is ready and its [health checks](Registrar::health) succeed. They are `NOT_SERVING` from
-/// the signal on, before the drain begins. Once the server has to stop accepting, the streams of the
-/// health service end.
+/// instance is ready and its [health checks](Registrar::health) succeed. They are `NOT_SERVING`
+/// from the signal on, before the drain begins. Once the server has to stop accepting, the streams
+/// of the health service end.
 ///
 /// # Errors
 /// If the server fails.
