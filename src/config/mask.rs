@@ -9,7 +9,8 @@ pub(crate) const MASK: &str = "***";
 
 /// Returns `true` if a setting of this name may hold a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
-    const PARTS: [&str; 7] = ["password", "passwd", "passphrase", "secret", "token", "credential", "authorization"];
+    // Shortened, so that mistyped names are covered as well.
+    const PARTS: [&str; 7] = ["passw", "pasw", "passphrase", "secret", "token", "credential", "authorization"];
     let name = relaxed(name);
     PARTS.iter().any(|part| name.contains(part)) || name.ends_with("key") || name == "vcapservices"
 }

@@ -99,6 +99,9 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
     if WITHOUT_MEANING.iter().any(|known| is(known)) {
         return Ok(Rule::Ignored("a registry server has no use for it"));
     }
+    if scope == Scope::Standalone && LISTENER.into_iter().any(is) {
+        return Ok(Rule::None);
+    }
     #[cfg(feature = "client")]
     if crate::eureka::spring_properties().any(is) {
         return Ok(Rule::Ignored("it is a setting of clients, which a registry server does not read"));
@@ -131,9 +134,6 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
         };
     }
     if is_server {
-        if LISTENER.into_iter().any(is) {
-            return Ok(Rule::None);
-        }
         if OF_SPRING_SERVERS.iter().any(|known| is(known)) {
             return Ok(Rule::OfSpring);
         }
