@@ -34,8 +34,8 @@ impl Authorizer {
         Self { credentials, headers: config.headers.as_slice().into() }
     }
 
-    /// Adds the credentials, unless the URL of the server had its own. Returns the bearer token that
-    /// was added, if it was one.
+    /// Adds the credentials, unless the URL of the server had its own. Returns the bearer token
+    /// that was added, if it was one.
     ///
     /// # Errors
     /// When there is no bearer token within `bound`.

@@ -104,8 +104,8 @@ impl HttpStack {
         Self { head_timeout: bound(self.head_timeout), read_timeout: bound(self.read_timeout), ..self.clone() }
     }
 
-    /// Sends one request with its credentials and reads the complete response. A panic of the bottom
-    /// service is returned as an error.
+    /// Sends one request with its credentials and reads the complete response. A panic of the
+    /// bottom service is returned as an error.
     ///
     /// A bearer token that the server rejects is renewed once, and the request is sent again.
     pub(super) async fn exchange(&self, mut request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
@@ -178,8 +178,8 @@ fn is_connect(error: &BoxError) -> bool {
     rejected || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
-/// Policy that follows up to five redirects and sends credentials to the first host only, the user's
-/// own headers included.
+/// Policy that follows up to five redirects and sends credentials to the first host only, the
+/// user's own headers included.
 ///
 /// A redirect of a write is followed only if the status preserves method and body (307, 308). Other
 /// statuses would turn the write into a GET.

@@ -12,8 +12,8 @@ use crate::config::TokenProvider;
 use crate::panics::catch_panic;
 use crate::time::add_capped;
 
-/// Time for which the failure of the provider is returned again without a call, so that an operation
-/// that tries several servers waits for it once.
+/// Time for which the failure of the provider is returned again without a call, so that an
+/// operation that tries several servers waits for it once.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Cache of the token that the provider returned last.
@@ -55,8 +55,8 @@ impl Tokens {
         Self { provider, state: Mutex::default() }
     }
 
-    /// Returns the `Authorization` header with the cached token. Calls the provider if there is none,
-    /// if it expired, or if it is the `rejected` one.
+    /// Returns the `Authorization` header with the cached token. Calls the provider if there is
+    /// none, if it expired, or if it is the `rejected` one.
     ///
     /// # Errors
     /// When the provider fails, or returns nothing within `bound`. This includes the wait for

@@ -31,7 +31,8 @@ impl Default for Direct {
 }
 
 impl Direct {
-    /// Creates the list of these hosts only, so that loopback is not one of them unless it is named.
+    /// Creates the list of these hosts only, so that loopback is not one of them unless it is
+    /// named.
     ///
     /// The text has the form of `NO_PROXY`: names, addresses and networks (`10.0.0.0/8`), separated
     /// by commas or spaces. A name stands for all names below it as well, with or without a leading

@@ -68,7 +68,8 @@ mod tests {
     use super::*;
     use crate::connect::Proxies;
 
-    /// Opens a tunnel through a proxy that sends this response, and returns what the proxy received.
+    /// Opens a tunnel through a proxy that sends this response, and returns what the proxy
+    /// received.
     async fn open(url: &str, response: &'static [u8]) -> (Result<TcpStream, ConnectError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
