@@ -137,7 +137,7 @@ pub(crate) static CLIENT: &[Row] = &[
         |b, v| Ok(b.region(v.text())))
         .netflix(&[("eureka.region", Unit::Text)]),
     Row::new("eureka.client.availability-zones.<region>", Unit::List, "defaultZone", "EurekaBuilder::availability_zones",
-        |b, v| Ok(b.availability_zones(v.key(), v.list().join(","))))
+        availability_zones)
         .netflix(&[("eureka.<region>.availabilityZones", Unit::List)]),
     Row::new("eureka.client.prefer-same-zone-eureka", Unit::Flag, "true", "EurekaBuilder::prefer_same_zone",
         |b, v| Ok(b.prefer_same_zone(v.flag()?)))
@@ -212,6 +212,17 @@ pub(crate) static CLIENT: &[Row] = &[
 
 fn store_type(value: &Value) -> Result<StoreType, InvalidSetting> {
     StoreType::parse(value.text()).ok_or_else(|| value.invalid("PKCS12, JKS or PEM"))
+}
+
+/// Sets the zones of a region.
+fn availability_zones(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    const NAME: &str = "eureka.client.availability-zones";
+    // Without a region, the name has the form of a Netflix name with the region `client`.
+    let is_without_region = value.key() == "client" && names::uniform(value.place().name) == names::uniform(NAME);
+    if is_without_region || value.key().parse::<usize>().is_ok() {
+        return Err(value.refused("zones belong to a region (write eureka.client.availability-zones.REGION)"));
+    }
+    Ok(builder.availability_zones(value.key(), value.list().join(",")))
 }
 
 /// Sets the registry servers of a zone.

@@ -267,6 +267,16 @@ fn servers_by_zone_are_the_same_from_each_source() {
 }
 
 #[test]
+fn zones_without_their_region_are_an_error_with_the_remedy() {
+    for name in ["eureka.client.availability-zones", "eureka.client.availabilityZones[0]"] {
+        let error = property(name, "zone1,zone2").unwrap_err().to_string();
+        assert!(error.contains("write eureka.client.availability-zones.REGION"), "{error}");
+    }
+    assert!(property("eureka.client.availability-zones.client", "zone1").is_ok());
+    assert!(property("eureka.eu.availabilityZones", "zone1").is_ok());
+}
+
+#[test]
 fn urls_in_code_replace_those_of_all_zones_of_the_settings() {
     let settings = settings(&[
         ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "a,b"),
