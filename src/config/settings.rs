@@ -229,7 +229,7 @@ impl Settings {
     pub(super) fn placeholder_entry(&self, name: &str) -> Option<&Entry> {
         let (dotted, flat) = (uniform(name), relaxed(name));
         let is_it = |entry: &&Entry| entry.uniform == if entry.is_variable() { &*flat } else { &*dotted };
-        let found = self.entries().find(is_it)?;
+        let found = self.entries().filter(|entry| !entry.is_port_link()).find(is_it)?;
         found.report_once();
         Some(found)
     }

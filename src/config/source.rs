@@ -59,8 +59,13 @@ impl Entry {
     /// for a service named `server`. A blank value in a file is none of them, and hides the sources
     /// below the file.
     pub(crate) fn is_unset(&self) -> bool {
-        self.text.trim().is_empty() && !matches!(self.origin, Origin::File { .. })
-            || self.is_variable() && is_port_link(&self.name, &self.text)
+        self.text.trim().is_empty() && !matches!(self.origin, Origin::File { .. }) || self.is_port_link()
+    }
+
+    /// Returns `true` for the URL that Kubernetes sets for a service, as in
+    /// `SERVER_PORT=tcp://10.0.0.1:80`.
+    pub(crate) fn is_port_link(&self) -> bool {
+        self.is_variable() && is_port_link(&self.name, &self.text)
     }
 
     /// Returns `true` if the entry's name begins with these parts, and has more.

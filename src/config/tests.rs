@@ -97,6 +97,12 @@ fn placeholders_are_resolved_over_all_sources() {
 }
 
 #[test]
+fn placeholder_ignores_the_url_of_a_service_in_kubernetes() {
+    let settings = settings(&[("SERVER_PORT", "tcp://10.0.0.1:80"), ("MY_ID", "${server.port:8080}")]);
+    assert_eq!(get(&settings, "my.id"), Some("8080".into()));
+}
+
+#[test]
 fn placeholder_without_a_value_is_an_error_with_the_remedy() {
     let mut chain: Vec<(String, String)> =
         (0..40).map(|n| (format!("n{n}"), format!("${{n{m}}}${{n{m}}}", m = n + 1))).collect();
