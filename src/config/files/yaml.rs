@@ -138,11 +138,21 @@ fn entries(root: &Node, path: &Arc<str>, limits: &mut Limits) -> Result<Vec<Entr
         Content::Map(_) => {
             let mut into = Flattened { entries: Vec::new(), path, limits };
             into.flatten(String::new(), root, root.line)?;
-            Ok(into.entries)
+            Ok(last_of_each_name(into.entries))
         }
         Content::Scalar(text) if text.is_empty() => Ok(Vec::new()),
         _ => Err((root.line, "expected settings, such as `eureka.client.enabled: true`".into())),
     }
+}
+
+/// Removes entries whose name follows again, perhaps in another spelling: the last one counts, as
+/// in Spring.
+fn last_of_each_name(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut seen = HashSet::new();
+    entries.reverse();
+    entries.retain(|entry| seen.insert(entry.uniform.clone()));
+    entries.reverse();
+    entries
 }
 
 /// Rest of what the aliases of a file may lead to.
@@ -198,6 +208,7 @@ impl Flattened<'_> {
             return Err((node.line, "a merge key (<<) needs a mapping or a list of mappings".into()));
         };
         self.limits.take(members.len(), 0).ok_or_else(|| too_large(node.line))?;
+        let start = self.entries.len();
         let mut own = HashSet::new();
         for (key, line, value) in members.iter().filter(|(key, ..)| key != "<<") {
             if !own.insert(&**key) {
@@ -214,12 +225,15 @@ impl Flattened<'_> {
             self.flatten(name, value, *line)?;
         }
         names.extend(own);
+        let merged = self.entries.len();
         for (.., value) in members.iter().filter(|(key, ..)| key == "<<") {
             match &value.content {
                 Content::List(items) => items.iter().try_for_each(|item| self.members(name, item, names))?,
                 _ => self.members(name, value, names)?,
             }
         }
+        // Own members take precedence, in another spelling as well.
+        self.entries[start..].rotate_left(merged - start);
         Ok(())
     }
 }
@@ -361,15 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn last_spelling_of_a_name_counts() {
+        let text = "a:\n  fetch-interval: 1\na.fetchInterval: 2\n";
+        assert_eq!(pairs(text), strings(&[("a.fetchInterval", "2")]));
+        // Own members take precedence over those of a merge key.
+        let text = "x: &x {fetch-interval: 1}\ny:\n  fetchInterval: 2\n  <<: *x\n";
+        assert_eq!(pairs(text), strings(&[("x.fetch-interval", "1"), ("y.fetchInterval", "2")]));
+    }
+
+    #[test]
     fn aliases_and_merge_keys_are_expanded() {
         let text = "base: &b {a: 1, b: 2}\nother: &o {c: 3}\none:\n  <<: [*b, *o]\n  b: 4\ntwo: *b\n";
         let expected = [
             ("base.a", "1"),
             ("base.b", "2"),
             ("other.c", "3"),
-            ("one.b", "4"),
             ("one.a", "1"),
             ("one.c", "3"),
+            ("one.b", "4"),
             ("two.a", "1"),
             ("two.b", "2"),
         ];
