@@ -50,6 +50,7 @@ impl Registrar {
         let ready = Box::pin(async move { ready.await.into_health() });
         self.shared.monitors.lock().set_ready(ready);
         self.shared.lifecycle.vitals.set_readiness(Readiness::Pending);
+        self.start_added_monitors();
         self
     }
 
@@ -111,6 +112,7 @@ impl Registrar {
     fn add_check(self, name: Option<&str>, check: impl FnOnce(usize) -> Check) -> Self {
         let number = self.shared.lifecycle.vitals.add_component(name.map(Into::into));
         self.shared.monitors.lock().add(check(number));
+        self.start_added_monitors();
         self
     }
 

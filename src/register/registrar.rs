@@ -376,6 +376,9 @@ impl Registrar {
         if let Some(setting) = off {
             let (app, instance) = (instance.app(), instance.id());
             tracing::info!(app, instance, "registration is switched off by {setting}");
+            // An earlier server may have been drained.
+            lifecycle.set_draining(false);
+            lifecycle.stopping.reset();
             return Ok(None);
         }
         let mut state = self.agent();
@@ -413,6 +416,14 @@ impl Registrar {
         let handle = agent.handle.clone();
         *state = AgentState::Running(agent);
         Ok(Some(handle))
+    }
+
+    /// Starts the health checks and the readiness that were added to a registration that runs.
+    pub(super) fn start_added_monitors(&self) {
+        let is_running = matches!(&*self.agent(), AgentState::Running(agent) if !agent.task.is_finished());
+        if is_running {
+            self.shared.monitors.lock().start(&self.shared.lifecycle, &self.instance());
+        }
     }
 
     /// Drops the handle of the task, which then deregisters the instance by itself.

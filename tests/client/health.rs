@@ -215,3 +215,23 @@ async fn health_checks_run_although_registration_is_switched_off() {
     assert_eq!(report.registry.status, HealthStatus::Unknown);
     assert!(registry.asked().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn check_and_readiness_that_are_added_after_the_registration_start_at_once() {
+    let (registry, program) = (accepting(), Program::default());
+    let handle = registrar(&registry);
+    let mut state = handle.state();
+    handle.register().await.unwrap();
+    let checked = program.clone();
+    let _ = handle.clone().health(10 * SECOND, move || checked.clone().check());
+    sleep(SECOND).await;
+    handle.set_status(InstanceStatus::Up).await.unwrap();
+    assert_eq!((writes(&registry), *state.borrow()), (vec!["UP".to_owned()], RegistrarState::Registered));
+    let _ = handle.clone().ready_when(sleep(5 * SECOND));
+    sleep(SECOND).await;
+    assert_eq!(*state.borrow(), RegistrarState::Starting);
+    sleep(20 * SECOND).await;
+    assert_eq!(*state.borrow(), RegistrarState::Registered);
+    program.set(DOWN);
+    state.wait_for(|state| *state == RegistrarState::Down).await.unwrap();
+}

@@ -1,5 +1,6 @@
 //! Overrides of a provider's status: its own and an operator's.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tower_eureka::model::{Instance, InstanceStatus};
 use tower_eureka::register::{Registrar, RegistrarEvent, RegistrarState};
 
 use crate::common::{Reply, Scripted, instance};
+use crate::provider::{registrar, writes};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -166,4 +168,31 @@ async fn override_that_an_operator_removes_is_not_set_again() {
     registry.operator("DELETE", "");
     sleep(100 * SECOND).await;
     assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Registered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_that_failed_before_the_drain_is_not_repeated_in_it() {
+    for (sets, down_fails) in [(true, false), (true, true), (false, false)] {
+        let downs = AtomicUsize::new(0);
+        let registry = Scripted::new(move |asked| {
+            let is_down = asked.line.starts_with("POST")
+                && Instance::from_json(&asked.body).unwrap().status() == InstanceStatus::Down;
+            if is_down && downs.fetch_add(1, Ordering::Relaxed) == 0 && down_fails {
+                return Reply::Status(500);
+            }
+            Reply::Status(if asked.line.contains("/status") { 500 } else { 200 })
+        });
+        let handle = registrar(&registry).quiet_time(200 * SECOND).max_drain(200 * SECOND);
+        handle.register().await.unwrap();
+        let change = async {
+            if sets { handle.override_status(InstanceStatus::Up).await } else { handle.remove_override().await }
+        };
+        change.await.unwrap_err();
+        let before = registry.asked().len();
+        handle.clone().shutdown_timeout(400 * SECOND).drain().await;
+        let lines = registry.lines().split_off(before);
+        assert!(lines.iter().any(|line| line.starts_with("PUT")), "heartbeats go on: {lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("/status")), "{lines:?}");
+        assert_eq!(writes(&registry).last().map(String::as_str), Some("DOWN"));
+    }
 }

@@ -1,12 +1,14 @@
 //! Clients with registration or fetches switched off.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_eureka::Eureka;
 use tower_eureka::model::InstanceStatus;
 
@@ -77,4 +79,22 @@ async fn client_that_is_switched_off_needs_no_valid_service_url() {
     }
     assert!(Eureka::builder().service_url("http://${REGISTRY}/").build().is_err());
     assert!(Eureka::builder().register_with_eureka(false).build().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_of_a_registrar_that_is_switched_off_is_called_as_the_first_one() {
+    let handle = registry().client().enabled(false).build().unwrap().registrar(instance("orders", "a"));
+    let service = handle
+        .layer()
+        .layer(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }));
+    for _ in 0..2 {
+        let called = service.clone();
+        let serving = handle.clone().serve(sleep(Duration::from_secs(60)), |shutdown| async move {
+            sleep(Duration::from_secs(30)).await;
+            let response = called.oneshot(Request::new(())).await.unwrap();
+            assert_eq!((response.status(), response.headers().contains_key("connection")), (StatusCode::OK, false));
+            shutdown.await;
+        });
+        serving.await;
+    }
 }

@@ -43,7 +43,8 @@ impl Agent {
     pub(super) async fn renew_and_record(&mut self) -> Result<(), Interruption> {
         let Some(result) = self.renew().await? else { return Ok(()) };
         self.record(&result);
-        let is_missing = !self.overrides.is_in_sync() || !self.waiting.is_empty();
+        // An override would replace the DOWN of the drain.
+        let is_missing = !self.is_closing() && (!self.overrides.is_in_sync() || !self.waiting.is_empty());
         if result.is_ok() && self.registered && is_missing && self.change_at.is_none() {
             return self.sync_and_record().await;
         }
@@ -59,7 +60,7 @@ impl Agent {
         {
             return Ok(Err(error));
         }
-        let due = self.overrides.due();
+        let due = self.overrides.due().filter(|_| !self.is_closing());
         if due == Some(Due::Remove) {
             if let Err(error) = self.change_override(&transport, Due::Remove).await? {
                 return Ok(Err(error));
