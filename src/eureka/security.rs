@@ -139,10 +139,10 @@ impl EurekaBuilder {
     /// servers, `HTTP_PROXY` for `http` servers, `ALL_PROXY` for both, and `NO_PROXY` for the hosts
     /// that are called without a proxy. Each name may be in lower case; upper case has precedence.
     ///
-    /// Builders that are made from settings use these variables without this method. A proxy that is
-    /// set in code or as `eureka.client.proxy-host` has precedence, and `NO_PROXY` applies to it as
-    /// well. [`build`](Self::build) returns an error
-    /// if a service URL needs a proxy whose variable is unusable.
+    /// Builders that are made from settings use these variables without this method. A proxy that
+    /// is set in code or as `eureka.client.proxy-host` has precedence, and `NO_PROXY` applies to it
+    /// as well. [`build`](Self::build) returns an error if a service URL needs a proxy whose
+    /// variable is unusable.
     pub fn proxy_from_env(mut self) -> Self {
         self.config.proxies = Proxies::from_env(&|name| std::env::var(name).ok());
         self
@@ -242,8 +242,8 @@ impl EurekaBuilder {
     }
 
     /// Sets the TLS configuration (rustls 0.23) for registry servers and instances, for example to
-    /// use another crypto provider. Only its list of ALPN protocols is replaced, by the HTTP version
-    /// of each call.
+    /// use another crypto provider. Only its list of ALPN protocols is replaced, by the HTTP
+    /// version of each call.
     ///
     /// Defaults to TLS 1.2 and 1.3 without a client certificate. The default trusts the CAs of the
     /// operating system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and uses the
@@ -260,9 +260,9 @@ impl EurekaBuilder {
     /// the operating system. Call it again to add further files.
     ///
     /// The file is read at once. [`build`](Self::build) returns the error if that fails. A new
-    /// connection reads it again if it was not read for 5 seconds, so a changed file is used without
-    /// a restart. If a changed file is unusable, its previous content stays in effect, and a warning
-    /// is logged.
+    /// connection reads it again if it was not read for 5 seconds, so a changed file is used
+    /// without a restart. If a changed file is unusable, its previous content stays in effect, and
+    /// a warning is logged.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_ca_file(self, path: impl AsRef<Path>) -> Self {

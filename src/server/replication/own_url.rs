@@ -14,8 +14,8 @@ pub(super) struct OwnUrl<'a> {
 }
 
 impl OwnUrl<'_> {
-    /// Returns true if a URL is this node's. Host and port have to match, the host without regard to
-    /// case. Java compares the host alone, so two nodes on one host drop each other there.
+    /// Returns true if a URL is this node's. Host and port have to match, the host without regard
+    /// to case. Java compares the host alone, so two nodes on one host drop each other there.
     pub(super) fn matches(&self, url: &ServiceUrl) -> bool {
         if let Some(mine) = self.url {
             return ServiceUrl::parse_list(mine)
