@@ -86,6 +86,21 @@ impl Instance {
         instance.looked_up(false)
     }
 
+    /// Returns the instance with an IP address that the user has set, as
+    /// [`with_address`](Self::with_address) does. No detected address or host name replaces it.
+    pub(crate) fn with_fixed_address(&self, ip: &str) -> Self {
+        let mut instance = self.with_address(ip);
+        if let Some(facts) = self.local.facts() {
+            instance.local = LocalFacts::new(Facts { rules: None, look_up: None, ..facts.clone() });
+        }
+        instance
+    }
+
+    /// Returns the instance with the id of another record of it, by which the registry knows it.
+    pub(crate) fn with_id_of(self, known: &Self) -> Self {
+        Self { instance_id: Some(known.id().into()), ..self }
+    }
+
     /// Returns the instance after the look-up of its host name, which replaces the IP address in
     /// the host name, the id and the URLs. Without a host name, only the look-up is no longer
     /// pending.

@@ -171,13 +171,14 @@ mod tests {
     use crate::Eureka;
     use crate::model::{Facts, HostLookup, LocalFacts};
     use crate::register::Registrar;
+    use crate::time::move_wall_clock;
 
     /// Machine with a registry, and the addresses of the registrations that were sent.
     #[derive(Clone, Default)]
     struct Network {
         route: Arc<Mutex<Option<IpAddr>>>,
         status: Arc<AtomicU16>,
-        sent: Arc<Mutex<Vec<String>>>,
+        sent: Arc<Mutex<Vec<Instance>>>,
         look_up: Option<HostLookup>,
         names: Arc<Mutex<HashMap<IpAddr, String>>>,
     }
@@ -197,9 +198,7 @@ mod tests {
                     let is_registration = request.method() == http::Method::POST;
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     if is_registration {
-                        let instance = Instance::from_json(&body).unwrap();
-                        assert_eq!(instance.id(), format!("{}:orders:80", instance.host_name().unwrap()));
-                        this.sent.lock().unwrap().push(instance.host_name().unwrap().to_owned());
+                        this.sent.lock().unwrap().push(Instance::from_json(&body).unwrap());
                     }
                     let status = this.status.load(Ordering::Relaxed);
                     let response = http::Response::builder().status(status).body(Full::<bytes::Bytes>::default());
@@ -220,8 +219,16 @@ mod tests {
             Routes { route: Arc::new(move |_, _| *route.lock().unwrap()), names }
         }
 
+        fn last(&self) -> Instance {
+            self.sent.lock().unwrap().last().cloned().unwrap()
+        }
+
+        /// Returns the host of the last registration, whose id has to contain it.
         fn last_sent(&self) -> String {
-            self.sent.lock().unwrap().last().cloned().unwrap_or_default()
+            let instance = self.last();
+            let host = instance.host_name().unwrap();
+            assert_eq!(instance.id(), format!("{host}:orders:80"));
+            host.to_owned()
         }
     }
 
@@ -265,7 +272,41 @@ mod tests {
         assert_eq!(network.last_sent(), "127.0.0.1");
         network.set(Some("10.0.0.5"), 204);
         provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
-        assert_eq!((&*network.last_sent(), provider.instance().ip_addr()), ("10.0.0.5", Some("10.0.0.5")));
+        let last = network.last();
+        assert_eq!((last.host_name(), last.id()), (Some("10.0.0.5"), "127.0.0.1:orders:80"), "the lease keeps its id");
+        assert_eq!(provider.instance().ip_addr(), Some("10.0.0.5"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_found_after_a_suspension_keeps_the_id_of_the_lease() {
+        let network = Network::default();
+        network.set(Some("10.0.0.4"), 204);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap();
+        assert_eq!(network.last_sent(), "10.0.0.4");
+        network.set(Some("10.0.0.5"), 204);
+        move_wall_clock(3_600_000);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
+        let last = network.last();
+        assert_eq!((last.host_name(), last.id()), (Some("10.0.0.5"), "10.0.0.4:orders:80"));
+        assert_eq!(provider.instance().id(), "10.0.0.4:orders:80");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_that_the_program_sets_is_not_replaced_by_a_detected_one() {
+        let network = Network::default();
+        network.set(Some("10.0.0.4"), 204);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.set_address([10, 9, 9, 9].into()).await.unwrap();
+        provider.register().await.unwrap();
+        assert_eq!(network.last().ip_addr(), Some("10.9.9.9"), "before the registration");
+        provider.set_address([10, 9, 9, 8].into()).await.unwrap();
+        network.set(Some("10.0.0.5"), 204);
+        move_wall_clock(3_600_000);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
+        assert_eq!(network.last().ip_addr(), Some("10.9.9.8"), "after a suspension");
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,6 +327,7 @@ mod tests {
         network.provider("http://192.0.2.9/eureka/", false).register().await.unwrap();
         assert_eq!(network.last_sent(), "127.0.0.1");
     }
+
     fn looked_up(default: Option<&str>) -> Network {
         let look_up = HostLookup { limit: Duration::from_secs(1), default: default.map(Into::into) };
         let network = Network { look_up: Some(look_up), ..Network::default() };

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,7 +29,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use overrides::Overrides;
+use overrides::{Due, Overrides};
 
 /// Longest time between two looks at the wall clock, which shows a suspension of the machine.
 const TICK: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ pub(super) struct Agent {
     /// Commands of a shutdown, which interrupt other operations.
     shutdown: mpsc::Receiver<ShutdownCommand>,
     /// Callers that wait until their changes are registered.
-    waiting: Vec<Done>,
+    waiting: Vec<Waiter>,
     limiter: Limiter,
     /// Time at which a change is sent, if there is one.
     change_at: Option<Instant>,
@@ -89,7 +90,15 @@ pub(super) struct Agent {
     clocks: Moment,
     /// Server that accepted the last write.
     server: Option<Arc<str>>,
+    /// True once another task follows this one, and the state belongs to it.
+    superseded: Arc<AtomicBool>,
     metrics: ProviderMetrics,
+}
+
+/// Caller that waits until its change is registered.
+struct Waiter {
+    operation: &'static str,
+    done: Done,
 }
 
 /// Parts from which a task is started.
@@ -110,6 +119,7 @@ pub(super) struct Command {
     pub(super) done: Done,
 }
 
+#[derive(Debug)]
 pub(super) enum Action {
     /// Register, if the registry does not have the instance.
     Register,
@@ -120,11 +130,25 @@ pub(super) enum Action {
     Change(Change),
 }
 
+impl Action {
+    /// Returns the operation as errors name it.
+    pub(super) fn operation(&self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::SetStatus(_) => "set status of",
+            Self::Override(Some(_)) => "override status of",
+            Self::Override(None) => "remove status of",
+            Self::Change(_) => "change",
+        }
+    }
+}
+
 /// Metadata by which callers find the ports of the instance. It is registered automatically, so
 /// replacing the user's metadata does not remove it.
 const PORT_KEYS: [&str; 2] = ["gRPC_port", "management.port"];
 
 /// Change of the record.
+#[derive(Debug)]
 pub(super) enum Change {
     AddMetadata(Vec<(Arc<str>, Arc<str>)>),
     RemoveMetadata(Vec<Arc<str>>),
@@ -157,7 +181,25 @@ pub(super) struct AgentHandle {
 #[derive(Debug)]
 pub(super) struct AgentTask {
     pub(super) handle: AgentHandle,
-    pub(super) task: JoinHandle<()>,
+    pub(super) running: RunningTask,
+}
+
+/// Task of an agent, without the channels: it ends by itself once they are closed.
+#[derive(Debug)]
+pub(super) struct RunningTask {
+    task: JoinHandle<()>,
+    superseded: Arc<AtomicBool>,
+}
+
+impl RunningTask {
+    pub(super) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Takes the state of the registration from the task, since another task follows it.
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Shutdown command that interrupts an operation; `None` once all handles were dropped.
@@ -187,9 +229,7 @@ impl Change {
                 }
             }
             Self::Address(ip) => {
-                // The id stays, since the registry knows the instance by it.
-                let id = instance.id().into();
-                *instance = Instance { instance_id: Some(id), ..instance.with_address(&ip.to_string()) };
+                *instance = instance.with_fixed_address(&ip.to_string()).with_id_of(instance);
             }
             Self::Lease(lease) => instance.lease = Some(*lease),
         }
@@ -202,12 +242,13 @@ impl Agent {
     ///
     /// It registers at once, and repeats that with back-off until it succeeds. When all handles
     /// were dropped, it deletes the registration.
-    pub(super) fn spawn(parts: AgentParts, previous: Option<JoinHandle<()>>) -> AgentTask {
+    pub(super) fn spawn(parts: AgentParts, previous: Option<RunningTask>) -> AgentTask {
         let (normal, commands) = mpsc::channel(4);
         let (shutdown_sender, shutdown) = mpsc::channel(4);
         let (health, info) = parts.lifecycle.pages.paths();
         let instance = parts.published.lock().with_pages(health.as_deref(), info.as_deref());
         let interval = renewal_interval(&instance);
+        let superseded = Arc::new(AtomicBool::new(false));
         let mut agent = Self {
             background: parts.transport.in_background(),
             transport: parts.transport,
@@ -243,6 +284,7 @@ impl Agent {
             next: Instant::now(),
             clocks: Moment::now(),
             server: None,
+            superseded: superseded.clone(),
         };
         agent.update_status();
         agent.mark_changed();
@@ -250,7 +292,7 @@ impl Agent {
         let task = tokio::spawn(async move {
             if let Some(previous) = previous {
                 // Even after a panic it sends nothing more.
-                let _ = previous.await;
+                let _ = previous.task.await;
             }
             agent.next = Instant::now();
             // A panic of the user's HTTP service must not end the heartbeats.
@@ -263,7 +305,10 @@ impl Agent {
                 agent.next = Instant::now() + agent.backoff.next();
             }
         });
-        AgentTask { handle: AgentHandle { normal, shutdown: shutdown_sender }, task }
+        AgentTask {
+            handle: AgentHandle { normal, shutdown: shutdown_sender },
+            running: RunningTask { task, superseded },
+        }
     }
 
     async fn run(&mut self, cancel_timeout: Option<Duration>) {
@@ -276,8 +321,11 @@ impl Agent {
                     ControlFlow::Break(command) => command,
                 },
             };
-            for done in std::mem::take(&mut self.waiting) {
-                let _ = done.send(Err(draining("set status of", &self.instance)));
+            let downs = matches!(command, Some(ShutdownCommand::Down { .. }));
+            for Waiter { operation, done } in std::mem::take(&mut self.waiting) {
+                let is_draining = downs || self.lifecycle.is_draining();
+                let error = if is_draining { draining } else { deregistered };
+                let _ = done.send(Err(error(operation, &self.instance)));
             }
             match command {
                 Some(ShutdownCommand::Down { within, done }) => match self.down(within, done).await {
@@ -311,34 +359,48 @@ impl Agent {
 
     /// Waits for the next command, change or heartbeat, and executes it.
     async fn step(&mut self) -> ControlFlow<Interruption> {
-        let closing = self.is_closing();
+        // A heartbeat that is due goes before the look.
+        let looks = self.look_due && self.known && !self.is_closing() && Instant::now() < self.next;
+        let (beats, beat_at) = (!self.cancelling, self.next.min(Instant::now() + TICK));
         let outcome = tokio::select! {
             biased;
-            command = self.shutdown.recv() => return ControlFlow::Break(command),
-            command = self.commands.recv() => {
-                return match command {
-                    Some(command) => {
-                        self.execute(command);
-                        ControlFlow::Continue(())
-                    }
-                    // Both channels close together.
-                    None => ControlFlow::Break(None),
-                };
-            }
-            // The sender is never closed, since the agent has it as well.
-            _ = self.vitals.changed(), if !closing => {
-                self.update_status();
-                self.request_change();
-                return ControlFlow::Continue(());
-            }
-            () = until(self.change_at), if self.change_at.is_some() && !closing => self.send_change().await,
-            () = std::future::ready(()), if self.look_due && self.known && !closing => self.look().await,
-            () = sleep_until(self.next.min(Instant::now() + TICK)), if !self.cancelling => self.tick().await,
+            is_due = self.attend() => match is_due {
+                Ok(true) => self.send_change().await,
+                Ok(false) => Ok(()),
+                Err(command) => Err(command),
+            },
+            () = std::future::ready(()), if looks => self.look().await,
+            () = sleep_until(beat_at), if beats => self.tick().await,
         };
         match outcome {
             Ok(()) => ControlFlow::Continue(()),
             Err(command) => ControlFlow::Break(command),
         }
+    }
+
+    /// Waits for the next command or change of the health, and executes it. Returns `true` once it
+    /// is time to send the changes.
+    ///
+    /// It sends nothing, so requests that may be repeated wait for it at the same time, and end if
+    /// it returns `true`.
+    async fn attend(&mut self) -> Result<bool, Interruption> {
+        let closing = self.is_closing();
+        tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(command),
+            command = self.commands.recv() => match command {
+                Some(command) => self.execute(command),
+                // Both channels close together.
+                None => return Err(None),
+            },
+            // The sender is never closed, since the agent has it as well.
+            _ = self.vitals.changed(), if !closing => {
+                self.update_status();
+                self.request_change();
+            }
+            () = until(self.change_at), if self.change_at.is_some() && !closing => return Ok(true),
+        }
+        Ok(false)
     }
 
     /// Returns `true` once the status stays DOWN.
@@ -349,8 +411,10 @@ impl Agent {
     /// Executes a command, which sends nothing by itself.
     fn execute(&mut self, Command { action, done }: Command) {
         // The handle checks this as well, but the shutdown may have begun since.
+        let operation = action.operation();
         if self.is_closing() {
-            let _ = done.send(Err(draining("set status of", &self.instance)));
+            let error = if self.lifecycle.is_draining() { draining } else { deregistered };
+            let _ = done.send(Err(error(operation, &self.instance)));
             return;
         }
         match action {
@@ -376,7 +440,7 @@ impl Agent {
             let _ = done.send(Ok(()));
             return;
         }
-        self.waiting.push(done);
+        self.waiting.push(Waiter { operation, done });
         self.request_change();
     }
 
@@ -393,14 +457,20 @@ impl Agent {
         }
     }
 
+    /// Returns the override that the registry lacks. None is sent once the status stays DOWN, since
+    /// it would replace the DOWN.
+    fn due_override(&self) -> Option<Due> {
+        self.overrides.due(self.instance.status).filter(|_| !self.is_closing())
+    }
+
     fn is_in_sync(&self) -> bool {
-        self.registered && self.overrides.is_in_sync()
+        self.registered && self.due_override().is_none()
     }
 
     /// Sends the changes as soon as the limiter permits. Before the registry has the instance, they
     /// are part of the registration.
     fn request_change(&mut self) {
-        if self.known && !self.is_in_sync() && self.change_at.is_none() {
+        if self.known && !self.is_closing() && !self.is_in_sync() && self.change_at.is_none() {
             self.change_at = Some(Instant::now());
         }
     }
@@ -456,6 +526,15 @@ pub(super) fn draining(operation: &'static str, instance: &Instance) -> Error {
         .instance(instance.id())
         .cause("the instance is draining and stays DOWN until it is deregistered")
         .advice("see state(); call deregister() and then register() to use it again")
+}
+
+/// Creates the error of an operation on an instance that was deregistered meanwhile.
+fn deregistered(operation: &'static str, instance: &Instance) -> Error {
+    Error::new(Kind::Closed, operation)
+        .app(instance.app.clone())
+        .instance(instance.id())
+        .cause("the instance was deregistered meanwhile")
+        .advice("call register() to use it again")
 }
 
 async fn until(at: Option<Instant>) {

@@ -34,10 +34,7 @@ impl Registrar {
             let advice = "set UP, DOWN, STARTING or OUT_OF_SERVICE; use override_status() for an override";
             return Err(self.error(Kind::Config, "set status of", cause).advice(advice));
         }
-        match self.running_or_error()? {
-            Some(agent) => self.execute(agent, Action::SetStatus(status)).await,
-            None => Ok(()),
-        }
+        self.execute_if_running(Action::SetStatus(status)).await
     }
 
     /// Adds metadata entries, or replaces those with the same keys.
@@ -122,7 +119,8 @@ impl Registrar {
     /// calls to the instance while it keeps its lease.
     ///
     /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
-    /// registration. It is set again if a registry loses it. The time limits are those of
+    /// registration. It is set again if a registry loses it. Servers ignore an override that is equal
+    /// to the own status: it is set again when that changes. The time limits are those of
     /// [`set_status`](Self::set_status).
     ///
     /// # Errors
@@ -136,7 +134,7 @@ impl Registrar {
             let cause = "heartbeats of an instance that is UNKNOWN fail";
             return Err(self.error(Kind::Config, "override status of", cause).advice("use remove_override()"));
         }
-        self.change_override(Some(status)).await
+        self.execute_if_running(Action::Override(Some(status))).await
     }
 
     /// Removes the override of [`override_status`](Self::override_status) or of an operator, and
@@ -151,7 +149,7 @@ impl Registrar {
     /// # Cancel safety
     /// If the future is dropped, the override is nevertheless removed in the background.
     pub async fn remove_override(&self) -> Result<(), Error> {
-        self.change_override(None).await
+        self.execute_if_running(Action::Override(None)).await
     }
 }
 

@@ -143,16 +143,16 @@ pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig
     }
 }
 
-/// Time in which a further signal counts as the same one, since a supervisor signals both the
+/// Time after a signal that counted in which further ones are ignored, since a supervisor signals both the
 /// process and its process group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// Waits for a SIGTERM or Ctrl-C that is distinct from the one at `since`.
+/// Waits for a SIGTERM or Ctrl-C that counts, after the last one that did at `since`.
 pub(super) async fn next_signal(since: Instant) {
     next_distinct(since, shutdown_signal).await;
 }
 
-/// Waits for the first signal that does not count as the one at `since`.
+/// Waits for the first signal that is not ignored after the one at `since`.
 async fn next_distinct<F: Future<Output = ()>>(since: Instant, signal: impl Fn() -> F) {
     loop {
         signal().await;
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn signal_within_half_a_second_counts_as_the_same() {
+    async fn signal_within_half_a_second_is_ignored() {
         let start = Instant::now();
         let every_200_ms = || tokio::time::sleep(Duration::from_millis(200));
         next_distinct(start, every_200_ms).await;

@@ -23,7 +23,9 @@ pub enum RegistrarEvent {
     Renewed,
     /// A heartbeat or registration failed, after one that succeeded. It is repeated.
     HeartbeatFailed,
-    /// The registry no longer had the instance, which is registered again.
+    /// The registry no longer had the instance, which is registered again. Also sent if an operator
+    /// has removed an override that was not seen before, since the registry then responds in the
+    /// same way.
     LeaseLost,
     /// Another registry server accepted a request: the one before failed, or its session ended.
     /// The URLs hold no credentials.

@@ -12,6 +12,9 @@
 //! signal, register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight,
 //! DELETE. From the signal on, all steps share one budget.
 //!
+//! The [`Registrar`] starts the agent and ends it (`task.rs`). One that follows another begins once
+//! that has sent its DELETE.
+//!
 //! The own status follows from the readiness future and the health checks (`monitor.rs`,
 //! `vitals.rs`) and from the program's settings. The agent keeps the record that the registry shall
 //! have, and registers its changes at the rate of `limiter.rs`.
@@ -37,6 +40,7 @@ mod serve;
 mod shutdown;
 mod state;
 mod stopping;
+mod task;
 mod vitals;
 
 pub use drain::ShutdownPreset;

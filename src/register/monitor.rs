@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
@@ -176,6 +177,8 @@ pub(super) struct Monitors {
     ready: Option<HealthFuture>,
     ready_task: Option<Task<()>>,
     timeout: Option<Duration>,
+    /// Runtime on which they were started.
+    runtime: Option<Handle>,
 }
 
 impl Monitors {
@@ -191,18 +194,26 @@ impl Monitors {
         self.ready = Some(ready);
     }
 
-    /// Starts the tasks that do not run. Panics outside a tokio runtime if there are any.
+    /// Starts the tasks that do not run, on the present runtime. Panics outside a tokio runtime.
     pub(super) fn start(&mut self, lifecycle: &Arc<Lifecycle>, instance: &Instance) {
+        self.runtime = Some(Handle::current());
+        self.start_added(lifecycle, instance);
+    }
+
+    /// Starts the tasks that do not run, on the runtime of the others. Does nothing before the
+    /// [`start`](Self::start).
+    pub(super) fn start_added(&mut self, lifecycle: &Arc<Lifecycle>, instance: &Instance) {
+        let Some(runtime) = &self.runtime else { return };
         if let Some(ready) = self.ready.take() {
             let pending = Pending(lifecycle.clone());
-            self.ready_task = Some(Task(tokio::spawn(await_ready(ready, pending, instance.clone()))));
+            self.ready_task = Some(Task(runtime.spawn(await_ready(ready, pending, instance.clone()))));
         }
         let limit = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         for (check, task) in &mut self.checks {
             // The runtime of an earlier task may have ended.
             if task.as_ref().is_none_or(|task| task.0.is_finished()) {
                 let monitor = check.clone().monitor(limit, lifecycle.clone(), instance.clone());
-                *task = Some(Task(tokio::spawn(monitor)));
+                *task = Some(Task(runtime.spawn(monitor)));
             }
         }
     }

@@ -37,7 +37,8 @@ impl Registrar {
 
     /// Registers the instance as STARTING until this future completes, and as UP from then on.
     ///
-    /// The future starts with the registration, and runs in a task of its own. If its output is not
+    /// The future starts with the registration, or at once if that has begun, and runs in a task of
+    /// its own. If its output is not
     /// UP, or if it panics, the instance stays STARTING and the reason is logged. It runs once: an
     /// instance that is registered again is ready already.
     ///
@@ -50,7 +51,7 @@ impl Registrar {
         let ready = Box::pin(async move { ready.await.into_health() });
         self.shared.monitors.lock().set_ready(ready);
         self.shared.lifecycle.vitals.set_readiness(Readiness::Pending);
-        self.start_added_monitors();
+        self.start_added();
         self
     }
 
@@ -74,7 +75,7 @@ impl Registrar {
     /// - UP needs two results in a row, and twice as many as before, at most eight, after each
     ///   failure within five minutes of a recovery.
     ///
-    /// Checks start with the registration. Each run is a task of its own, and the next one begins
+    /// Checks start with the registration, or at once if that has begun. Each run is a task of its own, and the next one begins
     /// after the one before has ended. During the drain the results change nothing: the instance
     /// stays DOWN.
     ///
@@ -112,8 +113,14 @@ impl Registrar {
     fn add_check(self, name: Option<&str>, check: impl FnOnce(usize) -> Check) -> Self {
         let number = self.shared.lifecycle.vitals.add_component(name.map(Into::into));
         self.shared.monitors.lock().add(check(number));
-        self.start_added_monitors();
+        self.start_added();
         self
+    }
+
+    /// Starts what was added after the registration.
+    fn start_added(&self) {
+        let instance = self.instance();
+        self.shared.monitors.lock().start_added(&self.shared.lifecycle, &instance);
     }
 
     /// Sets the time limit of each health check. Defaults to 5 seconds.
@@ -127,7 +134,9 @@ impl Registrar {
 
     /// Sets whether health checks decide about the own status. Defaults to `true`.
     ///
-    /// If not, their results only appear in the [`health_report`](Self::health_report).
+    /// If not, their results only appear in the [`health_report`](Self::health_report). A check that
+    /// fails then still makes the health pages of the [`layer`](Self::layer) 503, and the gRPC health
+    /// service `NOT_SERVING`.
     #[must_use]
     pub fn health_sets_status(mut self, sets_status: bool) -> Self {
         self.settings.health_sets_status = sets_status;
@@ -159,7 +168,8 @@ impl Registrar {
     /// Sets whether the registration is deleted at the end of [`serve`](Self::serve) and when the
     /// last clone is dropped. Defaults to `true`.
     ///
-    /// If not, the instance still becomes DOWN for the drain, and its lease expires.
+    /// If not, the instance becomes DOWN when [`serve`](Self::serve) ends, and its lease expires. When
+    /// the last clone is dropped before, its record stays as it is until the lease expires.
     /// [`deregister`](Self::deregister) always deletes it.
     #[must_use]
     pub fn unregister_on_shutdown(mut self, unregister: bool) -> Self {

@@ -1,25 +1,23 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 
 use super::address::Routes;
-use super::agent::{Action, Agent, AgentHandle, AgentParts, AgentTask, Change, Command, ShutdownCommand, draining};
+use super::agent::Action;
 use super::drain::{self, Budget, DrainConfig};
 use super::lifecycle::Lifecycle;
 use super::monitor::Monitors;
 use super::pages::Pages;
 use super::paths::Paths;
-use super::vitals::StatusRules;
+use super::task::AgentState;
 use super::{HealthReport, RegistrarEvents, RegistrarState, RegistrationLayer};
 use crate::config::RegistrarConfig;
 use crate::error::{Error, Kind};
 use crate::metrics::ProviderMetrics;
-use crate::model::{Instance, InstanceStatus};
-use crate::sync::{Mutex, MutexGuard};
+use crate::model::Instance;
+use crate::sync::Mutex;
 use crate::transport::Transport;
 
 /// Handle that registers one instance and keeps it registered. Created by
@@ -45,8 +43,10 @@ use crate::transport::Transport;
 /// servers ignore it: it is set as an override, and removed when it no longer applies.
 ///
 /// An operator's override is kept: it has precedence over the health checks until the operator
-/// removes it, and calls of the program replace it. It is seen within about one heartbeat interval,
-/// and reported by [`state`](Self::state) and [`events`](Self::events).
+/// removes it, or the program calls [`override_status`](Self::override_status),
+/// [`remove_override`](Self::remove_override), or [`set_status`](Self::set_status) with
+/// OUT_OF_SERVICE. It is seen within about one heartbeat interval, and reported by
+/// [`state`](Self::state) and [`events`](Self::events).
 ///
 /// # Changes
 ///
@@ -62,38 +62,16 @@ pub struct Registrar {
 }
 
 pub(super) struct Shared {
-    transport: Transport,
+    pub(super) transport: Transport,
     /// The record as it was registered last, or as it will be registered.
-    record: Arc<Mutex<Instance>>,
+    pub(super) record: Arc<Mutex<Instance>>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) monitors: Mutex<Monitors>,
     pub(super) metrics: ProviderMetrics,
-    agent: Mutex<AgentState>,
-    routes: Routes,
+    pub(super) agent: Mutex<AgentState>,
+    pub(super) routes: Routes,
     /// Setting that switches registration off.
     pub(super) off: Option<Cow<'static, str>>,
-}
-
-/// Additional time for the task to report that its own time limit was reached.
-const TIMEOUT_MARGIN: Duration = Duration::from_millis(20);
-
-/// State of the task that keeps the registration.
-#[derive(Debug, Default)]
-enum AgentState {
-    #[default]
-    Idle,
-    Running(AgentTask),
-    /// The task sends the DELETE and nothing else.
-    Deregistering(AgentTask),
-}
-
-impl AgentState {
-    fn handle(&self) -> Option<AgentHandle> {
-        match self {
-            Self::Idle => None,
-            Self::Running(agent) | Self::Deregistering(agent) => Some(agent.handle.clone()),
-        }
-    }
 }
 
 impl Registrar {
@@ -192,6 +170,9 @@ impl Registrar {
 
     /// Creates the layer that counts the server's requests for the drain, and serves the health and
     /// info pages. Make it the outermost layer of the server.
+    ///
+    /// Create it before the registration, which includes the URLs of the pages. Those of a layer that
+    /// is created later are registered once the instance is deregistered and registered again.
     pub fn layer(&self) -> RegistrationLayer {
         let instance = self.instance();
         let uncounted = self.uncounted.with_health_checks(&instance);
@@ -221,31 +202,6 @@ impl Registrar {
             Some(agent) => self.execute(agent, Action::Register).await,
             None => Ok(()),
         }
-    }
-
-    pub(super) async fn change_override(&self, status: Option<InstanceStatus>) -> Result<(), Error> {
-        match self.running_or_error()? {
-            Some(agent) => self.execute(agent, Action::Override(status)).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Changes the record, in the registry as well if the instance is registered.
-    pub(super) async fn change(&self, change: Change) -> Result<(), Error> {
-        let agent = {
-            let state = self.agent();
-            match &*state {
-                AgentState::Running(_) if self.shared.lifecycle.is_draining() => {
-                    return Err(draining("change", &self.instance()));
-                }
-                AgentState::Running(agent) if !agent.task.is_finished() => agent.handle.clone(),
-                _ => {
-                    change.apply(&mut self.shared.record.lock());
-                    return Ok(());
-                }
-            }
-        };
-        self.execute(agent, Action::Change(change)).await
     }
 
     /// Registers the instance as DOWN and waits until callers have stopped calling it. The server
@@ -299,188 +255,6 @@ impl Registrar {
     /// If the future is dropped, the DELETE continues in the background.
     pub async fn deregister(&self) -> Result<(), Error> {
         self.deregister_within(self.config.registry_timeout).await
-    }
-
-    pub(super) async fn deregister_within(&self, within: Duration) -> Result<(), Error> {
-        let handle = {
-            let mut state = self.agent();
-            *state = match std::mem::take(&mut *state) {
-                AgentState::Idle => {
-                    if self.shared.off.is_none() {
-                        self.shared.lifecycle.state.set(RegistrarState::Deregistered);
-                    }
-                    return Ok(());
-                }
-                AgentState::Running(agent) | AgentState::Deregistering(agent) => AgentState::Deregistering(agent),
-            };
-            state.handle()
-        };
-        let Some(handle) = handle else { return Ok(()) };
-        let (done, result) = oneshot::channel();
-        // A closed channel means that the DELETE of another clone has succeeded, or that the task's
-        // runtime has ended.
-        let deregister = async {
-            if handle.shutdown.send(ShutdownCommand::Deregister { within, done }).await.is_ok()
-                && let Ok(result) = result.await
-            {
-                return result;
-            }
-            if self.shared.lifecycle.state.get() == RegistrarState::Deregistered {
-                return Ok(());
-            }
-            let cause = "the runtime on which it was registered has ended";
-            Err(self.error(Kind::Closed, "deregister", cause).advice("the lease expires"))
-        };
-        // The task has its own time limit, but it may still be busy with the DELETE of another
-        // clone.
-        timeout(within.saturating_add(TIMEOUT_MARGIN), deregister)
-            .await
-            .unwrap_or_else(|_| Err(self.timed_out("deregister", within)))
-    }
-
-    /// Ends the heartbeats without a DELETE.
-    pub(super) async fn leave(&self) {
-        let Some(handle) = self.agent().handle() else { return };
-        let (done, left) = oneshot::channel();
-        if handle.shutdown.send(ShutdownCommand::Leave { done }).await.is_ok() {
-            let _ = left.await;
-        }
-    }
-
-    /// Registers the instance as DOWN within this time. A failure is logged.
-    async fn register_down(&self, within: Duration) {
-        let agent = {
-            let state = self.agent();
-            self.shared.lifecycle.set_draining(true);
-            if self.shared.off.is_none() && !matches!(*state, AgentState::Deregistering(_)) {
-                self.shared.lifecycle.state.set(RegistrarState::Draining);
-            }
-            match &*state {
-                AgentState::Running(agent) => agent.handle.clone(),
-                AgentState::Idle | AgentState::Deregistering(_) => return,
-            }
-        };
-        let down = |done| async move { agent.shutdown.send(ShutdownCommand::Down { within, done }).await.is_ok() };
-        let registered = timeout(within.saturating_add(TIMEOUT_MARGIN), self.result_of(down)).await;
-        if let Err(error) = registered.unwrap_or_else(|_| Err(self.timed_out("register", within))) {
-            tracing::warn!(%error, "cannot register as DOWN, draining nevertheless");
-        }
-    }
-
-    /// Starts the health checks and the task that keeps the registration, if they do not run.
-    /// Returns `None` if registration is switched off, and an error if the instance is draining.
-    pub(super) fn start(&self) -> Result<Option<AgentHandle>, Error> {
-        let Shared { transport, record, lifecycle, monitors, routes, off, .. } = &*self.shared;
-        let instance = self.instance();
-        monitors.lock().start(lifecycle, &instance);
-        if let Some(setting) = off {
-            let (app, instance) = (instance.app(), instance.id());
-            tracing::info!(app, instance, "registration is switched off by {setting}");
-            // An earlier server may have been drained.
-            lifecycle.set_draining(false);
-            lifecycle.stopping.reset();
-            return Ok(None);
-        }
-        let mut state = self.agent();
-        let previous = match std::mem::take(&mut *state) {
-            AgentState::Running(agent) if !agent.task.is_finished() => {
-                let handle = agent.handle.clone();
-                *state = AgentState::Running(agent);
-                return if lifecycle.is_draining() { Err(draining("register", &instance)) } else { Ok(Some(handle)) };
-            }
-            AgentState::Running(agent) | AgentState::Deregistering(agent) => Some(agent.task),
-            AgentState::Idle => None,
-        };
-        lifecycle.set_draining(false);
-        lifecycle.stopping.reset();
-        lifecycle.state.set(RegistrarState::NotRegistered);
-        let settings = &self.settings;
-        if settings.expects_health && !lifecycle.vitals.has_checks() {
-            tracing::info!("eureka.client.healthcheck.enabled has no effect without a check, see Registrar::health");
-        }
-        let parts = AgentParts {
-            transport: transport.clone(),
-            published: record.clone(),
-            lifecycle: lifecycle.clone(),
-            routes: routes.clone(),
-            rules: StatusRules {
-                initial: settings.initial_status,
-                enabled_on_start: settings.enabled_on_start,
-                maps_health: settings.health_sets_status,
-                manual: None,
-            },
-            update_interval: settings.update_interval,
-            cancel_timeout: settings.unregister_on_shutdown.then_some(self.config.registry_timeout),
-        };
-        let agent = Agent::spawn(parts, previous);
-        let handle = agent.handle.clone();
-        *state = AgentState::Running(agent);
-        Ok(Some(handle))
-    }
-
-    /// Starts the health checks and the readiness that were added to a registration that runs.
-    pub(super) fn start_added_monitors(&self) {
-        let is_running = matches!(&*self.agent(), AgentState::Running(agent) if !agent.task.is_finished());
-        if is_running {
-            self.shared.monitors.lock().start(&self.shared.lifecycle, &self.instance());
-        }
-    }
-
-    /// Drops the handle of the task, which then deregisters the instance by itself.
-    pub(super) fn release(&self) {
-        let mut state = self.agent();
-        if let AgentState::Running(_) = *state {
-            *state = AgentState::Idle;
-        }
-    }
-
-    /// Sends a command to the task and waits for its result.
-    pub(super) async fn execute(&self, agent: AgentHandle, action: Action) -> Result<(), Error> {
-        self.result_of(|done| async move { agent.normal.send(Command { action, done }).await.is_ok() }).await
-    }
-
-    /// Sends a command and waits for its result. The handle in `send` is dropped before the wait,
-    /// so that the task notices when all handles were dropped.
-    async fn result_of<F: Future<Output = bool>>(
-        &self,
-        send: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> F,
-    ) -> Result<(), Error> {
-        let (done, result) = oneshot::channel();
-        if !send(done).await {
-            return Err(self.not_registered());
-        }
-        result.await.map_err(|_| self.not_registered())?
-    }
-
-    /// Returns the channels to the task; `None` if registration is switched off.
-    pub(super) fn running_or_error(&self) -> Result<Option<AgentHandle>, Error> {
-        let state = self.agent();
-        match &*state {
-            _ if self.shared.off.is_some() => Ok(None),
-            AgentState::Running(_) if self.shared.lifecycle.is_draining() => {
-                Err(draining("set status of", &self.instance()))
-            }
-            AgentState::Running(agent) => Ok(Some(agent.handle.clone())),
-            AgentState::Idle | AgentState::Deregistering(_) => Err(self.not_registered()),
-        }
-    }
-
-    fn agent(&self) -> MutexGuard<'_, AgentState> {
-        self.shared.agent.lock()
-    }
-
-    fn not_registered(&self) -> Error {
-        self.error(Kind::Closed, "set status of", "the instance is not registered").advice("call register() first")
-    }
-
-    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
-        self.error(Kind::Timeout, operation, format!("not confirmed within {within:?}"))
-            .advice("the lease expires if the registry stays unreachable")
-    }
-
-    pub(super) fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {
-        let instance = self.instance();
-        Error::new(kind, operation).app(instance.app.clone()).instance(instance.id()).cause(cause)
     }
 }
 

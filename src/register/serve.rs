@@ -2,8 +2,6 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use std::time::Duration;
-
 use tokio::time::{Instant, timeout};
 
 use super::drain::Budget;
@@ -36,12 +34,12 @@ impl Registrar {
     ///    [`unregister_on_shutdown`](Self::unregister_on_shutdown) is off.
     ///
     /// Steps 3 to 6 share the [`shutdown_timeout`](Self::shutdown_timeout). A server that ends by
-    /// itself is deregistered at once.
+    /// itself is deregistered at once, or registered as DOWN if it is not to be deregistered.
     ///
     /// From step 3 on, a further SIGTERM or Ctrl-C ends the current wait: the second one ends the
-    /// drain, and the third one the grace time. A signal within 500 milliseconds of the one before
-    /// counts as the same, since supervisors signal a process and its group. Tokio's signal
-    /// handlers stay installed for the life of the process.
+    /// drain, and the third one the grace time. A signal within 500 milliseconds of the last one that
+    /// counted is ignored, since supervisors signal a process and its group. Tokio's signal handlers
+    /// stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -138,7 +136,7 @@ impl Registrar {
                 result = self.register() => result.err().map(Err),
             };
             if let Some(result) = ended {
-                self.end(self.config.registry_timeout).await;
+                self.end(None).await;
                 return result;
             }
         }
@@ -149,17 +147,23 @@ impl Registrar {
         };
         let mut budget = None;
         let output = self.until_stopped(server, signal, running, &mut budget).await;
-        let within = budget.map_or(self.config.registry_timeout, |budget| budget.delete(&self.config));
-        self.end(within).await;
+        self.end(budget).await;
         Ok(output)
     }
 
-    /// Ends the registration.
-    async fn end(&self, within: Duration) {
-        if !self.settings.unregister_on_shutdown {
+    /// Ends the registration. Without a budget there was no drain.
+    async fn end(&self, budget: Option<Budget>) {
+        let registry_timeout = self.config.registry_timeout;
+        if self.settings.unregister_on_shutdown {
+            let within = budget.map_or(registry_timeout, |budget| budget.delete(&self.config));
+            if let Err(error) = self.deregister_within(within).await {
+                tracing::warn!(%error, "cannot deregister, the lease will expire");
+            }
+        } else {
+            if budget.is_none() {
+                self.register_down(registry_timeout).await;
+            }
             self.leave().await;
-        } else if let Err(error) = self.deregister_within(within).await {
-            tracing::warn!(%error, "cannot deregister, the lease will expire");
         }
         self.shared.metrics.drain_phase(DrainPhase::Serving);
     }

@@ -68,6 +68,12 @@ impl StateCell {
         self.0.send_if_modified(|now| std::mem::replace(now, state) != state);
     }
 
+    /// Sets the state, unless it no longer belongs to the caller. Returns `true` if it has changed.
+    pub(super) fn set_unless(&self, state: RegistrarState, superseded: impl FnOnce() -> bool) -> bool {
+        // The check holds the lock, so that the state of a successor is not replaced.
+        self.0.send_if_modified(|now| !superseded() && std::mem::replace(now, state) != state)
+    }
+
     /// Changes the state, unless it is one that only a new registration can end.
     pub(super) fn change(&self, change: impl FnOnce(RegistrarState) -> RegistrarState) {
         self.0.send_if_modified(|now| match *now {

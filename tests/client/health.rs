@@ -11,7 +11,7 @@ use tower_eureka::model::InstanceStatus;
 use tower_eureka::register::{HealthStatus, Registrar, RegistrarState};
 
 use crate::captured_log::Log;
-use crate::common::Scripted;
+use crate::common::{Reply, Scripted};
 use crate::provider::{accepting, registrar, stop_on_shutdown, writes};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -214,6 +214,34 @@ async fn health_checks_run_although_registration_is_switched_off() {
     assert_eq!((report.status, &*report.components[0].name), (HealthStatus::Up, "db"));
     assert_eq!(report.registry.status, HealthStatus::Unknown);
     assert!(registry.asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_that_fails_is_registered_at_once_although_the_registry_is_slow() {
+    for slow in ["PUT", "GET"] {
+        let registry = Scripted::new(move |asked| match asked.line.starts_with(slow) {
+            true => Reply::Never,
+            false => Reply::Status(204),
+        });
+        let failed = Arc::new(AtomicU8::new(UP));
+        let checked = failed.clone();
+        let handle = registrar(&registry).health(SECOND, move || {
+            let is_up = checked.load(Ordering::Relaxed) == UP;
+            async move { is_up }
+        });
+        handle.register().await.unwrap();
+        while !registry.lines().iter().any(|line| line.starts_with(slow)) {
+            sleep(SECOND / 10).await;
+        }
+        sleep(SECOND).await;
+        failed.store(DOWN, Ordering::Relaxed);
+        let start = Instant::now();
+        while writes(&registry).last().map(String::as_str) != Some("DOWN") {
+            sleep(SECOND / 10).await;
+        }
+        // Two signs, one second apart each.
+        assert!(start.elapsed() <= 3 * SECOND, "{slow}: {:?}", start.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

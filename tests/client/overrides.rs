@@ -26,6 +26,18 @@ struct Record {
     unknown: bool,
 }
 
+impl Record {
+    /// Returns the effective status.
+    fn status(&self) -> String {
+        let own = self.instance.as_ref().map_or(InstanceStatus::Unknown, Instance::status);
+        match (own, &self.overridden) {
+            (InstanceStatus::Up, Some(overridden)) => overridden.clone(),
+            (InstanceStatus::Up, None) if self.unknown => "UNKNOWN".to_owned(),
+            _ => own.to_string(),
+        }
+    }
+}
+
 impl Registry {
     fn respond(&self, method: &str, path: &str, body: &[u8]) -> Reply {
         let mut record = self.0.lock().unwrap();
@@ -41,7 +53,11 @@ impl Registry {
             }
             (_, true) if record.instance.is_none() => Reply::Status(404),
             ("PUT", true) => {
-                record.overridden = query.split('&').find_map(|part| part.strip_prefix("value=")).map(Into::into);
+                let status = query.split('&').find_map(|part| part.strip_prefix("value=")).unwrap();
+                // An override that is equal to the status is ignored.
+                if record.status() != status {
+                    record.overridden = Some(status.to_owned());
+                }
                 Reply::Status(200)
             }
             ("DELETE", true) => {
@@ -195,4 +211,69 @@ async fn override_that_failed_before_the_drain_is_not_repeated_in_it() {
         assert!(!lines.iter().any(|line| line.contains("/status")), "{lines:?}");
         assert_eq!(writes(&registry).last().map(String::as_str), Some("DOWN"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_override_survives_a_registry_that_loses_it_during_a_call() {
+    let registry = Registry::default();
+    let slow = registry.clone();
+    let service = Scripted::new(move |asked| {
+        let (method, path) = asked.line.split_once(' ').unwrap();
+        match slow.respond(method, path, &asked.body) {
+            // Calls arrive while the record is read.
+            Reply::Status(404) if method == "GET" => Reply::Never,
+            reply => reply,
+        }
+    });
+    let handle = service.client().build().unwrap().registrar(instance("orders", "a"));
+    handle.register().await.unwrap();
+    handle.override_status(InstanceStatus::OutOfService).await.unwrap();
+    registry.restart();
+    for _ in 0..100 {
+        handle.set_status(InstanceStatus::Up).await.unwrap();
+        sleep(SECOND).await;
+    }
+    assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"));
+    assert_eq!(*handle.state().borrow(), RegistrarState::OutOfService);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_equal_to_the_own_status_is_set_when_that_changes() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    let mut events = handle.events();
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::Down).await.unwrap();
+    handle.override_status(InstanceStatus::Down).await.unwrap();
+    sleep(100 * SECOND).await;
+    assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Down));
+    handle.set_status(InstanceStatus::Up).await.unwrap();
+    assert_eq!((registry.overridden().as_deref(), *handle.state().borrow()), (Some("DOWN"), RegistrarState::Down));
+    sleep(100 * SECOND).await;
+    assert_eq!(registry.overridden().as_deref(), Some("DOWN"));
+    handle.deregister().await.unwrap();
+    drop(handle);
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, RegistrarEvent::StatusOverridden(_)), "no operator was involved");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_that_an_operator_removes_is_not_a_lost_lease() {
+    let registry = Registry::default();
+    let handle = provider(&registry);
+    let mut events = handle.events();
+    handle.register().await.unwrap();
+    handle.override_status(InstanceStatus::OutOfService).await.unwrap();
+    sleep(40 * SECOND).await;
+    registry.operator("DELETE", "");
+    sleep(100 * SECOND).await;
+    handle.deregister().await.unwrap();
+    drop(handle);
+    let mut removed = false;
+    while let Some(event) = events.next().await {
+        assert_ne!(event, RegistrarEvent::LeaseLost);
+        removed |= event == RegistrarEvent::StatusOverridden(None);
+    }
+    assert!(removed);
 }

@@ -100,7 +100,8 @@ async fn failover_keeps_the_lease_and_is_an_event() {
         Reply::Status(if first && is_down.load(Ordering::Relaxed) { 503 } else { 204 })
     });
     let client = Eureka::builder().service_url("http://a/eureka,http://u:secret@b/eureka");
-    let handle = client.http_service(registry.clone()).build().unwrap().registrar(instance("orders", "a"));
+    let client = client.shuffle_servers(false).http_service(registry.clone()).build().unwrap();
+    let handle = client.registrar(instance("orders", "a"));
     handle.register().await.unwrap();
     let mut events = handle.events();
     down.store(true, Ordering::Relaxed);
@@ -268,4 +269,90 @@ async fn health_check_that_never_ends_is_not_started_again_and_does_not_delay_th
     assert_eq!(writes(&registry), ["STARTING", "DOWN", "DOWN", "DELETE"]);
     let run = runs.load(Ordering::Relaxed);
     assert!((40..=60).contains(&run), "each run takes its limit: {run}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_after_a_deregistration_that_failed_is_not_shown_as_deregistered() {
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = down.clone();
+    let registry = Scripted::new(move |_| Reply::Status(if is_down.load(Ordering::Relaxed) { 500 } else { 200 }));
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    down.store(true, Ordering::Relaxed);
+    handle.deregister().await.unwrap_err();
+    down.store(false, Ordering::Relaxed);
+    let (mut events, state) = (handle.events(), handle.state());
+    handle.register().await.unwrap();
+    sleep(100 * SECOND).await;
+    assert_eq!(*state.borrow(), RegistrarState::Registered);
+    assert_eq!(events.next().await, Some(RegistrarEvent::Registered(InstanceStatus::Up)));
+    assert_eq!(writes(&registry).last().map(String::as_str), Some("UP"));
+    handle.deregister().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_registers_after_the_delete_of_the_first_one_that_was_dropped() {
+    let registry = Scripted::new(|asked| match asked.line.starts_with("DELETE") {
+        true => Reply::Later(SECOND, String::new()),
+        false => Reply::Status(200),
+    });
+    let handle = registrar(&registry);
+    let first = tokio::spawn(handle.clone().serve(std::future::pending(), stop_on_shutdown));
+    sleep(10 * SECOND).await;
+    first.abort();
+    first.await.unwrap_err();
+    let state = handle.state();
+    let second = tokio::spawn(handle.clone().serve(sleep(50 * SECOND), stop_on_shutdown));
+    sleep(40 * SECOND).await;
+    assert_eq!(
+        (writes(&registry), *state.borrow()),
+        (["UP", "DELETE", "UP"].map(String::from).to_vec(), RegistrarState::Registered)
+    );
+    let at: Vec<_> = registry.asked().into_iter().filter(|asked| !asked.line.starts_with("GET")).collect();
+    assert!(at[2].at >= at[1].at + SECOND, "the DELETE has ended before");
+    second.await.unwrap().unwrap();
+    assert_eq!(*state.borrow(), RegistrarState::Deregistered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_while_reads_of_the_record_hang_do_not_stop_the_heartbeats() {
+    let registry = Scripted::new(|asked| match asked.line.starts_with("GET") {
+        true => Reply::Never,
+        false => Reply::Status(200),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    for _ in 0..60 {
+        handle.set_status(InstanceStatus::Up).await.unwrap();
+        sleep(5 * SECOND).await;
+    }
+    let beats: Vec<_> = registry.asked().into_iter().filter(|asked| asked.line.starts_with("PUT")).collect();
+    assert!(beats.len() >= 7, "{} heartbeats in five minutes", beats.len());
+    assert!(beats.windows(2).all(|pair| pair[1].at - pair[0].at < 45 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_ends_by_itself_becomes_down_if_its_registration_is_not_deleted() {
+    let registry = accepting();
+    let handle = registrar(&registry).unregister_on_shutdown(false);
+    let state = handle.state();
+    handle.serve(std::future::pending(), |_| sleep(50 * SECOND)).await;
+    assert_eq!((writes(&registry), *state.borrow()), (vec!["UP".into(), "DOWN".into()], RegistrarState::Deregistered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_during_a_deregistration_gets_an_error_that_says_so() {
+    let registry = Scripted::new(|asked| match asked.body.windows(5).any(|part| part == b"build") {
+        true => Reply::Never,
+        false => Reply::Status(200),
+    });
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    let changing = handle.clone();
+    let changing = tokio::spawn(async move { changing.update_metadata([("build", "2")]).await });
+    sleep(SECOND).await;
+    handle.deregister().await.unwrap();
+    let error = changing.await.unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("change ORDERS") && error.contains("deregistered"), "{error}");
+    assert!(!error.contains("draining"), "{error}");
 }

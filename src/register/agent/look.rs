@@ -18,45 +18,58 @@ const LOOK_TIME: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Reads the record in the registry. It shows an operator's override, and another process with
-    /// the same instance id.
+    /// the same instance id. Changes go first, and the record is read again after them.
     ///
     /// After the first registration it is also compared with the own record: a process whose clock
     /// was ahead may have left a newer record, which the registry keeps. The own timestamp is then
     /// raised above it, and the instance registers again.
     pub(super) async fn look(&mut self) -> Result<(), Interruption> {
-        self.see_record().await.map(drop)
+        let read = self.read();
+        tokio::pin!(read);
+        let found = loop {
+            tokio::select! {
+                biased;
+                is_due = self.attend() => if is_due? {
+                    self.look_due = true;
+                    return Ok(());
+                },
+                found = &mut read => break found,
+            }
+        };
+        self.compare(found);
+        Ok(())
     }
 
-    /// Reads the record in the registry, and returns `true` if there is one.
+    /// Reads the record in the registry, and returns `true` if there is one. Nothing but a shutdown
+    /// interrupts it, since what follows depends on the result.
     pub(super) async fn see_record(&mut self) -> Result<bool, Interruption> {
+        let read = self.read();
+        let found = tokio::select! {
+            biased;
+            command = self.shutdown.recv() => return Err(command),
+            found = read => found,
+        };
+        Ok(self.compare(found))
+    }
+
+    /// Returns the record in the registry; `None` if it has none or does not respond in time.
+    fn read(&mut self) -> impl Future<Output = Option<Instance>> + Send + use<> {
         (self.look_due, self.looked) = (false, Some(Instant::now()));
         let (transport, own) = (self.background.clone(), self.instance.clone());
         let limit = LOOK_TIME.min(renewal_interval(&own) / 2);
-        let found = {
-            let look = timeout(limit, transport.registered(own.app(), own.id()));
-            tokio::pin!(look);
-            tokio::select! {
-                biased;
-                command = self.shutdown.recv() => return Err(command),
-                command = self.commands.recv() => match command {
-                    None => return Err(None),
-                    Some(command) => {
-                        self.execute(command);
-                        self.look_due = true;
-                        return Ok(true);
-                    }
-                },
-                found = &mut look => found,
-            }
-        };
-        let Ok(Ok(Some(found))) = found else { return Ok(false) };
+        async move { timeout(limit, transport.registered(own.app(), own.id())).await.ok()?.ok()? }
+    }
+
+    /// Compares the record in the registry with the own one. Returns `true` if there is one.
+    fn compare(&mut self, found: Option<Instance>) -> bool {
+        let Some(found) = found else { return false };
         if std::mem::take(&mut self.unverified) {
             self.replace_newer(&found);
         } else {
             self.warn_of_other_process(&found);
         }
         self.see_override(&found);
-        Ok(true)
+        true
     }
 
     /// Registers again with a newer timestamp if the record in the registry is newer.

@@ -15,11 +15,21 @@ pub(super) struct Overrides {
     out_of_service: bool,
     /// True if an override is removed although none is known.
     removal: bool,
-    /// Own override that the registry has, and the server that accepted it.
-    confirmed: Option<(InstanceStatus, Option<Arc<str>>)>,
+    /// Own override that the registry has accepted.
+    confirmed: Option<Confirmed>,
     operator: Option<InstanceStatus>,
     /// True if an operator has removed the own override.
     yielded: bool,
+}
+
+#[derive(Debug)]
+struct Confirmed {
+    status: InstanceStatus,
+    /// Server that accepted it.
+    server: Option<Arc<str>>,
+    /// False if the server may have ignored it, since it is equal to the own status. It is then set
+    /// again when the own status changes.
+    is_stored: bool,
 }
 
 /// Step that the registry lacks.
@@ -54,25 +64,22 @@ impl Overrides {
         self.yielded = false;
     }
 
-    /// Returns the next step, which is sent once the instance is registered.
-    pub(super) fn due(&self) -> Option<Due> {
-        let confirmed = self.confirmed.as_ref().map(|(status, _)| *status);
+    /// Returns the next step, which is sent once the instance is registered with its own status.
+    pub(super) fn due(&self, own: InstanceStatus) -> Option<Due> {
+        let confirmed = self.confirmed.as_ref();
+        let has = |wanted| confirmed.is_some_and(|it| it.status == wanted && (it.is_stored || wanted == own));
         match self.wanted() {
-            Some(wanted) if confirmed == Some(wanted) || self.yielded || self.operator.is_some() => None,
+            Some(wanted) if has(wanted) || self.yielded || self.operator.is_some() => None,
             Some(wanted) => Some(Due::Set(wanted)),
             None if confirmed.is_some() || self.removal => Some(Due::Remove),
             None => None,
         }
     }
 
-    pub(super) fn is_in_sync(&self) -> bool {
-        self.due().is_none()
-    }
-
-    /// Records that the registry has accepted a step.
-    pub(super) fn done(&mut self, due: Due, server: Option<Arc<str>>) {
+    /// Records that the registry has accepted a step, while it had the instance with its own status.
+    pub(super) fn done(&mut self, due: Due, own: InstanceStatus, server: Option<Arc<str>>) {
         match due {
-            Due::Set(status) => self.confirmed = Some((status, server)),
+            Due::Set(status) => self.confirmed = Some(Confirmed { status, server, is_stored: status != own }),
             Due::Remove => (self.confirmed, self.removal, self.operator) = (None, false, None),
         }
     }
@@ -95,7 +102,7 @@ impl Overrides {
 
     /// Returns the override in force.
     pub(super) fn effective(&self) -> Option<InstanceStatus> {
-        self.operator.or(self.confirmed.as_ref().map(|(status, _)| *status))
+        self.operator.or(self.confirmed.as_ref().map(|confirmed| confirmed.status))
     }
 
     /// Compares with the override that a server's record has. Returns the operator's new override
@@ -107,15 +114,19 @@ impl Overrides {
     ) -> Option<Option<InstanceStatus>> {
         let before = self.operator;
         match (seen, self.confirmed.take()) {
-            (Some(seen), Some((own, at))) if seen == own => {
+            (Some(seen), Some(confirmed)) if seen == confirmed.status => {
                 self.operator = None;
-                self.confirmed = Some((own, at));
+                self.confirmed = Some(Confirmed { is_stored: true, ..confirmed });
             }
             (Some(seen), _) => self.operator = Some(seen),
-            (None, Some((_, at))) => {
+            (None, Some(confirmed)) if !confirmed.is_stored => {
+                self.operator = None;
+                self.confirmed = Some(confirmed);
+            }
+            (None, Some(confirmed)) => {
                 self.operator = None;
                 // Another server may only have missed the override.
-                self.yielded = at.as_ref() == server;
+                self.yielded = confirmed.server.as_ref() == server;
                 if self.yielded {
                     return Some(None);
                 }
@@ -139,9 +150,9 @@ mod tests {
     fn confirmed() -> Overrides {
         let mut overrides = Overrides::default();
         overrides.set_out_of_service(true);
-        assert_eq!(overrides.due(), Some(Due::Set(OutOfService)));
-        overrides.done(Due::Set(OutOfService), server("a"));
-        assert_eq!(overrides.due(), None);
+        assert_eq!(overrides.due(Up), Some(Due::Set(OutOfService)));
+        overrides.done(Due::Set(OutOfService), Up, server("a"));
+        assert_eq!(overrides.due(Up), None);
         overrides
     }
 
@@ -150,34 +161,34 @@ mod tests {
         let mut overrides = confirmed();
         assert_eq!(overrides.see(Some(OutOfService), server("a").as_ref()), None);
         overrides.set_out_of_service(false);
-        assert_eq!(overrides.due(), Some(Due::Remove));
-        overrides.done(Due::Remove, server("a"));
-        assert_eq!((overrides.due(), overrides.effective()), (None, None));
+        assert_eq!(overrides.due(Up), Some(Due::Remove));
+        overrides.done(Due::Remove, Up, server("a"));
+        assert_eq!((overrides.due(Up), overrides.effective()), (None, None));
     }
 
     #[test]
     fn own_override_that_the_registry_lost_is_carried_and_set_again() {
         let mut overrides = confirmed();
         overrides.lost();
-        assert_eq!((overrides.carried(), overrides.due()), (Some(OutOfService), Some(Due::Set(OutOfService))));
+        assert_eq!((overrides.carried(), overrides.due(Up)), (Some(OutOfService), Some(Due::Set(OutOfService))));
         let mut overrides = confirmed();
         assert_eq!(overrides.see(None, server("b").as_ref()), None, "another server missed it");
-        assert_eq!(overrides.due(), Some(Due::Set(OutOfService)));
+        assert_eq!(overrides.due(Up), Some(Due::Set(OutOfService)));
     }
 
     #[test]
     fn operator_has_precedence_over_the_health() {
         let mut overrides = confirmed();
         assert_eq!(overrides.see(Some(Up), server("a").as_ref()), Some(Some(Up)));
-        assert_eq!((overrides.due(), overrides.effective()), (None, Some(Up)));
+        assert_eq!((overrides.due(Up), overrides.effective()), (None, Some(Up)));
         overrides.set_out_of_service(false);
-        assert_eq!(overrides.due(), None, "the operator's is not removed");
+        assert_eq!(overrides.due(Up), None, "the operator's is not removed");
         let mut overrides = confirmed();
         assert_eq!(overrides.see(None, server("a").as_ref()), Some(None));
-        assert_eq!((overrides.due(), overrides.carried()), (None, None), "an operator has removed it");
+        assert_eq!((overrides.due(Up), overrides.carried()), (None, None), "an operator has removed it");
         overrides.set_out_of_service(false);
         overrides.set_out_of_service(true);
-        assert_eq!(overrides.due(), Some(Due::Set(OutOfService)));
+        assert_eq!(overrides.due(Up), Some(Due::Set(OutOfService)));
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
         overrides.lost();
         assert_eq!(overrides.carried(), Some(Down));
         assert_eq!(overrides.see(None, None), Some(None));
-        assert_eq!(overrides.due(), None);
+        assert_eq!(overrides.due(Up), None);
     }
 
     #[test]
@@ -196,9 +207,20 @@ mod tests {
         let mut overrides = Overrides::default();
         overrides.see(Some(Down), None);
         overrides.set_explicit(Some(OutOfService));
-        assert_eq!(overrides.due(), Some(Due::Set(OutOfService)));
+        assert_eq!(overrides.due(Up), Some(Due::Set(OutOfService)));
         overrides.see(Some(Down), None);
         overrides.set_explicit(None);
-        assert_eq!(overrides.due(), Some(Due::Remove));
+        assert_eq!(overrides.due(Up), Some(Due::Remove));
+    }
+
+    #[test]
+    fn override_equal_to_the_own_status_is_set_again_when_that_changes() {
+        let mut overrides = Overrides::default();
+        overrides.set_explicit(Some(Down));
+        overrides.done(Due::Set(Down), Down, server("a"));
+        assert_eq!(overrides.see(None, server("a").as_ref()), None, "the server has ignored it");
+        assert_eq!((overrides.due(Down), overrides.due(Up)), (None, Some(Due::Set(Down))));
+        assert_eq!(overrides.see(Some(Down), server("a").as_ref()), None, "it replaced another one");
+        assert_eq!(overrides.due(Up), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Requests of the agent: registration, heartbeat, override, DOWN and DELETE.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -33,18 +34,17 @@ impl Agent {
     pub(super) fn inform(&mut self, result: Result<(), Error>) {
         // A caller may have stopped waiting.
         let Some(last) = self.waiting.pop() else { return };
-        for done in self.waiting.drain(..) {
-            let _ = done.send(result.as_ref().map_or_else(|error| Err(error.without_source()), |()| Ok(())));
+        for waiter in self.waiting.drain(..) {
+            let _ = waiter.done.send(result.as_ref().map_or_else(|error| Err(error.without_source()), |()| Ok(())));
         }
-        let _ = last.send(result);
+        let _ = last.done.send(result);
     }
 
     /// Sends a heartbeat, and after it the override that the registry does not have.
     pub(super) async fn renew_and_record(&mut self) -> Result<(), Interruption> {
         let Some(result) = self.renew().await? else { return Ok(()) };
         self.record(&result);
-        // An override would replace the DOWN of the drain.
-        let is_missing = !self.is_closing() && (!self.overrides.is_in_sync() || !self.waiting.is_empty());
+        let is_missing = self.due_override().is_some() || !self.waiting.is_empty();
         if result.is_ok() && self.registered && is_missing && self.change_at.is_none() {
             return self.sync_and_record().await;
         }
@@ -60,7 +60,7 @@ impl Agent {
         {
             return Ok(Err(error));
         }
-        let due = self.overrides.due().filter(|_| !self.is_closing());
+        let due = self.due_override();
         if due == Some(Due::Remove) {
             if let Err(error) = self.change_override(&transport, Due::Remove).await? {
                 return Ok(Err(error));
@@ -79,9 +79,8 @@ impl Agent {
         }
     }
 
-    /// Sends a heartbeat. Returns `None` if a change goes first.
+    /// Sends a heartbeat. Returns `None` if a change goes first, since a heartbeat can be repeated.
     async fn renew(&mut self) -> Result<Option<Result<(), Error>>, Interruption> {
-        let waits = self.change_at.is_some();
         let (transport, instance, (status, dirty)) = (self.background.clone(), self.instance.clone(), self.sent);
         let start = Instant::now();
         let renewal = transport.heartbeat(instance.app(), instance.id(), status, dirty);
@@ -89,16 +88,8 @@ impl Agent {
         let renewal = loop {
             tokio::select! {
                 biased;
-                command = self.shutdown.recv() => return Err(command),
-                // A heartbeat can be repeated, so a change goes first.
-                command = self.commands.recv() => match command {
-                    None => return Err(None),
-                    Some(command) => {
-                        self.execute(command);
-                        if self.change_at.is_some() && !waits {
-                            return Ok(None);
-                        }
-                    }
+                is_due = self.attend() => if is_due? {
+                    return Ok(None);
                 },
                 renewal = &mut renewal => break renewal,
             }
@@ -116,14 +107,16 @@ impl Agent {
 
     /// Registers again after a heartbeat that the registry did not know.
     async fn register_again(&mut self) -> Outcome {
-        tracing::info!(app = self.instance.app(), instance = self.instance.id(), "lease lost, registering again");
-        self.send_event(RegistrarEvent::LeaseLost);
-        self.metrics.reregistered();
-        self.lifecycle.set_renewed(false);
+        let (app, instance) = (self.instance.app().to_owned(), self.instance.id().to_owned());
         // A server responds like this as well after an operator has removed an override. Only a
         // record that is gone gets its override back.
-        let known = self.overrides.is_some() && self.see_record().await?;
-        if !known {
+        if self.overrides.is_some() && self.see_record().await? {
+            tracing::info!(app, instance, "override removed, registering again");
+        } else {
+            tracing::info!(app, instance, "lease lost, registering again");
+            self.send_event(RegistrarEvent::LeaseLost);
+            self.metrics.reregistered();
+            self.lifecycle.set_renewed(false);
             self.known = false;
             self.overrides.lost();
         }
@@ -144,8 +137,9 @@ impl Agent {
             command = self.shutdown.recv() => return Err(command),
             found = self.routes.resolve(transport, &self.instance, self.address_confirmed) => found,
         };
-        if let Some(instance) = found {
-            self.instance = instance;
+        if let Some(found) = found {
+            // A registry that has the instance keeps its record under the id that it has.
+            self.instance = if self.succeeded { found.with_id_of(&self.instance) } else { found };
         }
         self.attempted = true;
         let mut instance = self.instance.clone();
@@ -179,7 +173,7 @@ impl Agent {
         match &result {
             Ok(()) => {
                 self.note_server();
-                self.overrides.done(due, self.server.clone());
+                self.overrides.done(due, self.sent.0, self.server.clone());
                 self.show_state();
             }
             // The lease was lost.
@@ -267,8 +261,8 @@ impl Agent {
     fn left(&mut self) {
         self.metrics.drain_phase(DrainPhase::Serving);
         self.lifecycle.set_renewed(false);
-        if self.lifecycle.state.get() != RegistrarState::Deregistered {
-            self.lifecycle.state.set(RegistrarState::Deregistered);
+        let superseded = || self.superseded.load(Ordering::SeqCst);
+        if self.lifecycle.state.set_unless(RegistrarState::Deregistered, superseded) {
             self.send_event(RegistrarEvent::Deregistered);
         }
         self.publish_metrics();
