@@ -94,11 +94,15 @@ pub(crate) use credentials::{Credentials, TokenProvider};
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "dns"), allow(unreachable_pub, reason = "public with the feature dns"))]
 pub use dns::DnsServers;
+#[cfg(feature = "client")]
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
 pub use invalid::InvalidSetting;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) use key::Key;
 #[cfg(feature = "server")]
 pub(crate) use key::is_name_of;
-pub(crate) use key::{Key, apply, names_of, netflix_names_of};
+#[cfg(feature = "client")]
+pub(crate) use key::{apply, names_of, netflix_names_of};
 #[cfg(feature = "client")]
 pub(crate) use registrar::{REGISTRAR, RegistrarConfig};
 pub(crate) use report::Known;
