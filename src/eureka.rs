@@ -104,8 +104,8 @@ impl Eureka {
         Ok(EurekaDiscover::new(self.registry(), selection))
     }
 
-    /// Creates an HTTP client that calls applications by name, with the options of the settings; see
-    /// [`call_options`](Self::call_options).
+    /// Creates an HTTP client that calls applications by name, with the options of the settings;
+    /// see [`call_options`](Self::call_options).
     ///
     /// Each client has its own connections and measurements, so create one and clone it.
     ///
@@ -351,13 +351,13 @@ impl EurekaBuilder {
     /// another kind of proxy.
     ///
     /// Decompression, credentials, redirects and the limits of size and time stay in effect above
-    /// the service. The service itself is responsible for the connect timeout, for TLS, for proxies,
-    /// and for the age of its connections, which the built-in service closes after about five
-    /// minutes. If it panics, the operation fails.
+    /// the service. The service itself is responsible for the connect timeout, for TLS, for
+    /// proxies, and for the age of its connections, which the built-in service closes after about
+    /// five minutes. If it panics, the operation fails.
     ///
-    /// A request that follows a redirect reaches the service as well, with the URI of the other host
-    /// and without the credentials of this builder. A service that adds credentials of its own must
-    /// compare the host.
+    /// A request that follows a redirect reaches the service as well, with the URI of the other
+    /// host and without the credentials of this builder. A service that adds credentials of its own
+    /// must compare the host.
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,

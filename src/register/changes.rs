@@ -119,8 +119,8 @@ impl Registrar {
     /// calls to the instance while it keeps its lease.
     ///
     /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
-    /// registration. It is set again if a registry loses it. Servers ignore an override that is equal
-    /// to the own status: it is set again when that changes. The time limits are those of
+    /// registration. It is set again if a registry loses it. Servers ignore an override that is
+    /// equal to the own status: it is set again when that changes. The time limits are those of
     /// [`set_status`](Self::set_status).
     ///
     /// # Errors

@@ -143,8 +143,8 @@ pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig
     }
 }
 
-/// Time after a signal that counted in which further ones are ignored, since a supervisor signals both the
-/// process and its process group.
+/// Time after a signal that counted in which further ones are ignored, since a supervisor signals
+/// both the process and its process group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Waits for a SIGTERM or Ctrl-C that counts, after the last one that did at `since`.

@@ -75,9 +75,9 @@ impl Registrar {
     /// - UP needs two results in a row, and twice as many as before, at most eight, after each
     ///   failure within five minutes of a recovery.
     ///
-    /// Checks start with the registration, or at once if that has begun. Each run is a task of its own, and the next one begins
-    /// after the one before has ended. During the drain the results change nothing: the instance
-    /// stays DOWN.
+    /// Checks start with the registration, or at once if that has begun. Each run is a task of its
+    /// own, and the next one begins after the one before has ended. During the drain the results
+    /// change nothing: the instance stays DOWN.
     ///
     /// Applies to all clones. The check is named `check`, the second one `check2`; see
     /// [`named_health`](Self::named_health).

@@ -171,8 +171,8 @@ impl Registrar {
     /// Creates the layer that counts the server's requests for the drain, and serves the health and
     /// info pages. Make it the outermost layer of the server.
     ///
-    /// Create it before the registration, which includes the URLs of the pages. Those of a layer that
-    /// is created later are registered once the instance is deregistered and registered again.
+    /// Create it before the registration, which includes the URLs of the pages. Those of a layer
+    /// that is created later are registered once the instance is deregistered and registered again.
     pub fn layer(&self) -> RegistrationLayer {
         let instance = self.instance();
         let uncounted = self.uncounted.with_health_checks(&instance);

@@ -37,9 +37,9 @@ impl Registrar {
     /// itself is deregistered at once, or registered as DOWN if it is not to be deregistered.
     ///
     /// From step 3 on, a further SIGTERM or Ctrl-C ends the current wait: the second one ends the
-    /// drain, and the third one the grace time. A signal within 500 milliseconds of the last one that
-    /// counted is ignored, since supervisors signal a process and its group. Tokio's signal handlers
-    /// stay installed for the life of the process.
+    /// drain, and the third one the grace time. A signal within 500 milliseconds of the last one
+    /// that counted is ignored, since supervisors signal a process and its group. Tokio's signal
+    /// handlers stay installed for the life of the process.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -188,8 +188,8 @@ impl Registrar {
         };
     }
 
-    /// Sends a command to the task that runs, and waits for its result. Does nothing if registration
-    /// is switched off.
+    /// Sends a command to the task that runs, and waits for its result. Does nothing if
+    /// registration is switched off.
     pub(super) async fn execute_if_running(&self, action: Action) -> Result<(), Error> {
         match self.running_or_error(action.operation())? {
             Some(agent) => self.execute(agent, action).await,

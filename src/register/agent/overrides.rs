@@ -76,7 +76,8 @@ impl Overrides {
         }
     }
 
-    /// Records that the registry has accepted a step, while it had the instance with its own status.
+    /// Records that the registry has accepted a step, while it had the instance with its own
+    /// status.
     pub(super) fn done(&mut self, due: Due, own: InstanceStatus, server: Option<Arc<str>>) {
         match due {
             Due::Set(status) => self.confirmed = Some(Confirmed { status, server, is_stored: status != own }),
