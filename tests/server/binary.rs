@@ -416,11 +416,11 @@ fn placeholder_is_an_error_that_shows_no_value() {
             "",
             "--eureka.client.serviceUrl.defaultZone=http://u:secret@${eureka.instance.hostname}:${server.port}/eureka/",
         ),
-        ("", "--spring.application.name=${NAME}${OTHER:secret}"),
-        ("", "--eureka.server.batchReplication=${X}"),
-        ("EUREKA_INSTANCE_HOSTNAME", "${HOSTNAME}"),
-        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://u:secret@${HOST}:8761/eureka/"),
-        ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "${ZONE}"),
+        ("", "--spring.application.name=${MISSING_NAME}${OTHER:secret}"),
+        ("", "--eureka.server.eviction-interval-timer-in-ms=${MISSING_X}"),
+        ("EUREKA_INSTANCE_HOSTNAME", "${MISSING_HOSTNAME}"),
+        ("EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "http://u:secret@${MISSING_HOST}:8761/eureka/"),
+        ("EUREKA_CLIENT_AVAILABILITYZONES_US_EAST_1", "${MISSING_ZONE}"),
     ] {
         let mut command = serve("127.0.0.1:0");
         if variable.is_empty() {
