@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::LeaseInfo;
 
-/// Error of [`InstanceBuilder::build`]: an instance that cannot be registered.
+/// Error of [`InstanceBuilder::build`](super::InstanceBuilder::build): an instance that cannot be registered.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidInstance {
     app: String,
