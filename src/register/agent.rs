@@ -528,6 +528,15 @@ pub(super) fn draining(operation: &'static str, instance: &Instance) -> Error {
         .advice("see state(); call deregister() and then register() to use it again")
 }
 
+/// Creates the error of an operation that no server confirmed in time.
+pub(super) fn timed_out(operation: &'static str, instance: &Instance, within: Duration) -> Error {
+    Error::new(Kind::Timeout, operation)
+        .app(instance.app.clone())
+        .instance(instance.id())
+        .cause(format!("not confirmed within {within:?}"))
+        .advice("the lease expires if the registry stays unreachable")
+}
+
 /// Creates the error of an operation on an instance that was deregistered meanwhile.
 fn deregistered(operation: &'static str, instance: &Instance) -> Error {
     Error::new(Kind::Closed, operation)

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::agent::{
     Action, Agent, AgentHandle, AgentParts, AgentTask, Change, Command, RunningTask, ShutdownCommand, draining,
+    timed_out,
 };
 use super::registrar::Shared;
 use super::vitals::StatusRules;
@@ -92,7 +93,7 @@ impl Registrar {
         // clone.
         timeout(within.saturating_add(TIMEOUT_MARGIN), deregister)
             .await
-            .unwrap_or_else(|_| Err(self.timed_out("deregister", within)))
+            .unwrap_or_else(|_| Err(timed_out("deregister", &self.instance(), within)))
     }
 
     /// Ends the heartbeats without a DELETE.
@@ -119,7 +120,7 @@ impl Registrar {
         };
         let down = |done| async move { agent.shutdown.send(ShutdownCommand::Down { within, done }).await.is_ok() };
         let registered = timeout(within.saturating_add(TIMEOUT_MARGIN), self.result_of("register", down)).await;
-        if let Err(error) = registered.unwrap_or_else(|_| Err(self.timed_out("register", within))) {
+        if let Err(error) = registered.unwrap_or_else(|_| Err(timed_out("register", &self.instance(), within))) {
             tracing::warn!(%error, "cannot register as DOWN, draining nevertheless");
         }
     }
@@ -237,11 +238,6 @@ impl Registrar {
 
     fn not_registered(&self, operation: &'static str) -> Error {
         self.error(Kind::Closed, operation, "the instance is not registered").advice("call register() first")
-    }
-
-    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
-        self.error(Kind::Timeout, operation, format!("not confirmed within {within:?}"))
-            .advice("the lease expires if the registry stays unreachable")
     }
 
     pub(super) fn error(&self, kind: Kind, operation: &'static str, cause: impl Into<String>) -> Error {

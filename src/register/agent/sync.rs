@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::overrides::Due;
-use super::{Agent, Done, Interruption, Outcome, draining};
-use crate::error::{Error, Kind};
+use super::{Agent, Done, Interruption, Outcome, draining, timed_out};
+use crate::error::Error;
 use crate::metrics::DrainPhase;
-use crate::model::{Instance, InstanceStatus};
+use crate::model::InstanceStatus;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
 use crate::time::{Backoff, add_capped};
@@ -205,7 +205,7 @@ impl Agent {
             }
             result = timeout(within, transport.register(&instance)) => result,
         };
-        let result = result.unwrap_or_else(|_| Err(self.timed_out("register", within)));
+        let result = result.unwrap_or_else(|_| Err(timed_out("register", &self.instance, within)));
         if result.is_ok() {
             self.on_registered();
         }
@@ -232,7 +232,7 @@ impl Agent {
                 Ok(Err(error)) => error,
                 Err(_) => {
                     self.left();
-                    return Err(self.timed_out("deregister", within));
+                    return Err(timed_out("deregister", &self.instance, within));
                 }
             };
             let pause = backoff.next();
@@ -266,14 +266,5 @@ impl Agent {
             self.send_event(RegistrarEvent::Deregistered);
         }
         self.publish_metrics();
-    }
-
-    fn timed_out(&self, operation: &'static str, within: Duration) -> Error {
-        let instance: &Instance = &self.instance;
-        Error::new(Kind::Timeout, operation)
-            .app(instance.app())
-            .instance(instance.id())
-            .cause(format!("not confirmed within {within:?}"))
-            .advice("the lease expires if the registry stays unreachable")
     }
 }
