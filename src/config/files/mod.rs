@@ -20,3 +20,6 @@ mod yaml;
 pub(super) use reader::load;
 #[cfg(not(feature = "files"))]
 pub(super) use unread::load;
+
+/// Extensions of files, those with the highest precedence first.
+const EXTENSIONS: [&str; 3] = ["properties", "yml", "yaml"];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::document::{Document, platform};
 use super::location::{Kind, Location, folders, is_hidden};
-use super::{properties, yaml};
+use super::{EXTENSIONS, properties, yaml};
 use crate::config::builder::Source;
 use crate::config::source::{Entry, Origin, Place};
 use crate::config::value::Unit;
@@ -24,8 +24,6 @@ const MAX_TREE_FILES: usize = 1000;
 const MAX_TREE_SIZE: u64 = 64 << 10;
 /// Maximum depth of such a tree, and of imports.
 const MAX_DEPTH: usize = 16;
-/// Extensions of files, those with the highest precedence first.
-const EXTENSIONS: [&str; 3] = ["properties", "yml", "yaml"];
 
 /// Reads the files over the sources `below` them, and under those `above`.
 pub(in crate::config) fn load(

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::EXTENSIONS;
 use crate::config::builder::Source;
 use crate::config::{InvalidSetting, Settings, profiles};
 
@@ -20,7 +21,7 @@ pub(in crate::config) fn load(
     for folder in ["config", "."] {
         let stems = std::iter::once("application".to_owned());
         for stem in stems.chain(settings.profiles().iter().map(|profile| format!("application-{profile}"))) {
-            for extension in ["properties", "yml", "yaml"] {
+            for extension in EXTENSIONS {
                 let path = directory.join(folder).join(format!("{stem}.{extension}"));
                 if path.exists() {
                     tracing::warn!("{} is not read: enable the feature files of tower-eureka", path.display());
