@@ -71,15 +71,14 @@ const FAMILIES: &[&str] = &[
 
 /// Logs the settings without an effect.
 fn report(settings: &Settings) {
-    let mut read: Vec<_> = names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).collect();
-    read.extend(names_of(LOADBALANCER).chain(names_of(REGISTRAR)));
+    let read = read_names().chain(names_of(LOADBALANCER));
     // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
     #[cfg(feature = "server")]
-    read.extend(crate::server::property_names());
+    let read = read.chain(crate::server::property_names());
     let netflix = netflix_names_of(SWITCHES).chain(netflix_names_of(CLIENT)).chain(netflix_names_of(INSTANCE));
     let netflix = netflix.chain(netflix_names_of(REGISTRAR));
     let known = Known {
-        read: &read,
+        read: &read.collect::<Vec<_>>(),
         netflix: &netflix.collect::<Vec<_>>(),
         without_meaning: &[WITHOUT_MEANING, INSTANCE_WITHOUT_MEANING].concat(),
         unsupported: &[UNSUPPORTED, INSTANCE_UNSUPPORTED].concat(),
@@ -92,9 +91,12 @@ fn report(settings: &Settings) {
 #[cfg(feature = "server")]
 pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
     let others = [WITHOUT_MEANING, UNSUPPORTED, INSTANCE_WITHOUT_MEANING, INSTANCE_UNSUPPORTED];
-    let read = SWITCHES.iter().chain(CLIENT).map(|key| key.name).chain(INSTANCE.iter().map(|key| key.name));
-    let read = read.chain(REGISTRAR.iter().map(|key| key.name));
-    read.chain(others.into_iter().flatten().map(|(name, _)| *name))
+    read_names().chain(others.into_iter().flatten().map(|(name, _)| *name))
+}
+
+/// Returns the names of the settings that a client and its instances read.
+fn read_names() -> impl Iterator<Item = &'static str> {
+    names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).chain(names_of(REGISTRAR))
 }
 
 /// Switches a part of the client off if the value is false.
