@@ -7,19 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
-use tower_eureka::model::{Instance, InstanceStatus};
+use tower_eureka::model::InstanceStatus;
 use tower_eureka::register::{RegistrarEvent, RegistrarState};
 
 use crate::common::{Reply, Scripted, instance};
 use crate::provider::{accepting, registrar, stop_on_shutdown, writes};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Returns the registrations that were sent.
-fn registrations(registry: &Scripted) -> Vec<(Duration, Instance)> {
-    let posts = registry.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
-    posts.map(|asked| (asked.at, Instance::from_json(&asked.body).unwrap())).collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_registered_at_once_then_at_the_rate_of_the_java_replicator() {
@@ -34,7 +28,7 @@ async fn changes_are_registered_at_once_then_at_the_rate_of_the_java_replicator(
         sleep(SECOND).await;
     }
     sleep(16 * SECOND).await;
-    let sent = registrations(&registry);
+    let sent = registry.registrations();
     assert!((6..=8).contains(&sent.len()), "two at once, four a minute: {}", sent.len());
     assert_eq!((sent[1].0.as_secs(), sent[2].0.as_secs()), (0, 1));
     assert_eq!(sent.last().unwrap().1.metadata().get("build"), Some("59"), "the last one is not lost");
@@ -53,14 +47,14 @@ async fn ports_that_were_registered_automatically_stay_when_the_metadata_is_repl
     handle.set_metadata([("zone", "b")]).await.unwrap();
     handle.register().await.unwrap();
     handle.set_metadata([("zone", "c"), ("gRPC_port", "9091")]).await.unwrap();
-    let sent = registrations(&registry);
+    let sent = registry.registrations();
     for (grpc, zone, sent) in [("9090", "b", &sent[0].1), ("9091", "c", &sent[1].1)] {
         let mut metadata: Vec<_> = sent.metadata().iter().collect();
         metadata.sort_unstable();
         assert_eq!(metadata, [("gRPC_port", grpc), ("management.port", "1"), ("zone", zone)]);
     }
     handle.remove_metadata(["management.port"]).await.unwrap();
-    assert_eq!(registrations(&registry)[2].1.metadata().get("management.port"), None);
+    assert_eq!(registry.registrations()[2].1.metadata().get("management.port"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +75,7 @@ async fn metadata_address_and_lease_change_together_and_are_kept() {
     one.and(other).and(third).unwrap();
     assert_eq!(start.elapsed().as_secs(), 15);
     handle.update_metadata([("weight", "3")]).await.unwrap();
-    let sent = registrations(&registry);
+    let sent = registry.registrations();
     assert_eq!(sent.len(), 4, "the last three are one registration, and the same value again is none");
     assert_eq!(sent[0].1.metadata().get("early"), Some("1"));
     let last = &sent[3].1;
@@ -95,7 +89,7 @@ async fn metadata_address_and_lease_change_together_and_are_kept() {
     handle.deregister().await.unwrap();
     handle.remove_metadata(["zone"]).await.unwrap();
     handle.register().await.unwrap();
-    let again = registrations(&registry).pop().unwrap().1;
+    let again = registry.registrations().pop().unwrap().1;
     assert_eq!((again.metadata().get("weight"), again.metadata().get("zone")), (Some("3"), None));
     assert!(again.last_dirty_timestamp() > last.last_dirty_timestamp());
     handle.drain().await;
@@ -114,7 +108,7 @@ async fn change_that_fails_is_repeated_and_its_caller_gets_the_error() {
     status.store(204, Ordering::Relaxed);
     let mut state = handle.state();
     state.wait_for(|state| *state == RegistrarState::Registered).await.unwrap();
-    assert_eq!(registrations(&registry).pop().unwrap().1.metadata().get("weight"), Some("2"));
+    assert_eq!(registry.registrations().pop().unwrap().1.metadata().get("weight"), Some("2"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,10 +80,15 @@ impl Scripted {
         self.asked().into_iter().map(|asked| asked.line.split('?').next().unwrap_or_default().to_owned()).collect()
     }
 
+    /// Returns each registration so far, with its time.
+    pub(crate) fn registrations(&self) -> Vec<(Duration, Instance)> {
+        let registrations = self.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
+        registrations.map(|asked| (asked.at, Instance::from_json(&asked.body).unwrap())).collect()
+    }
+
     /// Returns the `lastDirtyTimestamp` of each registration so far.
     pub(crate) fn registered_versions(&self) -> Vec<i64> {
-        let registrations = self.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
-        registrations.map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap()).collect()
+        self.registrations().iter().map(|(_, sent)| sent.last_dirty_timestamp().unwrap()).collect()
     }
 
     /// Waits on paused time until this number of requests has arrived.

@@ -187,18 +187,13 @@ fn with_record(timestamp: Arc<AtomicI64>) -> Scripted {
     })
 }
 
-fn registrations(registry: &Scripted) -> Vec<i64> {
-    let posts = registry.asked().into_iter().filter(|asked| asked.line.starts_with("POST"));
-    posts.map(|asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap()).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn newer_record_of_a_clock_that_was_ahead_is_replaced_once() {
     let timestamp = Arc::new(AtomicI64::new(0));
     let registry = with_record(timestamp.clone());
     registrar(&registry).register().await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    let ours = registrations(&registry);
+    let ours = registry.registered_versions();
     assert_eq!(ours.len(), 1, "an older record is replaced by the registry itself");
     // The clock of the next process runs behind this record by an hour.
     let theirs = ours[0] + 3_600_000;
@@ -207,10 +202,10 @@ async fn newer_record_of_a_clock_that_was_ahead_is_replaced_once() {
     let handle = registrar(&registry);
     handle.register().await.unwrap();
     sleep(Duration::from_secs(100)).await;
-    let sent = registrations(&registry);
+    let sent = registry.registered_versions();
     assert_eq!((sent.len(), sent[1]), (2, theirs + 1));
     handle.set_status(InstanceStatus::Down).await.unwrap();
-    assert!(registrations(&registry)[2] > theirs + 1, "later changes are newer still");
+    assert!(registry.registered_versions()[2] > theirs + 1, "later changes are newer still");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +215,7 @@ async fn record_that_is_years_ahead_is_not_replaced() {
         let handle = registrar(&registry);
         handle.register().await.unwrap();
         sleep(Duration::from_secs(100)).await;
-        assert_eq!(registrations(&registry).len(), 1);
+        assert_eq!(registry.registered_versions().len(), 1);
         drop(handle);
     }
 }
