@@ -143,8 +143,7 @@ impl<S> Layer<S> for RegistrationLayer {
     type Service = Registration<S>;
 
     fn layer(&self, inner: S) -> Registration<S> {
-        let (lifecycle, uncounted, pages) = (self.lifecycle.clone(), self.uncounted.clone(), self.pages.clone());
-        Registration { inner, is_ready: false, lifecycle, uncounted, pages }
+        Registration { inner, is_ready: false, layer: Arc::new(self.clone()) }
     }
 }
 
@@ -166,16 +165,14 @@ pub struct Registration<S> {
     inner: S,
     /// True if `inner` was ready when it was last polled, and was not called since.
     is_ready: bool,
-    lifecycle: Arc<Lifecycle>,
-    uncounted: Paths,
-    pages: Pages,
+    /// Shared by all clones, since some servers clone the service for each request.
+    layer: Arc<RegistrationLayer>,
 }
 
 impl<S: Clone> Clone for Registration<S> {
     fn clone(&self) -> Self {
-        let (inner, lifecycle) = (self.inner.clone(), self.lifecycle.clone());
         // A clone has to become ready by itself.
-        Self { inner, is_ready: false, lifecycle, uncounted: self.uncounted.clone(), pages: self.pages.clone() }
+        Self { inner: self.inner.clone(), is_ready: false, layer: self.layer.clone() }
     }
 }
 
@@ -204,13 +201,14 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let RegistrationLayer { lifecycle, uncounted, pages } = &*self.layer;
         let closable = request.version() <= Version::HTTP_11;
-        let refused = || self.lifecycle.stopping.refuses().then(|| refusal(request.headers()));
-        if let Some(mut reply) = self.pages.reply(&request, &self.lifecycle).or_else(refused) {
-            close_if_draining(&mut reply, closable, &self.lifecycle);
+        let refused = || lifecycle.stopping.refuses().then(|| refusal(request.headers()));
+        if let Some(mut reply) = pages.reply(&request, lifecycle).or_else(refused) {
+            close_if_draining(&mut reply, closable, lifecycle);
             return ResponseFuture(State::Own(Some(reply)));
         }
-        let in_flight = InFlight::begin(&self.lifecycle, request.uri().path(), &self.uncounted);
+        let in_flight = InFlight::begin(lifecycle, request.uri().path(), uncounted);
         let inner = if std::mem::take(&mut self.is_ready) {
             Call::Ready(self.inner.call(request))
         } else {
