@@ -45,13 +45,11 @@ use crate::cache::RegistryCache;
 use crate::client::{CallOptions, Named};
 use crate::connect::Connector;
 use crate::error::{Error, Kind, h2_error};
+use crate::model::GRPC_PORT_KEY;
 
 #[cfg(feature = "tonic-server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic-server")))]
 pub use self::serve::{Services, serve, serve_registered};
-
-/// Metadata key of the gRPC port, as Spring's gRPC starters set it.
-const PORT_KEY: &str = "gRPC_port";
 
 /// Channel to one application: `InventoryClient::new(eureka.channel("inventory"))`.
 ///
@@ -99,7 +97,7 @@ impl Channel {
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        Self(Arc::new(Named::new(name, PORT_KEY, registry, options, ready_timeout, connector)))
+        Self(Arc::new(Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, connector)))
     }
 }
 

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::state::RegistrarState;
 use super::vitals::StatusRules;
 use crate::error::{Error, Kind};
 use crate::metrics::ProviderMetrics;
-use crate::model::{Instance, InstanceStatus, LeaseInfo};
+use crate::model::{GRPC_PORT_KEY, Instance, InstanceStatus, LeaseInfo, MANAGEMENT_PORT_KEY};
 use crate::panics::catch_panic;
 use crate::sync::Mutex;
 use crate::time::{Backoff, Moment, wall_clock_ms};
@@ -145,7 +146,7 @@ impl Action {
 
 /// Metadata by which callers find the ports of the instance. It is registered automatically, so
 /// replacing the user's metadata does not remove it.
-const PORT_KEYS: [&str; 2] = ["gRPC_port", "management.port"];
+const PORT_KEYS: [&str; 2] = [GRPC_PORT_KEY, MANAGEMENT_PORT_KEY];
 
 /// Change of the record.
 #[derive(Debug)]
@@ -403,6 +404,20 @@ impl Agent {
         Ok(false)
     }
 
+    /// Completes the work and attends meanwhile. Returns `None` once the changes are due.
+    async fn attend_during<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Interruption> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                is_due = self.attend() => if is_due? {
+                    return Ok(None);
+                },
+                output = &mut work => return Ok(Some(output)),
+            }
+        }
+    }
+
     /// Returns `true` once the status stays DOWN.
     fn is_closing(&self) -> bool {
         self.cancelling || self.lifecycle.is_draining()
@@ -516,6 +531,18 @@ impl Agent {
 
     fn send_event(&self, event: RegistrarEvent) {
         self.lifecycle.events.send(event);
+    }
+}
+
+/// Completes the work, unless a shutdown command interrupts it.
+async fn unless_shut_down<T>(
+    shutdown: &mut mpsc::Receiver<ShutdownCommand>,
+    work: impl Future<Output = T>,
+) -> Result<T, Interruption> {
+    tokio::select! {
+        biased;
+        command = shutdown.recv() => Err(command),
+        output = work => Ok(output),
     }
 }
 

@@ -17,11 +17,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tower::{BoxError, Service};
 
-use super::PORT_KEY;
 use crate::error::{Error, Kind};
 use crate::eureka::Eureka;
 use crate::eureka::bound::instance_at;
-use crate::model::InstanceBuilder;
+use crate::model::{GRPC_PORT_KEY, InstanceBuilder};
 use crate::register::{HealthStatus, Registrar};
 use crate::signal::shutdown_signal;
 
@@ -133,9 +132,9 @@ pub async fn serve_registered(
     services: impl Into<Services>,
 ) -> Result<(), Error> {
     let mut instance = instance_at(instance, &listener)?;
-    if instance.metadata().get(PORT_KEY).is_none() {
+    if instance.metadata().get(GRPC_PORT_KEY).is_none() {
         let port = if instance.port().enabled { instance.port() } else { instance.secure_port() };
-        instance.metadata.insert(PORT_KEY, port.number.to_string());
+        instance.metadata.insert(GRPC_PORT_KEY, port.number.to_string());
     }
     let served = serve(eureka.registrar(instance), shutdown_signal(), listener, services).await;
     served.map_err(|error| Error::new(Kind::Closed, "cannot serve").cause(error.to_string()).with_source(error))

@@ -27,13 +27,9 @@ impl InstanceBuilder {
         check_app(&self.app)?;
         let (port, secure_port) = self.ports()?;
         let lease = self.lease()?;
-        let rules = self.address_rules();
         let (ip_addr, detected) = match self.fixed_address() {
             Some(ip) => (ip, false),
-            None => {
-                let default = self.default_ip_addr.as_deref().and_then(|ip| ip.parse().ok());
-                (rules.detect_or(&self.app, default).to_string(), true)
-            }
+            None => (self.local_address().to_string(), true),
         };
         let host_name = self.known_host_name();
         let look_up = host_name.is_none() && self.prefer_ip_address == Some(false);
@@ -69,7 +65,7 @@ impl InstanceBuilder {
             vip_address: names(&self.vip_address),
             secure_vip_address: names(&self.secure_vip_address),
             local: LocalFacts::new(Facts {
-                rules: detected.then_some(rules),
+                rules: detected.then(|| self.address_rules()),
                 look_up,
                 is_looked_up: false,
                 has_default_id,

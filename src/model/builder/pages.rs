@@ -1,4 +1,4 @@
-use super::super::{Instance, Port, host_in_url};
+use super::super::{Instance, MANAGEMENT_PORT_KEY, Port, host_in_url};
 use super::InstanceBuilder;
 
 /// Path of the health check in a Spring application.
@@ -200,9 +200,8 @@ fn main_origin(instance: &Instance) -> (String, i32) {
 
 /// Sets the metadata `management.port`, unless the user has set it.
 fn add_management_port(instance: &mut Instance, port: i32) {
-    const KEY: &str = "management.port";
-    if instance.metadata.get(KEY).is_none() {
-        instance.metadata.insert(KEY, port.to_string());
+    if instance.metadata.get(MANAGEMENT_PORT_KEY).is_none() {
+        instance.metadata.insert(MANAGEMENT_PORT_KEY, port.to_string());
     }
 }
 

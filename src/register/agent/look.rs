@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::outcome::WARNING_INTERVAL;
-use super::{Agent, Interruption, renewal_interval};
+use super::outcome::may_warn;
+use super::{Agent, Interruption, renewal_interval, unless_shut_down};
 use crate::model::{Instance, InstanceStatus};
 use crate::register::events::RegistrarEvent;
 use crate::time::wall_clock_ms;
@@ -25,16 +25,9 @@ impl Agent {
     /// raised above it, and the instance registers again.
     pub(super) async fn look(&mut self) -> Result<(), Interruption> {
         let read = self.read();
-        tokio::pin!(read);
-        let found = loop {
-            tokio::select! {
-                biased;
-                is_due = self.attend() => if is_due? {
-                    self.look_due = true;
-                    return Ok(());
-                },
-                found = &mut read => break found,
-            }
+        let Some(found) = self.attend_during(read).await? else {
+            self.look_due = true;
+            return Ok(());
         };
         self.compare(found);
         Ok(())
@@ -44,11 +37,7 @@ impl Agent {
     /// interrupts it, since what follows depends on the result.
     pub(super) async fn see_record(&mut self) -> Result<bool, Interruption> {
         let read = self.read();
-        let found = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(command),
-            found = read => found,
-        };
+        let found = unless_shut_down(&mut self.shutdown, read).await?;
         Ok(self.compare(found))
     }
 
@@ -122,10 +111,9 @@ impl Agent {
             }
             return;
         }
-        if self.warned_of_other.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
+        if !may_warn(&mut self.warned_of_other) {
             return;
         }
-        self.warned_of_other = Some(Instant::now());
         let (app, instance) = (self.instance.app(), self.instance.id());
         let other = crate::untrusted::Quoted(found.ip_addr().unwrap_or_default()).to_string();
         tracing::warn!(

@@ -11,7 +11,7 @@ use crate::register::state::RegistrarState;
 use crate::time::jittered;
 
 /// Time between two warnings about the same lasting failure.
-pub(super) const WARNING_INTERVAL: Duration = Duration::from_secs(600);
+const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 /// Shortest time between two reads of the record in the registry.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -65,12 +65,9 @@ impl Agent {
     /// Records the result of a change of an instance that is registered. It may have failed to
     /// change the override.
     pub(super) fn record_override(&mut self, result: &Result<(), Error>) {
-        let Err(error) = result else {
-            self.schedule(result);
-            return;
-        };
-        if self.warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
-            self.warned = Some(Instant::now());
+        if let Err(error) = result
+            && may_warn(&mut self.warned)
+        {
             let (app, instance) = (self.instance.app(), self.instance.id());
             tracing::warn!(app, instance, %error, "override failed, retrying");
         }
@@ -86,10 +83,9 @@ impl Agent {
         }
         self.publish_metrics();
         let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if self.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
+        if !may_warn(&mut self.warned) {
             return;
         }
-        self.warned = Some(Instant::now());
         let (app, instance, elapsed) = (self.instance.app(), self.instance.id(), since.elapsed());
         if self.succeeded {
             tracing::warn!(app, instance, ?elapsed, %error, "heartbeat failed");
@@ -152,4 +148,13 @@ impl Agent {
         self.metrics.lease(self.lifecycle.is_renewing(), self.lifecycle.lease_age());
         self.metrics.in_flight(self.lifecycle.in_flight());
     }
+}
+
+/// Returns `true` at most once per interval.
+pub(super) fn may_warn(warned: &mut Option<Instant>) -> bool {
+    let may = warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL);
+    if may {
+        *warned = Some(Instant::now());
+    }
+    may
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::overrides::Due;
-use super::{Agent, Done, Interruption, Outcome, draining, timed_out};
+use super::{Agent, Done, Interruption, Outcome, draining, timed_out, unless_shut_down};
 use crate::error::Error;
 use crate::metrics::DrainPhase;
 use crate::model::InstanceStatus;
@@ -84,16 +84,7 @@ impl Agent {
         let (transport, instance, (status, dirty)) = (self.background.clone(), self.instance.clone(), self.sent);
         let start = Instant::now();
         let renewal = transport.heartbeat(instance.app(), instance.id(), status, dirty);
-        tokio::pin!(renewal);
-        let renewal = loop {
-            tokio::select! {
-                biased;
-                is_due = self.attend() => if is_due? {
-                    return Ok(None);
-                },
-                renewal = &mut renewal => break renewal,
-            }
-        };
+        let Some(renewal) = self.attend_during(renewal).await? else { return Ok(None) };
         self.measure(start, renewal.as_ref().err());
         match renewal {
             Ok(Renewal::Renewed) => {
@@ -132,11 +123,8 @@ impl Agent {
     /// since its timestamp is older.
     async fn register(&mut self, transport: &Transport) -> Outcome {
         self.registered = false;
-        let found = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(command),
-            found = self.routes.resolve(transport, &self.instance, self.address_confirmed) => found,
-        };
+        let resolved = self.routes.resolve(transport, &self.instance, self.address_confirmed);
+        let found = unless_shut_down(&mut self.shutdown, resolved).await?;
         if let Some(found) = found {
             // A registry that has the instance keeps its record under the id that it has.
             self.instance = if self.succeeded { found.with_id_of(&self.instance) } else { found };
@@ -147,11 +135,7 @@ impl Agent {
             instance.overridden_status = self.overrides.carried().unwrap_or(InstanceStatus::Unknown);
         }
         let start = Instant::now();
-        let result = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(command),
-            result = transport.register(&instance) => result,
-        };
+        let result = unless_shut_down(&mut self.shutdown, transport.register(&instance)).await?;
         self.measure(start, result.as_ref().err());
         if result.is_ok() {
             self.on_registered();
@@ -165,11 +149,8 @@ impl Agent {
             Due::Set(status) => Some(status),
             Due::Remove => None,
         };
-        let result = tokio::select! {
-            biased;
-            command = self.shutdown.recv() => return Err(command),
-            result = transport.override_status(instance.app(), instance.id(), status, dirty) => result,
-        };
+        let changed = transport.override_status(instance.app(), instance.id(), status, dirty);
+        let result = unless_shut_down(&mut self.shutdown, changed).await?;
         match &result {
             Ok(()) => {
                 self.note_server();
