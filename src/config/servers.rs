@@ -115,9 +115,14 @@ impl ServerSource {
         }))
     }
 
+    /// Calls the function.
+    pub(crate) async fn urls(&self) -> Result<String, BoxError> {
+        (self.0)().await
+    }
+
     /// Calls the function. A panic is returned as an error.
     pub(crate) async fn servers(&self) -> Result<Vec<ListedServer>, BoxError> {
-        let urls = catch_panic(async { (self.0)().await }).await??;
+        let urls = catch_panic(self.urls()).await??;
         listed(&urls, &NO_ZONE.into(), 0)
     }
 }

@@ -51,8 +51,8 @@ use self::queue::{BATCH_SIZE, Limits};
 pub(in crate::server) use self::queue::{Change, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
 use super::Error;
-use super::settings::{Peers, Source, UNUSABLE_URL};
-use crate::config::ServiceUrl;
+use super::settings::{Peers, UNUSABLE_URL};
+use crate::config::{ServerSource, ServiceUrl};
 use crate::model::{InstanceStatus, ReplicationAction};
 use crate::transport::{HttpStack, ServerClock, Transport};
 
@@ -73,7 +73,7 @@ pub(in crate::server) struct Replication {
     my_url: Option<String>,
     own_hosts: [String; 2],
     own_port: Option<u16>,
-    source: Option<Source>,
+    source: Option<ServerSource>,
     /// Set once the source has returned a list.
     is_listed: AtomicBool,
     list_changed: Notify,

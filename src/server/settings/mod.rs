@@ -16,7 +16,7 @@ pub use self::node::Node;
 #[cfg(feature = "peers")]
 pub use self::peers::Peers;
 #[cfg(feature = "peers")]
-pub(in crate::server) use self::peers::{Source, UNUSABLE_URL};
+pub(in crate::server) use self::peers::UNUSABLE_URL;
 #[cfg(feature = "peers")]
 pub use self::regions::Regions;
 

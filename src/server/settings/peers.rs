@@ -1,8 +1,6 @@
-use std::fmt;
 use std::future::Future;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +14,7 @@ use tower::{BoxError, Service};
 use super::check_not_zero;
 #[cfg(feature = "dns")]
 use crate::config::DnsServers;
-use crate::config::{ServiceUrl, Zones};
+use crate::config::{ServerSource, ServiceUrl, Zones};
 #[cfg(feature = "tls")]
 use crate::connect::{Store, TlsSettings};
 #[cfg(feature = "tls")]
@@ -58,7 +56,7 @@ pub struct Peers {
     pub(in crate::server) sync_up_attempts: u32,
     pub(in crate::server) sync_up_pause: Duration,
     pub(in crate::server) wait_when_empty: Duration,
-    source: Option<Source>,
+    source: Option<ServerSource>,
     #[cfg(feature = "dns")]
     uses_dns: bool,
     /// Without the region and the zones, which [`list_source`](Self::list_source) fills in.
@@ -174,11 +172,7 @@ impl Peers {
         Fut: Future<Output = Result<String, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let urls = move || -> Urls {
-            let urls = source();
-            Box::pin(async move { urls.await.map_err(Into::into) })
-        };
-        self.source = Some(Source(Arc::new(urls)));
+        self.source = Some(ServerSource::new(source));
         self
     }
 
@@ -454,14 +448,14 @@ impl Peers {
     }
 
     /// Returns the source of the list of peers, if the list may change.
-    pub(in crate::server) fn list_source(&self, own_host: &str) -> Option<Source> {
+    pub(in crate::server) fn list_source(&self, own_host: &str) -> Option<ServerSource> {
         #[cfg(feature = "dns")]
         if self.uses_dns {
             let (lookup, own_host) = (DnsLookup::new(&self.dns, &self.zones), own_host.to_owned());
-            return Some(Source(Arc::new(move || {
+            return Some(ServerSource::new(move || {
                 let (lookup, own_host) = (lookup.clone(), own_host.clone());
-                Box::pin(async move { lookup.rotated_urls(&own_host).await })
-            })));
+                async move { lookup.rotated_urls(&own_host).await }
+            }));
         }
         let _ = own_host;
         self.source.clone()
@@ -518,21 +512,3 @@ impl Peers {
 
 pub(in crate::server) const UNUSABLE_URL: &str = "a peer's URL is unusable";
 const UNUSABLE_TLS: &str = "the TLS settings for peers are unusable";
-
-type Urls = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
-
-/// Source of the list of peers.
-#[derive(Clone)]
-pub(in crate::server) struct Source(Arc<dyn Fn() -> Urls + Send + Sync>);
-
-impl Source {
-    pub(in crate::server) async fn urls(&self) -> Result<String, BoxError> {
-        (self.0)().await
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source")
-    }
-}
