@@ -158,10 +158,9 @@ fn process_environment() -> Vec<(String, String)> {
 fn variables(variables: Vec<(String, String)>) -> Vec<Entry> {
     let mut entries: Vec<_> =
         variables.into_iter().map(|(name, value)| Entry::new(name, value, Origin::Variable)).collect();
-    let rank = |entry: &Entry| {
+    entries.sort_by_cached_key(|entry| {
         let is_upper = !entry.name.contains(|c: char| c.is_ascii_lowercase() || c == '.');
-        (!is_upper, entry.name.matches('_').count())
-    };
-    entries.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
+        (!is_upper, entry.name.matches('_').count(), entry.name.clone())
+    });
     entries
 }

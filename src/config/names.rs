@@ -3,13 +3,17 @@
 /// Normalizes a name as Spring does before it compares names: lower case, without dots, dashes and
 /// underscores.
 pub(crate) fn relaxed(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '.' | '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+    relaxed_chars(name).collect()
+}
+
+fn relaxed_chars(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|c| !matches!(c, '.' | '-' | '_')).map(|c| c.to_ascii_lowercase())
 }
 
 /// Returns the rest of a name after a prefix, compared as [`relaxed`] names are; `None` if the name
 /// does not begin with it.
 pub(crate) fn after<'n>(start: &str, name: &'n str) -> Option<&'n str> {
-    relaxed(start).chars().try_fold(name, |rest, wanted| {
+    relaxed_chars(start).try_fold(name, |rest, wanted| {
         let rest = rest.trim_start_matches(['.', '-', '_']);
         let found = rest.chars().next()?;
         found.eq_ignore_ascii_case(&wanted).then(|| &rest[found.len_utf8()..])
@@ -59,7 +63,7 @@ pub(crate) fn covers(known: &str, name: &str) -> bool {
         Some((start, _)) => {
             after(start, name).is_some_and(|rest| !start.ends_with('.') || rest.starts_with(['.', '_', '[']))
         }
-        None => relaxed(known) == relaxed(name),
+        None => relaxed_chars(known).eq(relaxed_chars(name)),
     }
 }
 

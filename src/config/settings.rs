@@ -265,20 +265,18 @@ fn in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> Vec<&
         }
     };
     let mut items = Vec::new();
-    for entry in source.iter().filter(|entry| !entry.is_unset()) {
-        match rest_of(entry) {
-            None => {}
-            Some("") => return vec![entry],
-            Some(rest) => {
-                let index = if entry.is_variable() {
-                    let is_item = entry.name.trim_end_matches('_').ends_with(&format!("_{rest}"));
-                    rest.parse::<usize>().ok().filter(|_| is_item)
-                } else {
-                    rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|index| index.parse().ok())
-                };
-                items.extend(index.map(|index| (index, entry)));
-            }
+    for entry in source {
+        let Some(rest) = rest_of(entry).filter(|_| !entry.is_unset()) else { continue };
+        if rest.is_empty() {
+            return vec![entry];
         }
+        let index = if entry.is_variable() {
+            let is_item = entry.name.trim_end_matches('_').ends_with(&format!("_{rest}"));
+            rest.parse::<usize>().ok().filter(|_| is_item)
+        } else {
+            rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|index| index.parse().ok())
+        };
+        items.extend(index.map(|index| (index, entry)));
     }
     items.sort_by_key(|(index, _)| *index);
     items.dedup_by_key(|(index, _)| *index);

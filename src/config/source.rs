@@ -34,6 +34,8 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// Name for comparisons.
     pub(crate) uniform: String,
+    /// True for an environment variable whose name has no dots.
+    is_variable: bool,
     /// Set once a log line has named this entry.
     reported: AtomicBool,
 }
@@ -41,18 +43,15 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(name: impl Into<String>, text: impl Into<String>, origin: Origin) -> Self {
         let name = name.into();
-        let uniform = if Self::is_flat(&name, &origin) { relaxed(&name) } else { uniform(&name) };
-        Self { uniform, name, text: text.into(), origin, reported: AtomicBool::new(false) }
-    }
-
-    fn is_flat(name: &str, origin: &Origin) -> bool {
-        *origin == Origin::Variable && !name.contains('.')
+        let is_variable = origin == Origin::Variable && !name.contains('.');
+        let uniform = if is_variable { relaxed(&name) } else { uniform(&name) };
+        Self { uniform, is_variable, name, text: text.into(), origin, reported: AtomicBool::new(false) }
     }
 
     /// Returns `true` for an environment variable whose name has no dots, so that its underscores
     /// separate parts or stand for nothing.
     pub(crate) fn is_variable(&self) -> bool {
-        Self::is_flat(&self.name, &self.origin)
+        self.is_variable
     }
 
     /// Returns `true` if the entry counts as unset: a blank value, or the URL that Kubernetes sets
