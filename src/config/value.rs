@@ -184,18 +184,6 @@ impl Value {
             None => self.text().split(',').map(str::trim).filter(|item| trimmed(item)).collect(),
         }
     }
-
-    /// Returns the path that a value with the prefix `file:` or without one names.
-    pub(crate) fn path(&self) -> Result<std::path::PathBuf, InvalidSetting> {
-        let text = self.text();
-        match text.split_once(':') {
-            Some(("file", path)) => Ok(path.strip_prefix("//").unwrap_or(path).into()),
-            Some((scheme @ ("classpath" | "http" | "https" | "base64"), _)) => {
-                Err(self.invalid(format_args!("a file, which {scheme}: is not: write its path")))
-            }
-            _ => Ok(text.into()),
-        }
-    }
 }
 
 /// Parses a boolean as Spring does, without regard to case.

@@ -78,24 +78,27 @@ impl Connector {
         let Shared { tcp, timeout, tls } = &*self.shared;
         let deadline = Instant::now() + *timeout;
         let too_late = |what: &str| ConnectError::new(format!("no {what} within {timeout:?}"));
-        let Some(proxy) = self.proxies.as_deref().and_then(|proxies| proxies.of(&uri)) else {
-            let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
-            let tcp = connected.map_err(|_| too_late("connection"))??.into_inner();
-            let secured = timeout_at(deadline, handshake_if_https(tcp, &uri, tls, self.versions)).await;
-            return Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??));
+        let tcp = match self.proxies.as_deref().and_then(|proxies| proxies.of(&uri)) {
+            None => {
+                let connected = timeout_at(deadline, tcp.clone().oneshot(uri.clone())).await;
+                connected.map_err(|_| too_late("connection"))??.into_inner()
+            }
+            Some(proxy) => {
+                let proxy = proxy.target().map_err(ConnectError::new)?;
+                let connected = timeout_at(deadline, tcp.clone().oneshot(proxy.uri().clone())).await;
+                let connected = connected.map_err(|_| too_late(&format!("connection to the proxy {proxy}")))?;
+                let tcp = connected.map_err(|error| {
+                    let cause = format!("the proxy {proxy} is unreachable: {}", root_cause(&error));
+                    ConnectError::new(cause).with_source(error)
+                })?;
+                let tcp = tcp.into_inner();
+                if uri.scheme() != Some(&Scheme::HTTPS) {
+                    return Ok(TokioIo::new(Stream::Forwarded(tcp)));
+                }
+                let opened = timeout_at(deadline, tunnel(tcp, &uri, proxy)).await;
+                opened.map_err(|_| too_late(&format!("tunnel through the proxy {proxy}")))??
+            }
         };
-        let proxy = proxy.target().map_err(ConnectError::new)?;
-        let connected = timeout_at(deadline, tcp.clone().oneshot(proxy.uri().clone())).await;
-        let connected = connected.map_err(|_| too_late(&format!("connection to the proxy {proxy}")))?;
-        let tcp = connected.map_err(|error| {
-            ConnectError::new(format!("the proxy {proxy} is unreachable: {}", root_cause(&error))).with_source(error)
-        })?;
-        let tcp = tcp.into_inner();
-        if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Ok(TokioIo::new(Stream::Forwarded(tcp)));
-        }
-        let opened = timeout_at(deadline, tunnel(tcp, &uri, proxy)).await;
-        let tcp = opened.map_err(|_| too_late(&format!("tunnel through the proxy {proxy}")))??;
         let secured = timeout_at(deadline, handshake_if_https(tcp, &uri, tls, self.versions)).await;
         Ok(TokioIo::new(secured.map_err(|_| too_late("TLS handshake"))??))
     }

@@ -71,8 +71,10 @@ impl Security {
                 .advice("let the service of http_service() use the proxy"));
         }
         let proxies = chosen.unwrap_or(environment);
-        config.proxies =
-            self.direct.clone().map_or_else(|| proxies.clone(), |direct| proxies.clone().with_direct(direct));
+        config.proxies = match &self.direct {
+            Some(direct) => proxies.with_direct(direct.clone()),
+            None => proxies,
+        };
         if !has_service {
             check_proxies(config)?;
         }

@@ -157,19 +157,17 @@ impl ServerOrder {
                 }
             })
             .collect();
-        self.sort(&mut state);
+        self.shuffle(&mut state);
         let position = |url: Option<ServiceUrl>| url.and_then(|url| state.position(&url));
         let starts = preferred.map(|url| position(url).map_or(Start::From(0), Start::Preferred));
         state.starts = starts;
         Some(ServerChange { added, removed })
     }
 
-    /// Sorts the list by zones, each of them shuffled.
-    fn sort(&self, state: &mut State) {
+    /// Shuffles each zone, unless lists keep their order. They are sorted by zones in any case.
+    fn shuffle(&self, state: &mut State) {
         if self.shuffle {
             shuffle(&mut state.servers, |server| (server.listed.rank, server.listed.url.as_str().clone()));
-        } else {
-            state.servers.sort_by_key(|server| server.listed.rank);
         }
     }
 
@@ -185,7 +183,7 @@ impl ServerOrder {
         if state.session_ends.is_none_or(|end| now >= end) {
             // A list is shuffled once before the first session. Two shuffles would skip a server.
             if state.session_ends.is_some() {
-                self.sort(&mut state);
+                self.shuffle(&mut state);
             }
             state.starts = [Start::From(0); 2];
             state.session_ends = Some(add_capped(now, jittered_by(self.session, 0.5)));

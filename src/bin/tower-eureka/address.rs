@@ -116,7 +116,7 @@ pub(crate) fn address(listen: Option<&Address>, settings: &Settings) -> Result<A
     let invalid = |name: &str, value: &str, why: String| {
         format!("{} is '{value}': {why}", settings.source(name).unwrap_or_else(|| name.to_owned()))
     };
-    let [port, host] = names.map(|name| settings.get(name).map(|value| value.filter(|value| !value.is_empty())));
+    let [port, host] = names.map(|name| settings.get(name));
     let (port, host) = (port?, host?);
     let default = if port.is_some() { EVERYWHERE } else { LOOPBACK };
     let host = match host {

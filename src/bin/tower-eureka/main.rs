@@ -81,12 +81,13 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => return fail(text),
     };
-    let command = Cli::command().mut_subcommand("config", |config| config.after_long_help(properties()));
+    let help = properties();
+    let command = Cli::command().mut_subcommand("config", |config| config.after_long_help(help.clone()));
     let command = command.mut_subcommand("serve", |serve| {
         // An empty variable counts as unset, like those of the other settings.
         let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
         let serve = if is_blank { serve.mut_arg("log_format", |format| format.env(Resettable::Reset)) } else { serve };
-        serve.after_long_help(properties())
+        serve.after_long_help(help)
     });
     let matches = command.get_matches_from(own);
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
