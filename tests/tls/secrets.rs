@@ -80,15 +80,16 @@ async fn servers(ca: &Ca) -> Vec<u16> {
     ports
 }
 
-/// Returns a builder for each kind of credentials.
-fn builders(ca: &Ca, port: u16) -> Vec<EurekaBuilder> {
-    let (certificate, key) = ca.identity_files("secrets");
+/// Returns a builder for each kind of credentials. The files of each test have a name of their own,
+/// since the tests run at the same time.
+fn builders(name: &str, ca: &Ca, port: u16) -> Vec<EurekaBuilder> {
+    let (certificate, key) = ca.identity_files(&format!("secrets-{name}"));
     let store = std::fs::read(&certificate).unwrap().into_iter().chain(std::fs::read(&key).unwrap());
-    let store_path = crate::world::temporary("secrets-store.pem");
+    let store_path = crate::world::temporary(&format!("secrets-{name}-store.pem"));
     std::fs::write(&store_path, store.collect::<Vec<_>>()).unwrap();
     let at = |user: &str| {
         let builder = Eureka::builder().service_url(format!("https://{user}localhost:{port}/eureka/"));
-        let builder = builder.tls_ca_file(ca.pem_file("secrets-ca.pem"));
+        let builder = builder.tls_ca_file(ca.pem_file(&format!("secrets-{name}-ca.pem")));
         let builder = builder.ready_timeout(Duration::from_millis(1));
         builder.tls_key_store(&store_path, "hunter-store").header("x-api-key", "hunter-header")
     };
@@ -143,7 +144,7 @@ async fn no_secret_is_displayed() {
     let mut seen = Seen::default();
     let mut errors = 0;
     for port in servers(&ca).await {
-        for builder in builders(&ca, port) {
+        for builder in builders("displayed", &ca, port) {
             seen.add(&builder);
             match builder.build() {
                 Ok(eureka) => {
@@ -226,7 +227,7 @@ fn no_secret_is_in_a_metric() {
         runtime.block_on(async {
             let ca = Ca::new();
             for port in servers(&ca).await.into_iter().take(3) {
-                for eureka in builders(&ca, port).into_iter().filter_map(|builder| builder.build().ok()) {
+                for eureka in builders("metrics", &ca, port).into_iter().filter_map(|builder| builder.build().ok()) {
                     use_all(&eureka, &mut Seen::default()).await;
                 }
             }
