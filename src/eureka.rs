@@ -1,6 +1,7 @@
 pub(crate) mod balancing;
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
+mod interest;
 pub(crate) mod keys;
 mod security;
 mod servers;
@@ -394,6 +395,7 @@ impl EurekaBuilder {
             return invalid("an interval or timeout is zero", "set each to a positive duration");
         }
         if enabled {
+            interest::prepare(&mut config)?;
             self.security.apply(&mut config, self.stack.is_some())?;
         }
         if self.stack.is_none()
@@ -408,7 +410,7 @@ impl EurekaBuilder {
             })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
-        let transport = Transport::with_servers(&config.servers, servers, stack);
+        let transport = Transport::with_servers(&config.servers, servers, stack).with_regions(config.regions.names());
         let options = self.balancing.options();
         Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default(), options })))
     }

@@ -151,7 +151,7 @@ impl LocalCopy {
         }
         VipIndex::update(&mut self.vips, &self.published, &applications);
         self.published.clone_from(&applications);
-        Snapshot { applications, vips: self.vips.clone() }
+        Snapshot { applications, vips: self.vips.clone(), ..Snapshot::default() }
     }
 }
 

@@ -16,8 +16,25 @@ pub(crate) enum Lookup {
     Name(Arc<str>),
 }
 
-/// Applications that contain the instances of a lookup.
-pub(crate) type Sources = Vec<Arc<Application>>;
+/// Applications that contain the instances of a lookup: those of the own region, and then those of
+/// each remote region in the order of preference.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources(Vec<Vec<Arc<Application>>>);
+
+impl Sources {
+    /// Returns the applications of the own region.
+    pub(crate) fn own(&self) -> &[Arc<Application>] {
+        self.0.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns `true` if both have the same applications.
+    pub(super) fn are_same(&self, other: &Self) -> bool {
+        let is_same = |a: &Vec<Arc<Application>>, b: &Vec<Arc<Application>>| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| is_same(a, b))
+    }
+}
 
 impl Lookup {
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -29,13 +46,18 @@ impl Lookup {
     /// Returns the applications that may have instances of this lookup, at a cost proportional to
     /// their number.
     pub(super) fn sources(&self, snapshot: &Snapshot) -> Sources {
+        let remote = snapshot.regions.iter().map(|(_, region)| self.of_region(region));
+        Sources(std::iter::once(self.of_region(snapshot)).chain(remote).collect())
+    }
+
+    fn of_region(&self, snapshot: &Snapshot) -> Vec<Arc<Application>> {
         let app = |name: &Arc<str>| snapshot.applications.get(name).cloned();
         match self {
             Self::App(name) => app(name).into_iter().collect(),
             Self::Vip(vip) => snapshot.vips.plain(vip).filter_map(app).collect(),
             Self::SecureVip(vip) => snapshot.vips.secure(vip).filter_map(app).collect(),
             Self::Name(name) => {
-                let mut sources: Sources = snapshot.vips.plain(name).filter_map(app).collect();
+                let mut sources: Vec<_> = snapshot.vips.plain(name).filter_map(app).collect();
                 if sources.iter().all(|source| source.name != *name) {
                     sources.extend(app(name));
                 }
@@ -45,8 +67,12 @@ impl Lookup {
     }
 
     /// Returns all instances that the lookup may yield, of any status.
-    pub(super) fn candidates<'a>(&'a self, sources: &'a [Arc<Application>]) -> impl Iterator<Item = &'a Arc<Instance>> {
-        each(sources)
+    pub(super) fn candidates<'a>(&'a self, sources: &'a Sources) -> impl Iterator<Item = &'a Arc<Instance>> {
+        sources.0.iter().flat_map(|region| self.candidates_of(region))
+    }
+
+    fn candidates_of<'a>(&'a self, region: &'a [Arc<Application>]) -> impl Iterator<Item = &'a Arc<Instance>> {
+        each(region)
             .filter(move |(app, instance)| match self {
                 Self::App(_) => true,
                 Self::Vip(vip) => has_vip(instance.vips(), vip),
@@ -56,16 +82,29 @@ impl Lookup {
             .map(|(_, instance)| instance)
     }
 
-    /// Returns the instances of the lookup, of any status.
+    /// Returns the instances of the lookup, of any status. They are those of the own region if one
+    /// of them is wanted, otherwise those of the first remote region with a wanted one.
+    pub(crate) fn members<'a>(
+        &'a self,
+        sources: &'a Sources,
+        wanted: impl Fn(&Instance) -> bool,
+    ) -> Vec<&'a Arc<Instance>> {
+        let mut regions = sources.0.iter().map(|region| self.members_of(region, &wanted));
+        let own = regions.next().unwrap_or_default();
+        let is_usable = |members: &Vec<&Arc<Instance>>| members.iter().any(|instance| wanted(instance));
+        if is_usable(&own) { own } else { regions.find(is_usable).unwrap_or(own) }
+    }
+
+    /// Returns the instances of the lookup in one region.
     ///
     /// A name stands for the VIP address if one of its instances is wanted, otherwise for the
     /// application, or for the VIP address if there is no such application.
-    pub(crate) fn members<'a>(
+    fn members_of<'a>(
         &'a self,
         sources: &'a [Arc<Application>],
         wanted: impl Fn(&Instance) -> bool,
     ) -> Vec<&'a Arc<Instance>> {
-        let Self::Name(name) = self else { return self.candidates(sources).collect() };
+        let Self::Name(name) = self else { return self.candidates_of(sources).collect() };
         let with_vip: Vec<_> =
             each(sources).map(|(_, instance)| instance).filter(|i| has_vip(i.vips(), name)).collect();
         if with_vip.iter().any(|instance| wanted(instance)) {

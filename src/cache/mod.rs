@@ -5,6 +5,7 @@
 //!  Transport ── full or delta ──▶ Refresher ──▶ LocalCopy ──▶ Snapshot ──▶ RegistryCache
 //!                                 refresher.rs  local_copy.rs snapshot.rs  publish.rs
 //!                                 continuity.rs mirror.rs     vip_index.rs lookup.rs
+//!                                                             regions.rs
 //! ```
 //!
 //! `Refresher` fetches on a timer with jitter. `LocalCopy` is the logic without IO: the exact
@@ -20,6 +21,7 @@ mod lookup;
 mod mirror;
 mod publish;
 mod refresher;
+mod regions;
 mod snapshot;
 mod vip_index;
 

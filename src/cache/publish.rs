@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::lookup::{Lookup, Sources};
 use super::refresher::Refresher;
+use super::regions::RegionSplit;
 use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
@@ -26,7 +27,8 @@ pub(crate) struct RegistryCache {
 impl RegistryCache {
     /// Starts the task that refreshes the copy. Must be called on a tokio runtime.
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
-        let published = Arc::new(Published::default());
+        let regions = Mutex::new(RegionSplit::new(config.regions.clone()));
+        let published = Arc::new(Published { regions, ..Published::default() });
         let task = tokio::spawn(refresh_loop(Refresher::new(transport, config), published.clone())).abort_handle();
         Arc::new(Self { published, task: Some(task) })
     }
@@ -86,6 +88,7 @@ async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>) {
 #[derive(Debug, Default)]
 struct Published {
     snapshot: ArcSwap<Snapshot>,
+    regions: Mutex<RegionSplit>,
     topics: Mutex<HashMap<Lookup, watch::Sender<Sources>>>,
     fetched: Mutex<Freshness>,
 }
@@ -112,12 +115,12 @@ impl Published {
     ///
     /// The snapshot is stored first, so that a subscriber that arrives in between starts with it.
     fn publish(&self, snapshot: Snapshot) {
-        let snapshot = Arc::new(snapshot);
+        let snapshot = Arc::new(self.regions.lock().split(snapshot));
         self.snapshot.store(snapshot.clone());
         self.topics().retain(|lookup, topic| {
             topic.send_if_modified(|sent| {
                 let now = lookup.sources(&snapshot);
-                let same = sent.len() == now.len() && sent.iter().zip(&now).all(|(sent, now)| Arc::ptr_eq(sent, now));
+                let same = sent.are_same(&now);
                 // A change of an application may concern only instances with other VIP addresses.
                 let changed = !same && !are_same(lookup.candidates(sent), lookup.candidates(&now));
                 if !same {

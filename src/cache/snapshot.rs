@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::vip_index::VipIndex;
-use crate::model::{Application, app_name};
+use crate::model::{Application, Instance, app_name};
 
 /// Immutable copy of the registry at one point in time. A refresh creates a new snapshot, which
 /// shares unchanged applications with the previous one.
@@ -13,6 +13,8 @@ use crate::model::{Application, app_name};
 pub struct Snapshot {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
     pub(super) vips: Arc<VipIndex>,
+    /// Copies of the remote regions, in the order of preference.
+    pub(super) regions: Arc<[(Arc<str>, Snapshot)]>,
 }
 
 impl Snapshot {
@@ -24,12 +26,30 @@ impl Snapshot {
     #[cfg(all(test, feature = "peers"))]
     pub(crate) fn of(applications: impl IntoIterator<Item = Arc<Application>>) -> Self {
         let applications = applications.into_iter().map(|application| (application.name.clone(), application));
-        Self { applications: applications.collect(), vips: Arc::default() }
+        Self { applications: applications.collect(), ..Self::default() }
     }
 
     /// Returns all applications that have an instance, in order of their names.
     pub fn applications(&self) -> impl Iterator<Item = &Arc<Application>> {
         self.applications.values()
+    }
+
+    /// Returns the names of the remote regions that are fetched, in the order in which they are
+    /// used. They are set by [`EurekaBuilder::regions`](crate::EurekaBuilder::regions).
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        self.regions.iter().map(|(name, _)| &**name)
+    }
+
+    /// Returns the copy of a remote region by its name, which is not case-sensitive. The snapshot
+    /// itself is the copy of the own region, without the instances of remote ones.
+    pub fn region(&self, name: &str) -> Option<&Snapshot> {
+        self.regions.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, region)| region)
+    }
+
+    /// Returns the instance with this id, of any region.
+    pub(crate) fn instance(&self, app: &str, id: &str) -> Option<&Arc<Instance>> {
+        let own = self.application(app).and_then(|application| application.instance(id));
+        own.or_else(|| self.regions.iter().find_map(|(_, region)| region.instance(app, id)))
     }
 
     /// Returns the number of instances of any status.

@@ -109,8 +109,7 @@ impl Presence {
     fn is_registered(&self) -> bool {
         let Some(registry) = self.registry.upgrade() else { return true };
         let snapshot = registry.snapshot();
-        let application = snapshot.application(self.instance.app());
-        let instance = application.and_then(|application| application.instance(self.instance.id()));
+        let instance = snapshot.instance(self.instance.app(), self.instance.id());
         instance.is_some_and(|instance| self.rule.address(instance).is_ok_and(|address| address == self.address))
     }
 }

@@ -259,9 +259,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         }
         if let Some((app, id)) = caller.clone() {
             let siblings = WatchStream::new(self.registry.subscribe(&Lookup::App(app)));
-            builder = builder.siblings(
-                siblings.map(move |app| app.first().map_or_else(Siblings::default, |app| Siblings::of(app, &id))),
-            );
+            builder =
+                builder
+                    .siblings(siblings.map(move |app| {
+                        app.own().first().map_or_else(Siblings::default, |app| Siblings::of(app, &id))
+                    }));
         }
         if let Some(probe) = self.probe.clone() {
             builder = builder.probe(move |endpoint| probe(endpoint));

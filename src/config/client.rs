@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Credentials, RegistrarConfig, ServerSettings, ServiceUrl};
+use super::{Credentials, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
 use crate::connect::{Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
@@ -15,6 +15,8 @@ pub(crate) struct ClientConfig {
     pub(crate) servers: ServerSettings,
     pub(crate) fetch_interval: Duration,
     pub(crate) delta: bool,
+    /// Remote regions whose instances are fetched as well.
+    pub(crate) regions: RemoteRegions,
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
     pub(crate) body_limit: usize,
@@ -57,6 +59,7 @@ impl Default for ClientConfig {
             servers: ServerSettings::default(),
             fetch_interval: Duration::from_secs(30),
             delta: true,
+            regions: RemoteRegions::default(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(8),
             body_limit: 256 << 20,

@@ -68,6 +68,8 @@ mod placeholder;
 mod profiles;
 mod random;
 #[cfg(feature = "client")]
+mod regions;
+#[cfg(feature = "client")]
 mod registrar;
 mod report;
 #[cfg(feature = "client")]
@@ -103,6 +105,8 @@ pub(crate) use key::Key;
 pub(crate) use key::is_name_of;
 #[cfg(feature = "client")]
 pub(crate) use key::{apply, names_of, netflix_names_of};
+#[cfg(feature = "client")]
+pub(crate) use regions::RemoteRegions;
 #[cfg(feature = "client")]
 pub(crate) use registrar::{REGISTRAR, RegistrarConfig};
 pub(crate) use report::Known;

@@ -60,6 +60,12 @@ impl Zones {
         std::iter::once(default.clone()).chain(zones.filter(move |zone| *zone != default)).collect()
     }
 
+    /// Returns the zones that are configured for a region, without the default zone.
+    pub(crate) fn of(&self, region: &str) -> impl Iterator<Item = &str> {
+        let zones = self.zones.get(&key(region)).into_iter().flatten().map(String::as_str);
+        zones.filter(|zone| key(zone) != key(DEFAULT_ZONE))
+    }
+
     /// Returns the zones with URLs that are used in no zone of the region.
     pub(crate) fn unused(&self) -> impl Iterator<Item = &str> {
         let (zones, default) = (self.of_region(), key(DEFAULT_ZONE));

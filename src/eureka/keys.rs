@@ -171,6 +171,9 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.disable-delta", Unit::Flag, "false", "EurekaBuilder::delta, reversed",
         |b, v| Ok(b.delta(!v.flag()?)))
         .netflix(&[("eureka.disableDelta", Unit::Flag)]),
+    Row::new("eureka.client.fetch-remote-regions-registry", Unit::List, "none", "EurekaBuilder::regions",
+        |b, v| Ok(b.regions(v.list())))
+        .netflix(&[("eureka.fetchRemoteRegionsRegistry", Unit::List)]),
     Row::new("eureka.client.eureka-server-connect-timeout-seconds", Unit::Seconds, "5", "EurekaBuilder::connect_timeout",
         |b, v| Ok(b.connect_timeout(v.positive_duration()?)))
         .netflix(&[("eureka.eurekaServer.connectTimeout", Unit::Seconds)]),
@@ -342,8 +345,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.shouldFilterOnlyUpInstances", "set the statuses of a Selection in code"),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
     ("eureka.registryRefreshSingleVipAddress", NOT_YET),
-    ("eureka.client.fetch-remote-regions-registry", NOT_YET),
-    ("eureka.fetchRemoteRegionsRegistry", NOT_YET),
     ("eureka.client.backup-registry-impl", NOT_YET),
     ("eureka.backupregistry", NOT_YET),
     ("spring.cloud.discovery.*", NOT_YET),

@@ -21,6 +21,7 @@ mod errors;
 mod failover;
 mod gunzip;
 mod operations;
+mod regions;
 mod request;
 mod response;
 #[cfg(feature = "peers")]

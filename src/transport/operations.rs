@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -51,9 +52,11 @@ pub struct Transport {
     /// Value of `DiscoveryIdentity-Name`, by which Java distinguishes clients from servers.
     identity: &'static str,
     /// Query of lists.
-    list_query: &'static str,
+    pub(super) list_query: Cow<'static, str>,
     /// Query of the whole registry if the server rejects `list_query` with 403.
-    fallback_query: Option<&'static str>,
+    pub(super) fallback_query: Option<&'static str>,
+    /// True if deltas use the fallback after the whole registry did.
+    pub(super) deltas_fall_back: bool,
     background: bool,
 }
 
@@ -128,7 +131,15 @@ impl Transport {
     /// settings have a source of servers.
     pub(crate) fn with_servers(settings: &ServerSettings, list: Vec<ListedServer>, stack: HttpStack) -> Self {
         let servers = Arc::new(Servers::new(settings, list));
-        Self { servers, stack, identity: "DefaultClient", list_query: "", fallback_query: None, background: false }
+        Self {
+            servers,
+            stack,
+            identity: "DefaultClient",
+            list_query: "".into(),
+            fallback_query: None,
+            deltas_fall_back: false,
+            background: false,
+        }
     }
 
     /// Returns the same transport for background loops, which obey `Retry-After` for at most five
@@ -159,7 +170,7 @@ impl Transport {
     /// names one that does not exist.
     #[cfg(feature = "peers")]
     pub(crate) fn without_other_regions(self) -> Self {
-        Self { list_query: "?regions=none", ..self }
+        Self { list_query: "?regions=none".into(), ..self }
     }
 
     /// Returns the same transport with a fallback to the unfiltered list. A Java server rejects the
@@ -185,7 +196,7 @@ impl Transport {
     /// servers share the time equally, and `Retry-After` is ignored.
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
         let share = timeout / self.servers.len().clamp(1, MAX_SERVERS) as u32;
-        Self { servers: self.servers.clone(), stack: self.stack.with_timeout(share), background: false, ..*self }
+        Self { stack: self.stack.with_timeout(share), background: false, ..self.clone() }
     }
 
     /// Registers an instance. An instance that is registered already is replaced.
@@ -331,7 +342,7 @@ impl Transport {
             let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
             self.fetch(Operation { known: known.cloned(), ..operation }, options)
         };
-        let (full, is_fallback) = match (fetch(self.list_query).await, self.fallback_query) {
+        let (full, is_fallback) = match (fetch(&self.list_query).await, self.fallback_query) {
             (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
                 (fetch(fallback).await, true)
             }
@@ -354,7 +365,9 @@ impl Transport {
 
     /// Fetches the delta with the data that proves its continuity.
     pub(crate) async fn changes(&self) -> Result<Option<Fetched>, Error> {
-        let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{}", self.list_query));
+        let fell_back = self.deltas_fall_back && self.servers.fell_back.load(Ordering::Acquire);
+        let query = self.fallback_query.filter(|_| fell_back).unwrap_or(&self.list_query);
+        let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{query}"));
         let operation = operation.accept_not_found().accept_forbidden();
         Ok(match self.fetch_optional(operation, self.options()).await? {
             Some(Full::Changed(fetched)) => Some(fetched),

@@ -31,6 +31,7 @@ mod raw_http2;
 mod registry_choice;
 mod registry_faults;
 mod registry_list;
+mod remote_regions;
 mod shutdown;
 mod status;
 mod switches;

@@ -1,0 +1,95 @@
+//! Remote regions: their copies are kept apart, and used while the own region has no instance.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_eureka::discover::Selection;
+use tower_eureka::model::InstanceStatus;
+use tower_eureka::{Eureka, Instance};
+
+use crate::common::{Memory, Reply, Scripted, delta, instance, list, with_status};
+
+/// Time in which each name is fetched, and no further refresh begins.
+const SOON: Duration = Duration::from_secs(5);
+/// Longest time between two refreshes.
+const REFRESH: Duration = Duration::from_secs(35);
+
+fn ids(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> {
+    let mut ids: Vec<_> =
+        selection.into().instances(&client.snapshot()).iter().map(|instance| instance.id().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+/// Returns an instance in an availability zone of AWS.
+fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
+    let json = String::from_utf8(instance(app, id).to_json()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json["instance"]["dataCenterInfo"] = serde_json::json!({
+        "@class": "com.netflix.appinfo.AmazonInfo",
+        "name": "Amazon",
+        "metadata": { "availability-zone": zone, "instance-id": id },
+    });
+    Instance::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
+    let own = in_zone("orders", "own", "us-east-1a");
+    let registry = Memory::default();
+    for instance in [
+        own.clone(),
+        in_zone("orders", "west", "us-west-2b"),
+        in_zone("orders", "europe", "eu-west-1a"),
+        in_zone("billing", "bill", "eu-west-1b"),
+    ] {
+        registry.put(instance);
+    }
+    let served = registry.clone();
+    let service = Scripted::new(move |_| served.full());
+    let client = service.client().delta(false).regions(["us-west-2", "eu-west-1"]).build().unwrap();
+    let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
+    sleep(SOON).await;
+    assert_eq!(service.asked()[0].line, "GET /apps/?regions=us-west-2,eu-west-1");
+    assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
+    let snapshot = client.snapshot();
+    assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
+    assert!(snapshot.application("billing").is_none());
+    assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
+    registry.put(with_status(&own, InstanceStatus::Down));
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["west"]);
+    registry.put(in_zone("orders", "own2", "us-east-1c"));
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["own2"]);
+    registry.remove("own2");
+    registry.remove("west");
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["europe"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn region_that_the_server_has_not_fetched_hides_no_instance() {
+    let is_fetched = Arc::new(Mutex::new(false));
+    let fetched = is_fetched.clone();
+    let own = [in_zone("orders", "own", "us-east-1a")];
+    let both = [own[0].clone(), in_zone("billing", "bill", "us-west-2a")];
+    let service = Scripted::new(move |asked| match (&*asked.line, *fetched.lock().unwrap()) {
+        (line, false) if line.contains("regions=") => Reply::Status(403),
+        ("GET /apps/", _) => Reply::Json(list(&own)),
+        ("GET /apps/delta", _) => Reply::Json(delta(&[], "UP_1_")),
+        ("GET /apps/?regions=us-west-2", true) => Reply::Json(list(&both)),
+        (_, true) => Reply::Json(delta(&[], "UP_2_")),
+        (line, _) => panic!("{line}"),
+    });
+    let client = service.client().regions(["us-west-2"]).build().unwrap();
+    let _orders = client.discover("orders").unwrap();
+    sleep(4 * REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["own"]);
+    let lines: Vec<_> = service.asked().into_iter().map(|asked| asked.line).collect();
+    assert_eq!(lines.iter().filter(|line| *line == "GET /apps/").count(), 1, "then deltas: {lines:?}");
+    *is_fetched.lock().unwrap() = true;
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(ids(&client, "billing"), ["bill"]);
+}
