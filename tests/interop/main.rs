@@ -10,6 +10,7 @@ mod differential;
 mod health_pages;
 mod http;
 mod instances;
+mod many_instances;
 mod mixed_cluster;
 #[expect(clippy::unwrap_used, reason = "the suites share it, and the others allow it")]
 #[path = "../support/name_server.rs"]
