@@ -128,7 +128,7 @@ impl Eureka {
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
         let (registry, ready_timeout) = self.call_registry();
-        HttpClient::new(registry, options, ready_timeout, self.connector())
+        HttpClient::new(registry, self.with_own_zone(options), ready_timeout, self.connector())
     }
 
     /// Creates a channel to an application for generated gRPC clients, with the options of the
@@ -154,13 +154,18 @@ impl Eureka {
     #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
     pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
         let (registry, ready_timeout) = self.call_registry();
-        Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector())
+        Channel::new(name.as_ref(), registry, self.with_own_zone(options), ready_timeout, self.connector())
     }
 
     /// Returns the options of calls by name that the settings describe: those below
     /// `spring.cloud.loadbalancer`. They are the default options without such settings.
     pub fn call_options(&self) -> CallOptions {
         self.0.options.clone()
+    }
+
+    /// Adds the zone of this process to options that the user made.
+    fn with_own_zone(&self, options: CallOptions) -> CallOptions {
+        options.or_own_zone_of(&self.0.options)
     }
 
     /// Returns the cache and the ready timeout of calls by name.
@@ -411,7 +416,15 @@ impl EurekaBuilder {
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
         let transport = Transport::with_servers(&config.servers, servers, stack).with_regions(config.regions.names());
-        let options = self.balancing.options();
+        let mut balancing = self.balancing;
+        balancing.or_own_zone(config.servers.zones.configured_zone());
+        if enabled && balancing.lacks_zone() {
+            tracing::warn!(
+                "zone-preference has no effect: the own zone is unknown (set eureka.instance.metadata-map.zone or \
+                spring.cloud.loadbalancer.zone, or pass the instance to CallOptions::caller)"
+            );
+        }
+        let options = balancing.options();
         Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default(), options })))
     }
 }

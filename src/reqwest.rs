@@ -58,6 +58,18 @@ impl Client {
         Self { service: EurekaLayer::new(eureka).options(options).layer(ReqwestService(client)) }
     }
 
+    /// Replaces the options of this client and its clones, as
+    /// [`HttpClient::set_options`](crate::client::HttpClient::set_options) does.
+    pub fn set_options(&self, options: CallOptions) {
+        self.service.set_options(options);
+    }
+
+    /// Changes the options of this client and its clones, as
+    /// [`HttpClient::update_options`](crate::client::HttpClient::update_options) does.
+    pub fn update_options(&self, change: impl Fn(CallOptions) -> CallOptions) {
+        self.service.update_options(change);
+    }
+
     /// Returns the wrapped client, which builds requests.
     pub fn get_ref(&self) -> &::reqwest::Client {
         &self.service.get_ref().0

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::config::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, Key, REGISTRAR};
-use crate::eureka::balancing::LOADBALANCER;
+use crate::eureka::balancing::{BY_SERVICE, LOADBALANCER};
 use crate::eureka::keys::{CLIENT, SWITCHES, UNSUPPORTED, WITHOUT_MEANING};
 
 const HEAD: &str =
@@ -48,6 +48,7 @@ fn documented_settings_are_those_of_the_tables() {
     for (name, table) in [
         ("client", rows(SWITCHES.iter().chain(CLIENT))),
         ("calls", rows(LOADBALANCER)),
+        ("calls by service", rows(BY_SERVICE)),
         ("instance", rows(INSTANCE)),
         ("registrar", rows(REGISTRAR)),
         ("server", rows(crate::server::property_keys())),

@@ -99,6 +99,18 @@ impl Channel {
     ) -> Self {
         Self(Arc::new(Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, connector)))
     }
+
+    /// Replaces the options of this channel and its clones, as
+    /// [`HttpClient::set_options`](crate::client::HttpClient::set_options) does.
+    pub fn set_options(&self, options: CallOptions) {
+        self.0.update_options(|_| options.clone());
+    }
+
+    /// Changes the options of this channel and its clones, as
+    /// [`HttpClient::update_options`](crate::client::HttpClient::update_options) does.
+    pub fn update_options(&self, change: impl Fn(CallOptions) -> CallOptions) {
+        self.0.update_options(change);
+    }
 }
 
 impl Service<Request<RequestBody>> for Channel {

@@ -15,9 +15,11 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
-use tower::{Service as _, ServiceExt, service_fn};
+use tower::{Layer, Service as _, ServiceExt, service_fn};
 use tower_eureka::Instance;
 use tower_eureka::balance::{AnyResponse, Attributes, Balance, Ejection, PeakEwma};
+use tower_eureka::client::{AttemptBody, Backoff, CallOptions, EurekaLayer, RetryPolicy};
+use tower_eureka::model::{Application, Applications};
 use tower_eureka::transport::RequestBody;
 
 /// Sums of the recorded values. Each snapshot resets the recorder, so its values are added up.
@@ -70,6 +72,33 @@ fn endpoints_picks_ejections_and_calls_are_counted_by_application() {
         assert_eq!(recorded.value("eureka_ejections_total{application=ORDERS,cause=consecutive_failures}"), 1);
         assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=success}"), good);
         assert_eq!(recorded.value("eureka_call_duration_seconds{application=ORDERS,outcome=failure}"), bad);
+    });
+}
+
+#[test]
+fn pauses_before_retries_are_recorded() {
+    with_recorder(async |mut recorded| {
+        let instance = Instance::builder("orders").id("a").ip_addr("10.0.0.1").port(1).build().unwrap();
+        let orders = Application { name: "ORDERS".into(), instances: vec![instance.into()] };
+        let mut list = Applications { version: Some(1), hash: None, applications: vec![orders.into()] };
+        list.hash = Some(list.counts().to_string().into());
+        let list = Bytes::from(list.to_json());
+        let registry = service_fn(move |_: http::Request<RequestBody>| {
+            let response = http::Response::builder().header("content-type", "application/json");
+            std::future::ready(Ok::<_, Infallible>(response.body(Full::from(list.clone())).unwrap()))
+        });
+        let eureka = tower_eureka::Eureka::builder().service_url("http://registry/eureka").http_service(registry);
+        let below = service_fn(|_: http::Request<AttemptBody<Full<Bytes>>>| {
+            let response = http::Response::builder().status(503).body(Full::<Bytes>::default()).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let second = Duration::from_secs(1);
+        let retry = RetryPolicy::new().statuses([503]).backoff(Backoff::new(second, second));
+        let layer = EurekaLayer::new(&eureka.build().unwrap()).options(CallOptions::new().retry(retry));
+        let request = http::Request::get("http://orders/").body(Full::<Bytes>::default()).unwrap();
+        assert_eq!(layer.layer(below).oneshot(request).await.unwrap().status(), 503);
+        assert_eq!(recorded.value("eureka_retries_total{application=ORDERS,reason=refused}"), 2);
+        assert_eq!(recorded.value("eureka_retry_pause_seconds{application=ORDERS}"), 2);
     });
 }
 

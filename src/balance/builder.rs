@@ -44,7 +44,7 @@ pub struct Builder<D: Discover, S = <D as Discover>::Service, P = PeakEwma, O = 
     make: MakeEndpoint<D::Service, S>,
     describe: Describe<D::Service>,
     probe: Option<Probe<S>>,
-    check: Option<(Duration, Probe<S>)>,
+    check: Option<Probe<S>>,
     siblings: Option<SiblingStream>,
     policy: P,
     observer: O,
@@ -151,8 +151,17 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        let interval = interval.clamp(MIN_INTERVAL, LONGEST_WAIT);
-        self.check = Some((interval, Box::new(move |service| Box::pin(check(service)))));
+        self.settings.checks = Some(limited_interval(interval));
+        self.checker(check)
+    }
+
+    /// Sets the closure that checks the health of an endpoint, without an interval. Checks begin
+    /// once [`Balance::reconfigure`] sets one.
+    pub(crate) fn checker<F>(mut self, check: impl Fn(S) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        self.check = Some(Box::new(move |service| Box::pin(check(service))));
         self
     }
 
@@ -187,7 +196,7 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
     /// Reduces the weight of endpoints that have just come up. By default, they get their full
     /// weight at once.
     pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
-        self.settings.slow_start = Some(slow_start).filter(|slow_start| !slow_start.window.is_zero());
+        self.settings.slow_start = Some(slow_start).filter(SlowStart::is_enabled);
         self
     }
 
@@ -293,7 +302,9 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         self.settings.base = Instant::now();
         self.settings.metrics = Metrics::new(self.settings.app.as_ref());
         self.settings.probes = self.probe.is_some();
-        self.settings.checks = self.check.as_ref().map(|(interval, _)| *interval);
+        if self.check.is_none() {
+            self.settings.checks = None;
+        }
         let app = self.settings.app.clone();
         let shared = Arc::new(Shared::new(Pool::new(self.settings), self.explain, self.ready_timeout, alive));
         let mut driver = Driver {
@@ -308,6 +319,11 @@ impl<D: Discover, S, P, O> Builder<D, S, P, O> {
         tokio::spawn(driver.run(closed));
         Balance::new(shared, self.policy, self.observer)
     }
+}
+
+/// Limits the interval of health checks.
+pub(super) fn limited_interval(interval: Duration) -> Duration {
+    interval.clamp(MIN_INTERVAL, LONGEST_WAIT)
 }
 
 impl<D: Discover, S, P, O> fmt::Debug for Builder<D, S, P, O> {

@@ -18,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -48,8 +47,8 @@ pub(super) struct Driver<D: Discover, S> {
     pub(super) siblings: Option<SiblingStream>,
     /// Background probe of unreachable endpoints.
     pub(super) probe: Option<Probe<S>>,
-    /// Health check, and its interval.
-    pub(super) check: Option<(Duration, Probe<S>)>,
+    /// Health check. Used while the settings of the pool have an interval.
+    pub(super) check: Option<Probe<S>>,
     /// Weak, so that the last clone of the balancer ends the task.
     pub(super) shared: Weak<Shared<S>>,
     pub(super) app: Option<Arc<str>>,
@@ -166,10 +165,10 @@ where
         if let Some(probe) = &self.probe {
             due.probes.into_iter().for_each(|(id, service)| tasks.start_probe(id, now, probe(S::clone(&service))));
         }
-        if let Some((interval, check)) = &self.check {
+        if let Some((interval, check)) = due.check_interval.zip(self.check.as_ref()) {
             due.checks
                 .into_iter()
-                .for_each(|(id, service)| tasks.start_check(id, now, *interval, check(S::clone(&service))));
+                .for_each(|(id, service)| tasks.start_check(id, now, interval, check(S::clone(&service))));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// Time that calls may wait for a first endpoint, shared by the clones of a balancer.
 pub(super) struct FailFast {
     state: Mutex<State>,
-    ready_timeout: Duration,
+    ready_timeout: Mutex<Duration>,
     app: Option<Arc<str>>,
     metrics: Metrics,
 }
@@ -38,7 +38,16 @@ enum State {
 
 impl FailFast {
     pub(super) fn new(ready_timeout: Duration, app: Option<Arc<str>>, metrics: Metrics) -> Self {
-        Self { state: Mutex::new(State::Idle), ready_timeout, app, metrics }
+        Self { state: Mutex::new(State::Idle), ready_timeout: Mutex::new(ready_timeout), app, metrics }
+    }
+
+    /// Sets the ready timeout. It counts for calls that begin to wait from now on.
+    pub(super) fn set_ready_timeout(&self, timeout: Duration) {
+        *self.ready_timeout.lock() = timeout;
+    }
+
+    fn ready_timeout(&self) -> Duration {
+        *self.ready_timeout.lock()
     }
 
     /// Begins to wait, and returns the time that is left of the ready timeout.
@@ -47,9 +56,9 @@ impl FailFast {
         match *state {
             State::Idle => {
                 *state = State::Waiting { since: Instant::now() };
-                self.ready_timeout
+                self.ready_timeout()
             }
-            State::Waiting { since } => self.ready_timeout.saturating_sub(since.elapsed()),
+            State::Waiting { since } => self.ready_timeout().saturating_sub(since.elapsed()),
             State::Failing { .. } => Duration::ZERO,
         }
     }
@@ -66,7 +75,7 @@ impl FailFast {
         *state = State::Failing { since };
         drop(state);
         self.metrics.record(Event::FailFastEntered);
-        let (app, waited) = (self.app.as_deref(), self.ready_timeout);
+        let (app, waited) = (self.app.as_deref(), self.ready_timeout());
         tracing::warn!(app, ?waited, "no endpoint, calls fail at once until one is found");
         true
     }
@@ -75,7 +84,7 @@ impl FailFast {
     pub(super) fn leave(&self, endpoints: usize) {
         let before = std::mem::replace(&mut *self.state(), State::Idle);
         if let State::Failing { since } = before {
-            let elapsed = since.elapsed().saturating_sub(self.ready_timeout);
+            let elapsed = since.elapsed().saturating_sub(self.ready_timeout());
             self.metrics.record(Event::FailFastLeft { elapsed });
             tracing::info!(
                 app = self.app.as_deref(),

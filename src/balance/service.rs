@@ -15,7 +15,7 @@ use super::classify::{HttpResponses, Observe};
 use super::endpoint::{Completion, EndpointId, Timestamp};
 use super::future::{Picked, ResponseFuture};
 use super::policy::{Label, PeakEwma, Policy};
-use super::pool::{Chosen, Picker, Snapshot};
+use super::pool::{Chosen, Picker, Reconfiguration, Snapshot};
 use super::shared::Shared;
 use crate::error::{Error, Kind};
 
@@ -101,6 +101,23 @@ impl<S, P, O> Balance<S, P, O> {
     /// not.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.pool().snapshot(Instant::now())
+    }
+
+    /// Replaces settings. Endpoints and their measurements are kept.
+    pub(crate) fn reconfigure(&self, change: &Reconfiguration)
+    where
+        S: Clone,
+    {
+        self.shared.fail_fast.set_ready_timeout(change.ready_timeout);
+        self.shared.change(|pool, now| {
+            pool.reconfigure(change, now);
+            true
+        });
+    }
+
+    /// Returns a balancer with another policy and observer over the same endpoints.
+    pub(crate) fn with<Q, R>(&self, policy: Q, observer: R) -> Balance<S, Q, R> {
+        Balance::new(self.shared.clone(), policy, observer)
     }
 
     /// Waits for an endpoint. Returns `false` if there is none after `timeout`, or else after what

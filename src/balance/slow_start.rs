@@ -47,6 +47,11 @@ impl SlowStart {
         self
     }
 
+    /// Returns `false` if the window is zero.
+    pub(super) fn is_enabled(&self) -> bool {
+        !self.window.is_zero()
+    }
+
     /// Returns the share of its weight that an endpoint of this age has, or `None` after the
     /// window.
     pub(super) fn factor(&self, age: Duration) -> Option<f64> {

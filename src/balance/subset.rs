@@ -34,12 +34,15 @@ use crate::model::Application;
 pub struct Subset {
     size: usize,
     kind: Kind,
+    seed: u64,
+    /// True if the seed is a random number.
+    is_random: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    Rendezvous { seed: u64 },
-    Aperture { fallback: u64 },
+    Rendezvous,
+    Aperture,
 }
 
 impl Subset {
@@ -51,7 +54,7 @@ impl Subset {
     /// has 20 ± 4 callers. Weights do not influence the choice, only the shares of the chosen
     /// endpoints.
     pub fn rendezvous(size: usize) -> Self {
-        Self { size: size.max(1), kind: Kind::Rendezvous { seed: fastrand::u64(..) } }
+        Self::new(size, Kind::Rendezvous)
     }
 
     /// Takes the endpoints of a section of a ring that begins at the caller's rank among its
@@ -65,17 +68,25 @@ impl Subset {
     /// uses a [rendezvous](Self::rendezvous) subset. A `size` of 12 is a good start, since 12
     /// endpoints are hardly ever unavailable at once.
     pub fn aperture(size: usize) -> Self {
-        Self { size: size.max(1), kind: Kind::Aperture { fallback: fastrand::u64(..) } }
+        Self::new(size, Kind::Aperture)
+    }
+
+    fn new(size: usize, kind: Kind) -> Self {
+        Self { size: size.max(1), kind, seed: fastrand::u64(..), is_random: true }
     }
 
     /// Sets the seed of a rendezvous subset's order. Defaults to a random number, so that a caller
     /// that restarts has another subset. An aperture with known siblings does not use it.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        match &mut self.kind {
-            Kind::Rendezvous { seed: own } | Kind::Aperture { fallback: own } => *own = seed,
-        }
+        (self.seed, self.is_random) = (seed, false);
         self
+    }
+
+    /// Returns `true` if the subset equals another one but for a random seed.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let is_same_order = self.is_random && other.is_random || self.seed == other.seed;
+        self.size == other.size && self.kind == other.kind && is_same_order
     }
 
     /// Returns the share of its weight that each endpoint has in the subset, or `None` outside.
@@ -84,11 +95,9 @@ impl Subset {
             return vec![Some(1.0); endpoints.len()];
         }
         let rank = siblings.and_then(Siblings::rank);
-        let ranking = match (&self.kind, rank) {
-            (Kind::Aperture { .. }, Some(rank)) => aperture(self.size, endpoints, rank),
-            (Kind::Rendezvous { seed } | Kind::Aperture { fallback: seed }, _) => {
-                rendezvous(self.size, endpoints, *seed)
-            }
+        let ranking = match (self.kind, rank) {
+            (Kind::Aperture, Some(rank)) => aperture(self.size, endpoints, rank),
+            (Kind::Rendezvous | Kind::Aperture, _) => rendezvous(self.size, endpoints, self.seed),
         };
         let proper = ranking.iter().filter(|(_, part)| part.is_some()).count();
         let mut chosen = vec![None; endpoints.len()];

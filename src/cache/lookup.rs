@@ -37,12 +37,6 @@ impl Sources {
 }
 
 impl Lookup {
-    pub(crate) fn name(&self) -> &Arc<str> {
-        match self {
-            Self::App(name) | Self::Vip(name) | Self::SecureVip(name) | Self::Name(name) => name,
-        }
-    }
-
     /// Returns the applications that may have instances of this lookup, at a cost proportional to
     /// their number.
     pub(super) fn sources(&self, snapshot: &Snapshot) -> Sources {

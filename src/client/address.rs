@@ -3,7 +3,7 @@ use std::sync::Arc;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
-use super::options::{CallOptions, Ports};
+use super::options::{CallOptions, InstanceScheme, Ports};
 use crate::connect::TlsSettings;
 use crate::model::{Instance, Port};
 
@@ -23,6 +23,7 @@ pub(super) struct AddressRule {
     pub(super) can_tls: bool,
     /// `true` if [`Ports::Auto`] prefers the plain port.
     pub(super) prefers_plain: bool,
+    pub(super) scheme: InstanceScheme,
 }
 
 /// An endpoint service at an address.
@@ -42,11 +43,29 @@ impl AddressRule {
             port_key: options.port_key.clone(),
             can_tls: TlsSettings::SUPPORTED,
             prefers_plain: false,
+            scheme: options.scheme,
         }
+    }
+
+    /// Rule for the service below an [`EurekaLayer`](super::EurekaLayer). Only the user knows
+    /// whether it can speak TLS.
+    pub(super) fn of_layer(options: &CallOptions) -> Self {
+        Self { can_tls: true, prefers_plain: true, ..Self::of(options) }
     }
 
     /// Returns the address of an instance, or the reason why it cannot be called.
     pub(super) fn address(&self, instance: &Instance) -> Result<Address, &'static str> {
+        let address = self.address_of_port(instance)?;
+        match self.scheme {
+            InstanceScheme::OfPort => Ok(address),
+            InstanceScheme::Http => Ok(Address { scheme: Scheme::HTTP, ..address }),
+            InstanceScheme::Https if !self.can_tls => Err("is to be called over HTTPS, which needs the feature `tls`"),
+            InstanceScheme::Https => Ok(Address { scheme: Scheme::HTTPS, ..address }),
+        }
+    }
+
+    /// Returns the address with the scheme of its port.
+    fn address_of_port(&self, instance: &Instance) -> Result<Address, &'static str> {
         if let Some(port) = self.named_port(instance) {
             return self.address_at(instance, port);
         }
@@ -134,7 +153,8 @@ mod tests {
     use super::*;
 
     fn rule(ports: Ports, can_tls: bool) -> AddressRule {
-        AddressRule { ports, port_key: Some("gRPC_port".into()), can_tls, prefers_plain: false }
+        let port_key = Some("gRPC_port".into());
+        AddressRule { ports, port_key, can_tls, prefers_plain: false, scheme: InstanceScheme::OfPort }
     }
 
     fn address(rule: &AddressRule, instance: &Instance) -> String {
@@ -175,6 +195,21 @@ mod tests {
             (Ports::Plain, false, &named_secure, "http://h:9090"),
         ] {
             assert_eq!(address(&rule(ports, can_tls), instance), expected);
+        }
+    }
+
+    #[test]
+    fn scheme_replaces_that_of_the_port() {
+        let plain = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+        let secure = Instance::builder("a").ip_addr("10.0.0.1").secure_port(443).build().unwrap();
+        for (scheme, can_tls, instance, expected) in [
+            (InstanceScheme::OfPort, true, &plain, "http://10.0.0.1:80"),
+            (InstanceScheme::Https, true, &plain, "https://10.0.0.1:80"),
+            (InstanceScheme::Http, true, &secure, "http://10.0.0.1:443"),
+            (InstanceScheme::Https, false, &plain, "is to be called over HTTPS, which needs the feature `tls`"),
+        ] {
+            let rule = AddressRule { scheme, ..rule(Ports::Auto, can_tls) };
+            assert_eq!(address(&rule, instance), expected, "{scheme:?}");
         }
     }
 

@@ -70,10 +70,15 @@ impl CallDeadline {
     /// Reads the limits of a request.
     ///
     /// The deadline is the earliest of the extension, `grpc-timeout`, and `header` in milliseconds.
-    /// Without any, it is `default` from now.
-    pub(super) fn of<B>(request: &Request<B>, header: Option<&HeaderName>, default: Option<Duration>) -> Self {
+    /// Without any, it is `default`. Times count from `now`, which is called if there is one.
+    pub(super) fn of<B>(
+        request: &Request<B>,
+        now: impl Fn() -> Instant,
+        header: Option<&HeaderName>,
+        default: Option<Duration>,
+    ) -> Self {
         let extension = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let within = |time: Duration| Deadline::within(time).0;
+        let within = |time: Duration| add_capped(now(), time);
         let grpc = request.headers().get(GRPC_TIMEOUT).and_then(grpc_timeout).map(within);
         let millis = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok().map(Duration::from_millis);
         let plain = header.and_then(|name| request.headers().get(name)).and_then(millis).map(within);
@@ -166,7 +171,7 @@ mod tests {
         let header = HeaderName::from_static("x-timeout-ms");
         let mut request = request(&[("x-timeout-ms", "700")]);
         request.extensions_mut().insert(Deadline::within(Duration::from_secs(1)));
-        let deadline = CallDeadline::of(&request, Some(&header), None);
+        let deadline = CallDeadline::of(&request, Instant::now, Some(&header), None);
         assert_eq!(deadline.remaining(), Some(Duration::from_millis(700)));
         tokio::time::advance(Duration::from_millis(200)).await;
         deadline.write_headers(request.headers_mut(), Some(&header));
@@ -193,11 +198,11 @@ mod tests {
         ] {
             let mut request = self::request(&[("content-type", "application/grpc")]);
             request.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_bytes(text.as_bytes()).unwrap());
-            let deadline = CallDeadline::of(&request, None, None);
+            let deadline = CallDeadline::of(&request, Instant::now, None, None);
             assert_eq!(deadline.remaining().map(|left| left.as_millis()), left, "{text}");
         }
         let mut request = self::request(&[("grpc-timeout", "2S")]);
-        let deadline = CallDeadline::of(&request, None, Some(Duration::from_secs(1)));
+        let deadline = CallDeadline::of(&request, Instant::now, None, Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_millis(500)).await;
         deadline.write_headers(request.headers_mut(), None);
         assert_eq!(request.headers()["grpc-timeout"], "1500m");

@@ -8,13 +8,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
-use super::address::AddressRule;
 use super::call::CallFuture;
 use super::connection::{DirectClient, Endpoint};
-use super::deadline::CallDeadline;
 use super::options::CallOptions;
 use super::routes::{Routes, Target};
 use super::{InstanceBody, ResponseBody};
@@ -47,7 +46,7 @@ use crate::error::{Error, Kind};
 /// [`Deadline`](super::Deadline) or by [`timeout`](CallOptions::timeout). By default there is no
 /// limit.
 pub struct HttpClient<B> {
-    routes: Arc<Routes<Endpoint<B>>>,
+    pub(super) routes: Arc<Routes<Endpoint<B>>>,
     /// Client for hosts that are not applications.
     direct: DirectClient<B>,
     fallback: Option<Fallback<B>>,
@@ -65,10 +64,9 @@ where
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        let rule = AddressRule::of(&options);
         let direct = DirectClient::new(connector.clone());
         Self {
-            routes: Arc::new(Routes::with_connections(registry, options, rule, ready_timeout, connector)),
+            routes: Arc::new(Routes::with_connections(registry, options, ready_timeout, connector)),
             direct,
             fallback: None,
         }
@@ -102,20 +100,26 @@ where
     /// # Cancel safety
     /// Dropping the future cancels the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
-        let deadline = self.routes.deadline(&request);
         match self.routes.cached(&request) {
-            Some(route) if route.is_ready() => ResponseFuture(Box::pin(CallFuture::new(route, request, deadline))),
-            _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, deadline))),
+            Some(route) if route.is_ready() => {
+                let deadline = route.deadline(&request);
+                ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)))
+            }
+            _ => ResponseFuture(Box::pin(self.clone().find_and_send(request, Instant::now()))),
         }
     }
 
     /// Slow path of [`request`](Self::request): first calls, applications without an instance, and
-    /// other hosts.
-    async fn find_and_send(self, request: Request<B>, deadline: CallDeadline) -> Result<Response<ResponseBody>, Error> {
+    /// other hosts. The deadline counts from `since`.
+    async fn find_and_send(self, request: Request<B>, since: Instant) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
-            Target::PassThrough => return deadline.enforce(self.direct.send(request)).await,
+            Target::PassThrough => {
+                let deadline = self.routes.options().deadline(&request, || since);
+                return deadline.enforce(self.direct.send(request)).await;
+            }
         };
+        let deadline = route.deadline_since(&request, since);
         let Some(fallback) = self.fallback else { return CallFuture::when_ready(route, request, deadline).await };
         if route.ready(deadline).await {
             return CallFuture::new(route, request, deadline).await;

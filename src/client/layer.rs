@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
+use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
@@ -79,7 +80,7 @@ impl EurekaLayer {
     /// the service below has the connections. Secure ports are called with `https`.
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
-        self.options = options;
+        self.options = options.or_own_zone_of(&self.options);
         self
     }
 }
@@ -88,10 +89,8 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     type Service = EurekaService<S>;
 
     fn layer(&self, inner: S) -> EurekaService<S> {
-        // Only the user knows whether the service can speak TLS.
-        let rule = AddressRule { can_tls: true, prefers_plain: true, ..AddressRule::of(&self.options) };
         let below = inner.clone();
-        let make = move |presence: Arc<Presence>| InstanceService {
+        let make = move |presence: Arc<Presence>, _: &CallOptions| InstanceService {
             inner: below.clone(),
             presence: presence.clone(),
             _membership: Some(Membership(presence)),
@@ -99,11 +98,9 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
         let routes = Routes::new(
             self.registry.clone(),
             self.options.clone(),
-            rule,
+            AddressRule::of_layer,
             self.ready_timeout,
             Arc::new(make),
-            None,
-            None,
         );
         EurekaService { routes: Arc::new(routes), inner }
     }
@@ -113,7 +110,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
 ///
 /// It is always ready, and cheap to clone if the service below is.
 pub struct EurekaService<S> {
-    routes: Arc<Routes<InstanceService<S>>>,
+    pub(super) routes: Arc<Routes<InstanceService<S>>>,
     inner: S,
 }
 
@@ -150,15 +147,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let deadline = self.routes.deadline(&request);
         if let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready()) {
+            let deadline = route.deadline(&request);
             return ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)));
         }
         let Self { routes, inner } = self.clone();
+        let since = Instant::now();
         ResponseFuture(Box::pin(async move {
             match routes.target(&request)? {
-                Target::Named(route) => CallFuture::when_ready(route, request, deadline).await,
-                Target::PassThrough => deadline.enforce(send_directly(inner, request)).await,
+                Target::Named(route) => {
+                    let deadline = route.deadline_since(&request, since);
+                    CallFuture::when_ready(route, request, deadline).await
+                }
+                Target::PassThrough => {
+                    let deadline = routes.options().deadline(&request, || since);
+                    deadline.enforce(send_directly(inner, request)).await
+                }
             }
         }))
     }

@@ -15,13 +15,14 @@
 //! - [`CallOptions`] configure both.
 
 mod address;
-
+mod backoff;
 mod budget;
 mod call;
 mod connection;
 mod deadline;
 mod failure;
 mod http_client;
+mod instances;
 mod layer;
 #[cfg(feature = "tonic")]
 mod named;
@@ -31,13 +32,14 @@ mod replay;
 mod retry;
 mod routes;
 
+pub use backoff::Backoff;
 pub use connection::InstanceBody;
 pub use deadline::{Deadline, WaitForReady};
 pub use http_client::{HttpClient, ResponseFuture};
 pub use layer::{EurekaLayer, EurekaService};
 #[cfg(feature = "tonic")]
 pub(crate) use named::Named;
-pub use options::{CallOptions, HostHeader, Http2, Ports};
+pub use options::{CallOptions, HostHeader, Http2, InstanceScheme, Ports, UnknownName};
 pub use replay::AttemptBody;
 pub use retry::RetryPolicy;
 

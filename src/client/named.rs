@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::ResponseBody;
-use super::address::AddressRule;
 use super::call::CallFuture;
 use super::connection::Endpoint;
 use super::options::{CallOptions, Http2};
@@ -20,7 +19,7 @@ use crate::error::Error;
 
 /// Calls over HTTP/2 to one application, since the URIs of generated gRPC clients have no host.
 pub(crate) struct Named<B> {
-    routes: Routes<Endpoint<B>>,
+    pub(super) routes: Routes<Endpoint<B>>,
     name: Box<str>,
 }
 
@@ -33,14 +32,18 @@ where
         name: &str,
         port_key: &str,
         registry: Arc<RegistryCache>,
-        mut options: CallOptions,
+        options: CallOptions,
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        options.http2 = Http2::Always;
-        options.port_key.get_or_insert_with(|| port_key.into());
-        let rule = AddressRule::of(&options);
-        let routes = Routes::with_connections(registry, options, rule, ready_timeout, connector);
+        let port_key: Arc<str> = port_key.into();
+        let over_http2 = move |mut options: CallOptions| {
+            options.http2 = Http2::Always;
+            options.port_key.get_or_insert_with(|| port_key.clone());
+            options
+        };
+        let routes = Routes::with_connections(registry, options, ready_timeout, connector);
+        let routes = routes.prepare(Arc::new(over_http2));
         // Starts discovery before the first call. Each call reports an invalid name.
         let _ = routes.route(name, false);
         Self { routes, name: name.into() }
@@ -49,7 +52,7 @@ where
     /// Calls the application. Returns the response with the deadline of its body.
     pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.routes.route(&self.name, false)?;
-        let deadline = self.routes.deadline(&request);
+        let deadline = route.deadline(&request);
         let response = if route.is_ready() {
             CallFuture::new(route, request, deadline).await?
         } else {

@@ -1,20 +1,42 @@
+mod applications;
+mod connections;
+mod health;
+mod hints;
+mod policy;
+mod protocol;
+mod reconfigure;
+mod selection;
+mod unknown_name;
+mod update;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderName, Request};
+use tokio::time::Instant;
 
+pub(super) use applications::ApplicationOptions;
+pub(super) use health::{CheckTarget, HealthCheck};
+pub(super) use hints::Hints;
+pub(super) use policy::AnyPolicy;
+pub use protocol::{HostHeader, Http2, InstanceScheme, Ports};
+pub(super) use selection::Select;
+pub use unknown_name::UnknownName;
+
+use super::deadline::CallDeadline;
 use super::retry::RetryPolicy;
-use crate::balance::{
-    Candidates, ClassifyHttp, Ejection, HttpResponses, Label, PeakEwma, Policy, SlowStart, Subset, ZoneAware,
-};
+use crate::balance::{ClassifyHttp, Ejection, HttpResponses, PeakEwma, Policy, SlowStart, Subset, ZoneAware};
 use crate::model::Instance;
 
 /// Options of calls by name.
 ///
 /// The same options apply to [`HttpClient`](super::HttpClient), [`EurekaLayer`](super::EurekaLayer)
-/// and the integrations built on them.
+/// and the integrations built on them. [`application`](Self::application) changes them for one
+/// application. [`HttpClient::set_options`](super::HttpClient::set_options) replaces them while
+/// calls are made.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +46,8 @@ use crate::model::Instance;
 /// let options = CallOptions::new()
 ///     .policy(LeastRequests)
 ///     .retry(RetryPolicy::new().statuses([502, 503, 504]))
-///     .timeout(Duration::from_secs(5));
+///     .timeout(Duration::from_secs(5))
+///     .application("reports", |options| options.timeout(Duration::from_secs(60)));
 /// ```
 #[derive(Clone)]
 #[must_use = "options do nothing until a client is made with them"]
@@ -36,10 +59,13 @@ pub struct CallOptions {
     pub(super) zones: Option<ZoneAware>,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) subset: Option<Subset>,
-    pub(super) health_check: Option<Duration>,
-    pub(super) caller: Option<(Arc<str>, Arc<str>)>,
+    pub(super) health_check: HealthCheck,
+    pub(super) caller: Option<Caller>,
+    /// Zone of this process, for zone-aware routing without a zone.
+    pub(super) own_zone: Option<Arc<str>>,
     pub(super) retry: RetryPolicy,
     pub(super) ports: Ports,
+    pub(super) scheme: InstanceScheme,
     pub(super) port_key: Option<Arc<str>>,
     pub(super) http2: Http2,
     pub(super) http2_connections: usize,
@@ -48,65 +74,23 @@ pub struct CallOptions {
     pub(super) deadline_header: Option<HeaderName>,
     pub(super) timeout: Option<Duration>,
     pub(super) wait_for_ready: Option<Duration>,
+    pub(super) ready_timeout: Option<Duration>,
+    pub(super) unknown_name: UnknownName,
+    pub(super) selection: Option<Select>,
+    pub(super) hints: Option<Hints>,
     pub(super) pass_through: Option<Arc<PassThrough>>,
+    /// Changes for single applications.
+    pub(super) applications: Vec<ApplicationOptions>,
 }
 
 type PassThrough = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Port at which an instance is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ports {
-    /// The secure port if it is enabled and the feature `tls` is present, else the plain port.
-    ///
-    /// A record that marks both ports as disabled is called at its plain port, as Spring does.
-    /// Below an [`EurekaLayer`](super::EurekaLayer), which cannot know whether the service speaks
-    /// TLS, the plain port is preferred.
-    #[default]
-    Auto,
-    /// The plain port. Instances without it are not called.
-    Plain,
-    /// The secure port. Instances without it are not called.
-    Secure,
-}
-
-/// Version of HTTP used for an instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Http2 {
-    /// HTTP/2 for requests of that version, else HTTP/1.1.
-    ///
-    /// Without TLS, an instance that does not speak HTTP/2 gets such requests over HTTP/1.1, except
-    /// for gRPC.
-    #[default]
-    AsRequested,
-    /// HTTP/2 for all requests, without TLS by prior knowledge.
-    Always,
-    /// HTTP/2 for requests of that version, and for all requests to instances whose metadata has
-    /// this key with the value `true`.
-    Metadata(Arc<str>),
-}
-
-/// Value of the `host` header in HTTP/1.1 requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HostHeader {
-    /// Host and port of the instance. In HTTP/2, `:authority` always has this value.
-    #[default]
-    Instance,
-    /// Value from the caller's request: its `host` header, else the name from the URI.
-    Original,
-}
-
-impl Http2 {
-    /// Returns `true` if all requests to this instance use HTTP/2.
-    pub(super) fn is_for(&self, instance: &Instance) -> bool {
-        match self {
-            Self::AsRequested => false,
-            Self::Always => true,
-            Self::Metadata(key) => instance.metadata().get(key).is_some_and(|value| value == "true"),
-        }
-    }
+/// Registered instance that makes the calls.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Caller {
+    pub(super) app: Arc<str>,
+    pub(super) id: Arc<str>,
+    pub(super) zone: Option<Arc<str>>,
 }
 
 impl Default for CallOptions {
@@ -119,10 +103,12 @@ impl Default for CallOptions {
             zones: None,
             slow_start: None,
             subset: None,
-            health_check: None,
+            health_check: HealthCheck::default(),
             caller: None,
+            own_zone: None,
             retry: RetryPolicy::default(),
             ports: Ports::default(),
+            scheme: InstanceScheme::default(),
             port_key: None,
             http2: Http2::default(),
             http2_connections: 4,
@@ -131,7 +117,12 @@ impl Default for CallOptions {
             deadline_header: None,
             timeout: None,
             wait_for_ready: None,
+            ready_timeout: None,
+            unknown_name: UnknownName::default(),
+            selection: None,
+            hints: None,
             pass_through: None,
+            applications: Vec::new(),
         }
     }
 }
@@ -144,7 +135,8 @@ impl CallOptions {
 
     /// Sets the policy that picks an instance for each request. Defaults to [`PeakEwma`].
     ///
-    /// All applications share the policy.
+    /// All applications share the policy, unless [`application`](Self::application) sets another
+    /// one.
     pub fn policy(mut self, policy: impl Policy<Parts> + 'static) -> Self {
         self.policy = AnyPolicy::Custom(Arc::new(policy));
         self
@@ -177,6 +169,10 @@ impl CallOptions {
     ///
     /// The share of calls that stays in the zone depends on the number of instances there, and on
     /// the number of callers in each zone. Callers are counted if [`caller`](Self::caller) is set.
+    ///
+    /// With [`ZoneAware::default`], the zone of this caller is that of the
+    /// [`caller`](Self::caller), else that of the settings: `spring.cloud.loadbalancer.zone`,
+    /// `eureka.instance.metadata-map.zone`, or the first of `eureka.client.availability-zones`.
     pub fn zone_aware(mut self, zones: ZoneAware) -> Self {
         self.zones = Some(zones);
         self
@@ -194,35 +190,13 @@ impl CallOptions {
         self
     }
 
-    /// Checks the health of each instance at this interval, and does not call unhealthy ones.
-    /// Defaults to off: instances that are UP in the registry are called.
-    ///
-    /// A check is a GET of the instance's `healthCheckUrl`, or `secureHealthCheckUrl` if it has one
-    /// and is called over TLS. A 2xx response means healthy. Redirects are not followed. An
-    /// instance without such a URL counts as healthy. See
-    /// [`Builder::health_check`](crate::balance::Builder::health_check).
-    ///
-    /// The URL is used as registered, so anyone who can register an instance chooses the URLs that
-    /// this process requests. Every caller checks every instance, which is many requests if there
-    /// are many of both.
-    ///
-    /// Spring's health checks, if enabled, request `/actuator/health` at the called address every
-    /// 25 seconds and accept only status 200. If no instance is healthy, Spring fails calls,
-    /// contrary to its documentation. This client then calls all instances.
-    ///
-    /// Has no effect below an [`EurekaLayer`](super::EurekaLayer), which has no connections of its
-    /// own.
-    pub fn health_check(mut self, interval: Duration) -> Self {
-        self.health_check = Some(interval);
-        self
-    }
-
     /// Sets the registered instance that makes these calls. Defaults to none.
     ///
     /// [`zone_aware`](Self::zone_aware) and an [aperture](Subset::aperture) count the other
     /// instances of its application as further callers.
     pub fn caller(mut self, instance: &Instance) -> Self {
-        self.caller = Some((instance.app().into(), instance.id().into()));
+        let zone = instance.zone().map(Arc::from);
+        self.caller = Some(Caller { app: instance.app().into(), id: instance.id().into(), zone });
         self
     }
 
@@ -318,11 +292,35 @@ impl CallOptions {
         self
     }
 
+    /// Sets the maximum time that a call waits for an application without instances. Defaults to
+    /// the [ready timeout](crate::EurekaBuilder::ready_timeout) of the client.
+    ///
+    /// Calls fail fast once it has passed without an instance. Zero fails at once.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = Some(timeout);
+        self
+    }
+
     /// Sends requests for these hosts without discovery: `|host| host.contains('.')`. They are
     /// neither balanced nor retried. Defaults to none: every host is an application.
+    ///
+    /// Has no effect in [`application`](Self::application).
     pub fn pass_through(mut self, is_passed_through: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.pass_through = Some(Arc::new(is_passed_through));
         self
+    }
+}
+
+impl CallOptions {
+    /// Returns `true` if requests for this authority are sent without discovery.
+    pub(super) fn passes_through(&self, authority: &Authority) -> bool {
+        self.pass_through.as_ref().is_some_and(|passes_through| passes_through(authority.host()))
+    }
+
+    /// Returns the time limits of a request that was sent at `now`.
+    pub(super) fn deadline<B>(&self, request: &Request<B>, now: impl Fn() -> Instant) -> CallDeadline {
+        let Self { deadline_header, timeout, wait_for_ready, .. } = self;
+        CallDeadline::of(request, now, deadline_header.as_ref(), *timeout).with_ready_timeout(*wait_for_ready)
     }
 }
 
@@ -332,9 +330,16 @@ impl fmt::Debug for CallOptions {
             .field("policy", &self.policy)
             .field("labels", &self.labels)
             .field("ejection", &self.ejection)
+            .field("zones", &self.zones)
+            .field("slow_start", &self.slow_start)
+            .field("subset", &self.subset)
             .field("health_check", &self.health_check)
+            .field("caller", &self.caller)
+            .field("own_zone", &self.own_zone)
             .field("retry", &self.retry)
             .field("ports", &self.ports)
+            .field("scheme", &self.scheme)
+            .field("port_key", &self.port_key)
             .field("http2", &self.http2)
             .field("http2_connections", &self.http2_connections)
             .field("removal_grace", &self.removal_grace)
@@ -342,36 +347,10 @@ impl fmt::Debug for CallOptions {
             .field("deadline_header", &self.deadline_header)
             .field("timeout", &self.timeout)
             .field("wait_for_ready", &self.wait_for_ready)
+            .field("ready_timeout", &self.ready_timeout)
+            .field("unknown_name", &self.unknown_name)
+            .field("hints", &self.hints)
+            .field("applications", &self.applications)
             .finish_non_exhaustive()
-    }
-}
-
-/// Policy of a client, without a type parameter. The default is called directly.
-#[derive(Clone, Debug)]
-pub(super) enum AnyPolicy {
-    PeakEwma(PeakEwma),
-    Custom(Arc<dyn Policy<Parts>>),
-}
-
-impl Policy<Parts> for AnyPolicy {
-    fn pick(&self, request: &Parts, candidates: &Candidates<'_>) -> Option<usize> {
-        match self {
-            Self::PeakEwma(policy) => policy.pick(request, candidates),
-            Self::Custom(policy) => policy.pick(request, candidates),
-        }
-    }
-
-    fn affinity(&self, request: &Parts, all: &Candidates<'_>) -> Option<usize> {
-        match self {
-            Self::PeakEwma(_) => None,
-            Self::Custom(policy) => policy.affinity(request, all),
-        }
-    }
-
-    fn label<'r>(&'r self, request: &'r Parts) -> Option<Label<'r>> {
-        match self {
-            Self::PeakEwma(_) => None,
-            Self::Custom(policy) => policy.label(request),
-        }
     }
 }

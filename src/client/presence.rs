@@ -206,10 +206,11 @@ impl Drop for Membership {
 impl Presence {
     /// Presence of an instance without a registry.
     pub(super) fn at(address: Address) -> Arc<Self> {
-        use super::options::Ports;
+        use super::options::{InstanceScheme, Ports};
 
         let instance = Arc::new(Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap());
-        let rule = AddressRule { ports: Ports::Auto, port_key: None, can_tls: true, prefers_plain: true };
+        let scheme = InstanceScheme::OfPort;
+        let rule = AddressRule { ports: Ports::Auto, port_key: None, can_tls: true, prefers_plain: true, scheme };
         Self::new(instance, address, rule, Weak::new(), Duration::from_secs(30))
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::backoff::Backoff;
 use super::budget::Budget;
 
 /// Policy that decides when a call is attempted again, and at which instance.
@@ -26,7 +27,8 @@ use super::budget::Budget;
 /// Responses are returned as they are, unless [`statuses`](Self::statuses),
 /// [`grpc_codes`](Self::grpc_codes) or [`failed_responses`](Self::failed_responses) select them for
 /// another attempt. An instance that was tried is tried again only if there is no other. An attempt
-/// after a response or a lost connection begins at once.
+/// after a response or a lost connection begins at once, unless there is a
+/// [back-off](Self::backoff).
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,12 +50,13 @@ pub struct RetryPolicy {
     hedge_after: Option<Duration>,
     replay_limit: usize,
     budget: (Duration, u32, f32),
+    backoff: Option<Backoff>,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts: 3,
+            attempts: Self::ATTEMPTS,
             statuses: Arc::default(),
             grpc_codes: Arc::default(),
             failed_responses: false,
@@ -62,11 +65,15 @@ impl Default for RetryPolicy {
             hedge_after: None,
             replay_limit: 64 << 10,
             budget: (Duration::from_secs(10), 10, 0.2),
+            backoff: None,
         }
     }
 }
 
 impl RetryPolicy {
+    /// Default of [`attempts`](Self::attempts).
+    pub(crate) const ATTEMPTS: usize = 3;
+
     /// Returns the default policy.
     pub fn new() -> Self {
         Self::default()
@@ -125,8 +132,12 @@ impl RetryPolicy {
     /// Treats all methods as idempotent. A request that was received may then be processed twice.
     /// Defaults to off.
     #[must_use]
-    pub fn all_methods(mut self) -> Self {
-        self.all_methods = true;
+    pub fn all_methods(self) -> Self {
+        self.set_all_methods(true)
+    }
+
+    pub(crate) fn set_all_methods(mut self, all_methods: bool) -> Self {
+        self.all_methods = all_methods;
         self
     }
 
@@ -175,6 +186,35 @@ impl RetryPolicy {
         let window = window.clamp(Duration::from_secs(1), Duration::from_secs(60));
         self.budget = (window, per_second, if share.is_nan() { 0.0 } else { share.clamp(0.0, 1000.0) });
         self
+    }
+
+    /// Pauses before an attempt that follows a response or a lost connection. Defaults to off.
+    ///
+    /// If the pause would last until the deadline of the call or longer, there is no further
+    /// attempt, and the result of the last one is returned. A request that was not sent or not
+    /// processed is sent again without this pause. A hedge has its own
+    /// [delay](Self::hedge_after).
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
+    }
+
+    /// Attempts again at once. This is the default.
+    #[must_use]
+    pub fn without_backoff(mut self) -> Self {
+        self.backoff = None;
+        self
+    }
+
+    /// Returns the pause after this number of attempts.
+    pub(super) fn pause(&self, attempts: usize) -> Duration {
+        self.backoff.map_or(Duration::ZERO, |backoff| backoff.pause(attempts))
+    }
+
+    /// Returns `true` if the budget equals that of another policy.
+    pub(super) fn has_budget_of(&self, other: &Self) -> bool {
+        self.budget == other.budget
     }
 
     /// Returns `true` if a request that may have been received may be sent again.

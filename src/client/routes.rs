@@ -1,7 +1,6 @@
 //! Routes: the applications that are called, each with a balancer.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,23 +10,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::uri::Authority;
 use http::{Request, Uri};
-use tokio_stream::wrappers::WatchStream;
-use tokio_stream::{Stream, StreamExt};
-use tower::discover::Change;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::address::{Address, AddressRule, HasAddress};
+use super::address::AddressRule;
 use super::budget::Budget;
-use super::connection::{Endpoint, HealthChecker, RequestBody, health_url};
+use super::connection::{Endpoint, HealthChecker, RequestBody};
 use super::deadline::CallDeadline;
-use super::options::{AnyPolicy, CallOptions, Http2, Ports};
+use super::instances::{Callable, CallerSiblings, Instances, RouteOptions};
+use super::options::{AnyPolicy, CallOptions, InstanceScheme, Ports, UnknownName};
 use super::presence::Presence;
-use crate::balance::{Attributes, Balance, Siblings, Snapshot};
-use crate::cache::{Lookup, RegistryCache};
+use crate::balance::{Balance, Snapshot};
+use crate::cache::RegistryCache;
 use crate::connect::Connector;
-use crate::discover::{EurekaDiscover, Selection};
+use crate::discover::Explanation;
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
-use crate::model::Instance;
+use crate::model::app_name;
+use crate::sync::Mutex;
 
 /// Number of names from which names without an instance are removed when another one is added.
 const MAX_NAMES: usize = 256;
@@ -37,32 +37,52 @@ const MAX_NAMES: usize = 256;
 /// `E` is the endpoint service, which sends a request to one instance.
 pub(super) struct Routes<E> {
     registry: Arc<RegistryCache>,
-    options: Arc<CallOptions>,
-    rule: AddressRule,
+    /// Returns the rule of addresses that follows from options.
+    rule: fn(&CallOptions) -> AddressRule,
+    /// Applied to the options of each application.
+    prepare: Option<Prepare>,
     ready_timeout: Duration,
     make: MakeEndpoint<E>,
     probe: Option<Probe<E>>,
     /// Health check, used if the options enable it.
     check: Option<Probe<E>>,
-    /// For `http` and `https`. The keys are names, hosts and authorities as callers write them.
-    routes: [ArcSwap<RouteMap<E>>; 2],
+    table: ArcSwap<Table<E>>,
+    /// Held while new options are applied to the balancers.
+    applying: Mutex<()>,
 }
 
-/// Makes the endpoint service of an instance.
-pub(super) type MakeEndpoint<E> = Arc<dyn Fn(Arc<Presence>) -> E + Send + Sync>;
-pub(super) type Probe<E> = Arc<dyn Fn(E) -> ProbeFuture + Send + Sync>;
-type ProbeFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// Options of all applications, and the routes that were made with them.
+struct Table<E> {
+    options: Arc<CallOptions>,
+    /// For `http` and `https`. The keys are names, hosts and authorities as callers write them.
+    routes: [RouteMap<E>; 2],
+}
 
 /// A tree, since comparing a few names costs less than hashing one.
 type RouteMap<E> = BTreeMap<Box<str>, Arc<Route<E>>>;
 
+/// Makes the endpoint service of an instance.
+pub(super) type MakeEndpoint<E> = Arc<dyn Fn(Arc<Presence>, &CallOptions) -> E + Send + Sync>;
+pub(super) type Probe<E> = Arc<dyn Fn(E) -> ProbeFuture + Send + Sync>;
+type ProbeFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Changes the options of an application as the client requires.
+pub(super) type Prepare = Arc<dyn Fn(CallOptions) -> CallOptions + Send + Sync>;
+
 /// An application that is called, with its balancer.
+///
+/// It is replaced when options change. Calls in flight keep the one that they began with, which
+/// shares the endpoints with its successor.
 pub(super) struct Route<E> {
     pub(super) name: Arc<str>,
     pub(super) options: Arc<CallOptions>,
     pub(super) balance: Balance<E, AnyPolicy>,
-    pub(super) budget: Budget,
+    pub(super) budget: Arc<Budget>,
     pub(super) metrics: Metrics,
+    registry: Arc<RegistryCache>,
+    is_secure: bool,
+    /// The options in force, for the instances. Shared with the route's successors.
+    in_force: Arc<watch::Sender<Arc<RouteOptions>>>,
 }
 
 /// Returns `true` if a URI requires TLS. `None` for schemes that do not name applications.
@@ -87,43 +107,72 @@ impl<B: RequestBody> Routes<Endpoint<B>> {
     pub(super) fn with_connections(
         registry: Arc<RegistryCache>,
         options: CallOptions,
-        rule: AddressRule,
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        let (http2, max_connections) = (options.http2.clone(), options.http2_connections);
         let checker = HealthChecker::new(connector.clone());
         let prober = connector.clone();
-        let make = move |presence| Endpoint::new(presence, connector.clone(), &http2, max_connections);
+        let make = move |presence, options: &CallOptions| Endpoint::new(presence, connector.clone(), options);
         let probe = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.probe(prober.clone())) };
         let check = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.check(&checker)) };
-        let (probe, check) = (Some(Arc::new(probe) as _), Some(Arc::new(check) as _));
-        Self::new(registry, options, rule, ready_timeout, Arc::new(make), probe, check)
+        let routes = Self::new(registry, options, AddressRule::of, ready_timeout, Arc::new(make));
+        Self { probe: Some(Arc::new(probe)), check: Some(Arc::new(check)), ..routes }
+    }
+}
+
+impl<E> Routes<E> {
+    /// Makes routes whose endpoints are neither probed nor checked.
+    pub(super) fn new(
+        registry: Arc<RegistryCache>,
+        options: CallOptions,
+        rule: fn(&CallOptions) -> AddressRule,
+        ready_timeout: Duration,
+        make: MakeEndpoint<E>,
+    ) -> Self {
+        let table = ArcSwap::from_pointee(Table { options: Arc::new(options), routes: Default::default() });
+        let (probe, check, prepare, applying) = (None, None, None, Mutex::default());
+        Self { registry, rule, prepare, ready_timeout, make, probe, check, table, applying }
+    }
+
+    /// Changes the options of each application, whatever they are.
+    #[cfg(feature = "tonic")]
+    pub(super) fn prepare(self, prepare: Prepare) -> Self {
+        Self { prepare: Some(prepare), ..self }
+    }
+
+    /// Returns the options of the application with this name in upper case.
+    fn options_of(&self, options: &CallOptions, name: &str) -> Arc<CallOptions> {
+        let options = options.for_application(name);
+        Arc::new(match &self.prepare {
+            Some(prepare) => prepare(options),
+            None => options,
+        })
+    }
+
+    /// Returns the rule of addresses that follows from options.
+    fn rule_of(&self, options: &CallOptions, is_secure: bool) -> AddressRule {
+        let mut rule = (self.rule)(options);
+        if is_secure {
+            rule.ports = Ports::Secure;
+            // A caller that asks for TLS gets it.
+            if rule.scheme == InstanceScheme::Http {
+                rule.scheme = InstanceScheme::OfPort;
+            }
+        }
+        rule
     }
 }
 
 impl<E: Clone + Send + Sync + 'static> Routes<E> {
-    pub(super) fn new(
-        registry: Arc<RegistryCache>,
-        options: CallOptions,
-        rule: AddressRule,
-        ready_timeout: Duration,
-        make: MakeEndpoint<E>,
-        probe: Option<Probe<E>>,
-        check: Option<Probe<E>>,
-    ) -> Self {
-        let options = Arc::new(options);
-        Self { registry, options, rule, ready_timeout, make, probe, check, routes: Default::default() }
-    }
-
     /// Returns the route of a request if the same authority was called before.
     pub(super) fn cached<B>(&self, request: &Request<B>) -> Option<Arc<Route<E>>> {
         let authority = request.uri().authority()?;
         let secure = is_secure(request.uri())?;
-        if self.is_passed_through(authority) {
+        let table = self.table.load();
+        if table.options.passes_through(authority) {
             return None;
         }
-        self.routes[usize::from(secure)].load().get(authority.as_str()).cloned()
+        table.routes[usize::from(secure)].get(authority.as_str()).cloned()
     }
 
     /// Finds the target of a request by its URI.
@@ -136,7 +185,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             Err(Error::new(Kind::Config, "call").app(app).cause(cause).advice(advice))
         };
         let Some(authority) = uri.authority() else { return unusable("the URI has no host") };
-        if self.is_passed_through(authority) {
+        if self.table.load().options.passes_through(authority) {
             return Ok(Target::PassThrough);
         }
         match (is_secure(uri), uri.scheme()) {
@@ -144,10 +193,6 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             (None, Some(_)) => unusable("only http://, https:// and lb:// name applications"),
             (None, None) => unusable("the URI is not absolute"),
         }
-    }
-
-    fn is_passed_through(&self, authority: &Authority) -> bool {
-        self.options.pass_through.as_ref().is_some_and(|is_passed_through| is_passed_through(authority.host()))
     }
 
     /// Returns the route of the application that an authority names, and caches it under the
@@ -163,158 +208,198 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
 
     /// Returns the route of an application. The first call makes it.
     pub(super) fn route(&self, host: &str, secure: bool) -> Result<Arc<Route<E>>, Error> {
-        let routes = &self.routes[usize::from(secure)];
-        if let Some(route) = routes.load().get(host) {
+        let table = self.table.load();
+        let routes = &table.routes[usize::from(secure)];
+        if let Some(route) = routes.get(host) {
             return Ok(route.clone());
         }
-        let selection = Selection::name(host);
-        selection.check()?;
-        let existing = routes.load().get(selection.looked_up()).cloned();
-        let route = existing.unwrap_or_else(|| self.make_route(selection, secure));
+        let name = app_name(host.trim());
+        let route = match routes.get(&*name) {
+            Some(route) => route.clone(),
+            None => self.make_route(&name, secure)?,
+        };
         self.cache_spelling(host, &route, secure);
         Ok(route)
     }
 
-    fn make_route(&self, selection: Selection, secure: bool) -> Arc<Route<E>> {
-        let name = Arc::<str>::from(selection.looked_up());
-        let mut rule = self.rule.clone();
-        if secure {
-            rule.ports = Ports::Secure;
-        }
-        let made = Arc::new(Route {
-            name: name.clone(),
-            options: self.options.clone(),
-            balance: self.balance(selection, name.clone(), rule),
-            budget: self.options.retry.new_budget(),
-            metrics: Metrics::new(Some(&name)),
-        });
-        let routes = &self.routes[usize::from(secure)];
-        routes.rcu(|routes| {
-            let mut routes = RouteMap::clone(routes);
-            if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MAX_NAMES {
-                routes.retain(|_, route| !route.balance.is_empty());
+    fn make_route(&self, name: &Arc<str>, secure: bool) -> Result<Arc<Route<E>>, Error> {
+        loop {
+            let options = self.table.load().options.clone();
+            let made = Arc::new(self.new_route(name, secure, &options)?);
+            self.change_table(|table| {
+                // Options that were replaced meanwhile would stay in force for this route.
+                if !Arc::ptr_eq(&table.options, &options) {
+                    return;
+                }
+                let routes = &mut table.routes[usize::from(secure)];
+                if routes.iter().filter(|(key, route)| ***key == *route.name).count() >= MAX_NAMES {
+                    routes.retain(|_, route| !route.balance.is_empty());
+                }
+                // A concurrent call may have inserted its own route, which is kept.
+                routes.entry((&**name).into()).or_insert_with(|| made.clone());
+            });
+            if let Some(route) = self.table.load().routes[usize::from(secure)].get(&**name) {
+                return Ok(route.clone());
             }
-            // A concurrent call may have inserted its own route, which is kept.
-            routes.entry((&*name).into()).or_insert_with(|| made.clone());
-            routes
-        });
-        routes.load().get(&*name).unwrap_or(&made).clone()
+        }
+    }
+
+    fn new_route(&self, name: &Arc<str>, is_secure: bool, options: &CallOptions) -> Result<Route<E>, Error> {
+        let options = self.options_of(options, name);
+        options.selection_of(name).check()?;
+        let rule = self.rule_of(&options, is_secure);
+        let in_force = Arc::new(watch::Sender::new(Arc::new(RouteOptions::new(options.clone(), rule))));
+        let balance = self.balance(name.clone(), &in_force);
+        balance.reconfigure(&options.reconfiguration(self.ready_timeout, self.check.is_some()));
+        Ok(Route {
+            name: name.clone(),
+            balance: balance.with(options.effective_policy(), options.responses.clone()),
+            budget: Arc::new(options.retry.new_budget()),
+            metrics: Metrics::new(Some(name)),
+            options,
+            registry: self.registry.clone(),
+            is_secure,
+            in_force,
+        })
     }
 
     /// Caches a route under another spelling of its name, up to a limit.
     fn cache_spelling(&self, spelling: &str, route: &Arc<Route<E>>, secure: bool) {
-        let routes = &self.routes[usize::from(secure)];
+        let secure = usize::from(secure);
         let is_missing = |routes: &RouteMap<E>| routes.len() < 2 * MAX_NAMES && !routes.contains_key(spelling);
-        if is_missing(&routes.load()) {
-            routes.rcu(|routes| {
-                let mut routes = RouteMap::clone(routes);
-                if is_missing(&routes) {
-                    routes.insert(spelling.into(), route.clone());
+        if is_missing(&self.table.load().routes[secure]) {
+            self.change_table(|table| {
+                // The route may have been replaced or removed meanwhile.
+                if is_missing(&table.routes[secure])
+                    && let Some(route) = table.routes[secure].get(&*route.name).cloned()
+                {
+                    table.routes[secure].insert(spelling.into(), route);
                 }
-                routes
             });
         }
+    }
+
+    /// Replaces the table by a changed copy. The change may be made several times.
+    fn change_table(&self, change: impl Fn(&mut Table<E>)) {
+        self.table.rcu(|table| {
+            let mut table = Table { options: table.options.clone(), routes: table.routes.clone() };
+            change(&mut table);
+            table
+        });
+    }
+
+    /// Returns the options of all applications.
+    pub(super) fn options(&self) -> Arc<CallOptions> {
+        self.table.load().options.clone()
+    }
+
+    /// Replaces the options by the result of `change`, which may be called several times. Endpoints
+    /// and their measurements are kept.
+    ///
+    /// A route whose selection is invalid now is removed. The next call makes it again and returns
+    /// the error.
+    pub(super) fn update_options(&self, change: impl Fn(CallOptions) -> CallOptions) {
+        self.table.rcu(|table| {
+            let own_zone = table.options.own_zone.as_ref();
+            let options = Arc::new(change(CallOptions::clone(&table.options)).or_own_zone(own_zone));
+            // A route may be cached in several spellings.
+            let mut successors = HashMap::new();
+            let mut successor = |route: &Arc<Route<E>>| {
+                let entry = successors.entry(Arc::as_ptr(route));
+                entry.or_insert_with(|| self.successor(route, &options)).clone()
+            };
+            let mut replaced = |routes: &RouteMap<E>| -> RouteMap<E> {
+                routes.iter().filter_map(|(key, route)| Some((key.clone(), successor(route)?))).collect()
+            };
+            let routes = [replaced(&table.routes[0]), replaced(&table.routes[1])];
+            Table { options, routes }
+        });
+        self.apply_options();
+    }
+
+    /// Returns the successor of a route, with other options. `None` if no instance can ever match
+    /// its selection.
+    fn successor(&self, route: &Arc<Route<E>>, options: &CallOptions) -> Option<Arc<Route<E>>> {
+        let options = self.options_of(options, &route.name);
+        options.selection_of(&route.name).check().ok()?;
+        let budget = if options.retry.has_budget_of(&route.options.retry) {
+            route.budget.clone()
+        } else {
+            Arc::new(options.retry.new_budget())
+        };
+        Some(Arc::new(Route {
+            name: route.name.clone(),
+            balance: route.balance.with(options.effective_policy(), options.responses.clone()),
+            budget,
+            metrics: route.metrics.clone(),
+            options,
+            registry: route.registry.clone(),
+            is_secure: route.is_secure,
+            in_force: route.in_force.clone(),
+        }))
+    }
+
+    /// Applies the options of the routes to their balancers. The latest options win, whichever
+    /// update ends last.
+    fn apply_options(&self) {
+        let _applying = self.applying.lock();
+        for route in self.distinct_routes() {
+            let Route { options, balance, in_force, is_secure, .. } = &*route;
+            let rule = self.rule_of(options, *is_secure);
+            in_force.send_modify(|route| *route = Arc::new(route.replaced(options.clone(), rule)));
+            balance.reconfigure(&options.reconfiguration(self.ready_timeout, self.check.is_some()));
+        }
+    }
+
+    /// Returns each route once, ordered by name.
+    fn distinct_routes(&self) -> Vec<Arc<Route<E>>> {
+        let table = self.table.load();
+        let mut routes: Vec<_> = table.routes.iter().flat_map(BTreeMap::values).cloned().collect();
+        // A route may be cached in several spellings.
+        routes.sort_by_key(|route| (route.name.clone(), Arc::as_ptr(route)));
+        routes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        routes
     }
 
     /// Returns a snapshot of each application that was called.
     pub(super) fn snapshots(&self) -> Vec<Snapshot> {
-        let routes = self.routes.iter().flat_map(|routes| routes.load().values().cloned().collect::<Vec<_>>());
-        let mut routes: Vec<_> = routes.collect();
-        // A route may be cached in several spellings.
-        routes.sort_by_key(|route| (route.name.clone(), Arc::as_ptr(route)));
-        routes.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        routes.iter().map(|route| route.balance.snapshot()).collect()
+        self.distinct_routes().iter().map(|route| route.balance.snapshot()).collect()
     }
 
-    fn balance(&self, selection: Selection, name: Arc<str>, rule: AddressRule) -> Balance<E, AnyPolicy> {
-        let discover = EurekaDiscover::new(self.registry.clone(), selection);
-        let explainer = discover.explainer();
-        let excluding = rule.clone();
-        let explain = move || explainer.explain().exclude(|instance| excluding.address(instance).err()).to_string();
-        let is_checked = self.options.health_check.is_some() && self.check.is_some();
-        let instances = callable_instances(discover, rule.clone(), self.options.http2.clone(), is_checked);
-        let (registry, grace) = (Arc::downgrade(&self.registry), self.options.removal_grace);
-        let make = self.make.clone();
+    /// Makes the balancer of an application. The options that may change are applied by
+    /// [`Balance::reconfigure`].
+    fn balance(&self, name: Arc<str>, in_force: &Arc<watch::Sender<Arc<RouteOptions>>>) -> Balance<E> {
+        let has_checks = self.check.is_some();
+        let instances = Instances::new(self.registry.clone(), name.clone(), in_force, has_checks);
+        let explain = {
+            let (registry, options, name) = (self.registry.clone(), in_force.subscribe(), name.clone());
+            move || {
+                // Without the lock, since selections are the user's code.
+                let route = options.borrow().clone();
+                let RouteOptions { options, rule, .. } = &*route;
+                let explanation = Explanation::of(&options.selection_of(&name), &registry);
+                explanation.exclude(|instance| rule.address(instance).err()).to_string()
+            }
+        };
+        let (make, registry) = (self.make.clone(), Arc::downgrade(&self.registry));
         let mut builder = Balance::builder(instances)
             .name(name)
-            .ready_timeout(self.ready_timeout)
             .explain(explain)
-            .ejection(self.options.ejection.clone())
-            .labels(self.options.labels.iter().cloned())
-            .policy(self.options.policy.clone())
-            .observer(self.options.responses.clone())
             .attributes(Callable::attributes)
-            .endpoint(move |Callable { instance, address, .. }: &Callable| {
-                make(Presence::new(instance.clone(), address.clone(), rule.clone(), registry.clone(), grace))
-            });
-        let CallOptions { zones, slow_start, subset, caller, .. } = &*self.options;
-        if let Some(zones) = zones {
-            builder = builder.zone_aware(zones.clone());
-        }
-        if let Some(slow_start) = slow_start {
-            builder = builder.slow_start(slow_start.clone());
-        }
-        if let Some(subset) = subset {
-            builder = builder.subset(subset.clone());
-        }
-        if let Some((app, id)) = caller.clone() {
-            let siblings = WatchStream::new(self.registry.subscribe(&Lookup::App(app)));
-            builder =
-                builder
-                    .siblings(siblings.map(move |app| {
-                        app.own().first().map_or_else(Siblings::default, |app| Siblings::of(app, &id))
-                    }));
-        }
+            .endpoint(move |Callable { instance, address, route, .. }: &Callable| {
+                let RouteOptions { options, rule, .. } = &**route;
+                let grace = options.removal_grace;
+                let presence = Presence::new(instance.clone(), address.clone(), rule.clone(), registry.clone(), grace);
+                make(presence, options)
+            })
+            .siblings(CallerSiblings::new(self.registry.clone(), in_force));
         if let Some(probe) = self.probe.clone() {
             builder = builder.probe(move |endpoint| probe(endpoint));
         }
-        if let Some((interval, check)) = self.options.health_check.zip(self.check.clone()) {
-            builder = builder.health_check(interval, move |endpoint| check(endpoint));
+        if let Some(check) = self.check.clone() {
+            builder = builder.checker(move |endpoint| check(endpoint));
         }
         builder.build()
-    }
-}
-
-/// Maps discovered instances to those that can be called.
-///
-/// An instance without a usable address is no endpoint, and is removed if it was one.
-fn callable_instances(
-    discover: EurekaDiscover,
-    rule: AddressRule,
-    http2: Http2,
-    is_checked: bool,
-) -> impl Stream<Item = Result<Change<Arc<str>, Callable>, Infallible>> + Send + 'static {
-    discover.map(move |change| {
-        Ok(match change? {
-            Change::Insert(id, instance) => match rule.address(&instance) {
-                Ok(address) => {
-                    let is_http2 = http2.is_for(&instance);
-                    Change::Insert(id, Callable { instance, address, is_http2, is_checked })
-                }
-                Err(_) => Change::Remove(id),
-            },
-            Change::Remove(id) => Change::Remove(id),
-        })
-    })
-}
-
-/// An instance with the address at which it is called.
-struct Callable {
-    instance: Arc<Instance>,
-    address: Address,
-    is_http2: bool,
-    is_checked: bool,
-}
-
-impl Callable {
-    fn attributes(&self) -> Attributes {
-        let Address { scheme, authority } = &self.address;
-        // Part of the address, since a check uses the instance of which the endpoint was made.
-        let checked = if self.is_checked { health_url(&self.instance, &self.address) } else { None };
-        let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
-        let version = if self.is_http2 { " h2" } else { "" };
-        let address = format!("{scheme}://{authority}{version}{checked}");
-        Attributes::of(&self.instance).with_address(address)
     }
 }
 
@@ -324,12 +409,30 @@ impl<E: Send + Sync + 'static> Route<E> {
         !self.balance.is_empty()
     }
 
-    /// Waits for an instance. Returns `false` if there was none in time.
+    /// Waits for an instance. Returns `false` if there was none in time, or at once for an unknown
+    /// name if the options say so.
     pub(super) async fn ready(&self, deadline: CallDeadline) -> bool {
         let ready = self.balance.ready(deadline.ready_timeout());
+        let ready = async {
+            tokio::select! {
+                biased;
+                is_ready = ready => is_ready,
+                () = self.name_is_unknown() => false,
+            }
+        };
         match deadline.remaining() {
             None => ready.await,
             Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
+        }
+    }
+
+    /// Waits until a fetched registry has no instance under the name. Never returns unless the
+    /// options make such calls fail.
+    async fn name_is_unknown(&self) {
+        if self.options.unknown_name == UnknownName::Fail {
+            self.options.selection_of(&self.name).wait_until_unknown(&self.registry).await;
+        } else {
+            std::future::pending().await
         }
     }
 
@@ -344,17 +447,22 @@ impl<E: Send + Sync + 'static> Route<E> {
     }
 }
 
-impl<E: Clone + HasAddress + Send + Sync + 'static> Routes<E> {
-    /// Returns the time limits of a request.
+impl<E> Route<E> {
+    /// Returns the time limits of a request that is sent now.
     pub(super) fn deadline<B>(&self, request: &Request<B>) -> CallDeadline {
-        let CallOptions { deadline_header, timeout, wait_for_ready, .. } = &*self.options;
-        CallDeadline::of(request, deadline_header.as_ref(), *timeout).with_ready_timeout(*wait_for_ready)
+        self.options.deadline(request, Instant::now)
+    }
+
+    /// Returns the time limits of a request that was sent at this time.
+    pub(super) fn deadline_since<B>(&self, request: &Request<B>, since: Instant) -> CallDeadline {
+        self.options.deadline(request, || since)
     }
 }
 
 impl<E> fmt::Debug for Routes<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: usize = self.routes.iter().map(|routes| routes.load().len()).sum();
-        f.debug_struct("Routes").field("names", &names).field("options", &self.options).finish_non_exhaustive()
+        let table = self.table.load();
+        let names: usize = table.routes.iter().map(BTreeMap::len).sum();
+        f.debug_struct("Routes").field("names", &names).field("options", &table.options).finish_non_exhaustive()
     }
 }

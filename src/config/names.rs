@@ -57,6 +57,38 @@ pub(crate) fn rest_after<'n>(prefix: &str, name: &'n str) -> Option<&'n str> {
     rest.starts_with(['.', '[']).then_some(rest)
 }
 
+/// Returns the user's key in a name with dots, before a suffix that begins with a dot. Without a
+/// suffix, the whole rest after the prefix is the key.
+pub(super) fn dotted_key<'n>(prefix: &str, suffix: &str, name: &'n str) -> Option<&'n str> {
+    let rest = rest_after(prefix, name)?;
+    if suffix.is_empty() {
+        return Some(rest.strip_prefix('.').unwrap_or(rest));
+    }
+    // A key with dots is in brackets.
+    let (key, end) = match rest.strip_prefix(".[").or_else(|| rest.strip_prefix('[')) {
+        Some(rest) => rest.split_once("].")?,
+        None => rest.strip_prefix('.')?.split_once('.')?,
+    };
+    (uniform(end) == uniform(&suffix[1..])).then_some(key)
+}
+
+/// Returns the user's key in the rest of a variable's name, before a suffix that begins with a dot:
+/// `ORDERS` in `ORDERS_RETRY_ENABLED` before `.retry.enabled`.
+pub(super) fn variable_key<'n>(rest: &'n str, suffix: &str) -> Option<&'n str> {
+    let suffix = relaxed(suffix);
+    if suffix.is_empty() {
+        return Some(rest);
+    }
+    let mut keys = rest.match_indices('_').filter(|(at, _)| relaxed(&rest[*at..]) == suffix);
+    keys.next_back().map(|(at, _)| &rest[..at]).filter(|key| !key.is_empty())
+}
+
+/// Returns the parts of the name of a map before and after the user's key.
+pub(super) fn map_parts(name: &str) -> Option<(&str, &str)> {
+    let (prefix, rest) = name.split_once(".<")?;
+    Some((prefix, rest.split_once('>').map_or("", |(_, suffix)| suffix)))
+}
+
 /// Returns `true` if `known`, which may end in a wildcard, covers this name.
 pub(crate) fn covers(known: &str, name: &str) -> bool {
     match known.split_once(['*', '<']) {
@@ -113,6 +145,31 @@ mod tests {
             ("eureka.instancemetadata-map.a", None),
         ] {
             assert_eq!(rest_after("eureka.instance.metadata-map", name), rest, "{name}");
+        }
+    }
+
+    #[test]
+    fn key_of_a_map_may_stand_in_the_middle_of_a_name() {
+        let (prefix, suffix) = map_parts("lb.clients.<service>.retry.max-retries").unwrap();
+        for (name, key) in [
+            ("lb.clients.orders.retry.max-retries", Some("orders")),
+            ("lb.clients.order-service.retry.maxRetries", Some("order-service")),
+            ("lb.clients[my.orders].retry.max-retries", Some("my.orders")),
+            ("lb.clients.my.orders.retry.max-retries", None),
+            ("lb.clients.orders.retry.enabled", None),
+            ("lb.clients.orders", None),
+        ] {
+            assert_eq!(dotted_key(prefix, suffix, name), key, "{name}");
+        }
+        for (rest, key) in [
+            ("ORDERS_RETRY_MAXRETRIES", Some("ORDERS")),
+            ("ORDERS_RETRY_MAX_RETRIES", Some("ORDERS")),
+            ("ORDER_SERVICE_RETRY_MAXRETRIES", Some("ORDER_SERVICE")),
+            ("RETRY_MAXRETRIES", None),
+            ("_RETRY_MAXRETRIES", None),
+            ("ORDERS_MAXRETRIES", None),
+        ] {
+            assert_eq!(variable_key(rest, suffix), key, "{rest}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::builder::{SettingsBuilder, Source};
 use super::key::Key;
-use super::names::{after, relaxed, rest_after, uniform};
+use super::names::{after, dotted_key, map_parts, relaxed, uniform, variable_key};
 use super::placeholder::{Resolution, Resolved};
 use super::source::Entry;
 use super::value::{Unit, Value};
@@ -239,8 +239,9 @@ impl Settings {
         builtin::value(self, name)
     }
 
-    /// Returns the host name of this machine, which is looked up once.
-    pub(super) fn host_name(&self) -> Option<String> {
+    /// Returns the host name of this machine, which is looked up once. The look-up may block; see
+    /// [`Instance::from_settings`](crate::Instance::from_settings).
+    pub(crate) fn host_name(&self) -> Option<String> {
         if let Some(name) = self.0.host_name.get() {
             return Some(name.clone());
         }
@@ -299,15 +300,19 @@ type MapEntries<'e> = (bool, String, Vec<&'e Entry>);
 /// Returns the entries of a setting that is a map. The name is `prefix.<key>`, and may end in
 /// further parts.
 fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> Vec<MapEntries<'e>> {
-    let Some((prefix, suffix)) = name.split_once(".<") else { return Vec::new() };
-    let suffix = suffix.split_once('>').map_or("", |(_, suffix)| suffix);
+    let Some((prefix, suffix)) = map_parts(name) else { return Vec::new() };
     let mut found: Vec<MapEntries<'e>> = Vec::new();
     for entry in source.iter().filter(|entry| !entry.is_unset()) {
         let key = if entry.is_variable() {
-            let rest = after(prefix, &entry.name).filter(|rest| with_variables && rest.starts_with('_'));
-            rest.map(|rest| rest[1..].to_ascii_lowercase().replace('_', "."))
+            let rest = after(prefix, &entry.name).and_then(|rest| rest.strip_prefix('_')).filter(|_| with_variables);
+            let key = rest.and_then(|rest| variable_key(rest, suffix));
+            key.map(|key| key.to_ascii_lowercase().replace('_', "."))
         } else {
-            dotted_key(prefix, suffix, &entry.name)
+            // An element of a list has its index at the end.
+            let list =
+                entry.name.strip_suffix(']').and_then(|name| name.rsplit_once('[')).filter(|_| !suffix.is_empty());
+            let whole = || dotted_key(prefix, suffix, list?.0);
+            dotted_key(prefix, suffix, &entry.name).or_else(whole).map(str::to_owned)
         };
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
         let key = match index_of(&key) {
@@ -328,18 +333,6 @@ fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> V
         entries.sort_by_key(|entry| index_of(&entry.uniform));
     }
     found
-}
-
-/// Returns the user's key in a name with dots.
-fn dotted_key(prefix: &str, suffix: &str, name: &str) -> Option<String> {
-    let rest = rest_after(prefix, name)?;
-    let key = rest.strip_prefix('.').unwrap_or(rest);
-    if suffix.is_empty() {
-        return Some(key.to_owned());
-    }
-    // Such a key has no dots.
-    let (key, end) = key.split_once('.')?;
-    (uniform(end) == uniform(&suffix[1..])).then(|| key.to_owned())
 }
 
 /// Removes the brackets around parts of a key: `[a.b].c` is `a.b.c`.

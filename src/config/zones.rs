@@ -80,6 +80,12 @@ impl Zones {
         zones.map_or(DEFAULT_ZONE, String::as_str)
     }
 
+    /// Returns the zone of this process as it was configured: the first of its region.
+    pub(crate) fn configured_zone(&self) -> Option<&str> {
+        let zone = self.zones.get(&key(&self.region))?.first()?;
+        Some(zone.as_str()).filter(|zone| key(zone) != key(DEFAULT_ZONE))
+    }
+
     /// Returns each URL of the region once, those of the preferred zone first.
     #[cfg(feature = "peers")]
     pub(crate) fn urls(&self) -> Vec<ServiceUrl> {

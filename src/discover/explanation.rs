@@ -23,6 +23,8 @@ const SHOWN: usize = 10;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Explanation {
+    name: Arc<str>,
+    /// First look-up of the selection.
     lookup: Lookup,
     age: Option<Duration>,
     error: Option<Arc<Error>>,
@@ -71,14 +73,14 @@ pub enum Reason {
 }
 
 impl Explanation {
-    pub(super) fn of(selection: &Selection, registry: &RegistryCache) -> Self {
+    pub(crate) fn of(selection: &Selection, registry: &RegistryCache) -> Self {
         let snapshot = registry.snapshot();
         let freshness = registry.freshness();
         let candidate = |instance: &Arc<Instance>| Candidate {
             reason: selection.rejection(instance).or_else(|| (!reachable(instance)).then_some(Reason::NoPort)),
             instance: instance.clone(),
         };
-        let sources = snapshot.sources(selection.lookup());
+        let sources = selection.sources(&snapshot);
         let candidates: Vec<_> = selection.named(&sources).into_iter().map(candidate).collect();
         let (applications, application_count) = match candidates[..] {
             [] => {
@@ -88,7 +90,8 @@ impl Explanation {
             _ => (Vec::new(), 0),
         };
         Self {
-            lookup: selection.lookup().clone(),
+            name: selection.looked_up().into(),
+            lookup: selection.lookups()[0].clone(),
             age: freshness.at.map(|at| at.elapsed()),
             error: freshness.error,
             candidates,
@@ -100,7 +103,7 @@ impl Explanation {
 
     /// Returns the name that was looked up, in upper case.
     pub fn name(&self) -> &str {
-        self.lookup.name()
+        &self.name
     }
 
     /// Returns the conclusion.

@@ -17,8 +17,10 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
@@ -59,7 +61,8 @@ use crate::model::{Instance, InstanceChange};
 /// ```
 pub struct EurekaDiscover {
     selection: Selection,
-    states: WatchStream<Sources>,
+    /// For each look-up of the selection, its applications now, and their changes.
+    states: Vec<(Sources, WatchStream<Sources>)>,
     inserted: HashMap<Arc<str>, Arc<Instance>>,
     changes: VecDeque<Change<Arc<str>, Arc<Instance>>>,
     /// Keeps the refresh loop running.
@@ -69,8 +72,14 @@ pub struct EurekaDiscover {
 impl EurekaDiscover {
     pub(crate) fn new(registry: Arc<RegistryCache>, selection: impl Into<Selection>) -> Self {
         let selection = selection.into();
-        let states = WatchStream::new(registry.subscribe(selection.lookup()));
+        let states = subscribe(&registry, &selection);
         Self { selection, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
+    }
+
+    /// Replaces the selection. Instances that the new one selects as well are not reported again.
+    pub(crate) fn select(&mut self, selection: Selection) {
+        self.states = subscribe(&self.registry, &selection);
+        self.selection = selection;
     }
 
     /// Returns the selection whose instances the stream reports.
@@ -89,12 +98,13 @@ impl EurekaDiscover {
         Explainer { selection: self.selection.clone(), registry: self.registry.clone() }
     }
 
-    /// Queues the changes from the inserted instances to this state. Inserts come first, so that a
-    /// reader that stops in between still has instances to call.
-    fn queue_changes(&mut self, sources: &Sources) {
-        let Self { selection, inserted, changes, .. } = self;
+    /// Queues the changes from the inserted instances to the present state. Inserts come first, so
+    /// that a reader that stops in between still has instances to call.
+    fn queue_changes(&mut self) {
+        let Self { selection, states, inserted, changes, .. } = self;
+        let sources: Vec<_> = states.iter().map(|(sources, _)| sources.clone()).collect();
         let mut present = HashSet::new();
-        for instance in selection.matching(sources) {
+        for instance in selection.matching(&sources) {
             let key = selection.key(instance);
             let known = inserted.get(&*key);
             let change = known.map(|known| instance.change_since(known));
@@ -118,6 +128,27 @@ impl EurekaDiscover {
     }
 }
 
+/// Subscribes to each look-up of a selection. The first items are the present ones.
+fn subscribe(registry: &RegistryCache, selection: &Selection) -> Vec<(Sources, WatchStream<Sources>)> {
+    let subscribe = |lookup| (Sources::default(), WatchStream::new(registry.subscribe(lookup)));
+    selection.lookups().iter().map(subscribe).collect()
+}
+
+/// Interval at which a registry that was not fetched yet is looked at.
+const LOADING_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Selection {
+    /// Waits until a fetched registry has no instance of the selection, in any status.
+    pub(crate) async fn wait_until_unknown(&self, registry: &RegistryCache) {
+        loop {
+            if registry.freshness().at.is_some() && self.named(&self.sources(&registry.snapshot())).is_empty() {
+                return;
+            }
+            sleep(LOADING_INTERVAL).await;
+        }
+    }
+}
+
 /// Returns the instance with this generation. It stays shared with the snapshot until its first
 /// restart.
 fn with_generation(instance: &Arc<Instance>, generation: u32) -> Arc<Instance> {
@@ -136,11 +167,17 @@ impl Stream for EurekaDiscover {
             if let Some(change) = self.changes.pop_front() {
                 return Poll::Ready(Some(Ok(change)));
             }
-            match ready!(Pin::new(&mut self.states).poll_next(cx)) {
-                Some(sources) => self.queue_changes(&sources),
-                // Not reached, since `registry` owns the sending side.
-                None => return Poll::Pending,
+            let mut has_changed = false;
+            for (sources, changes) in &mut self.states {
+                // It never ends, since `registry` owns the sending side.
+                if let Poll::Ready(Some(now)) = Pin::new(changes).poll_next(cx) {
+                    (*sources, has_changed) = (now, true);
+                }
             }
+            if !has_changed {
+                return Poll::Pending;
+            }
+            self.queue_changes();
         }
     }
 }

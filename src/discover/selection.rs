@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,18 +20,29 @@ use crate::model::{Instance, InstanceStatus, app_name, check_app};
 /// Names are compared without regard to case. The VIP address of an instance is a comma-separated
 /// list, of which one item has to match. By default only instances that are UP are chosen.
 ///
+/// `vip` and `secure_vip` take a comma-separated list as well. The first VIP address with an
+/// accepted instance counts, as in Ribbon, unless the lists are [merged](Self::merged).
+///
 /// ```
 /// use tower_eureka::discover::Selection;
 /// use tower_eureka::model::InstanceStatus;
 ///
 /// let blue = Selection::app("orders").filter(|instance| instance.metadata().get("colour") == Some("blue"));
 /// let warming = Selection::vip("orders").statuses([InstanceStatus::Up, InstanceStatus::Starting]);
-/// # let _ = (blue, warming);
+/// let newer_first = Selection::vip("orders-v2,orders");
+/// # let _ = (blue, warming, newer_first);
 /// ```
 #[derive(Clone)]
 #[must_use = "a selection does nothing until it is passed to `Eureka::discover`"]
 pub struct Selection {
-    lookup: Lookup,
+    /// At least one.
+    lookups: Vec<Lookup>,
+    /// Name as written, in upper case.
+    name: Arc<str>,
+    /// True if the instances of all lookups are selected, and not those of the first that has one.
+    is_merged: bool,
+    /// Application whose instances have their ids as keys.
+    home: Arc<str>,
     /// Bit set of the accepted statuses.
     statuses: u8,
     filter: Option<Arc<Filter>>,
@@ -54,19 +66,43 @@ impl Selection {
         Self::new(Lookup::App, name.as_ref())
     }
 
-    /// Selects the instances with this VIP address. They may belong to several applications.
+    /// Selects the instances with this VIP address, or with those of a comma-separated list. They
+    /// may belong to several applications.
     pub fn vip(vip: impl AsRef<str>) -> Self {
-        Self::new(Lookup::Vip, vip.as_ref())
+        Self::list(Lookup::Vip, vip.as_ref())
     }
 
-    /// Selects the instances with this secure VIP address. The caller still chooses the port to
-    /// connect to.
+    /// Selects the instances with this secure VIP address, or with those of a comma-separated list.
+    /// The caller still chooses the port to connect to.
     pub fn secure_vip(vip: impl AsRef<str>) -> Self {
-        Self::new(Lookup::SecureVip, vip.as_ref())
+        Self::list(Lookup::SecureVip, vip.as_ref())
     }
 
     fn new(lookup: fn(Arc<str>) -> Lookup, name: &str) -> Self {
-        Self { lookup: lookup(app_name(name.trim())), statuses: bit(InstanceStatus::Up), filter: None }
+        let name = app_name(name.trim());
+        let lookups = vec![lookup(name.clone())];
+        Self { lookups, home: name.clone(), name, is_merged: false, statuses: bit(InstanceStatus::Up), filter: None }
+    }
+
+    /// Selects by each VIP address of a comma-separated list.
+    fn list(lookup: fn(Arc<str>) -> Lookup, list: &str) -> Self {
+        let selection = Self::new(lookup, list);
+        let vips = selection.name.split(',').map(str::trim).filter(|vip| !vip.is_empty());
+        let lookups: Vec<_> = vips.map(|vip| lookup(vip.into())).collect();
+        if lookups.is_empty() { selection } else { Self { lookups, ..selection } }
+    }
+
+    /// Selects the instances with any VIP address of a list. By default, those with the first one
+    /// that has an accepted instance are selected. Without a list it has no effect.
+    pub fn merged(mut self) -> Self {
+        self.is_merged = true;
+        self
+    }
+
+    /// Gives the instances of this application, in upper case, their ids as keys.
+    pub(crate) fn called(mut self, app: Arc<str>) -> Self {
+        self.home = app;
+        self
     }
 
     /// Sets the accepted statuses. Instances with any other status are left out. Defaults to UP
@@ -90,34 +126,40 @@ impl Selection {
 
     /// Returns the selected instances of this snapshot, grouped by application.
     pub fn instances(&self, snapshot: &Snapshot) -> Vec<Arc<Instance>> {
-        self.matching(&snapshot.sources(&self.lookup)).cloned().collect()
+        self.matching(&self.sources(snapshot)).cloned().collect()
     }
 
-    /// Returns the name that is looked up, in upper case.
+    /// Returns the name that is looked up, in upper case. For a list of VIP addresses it is the
+    /// list.
     pub fn looked_up(&self) -> &str {
-        self.lookup.name()
+        &self.name
     }
 
-    pub(super) fn lookup(&self) -> &Lookup {
-        &self.lookup
+    pub(super) fn lookups(&self) -> &[Lookup] {
+        &self.lookups
+    }
+
+    /// Returns the applications of each look-up.
+    pub(super) fn sources(&self, snapshot: &Snapshot) -> Vec<Sources> {
+        self.lookups.iter().map(|lookup| snapshot.sources(lookup)).collect()
     }
 
     /// Returns an error if no instance can ever match.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let name = self.lookup.name();
-        let refused = |cause: &str| Error::new(Kind::Config, "discover").app(name.clone()).cause(cause);
-        match &self.lookup {
+        let refused = |cause: &str| Error::new(Kind::Config, "discover").app(self.name.clone()).cause(cause);
+        match &self.lookups[0] {
             Lookup::App(name) | Lookup::Name(name) => check_app(name).map_err(|invalid| {
                 let error = refused("not an application name").with_source(invalid);
                 error.advice("use Selection::vip for a VIP address that cannot be an application name")
             })?,
-            Lookup::Vip(_) | Lookup::SecureVip(_) if name.is_empty() || name.chars().any(char::is_control) => {
-                return Err(refused("not a VIP address").advice("it must not be empty or contain control characters"));
+            Lookup::Vip(first) | Lookup::SecureVip(first) => {
+                // Only a list without items leaves the text as it is.
+                let is_empty = first.split(',').all(|vip| vip.trim().is_empty());
+                if is_empty || self.name.chars().any(char::is_control) {
+                    let error = refused("not a VIP address");
+                    return Err(error.advice("it must not be empty or contain control characters"));
+                }
             }
-            Lookup::Vip(_) | Lookup::SecureVip(_) if name.contains(',') => {
-                return Err(refused("a list of VIP addresses").advice("discover each of them separately"));
-            }
-            Lookup::Vip(_) | Lookup::SecureVip(_) => {}
         }
         if self.statuses == 0 {
             return Err(refused("no status is accepted").advice("pass one to statuses(), or omit it to accept UP"));
@@ -125,14 +167,28 @@ impl Selection {
         Ok(())
     }
 
-    /// Returns the selected instances of these applications.
-    pub(super) fn matching<'a>(&'a self, sources: &'a Sources) -> impl Iterator<Item = &'a Arc<Instance>> {
+    /// Returns the selected instances of these applications, which each look-up has.
+    pub(super) fn matching<'a>(&'a self, sources: &'a [Sources]) -> impl Iterator<Item = &'a Arc<Instance>> {
         self.named(sources).into_iter().filter(|instance| self.rejection(instance).is_none())
     }
 
     /// Returns the instances under the name, whatever their status and the filter.
-    pub(super) fn named<'a>(&'a self, sources: &'a Sources) -> Vec<&'a Arc<Instance>> {
-        self.lookup.members(sources, |instance| self.accepts_status(instance))
+    pub(super) fn named<'a>(&'a self, sources: &'a [Sources]) -> Vec<&'a Arc<Instance>> {
+        let accepts = |instance: &Instance| self.accepts_status(instance);
+        let mut lists = self.lookups.iter().zip(sources).map(|(lookup, sources)| lookup.members(sources, accepts));
+        if let [_] = self.lookups[..] {
+            return lists.next().unwrap_or_default();
+        }
+        let lists: Vec<_> = lists.collect();
+        let first = lists.iter().find(|list| list.iter().any(|instance| accepts(instance)));
+        match first {
+            Some(first) if !self.is_merged => first.clone(),
+            // Without an accepted instance, all of them explain why.
+            _ => {
+                let mut seen = HashSet::new();
+                lists.into_iter().flatten().filter(|instance| seen.insert(Arc::as_ptr(instance))).collect()
+            }
+        }
     }
 
     /// Returns the reason for which this instance is left out; `None` if it is selected.
@@ -151,9 +207,9 @@ impl Selection {
     }
 
     /// Returns the key of this instance, which is unique in the selection: its id, preceded by its
-    /// application if that has another name than the selection.
+    /// application if that has another name than the selection, or than the one that is called.
     pub(super) fn key<'a>(&self, instance: &'a Instance) -> Cow<'a, str> {
-        if instance.app == *self.lookup.name() {
+        if instance.app == self.home {
             instance.id().into()
         } else {
             format!("{}/{}", instance.app(), instance.id()).into()
@@ -197,7 +253,8 @@ impl fmt::Debug for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let statuses: Vec<_> = InstanceStatus::ALL.into_iter().filter(|s| self.statuses & bit(*s) != 0).collect();
         f.debug_struct("Selection")
-            .field("lookup", &self.lookup)
+            .field("lookups", &self.lookups)
+            .field("merged", &self.is_merged)
             .field("statuses", &statuses)
             .field("filtered", &self.filter.is_some())
             .finish()

@@ -1,147 +1,324 @@
-//! Settings of calls by name: those of Spring Cloud LoadBalancer.
+//! Settings of calls by name: those of Spring Cloud LoadBalancer, for all applications
+//! ([`LOADBALANCER`]) and for single ones ([`BY_SERVICE`]).
 
+mod own_zone;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::EurekaBuilder;
-use crate::balance::{Sticky, Subset, ZoneAware};
-use crate::client::{CallOptions, RetryPolicy};
-use crate::config::{InvalidSetting, Key, Unit, Value};
+use http::HeaderName;
 
-/// Interval of Spring's health checks.
-const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(25);
-/// Size of Spring's subsets.
-const SUBSET_SIZE: usize = 100;
-/// Name of Spring's cookie with the id of an instance.
-const COOKIE: &str = "sc-lb-instance-id";
+use self::pipeline::{ApiVersion, Pipeline};
+use super::{Eureka, EurekaBuilder};
+use crate::client::{Backoff, CallOptions, RetryPolicy};
+use crate::config::{InvalidSetting, Key, Settings, Unit, Value, names};
+use crate::error::Error;
 
-/// Settings of calls by name. `None` is the default of [`CallOptions`].
+/// First pause of Spring's back-off.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Part of a pause that is random in Spring.
+const JITTER: f64 = 0.5;
+
+/// Settings of calls by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Balancing {
-    configurations: Vec<String>,
-    zone: Option<String>,
-    health_check_interval: Option<Duration>,
-    cookie: Option<String>,
-    subset_size: Option<usize>,
-    never_retry: bool,
+    all: Balanced,
+    services: Vec<Service>,
+    pub(super) own_zone: Option<Arc<str>>,
+    approximates_zone: bool,
+}
+
+/// Settings of one application.
+#[derive(Clone, Debug)]
+struct Service {
+    name: String,
+    /// True if the name is part of a variable's, so that dashes are missing.
+    is_relaxed: bool,
+    set: Balanced,
+}
+
+/// Settings of calls to all applications or to one. `None` is the default.
+#[derive(Clone, Debug, Default)]
+struct Balanced {
+    pipeline: Pipeline,
+    health_check_path: Option<Arc<str>>,
+    health_check_port: Option<u16>,
+    hint: Option<Arc<str>>,
+    hint_header: Option<HeaderName>,
+    retries_enabled: Option<bool>,
     retries: Option<usize>,
-    all_methods: bool,
-    statuses: Vec<u16>,
+    all_methods: Option<bool>,
+    statuses: Option<Vec<u16>>,
+    backoff: BackoffSettings,
+    ready_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct BackoffSettings {
+    enabled: Option<bool>,
+    min: Option<Duration>,
+    max: Option<Duration>,
+    jitter: Option<f64>,
 }
 
 impl Balancing {
     /// Returns the options that the settings describe.
     pub(super) fn options(&self) -> CallOptions {
-        let mut options = CallOptions::new();
-        for configuration in &self.configurations {
-            options = match &**configuration {
-                "health-check" => options.health_check(self.health_check_interval.unwrap_or(HEALTH_CHECK_INTERVAL)),
-                "zone-preference" => match &self.zone {
-                    Some(zone) => options.zone_aware(ZoneAware::new(&**zone)),
-                    None => options,
-                },
-                "request-based-sticky-session" => {
-                    options.policy(Sticky::by_cookie(self.cookie.as_deref().unwrap_or(COOKIE)))
+        let mut options = self.all.apply(&Balanced::default(), CallOptions::new());
+        for Service { name, is_relaxed, set } in &self.services {
+            let (set, all) = (set.clone(), self.all.clone());
+            options = options.with_application(name, *is_relaxed, move |options| set.apply(&all, options));
+        }
+        options.or_own_zone(self.own_zone.as_ref())
+    }
+
+    /// Returns the settings of the application that a key names.
+    fn service(&mut self, value: &Value) -> &mut Balanced {
+        let (name, is_relaxed) = (value.key().trim(), value.has_variable_key());
+        let is_it = |service: &Service| match is_relaxed || service.is_relaxed {
+            true => names::relaxed(&service.name) == names::relaxed(name),
+            false => service.name.eq_ignore_ascii_case(name),
+        };
+        let at = self.services.iter().position(is_it).unwrap_or_else(|| {
+            self.services.push(Service { name: name.to_owned(), is_relaxed, set: Balanced::default() });
+            self.services.len() - 1
+        });
+        let service = &mut self.services[at];
+        if service.is_relaxed && !is_relaxed {
+            (service.name, service.is_relaxed) = (name.to_owned(), false);
+        }
+        &mut service.set
+    }
+
+    /// Returns `true` if calls prefer a zone that is unknown.
+    pub(super) fn lacks_zone(&self) -> bool {
+        let lacks = |set: &Balanced| set.pipeline.over(&self.all.pipeline).lacks_zone();
+        self.own_zone.is_none() && (lacks(&self.all) || self.services.iter().any(|service| lacks(&service.set)))
+    }
+}
+
+impl Balanced {
+    /// Sets the options that these settings describe. Where a setting depends on others, those of
+    /// all applications count as well.
+    fn apply(&self, all: &Self, mut options: CallOptions) -> CallOptions {
+        options = self.pipeline.apply(&all.pipeline, options);
+        if let Some(path) = &self.health_check_path {
+            options = options.health_check_path(path.clone());
+        }
+        if let Some(port) = self.health_check_port {
+            options = options.health_check_port(port);
+        }
+        if let Some(hint) = &self.hint {
+            options = options.hint(hint.clone());
+        }
+        if let Some(header) = &self.hint_header {
+            options = options.hint_header(header.clone());
+        }
+        if let Some(timeout) = self.ready_timeout {
+            options = options.ready_timeout(timeout);
+        }
+        options.map_retry(|retry| self.retry(all, retry))
+    }
+
+    fn retry(&self, all: &Self, mut retry: RetryPolicy) -> RetryPolicy {
+        if self.retries_enabled.is_some() || self.retries.is_some() {
+            let attempts = match self.retries_enabled.or(all.retries_enabled) {
+                Some(false) => 1,
+                _ => self.retries.or(all.retries).map_or(RetryPolicy::ATTEMPTS, |retries| retries.saturating_add(1)),
+            };
+            retry = retry.attempts(attempts);
+        }
+        if let Some(all_methods) = self.all_methods {
+            retry = retry.set_all_methods(all_methods);
+        }
+        if let Some(statuses) = &self.statuses {
+            retry = retry.statuses(statuses.iter().copied());
+        }
+        if self.backoff != BackoffSettings::default() {
+            let (own, all) = (&self.backoff, &all.backoff);
+            retry = match own.enabled.or(all.enabled) {
+                Some(true) => {
+                    let first = own.min.or(all.min).unwrap_or(FIRST_PAUSE);
+                    let max = own.max.or(all.max).unwrap_or(Duration::MAX);
+                    retry.backoff(Backoff::new(first, max).jitter(own.jitter.or(all.jitter).unwrap_or(JITTER)))
                 }
-                "subset" => options.subset(Subset::rendezvous(self.subset_size.unwrap_or(SUBSET_SIZE))),
-                _ => options,
+                Some(false) => retry.without_backoff(),
+                None => retry,
             };
         }
-        let mut retry = RetryPolicy::new();
-        if self.never_retry {
-            retry = retry.attempts(1);
-        } else if let Some(retries) = self.retries {
-            retry = retry.attempts(retries.saturating_add(1));
-        }
-        if self.all_methods {
-            retry = retry.all_methods();
-        }
-        if !self.statuses.is_empty() {
-            retry = retry.statuses(self.statuses.iter().copied());
-        }
-        options.retry(retry)
+        retry
+    }
+}
+
+impl CallOptions {
+    /// Creates the options that these settings describe: those below `spring.cloud.loadbalancer`.
+    ///
+    /// [`Eureka::call_options`] returns those of the settings with which a client was built. Use
+    /// this to read the settings again, for
+    /// [`HttpClient::set_options`](crate::client::HttpClient::set_options). The ready timeout of
+    /// all applications is not part of them.
+    ///
+    /// # Errors
+    /// If a value is invalid.
+    pub fn from_settings(settings: &Settings) -> Result<Self, Error> {
+        let mut builder = Eureka::builder();
+        builder = super::keys::apply_balancing(settings, builder).map_err(super::keys::invalid)?;
+        Ok(builder.balancing.options())
     }
 }
 
 type Row = Key<EurekaBuilder>;
 
-/// Settings of calls by name.
-#[rustfmt::skip]
-pub(crate) static LOADBALANCER: &[Row] = &[
-    Row::new("spring.cloud.loadbalancer.configurations", Unit::List, "default", "CallOptions::policy", configurations),
-    Row::new("spring.cloud.loadbalancer.zone", Unit::Text, "", "CallOptions::zone_aware",
-        |mut b, v| { b.balancing.zone = Some(v.text().into()); Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.health-check.interval", Unit::Millis, "25000", "CallOptions::health_check",
-        |mut b, v| { b.balancing.health_check_interval = Some(v.positive_duration()?); Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.sticky-session.instance-id-cookie-name", Unit::Text, "sc-lb-instance-id", "Sticky::by_cookie",
-        |mut b, v| { b.balancing.cookie = Some(v.text().into()); Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.subset.size", Unit::Count, "100", "Subset::rendezvous",
-        |mut b, v| { b.balancing.subset_size = Some(v.count()?.max(1)); Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.retry.enabled", Unit::Flag, "true", "RetryPolicy::attempts",
-        |mut b, v| { b.balancing.never_retry = !v.flag()?; Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.retry.max-retries-on-next-service-instance", Unit::Count, "2", "RetryPolicy::attempts",
-        |mut b, v| { b.balancing.retries = Some(v.count()?); Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.retry.retry-on-all-operations", Unit::Flag, "false", "RetryPolicy::all_methods",
-        |mut b, v| { b.balancing.all_methods = v.flag()?; Ok(b) }),
-    Row::new("spring.cloud.loadbalancer.retry.retryable-status-codes", Unit::List, "", "RetryPolicy::statuses", statuses),
-    Row::new("spring.cloud.loadbalancer.service-discovery.timeout", Unit::Millis, "3000", "EurekaBuilder::ready_timeout",
-        |b, v| Ok(b.ready_timeout(v.duration()?))),
-];
-
-/// Sets the parts of the pipeline that Spring builds for each application.
-fn configurations(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
-    const KNOWN: [&str; 6] =
-        ["default", "health-check", "zone-preference", "request-based-sticky-session", "subset", "weighted"];
-    let configurations: Vec<String> = value.list().into_iter().map(str::to_owned).collect();
-    if let Some(unknown) = configurations.iter().find(|name| !KNOWN.contains(&&***name)) {
-        tracing::warn!(
-            "setting without effect: {}: {unknown} is not supported: set CallOptions in code",
-            value.place()
-        );
-    }
-    builder.balancing.configurations = configurations;
+/// Sets a setting of all applications.
+fn for_all(
+    mut builder: EurekaBuilder,
+    value: &Value,
+    set: impl Fn(&mut Balanced, &Value) -> Result<(), InvalidSetting>,
+) -> Result<EurekaBuilder, InvalidSetting> {
+    set(&mut builder.balancing.all, value)?;
     Ok(builder)
 }
 
-fn statuses(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+/// Sets a setting of the application that the key names.
+fn for_service(
+    mut builder: EurekaBuilder,
+    value: &Value,
+    set: impl Fn(&mut Balanced, &Value) -> Result<(), InvalidSetting>,
+) -> Result<EurekaBuilder, InvalidSetting> {
+    set(builder.balancing.service(value), value)?;
+    Ok(builder)
+}
+
+/// Sets a setting of the application that the key names, or of all if it is `default`.
+fn for_key(
+    builder: EurekaBuilder,
+    value: &Value,
+    set: impl Fn(&mut Balanced, &Value) -> Result<(), InvalidSetting>,
+) -> Result<EurekaBuilder, InvalidSetting> {
+    if value.key() == "default" { for_all(builder, value, set) } else { for_service(builder, value, set) }
+}
+
+/// Makes both tables: `both` has the settings of all applications, which
+/// `spring.cloud.loadbalancer.clients.<service>` has for each.
+macro_rules! tables {
+    (
+        both: { $($name:literal, $unit:ident, $default:literal, $method:literal, $set:expr;)* }
+        all: { $($all_name:literal, $all_unit:ident, $all_default:literal, $all_method:literal, $all_set:expr;)* }
+        service: { $($own_name:literal, $own_unit:ident, $own_method:literal, $own_set:expr;)* }
+    ) => {
+        /// Settings of calls by name.
+        pub(crate) static LOADBALANCER: &[Row] = &[
+            $(Row::new(
+                concat!("spring.cloud.loadbalancer.", $name), Unit::$unit, $default, $method,
+                |b, v| for_all(b, v, $set),
+            ),)*
+            $(Row::new(
+                concat!("spring.cloud.loadbalancer.", $all_name), Unit::$all_unit, $all_default, $all_method, $all_set,
+            ),)*
+        ];
+
+        /// Settings of calls to one application. They are applied after those of all applications.
+        pub(crate) static BY_SERVICE: &[Row] = &[
+            $(Row::new(
+                concat!("spring.cloud.loadbalancer.clients.<service>.", $name), Unit::$unit, "", $method,
+                |b, v| for_service(b, v, $set),
+            ),)*
+            $(Row::new(
+                concat!("spring.cloud.loadbalancer.clients.<service>.", $own_name), Unit::$own_unit, "", $own_method,
+                |b, v| for_service(b, v, $own_set),
+            ),)*
+        ];
+    };
+}
+
+tables! {
+    both: {
+        "configurations", List, "default", "CallOptions::policy",
+            |s, v| { s.pipeline.configurations = Some(pipeline::configurations(v)); Ok(()) };
+        "zone", Text, "that of the instance", "CallOptions::zone_aware",
+            |s, v| { s.pipeline.zone = Some(v.text().into()); Ok(()) };
+        "health-check.interval", Millis, "25000", "CallOptions::health_check",
+            |s, v| { s.pipeline.health_check_interval = Some(v.positive_duration()?); Ok(()) };
+        "health-check.port", Port, "the port of calls", "CallOptions::health_check_port",
+            |s, v| { s.health_check_port = Some(v.port()?); Ok(()) };
+        "hint-header-name", Text, "X-SC-LB-Hint", "CallOptions::hint_header",
+            |s, v| { s.hint_header = Some(header(v)?); Ok(()) };
+        "sticky-session.instance-id-cookie-name", Text, "sc-lb-instance-id", "Sticky::by_cookie",
+            |s, v| { s.pipeline.cookie = Some(v.text().into()); Ok(()) };
+        "subset.size", Count, "100", "Subset::rendezvous",
+            |s, v| { s.pipeline.subset_size = Some(v.count()?.max(1)); Ok(()) };
+        "subset.instance-id", Text, "random", "Subset::seed",
+            |s, v| { s.pipeline.subset_id = Some(v.text().into()); Ok(()) };
+        "api-version.header", Text, "none", "ByLabel::by_header",
+            |s, v| { api_version(s).header = Some(header(v)?); Ok(()) };
+        "api-version.query-parameter", Text, "none", "ByLabel::by",
+            |s, v| { api_version(s).query_parameter = Some(v.text().into()); Ok(()) };
+        "api-version.path-segment", Count, "none", "ByLabel::by",
+            |s, v| { api_version(s).path_segment = Some(v.count()?); Ok(()) };
+        "api-version.default", Text, "none", "ByLabel::default_value",
+            |s, v| { api_version(s).default = Some(v.text().into()); Ok(()) };
+        "api-version.fallback-to-available-instances", Flag, "false", "ByLabel::required, reversed",
+            |s, v| { api_version(s).falls_back = v.flag()?; Ok(()) };
+        "retry.enabled", Flag, "true", "RetryPolicy::attempts",
+            |s, v| { s.retries_enabled = Some(v.flag()?); Ok(()) };
+        "retry.max-retries-on-next-service-instance", Count, "2", "RetryPolicy::attempts",
+            |s, v| { s.retries = Some(v.count()?); Ok(()) };
+        "retry.retry-on-all-operations", Flag, "false", "RetryPolicy::all_methods",
+            |s, v| { s.all_methods = Some(v.flag()?); Ok(()) };
+        "retry.retryable-status-codes", List, "", "RetryPolicy::statuses",
+            |s, v| { s.statuses = Some(statuses(v)?); Ok(()) };
+        "retry.backoff.enabled", Flag, "false", "RetryPolicy::backoff",
+            |s, v| { s.backoff.enabled = Some(v.flag()?); Ok(()) };
+        "retry.backoff.min-backoff", Millis, "5", "Backoff::new",
+            |s, v| { s.backoff.min = Some(v.duration()?); Ok(()) };
+        "retry.backoff.max-backoff", Millis, "unlimited", "Backoff::new",
+            |s, v| { s.backoff.max = Some(v.positive_duration()?); Ok(()) };
+        "retry.backoff.jitter", Share, "0.5", "Backoff::jitter",
+            |s, v| { s.backoff.jitter = Some(v.share()?); Ok(()) };
+    }
+    all: {
+        "eureka.approximate-zone-from-hostname", Flag, "false", "ZoneAware::new",
+            |mut b, v| { b.balancing.approximates_zone = v.flag()?; Ok(b) };
+        "health-check.path.<service>", Text, "the registered URL", "CallOptions::health_check_path",
+            |b, v| for_key(b, v, |s, v| { s.health_check_path = Some(v.text().into()); Ok(()) });
+        "hint.<service>", Text, "default", "CallOptions::hint", hint;
+        "service-discovery.timeout", Millis, "3000", "EurekaBuilder::ready_timeout",
+            |b, v| Ok(b.ready_timeout(v.duration()?));
+    }
+    service: {
+        "service-discovery.timeout", Millis, "CallOptions::ready_timeout",
+            |s, v| { s.ready_timeout = Some(v.duration()?); Ok(()) };
+    }
+}
+
+/// Sets the hint of one application or of all.
+fn hint(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    // The name of the variable of `hint-header-name`, if it is written with underscores.
+    if value.has_variable_key() && names::relaxed(value.key()) == "headername" {
+        return for_all(builder, value, |set, value| {
+            set.hint_header = Some(header(value)?);
+            Ok(())
+        });
+    }
+    for_key(builder, value, |set, value| {
+        set.hint = Some(value.text().into());
+        Ok(())
+    })
+}
+
+fn api_version(set: &mut Balanced) -> &mut ApiVersion {
+    set.pipeline.api_version.get_or_insert_default()
+}
+
+fn header(value: &Value) -> Result<HeaderName, InvalidSetting> {
+    value.text().parse().map_err(|_| value.invalid("the name of a header"))
+}
+
+fn statuses(value: &Value) -> Result<Vec<u16>, InvalidSetting> {
     let is_status = |status: &u16| (100..1000).contains(status);
     let statuses = value.list().into_iter().map(|status| status.parse().ok().filter(is_status));
-    builder.balancing.statuses =
-        statuses.collect::<Option<_>>().ok_or_else(|| value.invalid("HTTP statuses, such as 502,503"))?;
-    Ok(builder)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Eureka, Settings};
-
-    fn options(properties: &[(&str, &str)]) -> Result<String, String> {
-        let properties = properties.iter().map(|(name, value)| format!("--spring.cloud.loadbalancer.{name}={value}"));
-        let settings = Settings::builder().environment([("", ""); 0]).without_files().arguments(properties).load();
-        let builder = Eureka::builder_from(&settings.unwrap()).map_err(|error| error.to_string())?;
-        Ok(format!("{:?}", builder.build().unwrap().call_options()))
-    }
-
-    #[test]
-    fn settings_of_the_load_balancer_are_options_of_calls() {
-        let default = format!("{:?}", CallOptions::new());
-        assert_eq!(options(&[]), Ok(default.clone()));
-        for properties in [
-            &[("configurations", "health-check")][..],
-            &[("configurations", "request-based-sticky-session")],
-            &[("retry.enabled", "false")],
-            &[("retry.max-retries-on-next-service-instance", "5")],
-            &[("retry.retry-on-all-operations", "true")],
-            &[("retry.retryable-status-codes", "502,503")],
-        ] {
-            assert_ne!(options(properties), Ok(default.clone()), "{properties:?}");
-        }
-        let checked = options(&[("configurations", "health-check"), ("health-check.interval", "10s")]).unwrap();
-        assert!(checked.contains("health_check: Some(10s)"), "{checked}");
-        assert_eq!(options(&[("health-check.interval", "10s")]), Ok(default.clone()));
-        assert_eq!(options(&[("configurations", "weighted")]), Ok(default));
-        for (name, value) in [("retry.retryable-status-codes", "x"), ("subset.size", "many"), ("retry.enabled", "2")] {
-            assert!(options(&[(name, value)]).unwrap_err().contains(name));
-        }
-    }
+    statuses.collect::<Option<_>>().ok_or_else(|| value.invalid("HTTP statuses, such as 502,503"))
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::balancing::LOADBALANCER;
+use super::balancing::{BY_SERVICE, LOADBALANCER};
 use super::{Eureka, EurekaBuilder};
 use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
@@ -41,7 +41,7 @@ impl Eureka {
         let is_off = switches.config.switches.client.is_some();
         let apply_all = |builder: EurekaBuilder| {
             let mut builder = apply(settings, CLIENT, builder)?;
-            builder = apply(settings, LOADBALANCER, builder)?;
+            builder = apply_balancing(settings, builder)?;
             builder.config.registrar = apply(settings, REGISTRAR, builder.config.registrar)?;
             Ok(builder)
         };
@@ -56,7 +56,14 @@ impl Eureka {
     }
 }
 
-fn invalid(setting: InvalidSetting) -> Error {
+/// Applies the settings of calls by name.
+pub(super) fn apply_balancing(settings: &Settings, builder: EurekaBuilder) -> Result<EurekaBuilder, InvalidSetting> {
+    let mut builder = apply(settings, BY_SERVICE, apply(settings, LOADBALANCER, builder)?)?;
+    builder.balancing.read_own_zone(settings)?;
+    Ok(builder)
+}
+
+pub(super) fn invalid(setting: InvalidSetting) -> Error {
     Error::new(Kind::Config, "read settings").cause(setting.to_string())
 }
 
@@ -71,7 +78,7 @@ const FAMILIES: &[&str] = &[
 
 /// Logs the settings without an effect.
 fn report(settings: &Settings) {
-    let read = read_names().chain(names_of(LOADBALANCER));
+    let read = read_names().chain(names_of(LOADBALANCER)).chain(names_of(BY_SERVICE));
     // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
     #[cfg(feature = "server")]
     let read = read.chain(crate::server::property_names());
@@ -341,16 +348,15 @@ pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
-    ("eureka.client.filter-only-up-instances", "set the statuses of a Selection in code"),
-    ("eureka.shouldFilterOnlyUpInstances", "set the statuses of a Selection in code"),
+    ("eureka.client.filter-only-up-instances", "set CallOptions::selection in code"),
+    ("eureka.shouldFilterOnlyUpInstances", "set CallOptions::selection in code"),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
     ("eureka.registryRefreshSingleVipAddress", NOT_YET),
     ("eureka.client.backup-registry-impl", NOT_YET),
     ("eureka.backupregistry", NOT_YET),
     ("spring.cloud.discovery.*", NOT_YET),
     ("spring.cloud.service-registry.*", NOT_YET),
-    ("spring.cloud.loadbalancer.health-check.*", "the healthCheckUrl of each instance is requested"),
-    ("spring.cloud.loadbalancer.clients.*", "create a client with CallOptions for the application in code"),
+    ("spring.cloud.loadbalancer.clients.*", "set CallOptions::application in code"),
     ("spring.cloud.loadbalancer.*", IN_OPTIONS),
 ];
 

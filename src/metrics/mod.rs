@@ -31,6 +31,8 @@ pub(crate) enum Event {
     Overloaded { elapsed: Duration },
     /// A call gets one more attempt.
     Retried { reason: &'static str },
+    /// A call pauses before its next attempt.
+    BackedOff { pause: Duration },
     /// A call gets no further attempt, since the retry budget is exhausted.
     RetryBudgetExhausted,
     /// The balancer is being dropped.

@@ -62,6 +62,9 @@ impl Recorder {
                 let labels = [("application", self.app.to_string()), ("reason", reason.to_owned())];
                 counter!("eureka_retries_total", &labels).increment(1);
             }
+            Event::BackedOff { pause } => {
+                histogram!("eureka_retry_pause_seconds", "application" => self.app.to_string()).record(pause);
+            }
             Event::RetryBudgetExhausted => self.series().retry_budget_exhausted.increment(1),
             Event::Closed => {
                 self.endpoints(0, 0, 0);

@@ -211,7 +211,8 @@ async fn calls_leave_a_failing_zone_and_return() {
 async fn zones_are_ignored_for_few_endpoints_in_panic_or_for_an_unknown_own_zone() {
     fastrand::seed(SEED);
     let split = |zones: &'static [(&str, usize)], own: &'static str| {
-        World::default().balance(iter(in_zones(zones)), |builder| builder.zone_aware(ZoneAware::new(own)))
+        let aware = ZoneAware::new(own).min_endpoints(6);
+        World::default().balance(iter(in_zones(zones)), |builder| builder.zone_aware(aware))
     };
     for (balance, count) in [(split(&[("a", 3), ("b", 2)], "a"), 5), (split(&[("a", 3), ("b", 3)], ""), 6)] {
         until(|| balance.len() == count).await;

@@ -20,6 +20,7 @@ mod health;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
+mod options;
 mod overrides;
 mod pages;
 mod propagation;

@@ -264,7 +264,7 @@ fn new_stats<S: Clone + Send + Sync + 'static>(
         app: settings.app.clone(),
         instance: Arc::from(instance),
         penalty: settings.failure_penalty,
-        rules: settings.ejection.rules(),
+        rules: pool.rules().clone(),
         detector: Arc::downgrade(shared) as Weak<_>,
         failed: Default::default(),
         evaluated: Default::default(),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::ages::{AgeMarks, Ages};
 use super::counters::{CountsSnapshot, HalfOpen, History, Permit};
 use super::id::EndpointId;
@@ -58,7 +60,8 @@ pub(crate) struct Details {
     pub(crate) app: Option<Arc<str>>,
     pub(crate) instance: Arc<str>,
     pub(crate) penalty: Duration,
-    pub(crate) rules: Rules,
+    /// Shared by the endpoints of a balancer, whose settings may change.
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) detector: Weak<dyn OutlierDetector>,
     /// Failed calls since the last sweep.
     pub(crate) failed: AtomicU32,
@@ -193,7 +196,7 @@ impl Stats {
         silent.latest = Some((begin, now));
         let SilentCalls { calls, .. } = *silent;
         drop(silent);
-        let Details { id, rules, .. } = &*self.details;
+        let (id, rules) = (&self.details.id, self.details.rules.load());
         if calls == 1 && rules.silent_calls != u32::MAX {
             self.details.notify(|detector| detector.on_first_silent_call(*id));
         } else if calls >= rules.silent_calls && self.may_evaluate(now) {
@@ -229,7 +232,8 @@ impl Stats {
     pub(crate) fn failed(&self, cause: Cause, now: Timestamp) {
         self.history.record_failure();
         self.details.failed.fetch_add(1, Ordering::Relaxed);
-        let suspicion = self.details.rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
+        let rules = self.details.rules.load();
+        let suspicion = rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
         let Some(cause) = suspicion else { return };
         if cause.is_certain() || self.may_evaluate(now) {
             self.details.notify(|detector| detector.on_suspect(self.details.id, cause));

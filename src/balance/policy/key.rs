@@ -93,6 +93,12 @@ impl From<HashKey> for RequestKey<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub(super) u64);
 
+impl HashKey {
+    pub(crate) fn to_u64(self) -> u64 {
+        self.0
+    }
+}
+
 impl From<&str> for HashKey {
     fn from(key: &str) -> Self {
         Self(hash(key.as_bytes()))

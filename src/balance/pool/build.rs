@@ -13,7 +13,7 @@ use crate::balance::endpoint::EndpointId;
 use crate::balance::outlier::Cause;
 use crate::balance::subset::SubsetCandidate;
 use crate::balance::weights::Weights;
-use crate::balance::zone::{Share, Zone, ZonedEndpoint, zone};
+use crate::balance::zone::{Share, Zone, ZoneRule, ZonedEndpoint, zone};
 use crate::metrics::Event;
 
 /// Endpoint, evaluated for a picker.
@@ -225,7 +225,7 @@ impl<S> Pool<S> {
             let members = all.iter().filter(|endpoint| endpoint.is_candidate || endpoint.is_half_open);
             EndpointList::new(members.map(|endpoint| endpoint.weighted()))
         });
-        let split = self.split(all, respects_ejections).unwrap_or_default();
+        let split = self.split(all, respects_ejections).0;
         let mut members = BTreeMap::<Zone, Vec<_>>::new();
         if !split.is_empty() {
             for endpoint in candidates() {
@@ -241,11 +241,25 @@ impl<S> Pool<S> {
         Scope { available, with_half_open, zones, zone_shares: Weights::new(shares) }
     }
 
-    /// Returns the zones and their shares of the calls, if calls are split by zone.
-    pub(crate) fn split(&self, all: &[&EvaluatedEndpoint], respects_ejections: bool) -> Option<BTreeMap<Zone, Share>> {
-        let zones = self.settings.zones.as_ref().filter(|_| respects_ejections)?;
+    /// Returns the zones with their shares of the calls, and the rule in force. Without a split
+    /// there are no zones.
+    pub(crate) fn split(
+        &self,
+        all: &[&EvaluatedEndpoint],
+        respects_ejections: bool,
+    ) -> (BTreeMap<Zone, Share>, ZoneRule) {
+        let Some(aware) = &self.settings.zones else { return (BTreeMap::new(), ZoneRule::Off) };
+        if !respects_ejections {
+            return (BTreeMap::new(), ZoneRule::TooFewAvailable);
+        }
         let callers = self.siblings.as_ref().and_then(|siblings| siblings.callers());
-        zones.split(all.iter().map(|endpoint| endpoint.zoned()), callers)
+        match aware.split(all.iter().map(|endpoint| endpoint.zoned()), callers) {
+            Ok(zones) => {
+                let rule = aware.rule(&zones);
+                (zones, rule)
+            }
+            Err(rule) => (BTreeMap::new(), rule),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod build;
 mod picker;
+mod reconfigure;
 mod report;
 mod snapshot;
 
@@ -13,17 +14,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 pub use self::snapshot::{EndpointSnapshot, EndpointState, Snapshot, ZoneSnapshot};
 
 pub(crate) use self::picker::{Chosen, Picker};
+pub(crate) use self::reconfigure::Reconfiguration;
 
 use super::attributes::Attributes;
 use super::endpoint::{EndpointId, Permit, Stats, Timestamp, elapsed, nanos};
 use super::health::Health;
-use super::outlier::{Calls, Cause, Ejection};
+use super::outlier::{Calls, Cause, Ejection, Rules};
 use super::slow_start::{Age, SlowStart};
 use super::subset::{Siblings, Subset};
 use super::zone::ZoneAware;
@@ -71,6 +74,8 @@ pub(crate) struct Settings {
 /// Endpoints of a balancer.
 pub(crate) struct Pool<S> {
     settings: Settings,
+    /// Limits that failing calls check, read by all endpoints.
+    rules: Arc<ArcSwap<Rules>>,
     /// Endpoints of the subset.
     entries: BTreeMap<EndpointId, Entry<S>>,
     /// Endpoints outside the subset.
@@ -136,6 +141,8 @@ pub(crate) struct Due<S> {
     pub(crate) probes: Vec<(EndpointId, Arc<S>)>,
     /// Endpoints whose health is to be checked.
     pub(crate) checks: Vec<(EndpointId, Arc<S>)>,
+    /// Interval of the health checks, which is also their time limit.
+    pub(crate) check_interval: Option<Duration>,
     pub(crate) changed: bool,
 }
 
@@ -143,8 +150,10 @@ impl<S> Pool<S> {
     pub(crate) fn new(settings: Settings) -> Self {
         let ejection = &settings.ejection;
         let next_sweep = ejection.enabled.then(|| settings.base + ejection.interval);
+        let rules = Arc::new(ArcSwap::from_pointee(ejection.rules()));
         Self {
             settings,
+            rules,
             entries: BTreeMap::new(),
             outside: BTreeMap::new(),
             siblings: None,
@@ -157,6 +166,10 @@ impl<S> Pool<S> {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(crate) fn rules(&self) -> &Arc<ArcSwap<Rules>> {
+        &self.rules
     }
 
     /// Cost that is assumed of a new endpoint: the lowest of all, so that it gets its share of
@@ -263,7 +276,12 @@ impl<S> Pool<S> {
             return false;
         }
         if cause == Cause::Recent
-            && !entry.stats.details.rules.stands_out(entry.stats.history.failures(), self.mean_failures_of_others(id))
+            && !entry
+                .stats
+                .details
+                .rules
+                .load()
+                .stands_out(entry.stats.history.failures(), self.mean_failures_of_others(id))
         {
             return false;
         }
@@ -445,7 +463,8 @@ impl<S> Pool<S> {
     /// health checks.
     pub(crate) fn advance(&mut self, now: Instant, max_checks: usize) -> Due<S> {
         let checks = self.start_checks(now, max_checks);
-        let mut due = Due { probes: Vec::new(), checks, changed: self.next_growth.is_some_and(|at| at <= now) };
+        let changed = self.next_growth.is_some_and(|at| at <= now);
+        let mut due = Due { probes: Vec::new(), checks, check_interval: self.settings.checks, changed };
         for (id, entry) in &mut self.entries {
             if std::mem::take(&mut entry.wants_probe) && entry.state == State::Available {
                 due.probes.push((*id, entry.service.clone()));

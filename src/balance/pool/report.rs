@@ -1,5 +1,6 @@
 //! Snapshots of the pool, and explanations of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use crate::balance::policy::Label;
 impl<S> Pool<S> {
     pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
         let evaluation = self.evaluation(now);
-        let zones = self.split(&evaluation.all(), evaluation.respects_ejections).unwrap_or_default();
+        let (zones, zone_rule) = self.split(&evaluation.all(), evaluation.respects_ejections);
         let zones = zones.into_iter().map(|(name, zone)| ZoneSnapshot {
             name,
             share: zone.share,
@@ -49,7 +50,8 @@ impl<S> Pool<S> {
             (a.state == EndpointState::Outside, &a.id).cmp(&(b.state == EndpointState::Outside, &b.id))
         });
         let name = self.settings.app.clone();
-        Snapshot { name, endpoints, zones: zones.collect(), is_panic: evaluation.is_panic }
+        let own_zone = self.settings.zones.as_ref().and_then(|zones| zones.own()).map(Arc::from);
+        Snapshot { name, endpoints, zones: zones.collect(), zone_rule, own_zone, is_panic: evaluation.is_panic }
     }
 
     /// Explains why no endpoint with this label takes calls.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::outlier::Cause;
+use crate::balance::zone::ZoneRule;
 use crate::untrusted::Quoted;
 
 /// Endpoints of a balancer at one moment. Prints as a table. Returned by
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) endpoints: Vec<EndpointSnapshot>,
     pub(crate) zones: Vec<ZoneSnapshot>,
+    pub(crate) zone_rule: ZoneRule,
+    pub(crate) own_zone: Option<Arc<str>>,
     pub(crate) is_panic: bool,
 }
 
@@ -109,6 +112,17 @@ impl Snapshot {
     /// zone](crate::balance::ZoneAware).
     pub fn zones(&self) -> &[ZoneSnapshot] {
         &self.zones
+    }
+
+    /// Returns the rule in force for zones.
+    pub fn zone_rule(&self) -> ZoneRule {
+        self.zone_rule
+    }
+
+    /// Returns the name of the caller's zone as configured. `None` if it is unknown, or if
+    /// zone-aware routing is off.
+    pub fn own_zone(&self) -> Option<&str> {
+        self.own_zone.as_deref()
     }
 
     /// Returns the number of endpoints in this state.
@@ -244,6 +258,10 @@ impl Snapshot {
             let separator = if at == 0 { "; calls by zone:" } else { "," };
             write!(f, "{separator} {} {} %", Quoted(zone.name().unwrap_or(NONE)), (zone.share * 100.0).round())?;
         }
+        // The other rules show in the shares, and in the text below.
+        if self.zone_rule.ignores_zones() && self.zone_rule != ZoneRule::TooFewAvailable {
+            write!(f, "; {}", self.zone_rule)?;
+        }
         if self.is_panic {
             f.write_str("; too few are available, ejections are ignored")?;
         }
@@ -321,6 +339,8 @@ mod tests {
                 EndpointSnapshot { zone: Some("z".into()), ..endpoint("d", EndpointState::Outside, None, None) },
             ],
             zones: vec![zone(None, 0.335), zone(Some("z"), 0.665)],
+            zone_rule: ZoneRule::Overflow,
+            own_zone: Some("z".into()),
             is_panic: true,
         };
         let expected = "\
@@ -331,5 +351,14 @@ long-enough  -     3       0.3        5.4ms    12       5/64      ejected for 60
 c            -     3       0.3        5.4ms    12       5/64      half-open: cannot be connected to
 d            z     3       0.3        5.4ms    12       5/64      outside the subset";
         assert_eq!(snapshot.to_string(), expected);
+        let ignored = Snapshot { endpoints: Vec::new(), zones: Vec::new(), is_panic: false, ..snapshot };
+        for (rule, text) in [
+            (ZoneRule::Off, ""),
+            (ZoneRule::UnknownZone, "; zones are ignored: the own zone is unknown"),
+            (ZoneRule::TooFewEndpoints { min: 2 }, "; zones are ignored: there are fewer than 2 endpoints"),
+        ] {
+            let snapshot = Snapshot { zone_rule: rule, ..ignored.clone() }.to_string();
+            assert_eq!(snapshot.lines().next(), Some(&*format!("ORDERS: 0 of 0 endpoints available{text}")));
+        }
     }
 }

@@ -46,8 +46,15 @@ where
         self.sent += 1;
         let retry = &self.options().retry;
         let may_retry = retry.allows(&self.request.parts.method) && self.sent < retry.max_attempts();
-        if !may_retry || !self.withdraw_budget(reason) {
+        let pause = retry.pause(self.sent);
+        // After such a pause there would be no time for an attempt.
+        let is_too_late = !pause.is_zero() && self.deadline.remaining().is_some_and(|left| left <= pause);
+        if !may_retry || is_too_late || !self.withdraw_budget(reason) {
             return None;
+        }
+        if !pause.is_zero() {
+            self.route.metrics.record(Event::BackedOff { pause });
+            Box::pin(sleep(pause)).await;
         }
         self.pick().or_else(|| {
             // The connection may have ended, not the instance.

@@ -18,7 +18,7 @@ use super::http2::{Http2, SendError};
 use crate::balance::is_grpc;
 use crate::client::address::{Address, HasAddress};
 use crate::client::failure::Failure;
-use crate::client::options;
+use crate::client::options::{CallOptions, CheckTarget};
 use crate::client::presence::{Membership, Presence};
 use crate::client::replay::AttemptBody;
 use crate::connect::{ConnectError, Connector};
@@ -47,6 +47,7 @@ struct Inner<B> {
     silent_closes: AtomicU8,
     http1: Http1<B>,
     http2: Http2<B>,
+    check_target: CheckTarget,
 }
 
 const HTTP1: u8 = 1;
@@ -66,20 +67,16 @@ pub(in crate::client) trait RequestBody:
 impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> RequestBody for B {}
 
 impl<B: RequestBody> Endpoint<B> {
-    pub(in crate::client) fn new(
-        presence: Arc<Presence>,
-        connector: Connector,
-        http2: &options::Http2,
-        max_http2_connections: usize,
-    ) -> Self {
-        let is_http2 = http2.is_for(&presence.instance);
+    pub(in crate::client) fn new(presence: Arc<Presence>, connector: Connector, options: &CallOptions) -> Self {
+        let is_http2 = options.http2.is_for(&presence.instance);
         let inner = Inner {
             host: presence.address.host(),
             is_http2,
             version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
             silent_closes: AtomicU8::new(0),
             http1: Http1::new(connector.clone(), presence.clone()),
-            http2: Http2::new(connector, presence.clone(), max_http2_connections),
+            http2: Http2::new(connector, presence.clone(), options.http2_connections),
+            check_target: options.health_check.target.clone(),
             presence: presence.clone(),
         };
         Self { _membership: Some(Membership(presence)), inner: Arc::new(inner) }
@@ -97,8 +94,8 @@ impl<B: RequestBody> Endpoint<B> {
 
     /// Sends a health check. Returns `true` if the instance is healthy.
     pub(in crate::client) fn check(&self, checker: &Checker) -> impl Future<Output = bool> + Send + use<B> {
-        let Presence { instance, address, .. } = &*self.inner.presence;
-        checker.check(instance, address, self.inner.is_http2_in_use())
+        let Inner { presence, check_target, .. } = &*self.inner;
+        checker.check(&presence.instance, &presence.address, check_target, self.inner.is_http2_in_use())
     }
 }
 

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use tracing::debug;
 
 use crate::client::address::Address;
+use crate::client::options::CheckTarget;
 use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
 use crate::untrusted::Quoted;
@@ -38,11 +39,12 @@ impl Checker {
         &self,
         instance: &Instance,
         address: &Address,
+        target: &CheckTarget,
         is_http2: bool,
     ) -> impl Future<Output = bool> + Send + use<> {
         // Logs show the id only, since the URL may contain secrets.
         let id = instance.id().to_owned();
-        let response = url(instance, address).map(|url| {
+        let response = url(instance, address, target).map(|url| {
             let is_called_port = url.scheme() == Some(&Scheme::HTTP)
                 && url.host() == Some(address.authority.host())
                 && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
@@ -65,7 +67,12 @@ impl Checker {
 }
 
 /// Returns the health check URL of an instance that is called at this address, if it is usable.
-pub(in crate::client) fn url(instance: &Instance, address: &Address) -> Option<Uri> {
+pub(in crate::client) fn url(instance: &Instance, address: &Address, target: &CheckTarget) -> Option<Uri> {
+    if let Some((path, port)) = target.replaced() {
+        let Address { scheme, authority } = address;
+        let port = port.or(authority.port_u16()).map_or_else(String::new, |port| format!(":{port}"));
+        return format!("{scheme}://{}{port}{path}", authority.host()).parse().ok();
+    }
     let secure = instance.secure_health_check_url().filter(|_| address.scheme == Scheme::HTTPS);
     let url: Uri = secure.or(instance.health_check_url())?.trim().parse().ok()?;
     let is_usable = match url.scheme_str()? {
@@ -88,7 +95,8 @@ mod tests {
             let mut instance = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
             instance.health_check_url = plain.map(Into::into);
             instance.secure_health_check_url = secure.map(Into::into);
-            url(&instance, &Address { scheme, authority: Authority::from_static("h:1") }).map(|url| url.to_string())
+            let address = Address { scheme, authority: Authority::from_static("h:1") };
+            url(&instance, &address, &CheckTarget::default()).map(|url| url.to_string())
         };
         let (plain, secure) = (Some("http://h:1/health"), Some("https://h:2/health"));
         let is = |url: Option<&str>| url.map(str::to_owned);
@@ -98,6 +106,23 @@ mod tests {
         assert_eq!(url_for(Scheme::HTTP, None, secure), None);
         for unusable in ["/health", "h", "ftp://h/", "${host}", "http://h h/", ""] {
             assert_eq!(url_for(Scheme::HTTP, Some(unusable), None), None, "{unusable}");
+        }
+    }
+
+    #[test]
+    fn path_and_port_of_the_options_replace_the_registered_url() {
+        let mut instance = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+        instance.health_check_url = Some("http://registered/".into());
+        let address = |authority| Address { scheme: Scheme::HTTP, authority: Authority::from_static(authority) };
+        for (authority, path, port, expected) in [
+            ("h:1", Some("/health"), None, "http://h:1/health"),
+            ("h:1", Some(" ready "), Some(9), "http://h:9/ready"),
+            ("[::1]:1", None, Some(9), "http://[::1]:9/actuator/health"),
+            ("h", Some("/"), None, "http://h/"),
+        ] {
+            let target = CheckTarget { path: path.map(Into::into), port };
+            let url = url(&instance, &address(authority), &target).map(|url| url.to_string());
+            assert_eq!(url.as_deref(), Some(expected), "{authority} {target:?}");
         }
     }
 }

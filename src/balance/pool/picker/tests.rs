@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::*;
 use crate::balance::candidates::two_of;
 use crate::balance::endpoint::{Details, Load, OutlierDetector};
@@ -19,7 +21,7 @@ fn member(id: u64) -> Member {
         app: None,
         instance: id.to_string().into(),
         penalty: Duration::ZERO,
-        rules: Ejection::default().rules(),
+        rules: Arc::new(ArcSwap::from_pointee(Ejection::default().rules())),
         detector: Weak::<Shared<()>>::new() as Weak<dyn OutlierDetector>,
         failed: Default::default(),
         evaluated: Default::default(),
