@@ -1,18 +1,37 @@
+mod kind;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tower::BoxError;
 
 use crate::untrusted::{Excerpt, Quoted, Sanitized};
+
+pub use self::kind::ErrorKind;
+pub(crate) use self::kind::ErrorKind as Kind;
 
 /// Error of a provider or consumer: of a setting, a request to a registry server, or a call to an
 /// instance.
 ///
 /// The message names the operation, the application and instance, the server, the cause and a
-/// remedy. The predicates, such as [`is_connect`](Self::is_connect), give a program the same
-/// information, and [`source`](StdError::source) returns the original error.
+/// remedy, for logs. [`kind`](Self::kind) and the predicates, such as
+/// [`is_connect`](Self::is_connect), give a program the same information, and
+/// [`source`](StdError::source) returns the original error.
+///
+/// A gateway responds to its own callers with [`http_status`](Self::http_status) and
+/// [`summary`](Self::summary), which names no address:
+///
+/// ```
+/// # use http::Response;
+/// fn respond(error: &tower_eureka::Error) -> Response<String> {
+///     let mut response = Response::new(error.summary());
+///     *response.status_mut() = error.http_status();
+///     response
+/// }
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -35,33 +54,6 @@ pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<It
 /// Returns the first HTTP/2 error among an error and its sources.
 pub(crate) fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
     chain(error).find_map(|error| error.downcast_ref())
-}
-
-/// Kind of an error. Private, since the predicates are the public interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A setting, name or URL is invalid.
-    Config,
-    /// No connection was established, so nothing was sent.
-    Connect,
-    /// The remote side stated that it did not process the request.
-    Unprocessed,
-    /// A time limit was reached.
-    Timeout,
-    /// The response had this status.
-    Status(u16),
-    /// Nothing was sent, since every server had asked for a pause with this status.
-    Paused(u16),
-    /// The response does not follow the protocol.
-    Body,
-    /// There is no instance to call.
-    NoEndpoints,
-    /// The call failed after it may have reached an instance.
-    Call,
-    /// The call failed because of its caller, for example because the request body failed.
-    Caller,
-    /// The operation came too late or too early in the life of a registration.
-    Closed,
 }
 
 impl Error {
@@ -145,8 +137,32 @@ impl Error {
         Self(Box::new(inner))
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    /// Returns the kind of the error.
+    pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Returns the status with which a gateway reports this error of a call to its own caller.
+    ///
+    /// | kind | status |
+    /// |---|---|
+    /// | no endpoints, unprocessed, paused | 503 |
+    /// | no connection, call lost, invalid response, refused | 502 |
+    /// | timeout | 504 |
+    /// | the request of the caller failed | 400 |
+    /// | others | 500 |
+    pub fn http_status(&self) -> StatusCode {
+        self.0.kind.http_status()
+    }
+
+    /// Returns a short message for callers outside: the operation, the name that was called and the
+    /// kind of the error, without addresses, instances, other applications and texts of servers.
+    pub fn summary(&self) -> String {
+        let Inner { kind, operation, app, .. } = &*self.0;
+        match app {
+            Some(app) => format!("{operation} {}: {}", Quoted(app), kind.summary()),
+            None => format!("{operation}: {}", kind.summary()),
+        }
     }
 
     /// Returns `true` if nothing was sent, since every server had asked for a pause.
@@ -189,7 +205,7 @@ impl Error {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
             Kind::Paused(_) => true,
             Kind::Status(status) => matches!(status, 502..=504),
-            Kind::Config | Kind::Body | Kind::Caller | Kind::Closed => false,
+            Kind::Config | Kind::InvalidResponse | Kind::Caller | Kind::Closed => false,
         }
     }
 
@@ -199,7 +215,8 @@ impl Error {
     }
 
     /// Returns the HTTP status with which a registry server refused the request, or asked for the
-    /// pause that prevents it. A response of an instance is never an error.
+    /// pause that prevents it, or with which an instance refused an upgrade. Any other response of
+    /// an instance is no error.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             Kind::Status(status) | Kind::Paused(status) => Some(status),

@@ -113,7 +113,7 @@ pub use config::BearerToken;
 pub use config::DnsServers;
 pub use config::Settings;
 #[cfg(feature = "client")]
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 #[cfg(feature = "client")]
 pub use eureka::{Eureka, EurekaBuilder};
 pub use model::Instance;

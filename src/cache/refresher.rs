@@ -205,7 +205,7 @@ impl Refresher {
             Err(error) => error,
         };
         match error.kind() {
-            Kind::Body => Ok(None),
+            Kind::InvalidResponse => Ok(None),
             Kind::Status(429 | 502..=504) => Err(error),
             Kind::Status(500..) => {
                 self.broken_deltas += 1;

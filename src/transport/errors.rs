@@ -100,7 +100,7 @@ pub(super) enum InvalidResponse {
 impl InvalidResponse {
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         let error = subject
-            .error(Kind::Body, server)
+            .error(Kind::InvalidResponse, server)
             .advice("check that the service URL leads to a Eureka server, usually with /eureka/ at its end");
         match self {
             Self::Markup(content_type) => {
@@ -108,7 +108,8 @@ impl InvalidResponse {
             }
             Self::NotEureka(source) => error.cause(format!("the response is unusable: {source}")).with_source(source),
             Self::Panicked(source) => {
-                let error = subject.error(Kind::Body, server).cause(format!("reading the response {source}"));
+                let error =
+                    subject.error(Kind::InvalidResponse, server).cause(format!("reading the response {source}"));
                 error.with_source(source)
             }
         }
@@ -207,7 +208,7 @@ impl SendError {
             Self::Read(error) => {
                 let cause = root_cause(&*error);
                 subject
-                    .error(Kind::Body, server)
+                    .error(Kind::InvalidResponse, server)
                     .cause(format!("the body cannot be read: {cause}"))
                     .advice("see the logs of the server and of proxies on the way")
                     .with_source(error)
@@ -223,7 +224,7 @@ impl SendError {
                 error.advice("check the function that was passed to bearer_token()").with_source(source)
             }
             Self::TooLarge(limit) => subject
-                .error(Kind::Body, server)
+                .error(Kind::InvalidResponse, server)
                 .cause(format!("the response is larger than {limit} bytes after decompression"))
                 .advice("increase the body limit if the registry is that large"),
         }
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn errors_of_several_servers_are_represented_by_the_overload() {
-        let kinds = [Kind::Connect, Kind::Body, Kind::Call, Kind::Status(404), Kind::Status(500)];
+        let kinds = [Kind::Connect, Kind::InvalidResponse, Kind::Call, Kind::Status(404), Kind::Status(500)];
         for other in kinds {
             for overload in [Kind::Status(429), Kind::Status(503), Kind::Timeout] {
                 for order in [[overload, other], [other, overload]] {
