@@ -51,6 +51,12 @@ impl<B: Body, G: BodyGuard> GuardedBody<B, G> {
 }
 
 impl<B, G> GuardedBody<B, G> {
+    /// Wraps `inner` and keeps `guard` until the body is polled to its end or dropped, even if
+    /// `inner` has already ended.
+    pub(crate) fn kept(inner: B, guard: G) -> Self {
+        Self { inner, guard: Some(guard) }
+    }
+
     /// Wraps `inner` without a guard.
     pub(crate) fn unguarded(inner: B) -> Self {
         Self { inner, guard: None }

@@ -1,6 +1,7 @@
 pub(crate) mod balancing;
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
+mod choose;
 mod interest;
 pub(crate) mod keys;
 mod security;
@@ -16,7 +17,7 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
-use crate::client::{CallOptions, HttpClient};
+use crate::client::{CallOptions, Chooser, HttpClient};
 use crate::config::{ClientConfig, ServerSettings, ServiceUrl, Settings};
 use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
@@ -51,6 +52,8 @@ struct Inner {
     registry: Mutex<Option<Arc<RegistryCache>>>,
     /// Options of calls by name without options of their own.
     options: CallOptions,
+    /// Made by the first choice.
+    chooser: Mutex<Option<Chooser>>,
 }
 
 impl Eureka {
@@ -425,7 +428,8 @@ impl EurekaBuilder {
             );
         }
         let options = balancing.options();
-        Ok(Eureka(Arc::new(Inner { transport, config, registry: Mutex::default(), options })))
+        let (registry, chooser) = (Mutex::default(), Mutex::default());
+        Ok(Eureka(Arc::new(Inner { transport, config, registry, options, chooser })))
     }
 }
 

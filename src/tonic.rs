@@ -39,12 +39,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower::Service;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
 
+use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
-use crate::client::{CallOptions, Named};
+use crate::client::{
+    AttemptBody, BoxFallback, CallOptions, Chosen, Condition, Fallback, InstanceBody, Named, RequestHead,
+};
 use crate::connect::Connector;
-use crate::error::{Error, Kind, h2_error};
+use crate::error::{Error, Kind, chain, h2_error};
 use crate::model::GRPC_PORT_KEY;
 
 #[cfg(feature = "tonic-server")]
@@ -86,8 +90,17 @@ pub use self::serve::{Services, serve, serve_registered};
 /// | `DEADLINE_EXCEEDED` | the deadline passed |
 /// | `INVALID_ARGUMENT` | the name is not a valid application name |
 /// | gRPC's code for the reason | the instance reset the stream |
+/// | that of the fallback | the [fallback](Self::fallback) failed with a [`Status`] |
+///
+/// The [`PickedInstance`](crate::client::PickedInstance) in the extensions of a response is the
+/// instance that sent it.
 #[derive(Clone)]
-pub struct Channel(Arc<Named<RequestBody>>);
+pub struct Channel {
+    named: Arc<Named<RequestBody>>,
+    fallback: Option<BoxFallback<RequestBody, InstanceBody>>,
+    /// Errors for which the fallback is called.
+    condition: Option<Condition>,
+}
 
 impl Channel {
     pub(crate) fn new(
@@ -97,19 +110,71 @@ impl Channel {
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        Self(Arc::new(Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, connector)))
+        let named = Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, connector);
+        Self { named: Arc::new(named), fallback: None, condition: None }
+    }
+
+    /// Sets a service that handles failed calls, such as the channel to another application, or a
+    /// server in this process. It is called for calls to an application without an instance; see
+    /// [`HttpClient::fallback`](crate::client::HttpClient::fallback) and
+    /// [`fallback_on`](Self::fallback_on).
+    ///
+    /// If the service fails with a [`Status`], the call fails with it.
+    #[must_use]
+    pub fn fallback<F, FB>(mut self, fallback: F) -> Self
+    where
+        F: Service<Request<RequestBody>, Response = Response<FB>> + Clone + Send + Sync + 'static,
+        F::Future: Send + 'static,
+        F::Error: Into<BoxError>,
+        FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let service = fallback
+            .map_request(|request: Request<AttemptBody<RequestBody>>| request.map(RequestBody::new))
+            .map_response(|response: Response<FB>| response.map(InstanceBody::boxed))
+            .map_err(Into::into);
+        let service = BoxCloneSyncService::new(service);
+        self.fallback = Some(Arc::new(Fallback::new(service, self.condition.clone())));
+        self
+    }
+
+    /// Sets the errors for which the [fallback](Self::fallback) is called, as
+    /// [`HttpClient::fallback_on`](crate::client::HttpClient::fallback_on) does. Defaults to
+    /// [`Error::is_no_endpoints`].
+    ///
+    /// The error is the source of the [`Status`] that the call would have without a fallback. A
+    /// status that an instance sent is a response and no error.
+    #[must_use]
+    pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        let condition: Condition = Arc::new(condition);
+        self.fallback =
+            self.fallback.map(|fallback| Arc::new(Fallback::clone(&fallback).with_condition(condition.clone())));
+        self.condition = Some(condition);
+        self
+    }
+
+    /// Returns a snapshot of the instances. It is empty if the name is not valid.
+    ///
+    /// Each snapshot displays as a table.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.named.snapshots()
+    }
+
+    /// Chooses an instance as [`Eureka::choose`](crate::Eureka::choose) does, with the options,
+    /// instances and measurements of this channel.
+    pub fn choose(&self, request: &impl RequestHead) -> crate::client::ResponseFuture<Chosen> {
+        self.named.choose(request)
     }
 
     /// Replaces the options of this channel and its clones, as
     /// [`HttpClient::set_options`](crate::client::HttpClient::set_options) does.
     pub fn set_options(&self, options: CallOptions) {
-        self.0.update_options(|_| options.clone());
+        self.named.update_options(|_| options.clone());
     }
 
     /// Changes the options of this channel and its clones, as
     /// [`HttpClient::update_options`](crate::client::HttpClient::update_options) does.
     pub fn update_options(&self, change: impl Fn(CallOptions) -> CallOptions) {
-        self.0.update_options(change);
+        self.named.update_options(change);
     }
 }
 
@@ -123,9 +188,9 @@ impl Service<Request<RequestBody>> for Channel {
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> ResponseFuture {
-        let named = self.0.clone();
+        let (named, fallback) = (self.named.clone(), self.fallback.clone());
         ResponseFuture(Box::pin(async move {
-            let (response, deadline) = named.call(request).await.map_err(status_of)?;
+            let (response, deadline) = named.call(request, fallback.as_ref()).await.map_err(status_of)?;
             Ok(response.map(|inner| ResponseBody::new(inner, deadline)))
         }))
     }
@@ -133,11 +198,15 @@ impl Service<Request<RequestBody>> for Channel {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Channel").field(&self.0).finish()
+        f.debug_tuple("Channel").field(&self.named).finish()
     }
 }
 
 fn status_of(error: Error) -> Status {
+    // Only a fallback fails with a status.
+    if let Some(status) = chain(&error).find_map(|source| source.downcast_ref::<Status>()) {
+        return status.clone();
+    }
     let code = match error.kind() {
         Kind::Config => Code::InvalidArgument,
         Kind::Timeout => Code::DeadlineExceeded,

@@ -27,11 +27,6 @@ impl<S, O> Picked<S, O> {
         self.completion.id()
     }
 
-    /// Returns the id of the endpoint.
-    pub(crate) fn endpoint(&self) -> &str {
-        self.completion.endpoint()
-    }
-
     /// Returns the time of the pick.
     pub(crate) fn at(&self) -> Instant {
         self.at
@@ -39,6 +34,16 @@ impl<S, O> Picked<S, O> {
 
     pub(crate) fn service(&self) -> &S {
         &self.service
+    }
+
+    /// Ends the call before it was sent. This is no evidence about the endpoint.
+    pub(crate) fn cancel(mut self) {
+        self.completion.outcome(Outcome::Cancelled);
+    }
+
+    /// Returns the handle of the call, for callers that send it themselves.
+    pub(crate) fn into_completion(self) -> Completion {
+        self.completion
     }
 
     /// Sends the request once the service is ready, and observes the outcome.

@@ -4,6 +4,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::options::{CallOptions, InstanceScheme, Ports};
+use super::presence::Presence;
 use crate::connect::TlsSettings;
 use crate::model::{Instance, Port};
 
@@ -32,7 +33,12 @@ pub(super) trait HasAddress {
     /// about an instance.
     const IS_SHARED: bool = false;
 
-    fn address(&self) -> &Address;
+    /// Returns the presence of the instance at its address.
+    fn presence(&self) -> &Arc<Presence>;
+
+    fn address(&self) -> &Address {
+        &self.presence().address
+    }
 }
 
 impl AddressRule {

@@ -1,5 +1,6 @@
 //! One call: its attempts, until one of them is final.
 
+mod attempt;
 mod next;
 
 use std::future::Future;
@@ -8,10 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::HOST;
-use http::request::Parts;
-use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Version};
+use http::{Request, Response, Version};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Instant, sleep};
@@ -19,15 +17,18 @@ use tower::{BoxError, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, debug_span};
 
-use super::address::{Address, HasAddress};
+use self::attempt::Attempt;
+use super::address::HasAddress;
 use super::deadline::CallDeadline;
 use super::failure::is_busy;
-use super::options::{CallOptions, HostHeader, Http2};
+use super::options::{CallOptions, Http2};
 use super::replay::{AttemptBody, ReplayRequest};
 use super::routes::Route;
-use crate::balance::{self, EndpointId, HttpResponses, Picked, ResponseBody};
+use crate::balance::{EndpointId, HttpResponses, Picked, ResponseBody};
 use crate::error::{Error, Kind};
-use crate::time::{Backoff, add_capped};
+use crate::time::Backoff;
+
+pub(super) use self::attempt::original_host;
 
 /// Future of a call by name. Does nothing before it is polled.
 ///
@@ -66,8 +67,7 @@ impl<E, B, RB> AttemptService<B, RB> for E where
 {
 }
 
-type Attempt<E, B> = balance::CallFuture<E, Request<AttemptBody<B>>, HttpResponses>;
-type CallResponse<RB> = Response<ResponseBody<RB>>;
+pub(super) type CallResponse<RB> = Response<ResponseBody<RB>>;
 
 const POLLED_ONCE: &str = "future is not polled after completion";
 
@@ -95,26 +95,18 @@ where
 
     /// Picks an instance and starts the first attempt.
     fn start(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Result<Self, Error> {
-        let mut call = Call::new(route, request, deadline);
-        if deadline.has_passed() {
-            let error = Error::new(Kind::Timeout, "call to").app(call.route.name.clone());
-            return Err(error.cause("no time was left for the call"));
-        }
-        let Some(picked) = call.pick() else {
-            let span = call.span.clone();
-            return Ok(Self::Retries(Box::pin(call.wait_and_run().instrument(span))));
-        };
-        call.route.budget.deposit(picked.at());
-        Ok(match call.options().retry.hedge_delay() {
-            None => Self::FirstAttempt { attempt: call.span.in_scope(|| call.attempt(picked)), call: Some(call) },
-            Some(_) => {
+        let mut call = Call::new(route, request, deadline, false);
+        call.check_deadline()?;
+        Ok(match call.pick() {
+            Some(picked) if call.options().retry.hedge_delay().is_none() => {
+                call.route.budget.deposit(picked.at());
+                call.attempts = 1;
+                let attempt = call.span.in_scope(|| call.attempt(picked))?;
+                Self::FirstAttempt { attempt, call: Some(call) }
+            }
+            picked => {
                 let span = call.span.clone();
-                let work = async move {
-                    let result = call.attempt_or_hedge(picked).await;
-                    let outcome = call.outcome(&result);
-                    call.run(result, outcome).await
-                };
-                Self::Retries(Box::pin(work.instrument(span)))
+                Self::Retries(Box::pin(async move { call.begin(picked).await }.instrument(span)))
             }
         })
     }
@@ -141,12 +133,12 @@ where
                     let result = ready!(attempt.poll(cx));
                     let outcome = first.outcome(&result);
                     drop(entered);
-                    let call = call.take().expect(POLLED_ONCE);
+                    let mut call = call.take().expect(POLLED_ONCE);
                     if outcome == AttemptOutcome::Final {
                         return Poll::Ready(result);
                     }
                     let span = call.span.clone();
-                    Self::Retries(Box::pin(call.run(result, outcome).instrument(span)))
+                    Self::Retries(Box::pin(async move { call.run(result, outcome).await }.instrument(span)))
                 }
                 CallProj::Retries(work) => return work.as_mut().poll(cx),
             };
@@ -164,6 +156,8 @@ pub(super) struct Call<E, B> {
     latest: Option<EndpointId>,
     /// Endpoints of earlier attempts.
     tried: Vec<EndpointId>,
+    /// Number of attempts that were started.
+    attempts: u32,
     /// Number of attempts that the instance may have received.
     sent: usize,
     /// Number of attempts that were not sent.
@@ -197,7 +191,8 @@ enum AttemptOutcome {
 }
 
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
-    fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Self {
+    /// Makes a call. If `keeps_body`, its body is kept for a fallback, too.
+    pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline, keeps_body: bool) -> Self {
         let span = debug_span!(
             "eureka.call",
             otel.kind = "client",
@@ -209,7 +204,7 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
         let CallOptions { http2, retry, .. } = &*route.options;
         // A shared service may speak HTTP/2 whatever the request says.
         let may_be_http2 = E::IS_SHARED || request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
-        let replay_bytes = retry.replay_bytes(request.method(), may_be_http2);
+        let replay_bytes = retry.replay_bytes(request.method(), may_be_http2 || keeps_body);
         let request = ReplayRequest::new(request, replay_bytes);
         Self {
             route,
@@ -217,6 +212,7 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
             request,
             latest: None,
             tried: Vec::new(),
+            attempts: 0,
             sent: 0,
             unsent: 0,
             refusals: 0,
@@ -229,6 +225,19 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
     fn options(&self) -> &CallOptions {
         &self.route.options
     }
+
+    fn check_deadline(&self) -> Result<(), Error> {
+        if !self.deadline.has_passed() {
+            return Ok(());
+        }
+        let error = Error::new(Kind::Timeout, "call to").app(self.route.name.clone());
+        Err(error.cause("no time was left for the call"))
+    }
+
+    /// Returns the caller's request, unless its body was sent and not kept.
+    pub(super) async fn into_request(self) -> Option<Request<AttemptBody<B>>> {
+        self.request.wait_until_repeatable().await.then(|| self.request.into_request())
+    }
 }
 
 impl<E, B> Call<E, B>
@@ -236,14 +245,33 @@ where
     E: Clone + HasAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
-    /// Waits for an instance, then runs the attempts.
-    async fn wait_and_run<RB>(mut self) -> Result<CallResponse<RB>, Error>
+    /// Waits for an instance, then makes attempts until one is final.
+    pub(super) async fn complete<RB>(&mut self) -> Result<CallResponse<RB>, Error>
     where
         RB: Body,
         E: AttemptService<B, RB>,
     {
-        let Some(picked) = self.wait_for_instance().await else {
-            return Err(self.route.balance.no_endpoints_for(&self.request.parts));
+        if !self.route.is_ready() && !self.route.ready(self.deadline).await {
+            return Err(self.route.not_ready(self.deadline));
+        }
+        self.check_deadline()?;
+        let picked = self.pick();
+        let span = self.span.clone();
+        self.begin(picked).instrument(span).await
+    }
+
+    /// Makes the first attempt and those that follow. Waits for an instance if none was picked.
+    async fn begin<RB>(&mut self, picked: Option<Picked<E, HttpResponses>>) -> Result<CallResponse<RB>, Error>
+    where
+        RB: Body,
+        E: AttemptService<B, RB>,
+    {
+        let picked = match picked {
+            Some(picked) => picked,
+            None => match self.wait_for_instance().await {
+                Some(picked) => picked,
+                None => return Err(self.route.balance.no_endpoints_for(&self.request.parts)),
+            },
         };
         self.route.budget.deposit(picked.at());
         let result = self.attempt_or_hedge(picked).await;
@@ -253,7 +281,7 @@ where
 
     /// Makes further attempts until one is final.
     async fn run<RB>(
-        mut self,
+        &mut self,
         mut result: Result<CallResponse<RB>, Error>,
         mut outcome: AttemptOutcome,
     ) -> Result<CallResponse<RB>, Error>
@@ -276,40 +304,11 @@ where
         RB: Body,
         E: AttemptService<B, RB>,
     {
+        self.attempts += 1;
         match self.options().retry.hedge_delay() {
-            None => self.attempt(picked).await,
+            None => self.attempt(picked)?.await,
             Some(delay) => self.hedged(picked, delay).await,
         }
-    }
-
-    /// Starts one attempt at the picked instance.
-    fn attempt(&self, picked: Picked<E, HttpResponses>) -> Attempt<E, B>
-    where
-        E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
-    {
-        let CallOptions { host, deadline_header, retry, .. } = self.options();
-        let address = picked.service().address();
-        let mut request = self.request.for_address(address);
-        let host = if *host == HostHeader::Original { original_host(&self.request.parts) } else { None };
-        match host {
-            Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),
-            _ => request.headers_mut().remove(HOST),
-        };
-        self.deadline.write_headers(request.headers_mut(), deadline_header.as_ref());
-        if !self.span.is_disabled() {
-            let Address { scheme, authority } = address;
-            let port = authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
-            self.span.record("eureka.instance_id", picked.endpoint());
-            self.span.record("server.address", authority.host());
-            self.span.record("server.port", port);
-        }
-        let until = retry.attempt_time_limit().map(|time| add_capped(Instant::now(), time));
-        let deadline = [self.deadline.instant(), until].into_iter().flatten().min();
-        let mut attempt = picked.call_until(request, deadline);
-        if E::IS_SHARED {
-            attempt.exclude_readiness_wait();
-        }
-        attempt
     }
 
     /// Makes an attempt, and a second one if it takes long. The first acceptable response is
@@ -319,7 +318,7 @@ where
         RB: Body,
         E: AttemptService<B, RB>,
     {
-        let mut first = pin!(self.attempt(picked));
+        let mut first = pin!(self.attempt(picked)?);
         tokio::select! {
             biased;
             result = &mut first => return result,
@@ -333,8 +332,10 @@ where
         else {
             return first.await;
         };
+        self.attempts += 1;
+        let Ok(second) = self.attempt(picked) else { return first.await };
         self.sent += 1;
-        let mut second = pin!(self.attempt(picked));
+        let mut second = pin!(second);
         // The slower attempt is cancelled, which says nothing about its instance.
         tokio::select! {
             result = &mut first => {
@@ -386,9 +387,4 @@ where
             },
         }
     }
-}
-
-/// Returns the caller's `host` header, or the name in the URI.
-fn original_host(parts: &Parts) -> Option<HeaderValue> {
-    parts.headers.get(HOST).cloned().or_else(|| HeaderValue::from_str(parts.uri.host()?).ok())
 }

@@ -13,14 +13,18 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::call::CallFuture;
+use super::choose::{Chosen, RequestHead};
 use super::connection::{DirectClient, Endpoint};
+use super::fallback::{BoxFallback, Condition, Fallback, call_or_fall_back};
 use super::options::CallOptions;
+use super::replay::AttemptBody;
 use super::routes::{Routes, Target};
+use super::upgrade::{self, Upgraded};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
 use crate::connect::Connector;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 
 /// HTTP client that calls applications by name: `http://orders/v1/42`.
 ///
@@ -28,10 +32,11 @@ use crate::error::{Error, Kind};
 /// or the client as a [`Service`].
 ///
 /// The host of the URI is the name, in any case: a VIP address if an UP instance has it, else an
-/// application. A port in the URI is ignored, path and query are kept. `lb://orders` is the same as
-/// `http://orders`. With `https://orders`, only instances with a secure port are called, over TLS
-/// (feature `tls`). Each request is sent to an UP instance chosen by load, over HTTP/1.1, or over
-/// HTTP/2 if that is the request's version.
+/// application. A port in the URI is ignored, path and query are kept. `lb://orders` and
+/// `ws://orders` are the same as `http://orders`. With `https://orders` or `wss://orders`, only
+/// instances with a secure port are called, over TLS (feature `tls`). Each request is sent to an UP
+/// instance chosen by load, over HTTP/1.1, or over HTTP/2 if that is the request's version. The
+/// [`PickedInstance`](super::PickedInstance) in the extensions of the response is that instance.
 ///
 /// An attempt that failed before anything was sent is repeated at another instance. A request with
 /// an idempotent method is also repeated if its connection is lost before the response; see
@@ -49,10 +54,10 @@ pub struct HttpClient<B> {
     pub(super) routes: Arc<Routes<Endpoint<B>>>,
     /// Client for hosts that are not applications.
     direct: DirectClient<B>,
-    fallback: Option<Fallback<B>>,
+    fallback: Option<BoxFallback<B, InstanceBody>>,
+    /// Errors for which the fallback is called.
+    condition: Option<Condition>,
 }
-
-type Fallback<B> = BoxCloneSyncService<Request<B>, Response<InstanceBody>, BoxError>;
 
 impl<B> HttpClient<B>
 where
@@ -69,25 +74,63 @@ where
             routes: Arc::new(Routes::with_connections(registry, options, ready_timeout, connector)),
             direct,
             fallback: None,
+            condition: None,
         }
     }
 
-    /// Sets a service that handles calls to applications without an instance, such as a cache or
-    /// another site. It is called where the call would otherwise fail: once the ready timeout has
-    /// passed, and at once while calls fail fast.
+    /// Sets a service that handles failed calls, such as a cache or another site. It is called for
+    /// calls to applications without an instance: once the ready timeout has passed, and at once
+    /// while calls fail fast. [`fallback_on`](Self::fallback_on) sets other conditions.
     ///
-    /// The service receives the caller's request unchanged. It is not called for an invalid name,
-    /// after the deadline, or if there are instances that fail.
+    /// The service receives the caller's request, with its body wrapped in [`AttemptBody`]. Bodies
+    /// are kept up to the [`replay_limit`](super::RetryPolicy::replay_limit). A call whose body was
+    /// sent and not kept returns its error. The fallback has the rest of the call's deadline for
+    /// its response, and at least one second. It is not called for an invalid name, nor for hosts
+    /// that are not applications.
+    ///
+    /// ```no_run
+    /// use std::convert::Infallible;
+    ///
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower_eureka::client::{AttemptBody, HttpClient};
+    ///
+    /// # fn example(eureka: &tower_eureka::Eureka) {
+    /// let client: HttpClient<Full<Bytes>> = eureka.http_client();
+    /// let client = client
+    ///     .fallback(tower::service_fn(async |_: Request<AttemptBody<_>>| {
+    ///         Ok::<_, Infallible>(Response::new(Full::from("[]")))
+    ///     }))
+    ///     .fallback_on(|error| error.is_unavailable());
+    /// # let _ = client;
+    /// # }
+    /// ```
     #[must_use]
     pub fn fallback<F, FB>(mut self, fallback: F) -> Self
     where
-        F: Service<Request<B>, Response = Response<FB>> + Clone + Send + Sync + 'static,
+        F: Service<Request<AttemptBody<B>>, Response = Response<FB>> + Clone + Send + Sync + 'static,
         F::Future: Send + 'static,
         F::Error: Into<BoxError>,
         FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let boxed = fallback.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
-        self.fallback = Some(BoxCloneSyncService::new(boxed));
+        let service = fallback.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
+        let service = BoxCloneSyncService::new(service);
+        self.fallback = Some(Arc::new(Fallback::new(service, self.condition.clone())));
+        self
+    }
+
+    /// Sets the errors for which the [fallback](Self::fallback) is called. Defaults to
+    /// [`Error::is_no_endpoints`].
+    ///
+    /// [`Error::is_unavailable`] adds calls for which no instance could be reached or responded in
+    /// time. A call that may have reached an instance has perhaps been processed there.
+    #[must_use]
+    pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        let condition: Condition = Arc::new(condition);
+        self.fallback =
+            self.fallback.map(|fallback| Arc::new(Fallback::clone(&fallback).with_condition(condition.clone())));
+        self.condition = Some(condition);
         self
     }
 
@@ -101,7 +144,7 @@ where
     /// Dropping the future cancels the call.
     pub fn request(&self, request: Request<B>) -> ResponseFuture {
         match self.routes.cached(&request) {
-            Some(route) if route.is_ready() => {
+            Some(route) if self.fallback.is_none() && route.is_ready() => {
                 let deadline = route.deadline(&request);
                 ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)))
             }
@@ -109,30 +152,66 @@ where
         }
     }
 
-    /// Slow path of [`request`](Self::request): first calls, applications without an instance, and
-    /// other hosts. The deadline counts from `since`.
+    /// Slow path of [`request`](Self::request): first calls, applications without an instance, calls
+    /// with a fallback, and other hosts. The deadline counts from `since`.
     async fn find_and_send(self, request: Request<B>, since: Instant) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
             Target::PassThrough => {
                 let deadline = self.routes.options().deadline(&request, || since);
-                return deadline.enforce(self.direct.send(request)).await;
+                return deadline.enforce(self.direct.send(upgrade::with_http_scheme(request))).await;
             }
         };
         let deadline = route.deadline_since(&request, since);
-        let Some(fallback) = self.fallback else { return CallFuture::when_ready(route, request, deadline).await };
-        if route.ready(deadline).await {
-            return CallFuture::new(route, request, deadline).await;
+        match &self.fallback {
+            None => CallFuture::when_ready(route, request, deadline).await,
+            Some(fallback) => call_or_fall_back(route, request, deadline, fallback).await,
         }
-        if deadline.has_passed() {
-            return Err(route.not_ready(deadline));
-        }
-        let failed = |error| {
-            let cause = "there is no instance, and the fallback failed";
-            Error::new(Kind::Call, "call").cause(cause).with_source(error)
-        };
-        let response = async { fallback.oneshot(request).await.map_err(failed) };
-        Ok(deadline.enforce(response).await?.map(ResponseBody::unguarded))
+    }
+
+    /// Sends a request that switches the connection to another protocol, such as a WebSocket, and
+    /// returns the connection: `ws://orders/chat`.
+    ///
+    /// The request is sent over HTTP/1.1, whatever [`Http2`](super::Http2) says. It needs the
+    /// headers of its protocol, with `connection` and `upgrade`; libraries for WebSockets build such
+    /// requests. [`parse_uri`](super::parse_uri) reads URIs of the form `lb:ws://orders/chat`.
+    ///
+    /// [`request`](Self::request) sends such requests as well. Its response has the status 101, and
+    /// `hyper::upgrade::on` returns the connection.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request), and if the response has another status than 101, which is
+    /// the [`status`](Error::status) of the error, or if the request asks for no upgrade.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    ///
+    /// ```no_run
+    /// use bytes::Bytes;
+    /// use http_body_util::Empty;
+    /// use tokio_tungstenite::WebSocketStream;
+    /// use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    /// use tokio_tungstenite::tungstenite::protocol::Role;
+    ///
+    /// # async fn example(eureka: &tower_eureka::Eureka) -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = eureka.http_client::<Empty<Bytes>>();
+    /// let request = "ws://orders/chat".into_client_request()?.map(|()| Empty::new());
+    /// let connection = client.upgrade(request).await?;
+    /// let socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
+    /// # let _ = socket;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn upgrade(&self, request: Request<B>) -> ResponseFuture<Upgraded> {
+        let name = Box::<str>::from(request.uri().host().unwrap_or_default());
+        let response = upgrade::check(&request).map(|()| self.request(request));
+        ResponseFuture(Box::pin(async move { upgrade::finish(&name, response?.await?).await }))
+    }
+
+    /// Chooses an instance of an application as [`Eureka::choose`](crate::Eureka::choose) does, with
+    /// the options, instances and measurements of this client.
+    pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
+        self.routes.clone().choose(name.as_ref(), request)
     }
 
     /// Returns a snapshot of the instances of each application that was called.
@@ -162,7 +241,13 @@ where
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), direct: self.direct.clone(), fallback: self.fallback.clone() }
+        let Self { routes, direct, fallback, condition } = self;
+        Self {
+            routes: routes.clone(),
+            direct: direct.clone(),
+            fallback: fallback.clone(),
+            condition: condition.clone(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use tower::discover::Change;
 use super::address::{Address, AddressRule};
 use super::connection::health_url;
 use super::options::CallOptions;
+use super::picked::{Listed, Record, Records};
 use crate::balance::{Attributes, Siblings};
 use crate::cache::{Lookup, RegistryCache, Sources};
 use crate::discover::EurekaDiscover;
@@ -51,6 +52,7 @@ impl RouteOptions {
 /// Instance with the address at which it is called, and the options of its connections.
 pub(super) struct Callable {
     pub(super) instance: Arc<Instance>,
+    pub(super) record: Record,
     pub(super) address: Address,
     pub(super) route: Arc<RouteOptions>,
     is_checked: bool,
@@ -83,6 +85,7 @@ pub(super) struct Instances {
     route: Arc<RouteOptions>,
     updates: WatchStream<Arc<RouteOptions>>,
     known: BTreeMap<Arc<str>, Arc<Instance>>,
+    records: Records,
     changes: VecDeque<Change<Arc<str>, Callable>>,
 }
 
@@ -96,24 +99,29 @@ impl Instances {
         let route = options.borrow().clone();
         let updates = WatchStream::from_changes(options.subscribe());
         let discover = EurekaDiscover::new(registry, route.options.selection_of(&name));
-        Self { discover, name, has_checks, route, updates, known: BTreeMap::new(), changes: VecDeque::new() }
+        let (known, records, changes) = (BTreeMap::new(), Records::default(), VecDeque::new());
+        Self { discover, name, has_checks, route, updates, known, records, changes }
     }
 
     /// Reports all instances again, with other options.
     fn update(&mut self, route: Arc<RouteOptions>) {
         self.discover.select(route.options.selection_of(&self.name));
         self.route = route;
-        let changes = self.known.iter().map(|(id, instance)| self.inserted(id.clone(), instance.clone()));
-        self.changes = changes.collect();
+        let known: Vec<_> = self.known.iter().map(|(id, instance)| (id.clone(), instance.clone())).collect();
+        self.changes = known.into_iter().map(|(id, instance)| self.inserted(id, instance)).collect();
     }
 
-    fn inserted(&self, id: Arc<str>, instance: Arc<Instance>) -> Change<Arc<str>, Callable> {
+    fn inserted(&mut self, id: Arc<str>, instance: Arc<Instance>) -> Change<Arc<str>, Callable> {
         match self.route.rule.address(&instance) {
             Ok(address) => {
-                let (route, is_checked) = (self.route.clone(), self.has_checks);
-                Change::Insert(id, Callable { instance, address, route, is_checked })
+                let listed = Listed { key: id.clone(), instance: instance.clone(), address: address.clone() };
+                let (record, route, is_checked) = (self.records.update(listed), self.route.clone(), self.has_checks);
+                Change::Insert(id, Callable { instance, record, address, route, is_checked })
             }
-            Err(_) => Change::Remove(id),
+            Err(_) => {
+                self.records.remove(&id);
+                Change::Remove(id)
+            }
         }
     }
 }
@@ -137,6 +145,7 @@ impl Stream for Instances {
             }
             Change::Remove(id) => {
                 self.known.remove(&id);
+                self.records.remove(&id);
                 Change::Remove(id)
             }
         };
@@ -205,7 +214,12 @@ mod tests {
             let RouteOptions { options, rule, version } = route;
             let route = Arc::new(RouteOptions { options: options.clone(), rule: rule.clone(), version: *version });
             let address = route.rule.address(&instance).unwrap();
-            Callable { instance: instance.clone(), address, route, is_checked: true }.attributes().address.unwrap()
+            let listed = Listed { key: "a".into(), instance: instance.clone(), address: address.clone() };
+            let record = Records::default().update(listed);
+            Callable { instance: instance.clone(), record, address, route, is_checked: true }
+                .attributes()
+                .address
+                .unwrap()
         };
         let replaced = |options: CallOptions| {
             let rule = AddressRule::of(&options);

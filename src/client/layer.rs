@@ -11,13 +11,16 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 use super::ResponseFuture;
-use super::address::{Address, AddressRule, HasAddress};
+use super::address::{AddressRule, HasAddress};
 use super::call::CallFuture;
+use super::choose::{Chosen, RequestHead};
 use super::failure::Failure;
+use super::fallback::{Condition, Fallback, call_or_fall_back};
 use super::options::CallOptions;
 use super::presence::{Membership, Presence};
 use super::replay::AttemptBody;
 use super::routes::{Routes, Target};
+use super::upgrade;
 use crate::Eureka;
 use crate::balance::{ResponseBody, Snapshot};
 use crate::cache::RegistryCache;
@@ -25,8 +28,10 @@ use crate::error::{Error, Kind};
 
 /// Layer that adds calls by name to any HTTP service.
 ///
-/// The service below gets requests whose URI is the address of an instance. Everything else is as
-/// with [`HttpClient`](super::HttpClient): names, choice by load, ejection, retries and deadlines.
+/// The service below gets requests whose URI is the address of an instance, with the
+/// [`PickedInstance`](super::PickedInstance) as an extension. Everything else is as with
+/// [`HttpClient`](super::HttpClient): names, choice by load, ejection, retries, deadlines, fallback,
+/// and the extension of responses.
 ///
 /// Requests have [`AttemptBody`] as their body, so that a request can be sent to another instance.
 /// The service is cloned for every call, and clones should share their connections. While it is not
@@ -56,11 +61,15 @@ use crate::error::{Error, Kind};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct EurekaLayer {
+#[derive(Clone)]
+pub struct EurekaLayer<F = ()> {
     registry: Arc<RegistryCache>,
     ready_timeout: Duration,
     options: CallOptions,
+    /// The type `()` is none.
+    fallback: F,
+    /// Errors for which the fallback is called.
+    condition: Option<Condition>,
 }
 
 impl EurekaLayer {
@@ -71,7 +80,28 @@ impl EurekaLayer {
     /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
         let (registry, ready_timeout) = eureka.call_registry();
-        Self { registry, ready_timeout, options: eureka.call_options() }
+        Self { registry, ready_timeout, options: eureka.call_options(), fallback: (), condition: None }
+    }
+}
+
+impl<F> EurekaLayer<F> {
+    /// Sets a service that handles failed calls, as
+    /// [`HttpClient::fallback`](super::HttpClient::fallback) does. Its response body is that of the
+    /// service below.
+    #[must_use]
+    pub fn fallback<S>(self, service: S) -> EurekaLayer<Fallback<S>> {
+        let Self { registry, ready_timeout, options, condition, .. } = self;
+        let fallback = Fallback::new(service, condition.clone());
+        EurekaLayer { registry, ready_timeout, options, fallback, condition }
+    }
+
+    /// Sets the errors for which the [fallback](Self::fallback) is called, as
+    /// [`HttpClient::fallback_on`](super::HttpClient::fallback_on) does. Defaults to
+    /// [`Error::is_no_endpoints`].
+    #[must_use]
+    pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        self.condition = Some(Arc::new(condition));
+        self
     }
 
     /// Sets the options of the calls.
@@ -83,12 +113,8 @@ impl EurekaLayer {
         self.options = options.or_own_zone_of(&self.options);
         self
     }
-}
 
-impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
-    type Service = EurekaService<S>;
-
-    fn layer(&self, inner: S) -> EurekaService<S> {
+    fn routes<S: Clone + Send + Sync + 'static>(&self, inner: &S) -> Arc<Routes<InstanceService<S>>> {
         let below = inner.clone();
         let make = move |presence: Arc<Presence>, _: &CallOptions| InstanceService {
             inner: below.clone(),
@@ -102,19 +128,63 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
             self.ready_timeout,
             Arc::new(make),
         );
-        EurekaService { routes: Arc::new(routes), inner }
+        Arc::new(routes)
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
+    type Service = EurekaService<S>;
+
+    fn layer(&self, inner: S) -> EurekaService<S> {
+        EurekaService { routes: self.routes(&inner), inner, fallback: None }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static, F: Clone> Layer<S> for EurekaLayer<Fallback<F>> {
+    type Service = EurekaService<S, F>;
+
+    fn layer(&self, inner: S) -> EurekaService<S, F> {
+        let mut fallback = self.fallback.clone();
+        if let Some(condition) = &self.condition {
+            fallback = fallback.with_condition(condition.clone());
+        }
+        EurekaService { routes: self.routes(&inner), inner, fallback: Some(fallback) }
+    }
+}
+
+impl<F> fmt::Debug for EurekaLayer<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EurekaLayer").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 /// Service that calls applications by name through another service. Created by [`EurekaLayer`].
 ///
-/// It is always ready, and cheap to clone if the service below is.
-pub struct EurekaService<S> {
+/// It is always ready, and cheap to clone if the service below is. `F` is the
+/// [fallback](EurekaLayer::fallback), if the layer has one.
+pub struct EurekaService<S, F = S> {
     pub(super) routes: Arc<Routes<InstanceService<S>>>,
     inner: S,
+    fallback: Option<Fallback<F>>,
 }
 
-impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
+impl<S: Clone + Send + Sync + 'static, F> EurekaService<S, F> {
+    /// Replaces the fallback.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn map_fallback<G>(
+        self,
+        map: impl FnOnce(Option<Fallback<F>>) -> Option<Fallback<G>>,
+    ) -> EurekaService<S, G> {
+        let Self { routes, inner, fallback } = self;
+        EurekaService { routes, inner, fallback: map(fallback) }
+    }
+
+    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options, instances
+    /// and measurements of this service.
+    pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
+        self.routes.clone().choose(name.as_ref(), request)
+    }
+
     /// Returns a snapshot of the instances of each application that was called.
     ///
     /// Each snapshot displays as a table.
@@ -128,9 +198,14 @@ impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
     }
 }
 
-impl<S, B, RB> Service<Request<B>> for EurekaService<S>
+impl<S, F, B, RB> Service<Request<B>> for EurekaService<S, F>
 where
     S: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    F: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>, Future: Send>
         + Clone
         + Send
         + Sync
@@ -147,22 +222,26 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready()) {
+        if self.fallback.is_none()
+            && let Some(route) = self.routes.cached(&request).filter(|route| route.is_ready())
+        {
             let deadline = route.deadline(&request);
             return ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)));
         }
-        let Self { routes, inner } = self.clone();
+        let Self { routes, inner, fallback } = self.clone();
         let since = Instant::now();
         ResponseFuture(Box::pin(async move {
-            match routes.target(&request)? {
-                Target::Named(route) => {
-                    let deadline = route.deadline_since(&request, since);
-                    CallFuture::when_ready(route, request, deadline).await
-                }
+            let route = match routes.target(&request)? {
+                Target::Named(route) => route,
                 Target::PassThrough => {
                     let deadline = routes.options().deadline(&request, || since);
-                    deadline.enforce(send_directly(inner, request)).await
+                    return deadline.enforce(send_directly(inner, request)).await;
                 }
+            };
+            let deadline = route.deadline_since(&request, since);
+            match &fallback {
+                None => CallFuture::when_ready(route, request, deadline).await,
+                Some(fallback) => call_or_fall_back(route, request, deadline, fallback).await,
             }
         }))
     }
@@ -174,20 +253,20 @@ where
     B: Body,
     RB: Body,
 {
-    let request = super::replay::ReplayRequest::new(request, 0).into_request();
+    let request = super::replay::ReplayRequest::new(upgrade::with_http_scheme(request), 0).into_request();
     let response = tower::ServiceExt::oneshot(service, request).await;
     let response = response
         .map_err(|error| Error::new(Kind::Call, "call").cause("the service below failed").with_source(error))?;
     Ok(response.map(ResponseBody::unguarded))
 }
 
-impl<S: Clone> Clone for EurekaService<S> {
+impl<S: Clone, F: Clone> Clone for EurekaService<S, F> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), inner: self.inner.clone() }
+        Self { routes: self.routes.clone(), inner: self.inner.clone(), fallback: self.fallback.clone() }
     }
 }
 
-impl<S> fmt::Debug for EurekaService<S> {
+impl<S, F> fmt::Debug for EurekaService<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EurekaService").field("routes", &self.routes).finish_non_exhaustive()
     }
@@ -260,7 +339,7 @@ where
 impl<S> HasAddress for InstanceService<S> {
     const IS_SHARED: bool = true;
 
-    fn address(&self) -> &Address {
-        &self.presence.address
+    fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 }

@@ -8,18 +8,22 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::ResponseBody;
 use super::call::CallFuture;
+use super::choose::{Chosen, RequestHead};
 use super::connection::Endpoint;
+use super::fallback::{self, BoxFallback, call_or_fall_back};
 use super::options::{CallOptions, Http2};
+use super::picked::PickedInstance;
 use super::routes::Routes;
+use super::{InstanceBody, ResponseBody, ResponseFuture};
+use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
 use crate::connect::Connector;
 use crate::error::Error;
 
 /// Calls over HTTP/2 to one application, since the URIs of generated gRPC clients have no host.
 pub(crate) struct Named<B> {
-    pub(super) routes: Routes<Endpoint<B>>,
+    pub(super) routes: Arc<Routes<Endpoint<B>>>,
     name: Box<str>,
 }
 
@@ -46,19 +50,37 @@ where
         let routes = routes.prepare(Arc::new(over_http2));
         // Starts discovery before the first call. Each call reports an invalid name.
         let _ = routes.route(name, false);
-        Self { routes, name: name.into() }
+        Self { routes: Arc::new(routes), name: name.into() }
     }
 
     /// Calls the application. Returns the response with the deadline of its body.
-    pub(crate) async fn call(&self, request: Request<B>) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
+    pub(crate) async fn call(
+        &self,
+        request: Request<B>,
+        fallback: Option<&BoxFallback<B, InstanceBody>>,
+    ) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.routes.route(&self.name, false)?;
         let deadline = route.deadline(&request);
-        let response = if route.is_ready() {
-            CallFuture::new(route, request, deadline).await?
-        } else {
-            Box::pin(CallFuture::when_ready(route, request, deadline)).await?
+        let response = match fallback {
+            None if route.is_ready() => CallFuture::new(route, request, deadline).await?,
+            None => Box::pin(CallFuture::when_ready(route, request, deadline)).await?,
+            Some(fallback) => {
+                let response = Box::pin(call_or_fall_back(route, request, deadline, fallback)).await?;
+                if response.extensions().get::<PickedInstance>().is_none() {
+                    return Ok((response, fallback::limit(deadline.instant())));
+                }
+                response
+            }
         };
         Ok((response, deadline.instant()))
+    }
+
+    pub(crate) fn choose(&self, request: &impl RequestHead) -> ResponseFuture<Chosen> {
+        self.routes.clone().choose(&self.name, request)
+    }
+
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        self.routes.snapshots()
     }
 }
 

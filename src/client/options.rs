@@ -1,4 +1,5 @@
 mod applications;
+mod attempts;
 mod connections;
 mod health;
 mod hints;
@@ -30,6 +31,9 @@ use super::deadline::CallDeadline;
 use super::retry::RetryPolicy;
 use crate::balance::{ClassifyHttp, Ejection, HttpResponses, PeakEwma, Policy, SlowStart, Subset, ZoneAware};
 use crate::model::Instance;
+
+pub(super) use self::attempts::AttemptOptions;
+pub use self::attempts::ForwardedFor;
 
 /// Options of calls by name.
 ///
@@ -79,6 +83,7 @@ pub struct CallOptions {
     pub(super) selection: Option<Select>,
     pub(super) hints: Option<Hints>,
     pub(super) pass_through: Option<Arc<PassThrough>>,
+    pub(super) attempts: AttemptOptions,
     /// Changes for single applications.
     pub(super) applications: Vec<ApplicationOptions>,
 }
@@ -122,6 +127,7 @@ impl Default for CallOptions {
             selection: None,
             hints: None,
             pass_through: None,
+            attempts: AttemptOptions::default(),
             applications: Vec::new(),
         }
     }
@@ -350,6 +356,7 @@ impl fmt::Debug for CallOptions {
             .field("ready_timeout", &self.ready_timeout)
             .field("unknown_name", &self.unknown_name)
             .field("hints", &self.hints)
+            .field("attempts", &self.attempts)
             .field("applications", &self.applications)
             .finish_non_exhaustive()
     }

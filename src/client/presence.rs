@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::address::{Address, AddressRule};
 use super::failure::Failure;
+use super::picked::{Listed, Record};
 use crate::cache::RegistryCache;
 use crate::model::Instance;
 use crate::sync::Mutex;
@@ -29,7 +30,10 @@ const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// record, or a newer registration. Pending calls continue then, and check the registry until it
 /// has had no such instance for the whole grace time.
 pub(super) struct Presence {
+    /// Instance as it was when the endpoint was made.
     pub(super) instance: Arc<Instance>,
+    /// Instance as it is listed now, at the same address.
+    pub(super) record: Record,
     pub(super) address: Address,
     rule: AddressRule,
     registry: Weak<RegistryCache>,
@@ -41,16 +45,12 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    pub(super) fn new(
-        instance: Arc<Instance>,
-        address: Address,
-        rule: AddressRule,
-        registry: Weak<RegistryCache>,
-        grace: Duration,
-    ) -> Arc<Self> {
+    pub(super) fn new(record: Record, rule: AddressRule, registry: Weak<RegistryCache>, grace: Duration) -> Arc<Self> {
         let (is_dropped, dropped) = (AtomicBool::new(false), Notify::new());
         let connections = Mutex::default();
-        Arc::new(Self { instance, address, rule, registry, grace, is_dropped, dropped, connections })
+        let Listed { instance, address, .. } = &*record.load_full();
+        let (instance, address) = (instance.clone(), address.clone());
+        Arc::new(Self { instance, record, address, rule, registry, grace, is_dropped, dropped, connections })
     }
 
     /// Returns the waker of a new connection that carries one call at a time.
@@ -207,10 +207,12 @@ impl Presence {
     /// Presence of an instance without a registry.
     pub(super) fn at(address: Address) -> Arc<Self> {
         use super::options::{InstanceScheme, Ports};
+        use super::picked::Records;
 
         let instance = Arc::new(Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap());
         let scheme = InstanceScheme::OfPort;
         let rule = AddressRule { ports: Ports::Auto, port_key: None, can_tls: true, prefers_plain: true, scheme };
-        Self::new(instance, address, rule, Weak::new(), Duration::from_secs(30))
+        let record = Records::default().update(Listed { key: instance.id().into(), instance, address });
+        Self::new(record, rule, Weak::new(), Duration::from_secs(30))
     }
 }

@@ -88,8 +88,8 @@ pub(super) struct Route<E> {
 /// Returns `true` if a URI requires TLS. `None` for schemes that do not name applications.
 fn is_secure(uri: &Uri) -> Option<bool> {
     match uri.scheme_str()? {
-        "http" | "lb" => Some(false),
-        "https" => Some(true),
+        "http" | "lb" | "ws" => Some(false),
+        "https" | "wss" => Some(true),
         _ => None,
     }
 }
@@ -190,7 +190,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         }
         match (is_secure(uri), uri.scheme()) {
             (Some(secure), _) => Ok(Target::Named(self.route_as_written(authority, secure)?)),
-            (None, Some(_)) => unusable("only http://, https:// and lb:// name applications"),
+            (None, Some(_)) => unusable("only http://, https://, lb://, ws:// and wss:// name applications"),
             (None, None) => unusable("the URI is not absolute"),
         }
     }
@@ -361,6 +361,11 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         routes
     }
 
+    /// Returns `true` if instances come from this registry.
+    pub(super) fn is_over(&self, registry: &Arc<RegistryCache>) -> bool {
+        Arc::ptr_eq(&self.registry, registry)
+    }
+
     /// Returns a snapshot of each application that was called.
     pub(super) fn snapshots(&self) -> Vec<Snapshot> {
         self.distinct_routes().iter().map(|route| route.balance.snapshot()).collect()
@@ -386,11 +391,10 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             .name(name)
             .explain(explain)
             .attributes(Callable::attributes)
-            .endpoint(move |Callable { instance, address, route, .. }: &Callable| {
+            .endpoint(move |Callable { record, route, .. }: &Callable| {
                 let RouteOptions { options, rule, .. } = &**route;
                 let grace = options.removal_grace;
-                let presence = Presence::new(instance.clone(), address.clone(), rule.clone(), registry.clone(), grace);
-                make(presence, options)
+                make(Presence::new(record.clone(), rule.clone(), registry.clone(), grace), options)
             })
             .siblings(CallerSiblings::new(self.registry.clone(), in_force));
         if let Some(probe) = self.probe.clone() {

@@ -48,6 +48,8 @@ struct Balanced {
     health_check_port: Option<u16>,
     hint: Option<Arc<str>>,
     hint_header: Option<HeaderName>,
+    adds_cookie: Option<bool>,
+    x_forwarded: Option<bool>,
     retries_enabled: Option<bool>,
     retries: Option<usize>,
     all_methods: Option<bool>,
@@ -119,6 +121,17 @@ impl Balanced {
         }
         if let Some(timeout) = self.ready_timeout {
             options = options.ready_timeout(timeout);
+        }
+        if let Some(enabled) = self.x_forwarded {
+            options = options.x_forwarded(enabled);
+        }
+        if let Some(enabled) = self.adds_cookie {
+            options = options.instance_cookie(enabled);
+        }
+        if self.adds_cookie.or(all.adds_cookie) == Some(true)
+            && let Some(name) = self.pipeline.cookie.as_deref().or(all.pipeline.cookie.as_deref())
+        {
+            options = options.instance_cookie_name(name);
         }
         options.map_retry(|retry| self.retry(all, retry))
     }
@@ -248,6 +261,10 @@ tables! {
             |s, v| { s.hint_header = Some(header(v)?); Ok(()) };
         "sticky-session.instance-id-cookie-name", Text, "sc-lb-instance-id", "Sticky::by_cookie",
             |s, v| { s.pipeline.cookie = Some(v.text().into()); Ok(()) };
+        "sticky-session.add-service-instance-cookie", Flag, "false", "CallOptions::instance_cookie",
+            |s, v| { s.adds_cookie = Some(v.flag()?); Ok(()) };
+        "x-forwarded.enabled", Flag, "false", "CallOptions::x_forwarded",
+            |s, v| { s.x_forwarded = Some(v.flag()?); Ok(()) };
         "subset.size", Count, "100", "Subset::rendezvous",
             |s, v| { s.pipeline.subset_size = Some(v.count()?.max(1)); Ok(()) };
         "subset.instance-id", Text, "random", "Subset::seed",

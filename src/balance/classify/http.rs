@@ -116,6 +116,7 @@ const GRPC_STATUS: &str = "grpc-status";
 /// body that ends with an error is a failure, and so is a gRPC response that ends without a status.
 ///
 /// The latency is the time until the head. The call is pending until the body has ended or was
+/// dropped. The body of a response with status 101 is empty, and counts as pending until it is
 /// dropped.
 #[derive(Clone, Default)]
 pub struct HttpResponses {
@@ -175,7 +176,11 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
         let to_come =
             outcome.is_success() && is_grpc(response.headers()) && !response.headers().contains_key(GRPC_STATUS);
         let trailers = to_come.then(|| self.clone());
-        response.map(|body| GuardedBody::new(body, HttpCompletion { completion, trailers }))
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        response.map(|body| {
+            let guard = HttpCompletion { completion, trailers };
+            if is_upgrade { GuardedBody::kept(body, guard) } else { GuardedBody::new(body, guard) }
+        })
     }
 
     fn observe_error(&self, error: &(dyn StdError + 'static)) -> Outcome {

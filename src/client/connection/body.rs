@@ -34,7 +34,7 @@ impl InstanceBody {
     }
 
     /// Wraps any other body.
-    pub(in crate::client) fn boxed<B>(body: B) -> Self
+    pub(crate) fn boxed<B>(body: B) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {

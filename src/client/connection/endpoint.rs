@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
@@ -16,7 +16,7 @@ use super::health::Checker;
 use super::http1::Http1;
 use super::http2::{Http2, SendError};
 use crate::balance::is_grpc;
-use crate::client::address::{Address, HasAddress};
+use crate::client::address::HasAddress;
 use crate::client::failure::Failure;
 use crate::client::options::{CallOptions, CheckTarget};
 use crate::client::presence::{Membership, Presence};
@@ -110,7 +110,9 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         let inner = &self.inner;
-        let response = match (inner.is_http2, request.version()) {
+        // HTTP/2 has no upgrades.
+        let is_http2 = inner.is_http2 && !is_upgrade(&request);
+        let response = match (is_http2, request.version()) {
             (true, _) => {
                 // A host header must not contradict the authority (RFC 9113, 8.3.1).
                 request.headers_mut().remove(HOST);
@@ -128,7 +130,7 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
                 }
             }
             (false, version) => {
-                if version != Version::HTTP_2 {
+                if version != Version::HTTP_2 && !inner.is_http2 {
                     inner.record_version(HTTP1);
                 }
                 // Set here, since hyper would format it for each request.
@@ -138,6 +140,11 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
         };
         EndpointFuture { response, endpoint: self.clone() }
     }
+}
+
+/// Returns `true` if a request asks the instance to switch to another protocol.
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE)
 }
 
 impl<B: RequestBody> Inner<B> {
@@ -188,8 +195,8 @@ impl<B: RequestBody> Inner<B> {
 }
 
 impl<B> HasAddress for Endpoint<B> {
-    fn address(&self) -> &Address {
-        &self.inner.presence.address
+    fn presence(&self) -> &Arc<Presence> {
+        &self.inner.presence
     }
 }
 

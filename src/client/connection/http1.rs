@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
 use pin_project::pin_project;
@@ -130,7 +130,10 @@ where
                 let sent = self.0.presence.unless_gone_on(&waker, sending).await?;
                 let mut failed = match sent {
                     Ok(response) => {
-                        if let Some(requests) = requests {
+                        // A connection that switches to another protocol belongs to the caller.
+                        if response.status() != StatusCode::SWITCHING_PROTOCOLS
+                            && let Some(requests) = requests
+                        {
                             self.0.put_when_ready(Sender { requests, waker });
                         }
                         return Ok(response.map(InstanceBody::from));

@@ -37,6 +37,7 @@ impl CallOptions {
             selection: _,
             hints: _,
             pass_through: _,
+            attempts: _,
             applications: _,
         } = self;
         *http2 == other.http2

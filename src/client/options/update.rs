@@ -46,7 +46,7 @@ where
 }
 
 /// Options that change while calls are made.
-impl<S: Clone + Send + Sync + 'static> EurekaService<S> {
+impl<S: Clone + Send + Sync + 'static, F> EurekaService<S, F> {
     /// Replaces the options of this service and its clones, for all applications.
     ///
     /// Calls in flight keep the options that they began with. Endpoints, their measurements and

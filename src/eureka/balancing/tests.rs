@@ -45,6 +45,8 @@ fn settings_of_the_load_balancer_are_options_of_calls() {
         &[("health-check.path.default", "/ready")],
         &[("hint.default", "blue")],
         &[("hint-header-name", "x-hint")],
+        &[("sticky-session.add-service-instance-cookie", "true")],
+        &[("x-forwarded.enabled", "true")],
     ] {
         assert_ne!(options(properties), Ok(default.clone()), "{properties:?}");
     }
@@ -54,6 +56,7 @@ fn settings_of_the_load_balancer_are_options_of_calls() {
         &[("health-check.interval", "10s")][..],
         &[("configurations", "weighted")],
         &[("zone", "a")],
+        &[("sticky-session.instance-id-cookie-name", "id")],
         &[("subset.instance-id", "a")],
         &[("retry.backoff.min-backoff", "10")],
     ] {

@@ -1,0 +1,102 @@
+//! Fallback: a service that handles calls that failed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::{Instant, timeout_at};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
+use tracing::debug;
+
+use super::call::{AttemptService, Call, CallResponse};
+use super::deadline::CallDeadline;
+use super::replay::AttemptBody;
+use super::routes::Route;
+use crate::balance::ResponseBody;
+use crate::error::{Error, Kind};
+use crate::time::add_capped;
+
+/// Minimum time that a fallback has for its response, even after the deadline of the call.
+const MIN_TIME: Duration = Duration::from_secs(1);
+
+/// A fallback service without a type parameter. In an `Arc`, since a clone allocates.
+pub(crate) type BoxFallback<B, RB> =
+    Arc<Fallback<BoxCloneSyncService<Request<AttemptBody<B>>, Response<RB>, BoxError>>>;
+
+/// A service for failed calls, with the condition under which it is called. Public since
+/// [`EurekaLayer`](super::EurekaLayer) names it.
+#[derive(Clone)]
+pub struct Fallback<F> {
+    service: F,
+    /// `None` for calls without an instance.
+    condition: Option<Condition>,
+}
+
+/// Errors for which a fallback is called.
+pub(crate) type Condition = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
+
+impl<F> Fallback<F> {
+    pub(crate) fn new(service: F, condition: Option<Condition>) -> Self {
+        Self { service, condition }
+    }
+
+    pub(crate) fn with_condition(self, condition: Condition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
+
+    fn is_for(&self, error: &Error) -> bool {
+        self.condition.as_ref().map_or_else(|| error.is_no_endpoints(), |condition| condition(error))
+    }
+}
+
+/// Makes a call. If it fails with an error for which the fallback is set, calls the fallback.
+pub(super) async fn call_or_fall_back<E, B, RB, F>(
+    route: Arc<Route<E>>,
+    request: Request<B>,
+    deadline: CallDeadline,
+    fallback: &Fallback<F>,
+) -> Result<CallResponse<RB>, Error>
+where
+    E: AttemptService<B, RB>,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    RB: Body + Send + 'static,
+    F: Service<Request<AttemptBody<B>>, Response = Response<RB>, Error: Into<BoxError>> + Clone,
+{
+    let mut call = Call::new(route.clone(), request, deadline, true);
+    let error = match call.complete().await {
+        Err(error) if fallback.is_for(&error) => error,
+        result => return result,
+    };
+    let Some(request) = call.into_request().await else {
+        debug!(app = &*route.name, "fallback not called, since the body of the request was sent and not kept");
+        return Err(error);
+    };
+    debug!(app = &*route.name, %error, "calling the fallback");
+    let response = fallback.service.clone().oneshot(request);
+    let response = match limit(deadline.instant()) {
+        None => response.await,
+        Some(limit) => timeout_at(limit, response).await.map_err(|_| {
+            let cause = "no response of the fallback before the deadline of the call";
+            Error::new(Kind::Timeout, "call to").app(route.name.clone()).cause(cause)
+        })?,
+    };
+    response.map(|response| response.map(ResponseBody::unguarded)).map_err(|failed| {
+        let failed = failed.into();
+        let cause = format!("the fallback failed: {failed}; it was called because of: {}", error.cause_text());
+        Error::new(Kind::Call, "call to").app(route.name.clone()).cause(cause).with_source(failed)
+    })
+}
+
+/// Returns the time limit of a fallback: the deadline of the call, but at least the minimum time.
+pub(super) fn limit(deadline: Option<Instant>) -> Option<Instant> {
+    deadline.map(|at| at.max(add_capped(Instant::now(), MIN_TIME)))
+}
+
+impl<F> fmt::Debug for Fallback<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fallback").finish_non_exhaustive()
+    }
+}
