@@ -1,48 +1,70 @@
 //! Calls by name through reqwest.
 //!
 //! ```text
-//! reqwest::Request ─▶ Client ─▶ EurekaService ─ address ─▶ the user's reqwest::Client
+//! RequestBuilder ─▶ Client ─▶ EurekaService ─ address ─▶ the user's reqwest::Client
 //! ```
+
+mod builder;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::reqwest::ResponseBuilderExt;
-use http::Response;
+use http::{Extensions, Method, Response};
+use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceExt};
 
 use crate::Eureka;
-use crate::client::{AttemptBody, CallOptions, EurekaLayer, EurekaService};
+use crate::balance::Snapshot;
+use crate::client::{
+    AttemptBody, CallOptions, Chosen, Condition, EurekaLayer, EurekaService, Fallback, RequestHead, ResponseFuture,
+    without_lb,
+};
+use crate::connect::root_cause;
 use crate::error::{Error, Kind};
 
+pub use self::builder::RequestBuilder;
+
 type Request = http::Request<AttemptBody<::reqwest::Body>>;
+type FallbackService = BoxCloneSyncService<Request, Response<::reqwest::Body>, BoxError>;
 
 /// reqwest client that calls applications by name: `http://orders/v1/42`.
 ///
-/// Wraps a [`reqwest::Client`], which provides connections, TLS, redirects,
-/// cookies and timeouts. Names, choice of the instance, ejection and retries are those of an
-/// [`EurekaLayer`]. Build requests with [`get_ref`](Self::get_ref) and send them with
-/// [`execute`](Self::execute), since reqwest's own `send` does not resolve names.
+/// Wraps a [`reqwest::Client`], which provides connections, TLS, redirects, cookies and timeouts.
+/// Names, choice of the instance, ejection and retries are those of an [`EurekaLayer`]. Requests are
+/// built by [`get`](Self::get) and the like, since the `send` of the wrapped client does not resolve
+/// names.
 ///
 /// ```no_run
+/// use std::time::Duration;
+///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let url = "http://localhost:8761/eureka/";
 /// let eureka = tower_eureka::Eureka::builder().service_url(url).build()?;
 /// let client = tower_eureka::reqwest::Client::new(&eureka, reqwest::Client::new());
 ///
-/// let request = client.get_ref().get("http://orders/v1/42").build()?;
-/// println!("{}", client.execute(request).await?.text().await?);
+/// let order = serde_json::json!({ "item": "book" });
+/// let response =
+///     client.post("http://orders/v1").json(&order).timeout(Duration::from_secs(5)).send().await?;
+/// println!("{}", response.error_for_status()?.text().await?);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// The [`PickedInstance`](crate::client::PickedInstance) in the extensions of a response is the
+/// instance that sent it.
 #[derive(Clone)]
 pub struct Client {
-    service: EurekaService<ReqwestService>,
+    service: EurekaService<ReqwestService, FallbackService>,
+    /// Errors for which the fallback is called.
+    condition: Option<Condition>,
 }
 
 impl Client {
-    /// Creates a client that sends requests through `client`, with the default [`CallOptions`].
+    /// Creates a client that sends requests through `client`, with the options of the settings; see
+    /// [`Eureka::call_options`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -55,7 +77,8 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn with_options(eureka: &Eureka, client: ::reqwest::Client, options: CallOptions) -> Self {
-        Self { service: EurekaLayer::new(eureka).options(options).layer(ReqwestService(client)) }
+        let service = EurekaLayer::new(eureka).options(options).layer(ReqwestService(client));
+        Self { service: service.map_fallback(|_| None), condition: None }
     }
 
     /// Replaces the options of this client and its clones, as
@@ -70,16 +93,90 @@ impl Client {
         self.service.update_options(change);
     }
 
-    /// Returns the wrapped client, which builds requests.
+    /// Sets a service that handles failed calls, such as a cache or another site. It is called for
+    /// calls to applications without an instance; see
+    /// [`HttpClient::fallback`](crate::client::HttpClient::fallback) and
+    /// [`fallback_on`](Self::fallback_on).
+    ///
+    /// The service receives the caller's request.
+    #[must_use]
+    pub fn fallback<F>(self, fallback: F) -> Self
+    where
+        F: Service<::reqwest::Request, Response = ::reqwest::Response> + Clone + Send + Sync + 'static,
+        F::Future: Send + 'static,
+        F::Error: Into<BoxError>,
+    {
+        let service = tower::service_fn(move |request: Request| {
+            let fallback = fallback.clone();
+            async move {
+                let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
+                let response = fallback.oneshot(request).await.map_err(Into::into)?;
+                Ok::<_, BoxError>(into_http(response))
+            }
+        });
+        let fallback = Fallback::new(BoxCloneSyncService::new(service), self.condition.clone());
+        Self { service: self.service.map_fallback(|_| Some(fallback)), ..self }
+    }
+
+    /// Sets the errors for which the [fallback](Self::fallback) is called, as
+    /// [`HttpClient::fallback_on`](crate::client::HttpClient::fallback_on) does. Defaults to
+    /// [`Error::is_no_endpoints`].
+    #[must_use]
+    pub fn fallback_on(self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        let condition: Condition = Arc::new(condition);
+        let with_condition = |fallback: Fallback<_>| fallback.with_condition(condition.clone());
+        let service = self.service.map_fallback(|fallback| fallback.map(with_condition));
+        Self { service, condition: Some(condition) }
+    }
+
+    /// Returns the wrapped client. Requests that its own methods send go to hosts, not to
+    /// applications.
     pub fn get_ref(&self) -> &::reqwest::Client {
         &self.service.get_ref().0
+    }
+
+    /// Starts a GET request: `client.get("http://orders/v1/42").send()`.
+    pub fn get(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Starts a POST request.
+    pub fn post(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// Starts a PUT request.
+    pub fn put(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PUT, url)
+    }
+
+    /// Starts a PATCH request.
+    pub fn patch(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PATCH, url)
+    }
+
+    /// Starts a DELETE request.
+    pub fn delete(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::DELETE, url)
+    }
+
+    /// Starts a HEAD request.
+    pub fn head(&self, url: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Starts a request with this method.
+    pub fn request(&self, method: Method, url: impl AsRef<str>) -> RequestBuilder {
+        let request = self.get_ref().request(method, without_lb(url.as_ref()));
+        RequestBuilder::new(self.clone(), request)
     }
 
     /// Sends a request to an instance of the application that its URL names.
     ///
     /// The [timeout](reqwest::Request::timeout) of the request is also the deadline of the call:
     /// it limits all attempts together until the head of the response. reqwest applies it to each
-    /// attempt as well, including the response body.
+    /// attempt as well, including the response body. [`RequestBuilder::deadline`] and
+    /// [`RequestBuilder::wait_for_ready`] set other limits.
     ///
     /// # Errors
     /// If no instance could be called, none responded, the deadline passed, or the URL does not
@@ -88,14 +185,23 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future cancels the call.
     pub async fn execute(&self, request: ::reqwest::Request) -> Result<::reqwest::Response, Error> {
-        let invalid =
-            |error: ::reqwest::Error| Error::new(Kind::Config, "call").cause("invalid HTTP request").with_source(error);
+        self.execute_with(request, Extensions::new()).await
+    }
+
+    async fn execute_with(
+        &self,
+        request: ::reqwest::Request,
+        extensions: Extensions,
+    ) -> Result<::reqwest::Response, Error> {
         let timeout = request.timeout().copied();
         let mut request = http::Request::try_from(request).map_err(invalid)?;
+        request.extensions_mut().extend(extensions);
         if let Some(timeout) = timeout {
-            request.extensions_mut().insert(crate::client::Deadline::within(timeout));
+            let within = crate::client::Deadline::within(timeout);
+            let earlier = request.extensions().get().map_or(within, |set| within.min(*set));
+            request.extensions_mut().insert(earlier);
         }
-        let (mut parts, body) = self.service.clone().oneshot(request).await?.into_parts();
+        let (mut parts, body) = self.service.clone().call(request).await?.into_parts();
         let url = parts.extensions.remove::<FinalUrl>();
         let mut response = http::response::Builder::new();
         if let Some(FinalUrl(url)) = url {
@@ -108,6 +214,34 @@ impl Client {
         response.extensions_mut().extend(parts.extensions);
         Ok(response.into())
     }
+
+    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options, instances
+    /// and measurements of this client.
+    pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
+        self.service.choose(name, request)
+    }
+
+    /// Returns a snapshot of the instances of each application that was called.
+    ///
+    /// Each snapshot displays as a table.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.service.snapshots()
+    }
+}
+
+/// Error of a request that cannot be built. It does not contain the URL, which may hold secrets.
+fn invalid(error: ::reqwest::Error) -> Error {
+    let error = error.without_url();
+    let cause = format!("invalid HTTP request: {}", root_cause(&error));
+    Error::new(Kind::Config, "call").cause(cause).with_source(error)
+}
+
+/// Converts a response of the wrapped client, and keeps its URL.
+fn into_http(response: ::reqwest::Response) -> Response<::reqwest::Body> {
+    let final_url = FinalUrl(response.url().clone());
+    let mut response = Response::from(response);
+    response.extensions_mut().insert(final_url);
+    response
 }
 
 impl Service<::reqwest::Request> for Client {
@@ -165,11 +299,7 @@ impl Service<Request> for ReqwestService {
         Box::pin(async move {
             let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
             let url = request.url().clone();
-            let response = client.execute(request).await.map_err(|error| wrap_error(error, &url))?;
-            let final_url = FinalUrl(response.url().clone());
-            let mut response = Response::from(response);
-            response.extensions_mut().insert(final_url);
-            Ok(response)
+            Ok(into_http(client.execute(request).await.map_err(|error| wrap_error(error, &url))?))
         })
     }
 }
