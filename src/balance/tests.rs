@@ -452,7 +452,7 @@ async fn retry_uses_ejected_endpoints_before_unreachable_ones() {
         let mut picked = Vec::new();
         while let Some(next) = balance.pick(&Request::Respond, &tried) {
             tried.push(next.id());
-            picked.push(next.endpoint().to_owned());
+            picked.push(next.completion.endpoint().to_owned());
         }
         assert_eq!(picked, ["2", "1", "0"]);
         assert!(balance.pick_available(&Request::Respond, &tried[..1]).is_none());
@@ -527,7 +527,7 @@ async fn probe_permit_of_a_call_without_evidence_goes_to_the_next_call() {
         let balance = half_open().await;
         for _ in 0..10 {
             let mut picked = balance.pick(&Request::Respond, &[]).unwrap();
-            assert_eq!(picked.endpoint(), "0", "{outcome:?}");
+            assert_eq!(picked.completion.endpoint(), "0", "{outcome:?}");
             picked.completion.outcome(outcome);
         }
         for _ in 0..3 {

@@ -16,6 +16,7 @@ mod continuity;
 mod credentials;
 mod discover;
 mod evidence;
+mod fallback;
 mod health;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
@@ -23,6 +24,7 @@ mod name_server;
 mod options;
 mod overrides;
 mod pages;
+mod picked;
 mod propagation;
 mod provider;
 mod provider_faults;
@@ -33,6 +35,9 @@ mod registry_choice;
 mod registry_faults;
 mod registry_list;
 mod remote_regions;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 mod shutdown;
 mod status;
 mod switches;
+mod websocket;

@@ -16,4 +16,5 @@ mod peers;
 mod secrets;
 #[cfg(feature = "pkcs12")]
 mod stores;
+mod websocket;
 mod world;

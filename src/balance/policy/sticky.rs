@@ -18,7 +18,9 @@ const COOKIE: &str = "sc-lb-instance-id";
 /// id, or if the instance is gone, is ejected or has failed this call. It is [`PeakEwma`] by
 /// default: see [`policy`](Self::policy). The id is a preference, not a guarantee. By default it is
 /// in the cookie `sc-lb-instance-id`, as with Spring's request-based sticky sessions. As there, the
-/// cookie is set by the application, to the id of an instance in the registry.
+/// cookie is set by the application, to the id of an instance in the registry. With
+/// [`CallOptions::instance_cookie`](crate::client::CallOptions::instance_cookie), each instance
+/// receives its own id to do so.
 ///
 /// ```
 /// use http::request::Parts;
