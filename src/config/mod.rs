@@ -120,7 +120,7 @@ pub use settings::Settings;
 #[cfg(feature = "server")]
 pub(crate) use source::{Entry, Origin};
 #[cfg(feature = "client")]
-pub(crate) use tls_keys::TlsKeys;
+pub(crate) use tls_keys::{TlsKeys, store_type};
 #[cfg(feature = "server")]
 pub(crate) use value::boolean;
 pub(crate) use value::{Unit, Value};

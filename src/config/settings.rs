@@ -86,10 +86,14 @@ impl Settings {
 
     /// Returns the value of any setting, with placeholders resolved.
     ///
+    /// Blanks around the value are removed, unless its name shows that it is a secret, such as
+    /// `my.password`.
+    ///
     /// # Errors
     /// If the value has a placeholder that cannot be resolved, or is not Unicode text.
     pub fn get(&self, name: &str) -> Result<Option<String>, InvalidSetting> {
-        Ok(self.find(name, Unit::Text)?.map(|value| value.text().to_owned()))
+        let text = |value: &Value| if value.is_secret() { value.exact() } else { value.text() }.to_owned();
+        Ok(self.find(name, Unit::Text)?.as_ref().map(text))
     }
 
     /// Returns the source of a setting for messages, such as `environment variable SERVER_PORT` or

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use super::{InvalidSetting, Value};
 use crate::connect::{StoreType, TlsSettings};
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
@@ -24,6 +25,11 @@ pub(crate) struct StoreKeys {
     pub(crate) password: Option<Secret>,
 }
 
+/// Parses the type of a store.
+pub(crate) fn store_type(value: &Value) -> Result<StoreType, InvalidSetting> {
+    StoreType::parse(value.text()).ok_or_else(|| value.invalid("PKCS12, JKS or PEM"))
+}
+
 impl StoreKeys {
     fn is_empty(&self) -> bool {
         self.location.is_none() && self.password.is_none()
@@ -39,7 +45,7 @@ impl TlsKeys {
     /// Adds the stores to the settings, and logs a warning for values without effect.
     ///
     /// # Errors
-    /// When a store cannot be read, or this build has no TLS.
+    /// When the location of a store is no path, or this build has no TLS.
     pub(crate) fn apply(&self, tls: TlsSettings) -> Result<TlsSettings, Error> {
         let (key_store, trust_store) = (&self.key_store, &self.trust_store);
         let has_values = !key_store.is_empty() || !trust_store.is_empty() || self.key_password.is_some();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::InvalidSetting;
 use super::mask::is_secret;
 use super::source::{Entry, Origin, Place};
+#[cfg(feature = "client")]
+use crate::secret::Secret;
 
 /// Unit of a setting: the kind of its values, and the meaning of a bare number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,22 @@ impl Value {
     /// Returns the text without blanks around it.
     pub(crate) fn text(&self) -> &str {
         self.text.trim()
+    }
+
+    /// Returns the text as the source has it, since blanks may be part of a secret.
+    pub(super) fn exact(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns `true` if the value may hold a secret.
+    pub(super) fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+
+    /// Returns a password or token, with the blanks around it.
+    #[cfg(feature = "client")]
+    pub(crate) fn secret(&self) -> Secret {
+        Secret::new(self.exact())
     }
 
     /// Returns the user's key of a setting that is a map.

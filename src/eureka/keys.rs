@@ -6,11 +6,10 @@ use super::balancing::{BY_SERVICE, LOADBALANCER};
 use super::{Eureka, EurekaBuilder};
 use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
-    Settings, Switches, Unit, Value, apply, names, names_of, netflix_names_of,
+    Settings, Switches, Unit, Value, apply, names, names_of, netflix_names_of, store_type,
 };
-use crate::connect::{Proxies, StoreType};
+use crate::connect::Proxies;
 use crate::error::{Error, Kind};
-use crate::secret::Secret;
 
 impl Eureka {
     /// Creates a client with the settings of a Spring application. `docs/settings.md` lists them.
@@ -202,7 +201,7 @@ pub(crate) static CLIENT: &[Row] = &[
         |mut b, v| { b.security.proxy_user = Some(v.text().to_owned()); Ok(b) })
         .netflix(&[("eureka.eurekaServer.proxyUserName", Unit::Text)]),
     Row::new("eureka.client.proxy-password", Unit::Secret, "none", "EurekaBuilder::proxy",
-        |mut b, v| { b.security.proxy_password = Some(Secret::new(v.text())); Ok(b) })
+        |mut b, v| { b.security.proxy_password = Some(v.secret()); Ok(b) })
         .netflix(&[("eureka.eurekaServer.proxyPassword", Unit::Secret)]),
     Row::new("eureka.client.tls.enabled", Unit::Flag, "false", "EurekaBuilder::tls_key_store",
         |mut b, v| { b.security.tls.enabled = v.flag()?; Ok(b) }),
@@ -211,20 +210,16 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.tls.key-store-type", Unit::Text, "by content", "EurekaBuilder::tls_key_store",
         |mut b, v| { b.security.tls.key_store.store_type = Some(store_type(v)?); Ok(b) }),
     Row::new("eureka.client.tls.key-store-password", Unit::Secret, "empty", "EurekaBuilder::tls_key_store",
-        |mut b, v| { b.security.tls.key_store.password = Some(Secret::new(v.text())); Ok(b) }),
+        |mut b, v| { b.security.tls.key_store.password = Some(v.secret()); Ok(b) }),
     Row::new("eureka.client.tls.key-password", Unit::Secret, "that of the key store", "EurekaBuilder::tls_key_store",
-        |mut b, v| { b.security.tls.key_password = Some(Secret::new(v.text())); Ok(b) }),
+        |mut b, v| { b.security.tls.key_password = Some(v.secret()); Ok(b) }),
     Row::new("eureka.client.tls.trust-store", Unit::Path, "CAs of the system", "EurekaBuilder::tls_trust_store",
         |mut b, v| { b.security.tls.trust_store.location = Some(v.text().to_owned()); Ok(b) }),
     Row::new("eureka.client.tls.trust-store-type", Unit::Text, "by content", "EurekaBuilder::tls_trust_store",
         |mut b, v| { b.security.tls.trust_store.store_type = Some(store_type(v)?); Ok(b) }),
     Row::new("eureka.client.tls.trust-store-password", Unit::Secret, "empty", "EurekaBuilder::tls_trust_store",
-        |mut b, v| { b.security.tls.trust_store.password = Some(Secret::new(v.text())); Ok(b) }),
+        |mut b, v| { b.security.tls.trust_store.password = Some(v.secret()); Ok(b) }),
 ];
-
-fn store_type(value: &Value) -> Result<StoreType, InvalidSetting> {
-    StoreType::parse(value.text()).ok_or_else(|| value.invalid("PKCS12, JKS or PEM"))
-}
 
 /// Sets the zones of a region.
 fn availability_zones(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {

@@ -79,7 +79,7 @@ impl Security {
             check_proxies(config)?;
         }
         config.tls = self.tls.apply(std::mem::take(&mut config.tls))?;
-        Ok(())
+        config.tls.check_files()
     }
 
     fn by_key(&self, proxies: Proxies, host: &str) -> Result<Proxies, Error> {
@@ -261,10 +261,10 @@ impl EurekaBuilder {
     /// Trusts the CAs in this PEM file, for registry servers and instances, instead of the CAs of
     /// the operating system. Call it again to add further files.
     ///
-    /// The file is read at once. [`build`](Self::build) returns the error if that fails. A new
-    /// connection reads it again if it was not read for 5 seconds, so a changed file is used
-    /// without a restart. If a changed file is unusable, its previous content stays in effect, and
-    /// a warning is logged.
+    /// [`build`](Self::build) reads the file, and returns the error if that fails. A new connection
+    /// reads it again if it was not read for 5 seconds, so a changed file is used without a
+    /// restart. If a changed file is unusable, its previous content stays in effect, and a warning
+    /// is logged.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_ca_file(self, path: impl AsRef<Path>) -> Self {

@@ -59,13 +59,13 @@ impl Outbound {
         self.service = Some(MakeStack(Arc::new(move |config| HttpStack::over(service.clone(), config))));
     }
 
-    /// Reads the stores that Spring's settings name.
+    /// Adds the stores that Spring's settings name, and reads all files.
     ///
     /// # Errors
-    /// When a store is unusable.
+    /// When a file is unusable.
     pub(in crate::server) fn add_stores(&mut self) -> Result<(), crate::Error> {
         self.tls = self.tls_keys.apply(std::mem::take(&mut self.tls))?;
-        Ok(())
+        self.tls.check_files()
     }
 
     /// Changes the TLS settings.

@@ -13,7 +13,7 @@ use tower_eureka::{Error, Eureka, EurekaBuilder};
 
 use crate::access::registry;
 use crate::captured_log::Log;
-use crate::world::{Ca, World, echo, serve, server, temporary};
+use crate::world::{Ca, World, echo, is_without_system_cas, serve, server, temporary};
 
 /// Returns a registry that closes each connection after its response, so that each request needs a
 /// handshake.
@@ -137,6 +137,19 @@ async fn identity_file_is_used_for_instances_too() {
     let world = World { ca, eureka, client };
     world.register("a", "localhost", orders).await;
     assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+}
+
+#[test]
+fn order_of_the_files_does_not_matter_without_cas_of_the_system() {
+    if !is_without_system_cas("files::order_of_the_files_does_not_matter_without_cas_of_the_system") {
+        return;
+    }
+    let ca = Ca::new();
+    let (file, (certificate, key)) = (ca.pem_file("files-order.pem"), ca.identity_files("files-order"));
+    at(1).tls_ca_file(&file).tls_identity_file(&certificate, &key).build().unwrap();
+    at(1).tls_identity_file(&certificate, &key).tls_ca_file(&file).build().unwrap();
+    let error = at(1).tls_identity_file(&certificate, &key).build().unwrap_err();
+    assert!(error.to_string().contains("this machine has no CA certificates"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tower_eureka::server::{self, Peers};
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 use crate::captured_log::Log;
-use crate::world::{Ca, serve, serve_on, server, until};
+use crate::world::{Ca, is_without_system_cas, serve, serve_on, server, temporary, until};
 
 /// Binds a listener for each node, and returns them with the list of peer URLs that all nodes use.
 async fn bind_nodes<const N: usize>() -> ([TcpListener; N], String) {
@@ -78,6 +78,35 @@ async fn registrations_replicate_over_tls() {
 }
 
 #[tokio::test]
+async fn registrations_replicate_with_the_stores_of_the_settings() {
+    let ca = Ca::new();
+    let trust = ca.pem_file("peers-settings.pem");
+    let (certificate, key) = ca.identity_files("peers-settings-identity");
+    let store = [std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap()].concat();
+    let identity = temporary("peers-settings-store.pem");
+    std::fs::write(&identity, store).unwrap();
+    let ([a, b], urls) = bind_nodes().await;
+    let node = |at: TcpListener| {
+        let builder = EurekaServer::builder().port(port(&at)).peers(peers(&urls));
+        let settings = [
+            ("enabled", "true"),
+            ("trust-store", trust.to_str().unwrap()),
+            ("key-store", &format!("file:{}", identity.display())),
+        ];
+        let builder = settings.into_iter().fold(builder, |builder, (name, value)| {
+            builder.property(&format!("eureka.client.tls.{name}"), value).unwrap()
+        });
+        let node = builder.node(server::Node::new().host_name("localhost")).build().unwrap();
+        serve_on(at, ca.strict_server(), Router::new().nest("/eureka", node.router()));
+        Node(node)
+    };
+    let (a, b) = (node(a), node(b));
+    a.register("1").await;
+    b.register("2").await;
+    until(|| a.has("2") && b.has("1")).await;
+}
+
+#[tokio::test]
 async fn peers_that_request_a_certificate_receive_one() {
     let ca = Ca::new();
     let ([a, b], urls) = bind_nodes().await;
@@ -111,6 +140,20 @@ async fn untrusted_peer_is_logged_and_does_not_affect_the_others() {
         assert!(!stranger.has(id));
     }
     until(|| a.0.is_open() && b.0.is_open()).await;
+}
+
+#[tokio::test]
+async fn order_of_the_files_of_peers_does_not_matter_without_cas_of_the_system() {
+    if !is_without_system_cas("peers::order_of_the_files_of_peers_does_not_matter_without_cas_of_the_system") {
+        return;
+    }
+    let ca = Ca::new();
+    let (file, (certificate, key)) = (ca.pem_file("peers-order.pem"), ca.identity_files("peers-order"));
+    let build = |peers| EurekaServer::builder().port(2).peers(peers).build();
+    let peers = peers("https://localhost:1/eureka/").tls_identity_file(&certificate, &key);
+    build(peers.clone().tls_ca_file(&file)).unwrap();
+    let error = build(peers).unwrap_err();
+    assert!(error.to_string().contains("this machine has no CA certificates"), "{error}");
 }
 
 #[tokio::test]

@@ -130,6 +130,23 @@ pub(crate) fn temporary(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
+/// Returns `true` in a process without CAs of the system, as in a minimal image. Otherwise runs the
+/// test of this name in such a process, and asserts that it passes.
+pub(crate) fn is_without_system_cas(test: &str) -> bool {
+    const MARK: &str = "TOWER_EUREKA_WITHOUT_CAS";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let empty = temporary("no-cas.pem");
+    std::fs::write(&empty, "").unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test]).env(MARK, "1").env("SSL_CERT_FILE", empty).env_remove("SSL_CERT_DIR");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
 /// Returns a server configuration with this certificate that supports HTTP/1.1 and HTTP/2.
 pub(crate) fn server((chain, key): Identity) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))

@@ -16,6 +16,11 @@ impl TlsSettings {
     /// True if this build supports TLS.
     pub(crate) const SUPPORTED: bool = false;
 
+    /// Does nothing, since there are no files.
+    pub(crate) fn check_files(&self) -> Result<(), crate::Error> {
+        Ok(())
+    }
+
     /// Returns the reason for which no handshake is possible.
     pub(crate) fn check(&self) -> Result<(), String> {
         Err("it is not built in, switch on the feature `tls` of tower-eureka".into())

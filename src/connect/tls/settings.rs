@@ -47,10 +47,10 @@ impl TlsSettings {
     }
 
     /// Trusts the CAs in a PEM file, in addition to those of earlier files and instead of those of
-    /// the operating system.
+    /// the operating system. The file is read by [`check_files`](Self::check_files).
     ///
     /// # Errors
-    /// As [`prepare`](Self::prepare), or when a configuration was set before.
+    /// When a configuration was set before.
     pub(crate) fn add_ca_file(self, path: &Path) -> Result<Self, Error> {
         self.with_files(|files| files.trust.push(TrustFile::Pem(path.to_owned())))
     }
@@ -79,9 +79,18 @@ impl TlsSettings {
         let Source::Files(files, _) = self.0 else { return Err(conflict()) };
         let mut files = Arc::unwrap_or_clone(files);
         change(&mut files);
-        let settings = Self(Source::Files(Arc::new(files), Arc::default()));
-        settings.prepare()?;
-        Ok(settings)
+        Ok(Self(Source::Files(Arc::new(files), Arc::default())))
+    }
+
+    /// Verifies that the files are usable. Without files it does nothing.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        match &self.0 {
+            Source::Files(files, _) if !files.is_empty() => self.prepare(),
+            _ => Ok(()),
+        }
     }
 
     /// Creates the rustls configuration. This reads files, which blocks for some milliseconds.

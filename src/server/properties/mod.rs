@@ -12,7 +12,7 @@ mod rules;
 mod table;
 
 pub use self::property::Property;
-use self::rules::{Scope, check};
+use self::rules::{Scope, check, is_switched_off};
 use self::table::PROPERTIES;
 #[cfg(feature = "client")]
 use self::table::WITHOUT_MEANING;
@@ -92,7 +92,7 @@ impl EurekaServerBuilder {
 
     fn read(self, settings: &Settings, scope: Scope) -> Result<Self, Error> {
         check(settings, scope).map_err(Error::variable)?;
-        let mut properties = PROPERTIES.iter();
+        let mut properties = PROPERTIES.iter().filter(|property| !is_switched_off(settings, property.name()));
         properties.try_fold(self, |builder, property| property.key.apply(settings, builder)).map_err(Error::variable)
     }
 }

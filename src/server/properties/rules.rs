@@ -157,6 +157,12 @@ fn is_off(settings: &Settings, switch: &str) -> bool {
     settings.get(switch).ok().flatten().is_some_and(|value| !asks(&value))
 }
 
+/// Returns `true` for a setting of a family whose switch is false.
+pub(super) fn is_switched_off(settings: &Settings, name: &str) -> bool {
+    let is_of = |family: &str, switch: &str| name != switch && name.starts_with(family.trim_end_matches('*'));
+    SWITCHES.iter().any(|(family, switch)| is_of(family, switch) && is_off(settings, switch))
+}
+
 /// Returns the known name that is most similar to an unknown one, settings of the listener
 /// included.
 fn nearest_property(name: &str) -> Option<&'static str> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 #[cfg(feature = "peers")]
 use super::keyed;
 use super::property::{Builder, Property};
+#[cfg(feature = "peers")]
+use crate::config::{InvalidSetting, TlsKeys, store_type};
 use crate::config::{Key, Unit};
 
 macro_rules! property {
@@ -29,12 +31,27 @@ macro_rules! property {
     ($name:literal, $unit:literal, $default:literal, $help:literal, Port = $set:expr) => {
         property!(@ $name, $unit, $default, $help, Port, |b, v| { let set: fn(Builder, u16) -> Builder = $set; Ok(set(b, v.port()?)) })
     };
+    // A setter that takes the value itself.
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Path = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Path, $set)
+    };
+    ($name:literal, $unit:literal, $default:literal, $help:literal, Secret = $set:expr) => {
+        property!(@ $name, $unit, $default, $help, Secret, $set)
+    };
     ($name:literal, $unit:literal, $default:literal, $help:literal, Text = $set:expr) => {
         property!(@ $name, $unit, $default, $help, Text, |b, v| { let set: fn(Builder, &str) -> Builder = $set; Ok(set(b, v.text())) })
     };
     (@ $name:literal, $unit:literal, $default:literal, $help:literal, $kind:ident, $set:expr) => {
         Property { unit: $unit, help: $help, key: Key::new($name, Unit::$kind, $default, "EurekaServerBuilder::property", $set) }
     };
+}
+
+/// Changes the TLS stores of the peers.
+#[cfg(feature = "peers")]
+fn tls(builder: Builder, set: impl FnOnce(&mut TlsKeys) -> Result<(), InvalidSetting>) -> Result<Builder, InvalidSetting> {
+    let mut result = Ok(());
+    let builder = builder.peers_with(|peers| peers.tls_keys_with(|keys| result = set(keys)));
+    result.map(|()| builder)
 }
 
 #[rustfmt::skip]
@@ -120,7 +137,7 @@ pub(super) static PROPERTIES: &[Property] = &[
     #[cfg(feature = "peers")]
     property!("eureka.client.availability-zones.<region>", "NAMES", "defaultZone", "zones of a region, the one of this node first", With = keyed::zones),
     #[cfg(feature = "peers")]
-    property!("eureka.client.service-url.<zone>", "URLS", "", "URLs of the peers, separated by commas; <zone> is usually defaultZone; https certificates are verified with the system's CAs, or with those in the PEM file that the variable SSL_CERT_FILE names", With = keyed::zone_urls),
+    property!("eureka.client.service-url.<zone>", "URLS", "", "URLs of the peers, separated by commas; <zone> is usually defaultZone; https certificates are verified with the CAs in eureka.client.tls.trust-store, else with the system's, or those in the PEM file that the variable SSL_CERT_FILE names", With = keyed::zone_urls),
     #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.use-dns-for-fetching-service-urls", "BOOL", "false", "look up the peers in DNS TXT records", Flag = |b, v| b.peers_with(|p| p.use_dns(v))),
     #[cfg(all(feature = "peers", feature = "dns"))]
@@ -129,6 +146,22 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.client.eureka-server-port", "PORT", "", "port of the servers in these records", Port = |b, port| b.peers_with(|p| p.with_dns(|dns| dns.port = port))),
     #[cfg(all(feature = "peers", feature = "dns"))]
     property!("eureka.client.eureka-server-u-r-l-context", "PATH", "", "path on these servers", Text = |b, path| b.peers_with(|p| p.with_dns(|dns| dns.context = path.into()))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.enabled", "BOOL", "false", "use the stores below for https requests to peers and regions", Flag = |b, v| b.peers_with(|p| p.tls_keys_with(|t| t.enabled = v))),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.key-store", "PATH", "", "PKCS#12 or PEM file with the certificate and key of this node as a client", Path = |b, v| tls(b, |t| { t.key_store.location = Some(v.text().to_owned()); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.key-store-type", "TYPE", "by content", "PKCS12 or PEM", With = |b, v| tls(b, |t| { t.key_store.store_type = Some(store_type(v)?); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.key-store-password", "PASSWORD", "", "password of the key store", Secret = |b, v| tls(b, |t| { t.key_store.password = Some(v.secret()); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.key-password", "PASSWORD", "", "password of the key; must be that of the store", Secret = |b, v| tls(b, |t| { t.key_password = Some(v.secret()); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.trust-store", "PATH", "", "PKCS#12 or PEM file with the trusted CAs, instead of the system's", Path = |b, v| tls(b, |t| { t.trust_store.location = Some(v.text().to_owned()); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.trust-store-type", "TYPE", "by content", "PKCS12 or PEM", With = |b, v| tls(b, |t| { t.trust_store.store_type = Some(store_type(v)?); Ok(()) })),
+    #[cfg(feature = "peers")]
+    property!("eureka.client.tls.trust-store-password", "PASSWORD", "", "password of the trust store", Secret = |b, v| tls(b, |t| { t.trust_store.password = Some(v.secret()); Ok(()) })),
     #[cfg(feature = "peers")]
     property!("eureka.client.prefer-same-zone-eureka", "BOOL", "true", "copy the registry of a peer in the same zone first", Flag = |b, v| b.peers_with(|p| p.prefer_same_zone(v))),
     #[cfg(feature = "peers")]
@@ -211,6 +244,8 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.disable-transparent-fallback-to-other-region",
     #[cfg(not(feature = "peers"))]
     "eureka.server.remote-region-*",
+    #[cfg(not(feature = "peers"))]
+    "eureka.client.tls.*",
     "eureka.dashboard.enabled",
     "eureka.dashboard.path",
     "eureka.environment",
@@ -233,9 +268,6 @@ pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
     ("eureka.client.use-dns-for-fetching-service-urls", "false", "false: this server cannot do it yet"),
     #[cfg(not(feature = "peers"))]
     ("eureka.server.remote-region-urls-with-name*", "", "nothing: remote regions need the feature peers"),
-    // Key stores of Java. Spring reads the others only if `enabled` is true.
-    ("eureka.client.tls.enabled", "false", NO_KEY_STORES),
-    ("eureka.client.tls.*", "", NO_KEY_STORES),
     ("server.servlet.context-path", "/", NO_CONTEXT),
     ("server.context-path", "/", NO_CONTEXT),
 ];
@@ -280,6 +312,3 @@ pub(super) const OF_SPRING_SERVERS: &[&str] = &[
     "server.max-http-post-size",
     "server.connection-timeout",
 ];
-
-const NO_KEY_STORES: &str = "none of Java's key stores, which cannot be read here: put the CAs by which peers are trusted into a PEM \
-                             file that the variable SSL_CERT_FILE names";

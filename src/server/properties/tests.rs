@@ -137,15 +137,52 @@ fn settings_of_a_spring_command_line_are_accepted() {
     }
 }
 
+#[cfg(feature = "peers")]
 #[test]
-fn key_store_of_java_is_refused_with_the_alternative() {
-    assert!(set("eureka.client.tls.enabled", "false").is_ok());
-    for (name, value) in [("eureka.client.tls.enabled", "true"), ("eureka.client.tls.trust-store", "file:/ca.p12")] {
-        let error = set(name, value).unwrap_err();
-        assert!(error.contains("SSL_CERT_FILE"), "{error}");
+fn tls_stores_of_the_peers_are_read_without_showing_passwords() {
+    let family = "eureka.client.tls";
+    let arguments = [
+        ("enabled", "true"),
+        ("trust-store", "file:/ca.p12"),
+        ("trustStoreType", "pkcs12"),
+        ("trust-store-password", " geheim"),
+        ("key-store", "/key.pem"),
+        ("key-store-type", "PEM"),
+        ("key-store-password", "geheim"),
+        ("key-password", "geheim"),
+    ]
+    .map(|(name, value)| (format!("{family}.{name}"), value));
+    let arguments: Vec<_> = arguments.iter().map(|(name, value)| (&**name, *value)).collect();
+    for read in [EurekaServerBuilder::from_settings, EurekaServerBuilder::from_settings_standalone] {
+        let builder = format!("{:?}", read(EurekaServer::builder(), &settings(&[], &arguments)).unwrap());
+        for part in [
+            "enabled: true",
+            r#"location: Some("file:/ca.p12"), store_type: Some(Pkcs12), password: Some(***)"#,
+            r#"location: Some("/key.pem"), store_type: Some(Pem), password: Some(***)"#,
+            "key_password: Some(***)",
+        ] {
+            assert!(builder.contains(part), "{part} in {builder}");
+        }
+        assert!(!builder.contains("geheim"), "{builder}");
     }
-    let error = set("eureka.client.tls.trustStorePassword", "changeit").unwrap_err();
-    assert!(!error.contains("changeit"), "{error}");
+    let error = set("eureka.client.tls.key-store-type", "BKS").unwrap_err();
+    assert!(error.contains("PKCS12, JKS or PEM"), "{error}");
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn tls_store_of_the_peers_is_opened_only_if_it_is_enabled() {
+    let store = ("eureka.client.tls.trust-store", "missing.p12");
+    let build = |arguments: &[(&str, &str)]| {
+        let builder = EurekaServer::builder().from_settings_standalone(&settings(&[], arguments)).unwrap();
+        builder.build().map(drop).map_err(|error| error.to_string())
+    };
+    for off in [&[store][..], &[store, ("eureka.client.tls.enabled", "false")]] {
+        assert_eq!(build(off), Ok(()));
+    }
+    let error = build(&[store, ("eureka.client.tls.enabled", "true")]).unwrap_err();
+    let why = if cfg!(feature = "tls") { "missing.p12" } else { "switch on the feature `tls`" };
+    assert!(error.contains("the TLS settings for peers are unusable") && error.contains(why), "{error}");
 }
 
 #[cfg(not(feature = "peers"))]
@@ -291,14 +328,16 @@ fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
             assert!(start(&[(store_variable, "x"), (switch_variable, "true")], &[(switch, off)]), "{switch}={off}");
             assert!(start(&[(switch_variable, off)], &[(store, "x"), (switch, "")]), "{switch}={off}");
         }
-        // The last argument takes precedence, also over a variable.
-        assert!(!start(&[], &[(store, "x")]), "{switch}");
-        assert!(!start(&[(store_variable, "x"), (switch_variable, "false")], &[(switch, "true")]), "{switch}");
-        assert!(!start(&[(switch_variable, "false")], &[(switch, "false"), (switch, "true")]), "{switch}");
         assert!(start(&[], &[(switch, "true"), (switch, "false")]), "{switch}");
-        assert!(!start(&[(store_variable, "x"), (switch_variable, " ")], &[(switch, "")]), "{switch}");
         assert!(!start(&[], &[(switch, "false"), ("spring.security.user.name", "x")]), "{switch}");
     }
+    let (switch, store) = ("server.ssl.enabled", "server.ssl.key-store");
+    let [switch_variable, store_variable] = ["SERVER_SSL_ENABLED", "SERVER_SSL_KEY_STORE"];
+    // The last argument takes precedence, also over a variable.
+    assert!(!start(&[], &[(store, "x")]));
+    assert!(!start(&[(store_variable, "x"), (switch_variable, "false")], &[(switch, "true")]));
+    assert!(!start(&[(switch_variable, "false")], &[(switch, "false"), (switch, "true")]));
+    assert!(!start(&[(store_variable, "x"), (switch_variable, " ")], &[(switch, "")]));
     let json = |document| [("SPRING_APPLICATION_JSON", document)];
     let off = json(r#"{"server":{"ssl":{"key-store":"x","enabled":false}}}"#);
     let on = json(r#"{"server":{"ssl":{"key-store":"x"}}}"#);

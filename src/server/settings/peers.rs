@@ -14,7 +14,7 @@ use tower::{BoxError, Service};
 use super::check_not_zero;
 #[cfg(feature = "dns")]
 use crate::config::DnsServers;
-use crate::config::{ServerSource, ServiceUrl, Zones};
+use crate::config::{ServerSource, ServiceUrl, TlsKeys, Zones};
 #[cfg(feature = "tls")]
 use crate::connect::{Store, TlsSettings};
 #[cfg(feature = "tls")]
@@ -232,7 +232,9 @@ impl Peers {
     ///
     /// Defaults to TLS 1.2 and 1.3, the CAs that the operating system trusts, or those that
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name, no client certificate, and the process's default
-    /// provider of cryptography, or ring. Java has key stores instead, `eureka.client.tls.*`.
+    /// provider of cryptography, or ring. Spring has key stores, `eureka.client.tls.*`, which are
+    /// read as [`tls_key_store`](Self::tls_key_store) and
+    /// [`tls_trust_store`](Self::tls_trust_store) do.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
@@ -242,10 +244,9 @@ impl Peers {
     /// Trusts the CAs in a PEM file instead of those that the operating system trusts. Several
     /// files add up.
     ///
-    /// The file is read at once. A fault in it is an error of
-    /// [`build`](crate::server::EurekaServerBuilder::build). A new connection reads it again if it
-    /// was not read for 5 seconds. If a changed file is unusable, its previous content stays in
-    /// effect, and a warning is logged.
+    /// [`build`](crate::server::EurekaServerBuilder::build) reads the file, and returns the error
+    /// of a fault in it. A new connection reads it again if it was not read for 5 seconds. If a
+    /// changed file is unusable, its previous content stays in effect, and a warning is logged.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_ca_file(self, path: impl AsRef<Path>) -> Self {
@@ -470,7 +471,14 @@ impl Peers {
         self.fault.get_or_insert_with(|| (what, Arc::new(error)));
     }
 
-    /// Returns the settings with the stores that Spring's `eureka.client.tls.*` name.
+    /// Changes the values of Spring's `eureka.client.tls.*`.
+    pub(crate) fn tls_keys_with(mut self, change: impl FnOnce(&mut TlsKeys)) -> Self {
+        change(&mut self.outbound.tls_keys);
+        self
+    }
+
+    /// Returns the settings with the stores that Spring's `eureka.client.tls.*` name. Reads the
+    /// files.
     pub(in crate::server) fn with_stores(&self) -> Result<Self, Error> {
         let mut peers = self.clone();
         peers.outbound.add_stores().map_err(|error| Error::peers(UNUSABLE_TLS, Arc::new(error)))?;
