@@ -231,7 +231,7 @@ impl EurekaServerBuilder {
     /// # Panics
     /// Panics if the tokio runtime was built without its timer.
     pub fn build(self) -> Result<EurekaServer, Error> {
-        self.check()?;
+        self.check_settings()?;
         Handle::try_current().map_err(Error::no_runtime)?;
         let clock = Clock::start();
         let settings = self.registry_settings();
@@ -294,7 +294,19 @@ impl EurekaServerBuilder {
         })
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Verifies the settings as [`build`](Self::build) does, files of certificates included.
+    /// Starts nothing and sends nothing.
+    ///
+    /// # Errors
+    /// Fails if a setting is unusable.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_settings()?;
+        #[cfg(feature = "peers")]
+        self.parts(self.registry_settings(), Clock::start())?;
+        Ok(())
+    }
+
+    fn check_settings(&self) -> Result<(), Error> {
         self.eviction.check()?;
         self.limits.check(Intake::longest_body(self.limits.request_bytes_in_flight))?;
         if self.read_only_cache_interval < Duration::from_millis(1) {

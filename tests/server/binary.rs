@@ -213,6 +213,33 @@ fn config_prints_the_settings_in_force_with_their_sources() {
     assert!(stderr.contains(r#"argument --eureka.server.renewal-percent-threshold: expected a number"#), "{stderr}");
 }
 
+#[test]
+fn config_warns_and_fails_as_serve_does() {
+    let folder = Folder::with("config-checks", &[("application.yml", "eureka.server.lease-dubling: true\n")]);
+    let run = |command: &str, argument: &str| {
+        let mut binary = binary();
+        binary.args([command, "--server.port=0", argument]).current_dir(&folder.0).env_remove("RUST_LOG");
+        let output = binary.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = run("config", "--eureka.server.my-url=http://node/");
+    let typo = "application.yml:1: eureka.server.lease-dubling is no setting; did you mean eureka.server.lease-doubling?";
+    assert!(code == Some(0) && stderr.contains("WARN") && stderr.contains(typo), "{stderr}");
+    for (argument, why) in [
+        ("--server.port=x", "expected a port"),
+        ("--server.address=::1:1", "expected brackets"),
+        ("--eureka.client.service-url.defaultZone=registry:8761", "a peer's URL is unusable"),
+        ("--eureka.server.peer-node-read-timeout-ms=0", "eureka.server.peer-node-read-timeout-ms"),
+        ("--eureka.server.remote-region-urls-with-name=eu", "'eu' has no URL"),
+        ("--eureka.instance.hostname=a b", "this node cannot be registered"),
+    ] {
+        for command in ["config", "serve"] {
+            let (code, stderr) = run(command, argument);
+            assert!(code == Some(1) && stderr.contains(why), "{command} {argument}: {stderr}");
+        }
+    }
+}
+
 /// Runs the command until it listens. Returns the printed address and the whole of stderr.
 pub(crate) fn listens(mut command: Command) -> (String, String) {
     let mut child = command.spawn().unwrap();

@@ -51,8 +51,9 @@ struct Cli {
 enum Command {
     /// Runs a registry server under /eureka/ until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C.
     Serve(Serve),
-    /// Prints the settings in force, each with its source, and checks them. Secrets are masked.
-    Config,
+    /// Prints the settings in force, each with its source, and checks them as `serve` does. Secrets
+    /// are masked.
+    Config(Log),
 }
 
 #[derive(Args, Debug)]
@@ -67,6 +68,12 @@ struct Serve {
     #[arg(long)]
     listen: Option<Address>,
 
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Args, Debug)]
+struct Log {
     /// Format of the log on stderr.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, ignore_case = true, env = LOG_FORMAT)]
     log_format: log::Format,
@@ -82,27 +89,38 @@ fn main() -> ExitCode {
         Err(text) => return fail(text),
     };
     let help = properties();
-    let command = Cli::command().mut_subcommand("config", |config| config.after_long_help(help.clone()));
-    let command = command.mut_subcommand("serve", |serve| {
-        // An empty variable counts as unset, like those of the other settings.
-        let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
-        let serve = if is_blank { serve.mut_arg("log_format", |format| format.env(Resettable::Reset)) } else { serve };
-        serve.after_long_help(help)
+    // An empty variable counts as unset, like those of the other settings.
+    let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
+    let command = ["serve", "config"].into_iter().fold(Cli::command(), |command, name| {
+        command.mut_subcommand(name, |command| {
+            let reset = |command: clap::Command| command.mut_arg("log_format", |format| format.env(Resettable::Reset));
+            let command = if is_blank { reset(command) } else { command };
+            command.after_long_help(help.clone())
+        })
     });
     let matches = command.get_matches_from(own);
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let serve = match command {
-        Command::Serve(serve) => serve,
-        Command::Config => return config(&given),
-    };
+    let (Command::Serve(Serve { log: Log { log_format }, .. }) | Command::Config(Log { log_format })) = &command;
     let filter = match filter::filter() {
         Ok(filter) => filter,
         Err(error) => return fail(error),
     };
     // Dropped last: the drop waits until all lines are written.
-    let log = match log::start(serve.log_format, filter) {
+    let log = match log::start(*log_format, filter) {
         Ok(log) => log,
         Err(error) => return fail(format_args!("cannot start the log: {error}")),
+    };
+    let serve = match command {
+        Command::Serve(serve) => serve,
+        Command::Config(_) => {
+            return config(&given).map_or_else(
+                |error| {
+                    log.fail(error);
+                    ExitCode::FAILURE
+                },
+                |()| ExitCode::SUCCESS,
+            );
+        }
     };
     if let Err(kept) = memory {
         kept.log();
@@ -205,13 +223,10 @@ impl Serve {
     }
 }
 
-/// Prints the settings in force: those of the sources, then the defaults. Fails if a setting is
-/// invalid.
-fn config(arguments: &[String]) -> ExitCode {
-    let settings = match Settings::builder().arguments(arguments).load() {
-        Ok(settings) => settings,
-        Err(error) => return fail(error),
-    };
+/// Prints the settings in force: those of the sources, then the defaults. Fails if `serve` would
+/// not start with them.
+fn config(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = Settings::builder().arguments(arguments).load()?;
     let mut text = format!("{settings:?}\n");
     for property in Property::all().iter().filter(|property| settings.source(property.name()).is_none()) {
         if !property.default_text().is_empty() && !property.name().contains('<') {
@@ -220,10 +235,10 @@ fn config(arguments: &[String]) -> ExitCode {
     }
     // An error of stdout is that of a reader which closed it.
     let _ = io::stdout().lock().write_all(text.as_bytes());
-    match EurekaServer::builder().from_settings_standalone(&settings) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => fail(error),
-    }
+    let builder = EurekaServer::builder().from_settings_standalone(&settings)?;
+    let Address { port, .. } = address(None, &settings)?;
+    // The listener replaces the port 0. Which port it has does not matter for the check.
+    Ok(builder.port(port.max(1)).check()?)
 }
 
 /// Prints the line that scripts wait for. It runs on a thread of its own, since a write to a full
