@@ -36,10 +36,8 @@ impl Display for Quoted<'_> {
 }
 
 /// Displays a text that contains untrusted values, with control and format characters escaped.
-#[cfg(feature = "client")]
 pub(crate) struct Sanitized<T>(pub(crate) T);
 
-#[cfg(feature = "client")]
 impl<T: Display> Display for Sanitized<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(Escaped { inner: f, left: usize::MAX }, "{}", self.0)

@@ -7,7 +7,7 @@ use super::Settings;
 use super::mask::{MASK, has_secret_placeholder, is_secret, masked_urls};
 use super::names::relaxed;
 use super::source::Entry;
-use crate::untrusted::Excerpt;
+use crate::untrusted::Sanitized;
 
 /// Beginnings of the names that are shown. Other settings belong to other parts of the program.
 const FAMILIES: [&str; 8] = [
@@ -20,6 +20,21 @@ const FAMILIES: [&str; 8] = [
     "spring.profiles",
     "spring.main",
 ];
+
+/// Returns the name of an entry for comparisons. An element of a list has the name of its list.
+fn base(entry: &Entry) -> String {
+    let is_index = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = &*entry.name;
+    let list = if entry.is_variable() {
+        name.trim_end_matches('_').rsplit_once('_').filter(|(_, index)| is_index(index)).map(|(list, _)| list)
+    } else {
+        name.match_indices('[').find_map(|(at, _)| {
+            let (index, _) = name[at + 1..].split_once(']')?;
+            is_index(index).then_some(&name[..at])
+        })
+    };
+    relaxed(list.unwrap_or(name))
+}
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,32 +49,36 @@ impl fmt::Debug for Settings {
 impl Settings {
     /// Returns a line for each setting in force, ordered by name: `name = value (source)`.
     fn shown(&self) -> Vec<String> {
-        let mut seen = HashSet::new();
-        let is_shown = |entry: &&Entry| {
-            !entry.is_unset()
-                && !entry.is_service_link()
-                && FAMILIES.iter().any(|family| entry.is_below(family))
-                && seen.insert(relaxed(&entry.name))
-        };
-        let mut lines: Vec<_> =
-            self.entries().filter(is_shown).map(|entry| (relaxed(&entry.name), self.line(entry))).collect();
+        let (mut lines, mut seen, mut above) = (Vec::new(), HashSet::new(), HashSet::new());
+        for source in &self.0.sources {
+            let is_set = |entry: &&Entry| !entry.is_unset() && !entry.is_service_link();
+            let shown = source.iter().filter(is_set);
+            for entry in shown.filter(|entry| FAMILIES.iter().any(|family| entry.is_below(family))) {
+                let name = relaxed(&entry.name);
+                // A list of a source above replaces the whole list.
+                if !above.contains(&base(entry)) && seen.insert(name.clone()) {
+                    lines.push((name, self.line(entry)));
+                }
+            }
+            above.extend(source.iter().filter(is_set).map(base));
+        }
         lines.sort();
         lines.into_iter().map(|(_, line)| line).collect()
     }
 
     fn line(&self, entry: &Entry) -> String {
-        let Entry { name, origin, .. } = entry;
-        if is_secret(name) || super::json::is_document(name) {
+        let (name, origin) = (Sanitized(&entry.name), &entry.origin);
+        if is_secret(&entry.name) || super::json::is_document(&entry.name) {
             return format!("{name} = {MASK} ({origin})");
         }
         match self.resolve(entry) {
             Ok(resolved) if resolved.is_secret => format!("{name} = {MASK} ({origin})"),
             Ok(resolved) => {
-                format!("{name} = {} ({origin})", Excerpt(masked_urls(&resolved.text)))
+                format!("{name} = {} ({origin})", Sanitized(masked_urls(&resolved.text)))
             }
             Err(_) => {
                 let shown = if has_secret_placeholder(&entry.text) { MASK.into() } else { masked_urls(&entry.text) };
-                format!("{name} = {} ({origin}, with a placeholder that has no value)", Excerpt(shown))
+                format!("{name} = {} ({origin}, with a placeholder that has no value)", Sanitized(shown))
             }
         }
     }

@@ -37,6 +37,8 @@ fn flatten(name: String, value: Value, into: &mut Vec<Entry>) {
             }
             return;
         }
+        // An empty list is a value, which replaces the lists of other sources.
+        Value::Array(items) if items.is_empty() => String::new(),
         Value::Array(items) => {
             for (index, item) in items.into_iter().enumerate() {
                 flatten(format!("{name}[{index}]"), item, into);

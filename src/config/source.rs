@@ -55,10 +55,11 @@ impl Entry {
     }
 
     /// Returns `true` if the entry counts as unset: a blank value, or the URL that Kubernetes sets
-    /// for a service named `server`. A blank value in a file is none of them, and hides the sources
-    /// below the file.
+    /// for a service named `server`. A blank value in a file or in JSON is none of them, and hides
+    /// the sources below.
     pub(crate) fn is_unset(&self) -> bool {
-        self.text.trim().is_empty() && !matches!(self.origin, Origin::File { .. }) || self.is_port_link()
+        let is_document = matches!(self.origin, Origin::File { .. } | Origin::Json);
+        self.text.trim().is_empty() && !is_document || self.is_port_link()
     }
 
     /// Returns `true` for the URL that Kubernetes sets for a service, as in

@@ -366,6 +366,54 @@ fn debug_lists_the_settings_in_force_without_secrets() {
 }
 
 #[test]
+fn debug_lists_whole_values_and_only_the_list_in_force() {
+    let networks = "spring.cloud.inetutils.preferred-networks";
+    let urls = (0..20).map(|n| format!("http://registry-{n}/eureka/")).collect::<Vec<_>>().join(",");
+    let settings = Settings::builder()
+        .environment([("SPRING_CLOUD_INETUTILS_IGNOREDINTERFACES_0", "docker0"), ("EUREKA_INSTANCE_HOSTNAME", "a\nb")])
+        .property(format!("{networks}[0]"), "10.1")
+        .default_property(format!("{networks}[0]"), "10.2")
+        .default_property(format!("{networks}[1]"), "10.3")
+        .default_property("spring.cloud.inetutils.ignored-interfaces", "veth.*,br-.*")
+        .default_property("spring.cloud.inetutils.timeout-seconds", "2")
+        .default_property("eureka.client.service-url.defaultZone", &urls)
+        .without_files()
+        .load()
+        .unwrap();
+    let expected = format!(
+        "profiles = default\n\
+         eureka.client.service-url.defaultZone = {urls} (default)\n\
+         EUREKA_INSTANCE_HOSTNAME = a\\nb (environment)\n\
+         SPRING_CLOUD_INETUTILS_IGNOREDINTERFACES_0 = docker0 (environment)\n\
+         {networks}[0] = 10.1 (code)\n\
+         spring.cloud.inetutils.timeout-seconds = 2 (default)"
+    );
+    assert_eq!(format!("{settings:?}"), expected);
+}
+
+#[test]
+fn empty_list_replaces_the_lists_below() {
+    let name = "eureka.instance.list";
+    let settings = Settings::builder()
+        .environment([("SPRING_APPLICATION_JSON", r#"{"eureka.instance.list": [], "eureka.instance.other": ["a"]}"#)])
+        .default_property(format!("{name}[0]"), "below")
+        .default_property("eureka.instance.other", "below")
+        .without_files()
+        .load()
+        .unwrap();
+    assert_eq!((get(&settings, name), get(&settings, "eureka.instance.other")), (None, Some("a".into())));
+}
+
+#[test]
+fn blanks_of_secrets_are_kept() {
+    let settings = settings(&[("MY_PASSWORD", " geheim "), ("MY_NAME", " name ")]);
+    assert_eq!(get(&settings, "my.password"), Some(" geheim ".into()));
+    assert_eq!(get(&settings, "my.name"), Some("name".into()));
+    let value = settings.find("my.password", Unit::Secret).unwrap().unwrap();
+    assert_eq!(value.exact(), " geheim ");
+}
+
+#[test]
 fn names_of_the_tables_are_different() {
     let mut names: Vec<_> = names_of(INSTANCE).chain(netflix_names_of(INSTANCE)).map(names::uniform).collect();
     let count = names.len();

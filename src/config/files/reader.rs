@@ -19,6 +19,8 @@ use crate::config::{InvalidSetting, Settings, profiles};
 const MAX_SIZE: u64 = 3 << 20;
 /// Maximum number of files that are read.
 const MAX_FILES: usize = 200;
+/// Maximum number of imports, each file that is imported again included.
+const MAX_IMPORTS: usize = 2000;
 /// Maximum number of files in a tree of values, and their maximum size in bytes.
 const MAX_TREE_FILES: usize = 1000;
 const MAX_TREE_SIZE: u64 = 64 << 10;
@@ -34,10 +36,18 @@ pub(in crate::config) fn load(
     in_code: &[String],
 ) -> Result<Settings, InvalidSetting> {
     let base = Settings::new([above.clone(), below.clone()].concat(), Vec::new());
-    let mut reader = Reader { directory, platform: platform(&base)?, base: &base, files: HashMap::new() };
     let names = match base.find("spring.config.name", Unit::List)? {
         Some(value) => value.list().into_iter().map(str::to_owned).collect(),
         None => vec!["application".to_owned()],
+    };
+    let mut reader = Reader {
+        directory,
+        names: names.into(),
+        platform: platform(&base)?,
+        base: &base,
+        files: HashMap::new(),
+        trees: HashMap::new(),
+        imports: 0,
     };
     let groups = reader.groups(locations)?;
     let with = |files: Vec<Source>, profiles| Settings::new([above.clone(), files, below.clone()].concat(), profiles);
@@ -45,15 +55,19 @@ pub(in crate::config) fn load(
     // The profiles may be set in files, in documents that are active whatever the profiles.
     let mut plain = Vec::new();
     for group in groups.iter().rev() {
-        reader.group(group, &names, None, None, &mut plain)?;
+        let mut layers = Layers::default();
+        reader.group(group, None, None, &mut layers)?;
+        plain.extend(layers.in_order());
     }
     let active = profiles::active(&with(plain, Vec::new()), in_code)?;
     let mut found = Vec::new();
     for group in groups.iter().rev() {
+        let mut layers = Layers::default();
         for profile in active.iter().rev() {
-            reader.group(group, &names, Some(profile), Some(&active), &mut found)?;
+            reader.group(group, Some(profile.as_str()), Some(&active), &mut layers)?;
         }
-        reader.group(group, &names, None, Some(&active), &mut found)?;
+        reader.group(group, None, Some(&active), &mut layers)?;
+        found.extend(layers.in_order());
     }
     Ok(with(found, active))
 }
@@ -61,13 +75,33 @@ pub(in crate::config) fn load(
 /// Location, and the place of the setting that has it.
 type Named = (Location, Option<String>);
 
+/// Sources of one group of locations, those with the highest precedence first.
+#[derive(Default)]
+struct Layers {
+    /// Variants of imports for a profile. They take precedence over all others of the group.
+    variants: Vec<Source>,
+    others: Vec<Source>,
+}
+
+impl Layers {
+    fn in_order(self) -> impl Iterator<Item = Source> {
+        self.variants.into_iter().chain(self.others)
+    }
+}
+
 struct Reader<'a> {
     directory: &'a Path,
+    /// Names of the files in folders, without extension.
+    names: Rc<[String]>,
     platform: String,
     /// Sources other than files.
     base: &'a Settings,
     /// Documents of the files, or `None` for files that do not exist.
     files: HashMap<PathBuf, Option<Rc<Vec<Document>>>>,
+    /// Values of the trees, or `None` for those that do not exist.
+    trees: HashMap<PathBuf, Option<Source>>,
+    /// Number of imports so far.
+    imports: usize,
 }
 
 impl Reader<'_> {
@@ -97,57 +131,61 @@ impl Reader<'_> {
     fn group(
         &mut self,
         group: &[Named],
-        names: &[String],
-        profile: Option<&String>,
+        profile: Option<&str>,
         profiles: Option<&[String]>,
-        into: &mut Vec<Source>,
+        into: &mut Layers,
     ) -> Result<(), InvalidSetting> {
-        let stem = |name: &str| profile.map_or(name.to_owned(), |profile| format!("{name}-{profile}"));
         for (location, place) in group.iter().rev() {
-            let missing = || missing(location, place.as_deref());
-            let mut is_found = false;
-            match &location.kind {
-                Kind::Folder(path) => {
-                    let folders = folders(path);
-                    is_found |= folders.iter().any(|folder| folder.is_dir());
-                    for folder in folders.iter().rev() {
-                        for name in names.iter().rev() {
-                            for extension in EXTENSIONS {
-                                let path = folder.join(format!("{}.{extension}", stem(name)));
-                                self.file(&path, extension, profile.is_some(), profiles, 0, into)?;
-                            }
-                        }
-                    }
-                }
-                Kind::File { path, extension } => {
-                    let extension = extension_of(path, extension.as_deref())
-                        .ok_or_else(|| unknown_format(location, place.as_deref()))?;
-                    let path = match profile {
-                        None => path.clone(),
-                        Some(_) => {
-                            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                            let suffix = path.extension().map(|end| format!(".{}", end.to_string_lossy()));
-                            path.with_file_name(stem(&name) + &suffix.unwrap_or_default())
-                        }
-                    };
-                    is_found |= self.file(&path, &extension, profile.is_some(), profiles, 0, into)?;
-                }
-                Kind::Tree(path) if profile.is_none() => {
-                    if let Some(tree) = self.tree(path)? {
-                        into.push(tree);
-                        is_found = true;
-                    }
-                }
-                Kind::Tree(_) => is_found = true,
-                Kind::Foreign if profile.is_none() && profiles.is_none() => foreign(location, place.as_deref())?,
-                Kind::Foreign => {}
+            let place = place.as_deref();
+            if matches!(location.kind, Kind::Foreign) && profiles.is_none() {
+                foreign(location, place)?;
             }
-            let is_foreign = matches!(location.kind, Kind::Foreign);
-            if !is_found && !location.is_optional && !is_foreign && profile.is_none() {
-                return Err(missing());
+            let is_found = self.location(location, place, profile, profiles, 0, into)?;
+            if !is_found && !location.is_optional && profile.is_none() {
+                return Err(missing(location, place));
             }
         }
         Ok(())
+    }
+
+    /// Appends the entries of a location: the files of a profile, or the others. Returns `false` if
+    /// there is nothing.
+    fn location(
+        &mut self,
+        location: &Location,
+        place: Option<&str>,
+        profile: Option<&str>,
+        profiles: Option<&[String]>,
+        depth: usize,
+        into: &mut Layers,
+    ) -> Result<bool, InvalidSetting> {
+        let is_specific = profile.is_some();
+        match &location.kind {
+            Kind::Folder(path) => {
+                let (folders, names) = (folders(path), self.names.clone());
+                for (folder, name) in folders.iter().rev().flat_map(|folder| names.iter().rev().map(move |n| (folder, n))) {
+                    for extension in EXTENSIONS {
+                        let path = of_profile(&folder.join(format!("{name}.{extension}")), profile);
+                        self.file(&path, extension, is_specific, profiles, depth, into)?;
+                    }
+                }
+                Ok(folders.iter().any(|folder| folder.is_dir()))
+            }
+            Kind::File { path, extension } => {
+                let extension =
+                    extension_of(path, extension.as_deref()).ok_or_else(|| unknown_format(location, place))?;
+                self.file(&of_profile(path, profile), &extension, is_specific, profiles, depth, into)
+            }
+            Kind::Tree(path) if !is_specific => {
+                let before = into.others.len();
+                for folder in folders(path).iter().rev() {
+                    into.others.extend(self.tree(folder, location.is_optional)?);
+                }
+                Ok(into.others.len() > before)
+            }
+            Kind::Tree(_) => Ok(false),
+            Kind::Foreign => Ok(true),
+        }
     }
 
     /// Appends the active documents of a file and of its imports. Returns `false` if the file does
@@ -159,7 +197,7 @@ impl Reader<'_> {
         is_specific: bool,
         profiles: Option<&[String]>,
         depth: usize,
-        into: &mut Vec<Source>,
+        into: &mut Layers,
     ) -> Result<bool, InvalidSetting> {
         let Some(documents) = self.documents(path, extension, is_specific)? else { return Ok(false) };
         for document in documents.iter().rev() {
@@ -169,23 +207,29 @@ impl Reader<'_> {
             for index in document.imports.iter().rev() {
                 self.import(&document.entries[*index], document, profiles, depth + 1, into)?;
             }
-            into.push(document.entries.clone());
+            into.others.push(document.entries.clone());
         }
         Ok(true)
     }
 
-    /// Appends what an entry of `spring.config.import` names.
+    /// Appends the sources that an entry of `spring.config.import` names, and their variants for
+    /// the active profiles.
     fn import(
         &mut self,
         entry: &Entry,
         document: &Document,
         profiles: Option<&[String]>,
         depth: usize,
-        into: &mut Vec<Source>,
+        into: &mut Layers,
     ) -> Result<(), InvalidSetting> {
-        if depth > MAX_DEPTH {
-            let cause = format!("imports are more than {MAX_DEPTH} levels deep (does a file import itself?)");
-            return Err(InvalidSetting::refused(&entry.place(), cause));
+        self.imports += 1;
+        if depth > MAX_DEPTH || self.imports > MAX_IMPORTS {
+            let limit = if depth > MAX_DEPTH {
+                format!("imports are more than {MAX_DEPTH} levels deep")
+            } else {
+                format!("there are more than {MAX_IMPORTS} imports")
+            };
+            return Err(InvalidSetting::refused(&entry.place(), format_args!("{limit} (does a file import itself?)")));
         }
         let place = entry.place().to_string();
         let mut sources = vec![document.entries.clone()];
@@ -193,22 +237,18 @@ impl Reader<'_> {
         let text = Settings::new(sources, Vec::new()).resolve(entry)?.text;
         for text in text.split(',').rev().filter(|text| !text.trim().is_empty()) {
             let location = Location::parse(text, &document.folder);
-            let is_found = match &location.kind {
-                Kind::File { path, extension } => {
-                    let extension = extension_of(path, extension.as_deref())
-                        .ok_or_else(|| unknown_format(&location, Some(&place)))?;
-                    self.file(path, &extension, false, profiles, depth, into)?
-                }
-                Kind::Tree(path) => self.tree(path)?.map(|tree| into.push(tree)).is_some(),
-                Kind::Folder(_) => return Err(unknown_format(&location, Some(&place))),
-                Kind::Foreign => {
-                    if entry.report_once() {
-                        foreign(&location, Some(&place))?;
-                    }
-                    true
-                }
-            };
-            if !is_found && !location.is_optional {
+            if matches!(location.kind, Kind::Foreign) && entry.report_once() {
+                foreign(&location, Some(&place))?;
+            }
+            let mut is_found = false;
+            for profile in profiles.unwrap_or_default().iter().rev() {
+                let mut variants = Layers::default();
+                is_found |= self.location(&location, Some(&place), Some(profile), profiles, depth, &mut variants)?;
+                into.variants.extend(variants.in_order());
+            }
+            is_found |= self.location(&location, Some(&place), None, profiles, depth, into)?;
+            // A file may exist for a profile only. The profiles are not known at first.
+            if !is_found && !location.is_optional && profiles.is_some() {
                 return Err(missing(&location, Some(&place)));
             }
         }
@@ -257,15 +297,30 @@ impl Reader<'_> {
         Ok(documents)
     }
 
-    /// Reads the files of a folder as values: the path is the name.
-    fn tree(&self, path: &Path) -> Result<Option<Source>, InvalidSetting> {
-        if !path.is_dir() {
-            return Ok(None);
+    /// Returns the values of a tree, or `None` if it does not exist.
+    fn tree(&mut self, path: &Path, is_optional: bool) -> Result<Option<Source>, InvalidSetting> {
+        if let Some(known) = self.trees.get(path) {
+            return Ok(known.clone());
         }
-        let (mut entries, mut open) = (Vec::new(), vec![(path.to_owned(), String::new(), 0)]);
+        let tree = if path.is_dir() { Some(Arc::new(self.read_tree(path, is_optional)?)) } else { None };
+        self.trees.insert(path.to_owned(), tree.clone());
+        Ok(tree)
+    }
+
+    /// Reads the files of a folder as values: the path is the name. Files that are no values, such
+    /// as the keys of other programs, are skipped with one warning.
+    fn read_tree(&self, root: &Path, is_optional: bool) -> Result<Vec<Entry>, InvalidSetting> {
+        let (mut entries, mut skipped) = (Vec::new(), Vec::new());
+        let mut open = vec![(root.to_owned(), String::new(), 0)];
         while let Some((folder, prefix, depth)) = open.pop() {
-            let shown = self.shown(&folder);
-            let listed = std::fs::read_dir(&folder).map_err(|error| cannot_read(&shown, error))?;
+            let listed = match std::fs::read_dir(&folder) {
+                Ok(listed) => listed,
+                Err(error) if depth == 0 && !is_optional => return Err(cannot_read(&self.shown(&folder), error)),
+                Err(error) => {
+                    skipped.push((self.shown(&folder), error.to_string()));
+                    continue;
+                }
+            };
             let mut paths: Vec<_> = listed.filter_map(Result::ok).map(|entry| entry.path()).collect();
             paths.retain(|path| !is_hidden(path));
             paths.sort();
@@ -280,18 +335,28 @@ impl Reader<'_> {
                     open.push((path, name, depth + 1));
                     continue;
                 }
-                if entries.len() == MAX_TREE_FILES {
+                if entries.len() + skipped.len() == MAX_TREE_FILES {
                     return Err(cannot_read(&shown, format!("the tree has more than {MAX_TREE_FILES} files")));
                 }
-                let bytes = read(&path, MAX_TREE_SIZE).map_err(|cause| cannot_read(&shown, cause))?;
-                let Some(bytes) = bytes else { continue };
-                let text = String::from_utf8(bytes).map_err(|_| cannot_read(&shown, "expected UTF-8"))?;
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
-                entries.push(Entry::new(name, text, Origin::File { path: shown, line: 0 }));
+                let text = read(&path, MAX_TREE_SIZE).and_then(|bytes| {
+                    bytes.map(String::from_utf8).transpose().map_err(|_| "expected UTF-8".to_owned())
+                });
+                match text {
+                    Ok(Some(text)) => {
+                        let text = text.strip_suffix('\n').unwrap_or(&text);
+                        let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
+                        entries.push(Entry::new(name, text, Origin::File { path: shown, line: 0 }));
+                    }
+                    Ok(None) => {}
+                    Err(cause) => skipped.push((shown, cause)),
+                }
             }
         }
-        Ok(Some(Arc::new(entries)))
+        if let Some((path, cause)) = skipped.first() {
+            let others = skipped.len() - 1;
+            tracing::warn!(others, "{path} is no value of a setting: {cause}; it is skipped");
+        }
+        Ok(entries)
     }
 
     /// Returns the path for messages, relative to the directory.
@@ -301,6 +366,14 @@ impl Reader<'_> {
         let relative = relative.strip_prefix(".").unwrap_or(&relative);
         relative.to_string_lossy().into()
     }
+}
+
+/// Returns the path of a file's variant for a profile: `application-prod.yml`.
+fn of_profile(path: &Path, profile: Option<&str>) -> PathBuf {
+    let Some(profile) = profile else { return path.to_owned() };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let suffix = path.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{profile}{suffix}"))
 }
 
 /// Returns the format of a file.

@@ -134,6 +134,73 @@ fn locations_and_imports_are_read() {
 }
 
 #[test]
+fn imports_are_read_for_profiles_from_folders_and_from_all_trees() {
+    let folder = Folder::with(&[
+        ("application.yml", "spring.config.import: more.yml, conf/, 'configtree:etc/*/'\na: main\nb: main\nc: main\n"),
+        ("application-prod.yml", "a: main-prod\nc: main-prod\n"),
+        ("more.yml", "a: more\nb: more\n"),
+        ("more-prod.yml", "a: more-prod\nspring.config.import: deep.yml\n"),
+        ("deep.yml", "d: deep\n"),
+        ("conf/application.properties", "e=conf"),
+        ("conf/application-prod.yml", "e: conf-prod"),
+        ("etc/one/f", "one"),
+        ("etc/two/f", "two"),
+        ("etc/two/g", "two"),
+        ("etc/..data/g", "hidden"),
+    ]);
+    for (profile, expected) in [
+        ("", ["more", "more", "main", "", "conf", "two", "two"]),
+        // Variants of imports take precedence over those of the importing file.
+        ("prod", ["more-prod", "more", "main-prod", "deep", "conf-prod", "two", "two"]),
+    ] {
+        let profile = format!("--spring.profiles.active={profile}");
+        assert_eq!(["a", "b", "c", "d", "e", "f", "g"].map(|name| folder.get(&[&profile], name)), expected);
+    }
+    folder.write("application.yml", "spring.config.import: optional:none/, optional:configtree:none/*/\na: main\n");
+    assert_eq!(folder.get(&[], "a"), "main");
+    for missing in ["none/", "configtree:none/*/"] {
+        folder.write("application.yml", format!("spring.config.import: '{missing}'\n"));
+        let error = folder.load(&[]).unwrap_err().to_string();
+        assert!(error.contains("it does not exist"), "{error}");
+    }
+    // The file of a profile alone is enough.
+    folder.write("application.yml", "spring.config.import: only.yml\n");
+    folder.write("only-prod.yml", "a: only-prod");
+    assert_eq!(folder.get(&["--spring.profiles.active=prod"], "a"), "only-prod");
+    assert!(folder.load(&[]).is_err());
+}
+
+#[test]
+fn file_of_a_tree_that_is_no_value_is_skipped() {
+    let folder = Folder::with(&[("application.yml", "spring.config.import: 'configtree:etc/'\n"), ("etc/a/b", "value")]);
+    folder.write("etc/key.p12", b"0\x82\xff");
+    folder.write("etc/large", "x".repeat((64 << 10) + 1));
+    assert_eq!((folder.get(&[], "a.b"), folder.get(&[], "large")), ("value".into(), String::new()));
+}
+
+#[test]
+fn imports_that_multiply_are_an_error() {
+    let folder = Folder::with(&[("application.yml", "spring.config.import: f0.yml\n")]);
+    for n in 0..16 {
+        let next = format!("f{}.yml", n + 1);
+        folder.write(&format!("f{n}.yml"), format!("spring.config.import: {next}, {next}, {next}\n"));
+    }
+    folder.write("f16.yml", "a: 1\n");
+    let error = folder.load(&[]).unwrap_err().to_string();
+    assert!(error.contains("there are more than 2000 imports"), "{error}");
+}
+
+#[test]
+fn empty_list_of_a_file_replaces_the_list_of_a_file_below() {
+    let folder = Folder::with(&[
+        ("application.yml", "eureka.instance.list: [a, b]\n"),
+        ("application-prod.yml", "eureka.instance.list: []\n"),
+    ]);
+    let list = |profile: &str| folder.get(&[profile], "eureka.instance.list");
+    assert_eq!((list(""), list("--spring.profiles.active=prod")), ("a,b".into(), String::new()));
+}
+
+#[test]
 fn invalid_value_is_an_error_with_file_and_line() {
     let text = "# comment\neureka:\n  client:\n    registry-fetch-interval-seconds: 30\n---\n\
                 eureka:\n  client:\n    registry-fetch-interval-seconds: soon\n    proxy-port: ${geheim}\n";

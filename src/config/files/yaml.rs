@@ -187,8 +187,12 @@ impl Flattened<'_> {
         self.limits.take(1, length).ok_or_else(|| too_large(node.line))?;
         match &node.content {
             Content::Scalar(text) => {
-                let origin = Origin::File { path: self.path.clone(), line };
-                self.entries.push(Entry::new(name, text.clone(), origin));
+                self.push(name, text, line);
+                Ok(())
+            }
+            // An empty list is a value, which replaces the lists of other sources.
+            Content::List(items) if items.is_empty() => {
+                self.push(name, "", line);
                 Ok(())
             }
             Content::List(items) => {
@@ -200,6 +204,10 @@ impl Flattened<'_> {
                 self.members(&name, node, &mut names)
             }
         }
+    }
+
+    fn push(&mut self, name: String, text: &str, line: usize) {
+        self.entries.push(Entry::new(name, text, Origin::File { path: self.path.clone(), line }));
     }
 
     /// Appends the members of a mapping that are not among `names`, then those of its merge keys.
