@@ -76,6 +76,20 @@ impl Authorizer {
         Ok((renewed != *rejected).then_some(renewed))
     }
 
+    /// Records that a server rejected a token that was just renewed.
+    pub(super) async fn refuse(&self, renewed: &HeaderValue) {
+        if let Some(Authorization::Bearer(tokens)) = &self.credentials {
+            tokens.refuse(renewed).await;
+        }
+    }
+
+    /// Records that a server accepted the bearer token.
+    pub(super) async fn accept(&self) {
+        if let Some(Authorization::Bearer(tokens)) = &self.credentials {
+            tokens.accept().await;
+        }
+    }
+
     /// Returns the names of the user's own headers, which may hold secrets.
     pub(super) fn header_names(&self) -> Arc<[HeaderName]> {
         self.headers.iter().map(|(name, _)| name.clone()).collect()

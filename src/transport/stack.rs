@@ -107,7 +107,8 @@ impl HttpStack {
     /// Sends one request with its credentials and reads the complete response. A panic of the
     /// bottom service is returned as an error.
     ///
-    /// A bearer token that the server rejects is renewed once, and the request is sent again.
+    /// A bearer token that the server rejects is renewed once, and the request is sent again. While
+    /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
     pub(super) async fn exchange(&self, mut request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
         let bound = self.head_timeout;
         let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
@@ -117,13 +118,23 @@ impl HttpStack {
         // A server to which the request was redirected did not receive the token.
         let is_first = response.responder.authority.as_ref().is_none_or(|host| Some(host) == again.uri().authority());
         if response.status != StatusCode::UNAUTHORIZED || !is_first {
+            // A proxy may fail before the token is verified.
+            if is_first && !response.status.is_server_error() {
+                self.authorizer.accept().await;
+            }
             return Ok(response);
         }
         match self.authorizer.renew(&token, bound).await.map_err(SendError::Token)? {
             None => Ok(response),
             Some(renewed) => {
-                again.headers_mut().insert(header::AUTHORIZATION, renewed);
-                self.caught(again).await
+                again.headers_mut().insert(header::AUTHORIZATION, renewed.clone());
+                let response = self.caught(again).await?;
+                match response.status {
+                    StatusCode::UNAUTHORIZED => self.authorizer.refuse(&renewed).await,
+                    status if !status.is_server_error() => self.authorizer.accept().await,
+                    _ => {}
+                }
+                Ok(response)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -10,11 +11,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::TokenProvider;
 use crate::panics::catch_panic;
-use crate::time::add_capped;
+use crate::time::{Backoff, add_capped};
 
 /// Time for which the failure of the provider is returned again without a call, so that an
 /// operation that tries several servers waits for it once.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// Time until a renewed token that was rejected as well is renewed again. It doubles with each
+/// further one, up to the maximum.
+const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Cache of the token that the provider returned last.
 ///
@@ -23,12 +28,18 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Tokens {
     provider: TokenProvider,
     state: Mutex<State>,
+    /// True while renewed tokens are rejected.
+    is_refused: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     current: Option<Issued>,
     failed: Option<(Instant, TokenError)>,
+    /// Time before which the present token is not renewed, since it was rejected although it was
+    /// new.
+    refused_until: Option<Instant>,
+    refusals: Backoff,
 }
 
 /// Token as the value of a header.
@@ -52,11 +63,16 @@ pub(super) enum TokenError {
 
 impl Tokens {
     pub(super) fn new(provider: TokenProvider) -> Self {
-        Self { provider, state: Mutex::default() }
+        let refusals = Backoff::new(FIRST_REFUSAL_PAUSE, MAX_REFUSAL_PAUSE);
+        let state = State { current: None, failed: None, refused_until: None, refusals };
+        Self { provider, state: Mutex::new(state), is_refused: AtomicBool::new(false) }
     }
 
     /// Returns the `Authorization` header with the cached token. Calls the provider if there is
     /// none, if it expired, or if it is the `rejected` one.
+    ///
+    /// A rejected token is returned again while renewed tokens were rejected as well; see
+    /// [`refuse`](Self::refuse).
     ///
     /// # Errors
     /// When the provider fails, or returns nothing within `bound`. This includes the wait for
@@ -76,6 +92,11 @@ impl Tokens {
         };
         if let Some(issued) = state.current.as_ref().filter(is_usable) {
             return Ok(issued.header.clone());
+        }
+        if let Some(rejected) = rejected
+            && state.refused_until.is_some_and(|until| now < until)
+        {
+            return Ok(rejected.clone());
         }
         if let Some((at, error)) = &state.failed
             && asked < *at + FAILURE_PAUSE
@@ -100,13 +121,40 @@ impl Tokens {
         match issued {
             Ok(issued) => {
                 let header = issued.header.clone();
-                *state = State { current: Some(issued), failed: None };
+                (state.current, state.failed) = (Some(issued), None);
+                if rejected == Some(&header) {
+                    self.refuse_in(&mut state);
+                }
                 Ok(header)
             }
             Err(error) => {
                 state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
+        }
+    }
+}
+
+impl Tokens {
+    /// Records that a renewed token was rejected as well. It is not renewed again for some time.
+    pub(super) async fn refuse(&self, renewed: &HeaderValue) {
+        let mut state = self.state.lock().await;
+        if state.current.as_ref().is_some_and(|issued| issued.header == *renewed) {
+            self.refuse_in(&mut state);
+        }
+    }
+
+    fn refuse_in(&self, state: &mut State) {
+        state.refused_until = Some(Instant::now() + state.refusals.next());
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that a server accepted a token.
+    pub(super) async fn accept(&self) {
+        if self.is_refused.swap(false, Ordering::Relaxed) {
+            let mut state = self.state.lock().await;
+            state.refused_until = None;
+            state.refusals.reset();
         }
     }
 }
@@ -136,7 +184,7 @@ impl std::error::Error for TokenError {}
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::time::{advance, sleep};
 

@@ -1,7 +1,7 @@
 //! Credentials for registry servers: Basic, bearer tokens and own headers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +86,34 @@ async fn rejected_bearer_token_is_renewed_once() {
     let eureka = at("http://registry/", &same).bearer_token(|| async { Ok::<_, String>("constant") }).build().unwrap();
     eureka.transport().register(&instance("orders", "a")).await.unwrap_err();
     assert_eq!(same.asked().len(), 1, "the same token would be rejected again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn provider_whose_tokens_are_rejected_is_called_after_ever_longer_pauses() {
+    let accepts = Arc::new(AtomicBool::new(false));
+    let accepting = accepts.clone();
+    let registry =
+        Scripted::new(move |_| Reply::Status(if accepting.load(Ordering::SeqCst) { 204 } else { 401 }));
+    let (builder, calls) = numbered(at("http://a/,http://b/,http://c/", &registry));
+    let eureka = builder.build().unwrap();
+    let register = async || eureka.transport().register(&instance("orders", "a")).await;
+    register().await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "one token and one renewal, whatever the number of servers");
+    for _ in 0..120 {
+        advance(Duration::from_secs(5)).await;
+        register().await.unwrap_err();
+    }
+    let while_rejected = calls.load(Ordering::SeqCst);
+    assert!((10..=25).contains(&while_rejected), "{while_rejected} calls in 10 minutes");
+    accepts.store(true, Ordering::SeqCst);
+    register().await.unwrap();
+    accepts.store(false, Ordering::SeqCst);
+    let accepted = calls.load(Ordering::SeqCst);
+    for renewals in 1..=2 {
+        register().await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), accepted + renewals, "the pauses begin anew");
+        advance(Duration::from_secs(2)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
