@@ -59,7 +59,7 @@ async fn main() -> Result<(), BoxError> {
     let plain = Plain::start(&url).await?;
     let load = tokio::spawn(load(rate, calls, eureka.http_client(), plain));
     let start = Instant::now();
-    // An instance that was never called would not drain.
+    // The callers start first.
     sleep(Duration::from_secs(2)).await;
     let mut restarts = 0;
     while restarts < INSTANCES || !load.is_finished() {

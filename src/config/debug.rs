@@ -10,13 +10,14 @@ use super::source::Entry;
 use crate::untrusted::Sanitized;
 
 /// Beginnings of the names that are shown. Other settings belong to other parts of the program.
-const FAMILIES: [&str; 8] = [
+const FAMILIES: [&str; 9] = [
     "eureka",
     "server",
     "management",
     "spring.application",
     "spring.cloud",
     "spring.config",
+    "spring.lifecycle",
     "spring.profiles",
     "spring.main",
 ];

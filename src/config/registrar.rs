@@ -17,6 +17,10 @@ pub(crate) struct RegistrarConfig {
     pub(crate) update_interval: Duration,
     pub(crate) enforce_registration: bool,
     pub(crate) unregister_on_shutdown: bool,
+    /// Time of the requests in flight during the shutdown.
+    pub(crate) grace: Option<Duration>,
+    /// False if the requests in flight end with the server.
+    pub(crate) is_graceful: bool,
 }
 
 impl Default for RegistrarConfig {
@@ -29,6 +33,8 @@ impl Default for RegistrarConfig {
             update_interval: Duration::from_secs(30),
             enforce_registration: false,
             unregister_on_shutdown: true,
+            grace: None,
+            is_graceful: true,
         }
     }
 }
@@ -54,7 +60,20 @@ pub(crate) static REGISTRAR: &[Row] = &[
     Row::new("eureka.client.should-unregister-on-shutdown", Unit::Flag, "true", "Registrar::unregister_on_shutdown",
         |c, v| Ok(RegistrarConfig { unregister_on_shutdown: v.flag()?, ..c }))
         .netflix(&[("eureka.shouldUnregisterOnShutdown", Unit::Flag)]),
+    Row::new("server.shutdown", Unit::Text, "graceful", "Registrar::grace",
+        |c, v| Ok(RegistrarConfig { is_graceful: is_graceful(v)?, ..c })),
+    Row::new("spring.lifecycle.timeout-per-shutdown-phase", Unit::Millis, "20000", "Registrar::grace",
+        |c, v| Ok(RegistrarConfig { grace: Some(v.duration()?), ..c })),
 ];
+
+/// Parses whether the requests in flight have time to finish during the shutdown.
+fn is_graceful(value: &Value) -> Result<bool, InvalidSetting> {
+    match &*value.text().to_ascii_lowercase() {
+        "graceful" => Ok(true),
+        "immediate" => Ok(false),
+        _ => Err(value.invalid("graceful or immediate")),
+    }
+}
 
 /// Parses the status of an instance at its start, in any case and with dashes or underscores.
 fn status(value: &Value) -> Result<InstanceStatus, InvalidSetting> {

@@ -73,6 +73,7 @@ const FAMILIES: &[&str] = &[
     "spring.cloud.inetutils",
     "spring.cloud.loadbalancer",
     "spring.cloud.service-registry",
+    "spring.lifecycle",
 ];
 
 /// Logs the settings without an effect.

@@ -1,14 +1,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Metadata of an instance: strings by key, such as `zone`, `weight` or a version.
-///
 /// Key of the gRPC port, as Spring's gRPC starters set it.
 #[cfg(feature = "client")]
 pub(crate) const GRPC_PORT_KEY: &str = "gRPC_port";
 /// Key of the port of the pages, as Spring sets it.
 pub(crate) const MANAGEMENT_PORT_KEY: &str = "management.port";
+/// Key of the mark of an override that the instance has set on itself. The value is the override.
+#[cfg(feature = "client")]
+pub(crate) const OVERRIDE_KEY: &str = "tower-eureka.override";
 
+/// Metadata of an instance: strings by key, such as `zone`, `weight` or a version.
+///
 /// Cheap to clone. Keys are case-sensitive. Values are always strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(Arc<BTreeMap<Arc<str>, Arc<str>>>);

@@ -49,7 +49,7 @@ pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;
 pub(crate) use local::{Facts, HostLookup, LocalFacts};
 #[cfg(feature = "client")]
-pub(crate) use metadata::GRPC_PORT_KEY;
+pub(crate) use metadata::{GRPC_PORT_KEY, OVERRIDE_KEY};
 pub(crate) use metadata::MANAGEMENT_PORT_KEY;
 pub use metadata::Metadata;
 pub use port::Port;

@@ -26,11 +26,13 @@ use crate::transport::Transport;
 mod look;
 mod outcome;
 mod overrides;
+mod own_override;
 mod sync;
 #[cfg(test)]
 mod tests;
 
 use overrides::{Due, Overrides};
+use own_override::OwnOverride;
 
 /// Longest time between two looks at the wall clock, which shows a suspension of the machine.
 const TICK: Duration = Duration::from_secs(5);
@@ -52,6 +54,7 @@ pub(super) struct Agent {
     rules: StatusRules,
     vitals: watch::Receiver<()>,
     overrides: Overrides,
+    own_override: OwnOverride,
     commands: mpsc::Receiver<Command>,
     /// Commands of a shutdown, which interrupt other operations.
     shutdown: mpsc::Receiver<ShutdownCommand>,
@@ -263,6 +266,7 @@ impl Agent {
             lifecycle: parts.lifecycle,
             rules: parts.rules,
             overrides: Overrides::default(),
+            own_override: OwnOverride::default(),
             routes: parts.routes,
             commands,
             shutdown,
@@ -398,6 +402,11 @@ impl Agent {
             _ = self.vitals.changed(), if !closing => {
                 self.update_status();
                 self.request_change();
+            }
+            // It may have replaced the DOWN.
+            () = self.own_override.stray_ended(), if closing && !self.cancelling => {
+                self.mark_changed();
+                self.next = Instant::now();
             }
             () = until(self.change_at), if self.change_at.is_some() && !closing => return Ok(true),
         }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::lifecycle::Lifecycle;
+use crate::config::RegistrarConfig;
 use crate::signal::shutdown_signal;
 use crate::time::{LONGEST_WAIT, add_capped};
 
@@ -19,7 +20,7 @@ pub(super) struct DrainConfig {
     pub(super) grace: Duration,
     /// Limit of each request to the registry: DOWN and DELETE.
     pub(super) registry_timeout: Duration,
-    /// True if a server that was never called waits as well.
+    /// True if a server that no caller can know waits as well.
     pub(super) waits_uncalled: bool,
     /// Time after which the orchestrator kills the process.
     pub(super) termination_grace: Option<Duration>,
@@ -39,7 +40,8 @@ pub(super) struct DrainConfig {
 pub enum ShutdownPreset {
     /// Leaves soon. For development, and for callers that try another instance by themselves.
     Fast,
-    /// Serves until callers have stopped calling, and fits into the 30 seconds of an orchestrator.
+    /// Serves until callers have stopped calling, at least for the quiet time, and fits into the 30
+    /// seconds of an orchestrator.
     #[default]
     Adaptive,
     /// Serves for 100 seconds after the signal, whether called or not, until the last Java caller
@@ -63,7 +65,23 @@ impl Default for DrainConfig {
     }
 }
 
+/// Part of a shutdown's time beyond that of the requests in flight.
+const BEYOND_GRACE: Duration = Duration::from_secs(5);
+
 impl DrainConfig {
+    /// Applies the settings of Spring for the requests in flight. A request that is in flight at
+    /// the signal has the time that they set.
+    pub(super) fn with_settings(mut self, settings: &RegistrarConfig) -> Self {
+        if let Some(grace) = settings.grace {
+            self.grace = grace;
+            self.shutdown_timeout = self.shutdown_timeout.max(grace.saturating_add(BEYOND_GRACE));
+        }
+        if !settings.is_graceful {
+            self.grace = Duration::ZERO;
+        }
+        self
+    }
+
     /// Replaces all limits but that of the orchestrator.
     pub(super) fn with_preset(self, preset: ShutdownPreset) -> Self {
         let seconds = |[total, quiet, drain, grace, registry]: [u64; 5]| Self {
@@ -125,10 +143,10 @@ impl Budget {
 /// Waits until callers have stopped calling.
 ///
 /// A caller that has learned that the instance is DOWN stops calling it. Without new calls, all
-/// callers have learned it. A server that was never called does not wait. A server without the
-/// layer, whose requests are unknown, waits for the quiet time.
+/// callers have learned it. A server that was never called waits for the quiet time as well, since
+/// callers may have it in their lists, unless it was never UP in the registry.
 pub(super) async fn wait_until_quiet(lifecycle: &Lifecycle, config: &DrainConfig, budget: &Budget) {
-    if lifecycle.is_layered() && !lifecycle.has_served() && !config.waits_uncalled {
+    if lifecycle.is_layered() && !lifecycle.may_be_called() && !config.waits_uncalled {
         return;
     }
     let start = Instant::now();
@@ -180,6 +198,22 @@ mod tests {
         assert_eq!(steps_of(config(Duration::from_secs(10))), [2500, 5500, 7500, 10_000]);
         assert_eq!(steps_of(config(Duration::ZERO)), [0, 0, 0, 0]);
         steps_of(config(Duration::MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_of_spring_limit_the_requests_in_flight() {
+        let read = |grace: Option<u64>, is_graceful| {
+            let grace = grace.map(Duration::from_secs);
+            let config = DrainConfig::default();
+            let config = config.with_settings(&RegistrarConfig { grace, is_graceful, ..RegistrarConfig::default() });
+            [config.grace.as_secs(), config.shutdown_timeout.as_secs()]
+        };
+        assert_eq!(read(None, true), [20, 25]);
+        assert_eq!(read(Some(10), true), [10, 25]);
+        assert_eq!(read(Some(60), true), [60, 65]);
+        assert_eq!(read(Some(10), false), [0, 25]);
+        let longest = RegistrarConfig { grace: Some(Duration::MAX), ..RegistrarConfig::default() };
+        steps_of(DrainConfig::default().with_settings(&longest));
     }
 
     #[tokio::test(start_paused = true)]

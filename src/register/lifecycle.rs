@@ -24,6 +24,8 @@ pub(super) struct Lifecycle {
     layered: AtomicBool,
     /// True once a request was received that counts as a call.
     served: AtomicBool,
+    /// True once the registry had the instance as UP, so that callers may know it.
+    listed: AtomicBool,
     in_flight: AtomicUsize,
     /// Time of the last call. Written only during the drain, since nothing else reads it.
     last_request: Mutex<Option<Instant>>,
@@ -51,6 +53,7 @@ impl Lifecycle {
             draining: AtomicBool::new(false),
             layered: AtomicBool::new(false),
             served: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             last_request: Mutex::default(),
             vitals: Vitals::default(),
@@ -102,6 +105,15 @@ impl Lifecycle {
 
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if callers may know the instance: it was called, or was UP in the registry.
+    pub(super) fn may_be_called(&self) -> bool {
+        self.has_served() || self.listed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_listed(&self) {
+        self.listed.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -180,8 +180,8 @@ impl Registrar {
 
 /// Settings of the shutdown.
 impl Registrar {
-    /// Sets all time limits of the shutdown. Later calls of their methods change single ones.
-    /// Defaults to [`Adaptive`](ShutdownPreset::Adaptive).
+    /// Sets all time limits of the shutdown, also those of the settings. Later calls of their
+    /// methods change single ones. Defaults to [`Adaptive`](ShutdownPreset::Adaptive).
     #[must_use]
     pub fn shutdown_preset(mut self, preset: ShutdownPreset) -> Self {
         self.config = self.config.with_preset(preset);
@@ -232,7 +232,9 @@ impl Registrar {
     /// Sets the maximum time for the requests in flight to finish once the server has stopped
     /// accepting. Defaults to 20 seconds.
     ///
-    /// The [`shutdown_timeout`](Self::shutdown_timeout) may leave less.
+    /// The [`shutdown_timeout`](Self::shutdown_timeout) may leave less. Spring's
+    /// `spring.lifecycle.timeout-per-shutdown-phase` sets this time, and makes the `shutdown_timeout`
+    /// at least 5 seconds longer. With `server.shutdown: immediate` it is zero.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.grace = time;

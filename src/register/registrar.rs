@@ -95,7 +95,8 @@ impl Registrar {
             routes: Routes::default(),
             off,
         };
-        Self { shared: Arc::new(shared), config: DrainConfig::default(), settings, uncounted: Paths::default() }
+        let config = DrainConfig::default().with_settings(&settings);
+        Self { shared: Arc::new(shared), config, settings, uncounted: Paths::default() }
     }
 
     /// Replaces the routes of the machine.
@@ -210,8 +211,8 @@ impl Registrar {
     /// The wait ends after the [`quiet_time`](Self::quiet_time) without a new request, and at the
     /// latest after [`max_drain`](Self::max_drain) or when the
     /// [`shutdown_timeout`](Self::shutdown_timeout) requires it. Requests are only known with the
-    /// [`layer`](Self::layer): a server that was never called does not wait. Without the layer, the
-    /// wait is the quiet time.
+    /// [`layer`](Self::layer). Without it, the wait is the quiet time. With it, an instance that was
+    /// never called and was never UP in the registry does not wait, since no caller knows it.
     ///
     /// Once the drain has begun, the status can no longer be set. If the registration as DOWN
     /// fails, that is logged and the drain continues.

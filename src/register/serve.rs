@@ -25,7 +25,9 @@ impl Registrar {
     /// 3. When `signal` completes, register as DOWN, within the
     ///    [`registry_timeout`](Self::registry_timeout).
     /// 4. Keep serving until no new request has come for the [`quiet_time`](Self::quiet_time), at
-    ///    most for [`max_drain`](Self::max_drain). A server that was never called skips this wait.
+    ///    most for [`max_drain`](Self::max_drain). A server that was never called waits for the quiet
+    ///    time, since callers may have it in their lists. It skips this wait if it was never UP in
+    ///    the registry.
     ///    Requests to the [`uncounted_paths`](Self::uncounted_paths), such as probes, do not count.
     /// 5. Stop accepting and finish the requests in flight, within the [`grace`](Self::grace) time.
     ///    After that the server is no longer polled, and [`ServerOutput::timed_out`] replaces its

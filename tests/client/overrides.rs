@@ -145,6 +145,111 @@ async fn own_override_survives_a_registry_that_loses_it() {
     }
 }
 
+/// Ends the process without a DELETE, as a crash does.
+async fn crash(handle: Registrar) {
+    drop(handle.unregister_on_shutdown(false));
+    sleep(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_override_of_a_process_that_crashed_is_removed_after_its_restart() {
+    for explicit in [false, true] {
+        let registry = Registry::default();
+        let handle = provider(&registry).unregister_on_shutdown(false);
+        handle.register().await.unwrap();
+        let set = async {
+            match explicit {
+                true => handle.override_status(InstanceStatus::OutOfService).await,
+                false => handle.set_status(InstanceStatus::OutOfService).await,
+            }
+        };
+        set.await.unwrap();
+        let shown = handle.instance().metadata().iter().count();
+        assert_eq!(shown, 0, "the mark is not part of the user's metadata");
+        crash(handle).await;
+        assert_eq!(registry.overridden().as_deref(), Some("OUT_OF_SERVICE"));
+
+        let handle = provider(&registry);
+        let mut events = handle.events();
+        handle.register().await.unwrap();
+        sleep(60 * SECOND).await;
+        assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Registered));
+        let registered = registry.0.lock().unwrap().instance.clone().unwrap();
+        assert!(registered.metadata().is_empty(), "{:?}", registered.metadata());
+        handle.deregister().await.unwrap();
+        drop(handle);
+        while let Some(event) = events.next().await {
+            assert!(!matches!(event, RegistrarEvent::StatusOverridden(_)), "no operator was involved");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_override_of_a_process_that_crashed_is_kept_if_it_is_wanted_again() {
+    let registry = Registry::default();
+    let handle = provider(&registry).unregister_on_shutdown(false);
+    handle.register().await.unwrap();
+    handle.set_status(InstanceStatus::OutOfService).await.unwrap();
+    crash(handle).await;
+    let handle = provider(&registry).initial_status(InstanceStatus::OutOfService);
+    handle.register().await.unwrap();
+    sleep(60 * SECOND).await;
+    let out = (registry.overridden(), *handle.state().borrow());
+    assert_eq!(out, (Some("OUT_OF_SERVICE".into()), RegistrarState::OutOfService));
+    handle.set_status(InstanceStatus::Up).await.unwrap();
+    assert_eq!((registry.overridden(), *handle.state().borrow()), (None, RegistrarState::Registered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_override_is_kept_over_a_crash() {
+    let registry = Registry::default();
+    let handle = provider(&registry).unregister_on_shutdown(false);
+    handle.register().await.unwrap();
+    registry.operator("PUT", "OUT_OF_SERVICE");
+    sleep(40 * SECOND).await;
+    crash(handle).await;
+    let handle = provider(&registry);
+    handle.register().await.unwrap();
+    sleep(60 * SECOND).await;
+    let out = (registry.overridden(), *handle.state().borrow());
+    assert_eq!(out, (Some("OUT_OF_SERVICE".into()), RegistrarState::OutOfService));
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_in_flight_at_the_signal_does_not_replace_the_down() {
+    // A registry whose overrides take effect late, and replace the status until the next registration.
+    for late in [0, 5] {
+        let status = Arc::new(Mutex::new(String::new()));
+        let effective = status.clone();
+        let registry = Scripted::new(move |asked| {
+            let late = late * SECOND;
+            if asked.line.starts_with("POST") {
+                *effective.lock().unwrap() = Instance::from_json(&asked.body).unwrap().status().to_string();
+            } else if asked.line.contains("/status?value=UP") {
+                let effective = effective.clone();
+                tokio::spawn(async move {
+                    sleep(late + SECOND / 2).await;
+                    *effective.lock().unwrap() = "UP".to_owned();
+                });
+                return Reply::Later(late + SECOND / 2, String::new());
+            }
+            Reply::Status(200)
+        });
+        let handle = registrar(&registry).quiet_time(20 * SECOND).max_drain(20 * SECOND).shutdown_timeout(60 * SECOND);
+        handle.register().await.unwrap();
+        let other = handle.clone();
+        let setting = tokio::spawn(async move { other.override_status(InstanceStatus::Up).await });
+        sleep(SECOND / 10).await;
+        let draining = tokio::spawn(async move { handle.drain().await });
+        sleep(SECOND).await;
+        assert_eq!(*status.lock().unwrap(), "DOWN", "at first");
+        sleep(9 * SECOND).await;
+        assert_eq!(*status.lock().unwrap(), "DOWN", "and after the override has arrived");
+        setting.await.unwrap().unwrap_err();
+        draining.abort();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn operators_override_is_seen_kept_and_reported() {
     let registry = Registry::default();

@@ -334,7 +334,6 @@ impl Server {
 /// Requests the pages of a server that runs, and once it drains.
 async fn pages_over(mut server: Server) {
     server.reaches(RegistrarState::Registered).await;
-    // A server that was never called does not drain.
     server.send(false, Method::GET, "/orders").await;
     for http2 in [false, true] {
         let health = server.send(http2, Method::GET, "/actuator/health").await;

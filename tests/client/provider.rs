@@ -102,13 +102,14 @@ async fn server_serves_while_the_registry_is_down_and_registers_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_without_callers_is_deregistered_at_once_and_nothing_follows_the_delete() {
+async fn server_without_callers_drains_for_the_quiet_time_and_nothing_follows_the_delete() {
     let registry = accepting();
     let handle = registrar(&registry);
     let _layer = handle.layer();
     let start = Instant::now();
     handle.serve(sleep(Duration::from_secs(100)), stop_on_shutdown).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(100_100), "{:?}", start.elapsed());
+    // Callers may have it in their lists.
+    assert_eq!(start.elapsed().as_secs(), 105);
     assert_eq!(writes(&registry), ["UP", "DOWN", "DELETE"]);
     let sent = registry.asked().len();
     sleep(Duration::from_secs(1000)).await;

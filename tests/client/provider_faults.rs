@@ -201,7 +201,7 @@ async fn registration_that_is_not_deleted_becomes_down_and_its_heartbeats_end() 
 #[tokio::test(start_paused = true)]
 async fn full_propagation_serves_until_the_last_java_caller_knows() {
     let (log, _logging) = Log::start(tracing::Level::WARN);
-    for (preset, seconds) in [(ShutdownPreset::Fast, 0), (ShutdownPreset::FullPropagation, 100)] {
+    for (preset, seconds) in [(ShutdownPreset::Fast, 1), (ShutdownPreset::FullPropagation, 100)] {
         let handle = registrar(&accepting()).shutdown_preset(preset).termination_grace(30 * SECOND);
         // It was never called, as far as it knows.
         let _layer = handle.layer();

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_eureka::Eureka;
-use tower_eureka::model::Instance;
+use tower_eureka::model::{Instance, InstanceStatus};
 use tower_eureka::register::{Registrar, Shutdown};
 
 use crate::common::{Reply, Scripted, instance};
@@ -138,7 +138,7 @@ async fn probes_do_not_prolong_the_drain() {
         let handle = client.registrar(health.clone());
         let probes = called(&handle, path, Duration::from_secs(4));
         let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-        assert_eq!(stopped_at, Duration::ZERO, "{path}: it has no callers");
+        assert_eq!(stopped_at.as_secs(), 5, "{path}: no calls, as far as it knows");
         probes.abort();
 
         let handle = client.registrar(health.clone());
@@ -166,8 +166,22 @@ async fn probe_in_flight_does_not_prolong_the_drain() {
         .layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()));
     let watching = tokio::spawn(watch.oneshot(Request::post("/grpc.health.v1.Health/Watch").body(()).unwrap()));
     let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
-    assert_eq!(stopped_at, Duration::ZERO);
+    assert_eq!(stopped_at.as_secs(), 5);
     watching.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_was_never_called_drains_if_callers_may_know_it() {
+    for (status, seconds) in [(204, 5), (500, 0)] {
+        let handle = registrar(&Scripted::new(move |_| Reply::Status(status)));
+        let _layer = handle.layer();
+        let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+        assert_eq!(stopped_at.as_secs(), seconds, "{status}");
+    }
+    let handle = registrar(&accepting()).initial_status(InstanceStatus::Starting);
+    let _layer = handle.layer();
+    let (stopped_at, _) = leave(handle, Duration::from_secs(10), async {}).await;
+    assert_eq!(stopped_at, Duration::ZERO, "it was never UP");
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,6 +128,7 @@ fn each_key_is_read_under_each_of_its_names() {
                 Unit::Text if key.name.ends_with("-url") => "http://host/",
                 Unit::Text if key.name.ends_with("-store-type") => "PEM",
                 Unit::Text if key.name.ends_with("-status") => "DOWN",
+                Unit::Text if key.name == "server.shutdown" => "graceful",
                 Unit::Text if key.name.ends_with("ip-address") => "10.0.0.1",
                 _ => "7",
             };
@@ -217,6 +218,23 @@ fn settings_of_a_registration_are_read_in_each_form_of_their_names() {
         let interval = read(name, "7").unwrap().update_interval;
         assert_eq!(interval, Duration::from_secs(7), "{name}");
     }
+}
+
+#[test]
+fn times_of_a_graceful_shutdown_are_those_of_spring() {
+    let read = |properties: &[(&str, &str)]| {
+        let settings = Settings::builder().environment([("", ""); 0]).without_files();
+        let settings = properties.iter().fold(settings, |settings, (name, value)| settings.property(*name, *value));
+        Eureka::builder_from(&settings.load().unwrap()).map(|builder| builder.config.registrar)
+    };
+    let timeout = "spring.lifecycle.timeout-per-shutdown-phase";
+    for (value, millis) in [("40s", 40_000), ("PT1M", 60_000), ("1500", 1500)] {
+        let registrar = read(&[(timeout, value), ("server.shutdown", "Graceful")]).unwrap();
+        assert_eq!((registrar.grace, registrar.is_graceful), (Some(Duration::from_millis(millis)), true));
+    }
+    assert!(!read(&[("server.shutdown", "immediate")]).unwrap().is_graceful);
+    let error = read(&[("server.shutdown", "later")]).unwrap_err().to_string();
+    assert!(error.contains("graceful or immediate"), "{error}");
 }
 
 /// Returns the servers of a client with these settings, in a fixed order.

@@ -90,14 +90,14 @@ impl Agent {
     /// Logs a warning if another process has registered the same id since: the record is newer than
     /// any that this process has sent, and differs from it.
     fn warn_of_other_process(&mut self, found: &Instance) {
-        let own = &self.instance;
+        let (own, metadata) = (&self.instance, self.outgoing().metadata);
         let started = found.lease.map_or(0, |lease| lease.registration_timestamp);
         let known = self.lease_of.as_ref().filter(|(server, _)| self.server.as_ref() == Some(server));
         let restarted = known.is_some_and(|(_, at)| *at != started);
         let differs = found.ip_addr != own.ip_addr
             || found.host_name != own.host_name
             || found.port != own.port
-            || found.metadata != own.metadata;
+            || found.metadata != metadata;
         let dirty = own.last_dirty_timestamp.unwrap_or_default();
         let newer = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty);
         if let Some(server) = &self.server {

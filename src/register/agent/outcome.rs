@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Agent, renewal_interval};
 use crate::error::Error;
+use crate::model::InstanceStatus;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
 use crate::time::jittered;
@@ -38,6 +39,10 @@ impl Agent {
         (self.registered, self.known, self.look_due) = (true, true, true);
         self.sent = (self.instance.status, self.instance.last_dirty_timestamp.unwrap_or_default());
         self.lease_of = None;
+        self.note_mark();
+        if self.instance.status == InstanceStatus::Up {
+            self.lifecycle.set_listed();
+        }
         if !std::mem::replace(&mut self.address_confirmed, true) {
             self.routes.check_registered(&self.transport, &self.instance);
         }
@@ -116,7 +121,7 @@ impl Agent {
     pub(super) fn show_state(&self) {
         let own = self.sent.0;
         // A registry believes DOWN and STARTING in spite of an override.
-        let is_up = own == crate::model::InstanceStatus::Up;
+        let is_up = own == InstanceStatus::Up;
         let status = self.overrides.effective().filter(|_| is_up).unwrap_or(own);
         self.lifecycle.state.change(|_| RegistrarState::registered(status));
     }

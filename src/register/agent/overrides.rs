@@ -85,15 +85,24 @@ impl Overrides {
         }
     }
 
+    /// Records that the registry has an override that an earlier process of this instance has set.
+    pub(super) fn recall(&mut self, status: InstanceStatus) {
+        self.confirmed = Some(Confirmed { status, server: None, is_stored: true });
+    }
+
     /// Records that the registry has lost the record, so that the own override is set again.
     pub(super) fn lost(&mut self) {
         self.confirmed = None;
     }
 
+    /// Returns the override that the instance wants, unless an operator has replaced or removed it.
+    pub(super) fn own(&self) -> Option<InstanceStatus> {
+        self.wanted().filter(|_| !self.yielded && self.operator.is_none())
+    }
+
     /// Returns the override with which a lost record is registered again.
     pub(super) fn carried(&self) -> Option<InstanceStatus> {
-        let own = if self.yielded { None } else { self.wanted() };
-        self.operator.or(own)
+        self.operator.or_else(|| self.own())
     }
 
     /// Returns `true` if the registry has an override of the instance, as far as is known.
@@ -175,6 +184,18 @@ mod tests {
         let mut overrides = confirmed();
         assert_eq!(overrides.see(None, server("b").as_ref()), None, "another server missed it");
         assert_eq!(overrides.due(Up), Some(Due::Set(OutOfService)));
+    }
+
+    #[test]
+    fn override_of_an_earlier_process_is_removed_unless_it_is_wanted() {
+        let mut overrides = Overrides::default();
+        overrides.recall(OutOfService);
+        assert_eq!((overrides.due(Up), overrides.own()), (Some(Due::Remove), None));
+        overrides.set_out_of_service(true);
+        assert_eq!((overrides.due(Up), overrides.own()), (None, Some(OutOfService)));
+        assert_eq!(overrides.see(Some(OutOfService), server("a").as_ref()), None);
+        overrides.set_explicit(Some(Down));
+        assert_eq!(overrides.due(Up), Some(Due::Set(Down)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::overrides::Due;
 use super::{Agent, Done, Interruption, Outcome, draining, timed_out, unless_shut_down};
@@ -68,6 +68,10 @@ impl Agent {
             // The status of the instance is UNKNOWN until it registers.
             self.mark_changed();
         }
+        // The mark goes before the override, which a crash may leave behind.
+        if matches!(due, Some(Due::Set(_))) && !self.is_marked() {
+            self.mark_changed();
+        }
         if !self.registered
             && let Err(error) = self.register(&transport).await?
         {
@@ -129,8 +133,9 @@ impl Agent {
             // A registry that has the instance keeps its record under the id that it has.
             self.instance = if self.succeeded { found.with_id_of(&self.instance) } else { found };
         }
+        self.recall().await?;
         self.attempted = true;
-        let mut instance = self.instance.clone();
+        let mut instance = self.outgoing();
         if !self.known {
             instance.overridden_status = self.overrides.carried().unwrap_or(InstanceStatus::Unknown);
         }
@@ -139,27 +144,6 @@ impl Agent {
         self.measure(start, result.as_ref().err());
         if result.is_ok() {
             self.on_registered();
-        }
-        Ok(result)
-    }
-
-    async fn change_override(&mut self, transport: &Transport, due: Due) -> Outcome {
-        let (instance, dirty) = (self.instance.clone(), self.sent.1);
-        let status = match due {
-            Due::Set(status) => Some(status),
-            Due::Remove => None,
-        };
-        let changed = transport.override_status(instance.app(), instance.id(), status, dirty);
-        let result = unless_shut_down(&mut self.shutdown, changed).await?;
-        match &result {
-            Ok(()) => {
-                self.note_server();
-                self.overrides.done(due, self.sent.0, self.server.clone());
-                self.show_state();
-            }
-            // The lease was lost.
-            Err(error) if error.is_not_found() => self.known = false,
-            Err(_) => {}
         }
         Ok(result)
     }
@@ -175,16 +159,18 @@ impl Agent {
             self.instance.status = InstanceStatus::Down;
             self.mark_changed();
         }
+        let deadline = add_capped(Instant::now(), within);
+        self.await_stray(within / 4).await;
         // No look-up of the address here, since it would use up the time limit.
         (self.attempted, self.registered, self.unverified, self.look_due) = (true, false, false, false);
-        let (transport, instance) = (self.transport.with_timeout(within), self.instance.clone());
+        let (transport, instance) = (self.transport.with_timeout(within), self.outgoing());
         let result = tokio::select! {
             biased;
             command = self.shutdown.recv() => {
                 let _ = done.send(Err(draining("register", &self.instance)));
                 return ControlFlow::Break(command);
             }
-            result = timeout(within, transport.register(&instance)) => result,
+            result = timeout_at(deadline, transport.register(&instance)) => result,
         };
         let result = result.unwrap_or_else(|_| Err(timed_out("register", &self.instance, within)));
         if result.is_ok() {

@@ -103,7 +103,7 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
         return Ok(Rule::None);
     }
     #[cfg(feature = "client")]
-    if crate::eureka::spring_properties().any(is) {
+    if !is_server && crate::eureka::spring_properties().any(is) {
         return Ok(Rule::Ignored("it is a setting of clients, which a registry server does not read"));
     }
     let unknown = |nearest: Option<&str>| match nearest {
