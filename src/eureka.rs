@@ -394,8 +394,11 @@ impl EurekaBuilder {
             config.servers = ServerSettings::default();
         }
         config.servers.check()?;
-        let servers = servers::list(&config, self.default_url || !enabled)?;
+        let mut servers = servers::list(&config, self.default_url || !enabled)?;
         config.service_urls = servers.iter().map(|server| server.url.clone()).collect();
+        if config.servers.expand_hosts {
+            config.servers.expanded = std::mem::take(&mut servers);
+        }
         let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
         let times =
             [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::{Entry, Origin};
-use super::{InvalidSetting, Settings, files, json, profiles};
+use super::{InvalidSetting, Settings, files, json, profiles, vcap};
 
 /// Entries of one source, shared by the settings that are made from it.
 pub(super) type Source = Arc<Vec<Entry>>;
@@ -113,6 +113,7 @@ impl SettingsBuilder {
         }
         let defaults = self.defaults.into_iter().rev();
         let defaults = defaults.map(|(name, text)| Entry::new(name, text, Origin::Default)).collect();
+        let cloud = vcap::entries(&environment);
         let mut above: Vec<Source> = vec![Arc::new(in_code), Arc::new(environment)];
         let below = vec![Arc::new(defaults)];
 
@@ -121,6 +122,7 @@ impl SettingsBuilder {
         if let Some(entry) = document.entry(json::NAME) {
             above.insert(1, Arc::new(json::entries(&entry.place(), &entry.text)?));
         }
+        above.insert(1, Arc::new(cloud));
         if self.without_files {
             let sources = [above, below].concat();
             let active = profiles::active(&Settings::new(sources.clone(), Vec::new()), &self.profiles)?;

@@ -162,6 +162,9 @@ pub(crate) static INSTANCE: &[Row] = &[
     Row::new("eureka.instance.default-address-resolution-order", Unit::List, "publicHostname,localIpv4", "InstanceBuilder::address_resolution_order",
         |b, v| Ok(b.address_resolution_order(v.list())))
         .netflix(&[("eureka.defaultAddressResolutionOrder", Unit::List)]),
+    // Spring has no key for it.
+    Row::new("eureka.broadcast-public-ipv4", Unit::Flag, "false", "InstanceBuilder::public_ipv4",
+        |b, v| Ok(b.public_ipv4(v.flag()?))),
     #[cfg(feature = "client")]
     Row::new("spring.cloud.inetutils.preferred-networks", Unit::List, "all", "InstanceBuilder::preferred_networks",
         |b, v| Ok(b.preferred_networks(v.list()))),
@@ -202,7 +205,6 @@ pub(crate) const INSTANCE_WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.instance.async-client-initialization", "the start of a client never blocks"),
     ("eureka.instance.namespace", "it is the prefix of the Netflix client's properties"),
     ("eureka.instance.environment", "Spring registers it nowhere"),
-    ("eureka.broadcastPublicIpv4", NO_EC2),
     ("eureka.validateInstanceId", NO_EC2),
     ("eureka.mt.*", NO_EC2),
 ];

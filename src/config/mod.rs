@@ -83,6 +83,7 @@ mod tests;
 #[cfg(feature = "client")]
 mod tls_keys;
 mod value;
+mod vcap;
 #[cfg(feature = "client")]
 mod zones;
 

@@ -27,6 +27,10 @@ pub(crate) struct ServerSettings {
     pub(crate) session: Duration,
     pub(crate) quarantine_threshold: f64,
     pub(crate) shuffle: bool,
+    /// True if each address of a host is a server of its own.
+    pub(crate) expand_hosts: bool,
+    /// Servers whose hosts are expanded, set by `build`.
+    pub(crate) expanded: Vec<ListedServer>,
 }
 
 impl Default for ServerSettings {
@@ -40,6 +44,8 @@ impl Default for ServerSettings {
             session: Duration::from_secs(1200),
             quarantine_threshold: 0.66,
             shuffle: true,
+            expand_hosts: false,
+            expanded: Vec::new(),
         }
     }
 }

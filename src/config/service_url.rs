@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
@@ -118,6 +119,14 @@ impl ServiceUrl {
         let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
         let port = uri.as_ref().and_then(Uri::port_u16).unwrap_or(default);
         (host.trim_start_matches('[').trim_end_matches(']').to_owned(), port)
+    }
+
+    /// Returns the URL with an address as the host, in place of the name.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        let scheme = if self.secure { "https" } else { "http" };
+        let uri: Option<Uri> = self.base.parse().ok();
+        let path = uri.as_ref().map_or("/", Uri::path);
+        Self { base: format!("{scheme}://{address}{path}").into(), ..self.clone() }
     }
 
     pub(crate) fn is_secure(&self) -> bool {

@@ -18,6 +18,8 @@ pub(crate) enum Origin {
     Json,
     /// Environment variable.
     Variable,
+    /// Member of the document in this variable of Cloud Foundry.
+    Cloud(&'static str),
     #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "constructed by the readers of files"))]
     File { path: Arc<str>, line: usize },
     /// Default that the program sets.
@@ -111,6 +113,7 @@ impl fmt::Display for Place<'_> {
             Origin::Argument => write!(f, "argument --{name}"),
             Origin::Json => write!(f, "SPRING_APPLICATION_JSON: {name}"),
             Origin::Variable => write!(f, "environment variable {name}"),
+            Origin::Cloud(variable) => write!(f, "environment variable {variable}: {name}"),
             Origin::File { path, line: 0 } => write!(f, "{path}: {name}"),
             Origin::File { path, line } => write!(f, "{path}:{line}: {name}"),
             Origin::Default => write!(f, "default of {name}"),
@@ -125,6 +128,7 @@ impl fmt::Display for Origin {
             Self::Argument => f.write_str("argument"),
             Self::Json => f.write_str("SPRING_APPLICATION_JSON"),
             Self::Variable => f.write_str("environment"),
+            Self::Cloud(variable) => f.write_str(variable),
             Self::File { path, line: 0 } => f.write_str(path),
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Default => f.write_str("default"),

@@ -132,6 +132,18 @@ impl EurekaBuilder {
         self
     }
 
+    /// Sets whether each address that the DNS has for the host of an `http` URL is a registry server
+    /// of its own, with failover between them. Defaults to `false`: connections are established to
+    /// the first address that accepts them.
+    ///
+    /// For a headless service of Kubernetes, whose name stands for all nodes of a cluster. The
+    /// requests have the address as their host. Names are looked up again after each
+    /// [poll interval](Self::server_poll_interval), and earlier while no server is available.
+    pub fn expand_hosts(mut self, expand: bool) -> Self {
+        self.config.servers.expand_hosts = expand;
+        self
+    }
+
     /// Sets whether the servers of a zone are tried in random order, so that many clients spread
     /// over them. Defaults to `true`, as in Java.
     ///

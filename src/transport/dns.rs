@@ -4,6 +4,8 @@
 //!  txt.us-east-1.example.com   "zone-b.example.com zone-a.example.com"     zones of a region
 //!  txt.zone-a.example.com      "eureka1.example.com eureka2.example.com"   servers of a zone
 //! ```
+//!
+//! If a zone has no such record, that of its plain name is read: `zone-a.example.com`.
 
 use std::net::Ipv6Addr;
 
@@ -74,10 +76,10 @@ impl DnsLookup {
         // Created for each lookup, since the name servers of the system may have changed.
         let resolver = self.resolver()?;
         let region = format!("{}.{}", self.region.to_lowercase(), self.records.domain.trim_matches('.'));
-        let mut zones = self.in_order(records(&resolver, &region).await?)?;
+        let mut zones = self.in_order(records(&resolver, &format!("txt.{region}")).await.map_err(|it| it.error)?)?;
         for zone in &mut zones {
             for name in std::mem::take(&mut zone.hosts) {
-                zone.hosts.extend(records(&resolver, &name).await?);
+                zone.hosts.extend(records_of_zone(&resolver, &name).await?);
             }
         }
         Ok(zones)
@@ -144,13 +146,37 @@ fn rotated(zones: Vec<Vec<String>>, own_host: &str) -> Vec<String> {
     all
 }
 
+/// Error of a look-up.
+struct Unresolved {
+    error: BoxError,
+    /// The DNS has no such record.
+    is_missing: bool,
+}
+
+impl Unresolved {
+    fn record(name: &str, cause: impl std::fmt::Display) -> Self {
+        Self { error: format!("look up {}: {cause}", Quoted(name)).into(), is_missing: false }
+    }
+}
+
+/// Returns the hosts in the record of a zone: the one with the prefix `txt.`, else the one with the
+/// name itself.
+async fn records_of_zone(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, BoxError> {
+    match records(resolver, &format!("txt.{name}")).await {
+        Err(missing) if missing.is_missing => records(resolver, name).await.map_err(|_| missing.error),
+        result => result.map_err(|unresolved| unresolved.error),
+    }
+}
+
 /// Returns the entries of a TXT record, sorted. A record may have several texts, and a text several
 /// entries separated by spaces.
-async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, BoxError> {
+async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Unresolved> {
     // The final dot makes the name absolute, so that the system's search domains are not tried.
-    let name = format!("txt.{}.", name.trim_end_matches('.'));
-    let response =
-        resolver.txt_lookup(name.as_str()).await.map_err(|error| format!("look up {}: {error}", Quoted(&name)))?;
+    let name = format!("{}.", name.trim_end_matches('.'));
+    let response = resolver.txt_lookup(name.as_str()).await.map_err(|error| {
+        let is_missing = error.is_no_records_found();
+        Unresolved { is_missing, ..Unresolved::record(&name, error) }
+    })?;
     let mut entries = Vec::new();
     for record in response.answers() {
         let RData::TXT(txt) = &record.data else { continue };
@@ -162,11 +188,11 @@ async fn records(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Bo
     entries.sort();
     entries.dedup();
     if entries.is_empty() {
-        return Err(format!("look up {}: the record is empty", Quoted(&name)).into());
+        return Err(Unresolved::record(&name, "the record is empty"));
     }
     let is_host = |entry: &String| entry.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
     match entries.iter().find(|entry| !is_host(entry)) {
-        Some(entry) => Err(format!("look up {}: {} is not a host name", Quoted(&name), Quoted(entry)).into()),
+        Some(entry) => Err(Unresolved::record(&name, format_args!("{} is not a host name", Quoted(entry)))),
         None => Ok(entries),
     }
 }

@@ -260,6 +260,27 @@ async fn list_in_force_shows_the_server_in_use_without_credentials() {
     assert!(!text.contains("secret") && !text.contains("user"), "{text}");
 }
 
+#[tokio::test]
+async fn each_address_of_a_host_is_a_server() {
+    let registry = registry(&Arc::default());
+    let list = "http://user:secret@localhost:8761/eureka,https://localhost/eureka,http://192.0.2.7/,http://no.invalid/";
+    let client = Eureka::builder().service_url(list).expand_hosts(true).http_service(registry.clone());
+    let client = client.shuffle_servers(false).build().unwrap();
+    assert!(urls(&client).is_empty(), "nothing is looked up before the first request");
+    client.transport().applications().await.unwrap();
+    let listed = urls(&client);
+    let is_local = |url: &String| ["http://127.0.0.1:8761/eureka/", "http://[::1]:8761/eureka/"].contains(&&**url);
+    let local = listed.iter().filter(|url| is_local(url)).count();
+    assert!(local >= 1 && is_local(&listed[0]), "{listed:?}");
+    assert_eq!(listed[local..], ["https://localhost/eureka/", "http://192.0.2.7/", "http://no.invalid/"]);
+    let asked = registry.asked();
+    assert!(asked[0].headers.contains_key("authorization") && asked[0].host != "localhost", "{:?}", asked[0]);
+
+    let unknown = Eureka::builder().service_url("http://no.invalid/").expand_hosts(true).http_service(registry);
+    let error = unknown.build().unwrap().transport().applications().await.unwrap_err();
+    assert!(error.is_unavailable() && error.to_string().contains("look up no.invalid"), "{error}");
+}
+
 #[cfg(feature = "dns")]
 #[tokio::test]
 async fn servers_from_dns_follow_their_records() {
@@ -310,6 +331,13 @@ async fn servers_from_dns_follow_their_records() {
     assert_eq!(urls(&client).len(), 3);
     set("txt.us-east-1a.eureka.example.net", &["h5.example.net"]);
     until("h5").await;
+    // The record of a zone may have no prefix. One with it takes precedence.
+    set("us-east-1b.eureka.example.net", &["h6.example.net"]);
+    sleep(Duration::from_millis(100)).await;
+    poll(&client).await;
+    assert!(!urls(&client).iter().any(|url| url.contains("h6")));
+    records.lock().unwrap().remove("txt.us-east-1b.eureka.example.net");
+    until("h6").await;
 
     let error = builder().dns(DnsServers::new("nowhere", 1).name_server(name_server)).build().unwrap();
     let error = error.transport().applications().await.unwrap_err();

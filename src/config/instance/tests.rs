@@ -145,6 +145,16 @@ fn resolution_order_applies_to_amazon() {
     assert_eq!(builder.build().unwrap().host_name(), Some("203.0.113.7"));
 }
 
+#[test]
+fn public_address_of_amazon_is_read_under_the_name_of_netflix() {
+    let amazon: Metadata = [("local-ipv4", "10.0.0.7"), ("public-ipv4", "203.0.113.7")].into_iter().collect();
+    for (value, address) in [("true", "203.0.113.7"), ("false", "10.0.0.7")] {
+        let settings = over(&BASE[..2], &[("eureka.broadcastPublicIpv4", value)]);
+        let builder = Instance::from_settings(&settings).unwrap().data_center(DataCenter::Amazon(amazon.clone()));
+        assert_eq!(builder.build().unwrap().ip_addr(), Some(address));
+    }
+}
+
 #[cfg(feature = "client")]
 mod of_the_address {
     use std::time::Duration;

@@ -109,7 +109,8 @@ impl InstanceBuilder {
     /// Returns the address that needs no detection: that of the user, that of Amazon, or that of a
     /// listener which accepts connections at one address only.
     fn fixed_address(&self) -> Option<String> {
-        let amazon = || self.amazon("local-ipv4").map(str::to_owned);
+        let public = self.amazon("public-ipv4").filter(|_| self.public_ipv4);
+        let amazon = || public.or_else(|| self.amazon("local-ipv4")).map(str::to_owned);
         self.ip_addr.clone().or_else(amazon).or_else(|| {
             let bound = self.bound.or(self.secure_bound)?.ip().to_canonical();
             if bound.is_loopback() {

@@ -49,7 +49,7 @@ use super::{AddressRules, DataCenter, LeaseInfo, Metadata};
 /// # Amazon
 ///
 /// With [`DataCenter::Amazon`], the id defaults to its `instance-id`, the IP address to its
-/// `local-ipv4`, and the host name to the first entry of the
+/// `local-ipv4` (see [`public_ipv4`](Self::public_ipv4)), and the host name to the first entry of the
 /// [`address_resolution_order`](Self::address_resolution_order) that is not empty, as in the Java
 /// client.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub struct InstanceBuilder {
     default_ip_addr: Option<String>,
     host_name_timeout: Duration,
     resolution_order: Option<Vec<String>>,
+    /// Takes the IP address from the public one of Amazon.
+    public_ipv4: bool,
     port: Option<u16>,
     port_enabled: Option<bool>,
     secure_port: Option<u16>,
@@ -120,6 +122,7 @@ impl InstanceBuilder {
             default_ip_addr: None,
             host_name_timeout: Duration::from_secs(1),
             resolution_order: None,
+            public_ipv4: false,
             port: None,
             port_enabled: None,
             secure_port: None,

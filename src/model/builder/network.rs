@@ -42,6 +42,16 @@ impl InstanceBuilder {
         self
     }
 
+    /// Registers the `public-ipv4` of [Amazon's](super::super::DataCenter::Amazon) metadata as the IP
+    /// address, for callers in other networks. Without that entry it is the `local-ipv4`. Defaults
+    /// to `false`. It has no effect in another data center.
+    ///
+    /// Netflix `eureka.broadcastPublicIpv4`.
+    pub fn public_ipv4(mut self, public: bool) -> Self {
+        self.public_ipv4 = public;
+        self
+    }
+
     /// Returns the address of this machine by the rules, as [`build`](Self::build) detects it.
     pub(crate) fn local_address(&self) -> IpAddr {
         let default = self.default_ip_addr.as_deref().and_then(|ip| ip.parse().ok());

@@ -236,6 +236,10 @@ fn amazon_metadata_sets_id_address_host_name_and_zone() {
     assert_eq!(host(amazon(&all[..2])).as_deref(), Some("10.0.0.7"));
     assert_eq!(host(amazon(&all).host_name("h")).as_deref(), Some("h"));
     assert_eq!(host(amazon(&all).prefer_ip_address(true)).as_deref(), Some("10.0.0.7"));
+    let address = |builder: InstanceBuilder| builder.public_ipv4(true).build().unwrap().ip_addr().map(str::to_owned);
+    assert_eq!(address(amazon(&all)).as_deref(), Some("203.0.113.7"));
+    assert_eq!(address(amazon(&all[..2])).as_deref(), Some("10.0.0.7"), "it has no public address");
+    assert_eq!(address(amazon(&all).ip_addr("10.0.0.9")).as_deref(), Some("10.0.0.9"));
     assert_eq!(amazon(&all).id("mine").build().unwrap().id(), "mine");
     let error = amazon(&all).address_resolution_order(["ami-id"]).build().unwrap_err().to_string();
     assert!(error.contains("'ami-id'"), "{error}");

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::model::{Instance, InvalidInstance, LeaseInfo, app_name};
+use crate::model::{Instance, InvalidInstance, LeaseInfo, Metadata, app_name};
 use crate::server::Error;
 
 /// Name of a Spring application without a name.
@@ -33,6 +33,7 @@ pub struct Node {
     ip_addr: Option<String>,
     renewal_interval: Duration,
     lease_duration: Duration,
+    metadata: Metadata,
     pub(in crate::server) register: bool,
     pub(in crate::server) unregister: bool,
 }
@@ -46,6 +47,7 @@ impl Default for Node {
             ip_addr: None,
             renewal_interval: Duration::from_secs(LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS as u64),
             lease_duration: Duration::from_secs(LeaseInfo::DEFAULT_DURATION_SECS as u64),
+            metadata: Metadata::default(),
             register: true,
             unregister: true,
         }
@@ -107,6 +109,14 @@ impl Node {
         self
     }
 
+    /// Adds an entry to the metadata of this node, such as its `zone`.
+    ///
+    /// Spring `eureka.instance.metadata-map.<key>`, Netflix `eureka.metadata.<key>`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
     /// Makes this node register itself. Defaults to true.
     ///
     /// Spring `eureka.client.register-with-eureka`, Netflix `eureka.registration.enabled`.
@@ -156,6 +166,7 @@ impl Node {
         if let Some(address) = &self.ip_addr {
             builder = builder.ip_addr(address);
         }
+        let builder = builder.metadata_all(self.metadata.iter());
         let described = builder.clone().build()?;
         let ip = described.ip_addr().unwrap_or_default();
         let id = self.id.clone().unwrap_or_else(|| match &*self.app {

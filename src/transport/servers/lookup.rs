@@ -1,10 +1,13 @@
 //! Repeated look-up of the list of registry servers.
 
 use std::fmt;
+use std::future::ready;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tower::BoxError;
@@ -14,6 +17,7 @@ use crate::sync::Mutex;
 use crate::time::{Backoff, add_capped, jittered};
 #[cfg(feature = "dns")]
 use crate::transport::dns::DnsLookup;
+use crate::untrusted::Quoted;
 
 /// Time limit of one look-up.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,12 +30,66 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 type Found = Pin<Box<dyn Future<Output = Result<Vec<ListedServer>, BoxError>> + Send>>;
 
+type Find = Box<dyn Fn() -> Found + Send + Sync>;
+
+/// Returns the function that lists the servers, if their list or the addresses in it may change.
+fn list_of(settings: &ServerSettings) -> Option<Find> {
+    #[cfg(feature = "dns")]
+    if settings.uses_dns {
+        let lookup = DnsLookup::new(&settings.dns, &settings.zones);
+        return Some(Box::new(move || {
+            let lookup = lookup.clone();
+            Box::pin(async move { lookup.servers().await })
+        }));
+    }
+    if let Some(source) = settings.source.clone() {
+        return Some(Box::new(move || {
+            let source = source.clone();
+            Box::pin(async move { source.servers().await })
+        }));
+    }
+    let listed = settings.expanded.clone();
+    (!listed.is_empty()).then(|| Box::new(move || -> Found { Box::pin(ready(Ok(listed.clone()))) }) as Find)
+}
+
+/// Replaces each server by one per address of its host. A server with HTTPS stays as it is, since
+/// its certificate has the name. So does a server whose host cannot be looked up, unless that is
+/// all of them.
+async fn expand(listed: Vec<ListedServer>) -> Result<Vec<ListedServer>, BoxError> {
+    let mut servers: Vec<ListedServer> = Vec::new();
+    let (mut fault, mut is_any_known) = (None, false);
+    for server in listed {
+        let (host, port) = server.url.host_and_port();
+        let found = match server.url.is_secure() || host.parse::<IpAddr>().is_ok() {
+            true => vec![server.url.clone()],
+            false => match lookup_host((&*host, port)).await {
+                Ok(addresses) => addresses.map(|address| server.url.at(address)).collect(),
+                Err(error) => {
+                    fault = Some(format!("look up {}: {error}", Quoted(&host)));
+                    servers.push(server);
+                    continue;
+                }
+            },
+        };
+        is_any_known = true;
+        for url in found {
+            if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
+                servers.push(ListedServer { url, ..server.clone() });
+            }
+        }
+    }
+    match fault {
+        Some(fault) if !is_any_known => Err(fault.into()),
+        _ => Ok(servers),
+    }
+}
+
 /// Look-up of the servers: due at the first use, and then at the first use after each interval.
 ///
 /// A look-up runs in a task of its own, at most one at a time. Only operations without any list
 /// wait for it.
 pub(in crate::transport) struct Lookup {
-    find: Box<dyn Fn() -> Found + Send + Sync>,
+    find: Find,
     interval: Duration,
     state: Mutex<State>,
     /// Number of look-ups that ended.
@@ -53,22 +111,15 @@ struct State {
 impl Lookup {
     /// Creates the look-up of these settings; `None` if they contain the list itself.
     pub(in crate::transport) fn new(settings: &ServerSettings) -> Option<Self> {
-        let interval = settings.poll_interval;
-        #[cfg(feature = "dns")]
-        if settings.uses_dns {
-            let lookup = DnsLookup::new(&settings.dns, &settings.zones);
-            let find = move || -> Found {
-                let lookup = lookup.clone();
-                Box::pin(async move { lookup.servers().await })
-            };
-            return Some(Self::of(interval, find));
+        let list = list_of(settings)?;
+        if !settings.expand_hosts {
+            return Some(Self::of(settings.poll_interval, list));
         }
-        let source = settings.source.clone()?;
-        let find = move || -> Found {
-            let source = source.clone();
-            Box::pin(async move { source.servers().await })
+        let expanded = move || -> Found {
+            let listed = list();
+            Box::pin(async move { expand(listed.await?).await })
         };
-        Some(Self::of(interval, find))
+        Some(Self::of(settings.poll_interval, expanded))
     }
 
     fn of(interval: Duration, find: impl Fn() -> Found + Send + Sync + 'static) -> Self {
