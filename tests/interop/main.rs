@@ -1,7 +1,7 @@
 //! Tests against real Spring Cloud Eureka servers and clients, each in a process of its own.
 //!
 //! Each test starts its processes on free ports, waits for conditions (never for a fixed time), and
-//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about five
+//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about nine
 //! minutes: `cargo test --all-features --test interop`. Logs are in `target/tmp/interop/`.
 #![allow(clippy::print_stderr, reason = "a failed test shows the ends of its logs")]
 
@@ -20,6 +20,7 @@ mod process;
 mod provider_status;
 mod registry_servers;
 mod remote_regions;
+mod rolling_restart;
 mod rust;
 mod service_settings;
 mod spring;

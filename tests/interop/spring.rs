@@ -31,15 +31,24 @@ impl Server {
         Self::start_at(name, "127.0.0.1", port, arguments).await
     }
 
+    /// Starts the server with the default settings, its read-only cache included.
+    pub(crate) async fn start_with_defaults(name: &str, port: u16) -> Self {
+        Self::run(name, "127.0.0.1", port, &[]).await
+    }
+
     /// Starts a server that is reached at this host.
     pub(crate) async fn start_at(name: &str, host: &str, port: u16, arguments: &[String]) -> Self {
-        let mut command = java("server", "eureka-server-1.jar");
-        command.args(arguments);
-        command.arg(format!("--server.port={port}")).args([
+        let without_cache = [
             "--eureka.server.use-read-only-response-cache=false",
             "--eureka.server.response-cache-update-interval-ms=500",
-            "--eureka.server.wait-time-in-ms-when-sync-empty=0",
-        ]);
+        ];
+        Self::run(name, host, port, &[arguments, &without_cache.map(str::to_owned)].concat()).await
+    }
+
+    async fn run(name: &str, host: &str, port: u16, arguments: &[String]) -> Self {
+        let mut command = java("server", "eureka-server-1.jar");
+        command.args(arguments);
+        command.arg(format!("--server.port={port}")).arg("--eureka.server.wait-time-in-ms-when-sync-empty=0");
         let mut process = Process::start(name, command);
         let url = format!("http://{host}:{port}/eureka/");
         until("the Spring server responds", START, async || {
@@ -68,6 +77,21 @@ impl Client {
 
     /// Starts the application with further properties as arguments.
     pub(crate) async fn start_with(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Self {
+        let fast = [
+            "--eureka.instance.lease-renewal-interval-in-seconds=1",
+            "--eureka.client.registry-fetch-interval-seconds=1",
+            "--spring.cloud.loadbalancer.cache.enabled=false",
+            "--logging.level.com.netflix.discovery=DEBUG",
+        ];
+        Self::run(name, registry, port, &[&fast, arguments].concat()).await
+    }
+
+    /// Starts the application with the default settings of a caller.
+    pub(crate) async fn start_with_defaults(name: &str, registry: &str, port: u16) -> Self {
+        Self::run(name, registry, port, &[]).await
+    }
+
+    async fn run(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Self {
         let mut command = java("client", "eureka-client-1.jar");
         command
             .arg(format!("--server.port={port}"))
@@ -76,10 +100,6 @@ impl Client {
                 "--spring.application.name=java-client",
                 "--eureka.instance.prefer-ip-address=true",
                 "--eureka.instance.ip-address=127.0.0.1",
-                "--eureka.instance.lease-renewal-interval-in-seconds=1",
-                "--eureka.client.registry-fetch-interval-seconds=1",
-                "--spring.cloud.loadbalancer.cache.enabled=false",
-                "--logging.level.com.netflix.discovery=DEBUG",
             ])
             .args(arguments);
         let mut process = Process::start(name, command);
