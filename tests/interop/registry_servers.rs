@@ -63,9 +63,7 @@ async fn provider_follows_dns_and_fails_over_without_a_lost_lease() {
     let port = free_port();
     UdpSocket::bind((HOSTS[1], 0)).await.expect("the machine has further loopback addresses");
     let records = Records::default();
-    let set = |name: &str, texts: &[&'static str]| {
-        records.lock().expect("mutex is not poisoned").insert(name.into(), texts.to_vec());
-    };
+    let set = |name: &str, texts: &[&'static str]| records.set(name, texts);
     set("txt.eu.example.com", &["zone-a.example.com"]);
     set("txt.zone-a.example.com", &[HOSTS[0]]);
     let dns = name_server(records.clone()).await;

@@ -7,7 +7,38 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UdpSocket;
 
 /// TXT records by name, in lower case and without the dot at the end.
-pub(crate) type Records = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
+#[derive(Clone, Default)]
+pub(crate) struct Records(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    texts: HashMap<String, Vec<&'static str>>,
+    /// Number of queries by name.
+    queries: HashMap<String, usize>,
+}
+
+#[allow(dead_code, reason = "not all suites use all methods")]
+impl Records {
+    pub(crate) fn set(&self, name: &str, texts: &[&'static str]) {
+        self.0.lock().unwrap().texts.insert(name.to_owned(), texts.to_vec());
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.0.lock().unwrap().texts.remove(name);
+    }
+
+    /// Returns the number of queries for this name so far.
+    pub(crate) fn queries(&self, name: &str) -> usize {
+        self.0.lock().unwrap().queries.get(name).copied().unwrap_or_default()
+    }
+
+    fn texts_of(&self, name: String) -> Option<Vec<&'static str>> {
+        let mut state = self.0.lock().unwrap();
+        let texts = state.texts.get(&name).cloned();
+        *state.queries.entry(name).or_default() += 1;
+        texts
+    }
+}
 
 /// Starts a name server on loopback for these records.
 pub(crate) async fn name_server(records: Records) -> SocketAddr {
@@ -32,7 +63,7 @@ fn response(query: &[u8], records: &Records) -> Vec<u8> {
         at = end;
     }
     let question = &query[12..at + 5];
-    let texts = records.lock().unwrap().get(&labels.join(".")).cloned();
+    let texts = records.texts_of(labels.join("."));
     let mut response = query[..2].to_vec();
     response.extend([0x85, if texts.is_some() { 0 } else { 3 }, 0, 1, 0, texts.is_some().into(), 0, 0, 0, 0]);
     response.extend(question);
