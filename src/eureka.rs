@@ -394,11 +394,8 @@ impl EurekaBuilder {
             config.servers = ServerSettings::default();
         }
         config.servers.check()?;
-        let mut servers = servers::list(&config, self.default_url || !enabled)?;
+        let servers = servers::list(&config, self.default_url || !enabled)?;
         config.service_urls = servers.iter().map(|server| server.url.clone()).collect();
-        if config.servers.expand_hosts {
-            config.servers.expanded = std::mem::take(&mut servers);
-        }
         let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));
         let times =
             [config.fetch_interval, config.connect_timeout, config.read_timeout, config.instance_connect_timeout];
@@ -421,7 +418,7 @@ impl EurekaBuilder {
             })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
-        let transport = Transport::with_servers(&config.servers, servers, stack).with_regions(config.regions.names());
+        let transport = servers::transport(&config.servers, servers, stack).with_regions(config.regions.names());
         let mut balancing = self.balancing;
         balancing.or_own_zone(config.servers.zones.configured_zone());
         if enabled && balancing.lacks_zone() {

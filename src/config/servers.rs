@@ -31,6 +31,17 @@ pub(crate) struct ServerSettings {
     pub(crate) expand_hosts: bool,
     /// Servers whose hosts are expanded, set by `build`.
     pub(crate) expanded: Vec<ListedServer>,
+    pub(crate) cluster: Cluster,
+}
+
+/// Registry servers that are instances of an application, which the listed servers know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) is_used: bool,
+    /// VIP address of the servers.
+    pub(crate) vip: String,
+    /// Calls the servers by their IP addresses, not by their host names.
+    pub(crate) by_ip: bool,
 }
 
 impl Default for ServerSettings {
@@ -46,6 +57,7 @@ impl Default for ServerSettings {
             shuffle: true,
             expand_hosts: false,
             expanded: Vec::new(),
+            cluster: Cluster::default(),
         }
     }
 }
@@ -68,6 +80,12 @@ impl ServerSettings {
         (self.poll_interval, self.session) = (self.poll_interval.min(LONGEST_WAIT), self.session.min(LONGEST_WAIT));
         if !self.quarantine_threshold.is_finite() || self.quarantine_threshold < 0.0 {
             return invalid("the quarantine threshold is not a share of the servers", "set it to a number from 0 to 1");
+        }
+        if self.cluster.is_used && self.cluster.vip.is_empty() {
+            return invalid(
+                "the registry servers are instances of an application, but its VIP address is not set",
+                "set eureka.client.transport.write-cluster-vip or call server_vip()",
+            );
         }
         if self.uses_dns {
             self.check_dns()?;

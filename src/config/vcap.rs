@@ -80,7 +80,10 @@ mod tests {
             "user-provided": [{"label": "other", "credentials": {"tls": true}}, 7], "broken": 7}"#;
         let settings = Settings::builder()
             .environment([
-                ("VCAP_APPLICATION", r#"{"instance_id": "cf-7", "instance_index": 0, "uris": ["a.example", "b.example"]}"#),
+                (
+                    "VCAP_APPLICATION",
+                    r#"{"instance_id": "cf-7", "instance_index": 0, "uris": ["a.example", "b.example"]}"#,
+                ),
                 ("VCAP_SERVICES", services),
                 ("MY_URL", "${vcap.services.my-registry.credentials.uri}/eureka/"),
             ])
@@ -108,7 +111,8 @@ mod tests {
     #[test]
     fn document_that_is_no_object_is_ignored() {
         for text in ["", "[1]", "{", "geheim"] {
-            let settings = Settings::builder().environment([("VCAP_APPLICATION", text)]).without_files().load().unwrap();
+            let settings =
+                Settings::builder().environment([("VCAP_APPLICATION", text)]).without_files().load().unwrap();
             assert_eq!(settings.get("vcap.application.instance_id").unwrap(), None, "{text}");
         }
     }

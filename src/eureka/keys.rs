@@ -166,6 +166,15 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.eureka-service-url-poll-interval-seconds", Unit::Seconds, "300", "EurekaBuilder::server_poll_interval",
         |b, v| Ok(b.server_poll_interval(v.positive_duration()?)))
         .netflix(&[("eureka.serviceUrlPollIntervalMs", Unit::Millis)]),
+    Row::new("eureka.client.transport.bootstrap-resolver-strategy", Unit::Text, "none", "EurekaBuilder::server_vip",
+        |mut b, v| { b.config.servers.cluster.is_used = v.text().eq_ignore_ascii_case("composite"); Ok(b) })
+        .netflix(&[("eureka.transport.bootstrapResolverStrategy", Unit::Text)]),
+    Row::new("eureka.client.transport.write-cluster-vip", Unit::Text, "none", "EurekaBuilder::server_vip",
+        |mut b, v| { b.config.servers.cluster.vip = v.text().to_owned(); Ok(b) })
+        .netflix(&[("eureka.transport.writeClusterVip", Unit::Text)]),
+    Row::new("eureka.client.transport.applications-resolver-use-ip", Unit::Flag, "false", "EurekaBuilder::server_vip",
+        |mut b, v| { b.config.servers.cluster.by_ip = v.flag()?; Ok(b) })
+        .netflix(&[("eureka.transport.applicationsResolverUseIp", Unit::Flag)]),
     Row::new("eureka.client.transport.sessioned-client-reconnect-interval-seconds", Unit::Seconds, "1200", "EurekaBuilder::session_duration",
         |b, v| Ok(b.session_duration(v.positive_duration()?)))
         .netflix(&[("eureka.transport.sessionedClientReconnectIntervalSeconds", Unit::Seconds)]),
@@ -304,7 +313,6 @@ pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.client.property-resolver", "it is a class of Java"),
     ("eureka.experimental.*", EXPERIMENTAL),
     ("eureka.client.transport.bootstrap-resolver-*", RESOLVER),
-    ("eureka.transport.bootstrapResolverStrategy", RESOLVER),
     ("eureka.transport.useBootstrapResolverForQuery", RESOLVER),
     ("eureka.client.transport.use-bootstrap-resolver-for-query", RESOLVER),
     ("eureka.client.transport.async-resolver-*", POLL),

@@ -5,9 +5,10 @@ use tower::BoxError;
 use super::{Eureka, EurekaBuilder};
 #[cfg(feature = "dns")]
 use crate::config::DnsServers;
-use crate::config::{ClientConfig, DEFAULT_ZONE, ListedServer, ServerSource, ServiceUrl};
+use crate::config::{ClientConfig, Cluster, DEFAULT_ZONE, ListedServer, ServerSettings, ServerSource, ServiceUrl};
 use crate::error::{Error, Kind};
-use crate::transport::RegistryServer;
+use crate::model::InstanceStatus;
+use crate::transport::{HttpStack, RegistryServer, Transport};
 
 impl Eureka {
     /// Returns the registry servers with their states, in the order in which they are tried.
@@ -101,6 +102,19 @@ impl EurekaBuilder {
         self
     }
 
+    /// Looks up the registry servers as the instances with this VIP address at the servers of the
+    /// URLs, or of DNS or the [function](Self::server_source), which are used for nothing else.
+    ///
+    /// Instances that are UP are called at their plain port, and at the path of
+    /// `eureka.client.eureka-server-u-r-l-context`, which `DnsServers::context` sets in code. The
+    /// look-up is repeated as described at [`server_source`](Self::server_source). Spring
+    /// `eureka.client.transport.write-cluster-vip`, with the `bootstrap-resolver-strategy`
+    /// `composite`.
+    pub fn server_vip(mut self, vip: impl Into<String>) -> Self {
+        (self.config.servers.cluster.is_used, self.config.servers.cluster.vip) = (true, vip.into());
+        self
+    }
+
     /// Sets the time between two look-ups of the registry servers, which varies by up to a tenth.
     /// Defaults to 5 minutes. Without a [function](Self::server_source) or DNS it has no effect.
     ///
@@ -172,6 +186,35 @@ impl EurekaBuilder {
             Err(error) => self.error = self.error.take().or(Some(error)),
         }
     }
+}
+
+/// Creates the transport over these servers, or over those that are looked up with them.
+pub(super) fn transport(settings: &ServerSettings, servers: Vec<ListedServer>, stack: HttpStack) -> Transport {
+    let (listed, expanded) = if settings.expand_hosts { (Vec::new(), servers) } else { (servers, Vec::new()) };
+    let settings = ServerSettings { expanded, ..settings.clone() };
+    let known = Transport::with_servers(&settings, listed, stack.clone());
+    if !settings.cluster.is_used {
+        return known;
+    }
+    let (cluster, context) = (settings.cluster.clone(), settings.dns.context.clone());
+    let source = ServerSource::new(move || {
+        let (known, cluster, context) = (known.clone(), cluster.clone(), context.clone());
+        async move { members(&known, &cluster, &context).await }
+    });
+    let settings = ServerSettings { source: Some(source), uses_dns: false, expanded: Vec::new(), ..settings };
+    Transport::with_servers(&settings, Vec::new(), stack)
+}
+
+/// Returns the URLs of the registry servers that are instances of a cluster.
+async fn members(known: &Transport, cluster: &Cluster, context: &str) -> Result<String, Error> {
+    let applications = known.vip(&cluster.vip).await?;
+    let instances = applications.applications.iter().flat_map(|application| &application.instances);
+    let urls = instances.filter(|instance| instance.status() == InstanceStatus::Up).filter_map(|instance| {
+        let host = if cluster.by_ip { instance.ip_addr() } else { instance.host_name() }?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        Some(format!("http://{host}:{}/{}", instance.port().usable()?, context.trim_matches('/')))
+    });
+    Ok(urls.collect::<Vec<_>>().join(","))
 }
 
 /// Returns the list of servers of checked settings. It is empty if the servers are looked up.

@@ -48,10 +48,10 @@ pub use instance::Instance;
 pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;
 pub(crate) use local::{Facts, HostLookup, LocalFacts};
-#[cfg(feature = "client")]
-pub(crate) use metadata::{GRPC_PORT_KEY, OVERRIDE_KEY};
 pub(crate) use metadata::MANAGEMENT_PORT_KEY;
 pub use metadata::Metadata;
+#[cfg(feature = "client")]
+pub(crate) use metadata::{GRPC_PORT_KEY, OVERRIDE_KEY};
 pub use port::Port;
 pub(crate) use replication::BatchItem;
 pub use replication::{ReplicationAction, ReplicationItem, ReplicationList, ReplicationResponse, ReplicationResult};

@@ -92,8 +92,7 @@ async fn rejected_bearer_token_is_renewed_once() {
 async fn provider_whose_tokens_are_rejected_is_called_after_ever_longer_pauses() {
     let accepts = Arc::new(AtomicBool::new(false));
     let accepting = accepts.clone();
-    let registry =
-        Scripted::new(move |_| Reply::Status(if accepting.load(Ordering::SeqCst) { 204 } else { 401 }));
+    let registry = Scripted::new(move |_| Reply::Status(if accepting.load(Ordering::SeqCst) { 204 } else { 401 }));
     let (builder, calls) = numbered(at("http://a/,http://b/,http://c/", &registry));
     let eureka = builder.build().unwrap();
     let register = async || eureka.transport().register(&instance("orders", "a")).await;

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tower_eureka::{Eureka, EurekaBuilder};
+use tower_eureka::model::InstanceStatus;
+use tower_eureka::{Eureka, EurekaBuilder, Instance, Settings};
 
 use crate::captured_log::Log;
-use crate::common::{Asked, Reply, Scripted, instance, list};
+use crate::common::{Asked, Reply, Scripted, instance, list, with_status};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -258,6 +259,55 @@ async fn list_in_force_shows_the_server_in_use_without_credentials() {
     let text = log.text();
     assert_eq!(text.matches("registry servers servers=http://a/eureka/, http://b/").count(), 1, "{text}");
     assert!(!text.contains("secret") && !text.contains("user"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_are_instances_are_looked_up_at_the_others() {
+    let members = Arc::new(Mutex::new(vec!["10.0.0.1"]));
+    let current = members.clone();
+    let registry = Scripted::new(move |asked| {
+        if !asked.line.starts_with("GET /vips/registry") {
+            return sound();
+        }
+        let member = |ip: &&str| {
+            let builder = Instance::builder("registry").id(*ip).host_name(format!("node-{ip}")).ip_addr(*ip).port(7001);
+            builder.build().unwrap()
+        };
+        let mut found: Vec<_> = current.lock().unwrap().iter().map(member).collect();
+        found.push(with_status(&member(&"10.0.0.9"), InstanceStatus::Down));
+        Reply::Json(list(&found))
+    });
+    let settings = |by_ip: &str| {
+        let settings = [
+            ("eureka.client.service-url.defaultZone", "http://known/eureka"),
+            ("eureka.client.transport.bootstrap-resolver-strategy", "composite"),
+            ("eureka.client.transport.write-cluster-vip", "registry"),
+            ("eureka.client.transport.applications-resolver-use-ip", by_ip),
+            ("eureka.client.eureka-server-u-r-l-context", "/eureka/v2/"),
+        ];
+        let builder = Settings::builder().environment([("", ""); 0]).without_files();
+        settings.into_iter().fold(builder, |builder, (name, value)| builder.property(name, value)).load().unwrap()
+    };
+    let build = |by_ip: &str| Eureka::builder_from(&settings(by_ip)).unwrap().http_service(registry.clone()).build();
+    let client = build("true").unwrap();
+    assert_eq!(fetch(&client, &registry).await, ["known", "10.0.0.1"]);
+    assert_eq!(urls(&client), ["http://10.0.0.1:7001/eureka/v2/"]);
+    members.lock().unwrap().push("10.0.0.2");
+    sleep(6 * MINUTE).await;
+    poll(&client).await;
+    assert_eq!(urls(&client).len(), 2);
+    // Without a member, the last list stays.
+    members.lock().unwrap().clear();
+    sleep(6 * MINUTE).await;
+    poll(&client).await;
+    assert_eq!(urls(&client).len(), 2);
+    members.lock().unwrap().push("10.0.0.3");
+    assert_eq!(fetch(&build("false").unwrap(), &registry).await, ["known", "node-10.0.0.3"]);
+
+    let composite = [("eureka.client.transport.bootstrap-resolver-strategy", "composite")];
+    let without_vip = Settings::builder().environment(composite).without_files().load().unwrap();
+    let error = Eureka::builder_from(&without_vip).unwrap().build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("write-cluster-vip"), "{error}");
 }
 
 #[tokio::test]

@@ -223,7 +223,8 @@ fn config_warns_and_fails_as_serve_does() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, stderr) = run("config", "--eureka.server.my-url=http://node/");
-    let typo = "application.yml:1: eureka.server.lease-dubling is no setting; did you mean eureka.server.lease-doubling?";
+    let typo =
+        "application.yml:1: eureka.server.lease-dubling is no setting; did you mean eureka.server.lease-doubling?";
     assert!(code == Some(0) && stderr.contains("WARN") && stderr.contains(typo), "{stderr}");
     for (argument, why) in [
         ("--server.port=x", "expected a port"),

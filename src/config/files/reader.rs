@@ -163,7 +163,9 @@ impl Reader<'_> {
         match &location.kind {
             Kind::Folder(path) => {
                 let (folders, names) = (folders(path), self.names.clone());
-                for (folder, name) in folders.iter().rev().flat_map(|folder| names.iter().rev().map(move |n| (folder, n))) {
+                for (folder, name) in
+                    folders.iter().rev().flat_map(|folder| names.iter().rev().map(move |n| (folder, n)))
+                {
                     for extension in EXTENSIONS {
                         let path = of_profile(&folder.join(format!("{name}.{extension}")), profile);
                         self.file(&path, extension, is_specific, profiles, depth, into)?;

@@ -172,7 +172,8 @@ fn imports_are_read_for_profiles_from_folders_and_from_all_trees() {
 
 #[test]
 fn file_of_a_tree_that_is_no_value_is_skipped() {
-    let folder = Folder::with(&[("application.yml", "spring.config.import: 'configtree:etc/'\n"), ("etc/a/b", "value")]);
+    let folder =
+        Folder::with(&[("application.yml", "spring.config.import: 'configtree:etc/'\n"), ("etc/a/b", "value")]);
     folder.write("etc/key.p12", b"0\x82\xff");
     folder.write("etc/large", "x".repeat((64 << 10) + 1));
     assert_eq!((folder.get(&[], "a.b"), folder.get(&[], "large")), ("value".into(), String::new()));

@@ -76,7 +76,7 @@ impl Agent {
             return Ok(());
         };
         let status = found.overridden_status;
-        if found.metadata.get(OVERRIDE_KEY).is_some_and(|mark| mark.parse() == Ok(status)) {
+        if found.metadata.get(OVERRIDE_KEY).is_some_and(|mark| mark.parse().ok() == Some(status)) {
             let (app, instance) = (own.app(), own.id());
             tracing::info!(app, instance, %status, "override of an earlier process with this id recognized");
             self.overrides.recall(status);
@@ -92,9 +92,8 @@ impl Agent {
             Due::Remove => None,
         };
         // A task of its own, since its end has to be known even if a shutdown interrupts it.
-        let mut change = tokio::spawn(async move {
-            transport.override_status(instance.app(), instance.id(), status, dirty).await
-        });
+        let mut change =
+            tokio::spawn(async move { transport.override_status(instance.app(), instance.id(), status, dirty).await });
         let ended = match unless_shut_down(&mut self.shutdown, &mut change).await {
             Ok(ended) => ended,
             Err(command) => {
@@ -103,7 +102,8 @@ impl Agent {
             }
         };
         let result = ended.unwrap_or_else(|_| {
-            let error = Error::new(Kind::Closed, "change override of").app(self.instance.app()).instance(self.instance.id());
+            let error =
+                Error::new(Kind::Closed, "change override of").app(self.instance.app()).instance(self.instance.id());
             Err(error.cause("the runtime has ended"))
         });
         match &result {

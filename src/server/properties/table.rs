@@ -48,7 +48,10 @@ macro_rules! property {
 
 /// Changes the TLS stores of the peers.
 #[cfg(feature = "peers")]
-fn tls(builder: Builder, set: impl FnOnce(&mut TlsKeys) -> Result<(), InvalidSetting>) -> Result<Builder, InvalidSetting> {
+fn tls(
+    builder: Builder,
+    set: impl FnOnce(&mut TlsKeys) -> Result<(), InvalidSetting>,
+) -> Result<Builder, InvalidSetting> {
     let mut result = Ok(());
     let builder = builder.peers_with(|peers| peers.tls_keys_with(|keys| result = set(keys)));
     result.map(|()| builder)
