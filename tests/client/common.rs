@@ -91,6 +91,12 @@ impl Scripted {
         self.registrations().iter().map(|(_, sent)| sent.last_dirty_timestamp().unwrap()).collect()
     }
 
+    /// Returns the body of the first registration.
+    pub(crate) fn first_registration(&self) -> Bytes {
+        let asked = self.asked();
+        asked.into_iter().find(|asked| asked.line.starts_with("POST")).expect("there is a registration").body
+    }
+
     /// Waits on paused time until this number of requests has arrived.
     pub(crate) async fn wait_for(&self, count: usize) {
         while self.asked.lock().unwrap().len() < count {

@@ -49,7 +49,7 @@ fn json_of(reply: &Reply) -> Value {
 /// Returns the first record that the registry received.
 async fn registered(registry: &Scripted, handle: &Registrar) -> Instance {
     handle.register().await.unwrap();
-    Instance::from_json(&registry.asked()[0].body).unwrap()
+    Instance::from_json(&registry.first_registration()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -424,8 +424,8 @@ async fn axum_application_is_registered_in_one_call_with_the_port_of_its_listene
     let serving = tokio::spawn(async move {
         tower_eureka::axum::serve_registered(&eureka, instance, listener, axum::Router::new()).await
     });
-    registry.wait_for(1).await;
-    let instance = Instance::from_json(&registry.asked()[0].body).unwrap();
+    registry.wait_for(2).await;
+    let instance = Instance::from_json(&registry.first_registration()).unwrap();
     assert_eq!(instance.port().number, i32::from(port));
     assert_eq!(instance.health_check_url().unwrap(), format!("http://127.0.0.1:{port}/actuator/health"));
     serving.abort();

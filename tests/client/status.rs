@@ -91,15 +91,20 @@ async fn override_sends_the_timestamp_and_its_removal_registers_again() {
     let error = handle.override_status(InstanceStatus::OutOfService).await.unwrap_err();
     assert!(error.to_string().contains("call register() first"), "{error}");
     handle.register().await.unwrap();
-    let version = |asked: &Asked| Instance::from_json(&asked.body).unwrap().last_dirty_timestamp().unwrap();
-    let first = version(&registry.asked()[0]);
+    let sent = |asked: &Asked| Instance::from_json(&asked.body).unwrap();
+    let version = |asked: &Asked| sent(asked).last_dirty_timestamp().unwrap();
+    let mark = |asked: &Asked| sent(asked).metadata().get("tower-eureka.override").map(str::to_owned);
     handle.override_status(InstanceStatus::OutOfService).await.unwrap();
     handle.remove_override().await.unwrap();
     let asked: Vec<_> = registry.asked().into_iter().filter(|asked| !asked.line.starts_with("GET")).collect();
-    assert_eq!(asked[1].line, format!("PUT {ID}/status?value=OUT_OF_SERVICE&lastDirtyTimestamp={first}"));
-    assert_eq!(asked[2].line, format!("DELETE {ID}/status?lastDirtyTimestamp={first}"));
-    assert_eq!(asked[3].line, "POST /apps/ORDERS");
-    assert!(version(&asked[3]) > first);
+    // The mark by which a restarted process recognizes the override goes first.
+    let marked = version(&asked[1]);
+    assert!(marked > version(&asked[0]) && mark(&asked[0]).is_none());
+    assert_eq!(mark(&asked[1]).as_deref(), Some("OUT_OF_SERVICE"));
+    assert_eq!(asked[2].line, format!("PUT {ID}/status?value=OUT_OF_SERVICE&lastDirtyTimestamp={marked}"));
+    assert_eq!(asked[3].line, format!("DELETE {ID}/status?lastDirtyTimestamp={marked}"));
+    assert_eq!(asked[4].line, "POST /apps/ORDERS");
+    assert!(version(&asked[4]) > marked && mark(&asked[4]).is_none());
     handle.drain().await;
     assert!(handle.override_status(InstanceStatus::OutOfService).await.is_err());
 }
