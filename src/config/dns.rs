@@ -23,6 +23,8 @@ pub struct DnsServers {
     /// Path on each server, with or without slashes around it.
     pub(crate) context: String,
     pub(crate) https: bool,
+    /// True if the domain is the name of an SRV record.
+    pub(crate) is_srv: bool,
     /// Name server that is used instead of those of the system.
     pub(crate) name_server: Option<SocketAddr>,
 }
@@ -33,7 +35,16 @@ impl DnsServers {
     /// Spring `eureka.client.eureka-server-d-n-s-name` and `eureka.client.eureka-server-port`,
     /// Netflix `eureka.eurekaServer.domainName` and `eureka.eurekaServer.port`.
     pub fn new(domain: impl Into<String>, port: u16) -> Self {
-        Self { domain: domain.into(), port, context: String::new(), https: false, name_server: None }
+        Self { domain: domain.into(), port, context: String::new(), https: false, is_srv: false, name_server: None }
+    }
+
+    /// Creates the settings for the servers in an SRV record, such as `_eureka._tcp.example.com`
+    /// or that of a named port of a headless service of Kubernetes. Each entry has its own port.
+    ///
+    /// Servers with the lowest priority number are tried first, as those of the own zone. Weights,
+    /// regions and zones have no effect. Java has no such look-up.
+    pub fn srv(name: impl Into<String>) -> Self {
+        Self { is_srv: true, ..Self::new(name, 0) }
     }
 
     /// Sets the path on the servers, such as `eureka`. Defaults to no path.

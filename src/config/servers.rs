@@ -102,7 +102,7 @@ impl ServerSettings {
                 "set eureka.client.eureka-server-d-n-s-name or the domain of DnsServers::new()",
             );
         }
-        if self.dns.port == 0 {
+        if self.dns.port == 0 && !self.dns.is_srv {
             return missing(
                 "registry servers are looked up in DNS, but no port is set",
                 "set eureka.client.eureka-server-port or the port of DnsServers::new()",

@@ -41,6 +41,9 @@ impl DnsLookup {
     /// When one of the records is not available. A partial list would look as if servers had been
     /// removed.
     pub(crate) async fn servers(&self) -> Result<Vec<ListedServer>, BoxError> {
+        if self.records.is_srv {
+            return self.servers_of_srv().await;
+        }
         let mut servers: Vec<ListedServer> = Vec::new();
         for (rank, zone) in self.zones().await?.into_iter().enumerate() {
             let rank = if self.prefer_same { rank } else { 0 };
@@ -58,18 +61,52 @@ impl DnsLookup {
     /// of them always gets the same order.
     #[cfg(feature = "peers")]
     pub(crate) async fn rotated_urls(&self, own_host: &str) -> Result<String, BoxError> {
+        if self.records.is_srv {
+            let servers = self.servers_of_srv().await?;
+            return Ok(servers.iter().map(|server| &**server.url.as_str()).collect::<Vec<_>>().join(","));
+        }
         let zones = self.zones().await?.into_iter().map(|zone| zone.hosts).collect();
         Ok(self.urls(&rotated(zones, own_host)))
     }
 
+    /// Returns the servers in an SRV record, those with the lowest priority number first.
+    async fn servers_of_srv(&self) -> Result<Vec<ListedServer>, BoxError> {
+        let name = format!("{}.", self.records.domain.trim_matches('.'));
+        let response = self.resolver()?.srv_lookup(name.as_str()).await;
+        let response = response.map_err(|error| format!("look up {}: {error}", Quoted(&name)))?;
+        let mut found: Vec<_> = response
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::SRV(srv) => {
+                    Some((srv.priority, srv.target.to_ascii().trim_end_matches('.').to_owned(), srv.port))
+                }
+                _ => None,
+            })
+            .collect();
+        found.sort();
+        let mut priorities: Vec<_> = found.iter().map(|(priority, ..)| *priority).collect();
+        priorities.dedup();
+        let mut servers: Vec<ListedServer> = Vec::new();
+        for (priority, host, port) in found.iter().filter(|(_, host, _)| !host.is_empty()) {
+            let rank = priorities.iter().position(|known| known == priority).unwrap_or(0);
+            let server = listed(&self.url(host, *port), &self.zone.as_str().into(), rank);
+            servers.extend(server.map_err(|error| format!("look up {}: {error}", Quoted(&name)))?);
+        }
+        Ok(servers)
+    }
+
     fn urls(&self, hosts: &[String]) -> String {
-        let DnsServers { port, context, https, .. } = &self.records;
+        hosts.iter().map(|host| self.url(host, self.records.port)).collect::<Vec<_>>().join(",")
+    }
+
+    fn url(&self, host: &str, port: u16) -> String {
+        let DnsServers { context, https, .. } = &self.records;
         let (scheme, path) = (if *https { "https" } else { "http" }, context.trim_matches('/'));
-        let url = |host: &String| match host.parse::<Ipv6Addr>() {
+        match host.parse::<Ipv6Addr>() {
             Ok(ip) => format!("{scheme}://[{ip}]:{port}/{path}"),
             Err(_) => format!("{scheme}://{host}:{port}/{path}"),
-        };
-        hosts.iter().map(url).collect::<Vec<_>>().join(",")
+        }
     }
 
     async fn zones(&self) -> Result<Vec<Zone>, BoxError> {

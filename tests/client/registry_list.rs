@@ -333,6 +333,25 @@ async fn each_address_of_a_host_is_a_server() {
 
 #[cfg(feature = "dns")]
 #[tokio::test]
+async fn servers_of_an_srv_record_have_its_ports_and_priorities() {
+    use crate::name_server::{Records, name_server};
+    use tower_eureka::DnsServers;
+
+    let records = Records::default();
+    let name = "_eureka._tcp.example.net";
+    records
+        .set_service(name, &[(20, 8762, "h3.example.net"), (10, 8761, "h2.example.net"), (10, 80, "h1.example.net")]);
+    let dns = DnsServers::srv(name).context("eureka").name_server(name_server(records.clone()).await);
+    let registry = registry(&Arc::default());
+    let client = Eureka::builder().dns(dns).shuffle_servers(false).http_service(registry.clone()).build().unwrap();
+    assert_eq!(fetch(&client, &registry).await, ["h1.example.net"]);
+    let expected =
+        ["http://h1.example.net/eureka/", "http://h2.example.net:8761/eureka/", "http://h3.example.net:8762/eureka/"];
+    assert_eq!(urls(&client), expected);
+}
+
+#[cfg(feature = "dns")]
+#[tokio::test]
 async fn servers_from_dns_follow_their_records() {
     use crate::name_server::{Records, name_server};
     use tower_eureka::DnsServers;

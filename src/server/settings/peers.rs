@@ -508,7 +508,7 @@ impl Peers {
         #[cfg(feature = "dns")]
         for (is_missing, name, property) in [
             (self.dns.domain.is_empty(), "the domain of Dns::new", "eureka.client.eureka-server-d-n-s-name"),
-            (self.dns.port == 0, "the port of Dns::new", "eureka.client.eureka-server-port"),
+            (self.dns.port == 0 && !self.dns.is_srv, "the port of Dns::new", "eureka.client.eureka-server-port"),
         ] {
             if self.uses_dns && is_missing {
                 return Err(Error::setting_of(name, property, "must be set for peers from DNS"));
