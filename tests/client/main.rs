@@ -37,6 +37,8 @@ mod registry_list;
 mod remote_regions;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+#[cfg(feature = "files")]
+mod settings_files;
 mod shutdown;
 mod status;
 mod switches;
