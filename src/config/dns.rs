@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 ///
 /// The TXT record `txt.<region>.<domain>` holds the names of zones, `<zone>.<anything>`. The record
 /// `txt.` before such a name, or else the record of the name itself, holds the hosts of the zone's
-/// servers. All servers have the same port and path. If a record cannot be resolved, the last list remains in use.
+/// servers. All servers have the same port and path. If a record cannot be resolved, the last list
+/// remains in use.
 ///
 /// ```
 /// use tower_eureka::{DnsServers, Eureka};

@@ -345,12 +345,13 @@ async fn http_service_that_panics_fails_one_refresh_and_one_heartbeat() {
 
     let asked = AtomicUsize::new(0);
     let registry = Scripted::new(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
-        1 => panic!("on purpose"),
+        // After the read before the registration, and the registration.
+        2 => panic!("on purpose"),
         _ => Reply::Status(204),
     });
     let registrar = registry.client().build().unwrap().registrar(instance("orders", "a"));
     registrar.register().await.unwrap();
-    registry.wait_for(4).await;
+    registry.wait_for(5).await;
 }
 
 #[tokio::test(start_paused = true)]

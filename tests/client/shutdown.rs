@@ -64,7 +64,7 @@ async fn deregister_during_a_registration_that_hangs_ends_within_the_registry_ti
         let (registry, handle) = hanging(urls);
         let registering = handle.clone();
         let registering = tokio::spawn(async move { registering.register().await });
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(2)).await;
         let start = Instant::now();
         assert!(handle.deregister().await.unwrap_err().is_timeout());
         assert!(start.elapsed() <= Duration::from_millis(3001), "{:?}", start.elapsed());
@@ -203,7 +203,7 @@ async fn concurrent_deregister_calls_end_within_the_registry_timeout() {
     let (_, handle) = hanging(THREE);
     let registering = handle.clone();
     tokio::spawn(async move { registering.register().await });
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(2)).await;
     let start = Instant::now();
     let (one, other) = tokio::join!(handle.deregister(), handle.deregister());
     assert!(one.unwrap_err().is_timeout() && other.unwrap_err().is_timeout());

@@ -136,7 +136,7 @@ fn locations_and_imports_are_read() {
 #[test]
 fn imports_are_read_for_profiles_from_folders_and_from_all_trees() {
     let folder = Folder::with(&[
-        ("application.yml", "spring.config.import: more.yml, conf/, 'configtree:etc/*/'\na: main\nb: main\nc: main\n"),
+        ("application.yml", "spring.config.import: 'more.yml, conf/, configtree:etc/*/'\na: main\nb: main\nc: main\n"),
         ("application-prod.yml", "a: main-prod\nc: main-prod\n"),
         ("more.yml", "a: more\nb: more\n"),
         ("more-prod.yml", "a: more-prod\nspring.config.import: deep.yml\n"),
@@ -156,7 +156,7 @@ fn imports_are_read_for_profiles_from_folders_and_from_all_trees() {
         let profile = format!("--spring.profiles.active={profile}");
         assert_eq!(["a", "b", "c", "d", "e", "f", "g"].map(|name| folder.get(&[&profile], name)), expected);
     }
-    folder.write("application.yml", "spring.config.import: optional:none/, optional:configtree:none/*/\na: main\n");
+    folder.write("application.yml", "spring.config.import: 'optional:none/, optional:configtree:none/*/'\na: main\n");
     assert_eq!(folder.get(&[], "a"), "main");
     for missing in ["none/", "configtree:none/*/"] {
         folder.write("application.yml", format!("spring.config.import: '{missing}'\n"));
@@ -182,11 +182,11 @@ fn file_of_a_tree_that_is_no_value_is_skipped() {
 #[test]
 fn imports_that_multiply_are_an_error() {
     let folder = Folder::with(&[("application.yml", "spring.config.import: f0.yml\n")]);
-    for n in 0..16 {
+    for n in 0..14 {
         let next = format!("f{}.yml", n + 1);
         folder.write(&format!("f{n}.yml"), format!("spring.config.import: {next}, {next}, {next}\n"));
     }
-    folder.write("f16.yml", "a: 1\n");
+    folder.write("f14.yml", "a: 1\n");
     let error = folder.load(&[]).unwrap_err().to_string();
     assert!(error.contains("there are more than 2000 imports"), "{error}");
 }

@@ -14,7 +14,7 @@ use crate::model::{Instance, InstanceStatus, OVERRIDE_KEY};
 use crate::transport::Transport;
 
 /// Longest time of the read before the first registration, which it delays.
-const RECALL_TIME: Duration = Duration::from_secs(2);
+const RECALL_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct OwnOverride {
