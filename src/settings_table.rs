@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::config::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, Key, REGISTRAR};
 use crate::eureka::balancing::{BY_SERVICE, LOADBALANCER};
-use crate::eureka::keys::{CLIENT, SWITCHES, UNSUPPORTED, WITHOUT_MEANING};
+use crate::eureka::keys::{CLIENT, STATUSES, SWITCHES, UNSUPPORTED, WITHOUT_MEANING};
 
 const HEAD: &str =
     "| setting | environment variable | Netflix name | builder method | default | unit |\n|---|---|---|---|---|---|\n";
@@ -46,7 +46,7 @@ fn documented_settings_are_those_of_the_tables() {
     let document = std::fs::read_to_string(&path).unwrap();
     let mut expected = document.clone();
     for (name, table) in [
-        ("client", rows(SWITCHES.iter().chain(CLIENT))),
+        ("client", rows(SWITCHES.iter().chain(CLIENT).chain(STATUSES))),
         ("calls", rows(LOADBALANCER)),
         ("calls by service", rows(BY_SERVICE)),
         ("instance", rows(INSTANCE)),

@@ -341,6 +341,7 @@ impl fmt::Debug for CallOptions {
             .field("subset", &self.subset)
             .field("health_check", &self.health_check)
             .field("caller", &self.caller)
+            .field("selection", &self.selection)
             .field("own_zone", &self.own_zone)
             .field("retry", &self.retry)
             .field("ports", &self.ports)

@@ -15,7 +15,9 @@ use self::pipeline::{ApiVersion, Pipeline};
 use super::{Eureka, EurekaBuilder};
 use crate::client::{Backoff, CallOptions, RetryPolicy};
 use crate::config::{InvalidSetting, Key, Settings, Unit, Value, names};
+use crate::discover::Selection;
 use crate::error::Error;
+use crate::model::InstanceStatus;
 
 /// First pause of Spring's back-off.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -29,6 +31,8 @@ pub(super) struct Balancing {
     services: Vec<Service>,
     pub(super) own_zone: Option<Arc<str>>,
     approximates_zone: bool,
+    /// Calls instances of any status, as Java does without its filter.
+    pub(super) any_status: bool,
 }
 
 /// Settings of one application.
@@ -69,7 +73,11 @@ struct BackoffSettings {
 impl Balancing {
     /// Returns the options that the settings describe.
     pub(super) fn options(&self) -> CallOptions {
-        let mut options = self.all.apply(&Balanced::default(), CallOptions::new());
+        let mut options = CallOptions::new();
+        if self.any_status {
+            options = options.selection(|name| Selection::name(name).statuses(InstanceStatus::ALL));
+        }
+        options = self.all.apply(&Balanced::default(), options);
         for Service { name, is_relaxed, set } in &self.services {
             let (set, all) = (set.clone(), self.all.clone());
             options = options.with_application(name, *is_relaxed, move |options| set.apply(&all, options));

@@ -58,6 +58,7 @@ impl Eureka {
 /// Applies the settings of calls by name.
 pub(super) fn apply_balancing(settings: &Settings, builder: EurekaBuilder) -> Result<EurekaBuilder, InvalidSetting> {
     let mut builder = apply(settings, BY_SERVICE, apply(settings, LOADBALANCER, builder)?)?;
+    builder = apply(settings, STATUSES, builder)?;
     builder.balancing.read_own_zone(settings)?;
     Ok(builder)
 }
@@ -82,7 +83,10 @@ fn report(settings: &Settings) {
     // Settings of a registry server in the same process. Its `eureka.client.*` are those of a peer.
     #[cfg(feature = "server")]
     let read = read.chain(crate::server::property_names());
-    let netflix = netflix_names_of(SWITCHES).chain(netflix_names_of(CLIENT)).chain(netflix_names_of(INSTANCE));
+    let netflix = netflix_names_of(SWITCHES)
+        .chain(netflix_names_of(CLIENT))
+        .chain(netflix_names_of(STATUSES))
+        .chain(netflix_names_of(INSTANCE));
     let netflix = netflix.chain(netflix_names_of(REGISTRAR));
     let known = Known {
         read: &read.collect::<Vec<_>>(),
@@ -103,7 +107,11 @@ pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
 
 /// Returns the names of the settings that a client and its instances read.
 fn read_names() -> impl Iterator<Item = &'static str> {
-    names_of(SWITCHES).chain(names_of(CLIENT)).chain(names_of(INSTANCE)).chain(names_of(REGISTRAR))
+    names_of(SWITCHES)
+        .chain(names_of(CLIENT))
+        .chain(names_of(STATUSES))
+        .chain(names_of(INSTANCE))
+        .chain(names_of(REGISTRAR))
 }
 
 /// Switches a part of the client off if the value is false.
@@ -231,6 +239,14 @@ pub(crate) static CLIENT: &[Row] = &[
         |mut b, v| { b.security.tls.trust_store.password = Some(v.secret()); Ok(b) }),
 ];
 
+/// Statuses of the instances that receive calls by name.
+#[rustfmt::skip]
+pub(crate) static STATUSES: &[Row] = &[
+    Row::new("eureka.client.filter-only-up-instances", Unit::Flag, "true", "CallOptions::selection",
+        |mut b, v| { b.balancing.any_status = !v.flag()?; Ok(b) })
+        .netflix(&[("eureka.shouldFilterOnlyUpInstances", Unit::Flag)]),
+];
+
 /// Sets the zones of a region.
 fn availability_zones(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
     const NAME: &str = "eureka.client.availability-zones";
@@ -352,8 +368,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
-    ("eureka.client.filter-only-up-instances", "set CallOptions::selection in code"),
-    ("eureka.shouldFilterOnlyUpInstances", "set CallOptions::selection in code"),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
     ("eureka.registryRefreshSingleVipAddress", NOT_YET),
     ("eureka.client.backup-registry-impl", NOT_YET),

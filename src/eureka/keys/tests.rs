@@ -162,6 +162,7 @@ fn each_key_is_read_under_each_of_its_names() {
     }
     check(SWITCHES, Eureka::builder);
     check(CLIENT, Eureka::builder);
+    check(STATUSES, Eureka::builder);
     check(LOADBALANCER, Eureka::builder);
     check(INSTANCE, || crate::Instance::builder("orders"));
     check(REGISTRAR, crate::config::RegistrarConfig::default);
@@ -217,6 +218,15 @@ fn settings_of_a_registration_are_read_in_each_form_of_their_names() {
     for name in ["eureka.client.instance-info-replication-interval-seconds", "eureka.appinfo.replicate.interval"] {
         let interval = read(name, "7").unwrap().update_interval;
         assert_eq!(interval, Duration::from_secs(7), "{name}");
+    }
+}
+
+#[test]
+fn instances_of_any_status_are_called_without_the_filter() {
+    let names = ["eureka.client.filter-only-up-instances", "eureka.shouldFilterOnlyUpInstances"];
+    for name in names {
+        let options = |value| format!("{:?}", property(name, value).unwrap().build().unwrap().call_options());
+        assert!(options("false").contains("selection: Some(") && !options("true").contains("selection: Some("));
     }
 }
 
