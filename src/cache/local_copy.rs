@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::mirror::{Mirror, shared};
 use super::snapshot::Snapshot;
 use super::vip_index::VipIndex;
-use crate::model::{Application, Applications, Digest, Instance};
+use crate::model::{Application, Applications, Digest, Instance, Known};
 
 /// The copy of the registry without IO: the server's list, and held instances that are missing from
 /// it.
@@ -58,6 +58,11 @@ impl LocalCopy {
     /// too.
     pub(super) fn is_empty(&self) -> bool {
         self.mirror.len() == 0
+    }
+
+    /// Returns the instances of the server's list.
+    pub(super) fn known(&self) -> Known {
+        Known::new(self.mirror.applications.values().cloned().collect())
     }
 
     /// Returns the number of held instances.

@@ -1,4 +1,6 @@
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use crate::model::{ActionType, Application, Applications, Digest, Instance, StatusCounts};
@@ -8,6 +10,7 @@ use crate::model::{ActionType, Application, Applications, Digest, Instance, Stat
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
+    ids: Ids,
     counts: StatusCounts,
     /// `None` unless the server sends digests that match its lists.
     digest: Option<Digest>,
@@ -54,18 +57,48 @@ impl Mirror {
         let mut applications = BTreeMap::new();
         for (name, instances) in listed {
             let known = self.applications.get(name);
+            if let Some(known) = known.filter(|known| known.instances.iter().map(Arc::as_ptr).eq(pointers(&instances)))
+            {
+                applications.insert(name.clone(), known.clone());
+                continue;
+            }
             let instances = keep_unchanged(known.map_or(&[][..], |known| &known.instances), &instances);
             if !instances.is_empty() {
                 applications.insert(name.clone(), shared(known, name, instances));
             }
         }
-        self.counts = applications.values().flat_map(|app| &app.instances).map(|i| i.status()).collect();
-        self.applications = applications;
+        let before = std::mem::replace(&mut self.applications, applications);
         self.changes += 1;
-        self.digest = digest.filter(|theirs| {
-            let each =
-                |app: &Arc<Application>| app.instances.iter().map(|i| Digest::of(&app.name, i)).collect::<Digest>();
-            let ours: Digest = self.applications.values().map(each).collect();
+        self.recount(&before, digest);
+    }
+
+    /// Updates the counts, the digest and the ids from the applications before to the present ones,
+    /// at the cost of those that changed.
+    fn recount(&mut self, before: &BTreeMap<Arc<str>, Arc<Application>>, theirs: Option<Digest>) {
+        let digest_of = |app: &Application| app.instances.iter().map(|i| Digest::of(&app.name, i)).collect::<Digest>();
+        let mut ours = theirs.and(self.digest);
+        for (name, app) in before {
+            if self.applications.get(name).is_some_and(|now| Arc::ptr_eq(now, app)) {
+                continue;
+            }
+            app.instances.iter().for_each(|instance| self.counts.remove(instance.status()));
+            self.ids.remove(name);
+            if let Some(ours) = &mut ours {
+                ours.remove(digest_of(app));
+            }
+        }
+        for (name, app) in &self.applications {
+            if before.get(name).is_some_and(|before| Arc::ptr_eq(before, app)) {
+                continue;
+            }
+            app.instances.iter().for_each(|instance| self.counts.add(instance.status()));
+            self.ids.set(name, &app.instances);
+            if let Some(ours) = &mut ours {
+                ours.add(digest_of(app));
+            }
+        }
+        self.digest = theirs.filter(|theirs| {
+            let ours = ours.unwrap_or_else(|| self.applications.values().map(|app| digest_of(app)).collect());
             if ours != *theirs {
                 tracing::warn!(%ours, %theirs, "digest does not match its own list, comparing counts instead");
             }
@@ -93,7 +126,7 @@ impl Mirror {
             .applications
             .entry(app.clone())
             .or_insert_with(|| Arc::new(Application { name: app.clone(), instances: Vec::new() }));
-        let position = application.instances.iter().position(|known| known.id() == instance.id());
+        let position = self.ids.position(app, instance.id(), &application.instances);
         let known = position.map(|at| &application.instances[at]);
         if known.is_some_and(|known| known.is_renewal_of(instance)) {
             return;
@@ -109,16 +142,20 @@ impl Mirror {
             }
             digest.add(Digest::of(app, instance));
         }
+        let instance = with_shared_strings(instance, known.or(application.instances.first()));
         let instances = &mut Arc::make_mut(application).instances;
         match position {
-            Some(at) => instances[at] = instance.clone(),
-            None => instances.push(instance.clone()),
+            Some(at) => instances[at] = instance,
+            None => {
+                self.ids.push(app, instance.id());
+                instances.push(instance);
+            }
         }
     }
 
     fn remove(&mut self, app: &str, id: &str) {
         let Some(application) = self.applications.get_mut(app) else { return };
-        let Some(at) = application.instances.iter().position(|known| known.id() == id) else { return };
+        let Some(at) = self.ids.position(app, id, &application.instances) else { return };
         self.counts.remove(application.instances[at].status());
         self.changes += 1;
         if let Some(digest) = &mut self.digest {
@@ -126,26 +163,84 @@ impl Mirror {
         }
         if application.instances.len() == 1 {
             self.applications.remove(app);
+            self.ids.remove(app);
         } else {
             Arc::make_mut(application).instances.remove(at);
+            self.ids.remove_at(app, at);
         }
+    }
+}
+
+/// Hashes of the instance ids of each application, in the order of its instances.
+///
+/// They find an instance without reading the other ones, which are spread over the memory.
+#[derive(Debug, Default)]
+struct Ids {
+    hashes: HashMap<Arc<str>, Vec<u64>>,
+    seed: RandomState,
+}
+
+impl Ids {
+    /// Returns the position of an id in the instances of the application.
+    fn position(&self, app: &str, id: &str, instances: &[Arc<Instance>]) -> Option<usize> {
+        let hash = self.seed.hash_one(id);
+        let mut candidates = self.hashes.get(app)?.iter().enumerate().filter(|(_, known)| **known == hash);
+        candidates.find(|(at, _)| instances[*at].id() == id).map(|(at, _)| at)
+    }
+
+    fn set(&mut self, app: &Arc<str>, instances: &[Arc<Instance>]) {
+        let hashes = instances.iter().map(|instance| self.seed.hash_one(instance.id())).collect();
+        self.hashes.insert(app.clone(), hashes);
+    }
+
+    fn push(&mut self, app: &Arc<str>, id: &str) {
+        let hash = self.seed.hash_one(id);
+        self.hashes.entry(app.clone()).or_default().push(hash);
+    }
+
+    fn remove_at(&mut self, app: &str, at: usize) {
+        if let Some(hashes) = self.hashes.get_mut(app) {
+            hashes.remove(at);
+        }
+    }
+
+    fn remove(&mut self, app: &str) {
+        self.hashes.remove(app);
+    }
+}
+
+fn pointers<'a>(instances: &'a [&Arc<Instance>]) -> impl Iterator<Item = *const Instance> + 'a {
+    instances.iter().map(|instance| Arc::as_ptr(instance))
+}
+
+/// Returns the instance with the strings of a known one, if there is one.
+fn with_shared_strings(instance: &Arc<Instance>, known: Option<&Arc<Instance>>) -> Arc<Instance> {
+    match known {
+        Some(known) => Arc::new(Instance::clone(instance).sharing(known)),
+        None => instance.clone(),
     }
 }
 
 /// Returns the listed instances. An instance that only renewed its lease is the known `Arc`. Of two
 /// instances with the same id, the later one is used.
 fn keep_unchanged(known: &[Arc<Instance>], listed: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
-    let known: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
+    let by_id: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
     let mut positions = HashMap::with_capacity(listed.len());
     let mut instances = Vec::with_capacity(listed.len());
     for &instance in listed {
-        let kept = known.get(instance.id()).filter(|known| known.is_renewal_of(instance));
-        let instance = kept.map_or(instance, |known| *known).clone();
-        match positions.get(instance.id()) {
-            Some(&at) => instances[at] = instance,
-            None => {
-                positions.insert(Box::<str>::from(instance.id()), instances.len());
-                instances.push(instance);
+        let known_one = by_id.get(instance.id()).copied();
+        let instance_now = match known_one.filter(|known| known.is_renewal_of(instance)) {
+            Some(kept) => {
+                kept.fingerprint.set(instance.fingerprint.get());
+                kept.clone()
+            }
+            None => with_shared_strings(instance, known_one.or(known.first())),
+        };
+        match positions.entry(instance.id()) {
+            Entry::Occupied(at) => instances[*at.get()] = instance_now,
+            Entry::Vacant(vacant) => {
+                vacant.insert(instances.len());
+                instances.push(instance_now);
             }
         }
     }
@@ -171,15 +266,18 @@ pub(super) fn shared(
 impl Instance {
     /// Returns `true` if the instances differ at most in the time of the last heartbeat. That time
     /// differs in every response and is irrelevant to callers.
-    fn is_renewal_of(&self, other: &Self) -> bool {
+    fn is_renewal_of(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        if Arc::ptr_eq(self, other) {
+            return true;
+        }
         let renewed_at = |instance: &Self| instance.lease.map(|lease| lease.last_renewal_timestamp);
         if renewed_at(self) == renewed_at(other) {
-            return self == other;
+            return **self == **other;
         }
         match (self.lease, other.lease) {
             (Some(mine), Some(theirs)) => {
                 let renewed = crate::model::LeaseInfo { last_renewal_timestamp: theirs.last_renewal_timestamp, ..mine };
-                renewed == theirs && Self { lease: Some(theirs), ..self.clone() } == *other
+                renewed == theirs && Self { lease: Some(theirs), ..Self::clone(self) } == **other
             }
             _ => false,
         }

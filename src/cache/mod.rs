@@ -16,6 +16,8 @@
 //! instances behind it changed.
 
 mod continuity;
+#[cfg(test)]
+mod heap;
 mod local_copy;
 mod lookup;
 mod mirror;

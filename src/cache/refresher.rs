@@ -233,7 +233,7 @@ impl Refresher {
     async fn fetch_all(&mut self) -> Result<(), Error> {
         let known = self.etag.take().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag);
         let stagger = (!self.fetched).then_some(self.stagger);
-        let fetched = match self.transport.full(known.as_ref(), stagger).await? {
+        let fetched = match self.transport.full(known.as_ref(), stagger, &self.local.known()).await? {
             Full::Changed(fetched) => fetched,
             Full::Unchanged(origin, requested) => {
                 self.responded();

@@ -57,6 +57,9 @@ impl VipChanges {
         now: Option<&Application>,
         list: fn(&Instance) -> Option<&Arc<str>>,
     ) -> Self {
+        if have_same_lists(known, now, list) {
+            return Self { removed: BTreeSet::new(), added: BTreeSet::new() };
+        }
         let (mut removed, mut added) = (addresses(known, list), addresses(now, list));
         removed.retain(|vip| !added.remove(vip));
         Self { removed, added }
@@ -79,6 +82,30 @@ impl VipChanges {
             names.entry(vip).or_default().insert(app.clone());
         }
     }
+}
+
+/// Returns `true` if the instances that changed have the same list of addresses as one that stayed.
+/// That is the usual case, and it is found without reading the other instances.
+fn have_same_lists(
+    known: Option<&Application>,
+    now: Option<&Application>,
+    list: fn(&Instance) -> Option<&Arc<str>>,
+) -> bool {
+    let (Some(known), Some(now)) = (known, now) else { return false };
+    let (mut known, mut now) = (&known.instances[..], &now.instances[..]);
+    let mut stayed = None;
+    while let ([first, known_rest @ ..], [same, now_rest @ ..]) = (known, now)
+        && Arc::ptr_eq(first, same)
+    {
+        (known, now, stayed) = (known_rest, now_rest, Some(first));
+    }
+    while let ([known_rest @ .., last], [now_rest @ .., same]) = (known, now)
+        && Arc::ptr_eq(last, same)
+    {
+        (known, now, stayed) = (known_rest, now_rest, Some(last));
+    }
+    let Some(stayed) = stayed else { return false };
+    known.iter().chain(now).all(|changed| list(changed) == list(stayed))
 }
 
 /// Returns the distinct addresses of an application in upper case. Nearly all instances of an

@@ -22,6 +22,8 @@ pub(super) enum Reason {
     UnknownAction(Arc<str>),
     /// An instance has more than [`MAX_METADATA_ENTRIES`].
     TooManyEntries,
+    /// The decoded document would take more than this number of bytes of memory.
+    TooLarge(usize),
 }
 
 impl DecodeError {
@@ -38,6 +40,15 @@ impl DecodeError {
             #[cfg(feature = "xml")]
             Reason::Xml(error) => error.exceeds_limits(),
             _ => false,
+        }
+    }
+
+    /// Returns the limit in bytes if the decoded document would take more memory.
+    #[cfg(feature = "client")]
+    pub(crate) fn exceeded_memory(&self) -> Option<usize> {
+        match self.reason {
+            Reason::TooLarge(limit) => Some(limit),
+            _ => None,
         }
     }
 
@@ -62,6 +73,7 @@ impl fmt::Display for DecodeError {
             Reason::TooManyEntries => {
                 write!(f, "'{document}' with more than {MAX_METADATA_ENTRIES} metadata entries")
             }
+            Reason::TooLarge(limit) => write!(f, "'{document}' takes more than {limit} bytes of memory"),
             Reason::UnknownAction(word) => write!(f, "'{}' is not a replication action", Excerpt(word)),
         }
     }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::fingerprint::Fingerprint;
 use super::{ActionType, DataCenter, InstanceBuilder, InstanceStatus, LeaseInfo, LocalFacts, Metadata, Port};
 
 /// Instance of an application: one process, with its address, status, lease and metadata.
@@ -46,6 +47,8 @@ pub struct Instance {
     pub(crate) local: LocalFacts,
     /// Number of restarts that the discovery stream which inserted this record has seen.
     pub(crate) generation: u32,
+    /// Hash of the bytes from which a list decoder read the instance.
+    pub(crate) fingerprint: Fingerprint,
 }
 
 impl Instance {
@@ -86,6 +89,7 @@ impl Instance {
             asg_name: None,
             local: LocalFacts::default(),
             generation: 0,
+            fingerprint: Fingerprint::default(),
         }
     }
 

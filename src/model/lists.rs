@@ -8,10 +8,17 @@ use super::error::{DecodeError, Reason};
 use super::{Application, Instance, app_name};
 use crate::untrusted::Quoted;
 
-/// Decoded members of an application.
-pub(super) struct ApplicationMembers {
+/// Decoded members of an application, with instances of this form.
+pub(super) struct ApplicationMembers<T = Arc<Instance>> {
     pub(super) name: Option<Arc<str>>,
-    pub(super) instances: Vec<Instance>,
+    pub(super) instances: Vec<T>,
+}
+
+impl<T> ApplicationMembers<T> {
+    /// Converts the instances.
+    pub(super) fn map<U>(self, convert: impl FnMut(T) -> U) -> ApplicationMembers<U> {
+        ApplicationMembers { name: self.name, instances: self.instances.into_iter().map(convert).collect() }
+    }
 }
 
 /// Converts the applications of a list. Those without a name are skipped.
@@ -35,9 +42,9 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
         .or_else(|| members.instances.iter().map(|i| i.app.clone()).find(|app| !app.is_empty()))
         .map(|name| app_name(&name))
         .ok_or(DecodeError::new(document, Reason::NoName))?;
-    let identified = |mut instance: Instance| {
+    let identified = |mut instance: Arc<Instance>| {
         if instance.app.is_empty() {
-            instance.app = name.clone();
+            Arc::make_mut(&mut instance).app = name.clone();
         }
         if instance.id().is_empty() {
             log_skipped(
@@ -46,7 +53,7 @@ pub(super) fn application(members: ApplicationMembers, document: &'static str) -
             );
             return None;
         }
-        Some(Arc::new(instance))
+        Some(instance)
     };
     let instances = members.instances.into_iter().filter_map(identified).collect();
     Ok(Application { name, instances })

@@ -17,6 +17,7 @@ mod data_center;
 #[cfg(any(feature = "client", feature = "server"))]
 mod digest;
 mod error;
+mod fingerprint;
 mod instance;
 mod json;
 mod lease;
@@ -25,6 +26,8 @@ mod local;
 mod metadata;
 mod port;
 mod replication;
+#[cfg(feature = "client")]
+mod sharing;
 mod status;
 #[cfg(feature = "xml")]
 pub(crate) mod xml;
@@ -44,6 +47,8 @@ pub use data_center::DataCenter;
 pub(crate) use digest::Digest;
 pub use error::DecodeError;
 pub use instance::Instance;
+#[cfg(feature = "client")]
+pub(crate) use json::{Known, ListDecoder};
 #[cfg(feature = "server")]
 pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;

@@ -11,6 +11,7 @@ use super::token::TokenError;
 use crate::config::{ServiceUrl, shown};
 use crate::connect::{is_rejected_handshake, root_cause};
 use crate::error::{Error, Kind};
+use crate::model::Applications;
 use crate::panics::Panicked;
 use crate::untrusted::Excerpt;
 
@@ -117,6 +118,14 @@ impl InvalidResponse {
 }
 
 impl ServerResponse {
+    /// Returns the list that was decoded while it arrived.
+    pub(super) fn into_list(self) -> Result<Applications, InvalidResponse> {
+        if self.is_markup() {
+            return Err(InvalidResponse::Markup(self.content_type().to_owned()));
+        }
+        self.list.expect("the operation requested a list").map_err(InvalidResponse::NotEureka)
+    }
+
     pub(super) fn error(self, subject: Subject<'_>, server: &ServiceUrl) -> Error {
         let error = subject.error(Kind::Status(self.status.as_u16()), server).with_retry_after(self.retry_after());
         let mut cause = format!("responded with {}", self.status);
@@ -163,6 +172,10 @@ pub(super) enum SendError {
     Read(BoxError),
     /// The decompressed body is larger than this number of bytes.
     TooLarge(usize),
+    /// The decoded body takes more than this number of bytes of memory.
+    TooMuchMemory(usize),
+    /// The code that read the body panicked.
+    DecoderPanicked(Panicked),
     /// The bottom service, which may be the user's, panicked.
     Panicked(Panicked),
     /// There is no bearer token.
@@ -213,6 +226,7 @@ impl SendError {
                     .advice("see the logs of the server and of proxies on the way")
                     .with_source(error)
             }
+            Self::DecoderPanicked(source) => InvalidResponse::Panicked(source).error(subject, server),
             Self::Panicked(source) => subject
                 .error(Kind::Call, server)
                 .cause(format!("the HTTP service {source}"))
@@ -226,6 +240,10 @@ impl SendError {
             Self::TooLarge(limit) => subject
                 .error(Kind::InvalidResponse, server)
                 .cause(format!("the response is larger than {limit} bytes after decompression"))
+                .advice("increase the body limit if the registry is that large"),
+            Self::TooMuchMemory(limit) => subject
+                .error(Kind::InvalidResponse, server)
+                .cause(format!("the response is larger than {limit} bytes when it is decoded"))
                 .advice("increase the body limit if the registry is that large"),
         }
     }

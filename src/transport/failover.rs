@@ -199,7 +199,7 @@ impl Servers {
                 return Attempt::Rejected(error.with_source(e));
             }
         };
-        let response = match stack.exchange(request).await {
+        let response = match stack.exchange(request, operation.list.as_ref()).await {
             Ok(response) => response,
             Err(failed) if failed.is_local() => return Attempt::Rejected(failed.error(subject, server)),
             Err(failed) => return Attempt::Failed { error: failed.error(subject, server), unavailable: true },

@@ -7,7 +7,7 @@
 //!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs),
 //!      │                       looks up the list of servers (servers/, dns.rs)
 //!      │
-//!  HttpStack (stack.rs)        credentials (authorize.rs, token.rs), redirects, gzip (gunzip.rs), limits
+//!  HttpStack (stack.rs)        credentials (authorize.rs, token.rs), redirects, bodies: gzip, lists, limits (body.rs)
 //!      │
 //!  Sessions (session.rs)       hyper over crate::connect, or the user's own HTTP service
 //! ```
@@ -15,11 +15,11 @@
 //! `server_clock.rs` measures the clock of a server, for the peers of a registry server.
 
 mod authorize;
+mod body;
 #[cfg(feature = "dns")]
 mod dns;
 mod errors;
 mod failover;
-mod gunzip;
 mod operations;
 mod regions;
 mod request;

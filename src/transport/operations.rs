@@ -20,7 +20,7 @@ use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
-use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus};
+use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus, Known};
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
 use crate::time::Moment;
 
@@ -328,7 +328,7 @@ impl Transport {
     /// # Errors
     /// When no server sends it.
     pub async fn applications(&self) -> Result<Applications, Error> {
-        Ok(match self.full(None, None).await? {
+        Ok(match self.full(None, None, &Known::default()).await? {
             Full::Changed(fetched) => fetched.list,
             Full::Unchanged(..) => Applications::default(),
         })
@@ -336,10 +336,17 @@ impl Transport {
 
     /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`,
     /// the next server is tried after that time while the previous attempt is still pending.
-    pub(crate) async fn full(&self, known: Option<&HeaderValue>, stagger: Option<Duration>) -> Result<Full, Error> {
+    /// Instances that are held are not decoded again.
+    pub(crate) async fn full(
+        &self,
+        known: Option<&HeaderValue>,
+        stagger: Option<Duration>,
+        held: &Known,
+    ) -> Result<Full, Error> {
         let options = SendOptions { stagger, ..self.options() };
         let fetch = |query: &str| {
             let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
+            let operation = operation.list(held.clone());
             self.fetch(Operation { known: known.cloned(), ..operation }, options)
         };
         let (full, is_fallback) = match (fetch(&self.list_query).await, self.fallback_query) {
@@ -368,7 +375,7 @@ impl Transport {
         let fell_back = self.deltas_fall_back && self.servers.fell_back.load(Ordering::Acquire);
         let query = self.fallback_query.filter(|_| fell_back).unwrap_or(&self.list_query);
         let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{query}"));
-        let operation = operation.accept_not_found().accept_forbidden();
+        let operation = operation.accept_not_found().accept_forbidden().list(Known::default());
         Ok(match self.fetch_optional(operation, self.options()).await? {
             Some(Full::Changed(fetched)) => Some(fetched),
             _ => None,
@@ -445,6 +452,7 @@ impl Transport {
     #[cfg(feature = "peers")]
     pub(crate) async fn registry(&self) -> Result<Fetched, Error> {
         let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{}", self.list_query));
+        let operation = operation.list(Known::default());
         match self.fetch(operation, self.options()).await? {
             Full::Changed(fetched) => Ok(fetched),
             Full::Unchanged(..) => unreachable!("304 is accepted only with a known ETag"),
@@ -494,7 +502,7 @@ impl Transport {
                 }
                 let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
                 let etag = response.headers.get(header::ETAG).cloned();
-                let list = decode_body(response, Applications::from_json).await?;
+                let list = response.into_list()?;
                 Ok(Some(Full::Changed(Fetched { list, origin, requested, digest, etag })))
             }
         })

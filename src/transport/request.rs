@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::errors::Subject;
 use super::server_order::Access;
 use crate::config::ServiceUrl;
+use crate::model::Known;
 
 /// Request body of all operations. An HTTP service that replaces the client's own receives it.
 pub type RequestBody = Full<Bytes>;
@@ -66,6 +67,8 @@ pub(super) struct Operation<'a> {
     pub(super) identity: &'static str,
     /// `ETag` of the list that the caller has.
     pub(super) known: Option<HeaderValue>,
+    /// Instances that the caller has, if the response is a list of applications.
+    pub(super) list: Option<Known>,
 }
 
 impl<'a> Operation<'a> {
@@ -83,12 +86,19 @@ impl<'a> Operation<'a> {
             peer: None,
             identity: "DefaultClient",
             known: None,
+            list: None,
         }
     }
 
     pub(super) fn instance(operation: &'static str, method: Method, app: &'a str, id: &'a str) -> Self {
         let path = format!("apps/{}/{}", segment(&crate::model::app_name(app)), segment(id));
         Self { app: Some(app), instance: Some(id), path, ..Self::new(operation, method) }
+    }
+
+    /// Requests a list of applications. The instances of the list that are known are not decoded
+    /// again.
+    pub(super) fn list(self, known: Known) -> Self {
+        Self { list: Some(known), ..self }
     }
 
     pub(super) fn path(self, path: String) -> Self {
@@ -125,6 +135,7 @@ impl<'a> Operation<'a> {
             .method(&self.method)
             .uri(format!("{}{}", server.as_str(), self.path))
             .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT_ENCODING, "gzip")
             .header(header::USER_AGENT, concat!("tower-eureka/", env!("CARGO_PKG_VERSION")))
             // Java clients and servers send it. It exempts from the server's rate limit on fetches.
             .header("DiscoveryIdentity-Name", self.identity);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 
+use crate::model::{Applications, DecodeError};
 use crate::time::{Moment, wall_clock_ms};
 
 /// Complete response with a decompressed body.
@@ -12,7 +13,10 @@ use crate::time::{Moment, wall_clock_ms};
 pub(super) struct ServerResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// The body, or the first bytes of a list.
     pub(super) body: Bytes,
+    /// Result of decoding the list that the operation requested.
+    pub(super) list: Option<Result<Applications, DecodeError>>,
     /// Time at which the request was sent.
     pub(super) requested: Moment,
     pub(super) responder: Responder,

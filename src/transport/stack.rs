@@ -1,23 +1,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::connect::HttpInfo;
 use tokio::time::timeout;
 use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
 use tower::{BoxError, Service, ServiceExt};
-use tower_http::decompression::Decompression;
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
 use super::authorize::{Authorizer, ProxyAuthorization};
+use super::body::{BodyReader, Fault, ReceivedBody};
 use super::errors::SendError;
-use super::gunzip;
 use super::request::RequestBody;
 use super::response::{Responder, ServerResponse};
 #[cfg(feature = "peers")]
@@ -25,8 +24,12 @@ use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
 use crate::connect::{Connector, is_rejected_handshake};
+use crate::model::Known;
 use crate::panics::catch_panic;
 use crate::time::Moment;
+
+/// Number of received bytes that are processed at once.
+const BATCH: usize = 64 * 1024;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
@@ -35,7 +38,7 @@ type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, 
 /// of time and size.
 ///
 /// ```text
-///  credentials ─ gunzip ─ Decompression ─ FollowRedirect ─ hyper with sessions, or the user's service
+///  credentials ─ BodyReader ─ FollowRedirect ─ hyper with sessions, or the user's service
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct HttpStack {
@@ -71,8 +74,7 @@ impl HttpStack {
         let bottom = MapErr::new(bottom, Into::into as fn(S::Error) -> BoxError);
         let authorizer = Authorizer::new(config);
         let redirected = FollowRedirect::with_policy(bottom, Redirects::new(authorizer.header_names()));
-        let decompressed = Decompression::new(redirected);
-        let boxed = MapResponse::new(decompressed, |response: Response<_>| {
+        let boxed = MapResponse::new(redirected, |response: Response<_>| {
             response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::<BoxError>::into)))
         });
         Self {
@@ -109,12 +111,18 @@ impl HttpStack {
     ///
     /// A bearer token that the server rejects is renewed once, and the request is sent again. While
     /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
-    pub(super) async fn exchange(&self, mut request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
+    ///
+    /// A successful response to a request for a `list` is decoded while it arrives.
+    pub(super) async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+        list: Option<&Known>,
+    ) -> Result<ServerResponse, SendError> {
         let bound = self.head_timeout;
         let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
-        let Some(token) = token else { return self.caught(request).await };
+        let Some(token) = token else { return self.caught(request, list).await };
         let mut again = request.clone();
-        let response = self.caught(request).await?;
+        let response = self.caught(request, list).await?;
         // A server to which the request was redirected did not receive the token.
         let is_first = response.responder.authority.as_ref().is_none_or(|host| Some(host) == again.uri().authority());
         if response.status != StatusCode::UNAUTHORIZED || !is_first {
@@ -128,7 +136,7 @@ impl HttpStack {
             None => Ok(response),
             Some(renewed) => {
                 again.headers_mut().insert(header::AUTHORIZATION, renewed.clone());
-                let response = self.caught(again).await?;
+                let response = self.caught(again, list).await?;
                 match response.status {
                     StatusCode::UNAUTHORIZED => self.authorizer.refuse(&renewed).await,
                     status if !status.is_server_error() => self.authorizer.accept().await,
@@ -139,11 +147,11 @@ impl HttpStack {
         }
     }
 
-    async fn caught(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
-        catch_panic(self.send(request)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
+    async fn caught(&self, request: Request<RequestBody>, list: Option<&Known>) -> Result<ServerResponse, SendError> {
+        catch_panic(self.send(request, list)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
 
-    async fn send(&self, request: Request<RequestBody>) -> Result<ServerResponse, SendError> {
+    async fn send(&self, request: Request<RequestBody>, list: Option<&Known>) -> Result<ServerResponse, SendError> {
         let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
@@ -156,32 +164,56 @@ impl HttpStack {
         }
         let authority = head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned());
         let responder = Responder { authority, address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr) };
+        let reader = match list.filter(|_| head.status.is_success()) {
+            Some(known) => BodyReader::decoding(known, self.body_limit),
+            None => BodyReader::collecting(self.body_limit),
+        };
         // A large body may take longer than the head, but not forever.
         let body_timeout = self.read_timeout.saturating_mul(8);
-        let body = timeout(body_timeout, self.read(body))
+        let read = timeout(body_timeout, self.read(body, reader))
             .await
-            .map_err(|_| SendError::Timeout("the body did not end", body_timeout))??;
-        let body = gunzip::decompress(body, self.body_limit).await?;
-        Ok(ServerResponse { status: head.status, headers: head.headers, body, requested, responder })
+            .map_err(|_| SendError::Timeout("the body did not end", body_timeout))?;
+        let ReceivedBody { bytes: body, list } = match read {
+            Ok(received) => received,
+            Err(Fault::List(error)) => ReceivedBody { bytes: Bytes::new(), list: Some(Err(error)) },
+            Err(Fault::Other(error)) => return Err(error),
+        };
+        Ok(ServerResponse { status: head.status, headers: head.headers, body, list, requested, responder })
     }
 
-    async fn read(&self, body: ResponseBody) -> Result<Bytes, SendError> {
-        let mut body = Limited::new(body, self.body_limit);
-        let mut bytes = BytesMut::new();
+    /// Reads a body. Pieces are collected until it is worth to process them on another thread.
+    async fn read(&self, mut body: ResponseBody, mut reader: BodyReader) -> Result<ReceivedBody, Fault> {
+        let (mut pieces, mut size) = (Vec::new(), 0);
         loop {
             let frame = timeout(self.read_timeout, body.frame())
                 .await
-                .map_err(|_| SendError::Timeout("the body stopped", self.read_timeout))?;
+                .map_err(|_| Fault::Other(SendError::Timeout("the body stopped", self.read_timeout)))?;
             match frame {
-                None => return Ok(bytes.freeze()),
-                Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                    return Err(SendError::TooLarge(self.body_limit));
+                None => break,
+                Some(Ok(frame)) => {
+                    let piece = frame.into_data().unwrap_or_default();
+                    size += piece.len();
+                    pieces.push(piece);
                 }
-                Some(Err(error)) => return Err(SendError::Read(error)),
+                Some(Err(error)) => return Err(Fault::Other(SendError::Read(error))),
+            }
+            if size >= BATCH {
+                reader = read_pieces(reader, std::mem::take(&mut pieces)).await?;
+                size = 0;
             }
         }
+        let reader = read_pieces(reader, pieces).await?;
+        caught(reader.finish()).await
     }
+}
+
+async fn read_pieces(reader: BodyReader, pieces: Vec<Bytes>) -> Result<BodyReader, Fault> {
+    caught(reader.push(pieces)).await
+}
+
+/// Returns a panic of the decoder as an error.
+async fn caught<T>(reading: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    catch_panic(reading).await.unwrap_or_else(|panicked| Err(Fault::Other(SendError::DecoderPanicked(panicked))))
 }
 
 fn is_connect(error: &BoxError) -> bool {

@@ -10,6 +10,8 @@ mod encode;
 
 use super::{Application, Applications, DecodeError, Instance, ReplicationList, ReplicationResponse};
 
+#[cfg(feature = "client")]
+pub(crate) use self::decode::{Known, ListDecoder};
 #[cfg(feature = "server")]
 pub(crate) use self::decode::{batch, registration};
 #[cfg(feature = "xml")]

@@ -86,7 +86,7 @@ fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, Xm
     while let Some(element) = source.open()? {
         match element.name().as_ref() {
             "name" => members.name = Some(source.text()?.into()),
-            "instance" => members.instances.push(instance(source)?.0),
+            "instance" => members.instances.push(Arc::new(instance(source)?.0)),
             _ => source.skip()?,
         }
     }

@@ -114,7 +114,7 @@ impl Registry {
         let mut leases = self.shards.write(app, id);
         let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
         let mut instance = lease.instance().clone();
-        entries.into_iter().for_each(|(key, value)| instance.metadata.insert(key, value));
+        instance.metadata.extend(entries);
         let registered = self.register_in(&mut leases, instance, Origin::Client, now)?;
         registered.refused.map_or(Ok(Some(registered)), Err)
     }
@@ -153,6 +153,7 @@ pub(super) fn is_unchanged(known: &Instance, sent: &Instance) -> bool {
         action: _,
         local: _,
         generation: _,
+        fingerprint: _,
     } = known;
     (status, overridden_status, metadata, data_center)
         == (&sent.status, &sent.overridden_status, &sent.metadata, &sent.data_center)

@@ -11,12 +11,11 @@ use super::scalar::{Scalar, Verbatim};
 use super::shapes::{OneOrMany, OptionalObject};
 use crate::model::lists::ApplicationMembers;
 use crate::model::{
-    ActionType, BatchItem, DataCenter, Instance, InstanceStatus, LeaseInfo, MAX_METADATA_ENTRIES, Metadata, Port,
-    ReplicationAction, ReplicationItem, ReplicationResult, app_name,
+    ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, MAX_METADATA_ENTRIES, Metadata, Port, app_name,
 };
 
 /// Reads an object into `Self`, one member after the other.
-trait Members<'de>: Sized {
+pub(super) trait Members<'de>: Sized {
     const EXPECTED: &'static str;
     fn start() -> Self;
     /// Reads the value of this member. Must take exactly one value from the map.
@@ -41,15 +40,15 @@ impl<'de, T: Members<'de>> Visitor<'de> for MembersVisitor<T> {
     }
 }
 
-fn read<'de, T: Members<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn read<'de, T: Members<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_map(MembersVisitor(PhantomData))
 }
 
-fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar<'de>, A::Error> {
+pub(super) fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar<'de>, A::Error> {
     map.next_value()
 }
 
-fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+pub(super) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(drop)
 }
 
@@ -111,13 +110,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Document<T> {
     }
 }
 
-pub(super) struct ApplicationsMembers {
+/// Members of a list with instances of this form.
+pub(super) struct ApplicationsMembers<T> {
     pub(super) version: Option<i64>,
     pub(super) hash: Option<Arc<str>>,
-    pub(super) applications: Vec<ApplicationMembers>,
+    pub(super) applications: Vec<ApplicationMembers<T>>,
 }
 
-impl<'de> Members<'de> for ApplicationsMembers {
+impl<'de, T: Deserialize<'de>> Members<'de> for ApplicationsMembers<T> {
     const EXPECTED: &'static str = "applications";
 
     fn start() -> Self {
@@ -137,13 +137,13 @@ impl<'de> Members<'de> for ApplicationsMembers {
     }
 }
 
-impl<'de> Deserialize<'de> for ApplicationsMembers {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ApplicationsMembers<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }
 }
 
-impl<'de> Members<'de> for ApplicationMembers {
+impl<'de, T: Deserialize<'de>> Members<'de> for ApplicationMembers<T> {
     const EXPECTED: &'static str = "an application";
 
     fn start() -> Self {
@@ -160,7 +160,7 @@ impl<'de> Members<'de> for ApplicationMembers {
     }
 }
 
-impl<'de> Deserialize<'de> for ApplicationMembers {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ApplicationMembers<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }
@@ -174,8 +174,17 @@ impl<'de> Members<'de> for Instance {
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        instance_member::<{ usize::MAX }, A>(self, &mut false, name, map)
+        known_member(self, name, map)
     }
+}
+
+/// Takes a member of an instance.
+pub(super) fn known_member<'de, A: MapAccess<'de>>(
+    instance: &mut Instance,
+    name: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    instance_member::<{ usize::MAX }, A>(instance, &mut false, name, map)
 }
 
 /// Takes a member of an instance, of its metadata at most `MAX` entries. Sets the mark if there are
@@ -189,17 +198,17 @@ fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
     match name {
         "instanceId" => instance.instance_id = scalar(map)?.text(),
         "hostName" => instance.host_name = scalar(map)?.text(),
-        "app" => instance.app = app_name(&scalar(map)?.text().unwrap_or_default()),
+        "app" => instance.app = app_name(&scalar(map)?.word().unwrap_or_default()),
         "ipAddr" => instance.ip_addr = scalar(map)?.text(),
         // "na" is how older clients write "none", and is not written back.
         "sid" => instance.sid = scalar(map)?.text().filter(|sid| !matches!(&**sid, "na" | "unknown")),
         "status" => {
-            instance.status = scalar(map)?.text().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
+            instance.status = scalar(map)?.word().map_or(InstanceStatus::Up, |word| InstanceStatus::from_body(&word));
         }
         // Two spellings of one member: servers before 1.8.0 and most other languages write the
         // second.
         "overriddenStatus" | "overriddenstatus" => {
-            let word = scalar(map)?.text();
+            let word = scalar(map)?.word();
             instance.overridden_status = word.map_or(InstanceStatus::Unknown, |word| InstanceStatus::from_body(&word));
         }
         "port" => instance.port = map.next_value::<PortMembers>()?.port(Port::DEFAULT_PLAIN),
@@ -215,7 +224,7 @@ fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
             let entries = MetadataMembers::<MAX>::take(map, too_much_metadata)?;
             instance.metadata = entries.into_iter().filter(|(key, _)| &**key != "@class").collect();
         }
-        "appGroupName" => instance.app_group = scalar(map)?.text().map(|group| app_name(&group)),
+        "appGroupName" => instance.app_group = scalar(map)?.word().map(|group| app_name(&group)),
         "homePageUrl" => instance.home_page_url = scalar(map)?.text(),
         "statusPageUrl" => instance.status_page_url = scalar(map)?.text(),
         "healthCheckUrl" => instance.health_check_url = scalar(map)?.text(),
@@ -227,7 +236,7 @@ fn instance_member<'de, const MAX: usize, A: MapAccess<'de>>(
         }
         "lastUpdatedTimestamp" => instance.last_updated_timestamp = scalar(map)?.number(),
         "lastDirtyTimestamp" => instance.last_dirty_timestamp = scalar(map)?.number(),
-        "actionType" => instance.action = scalar(map)?.text().and_then(|word| ActionType::from_body(&word)),
+        "actionType" => instance.action = scalar(map)?.word().and_then(|word| ActionType::from_body(&word)),
         "asgName" => instance.asg_name = scalar(map)?.text(),
         _ => skip(map)?,
     }
@@ -345,7 +354,7 @@ impl<'de> Deserialize<'de> for PortMembers {
 
 #[derive(Default)]
 struct DataCenterMembers<const MAX: usize> {
-    class: Option<Arc<str>>,
+    is_amazon: bool,
     name: Option<Arc<str>>,
     metadata: Metadata,
     too_much_metadata: bool,
@@ -356,7 +365,7 @@ impl<const MAX: usize> DataCenterMembers<MAX> {
     /// name.
     fn data_center(self) -> DataCenter {
         let named = |name: &str| self.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name));
-        if self.class.as_deref().is_some_and(|class| class.ends_with("AmazonInfo")) || named("Amazon") {
+        if self.is_amazon || named("Amazon") {
             DataCenter::Amazon(self.metadata)
         } else if named("MyOwn") {
             DataCenter::MyOwn
@@ -377,7 +386,9 @@ impl<'de, const MAX: usize> Members<'de> for DataCenterMembers<MAX> {
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
-            "@class" | "class" => self.class = scalar(map)?.text(),
+            "@class" | "class" => {
+                self.is_amazon = scalar(map)?.word().is_some_and(|class| class.ends_with("AmazonInfo"));
+            }
             "name" => self.name = scalar(map)?.text(),
             "metadata" => {
                 let entries = MetadataMembers::<MAX>::take(map, &mut self.too_much_metadata)?;
@@ -471,124 +482,6 @@ impl<'de> Members<'de> for LeaseInfo {
 }
 
 impl<'de> Deserialize<'de> for LeaseInfo {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-/// Items of a replication batch. Their number is limited, so that a small body with millions of
-/// empty items does not fill the memory. Java servers send up to 250.
-pub(super) struct BatchItems(pub(super) Vec<BatchMembers>);
-
-const MAX_BATCH_ITEMS: usize = 10_000;
-
-impl<'de> Deserialize<'de> for BatchItems {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ItemsVisitor;
-        impl<'de> Visitor<'de> for ItemsVisitor {
-            type Value = BatchItems;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {MAX_BATCH_ITEMS} replicated changes")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<BatchItems, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    if items.len() == MAX_BATCH_ITEMS {
-                        return Err(A::Error::invalid_length(items.len() + 1, &self));
-                    }
-                    items.push(item);
-                }
-                Ok(BatchItems(items))
-            }
-        }
-        deserializer.deserialize_seq(ItemsVisitor)
-    }
-}
-
-/// Item of a replication batch.
-#[derive(Default)]
-pub(super) struct BatchMembers {
-    app: Option<Arc<str>>,
-    id: Option<Arc<str>>,
-    last_dirty_timestamp: Option<i64>,
-    overridden_status: Option<Arc<str>>,
-    status: Option<Arc<str>>,
-    instance: Option<Registration>,
-    action: Option<Arc<str>>,
-}
-
-impl BatchMembers {
-    /// Converts the members. Returns the action as an error if it is unknown, as in Java.
-    pub(super) fn item(self) -> Result<BatchItem, Arc<str>> {
-        let action = match self.action {
-            Some(word) => Some(ReplicationAction::from_body(&word).ok_or(word)?),
-            None => None,
-        };
-        let status = |word: Option<Arc<str>>| word.map(|word| InstanceStatus::from_body(&word));
-        let too_much_metadata = self.instance.as_ref().is_some_and(|instance| instance.too_much_metadata);
-        let item = ReplicationItem {
-            app: self.app,
-            id: self.id,
-            last_dirty_timestamp: self.last_dirty_timestamp,
-            overridden_status: status(self.overridden_status),
-            status: status(self.status),
-            instance: self.instance.map(|registration| registration.instance),
-            action,
-        };
-        Ok(BatchItem { item, too_much_metadata })
-    }
-}
-
-impl<'de> Members<'de> for BatchMembers {
-    const EXPECTED: &'static str = "a replicated change";
-
-    fn start() -> Self {
-        Self::default()
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "appName" => self.app = scalar(map)?.text(),
-            "id" => self.id = scalar(map)?.text(),
-            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
-            "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
-            "status" => self.status = scalar(map)?.text(),
-            "instanceInfo" => self.instance = map.next_value::<OptionalObject<Registration>>()?.0,
-            "action" => self.action = scalar(map)?.text(),
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for BatchMembers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-pub(super) struct BatchResponseMembers(pub(super) ReplicationResult);
-
-impl<'de> Members<'de> for BatchResponseMembers {
-    const EXPECTED: &'static str = "the result of a replicated change";
-
-    fn start() -> Self {
-        Self(ReplicationResult { status: 0, entity: None })
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name {
-            "statusCode" => {
-                self.0.status = scalar(map)?.number().and_then(|code| code.try_into().ok()).unwrap_or(0);
-            }
-            "responseEntity" => self.0.entity = map.next_value::<OptionalObject<Instance>>()?.0.map(Arc::new),
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for BatchResponseMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read(deserializer)
     }

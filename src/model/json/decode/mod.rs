@@ -5,17 +5,23 @@
 //! instance without an id and an application without a name are skipped with a log line, so that
 //! one bad record does not hide the others.
 
+mod list;
 mod members;
+mod replication;
 mod scalar;
 mod shapes;
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
+pub(crate) use self::list::{Known, ListDecoder};
+use self::members::Document;
 #[cfg(feature = "server")]
 use self::members::Registration;
-use self::members::{ApplicationsMembers, BatchItems, BatchResponseMembers, Document};
+use self::replication::{BatchItems, BatchResponseMembers};
 use crate::model::error::{DecodeError, Reason};
-use crate::model::lists::{application, applications};
+use crate::model::lists::{ApplicationMembers, application};
 use crate::model::{Application, Applications, BatchItem, Instance, ReplicationList, ReplicationResponse};
 
 /// Reads one member of the root object and ignores the others.
@@ -56,12 +62,14 @@ fn take_id_from_metadata(instance: &mut Instance) {
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
-    document(body, "application").and_then(|members| application(members, "application"))
+    let members: ApplicationMembers<Instance> = document(body, "application")?;
+    application(members.map(Arc::new), "application")
 }
 
 pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
-    let members: ApplicationsMembers = document(body, "applications")?;
-    Ok(Applications { version: members.version, hash: members.hash, applications: applications(members.applications) })
+    let mut decoder = ListDecoder::new(Known::default(), usize::MAX);
+    decoder.push(body)?;
+    decoder.finish()
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {

@@ -19,16 +19,21 @@ pub(super) enum Scalar<'de> {
     Other,
 }
 
-impl Scalar<'_> {
+impl<'de> Scalar<'de> {
     /// Returns a string. Numbers and flags are converted.
     pub(super) fn text(self) -> Option<Arc<str>> {
+        self.word().map(Into::into)
+    }
+
+    /// Returns a string that is borrowed if possible. Numbers and flags are converted.
+    pub(super) fn word(self) -> Option<Cow<'de, str>> {
         Some(match self {
             Self::Null | Self::Other => return None,
             Self::Bool(flag) => flag.to_string().into(),
             Self::Int(number) => number.to_string().into(),
             Self::Large(number) => number.to_string().into(),
             Self::Float(number) => number.to_string().into(),
-            Self::Text(text) => text.into(),
+            Self::Text(text) => text,
         })
     }
 
@@ -136,8 +141,10 @@ pub(super) struct Verbatim(pub(super) Arc<str>);
 impl<'de> Deserialize<'de> for Verbatim {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        if !raw.starts_with('"') {
-            return Ok(Self(raw.into()));
+        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+            None => return Ok(Self(raw.into())),
+            Some(text) if !text.contains('\\') => return Ok(Self(text.into())),
+            Some(_) => {}
         }
         serde_json::from_str::<Cow<'_, str>>(raw).map(|text| Self(text.into())).map_err(D::Error::custom)
     }

@@ -1,0 +1,322 @@
+//! Separates the instances of a list from the rest of the document, piece by piece.
+
+use memchr::memchr2;
+
+/// Splits a document into its instances and a skeleton, in which each instance is replaced by a
+/// placeholder.
+///
+/// An instance is an object that is the value of a member `instance`, or an element of a list that
+/// is the value of such a member. The skeleton is the document without instances and without white
+/// space: `{"applications":{"application":[{"name":"A","instance":[{"":0},{"":1}]}]}}`. It is
+/// decoded like any other document, so the splitter needs to know nothing about it.
+#[derive(Debug, Default)]
+pub(super) struct Splitter {
+    skeleton: Vec<u8>,
+    /// Start of the present string in the skeleton, behind its quote.
+    string: Option<usize>,
+    is_escaped: bool,
+    last: Last,
+    /// Number of open brackets in the skeleton.
+    depth: usize,
+    /// Depth inside of the open list of instances.
+    list_depth: Option<usize>,
+    /// Number of instances.
+    count: usize,
+    scan: Option<Scan>,
+    /// Bytes of an instance that began in an earlier piece.
+    begun: Vec<u8>,
+    marks: Vec<u32>,
+}
+
+/// Last token of the skeleton, as far as an instance may follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    Other,
+    /// The string `instance`.
+    Name,
+    /// The colon behind that string.
+    Colon,
+}
+
+/// One step of the splitter.
+pub(super) enum Step<'a> {
+    /// An instance: its bytes, and the marks of its members.
+    Instance(&'a [u8], Members<'a>),
+    /// The piece has ended.
+    End,
+}
+
+impl Splitter {
+    /// Returns the next instance of a piece, and removes the bytes in front of it and its own from
+    /// the piece.
+    pub(super) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Step<'a> {
+        if piece.is_empty() || (self.scan.is_none() && !self.skip_to_instance(piece)) {
+            return Step::End;
+        }
+        let Some(scan) = &mut self.scan else { return Step::End };
+        let Some(end) = scan.find_end(piece, &mut self.marks) else {
+            self.begun.extend_from_slice(piece);
+            *piece = &[];
+            return Step::End;
+        };
+        let (bytes, rest) = piece.split_at(end);
+        *piece = rest;
+        let is_regular = scan.is_regular;
+        self.scan = None;
+        self.put_placeholder();
+        let bytes = if self.begun.is_empty() {
+            bytes
+        } else {
+            self.begun.extend_from_slice(bytes);
+            &self.begun
+        };
+        Step::Instance(bytes, Members { marks: if is_regular { &self.marks } else { &[] } })
+    }
+
+    /// Returns the bytes that the splitter holds.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.skeleton.len(), self.begun.len())
+    }
+
+    /// Returns the skeleton. It is cut off if the document was.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.skeleton
+    }
+
+    fn put_placeholder(&mut self) {
+        self.skeleton.extend_from_slice(b"{\"\":");
+        self.skeleton.extend_from_slice(self.count.to_string().as_bytes());
+        self.skeleton.push(b'}');
+        self.count += 1;
+        self.last = Last::Other;
+    }
+
+    /// Copies the piece to the skeleton up to the next instance. Returns `false` if there is none
+    /// in the piece.
+    fn skip_to_instance(&mut self, piece: &mut &[u8]) -> bool {
+        self.begun.clear();
+        for (at, &byte) in piece.iter().enumerate() {
+            if self.begins_instance(byte) {
+                *piece = &piece[at..];
+                self.scan = Some(Scan::default());
+                self.marks.clear();
+                return true;
+            }
+        }
+        *piece = &[];
+        false
+    }
+
+    /// Copies a byte to the skeleton, unless an instance begins with it.
+    fn begins_instance(&mut self, byte: u8) -> bool {
+        if let Some(start) = self.string {
+            self.skeleton.push(byte);
+            if self.is_escaped {
+                self.is_escaped = false;
+            } else if byte == b'\\' {
+                self.is_escaped = true;
+            } else if byte == b'"' {
+                let text = &self.skeleton[start..self.skeleton.len() - 1];
+                self.last = if text == b"instance" { Last::Name } else { Last::Other };
+                self.string = None;
+            }
+            return false;
+        }
+        if byte.is_ascii_whitespace() {
+            // One space is enough to keep two numbers apart.
+            if self.skeleton.last().is_some_and(|last| *last != b' ') {
+                self.skeleton.push(b' ');
+            }
+            return false;
+        }
+        let last = std::mem::take(&mut self.last);
+        match byte {
+            b'"' => self.string = Some(self.skeleton.len() + 1),
+            b':' if last == Last::Name => self.last = Last::Colon,
+            b'{' if last == Last::Colon || self.list_depth == Some(self.depth) => return true,
+            b'[' | b'{' => {
+                self.depth += 1;
+                if last == Last::Colon && self.list_depth.is_none() {
+                    self.list_depth = Some(self.depth);
+                }
+            }
+            b']' | b'}' => {
+                if self.list_depth == Some(self.depth) {
+                    self.list_depth = None;
+                }
+                self.depth = self.depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        self.skeleton.push(byte);
+        false
+    }
+}
+
+/// Search for the end of an instance.
+#[derive(Debug)]
+struct Scan {
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+    /// Number of bytes in earlier pieces.
+    before: usize,
+    /// `false` if the marks do not describe a sequence of members.
+    is_regular: bool,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { depth: 0, in_string: false, is_escaped: false, before: 0, is_regular: true }
+    }
+}
+
+impl Scan {
+    /// Returns the end of the instance in this piece. Adds the positions of the colon and of the
+    /// end of each member to the marks.
+    fn find_end(&mut self, piece: &[u8], marks: &mut Vec<u32>) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            if self.in_string {
+                if self.is_escaped {
+                    // The escaped byte.
+                    at += 1;
+                    self.is_escaped = false;
+                }
+                let rest = piece.get(at..).unwrap_or_default();
+                let Some(found) = memchr2(b'"', b'\\', rest) else { break };
+                at += found + 1;
+                if rest[found] == b'"' {
+                    self.in_string = false;
+                } else if at == piece.len() {
+                    self.is_escaped = true;
+                    break;
+                } else {
+                    at += 1;
+                }
+                continue;
+            }
+            let Some(&byte) = piece.get(at) else { break };
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        self.is_regular &= byte == b'}';
+                        self.mark(at, 1, marks);
+                        return Some(at + 1);
+                    }
+                }
+                b':' if self.depth == 1 => self.mark(at, 0, marks),
+                b',' if self.depth == 1 => self.mark(at, 1, marks),
+                _ => {}
+            }
+            at += 1;
+        }
+        self.before += piece.len();
+        None
+    }
+
+    /// Adds a mark. Colons and ends alternate, so the number of marks before is even or odd.
+    fn mark(&mut self, at: usize, parity: usize, marks: &mut Vec<u32>) {
+        match u32::try_from(self.before + at) {
+            Ok(position) if marks.len() % 2 == parity => marks.push(position),
+            _ => self.is_regular = false,
+        }
+    }
+}
+
+/// Positions of the members of an instance. There are none if the instance is empty, or if its
+/// members cannot be separated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Members<'a> {
+    pub(super) marks: &'a [u32],
+}
+
+impl<'a> Members<'a> {
+    /// Returns the members of these bytes.
+    pub(super) fn of(self, bytes: &'a [u8]) -> impl Iterator<Item = Member<'a>> {
+        let mut start = 1;
+        self.marks.chunks_exact(2).map(move |mark| {
+            let (colon, end) = (mark[0] as usize, mark[1] as usize);
+            let member = Member { bytes: &bytes[start..end], colon: colon - start };
+            start = end + 1;
+            member
+        })
+    }
+}
+
+/// Member of an object: `"name":value`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member<'a> {
+    pub(super) bytes: &'a [u8],
+    colon: usize,
+}
+
+impl<'a> Member<'a> {
+    /// Returns the name with its quotes.
+    pub(super) fn name(self) -> &'a [u8] {
+        &self.bytes[..self.colon]
+    }
+
+    pub(super) fn value(self) -> &'a [u8] {
+        &self.bytes[self.colon + 1..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the instances and the skeleton of a document that arrives in pieces of this size.
+    fn split(document: &str, size: usize) -> (Vec<String>, String) {
+        let (mut splitter, mut instances) = (Splitter::default(), Vec::new());
+        for mut piece in document.as_bytes().chunks(size) {
+            while let Step::Instance(bytes, members) = splitter.next(&mut piece) {
+                let members: Vec<_> = members.of(bytes).map(|member| member.bytes.len()).collect();
+                instances.push(format!("{} {members:?}", String::from_utf8_lossy(bytes)));
+            }
+        }
+        (instances, String::from_utf8(splitter.finish()).unwrap())
+    }
+
+    #[test]
+    fn pieces_of_any_size_yield_the_same_instances_and_skeleton() {
+        let document = concat!(
+            r#"{ "applications" : {"x":"instance","application":[ {"name":"\"A\\","instance" : ["#,
+            r#"{"a":"}\"]","b":{"c":[1,2]}}, {} ,7,[{"deep":1}],{"a":"\\"}]},"#,
+            r#"{"instance":{"q" :1 },"name":"B"},{"instance":5,"y":{"z":1}}]}}"#,
+        );
+        let whole = split(document, document.len());
+        let expected = [r#"{"a":"}\"]","b":{"c":[1,2]}} [10, 15]"#, "{} []", r#"{"a":"\\"} [8]"#, r#"{"q" :1 } [7]"#];
+        assert_eq!(whole.0, expected);
+        let skeleton = concat!(
+            r#"{ "applications" : {"x":"instance","application":[ {"name":"\"A\\","instance" : ["#,
+            r#"{"":0}, {"":1} ,7,[{"deep":1}],{"":2}]},{"instance":{"":3},"name":"B"},{"instance":5,"y":{"z":1}}]}}"#,
+        );
+        assert_eq!(whole.1, skeleton);
+        for size in 1..40 {
+            assert_eq!(split(document, size), whole, "{size}");
+        }
+    }
+
+    #[test]
+    fn members_that_cannot_be_separated_are_none() {
+        for instance in ["{1:2}}", "{\"a\" 1}", "{\"a\":1,}", "{\"a\":1]", "{\"a\":1:2}", "{,}"] {
+            let (instances, _) = split(&format!("{{\"instance\":{instance}"), 100);
+            let marks: Vec<_> = instances.iter().map(|text| text.rsplit(' ').next().unwrap().to_owned()).collect();
+            // A name without quotes is found when it is compared with another one.
+            assert!(instance.starts_with("{1") || marks == ["[]"], "{instance}: {marks:?}");
+        }
+    }
+
+    #[test]
+    fn white_space_and_cut_off_instances_take_no_space_in_the_skeleton() {
+        let spaces = " \n".repeat(10_000);
+        let (instances, skeleton) = split(&format!("{spaces}{{{spaces}\"instance\":{spaces}{{\"a\":1"), 1000);
+        assert!(instances.is_empty());
+        assert_eq!(skeleton.trim_start(), "{ \"instance\": ");
+    }
+}

@@ -1,0 +1,417 @@
+//! Reads response bodies piece by piece: decompresses gzip, decodes lists, and limits the size.
+//!
+//! A body is gzip if it begins like gzip, with or without `Content-Encoding`. Netflix's server
+//! 1.10.17 sends it without, and a proxy may compress a body that was compressed already.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+
+use super::errors::SendError;
+use crate::model::{Applications, DecodeError, Known, ListDecoder};
+use crate::sync::{OFFLOAD_THRESHOLD, offload};
+
+/// First bytes of gzip: the two magic bytes and the only compression method. No JSON, XML or text
+/// begins with them.
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+/// Maximum number of nested gzip layers.
+const MAX_LAYERS: usize = 3;
+/// Number of received bytes that are processed at once on the thread of the caller. They may expand
+/// by a factor of 1,000.
+const STEP: usize = 1024;
+/// Number of known instances from which a list is decoded on a blocking thread.
+const OFFLOAD_KNOWN: usize = 250;
+/// Maximum size in bytes of a body that is not a list.
+const MAX_DOCUMENT: usize = 64 << 20;
+/// Number of bytes of a list that are kept for the error of a body that is not one.
+const HEAD: usize = 256;
+/// Maximum memory that a list may take for each instance that was known before, in bytes. A usual
+/// instance takes less than 1 KiB.
+const MEMORY_PER_KNOWN: usize = 4096;
+
+/// Returns the memory in bytes that a list may take in addition to known instances.
+///
+/// It is four times the usual size of what is known, and at least seven sixteenths of the limit: 112
+/// MiB by default.
+fn max_memory(known: &Known, body_limit: usize) -> usize {
+    let floor = body_limit / 16 * 7;
+    known.len().saturating_mul(MEMORY_PER_KNOWN).clamp(floor, body_limit)
+}
+
+/// Content of a response body.
+#[derive(Debug)]
+pub(super) struct ReceivedBody {
+    /// The body, or the first bytes of a list.
+    pub(super) bytes: Bytes,
+    /// Result of decoding the list.
+    pub(super) list: Option<Result<Applications, DecodeError>>,
+}
+
+/// Reader of one body.
+pub(super) struct BodyReader(Layer);
+
+impl BodyReader {
+    /// Creates a reader of a body that is collected.
+    pub(super) fn collecting(limit: usize) -> Self {
+        Self::new(Sink::Bytes { bytes: Vec::new(), limit: limit.min(MAX_DOCUMENT) })
+    }
+
+    /// Creates a reader of a list.
+    pub(super) fn decoding(known: &Known, limit: usize) -> Self {
+        let decoder = ListDecoder::new(known.clone(), max_memory(known, limit));
+        let is_large = known.len() > OFFLOAD_KNOWN;
+        Self::new(Sink::List(Box::new(ListSink { head: Vec::new(), decoder, size: 0, limit, is_large, failed: false })))
+    }
+
+    fn new(sink: Sink) -> Self {
+        Self(Layer::new(sink, MAX_LAYERS))
+    }
+
+    /// Reads these pieces, on a blocking thread if the body is large.
+    pub(super) async fn push(mut self, pieces: Vec<Bytes>) -> Result<Self, Fault> {
+        let mut pieces = pieces.into_iter();
+        let mut piece = Bytes::new();
+        while !self.0.sink().is_large() {
+            if piece.is_empty() {
+                match pieces.next() {
+                    Some(next) => piece = next,
+                    None => return Ok(self),
+                }
+            }
+            self.0.write_all(&piece.split_to(piece.len().min(STEP)))?;
+        }
+        if piece.is_empty() && pieces.len() == 0 {
+            return Ok(self);
+        }
+        offload(move || {
+            for piece in std::iter::once(piece).chain(pieces) {
+                self.0.write_all(&piece)?;
+            }
+            Ok(self)
+        })
+        .await
+    }
+
+    /// Ends the body.
+    pub(super) async fn finish(self) -> Result<ReceivedBody, Fault> {
+        let finish = |layer: Layer| Ok(layer.finish()?.finish());
+        if self.0.sink().is_large() { offload(move || finish(self.0)).await } else { finish(self.0) }
+    }
+}
+
+/// Reason why a body is not read further.
+pub(super) enum Fault {
+    /// It is a list that cannot be decoded.
+    List(DecodeError),
+    Other(SendError),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<DecodeError>() {
+            Ok(error) => {
+                return match error.exceeded_memory() {
+                    Some(limit) => Self::Other(SendError::TooMuchMemory(limit)),
+                    None => Self::List(error),
+                };
+            }
+            Err(error) => error,
+        };
+        Self::Other(match error.downcast::<TooLarge>() {
+            Ok(TooLarge(limit)) => SendError::TooLarge(limit),
+            Err(error) => SendError::Read(error.into()),
+        })
+    }
+}
+
+/// The body is larger than this number of bytes after decompression.
+#[derive(Debug)]
+struct TooLarge(usize);
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "larger than {} bytes", self.0)
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+/// Layer of a body: gzip, or the content.
+enum Layer {
+    /// The first bytes, too few to recognize gzip. `layers` is the number of further gzip layers.
+    Start {
+        head: Vec<u8>,
+        layers: usize,
+        sink: Sink,
+    },
+    Content(Sink),
+    Gzip(Box<MultiGzDecoder<Layer>>),
+}
+
+impl Layer {
+    fn new(sink: Sink, layers: usize) -> Self {
+        Self::Start { head: Vec::new(), layers, sink }
+    }
+
+    fn sink(&self) -> &Sink {
+        match self {
+            Self::Start { sink, .. } | Self::Content(sink) => sink,
+            Self::Gzip(decoder) => decoder.get_ref().sink(),
+        }
+    }
+
+    fn finish(self) -> io::Result<Sink> {
+        match self {
+            Self::Start { head, mut sink, .. } => {
+                sink.write_all(&head)?;
+                Ok(sink)
+            }
+            Self::Content(sink) => Ok(sink),
+            Self::Gzip(decoder) => decoder.finish()?.finish(),
+        }
+    }
+}
+
+impl Write for Layer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Start { head, layers, sink } => {
+                head.extend_from_slice(bytes);
+                if head.len() < MAGIC.len() {
+                    return Ok(bytes.len());
+                }
+                let (head, layers, sink) = (std::mem::take(head), *layers, std::mem::take(sink));
+                *self = match layers.checked_sub(1).filter(|_| head.starts_with(&MAGIC)) {
+                    Some(layers) => Self::Gzip(Box::new(MultiGzDecoder::new(Self::new(sink, layers)))),
+                    None => Self::Content(sink),
+                };
+                self.write_all(&head)?;
+                Ok(bytes.len())
+            }
+            Self::Content(sink) => sink.write(bytes),
+            Self::Gzip(decoder) => decoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Destination of the content.
+enum Sink {
+    Bytes { bytes: Vec<u8>, limit: usize },
+    List(Box<ListSink>),
+}
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self::Bytes { bytes: Vec::new(), limit: 0 }
+    }
+}
+
+struct ListSink {
+    /// First bytes of the content.
+    head: Vec<u8>,
+    decoder: ListDecoder,
+    size: usize,
+    limit: usize,
+    /// True if the list is decoded on a blocking thread from the start.
+    is_large: bool,
+    /// True after an error. A decompressor that is dropped writes what it has left.
+    failed: bool,
+}
+
+impl Sink {
+    /// Returns `true` if further content must be processed on a blocking thread.
+    fn is_large(&self) -> bool {
+        match self {
+            Self::Bytes { bytes, .. } => bytes.len() >= OFFLOAD_THRESHOLD,
+            Self::List(list) => list.is_large || list.size >= OFFLOAD_THRESHOLD,
+        }
+    }
+
+    fn finish(self) -> ReceivedBody {
+        match self {
+            Self::Bytes { bytes, .. } => ReceivedBody { bytes: bytes.into(), list: None },
+            Self::List(list) => ReceivedBody { bytes: list.head.into(), list: Some(list.decoder.finish()) },
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        let (size, limit) = match self {
+            Self::Bytes { bytes, limit } => (bytes.len(), *limit),
+            Self::List(list) => (list.size, list.limit),
+        };
+        if content.len() > limit.saturating_sub(size) {
+            return Err(io::Error::other(TooLarge(limit)));
+        }
+        match self {
+            Self::Bytes { bytes, .. } => bytes.extend_from_slice(content),
+            Self::List(list) => list.push(content)?,
+        }
+        Ok(content.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ListSink {
+    fn push(&mut self, content: &[u8]) -> io::Result<()> {
+        if self.failed {
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.size += content.len();
+        let head = HEAD.saturating_sub(self.head.len()).min(content.len());
+        self.head.extend_from_slice(&content[..head]);
+        // Markup is reported by its first bytes.
+        if self.head.trim_ascii_start().starts_with(b"<") {
+            return Ok(());
+        }
+        self.decoder.push(content).map_err(|error| {
+            self.failed = true;
+            io::Error::other(error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::Compression;
+    use flate2::read::GzEncoder;
+
+    use super::*;
+    use crate::model::Instance;
+
+    fn gzip(bytes: &[u8]) -> Bytes {
+        let mut compressed = Vec::new();
+        GzEncoder::new(bytes, Compression::default()).read_to_end(&mut compressed).unwrap();
+        compressed.into()
+    }
+
+    async fn read(mut reader: BodyReader, pieces: impl IntoIterator<Item = Bytes>) -> Result<ReceivedBody, String> {
+        let text = |fault| match fault {
+            Fault::List(error) => error.to_string(),
+            Fault::Other(error) => format!("{error:?}"),
+        };
+        for piece in pieces {
+            reader = reader.push(vec![piece]).await.map_err(text)?;
+        }
+        reader.finish().await.map_err(text)
+    }
+
+    #[tokio::test]
+    async fn body_in_any_layers_and_pieces_is_read() {
+        let plain = Bytes::from("x".repeat(700_000));
+        let (once, twice) = (gzip(&plain), gzip(&gzip(&plain)));
+        let members = Bytes::from([gzip(&plain[..100]), gzip(&plain[100..])].concat());
+        for body in [&plain, &once, &twice, &members] {
+            for size in [1, 2, 3, 100, 1 << 20] {
+                if body.len() / size > 1_000 {
+                    continue;
+                }
+                let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+                let read = read(BodyReader::collecting(1 << 20), pieces).await.unwrap();
+                assert!(read.bytes == plain, "{size}");
+            }
+        }
+        for short in ["", "a", "ab"] {
+            let read = read(BodyReader::collecting(10), [Bytes::from(short)]).await.unwrap();
+            assert_eq!(read.bytes, short);
+        }
+        // A fourth layer is not gzip of ours.
+        let fourth = gzip(&gzip(&twice));
+        let read = read(BodyReader::collecting(1 << 20), [fourth]).await.unwrap();
+        assert!(read.bytes.starts_with(&MAGIC));
+    }
+
+    #[tokio::test]
+    async fn body_beyond_the_limit_or_cut_off_is_an_error() {
+        let plain = vec![b'x'; 1_000];
+        assert!(read(BodyReader::collecting(1_000), [gzip(&plain)]).await.is_ok());
+        assert_eq!(read(BodyReader::collecting(999), [gzip(&plain)]).await.unwrap_err(), "TooLarge(999)");
+        let cut_off = gzip(&plain);
+        let cut_off = cut_off.slice(..cut_off.len() - 9);
+        assert!(read(BodyReader::collecting(1_000), [cut_off]).await.unwrap_err().starts_with("Read("));
+    }
+
+    /// Returns a list with this text in place of its instances.
+    fn list(instances: &str) -> Bytes {
+        format!(r#"{{"applications":{{"application":[{{"name":"A","instance":[{instances}]}}]}}}}"#).into()
+    }
+
+    #[tokio::test]
+    async fn list_that_takes_too_much_memory_is_refused_whatever_it_consists_of() {
+        let limit = 1 << 20;
+        for content in ["{},", "{\"instanceId\":\"1\"},", "1,", "[],", "{\"a\":[", "\"\\u0000"] {
+            let bomb = gzip(&list(&content.repeat(limit / content.len() - 50)));
+            let error = read(BodyReader::decoding(&Known::default(), limit), [bomb]).await.unwrap_err();
+            assert!(error.starts_with("TooMuchMemory("), "{content}: {error}");
+        }
+        let spaces = list(&" ".repeat(limit - 100));
+        assert!(read(BodyReader::decoding(&Known::default(), limit), [gzip(&spaces)]).await.is_ok());
+        let error = read(BodyReader::decoding(&Known::default(), 1_000), [spaces]).await.unwrap_err();
+        assert_eq!(error, "TooLarge(1000)");
+    }
+
+    /// A body of 20 GB differs from one at the limit only in the part that is not read.
+    #[test]
+    fn peak_memory_of_a_bomb_is_bounded() {
+        let limit = 8 << 20;
+        let distinct = |number: usize| format!("{{\"instanceId\":\"{number}\"}},");
+        let with_metadata = |number: usize| format!("{{\"instanceId\":\"i\",\"metadata\":{{\"{number}\":\"\"}}}},");
+        let whole = |content: &str| content.repeat(limit / content.len());
+        let bombs: [(&str, String); 8] = [
+            ("empty instances", whole("{},")),
+            ("instances", (0..limit / 20).map(distinct).collect()),
+            ("metadata", (0..limit / 40).map(with_metadata).collect()),
+            (
+                "one metadata",
+                format!("{{\"metadata\":{{{}", (0..limit / 10).map(|n| format!("\"{n}\":1,")).collect::<String>()),
+            ),
+            ("one string", format!("\"{}", whole("a"))),
+            ("one instance", format!("{{\"hostName\":\"{}", whole("a"))),
+            ("applications", format!("]}},{}", whole("{},"))),
+            ("spaces", whole(" ")),
+        ];
+        for (kind, content) in bombs {
+            let bomb = gzip(&list(&content));
+            let peak = allocation_counter::measure(|| {
+                let mut reader = BodyReader::decoding(&Known::default(), limit);
+                let pushed = bomb.chunks(STEP).try_for_each(|piece| reader.0.write_all(piece));
+                drop(pushed.and_then(|()| reader.0.finish()));
+            });
+            assert!(peak.bytes_max <= (limit / 16 * 8) as u64, "{kind}: {} of {limit}", peak.bytes_max);
+        }
+    }
+
+    #[test]
+    fn memory_of_a_list_is_limited_by_what_was_known() {
+        let known = |count| {
+            let instance = std::sync::Arc::new(Instance::bare("A".into()));
+            let instances = vec![instance; count];
+            Known::new(vec![std::sync::Arc::new(crate::model::Application { name: "A".into(), instances })])
+        };
+        let limit = 256 << 20;
+        assert_eq!(max_memory(&known(0), limit), 112 << 20);
+        assert_eq!(max_memory(&known(10_000), limit), 112 << 20);
+        assert_eq!(max_memory(&known(40_000), limit), 40_000 * 4096);
+        assert_eq!(max_memory(&known(100_000), limit), limit);
+        assert_eq!(max_memory(&known(1), 0), 0);
+    }
+
+    #[tokio::test]
+    async fn markup_in_place_of_a_list_yields_its_first_bytes() {
+        let page = Bytes::from(format!(" <html>{}", "x".repeat(1_000)));
+        let read = read(BodyReader::decoding(&Known::default(), 10_000), [page]).await.unwrap();
+        assert_eq!((read.bytes.len(), read.bytes.starts_with(b" <html>")), (HEAD, true));
+    }
+}
