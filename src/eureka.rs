@@ -1,3 +1,4 @@
+mod address;
 pub(crate) mod balancing;
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
@@ -180,7 +181,8 @@ impl Eureka {
     }
 
     fn connector(&self) -> Connector {
-        Connector::new(self.0.config.instance_connect_timeout, &self.0.config.tls)
+        let config = &self.0.config;
+        Connector::new(config.instance_connect_timeout, &config.tls).names(&config.names)
     }
 
     /// Returns the registry as it was last fetched. It is empty until the first fetch has

@@ -1,21 +1,24 @@
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
-use super::options::{CallOptions, InstanceScheme, Ports};
+use super::options::{CallOptions, InstanceAddress, InstanceScheme, Ports};
 use super::presence::Presence;
-use crate::connect::TlsSettings;
-use crate::model::{Instance, Port};
+use crate::connect::{Dial, TlsSettings, UseIp};
+use crate::model::{Instance, Port, host_in_url, ip_of};
 
-/// Scheme, host and port of an instance. With TLS, the certificate must be valid for the host.
+/// Scheme, host and port of an instance. With TLS, the certificate must be valid for the host,
+/// unless [`CallOptions::tls_server_name`] sets another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
 }
 
-/// Rule by which an instance's address is chosen from its ports.
+/// Rule by which an instance's address is chosen from its host, IP address and ports.
 #[derive(Clone, Debug)]
 pub(super) struct AddressRule {
     pub(super) ports: Ports,
@@ -25,7 +28,15 @@ pub(super) struct AddressRule {
     /// `true` if [`Ports::Auto`] prefers the plain port.
     pub(super) prefers_plain: bool,
     pub(super) scheme: InstanceScheme,
+    pub(super) address: InstanceAddress,
+    pub(super) server_name: Option<ServerNameOf>,
 }
+
+/// Returns the name for which an instance's certificate must be valid.
+#[derive(Clone)]
+pub(super) struct ServerNameOf(pub(super) Arc<NameOf>);
+
+type NameOf = dyn Fn(&Instance) -> Option<Arc<str>> + Send + Sync;
 
 /// An endpoint service at an address.
 pub(super) trait HasAddress {
@@ -50,6 +61,8 @@ impl AddressRule {
             can_tls: TlsSettings::SUPPORTED,
             prefers_plain: false,
             scheme: options.scheme,
+            address: options.address,
+            server_name: options.server_name.clone(),
         }
     }
 
@@ -75,16 +88,13 @@ impl AddressRule {
         if let Some(port) = self.named_port(instance) {
             return self.address_at(instance, port);
         }
-        let plain = || instance.http_authority().map(|authority| Address { scheme: Scheme::HTTP, authority });
-        let secure = || instance.https_authority().map(|authority| Address { scheme: Scheme::HTTPS, authority });
-        // If both ports are marked disabled, the flags are ignored: Java callers use the plain
-        // port.
+        let at = |scheme, port| Some(Address { scheme, authority: self.authority(instance, port?)? });
+        let secure = || at(Scheme::HTTPS, instance.secure_port().usable());
         let plain = || match self.ports {
-            Ports::Auto => plain().or_else(|| {
-                let authority = instance.authority_at(instance.disabled_plain_port()?)?;
-                Some(Address { scheme: Scheme::HTTP, authority })
-            }),
-            _ => plain(),
+            // If both ports are marked disabled, the flags are ignored: Java callers use the plain
+            // port.
+            Ports::Auto => at(Scheme::HTTP, instance.port().usable().or_else(|| instance.disabled_plain_port())),
+            _ => at(Scheme::HTTP, instance.port().usable()),
         };
         match self.ports {
             Ports::Plain => plain()
@@ -101,6 +111,21 @@ impl AddressRule {
         }
     }
 
+    /// Returns the rules for connections to an instance that its address does not contain.
+    pub(super) fn dial(&self, instance: &Instance) -> Dial {
+        Dial {
+            host: instance.host_name().map(Into::into),
+            ip: instance.ip(),
+            use_ip: match self.address {
+                InstanceAddress::Host => UseIp::Never,
+                InstanceAddress::Ip => UseIp::Always,
+                InstanceAddress::HostOrIp => UseIp::Unresolved,
+            },
+            server_name: self.server_name.as_ref().and_then(|ServerNameOf(name)| name(instance)),
+            app: instance.app().into(),
+        }
+    }
+
     fn named_port(&self, instance: &Instance) -> Option<u16> {
         let port = instance.metadata().get(self.port_key.as_ref()?)?.trim().parse().ok()?;
         (port != 0).then_some(port)
@@ -111,20 +136,72 @@ impl AddressRule {
     /// The port belongs to another server than the ports of the record, so the scheme follows the
     /// rule. Only with [`Ports::Auto`] the record decides.
     fn address_at(&self, instance: &Instance, port: u16) -> Result<Address, &'static str> {
+        let has_plain = instance.port().usable().is_some();
         let scheme = match self.ports {
             Ports::Plain => Scheme::HTTP,
             Ports::Secure => Scheme::HTTPS,
-            Ports::Auto if instance.https_authority().is_none() => Scheme::HTTP,
-            Ports::Auto if self.prefers_plain && instance.http_authority().is_some() => Scheme::HTTP,
+            Ports::Auto if instance.secure_port().usable().is_none() => Scheme::HTTP,
+            Ports::Auto if self.prefers_plain && has_plain => Scheme::HTTP,
             Ports::Auto if self.can_tls => Scheme::HTTPS,
-            Ports::Auto if instance.http_authority().is_some() => Scheme::HTTP,
+            Ports::Auto if has_plain => Scheme::HTTP,
             Ports::Auto => Scheme::HTTPS,
         };
         if scheme == Scheme::HTTPS && !self.can_tls {
             return Err("is to be called over HTTPS, which needs the feature `tls`");
         }
-        let authority = instance.authority_at(port).ok_or("offers no host")?;
+        let authority = self.authority(instance, port).ok_or("offers no host")?;
         Ok(Address { scheme, authority })
+    }
+
+    /// Returns the host or IP address with this port.
+    fn authority(&self, instance: &Instance, port: u16) -> Option<Authority> {
+        let host = || authority(instance.host_name()?, ip_of(instance.host_name()?), port);
+        let ip = || {
+            let text = instance.ip_addr()?;
+            // An unspecified address would connect to this machine.
+            let is_unspecified = ip_of(text).is_some_and(|ip| ip.is_unspecified());
+            if is_unspecified { None } else { authority(text, instance.ip(), port) }
+        };
+        match self.address {
+            InstanceAddress::Ip => ip().or_else(host),
+            // A host name that no URL can contain does not resolve either.
+            InstanceAddress::HostOrIp => host().or_else(ip),
+            InstanceAddress::Host if instance.host_name().is_some() => host(),
+            InstanceAddress::Host => ip(),
+        }
+    }
+}
+
+/// Formats a host and a port. An IP address is normalized.
+fn authority(host: &str, ip: Option<IpAddr>, port: u16) -> Option<Authority> {
+    let host = ip.map_or_else(|| host_in_url(host), |ip| host_in_url(&ip.to_string()));
+    format!("{host}:{port}").parse().ok()
+}
+
+impl Instance {
+    /// Returns the URL at which callers reach the instance, such as `http://orders-1:8080/`. `None`
+    /// if the instance has no such port, or no host that a URL can contain.
+    ///
+    /// The host is the host name, else the IP address. With [`Ports::Auto`], the secure port is
+    /// preferred, as Spring callers do, also without the feature `tls`.
+    pub fn uri(&self, ports: Ports) -> Option<Uri> {
+        let (scheme, address) = (InstanceScheme::OfPort, InstanceAddress::default());
+        let rule = AddressRule {
+            ports,
+            port_key: None,
+            can_tls: true,
+            prefers_plain: false,
+            scheme,
+            address,
+            server_name: None,
+        };
+        Some(rule.address(self).ok()?.uri_of(None))
+    }
+}
+
+impl fmt::Debug for ServerNameOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerNameOf")
     }
 }
 
@@ -160,7 +237,8 @@ mod tests {
 
     fn rule(ports: Ports, can_tls: bool) -> AddressRule {
         let port_key = Some("gRPC_port".into());
-        AddressRule { ports, port_key, can_tls, prefers_plain: false, scheme: InstanceScheme::OfPort }
+        let (scheme, address) = (InstanceScheme::OfPort, InstanceAddress::default());
+        AddressRule { ports, port_key, can_tls, prefers_plain: false, scheme, address, server_name: None }
     }
 
     fn address(rule: &AddressRule, instance: &Instance) -> String {
@@ -217,6 +295,46 @@ mod tests {
             let rule = AddressRule { scheme, ..rule(Ports::Auto, can_tls) };
             assert_eq!(address(&rule, instance), expected, "{scheme:?}");
         }
+    }
+
+    #[test]
+    fn host_of_an_address_follows_the_rule() {
+        use InstanceAddress::{Host, HostOrIp, Ip};
+        let instance = |host: &str, ip: &str| {
+            let mut instance = Instance::builder("a").ip_addr("10.0.0.1").port(80).build().unwrap();
+            (instance.host_name, instance.ip_addr) = (Some(host.into()), Some(ip.into()));
+            instance
+        };
+        for (host, ip, address_rule, expected) in [
+            ("h", "10.0.0.1", HostOrIp, "http://h:80"),
+            ("h", "10.0.0.1", Host, "http://h:80"),
+            ("h", "10.0.0.1", Ip, "http://10.0.0.1:80"),
+            ("h", "", Ip, "http://h:80"),
+            ("h", "0.0.0.0", Ip, "http://h:80"),
+            ("", "10.0.0.1", Host, "http://10.0.0.1:80"),
+            ("my_service", "10.0.0.1", HostOrIp, "http://my_service:80"),
+            ("a b", "10.0.0.1", HostOrIp, "http://10.0.0.1:80"),
+            ("a b", "10.0.0.1", Host, "offers no port"),
+            ("", "", HostOrIp, "offers no port"),
+            ("fd00:0:0:0:0:0:0:1%eth0", "", HostOrIp, "http://[fd00::1]:80"),
+            ("[fd00::1]", "10.0.0.1", HostOrIp, "http://[fd00::1]:80"),
+            ("h", "fe80:0:0:0:42:acff:fe11:2%2", Ip, "http://[fe80::42:acff:fe11:2]:80"),
+        ] {
+            let rule = AddressRule { address: address_rule, ..rule(Ports::Auto, true) };
+            assert_eq!(address(&rule, &instance(host, ip)), expected, "{host} {ip} {address_rule:?}");
+        }
+    }
+
+    #[test]
+    fn uri_of_an_instance_follows_the_ports() {
+        let instance = Instance::builder("a").host_name("h").ip_addr("10.0.0.1").port(80).secure_port(8443);
+        let instance = instance.build().unwrap();
+        let uri = |ports| instance.uri(ports).map(|uri| uri.to_string());
+        assert_eq!(uri(Ports::Auto).as_deref(), Some("https://h:8443/"));
+        assert_eq!(uri(Ports::Plain).as_deref(), Some("http://h:80/"));
+        let instance = Instance::builder("a").ip_addr("::1").port(80).build().unwrap();
+        assert_eq!(instance.uri(Ports::Auto).unwrap(), "http://[::1]:80/");
+        assert_eq!(instance.uri(Ports::Secure), None);
     }
 
     #[test]

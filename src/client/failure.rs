@@ -23,14 +23,22 @@ pub(super) enum Failure {
     Left(Duration),
 }
 
-/// Error of a call that found no free stream within this time.
+/// Error of a call that found no free stream or connection within this time.
 #[derive(Debug)]
-struct Full(Duration);
+struct Full {
+    in_use: &'static str,
+    waited: Duration,
+}
 
 impl Failure {
     /// Failure of a call that waited this long for a stream.
     pub(super) fn full(waited: Duration) -> Self {
-        Self::Unprocessed(Full(waited).into())
+        Self::Unprocessed(Full { in_use: "streams of its connections", waited }.into())
+    }
+
+    /// Failure of a call that waited this long for one of a limited number of connections.
+    pub(super) fn no_connection(waited: Duration) -> Self {
+        Self::Unprocessed(Full { in_use: "connections that the options allow", waited }.into())
     }
 
     pub(super) fn into_error(self) -> Error {
@@ -51,7 +59,7 @@ impl Failure {
     }
 }
 
-/// Returns `true` if the instance has no free stream, or sent `ENHANCE_YOUR_CALM`, so that another
+/// Returns `true` if the instance has no free stream or connection, or sent `ENHANCE_YOUR_CALM`, so that another
 /// send to it is pointless.
 pub(super) fn is_busy(error: &Error) -> bool {
     chain(error).any(|error| error.is::<Full>()) || is_overload(error)
@@ -101,7 +109,7 @@ impl From<legacy::Error> for Failure {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "all streams of its connections were in use for {:?}", self.0)
+        write!(f, "all {} were in use for {:?}", self.in_use, self.waited)
     }
 }
 

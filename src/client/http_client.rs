@@ -69,7 +69,7 @@ where
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        let direct = DirectClient::new(connector.clone());
+        let direct = DirectClient::new(connector.clone().prefer_ipv6(options.prefer_ipv6));
         Self {
             routes: Arc::new(Routes::with_connections(registry, options, ready_timeout, connector)),
             direct,

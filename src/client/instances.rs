@@ -61,7 +61,7 @@ pub(super) struct Callable {
 impl Callable {
     pub(super) fn attributes(&self) -> Attributes {
         let Address { scheme, authority } = &self.address;
-        let RouteOptions { options, version, .. } = &*self.route;
+        let RouteOptions { options, rule, version } = &*self.route;
         // Part of the address, since a check uses the instance of which the endpoint was made.
         let is_checked = self.is_checked && options.health_check.interval().is_some();
         let checked =
@@ -69,7 +69,8 @@ impl Callable {
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
         let http2 = if options.http2.is_for(&self.instance) { " h2" } else { "" };
         let version = if *version == 0 { String::new() } else { format!(" {version}") };
-        let address = format!("{scheme}://{authority}{http2}{checked}{version}");
+        let dial = rule.dial(&self.instance);
+        let address = format!("{scheme}://{authority}{http2}{dial}{checked}{version}");
         Attributes::of(&self.instance).with_address(address)
     }
 }

@@ -106,8 +106,9 @@ impl<F> EurekaLayer<F> {
 
     /// Sets the options of the calls.
     ///
-    /// Options of connections (`http2`, `http2_connections`, `health_check`) have no effect, since
-    /// the service below has the connections. Secure ports are called with `https`.
+    /// Options of connections (`http2`, `http2_connections`, `health_check`, `tls_server_name` and
+    /// others that say so) have no effect, since the service below has the connections. Secure
+    /// ports are called with `https`.
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
         self.options = options.or_own_zone_of(&self.options);

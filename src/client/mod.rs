@@ -54,13 +54,15 @@ pub use http_client::{HttpClient, ResponseFuture};
 pub use layer::{EurekaLayer, EurekaService};
 #[cfg(feature = "tonic")]
 pub(crate) use named::Named;
-pub use options::{CallOptions, ForwardedFor, HostHeader, Http2, InstanceScheme, Ports, UnknownName};
+pub use options::{CallOptions, ForwardedFor, HostHeader, Http2, InstanceAddress, InstanceScheme, Ports, UnknownName};
 pub use picked::PickedInstance;
 pub use replay::AttemptBody;
 pub use retry::RetryPolicy;
 #[cfg(feature = "reqwest")]
 pub(crate) use upgrade::without_lb;
 pub use upgrade::{Upgraded, parse_uri};
+
+pub use crate::connect::{Resolve, Resolved, Resolving};
 
 /// Response body of a call by name. The call stays pending in the balancer until its end.
 pub type ResponseBody = crate::balance::ResponseBody<InstanceBody>;

@@ -1,5 +1,6 @@
 mod applications;
 mod attempts;
+mod connecting;
 mod connections;
 mod health;
 mod hints;
@@ -20,6 +21,8 @@ use http::{HeaderName, Request};
 use tokio::time::Instant;
 
 pub(super) use applications::ApplicationOptions;
+pub use connecting::InstanceAddress;
+pub(super) use connecting::Limits;
 pub(super) use health::{CheckTarget, HealthCheck};
 pub(super) use hints::Hints;
 pub(super) use policy::AnyPolicy;
@@ -27,6 +30,7 @@ pub use protocol::{HostHeader, Http2, InstanceScheme, Ports};
 pub(super) use selection::Select;
 pub use unknown_name::UnknownName;
 
+use super::address::ServerNameOf;
 use super::deadline::CallDeadline;
 use super::retry::RetryPolicy;
 use crate::balance::{ClassifyHttp, Ejection, HttpResponses, PeakEwma, Policy, SlowStart, Subset, ZoneAware};
@@ -71,6 +75,10 @@ pub struct CallOptions {
     pub(super) ports: Ports,
     pub(super) scheme: InstanceScheme,
     pub(super) port_key: Option<Arc<str>>,
+    pub(super) address: InstanceAddress,
+    pub(super) prefer_ipv6: Option<bool>,
+    pub(super) server_name: Option<ServerNameOf>,
+    pub(super) connections: Limits,
     pub(super) http2: Http2,
     pub(super) http2_connections: usize,
     pub(super) removal_grace: Duration,
@@ -115,6 +123,10 @@ impl Default for CallOptions {
             ports: Ports::default(),
             scheme: InstanceScheme::default(),
             port_key: None,
+            address: InstanceAddress::default(),
+            prefer_ipv6: None,
+            server_name: None,
+            connections: Limits::default(),
             http2: Http2::default(),
             http2_connections: 4,
             removal_grace: Duration::from_secs(30),
@@ -241,9 +253,9 @@ impl CallOptions {
     /// least 1.
     ///
     /// A further connection is established while all streams that the instance allows are in use.
-    /// It is closed after being idle for 45 to 90 seconds. A call without a free stream waits for
-    /// the [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and is then sent to
-    /// another instance.
+    /// It is closed after the [idle timeout](Self::connection_idle_timeout). A call without a free
+    /// stream waits for the [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and
+    /// is then sent to another instance.
     pub fn http2_connections(mut self, connections: usize) -> Self {
         self.http2_connections = connections.max(1);
         self
@@ -347,6 +359,9 @@ impl fmt::Debug for CallOptions {
             .field("ports", &self.ports)
             .field("scheme", &self.scheme)
             .field("port_key", &self.port_key)
+            .field("address", &self.address)
+            .field("prefer_ipv6", &self.prefer_ipv6)
+            .field("connections", &self.connections)
             .field("http2", &self.http2)
             .field("http2_connections", &self.http2_connections)
             .field("removal_grace", &self.removal_grace)

@@ -1,7 +1,6 @@
 //! Ends calls that wait at an instance that has left the registry.
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,9 +14,11 @@ use tokio::sync::futures::Notified;
 use tokio::time::sleep;
 
 use super::address::{Address, AddressRule};
+use super::connection::Link;
 use super::failure::Failure;
 use super::picked::{Listed, Record};
 use crate::cache::RegistryCache;
+use crate::connect::Dial;
 use crate::model::Instance;
 use crate::sync::Mutex;
 
@@ -40,28 +41,38 @@ pub(super) struct Presence {
     grace: Duration,
     is_dropped: AtomicBool,
     dropped: Notify,
-    /// Wakers of the connections that carry one call at a time.
-    connections: Mutex<Vec<Weak<AtomicWaker>>>,
+    /// Connections that carry one call at a time.
+    links: Mutex<Vec<Weak<Link>>>,
 }
 
 impl Presence {
     pub(super) fn new(record: Record, rule: AddressRule, registry: Weak<RegistryCache>, grace: Duration) -> Arc<Self> {
         let (is_dropped, dropped) = (AtomicBool::new(false), Notify::new());
-        let connections = Mutex::default();
+        let links = Mutex::default();
         let Listed { instance, address, .. } = &*record.load_full();
         let (instance, address) = (instance.clone(), address.clone());
-        Arc::new(Self { instance, record, address, rule, registry, grace, is_dropped, dropped, connections })
+        Arc::new(Self { instance, record, address, rule, registry, grace, is_dropped, dropped, links })
     }
 
-    /// Returns the waker of a new connection that carries one call at a time.
+    /// Returns the rules for connections that the address does not contain.
+    pub(super) fn dial(&self) -> Dial {
+        self.rule.dial(&self.instance)
+    }
+
+    /// Adds a new connection that carries one call at a time.
     ///
-    /// Registering with the waker costs each call less than joining a list of waiters.
-    pub(super) fn connection(&self) -> Arc<AtomicWaker> {
-        let waker = Arc::new(AtomicWaker::new());
-        let mut connections = self.connections.lock();
-        connections.retain(|connection| connection.strong_count() > 0);
-        connections.push(Arc::downgrade(&waker));
-        waker
+    /// Registering with its waker costs each call less than joining a list of waiters.
+    pub(super) fn add_link(&self, link: Link) -> Arc<Link> {
+        let link = Arc::new(link);
+        let mut links = self.links.lock();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&link));
+        link
+    }
+
+    /// Returns the open connections that carry one call at a time.
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Waits for the response. Fails if the instance is gone before it comes.
@@ -196,9 +207,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         self.0.is_dropped.store(true, Ordering::SeqCst);
         self.0.dropped.notify_waiters();
-        let connections = mem::take(&mut *self.0.connections.lock());
         // Woken without the lock.
-        connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
+        self.0.links().iter().for_each(|link| link.waker.wake());
     }
 }
 
@@ -206,12 +216,11 @@ impl Drop for Membership {
 impl Presence {
     /// Presence of an instance without a registry.
     pub(super) fn at(address: Address) -> Arc<Self> {
-        use super::options::{InstanceScheme, Ports};
+        use super::options::CallOptions;
         use super::picked::Records;
 
         let instance = Arc::new(Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap());
-        let scheme = InstanceScheme::OfPort;
-        let rule = AddressRule { ports: Ports::Auto, port_key: None, can_tls: true, prefers_plain: true, scheme };
+        let rule = AddressRule::of_layer(&CallOptions::new());
         let record = Records::default().update(Listed { key: instance.id().into(), instance, address });
         Self::new(record, rule, Weak::new(), Duration::from_secs(30))
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::address::AddressRule;
 use super::budget::Budget;
-use super::connection::{Endpoint, HealthChecker, RequestBody};
+use super::connection::{Endpoint, RequestBody};
 use super::deadline::CallDeadline;
 use super::instances::{Callable, CallerSiblings, Instances, RouteOptions};
 use super::options::{AnyPolicy, CallOptions, InstanceScheme, Ports, UnknownName};
@@ -110,11 +110,9 @@ impl<B: RequestBody> Routes<Endpoint<B>> {
         ready_timeout: Duration,
         connector: Connector,
     ) -> Self {
-        let checker = HealthChecker::new(connector.clone());
-        let prober = connector.clone();
         let make = move |presence, options: &CallOptions| Endpoint::new(presence, connector.clone(), options);
-        let probe = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.probe(prober.clone())) };
-        let check = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.check(&checker)) };
+        let probe = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.probe()) };
+        let check = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.check()) };
         let routes = Self::new(registry, options, AddressRule::of, ready_timeout, Arc::new(make));
         Self { probe: Some(Arc::new(probe)), check: Some(Arc::new(check)), ..routes }
     }

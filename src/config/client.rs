@@ -1,10 +1,11 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use super::{Credentials, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
-use crate::connect::{Proxies, TlsSettings};
+use crate::connect::{Names, Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
 /// [`EurekaBuilder`](crate::EurekaBuilder).
@@ -22,6 +23,8 @@ pub(crate) struct ClientConfig {
     pub(crate) body_limit: usize,
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
+    /// Lookups of host names. Clones share them.
+    pub(crate) names: Arc<Names>,
     pub(crate) tls: TlsSettings,
     pub(crate) proxies: Proxies,
     pub(crate) credentials: Option<Credentials>,
@@ -65,6 +68,7 @@ impl Default for ClientConfig {
             body_limit: 256 << 20,
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
+            names: Arc::default(),
             tls: TlsSettings::default(),
             proxies: Proxies::default(),
             credentials: None,

@@ -1,4 +1,5 @@
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -20,6 +21,18 @@ pub(crate) enum Stream {
     Forwarded(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Returns the IP address of the other side.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        let tcp = match self {
+            Self::Plain(tcp) | Self::Forwarded(tcp) => tcp,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        tcp.peer_addr().ok().map(|peer| peer.ip())
+    }
 }
 
 impl Connection for Stream {

@@ -266,18 +266,6 @@ impl Instance {
         self.host_name().or_else(|| self.ip_addr())
     }
 
-    /// Returns host and port for plain HTTP. `None` if that port is disabled.
-    #[cfg(feature = "client")]
-    pub(crate) fn http_authority(&self) -> Option<http::uri::Authority> {
-        self.authority_at(self.port.usable()?)
-    }
-
-    /// Returns host and port for HTTPS. `None` if that port is disabled.
-    #[cfg(feature = "client")]
-    pub(crate) fn https_authority(&self) -> Option<http::uri::Authority> {
-        self.authority_at(self.secure_port.usable()?)
-    }
-
     /// Returns the number of the plain port if both ports are disabled.
     #[cfg(feature = "client")]
     pub(crate) fn disabled_plain_port(&self) -> Option<u16> {
@@ -285,10 +273,11 @@ impl Instance {
         u16::try_from(number).ok().filter(|&number| number != 0 && !enabled && !self.secure_port.enabled)
     }
 
-    /// Returns the host with this port.
+    /// Returns the IP address, without brackets and without the zone that Java adds to IPv6
+    /// addresses. `None` if it is invalid or unspecified, such as `0.0.0.0`.
     #[cfg(feature = "client")]
-    pub(crate) fn authority_at(&self, port: u16) -> Option<http::uri::Authority> {
-        format!("{}:{port}", super::host_in_url(self.host()?)).parse().ok()
+    pub(crate) fn ip(&self) -> Option<std::net::IpAddr> {
+        super::ip_of(self.ip_addr()?).filter(|ip| !ip.is_unspecified())
     }
 }
 

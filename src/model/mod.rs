@@ -83,3 +83,12 @@ pub(crate) fn app_name(name: &str) -> Arc<str> {
 pub(crate) fn host_in_url(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }
+
+/// Parses an IP address. Brackets and the zone of an IPv6 address, which Java adds, are ignored:
+/// `fe80:0:0:0:0:0:0:1%eth0`. The zone is the name of an interface of the provider.
+#[cfg(feature = "client")]
+pub(crate) fn ip_of(text: &str) -> Option<std::net::IpAddr> {
+    let text = text.trim();
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.split_once('%').map_or(text, |(address, _)| address).parse().ok()
+}

@@ -57,7 +57,8 @@ pub(crate) struct HttpStack {
 impl HttpStack {
     /// Creates a stack over hyper with a connection pool of its own.
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
-        let connector = Connector::new(config.connect_timeout, &config.tls).through(&config.proxies);
+        let connector =
+            Connector::new(config.connect_timeout, &config.tls).names(&config.names).through(&config.proxies);
         let hyper = ProxyAuthorization::new(Sessions::new(connector), &config.proxies);
         Self { is_hyper: true, ..Self::over(hyper, config) }
     }

@@ -18,6 +18,7 @@ mod discover;
 mod evidence;
 mod fallback;
 mod health;
+mod hosts;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;

@@ -92,17 +92,7 @@ impl Client {
     }
 
     async fn run(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Self {
-        let mut command = java("client", "eureka-client-1.jar");
-        command
-            .arg(format!("--server.port={port}"))
-            .arg(format!("--eureka.client.service-url.defaultZone={registry}"))
-            .args([
-                "--spring.application.name=java-client",
-                "--eureka.instance.prefer-ip-address=true",
-                "--eureka.instance.ip-address=127.0.0.1",
-            ])
-            .args(arguments);
-        let mut process = Process::start(name, command);
+        let mut process = Self::launch(name, registry, port, arguments);
         let base = format!("http://127.0.0.1:{port}");
         until("the Spring client responds", START, async || {
             process.assert_runs();
@@ -110,6 +100,25 @@ impl Client {
         })
         .await;
         Self { process, base }
+    }
+
+    /// Starts the application with further properties as arguments, and does not wait for it.
+    pub(crate) fn launch(name: &str, registry: &str, port: u16, arguments: &[&str]) -> Process {
+        let mut command = java("client", "eureka-client-1.jar");
+        let defaults = [
+            "--spring.application.name=java-client",
+            "--eureka.instance.prefer-ip-address=true",
+            "--eureka.instance.ip-address=127.0.0.1",
+        ];
+        // Spring joins the values of an argument that is given twice.
+        let key = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        let is_given = |default: &&str| arguments.iter().any(|argument| key(argument) == key(default));
+        command
+            .arg(format!("--server.port={port}"))
+            .arg(format!("--eureka.client.service-url.defaultZone={registry}"))
+            .args(defaults.iter().filter(|default| !is_given(default)))
+            .args(arguments);
+        Process::start(name, command)
     }
 
     /// Returns the instance id of the application.

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
-use http::Version;
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt, Full};
 use rcgen::CertificateParams;
 use tokio::net::TcpListener;
 use tower_eureka::balance::EndpointState;
+use tower_eureka::client::{CallOptions, HttpClient};
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
 use crate::world::{Ca, World, echo, serve, serve_on, server, until};
@@ -31,6 +34,41 @@ async fn certificate_of_an_instance_without_a_name_is_verified_by_its_address() 
     world.register("a", "127.0.0.1", port).await;
     let text = world.refusal().await;
     assert!(text.contains("no TLS with 127.0.0.1: its certificate is for another name"), "{text}");
+}
+
+#[tokio::test]
+async fn certificate_is_verified_for_the_server_name_of_the_instance() {
+    let world = World::new().await;
+    let port = serve(server(world.ca.identity(&["orders.internal"])), echo("a")).await;
+    let options = CallOptions::new().tls_server_name(|instance| instance.metadata().get("name").map(str::to_owned));
+    let client: HttpClient<Full<Bytes>> = world.eureka.http_client_with(options);
+    let call = async || {
+        let request = Request::get("https://orders/").body(Full::default()).unwrap();
+        let response = client.request(request).await?;
+        Ok::<_, tower_eureka::Error>(response.into_body().collect().await.unwrap().to_bytes())
+    };
+    for (name, cause) in
+        [("other.internal", "its certificate is for another name"), ("a b", "it is not a valid server name")]
+    {
+        let instance = Instance::builder("orders").id(name).ip_addr("127.0.0.1").secure_port(port);
+        world.enter(instance.metadata("name", name)).await;
+        let error = call().await.unwrap_err().to_string();
+        assert!(error.contains(&format!("no TLS with {name}: {cause}")), "{error}");
+        world.eureka.transport().cancel("orders", name).await.unwrap();
+        until(|| world.eureka.snapshot().instance_count() == 0).await;
+    }
+    let instance = Instance::builder("orders").id("a").ip_addr("127.0.0.1").secure_port(port);
+    world.enter(instance.metadata("name", "orders.internal")).await;
+    assert_eq!(call().await.unwrap(), "a HTTP/1.1 ");
+}
+
+#[tokio::test]
+async fn certificate_of_an_unresolvable_host_name_is_verified_for_the_name() {
+    let world = World::new().await;
+    let port = serve(server(world.ca.identity(&["5f2a9c.invalid"])), echo("a")).await;
+    world.register("a", "5f2a9c.invalid", port).await;
+    assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
+    assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
 }
 
 #[tokio::test]

@@ -1,15 +1,20 @@
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 use tower::BoxError;
 
 use super::http2::StreamPermit;
+use crate::client::presence::Presence;
+use crate::error::{self, Error};
 
 /// Response body of an instance.
 ///
@@ -24,10 +29,29 @@ enum Kind {
     Incoming(Incoming),
     /// Body on an HTTP/2 stream, which is free again at the end of the body.
     Stream(Incoming, Option<StreamPermit>),
+    Timed(Box<Timed>),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
+/// Body that fails if it makes no progress while it is read.
+struct Timed {
+    body: InstanceBody,
+    limit: Duration,
+    /// Runs since the first poll without a frame.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Instance that sends the body.
+    presence: Arc<Presence>,
+}
+
 impl InstanceBody {
+    /// Fails once no frame arrived for this time while the body was read.
+    pub(super) fn with_timeout(self, limit: Duration, presence: &Arc<Presence>) -> Self {
+        if self.is_end_stream() {
+            return self;
+        }
+        Self(Kind::Timed(Box::new(Timed { body: self, limit, timer: None, presence: presence.clone() })))
+    }
+
     pub(super) fn on_stream(body: Incoming, permit: StreamPermit) -> Self {
         let permit = (!body.is_end_stream()).then_some(permit);
         Self(Kind::Stream(body, permit))
@@ -39,6 +63,24 @@ impl InstanceBody {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+impl Timed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.timer = None;
+            return Poll::Ready(frame);
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
+        ready!(timer.as_mut().poll(cx));
+        // Closes the connection or resets the stream.
+        self.body = InstanceBody::default();
+        let Presence { instance, address, .. } = &*self.presence;
+        let error =
+            Error::new(error::Kind::Timeout, "read the response of").app(instance.app()).instance(instance.id());
+        let cause = format!("its body made no progress within {:?}", self.limit);
+        Poll::Ready(Some(Err(error.server(address.authority.as_str()).cause(cause).into())))
     }
 }
 
@@ -63,6 +105,7 @@ impl Body for InstanceBody {
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
+            Kind::Timed(body) => body.poll_frame(cx),
             Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -71,6 +114,7 @@ impl Body for InstanceBody {
         match &self.0 {
             Kind::Empty => true,
             Kind::Incoming(body) | Kind::Stream(body, _) => body.is_end_stream(),
+            Kind::Timed(timed) => timed.body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -79,6 +123,7 @@ impl Body for InstanceBody {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Incoming(body) | Kind::Stream(body, _) => body.size_hint(),
+            Kind::Timed(timed) => timed.body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
     }

@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Buf;
 use http::header::{HOST, UPGRADE};
@@ -12,7 +13,7 @@ use http_body::Body;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::InstanceBody;
-use super::health::Checker;
+use super::health;
 use super::http1::Http1;
 use super::http2::{Http2, SendError};
 use crate::balance::is_grpc;
@@ -36,6 +37,9 @@ pub(in crate::client) struct Endpoint<B> {
 
 struct Inner<B> {
     presence: Arc<Presence>,
+    connector: Connector,
+    /// Maximum time without progress while a response body is read.
+    body_timeout: Option<Duration>,
     /// Host header of HTTP/1.1.
     host: HeaderValue,
     /// `true` if all requests are sent over HTTP/2.
@@ -69,13 +73,17 @@ impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> RequestB
 impl<B: RequestBody> Endpoint<B> {
     pub(in crate::client) fn new(presence: Arc<Presence>, connector: Connector, options: &CallOptions) -> Self {
         let is_http2 = options.http2.is_for(&presence.instance);
+        let connector = connector.prefer_ipv6(options.prefer_ipv6).dial(Arc::new(presence.dial()));
+        let limits = &options.connections;
         let inner = Inner {
             host: presence.address.host(),
             is_http2,
             version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
             silent_closes: AtomicU8::new(0),
-            http1: Http1::new(connector.clone(), presence.clone()),
-            http2: Http2::new(connector, presence.clone(), options.http2_connections),
+            http1: Http1::new(connector.clone(), presence.clone(), limits.clone()),
+            http2: Http2::new(connector.clone(), presence.clone(), options.http2_connections, limits.clone()),
+            body_timeout: limits.body,
+            connector,
             check_target: options.health_check.target.clone(),
             presence: presence.clone(),
         };
@@ -83,19 +91,21 @@ impl<B: RequestBody> Endpoint<B> {
     }
 
     /// Connects as calls do. Returns `true` if that succeeds. Other faults are found by calls.
-    pub(in crate::client) async fn probe(self, connector: Connector) -> bool {
+    pub(in crate::client) async fn probe(self) -> bool {
         let inner = &*self.inner;
         if inner.is_http2_in_use() {
             inner.http2.probe().await.is_ok()
         } else {
-            connector.http2(false).oneshot(inner.presence.address.uri_of(None)).await.is_ok()
+            let uri = inner.presence.address.uri_of(None);
+            inner.connector.clone().http2(false).oneshot(uri).await.is_ok()
         }
     }
 
     /// Sends a health check. Returns `true` if the instance is healthy.
-    pub(in crate::client) fn check(&self, checker: &Checker) -> impl Future<Output = bool> + Send + use<B> {
-        let Inner { presence, check_target, .. } = &*self.inner;
-        checker.check(&presence.instance, &presence.address, check_target, self.inner.is_http2_in_use())
+    pub(in crate::client) fn check(&self) -> impl Future<Output = bool> + Send + use<B> {
+        let Inner { presence, connector, check_target, .. } = &*self.inner;
+        let is_http2 = self.inner.is_http2_in_use();
+        health::check(connector, &presence.instance, &presence.address, check_target, is_http2)
     }
 }
 
@@ -229,7 +239,10 @@ impl<B> Future for EndpointFuture<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(self.response.poll(cx)) {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(match self.endpoint.inner.body_timeout {
+                None => response,
+                Some(limit) => response.map(|body| body.with_timeout(limit, &self.endpoint.inner.presence)),
+            }),
             Err(failure) => {
                 let Presence { instance, address, .. } = &*self.endpoint.inner.presence;
                 let is_unexpected = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));

@@ -14,55 +14,46 @@ use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
 use crate::untrusted::Quoted;
 
-/// Sends health checks.
+/// Sends a health check. Returns `true` if the instance responds with 2xx, or has no health check
+/// URL.
 ///
-/// Each check uses a new connection, since connections would be idle between checks.
-pub(in crate::client) struct Checker {
-    /// With TLS, negotiates the version. Without, uses HTTP/1.1.
-    any: Client<Connector, Empty<Bytes>>,
-    /// For URLs without TLS at the port that calls use over HTTP/2.
-    http2: Client<Connector, Empty<Bytes>>,
-}
-
-impl Checker {
-    pub(in crate::client) fn new(connector: Connector) -> Self {
-        let client = |connector, http2| {
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).http2_only(http2).build(connector)
-        };
-        Self { any: client(connector.clone().any_version(), false), http2: client(connector.http2(true), true) }
-    }
-
-    /// Returns `true` if the instance responds with 2xx, or has no health check URL.
-    ///
-    /// `address` and `is_http2` say how calls reach the instance.
-    pub(super) fn check(
-        &self,
-        instance: &Instance,
-        address: &Address,
-        target: &CheckTarget,
-        is_http2: bool,
-    ) -> impl Future<Output = bool> + Send + use<> {
-        // Logs show the id only, since the URL may contain secrets.
-        let id = instance.id().to_owned();
-        let response = url(instance, address, target).map(|url| {
-            let is_called_port = url.scheme() == Some(&Scheme::HTTP)
-                && url.host() == Some(address.authority.host())
-                && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
-            if is_http2 && is_called_port { self.http2.get(url) } else { self.any.get(url) }
-        });
-        async move {
-            let Some(response) = response else { return true };
-            match response.await {
-                Ok(response) if response.status().is_success() => return true,
-                Ok(response) => {
-                    debug!(instance = %Quoted(&id), status = response.status().as_u16(), "health check failed")
-                }
-                Err(error) => {
-                    debug!(instance = %Quoted(&id), error = &error as &dyn std::error::Error, "health check failed")
-                }
+/// `address` and `is_http2` say how calls reach the instance. Each check uses a new connection,
+/// since connections would be idle between checks.
+pub(super) fn check(
+    connector: &Connector,
+    instance: &Instance,
+    address: &Address,
+    target: &CheckTarget,
+    is_http2: bool,
+) -> impl Future<Output = bool> + Send + use<> {
+    // Logs show the id only, since the URL may contain secrets.
+    let id = instance.id().to_owned();
+    let response = url(instance, address, target).map(|url| {
+        let is_called_port = url.scheme() == Some(&Scheme::HTTP)
+            && url.host() == Some(address.authority.host())
+            && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
+        let is_http2 = is_http2 && is_called_port;
+        // With TLS, the version is negotiated.
+        let connector = connector.clone();
+        let connector = if is_http2 { connector.http2(true) } else { connector.any_version() };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .http2_only(is_http2)
+            .build::<_, Empty<Bytes>>(connector);
+        client.get(url)
+    });
+    async move {
+        let Some(response) = response else { return true };
+        match response.await {
+            Ok(response) if response.status().is_success() => return true,
+            Ok(response) => {
+                debug!(instance = %Quoted(&id), status = response.status().as_u16(), "health check failed")
             }
-            false
+            Err(error) => {
+                debug!(instance = %Quoted(&id), error = &error as &dyn std::error::Error, "health check failed")
+            }
         }
+        false
     }
 }
 

@@ -9,37 +9,38 @@
 //! server together. It is not used, since it drops a connect whose caller gives up: callers whose
 //! timeout is shorter than a handshake would never get a connection. Here the connect continues in
 //! the background (test `connection_of_a_dropped_call_serves_the_next`).
+//!
+//! A task checks the connections while there are idle ones, and retires those that are to be
+//! replaced (`link.rs`).
 
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atomic_waker::AtomicWaker;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
 use pin_project::pin_project;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, ServiceExt};
 use tracing::debug;
 
 use super::InstanceBody;
+use super::link::{Lifetime, Link};
 use crate::client::address::Address;
 use crate::client::failure::Failure;
+use crate::client::options::Limits;
 use crate::client::presence::Presence;
 use crate::client::replay::AttemptBody;
 use crate::connect::Connector;
 use crate::sync::{Mutex, MutexGuard};
-
-/// Interval of the check for idle connections. A connection is closed after being idle for one to
-/// two intervals: at most 90 seconds, as in hyper-util's client.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(45);
 
 /// Pool of HTTP/1.1 connections to one instance.
 ///
@@ -49,6 +50,9 @@ pub(super) struct Http1<B>(Arc<Shared<B>>);
 struct Shared<B> {
     connector: Connector,
     presence: Arc<Presence>,
+    limits: Limits,
+    /// Places of the maximum number of connections, if there is one.
+    places: Option<Arc<Semaphore>>,
     state: Mutex<State<B>>,
 }
 
@@ -59,14 +63,14 @@ struct State<B> {
     waiters: VecDeque<oneshot::Sender<Sender<B>>>,
     /// Connect that continues after its call was dropped.
     background_connect: Option<JoinHandle<()>>,
-    /// Task that closes connections that are idle for too long.
+    /// Task that closes connections that are idle for too long, or are to be replaced.
     sweeper: Option<JoinHandle<()>>,
 }
 
 struct Idle<B> {
     sender: Sender<B>,
-    /// `true` if the connection was idle at the last sweep.
-    was_idle: bool,
+    /// First check at which the connection was idle.
+    since: Option<Instant>,
 }
 
 struct Connection<B> {
@@ -78,8 +82,7 @@ struct Connection<B> {
 /// Sender of the requests of one connection.
 struct Sender<B> {
     requests: Requests<B>,
-    /// Wakes the call on this connection when the endpoint is dropped.
-    waker: Arc<AtomicWaker>,
+    link: Arc<Link>,
 }
 
 type Requests<B> = http1::SendRequest<AttemptBody<B>>;
@@ -105,9 +108,10 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     /// Connects to the address of the instance on demand.
-    pub(super) fn new(connector: Connector, presence: Arc<Presence>) -> Self {
+    pub(super) fn new(connector: Connector, presence: Arc<Presence>, limits: Limits) -> Self {
         let state = State { idle: Vec::new(), waiters: VecDeque::new(), background_connect: None, sweeper: None };
-        Self(Arc::new(Shared { connector, presence, state: Mutex::new(state) }))
+        let places = limits.http1.map(|max| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))));
+        Self(Arc::new(Shared { connector, presence, limits, places, state: Mutex::new(state) }))
     }
 
     /// Sends a request to the address, whatever host its URI names. Callers set the `host` header.
@@ -122,19 +126,19 @@ where
         // Not an `async fn`: its future would hold the request twice.
         async move {
             loop {
-                let Connection { sender, is_new } = self.connection().await.map_err(Failure::Unsent)?;
-                let Sender { mut requests, waker } = sender;
+                let Connection { sender, is_new } = self.connection().await?;
+                let Sender { mut requests, link } = sender;
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
                 let sending = SendFuture { sending, requests: &mut requests };
-                let sent = self.0.presence.unless_gone_on(&waker, sending).await?;
+                let sent = self.0.presence.unless_gone_on(&link.waker, sending).await?;
                 let mut failed = match sent {
                     Ok(response) => {
                         // A connection that switches to another protocol belongs to the caller.
                         if response.status() != StatusCode::SWITCHING_PROTOCOLS
                             && let Some(requests) = requests
                         {
-                            self.0.put_when_ready(Sender { requests, waker });
+                            self.0.put_when_ready(Sender { requests, link });
                         }
                         return Ok(response.map(InstanceBody::from));
                     }
@@ -151,7 +155,7 @@ where
     }
 
     #[inline]
-    async fn connection(&self) -> Result<Connection<B>, BoxError> {
+    async fn connection(&self) -> Result<Connection<B>, Failure> {
         match self.0.checkout() {
             Ok(sender) => Ok(Connection { sender, is_new: false }),
             // Boxed to keep the future of calls on idle connections small.
@@ -159,13 +163,27 @@ where
         }
     }
 
-    async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, BoxError> {
+    async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, Failure> {
         let mut waiter = Waiter { pool: Arc::downgrade(&self.0), receiver };
-        let mut connecting = Connecting::new(&self.0);
+        let place = match self.0.places.clone() {
+            None => None,
+            Some(places) => {
+                let within = self.0.connector.timeout();
+                tokio::select! {
+                    biased;
+                    Ok(sender) = &mut waiter.receiver => return Ok(Connection { sender, is_new: false }),
+                    place = places.acquire_owned() => Some(place.expect("semaphore is never closed")),
+                    () = sleep(within) => return Err(Failure::no_connection(within)),
+                }
+            }
+        };
+        let mut connecting = Connecting::new(&self.0, place);
         tokio::select! {
             biased;
             Ok(sender) = &mut waiter.receiver => Ok(Connection { sender, is_new: false }),
-            connected = connecting.connected() => Ok(Connection { sender: connected?, is_new: true }),
+            connected = connecting.connected() => {
+                Ok(Connection { sender: connected.map_err(Failure::Unsent)?, is_new: true })
+            }
         }
     }
 }
@@ -191,7 +209,7 @@ where
 
     /// Sends a connection to the first waiter, or makes it idle.
     fn put(self: &Arc<Self>, mut sender: Sender<B>) {
-        if sender.requests.is_closed() {
+        if sender.requests.is_closed() || sender.link.is_retired() {
             return;
         }
         while let Some((waiter, unused)) = self.pop_waiter_or_keep(sender) {
@@ -209,9 +227,9 @@ where
         if let Some(waiter) = state.waiters.pop_front() {
             return Some((waiter, sender));
         }
-        state.idle.push(Idle { sender, was_idle: false });
+        state.idle.push(Idle { sender, since: None });
         if is_finished(state.sweeper.as_ref()) {
-            state.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
+            state.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.limits.check_interval())));
         }
         None
     }
@@ -268,8 +286,9 @@ impl<B> Connecting<B>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    fn new(shared: &Arc<Shared<B>>) -> Self {
-        let connect = connect(shared.connector.clone(), shared.presence.clone());
+    fn new(shared: &Arc<Shared<B>>, place: Option<OwnedSemaphorePermit>) -> Self {
+        let Shared { connector, presence, limits, .. } = &**shared;
+        let connect = connect(connector.clone(), presence.clone(), limits.clone(), place);
         Self { pool: Arc::downgrade(shared), connect: Some(Box::pin(connect)) }
     }
 
@@ -333,27 +352,44 @@ impl<F: Future, B> Future for SendFuture<'_, F, B> {
 }
 
 /// Connects, and drives the connection in a task until its sender is dropped.
-async fn connect<B>(connector: Connector, presence: Arc<Presence>) -> Result<Sender<B>, BoxError>
+async fn connect<B>(
+    connector: Connector,
+    presence: Arc<Presence>,
+    limits: Limits,
+    place: Option<OwnedSemaphorePermit>,
+) -> Result<Sender<B>, BoxError>
 where
     B: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let stream = connector.http2(false).oneshot(presence.address.uri_of(None)).await?;
+    let lifetime = Lifetime::new(stream.inner().peer(), &limits);
     let (requests, connection) = http1::handshake(stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             debug!(%error, "HTTP/1.1 connection failed");
         }
     });
-    Ok(Sender { requests, waker: presence.connection() })
+    Ok(Sender { requests, link: presence.add_link(Link { lifetime, _place: place, ..Link::default() }) })
 }
 
-/// Closes connections that were idle for two sweeps. Ends when none is left.
-async fn sweep<B>(shared: Weak<Shared<B>>) {
+/// Closes connections that are idle for too long, or are to be replaced. Ends when none is idle.
+async fn sweep<B>(shared: Weak<Shared<B>>, interval: Duration) {
     loop {
-        sleep(SWEEP_INTERVAL).await;
+        sleep(interval).await;
+        let Some((connector, presence)) = shared.upgrade().map(|s| (s.connector.clone(), s.presence.clone())) else {
+            return;
+        };
+        // Meanwhile the pool may be dropped.
+        let addresses = connector.current_addresses(&presence.address.uri_of(None)).await;
         let Some(shared) = shared.upgrade() else { return };
+        let now = Instant::now();
+        for link in presence.links().iter().filter(|link| link.lifetime.is_over(now, addresses.as_deref())) {
+            link.is_retired.store(true, Ordering::Relaxed);
+        }
         let mut state = shared.state();
-        state.idle.retain_mut(|idle| !idle.sender.requests.is_closed() && !mem::replace(&mut idle.was_idle, true));
+        state.idle.retain_mut(|Idle { sender, since }| {
+            !sender.requests.is_closed() && !sender.link.is_retired() && !shared.limits.is_idle_too_long(since, now)
+        });
         if state.idle.is_empty() {
             state.sweeper = None;
             return;

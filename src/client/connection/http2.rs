@@ -34,10 +34,13 @@ use self::frames::WatchedStream;
 pub(super) use self::streams::StreamPermit;
 use self::streams::{ConnectionState, StreamQueue};
 use super::InstanceBody;
+use super::link::Lifetime;
 use crate::client::failure::{Failure, is_refused_stream};
+use crate::client::options::Limits;
 use crate::client::presence::Presence;
 use crate::client::replay::AttemptBody;
 use crate::connect::{ConnectError, Connector};
+use crate::model::ip_of;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Interval of keep-alive pings on connections with pending calls.
@@ -50,10 +53,6 @@ pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Maximum number of connections tried for one request, if each ends before it takes the request.
 const CONNECTION_TRIES: usize = 3;
-
-/// Interval of the check for idle connections. A further connection is closed after being idle for
-/// one to two intervals.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(45);
 
 /// Time for which a connection that refused a stream is used only if there is no other.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
@@ -70,6 +69,7 @@ struct Shared<B> {
     connector: Connector,
     presence: Arc<Presence>,
     max_connections: usize,
+    limits: Limits,
     pool: Mutex<Pool<B>>,
     queue: Arc<StreamQueue>,
     /// A connection was established at least once.
@@ -82,7 +82,7 @@ struct Pool<B> {
     /// In the order in which they are filled.
     connections: Vec<Connection<B>>,
     connecting: Option<Connecting>,
-    /// Task that closes idle further connections.
+    /// Task that closes idle further connections, and those that are to be replaced.
     sweeper: Option<JoinHandle<()>>,
 }
 
@@ -91,8 +91,9 @@ struct Connection<B> {
     state: Arc<ConnectionState>,
     /// Time until which the connection is used only if there is no other.
     paused_until: Option<Instant>,
-    /// `true` if the connection was idle at the last sweep.
-    was_idle: bool,
+    lifetime: Lifetime,
+    /// First check at which the connection was idle.
+    idle_since: Option<Instant>,
 }
 
 type Sender<B> = http2::SendRequest<AttemptBody<B>>;
@@ -118,12 +119,13 @@ where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
 {
     /// Connects to the address of the instance on demand, with at most `max_connections`.
-    pub(super) fn new(connector: Connector, presence: Arc<Presence>, max_connections: usize) -> Self {
+    pub(super) fn new(connector: Connector, presence: Arc<Presence>, max_connections: usize, limits: Limits) -> Self {
         let pool = Pool { connections: Vec::new(), connecting: None, sweeper: None };
         Self(Arc::new(Shared {
             connector,
             presence,
             max_connections: max_connections.max(1),
+            limits,
             pool: Mutex::new(pool),
             queue: Arc::default(),
             has_connected: AtomicBool::new(false),
@@ -187,8 +189,8 @@ where
 
     /// Connects as calls do, and closes the connection.
     pub(super) fn probe(&self) -> impl Future<Output = Result<(), BoxError>> + Send + use<B> {
-        let Shared { connector, presence, .. } = &*self.0;
-        let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default());
+        let Shared { connector, presence, limits, .. } = &*self.0;
+        let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default(), limits.clone());
         async move { connecting.await.map(drop) }
     }
 }
@@ -284,7 +286,8 @@ where
             return None;
         }
         let (result, connecting) = watch::channel(None);
-        let connect = connect::<B>(self.connector.clone(), self.presence.address.uri_of(None), self.queue.clone());
+        let uri = self.presence.address.uri_of(None);
+        let connect = connect::<B>(self.connector.clone(), uri, self.queue.clone(), self.limits.clone());
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             let connected = tokio::select! {
@@ -314,8 +317,10 @@ where
         let mut pool = self.pool();
         self.has_connected.store(true, Ordering::Relaxed);
         pool.connections.push(connection);
-        if pool.connections.len() > 1 && pool.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
-            pool.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self))));
+        if (pool.connections.len() > 1 || self.is_replaced())
+            && pool.sweeper.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            pool.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.limits.check_interval())));
         }
         drop(pool);
         self.queue.wake();
@@ -323,6 +328,11 @@ where
 }
 
 impl<B> Shared<B> {
+    /// Returns `true` if a connection may be replaced while it is open.
+    fn is_replaced(&self) -> bool {
+        self.limits.max_age.is_some() || ip_of(self.presence.address.authority.host()).is_none()
+    }
+
     fn has_connections(&self) -> bool {
         self.pool().connections.iter().any(Connection::is_open)
     }
@@ -381,6 +391,7 @@ async fn connect<B>(
     connector: Connector,
     uri: Uri,
     queue: Arc<StreamQueue>,
+    limits: Limits,
 ) -> Result<(Connection<B>, impl Future<Output = ()> + Send + 'static), BoxError>
 where
     B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
@@ -388,6 +399,7 @@ where
     let within = connector.timeout();
     let deadline = Instant::now() + within;
     let stream = connector.http2(true).oneshot(uri).await?.into_inner();
+    let lifetime = Lifetime::new(stream.peer(), &limits);
     let state = Arc::new(ConnectionState::new(queue));
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -418,23 +430,37 @@ where
             debug!(%error, "HTTP/2 connection failed");
         }
     };
-    Ok((Connection { sender, state, paused_until: None, was_idle: false }, running))
+    Ok((Connection { sender, state, paused_until: None, lifetime, idle_since: None }, running))
 }
 
-/// Closes further connections that were idle for two sweeps. Ends once only one is left.
-async fn sweep<B>(shared: Weak<Shared<B>>) {
+/// Closes connections that are to be replaced, and further ones that are idle for too long. Ends
+/// once there is nothing to check.
+async fn sweep<B>(shared: Weak<Shared<B>>, interval: Duration) {
     loop {
-        sleep(SWEEP_INTERVAL).await;
+        sleep(interval).await;
+        let Some((connector, presence)) = shared.upgrade().map(|s| (s.connector.clone(), s.presence.clone())) else {
+            return;
+        };
+        // Meanwhile the pool may be dropped.
+        let addresses = connector.current_addresses(&presence.address.uri_of(None)).await;
         let Some(shared) = shared.upgrade() else { return };
+        let now = Instant::now();
         let mut pool = shared.pool();
-        pool.remove_ended(Instant::now());
+        for connection in pool.connections.iter().filter(|c| c.lifetime.is_over(now, addresses.as_deref())) {
+            // Its streams continue to their ends.
+            connection.state.end();
+        }
+        pool.remove_ended(now);
         let mut is_first = true;
         pool.connections.retain_mut(|connection| {
             let is_idle = connection.state.is_idle();
-            let was_idle = std::mem::replace(&mut connection.was_idle, is_idle);
-            std::mem::take(&mut is_first) || !(is_idle && was_idle)
+            let since = &mut connection.idle_since;
+            if !is_idle {
+                *since = None;
+            }
+            std::mem::take(&mut is_first) || !(is_idle && shared.limits.is_idle_too_long(since, now))
         });
-        if pool.connections.len() < 2 {
+        if pool.connections.is_empty() || (pool.connections.len() < 2 && !shared.is_replaced()) {
             pool.sweeper = None;
             return;
         }

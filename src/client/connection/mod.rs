@@ -7,7 +7,7 @@
 //!  DirectClient ─▶ hyper-util's client, for hosts that are not applications
 //! ```
 //!
-//! `health` sends the health checks of instances that are called through these connections.
+//! `link` says when an open connection is replaced. `health` sends the health checks of instances that are called through these connections.
 
 mod body;
 mod direct;
@@ -15,8 +15,10 @@ mod endpoint;
 mod health;
 mod http1;
 mod http2;
+mod link;
 
 pub use body::InstanceBody;
 pub(super) use direct::DirectClient;
 pub(super) use endpoint::{Endpoint, RequestBody};
-pub(super) use health::{Checker as HealthChecker, url as health_url};
+pub(super) use health::url as health_url;
+pub(super) use link::Link;

@@ -10,6 +10,8 @@ impl CallOptions {
     /// the service of an endpoint.
     pub(in crate::client) fn makes_same_endpoints(&self, other: &Self) -> bool {
         let Self {
+            prefer_ipv6,
+            connections,
             http2,
             http2_connections,
             removal_grace,
@@ -28,6 +30,8 @@ impl CallOptions {
             ports: _,
             scheme: _,
             port_key: _,
+            address: _,
+            server_name: _,
             host: _,
             deadline_header: _,
             timeout: _,
@@ -40,7 +44,9 @@ impl CallOptions {
             attempts: _,
             applications: _,
         } = self;
-        *http2 == other.http2
+        *prefer_ipv6 == other.prefer_ipv6
+            && *connections == other.connections
+            && *http2 == other.http2
             && *http2_connections == other.http2_connections
             && *removal_grace == other.removal_grace
             && *target == other.health_check.target

@@ -31,6 +31,7 @@ impl TlsSettings {
 pub(in crate::connect) async fn handshake_if_https(
     tcp: TcpStream,
     uri: &Uri,
+    _: Option<&str>,
     _: &TlsSettings,
     _: Versions,
 ) -> Result<Stream, ConnectError> {

@@ -16,7 +16,7 @@ use crate::connect::stream::Stream;
 use crate::error::chain;
 
 /// Performs the TLS handshake if the scheme of the URI is https. The certificate must be valid for
-/// the host of the URI, a name or an address.
+/// the server name, which defaults to the host of the URI, a name or an address.
 ///
 /// If only HTTP/2 is offered, the server must select it by ALPN, since the behaviour of a server
 /// that ignores the offer is unknown. If HTTP/1.1 is offered, the server need not select anything,
@@ -24,16 +24,17 @@ use crate::error::chain;
 pub(in crate::connect) async fn handshake_if_https(
     tcp: TcpStream,
     uri: &Uri,
+    server_name: Option<&str>,
     tls: &TlsSettings,
     versions: Versions,
 ) -> Result<Stream, ConnectError> {
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Ok(Stream::Plain(tcp));
     }
-    let host = uri.host().unwrap_or_default();
+    let host = server_name.or(uri.host()).unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let failed = |reason: &str| ConnectError::new(format!("no TLS with {host}: {reason}"));
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("the host is not a valid server name"))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("it is not a valid server name"))?;
     let mut config = ClientConfig::clone(&*tls.config().await.map_err(|reason| failed(&reason))?);
     config.alpn_protocols = match versions {
         Versions::Http1 => vec![HTTP1.to_vec()],

@@ -1,10 +1,13 @@
 //! Calls by name to real servers that close connections or refuse streams: up to 10,000 calls, 32
-//! at a time.
+//! at a time. None of this is a fault of the instance: no call may fail, and no instance may be
+//! ejected.
 //!
-//! None of this is a fault of the instance: no call may fail, and no instance may be ejected.
+//! `spring_addresses` calls Spring applications that are hard to reach.
 
 mod hyper;
 mod nginx;
+#[cfg(feature = "tls")]
+mod spring_addresses;
 mod tomcat;
 #[cfg(feature = "tonic")]
 mod tonic;

@@ -23,9 +23,13 @@ use crate::connect::TlsSettings;
 type Connections = Http1<Empty<Bytes>>;
 
 fn connections(to: SocketAddr) -> Connections {
+    with_limits(to, Limits::default())
+}
+
+fn with_limits(to: SocketAddr, limits: Limits) -> Connections {
     let authority = to.to_string().parse().unwrap();
     let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
-    Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }))
+    Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }), limits)
 }
 
 /// Pool of an unreachable address: tests put all of its connections.
@@ -81,7 +85,7 @@ async fn a_connection() -> (Sender<Empty<Bytes>>, DuplexStream) {
     let (mut requests, connection) = http1::handshake(TokioIo::new(here)).await.unwrap();
     tokio::spawn(connection);
     requests.ready().await.unwrap();
-    (Sender { requests, waker: Arc::default() }, there)
+    (Sender { requests, link: Arc::default() }, there)
 }
 
 /// Polls once. Returns `true` if the future is pending.
@@ -226,23 +230,71 @@ fn call_in_a_stalled_runtime_delays_none_in_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_idle_for_two_sweeps_is_closed() {
+async fn idle_connection_is_closed_after_the_idle_timeout() {
     let connections = unreachable();
+    let interval = Limits::default().check_interval();
     let (sender, mut other_end) = a_connection().await;
     connections.0.put(sender);
-    sleep(SWEEP_INTERVAL + Duration::from_secs(1)).await;
-    assert_eq!(connections.0.state().idle.len(), 1, "idle for one sweep only");
-    sleep(SWEEP_INTERVAL).await;
+    sleep(2 * interval + Duration::from_secs(1)).await;
+    assert_eq!(connections.0.state().idle.len(), 1, "idle for less than the timeout");
+    sleep(interval).await;
     assert!(connections.0.state().idle.is_empty());
     assert_eq!(tokio::io::AsyncReadExt::read(&mut other_end, &mut [0]).await.unwrap(), 0);
     until(|| connections.0.state().sweeper.is_none()).await;
-    // A connection used between sweeps stays open.
+    // A connection used between checks stays open.
     let (mut sender, _other_end) = a_connection().await;
     for _ in 0..5 {
         connections.0.put(sender);
-        sleep(SWEEP_INTERVAL + Duration::from_secs(1)).await;
+        sleep(interval + Duration::from_secs(1)).await;
         sender = connections.connection().await.map_err(drop).unwrap().sender;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_is_replaced_at_its_maximum_age() {
+    let limits = Limits { max_age: Some(Duration::from_secs(60)), ..Limits::default() };
+    let connections = with_limits(numbering(1).await, limits);
+    let mut numbers = Vec::new();
+    for _ in 0..5 {
+        numbers.push(text(connections.clone().send(request()).await).await);
+        // The connection returns to the pool once its response was read.
+        until(|| !connections.0.state().idle.is_empty()).await;
+        sleep(Duration::from_secs(25)).await;
+    }
+    assert_eq!(numbers.first().unwrap(), "1");
+    // Checked every 20 seconds, at an age of 54 to 66 seconds.
+    assert_eq!(numbers.last().unwrap(), "2", "{numbers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_beyond_the_maximum_number_of_connections_waits_for_one() {
+    let limits = Limits { http1: Some(2), ..Limits::default() };
+    // No response is sent before two connections were accepted.
+    let connections = with_limits(numbering(2).await, limits);
+    let mut calls = JoinSet::new();
+    for _ in 0..10 {
+        let connections = connections.clone();
+        calls.spawn(async move { text(connections.send(request()).await).await });
+    }
+    let mut numbers = calls.join_all().await;
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers, ["1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_without_a_free_connection_is_unprocessed_after_the_connect_timeout() {
+    let connections = with_limits(numbering(2).await, Limits { http1: Some(1), ..Limits::default() });
+    let mut first = Box::pin(connections.clone().send(request()));
+    assert!(is_pending(first.as_mut()).await);
+    let start = tokio::time::Instant::now();
+    let Err(failure) = connections.clone().send(request()).await else { panic!("a response") };
+    assert_eq!(start.elapsed().as_secs(), 5);
+    let error = failure.into_error();
+    assert!(error.is_unprocessed() && crate::client::failure::is_busy(&error), "{error}");
+    // A dropped call frees its place.
+    drop(first);
+    assert!(connections.0.places.as_ref().unwrap().clone().acquire_owned().await.is_ok());
 }
 
 /// Tests at a server that never completes the TLS handshake.
@@ -254,7 +306,8 @@ mod while_connecting {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
         let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
-        (listener, Http1::new(connector, Presence::at(Address { scheme: Scheme::HTTPS, authority })))
+        let presence = Presence::at(Address { scheme: Scheme::HTTPS, authority });
+        (listener, Http1::new(connector, presence, Limits::default()))
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ type Connections = Http2<Empty<Bytes>>;
 fn connections(to: SocketAddr) -> Connections {
     let authority = to.to_string().parse().unwrap();
     let connector = Connector::new(Duration::from_secs(5), &TlsSettings::default());
-    Http2::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }), 4)
+    Http2::new(connector, Presence::at(Address { scheme: Scheme::HTTP, authority }), 4, Limits::default())
 }
 
 fn request() -> Request<AttemptBody<Empty<Bytes>>> {
@@ -231,7 +231,7 @@ async fn idle_further_connections_are_closed() {
     server.responses.add_permits(5);
     calls.join_all().await;
     until(|| server.open.load(Ordering::SeqCst) == 4).await;
-    sleep(3 * SWEEP_INTERVAL).await;
+    sleep(Limits::default().idle + Duration::from_secs(45)).await;
     until(|| server.open.load(Ordering::SeqCst) == 1).await;
     assert!(send(&server.connections).await.is_ok());
     assert_eq!(server.accepted.load(Ordering::SeqCst), 4);
