@@ -28,8 +28,14 @@ public class App {
         if (limit > 0 && protocol instanceof Http2Protocol http2) http2.setMaxConcurrentStreams(limit);
     });
   }
-  /** Responds after so many milliseconds, which calls at the same time share. */
-  @RequestMapping("/wait/{millis}") String waitFor(@PathVariable int millis) throws InterruptedException {
+  /**
+   * Responds after so many milliseconds, which calls at the same time share.
+   *
+   * Reads the body first. Tomcat resets the stream of a response that is sent while the body is still on its way, and
+   * then closes the whole connection without a GOAWAY when the body arrives.
+   */
+  @RequestMapping("/wait/{millis}") String waitFor(@PathVariable int millis, @RequestBody(required = false) String body)
+      throws InterruptedException {
     Thread.sleep(millis);
     return "tomcat";
   }
