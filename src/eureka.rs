@@ -1,8 +1,10 @@
 mod address;
+mod ask;
 pub(crate) mod balancing;
 #[cfg(any(feature = "axum", feature = "tonic-server"))]
 pub(crate) mod bound;
 mod choose;
+mod close;
 mod interest;
 pub(crate) mod keys;
 mod security;
@@ -18,13 +20,13 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
-use crate::client::{CallOptions, Chooser, HttpClient};
+use crate::client::{CallOptions, Chooser, Clients, HttpClient};
 use crate::config::{ClientConfig, ServerSettings, ServiceUrl, Settings};
 use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
-use crate::register::Registrar;
+use crate::register::{Registrar, Registrars};
 use crate::sync::Mutex;
 #[cfg(feature = "tonic")]
 use crate::tonic::Channel;
@@ -55,6 +57,9 @@ struct Inner {
     options: CallOptions,
     /// Made by the first choice.
     chooser: Mutex<Option<Chooser>>,
+    /// HTTP clients, channels and layers.
+    clients: Arc<Clients>,
+    registrars: Registrars,
 }
 
 impl Eureka {
@@ -88,7 +93,9 @@ impl Eureka {
     /// serves and drains, but sends nothing.
     pub fn registrar(&self, instance: Instance) -> Registrar {
         let off = self.0.config.switches.registration_off().cloned();
-        Registrar::new(self.0.transport.clone(), instance, off, self.0.config.registrar.clone())
+        let registrar = Registrar::new(self.0.transport.clone(), instance, off, self.0.config.registrar.clone());
+        self.0.registrars.add(&registrar);
+        registrar
     }
 
     /// Returns the instances of an application as a stream of changes.
@@ -132,7 +139,9 @@ impl Eureka {
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
         let (registry, ready_timeout) = self.call_registry();
-        HttpClient::new(registry, self.with_own_zone(options), ready_timeout, self.connector())
+        let client = HttpClient::new(registry, self.with_own_zone(options), ready_timeout, self.connector());
+        self.0.clients.add(client.as_client());
+        client
     }
 
     /// Creates a channel to an application for generated gRPC clients, with the options of the
@@ -158,7 +167,10 @@ impl Eureka {
     #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
     pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
         let (registry, ready_timeout) = self.call_registry();
-        Channel::new(name.as_ref(), registry, self.with_own_zone(options), ready_timeout, self.connector())
+        let options = self.with_own_zone(options);
+        let channel = Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector());
+        self.0.clients.add(channel.as_client());
+        channel
     }
 
     /// Returns the options of calls by name that the settings describe: those below
@@ -202,13 +214,22 @@ impl Eureka {
         &self.0.transport
     }
 
+    /// Returns the list of the clients, to which others are added.
+    pub(crate) fn clients(&self) -> Arc<Clients> {
+        self.0.clients.clone()
+    }
+
     fn registry(&self) -> Arc<RegistryCache> {
         let mut registry = self.0.registry.lock();
         match &*registry {
-            Some(running) if running.is_running() => running.clone(),
+            Some(running) if running.is_running() || running.is_closed() => running.clone(),
             _ => match self.0.config.switches.fetch_off() {
                 None => registry.insert(RegistryCache::start(self.0.transport.clone(), &self.0.config)).clone(),
-                Some(setting) => registry.insert(RegistryCache::disabled(setting)).clone(),
+                Some(setting) => {
+                    let cause = format!("fetching is disabled by {setting}");
+                    let reason = Error::new(Kind::Config, "fetch registry").cause(cause);
+                    registry.insert(RegistryCache::without_fetches(reason)).clone()
+                }
             },
         }
     }
@@ -436,7 +457,8 @@ impl EurekaBuilder {
         }
         let options = balancing.options();
         let (registry, chooser) = (Mutex::default(), Mutex::default());
-        Ok(Eureka(Arc::new(Inner { transport, config, registry, options, chooser })))
+        let (clients, registrars) = (Arc::default(), Registrars::default());
+        Ok(Eureka(Arc::new(Inner { transport, config, registry, options, chooser, clients, registrars })))
     }
 }
 

@@ -15,6 +15,9 @@
 //! | call applications by name over gRPC | [`Eureka::channel`] (feature `tonic`) |
 //! | call by name through your own HTTP service | [`EurekaLayer`](client::EurekaLayer), or [`reqwest`](crate::reqwest) (feature `reqwest`) |
 //! | balance over services of your own | [`Eureka::discover`] and [`Balance`](balance::Balance) |
+//! | wait for the registry, ask for its status and instances, watch it | [`Eureka::ready`], [`Eureka::status`], [`Eureka::instances`], [`Eureka::events`] |
+//! | show the registry and the balancers to operators | [`DebugService`](debug::DebugService) |
+//! | end a client with its calls and connections | [`Eureka::close`] |
 //! | choose instances by status, VIP address or metadata | [`Selection`](discover::Selection) |
 //! | read the settings of a Spring application | [`Settings`], [`Eureka::from_settings`], [`Instance::from_settings`] |
 //! | run the registry | [`EurekaServer`] (feature `server`) |
@@ -72,6 +75,8 @@ pub mod client;
 #[cfg(feature = "client")]
 mod connect;
 #[cfg(feature = "client")]
+pub mod debug;
+#[cfg(feature = "client")]
 pub mod discover;
 #[cfg(feature = "client")]
 mod error;
@@ -97,6 +102,8 @@ mod settings_table;
 mod signal;
 #[cfg(any(feature = "client", feature = "server"))]
 mod sync;
+#[cfg(feature = "client")]
+mod table;
 #[cfg(any(feature = "client", feature = "server"))]
 mod time;
 #[cfg(feature = "tonic")]
@@ -131,3 +138,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../docs/settings.md")]
 struct SettingsPage;
+
+/// Compiles the code in the page for users of other clients.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/coming-from.md")]
+struct ComingFromPage;

@@ -165,6 +165,11 @@ impl Channel {
         self.named.choose(request)
     }
 
+    /// Returns the channel, for the list of the clients.
+    pub(crate) fn as_client(&self) -> Arc<dyn crate::client::Client> {
+        self.named.clone()
+    }
+
     /// Replaces the options of this channel and its clones, as
     /// [`HttpClient::set_options`](crate::client::HttpClient::set_options) does.
     pub fn set_options(&self, options: CallOptions) {

@@ -233,3 +233,74 @@ async fn some_calls() -> impl Sized {
     }
     balance
 }
+
+#[test]
+fn registry_is_recorded_with_its_age_size_fetches_and_lag() {
+    with_recorder(async |mut recorded| {
+        let fetches = std::sync::Arc::new(AtomicUsize::new(0));
+        let registry = service_fn(move |_: http::Request<RequestBody>| {
+            let fetch = fetches.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, Infallible>(registry_response(fetch)) }
+        });
+        let url = "http://user:secret@registry/eureka/";
+        let eureka = tower_eureka::Eureka::builder().service_url(url).http_service(registry).build().unwrap();
+        eureka.ready().await.unwrap();
+        let fetches = |outcome: &str| {
+            format!("eureka_registry_fetch_duration_seconds{{outcome={outcome},server=http://registry/eureka/}}")
+        };
+        assert_eq!(recorded.value(&fetches("full")), 1);
+        assert_eq!(recorded.value("eureka_registry_applications{}"), 1);
+        assert_eq!(recorded.value("eureka_registry_instances{status=UP}"), 1);
+        assert_eq!(recorded.value("eureka_registry_stale{}"), 0);
+        assert!(recorded.value("eureka_registry_received_bytes_total{}") > 100);
+        assert!(!recorded.values().contains_key("eureka_registry_propagation_seconds{}"), "nothing is new yet");
+
+        // A delta with a wrong hash, and the full list with a new instance.
+        eureka.refresh().await.unwrap();
+        assert_eq!((recorded.value(&fetches("delta")), recorded.value(&fetches("full"))), (1, 2));
+        assert_eq!(recorded.value("eureka_registry_mismatches_total{}"), 1);
+        assert_eq!(recorded.value("eureka_registry_propagation_seconds{}"), 1);
+
+        eureka.refresh().await.unwrap_err();
+        assert_eq!(recorded.value(&fetches("failure")), 1);
+        assert_eq!(recorded.value("eureka_registry_stale{}"), 1);
+        assert!(recorded.values().keys().all(|series| !series.contains("secret")));
+    });
+}
+
+#[test]
+fn age_of_the_registry_grows_while_a_fetch_hangs() {
+    with_recorder(async |mut recorded| {
+        let registry = service_fn(|_: http::Request<RequestBody>| {
+            std::future::pending::<Result<http::Response<Full<Bytes>>, Infallible>>()
+        });
+        let url = "http://registry/eureka/";
+        let eureka = tower_eureka::Eureka::builder().service_url(url).http_service(registry).build().unwrap();
+        eureka.snapshot();
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!(recorded.value("eureka_registry_age_seconds{}"), 10);
+    });
+}
+
+/// Returns the response to a fetch: one instance, a delta that does not match, two instances, and
+/// then failures.
+fn registry_response(fetch: usize) -> http::Response<Full<Bytes>> {
+    let instance = |id: u64| {
+        let port = r#"{"$":80,"@enabled":"true"}"#;
+        let address = format!(r#""app":"ORDERS","ipAddr":"10.0.0.{id}","port":{port},"status":"UP""#);
+        format!(r#"{{"instanceId":"{id}",{address},"lastUpdatedTimestamp":"{}"}}"#, 1_000_000 + id)
+    };
+    let (hash, instances) = match fetch {
+        0 => ("UP_1_", vec![instance(1)]),
+        1 => ("UP_9_", vec![]),
+        2 => ("UP_2_", vec![instance(1), instance(2)]),
+        _ => return http::Response::builder().status(500).body(Full::default()).unwrap(),
+    };
+    let applications = match &instances[..] {
+        [] => String::new(),
+        instances => format!(r#"{{"name":"ORDERS","instance":[{}]}}"#, instances.join(",")),
+    };
+    let list = format!(r#""versions__delta":"1","apps__hashcode":"{hash}","application":[{applications}]"#);
+    let body = format!(r#"{{"applications":{{{list}}}}}"#);
+    http::Response::builder().header("content-type", "application/json").body(Full::from(body)).unwrap()
+}

@@ -5,7 +5,8 @@
 //!  Transport ── full or delta ──▶ Refresher ──▶ LocalCopy ──▶ Snapshot ──▶ RegistryCache
 //!                                 refresher.rs  local_copy.rs snapshot.rs  publish.rs
 //!                                 continuity.rs mirror.rs     vip_index.rs lookup.rs
-//!                                                             regions.rs
+//!                                      │                      regions.rs   events.rs
+//!                                      └─ Report (progress.rs, propagation.rs) ─▶ status.rs
 //! ```
 //!
 //! `Refresher` fetches on a timer with jitter. `LocalCopy` is the logic without IO: the exact
@@ -14,21 +15,32 @@
 //! an unchanged instance, is the same `Arc` as before. It has an index of VIP addresses, updated at
 //! the cost of the changes. A subscriber of an application, a VIP or a name is woken only if the
 //! instances behind it changed.
+//!
+//! [`Eureka::status`](crate::Eureka::status) returns the state of the refresh, and
+//! [`Eureka::events`](crate::Eureka::events) streams the changes of all applications.
 
 mod continuity;
+mod events;
 #[cfg(test)]
 mod heap;
 mod local_copy;
 mod lookup;
 mod mirror;
+mod progress;
+mod propagation;
 mod publish;
 mod refresher;
 mod regions;
 mod snapshot;
+mod status;
 mod vip_index;
 
+pub use events::{RegistryEvent, RegistryEvents};
 pub(crate) use lookup::{Lookup, Sources};
+pub use progress::{DeltaUse, RefreshCounts};
 pub(crate) use publish::RegistryCache;
 #[cfg(feature = "peers")]
 pub(crate) use refresher::Refresher;
 pub use snapshot::Snapshot;
+pub use status::{RegistryState, RegistryStatus};
+pub(crate) use status::{address as instance_address, server_state};

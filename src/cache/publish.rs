@@ -1,18 +1,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::lookup::{Lookup, Sources};
+use super::progress::Progress;
 use super::refresher::Refresher;
 use super::regions::RegionSplit;
 use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
-use crate::model::Instance;
+use crate::metrics::RegistryMetrics;
+use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 
@@ -20,8 +23,11 @@ use crate::transport::Transport;
 #[derive(Debug)]
 pub(crate) struct RegistryCache {
     published: Arc<Published>,
-    /// `None` if fetching is disabled.
+    /// The task has the sender, so that receivers notice its end.
+    progress: watch::Receiver<Progress>,
+    /// `None` if nothing is ever fetched.
     task: Option<AbortHandle>,
+    is_closed: AtomicBool,
 }
 
 impl RegistryCache {
@@ -29,21 +35,39 @@ impl RegistryCache {
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let regions = Mutex::new(RegionSplit::new(config.regions.clone()));
         let published = Arc::new(Published { regions, ..Published::default() });
-        let task = tokio::spawn(refresh_loop(Refresher::new(transport, config), published.clone())).abort_handle();
-        Arc::new(Self { published, task: Some(task) })
+        let (sender, progress) = watch::channel(Progress::new());
+        let refreshed = refresh_loop(Refresher::new(transport, config), published.clone(), sender);
+        let task = Some(tokio::spawn(refreshed).abort_handle());
+        Arc::new(Self { published, progress, task, is_closed: AtomicBool::new(false) })
     }
 
-    /// Creates a copy that stays empty, since this setting disables fetching.
-    pub(crate) fn disabled(setting: &str) -> Arc<Self> {
-        let published = Arc::new(Published::default());
-        let error = Error::new(Kind::Config, "fetch registry").cause(format!("fetching is disabled by {setting}"));
-        published.failed(error);
-        Arc::new(Self { published, task: None })
+    /// Creates a copy that stays empty, for this reason.
+    pub(crate) fn without_fetches(reason: Error) -> Arc<Self> {
+        let progress = Progress { error: Some(Arc::new(reason)), ..Progress::new() };
+        let (_, progress) = watch::channel(progress);
+        Arc::new(Self { published: Arc::default(), progress, task: None, is_closed: AtomicBool::new(false) })
     }
 
     /// Returns `true` until the runtime ends on which the copy was started.
     pub(crate) fn is_running(&self) -> bool {
         self.task.as_ref().is_none_or(|task| !task.is_finished())
+    }
+
+    /// Returns `true` if the copy is never fetched.
+    pub(super) fn is_disabled(&self) -> bool {
+        self.task.is_none()
+    }
+
+    /// Ends the refresh for good. The last snapshot remains.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -58,9 +82,65 @@ impl RegistryCache {
         topics.entry(lookup.clone()).or_insert_with(now).subscribe()
     }
 
-    /// Returns the time of the last successful refresh and the error since then.
-    pub(crate) fn freshness(&self) -> Freshness {
-        self.published.fetched().clone()
+    /// Returns the state after the latest refresh.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Returns `true` once a refresh has succeeded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.progress.borrow().at.is_some()
+    }
+
+    /// Returns a receiver of the state after each refresh. Its sender ends with the refresh.
+    pub(crate) fn watch_progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits until a refresh has succeeded.
+    ///
+    /// # Errors
+    /// If none can succeed any more.
+    pub(crate) async fn loaded(&self) -> Result<Arc<Snapshot>, Error> {
+        let mut progress = self.watch_progress();
+        match progress.wait_for(|progress| progress.at.is_some()).await.map(drop) {
+            Ok(()) => Ok(self.snapshot()),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// Refreshes now, after a refresh that is under way. Concurrent calls share one refresh.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, Error> {
+        let mut number = 0;
+        let mut progress = self.watch_progress();
+        self.published.requested.send_modify(|requested| {
+            *requested += 1;
+            number = *requested;
+        });
+        let refreshed = progress.wait_for(|progress| progress.completed >= number).await;
+        match refreshed.map(|progress| progress.error.as_ref().map(|error| error.without_source())) {
+            Ok(None) => Ok(self.snapshot()),
+            Ok(Some(error)) => Err(error),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// Waits until the refresh has ended for good.
+    pub(crate) async fn wait_for_end(&self) {
+        // The error is the end.
+        let _ = self.watch_progress().wait_for(|_| false).await;
+    }
+
+    /// Returns the reason why nothing is fetched any more.
+    pub(crate) fn ended(&self) -> Error {
+        let error = Error::new(Kind::Closed, "fetch registry");
+        if self.is_closed() {
+            return error.cause("the client was closed");
+        }
+        match self.progress.borrow().error.as_ref().filter(|_| self.is_disabled()) {
+            Some(error) => error.without_source(),
+            None => error.cause("the runtime on which it was started has ended"),
+        }
     }
 }
 
@@ -73,14 +153,58 @@ impl Drop for RegistryCache {
 }
 
 /// Publishes the results of the refresher until the task is aborted.
-async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>) {
-    loop {
-        let (refreshed, wait) = refresher.next().await;
-        match refreshed {
-            Ok(snapshot) => published.publish(snapshot),
-            Err(error) => published.failed(error),
-        }
-        sleep(wait).await;
+async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>, progress: watch::Sender<Progress>) {
+    let metrics = RegistryMetrics::default();
+    let age = || progress.borrow().age();
+    tokio::select! {
+        () = metrics.report_age(age) => {}
+        () = async {
+            let mut requested = published.requested.subscribe();
+            loop {
+                let number = *requested.borrow_and_update();
+                let (refreshed, wait) = refresher.next().await;
+                let refreshed = refreshed.map(|snapshot| published.publish(snapshot));
+                let mut now = progress.borrow().clone();
+                now.completed = number;
+                record(&mut now, &refresher, refreshed);
+                write(&metrics, &now, &refresher, &published.snapshot.load());
+                progress.send_replace(now);
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    // The sender lives as long as `published`.
+                    _ = requested.changed() => {}
+                }
+            }
+        } => {}
+    }
+}
+
+/// Adds the result of a refresh to the progress.
+fn record(progress: &mut Progress, refresher: &Refresher, refreshed: Result<(), Error>) {
+    let report = refresher.report();
+    progress.counts.add(report);
+    progress.lag = report.lags.last().copied().or(progress.lag);
+    (progress.deltas, progress.held) = (refresher.deltas(), refresher.held());
+    match refreshed {
+        Ok(()) => progress.succeeded(),
+        Err(error) => progress.failed(error),
+    }
+}
+
+/// Writes the metrics of a refresh.
+fn write(metrics: &RegistryMetrics, progress: &Progress, refresher: &Refresher, snapshot: &Snapshot) {
+    let report = refresher.report();
+    for fetch in &report.fetches {
+        metrics.fetched(fetch.outcome.as_str(), fetch.server.as_deref(), fetch.elapsed, fetch.received);
+    }
+    metrics.mismatched(report.mismatches);
+    report.lags.iter().for_each(|lag| metrics.propagated(*lag));
+    metrics.age(progress.age());
+    metrics.stale(progress.error.is_some());
+    if progress.error.is_none() {
+        let counts = snapshot.counts();
+        let by_status = InstanceStatus::ALL.map(|status| (status.as_str(), counts.of(status)));
+        metrics.registry(snapshot.applications().count(), by_status, progress.held);
     }
 }
 
@@ -90,25 +214,13 @@ struct Published {
     snapshot: ArcSwap<Snapshot>,
     regions: Mutex<RegionSplit>,
     topics: Mutex<HashMap<Lookup, watch::Sender<Sources>>>,
-    fetched: Mutex<Freshness>,
-}
-
-/// Time of the last successful refresh, and the error since then.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Freshness {
-    /// Time of the last successful refresh.
-    pub(crate) at: Option<Instant>,
-    /// Error of the latest refresh, if it failed.
-    pub(crate) error: Option<Arc<Error>>,
+    /// Number of refreshes that were asked for.
+    requested: watch::Sender<u64>,
 }
 
 impl Published {
     fn topics(&self) -> MutexGuard<'_, HashMap<Lookup, watch::Sender<Sources>>> {
         self.topics.lock()
-    }
-
-    fn fetched(&self) -> MutexGuard<'_, Freshness> {
-        self.fetched.lock()
     }
 
     /// Stores the snapshot and wakes the subscribers of changed applications.
@@ -130,11 +242,6 @@ impl Published {
             });
             topic.receiver_count() > 0
         });
-        *self.fetched() = Freshness { at: Some(Instant::now()), error: None };
-    }
-
-    fn failed(&self, error: Error) {
-        self.fetched().error = Some(Arc::new(error));
     }
 }
 
@@ -148,9 +255,8 @@ mod tests {
 
     #[tokio::test]
     async fn lookup_without_subscribers_is_removed_at_the_next_refresh() {
-        let published = Arc::<Published>::default();
-        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        let registry = RegistryCache { published: published.clone(), task: Some(task) };
+        let registry = RegistryCache::without_fetches(Error::new(Kind::Config, "test"));
+        let published = &registry.published;
         let lookups = ["A", "B"].map(|name| Lookup::Name(name.into()));
         let kept = registry.subscribe(&lookups[0]);
         drop([registry.subscribe(&lookups[0]), registry.subscribe(&lookups[1])]);

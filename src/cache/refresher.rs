@@ -5,6 +5,8 @@ use tokio::time::{Instant, sleep};
 
 use super::continuity::{Continuity, MAX_GAP};
 use super::local_copy::LocalCopy;
+use super::progress::{DeltaUse, FetchOutcome, Report};
+use super::propagation::Propagation;
 use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
@@ -67,6 +69,9 @@ pub(crate) struct Refresher {
     last_refresh: Instant,
     /// Clock that runs only while the registry responds. Held instances expire by it.
     response_clock: Instant,
+    propagation: Propagation,
+    /// Requests of the latest refresh.
+    report: Report,
 }
 
 impl Refresher {
@@ -97,7 +102,30 @@ impl Refresher {
             overloaded: false,
             last_refresh: now,
             response_clock: now,
+            propagation: Propagation::default(),
+            report: Report::default(),
         }
+    }
+
+    /// Returns the report on the latest refresh.
+    pub(super) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns the use of deltas from now on.
+    pub(super) fn deltas(&self) -> DeltaUse {
+        match () {
+            () if !self.delta => DeltaUse::Off,
+            () if !self.fetched => DeltaUse::Undecided,
+            () if !self.deltas_offered => DeltaUse::NotOffered,
+            () if self.full_only > 0 => DeltaUse::Paused,
+            () => DeltaUse::InUse,
+        }
+    }
+
+    /// Returns the number of held instances.
+    pub(super) fn held(&self) -> usize {
+        self.local.held()
     }
 
     /// Fetches once. Returns the new snapshot or the error, and the delay before the next fetch.
@@ -105,6 +133,7 @@ impl Refresher {
     /// Not cancel safe: if the future is dropped, the copy may be empty, and this must not be
     /// called again.
     pub(crate) async fn next(&mut self) -> (Result<Snapshot, Error>, Duration) {
+        self.report = Report::default();
         let refreshed = match catch_panic(self.refresh()).await {
             Ok(refreshed) => refreshed,
             Err(panicked) => {
@@ -167,6 +196,7 @@ impl Refresher {
             return Ok(());
         }
         self.mismatches += 1;
+        self.report.mismatches += 1;
         tracing::debug!(continues, mismatches = self.mismatches, "delta does not match, fetching the whole registry");
         if self.mismatches >= MISMATCHES_BEFORE_PAUSE {
             tracing::warn!(
@@ -197,13 +227,18 @@ impl Refresher {
     ///
     /// An overload is returned as an error, since a full fetch would increase it.
     async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
+        let began = Instant::now();
         let error = match self.transport.changes().await {
             Ok(delta) => {
                 self.broken_deltas = 0;
+                if let Some(delta) = &delta {
+                    self.observe(FetchOutcome::Delta, began, delta);
+                }
                 return Ok(delta);
             }
             Err(error) => error,
         };
+        self.report.failed(began, &error);
         match error.kind() {
             Kind::InvalidResponse => Ok(None),
             Kind::Status(429 | 502..=504) => Err(error),
@@ -233,9 +268,12 @@ impl Refresher {
     async fn fetch_all(&mut self) -> Result<(), Error> {
         let known = self.etag.take().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag);
         let stagger = (!self.fetched).then_some(self.stagger);
-        let fetched = match self.transport.full(known.as_ref(), stagger, &self.local.known()).await? {
+        let began = Instant::now();
+        let full = self.transport.full(known.as_ref(), stagger, &self.local.known()).await;
+        let fetched = match full.inspect_err(|error| self.report.failed(began, error))? {
             Full::Changed(fetched) => fetched,
             Full::Unchanged(origin, requested) => {
+                self.report.unchanged(began, origin.url());
                 self.responded();
                 self.local.apply_unchanged(self.response_clock);
                 self.continuity.renewed(origin, requested);
@@ -243,7 +281,8 @@ impl Refresher {
                 return Ok(());
             }
         };
-        let Fetched { list, origin, requested, digest, etag } = fetched;
+        self.observe(FetchOutcome::Full, began, &fetched);
+        let Fetched { list, origin, requested, digest, etag, .. } = fetched;
         let digest = digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
@@ -284,6 +323,14 @@ impl Refresher {
         .await;
         self.local = local;
         output
+    }
+
+    /// Adds a list to the report.
+    fn observe(&mut self, outcome: FetchOutcome, began: Instant, fetched: &Fetched) {
+        self.report.fetched(outcome, began, fetched);
+        let instances = fetched.list.applications.iter().flat_map(|application| &application.instances);
+        let updated = instances.filter_map(|instance| instance.last_updated_timestamp());
+        self.report.lags.extend(self.propagation.observe(&fetched.origin, fetched.date, updated));
     }
 
     /// Advances the response clock by the time since the last refresh, at most by one interval.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::vip_index::VipIndex;
-use crate::model::{Application, Instance, app_name};
+use crate::model::{Application, Instance, StatusCounts, app_name};
 
 /// Immutable copy of the registry at one point in time. A refresh creates a new snapshot, which
 /// shares unchanged applications with the previous one.
@@ -55,5 +55,10 @@ impl Snapshot {
     /// Returns the number of instances of any status.
     pub fn instance_count(&self) -> usize {
         self.applications.values().map(|application| application.instances.len()).sum()
+    }
+
+    /// Counts the instances by status.
+    pub fn counts(&self) -> StatusCounts {
+        self.applications.values().flat_map(|application| &application.instances).map(|i| i.status()).collect()
     }
 }

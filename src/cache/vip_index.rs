@@ -124,10 +124,11 @@ fn addresses(app: Option<&Application>, list: fn(&Instance) -> Option<&Arc<str>>
     lists.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(app_name).collect()
 }
 
-type Changed<'a> = (&'a Arc<str>, Option<&'a Application>, Option<&'a Application>);
+/// Name of an application, its earlier state and its present state.
+pub(super) type Changed<'a> = (&'a Arc<str>, Option<&'a Application>, Option<&'a Application>);
 
 /// Returns the applications that are not the same `Arc` in both states.
-fn changed<'a>(
+pub(super) fn changed<'a>(
     before: &'a BTreeMap<Arc<str>, Arc<Application>>,
     after: &'a BTreeMap<Arc<str>, Arc<Application>>,
 ) -> impl Iterator<Item = Changed<'a>> {

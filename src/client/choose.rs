@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use super::ResponseFuture;
 use super::address::{AddressRule, HasAddress};
+use super::clients::Client;
 use super::options::CallOptions;
 use super::picked::PickedInstance;
 use super::presence::Presence;
@@ -165,6 +166,11 @@ impl Chooser {
     /// Returns `true` if instances come from this registry.
     pub(crate) fn is_over(&self, registry: &Arc<RegistryCache>) -> bool {
         self.0.is_over(registry)
+    }
+
+    /// Returns the routes, for the list of the clients.
+    pub(crate) fn as_client(&self) -> Arc<dyn Client> {
+        self.0.clone()
     }
 
     pub(crate) fn choose(&self, name: &str, request: &impl RequestHead) -> ResponseFuture<Chosen> {

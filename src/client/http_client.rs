@@ -14,6 +14,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
+use super::clients::Client;
 use super::connection::{DirectClient, Endpoint};
 use super::fallback::{BoxFallback, Condition, Fallback, call_or_fall_back};
 use super::options::CallOptions;
@@ -212,6 +213,11 @@ where
     /// the options, instances and measurements of this client.
     pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
         self.routes.clone().choose(name.as_ref(), request)
+    }
+
+    /// Returns the routes, for the list of the clients.
+    pub(crate) fn as_client(&self) -> Arc<dyn Client> {
+        self.routes.clone()
     }
 
     /// Returns a snapshot of the instances of each application that was called.

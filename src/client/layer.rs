@@ -14,6 +14,7 @@ use super::ResponseFuture;
 use super::address::{AddressRule, HasAddress};
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
+use super::clients::Clients;
 use super::failure::Failure;
 use super::fallback::{Condition, Fallback, call_or_fall_back};
 use super::options::CallOptions;
@@ -70,6 +71,8 @@ pub struct EurekaLayer<F = ()> {
     fallback: F,
     /// Errors for which the fallback is called.
     condition: Option<Condition>,
+    /// List to which the services are added.
+    clients: Arc<Clients>,
 }
 
 impl EurekaLayer {
@@ -80,7 +83,8 @@ impl EurekaLayer {
     /// Outside a tokio runtime.
     pub fn new(eureka: &Eureka) -> Self {
         let (registry, ready_timeout) = eureka.call_registry();
-        Self { registry, ready_timeout, options: eureka.call_options(), fallback: (), condition: None }
+        let (options, clients) = (eureka.call_options(), eureka.clients());
+        Self { registry, ready_timeout, options, fallback: (), condition: None, clients }
     }
 }
 
@@ -90,9 +94,9 @@ impl<F> EurekaLayer<F> {
     /// service below.
     #[must_use]
     pub fn fallback<S>(self, service: S) -> EurekaLayer<Fallback<S>> {
-        let Self { registry, ready_timeout, options, condition, .. } = self;
+        let Self { registry, ready_timeout, options, condition, clients, .. } = self;
         let fallback = Fallback::new(service, condition.clone());
-        EurekaLayer { registry, ready_timeout, options, fallback, condition }
+        EurekaLayer { registry, ready_timeout, options, fallback, condition, clients }
     }
 
     /// Sets the errors for which the [fallback](Self::fallback) is called, as
@@ -129,7 +133,9 @@ impl<F> EurekaLayer<F> {
             self.ready_timeout,
             Arc::new(make),
         );
-        Arc::new(routes)
+        let routes = Arc::new(routes);
+        self.clients.add(routes.clone());
+        routes
     }
 }
 

@@ -23,6 +23,7 @@ mod backoff;
 mod budget;
 mod call;
 mod choose;
+mod clients;
 mod connection;
 mod deadline;
 mod failure;
@@ -43,6 +44,9 @@ mod upgrade;
 pub use backoff::Backoff;
 pub(crate) use choose::Chooser;
 pub use choose::{Chosen, RequestHead};
+#[cfg(feature = "tonic")]
+pub(crate) use clients::Client;
+pub(crate) use clients::{Clients, drained};
 pub use connection::InstanceBody;
 pub use deadline::{Deadline, WaitForReady};
 #[cfg(feature = "tonic")]

@@ -10,6 +10,7 @@ use tower::BoxError;
 
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
+use super::clients::{Client, Closing};
 use super::connection::Endpoint;
 use super::fallback::{self, BoxFallback, call_or_fall_back};
 use super::options::{CallOptions, Http2};
@@ -81,6 +82,22 @@ where
 
     pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
         self.routes.snapshots()
+    }
+}
+
+impl<B> Client for Named<B>
+where
+    B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
+{
+    /// Does nothing, since the only application was prepared at the start.
+    fn preload(&self, _: &str) {}
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.routes.snapshots()
+    }
+
+    fn close(&self) -> Vec<Box<dyn Closing>> {
+        Client::close(&*self.routes)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Routes: the applications that are called, each with a balancer.
 
+mod closing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
@@ -56,6 +58,8 @@ struct Table<E> {
     options: Arc<CallOptions>,
     /// For `http` and `https`. The keys are names, hosts and authorities as callers write them.
     routes: [RouteMap<E>; 2],
+    /// True once the client is closed. No route is added from then on.
+    is_closed: bool,
 }
 
 /// A tree, since comparing a few names costs less than hashing one.
@@ -127,7 +131,8 @@ impl<E> Routes<E> {
         ready_timeout: Duration,
         make: MakeEndpoint<E>,
     ) -> Self {
-        let table = ArcSwap::from_pointee(Table { options: Arc::new(options), routes: Default::default() });
+        let table =
+            ArcSwap::from_pointee(Table { options: Arc::new(options), routes: Default::default(), is_closed: false });
         let (probe, check, prepare, applying) = (None, None, None, Mutex::default());
         Self { registry, rule, prepare, ready_timeout, make, probe, check, table, applying }
     }
@@ -222,11 +227,12 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
 
     fn make_route(&self, name: &Arc<str>, secure: bool) -> Result<Arc<Route<E>>, Error> {
         loop {
+            self.check_open(name)?;
             let options = self.table.load().options.clone();
             let made = Arc::new(self.new_route(name, secure, &options)?);
             self.change_table(|table| {
                 // Options that were replaced meanwhile would stay in force for this route.
-                if !Arc::ptr_eq(&table.options, &options) {
+                if table.is_closed || !Arc::ptr_eq(&table.options, &options) {
                     return;
                 }
                 let routes = &mut table.routes[usize::from(secure)];
@@ -280,7 +286,8 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
     /// Replaces the table by a changed copy. The change may be made several times.
     fn change_table(&self, change: impl Fn(&mut Table<E>)) {
         self.table.rcu(|table| {
-            let mut table = Table { options: table.options.clone(), routes: table.routes.clone() };
+            let Table { options, routes, is_closed } = &**table;
+            let mut table = Table { options: options.clone(), routes: routes.clone(), is_closed: *is_closed };
             change(&mut table);
             table
         });
@@ -310,7 +317,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
                 routes.iter().filter_map(|(key, route)| Some((key.clone(), successor(route)?))).collect()
             };
             let routes = [replaced(&table.routes[0]), replaced(&table.routes[1])];
-            Table { options, routes }
+            Table { options, routes, is_closed: table.is_closed }
         });
         self.apply_options();
     }

@@ -106,6 +106,7 @@ pub(crate) use key::Key;
 pub(crate) use key::is_name_of;
 #[cfg(feature = "client")]
 pub(crate) use key::{apply, names_of, netflix_names_of};
+pub(crate) use mask::{MASK, is_secret, masked_urls};
 #[cfg(feature = "client")]
 pub(crate) use regions::RemoteRegions;
 #[cfg(feature = "client")]

@@ -75,7 +75,7 @@ pub enum Reason {
 impl Explanation {
     pub(crate) fn of(selection: &Selection, registry: &RegistryCache) -> Self {
         let snapshot = registry.snapshot();
-        let freshness = registry.freshness();
+        let progress = registry.progress();
         let candidate = |instance: &Arc<Instance>| Candidate {
             reason: selection.rejection(instance).or_else(|| (!reachable(instance)).then_some(Reason::NoPort)),
             instance: instance.clone(),
@@ -92,8 +92,8 @@ impl Explanation {
         Self {
             name: selection.looked_up().into(),
             lookup: selection.lookups()[0].clone(),
-            age: freshness.at.map(|at| at.elapsed()),
-            error: freshness.error,
+            age: progress.at.map(|at| at.elapsed()),
+            error: progress.error,
             candidates,
             applications,
             application_count,

@@ -141,7 +141,7 @@ impl Selection {
     /// Waits until a fetched registry has no instance of the selection, in any status.
     pub(crate) async fn wait_until_unknown(&self, registry: &RegistryCache) {
         loop {
-            if registry.freshness().at.is_some() && self.named(&self.sources(&registry.snapshot())).is_empty() {
+            if registry.is_loaded() && self.named(&self.sources(&registry.snapshot())).is_empty() {
                 return;
             }
             sleep(LOADING_INTERVAL).await;

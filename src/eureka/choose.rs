@@ -55,7 +55,11 @@ impl Eureka {
         let mut chooser = self.0.chooser.lock();
         match &*chooser {
             Some(current) if current.is_over(&registry) => current.clone(),
-            _ => chooser.insert(Chooser::new(registry, self.call_options(), ready_timeout)).clone(),
+            _ => {
+                let made = Chooser::new(registry, self.call_options(), ready_timeout);
+                self.0.clients.add(made.as_client());
+                chooser.insert(made).clone()
+            }
         }
     }
 }

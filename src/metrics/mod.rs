@@ -1,15 +1,17 @@
-//! Metrics of balancers, of calls by name and of registrations, described in `docs/metrics.md`.
+//! Metrics of balancers, calls by name, registrations and the consumer's registry, described in `docs/metrics.md`.
 //!
 //! Without the feature `metrics` the types are empty and events are discarded.
 
 mod provider;
 #[cfg(feature = "metrics")]
 mod recorder;
+mod registry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use provider::{DrainPhase, ProviderMetrics};
+pub(crate) use registry::RegistryMetrics;
 
 /// Event that a balancer or a call reports.
 #[derive(Clone, Copy, Debug)]

@@ -186,6 +186,8 @@ pub(super) struct AgentHandle {
 pub(super) struct AgentTask {
     pub(super) handle: AgentHandle,
     pub(super) running: RunningTask,
+    /// Limit of the DELETE at the end; `None` if the lease is left to expire.
+    pub(super) cancel_timeout: Option<Duration>,
 }
 
 /// Task of an agent, without the channels: it ends by itself once they are closed.
@@ -253,6 +255,7 @@ impl Agent {
         let instance = parts.published.lock().with_pages(health.as_deref(), info.as_deref());
         let interval = renewal_interval(&instance);
         let superseded = Arc::new(AtomicBool::new(false));
+        let cancel_timeout = parts.cancel_timeout;
         let mut agent = Self {
             background: parts.transport.in_background(),
             transport: parts.transport,
@@ -301,7 +304,7 @@ impl Agent {
             }
             agent.next = Instant::now();
             // A panic of the user's HTTP service must not end the heartbeats.
-            while catch_panic(agent.run(parts.cancel_timeout)).await.is_err() {
+            while catch_panic(agent.run(cancel_timeout)).await.is_err() {
                 let (app, instance) = (agent.instance.app(), agent.instance.id());
                 tracing::error!(app, instance, "registration panicked, restarting");
                 agent.waiting.clear();
@@ -313,6 +316,7 @@ impl Agent {
         AgentTask {
             handle: AgentHandle { normal, shutdown: shutdown_sender },
             running: RunningTask { task, superseded },
+            cancel_timeout,
         }
     }
 

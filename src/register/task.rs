@@ -96,6 +96,21 @@ impl Registrar {
             .unwrap_or_else(|_| Err(timed_out("deregister", &self.instance(), within)))
     }
 
+    /// Ends the registration as its task would do by itself. Does nothing without a task.
+    pub(super) async fn end_registration(&self) -> Result<(), Error> {
+        let cancel_timeout = match &*self.agent() {
+            AgentState::Running(agent) | AgentState::Deregistering(agent) => agent.cancel_timeout,
+            AgentState::Idle | AgentState::Released(_) => return Ok(()),
+        };
+        match cancel_timeout {
+            Some(within) => self.deregister_within(within).await,
+            None => {
+                self.leave().await;
+                Ok(())
+            }
+        }
+    }
+
     /// Ends the heartbeats without a DELETE.
     pub(super) async fn leave(&self) {
         let Some(handle) = self.agent().handle() else { return };

@@ -49,7 +49,6 @@ impl Moment {
     }
 
     /// Returns the wall clock of this moment, in milliseconds since the epoch.
-    #[cfg(feature = "peers")]
     pub(crate) fn wall_ms(&self) -> i64 {
         self.wall_ms
     }

@@ -12,7 +12,7 @@
 //!  Sessions (session.rs)       hyper over crate::connect, or the user's own HTTP service
 //! ```
 //!
-//! `server_clock.rs` measures the clock of a server, for the peers of a registry server.
+//! `server_clock.rs` measures the clock of a server.
 
 mod authorize;
 mod body;
@@ -24,7 +24,6 @@ mod operations;
 mod regions;
 mod request;
 mod response;
-#[cfg(feature = "peers")]
 mod server_clock;
 mod server_order;
 mod servers;
@@ -39,7 +38,6 @@ pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
-#[cfg(feature = "peers")]
-pub(crate) use server_clock::ServerClock;
+pub(crate) use server_clock::{ResponseDate, ServerClock};
 pub use servers::RegistryServer;
 pub(crate) use stack::HttpStack;

@@ -13,6 +13,7 @@ use super::failover::{SendOptions, Servers};
 use super::request::NODE_ID;
 use super::request::{Operation, query, segment};
 use super::response::{Responder, ServerResponse};
+use super::server_clock::ResponseDate;
 use super::server_order::{Access, MAX_SERVERS};
 use super::servers::RegistryServer;
 use super::stack::HttpStack;
@@ -70,6 +71,10 @@ pub(crate) struct Fetched {
     /// Digest of the whole registry, of which the list may be a delta.
     pub(crate) digest: Option<Digest>,
     pub(crate) etag: Option<HeaderValue>,
+    /// Bytes of the body as received, before decompression.
+    pub(crate) received: u64,
+    /// Date of the response by the server's clock.
+    pub(crate) date: Option<ResponseDate>,
 }
 
 /// Result of fetching the whole registry.
@@ -86,6 +91,13 @@ pub(crate) enum Full {
 pub(crate) struct Origin {
     url: Arc<str>,
     responder: Responder,
+}
+
+impl Origin {
+    /// Returns the service URL without credentials.
+    pub(crate) fn url(&self) -> &Arc<str> {
+        &self.url
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +298,11 @@ impl Transport {
     /// service may resolve them differently.
     pub(crate) fn resolves_names(&self) -> bool {
         self.stack.resolves_names()
+    }
+
+    /// Closes the idle connections to registry servers. A later operation opens a new one.
+    pub(crate) fn close_connections(&self) {
+        self.stack.close_connections();
     }
 
     /// Returns the URL, without credentials, of the server that completed the last write.
@@ -502,8 +519,9 @@ impl Transport {
                 }
                 let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
                 let etag = response.headers.get(header::ETAG).cloned();
+                let (received, date) = (response.received, response.date);
                 let list = response.into_list()?;
-                Ok(Some(Full::Changed(Fetched { list, origin, requested, digest, etag })))
+                Ok(Some(Full::Changed(Fetched { list, origin, requested, digest, etag, received, date })))
             }
         })
         .await

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 
+use super::server_clock::ResponseDate;
 use crate::model::{Applications, DecodeError};
 use crate::time::{Moment, wall_clock_ms};
 
@@ -17,8 +18,12 @@ pub(super) struct ServerResponse {
     pub(super) body: Bytes,
     /// Result of decoding the list that the operation requested.
     pub(super) list: Option<Result<Applications, DecodeError>>,
+    /// Bytes of the body as received, before decompression.
+    pub(super) received: u64,
     /// Time at which the request was sent.
     pub(super) requested: Moment,
+    /// Date by the server's clock. `None` if it is no measurement of that clock.
+    pub(super) date: Option<ResponseDate>,
     pub(super) responder: Responder,
 }
 

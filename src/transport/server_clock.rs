@@ -1,4 +1,7 @@
 //! Clock of a server, measured by the `Date` headers of its responses.
+//!
+//! Peers of a registry server compare timestamps by it, and consumers measure with it the time that
+//! a change takes to reach them.
 
 use std::time::Duration;
 
@@ -15,6 +18,28 @@ const MAX_DURATION: Duration = Duration::from_secs(2);
 /// Maximum age of a `Date`: it is rounded down to a second, and some servers update it a second
 /// late.
 const MAX_DATE_AGE_MS: i64 = 2_000;
+
+/// Date of a response by the server's clock, with the times of the request and of the response head
+/// by the local clock. All are milliseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResponseDate {
+    pub(crate) date_ms: i64,
+    pub(crate) requested_ms: i64,
+    pub(crate) received_ms: i64,
+}
+
+impl ResponseDate {
+    /// Returns the date of a response whose head has just arrived. `None` if it cannot be used as a
+    /// measurement.
+    pub(super) fn of(headers: &HeaderMap, requested: &Moment) -> Option<Self> {
+        // A cache sends the date at which it was filled.
+        if requested.elapsed() > MAX_DURATION || headers.contains_key(header::AGE) {
+            return None;
+        }
+        let date_ms = date_ms(headers.get(header::DATE)?.to_str().ok()?)?;
+        Some(Self { date_ms, requested_ms: requested.wall_ms(), received_ms: wall_clock_ms() })
+    }
+}
 
 /// Difference between the clock of a server and that of this machine.
 #[derive(Debug, Default)]
@@ -35,18 +60,9 @@ impl ServerClock {
         self.lock().map(|estimate| estimate.ahead_ms)
     }
 
-    /// Measures a response to a request that was sent at this time.
-    pub(super) fn observe(&self, headers: &HeaderMap, requested: &Moment) {
-        // A cache sends the date at which it was filled.
-        if requested.elapsed() > MAX_DURATION || headers.contains_key(header::AGE) {
-            return;
-        }
-        let Some(date_ms) = headers.get(header::DATE).and_then(|date| date_ms(date.to_str().ok()?)) else { return };
-        self.add(date_ms, requested.wall_ms(), wall_clock_ms());
-    }
-
-    /// Adds a response with this date, by the times of its request and its arrival.
-    fn add(&self, date_ms: i64, requested_ms: i64, received_ms: i64) {
+    /// Adds the date of a response.
+    pub(crate) fn add(&self, date: ResponseDate) {
+        let ResponseDate { date_ms, requested_ms, received_ms } = date;
         let least = date_ms.saturating_sub(received_ms);
         let most = date_ms.saturating_add(MAX_DATE_AGE_MS).saturating_sub(requested_ms);
         let mut current = self.lock();
@@ -79,7 +95,7 @@ mod tests {
             for n in 0..20 {
                 let sent = 1_000_000_000_000 + n * 1_530;
                 let date = (sent + 5 + ahead).div_euclid(1_000) * 1_000;
-                clock.add(date, sent, sent + 10);
+                clock.add(ResponseDate { date_ms: date, requested_ms: sent, received_ms: sent + 10 });
                 let error = clock.ahead_ms().unwrap() - ahead;
                 assert!((-1_010..=0).contains(&error), "{error} after {n}");
             }
@@ -93,24 +109,24 @@ mod tests {
         let clock = ServerClock::default();
         for ahead in [0, HOUR, 0, -HOUR, 0, 9_000] {
             let sent = 1_000_000_000_500;
-            clock.add((sent + ahead) / 1_000 * 1_000, sent, sent + 10);
+            let date_ms = (sent + ahead) / 1_000 * 1_000;
+            clock.add(ResponseDate { date_ms, requested_ms: sent, received_ms: sent + 10 });
             assert!((clock.ahead_ms().unwrap() - ahead).abs() <= 1_010, "{ahead}");
         }
     }
 
     #[test]
     fn response_from_a_cache_or_without_a_date_is_ignored() {
-        let clock = ServerClock::default();
         let mut headers = HeaderMap::new();
-        clock.observe(&headers, &Moment::now());
+        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
         headers.insert(header::DATE, HeaderValue::from_static("no date"));
-        clock.observe(&headers, &Moment::now());
+        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
         headers.insert(header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        clock.observe(&headers, &Moment::now());
-        assert_eq!(clock.ahead_ms(), None);
+        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
         headers.remove(header::AGE);
-        clock.observe(&headers, &Moment::now());
+        let clock = ServerClock::default();
+        clock.add(ResponseDate::of(&headers, &Moment::now()).unwrap());
         assert!(clock.ahead_ms().unwrap() < -HOUR);
     }
 }

@@ -41,6 +41,11 @@ impl Sessions {
         Self { connector, current: Arc::default() }
     }
 
+    /// Closes the idle connections. A later request opens a new one.
+    pub(super) fn clear(&self) {
+        self.current.lock().take();
+    }
+
     fn pool(&self) -> Pool {
         let now = Instant::now();
         let mut current = self.current.lock();

@@ -19,6 +19,7 @@ use super::body::{BodyReader, Fault, ReceivedBody};
 use super::errors::SendError;
 use super::request::RequestBody;
 use super::response::{Responder, ServerResponse};
+use super::server_clock::ResponseDate;
 #[cfg(feature = "peers")]
 use super::server_clock::ServerClock;
 use super::session::Sessions;
@@ -47,8 +48,8 @@ pub(crate) struct HttpStack {
     read_timeout: Duration,
     body_limit: usize,
     authorizer: Authorizer,
-    /// True if the bottom service is hyper, and not a service of the user.
-    is_hyper: bool,
+    /// Connections of hyper; `None` above a service of the user.
+    sessions: Option<Sessions>,
     /// Clock that is measured by the responses.
     #[cfg(feature = "peers")]
     server_clock: Option<Arc<ServerClock>>,
@@ -59,8 +60,9 @@ impl HttpStack {
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
         let connector =
             Connector::new(config.connect_timeout, &config.tls).names(&config.names).through(&config.proxies);
-        let hyper = ProxyAuthorization::new(Sessions::new(connector), &config.proxies);
-        Self { is_hyper: true, ..Self::over(hyper, config) }
+        let sessions = Sessions::new(connector);
+        let hyper = ProxyAuthorization::new(sessions.clone(), &config.proxies);
+        Self { sessions: Some(sessions), ..Self::over(hyper, config) }
     }
 
     /// Creates a stack over any HTTP service.
@@ -84,7 +86,7 @@ impl HttpStack {
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
             authorizer,
-            is_hyper: false,
+            sessions: None,
             #[cfg(feature = "peers")]
             server_clock: None,
         }
@@ -98,7 +100,14 @@ impl HttpStack {
     }
 
     pub(super) fn resolves_names(&self) -> bool {
-        self.is_hyper
+        self.sessions.is_some()
+    }
+
+    /// Closes the idle connections.
+    pub(super) fn close_connections(&self) {
+        if let Some(sessions) = &self.sessions {
+            sessions.clear();
+        }
     }
 
     /// Returns the same stack with shorter timeouts: each is at most this time.
@@ -159,10 +168,12 @@ impl HttpStack {
             .map_err(|_| SendError::Timeout("no response", self.head_timeout))?
             .map_err(|error| SendError::Service { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
+        let date = ResponseDate::of(&head.headers, &requested);
         #[cfg(feature = "peers")]
-        if let Some(clock) = &self.server_clock {
-            clock.observe(&head.headers, &requested);
+        if let Some((clock, date)) = self.server_clock.as_ref().zip(date) {
+            clock.add(date);
         }
+        let mut received = 0;
         let authority = head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned());
         let responder = Responder { authority, address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr) };
         let reader = match list.filter(|_| head.status.is_success()) {
@@ -171,7 +182,7 @@ impl HttpStack {
         };
         // A large body may take longer than the head, but not forever.
         let body_timeout = self.read_timeout.saturating_mul(8);
-        let read = timeout(body_timeout, self.read(body, reader))
+        let read = timeout(body_timeout, self.read(body, reader, &mut received))
             .await
             .map_err(|_| SendError::Timeout("the body did not end", body_timeout))?;
         let ReceivedBody { bytes: body, list } = match read {
@@ -179,11 +190,27 @@ impl HttpStack {
             Err(Fault::List(error)) => ReceivedBody { bytes: Bytes::new(), list: Some(Err(error)) },
             Err(Fault::Other(error)) => return Err(error),
         };
-        Ok(ServerResponse { status: head.status, headers: head.headers, body, list, requested, responder })
+        Ok(ServerResponse {
+            status: head.status,
+            headers: head.headers,
+            body,
+            list,
+            received,
+            requested,
+            date,
+            responder,
+        })
     }
 
     /// Reads a body. Pieces are collected until it is worth to process them on another thread.
-    async fn read(&self, mut body: ResponseBody, mut reader: BodyReader) -> Result<ReceivedBody, Fault> {
+    ///
+    /// Adds the bytes as they arrive to `received`.
+    async fn read(
+        &self,
+        mut body: ResponseBody,
+        mut reader: BodyReader,
+        received: &mut u64,
+    ) -> Result<ReceivedBody, Fault> {
         let (mut pieces, mut size) = (Vec::new(), 0);
         loop {
             let frame = timeout(self.read_timeout, body.frame())
@@ -194,6 +221,7 @@ impl HttpStack {
                 Some(Ok(frame)) => {
                     let piece = frame.into_data().unwrap_or_default();
                     size += piece.len();
+                    *received += piece.len() as u64;
                     pieces.push(piece);
                 }
                 Some(Err(error)) => return Err(Fault::Other(SendError::Read(error))),

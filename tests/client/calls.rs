@@ -336,3 +336,34 @@ async fn error_of_a_refused_uri_contains_no_secrets() {
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("abc"), "{shown}");
 }
+
+#[tokio::test]
+async fn close_waits_for_calls_in_flight_and_then_closes_their_connections() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (release, released) = tokio::sync::oneshot::channel();
+    world.register("orders", "a", listener.local_addr().unwrap().port()).await;
+    // Ends when the client closes the connection.
+    let server = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        assert!(connection.read(&mut buffer).await.unwrap() > 0);
+        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na").await.unwrap();
+        released.await.unwrap();
+        connection.write_all(b"b").await.unwrap();
+        assert_eq!(connection.read(&mut buffer).await.unwrap(), 0);
+    });
+    world.sees(1).await;
+    let request = || Request::get("http://orders/").body(Full::default()).unwrap();
+    let response = world.client.request(request()).await.unwrap();
+    let error = world.eureka.close_within(Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("still in flight"), "{error}");
+
+    let eureka = world.eureka.clone();
+    let error = world.client.request(request()).await.unwrap_err();
+    assert!(error.to_string().contains("the client was closed"), "{error}");
+    release.send(()).unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ab");
+    eureka.close().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), server).await.expect("the connection is closed").unwrap();
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod address;
+mod ask;
 mod by_name;
 #[cfg(feature = "server")]
 mod calls;
