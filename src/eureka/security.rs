@@ -182,11 +182,11 @@ impl EurekaBuilder {
     /// The function is called when the first request is sent. Its token is used until it expires
     /// ([`BearerToken::expires_in`]) or until a server responds with 401. The rejected request is
     /// then sent once more with a new token. If that is rejected as well, the function is called
-    /// again after 1 second at the earliest, and after ever longer pauses up to 60 seconds while its
-    /// tokens are rejected. At most one call runs at a time. If the function
-    /// fails, panics, or takes longer than a registry server may take to connect and respond (13
-    /// seconds by default), the operation fails with an error that contains the function's own
-    /// error. A failed call is repeated after one second at the earliest.
+    /// again after 1 second at the earliest, and after ever longer pauses up to 60 seconds while
+    /// its tokens are rejected. At most one call runs at a time. If the function fails, panics, or
+    /// takes longer than a registry server may take to connect and respond (13 seconds by default),
+    /// the operation fails with an error that contains the function's own error. A failed call is
+    /// repeated after one second at the earliest.
     ///
     /// [`build`](Self::build) returns an error if [`basic_auth`](Self::basic_auth) was set before.
     ///

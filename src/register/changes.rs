@@ -119,10 +119,10 @@ impl Registrar {
     /// calls to the instance while it keeps its lease.
     ///
     /// The override lasts until [`remove_override`](Self::remove_override) or the end of the
-    /// registration. After a crash, the restarted process recognizes and removes it, by the metadata
-    /// entry `tower-eureka.override` of the previous record. The override is set again if a registry
-    /// loses it. Servers ignore an override that is equal to the own status: it is set again when
-    /// that changes. The time limits are those of [`set_status`](Self::set_status).
+    /// registration. After a crash, the restarted process recognizes and removes it, by the
+    /// metadata entry `tower-eureka.override` of the previous record. The override is set again if
+    /// a registry loses it. Servers ignore an override that is equal to the own status: it is set
+    /// again when that changes. The time limits are those of [`set_status`](Self::set_status).
     ///
     /// # Errors
     /// If the request fails, which is repeated in the background. Also for UNKNOWN, if the instance

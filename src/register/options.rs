@@ -233,8 +233,8 @@ impl Registrar {
     /// accepting. Defaults to 20 seconds.
     ///
     /// The [`shutdown_timeout`](Self::shutdown_timeout) may leave less. Spring's
-    /// `spring.lifecycle.timeout-per-shutdown-phase` sets this time, and makes the `shutdown_timeout`
-    /// at least 5 seconds longer. With `server.shutdown: immediate` it is zero.
+    /// `spring.lifecycle.timeout-per-shutdown-phase` sets this time, and makes the
+    /// `shutdown_timeout` at least 5 seconds longer. With `server.shutdown: immediate` it is zero.
     #[must_use]
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.grace = time;

@@ -217,7 +217,8 @@ async fn operators_override_is_kept_over_a_crash() {
 
 #[tokio::test(start_paused = true)]
 async fn override_in_flight_at_the_signal_does_not_replace_the_down() {
-    // A registry whose overrides take effect late, and replace the status until the next registration.
+    // A registry whose overrides take effect late, and replace the status until the next
+    // registration.
     for late in [0, 5] {
         let status = Arc::new(Mutex::new(String::new()));
         let effective = status.clone();
