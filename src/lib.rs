@@ -14,6 +14,8 @@
 //! | call applications by name over HTTP | [`Eureka::http_client`], tuned by [`CallOptions`](client::CallOptions) |
 //! | call applications by name over gRPC | [`Eureka::channel`] (feature `tonic`) |
 //! | call by name through your own HTTP service | [`EurekaLayer`](client::EurekaLayer), or [`reqwest`](crate::reqwest) (feature `reqwest`) |
+//! | open a WebSocket by name | [`HttpClient::upgrade`](client::HttpClient::upgrade) |
+//! | choose an instance for another protocol | [`Eureka::choose`] |
 //! | balance over services of your own | [`Eureka::discover`] and [`Balance`](balance::Balance) |
 //! | wait for the registry, ask for its status and instances, watch it | [`Eureka::ready`], [`Eureka::status`], [`Eureka::instances`], [`Eureka::events`] |
 //! | show the registry and the balancers to operators | [`DebugService`](debug::DebugService) |

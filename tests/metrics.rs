@@ -103,6 +103,30 @@ fn pauses_before_retries_are_recorded() {
 }
 
 #[test]
+fn fallbacks_are_counted_by_application_and_outcome() {
+    with_recorder(async |mut recorded| {
+        let registry = service_fn(|_: http::Request<RequestBody>| {
+            let list = Applications { version: Some(1), hash: Some("".into()), applications: Vec::new() };
+            let response = http::Response::builder().header("content-type", "application/json");
+            std::future::ready(Ok::<_, Infallible>(response.body(Full::from(list.to_json())).unwrap()))
+        });
+        let eureka = tower_eureka::Eureka::builder().service_url("http://registry/eureka").http_service(registry);
+        let fallback =
+            service_fn(async |request: http::Request<AttemptBody<Full<Bytes>>>| match request.uri().path() {
+                "/good" => Ok(http::Response::new(Full::<Bytes>::default())),
+                _ => Err("the cache is cold"),
+            });
+        let client = eureka.build().unwrap().http_client::<Full<Bytes>>().fallback(fallback);
+        for (name, path) in [("one", "good"), ("two", "good"), ("three", "bad")] {
+            let request = http::Request::get(format!("http://{name}/{path}")).body(Full::default()).unwrap();
+            assert_eq!(client.request(request).await.is_ok(), path == "good");
+        }
+        assert_eq!(recorded.value("eureka_fallbacks_total{application=unknown,outcome=success}"), 2);
+        assert_eq!(recorded.value("eureka_fallbacks_total{application=unknown,outcome=failure}"), 1);
+    });
+}
+
+#[test]
 fn registration_is_recorded_by_instance_and_server() {
     with_recorder(async |mut recorded| {
         let beats = std::sync::Arc::new(AtomicUsize::new(0));

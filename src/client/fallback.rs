@@ -17,6 +17,7 @@ use super::replay::AttemptBody;
 use super::routes::Route;
 use crate::balance::ResponseBody;
 use crate::error::{Error, Kind};
+use crate::metrics::Event;
 use crate::time::add_capped;
 
 /// Minimum time that a fallback has for its response, even after the deadline of the call.
@@ -50,6 +51,19 @@ impl<F> Fallback<F> {
     fn is_for(&self, error: &Error) -> bool {
         self.condition.as_ref().map_or_else(|| error.is_no_endpoints(), |condition| condition(error))
     }
+
+    /// Calls the service. Returns `None` if it did not respond in time.
+    async fn respond<Req>(&self, request: Req, deadline: CallDeadline) -> Option<Result<F::Response, BoxError>>
+    where
+        F: Service<Req, Error: Into<BoxError>> + Clone,
+    {
+        let response = self.service.clone().oneshot(request);
+        let response = match limit(deadline.instant()) {
+            None => response.await,
+            Some(limit) => timeout_at(limit, response).await.ok()?,
+        };
+        Some(response.map_err(Into::into))
+    }
 }
 
 /// Makes a call. If it fails with an error for which the fallback is set, calls the fallback.
@@ -75,19 +89,19 @@ where
         return Err(error);
     };
     debug!(app = &*route.name, %error, "calling the fallback");
-    let response = fallback.service.clone().oneshot(request);
-    let response = match limit(deadline.instant()) {
-        None => response.await,
-        Some(limit) => timeout_at(limit, response).await.map_err(|_| {
+    let result = match (fallback.respond(request, deadline).await, error) {
+        (Some(Ok(response)), _) => Ok(response.map(ResponseBody::unguarded)),
+        (Some(Err(failed)), error) => {
+            let cause = format!("the fallback failed: {failed}; it was called because of: {}", error.cause_text());
+            Err(Error::new(Kind::Call, "call to").app(route.name.clone()).cause(cause).with_source(failed))
+        }
+        (None, _) => {
             let cause = "no response of the fallback before the deadline of the call";
-            Error::new(Kind::Timeout, "call to").app(route.name.clone()).cause(cause)
-        })?,
+            Err(Error::new(Kind::Timeout, "call to").app(route.name.clone()).cause(cause))
+        }
     };
-    response.map(|response| response.map(ResponseBody::unguarded)).map_err(|failed| {
-        let failed = failed.into();
-        let cause = format!("the fallback failed: {failed}; it was called because of: {}", error.cause_text());
-        Error::new(Kind::Call, "call to").app(route.name.clone()).cause(cause).with_source(failed)
-    })
+    route.metrics.record(Event::FellBack { outcome: if result.is_ok() { "success" } else { "failure" } });
+    result
 }
 
 /// Returns the time limit of a fallback: the deadline of the call, but at least the minimum time.

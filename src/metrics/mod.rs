@@ -37,6 +37,8 @@ pub(crate) enum Event {
     BackedOff { pause: Duration },
     /// A call gets no further attempt, since the retry budget is exhausted.
     RetryBudgetExhausted,
+    /// A failed call was handled by the fallback, which succeeded or failed.
+    FellBack { outcome: &'static str },
     /// The balancer is being dropped.
     Closed,
 }

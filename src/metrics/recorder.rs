@@ -66,6 +66,11 @@ impl Recorder {
                 histogram!("eureka_retry_pause_seconds", "application" => self.app.to_string()).record(pause);
             }
             Event::RetryBudgetExhausted => self.series().retry_budget_exhausted.increment(1),
+            Event::FellBack { outcome } => {
+                let app = if self.series.get().is_some() { &*self.app } else { UNKNOWN };
+                let labels = [("application", app.to_owned()), ("outcome", outcome.to_owned())];
+                counter!("eureka_fallbacks_total", &labels).increment(1);
+            }
             Event::Closed => {
                 self.endpoints(0, 0, 0);
                 self.leave_fail_fast();

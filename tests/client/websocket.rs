@@ -130,6 +130,19 @@ async fn websocket_to_a_host_that_is_no_application_is_passed_through() {
     assert_eq!(ask(&mut socket, "hello").await, "a: hello");
 }
 
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn websocket_through_reqwest_carries_messages() {
+    let eureka = eureka([echo("a").await]);
+    let client = tower_eureka::reqwest::Client::new(&eureka, reqwest::Client::new());
+    let response = client.get("lb:ws://chat/room").headers(request("ws://chat/").headers().clone()).send();
+    let response = response.await.unwrap();
+    assert_eq!(response.extensions().get::<PickedInstance>().unwrap().id(), "a");
+    let connection = response.upgrade().await.unwrap();
+    let mut socket = WebSocketStream::from_raw_socket(connection, Role::Client, None).await;
+    assert_eq!(ask(&mut socket, "hello").await, "a: hello");
+}
+
 #[tokio::test]
 async fn websocket_outlives_its_instance_in_the_registry() {
     let memory = Memory::default();
