@@ -50,8 +50,9 @@ impl Backoff {
     /// Returns the pause after this number of attempts, at least 1.
     pub(super) fn pause(&self, attempts: usize) -> Duration {
         let exponent = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
-        let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
-        // Infinite for many attempts.
+        // The factor is infinite after many attempts.
+        let factor = self.factor.powi(exponent).min(f64::MAX);
+        let seconds = self.first.as_secs_f64() * factor;
         let longest = Duration::try_from_secs_f64(seconds).unwrap_or(self.max).min(self.max);
         longest.mul_f64(1.0 - self.jitter * fastrand::f64())
     }
