@@ -133,8 +133,8 @@ impl ZoneAware {
     }
 }
 
-/// The zone is unknown. Options of calls by name take the zone of the calling instance, else that of
-/// the settings.
+/// The zone is unknown. Options of calls by name take the zone of the calling instance, else that
+/// of the settings.
 impl Default for ZoneAware {
     fn default() -> Self {
         Self::new("")

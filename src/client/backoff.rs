@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::time::LONGEST_WAIT;
 
-/// Pauses between the attempts of a call, for [`RetryPolicy::backoff`](super::RetryPolicy::backoff).
+/// Pauses between the attempts of a call. Passed to
+/// [`RetryPolicy::backoff`](super::RetryPolicy::backoff).
 ///
 /// The first pause is `first`, each further one is longer by the [factor](Self::factor), up to
 /// `max`. Each is shortened by a random part of itself, the [jitter](Self::jitter), so that the

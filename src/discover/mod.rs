@@ -18,9 +18,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use tokio::time::sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tower::discover::Change;
@@ -134,17 +132,15 @@ fn subscribe(registry: &RegistryCache, selection: &Selection) -> Vec<(Sources, W
     selection.lookups().iter().map(subscribe).collect()
 }
 
-/// Interval at which a registry that was not fetched yet is looked at.
-const LOADING_INTERVAL: Duration = Duration::from_millis(50);
-
 impl Selection {
     /// Waits until a fetched registry has no instance of the selection, in any status.
     pub(crate) async fn wait_until_unknown(&self, registry: &RegistryCache) {
-        loop {
-            if registry.is_loaded() && self.named(&self.sources(&registry.snapshot())).is_empty() {
-                return;
+        let mut refreshes = registry.watch_progress();
+        while !registry.is_loaded() || !self.named(&self.sources(&registry.snapshot())).is_empty() {
+            if refreshes.changed().await.is_err() {
+                // Nothing is fetched any more.
+                std::future::pending().await
             }
-            sleep(LOADING_INTERVAL).await;
         }
     }
 }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_eureka::balance::{EndpointState, RendezvousHash, ZoneAware, ZoneRule};
+use tower_eureka::balance::{Ejection, EndpointState, RendezvousHash, WeightedRoundRobin, ZoneAware, ZoneRule};
 use tower_eureka::client::{
     AttemptBody, Backoff, CallOptions, EurekaLayer, EurekaService, InstanceScheme, Ports, RetryPolicy, UnknownName,
 };
@@ -115,9 +115,11 @@ async fn options_of_an_application_hold_for_it_alone() {
 async fn changed_options_keep_endpoints_and_their_measurements() {
     let world = World::with([1, 2].map(|number| numbered("orders", number, &[])));
     world.statuses.lock().unwrap().insert("h2".into(), 500);
-    let service = world.service(CallOptions::new());
-    while service.snapshots().first().is_none_or(|orders| orders.count(EndpointState::Ejected) == 0) {
+    let ejection = Ejection::new().consecutive_failures(3);
+    let service = world.service(CallOptions::new().policy(WeightedRoundRobin).ejection(ejection));
+    for _ in 0..10 {
         call(&service, "http://orders/").await.unwrap();
+        sleep(SECOND / 10).await;
     }
     let before = service.snapshots()[0].clone();
     service.update_options(|options| {
@@ -127,7 +129,7 @@ async fn changed_options_keep_endpoints_and_their_measurements() {
             .application("orders", |options| options.wait_for_ready(3 * SECOND))
     });
     let after = service.snapshots()[0].clone();
-    assert_eq!(after.count(EndpointState::Ejected), 1, "{after}");
+    assert_eq!([&before, &after].map(|orders| orders.count(EndpointState::Ejected)), [1, 1], "{after}");
     let failures = |snapshot: &tower_eureka::balance::Snapshot| -> Vec<_> {
         snapshot.endpoints().iter().map(|endpoint| (endpoint.id().to_owned(), endpoint.failures())).collect()
     };

@@ -46,7 +46,7 @@ impl CallOptions {
     ///     .application("reports", |options| {
     ///         options.timeout(Duration::from_secs(60)).retry(RetryPolicy::unsent_only())
     ///     })
-    ///     .application("legacy", |options| options.policy(WeightedRoundRobin::default()));
+    ///     .application("legacy", |options| options.policy(WeightedRoundRobin));
     /// ```
     pub fn application(
         self,

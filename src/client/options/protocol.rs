@@ -12,8 +12,8 @@ pub enum Ports {
     /// The secure port if it is enabled and the feature `tls` is present, else the plain port.
     ///
     /// A record that marks both ports as disabled is called at its plain port, as Spring does.
-    /// Below an [`EurekaLayer`](crate::client::EurekaLayer), which cannot know whether the service speaks
-    /// TLS, the plain port is preferred.
+    /// Below an [`EurekaLayer`](crate::client::EurekaLayer), which cannot know whether the service
+    /// speaks TLS, the plain port is preferred.
     #[default]
     Auto,
     /// The plain port. Instances without it are not called.
