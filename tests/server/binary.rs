@@ -228,7 +228,7 @@ fn config_warns_and_fails_as_serve_does() {
     assert!(code == Some(0) && stderr.contains("WARN") && stderr.contains(typo), "{stderr}");
     for (argument, why) in [
         ("--server.port=x", "expected a port"),
-        ("--server.address=::1:1", "expected brackets"),
+        ("--server.address=a:1", "expected brackets"),
         ("--eureka.client.service-url.defaultZone=registry:8761", "a peer's URL is unusable"),
         ("--eureka.server.peer-node-read-timeout-ms=0", "eureka.server.peer-node-read-timeout-ms"),
         ("--eureka.server.remote-region-urls-with-name=eu", "'eu' has no URL"),

@@ -32,7 +32,6 @@ fn variables_without_effect_are_named_in_a_warning() {
     command.envs([
         ("EUREKA_SERVER_BATCHREPLICATION", "true"),
         ("EUREKA_CLIENT_HEALTHCHECK_ENABLED", "true"),
-        ("EUREKA_INSTANCE_METADATAMAP_ZONE", "a"),
         ("EUREKA_USER", "geheim"),
         ("EUREKA_CLIENT_SERVICEURL_DEFAULTZNE", "http://u:geheim@127.0.0.1:1/eureka/"),
         ("EUREKA_SERVER_REMOTEREGIONAPPWHITELIST_ASIA", "orders"),
@@ -46,6 +45,7 @@ fn variables_without_effect_are_named_in_a_warning() {
         ("eureka_server_responsecacheupdateintervalms", "1000"),
         ("SPRING_APPLICATION_NAME", "registry"),
         ("SPRING_PROFILES_ACTIVE", "prod"),
+        ("EUREKA_INSTANCE_METADATAMAP_ZONE", "a"),
         // These enable nothing.
         ("SPRING_SECURITY_USER_PASSWORD", " "),
         ("SERVER_SSL_ENABLED", "false"),
@@ -70,7 +70,6 @@ fn variables_without_effect_are_named_in_a_warning() {
     for expected in [
         "EUREKA_SERVER_BATCHREPLICATION: a registry server has no use for it",
         "EUREKA_CLIENT_HEALTHCHECK_ENABLED: it is a setting of clients",
-        "EUREKA_INSTANCE_METADATAMAP_ZONE: it is a setting of clients",
         "SPRING_MAIN_BANNERMODE, SERVER_TOMCAT_MAX_THREADS, server.servlet.session.timeout",
     ] {
         let lines = log.lines().filter(|line| line.contains("INFO") && line.contains(expected));
@@ -120,8 +119,6 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
         ("server.ssl.keyStorePassword", "geheim", "plain HTTP"),
         ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"user":{"password":"geheim"}}}}"#, "spring.security"),
         ("SPRING_APPLICATION_JSON", r#"{"server.ssl":{"enabled":true}}"#, "server.ssl.enabled"),
-        ("EUREKA_CLIENT_TLS_ENABLED", "true", "SSL_CERT_FILE"),
-        ("EUREKA_CLIENT_TLS_TRUSTSTOREPASSWORD", "geheim", "SSL_CERT_FILE"),
         ("SERVER_SERVLET_CONTEXT_PATH", "/registry", "/eureka/"),
     ] {
         let mut command = serve("127.0.0.1:0");
@@ -161,7 +158,19 @@ fn arguments_of_a_spring_server_without_a_meaning_do_not_stop_the_start() {
     ]);
     let (_, log) = listens(command);
     let ignored = log.lines().filter(|line| line.contains("INFO") && line.contains("ignored")).count();
-    assert_eq!(ignored, 3, "{log}");
+    assert_eq!(ignored, 2, "{log}");
+}
+
+#[test]
+fn tls_store_of_the_peers_that_cannot_be_read_stops_the_start() {
+    let mut command = serve("127.0.0.1:0");
+    let store = [("EUREKA_CLIENT_TLS_TRUSTSTORE", "missing.p12"), ("EUREKA_CLIENT_TLS_TRUSTSTOREPASSWORD", "geheim")];
+    command.env("EUREKA_CLIENT_TLS_ENABLED", "true").envs(store);
+    let (code, error) = fails(command);
+    assert_eq!(code, Some(1), "{error}");
+    for part in ["the TLS settings for peers are unusable", "missing.p12"] {
+        assert!(error.contains(part) && !error.contains("geheim"), "{part}: {error}");
+    }
 }
 
 #[test]
