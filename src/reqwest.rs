@@ -33,9 +33,9 @@ type FallbackService = BoxCloneSyncService<Request, Response<::reqwest::Body>, B
 /// reqwest client that calls applications by name: `http://orders/v1/42`.
 ///
 /// Wraps a [`reqwest::Client`], which provides connections, TLS, redirects, cookies and timeouts.
-/// Names, choice of the instance, ejection and retries are those of an [`EurekaLayer`]. Requests are
-/// built by [`get`](Self::get) and the like, since the `send` of the wrapped client does not resolve
-/// names.
+/// Names, choice of the instance, ejection and retries are those of an [`EurekaLayer`]. Requests
+/// are built by [`get`](Self::get) and the like, since the `send` of the wrapped client does not
+/// resolve names.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -215,8 +215,8 @@ impl Client {
         Ok(response.into())
     }
 
-    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options, instances
-    /// and measurements of this client.
+    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options,
+    /// instances and measurements of this client.
     pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
         self.service.choose(name, request)
     }

@@ -153,8 +153,8 @@ where
         }
     }
 
-    /// Slow path of [`request`](Self::request): first calls, applications without an instance, calls
-    /// with a fallback, and other hosts. The deadline counts from `since`.
+    /// Slow path of [`request`](Self::request): first calls, applications without an instance,
+    /// calls with a fallback, and other hosts. The deadline counts from `since`.
     async fn find_and_send(self, request: Request<B>, since: Instant) -> Result<Response<ResponseBody>, Error> {
         let route = match self.routes.target(&request)? {
             Target::Named(route) => route,
@@ -174,8 +174,8 @@ where
     /// returns the connection: `ws://orders/chat`.
     ///
     /// The request is sent over HTTP/1.1, whatever [`Http2`](super::Http2) says. It needs the
-    /// headers of its protocol, with `connection` and `upgrade`; libraries for WebSockets build such
-    /// requests. [`parse_uri`](super::parse_uri) reads URIs of the form `lb:ws://orders/chat`.
+    /// headers of its protocol, with `connection` and `upgrade`; libraries for WebSockets build
+    /// such requests. [`parse_uri`](super::parse_uri) reads URIs of the form `lb:ws://orders/chat`.
     ///
     /// [`request`](Self::request) sends such requests as well. Its response has the status 101, and
     /// `hyper::upgrade::on` returns the connection.
@@ -209,8 +209,8 @@ where
         ResponseFuture(Box::pin(async move { upgrade::finish(&name, response?.await?).await }))
     }
 
-    /// Chooses an instance of an application as [`Eureka::choose`](crate::Eureka::choose) does, with
-    /// the options, instances and measurements of this client.
+    /// Chooses an instance of an application as [`Eureka::choose`](crate::Eureka::choose) does,
+    /// with the options, instances and measurements of this client.
     pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
         self.routes.clone().choose(name.as_ref(), request)
     }

@@ -31,8 +31,8 @@ use crate::error::{Error, Kind};
 ///
 /// The service below gets requests whose URI is the address of an instance, with the
 /// [`PickedInstance`](super::PickedInstance) as an extension. Everything else is as with
-/// [`HttpClient`](super::HttpClient): names, choice by load, ejection, retries, deadlines, fallback,
-/// and the extension of responses.
+/// [`HttpClient`](super::HttpClient): names, choice by load, ejection, retries, deadlines,
+/// fallback, and the extension of responses.
 ///
 /// Requests have [`AttemptBody`] as their body, so that a request can be sent to another instance.
 /// The service is cloned for every call, and clones should share their connections. While it is not
@@ -186,8 +186,8 @@ impl<S: Clone + Send + Sync + 'static, F> EurekaService<S, F> {
         EurekaService { routes, inner, fallback: map(fallback) }
     }
 
-    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options, instances
-    /// and measurements of this service.
+    /// Chooses an instance of an application as [`Eureka::choose`] does, with the options,
+    /// instances and measurements of this service.
     pub fn choose(&self, name: impl AsRef<str>, request: &impl RequestHead) -> ResponseFuture<Chosen> {
         self.routes.clone().choose(name.as_ref(), request)
     }

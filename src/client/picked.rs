@@ -14,8 +14,8 @@ use crate::model::Instance;
 /// Instance that was picked for an attempt of a call by name.
 ///
 /// It is an extension of the response of every call by name, and of the request of each attempt as
-/// the service below an [`EurekaLayer`](super::EurekaLayer) receives it. Responses of a fallback and
-/// of hosts that are not applications have none. Cloning it is cheap.
+/// the service below an [`EurekaLayer`](super::EurekaLayer) receives it. Responses of a fallback
+/// and of hosts that are not applications have none. Cloning it is cheap.
 ///
 /// ```
 /// use tower_eureka::client::PickedInstance;

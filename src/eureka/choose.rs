@@ -11,12 +11,13 @@ impl Eureka {
     ///
     /// The options are those of the settings; see [`call_options`](Self::call_options). The policy
     /// chooses by the request, which may be an [`http::Request`], its parts, or `()`. The choice
-    /// waits for an instance as calls do: for the [ready timeout](super::EurekaBuilder::ready_timeout),
-    /// or as long as [`WaitForReady`](crate::client::WaitForReady) and
-    /// [`Deadline`](crate::client::Deadline) in the extensions of the request say.
+    /// waits for an instance as calls do: for the [ready
+    /// timeout](super::EurekaBuilder::ready_timeout), or as long as
+    /// [`WaitForReady`](crate::client::WaitForReady) and [`Deadline`](crate::client::Deadline) in
+    /// the extensions of the request say.
     ///
-    /// The caller reports the outcome, so that further choices avoid slow and failing instances. All
-    /// choices of this `Eureka` share the measurements. Those of calls are separate, unless
+    /// The caller reports the outcome, so that further choices avoid slow and failing instances.
+    /// All choices of this `Eureka` share the measurements. Those of calls are separate, unless
     /// [`HttpClient::choose`](crate::client::HttpClient::choose) chooses. Health checks need
     /// connections, so they do not apply here.
     ///

@@ -92,8 +92,8 @@ impl RequestBuilder {
         self.extension(WaitForReady(timeout))
     }
 
-    /// Adds an extension, which policies and hooks of the [`CallOptions`](crate::client::CallOptions)
-    /// can read.
+    /// Adds an extension, which policies and hooks of the
+    /// [`CallOptions`](crate::client::CallOptions) can read.
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
         self.extensions.insert(extension);
         self

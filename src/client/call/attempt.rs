@@ -36,8 +36,8 @@ where
     E: Clone + HasAddress + Send + Sync + 'static,
     B: Body<Error: Into<BoxError>>,
 {
-    /// Starts the attempt with the number `attempts` at the picked instance. Fails with the error of
-    /// the user's hook.
+    /// Starts the attempt with the number `attempts` at the picked instance. Fails with the error
+    /// of the user's hook.
     pub(super) fn attempt(&self, endpoint: Picked<E, HttpResponses>) -> Result<Attempt<E, B>, Error>
     where
         E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,

@@ -42,14 +42,14 @@ impl CallOptions {
     /// Sets a hook that is called for each attempt, after its instance was picked and before its
     /// request is sent. Defaults to none.
     ///
-    /// The hook may change the head of the request: add headers that depend on the instance, or sign
-    /// it. All other headers are set before, except for the `host` of HTTP/1.1 with
+    /// The hook may change the head of the request: add headers that depend on the instance, or
+    /// sign it. All other headers are set before, except for the `host` of HTTP/1.1 with
     /// [`HostHeader::Instance`](super::HostHeader::Instance), which has the value of
     /// [`authority`](PickedInstance::authority) without a default port. The host of the URI is the
     /// address of the instance, and the hook must not change it.
     ///
-    /// An error of the hook ends the call. Nothing is sent then, and the instance is not blamed. The
-    /// hook runs within the task of the caller, so it must not block.
+    /// An error of the hook ends the call. Nothing is sent then, and the instance is not blamed.
+    /// The hook runs within the task of the caller, so it must not block.
     ///
     /// ```
     /// use http::HeaderValue;
