@@ -21,29 +21,40 @@ use axum::routing::{any, get};
 use axum::{Router, http};
 use http::{StatusCode, Uri, header};
 use tokio::net::TcpListener;
-use tower::{BoxError, service_fn};
-use tower_eureka::client::{AttemptBody, CallOptions, HttpClient, RetryPolicy};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt, service_fn};
+use tower_eureka::client::{AttemptBody, CallOptions, RetryPolicy};
 use tower_eureka::debug::DebugService;
 use tower_eureka::{Error, Eureka, shutdown_signal};
 
-/// Builds the gateway over a client of the registry.
-fn gateway(eureka: &Eureka) -> Router {
-    let options = CallOptions::new()
+/// Calls by name: an HTTP client, or another service in tests.
+type Calls = BoxCloneSyncService<Request, Response, Error>;
+
+fn options() -> CallOptions {
+    CallOptions::new()
         .timeout(Duration::from_secs(5))
         .x_forwarded(true)
         .application("reports", |options| options.timeout(Duration::from_secs(60)))
-        .application("orders", |options| options.retry(RetryPolicy::new().statuses([502, 503])));
-    let client = eureka.http_client_with(options).fallback(service_fn(unavailable)).fallback_on(Error::is_unavailable);
+        .application("orders", |options| options.retry(RetryPolicy::new().statuses([502, 503])))
+}
+
+fn calls(eureka: &Eureka) -> Calls {
+    let client = eureka.http_client_with(options());
+    let client = client.fallback(service_fn(unavailable)).fallback_on(Error::is_unavailable);
+    Calls::new(client.map_response(|response| response.map(Body::new)))
+}
+
+fn gateway(eureka: &Eureka, calls: Calls) -> Router {
     Router::new()
         .route_service("/debug", DebugService::new(eureka))
         .route("/ready", get(ready))
         .with_state(eureka.clone())
-        .route("/{application}/{*path}", any(forward).with_state(client))
+        .route("/{application}/{*path}", any(forward).with_state(calls))
 }
 
 /// Sends a request to the application that the first segment of its path names.
 async fn forward(
-    State(client): State<HttpClient<Body>>,
+    State(calls): State<Calls>,
     Path((application, path)): Path<(String, String)>,
     mut request: Request,
 ) -> Response {
@@ -54,7 +65,7 @@ async fn forward(
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_11;
     request.headers_mut().remove(header::HOST);
-    client.request(request).await.map_or_else(|error| failure(&error), IntoResponse::into_response)
+    calls.oneshot(request).await.unwrap_or_else(|error| failure(&error))
 }
 
 /// Response where an application has no instance, or where none can be reached.
@@ -82,7 +93,7 @@ async fn main() -> Result<(), BoxError> {
         Ok(_) => Eureka::from_env()?,
         Err(_) => demo().await?,
     };
-    let app = gateway(&eureka);
+    let app = gateway(&eureka, calls(&eureka));
     let port = std::env::var("PORT").map_or(Ok(8080), |port| port.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}/debug", listener.local_addr()?);
@@ -99,4 +110,84 @@ async fn demo() -> Result<Eureka, BoxError> {
         world::instance(&eureka, app, id).await?;
     }
     Ok(eureka)
+}
+
+/// The registry runs inside the tests and the instances are functions, so that no test needs a
+/// socket. Time is paused.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
+mod tests {
+    use http_body_util::BodyExt;
+    use tower::Layer;
+    use tower_eureka::client::{EurekaLayer, PickedInstance};
+    use tower_eureka::transport::RequestBody;
+    use tower_eureka::{EurekaServer, Instance};
+
+    use super::*;
+
+    /// Returns a client of a registry with these instances.
+    async fn registry(instances: &[(&str, &str)]) -> Eureka {
+        let server = EurekaServer::builder().build().unwrap();
+        let http = Router::new().nest("/eureka", server.router());
+        let http = http.map_request(|request: http::Request<RequestBody>| request.map(Body::new));
+        let eureka = Eureka::builder().service_url("http://registry/eureka/").http_service(http).build().unwrap();
+        for (app, id) in instances {
+            let instance = Instance::builder(*app).id(*id).ip_addr("10.0.0.1").port(80).build().unwrap();
+            eureka.transport().register(&instance).await.unwrap();
+        }
+        eureka
+    }
+
+    /// Returns the gateway with instances that respond with their id and the path.
+    fn gateway_over(eureka: &Eureka) -> Router {
+        let instance = service_fn(async |request: http::Request<AttemptBody<Body>>| {
+            let id = request.extensions().get::<PickedInstance>().unwrap().instance().id().to_owned();
+            Ok::<_, BoxError>(Response::new(Body::from(format!("{id} {}", request.uri().path()))))
+        });
+        let layer = EurekaLayer::new(eureka).options(options());
+        let calls = layer.fallback(service_fn(unavailable)).fallback_on(Error::is_unavailable).layer(instance);
+        gateway(eureka, Calls::new(calls.map_response(|response| response.map(Body::new))))
+    }
+
+    async fn get(gateway: &Router, uri: &str) -> (u16, String) {
+        let request = Request::get(uri).header(header::ACCEPT, "text/html").body(Body::empty()).unwrap();
+        let response = gateway.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_is_sent_to_the_application_in_its_path() {
+        let eureka = registry(&[("orders", "orders-1"), ("reviews", "reviews-1")]).await;
+        let gateway = gateway_over(&eureka);
+        assert_eq!(get(&gateway, "/orders/v1/42?x=y").await, (200, "orders-1 /v1/42".to_owned()));
+        assert_eq!(get(&gateway, "/reviews/top").await, (200, "reviews-1 /top".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn application_without_an_instance_gets_the_fallback() {
+        let gateway = gateway_over(&registry(&[("orders", "orders-1")]).await);
+        let expected = r#"{"application":"reviews","available":false}"#.to_owned();
+        assert_eq!(get(&gateway, "/reviews/top").await, (503, expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gateway_is_ready_once_the_registry_was_fetched() {
+        let eureka = registry(&[("orders", "orders-1")]).await;
+        let gateway = gateway_over(&eureka);
+        assert_eq!(get(&gateway, "/ready").await.0, 503);
+        eureka.ready().await.unwrap();
+        let (status, text) = get(&gateway, "/ready").await;
+        assert!(status == 200 && text.contains("1 applications, 1 instances: UP 1"), "{status} {text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn debug_page_shows_instances_and_balancers() {
+        let eureka = registry(&[("orders", "orders-1")]).await;
+        let gateway = gateway_over(&eureka);
+        get(&gateway, "/orders/v1/42").await;
+        let (status, page) = get(&gateway, "/debug").await;
+        assert!(status == 200 && page.contains("<code>orders-1</code>") && page.contains("1 of 1 available"), "{page}");
+    }
 }
