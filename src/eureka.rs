@@ -7,6 +7,7 @@ mod choose;
 mod close;
 mod interest;
 pub(crate) mod keys;
+mod offline;
 mod security;
 mod servers;
 
@@ -73,6 +74,7 @@ impl Eureka {
             urls_from_settings: false,
             security: Security::default(),
             balancing: Balancing::default(),
+            simple: offline::SimpleInstances::new(),
         }
     }
 
@@ -187,8 +189,9 @@ impl Eureka {
     /// Returns the cache and the ready timeout of calls by name.
     pub(crate) fn call_registry(&self) -> (Arc<RegistryCache>, Duration) {
         let config = &self.0.config;
-        // Without fetches no instance can ever appear.
-        let timeout = if config.switches.fetch_off().is_some() { Duration::ZERO } else { config.ready_timeout };
+        // Without fetches no further instance can ever appear.
+        let is_off = config.switches.fetch_off().is_some() && config.offline.instances.is_empty();
+        let timeout = if is_off { Duration::ZERO } else { config.ready_timeout };
         (self.registry(), timeout)
     }
 
@@ -228,7 +231,7 @@ impl Eureka {
                 Some(setting) => {
                     let cause = format!("fetching is disabled by {setting}");
                     let reason = Error::new(Kind::Config, "fetch registry").cause(cause);
-                    registry.insert(RegistryCache::without_fetches(reason)).clone()
+                    registry.insert(RegistryCache::without_fetches(reason, &self.0.config)).clone()
                 }
             },
         }
@@ -258,6 +261,8 @@ pub struct EurekaBuilder {
     security: Security,
     /// Settings of calls by name.
     balancing: Balancing,
+    /// Static instances of the settings.
+    simple: offline::SimpleInstances,
 }
 
 impl EurekaBuilder {
@@ -409,10 +414,20 @@ impl EurekaBuilder {
 
     /// Builds the client. Nothing is sent yet.
     ///
+    /// Does not wait for a [required](Self::require_registry) registry, as [`start`](Self::start)
+    /// does.
+    ///
     /// # Errors
     /// If a setting is invalid, no service URL was set, or an interval or timeout is zero. Only the
     /// [`ready_timeout`](Self::ready_timeout) may be zero.
     pub fn build(self) -> Result<Eureka, Error> {
+        if self.config.offline.required_within.is_some() && self.config.switches.fetch_off().is_none() {
+            tracing::warn!("the registry is required, but build() does not wait for it: call start() instead");
+        }
+        self.build_client()
+    }
+
+    fn build_client(self) -> Result<Eureka, Error> {
         let mut config = self.config;
         let enabled = config.switches.client.is_none();
         if let Some(error) = self.error.filter(|_| enabled) {
@@ -422,6 +437,8 @@ impl EurekaBuilder {
             config.servers = ServerSettings::default();
         }
         config.servers.check()?;
+        config.offline.check()?;
+        offline::add_simple_instances(&mut config, &self.simple)?;
         let servers = servers::list(&config, self.default_url || !enabled)?;
         config.service_urls = servers.iter().map(|server| server.url.clone()).collect();
         let invalid = |cause: &str, advice| Err(Error::new(Kind::Config, "build client").cause(cause).advice(advice));

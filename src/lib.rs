@@ -136,6 +136,11 @@ pub use signal::shutdown_signal;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Compiles the code in the documentation of calls without a registry.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/offline.md")]
+struct OfflinePage;
+
 /// Compiles the code in the documentation of the settings.
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../docs/settings.md")]

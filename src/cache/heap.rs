@@ -1,7 +1,5 @@
 //! Heap of the copy, as `docs/benchmarks.md` states it.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::local_copy::LocalCopy;
@@ -61,7 +59,7 @@ fn heap_of_an_instance_is_as_documented_and_stays_so() {
     assert!((900..1_100).contains(&(full.len() / SIZE)), "{} bytes", full.len() / SIZE);
     let mut held = None::<(LocalCopy, Snapshot)>;
     let first = allocation_counter::measure(|| {
-        let mut copy = LocalCopy::new(Duration::ZERO);
+        let mut copy = LocalCopy::new(&crate::config::OfflineConfig::default());
         copy.apply_full(&Applications::from_json(&full).unwrap(), None, Instant::now());
         let snapshot = copy.snapshot();
         held = Some((copy, snapshot));
@@ -90,7 +88,7 @@ fn heap_of_an_instance_is_as_documented_and_stays_so() {
 #[test]
 fn list_in_which_only_heartbeats_changed_is_not_decoded_again() {
     let full = body((0..SIZE).map(|at| instance(at, 0)));
-    let mut copy = LocalCopy::new(Duration::ZERO);
+    let mut copy = LocalCopy::new(&crate::config::OfflineConfig::default());
     copy.apply_full(&Applications::from_json(&full).unwrap(), None, Instant::now());
     let before = copy.snapshot();
     let renewed = body((0..SIZE).map(|at| {

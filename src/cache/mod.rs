@@ -21,8 +21,10 @@
 
 mod continuity;
 mod events;
+mod file;
 #[cfg(test)]
 mod heap;
+mod held;
 mod local_copy;
 mod lookup;
 mod mirror;
@@ -31,16 +33,21 @@ mod propagation;
 mod publish;
 mod refresher;
 mod regions;
+mod saved;
 mod snapshot;
+mod source;
 mod status;
 mod vip_index;
 
+pub use crate::config::Disappearance;
 pub use events::{RegistryEvent, RegistryEvents};
 pub(crate) use lookup::{Lookup, Sources};
+pub(crate) use progress::Progress;
 pub use progress::{DeltaUse, RefreshCounts};
 pub(crate) use publish::RegistryCache;
 #[cfg(feature = "peers")]
 pub(crate) use refresher::Refresher;
 pub use snapshot::Snapshot;
+pub use source::RegistrySource;
 pub use status::{RegistryState, RegistryStatus};
 pub(crate) use status::{address as instance_address, server_state};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::source::RegistrySource;
 use crate::error::Error;
 use crate::time::Moment;
 use crate::transport::Fetched;
@@ -19,6 +20,8 @@ pub(crate) struct Progress {
     pub(crate) at: Option<Moment>,
     /// Error of the latest refresh, if it failed.
     pub(crate) error: Option<Arc<Error>>,
+    /// Origin of the instances.
+    pub(crate) source: RegistrySource,
     /// Time of the first of the refreshes in a row that have failed.
     pub(crate) failing_since: Option<Moment>,
     pub(crate) counts: RefreshCounts,
@@ -37,6 +40,7 @@ impl Progress {
             started: Moment::now(),
             at: None,
             error: None,
+            source: RegistrySource::None,
             failing_since: None,
             counts: RefreshCounts::default(),
             deltas: DeltaUse::default(),
@@ -53,6 +57,7 @@ impl Progress {
 
     pub(super) fn succeeded(&mut self) {
         (self.at, self.error, self.failing_since) = (Some(Moment::now()), None, None);
+        self.source = RegistrySource::Fetched;
         self.counts.succeeded += 1;
     }
 

@@ -7,11 +7,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::file::RegistryFile;
+use super::local_copy::LocalCopy;
 use super::lookup::{Lookup, Sources};
 use super::progress::Progress;
 use super::refresher::Refresher;
 use super::regions::RegionSplit;
 use super::snapshot::Snapshot;
+use super::source::RegistrySource;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
@@ -27,6 +30,7 @@ pub(crate) struct RegistryCache {
     progress: watch::Receiver<Progress>,
     /// `None` if nothing is ever fetched.
     task: Option<AbortHandle>,
+    file: Option<Arc<RegistryFile>>,
     is_closed: AtomicBool,
 }
 
@@ -35,17 +39,29 @@ impl RegistryCache {
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let regions = Mutex::new(RegionSplit::new(config.regions.clone()));
         let published = Arc::new(Published { regions, ..Published::default() });
-        let (sender, progress) = watch::channel(Progress::new());
-        let refreshed = refresh_loop(Refresher::new(transport, config), published.clone(), sender);
+        let mut refresher = Refresher::new(transport, config);
+        let mut first = Progress::new();
+        if !config.offline.instances.is_empty() {
+            published.publish(refresher.snapshot());
+            first.source = RegistrySource::Static;
+        }
+        let (sender, progress) = watch::channel(first);
+        let file = RegistryFile::of(config);
+        let refreshed = refresh_loop(refresher, published.clone(), sender, file.clone());
         let task = Some(tokio::spawn(refreshed).abort_handle());
-        Arc::new(Self { published, progress, task, is_closed: AtomicBool::new(false) })
+        Arc::new(Self { published, progress, task, file, is_closed: AtomicBool::new(false) })
     }
 
-    /// Creates a copy that stays empty, for this reason.
-    pub(crate) fn without_fetches(reason: Error) -> Arc<Self> {
-        let progress = Progress { error: Some(Arc::new(reason)), ..Progress::new() };
+    /// Creates a copy that has static instances only, for this reason.
+    pub(crate) fn without_fetches(reason: Error, config: &ClientConfig) -> Arc<Self> {
+        let published = Arc::new(Published::default());
+        let mut progress = Progress { error: Some(Arc::new(reason)), ..Progress::new() };
+        if !config.offline.instances.is_empty() {
+            published.publish(LocalCopy::new(&config.offline).snapshot());
+            progress.source = RegistrySource::Static;
+        }
         let (_, progress) = watch::channel(progress);
-        Arc::new(Self { published: Arc::default(), progress, task: None, is_closed: AtomicBool::new(false) })
+        Arc::new(Self { published, progress, task: None, file: None, is_closed: AtomicBool::new(false) })
     }
 
     /// Returns `true` until the runtime ends on which the copy was started.
@@ -142,6 +158,13 @@ impl RegistryCache {
             None => error.cause("the runtime on which it was started has ended"),
         }
     }
+
+    /// Saves the registry file, if there is one, within three seconds.
+    pub(crate) async fn save(&self) {
+        if let Some(file) = &self.file {
+            file.close().await;
+        }
+    }
 }
 
 impl Drop for RegistryCache {
@@ -153,7 +176,18 @@ impl Drop for RegistryCache {
 }
 
 /// Publishes the results of the refresher until the task is aborted.
-async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>, progress: watch::Sender<Progress>) {
+async fn refresh_loop(
+    mut refresher: Refresher,
+    published: Arc<Published>,
+    progress: watch::Sender<Progress>,
+    file: Option<Arc<RegistryFile>>,
+) {
+    if let Some(file) = &file
+        && let Some(restored) = file.restore().await
+    {
+        published.publish(refresher.restore(restored.list).await);
+        progress.send_modify(|progress| progress.source = RegistrySource::File);
+    }
     let metrics = RegistryMetrics::default();
     let age = || progress.borrow().age();
     tokio::select! {
@@ -163,6 +197,10 @@ async fn refresh_loop(mut refresher: Refresher, published: Arc<Published>, progr
             loop {
                 let number = *requested.borrow_and_update();
                 let (refreshed, wait) = refresher.next().await;
+                // A list without any instance is never saved.
+                if let (Some(file), Ok(snapshot), true) = (&file, &refreshed, refresher.lists_any()) {
+                    file.fetched(Arc::new(snapshot.clone()));
+                }
                 let refreshed = refreshed.map(|snapshot| published.publish(snapshot));
                 let mut now = progress.borrow().clone();
                 now.completed = number;
@@ -255,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn lookup_without_subscribers_is_removed_at_the_next_refresh() {
-        let registry = RegistryCache::without_fetches(Error::new(Kind::Config, "test"));
+        let registry = RegistryCache::without_fetches(Error::new(Kind::Config, "test"), &ClientConfig::default());
         let published = &registry.published;
         let lookups = ["A", "B"].map(|name| Lookup::Name(name.into()));
         let kept = registry.subscribe(&lookups[0]);

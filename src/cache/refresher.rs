@@ -20,15 +20,15 @@ use crate::transport::{Fetched, Full, Origin, Transport};
 const MISMATCHES_BEFORE_PAUSE: u32 = 3;
 /// Number of full refreshes while deltas are paused. Deltas of some servers with remote regions
 /// never match.
-const FULL_REFRESHES: u32 = 10;
+const FULL_REFRESHES: u32 = 5;
+/// Number of intervals between two full refreshes while deltas are paused. It caps the load on the
+/// servers, since all their clients may be affected.
+const FULL_REFRESH_INTERVALS: u32 = 2;
 /// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
 /// Number of failed deltas (500) in a row after which deltas are paused.
 const BROKEN_DELTAS: u32 = 2;
 
-/// Minimum time for which a missing instance is held. It is three default heartbeat intervals, in
-/// which every provider has registered again after a restart of the registry.
-const MIN_HOLD: Duration = Duration::from_secs(90);
 /// Maximum random delay of a full fetch after a mismatched delta. All clients detect the mismatch
 /// within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ impl Refresher {
             // So that three servers are tried within the ready timeout of calls.
             stagger: STAGGER.min(config.ready_timeout / 3),
             delta,
-            local: LocalCopy::new(MIN_HOLD),
+            local: LocalCopy::new(&config.offline),
             continuity: Continuity::new(),
             etag: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
@@ -128,6 +128,22 @@ impl Refresher {
         self.local.held()
     }
 
+    /// Takes over a list that was saved earlier, before the first fetch. Returns its snapshot.
+    pub(super) async fn restore(&mut self, list: Applications) -> Snapshot {
+        self.apply(list, None, |local, list, _, _| local.restore(list)).await;
+        self.local.snapshot()
+    }
+
+    /// Returns the present state without a fetch.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        self.local.snapshot()
+    }
+
+    /// Returns `true` if the server's list has an instance.
+    pub(super) fn lists_any(&self) -> bool {
+        !self.local.is_empty()
+    }
+
     /// Fetches once. Returns the new snapshot or the error, and the delay before the next fetch.
     ///
     /// Not cancel safe: if the future is dropped, the copy may be empty, and this must not be
@@ -137,8 +153,8 @@ impl Refresher {
         let refreshed = match catch_panic(self.refresh()).await {
             Ok(refreshed) => refreshed,
             Err(panicked) => {
-                // The copy may be half changed, so it is discarded and fetched again.
-                (self.local, self.etag) = (LocalCopy::new(MIN_HOLD), None);
+                // The list may be half changed, so it is discarded and fetched again.
+                (self.local, self.etag) = (self.local.without_list(), None);
                 self.continuity.lost();
                 tracing::error!(error = %panicked, "refresh panicked");
                 Err(Error::new(Kind::Call, "fetch registry").cause(panicked.to_string()))
@@ -148,7 +164,8 @@ impl Refresher {
         match refreshed {
             Ok(()) => {
                 self.backoff.reset();
-                (Ok(self.local.snapshot()), jittered(self.interval))
+                let intervals = if self.full_only > 0 { FULL_REFRESH_INTERVALS } else { 1 };
+                (Ok(self.local.snapshot()), jittered(self.interval.saturating_mul(intervals)))
             }
             Err(error) => {
                 if self.failing_since.is_none() {
@@ -187,6 +204,7 @@ impl Refresher {
         let Some(mut delta) = self.fetch_delta().await? else { return self.fetch_all().await };
         self.responded();
         let origin = delta.origin.clone();
+        self.local.set_responder(&origin);
         delta.digest = delta.digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         let (version, is_exact) = (delta.list.version, self.local.is_exact(delta.digest));
         let continues = is_exact || self.continuity.is_continued_by(&delta.origin, version);
@@ -275,6 +293,7 @@ impl Refresher {
             Full::Unchanged(origin, requested) => {
                 self.report.unchanged(began, origin.url());
                 self.responded();
+                self.local.set_responder(&origin);
                 self.local.apply_unchanged(self.response_clock);
                 self.continuity.renewed(origin, requested);
                 self.etag = known.map(|etag| (etag, self.local.changes()));
@@ -287,6 +306,7 @@ impl Refresher {
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
         self.responded();
+        self.local.set_responder(&origin);
         let (held, listed) = (self.local.held(), list.len());
         self.apply(list, digest, LocalCopy::apply_full).await;
         self.continuity.renewed(origin, requested);
@@ -313,7 +333,9 @@ impl Refresher {
         if list.len() < OFFLOAD_INSTANCES {
             return apply(&mut self.local, &list, digest, now);
         }
-        let mut local = std::mem::replace(&mut self.local, LocalCopy::new(MIN_HOLD));
+        // If this panics, the snapshot remains.
+        let rest = self.local.without_list();
+        let mut local = std::mem::replace(&mut self.local, rest);
         let (local, output) = offload(move || {
             let output = apply(&mut local, &list, digest, now);
             // The snapshot updates the index of VIP addresses, which takes time as well.

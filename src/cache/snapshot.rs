@@ -23,7 +23,7 @@ impl Snapshot {
         self.applications.get(name).or_else(|| self.applications.get(&app_name(name)))
     }
 
-    #[cfg(all(test, feature = "peers"))]
+    #[cfg(test)]
     pub(crate) fn of(applications: impl IntoIterator<Item = Arc<Application>>) -> Self {
         let applications = applications.into_iter().map(|application| (application.name.clone(), application));
         Self { applications: applications.collect(), ..Self::default() }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::progress::{DeltaUse, Progress, RefreshCounts};
 use super::publish::RegistryCache;
 use super::snapshot::Snapshot;
+use super::source::RegistrySource;
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, StatusCounts, host_in_url};
 use crate::table::Table;
@@ -28,6 +29,7 @@ use crate::untrusted::{Excerpt, Quoted};
 #[derive(Clone, Debug)]
 pub struct RegistryStatus {
     state: RegistryState,
+    source: RegistrySource,
     age: Option<Duration>,
     error: Option<Arc<Error>>,
     failing_for: Option<Duration>,
@@ -100,6 +102,7 @@ impl RegistryStatus {
         let snapshot = registry.map(RegistryCache::snapshot).unwrap_or_default();
         Self {
             state: registry.map_or(RegistryState::NotStarted, |registry| RegistryState::of(registry, &progress)),
+            source: progress.source,
             age: progress.at.map(|at| at.elapsed()),
             error: progress.error,
             failing_for: progress.failing_since.map(|since| since.elapsed()),
@@ -116,6 +119,11 @@ impl RegistryStatus {
     /// Returns the state.
     pub fn state(&self) -> RegistryState {
         self.state
+    }
+
+    /// Returns the origin of the instances: the registry, its file or static instances.
+    pub fn source(&self) -> RegistrySource {
+        self.source
     }
 
     /// Returns `true` once the registry was fetched.

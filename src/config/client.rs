@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Credentials, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
+use super::{Credentials, OfflineConfig, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
 use crate::connect::{Names, Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
@@ -32,6 +32,7 @@ pub(crate) struct ClientConfig {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) switches: Switches,
     pub(crate) registrar: RegistrarConfig,
+    pub(crate) offline: OfflineConfig,
 }
 
 /// Parts of the client that are switched off, each with the setting that does it:
@@ -75,6 +76,7 @@ impl Default for ClientConfig {
             headers: Vec::new(),
             switches: Switches::default(),
             registrar: RegistrarConfig::default(),
+            offline: OfflineConfig::default(),
         }
     }
 }

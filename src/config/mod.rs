@@ -58,12 +58,16 @@ mod debug;
 #[cfg(feature = "client")]
 mod dns;
 mod files;
+#[cfg(feature = "client")]
+mod fixed;
 mod instance;
 mod invalid;
 mod json;
 mod key;
 mod mask;
 pub(crate) mod names;
+#[cfg(feature = "client")]
+mod offline;
 mod placeholder;
 mod profiles;
 mod random;
@@ -98,6 +102,8 @@ pub(crate) use credentials::{Credentials, TokenProvider};
 #[cfg_attr(not(feature = "dns"), allow(unreachable_pub, reason = "public with the feature dns"))]
 pub use dns::DnsServers;
 #[cfg(feature = "client")]
+pub(crate) use fixed::{FixedInstance, fixed_application};
+#[cfg(feature = "client")]
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
 pub use invalid::InvalidSetting;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -107,6 +113,10 @@ pub(crate) use key::is_name_of;
 #[cfg(feature = "client")]
 pub(crate) use key::{apply, names_of, netflix_names_of};
 pub(crate) use mask::{MASK, is_secret, masked_urls};
+#[cfg(feature = "client")]
+pub use offline::Disappearance;
+#[cfg(feature = "client")]
+pub(crate) use offline::{OfflineConfig, RegistryIdentity};
 #[cfg(feature = "client")]
 pub(crate) use regions::RemoteRegions;
 #[cfg(feature = "client")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Selection;
-use crate::cache::{Lookup, RegistryCache};
+use crate::cache::{Lookup, RegistryCache, RegistrySource};
 use crate::error::Error;
 use crate::model::{Instance, InstanceStatus, Port, StatusCounts};
 use crate::untrusted::Quoted;
@@ -28,6 +28,7 @@ pub struct Explanation {
     lookup: Lookup,
     age: Option<Duration>,
     error: Option<Arc<Error>>,
+    source: RegistrySource,
     candidates: Vec<Candidate>,
     /// First few application names in the registry. Filled for an unknown name only, as is the
     /// count.
@@ -94,6 +95,7 @@ impl Explanation {
             lookup: selection.lookups()[0].clone(),
             age: progress.at.map(|at| at.elapsed()),
             error: progress.error,
+            source: progress.source,
             candidates,
             applications,
             application_count,
@@ -108,7 +110,8 @@ impl Explanation {
 
     /// Returns the conclusion.
     pub fn finding(&self) -> Finding {
-        if self.age.is_none() {
+        // Instances may come from the registry file.
+        if self.age.is_none() && self.candidates.is_empty() {
             Finding::NotLoaded
         } else if self.candidates.is_empty() {
             Finding::UnknownName
@@ -125,10 +128,10 @@ impl Explanation {
         self.age
     }
 
-    /// Returns `true` if the last refresh failed. The data is then as old as [`age`](Self::age), or
-    /// was never fetched.
+    /// Returns `true` if the last refresh failed, or the data comes from the registry file. The data
+    /// is then as old as [`age`](Self::age), or was never fetched.
     pub fn is_stale(&self) -> bool {
-        self.error.is_some()
+        self.error.is_some() || self.source == RegistrySource::File
     }
 
     /// Returns the error of the last refresh, if it failed.
@@ -230,7 +233,15 @@ impl fmt::Display for Explanation {
         }
         match (&self.error, self.age) {
             (Some(error), Some(age)) => write!(f, " (as of {} s ago; since then: {error})", age.as_secs()),
-            _ => Ok(()),
+            (None, Some(_)) => Ok(()),
+            (error, None) => {
+                f.write_str(match self.source {
+                    RegistrySource::File => " (from the registry file; the registry was not fetched",
+                    _ => " (static instances; the registry was not fetched",
+                })?;
+                error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))?;
+                f.write_str(")")
+            }
         }
     }
 }

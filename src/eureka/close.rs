@@ -1,5 +1,6 @@
 //! End of a client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -34,6 +35,9 @@ impl Eureka {
     /// in flight. When the time is over, the remaining calls lose nothing but their client:
     /// they still end by themselves.
     ///
+    /// The [registry file](crate::EurekaBuilder::registry_file) is saved within three seconds, if the
+    /// registry changed.
+    ///
     /// Instances that this client has registered are deregistered, each within the
     /// [`registry_timeout`](crate::register::Registrar::registry_timeout) of its registrar, unless
     /// that was done before. Call this after [`serve`](crate::register::Registrar::serve) has
@@ -45,11 +49,11 @@ impl Eureka {
     /// # Cancel safety
     /// If the future is dropped, the client is closed, but nothing waits for the calls in flight.
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
-        self.close_registry();
+        let registry = self.close_registry();
         let applications = self.0.clients.close();
         let calls = drained(applications);
         let registrars = self.0.registrars.end();
-        let (calls, deregistered) = tokio::join!(timeout(time, calls), registrars);
+        let (calls, deregistered, ()) = tokio::join!(timeout(time, calls), registrars, registry.save());
         self.0.transport.close_connections();
         deregistered?;
         calls.map_err(|_| {
@@ -59,9 +63,12 @@ impl Eureka {
     }
 
     /// Ends the refresh. A client that never started it does not start it later either.
-    fn close_registry(&self) {
+    fn close_registry(&self) -> Arc<RegistryCache> {
         let mut registry = self.0.registry.lock();
-        let never_started = || RegistryCache::without_fetches(Error::new(Kind::Closed, "fetch registry"));
-        registry.get_or_insert_with(never_started).close();
+        let reason = || Error::new(Kind::Closed, "fetch registry");
+        let never_started = || RegistryCache::without_fetches(reason(), &self.0.config);
+        let registry = registry.get_or_insert_with(never_started);
+        registry.close();
+        registry.clone()
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::balancing::{BY_SERVICE, LOADBALANCER};
-use super::{Eureka, EurekaBuilder};
+use super::{Eureka, EurekaBuilder, offline};
 use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
     Settings, Switches, Unit, Value, apply, names, names_of, netflix_names_of, store_type,
@@ -198,6 +198,13 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.fetch-remote-regions-registry", Unit::List, "none", "EurekaBuilder::regions",
         |b, v| Ok(b.regions(v.list())))
         .netflix(&[("eureka.fetchRemoteRegionsRegistry", Unit::List)]),
+    Row::new("eureka.client.should-enforce-fetch-registry-at-init", Unit::Flag, "false", "EurekaBuilder::require_registry",
+        offline::enforce_fetch)
+        .netflix(&[("eureka.shouldEnforceFetchRegistryAtInit", Unit::Flag)]),
+    Row::new("eureka.client.backup-registry-impl", Unit::Path, "none", "EurekaBuilder::registry_file", offline::backup_registry)
+        .netflix(&[("eureka.backupregistry", Unit::Path)]),
+    Row::new("spring.cloud.discovery.client.simple.instances.<service[n].uri>", Unit::Text, "none", "EurekaBuilder::static_instances",
+        offline::simple_instance),
     Row::new("eureka.client.eureka-server-connect-timeout-seconds", Unit::Seconds, "5", "EurekaBuilder::connect_timeout",
         |b, v| Ok(b.connect_timeout(v.positive_duration()?)))
         .netflix(&[("eureka.eurekaServer.connectTimeout", Unit::Seconds)]),
@@ -328,6 +335,10 @@ pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.client.order", "a process has one client"),
     ("eureka.client.property-resolver", "it is a class of Java"),
     ("eureka.experimental.*", EXPERIMENTAL),
+    (
+        "spring.cloud.discovery.client.simple.order",
+        "static instances are those of applications that the registry does not have",
+    ),
     ("eureka.client.transport.bootstrap-resolver-*", RESOLVER),
     ("eureka.transport.useBootstrapResolverForQuery", RESOLVER),
     ("eureka.client.transport.use-bootstrap-resolver-for-query", RESOLVER),
@@ -365,13 +376,10 @@ const NOT_YET: &str = "it is a setting of Spring that is not supported";
 
 /// Settings of a Spring client that have no effect yet, each with the remedy.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.shouldEnforceFetchRegistryAtInit", NOT_YET),
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
     ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
     ("eureka.registryRefreshSingleVipAddress", NOT_YET),
-    ("eureka.client.backup-registry-impl", NOT_YET),
-    ("eureka.backupregistry", NOT_YET),
     ("spring.cloud.discovery.*", NOT_YET),
     ("spring.cloud.service-registry.*", NOT_YET),
     ("spring.cloud.loadbalancer.clients.*", "set CallOptions::application in code"),

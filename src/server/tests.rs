@@ -1,3 +1,6 @@
+#[cfg(feature = "peers")]
+mod consumer;
+
 use std::time::Duration;
 
 use super::*;

@@ -479,5 +479,5 @@ async fn digests_that_are_wrong_in_each_delta_are_replaced_by_counts() {
     sleep(2 * HOUR).await;
     assert_eq!(*ids.lock().unwrap(), ["a"]);
     let fulls = wire.count("/eureka/apps/", 200) + wire.count("/eureka/apps/", 304);
-    assert!((30..=55).contains(&fulls), "26 until digests are not used, then one in ten minutes: {fulls}");
+    assert!((20..=42).contains(&fulls), "17 until digests are not used, then one in ten minutes: {fulls}");
 }

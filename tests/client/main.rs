@@ -23,6 +23,7 @@ mod hosts;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
+mod offline;
 mod options;
 mod overrides;
 mod pages;

@@ -220,7 +220,7 @@ async fn deltas_that_never_match_are_paused_without_losing_changes() {
     let lines = registry.lines();
     let full = lines.iter().filter(|line| *line == "GET /apps/").count();
     let deltas = lines.len() - full;
-    assert!(full <= 115, "at most one full fetch per refresh, got {full}");
+    assert!((40..=75).contains(&full), "one full fetch a minute while deltas are paused, got {full}");
     assert!(deltas <= 30, "deltas that do not help are asked for less often, got {deltas}");
 }
 

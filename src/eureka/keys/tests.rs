@@ -125,7 +125,7 @@ fn each_key_is_read_under_each_of_its_names() {
                 Unit::Share => "0.5",
                 Unit::Urls => "http://registry/",
                 Unit::List if key.name.ends_with("status-codes") => "503",
-                Unit::Text if key.name.ends_with("-url") => "http://host/",
+                Unit::Text if key.name.ends_with("-url") || key.name.ends_with(".uri>") => "http://host/",
                 Unit::Text if key.name.ends_with("-store-type") => "PEM",
                 Unit::Text if key.name.ends_with("-status") => "DOWN",
                 Unit::Text if key.name == "server.shutdown" => "graceful",
@@ -134,6 +134,8 @@ fn each_key_is_read_under_each_of_its_names() {
             };
             let names = std::iter::once(key.name).chain(key.netflix.iter().map(|(name, _)| *name));
             let of_key = |name: &str| match name.split_once('<') {
+                Some((start, "service[n].uri>")) => format!("{start}orders[0].uri"),
+                Some((start, "SERVICE[N]_URI>")) => format!("{start}ORDERS_0_URI"),
                 Some((start, rest)) => format!("{start}defaultZone{}", rest.split_once('>').unwrap().1),
                 None => name.to_owned(),
             };

@@ -26,6 +26,12 @@ pub(super) fn applications_document(applications: &Applications) -> Vec<u8> {
     to_vec(&Wrapped("applications", applications))
 }
 
+/// Writes the document piece by piece, without a copy of the whole.
+#[cfg(feature = "client")]
+pub(super) fn write_applications_document(to: impl std::io::Write, applications: &Applications) -> std::io::Result<()> {
+    Ok(serde_json::to_writer(to, &Wrapped("applications", applications))?)
+}
+
 pub(super) fn replication_list(list: &ReplicationList) -> Vec<u8> {
     to_vec(&Wrapped("replicationList", &list.0))
 }

@@ -63,6 +63,12 @@ impl Applications {
     pub fn to_json(&self) -> Vec<u8> {
         encode::applications_document(self)
     }
+
+    /// Writes the document of [`to_json`](Self::to_json).
+    #[cfg(feature = "client")]
+    pub(crate) fn write_json(&self, to: impl std::io::Write) -> std::io::Result<()> {
+        encode::write_applications_document(to, self)
+    }
 }
 
 impl ReplicationList {
