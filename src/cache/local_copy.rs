@@ -45,6 +45,9 @@ pub(super) struct LocalCopy {
 /// Application and instance id.
 type Key = (Arc<str>, Arc<str>);
 
+/// Application and instance.
+type Missing = (Arc<str>, Arc<Instance>);
+
 impl LocalCopy {
     pub(super) fn new(config: &OfflineConfig) -> Self {
         Self {
@@ -146,7 +149,7 @@ impl LocalCopy {
 
     /// Returns the instances in use that the server's list lacks, those that are held as well, and
     /// the number of all instances in use.
-    fn missing(&self) -> (Vec<(Arc<str>, Arc<Instance>)>, usize) {
+    fn missing(&self) -> (Vec<Missing>, usize) {
         let (mut missing, mut in_use) = (Vec::new(), 0);
         for (app, application) in self.published.iter().filter(|(_, application)| !self.is_fixed(application)) {
             in_use += application.instances.len();
