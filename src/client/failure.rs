@@ -59,8 +59,8 @@ impl Failure {
     }
 }
 
-/// Returns `true` if the instance has no free stream or connection, or sent `ENHANCE_YOUR_CALM`, so that another
-/// send to it is pointless.
+/// Returns `true` if the instance has no free stream or connection, or sent `ENHANCE_YOUR_CALM`, so
+/// that another send to it is pointless.
 pub(super) fn is_busy(error: &Error) -> bool {
     chain(error).any(|error| error.is::<Full>()) || is_overload(error)
 }

@@ -1,4 +1,5 @@
-//! Metrics of balancers, calls by name, registrations and the consumer's registry, described in `docs/metrics.md`.
+//! Metrics of balancers, calls by name, registrations and the consumer's registry, described in
+//! `docs/metrics.md`.
 //!
 //! Without the feature `metrics` the types are empty and events are discarded.
 

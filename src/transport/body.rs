@@ -33,8 +33,8 @@ const MEMORY_PER_KNOWN: usize = 4096;
 
 /// Returns the memory in bytes that a list may take in addition to known instances.
 ///
-/// It is four times the usual size of what is known, and at least seven sixteenths of the limit: 112
-/// MiB by default.
+/// It is four times the usual size of what is known, and at least seven sixteenths of the limit:
+/// 112 MiB by default.
 fn max_memory(known: &Known, body_limit: usize) -> usize {
     let floor = body_limit / 16 * 7;
     known.len().saturating_mul(MEMORY_PER_KNOWN).clamp(floor, body_limit)

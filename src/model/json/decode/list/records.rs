@@ -138,8 +138,8 @@ impl Records {
 
 /// Instance whose members are not decoded again if the next one has the same.
 ///
-/// The instances of one application differ in a few members only. They come in the same order, since
-/// one encoder wrote them.
+/// The instances of one application differ in a few members only. They come in the same order,
+/// since one encoder wrote them.
 #[derive(Debug)]
 struct Template {
     bytes: Vec<u8>,
