@@ -117,8 +117,8 @@ impl RegistryFile {
         None
     }
 
-    /// Records a fetched state, and saves it in the background if a save is due. Must be called on a
-    /// tokio runtime.
+    /// Records a fetched state, and saves it in the background if a save is due. Must be called on
+    /// a tokio runtime.
     pub(super) fn fetched(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
         let now = Instant::now();
         let mut latest = self.latest.lock();

@@ -14,8 +14,8 @@ use crate::transport::Origin;
 /// The copy of the registry without IO: the server's list, held instances that are missing from it,
 /// and static instances of applications that it does not have.
 ///
-/// Regular cancellations and evictions appear in deltas. Therefore a full response is trusted in the
-/// instances that it lists, and in its omissions only if they are plausible by the rule
+/// Regular cancellations and evictions appear in deltas. Therefore a full response is trusted in
+/// the instances that it lists, and in its omissions only if they are plausible by the rule
 /// ([`Disappearance`]). By default, if it lists less than half as many instances as before, or none
 /// of an application, the omitted instances are *held*.
 ///
@@ -138,7 +138,8 @@ impl LocalCopy {
         }
         let lacks_application = |(app, _): &Key| !self.mirror.applications.contains_key(app);
         let whole = self.rule.whole_applications;
-        // A list without any known instance that lacks applications may be that of another registry.
+        // A list without any known instance that lacks applications may be that of another
+        // registry.
         let is_foreign = whole && gone.len() == known && gone.iter().any(|(key, _)| lacks_application(key));
         // If as many other instances appeared, as in a deployment, the list is complete.
         let implausible = is_foreign || self.rule.is_implausible(self.mirror.len(), known);

@@ -178,8 +178,8 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Returns the path that the client with this number writes before it is renamed. Clients that share
-/// a file have several.
+/// Returns the path that the client with this number writes before it is renamed. Clients that
+/// share a file have several.
 pub(super) fn temporary(path: &Path, number: u32) -> PathBuf {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}-{number}.tmp", std::process::id()));

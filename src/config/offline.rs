@@ -97,8 +97,8 @@ impl RegistryIdentity {
 /// A registry that restarts sends a valid empty list until its providers have registered again. One
 /// that is cut off from its providers evicts most of them. Therefore not every list is believed: if
 /// implausibly many instances are missing from it, they are *held*, which means that they stay in
-/// use. A cancellation or eviction that arrives in a delta is always believed, and so is an instance
-/// that the list has in another status.
+/// use. A cancellation or eviction that arrives in a delta is always believed, and so is an
+/// instance that the list has in another status.
 ///
 /// A held instance is removed once it was missing for the [hold](Self::hold), earlier if the
 /// [responses](Self::confirmed_by_responses) or the [servers](Self::confirmed_by_servers) that this
@@ -144,7 +144,8 @@ impl Disappearance {
         }
     }
 
-    /// Creates a rule that believes every list at once, as a Java client does, an empty one as well.
+    /// Creates a rule that believes every list at once, as a Java client does, an empty one as
+    /// well.
     pub fn believed() -> Self {
         Self { plausible_share: 0.0, whole_applications: false, empty_hold: Some(Duration::ZERO), ..Self::new() }
     }
@@ -184,8 +185,8 @@ impl Disappearance {
         self
     }
 
-    /// Removes a held instance early, after this number of responses in a row that lack it. Defaults
-    /// to no such number.
+    /// Removes a held instance early, after this number of responses in a row that lack it.
+    /// Defaults to no such number.
     ///
     /// The first such response counts, so 1 believes every list that is not empty.
     pub fn confirmed_by_responses(mut self, responses: u32) -> Self {

@@ -128,8 +128,8 @@ impl Explanation {
         self.age
     }
 
-    /// Returns `true` if the last refresh failed, or the data comes from the registry file. The data
-    /// is then as old as [`age`](Self::age), or was never fetched.
+    /// Returns `true` if the last refresh failed, or the data comes from the registry file. The
+    /// data is then as old as [`age`](Self::age), or was never fetched.
     pub fn is_stale(&self) -> bool {
         self.error.is_some() || self.source == RegistrySource::File
     }

@@ -35,8 +35,8 @@ impl Eureka {
     /// in flight. When the time is over, the remaining calls lose nothing but their client:
     /// they still end by themselves.
     ///
-    /// The [registry file](crate::EurekaBuilder::registry_file) is saved within three seconds, if the
-    /// registry changed.
+    /// The [registry file](crate::EurekaBuilder::registry_file) is saved within three seconds, if
+    /// the registry changed.
     ///
     /// Instances that this client has registered are deregistered, each within the
     /// [`registry_timeout`](crate::register::Registrar::registry_timeout) of its registrar, unless

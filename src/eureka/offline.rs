@@ -23,12 +23,13 @@ impl EurekaBuilder {
     /// Sets a file that holds the last known list of the registry, so that a process can start and
     /// call while the registry is away. Defaults to no file.
     ///
-    /// The file is read at the start of the first consumer. Its instances are used at once and count
-    /// as stale until the registry is fetched, whose list then replaces them under the rule of
-    /// [`disappearance`](Self::disappearance). The file is saved after the first fetch, then at most
-    /// about every 5 minutes if instances changed, and by [`Eureka::close`]. It is replaced as a whole,
-    /// so a crash leaves the old one or the new one. It has about the size of the uncompressed list,
-    /// and only its owner may read it. A list without any instance is never saved.
+    /// The file is read at the start of the first consumer. Its instances are used at once and
+    /// count as stale until the registry is fetched, whose list then replaces them under the rule
+    /// of [`disappearance`](Self::disappearance). The file is saved after the first fetch, then at
+    /// most about every 5 minutes if instances changed, and by [`Eureka::close`]. It is replaced as
+    /// a whole, so a crash leaves the old one or the new one. It has about the size of the
+    /// uncompressed list, and only its owner may read it. A list without any instance is never
+    /// saved.
     ///
     /// A file is not used if it is corrupt, cut off, older than
     /// [`registry_file_max_age`](Self::registry_file_max_age), larger than twice the
@@ -37,16 +38,16 @@ impl EurekaBuilder {
     /// [`server_source`](Self::server_source), only the region is compared. Each fault of the file,
     /// one of writing as well, is one warning, and the client works without it.
     ///
-    /// Each process needs a file of its own, in a folder that exists. Blocking threads read and write
-    /// it; the start waits for at most 3 seconds. Java has the interface `BackupRegistry`, spring
-    /// `eureka.client.backup-registry-impl`, which here takes `file:PATH`.
+    /// Each process needs a file of its own, in a folder that exists. Blocking threads read and
+    /// write it; the start waits for at most 3 seconds. Java has the interface `BackupRegistry`,
+    /// spring `eureka.client.backup-registry-impl`, which here takes `file:PATH`.
     pub fn registry_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.offline.file = Some(path.into());
         self
     }
 
-    /// Sets the age from which on the [registry file](Self::registry_file) is not used, counted from
-    /// the last fetch of the process that saved it. Defaults to 24 hours.
+    /// Sets the age from which on the [registry file](Self::registry_file) is not used, counted
+    /// from the last fetch of the process that saved it. Defaults to 24 hours.
     ///
     /// A file from the future, by a wall clock that was set back, counts as new.
     pub fn registry_file_max_age(mut self, age: Duration) -> Self {
@@ -54,8 +55,8 @@ impl EurekaBuilder {
         self
     }
 
-    /// Sets instances of an application by their URLs, such as `http://10.0.0.1:8080`. They are used
-    /// while neither the registry nor its [file](Self::registry_file) has an instance of the
+    /// Sets instances of an application by their URLs, such as `http://10.0.0.1:8080`. They are
+    /// used while neither the registry nor its [file](Self::registry_file) has an instance of the
     /// application, whatever its status. Defaults to none.
     ///
     /// Each call replaces the instances of this application, those of the settings as well.
@@ -72,15 +73,16 @@ impl EurekaBuilder {
     }
 
     /// Sets which lists of the registry are implausible, how long instances that are missing from
-    /// them remain in use, and what confirms that they are gone. Defaults to [`Disappearance::new`].
+    /// them remain in use, and what confirms that they are gone. Defaults to
+    /// [`Disappearance::new`].
     pub fn disappearance(mut self, rule: Disappearance) -> Self {
         self.config.offline.disappearance = rule;
         self
     }
 
     /// Makes [`start`](Self::start) fail if the registry is not fetched within this time. A usable
-    /// [registry file](Self::registry_file) counts as fetched once the first fetch has failed, as the
-    /// backup registry of Java does. Defaults to a start that does not wait.
+    /// [registry file](Self::registry_file) counts as fetched once the first fetch has failed, as
+    /// the backup registry of Java does. Defaults to a start that does not wait.
     ///
     /// It has no effect if [fetches](Self::fetch_registry) are off. Spring
     /// `eureka.client.should-enforce-fetch-registry-at-init`, which sets 30 seconds.
@@ -92,8 +94,8 @@ impl EurekaBuilder {
     /// Builds the client, and waits for the registry if it is [required](Self::require_registry).
     ///
     /// # Errors
-    /// If [`build`](Self::build) fails, or the required registry was not fetched within its time. The
-    /// message has the cause of the last failed fetch.
+    /// If [`build`](Self::build) fails, or the required registry was not fetched within its time.
+    /// The message has the cause of the last failed fetch.
     ///
     /// # Cancel safety
     /// Dropping the future drops the client.

@@ -1,6 +1,6 @@
-//! Random operations on the registry, and a consumer that receives lost, stale, repeated, incomplete
-//! and wrong responses: no application that is never empty at the registry is ever empty at the
-//! consumer, and once the responses are right, the consumer has the registry's instances.
+//! Random operations on the registry, and a consumer that receives lost, stale, repeated,
+//! incomplete and wrong responses: no application that is never empty at the registry is ever empty
+//! at the consumer, and once the responses are right, the consumer has the registry's instances.
 //!
 //! `EUREKA_MODEL_SEED` repeats a failure.
 
