@@ -227,7 +227,12 @@ impl Eureka {
         match &*registry {
             Some(running) if running.is_running() || running.is_closed() => running.clone(),
             _ => match self.0.config.switches.fetch_off() {
-                None => registry.insert(RegistryCache::start(self.0.transport.clone(), &self.0.config)).clone(),
+                None => {
+                    let started = RegistryCache::start(self.0.transport.clone(), &self.0.config);
+                    let clients = self.0.clients.clone();
+                    started.on_idle(move |idle| clients.drop_idle(idle));
+                    registry.insert(started).clone()
+                }
                 Some(setting) => {
                     let cause = format!("fetching is disabled by {setting}");
                     let reason = Error::new(Kind::Config, "fetch registry").cause(cause);

@@ -120,6 +120,8 @@ pub use config::BearerToken;
 #[cfg(feature = "dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
 pub use config::DnsServers;
+#[cfg(feature = "client")]
+pub use config::Interest;
 pub use config::Settings;
 #[cfg(feature = "client")]
 pub use error::{Error, ErrorKind};

@@ -74,7 +74,7 @@ impl RegistryEvents {
             let snapshot = self.registry.snapshot();
             let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
             for (_, before, now) in changed(&before.applications, &snapshot.applications) {
-                self.compare(before, now);
+                self.compare(before, now, &snapshot);
             }
             self.events.push_back(RegistryEvent::Refreshed(snapshot));
         }
@@ -88,7 +88,9 @@ impl RegistryEvents {
 
     /// Queues the differences of one application. Removals come last, so that a reader that stops
     /// in between still has instances.
-    fn compare(&mut self, before: Option<&Application>, now: Option<&Application>) {
+    ///
+    /// Instances of a name that is not fetched any more have not disappeared.
+    fn compare(&mut self, before: Option<&Application>, now: Option<&Application>, snapshot: &Snapshot) {
         let instances = |state: Option<&Application>| state.map_or_else(Vec::new, |app| app.instances.clone());
         let mut known: HashMap<Arc<str>, Arc<Instance>> =
             instances(before).into_iter().map(|instance| (instance.id().into(), instance)).collect();
@@ -105,6 +107,7 @@ impl RegistryEvents {
         }
         // In the order of the list, and not in that of the map.
         let gone = instances(before).into_iter().filter(|instance| known.contains_key(instance.id()));
+        let gone = gone.filter(|instance| snapshot.covers(instance));
         self.events.extend(gone.map(RegistryEvent::Removed));
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct LocalCopy {
     rule: Disappearance,
     /// Instances of applications that are in neither list.
     fixed: Vec<Arc<Application>>,
+    /// True if the server lists instances that are no part of the copy.
+    has_others: bool,
     published: BTreeMap<Arc<str>, Arc<Application>>,
     /// Index of the published applications.
     vips: Arc<VipIndex>,
@@ -58,6 +60,7 @@ impl LocalCopy {
             responder: None,
             rule: config.disappearance.clone(),
             fixed: config.instances.clone(),
+            has_others: false,
             published: BTreeMap::new(),
             vips: Arc::default(),
         }
@@ -71,6 +74,7 @@ impl LocalCopy {
             held: HashMap::new(),
             empty_since: None,
             is_consistent: false,
+            has_others: false,
             responder: None,
             rule: self.rule.clone(),
             fixed: self.fixed.clone(),
@@ -192,10 +196,27 @@ impl LocalCopy {
         self.is_consistent
     }
 
+    /// Applies the part of a delta that concerns a copy of a part of the registry. The hash of the
+    /// delta proves nothing about a part.
+    pub(super) fn apply_part(&mut self, delta: &Applications, now: Instant) {
+        self.mirror.apply(delta);
+        let changes = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
+        for (app, instance) in changes.filter(|(_, instance)| instance.action().is_some()) {
+            self.held.remove(&(app.clone(), Arc::from(instance.id())));
+        }
+        self.expire(true, now);
+    }
+
+    /// Sets whether the server lists instances that are no part of the copy. An empty copy then does
+    /// not mean an empty server.
+    pub(super) fn set_others(&mut self, has_others: bool) {
+        self.has_others = has_others;
+    }
+
     /// Removes the held instances whose disappearance is confirmed. `are_missing` is true if the
     /// present list is known to lack them.
     fn expire(&mut self, are_missing: bool, now: Instant) {
-        if !self.is_empty() {
+        if !self.is_empty() || self.has_others {
             self.empty_since = None;
             let (rule, origin) = (&self.rule, self.responder.as_ref().filter(|_| are_missing));
             self.held.retain(|_, held| {

@@ -1,19 +1,77 @@
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use crate::model::{Application, Instance};
+use crate::model::{Application, Instance, app_name};
 
-/// Key by which instances are looked up. Names are upper case.
+/// Key by which instances are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lookup {
     /// The application with this name.
-    App(Arc<str>),
+    App(LookupName),
     /// The instances of all applications that have this VIP address.
-    Vip(Arc<str>),
+    Vip(LookupName),
     /// The instances of all applications that have this secure VIP address.
-    SecureVip(Arc<str>),
+    SecureVip(LookupName),
     /// The VIP address with this name if a wanted instance has it, otherwise the application.
-    Name(Arc<str>),
+    Name(LookupName),
+}
+
+/// Name that is looked up. It is compared in upper case, and dereferences to that form.
+#[derive(Clone)]
+pub(crate) struct LookupName {
+    upper: Arc<str>,
+    /// As the user wrote it. Servers compare VIP addresses with case.
+    written: Arc<str>,
+}
+
+impl LookupName {
+    pub(super) fn written(&self) -> &Arc<str> {
+        &self.written
+    }
+}
+
+impl From<&str> for LookupName {
+    fn from(name: &str) -> Self {
+        let (upper, written) = (app_name(name), Arc::from(name));
+        Self { written: if *upper == *name { upper.clone() } else { written }, upper }
+    }
+}
+
+impl From<Arc<str>> for LookupName {
+    fn from(name: Arc<str>) -> Self {
+        Self::from(&*name)
+    }
+}
+
+impl Deref for LookupName {
+    type Target = Arc<str>;
+
+    fn deref(&self) -> &Arc<str> {
+        &self.upper
+    }
+}
+
+impl PartialEq for LookupName {
+    fn eq(&self, other: &Self) -> bool {
+        self.upper == other.upper
+    }
+}
+
+impl Eq for LookupName {}
+
+impl Hash for LookupName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.upper.hash(state);
+    }
+}
+
+impl fmt::Debug for LookupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.upper.fmt(f)
+    }
 }
 
 /// Applications that contain the instances of a lookup: those of the own region, and then those of
@@ -27,6 +85,10 @@ impl Sources {
         self.0.first().map_or(&[], Vec::as_slice)
     }
 
+    pub(super) fn into_own(self) -> Vec<Arc<Application>> {
+        self.0.into_iter().next().unwrap_or_default()
+    }
+
     /// Returns `true` if both have the same applications.
     pub(super) fn are_same(&self, other: &Self) -> bool {
         let is_same = |a: &Vec<Arc<Application>>, b: &Vec<Arc<Application>>| {
@@ -37,6 +99,12 @@ impl Sources {
 }
 
 impl Lookup {
+    pub(super) fn name(&self) -> &LookupName {
+        match self {
+            Self::App(name) | Self::Vip(name) | Self::SecureVip(name) | Self::Name(name) => name,
+        }
+    }
+
     /// Returns the applications that may have instances of this lookup, at a cost proportional to
     /// their number.
     pub(super) fn sources(&self, snapshot: &Snapshot) -> Sources {
@@ -52,11 +120,21 @@ impl Lookup {
             Self::SecureVip(vip) => snapshot.vips.secure(vip).filter_map(app).collect(),
             Self::Name(name) => {
                 let mut sources: Vec<_> = snapshot.vips.plain(name).filter_map(app).collect();
-                if sources.iter().all(|source| source.name != *name) {
+                if sources.iter().all(|source| source.name != **name) {
                     sources.extend(app(name));
                 }
                 sources
             }
+        }
+    }
+
+    /// Returns `true` if the lookup may yield this instance of an application.
+    pub(super) fn is_for(&self, app: &str, instance: &Instance) -> bool {
+        match self {
+            Self::App(name) => *app == ***name,
+            Self::Vip(vip) => has_vip(instance.vips(), vip),
+            Self::SecureVip(vip) => has_vip(instance.secure_vips(), vip),
+            Self::Name(name) => *app == ***name || has_vip(instance.vips(), name),
         }
     }
 
@@ -66,14 +144,7 @@ impl Lookup {
     }
 
     fn candidates_of<'a>(&'a self, region: &'a [Arc<Application>]) -> impl Iterator<Item = &'a Arc<Instance>> {
-        each(region)
-            .filter(move |(app, instance)| match self {
-                Self::App(_) => true,
-                Self::Vip(vip) => has_vip(instance.vips(), vip),
-                Self::SecureVip(vip) => has_vip(instance.secure_vips(), vip),
-                Self::Name(name) => app.name == *name || has_vip(instance.vips(), name),
-            })
-            .map(|(_, instance)| instance)
+        each(region).filter(move |(app, instance)| self.is_for(&app.name, instance)).map(|(_, instance)| instance)
     }
 
     /// Returns the instances of the lookup, of any status. They are those of the own region if one
@@ -104,7 +175,7 @@ impl Lookup {
         if with_vip.iter().any(|instance| wanted(instance)) {
             return with_vip;
         }
-        match sources.iter().find(|source| source.name == *name) {
+        match sources.iter().find(|source| source.name == **name) {
             Some(app) => app.instances.iter().collect(),
             None => with_vip,
         }
@@ -127,7 +198,7 @@ fn has_vip<'a>(mut vips: impl Iterator<Item = &'a str>, upper: &str) -> bool {
 }
 
 /// Returns `true` if the name in upper case is `upper`.
-fn equals_upper(name: &str, upper: &str) -> bool {
+pub(super) fn equals_upper(name: &str, upper: &str) -> bool {
     if name.is_ascii() {
         return name.eq_ignore_ascii_case(upper);
     }

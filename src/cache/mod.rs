@@ -21,10 +21,12 @@
 
 mod continuity;
 mod events;
+mod fetcher;
 mod file;
 #[cfg(test)]
 mod heap;
 mod held;
+mod interest;
 mod local_copy;
 mod lookup;
 mod mirror;
@@ -41,7 +43,7 @@ mod vip_index;
 
 pub use crate::config::Disappearance;
 pub use events::{RegistryEvent, RegistryEvents};
-pub(crate) use lookup::{Lookup, Sources};
+pub(crate) use lookup::{Lookup, LookupName, Sources};
 pub(crate) use progress::Progress;
 pub use progress::{DeltaUse, RefreshCounts};
 pub(crate) use publish::RegistryCache;

@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     pub(crate) held: usize,
     /// Time that the latest change took to arrive.
     pub(crate) lag: Option<Duration>,
+    /// Part of the registry that is fetched. `None` if it is all of it.
+    pub(crate) interest: Option<InterestUse>,
     /// Number of the latest [`refresh`](crate::Eureka::refresh) that was completed.
     pub(super) completed: u64,
 }
@@ -46,6 +48,7 @@ impl Progress {
             deltas: DeltaUse::default(),
             held: 0,
             lag: None,
+            interest: None,
             completed: 0,
         }
     }
@@ -118,6 +121,8 @@ pub enum DeltaUse {
     Off,
     /// The registry server offers no deltas.
     NotOffered,
+    /// With [`Interest::Used`](crate::Interest::Used), the lists of the names are cheaper.
+    NotNeeded,
     /// The full list is fetched for a while, since deltas failed or did not match repeatedly.
     Paused,
 }
@@ -129,9 +134,19 @@ impl DeltaUse {
             Self::InUse => "in use",
             Self::Off => "off",
             Self::NotOffered => "not offered",
+            Self::NotNeeded => "not needed",
             Self::Paused => "paused",
         }
     }
+}
+
+/// Part of the registry that is fetched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InterestUse {
+    /// Number of names in use.
+    pub(crate) names: usize,
+    /// True while the whole registry is fetched, since that is cheaper.
+    pub(crate) is_whole_fetched: bool,
 }
 
 /// Report on the requests of one refresh.

@@ -1,17 +1,20 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::fetcher::{Fetcher, interests};
 use super::file::RegistryFile;
+use super::interest::{IDLE, Interests};
 use super::local_copy::LocalCopy;
 use super::lookup::{Lookup, Sources};
 use super::progress::Progress;
-use super::refresher::Refresher;
 use super::regions::RegionSplit;
 use super::snapshot::Snapshot;
 use super::source::RegistrySource;
@@ -20,6 +23,7 @@ use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
 use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
+use crate::time::Moment;
 use crate::transport::Transport;
 
 /// Handle of the consumer's copy. The task that refreshes it ends when the handle is dropped.
@@ -31,6 +35,8 @@ pub(crate) struct RegistryCache {
     /// `None` if nothing is ever fetched.
     task: Option<AbortHandle>,
     file: Option<Arc<RegistryFile>>,
+    /// Names in use. `None` if the whole registry is fetched.
+    interests: Option<Arc<Interests>>,
     is_closed: AtomicBool,
 }
 
@@ -39,17 +45,18 @@ impl RegistryCache {
     pub(crate) fn start(transport: Transport, config: &ClientConfig) -> Arc<Self> {
         let regions = Mutex::new(RegionSplit::new(config.regions.clone()));
         let published = Arc::new(Published { regions, ..Published::default() });
-        let mut refresher = Refresher::new(transport, config);
+        let interests = interests(&config.interest);
+        let fetcher = Fetcher::new(transport, config, interests.as_ref());
         let mut first = Progress::new();
         if !config.offline.instances.is_empty() {
-            published.publish(refresher.snapshot());
+            published.publish(LocalCopy::new(&config.offline).snapshot());
             first.source = RegistrySource::Static;
         }
         let (sender, progress) = watch::channel(first);
         let file = RegistryFile::of(config);
-        let refreshed = refresh_loop(refresher, published.clone(), sender, file.clone());
+        let refreshed = refresh_loop(fetcher, published.clone(), sender, file.clone(), interests.clone());
         let task = Some(tokio::spawn(refreshed).abort_handle());
-        Arc::new(Self { published, progress, task, file, is_closed: AtomicBool::new(false) })
+        Arc::new(Self { published, progress, task, file, interests, is_closed: AtomicBool::new(false) })
     }
 
     /// Creates a copy that has static instances only, for this reason.
@@ -61,7 +68,8 @@ impl RegistryCache {
             progress.source = RegistrySource::Static;
         }
         let (_, progress) = watch::channel(progress);
-        Arc::new(Self { published, progress, task: None, file: None, is_closed: AtomicBool::new(false) })
+        let is_closed = AtomicBool::new(false);
+        Arc::new(Self { published, progress, task: None, file: None, interests: None, is_closed })
     }
 
     /// Returns `true` until the runtime ends on which the copy was started.
@@ -92,20 +100,50 @@ impl RegistryCache {
 
     /// Subscribes to the applications of a lookup.
     pub(crate) fn subscribe(&self, lookup: &Lookup) -> watch::Receiver<Sources> {
+        self.record_use(lookup);
         let mut topics = self.published.topics();
         topics.retain(|_, topic| topic.receiver_count() > 0);
         let now = || watch::Sender::new(lookup.sources(&self.published.snapshot.load()));
         topics.entry(lookup.clone()).or_insert_with(now).subscribe()
     }
 
+    /// Records the use of a name without a subscription. It matters if only the names in use are
+    /// fetched.
+    pub(crate) fn record_use(&self, lookup: &Lookup) {
+        if let Some(interests) = &self.interests {
+            interests.record_use(lookup);
+        }
+    }
+
+    /// Keeps a name in use.
+    pub(crate) fn keep(&self, lookup: &Lookup) {
+        if let Some(interests) = &self.interests {
+            interests.keep(lookup);
+        }
+    }
+
+    /// Returns the time of the oldest response for these names, and an error since then.
+    pub(crate) fn freshness_of(&self, lookups: &[Lookup]) -> (Option<Moment>, Option<Arc<Error>>) {
+        match &self.interests {
+            Some(interests) => interests.freshness(lookups),
+            None => {
+                let progress = self.progress.borrow();
+                (progress.at, progress.error.clone())
+            }
+        }
+    }
+
+    /// Sets a function that is called before each refresh with the time after which names are
+    /// dropped. It ends the subscriptions of names that were not called for this time.
+    pub(crate) fn on_idle(&self, drop_idle: impl Fn(Duration) + Send + Sync + 'static) {
+        if self.interests.is_some() {
+            *self.published.drop_idle.lock() = Some(Box::new(drop_idle));
+        }
+    }
+
     /// Returns the state after the latest refresh.
     pub(crate) fn progress(&self) -> Progress {
         self.progress.borrow().clone()
-    }
-
-    /// Returns `true` once a refresh has succeeded.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.progress.borrow().at.is_some()
     }
 
     /// Returns a receiver of the state after each refresh. Its sender ends with the refresh.
@@ -177,15 +215,16 @@ impl Drop for RegistryCache {
 
 /// Publishes the results of the refresher until the task is aborted.
 async fn refresh_loop(
-    mut refresher: Refresher,
+    mut fetcher: Fetcher,
     published: Arc<Published>,
     progress: watch::Sender<Progress>,
     file: Option<Arc<RegistryFile>>,
+    interests: Option<Arc<Interests>>,
 ) {
     if let Some(file) = &file
         && let Some(restored) = file.restore().await
     {
-        published.publish(refresher.restore(restored.list).await);
+        published.publish(fetcher.restore(restored.list).await);
         progress.send_modify(|progress| progress.source = RegistrySource::File);
     }
     let metrics = RegistryMetrics::default();
@@ -196,21 +235,25 @@ async fn refresh_loop(
             let mut requested = published.requested.subscribe();
             loop {
                 let number = *requested.borrow_and_update();
-                let (refreshed, wait) = refresher.next().await;
+                if let Some(interests) = &interests {
+                    interests.drop_idle(published.subscribed());
+                }
+                let (refreshed, wait) = fetcher.next(&|snapshot| published.publish(snapshot)).await;
                 // A list without any instance is never saved.
-                if let (Some(file), Ok(snapshot), true) = (&file, &refreshed, refresher.lists_any()) {
+                if let (Some(file), Ok(snapshot), true) = (&file, &refreshed, fetcher.lists_any()) {
                     file.fetched(Arc::new(snapshot.clone()));
                 }
                 let refreshed = refreshed.map(|snapshot| published.publish(snapshot));
                 let mut now = progress.borrow().clone();
                 now.completed = number;
-                record(&mut now, &refresher, refreshed);
-                write(&metrics, &now, &refresher, &published.snapshot.load());
+                record(&mut now, &fetcher, refreshed);
+                write(&metrics, &now, &fetcher, &published.snapshot.load());
                 progress.send_replace(now);
                 tokio::select! {
                     () = sleep(wait) => {}
                     // The sender lives as long as `published`.
-                    _ = requested.changed() => {}
+                    _ = requested.changed() => fetcher.hurry(),
+                    () = fetcher.fresh() => {}
                 }
             }
         } => {}
@@ -218,11 +261,11 @@ async fn refresh_loop(
 }
 
 /// Adds the result of a refresh to the progress.
-fn record(progress: &mut Progress, refresher: &Refresher, refreshed: Result<(), Error>) {
-    let report = refresher.report();
+fn record(progress: &mut Progress, fetcher: &Fetcher, refreshed: Result<(), Error>) {
+    let report = fetcher.report();
     progress.counts.add(report);
     progress.lag = report.lags.last().copied().or(progress.lag);
-    (progress.deltas, progress.held) = (refresher.deltas(), refresher.held());
+    (progress.deltas, progress.held, progress.interest) = (fetcher.deltas(), fetcher.held(), fetcher.interest());
     match refreshed {
         Ok(()) => progress.succeeded(),
         Err(error) => progress.failed(error),
@@ -230,8 +273,8 @@ fn record(progress: &mut Progress, refresher: &Refresher, refreshed: Result<(), 
 }
 
 /// Writes the metrics of a refresh.
-fn write(metrics: &RegistryMetrics, progress: &Progress, refresher: &Refresher, snapshot: &Snapshot) {
-    let report = refresher.report();
+fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher, snapshot: &Snapshot) {
+    let report = fetcher.report();
     for fetch in &report.fetches {
         metrics.fetched(fetch.outcome.as_str(), fetch.server.as_deref(), fetch.elapsed, fetch.received);
     }
@@ -247,18 +290,31 @@ fn write(metrics: &RegistryMetrics, progress: &Progress, refresher: &Refresher, 
 }
 
 /// Results of the refresher.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Published {
     snapshot: ArcSwap<Snapshot>,
     regions: Mutex<RegionSplit>,
     topics: Mutex<HashMap<Lookup, watch::Sender<Sources>>>,
     /// Number of refreshes that were asked for.
     requested: watch::Sender<u64>,
+    drop_idle: Mutex<Option<DropIdle>>,
 }
+
+/// Ends the subscriptions of names that were not called for some time.
+type DropIdle = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl Published {
     fn topics(&self) -> MutexGuard<'_, HashMap<Lookup, watch::Sender<Sources>>> {
         self.topics.lock()
+    }
+
+    /// Returns the names with a subscription, after those that are not called any more were ended.
+    fn subscribed(&self) -> Vec<Lookup> {
+        if let Some(drop_idle) = &*self.drop_idle.lock() {
+            drop_idle(IDLE);
+        }
+        let topics = self.topics();
+        topics.iter().filter(|(_, topic)| topic.receiver_count() > 0).map(|(lookup, _)| lookup.clone()).collect()
     }
 
     /// Stores the snapshot and wakes the subscribers of changed applications.
@@ -280,6 +336,12 @@ impl Published {
             });
             topic.receiver_count() > 0
         });
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Published").field("names", &self.topics().len()).finish_non_exhaustive()
     }
 }
 

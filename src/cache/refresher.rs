@@ -33,11 +33,11 @@ const BROKEN_DELTAS: u32 = 2;
 /// within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
 /// Time after which the first fetch is sent to the next server as well.
-const STAGGER: Duration = Duration::from_secs(1);
+pub(super) const STAGGER: Duration = Duration::from_secs(1);
 
 /// Number of instances from which a response is applied on a blocking thread. Applying them takes
 /// about as long as decoding [`OFFLOAD_THRESHOLD`](crate::sync::OFFLOAD_THRESHOLD) bytes.
-const OFFLOAD_INSTANCES: usize = 250;
+pub(super) const OFFLOAD_INSTANCES: usize = 250;
 
 /// Fetches a registry periodically and keeps the local copy up to date.
 pub(crate) struct Refresher {
@@ -131,11 +131,6 @@ impl Refresher {
     /// Takes over a list that was saved earlier, before the first fetch. Returns its snapshot.
     pub(super) async fn restore(&mut self, list: Applications) -> Snapshot {
         self.apply(list, None, |local, list, _, _| local.restore(list)).await;
-        self.local.snapshot()
-    }
-
-    /// Returns the present state without a fetch.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
         self.local.snapshot()
     }
 

@@ -51,7 +51,12 @@ impl RegionSplit {
         self.known = known;
         let mut copies = copies.into_iter().map(|applications| {
             // The index has the applications of all regions. Each look-up takes those of its own.
-            Snapshot { applications, vips: snapshot.vips.clone(), regions: Arc::default() }
+            Snapshot {
+                applications,
+                vips: snapshot.vips.clone(),
+                regions: Arc::default(),
+                names: snapshot.names.clone(),
+            }
         });
         let own = copies.next().unwrap_or_default();
         Snapshot { regions: names.iter().cloned().zip(copies).collect(), ..own }

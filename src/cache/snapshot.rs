@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::lookup::Lookup;
 use super::vip_index::VipIndex;
 use crate::model::{Application, Instance, StatusCounts, app_name};
 
@@ -15,12 +16,33 @@ pub struct Snapshot {
     pub(super) vips: Arc<VipIndex>,
     /// Copies of the remote regions, in the order of preference.
     pub(super) regions: Arc<[(Arc<str>, Snapshot)]>,
+    /// Names that are fetched. `None` if the whole registry is.
+    pub(super) names: Option<Arc<[Lookup]>>,
 }
 
 impl Snapshot {
     /// Returns an application by its name, which is not case-sensitive.
     pub fn application(&self, name: &str) -> Option<&Arc<Application>> {
         self.applications.get(name).or_else(|| self.applications.get(&app_name(name)))
+    }
+
+    /// Creates the snapshot of these names alone.
+    pub(super) fn partial(
+        applications: BTreeMap<Arc<str>, Arc<Application>>,
+        vips: Arc<VipIndex>,
+        names: Vec<Lookup>,
+    ) -> Self {
+        Self { applications, vips, regions: Arc::default(), names: Some(names.into()) }
+    }
+
+    /// Returns `true` if only the names in use are fetched.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// Returns `true` if the snapshot would have this instance if it were registered.
+    pub(super) fn covers(&self, instance: &Instance) -> bool {
+        self.names.as_ref().is_none_or(|names| names.iter().any(|name| name.is_for(instance.app(), instance)))
     }
 
     #[cfg(test)]

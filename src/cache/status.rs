@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::progress::{DeltaUse, Progress, RefreshCounts};
+use super::progress::{DeltaUse, InterestUse, Progress, RefreshCounts};
 use super::publish::RegistryCache;
 use super::snapshot::Snapshot;
 use super::source::RegistrySource;
@@ -38,6 +38,7 @@ pub struct RegistryStatus {
     held: usize,
     refreshes: RefreshCounts,
     deltas: DeltaUse,
+    interest: Option<InterestUse>,
     lag: Option<Duration>,
     servers: Vec<RegistryServer>,
 }
@@ -111,6 +112,7 @@ impl RegistryStatus {
             held: progress.held,
             refreshes: progress.counts,
             deltas: progress.deltas,
+            interest: progress.interest,
             lag: progress.lag,
             servers,
         }
@@ -134,6 +136,19 @@ impl RegistryStatus {
     /// Returns the time since the last successful refresh. `None` if there was none.
     pub fn age(&self) -> Option<Duration> {
         self.age
+    }
+
+    /// Returns the number of names that are fetched. `None` with
+    /// [`Interest::All`](crate::Interest::All).
+    pub fn names(&self) -> Option<usize> {
+        self.interest.map(|interest| interest.names)
+    }
+
+    /// Returns `true` if the whole registry is fetched: always with
+    /// [`Interest::All`](crate::Interest::All), and with [`Interest::Used`](crate::Interest::Used)
+    /// while that is cheaper than the names in use.
+    pub fn is_whole_fetched(&self) -> bool {
+        self.interest.is_none_or(|interest| interest.is_whole_fetched)
     }
 
     /// Returns `true` if the latest refresh failed, so that the instances may be out of date.
@@ -224,6 +239,13 @@ impl fmt::Display for RegistryStatus {
         }
         if self.held > 0 {
             write!(f, "; {} held", self.held)?;
+        }
+        match self.interest {
+            None => {}
+            Some(InterestUse { names, is_whole_fetched: false }) => write!(f, "\nnames in use: {names}")?,
+            Some(InterestUse { names, is_whole_fetched: true }) => {
+                write!(f, "\nnames in use: {names}, fetched with the whole registry, which is cheaper")?;
+            }
         }
         let RefreshCounts { succeeded, failed, mismatches, received_bytes, .. } = self.refreshes;
         let plural = if mismatches == 1 { "" } else { "es" };

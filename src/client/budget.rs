@@ -44,6 +44,14 @@ impl Budget {
         self.calls.add(self.part(now), 1);
     }
 
+    /// Returns the time since the last call, or since the start if there was none. It is precise to
+    /// a tenth of the window.
+    pub(super) fn idle_for(&self) -> Duration {
+        let now = Instant::now();
+        let last = self.calls.last().map_or(0, u64::from).saturating_mul(self.part_nanos);
+        now.saturating_duration_since(self.base).saturating_sub(Duration::from_nanos(last))
+    }
+
     /// Takes one retry from the budget. Returns `false` if none is left.
     #[must_use]
     pub(super) fn withdraw(&self, now: Instant) -> bool {
@@ -93,6 +101,12 @@ impl Window {
         let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Number of the latest part with a call.
+    fn last(&self) -> Option<u32> {
+        let counters = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
+        counters.filter(|counter| *counter as u32 > 0).map(part_of).max()
+    }
+
     /// Sum of the last parts up to this one.
     fn sum(&self, part: u32) -> u64 {
         let counters = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
@@ -117,6 +131,18 @@ mod tests {
 
     fn withdrawn(budget: &Budget, now: Instant) -> usize {
         (0..1_000).take_while(|_| budget.withdraw(now)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_counts_from_the_last_call() {
+        let budget = Budget::new(Duration::from_secs(10), 1, 0.2);
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(budget.idle_for(), Duration::from_secs(100));
+        budget.deposit(Instant::now());
+        advance(Duration::from_secs(1)).await;
+        budget.deposit(Instant::now());
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(budget.idle_for(), Duration::from_secs(60));
     }
 
     #[tokio::test(start_paused = true)]

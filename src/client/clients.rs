@@ -20,6 +20,9 @@ pub(crate) trait Client: Send + Sync {
     /// Returns a snapshot of each application that was called or preloaded.
     fn snapshots(&self) -> Vec<Snapshot>;
 
+    /// Drops the applications without a call for this time.
+    fn drop_idle(&self, idle: Duration);
+
     /// Rejects further calls. Returns the applications, whose connections are closed when they are
     /// dropped.
     fn close(&self) -> Vec<Box<dyn Closing>>;
@@ -72,6 +75,11 @@ impl Clients {
     /// Returns the snapshots of each client, in the order of their creation.
     pub(crate) fn snapshots(&self) -> Vec<Vec<Snapshot>> {
         self.present().iter().map(|client| client.snapshots()).collect()
+    }
+
+    /// Drops the applications without a call for this time in all clients.
+    pub(crate) fn drop_idle(&self, idle: Duration) {
+        self.present().iter().for_each(|client| client.drop_idle(idle));
     }
 
     /// Rejects further calls of all clients.

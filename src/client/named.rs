@@ -96,6 +96,10 @@ where
         self.routes.snapshots()
     }
 
+    fn drop_idle(&self, idle: Duration) {
+        Client::drop_idle(&*self.routes, idle);
+    }
+
     fn close(&self) -> Vec<Box<dyn Closing>> {
         Client::close(&*self.routes)
     }

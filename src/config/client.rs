@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Credentials, OfflineConfig, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
+use super::{Credentials, Interest, OfflineConfig, RegistrarConfig, RemoteRegions, ServerSettings, ServiceUrl};
 use crate::connect::{Names, Proxies, TlsSettings};
 
 /// Settings of a client. Each is documented at the setter on
@@ -16,6 +16,7 @@ pub(crate) struct ClientConfig {
     pub(crate) servers: ServerSettings,
     pub(crate) fetch_interval: Duration,
     pub(crate) delta: bool,
+    pub(crate) interest: Interest,
     /// Remote regions whose instances are fetched as well.
     pub(crate) regions: RemoteRegions,
     pub(crate) connect_timeout: Duration,
@@ -63,6 +64,7 @@ impl Default for ClientConfig {
             servers: ServerSettings::default(),
             fetch_interval: Duration::from_secs(30),
             delta: true,
+            interest: Interest::default(),
             regions: RemoteRegions::default(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(8),

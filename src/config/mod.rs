@@ -61,6 +61,8 @@ mod files;
 #[cfg(feature = "client")]
 mod fixed;
 mod instance;
+#[cfg(feature = "client")]
+mod interest;
 mod invalid;
 mod json;
 mod key;
@@ -105,6 +107,8 @@ pub use dns::DnsServers;
 pub(crate) use fixed::{FixedInstance, fixed_application};
 #[cfg(feature = "client")]
 pub(crate) use instance::{INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING};
+#[cfg(feature = "client")]
+pub use interest::Interest;
 pub use invalid::InvalidSetting;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) use key::Key;

@@ -36,6 +36,8 @@ pub struct Explanation {
     application_count: usize,
     /// True if an application has the name, whatever kind of name was looked up.
     is_application: bool,
+    /// True if only a part of the registry is fetched.
+    is_partial: bool,
 }
 
 /// Conclusion of an [`Explanation`].
@@ -76,7 +78,7 @@ pub enum Reason {
 impl Explanation {
     pub(crate) fn of(selection: &Selection, registry: &RegistryCache) -> Self {
         let snapshot = registry.snapshot();
-        let progress = registry.progress();
+        let (fetched, error) = registry.freshness_of(selection.lookups());
         let candidate = |instance: &Arc<Instance>| Candidate {
             reason: selection.rejection(instance).or_else(|| (!reachable(instance)).then_some(Reason::NoPort)),
             instance: instance.clone(),
@@ -93,12 +95,13 @@ impl Explanation {
         Self {
             name: selection.looked_up().into(),
             lookup: selection.lookups()[0].clone(),
-            age: progress.at.map(|at| at.elapsed()),
-            error: progress.error,
-            source: progress.source,
+            age: fetched.map(|at| at.elapsed()),
+            error,
+            source: registry.progress().source,
             candidates,
             applications,
             application_count,
+            is_partial: snapshot.is_partial(),
             is_application: snapshot.application(selection.looked_up()).is_some(),
         }
     }
@@ -170,6 +173,7 @@ impl Explanation {
             return f.write_str(", though there is an application of that name");
         }
         match self.application_count {
+            _ if self.is_partial => Ok(()),
             0 => f.write_str("; it is empty"),
             count => {
                 f.write_str("; it has ")?;

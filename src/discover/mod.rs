@@ -136,7 +136,9 @@ impl Selection {
     /// Waits until a fetched registry has no instance of the selection, in any status.
     pub(crate) async fn wait_until_unknown(&self, registry: &RegistryCache) {
         let mut refreshes = registry.watch_progress();
-        while !registry.is_loaded() || !self.named(&self.sources(&registry.snapshot())).is_empty() {
+        while registry.freshness_of(self.lookups()).0.is_none()
+            || !self.named(&self.sources(&registry.snapshot())).is_empty()
+        {
             if refreshes.changed().await.is_err() {
                 // Nothing is fetched any more.
                 std::future::pending().await

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Reason;
-use crate::cache::{Lookup, Snapshot, Sources};
+use crate::cache::{Lookup, LookupName, Snapshot, Sources};
 use crate::error::{Error, Kind};
 use crate::model::{Instance, InstanceStatus, app_name, check_app};
 
@@ -78,16 +78,16 @@ impl Selection {
         Self::list(Lookup::SecureVip, vip.as_ref())
     }
 
-    fn new(lookup: fn(Arc<str>) -> Lookup, name: &str) -> Self {
+    fn new(lookup: fn(LookupName) -> Lookup, name: &str) -> Self {
+        let lookups = vec![lookup(name.trim().into())];
         let name = app_name(name.trim());
-        let lookups = vec![lookup(name.clone())];
         Self { lookups, home: name.clone(), name, is_merged: false, statuses: bit(InstanceStatus::Up), filter: None }
     }
 
     /// Selects by each VIP address of a comma-separated list.
-    fn list(lookup: fn(Arc<str>) -> Lookup, list: &str) -> Self {
+    fn list(lookup: fn(LookupName) -> Lookup, list: &str) -> Self {
         let selection = Self::new(lookup, list);
-        let vips = selection.name.split(',').map(str::trim).filter(|vip| !vip.is_empty());
+        let vips = list.split(',').map(str::trim).filter(|vip| !vip.is_empty());
         let lookups: Vec<_> = vips.map(|vip| lookup(vip.into())).collect();
         if lookups.is_empty() { selection } else { Self { lookups, ..selection } }
     }
@@ -135,7 +135,7 @@ impl Selection {
         &self.name
     }
 
-    pub(super) fn lookups(&self) -> &[Lookup] {
+    pub(crate) fn lookups(&self) -> &[Lookup] {
         &self.lookups
     }
 

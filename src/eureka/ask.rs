@@ -108,7 +108,11 @@ impl Eureka {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn instances(&self, selection: impl Into<Selection>) -> Vec<Arc<Instance>> {
-        selection.into().instances(&self.snapshot())
+        let (selection, registry) = (selection.into(), self.registry());
+        if selection.check().is_ok() {
+            selection.lookups().iter().for_each(|lookup| registry.record_use(lookup));
+        }
+        selection.instances(&registry.snapshot())
     }
 
     /// Returns all applications in order of their names, with their instances of any status.
@@ -154,11 +158,14 @@ impl Eureka {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn preload(&self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), Error> {
-        self.registry();
+        let registry = self.registry();
         let (mut valid, mut result) = (Vec::new(), Ok(()));
         for name in names {
             match Selection::name(&name).check() {
-                Ok(()) => valid.push(name.as_ref().into()),
+                Ok(()) => {
+                    Selection::name(&name).lookups().iter().for_each(|lookup| registry.keep(lookup));
+                    valid.push(name.as_ref().into());
+                }
                 Err(error) => result = result.and(Err(error)),
             }
         }

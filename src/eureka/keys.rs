@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::balancing::{BY_SERVICE, LOADBALANCER};
+use super::interest::single_vip;
 use super::{Eureka, EurekaBuilder, offline};
 use crate::config::{
     INSTANCE, INSTANCE_UNSUPPORTED, INSTANCE_WITHOUT_MEANING, InvalidSetting, Key, Known, REGISTRAR, ServiceUrl,
@@ -195,6 +196,8 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.disable-delta", Unit::Flag, "false", "EurekaBuilder::delta, reversed",
         |b, v| Ok(b.delta(!v.flag()?)))
         .netflix(&[("eureka.disableDelta", Unit::Flag)]),
+    Row::new("eureka.client.registry-refresh-single-vip-address", Unit::Text, "none", "EurekaBuilder::interest", single_vip)
+        .netflix(&[("eureka.registryRefreshSingleVipAddress", Unit::Text)]),
     Row::new("eureka.client.fetch-remote-regions-registry", Unit::List, "none", "EurekaBuilder::regions",
         |b, v| Ok(b.regions(v.list())))
         .netflix(&[("eureka.fetchRemoteRegionsRegistry", Unit::List)]),
@@ -378,8 +381,6 @@ const NOT_YET: &str = "it is a setting of Spring that is not supported";
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("eureka.client.transport.*", LOCATE_SERVERS),
     ("eureka.transport.*", LOCATE_SERVERS),
-    ("eureka.client.registry-refresh-single-vip-address", NOT_YET),
-    ("eureka.registryRefreshSingleVipAddress", NOT_YET),
     ("spring.cloud.discovery.*", NOT_YET),
     ("spring.cloud.service-registry.*", NOT_YET),
     ("spring.cloud.loadbalancer.clients.*", "set CallOptions::application in code"),

@@ -2,7 +2,8 @@
 //! [`Eureka::transport`](crate::Eureka::transport) returns a client for them.
 //!
 //! ```text
-//!  Transport (operations.rs)   one method per operation (request.rs), reads the response
+//!  Transport (operations.rs)   one method per operation (request.rs), reads the response;
+//!      │                       parts of the registry (resource.rs)
 //!      │
 //!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs),
 //!      │                       looks up the list of servers (servers/, dns.rs)
@@ -23,6 +24,7 @@ mod failover;
 mod operations;
 mod regions;
 mod request;
+mod resource;
 mod response;
 mod server_clock;
 mod server_order;
@@ -38,6 +40,7 @@ pub(crate) use operations::Replicated;
 pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
+pub(crate) use resource::Resource;
 pub(crate) use server_clock::{ResponseDate, ServerClock};
 pub use servers::RegistryServer;
 pub(crate) use stack::HttpStack;

@@ -75,6 +75,8 @@ pub(crate) struct Fetched {
     pub(crate) received: u64,
     /// Date of the response by the server's clock.
     pub(crate) date: Option<ResponseDate>,
+    /// True if the body was compressed.
+    pub(crate) is_compressed: bool,
 }
 
 /// Result of fetching the whole registry.
@@ -97,6 +99,10 @@ impl Origin {
     /// Returns the service URL without credentials.
     pub(crate) fn url(&self) -> &Arc<str> {
         &self.url
+    }
+
+    pub(super) fn new(server: &ServiceUrl, response: &ServerResponse) -> Self {
+        Self { url: server.as_str().clone(), responder: response.responder.clone() }
     }
 }
 
@@ -508,7 +514,7 @@ impl Transport {
     /// Returns `None` for an accepted 403 or 404.
     async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
         self.send(operation, options, |server, response| {
-            let origin = Origin { url: server.as_str().clone(), responder: response.responder.clone() };
+            let origin = Origin::new(server, &response);
             async move {
                 let requested = response.requested;
                 if response.status == StatusCode::NOT_MODIFIED {
@@ -520,14 +526,16 @@ impl Transport {
                 let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
                 let etag = response.headers.get(header::ETAG).cloned();
                 let (received, date) = (response.received, response.date);
+                let is_compressed = response.headers.contains_key(header::CONTENT_ENCODING);
                 let list = response.into_list()?;
-                Ok(Some(Full::Changed(Fetched { list, origin, requested, digest, etag, received, date })))
+                let fetched = Fetched { list, origin, requested, digest, etag, received, date, is_compressed };
+                Ok(Some(Full::Changed(fetched)))
             }
         })
         .await
     }
 
-    async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
+    pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         operation: Operation<'_>,
         options: SendOptions,
@@ -537,7 +545,7 @@ impl Transport {
         self.servers.send(&self.stack, &operation, options, read).await
     }
 
-    fn options(&self) -> SendOptions {
+    pub(super) fn options(&self) -> SendOptions {
         SendOptions { background: self.background, ..SendOptions::default() }
     }
 }
@@ -552,7 +560,7 @@ fn read_written(_: &ServiceUrl, response: ServerResponse) -> Ready<Result<bool, 
 }
 
 /// Decodes a body, on a blocking thread if it is large.
-async fn decode_body<T: Send + 'static>(
+pub(super) async fn decode_body<T: Send + 'static>(
     response: ServerResponse,
     decode: fn(&[u8]) -> Result<T, DecodeError>,
 ) -> Result<T, InvalidResponse> {

@@ -20,6 +20,7 @@ mod evidence;
 mod fallback;
 mod health;
 mod hosts;
+mod interest;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;

@@ -1,6 +1,7 @@
 //! The end of all routes, when their client is closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Route, Routes};
 use crate::balance::Snapshot;
@@ -27,6 +28,13 @@ impl<E: Clone + Send + Sync + 'static> Client for Routes<E> {
         Self::snapshots(self)
     }
 
+    fn drop_idle(&self, idle: Duration) {
+        let is_idle = |route: &Route<E>| route.budget.idle_for() >= idle && !is_pending(route);
+        if self.distinct_routes().iter().any(|route| is_idle(route)) {
+            self.change_table(|table| table.routes.iter_mut().for_each(|map| map.retain(|_, route| !is_idle(route))));
+        }
+    }
+
     fn close(&self) -> Vec<Box<dyn Closing>> {
         self.change_table(|table| table.is_closed = true);
         // None is added from now on.
@@ -36,13 +44,17 @@ impl<E: Clone + Send + Sync + 'static> Client for Routes<E> {
     }
 }
 
+/// Returns `true` while a call is pending at an instance, until the end of its body.
+fn is_pending<E: Clone + Send + Sync + 'static>(route: &Route<E>) -> bool {
+    route.balance.snapshot().endpoints().iter().any(|endpoint| endpoint.pending() > 0)
+}
+
 struct ClosingRoute<E>(Arc<Route<E>>);
 
-impl<E: Send + Sync> Closing for ClosingRoute<E> {
+impl<E: Clone + Send + Sync + 'static> Closing for ClosingRoute<E> {
     fn is_idle(&self) -> bool {
         // A call has the route until the head of its response, and is pending until the end of the
         // body.
-        let is_pending = || self.0.balance.snapshot().endpoints().iter().any(|endpoint| endpoint.pending() > 0);
-        Arc::strong_count(&self.0) == 1 && !is_pending()
+        Arc::strong_count(&self.0) == 1 && !is_pending(&self.0)
     }
 }

@@ -1,0 +1,66 @@
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crate::cache::lookup::Lookup;
+use crate::cache::mirror::shared;
+use crate::cache::snapshot::Snapshot;
+use crate::cache::vip_index::VipIndex;
+use crate::model::Application;
+
+/// Builds the snapshot of the names in use. Unchanged applications are the same `Arc` as in the
+/// snapshot before.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// Static instances of applications that the registry does not have.
+    fixed: Vec<Arc<Application>>,
+    published: BTreeMap<Arc<str>, Arc<Application>>,
+    vips: Arc<VipIndex>,
+}
+
+impl Merged {
+    pub(super) fn new(fixed: Vec<Arc<Application>>) -> Self {
+        Self { fixed, published: BTreeMap::new(), vips: Arc::default() }
+    }
+
+    /// Merges lists. An application may be part of several: its own, and those of its VIP
+    /// addresses. Of two versions of an instance, the one in the earlier list is used.
+    pub(super) fn lists<'a>(&mut self, lists: impl Iterator<Item = &'a Snapshot>, names: Vec<Lookup>) -> Snapshot {
+        let mut applications = BTreeMap::<Arc<str>, Arc<Application>>::new();
+        for application in lists.flat_map(Snapshot::applications) {
+            match applications.entry(application.name.clone()) {
+                Entry::Vacant(vacant) => drop(vacant.insert(application.clone())),
+                Entry::Occupied(mut merged) => {
+                    let known: HashSet<&str> = merged.get().instances.iter().map(|instance| instance.id()).collect();
+                    let more = application.instances.iter().filter(|instance| !known.contains(instance.id()));
+                    let more: Vec<_> = more.cloned().collect();
+                    if !more.is_empty() {
+                        Arc::make_mut(merged.get_mut()).instances.extend(more);
+                    }
+                }
+            }
+        }
+        for fixed in &self.fixed {
+            applications.entry(fixed.name.clone()).or_insert_with(|| fixed.clone());
+        }
+        for (name, application) in &mut applications {
+            if let Some(known) = self.published.get(name) {
+                *application = shared(Some(known), name, application.instances.clone());
+            }
+        }
+        VipIndex::update(&mut self.vips, &self.published, &applications);
+        self.published.clone_from(&applications);
+        Snapshot::partial(applications, self.vips.clone(), names)
+    }
+
+    /// Returns the applications of the names in a snapshot of the whole registry.
+    pub(super) fn of_whole(&mut self, whole: &Snapshot, names: Vec<Lookup>) -> Snapshot {
+        let sources = names.iter().flat_map(|name| name.sources(whole).into_own());
+        let fixed = self.fixed.iter().filter_map(|fixed| whole.application(&fixed.name).cloned());
+        let applications: BTreeMap<_, _> =
+            sources.chain(fixed).map(|application| (application.name.clone(), application)).collect();
+        VipIndex::update(&mut self.vips, &self.published, &applications);
+        self.published.clone_from(&applications);
+        Snapshot::partial(applications, self.vips.clone(), names)
+    }
+}

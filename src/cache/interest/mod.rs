@@ -1,0 +1,200 @@
+//! The names in use, and the refresh of these names alone.
+//!
+//! ```text
+//!  callers ── Lookup ──▶ Interests ──▶ UsedRefresher ──▶ List per Resource ──▶ merge ──▶ Snapshot
+//!                        mod.rs        used.rs, plan.rs  list.rs              merge.rs
+//!                                      └ Cost (cost.rs): the names, or the whole registry (whole.rs)?
+//! ```
+//!
+//! A name becomes one or more resources of the registry (`Resource`): an application or a VIP
+//! address. Each has a copy of its own, with the same rules as the copy of the whole registry.
+
+mod cost;
+mod list;
+mod merge;
+mod plan;
+mod used;
+mod whole;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::lookup::Lookup;
+use crate::error::Error;
+use crate::sync::Mutex;
+use crate::time::Moment;
+
+pub(super) use used::{Publish, UsedRefresher};
+
+/// Time after which a name that is not used is dropped.
+pub(crate) const IDLE: Duration = Duration::from_secs(900);
+
+/// Names in use, shared by their users and the refresh.
+#[derive(Debug)]
+pub(super) struct Interests {
+    names: Mutex<HashMap<Lookup, Name>>,
+    /// Wakes the refresh when a name comes into use.
+    fresh: Notify,
+    /// True if no name can be added.
+    is_fixed: bool,
+}
+
+/// A name in use.
+#[derive(Clone, Debug)]
+struct Name {
+    last_use: Instant,
+    /// Spelling of its VIP address at the server.
+    vip: Arc<str>,
+    /// True for a name that stays in use.
+    is_kept: bool,
+    /// Time of the last response for the name. `None` before the first one.
+    fetched: Option<Moment>,
+    /// Error since then.
+    error: Option<Arc<Error>>,
+}
+
+impl Name {
+    fn of(lookup: &Lookup, is_kept: bool) -> Self {
+        let written = lookup.name().written();
+        // Spring's are in lower case, and calls by name may be in upper case.
+        let is_upper = !written.chars().any(char::is_lowercase);
+        let vip = if is_upper { written.to_lowercase().into() } else { written.clone() };
+        Self { last_use: Instant::now(), vip, is_kept, fetched: None, error: None }
+    }
+}
+
+impl Interests {
+    /// Creates an empty list.
+    pub(super) fn new() -> Self {
+        Self { names: Mutex::default(), fresh: Notify::new(), is_fixed: false }
+    }
+
+    /// Creates a list of this name alone.
+    pub(super) fn only(lookup: &Lookup) -> Self {
+        let name = Name { vip: lookup.name().written().clone(), ..Name::of(lookup, true) };
+        let names = Mutex::new(HashMap::from([(lookup.clone(), name)]));
+        Self { names, is_fixed: true, ..Self::new() }
+    }
+
+    /// Records the use of a name. A new one is fetched at once.
+    pub(super) fn record_use(&self, lookup: &Lookup) {
+        self.insert(lookup, false);
+    }
+
+    /// Keeps a name in use.
+    pub(super) fn keep(&self, lookup: &Lookup) {
+        self.insert(lookup, true);
+    }
+
+    fn insert(&self, lookup: &Lookup, is_kept: bool) {
+        if self.is_fixed {
+            return;
+        }
+        let mut names = self.names.lock();
+        match names.get_mut(lookup) {
+            Some(name) => {
+                name.last_use = Instant::now();
+                name.is_kept |= is_kept;
+            }
+            None => {
+                names.insert(lookup.clone(), Name::of(lookup, is_kept));
+                self.fresh.notify_one();
+            }
+        }
+    }
+
+    /// Drops the names that were not used for [`IDLE`]. Those of `subscribed` are in use.
+    pub(super) fn drop_idle(&self, subscribed: impl IntoIterator<Item = Lookup>) {
+        subscribed.into_iter().for_each(|lookup| self.record_use(&lookup));
+        let mut names = self.names.lock();
+        names.retain(|lookup, name| {
+            let stays = name.is_kept || name.last_use.elapsed() < IDLE;
+            if !stays {
+                tracing::debug!(name = %**lookup.name(), "name was not used for a while, fetching it no more");
+            }
+            stays
+        });
+    }
+
+    /// Waits until a name comes into use.
+    pub(super) async fn fresh(&self) {
+        self.fresh.notified().await;
+    }
+
+    /// Returns the time of the oldest response for these names, and an error since then. The time is
+    /// `None` if one of them was not fetched.
+    pub(super) fn freshness(&self, lookups: &[Lookup]) -> (Option<Moment>, Option<Arc<Error>>) {
+        let names = self.names.lock();
+        let known: Vec<_> = match self.is_fixed {
+            true => names.values().map(Some).collect(),
+            false => lookups.iter().map(|lookup| names.get(lookup)).collect(),
+        };
+        let error = known.iter().flatten().find_map(|name| name.error.clone());
+        let fetched = known.into_iter().map(|name| name?.fetched).collect::<Option<Vec<_>>>();
+        (fetched.and_then(|fetched| fetched.into_iter().max_by_key(Moment::elapsed)), error)
+    }
+
+    /// Returns the number of names in use.
+    pub(super) fn len(&self) -> usize {
+        self.names.lock().len()
+    }
+
+    /// Returns the names in use, in a fixed order.
+    fn names(&self) -> Vec<(Lookup, Name)> {
+        let names = self.names.lock();
+        let mut names: Vec<_> = names.iter().map(|(lookup, name)| (lookup.clone(), name.clone())).collect();
+        names.sort_by(|(a, _), (b, _)| a.name().cmp(b.name()));
+        names
+    }
+
+    /// Changes a name that is still in use.
+    fn update(&self, lookup: &Lookup, change: impl FnOnce(&mut Name)) {
+        if let Some(name) = self.names.lock().get_mut(lookup) {
+            change(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn app(name: &str) -> Lookup {
+        Lookup::App(name.into())
+    }
+
+    fn names(interests: &Interests) -> Vec<String> {
+        interests.names().into_iter().map(|(lookup, _)| lookup.name().to_string()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn name_without_use_is_dropped_unless_it_is_kept_or_subscribed() {
+        let interests = Interests::new();
+        for name in ["a", "b", "c"] {
+            interests.record_use(&app(name));
+        }
+        interests.keep(&app("kept"));
+        advance(IDLE / 2).await;
+        interests.record_use(&app("A"));
+        advance(IDLE / 2).await;
+        interests.drop_idle([app("c")]);
+        assert_eq!(names(&interests), ["A", "C", "KEPT"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fixed_list_has_one_name_for_all_lookups() {
+        let interests = Interests::only(&Lookup::Vip("Orders".into()));
+        interests.record_use(&app("billing"));
+        advance(2 * IDLE).await;
+        interests.drop_idle([]);
+        assert_eq!(names(&interests), ["ORDERS"]);
+        interests.update(&Lookup::Vip("orders".into()), |name| name.fetched = Some(Moment::now()));
+        assert!(interests.freshness(&[app("billing")]).0.is_some());
+    }
+}

@@ -1,0 +1,459 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Interests;
+use super::cost::{self, Cost, OVERHEAD};
+use super::list::List;
+use super::merge::Merged;
+use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
+use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher, STAGGER};
+use crate::cache::snapshot::Snapshot;
+use crate::config::{ClientConfig, Interest, OfflineConfig};
+use crate::error::{Error, Kind};
+use crate::model::{Applications, Known};
+use crate::panics::catch_panic;
+use crate::sync::offload;
+use crate::time::{Backoff, jittered, lengthened};
+use crate::transport::{Fetched, Full, Resource, Transport};
+
+/// Maximum number of lists that are fetched at the same time.
+const MAX_FETCHES: usize = 8;
+/// Number of refreshes without deltas after a server offered none.
+const WITHOUT_DELTAS: u32 = 20;
+
+/// Refreshes the names in use.
+///
+/// Each refresh brings the list of each resource up to date: by a request with `If-None-Match` if
+/// the server sent an `ETag`, otherwise by one delta for all lists that it continues, otherwise by a
+/// request for the complete list. While the whole registry is cheaper to fetch, it is fetched
+/// instead.
+pub(crate) struct UsedRefresher {
+    pub(super) transport: Transport,
+    pub(super) config: ClientConfig,
+    /// Settings of the copies of lists, without static instances.
+    pub(super) offline: OfflineConfig,
+    pub(super) interests: Arc<Interests>,
+    pub(super) lists: BTreeMap<Resource, List>,
+    merged: Merged,
+    /// Set while the whole registry is fetched.
+    pub(super) whole: Option<Whole>,
+    pub(super) cost: Cost,
+    /// Number of refreshes in which no delta is fetched.
+    pub(super) without_deltas: u32,
+    /// True if the last refresh of all names began with a delta.
+    is_delta_used: bool,
+    backoff: Backoff,
+    has_responded: bool,
+    failing_since: Option<Instant>,
+    /// Time of the next refresh of all names.
+    pub(super) next_at: Instant,
+    pub(super) last_refresh: Instant,
+    /// Clock that runs only while the registry responds. Held instances expire by it.
+    response_clock: Instant,
+    /// List that was saved earlier.
+    pub(super) restored: Applications,
+    report: Report,
+}
+
+/// Refresh of the whole registry, and its last result.
+pub(super) struct Whole {
+    pub(super) refresher: Refresher,
+    pub(super) snapshot: Snapshot,
+}
+
+/// Receiver of snapshots in the middle of a refresh.
+pub(crate) trait Publish: Fn(Snapshot) + Send + Sync {}
+
+impl<F: Fn(Snapshot) + Send + Sync> Publish for F {}
+
+impl UsedRefresher {
+    pub(crate) fn new(transport: Transport, config: &ClientConfig, interests: Arc<Interests>) -> Self {
+        let (interval, now) = (config.fetch_interval, Instant::now());
+        Self {
+            transport: transport.in_background(),
+            config: config.clone(),
+            offline: OfflineConfig { instances: Vec::new(), ..config.offline.clone() },
+            interests,
+            lists: BTreeMap::new(),
+            merged: Merged::new(config.offline.instances.clone()),
+            whole: None,
+            cost: Cost::default(),
+            without_deltas: 0,
+            is_delta_used: false,
+            backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
+            has_responded: false,
+            failing_since: None,
+            next_at: now,
+            last_refresh: now,
+            response_clock: now,
+            restored: Applications::default(),
+            report: Report::default(),
+        }
+    }
+
+    /// Takes over a list that was saved earlier. Names have its instances until they are fetched.
+    pub(crate) fn restore(&mut self, list: Applications) -> Snapshot {
+        self.restored = list;
+        self.plan();
+        self.snapshot()
+    }
+
+    /// Returns `true` if a list of the server has an instance.
+    pub(crate) fn lists_any(&self) -> bool {
+        let is_any = |list: &List| list.updated.is_some() && !list.local.is_empty();
+        self.whole.as_ref().map_or_else(|| self.lists.values().any(is_any), |whole| whole.refresher.lists_any())
+    }
+
+    /// Returns the report on the latest refresh.
+    pub(crate) fn report(&self) -> &Report {
+        self.whole.as_ref().map_or(&self.report, |whole| whole.refresher.report())
+    }
+
+    /// Returns the use of deltas from now on.
+    pub(crate) fn deltas(&self) -> DeltaUse {
+        match &self.whole {
+            Some(whole) => whole.refresher.deltas(),
+            None if !self.uses_deltas() => DeltaUse::Off,
+            None if !self.has_responded => DeltaUse::Undecided,
+            None if self.is_delta_used => DeltaUse::InUse,
+            None if self.without_deltas > 0 => DeltaUse::NotOffered,
+            None => DeltaUse::NotNeeded,
+        }
+    }
+
+    /// Returns the number of held instances.
+    pub(crate) fn held(&self) -> usize {
+        let lists = || self.lists.values().map(|list| list.local.held()).sum();
+        self.whole.as_ref().map_or_else(lists, |whole| whole.refresher.held())
+    }
+
+    /// Returns the names in use, and the way in which they are fetched.
+    pub(crate) fn interest(&self) -> InterestUse {
+        InterestUse { names: self.interests.len(), is_whole_fetched: self.whole.is_some() }
+    }
+
+    /// Makes the next refresh one of all names, although it is not due.
+    pub(crate) fn hurry(&mut self) {
+        self.next_at = Instant::now();
+    }
+
+    /// Waits until a name comes into use.
+    pub(crate) async fn fresh(&self) {
+        self.interests.fresh().await;
+    }
+
+    /// Fetches the names whose refresh is due, and new ones. Returns the new snapshot or the error,
+    /// and the delay before the next fetch. New names are published as soon as they are fetched.
+    ///
+    /// Not cancel safe, as [`Refresher::next`].
+    pub(crate) async fn next(&mut self, publish: &impl Publish) -> (Result<Snapshot, Error>, Duration) {
+        self.report = Report::default();
+        let is_due = Instant::now() >= self.next_at;
+        if self.whole.is_some() {
+            return self.next_whole(is_due).await;
+        }
+        let refreshed = match catch_panic(self.refresh(is_due, publish)).await {
+            Ok(refreshed) => refreshed,
+            Err(panicked) => {
+                // A list may be half changed, so all are fetched again. The snapshot remains.
+                self.lists.clear();
+                tracing::error!(error = %panicked, "refresh panicked");
+                Err(Error::new(Kind::Call, "fetch registry").cause(panicked.to_string()))
+            }
+        };
+        self.last_refresh = Instant::now();
+        match refreshed {
+            Ok(()) => {
+                self.backoff.reset();
+                if is_due {
+                    self.next_at = Instant::now() + jittered(self.config.fetch_interval);
+                }
+                (Ok(self.snapshot()), self.next_at.saturating_duration_since(Instant::now()))
+            }
+            Err(error) => {
+                if self.failing_since.is_none() {
+                    self.failing_since = Some(Instant::now());
+                    tracing::warn!(%error, "refresh failed, keeping the last copy");
+                }
+                let wait = self.delay_after(&error, is_due);
+                (Err(error), wait)
+            }
+        }
+    }
+
+    /// Returns the delay after a failed refresh, by the rule of [`Refresher`]. New names are fetched
+    /// again before the next refresh of all names.
+    fn delay_after(&mut self, error: &Error, was_due: bool) -> Duration {
+        let (now, interval) = (Instant::now(), self.config.fetch_interval);
+        if let Some(pause) = self.transport.pause() {
+            self.next_at = now + jittered(interval).max(lengthened(pause));
+            return self.next_at - now;
+        }
+        let is_harmless = matches!(error.kind(), Kind::Connect | Kind::Call);
+        let (retry, regular) = (self.backoff.next(), jittered(interval));
+        if was_due {
+            self.next_at = now + if is_harmless || !self.has_responded { retry } else { regular };
+        }
+        let has_new = self.lists.values().any(|list| list.updated.is_none());
+        let wait = self.next_at.saturating_duration_since(now);
+        if has_new { wait.min(retry) } else { wait }
+    }
+
+    async fn refresh(&mut self, is_due: bool, publish: &impl Publish) -> Result<(), Error> {
+        self.plan();
+        let (outdated, delta_failed) = match is_due {
+            true => self.outdated().await.map_or_else(|error| (VecDeque::new(), Some(error)), |due| (due, None)),
+            false => (VecDeque::new(), None),
+        };
+        // New names are fetched in any case, since calls may wait for them.
+        let mut refreshed = self.fetch(outdated, publish).await;
+        if let Some(error) = delta_failed {
+            self.mark_failed(&error);
+            refreshed = Err(error);
+        }
+        if is_due && refreshed.is_ok() {
+            self.confirm_disappearances().await;
+            if self.cost.refreshed() {
+                self.consider_whole().await;
+            }
+        }
+        refreshed
+    }
+
+    /// Brings lists up to date by a delta, if that is cheaper than requests for them. Returns the
+    /// others.
+    async fn outdated(&mut self) -> Result<VecDeque<Resource>, Error> {
+        let fetched = self.lists.iter().filter(|(_, list)| list.updated.is_some());
+        let mut outdated: VecDeque<_> = fetched.map(|(resource, _)| resource.clone()).collect();
+        self.is_delta_used = false;
+        if !self.is_delta_cheaper() {
+            return Ok(outdated);
+        }
+        if self.without_deltas > 0 {
+            self.without_deltas -= 1;
+            return Ok(outdated);
+        }
+        let Some(delta) = self.fetch_delta().await? else { return Ok(outdated) };
+        self.is_delta_used = true;
+        let (clock, version) = (self.response_clock, delta.list.version);
+        outdated.retain(|resource| {
+            let Some(list) = self.lists.get_mut(resource) else { return true };
+            if list.continuity.take_due_verification() || !list.continuity.is_continued_by(&delta.origin, version) {
+                return true;
+            }
+            list.apply_delta(resource, &delta.list, &delta.origin, clock);
+            list.continuity.continued(delta.origin.clone(), version, delta.requested);
+            false
+        });
+        self.mark_fetched(&BTreeMap::new());
+        Ok(outdated)
+    }
+
+    /// Returns `true` if a delta of the whole registry should be fetched before the lists.
+    ///
+    /// Without any name, it is a cheap sign that the registry responds. In a large registry the
+    /// changes of all applications may be more than a few lists. Lists with an `ETag` are exact, so
+    /// they are preferred unless they change so often that they are mostly sent completely.
+    fn is_delta_cheaper(&self) -> bool {
+        if self.lists.is_empty() {
+            return true;
+        }
+        let bodies: u64 = self.lists.values().map(|list| list.mean).sum();
+        let delta = self.cost.delta_size().unwrap_or(0);
+        let is_cheaper = match self.lists.values().any(List::is_costly) {
+            true => delta + OVERHEAD <= bodies + self.lists.len() as u64 * OVERHEAD,
+            false => cost::is_cheaper(delta, bodies),
+        };
+        self.uses_deltas() && is_cheaper
+    }
+
+    pub(super) fn uses_deltas(&self) -> bool {
+        self.config.delta && self.config.interest == Interest::Used
+    }
+
+    /// Fetches a delta of the whole registry. Returns `None` if the server offers none.
+    pub(super) async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
+        let began = Instant::now();
+        let delta = match self.transport.changes().await {
+            Ok(delta) => delta,
+            Err(error) => {
+                self.report.failed(began, &error);
+                if matches!(error.kind(), Kind::InvalidResponse | Kind::Status(400..=428 | 430..=501)) {
+                    self.without_deltas = WITHOUT_DELTAS;
+                    return Ok(None);
+                }
+                return Err(error);
+            }
+        };
+        self.responded();
+        // Without a version nothing tells whether the server was restarted.
+        let delta = delta.filter(|delta| delta.list.version.is_some_and(|version| version != -1));
+        let Some(delta) = delta else {
+            self.cost.add(0);
+            self.without_deltas = WITHOUT_DELTAS;
+            return Ok(None);
+        };
+        self.report.fetched(FetchOutcome::Delta, began, &delta);
+        self.cost.add(delta.received);
+        self.cost.delta(delta.received, delta.is_compressed, total(delta.list.hash.as_deref().unwrap_or_default()));
+        let known: u64 = self.lists.values().map(|list| list.instances().count() as u64).sum();
+        let has_others = self.cost.total().is_some_and(|total| total > known);
+        self.lists.values_mut().for_each(|list| list.local.set_others(has_others));
+        Ok(Some(delta))
+    }
+
+    /// Fetches these lists, and those of names that come into use meanwhile. Returns the first
+    /// error.
+    pub(super) async fn fetch(&mut self, mut due: VecDeque<Resource>, publish: &impl Publish) -> Result<(), Error> {
+        let (mut running, mut asked) = (JoinSet::new(), BTreeSet::new());
+        let (mut failed, mut first_error) = (BTreeMap::new(), None);
+        loop {
+            if self.plan() {
+                // Restored instances are used at once.
+                publish(self.snapshot());
+            }
+            // New names first, since calls may wait for them.
+            for (resource, _) in self.lists.iter().rev().filter(|(_, list)| list.updated.is_none()) {
+                if asked.insert(resource.clone()) {
+                    due.push_front(resource.clone());
+                }
+            }
+            while running.len() < MAX_FETCHES
+                && let Some(resource) = due.pop_front()
+            {
+                asked.insert(resource.clone());
+                if let Some(list) = self.lists.get(&resource) {
+                    let stagger = list.updated.is_none().then_some(STAGGER.min(self.config.ready_timeout / 3));
+                    let (transport, held) = (self.transport.clone(), list.local.known());
+                    running.spawn(fetch_list(transport, resource, list.known_etag(), held, stagger));
+                }
+            }
+            let finished = tokio::select! {
+                finished = running.join_next() => finished,
+                () = self.interests.fresh(), if !running.is_empty() => continue,
+            };
+            let Some(finished) = finished else { break };
+            let (resource, began, fetched) = match finished {
+                Ok(finished) => finished,
+                Err(ended) => {
+                    let error = Error::new(Kind::Call, "fetch registry").cause(ended.to_string());
+                    first_error.get_or_insert(error);
+                    continue;
+                }
+            };
+            match fetched {
+                Ok(full) => {
+                    let is_new = self.apply(&resource, began, full).await;
+                    self.learn_spellings();
+                    if is_new {
+                        self.mark_fetched(&failed);
+                        publish(self.snapshot());
+                    }
+                }
+                Err(error) => {
+                    self.report.failed(began, &error);
+                    failed.insert(resource, Arc::new(error.without_source()));
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        self.mark_fetched(&failed);
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Applies a response. Returns `true` if it is the first one of its list.
+    async fn apply(&mut self, resource: &Resource, began: Instant, full: Full) -> bool {
+        self.responded();
+        let instances = match &full {
+            Full::Unchanged(origin, _) => {
+                self.report.unchanged(began, origin.url());
+                self.cost.add(0);
+                0
+            }
+            Full::Changed(fetched) => {
+                self.report.fetched(FetchOutcome::Full, began, fetched);
+                self.cost.add(fetched.received);
+                fetched.list.len()
+            }
+        };
+        let now = self.response_clock;
+        let Some(mut list) = self.lists.remove(resource) else { return false };
+        let (is_new, held) = (list.updated.is_none(), list.local.held());
+        if instances < OFFLOAD_INSTANCES {
+            list.apply(full, now);
+        } else {
+            list = offload(move || {
+                list.apply(full, now);
+                list
+            })
+            .await;
+        }
+        if list.local.held() > held {
+            let held = list.local.held();
+            tracing::warn!(
+                ?resource,
+                listed = instances,
+                held,
+                "implausibly many instances are missing, holding them for now"
+            );
+        }
+        self.lists.insert(resource.clone(), list);
+        is_new
+    }
+
+    /// Removes held instances that a delta deletes. Lists do not tell whether an instance was
+    /// cancelled or forgotten by the server, and deltas do.
+    async fn confirm_disappearances(&mut self) {
+        if self.held() == 0 || !self.config.delta || self.without_deltas > 0 {
+            return;
+        }
+        let Ok(Some(delta)) = self.fetch_delta().await else { return };
+        for (resource, list) in &mut self.lists {
+            if list.local.held() > 0 {
+                list.confirm(resource, &delta.list, self.response_clock);
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let names = self.interests.names().into_iter().map(|(lookup, _)| lookup).collect();
+        match &self.whole {
+            Some(whole) => self.merged.of_whole(&whole.snapshot, names),
+            None => self.merged.lists(self.lists.values().map(|list| &list.snapshot), names),
+        }
+    }
+
+    /// Advances the response clock by the time since the last refresh, at most by one interval.
+    fn responded(&mut self) {
+        let now = Instant::now();
+        self.has_responded = true;
+        self.response_clock += now.duration_since(self.last_refresh).min(self.config.fetch_interval);
+        self.last_refresh = now;
+        if let Some(since) = self.failing_since.take() {
+            tracing::info!(elapsed = ?since.elapsed(), "refresh recovered");
+        }
+    }
+}
+
+/// Fetches one list, in a task of its own.
+async fn fetch_list(
+    transport: Transport,
+    resource: Resource,
+    known: Option<HeaderValue>,
+    held: Known,
+    stagger: Option<Duration>,
+) -> (Resource, Instant, Result<Full, Error>) {
+    let began = Instant::now();
+    let fetched = transport.resource(&resource, known.as_ref(), stagger, &held).await;
+    (resource, began, fetched)
+}
+
+/// Returns the number of instances that a hash counts: 12 for `DOWN_2_UP_10_`.
+fn total(hash: &str) -> u64 {
+    hash.split('_').filter_map(|part| part.parse::<u64>().ok()).sum()
+}

@@ -1,0 +1,490 @@
+//! Parts of the registry: the names in use, a single VIP address, and remote regions.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt;
+use tower_eureka::cache::RegistryEvent;
+use tower_eureka::discover::{Finding, Selection};
+use tower_eureka::model::{ActionType, Application, InstanceStatus};
+use tower_eureka::{Eureka, Instance, Interest};
+
+use crate::common::{Asked, Reply, Scripted, delta, instance, list, with_status};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Time in which each name is fetched, and no further refresh begins.
+const SOON: Duration = Duration::from_secs(5);
+/// Longest time between two refreshes.
+const REFRESH: Duration = Duration::from_secs(35);
+/// Time for which a server keeps changes.
+const KEPT: Duration = Duration::from_secs(180);
+
+/// Registry that lists its parts, as the servers do.
+#[derive(Clone)]
+struct Registry {
+    state: Arc<Mutex<State>>,
+    service: Scripted,
+}
+
+struct State {
+    instances: Vec<Instance>,
+    changes: Vec<(Instant, Instance, ActionType)>,
+    /// True if lists have an `ETag`, as those of this crate's server.
+    has_etags: bool,
+    has_deltas: bool,
+    is_down: bool,
+    version: i64,
+}
+
+impl Registry {
+    fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let state = State {
+            instances: instances.into_iter().collect(),
+            changes: Vec::new(),
+            has_etags: false,
+            has_deltas: true,
+            is_down: false,
+            version: 1,
+        };
+        let state = Arc::new(Mutex::new(state));
+        let served = state.clone();
+        let service = Scripted::new(move |asked| served.lock().unwrap().respond(asked));
+        Self { state, service }
+    }
+
+    fn with_etags(self) -> Self {
+        self.state.lock().unwrap().has_etags = true;
+        self
+    }
+
+    fn without_deltas(self) -> Self {
+        self.state.lock().unwrap().has_deltas = false;
+        self
+    }
+
+    fn client(&self) -> Eureka {
+        self.service.client().interest(Interest::Used).build().unwrap()
+    }
+
+    fn put(&self, instance: Instance) {
+        let mut state = self.state.lock().unwrap();
+        let known = state.instances.iter().position(|known| known.id() == instance.id());
+        let action = if known.is_some() { ActionType::Modified } else { ActionType::Added };
+        match known {
+            Some(at) => state.instances[at] = instance.clone(),
+            None => state.instances.push(instance.clone()),
+        }
+        state.changes.push((Instant::now(), instance, action));
+    }
+
+    fn cancel(&self, id: &str) {
+        let mut state = self.state.lock().unwrap();
+        let at = state.instances.iter().position(|instance| instance.id() == id).unwrap();
+        let instance = state.instances.remove(at);
+        state.changes.push((Instant::now(), instance, ActionType::Deleted));
+    }
+
+    /// Removes instances without a trace, as a restart of the server does.
+    fn forget(&self, ids: &[&str]) {
+        self.state.lock().unwrap().instances.retain(|instance| !ids.contains(&instance.id()));
+    }
+
+    /// Returns the paths and queries of the requests so far.
+    fn lines(&self) -> Vec<String> {
+        let lines: Vec<_> = self.service.asked().into_iter().map(|asked| asked.line).collect();
+        lines.into_iter().map(|line| line.trim_start_matches("GET /").to_owned()).collect()
+    }
+
+    fn lines_after(&self, seen: usize) -> Vec<String> {
+        self.lines().split_off(seen)
+    }
+}
+
+impl State {
+    fn respond(&mut self, asked: &Asked) -> Reply {
+        if self.is_down {
+            return Reply::Status(503);
+        }
+        let path = asked.line.trim_start_matches("GET /").split('?').next().unwrap_or_default();
+        let body = match path.split_once('/') {
+            Some(("apps", "")) => list(&self.instances),
+            Some(("apps", "delta")) if !self.has_deltas => return Reply::Status(403),
+            Some(("apps", "delta")) => self.delta(),
+            Some(("apps", app)) => {
+                let instances: Vec<_> =
+                    self.instances.iter().filter(|i| i.app() == app).cloned().map(Arc::new).collect();
+                if instances.is_empty() {
+                    return Reply::Status(404);
+                }
+                String::from_utf8(Application { name: app.into(), instances }.to_json()).unwrap()
+            }
+            Some(("vips", vip)) => {
+                let has = |i: &&Instance| i.vip_address().unwrap_or_default().split(',').any(|known| known == vip);
+                list(&self.instances.iter().filter(has).cloned().collect::<Vec<_>>())
+            }
+            _ => panic!("not a request for a list: {}", asked.line),
+        };
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let etag = format!("\"{:x}\"", hasher.finish());
+        let is_known = asked.headers.get("if-none-match").is_some_and(|known| *known == etag);
+        let headers = if self.has_etags { vec![("etag", etag)] } else { Vec::new() };
+        match is_known {
+            true => Reply::With { status: 304, headers, body: Default::default() },
+            false => Reply::With { status: 200, headers, body: body.into() },
+        }
+    }
+
+    fn delta(&mut self) -> String {
+        self.version += 1;
+        self.changes.retain(|(at, ..)| at.elapsed() < KEPT);
+        let counts: tower_eureka::model::StatusCounts = self.instances.iter().map(Instance::status).collect();
+        // Of several changes of an instance, the server sends the latest.
+        let mut entries: Vec<(Instance, ActionType)> = Vec::new();
+        for (_, instance, action) in &self.changes {
+            entries.retain(|(known, _)| known.id() != instance.id());
+            entries.push((instance.clone(), *action));
+        }
+        let json = delta(&entries, &counts.to_string());
+        json.replace(r#""versions__delta":"1""#, &format!(r#""versions__delta":"{}""#, self.version))
+    }
+}
+
+fn with_vip(app: &str, id: &str, vip: &str) -> Instance {
+    Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).vip_address(vip).build().unwrap()
+}
+
+fn down(instance: &Instance) -> Instance {
+    with_status(instance, InstanceStatus::Down)
+}
+
+/// Instances of an application and of others, of which the test uses the first.
+fn fleet() -> Vec<Instance> {
+    let others = (0..20).map(|n| instance(&format!("other{n}"), &format!("x{n}")));
+    ["a", "b", "c", "d"].map(|id| instance("orders", id)).into_iter().chain(others).collect()
+}
+
+fn ids(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> {
+    let mut ids: Vec<_> =
+        selection.into().instances(&client.snapshot()).iter().map(|instance| instance.id().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_is_fetched_at_its_first_use_and_alone() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    client.snapshot();
+    sleep(SOON).await;
+    assert_eq!(registry.lines(), ["apps/delta"], "a sign that the registry responds");
+    let began = Instant::now();
+    let instances = client.ready_for("orders").await.unwrap();
+    assert_eq!((instances.len(), began.elapsed() < SECOND), (4, true));
+    assert_eq!(registry.lines_after(1), ["vips/orders"]);
+    let snapshot = client.snapshot();
+    assert_eq!(snapshot.applications().map(|app| &*app.name).collect::<Vec<_>>(), ["ORDERS"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_with_an_etag_are_fetched_only_if_they_changed() {
+    let registry = Registry::new(fleet()).with_etags();
+    let client = registry.client();
+    let _orders = client.discover(Selection::app("orders")).unwrap();
+    sleep(3 * REFRESH).await;
+    let asked = registry.service.asked();
+    let known = asked.iter().filter(|asked| asked.headers.contains_key("if-none-match")).count();
+    assert!(known >= 3 && known == asked.len() - 1, "{:?}", registry.lines());
+    assert!(asked.iter().all(|asked| asked.line == "GET /apps/ORDERS"), "{:?}", registry.lines());
+    registry.cancel("a");
+    registry.put(down(&instance("orders", "b")));
+    registry.put(instance("orders", "e"));
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, Selection::app("orders")), ["c", "d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_without_an_etag_follow_deltas_of_the_registry() {
+    // The lists are larger than the changes.
+    let more = (0..30).map(|n| down(&instance("orders", &format!("down{n}"))));
+    let registry = Registry::new(fleet().into_iter().chain(more));
+    let client = registry.client();
+    let _streams = ["orders", "other1"].map(|name| client.discover(name).unwrap());
+    sleep(SOON).await;
+    let first = registry.lines().len();
+    assert_eq!(registry.lines(), ["vips/orders", "vips/other1"]);
+    for change in 0..4 {
+        match change {
+            0 => registry.cancel("a"),
+            1 => registry.put(down(&instance("orders", "b"))),
+            2 => registry.put(instance("orders", "e")),
+            _ => registry.put(with_vip("orders", "c", "elsewhere")),
+        }
+        registry.put(instance("other9", &format!("new{change}")));
+        sleep(REFRESH).await;
+    }
+    assert_eq!(ids(&client, "orders"), ["d", "e"]);
+    assert_eq!(ids(&client, "other1"), ["x1"]);
+    assert_eq!(client.snapshot().applications().count(), 2, "changes of other applications are ignored");
+    assert!(registry.lines_after(first).iter().all(|line| line == "apps/delta"), "{:?}", registry.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_without_deltas_and_etags_is_asked_for_each_list() {
+    let registry = Registry::new(fleet()).without_deltas();
+    let client = registry.client();
+    let _orders = client.discover("orders").unwrap();
+    sleep(2 * REFRESH).await;
+    registry.cancel("a");
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["b", "c", "d"]);
+    let deltas = registry.lines().iter().filter(|line| *line == "apps/delta").count();
+    assert_eq!(deltas, 1, "deltas are not tried each time: {:?}", registry.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_gap_between_deltas_is_followed_by_complete_lists() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    let _orders = client.discover("orders").unwrap();
+    sleep(SOON).await;
+    registry.state.lock().unwrap().is_down = true;
+    registry.cancel("a");
+    sleep(KEPT + 2 * REFRESH).await;
+    assert_eq!(ids(&client, "orders").len(), 4, "the last list remains in use");
+    registry.state.lock().unwrap().is_down = false;
+    let seen = registry.lines().len();
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["b", "c", "d"]);
+    assert!(registry.lines_after(seen).contains(&"vips/orders".to_owned()), "{:?}", registry.lines_after(seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_name_is_empty_until_its_first_instance_registers() {
+    for registry in
+        [Registry::new(fleet()), Registry::new(fleet()).with_etags(), Registry::new(fleet()).without_deltas()]
+    {
+        let client = registry.client();
+        let late = client.discover("late").unwrap();
+        assert_eq!(late.explain().finding(), Finding::NotLoaded, "nothing was fetched yet");
+        sleep(SOON).await;
+        let explained = late.explain();
+        assert_eq!((explained.finding(), explained.refresh_error().is_none()), (Finding::UnknownName, true));
+        assert!(!explained.to_string().contains("it is empty"), "{explained}");
+        assert!(client.status().error().is_none());
+        registry.put(instance("late", "l"));
+        let found = tokio::time::timeout(2 * REFRESH, client.ready_for("late")).await;
+        assert_eq!(found.unwrap().unwrap()[0].id(), "l");
+        assert_eq!(late.explain().finding(), Finding::Callable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_fetch_of_a_new_name_is_repeated_soon_and_explained() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    let _other = client.discover("other1").unwrap();
+    sleep(SOON).await;
+    registry.state.lock().unwrap().is_down = true;
+    let orders = client.discover("orders").unwrap();
+    sleep(SOON).await;
+    let explained = orders.explain();
+    assert_eq!(explained.finding(), Finding::NotLoaded);
+    assert!(explained.refresh_error().is_some(), "{explained}");
+    registry.state.lock().unwrap().is_down = false;
+    sleep(SOON).await;
+    assert_eq!(ids(&client, "orders").len(), 4);
+    assert_eq!(orders.explain().finding(), Finding::Callable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_is_found_in_any_spelling() {
+    let instances =
+        [with_vip("orders", "a", "OrderService"), with_vip("OrderService", "b", "OrderService"), instance("x", "x")];
+    let registry = Registry::new(instances);
+    for name in ["OrderService", "orderservice", "ORDERSERVICE"] {
+        let client = registry.client();
+        let _stream = client.discover(name).unwrap();
+        sleep(SOON).await;
+        assert_eq!(ids(&client, name), ["a", "b"], "{name}");
+    }
+    let client = registry.client();
+    let _stream = client.discover(Selection::vip("OrderService")).unwrap();
+    sleep(SOON).await;
+    assert_eq!(ids(&client, Selection::vip("ORDERSERVICE")), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_without_an_up_instance_of_its_vip_selects_the_application() {
+    for registry in [Registry::new([]), Registry::new([]).with_etags(), Registry::new([]).without_deltas()] {
+        let (carrier, own) = (with_vip("legacy", "v", "orders"), with_vip("orders", "o", "other"));
+        registry.put(carrier.clone());
+        registry.put(own);
+        let client = registry.client();
+        let _orders = client.discover("orders").unwrap();
+        sleep(SOON).await;
+        assert_eq!(ids(&client, "orders"), ["v"]);
+        registry.put(down(&carrier));
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["o"]);
+        registry.put(carrier);
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["v"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn implausible_disappearance_is_held_until_a_delta_or_the_lease_confirms_it() {
+    for has_etags in [true, false] {
+        let registry = Registry::new(fleet());
+        registry.state.lock().unwrap().has_etags = has_etags;
+        // Without ETags, each refresh fetches the list.
+        registry.state.lock().unwrap().has_deltas = has_etags;
+        let client = registry.client();
+        let _orders = client.discover(Selection::app("orders")).unwrap();
+        sleep(SOON).await;
+        registry.forget(&["a", "b", "c", "d"]);
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, Selection::app("orders")).len(), 4, "404 for an application that was there");
+        registry.put(instance("orders", "d"));
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, Selection::app("orders")).len(), 4);
+        if has_etags {
+            let mut state = registry.state.lock().unwrap();
+            state.changes.push((Instant::now(), instance("orders", "a"), ActionType::Deleted));
+            drop(state);
+            sleep(REFRESH).await;
+            assert_eq!(ids(&client, Selection::app("orders")), ["b", "c", "d"], "a delta deletes one");
+        }
+        sleep(4 * REFRESH).await;
+        assert_eq!(ids(&client, Selection::app("orders")), ["d"], "with ETags: {has_etags}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_leaves_completely_is_removed_while_others_are_registered() {
+    for registry in [Registry::new(fleet()), Registry::new(fleet()).with_etags()] {
+        let client = registry.client();
+        let _orders = client.discover(Selection::app("orders")).unwrap();
+        sleep(SOON).await;
+        ["a", "b", "c", "d"].iter().for_each(|id| registry.cancel(id));
+        sleep(2 * REFRESH).await;
+        assert_eq!(ids(&client, Selection::app("orders")), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_that_is_used_no_more_is_dropped_without_an_event_of_its_instances() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    let mut events = client.events();
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let seen = removed.clone();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let RegistryEvent::Removed(instance) = event {
+                seen.lock().unwrap().push(instance.id().to_owned());
+            }
+        }
+    });
+    client.preload(["other1"]).unwrap();
+    let kept = client.discover("other2").unwrap();
+    drop(client.discover("orders").unwrap());
+    sleep(SOON).await;
+    assert_eq!(client.snapshot().applications().count(), 3);
+    registry.cancel("a");
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(client.snapshot().applications().map(|app| &*app.name).collect::<Vec<_>>(), ["OTHER1", "OTHER2"]);
+    assert_eq!(*removed.lock().unwrap(), ["a"]);
+    drop(kept);
+    assert_eq!(client.ready_for("orders").await.unwrap().len(), 3, "it is fetched again at its next use");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_names_of_a_small_registry_are_fetched_together_until_few_are_left() {
+    let three = |app: u32| (0..3).map(move |n| instance(&format!("app{app}"), &format!("i{app}-{n}")));
+    let registry = Registry::new((0..100).flat_map(three)).with_etags();
+    let client = registry.client();
+    let mut streams: Vec<_> = (0..100).map(|n| client.discover(Selection::app(format!("app{n}"))).unwrap()).collect();
+    sleep(SOON).await;
+    assert_eq!((client.status().names(), client.status().is_whole_fetched()), (Some(100), false));
+    sleep(25 * REFRESH).await;
+    assert!(client.status().is_whole_fetched(), "{}", client.status());
+    let seen = registry.lines().len();
+    registry.cancel("i7-0");
+    registry.put(instance("app8", "new"));
+    sleep(2 * REFRESH).await;
+    let lines = registry.lines_after(seen);
+    assert!(lines.len() <= 5 && lines.iter().all(|line| line == "apps/delta" || line == "apps/"), "{lines:?}");
+    assert_eq!((ids(&client, "app7").len(), ids(&client, "app8").len()), (2, 4));
+
+    streams.truncate(1);
+    sleep(150 * REFRESH).await;
+    assert_eq!((client.status().names(), client.status().is_whole_fetched()), (Some(1), false), "{}", client.status());
+    assert_eq!(ids(&client, "app0").len(), 3);
+    assert_eq!(client.snapshot().applications().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_vip_address_is_all_that_is_fetched() {
+    let registry = Registry::new([with_vip("a", "1", "Shared"), with_vip("b", "2", "x,Shared"), instance("c", "3")]);
+    let client = registry.service.client().interest(Interest::Vip("Shared".into())).build().unwrap();
+    let _others = ["c", "shared"].map(|name| client.discover(name).unwrap());
+    sleep(3 * REFRESH).await;
+    assert_eq!(
+        (ids(&client, "shared"), ids(&client, Selection::app("b"))),
+        (vec!["1".into(), "2".into()], vec!["2".to_owned()])
+    );
+    assert_eq!(ids(&client, "c"), [""; 0]);
+    assert!(registry.lines().len() >= 3);
+    assert!(registry.lines().iter().all(|line| line == "vips/Shared"), "{:?}", registry.lines());
+}
+
+/// Returns an instance in an availability zone of AWS.
+fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
+    let json = String::from_utf8(instance(app, id).to_json()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json["instance"]["dataCenterInfo"] = serde_json::json!({
+        "@class": "com.netflix.appinfo.AmazonInfo",
+        "name": "Amazon",
+        "metadata": { "availability-zone": zone, "instance-id": id },
+    });
+    Instance::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
+    {
+        let interest = Interest::Used;
+        let registry = Registry::new([
+            in_zone("orders", "own", "us-east-1a"),
+            in_zone("orders", "west", "us-west-2b"),
+            in_zone("orders", "europe", "eu-west-1a"),
+            in_zone("billing", "bill", "eu-west-1b"),
+        ]);
+        let client =
+            registry.service.client().regions(["us-west-2", "eu-west-1"]).interest(interest.clone()).build().unwrap();
+        let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
+        sleep(SOON).await;
+        let expected = if interest == Interest::All { "apps/?" } else { "vips/orders?" };
+        assert!(registry.lines().contains(&format!("{expected}regions=us-west-2,eu-west-1")), "{:?}", registry.lines());
+        assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
+        let snapshot = client.snapshot();
+        assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
+        assert!(snapshot.application("billing").is_none());
+        assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
+        registry.put(down(&in_zone("orders", "own", "us-east-1a")));
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["west"], "{interest:?}");
+        registry.put(in_zone("orders", "own2", "us-east-1c"));
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["own2"]);
+        registry.cancel("own2");
+        registry.cancel("west");
+        sleep(REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["europe"]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Cost of `Interest::Used`: traffic and memory with 3 of 100 applications of a large registry,
+//! compared with a registry that has only those three.
+//!
+//! The feature `cli` has the allocator that measures the heap.
+#![cfg(all(feature = "client", feature = "server", feature = "cli"))]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that reports its measurements")]
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tikv_jemalloc_ctl::{epoch, stats};
+use tokio::time::sleep;
+use tower::{BoxError, Service};
+use tower_eureka::transport::{RequestBody, Transport};
+use tower_eureka::{Eureka, EurekaServer, Instance, Interest};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const APPLICATIONS: usize = 100;
+const PER_APPLICATION: usize = 100;
+const USED: usize = 3;
+const HOURS: u64 = 2;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Link to a registry of this crate that counts the bytes in both directions.
+#[derive(Clone)]
+struct Link {
+    router: Router,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Link {
+    fn new(server: &EurekaServer) -> Self {
+        Self { router: Router::new().nest("/eureka", server.router()), bytes: Arc::default() }
+    }
+
+    fn client(&self, interest: Interest) -> Eureka {
+        let builder = Eureka::builder().service_url("http://registry/eureka").interest(interest);
+        builder.http_service(self.clone()).build().unwrap()
+    }
+}
+
+/// Returns the size of headers in HTTP/1.1.
+fn size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+}
+
+impl Service<Request<RequestBody>> for Link {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let mut this = self.clone();
+        Box::pin(async move {
+            let sent = request.uri().to_string().len() as u64 + size(request.headers()) + 16;
+            let (head, body) = this.router.call(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let received = size(&head.headers) + body.len() as u64 + 17;
+            this.bytes.fetch_add(sent + received, Ordering::Relaxed);
+            Ok(Response::from_parts(head, Full::new(body)))
+        })
+    }
+}
+
+/// Returns an instance of about 1 KB, most of which cannot be compressed.
+fn instance(app: usize, number: usize, build: usize) -> Instance {
+    let mut state = (app * 1_000 + number) as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let mut digits = String::new();
+    while digits.len() < 400 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        digits.push_str(&format!("{:x}", state >> 20));
+    }
+    let builder = Instance::builder(format!("app-{app}")).id(format!("app-{app}-{number}"));
+    let builder =
+        builder.ip_addr(format!("10.0.{app}.{number}")).port(8080).lease_duration(HOURS as u32 * 4 * 60 * MINUTE);
+    builder.metadata("digits", digits).metadata("build", build.to_string()).build().unwrap()
+}
+
+async fn registry(applications: usize) -> (EurekaServer, Transport) {
+    let server = EurekaServer::builder().read_only_cache(false).build().unwrap();
+    let operator = Link::new(&server).client(Interest::All).transport().clone();
+    for app in 0..applications {
+        for number in 0..PER_APPLICATION {
+            operator.register(&instance(app, number, 0)).await.unwrap();
+        }
+    }
+    (server, operator)
+}
+
+/// Bytes on the heap in use.
+fn heap() -> u64 {
+    epoch::advance().unwrap();
+    stats::allocated::read().unwrap() as u64
+}
+
+/// Fetches the three applications, and returns the client with the bytes of heap that it needs.
+async fn measured(link: &Link, interest: Interest) -> (Eureka, u64) {
+    // Fills the caches of the server, which are no part of the client.
+    let names = || (0..USED).map(|app| format!("app-{app}"));
+    let fetch = async || {
+        let client = link.client(interest.clone());
+        client.preload(names()).unwrap();
+        for name in names() {
+            assert_eq!(client.ready_for(name).await.unwrap().len(), PER_APPLICATION);
+        }
+        sleep(MINUTE).await;
+        client
+    };
+    drop(fetch().await);
+    sleep(MINUTE).await;
+    let before = heap();
+    link.bytes.store(0, Ordering::Relaxed);
+    let client = fetch().await;
+    (client, heap().saturating_sub(before))
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_of_a_hundred_applications_cost_at_most_twice_a_registry_of_three() {
+    let ((large, of_large), (small, of_small)) = (registry(APPLICATIONS).await, registry(USED).await);
+    let (used_link, all_link) = (Link::new(&large), Link::new(&small));
+    let (used, used_heap) = measured(&used_link, Interest::Used).await;
+    let (all, all_heap) = measured(&all_link, Interest::All).await;
+    for minute in 0..HOURS as usize * 60 {
+        // One of the used applications changes, and two others do.
+        let changed = instance(minute % USED, minute % PER_APPLICATION, minute);
+        of_large.register(&changed).await.unwrap();
+        of_small.register(&changed).await.unwrap();
+        for other in 0..2 {
+            let app = USED + (minute * 2 + other) % (APPLICATIONS - USED);
+            of_large.register(&instance(app, minute % PER_APPLICATION, minute)).await.unwrap();
+        }
+        sleep(MINUTE).await;
+    }
+    let builds = |client: &Eureka| {
+        let snapshot = client.snapshot();
+        let instances = snapshot.applications().flat_map(|app| app.instances.iter().cloned());
+        let mut builds: Vec<_> =
+            instances.map(|i| (i.id().to_owned(), i.metadata().get("build").unwrap_or_default().to_owned())).collect();
+        builds.sort();
+        builds
+    };
+    assert_eq!(builds(&used), builds(&all));
+    assert_eq!(builds(&used).len(), USED * PER_APPLICATION);
+    let [used_bytes, all_bytes] = [&used_link, &all_link].map(|link| link.bytes.load(Ordering::Relaxed));
+    println!("traffic in {HOURS} hours: {used_bytes} bytes of 3 in 100 applications, {all_bytes} of 3 alone");
+    println!("heap: {used_heap} bytes of 3 in 100 applications, {all_heap} of 3 alone");
+    assert!(used_bytes <= 2 * all_bytes, "{used_bytes} bytes, {all_bytes} bytes of three alone");
+    assert!(used_heap <= 2 * all_heap, "{used_heap} bytes of heap, {all_heap} of three alone");
+}
