@@ -375,9 +375,6 @@ where
         {
             return AttemptOutcome::Unprocessed { is_busy: is_busy(error) };
         }
-        if !self.request.can_repeat() {
-            return AttemptOutcome::Final;
-        }
         match result {
             Ok(_) => AttemptOutcome::Sent("refused"),
             Err(error) => match error.kind() {

@@ -226,6 +226,39 @@ async fn attempt_cancelled_while_sending_leaves_the_body_to_the_next() {
     assert_eq!(response, "onetwo");
 }
 
+/// A connection may still hold the body of an attempt when the attempt has failed.
+#[tokio::test(start_paused = true)]
+async fn lost_call_is_repeated_once_the_connection_returns_its_body() {
+    for hold in [None, Some(Duration::from_millis(1))] {
+        let world = World::new([Behaviour::Responds(200); 2]);
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let below = service_fn(move |request: Request<AttemptBody<_>>| {
+            let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                let mut body = request.into_body();
+                let first = body.frame().await.unwrap()?.into_data().unwrap();
+                if is_first {
+                    tokio::spawn(async move {
+                        match hold {
+                            Some(time) => sleep(time).await,
+                            None => tokio::task::yield_now().await,
+                        }
+                        drop(body);
+                    });
+                    return Err(BoxError::from(io::Error::from(io::ErrorKind::BrokenPipe)));
+                }
+                let rest = body.collect().await?.to_bytes();
+                Ok(Response::new(Full::<Bytes>::from([first, rest].concat())))
+            }
+        });
+        let client = EurekaLayer::new(&world.eureka()).options(plain()).layer(below);
+        let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+        let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+        let response = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(response, "onetwo");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn response_is_returned_unless_the_policy_selects_its_status() {
     let world = World::new([Behaviour::Responds(503), Behaviour::Responds(503), Behaviour::Responds(200)]);

@@ -49,7 +49,7 @@ where
         let pause = retry.pause(self.sent);
         // After such a pause there would be no time for an attempt.
         let is_too_late = !pause.is_zero() && self.deadline.remaining().is_some_and(|left| left <= pause);
-        if !may_retry || is_too_late || !self.withdraw_budget(reason) {
+        if !may_retry || is_too_late || !self.request.wait_until_repeatable().await || !self.withdraw_budget(reason) {
             return None;
         }
         if !pause.is_zero() {
@@ -68,6 +68,9 @@ where
     async fn next_reachable(&mut self) -> Option<Picked<E, HttpResponses>> {
         let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
         if self.connect_retry().since.elapsed() >= CONNECT_BUDGET.max(ready_timeout) {
+            return None;
+        }
+        if !self.request.wait_until_repeatable().await {
             return None;
         }
         self.unsent += 1;
