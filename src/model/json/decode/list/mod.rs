@@ -29,6 +29,11 @@ use crate::model::{Applications, Instance};
 
 /// Share of the memory that a document may take for everything but its instances.
 const SKELETON_SHARE: usize = 32;
+/// Share of the memory that the bytes of one instance may take. Decoded, they may take sixteen times
+/// as much.
+const INSTANCE_SHARE: usize = 64;
+/// Size in bytes that one instance may always have.
+const MIN_INSTANCE_LIMIT: usize = 64 * 1024;
 
 /// Decoder of a list. Its memory is limited.
 #[derive(Debug)]
@@ -62,7 +67,8 @@ impl ListDecoder {
     fn check_memory(&self) -> Result<(), DecodeError> {
         let (skeleton, begun) = self.splitter.held();
         let exceeds = self.records.memory.saturating_add(begun) > self.max_memory;
-        if exceeds || skeleton > self.max_memory / SKELETON_SHARE {
+        let max_instance = (self.max_memory / INSTANCE_SHARE).max(MIN_INSTANCE_LIMIT);
+        if exceeds || begun > max_instance || skeleton > self.max_memory / SKELETON_SHARE {
             return Err(fail(Reason::TooLarge(self.max_memory)));
         }
         Ok(())
