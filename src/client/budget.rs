@@ -127,6 +127,8 @@ fn is_older(part: u32, than: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn withdrawn(budget: &Budget, now: Instant) -> usize {
