@@ -26,6 +26,8 @@ pub(super) struct Cost {
     spent: u64,
     /// Mean bytes of the refreshes before.
     before: Option<u64>,
+    /// True if the last decision was for the other way. A single large delta switches nothing.
+    is_doubted: bool,
     /// Bytes per refresh and name, when the names were fetched last.
     per_name: Option<u64>,
     /// Size of the last delta as received.
@@ -85,19 +87,24 @@ impl Cost {
         let full = self.full(lists)?;
         let refreshes = (FULL_INTERVAL.as_millis() / interval.as_millis().max(1)).max(1);
         let whole = OVERHEAD + self.delta? + full / u64::try_from(refreshes).unwrap_or(u64::MAX);
-        is_cheaper(whole, of_names).then_some(Switch { names: of_names, whole })
+        self.confirmed(is_cheaper(whole, of_names)).then_some(Switch { names: of_names, whole })
     }
 
     /// Decides while the whole registry is fetched.
     pub(super) fn are_names_cheaper(&mut self, names: u64) -> Option<Switch> {
         let whole = self.take_mean();
         let of_names = self.per_name? * names;
-        is_cheaper(of_names, whole).then_some(Switch { names: of_names, whole })
+        self.confirmed(is_cheaper(of_names, whole)).then_some(Switch { names: of_names, whole })
     }
 
     /// Forgets the refreshes so far, which were those of the other way.
     pub(super) fn restart(&mut self) {
-        (self.refreshes, self.spent, self.before) = (0, 0, None);
+        (self.refreshes, self.spent, self.before, self.is_doubted) = (0, 0, None, false);
+    }
+
+    /// Returns `true` if the last two decisions are for the other way.
+    fn confirmed(&mut self, is_doubted: bool) -> bool {
+        std::mem::replace(&mut self.is_doubted, is_doubted) && is_doubted
     }
 
     /// Estimates the size of a full list as received.
@@ -156,7 +163,13 @@ mod tests {
     #[test]
     fn many_names_of_a_small_registry_cost_more_until_few_are_left() {
         let mut cost = cost(40, 0, (120, true, 200));
-        let switch = cost.is_whole_cheaper(40, sizes(160, 16_000, true), INTERVAL).unwrap();
+        let lists = sizes(160, 16_000, true);
+        assert_eq!(cost.is_whole_cheaper(40, lists, INTERVAL), None, "one decision may be due to a single large delta");
+        for _ in 0..WINDOW {
+            (0..40).for_each(|_| cost.add(0));
+            cost.refreshed();
+        }
+        let switch = cost.is_whole_cheaper(40, lists, INTERVAL).unwrap();
         assert!(switch.whole * 2 < switch.names, "{switch:?}");
         cost.restart();
         let mut whole = |names| {
@@ -168,6 +181,7 @@ mod tests {
         };
         assert_eq!(whole(40), None);
         assert_eq!(whole(10), None, "hysteresis");
+        assert_eq!(whole(1), None);
         assert!(whole(1).is_some());
     }
 
