@@ -1,5 +1,5 @@
-//! Compares a refresh of the registry with the naive way: gunzip, serde_json into owned structs, and
-//! every index rebuilt.
+//! Compares a refresh of the registry with the naive way: gunzip, serde_json into owned structs,
+//! and every index rebuilt.
 //!
 //! Both process the same bytes in the same run, in turns. The time of ours is from the response of
 //! the registry to the next request: it includes the HTTP stack without a connection, the snapshot

@@ -368,10 +368,10 @@ impl EurekaBuilder {
     /// Sets the maximum size of a response of a registry server, in bytes after decompression.
     /// Defaults to 256 MiB.
     ///
-    /// A list of instances is decoded while it arrives. What is decoded may take seven sixteenths of
-    /// this limit in memory (112 MiB by default), or 4 KiB for each instance that was known before
-    /// if that is more, but not more than the limit. Other responses are limited to 64 MiB. A
-    /// response that exceeds a limit counts as failed, and the next server is tried.
+    /// A list of instances is decoded while it arrives. What is decoded may take seven sixteenths
+    /// of this limit in memory (112 MiB by default), or 4 KiB for each instance that was known
+    /// before if that is more, but not more than the limit. Other responses are limited to 64 MiB.
+    /// A response that exceeds a limit counts as failed, and the next server is tried.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.config.body_limit = bytes;
         self

@@ -207,8 +207,8 @@ impl LocalCopy {
         self.expire(true, now);
     }
 
-    /// Sets whether the server lists instances that are no part of the copy. An empty copy then does
-    /// not mean an empty server.
+    /// Sets whether the server lists instances that are no part of the copy. An empty copy then
+    /// does not mean an empty server.
     pub(super) fn set_others(&mut self, has_others: bool) {
         self.has_others = has_others;
     }

@@ -21,8 +21,8 @@ const MISMATCHES_BEFORE_PAUSE: u32 = 3;
 /// Number of full refreshes while deltas are paused. Deltas of some servers with remote regions
 /// never match.
 const FULL_REFRESHES: u32 = 5;
-/// Number of intervals between two full refreshes while deltas are paused. It caps the load on the
-/// servers, since all their clients may be affected.
+/// Number of intervals between two full refreshes while deltas are paused after mismatches. It caps
+/// the load on the servers, since all their clients may be affected.
 const FULL_REFRESH_INTERVALS: u32 = 2;
 /// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
@@ -62,6 +62,8 @@ pub(crate) struct Refresher {
     broken_deltas: u32,
     /// Number of refreshes for which deltas are still paused.
     full_only: u32,
+    /// Number of intervals between two full refreshes meanwhile.
+    full_intervals: u32,
     failing_since: Option<Instant>,
     /// True if the last refresh failed with a sign of overload.
     overloaded: bool,
@@ -98,6 +100,7 @@ impl Refresher {
             counts_only: None,
             broken_deltas: 0,
             full_only: 0,
+            full_intervals: 1,
             failing_since: None,
             overloaded: false,
             last_refresh: now,
@@ -159,7 +162,7 @@ impl Refresher {
         match refreshed {
             Ok(()) => {
                 self.backoff.reset();
-                let intervals = if self.full_only > 0 { FULL_REFRESH_INTERVALS } else { 1 };
+                let intervals = if self.full_only > 0 { self.full_intervals } else { 1 };
                 (Ok(self.local.snapshot()), jittered(self.interval.saturating_mul(intervals)))
             }
             Err(error) => {
@@ -217,6 +220,7 @@ impl Refresher {
                 "deltas repeatedly do not match, fetching the whole registry for a while"
             );
             (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
+            self.full_intervals = FULL_REFRESH_INTERVALS;
             self.digest_pauses = if is_exact { self.digest_pauses + 1 } else { 0 };
             if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
                 tracing::warn!("digests of deltas repeatedly do not match, comparing counts instead");
@@ -261,7 +265,7 @@ impl Refresher {
                     return Err(error);
                 }
                 tracing::warn!(%error, refreshes = FULL_REFRESHES, "deltas fail, fetching the whole registry for a while");
-                (self.broken_deltas, self.full_only) = (0, FULL_REFRESHES);
+                (self.broken_deltas, self.full_only, self.full_intervals) = (0, FULL_REFRESHES, 1);
                 Ok(None)
             }
             Kind::Status(_) => Ok(None),

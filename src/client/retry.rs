@@ -22,9 +22,9 @@ use super::budget::Budget;
 ///   instance.
 /// - **Lost**: the connection was lost before the head of the response. The call is attempted again
 ///   within the budget and the number of [attempts](Self::attempts) if its method is idempotent
-///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE). For example, Tomcat closes an HTTP/2
-///   connection with all its streams, without `GOAWAY`, when it receives the rest of a body that its
-///   service did not wait for.
+///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE). For example, Tomcat closes an
+///   HTTP/2 connection with all its streams, without `GOAWAY`, when it receives the rest of a body
+///   that its service did not wait for.
 ///
 /// Responses are returned as they are, unless [`statuses`](Self::statuses),
 /// [`grpc_codes`](Self::grpc_codes) or [`failed_responses`](Self::failed_responses) select them for

@@ -34,8 +34,8 @@ impl EurekaBuilder {
     /// instance. [`Snapshot::region`](crate::cache::Snapshot::region) returns the copy of a remote
     /// region.
     ///
-    /// An instance belongs to a remote region if its data center is Amazon and its availability zone
-    /// is one of that region, or if its metadata has a `zone` that
+    /// An instance belongs to a remote region if its data center is Amazon and its availability
+    /// zone is one of that region, or if its metadata has a `zone` that
     /// [`availability_zones`](Self::availability_zones) lists for that region. The zones of
     /// `us-east-1`, `us-west-1`, `us-west-2` and `eu-west-1` are known. [`build`](Self::build)
     /// returns an error if those of another region are not listed, unless the registry servers come

@@ -169,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::Eureka;
+    use crate::config::RegistrarConfig;
     use crate::model::{Facts, HostLookup, LocalFacts};
     use crate::register::Registrar;
     use crate::time::move_wall_clock;
@@ -210,7 +211,9 @@ mod tests {
             let facts = instance.local.facts().unwrap().clone();
             let rules = is_detected.then(AddressRules::default);
             instance.local = LocalFacts::new(Facts { rules, look_up: self.look_up.clone(), ..facts });
-            eureka.registrar(instance).with_routes(self.routes())
+            // Not `Eureka::registrar`, which shares the registrar with `Eureka::close`.
+            let settings = RegistrarConfig::default();
+            Registrar::new(eureka.transport().clone(), instance, None, settings).with_routes(self.routes())
         }
 
         fn routes(&self) -> Routes {

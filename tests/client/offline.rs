@@ -142,7 +142,7 @@ async fn unusable_file_is_one_warning_and_replaced_by_the_next_fetch() {
             crc.update(lines.as_bytes());
             fs::write(path, format!("{lines}crc32 {:08x}\n", crc.sum())).unwrap();
         }),
-        ("larger than 4096 bytes", |path| fs::write(path, vec![b'x'; 5000]).unwrap()),
+        ("larger than 131072 bytes", |path| fs::write(path, vec![b'x'; 140_000]).unwrap()),
     ];
     for (why, spoil) in spoils {
         let file = File::new("spoiled");
@@ -154,7 +154,7 @@ async fn unusable_file_is_one_warning_and_replaced_by_the_next_fetch() {
             0..5 => Reply::Status(503),
             _ => Reply::Json(list(&orders(&["b"]))),
         });
-        let eureka = registry.client().registry_file(&file.0).body_limit(2048).build().unwrap();
+        let eureka = registry.client().registry_file(&file.0).body_limit(1 << 16).build().unwrap();
         assert!(call(&eureka).await.is_err(), "{why}");
         sleep(10 * MINUTE).await;
         assert_eq!(call(&eureka).await.unwrap(), "b");
@@ -343,7 +343,7 @@ async fn required_registry_fails_the_start_within_its_bound() {
     }
     // A registry that starts in time.
     let start = Instant::now();
-    let registry = Scripted::new(move |_| match start.elapsed() < 3 * SECOND {
+    let registry = Scripted::new(move |_| match start.elapsed() < 2 * SECOND {
         true => Reply::Status(503),
         false => Reply::Json(list(&orders(&["a"]))),
     });

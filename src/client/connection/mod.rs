@@ -7,7 +7,8 @@
 //!  DirectClient ─▶ hyper-util's client, for hosts that are not applications
 //! ```
 //!
-//! `link` says when an open connection is replaced. `health` sends the health checks of instances that are called through these connections.
+//! `link` decides when an open connection is replaced. `health` sends the health checks of the
+//! instances.
 
 mod body;
 mod direct;

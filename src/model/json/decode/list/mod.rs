@@ -29,8 +29,8 @@ use crate::model::{Applications, Instance};
 
 /// Share of the memory that a document may take for everything but its instances.
 const SKELETON_SHARE: usize = 32;
-/// Share of the memory that the bytes of one instance may take. Decoded, they may take sixteen times
-/// as much.
+/// Share of the memory that the bytes of one instance may take. Decoded, they may take sixteen
+/// times as much.
 const INSTANCE_SHARE: usize = 64;
 /// Size in bytes that one instance may always have.
 const MIN_INSTANCE_LIMIT: usize = 64 * 1024;
