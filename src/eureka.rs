@@ -5,6 +5,7 @@ pub(crate) mod balancing;
 pub(crate) mod bound;
 mod choose;
 mod close;
+mod instance_service;
 mod interest;
 pub(crate) mod keys;
 mod offline;
@@ -21,9 +22,8 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::cache::{RegistryCache, Snapshot};
-use crate::client::{CallOptions, Chooser, Clients, HttpClient};
+use crate::client::{CallOptions, Chooser, Clients, HttpClient, InstanceService};
 use crate::config::{ClientConfig, ServerSettings, ServiceUrl, Settings};
-use crate::connect::Connector;
 use crate::discover::{EurekaDiscover, Selection};
 use crate::error::{Error, Kind};
 use crate::model::Instance;
@@ -56,6 +56,8 @@ struct Inner {
     registry: Mutex<Option<Arc<RegistryCache>>>,
     /// Options of calls by name without options of their own.
     options: CallOptions,
+    /// Takes the place of connections to instances.
+    instance_service: Option<InstanceService>,
     /// Made by the first choice.
     chooser: Mutex<Option<Chooser>>,
     /// HTTP clients, channels and layers.
@@ -75,6 +77,7 @@ impl Eureka {
             security: Security::default(),
             balancing: Balancing::default(),
             simple: offline::SimpleInstances::new(),
+            instance_service: None,
         }
     }
 
@@ -141,7 +144,7 @@ impl Eureka {
         B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static,
     {
         let (registry, ready_timeout) = self.call_registry();
-        let client = HttpClient::new(registry, self.with_own_zone(options), ready_timeout, self.connector());
+        let client = HttpClient::new(registry, self.with_own_zone(options), ready_timeout, self.instance_transport());
         self.0.clients.add(client.as_client());
         client
     }
@@ -170,7 +173,7 @@ impl Eureka {
     pub fn channel_with(&self, name: impl AsRef<str>, options: CallOptions) -> Channel {
         let (registry, ready_timeout) = self.call_registry();
         let options = self.with_own_zone(options);
-        let channel = Channel::new(name.as_ref(), registry, options, ready_timeout, self.connector());
+        let channel = Channel::new(name.as_ref(), registry, options, ready_timeout, self.instance_transport());
         self.0.clients.add(channel.as_client());
         channel
     }
@@ -193,11 +196,6 @@ impl Eureka {
         let is_off = config.switches.fetch_off().is_some() && config.offline.instances.is_empty();
         let timeout = if is_off { Duration::ZERO } else { config.ready_timeout };
         (self.registry(), timeout)
-    }
-
-    fn connector(&self) -> Connector {
-        let config = &self.0.config;
-        Connector::new(config.instance_connect_timeout, &config.tls).names(&config.names)
     }
 
     /// Returns the registry as it was last fetched. It is empty until the first fetch has
@@ -268,6 +266,8 @@ pub struct EurekaBuilder {
     balancing: Balancing,
     /// Static instances of the settings.
     simple: offline::SimpleInstances,
+    /// Takes the place of connections to instances.
+    instance_service: Option<InstanceService>,
 }
 
 impl EurekaBuilder {
@@ -478,9 +478,18 @@ impl EurekaBuilder {
             );
         }
         let options = balancing.options();
-        let (registry, chooser) = (Mutex::default(), Mutex::default());
+        let (registry, chooser, instance_service) = (Mutex::default(), Mutex::default(), self.instance_service);
         let (clients, registrars) = (Arc::default(), Registrars::default());
-        Ok(Eureka(Arc::new(Inner { transport, config, registry, options, chooser, clients, registrars })))
+        Ok(Eureka(Arc::new(Inner {
+            transport,
+            config,
+            registry,
+            options,
+            instance_service,
+            chooser,
+            clients,
+            registrars,
+        })))
     }
 }
 

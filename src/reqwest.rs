@@ -19,8 +19,8 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use crate::Eureka;
 use crate::balance::Snapshot;
 use crate::client::{
-    AttemptBody, CallOptions, Chosen, Condition, EurekaLayer, EurekaService, Fallback, RequestHead, ResponseFuture,
-    without_lb,
+    AttemptBody, CallOptions, Chosen, Condition, EurekaLayer, EurekaService, Fallback, InstanceService, RequestHead,
+    ResponseFuture, SharedBody, without_lb,
 };
 use crate::connect::root_cause;
 use crate::error::{Error, Kind};
@@ -55,6 +55,9 @@ type FallbackService = BoxCloneSyncService<Request, Response<::reqwest::Body>, B
 ///
 /// The [`PickedInstance`](crate::client::PickedInstance) in the extensions of a response is the
 /// instance that sent it.
+///
+/// With an [`instance_service`](crate::EurekaBuilder::instance_service), calls do not reach the
+/// wrapped client. Its redirects, cookies and timeouts have no effect then.
 #[derive(Clone)]
 pub struct Client {
     service: EurekaService<ReqwestService, FallbackService>,
@@ -77,7 +80,9 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn with_options(eureka: &Eureka, client: ::reqwest::Client, options: CallOptions) -> Self {
-        let service = EurekaLayer::new(eureka).options(options).layer(ReqwestService(client));
+        let service = EurekaLayer::new(eureka)
+            .options(options)
+            .layer(ReqwestService { client, instances: eureka.instance_service() });
         Self { service: service.map_fallback(|_| None), condition: None }
     }
 
@@ -132,7 +137,7 @@ impl Client {
     /// Returns the wrapped client. Requests that its own methods send go to hosts, not to
     /// applications.
     pub fn get_ref(&self) -> &::reqwest::Client {
-        &self.service.get_ref().0
+        &self.service.get_ref().client
     }
 
     /// Starts a GET request: `client.get("http://orders/v1/42").send()`.
@@ -282,8 +287,20 @@ fn wrap_error(error: ::reqwest::Error, sent_to: &::reqwest::Url) -> BoxError {
 }
 
 /// The user's client as a service over `http` types.
-#[derive(Clone, Debug)]
-struct ReqwestService(::reqwest::Client);
+#[derive(Clone)]
+struct ReqwestService {
+    client: ::reqwest::Client,
+    /// Takes the place of the client's connections.
+    instances: Option<InstanceService>,
+}
+
+/// Sends a request through the service in the place of connections.
+async fn send_to_service(instances: InstanceService, request: Request) -> Result<Response<::reqwest::Body>, BoxError> {
+    let url = ::reqwest::Url::parse(&request.uri().to_string())?;
+    let mut response = instances.send(request).await?.map(|body| ::reqwest::Body::wrap(SharedBody::from(body)));
+    response.extensions_mut().insert(FinalUrl(url));
+    Ok(response)
+}
 
 impl Service<Request> for ReqwestService {
     type Response = Response<::reqwest::Body>;
@@ -295,7 +312,10 @@ impl Service<Request> for ReqwestService {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let client = self.0.clone();
+        if let Some(instances) = &self.instances {
+            return Box::pin(send_to_service(instances.clone(), request));
+        }
+        let client = self.client.clone();
         Box::pin(async move {
             let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
             let url = request.url().clone();

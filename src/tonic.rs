@@ -45,9 +45,9 @@ use tower::{BoxError, Service, ServiceExt};
 use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
 use crate::client::{
-    AttemptBody, BoxFallback, CallOptions, Chosen, Condition, Fallback, InstanceBody, Named, RequestHead,
+    AttemptBody, BoxFallback, CallOptions, Chosen, Condition, Fallback, InstanceBody, InstanceTransport, Named,
+    RequestHead,
 };
-use crate::connect::Connector;
 use crate::error::{Error, Kind, chain, h2_error};
 use crate::model::GRPC_PORT_KEY;
 
@@ -108,9 +108,9 @@ impl Channel {
         registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
-        connector: Connector,
+        transport: InstanceTransport,
     ) -> Self {
-        let named = Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, connector);
+        let named = Named::new(name, GRPC_PORT_KEY, registry, options, ready_timeout, transport);
         Self { named: Arc::new(named), fallback: None, condition: None }
     }
 

@@ -101,7 +101,9 @@ pub use self::slow_start::SlowStart;
 pub use self::subset::{Siblings, Subset};
 pub use self::zone::{ZoneAware, ZoneRule};
 
-pub(crate) use self::classify::{CallerFault, is_callers_fault, is_grpc, is_overload, is_unprocessed};
+pub(crate) use self::classify::{
+    CallerFault, is_callers_fault, is_grpc, is_overload, is_unprocessed, outcome as outcome_of,
+};
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
 pub(crate) use self::pool::Reconfiguration;

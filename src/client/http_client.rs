@@ -15,7 +15,7 @@ use tower::{BoxError, Service, ServiceExt};
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
 use super::clients::Client;
-use super::connection::{DirectClient, Endpoint};
+use super::connection::{DirectClient, Endpoint, InstanceTransport};
 use super::fallback::{BoxFallback, Condition, Fallback, call_or_fall_back};
 use super::options::CallOptions;
 use super::replay::AttemptBody;
@@ -24,7 +24,6 @@ use super::upgrade::{self, Upgraded};
 use super::{InstanceBody, ResponseBody};
 use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
-use crate::connect::Connector;
 use crate::error::Error;
 
 /// HTTP client that calls applications by name: `http://orders/v1/42`.
@@ -68,11 +67,11 @@ where
         registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
-        connector: Connector,
+        transport: InstanceTransport,
     ) -> Self {
-        let direct = DirectClient::new(connector.clone().prefer_ipv6(options.prefer_ipv6));
+        let direct = DirectClient::new(&transport, options.prefer_ipv6);
         Self {
-            routes: Arc::new(Routes::with_connections(registry, options, ready_timeout, connector)),
+            routes: Arc::new(Routes::with_connections(registry, options, ready_timeout, transport)),
             direct,
             fallback: None,
             condition: None,

@@ -47,7 +47,10 @@ pub use choose::{Chosen, RequestHead};
 #[cfg(feature = "tonic")]
 pub(crate) use clients::Client;
 pub(crate) use clients::{Clients, drained};
-pub use connection::InstanceBody;
+#[cfg(feature = "reqwest")]
+pub(crate) use connection::SharedBody;
+pub use connection::{InstanceBody, InstanceRequestBody};
+pub(crate) use connection::{InstanceService, InstanceTransport};
 pub use deadline::{Deadline, WaitForReady};
 #[cfg(feature = "tonic")]
 pub(crate) use fallback::BoxFallback;

@@ -11,7 +11,7 @@ use tower::BoxError;
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
 use super::clients::{Client, Closing};
-use super::connection::Endpoint;
+use super::connection::{Endpoint, InstanceTransport};
 use super::fallback::{self, BoxFallback, call_or_fall_back};
 use super::options::{CallOptions, Http2};
 use super::picked::PickedInstance;
@@ -19,7 +19,6 @@ use super::routes::Routes;
 use super::{InstanceBody, ResponseBody, ResponseFuture};
 use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
-use crate::connect::Connector;
 use crate::error::Error;
 
 /// Calls over HTTP/2 to one application, since the URIs of generated gRPC clients have no host.
@@ -39,7 +38,7 @@ where
         registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
-        connector: Connector,
+        transport: InstanceTransport,
     ) -> Self {
         let port_key: Arc<str> = port_key.into();
         let over_http2 = move |mut options: CallOptions| {
@@ -47,7 +46,7 @@ where
             options.port_key.get_or_insert_with(|| port_key.clone());
             options
         };
-        let routes = Routes::with_connections(registry, options, ready_timeout, connector);
+        let routes = Routes::with_connections(registry, options, ready_timeout, transport);
         let routes = routes.prepare(Arc::new(over_http2));
         // Starts discovery before the first call. Each call reports an invalid name.
         let _ = routes.route(name, false);

@@ -17,14 +17,13 @@ use tokio::time::Instant;
 
 use super::address::AddressRule;
 use super::budget::Budget;
-use super::connection::{Endpoint, RequestBody};
+use super::connection::{Endpoint, InstanceTransport, RequestBody};
 use super::deadline::CallDeadline;
 use super::instances::{Callable, CallerSiblings, Instances, RouteOptions};
 use super::options::{AnyPolicy, CallOptions, InstanceScheme, Ports, UnknownName};
 use super::presence::Presence;
 use crate::balance::{Balance, Snapshot};
 use crate::cache::RegistryCache;
-use crate::connect::Connector;
 use crate::discover::Explanation;
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
@@ -112,9 +111,9 @@ impl<B: RequestBody> Routes<Endpoint<B>> {
         registry: Arc<RegistryCache>,
         options: CallOptions,
         ready_timeout: Duration,
-        connector: Connector,
+        transport: InstanceTransport,
     ) -> Self {
-        let make = move |presence, options: &CallOptions| Endpoint::new(presence, connector.clone(), options);
+        let make = move |presence, options: &CallOptions| Endpoint::new(presence, &transport, options);
         let probe = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.probe()) };
         let check = move |endpoint: Endpoint<B>| -> ProbeFuture { Box::pin(endpoint.check()) };
         let routes = Self::new(registry, options, AddressRule::of, ready_timeout, Arc::new(make));

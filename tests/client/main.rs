@@ -46,4 +46,5 @@ mod settings_files;
 mod shutdown;
 mod status;
 mod switches;
+mod testing;
 mod websocket;

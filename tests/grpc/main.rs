@@ -2,6 +2,7 @@
 #![cfg(all(feature = "tonic", feature = "server"))]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+mod instance_service;
 mod picked;
 mod raw;
 #[path = "../support/raw_http2.rs"]

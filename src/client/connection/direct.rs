@@ -7,6 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::InstanceBody;
 use super::endpoint::RequestBody;
 use super::http2::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use super::service::{InstanceService, InstanceTransport, failure};
 use crate::balance::ResponseBody;
 use crate::client::failure::Failure;
 use crate::client::replay::{AttemptBody, ReplayRequest};
@@ -20,6 +21,8 @@ pub(in crate::client) struct DirectClient<B>(Arc<Clients<B>>);
 
 struct Clients<B> {
     connector: Connector,
+    /// Takes the place of connections.
+    service: Option<InstanceService>,
     http1: OnceLock<HyperClient<B>>,
     http2: OnceLock<HyperClient<B>>,
 }
@@ -27,8 +30,10 @@ struct Clients<B> {
 type HyperClient<B> = Client<Connector, AttemptBody<B>>;
 
 impl<B: RequestBody> DirectClient<B> {
-    pub(in crate::client) fn new(connector: Connector) -> Self {
-        Self(Arc::new(Clients { connector, http1: OnceLock::new(), http2: OnceLock::new() }))
+    pub(in crate::client) fn new(transport: &InstanceTransport, prefer_ipv6: Option<bool>) -> Self {
+        let InstanceTransport { connector, service } = transport.clone();
+        let connector = connector.prefer_ipv6(prefer_ipv6);
+        Self(Arc::new(Clients { connector, service, http1: OnceLock::new(), http2: OnceLock::new() }))
     }
 
     /// Sends a request to the host of its URI.
@@ -40,6 +45,11 @@ impl<B: RequestBody> DirectClient<B> {
         let request = ReplayRequest::new(request, 0).into_request();
         // The host alone, since the authority may contain credentials.
         let host = request.uri().host().unwrap_or_default().to_owned();
+        if let Some(service) = &self.0.service {
+            let sent = service.send(request).await;
+            let response = sent.map_err(|error| failure(error).into_error().server(host))?;
+            return Ok(response.map(ResponseBody::unguarded));
+        }
         let client = if is_http2 { &self.0.http2 } else { &self.0.http1 };
         let sent = client.get_or_init(|| hyper_client(&self.0.connector, is_http2)).request(request).await;
         let response = sent.map_err(|error| Failure::from(error).into_error().server(host))?;

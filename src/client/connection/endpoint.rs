@@ -16,6 +16,7 @@ use super::InstanceBody;
 use super::health;
 use super::http1::Http1;
 use super::http2::{Http2, SendError};
+use super::service::{self, InstanceService, InstanceTransport};
 use crate::balance::is_grpc;
 use crate::client::address::HasAddress;
 use crate::client::failure::Failure;
@@ -38,6 +39,8 @@ pub(in crate::client) struct Endpoint<B> {
 struct Inner<B> {
     presence: Arc<Presence>,
     connector: Connector,
+    /// Takes the place of connections.
+    service: Option<InstanceService>,
     /// Maximum time without progress while a response body is read.
     body_timeout: Option<Duration>,
     /// Host header of HTTP/1.1.
@@ -71,8 +74,13 @@ pub(in crate::client) trait RequestBody:
 impl<B: Body<Data: Buf + Send, Error: Into<BoxError>> + Send + 'static> RequestBody for B {}
 
 impl<B: RequestBody> Endpoint<B> {
-    pub(in crate::client) fn new(presence: Arc<Presence>, connector: Connector, options: &CallOptions) -> Self {
+    pub(in crate::client) fn new(
+        presence: Arc<Presence>,
+        transport: &InstanceTransport,
+        options: &CallOptions,
+    ) -> Self {
         let is_http2 = options.http2.is_for(&presence.instance);
+        let InstanceTransport { connector, service } = transport.clone();
         let connector = connector.prefer_ipv6(options.prefer_ipv6).dial(Arc::new(presence.dial()));
         let limits = &options.connections;
         let inner = Inner {
@@ -84,6 +92,7 @@ impl<B: RequestBody> Endpoint<B> {
             http2: Http2::new(connector.clone(), presence.clone(), options.http2_connections, limits.clone()),
             body_timeout: limits.body,
             connector,
+            service,
             check_target: options.health_check.target.clone(),
             presence: presence.clone(),
         };
@@ -93,7 +102,9 @@ impl<B: RequestBody> Endpoint<B> {
     /// Connects as calls do. Returns `true` if that succeeds. Other faults are found by calls.
     pub(in crate::client) async fn probe(self) -> bool {
         let inner = &*self.inner;
-        if inner.is_http2_in_use() {
+        if inner.service.is_some() {
+            true
+        } else if inner.is_http2_in_use() {
             inner.http2.probe().await.is_ok()
         } else {
             let uri = inner.presence.address.uri_of(None);
@@ -103,9 +114,9 @@ impl<B: RequestBody> Endpoint<B> {
 
     /// Sends a health check. Returns `true` if the instance is healthy.
     pub(in crate::client) fn check(&self) -> impl Future<Output = bool> + Send + use<B> {
-        let Inner { presence, connector, check_target, .. } = &*self.inner;
+        let Inner { presence, connector, service, check_target, .. } = &*self.inner;
         let is_http2 = self.inner.is_http2_in_use();
-        health::check(connector, &presence.instance, &presence.address, check_target, is_http2)
+        health::check(connector, service.as_ref(), &presence.instance, &presence.address, check_target, is_http2)
     }
 }
 
@@ -123,6 +134,9 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
         // HTTP/2 has no upgrades.
         let is_http2 = inner.is_http2 && !is_upgrade(&request);
         let response = match (is_http2, request.version()) {
+            _ if inner.service.is_some() => {
+                VersionedSend::Http1(Box::pin(inner.clone().send_to_service(request, is_http2)))
+            }
             (true, _) => {
                 // A host header must not contradict the authority (RFC 9113, 8.3.1).
                 request.headers_mut().remove(HOST);
@@ -168,6 +182,19 @@ impl<B: RequestBody> Inner<B> {
         if latest != version && latest != ONLY_HTTP1 {
             self.version.store(version, Ordering::Relaxed);
         }
+    }
+
+    /// Sends a request through the service in the place of connections.
+    async fn send_to_service(
+        self: Arc<Self>,
+        mut request: Request<AttemptBody<B>>,
+        is_http2: bool,
+    ) -> Result<Response<InstanceBody>, Failure> {
+        let service = self.service.as_ref().expect("the caller checked that there is a service");
+        if is_http2 {
+            *request.version_mut() = Version::HTTP_2;
+        }
+        self.presence.unless_gone(service.send(request)).await?.map_err(service::failure)
     }
 
     /// Sends an HTTP/2 request, and falls back to HTTP/1.1 if the instance has never spoken HTTP/2.

@@ -1,18 +1,25 @@
 //! Health checks at the URLs that instances registered.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
-use http::Uri;
 use http::uri::Scheme;
+use http::{Request, StatusCode, Uri, Version};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use tower::BoxError;
 use tracing::debug;
 
+use super::service::InstanceService;
 use crate::client::address::Address;
 use crate::client::options::CheckTarget;
 use crate::connect::{Connector, TlsSettings};
 use crate::model::Instance;
 use crate::untrusted::Quoted;
+
+/// Response status of a health check.
+type Sent = Pin<Box<dyn Future<Output = Result<StatusCode, BoxError>> + Send>>;
 
 /// Sends a health check. Returns `true` if the instance responds with 2xx, or has no health check
 /// URL.
@@ -21,6 +28,7 @@ use crate::untrusted::Quoted;
 /// since connections would be idle between checks.
 pub(super) fn check(
     connector: &Connector,
+    service: Option<&InstanceService>,
     instance: &Instance,
     address: &Address,
     target: &CheckTarget,
@@ -28,11 +36,18 @@ pub(super) fn check(
 ) -> impl Future<Output = bool> + Send + use<> {
     // Logs show the id only, since the URL may contain secrets.
     let id = instance.id().to_owned();
-    let response = url(instance, address, target).map(|url| {
+    let response = url(instance, address, target).map(|url| -> Sent {
         let is_called_port = url.scheme() == Some(&Scheme::HTTP)
             && url.host() == Some(address.authority.host())
             && url.port_u16().unwrap_or(80) == address.authority.port_u16().unwrap_or(80);
         let is_http2 = is_http2 && is_called_port;
+        if let Some(service) = service {
+            let mut request = Request::new(Empty::<Bytes>::new());
+            *request.uri_mut() = url;
+            *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+            let response = service.send(request);
+            return Box::pin(async { Ok(response.await?.status()) });
+        }
         // With TLS, the version is negotiated.
         let connector = connector.clone();
         let connector = if is_http2 { connector.http2(true) } else { connector.any_version() };
@@ -40,17 +55,18 @@ pub(super) fn check(
             .pool_max_idle_per_host(0)
             .http2_only(is_http2)
             .build::<_, Empty<Bytes>>(connector);
-        client.get(url)
+        let response = client.get(url);
+        Box::pin(async { Ok(response.await?.status()) })
     });
     async move {
         let Some(response) = response else { return true };
         match response.await {
-            Ok(response) if response.status().is_success() => return true,
-            Ok(response) => {
-                debug!(instance = %Quoted(&id), status = response.status().as_u16(), "health check failed")
+            Ok(status) if status.is_success() => return true,
+            Ok(status) => {
+                debug!(instance = %Quoted(&id), status = status.as_u16(), "health check failed")
             }
             Err(error) => {
-                debug!(instance = %Quoted(&id), error = &error as &dyn std::error::Error, "health check failed")
+                debug!(instance = %Quoted(&id), error = &*error as &dyn std::error::Error, "health check failed")
             }
         }
         false

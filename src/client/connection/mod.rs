@@ -7,6 +7,8 @@
 //!  DirectClient ─▶ hyper-util's client, for hosts that are not applications
 //! ```
 //!
+//! With `EurekaBuilder::instance_service`, `service` takes the place of connections.
+//!
 //! `link` decides when an open connection is replaced. `health` sends the health checks of the
 //! instances.
 
@@ -17,9 +19,14 @@ mod health;
 mod http1;
 mod http2;
 mod link;
+mod service;
 
 pub use body::InstanceBody;
 pub(super) use direct::DirectClient;
 pub(super) use endpoint::{Endpoint, RequestBody};
 pub(super) use health::url as health_url;
 pub(super) use link::Link;
+pub use service::InstanceRequestBody;
+#[cfg(feature = "reqwest")]
+pub(crate) use service::SharedBody;
+pub(crate) use service::{InstanceService, InstanceTransport};
