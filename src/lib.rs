@@ -22,6 +22,7 @@
 //! | end a client with its calls and connections | [`Eureka::close`] |
 //! | choose instances by status, VIP address or metadata | [`Selection`](discover::Selection) |
 //! | read the settings of a Spring application | [`Settings`], [`Eureka::from_settings`], [`Instance::from_settings`] |
+//! | test all of this without a socket | `testing` (feature `testing`), [`EurekaBuilder::instance_service`] |
 //! | run the registry | [`EurekaServer`] (feature `server`) |
 //! | send a single request to a registry | [`Eureka::transport`] |
 //!
@@ -106,6 +107,9 @@ mod signal;
 mod sync;
 #[cfg(feature = "client")]
 mod table;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 #[cfg(any(feature = "client", feature = "server"))]
 mod time;
 #[cfg(feature = "tonic")]
@@ -147,6 +151,11 @@ struct OfflinePage;
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../docs/settings.md")]
 struct SettingsPage;
+
+/// Compiles the code in the documentation of tests.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+struct TestingPage;
 
 /// Compiles the code in the page for users of other clients.
 #[cfg(all(doctest, feature = "client"))]

@@ -84,6 +84,8 @@ mod audit;
 mod builder;
 #[cfg(feature = "peers")]
 mod cluster;
+#[cfg(feature = "testing")]
+mod direct;
 mod error;
 #[cfg(feature = "peers")]
 mod gate;

@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,7 +248,9 @@ async fn caught<T>(reading: impl Future<Output = Result<T, Fault>>) -> Result<T,
 
 fn is_connect(error: &BoxError) -> bool {
     let rejected = is_rejected_handshake(&**error);
-    rejected || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
+    // The error of a user's service, if nothing wraps it.
+    let refused = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    rejected || refused || error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect())
 }
 
 /// Policy that follows up to five redirects and sends credentials to the first host only, the

@@ -46,5 +46,7 @@ mod settings_files;
 mod shutdown;
 mod status;
 mod switches;
+#[cfg(feature = "testing")]
+mod test_registry;
 mod testing;
 mod websocket;
