@@ -119,6 +119,7 @@ impl AddressRule {
             use_ip: match self.address {
                 InstanceAddress::Host => UseIp::Never,
                 InstanceAddress::Ip => UseIp::Always,
+                InstanceAddress::HostOrIp if is_loopback(instance) => UseIp::Never,
                 InstanceAddress::HostOrIp => UseIp::Unresolved,
             },
             server_name: self.server_name.as_ref().and_then(|ServerNameOf(name)| name(instance)),
@@ -165,11 +166,16 @@ impl AddressRule {
         match self.address {
             InstanceAddress::Ip => ip().or_else(host),
             // A host name that no URL can contain does not resolve either.
-            InstanceAddress::HostOrIp => host().or_else(ip),
-            InstanceAddress::Host if instance.host_name().is_some() => host(),
-            InstanceAddress::Host => ip(),
+            InstanceAddress::HostOrIp if instance.host_name().is_none() || !is_loopback(instance) => host().or_else(ip),
+            InstanceAddress::Host | InstanceAddress::HostOrIp if instance.host_name().is_some() => host(),
+            InstanceAddress::Host | InstanceAddress::HostOrIp => ip(),
         }
     }
+}
+
+/// Returns `true` if the IP address of an instance would be the caller itself.
+fn is_loopback(instance: &Instance) -> bool {
+    instance.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Formats a host and a port. An IP address is normalized.
@@ -315,6 +321,8 @@ mod tests {
             ("my_service", "10.0.0.1", HostOrIp, "http://my_service:80"),
             ("a b", "10.0.0.1", HostOrIp, "http://10.0.0.1:80"),
             ("a b", "10.0.0.1", Host, "offers no port"),
+            ("a b", "127.0.0.1", HostOrIp, "offers no port"),
+            ("", "127.0.0.1", HostOrIp, "http://127.0.0.1:80"),
             ("", "", HostOrIp, "offers no port"),
             ("fd00:0:0:0:0:0:0:1%eth0", "", HostOrIp, "http://[fd00::1]:80"),
             ("[fd00::1]", "10.0.0.1", HostOrIp, "http://[fd00::1]:80"),
@@ -322,6 +330,17 @@ mod tests {
         ] {
             let rule = AddressRule { address: address_rule, ..rule(Ports::Auto, true) };
             assert_eq!(address(&rule, &instance(host, ip)), expected, "{host} {ip} {address_rule:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_address_does_not_replace_an_unresolvable_host_name() {
+        let rule = AddressRule { address: InstanceAddress::HostOrIp, ..rule(Ports::Auto, true) };
+        for (ip, use_ip) in
+            [("10.0.0.1", UseIp::Unresolved), ("127.0.1.1", UseIp::Never), ("::ffff:127.0.0.1", UseIp::Never)]
+        {
+            let instance = Instance::builder("a").host_name("h").ip_addr(ip).port(80).build().unwrap();
+            assert_eq!(rule.dial(&instance).use_ip, use_ip, "{ip}");
         }
     }
 

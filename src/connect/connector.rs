@@ -148,7 +148,7 @@ impl Connector {
         // The name may have moved since it was looked up.
         names.expire(host);
         let latest = names.lookup(host, *timeout, fallback.is_some()).await;
-        if latest.known == addresses.known {
+        if is_same_set(&latest.known, &addresses.known) {
             return Err(error);
         }
         self.open_any(host, port, &latest, fallback).await
@@ -197,6 +197,12 @@ impl Connector {
     }
 }
 
+/// Compares addresses regardless of their order, which name servers rotate.
+fn is_same_set(a: &[SocketAddr], b: &[SocketAddr]) -> bool {
+    let is_in = |all: &[SocketAddr], address| all.contains(address);
+    a.iter().all(|address| is_in(b, address)) && b.iter().all(|address| is_in(a, address))
+}
+
 /// Returns the host of a URI, without brackets.
 fn host_of(uri: &Uri) -> Option<&str> {
     let host = uri.host()?;
@@ -237,6 +243,14 @@ impl Service<Uri> for Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_compared_regardless_of_their_order() {
+        let of = |hosts: &[u8]| hosts.iter().map(|host| ([10, 0, 0, *host], 0).into()).collect::<Vec<SocketAddr>>();
+        for (a, b, is_same) in [(&[1, 2][..], &[2, 1][..], true), (&[1, 2], &[1], false), (&[1], &[1, 2], false)] {
+            assert_eq!(is_same_set(&of(a), &of(b)), is_same, "{a:?} {b:?}");
+        }
+    }
 
     #[test]
     fn maximum_timeout_can_be_added_to_the_clock() {

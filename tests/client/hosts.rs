@@ -24,6 +24,7 @@ use tower_eureka::{Error, Eureka, Instance};
 
 use crate::captured_log::Log;
 use crate::common::{Memory, Scripted};
+use crate::own_address::own_address;
 
 type Calls = HttpClient<Full<Bytes>>;
 
@@ -102,20 +103,30 @@ fn options(address: InstanceAddress) -> CallOptions {
 #[tokio::test]
 async fn instance_with_an_unresolvable_host_name_is_called_at_its_ip_address() {
     let (log, _logging) = Log::start(tracing::Level::WARN);
-    let (port, _server) = serve_at("127.0.0.1", 0).await;
-    let memory = register("5f2a9c", "127.0.0.1", port);
-    let second = Instance::builder("orders").id("b").host_name("77aa01").ip_addr("127.0.0.1").port(port);
+    let ip = own_address().to_string();
+    let (port, _server) = serve_at(&ip, 0).await;
+    let memory = register("5f2a9c", &ip, port);
+    let second = Instance::builder("orders").id("b").host_name("77aa01").ip_addr(&ip).port(port);
     memory.put(second.build().unwrap());
     let client: Calls = Hosts::default().eureka(&memory).http_client();
     let mut hosts = std::collections::BTreeSet::new();
     for _ in 0..40 {
         hosts.insert(call(&client).await.unwrap());
     }
-    let expected = ["5f2a9c", "77aa01"].map(|host| format!("127.0.0.1 {host}:{port}"));
+    let expected = ["5f2a9c", "77aa01"].map(|host| format!("{ip} {host}:{port}"));
     assert_eq!(hosts.into_iter().collect::<Vec<_>>(), expected);
     let text = log.text();
     assert_eq!(text.matches("host name does not resolve, calling the IP address").count(), 1, "{text}");
-    assert!(text.contains("app=ORDERS") && text.contains("no such name") && text.contains("127.0.0.1"), "{text}");
+    assert!(text.contains("app=ORDERS") && text.contains("no such name") && text.contains(&ip), "{text}");
+}
+
+#[tokio::test]
+async fn unresolvable_host_name_with_a_loopback_address_is_not_called() {
+    let (port, _server) = serve_at("127.0.0.1", 0).await;
+    let options = CallOptions::new().wait_for_ready(Duration::ZERO).timeout(SECOND);
+    let client: Calls = Hosts::default().eureka(&register("5f2a9c", "127.0.0.1", port)).http_client_with(options);
+    let error = call(&client).await.unwrap_err().to_string();
+    assert!(error.contains("the host name 5f2a9c does not resolve: no such name"), "{error}");
 }
 
 #[tokio::test]
@@ -226,23 +237,25 @@ async fn open_connection_is_replaced_once_its_name_has_another_address() {
 
 #[tokio::test(start_paused = true)]
 async fn resolver_that_hangs_delays_a_connection_to_the_ip_address_by_one_second() {
-    let (port, _server) = serve_at("127.0.0.1", 0).await;
-    let memory = register("orders-1", "127.0.0.1", port);
+    let ip = own_address().to_string();
+    let (port, _server) = serve_at(&ip, 0).await;
+    let memory = register("orders-1", &ip, port);
     let builder = Scripted::new(move |_| memory.full()).client();
     let hangs = |_: &str| std::future::pending::<Result<Resolved, BoxError>>();
     let client: Calls = builder.resolver(hangs).build().unwrap().http_client();
     let start = Instant::now();
-    assert_eq!(call(&client).await.unwrap(), format!("127.0.0.1 orders-1:{port}"));
+    assert_eq!(call(&client).await.unwrap(), format!("{ip} orders-1:{port}"));
     assert_eq!(start.elapsed().as_secs(), 1);
-    assert_eq!(call(&client).await.unwrap(), format!("127.0.0.1 orders-1:{port}"));
+    assert_eq!(call(&client).await.unwrap(), format!("{ip} orders-1:{port}"));
     assert_eq!(start.elapsed().as_secs(), 1);
 }
 
 #[tokio::test]
 async fn health_check_of_an_unresolvable_host_name_uses_the_ip_address() {
-    let (port, _server) = serve_at("127.0.0.1", 0).await;
+    let ip = own_address().to_string();
+    let (port, _server) = serve_at(&ip, 0).await;
     let url = format!("http://5f2a9c:{port}/health");
-    let instance = Instance::builder("orders").id("a").host_name("5f2a9c").ip_addr("127.0.0.1").port(port);
+    let instance = Instance::builder("orders").id("a").host_name("5f2a9c").ip_addr(ip).port(port);
     let memory = Memory::default();
     memory.put(instance.health_check_url(url).build().unwrap());
     for address in [InstanceAddress::HostOrIp, InstanceAddress::Ip] {

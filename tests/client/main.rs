@@ -27,6 +27,8 @@ mod name_server;
 mod offline;
 mod options;
 mod overrides;
+#[path = "../support/own_address.rs"]
+mod own_address;
 mod pages;
 mod picked;
 mod propagation;

@@ -16,6 +16,8 @@ mod mixed_cluster;
 #[path = "../support/name_server.rs"]
 mod name_server;
 mod other_clients;
+#[path = "../support/own_address.rs"]
+mod own_address;
 mod process;
 mod provider_status;
 mod registry_servers;

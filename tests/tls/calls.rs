@@ -13,6 +13,7 @@ use tower_eureka::balance::EndpointState;
 use tower_eureka::client::{CallOptions, HttpClient};
 use tower_eureka::{Eureka, EurekaServer, Instance};
 
+use crate::own_address::own_address;
 use crate::world::{Ca, World, echo, serve, serve_on, server, until};
 
 #[tokio::test]
@@ -65,8 +66,11 @@ async fn certificate_is_verified_for_the_server_name_of_the_instance() {
 #[tokio::test]
 async fn certificate_of_an_unresolvable_host_name_is_verified_for_the_name() {
     let world = World::new().await;
-    let port = serve(server(world.ca.identity(&["5f2a9c.invalid"])), echo("a")).await;
-    world.register("a", "5f2a9c.invalid", port).await;
+    let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
+    let instance = Instance::builder("orders").id("a").host_name("5f2a9c.invalid").ip_addr(own_address().to_string());
+    let instance = instance.secure_port(listener.local_addr().unwrap().port());
+    serve_on(listener, server(world.ca.identity(&["5f2a9c.invalid"])), echo("a"));
+    world.enter(instance).await;
     assert_eq!(world.call(Version::HTTP_11).await.unwrap(), "a HTTP/1.1 hello");
     assert_eq!(world.call(Version::HTTP_2).await.unwrap(), "a HTTP/2.0 hello");
 }

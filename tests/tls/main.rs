@@ -11,6 +11,8 @@ mod files;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;
+#[path = "../support/own_address.rs"]
+mod own_address;
 #[cfg(feature = "peers")]
 mod peers;
 mod secrets;

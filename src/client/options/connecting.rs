@@ -22,7 +22,8 @@ pub enum InstanceAddress {
     /// instead, and the first one of each application is logged as a warning.
     ///
     /// The URL, the `host` header and the name in the certificate stay those of the host name. A
-    /// host that resolves and refuses connections is not called at its IP address.
+    /// host that resolves and refuses connections is not called at its IP address. A loopback
+    /// address is not used instead of a host name, since it is an address of the caller.
     ///
     /// Below an [`EurekaLayer`](crate::client::EurekaLayer), whose service resolves names by
     /// itself, this is the same as [`Host`](Self::Host).
@@ -126,7 +127,7 @@ impl CallOptions {
     ///
     /// A call that finds all connections in use waits for the
     /// [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and is then sent to
-    /// another instance.
+    /// another instance. A connection that was upgraded, such as a WebSocket, is not counted.
     ///
     /// Has no effect below an [`EurekaLayer`](crate::client::EurekaLayer).
     pub fn http1_connections(mut self, connections: usize) -> Self {

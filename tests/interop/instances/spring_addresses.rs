@@ -10,6 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tower_eureka::client::HttpClient;
 use tower_eureka::{Eureka, Instance};
 
+use super::super::own_address::own_address;
 use super::super::process::free_port;
 use super::super::spring::{Client, START};
 use super::super::{exclusive, http as registry, until};
@@ -37,10 +38,15 @@ async fn whoami(eureka: &Eureka) -> String {
 async fn spring_application_with_an_unresolvable_host_name_is_called() {
     let _lock = exclusive().await;
     let fixture = Fixture::new().await;
-    let arguments = ["--eureka.instance.prefer-ip-address=false", "--eureka.instance.hostname=5f2a9c11d0e4"];
+    let ip = own_address().to_string();
+    let arguments = [
+        "--eureka.instance.prefer-ip-address=false",
+        "--eureka.instance.hostname=5f2a9c11d0e4",
+        &format!("--eureka.instance.ip-address={ip}"),
+    ];
     let _java = Client::start_with("unresolvable", &fixture.url, free_port(), &arguments).await;
     let instance = registered(&fixture).await;
-    assert_eq!((instance.host_name(), instance.ip_addr()), (Some("5f2a9c11d0e4"), Some("127.0.0.1")));
+    assert_eq!((instance.host_name(), instance.ip_addr()), (Some("5f2a9c11d0e4"), Some(&*ip)));
     assert_eq!(whoami(&fixture.eureka).await, instance.id());
 }
 
