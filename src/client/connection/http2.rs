@@ -204,6 +204,8 @@ where
     async fn wait_for_stream(self: &Arc<Self>) -> Result<OpenStream<B>, Failure> {
         let within = self.connector.timeout();
         let _waiter = self.queue.join();
+        // Ended connections do not count for the maximum.
+        self.pool().remove_ended(Instant::now());
         let first = if self.has_connections() { None } else { self.connect_once() };
         // The connect ends a little earlier, so that all waiters receive its result.
         let deadline = Instant::now() + within + if first.is_some() { CONNECT_MARGIN } else { Duration::ZERO };
