@@ -44,11 +44,16 @@ impl Budget {
         self.calls.add(self.part(now), 1);
     }
 
-    /// Returns the time since the last call, or since the start if there was none. It is precise to
-    /// a tenth of the window.
+    /// Records a use of the application that is no call, which earns no retry.
+    pub(super) fn touch(&self, now: Instant) {
+        self.calls.add(self.part(now), 0);
+    }
+
+    /// Returns the time since the last call or other use, or since the start if there was none. It
+    /// is precise to a tenth of the window.
     pub(super) fn idle_for(&self) -> Duration {
         let now = Instant::now();
-        let last = self.calls.last().map_or(0, u64::from).saturating_mul(self.part_nanos);
+        let last = u64::from(self.calls.last()).saturating_mul(self.part_nanos);
         now.saturating_duration_since(self.base).saturating_sub(Duration::from_nanos(last))
     }
 
@@ -101,10 +106,10 @@ impl Window {
         let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Number of the latest part with a call.
-    fn last(&self) -> Option<u32> {
+    /// Number of the latest part that was added to, or 0.
+    fn last(&self) -> u32 {
         let counters = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
-        counters.filter(|counter| *counter as u32 > 0).map(part_of).max()
+        counters.map(part_of).max().unwrap_or_default()
     }
 
     /// Sum of the last parts up to this one.
@@ -145,6 +150,9 @@ mod tests {
         budget.deposit(Instant::now());
         advance(Duration::from_secs(60)).await;
         assert_eq!(budget.idle_for(), Duration::from_secs(60));
+        budget.touch(Instant::now());
+        assert_eq!(budget.idle_for(), Duration::ZERO);
+        assert_eq!(withdrawn(&budget, Instant::now()), 10, "a use without a call earns no retry");
     }
 
     #[tokio::test(start_paused = true)]

@@ -128,6 +128,7 @@ impl<E: HasAddress + Clone + Send + Sync + 'static> Routes<E> {
         let (name, request) = (Box::<str>::from(name), Request::from_parts(request.to_parts(), ()));
         ResponseFuture(Box::pin(async move {
             let route = self.route(&name, false)?;
+            route.record_use();
             let deadline = route.deadline(&request);
             let (parts, ()) = request.into_parts();
             if !route.is_ready() && !route.ready(deadline).await {

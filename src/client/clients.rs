@@ -20,7 +20,7 @@ pub(crate) trait Client: Send + Sync {
     /// Returns a snapshot of each application that was called or preloaded.
     fn snapshots(&self) -> Vec<Snapshot>;
 
-    /// Drops the applications without a call for this time.
+    /// Drops the applications that were not used for this time, by a call or a choice.
     fn drop_idle(&self, idle: Duration);
 
     /// Rejects further calls. Returns the applications, whose connections are closed when they are

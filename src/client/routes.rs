@@ -420,6 +420,7 @@ impl<E: Send + Sync + 'static> Route<E> {
     /// Waits for an instance. Returns `false` if there was none in time, or at once for an unknown
     /// name if the options say so.
     pub(super) async fn ready(&self, deadline: CallDeadline) -> bool {
+        self.record_use();
         let ready = self.balance.ready(deadline.ready_timeout());
         let ready = async {
             tokio::select! {
@@ -456,6 +457,11 @@ impl<E: Send + Sync + 'static> Route<E> {
 }
 
 impl<E> Route<E> {
+    /// Records a use without a call to an instance, so that the route is not idle.
+    pub(super) fn record_use(&self) {
+        self.budget.touch(Instant::now());
+    }
+
     /// Returns the time limits of a request that is sent now.
     pub(super) fn deadline<B>(&self, request: &Request<B>) -> CallDeadline {
         self.options.deadline(request, Instant::now)

@@ -5,6 +5,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
 use tower_eureka::cache::RegistryEvent;
@@ -374,6 +377,23 @@ async fn application_that_leaves_completely_is_removed_while_others_are_register
         sleep(2 * REFRESH).await;
         assert_eq!(ids(&client, Selection::app("orders")), [""; 0]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chosen_and_called_names_without_an_instance_stay_in_use() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    let calls = client.http_client::<Full<Bytes>>();
+    let get = || Request::get("http://nobody/").body(Full::default()).unwrap();
+    let names = || calls.snapshots().iter().map(|app| app.name().unwrap().to_owned()).collect::<Vec<_>>();
+    for _ in 0..5 {
+        drop(calls.choose("orders", &()).await.unwrap());
+        calls.request(get()).await.unwrap_err();
+        sleep(Duration::from_secs(800)).await;
+        assert_eq!(names(), ["NOBODY", "ORDERS"]);
+    }
+    sleep(Duration::from_secs(200)).await;
+    assert!(names().is_empty(), "{:?}", names());
 }
 
 #[tokio::test(start_paused = true)]

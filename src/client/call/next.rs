@@ -86,6 +86,7 @@ where
     /// Waits for an instance up to the caller's limit, with a pause before tried ones are used
     /// again.
     pub(super) async fn wait_for_instance(&mut self) -> Option<Picked<E, HttpResponses>> {
+        self.route.record_use();
         let ready_timeout = self.deadline.ready_timeout().unwrap_or_default();
         loop {
             let connect_retry = self.connect_retry();
