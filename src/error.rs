@@ -146,7 +146,7 @@ impl Error {
     ///
     /// | kind | status |
     /// |---|---|
-    /// | no endpoints, unprocessed, paused | 503 |
+    /// | no endpoints, unprocessed, paused, closed | 503 |
     /// | no connection, call lost, invalid response, refused | 502 |
     /// | timeout | 504 |
     /// | the request of the caller failed | 400 |
@@ -199,13 +199,16 @@ impl Error {
 
     /// Returns `true` if the remote side is unavailable for now, so that trying again later may
     /// succeed: it is unreachable or too slow, closed the connection, has no instances, asked for a
-    /// pause, or responded with 502, 503 or 504.
+    /// pause, or responded with 502, 503 or 504. Also `true` for a call through a client that was
+    /// closed: another process may take it.
     pub fn is_unavailable(&self) -> bool {
         match self.0.kind {
             Kind::Connect | Kind::Unprocessed | Kind::Timeout | Kind::NoEndpoints | Kind::Call => true,
             Kind::Paused(_) => true,
             Kind::Status(status) => matches!(status, 502..=504),
-            Kind::Config | Kind::InvalidResponse | Kind::Caller | Kind::Closed => false,
+            // Otherwise it concerns a registration of this process.
+            Kind::Closed => self.0.operation == "call",
+            Kind::Config | Kind::InvalidResponse | Kind::Caller | Kind::Hook => false,
         }
     }
 

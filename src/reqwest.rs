@@ -53,6 +53,9 @@ type FallbackService = BoxCloneSyncService<Request, Response<::reqwest::Body>, B
 /// # }
 /// ```
 ///
+/// A redirect with status 307 or 308 of a request with a body is not followed, since the wrapped
+/// client cannot send the body again. The response with that status is returned.
+///
 /// The [`PickedInstance`](crate::client::PickedInstance) in the extensions of a response is the
 /// instance that sent it.
 ///
@@ -114,8 +117,9 @@ impl Client {
         let service = tower::service_fn(move |request: Request| {
             let fallback = fallback.clone();
             async move {
-                let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
-                let response = fallback.oneshot(request).await.map_err(Into::into)?;
+                let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap));
+                let request = request.map_err(::reqwest::Error::without_url)?;
+                let response = fallback.oneshot(request).await.map_err(|error| without_url(error.into()))?;
                 Ok::<_, BoxError>(into_http(response))
             }
         });
@@ -125,7 +129,7 @@ impl Client {
 
     /// Sets the errors for which the [fallback](Self::fallback) is called, as
     /// [`HttpClient::fallback_on`](crate::client::HttpClient::fallback_on) does. Defaults to
-    /// [`Error::is_no_endpoints`].
+    /// calls to applications without an instance.
     #[must_use]
     pub fn fallback_on(self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         let condition: Condition = Arc::new(condition);
@@ -274,16 +278,22 @@ impl fmt::Debug for Client {
 #[derive(Clone)]
 struct FinalUrl(::reqwest::Url);
 
-/// Wraps an error. A failure after a redirect says nothing about the instance, which had received
-/// the request.
+/// Wraps an error, without its URL. A failed connection after a redirect says nothing about the
+/// instance, which had received the request.
 fn wrap_error(error: ::reqwest::Error, sent_to: &::reqwest::Url) -> BoxError {
     let is_same_host =
         error.url().is_none_or(|url| (url.host_str(), url.port()) == (sent_to.host_str(), sent_to.port()));
+    let error = error.without_url();
     if is_same_host {
         return error.into();
     }
-    let cause = format!("the request failed after a redirect: {}", error.without_url());
-    Error::new(Kind::Call, "call").cause(cause).into()
+    let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Call };
+    Error::new(kind, "call").cause(format!("the request failed after a redirect: {error}")).into()
+}
+
+/// Removes the URL from an error of reqwest.
+fn without_url(error: BoxError) -> BoxError {
+    error.downcast::<::reqwest::Error>().map_or_else(|other| other, |error| error.without_url().into())
 }
 
 /// The user's client as a service over `http` types.
@@ -317,7 +327,8 @@ impl Service<Request> for ReqwestService {
         }
         let client = self.client.clone();
         Box::pin(async move {
-            let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap))?;
+            let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap));
+            let request = request.map_err(::reqwest::Error::without_url)?;
             let url = request.url().clone();
             Ok(into_http(client.execute(request).await.map_err(|error| wrap_error(error, &url))?))
         })

@@ -89,6 +89,7 @@ pub use self::serve::{Services, serve, serve_registered};
 /// | `UNAVAILABLE` | no instance in time, none reachable, none processed the call, lost connection |
 /// | `DEADLINE_EXCEEDED` | the deadline passed |
 /// | `INVALID_ARGUMENT` | the name is not a valid application name |
+/// | `INTERNAL` | the hook of `on_attempt` failed |
 /// | gRPC's code for the reason | the instance reset the stream |
 /// | that of the fallback | the [fallback](Self::fallback) failed with a [`Status`] |
 ///
@@ -139,7 +140,7 @@ impl Channel {
 
     /// Sets the errors for which the [fallback](Self::fallback) is called, as
     /// [`HttpClient::fallback_on`](crate::client::HttpClient::fallback_on) does. Defaults to
-    /// [`Error::is_no_endpoints`].
+    /// calls to applications without an instance.
     ///
     /// The error is the source of the [`Status`] that the call would have without a fallback. A
     /// status that an instance sent is a response and no error.
@@ -215,6 +216,7 @@ fn status_of(error: Error) -> Status {
     let code = match error.kind() {
         Kind::Config => Code::InvalidArgument,
         Kind::Timeout => Code::DeadlineExceeded,
+        Kind::Hook => Code::Internal,
         Kind::Call | Kind::Caller | Kind::Unprocessed => code_of(&error),
         _ => Code::Unavailable,
     };

@@ -1,5 +1,6 @@
 //! Fallback: a service that handles calls that failed.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl<F> Fallback<F> {
     }
 
     fn is_for(&self, error: &Error) -> bool {
-        self.condition.as_ref().map_or_else(|| error.is_no_endpoints(), |condition| condition(error))
+        self.condition.as_ref().map_or_else(|| had_no_instance(error), |condition| condition(error))
     }
 
     /// Calls the service. Returns `None` if it did not respond in time.
@@ -64,6 +65,13 @@ impl<F> Fallback<F> {
         };
         Some(response.map_err(Into::into))
     }
+}
+
+/// Returns `true` if an application has no instance, also if the deadline passed while the call
+/// waited for one.
+fn had_no_instance(error: &Error) -> bool {
+    let is_reason = |source: &(dyn StdError + 'static)| source.downcast_ref().is_some_and(Error::is_no_endpoints);
+    error.is_no_endpoints() || error.is_timeout() && error.source().is_some_and(is_reason)
 }
 
 /// Makes a call. If it fails with an error for which the fallback is set, calls the fallback.
@@ -92,7 +100,8 @@ where
     let result = match (fallback.respond(request, deadline).await, error) {
         (Some(Ok(response)), _) => Ok(response.map(ResponseBody::unguarded)),
         (Some(Err(failed)), error) => {
-            let cause = format!("the fallback failed: {failed}; it was called because of: {}", error.cause_text());
+            // The text of its error may contain a URL with secrets.
+            let cause = format!("the fallback failed; it was called because of: {}", error.cause_text());
             Err(Error::new(Kind::Call, "call to").app(route.name.clone()).cause(cause).with_source(failed))
         }
         (None, _) => {

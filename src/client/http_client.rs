@@ -79,8 +79,11 @@ where
     }
 
     /// Sets a service that handles failed calls, such as a cache or another site. It is called for
-    /// calls to applications without an instance: once the ready timeout has passed, and at once
-    /// while calls fail fast. [`fallback_on`](Self::fallback_on) sets other conditions.
+    /// calls to applications without an instance: once the ready timeout or the call's deadline has
+    /// passed, and at once while calls fail fast. [`fallback_on`](Self::fallback_on) sets other
+    /// conditions.
+    ///
+    /// The error of a failed fallback is the source of the call's error.
     ///
     /// The service receives the caller's request, with its body wrapped in [`AttemptBody`]. Bodies
     /// are kept up to the [`replay_limit`](super::RetryPolicy::replay_limit). A call whose body was
@@ -121,10 +124,12 @@ where
     }
 
     /// Sets the errors for which the [fallback](Self::fallback) is called. Defaults to
-    /// [`Error::is_no_endpoints`].
+    /// calls to applications without an instance.
     ///
-    /// [`Error::is_unavailable`] adds calls for which no instance could be reached or responded in
-    /// time. A call that may have reached an instance has perhaps been processed there.
+    /// Such a call fails with [`Error::is_no_endpoints`], or with [`Error::is_timeout`] if its
+    /// deadline was earlier than the ready timeout. [`Error::is_unavailable`] adds calls for which
+    /// no instance could be reached or responded in time. A call that may have reached an instance
+    /// has perhaps been processed there.
     #[must_use]
     pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         let condition: Condition = Arc::new(condition);
@@ -177,7 +182,8 @@ where
     /// such requests. [`parse_uri`](super::parse_uri) reads URIs of the form `lb:ws://orders/chat`.
     ///
     /// [`request`](Self::request) sends such requests as well. Its response has the status 101, and
-    /// `hyper::upgrade::on` returns the connection.
+    /// `hyper::upgrade::on` returns the connection. Only the [`Upgraded`] of this method counts as
+    /// pending while it is open; otherwise the call is pending until the response body is dropped.
     ///
     /// # Errors
     /// As for [`request`](Self::request), and if the response has another status than 101, which is

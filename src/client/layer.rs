@@ -101,7 +101,7 @@ impl<F> EurekaLayer<F> {
 
     /// Sets the errors for which the [fallback](Self::fallback) is called, as
     /// [`HttpClient::fallback_on`](super::HttpClient::fallback_on) does. Defaults to
-    /// [`Error::is_no_endpoints`].
+    /// calls to applications without an instance.
     #[must_use]
     pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.condition = Some(Arc::new(condition));

@@ -31,7 +31,11 @@ pub enum ErrorKind {
     Call,
     /// The call failed because of its caller, for example because the request body failed.
     Caller,
-    /// The operation came too late or too early in the life of a registration.
+    /// The hook of [`CallOptions::on_attempt`](crate::client::CallOptions::on_attempt) failed, so
+    /// nothing was sent.
+    Hook,
+    /// The client was closed, or the operation came too late or too early in the life of a
+    /// registration.
     Closed,
 }
 
@@ -39,11 +43,11 @@ impl ErrorKind {
     /// Status of a response that reports the error to the caller of this process.
     pub(super) fn http_status(self) -> StatusCode {
         match self {
-            Self::NoEndpoints | Self::Unprocessed | Self::Paused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints | Self::Unprocessed | Self::Paused(_) | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect | Self::Call | Self::InvalidResponse | Self::Status(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Caller => StatusCode::BAD_REQUEST,
-            Self::Config | Self::Closed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Config | Self::Hook => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -60,7 +64,8 @@ impl ErrorKind {
             Self::NoEndpoints => "no instance is available",
             Self::Call => "no response",
             Self::Caller => "the request failed before it was sent completely",
-            Self::Closed => "not possible in this state",
+            Self::Hook => "the request could not be prepared",
+            Self::Closed => "the client or registration is not open",
         }
     }
 }
@@ -90,6 +95,8 @@ mod tests {
             (Kind::Timeout, 504),
             (Kind::Caller, 400),
             (Kind::Config, 500),
+            (Kind::Hook, 500),
+            (Kind::Closed, 503),
         ] {
             assert_eq!(Error::new(kind, "call").http_status(), status, "{kind:?}");
         }

@@ -362,6 +362,7 @@ async fn close_waits_for_calls_in_flight_and_then_closes_their_connections() {
     let eureka = world.eureka.clone();
     let error = world.client.request(request()).await.unwrap_err();
     assert!(error.to_string().contains("the client was closed"), "{error}");
+    assert!(error.is_unavailable() && error.http_status() == StatusCode::SERVICE_UNAVAILABLE, "{error}");
     release.send(()).unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ab");
     eureka.close().await.unwrap();

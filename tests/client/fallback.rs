@@ -153,8 +153,20 @@ async fn failed_fallback_is_an_error_with_both_causes() {
         Err::<Response<Body>, BoxError>("the cache is cold".into())
     });
     let client = eureka(&[]).http_client::<Body>().fallback(fallback);
-    let text = client.request(post("")).await.unwrap_err().to_string();
-    assert!(text.contains("the cache is cold") && text.contains("ORDERS") && text.contains("no endpoint"), "{text}");
+    let error = client.request(post("")).await.unwrap_err();
+    let (text, source) = (error.to_string(), std::error::Error::source(&error).unwrap().to_string());
+    assert!(text.contains("the fallback failed") && text.contains("ORDERS") && text.contains("no endpoint"), "{text}");
+    // Its text may contain secrets.
+    assert!(source == "the cache is cold" && !text.contains(&source), "{text}: {source}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fallback_handles_a_deadline_that_passes_while_there_is_no_instance() {
+    let client = eureka(&[]).http_client::<Body>().fallback(service_fn(describe));
+    let mut request = post("pay");
+    // The default ready timeout is 3 seconds.
+    request.extensions_mut().insert(Deadline::within(Duration::from_millis(500)));
+    assert_eq!(text(client.request(request).await.unwrap()).await, "http://orders/v1 pay");
 }
 
 #[tokio::test(start_paused = true)]

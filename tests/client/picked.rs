@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::COOKIE;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
@@ -140,7 +140,7 @@ async fn error_of_the_hook_ends_the_call_before_anything_is_sent() {
     let client = EurekaLayer::new(&eureka(&memory)).options(options).layer(below(&received));
     for _ in 0..5 {
         let error = client.clone().oneshot(get(&[])).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Caller);
+        assert_eq!((error.kind(), error.http_status()), (ErrorKind::Hook, StatusCode::INTERNAL_SERVER_ERROR));
         assert!(error.to_string().contains("the key store is locked"), "{error}");
         assert!(!error.summary().contains("key store"), "{}", error.summary());
     }

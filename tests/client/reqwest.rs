@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower::{BoxError, service_fn};
+use tower_eureka::balance::{Ejection, EndpointState};
 use tower_eureka::client::{CallOptions, Deadline, PickedInstance};
 use tower_eureka::reqwest::Client;
 use tower_eureka::{Error, Instance};
@@ -98,6 +99,39 @@ async fn limits_of_a_request_are_those_of_its_call() {
     let error = client.get("http://nobody/").wait_for_ready(Duration::ZERO).send().await.unwrap_err();
     assert!(error.is_no_endpoints(), "{error}");
     assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn timeout_of_the_wrapped_client_is_a_timeout_and_no_failure_of_the_instance() {
+    let memory = Memory::default();
+    memory.put(describing("a").await);
+    memory.put(describing("b").await);
+    let eureka = Scripted::new(move |_| memory.full()).client().build().unwrap();
+    let limited = reqwest::Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
+    let options = CallOptions::new().ejection(Ejection::new().consecutive_failures(1));
+    let client = Client::with_options(&eureka, limited, options);
+    for _ in 0..10 {
+        client.get("http://orders/v1").send().await.unwrap();
+    }
+    let error = client.get("http://orders/slow?token=secret").send().await.unwrap_err();
+    assert!(error.is_timeout() && error.http_status() == StatusCode::GATEWAY_TIMEOUT, "{error}");
+    assert!(error.to_string().contains("ORDERS") && !format!("{error:?}").contains("secret"), "{error:?}");
+    let snapshot = client.snapshots().remove(0);
+    assert_eq!(snapshot.count(EndpointState::Available), 2, "{snapshot}");
+}
+
+#[tokio::test]
+async fn error_of_a_call_contains_no_url() {
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dead = Instance::builder("orders").id("dead").ip_addr("127.0.0.1").port(refusing).build().unwrap();
+    let client = client([dead]);
+    let url = format!("http://127.0.0.1:{refusing}/?token=secret");
+    let fallback = service_fn(move |_: reqwest::Request| reqwest::Client::new().get(&url).send());
+    let get = |client: &Client| client.get("http://orders/?token=secret").wait_for_ready(Duration::ZERO).send();
+    for client in [client.clone(), client.fallback(fallback).fallback_on(Error::is_unavailable)] {
+        let error = get(&client).await.unwrap_err();
+        assert!(error.is_unavailable() && !format!("{error:?}").contains("secret"), "{error:?}");
+    }
 }
 
 #[tokio::test]

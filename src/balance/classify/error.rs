@@ -8,7 +8,7 @@ use h2::Reason;
 use tower::BoxError;
 
 use crate::balance::outcome::Outcome;
-use crate::error::{Error, chain, h2_error};
+use crate::error::{Error, Kind, chain, h2_error};
 
 /// Returns the outcome that an error stands for, as far as it can be determined without knowing the
 /// service.
@@ -20,6 +20,7 @@ pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
         Some(Evidence::Unconnected) => Outcome::Unreachable,
         _ if is_overload(error) => Outcome::Overloaded { retry_after: None },
         Some(Evidence::Unprocessed) => Outcome::Unprocessed,
+        Some(Evidence::TimedOut) => Outcome::TimedOut,
         Some(Evidence::Other) | None => Outcome::Failure { retry_after: None },
     }
 }
@@ -47,13 +48,24 @@ pub(crate) fn is_callers_fault(error: &(dyn StdError + 'static)) -> bool {
 enum Evidence {
     Unconnected,
     Unprocessed,
+    /// A time limit of the caller passed.
+    TimedOut,
     Other,
 }
 
 fn evidence(error: &(dyn StdError + 'static)) -> Option<Evidence> {
     let decided = |unconnected: bool| if unconnected { Evidence::Unconnected } else { Evidence::Other };
     if let Some(error) = error.downcast_ref::<Error>() {
-        return Some(if error.is_unprocessed() { Evidence::Unprocessed } else { decided(error.is_connect()) });
+        return Some(match error.kind() {
+            Kind::Unprocessed => Evidence::Unprocessed,
+            Kind::Timeout => Evidence::TimedOut,
+            _ => decided(error.is_connect()),
+        });
+    }
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        // If it is not about time, an error below it decides.
+        return (error.is_timeout() && !error.is_connect()).then_some(Evidence::TimedOut);
     }
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         // If the error is not about connecting, hyper's error below it decides.

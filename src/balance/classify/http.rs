@@ -85,6 +85,7 @@ pub trait ClassifyHttp: Send + Sync + 'static {
 /// | HTTP/2 `GOAWAY` or `REFUSED_STREAM` | unprocessed |
 /// | the connection ended before it took the request | unprocessed |
 /// | HTTP/2 `ENHANCE_YOUR_CALM` | overload |
+/// | a time limit of this crate or of reqwest passed | timeout |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 

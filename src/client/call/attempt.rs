@@ -95,11 +95,7 @@ where
 
 fn hook_failed(error: BoxError, picked: &PickedInstance) -> Error {
     let cause = format!("on_attempt failed: {error}");
-    Error::new(Kind::Caller, "call to")
-        .app(picked.instance().app())
-        .instance(picked.id())
-        .cause(cause)
-        .with_source(error)
+    Error::new(Kind::Hook, "call to").app(picked.instance().app()).instance(picked.id()).cause(cause).with_source(error)
 }
 
 /// Returns the caller's `host` header, or the name in the URI.

@@ -48,7 +48,8 @@ impl CallOptions {
     /// [`authority`](PickedInstance::authority) without a default port. The host of the URI is the
     /// address of the instance, and the hook must not change it.
     ///
-    /// An error of the hook ends the call. Nothing is sent then, and the instance is not blamed.
+    /// An error of the hook ends the call with [`ErrorKind::Hook`](crate::ErrorKind::Hook). Nothing
+    /// is sent then, and the instance is not blamed.
     /// The hook runs within the task of the caller, so it must not block.
     ///
     /// ```
