@@ -3,12 +3,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{self, timeout};
 
-use super::saved::{Restored, SavedRegistry, temporary};
+use super::saved::{SavedList, SavedRegistry, temporary};
 use super::snapshot::Snapshot;
-use crate::config::{ClientConfig, RegistryIdentity};
-use crate::model::{Application, Applications, Digest};
+use crate::config::{ClientConfig, Interest, RegistryIdentity};
+use crate::model::{Application, Applications, Digest, Instance};
 use crate::panics::catch_panic;
 use crate::sync::{Mutex, offload};
 use crate::time::{jittered, wall_clock_ms};
@@ -31,6 +31,8 @@ pub(super) struct RegistryFile {
     saved: SavedRegistry,
     /// Static instances, which are not saved.
     fixed: Vec<Arc<Application>>,
+    /// True if only the names in use are fetched. What the file has of other names is kept in it.
+    is_partial: bool,
     latest: Mutex<Latest>,
     /// State of the file. Locked on blocking threads only, while the file is written.
     written: Mutex<Written>,
@@ -42,7 +44,7 @@ pub(super) struct RegistryFile {
 #[derive(Debug, Default)]
 struct Latest {
     fetched: Option<Fetched>,
-    next_save: Option<Instant>,
+    next_save: Option<time::Instant>,
     /// Alive while a save runs.
     running: Weak<()>,
 }
@@ -62,6 +64,8 @@ struct Written {
     digest: Option<Digest>,
     fetched_ms: i64,
     number: u64,
+    /// What the file had at the start, for the names that are not in use yet.
+    restored: Option<SavedList>,
 }
 
 impl RegistryFile {
@@ -80,6 +84,7 @@ impl RegistryFile {
         Some(Arc::new(Self {
             saved,
             fixed: offline.instances.clone(),
+            is_partial: config.interest == Interest::Used,
             latest: Mutex::default(),
             written: Mutex::default(),
             is_failing: AtomicBool::new(false),
@@ -87,13 +92,14 @@ impl RegistryFile {
     }
 
     /// Reads the file. Returns `None` if there is none, or none that can be used.
-    pub(super) async fn restore(self: &Arc<Self>) -> Option<Restored> {
+    pub(super) async fn restore(self: &Arc<Self>) -> Option<SavedList> {
         let (this, now_ms) = (self.clone(), wall_clock_ms());
         let load = offload(move || {
             let restored = this.saved.load(now_ms);
             if let Ok(Some(restored)) = &restored {
                 let (digest, fetched_ms) = (Some(digest(&restored.list)), restored.fetched_ms);
-                *this.written.lock() = Written { digest, fetched_ms, number: 0 };
+                let restored = Some(restored).filter(|_| this.is_partial).cloned();
+                *this.written.lock() = Written { digest, fetched_ms, number: 0, restored };
             }
             restored
         });
@@ -120,7 +126,7 @@ impl RegistryFile {
     /// Records a fetched state, and saves it in the background if a save is due. Must be called on
     /// a tokio runtime.
     pub(super) fn fetched(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
-        let now = Instant::now();
+        let now = time::Instant::now();
         let mut latest = self.latest.lock();
         let number = latest.fetched.as_ref().map_or(0, |fetched| fetched.number) + 1;
         let fetched = Fetched { snapshot, at_ms: wall_clock_ms(), number };
@@ -167,19 +173,49 @@ impl RegistryFile {
     fn write(&self, fetched: &Fetched) -> io::Result<()> {
         let is_own = |application: &&Arc<Application>| self.fixed.iter().all(|fixed| !Arc::ptr_eq(fixed, application));
         let applications = fetched.snapshot.applications().filter(is_own).cloned().collect();
-        let list = Applications { version: Some(1), hash: None, applications };
-        let digest = digest(&list);
+        let mut list = Applications { version: Some(1), hash: None, applications };
         let mut written = self.written.lock();
         let max_age_ms = i64::try_from(self.saved.max_age.as_millis()).unwrap_or(i64::MAX);
+        // Renewed with every save, it would never be too old.
+        let is_usable = |restored: &SavedList| fetched.at_ms.saturating_sub(restored.oldest_ms) <= max_age_ms;
+        written.restored = written.restored.take().filter(is_usable);
+        let mut oldest_ms = fetched.at_ms;
+        if let Some(restored) = &written.restored
+            && add_unused(&mut list, &restored.list, &fetched.snapshot)
+        {
+            oldest_ms = restored.oldest_ms.min(oldest_ms);
+        }
+        let digest = digest(&list);
         let is_fresh = fetched.at_ms.saturating_sub(written.fetched_ms) < max_age_ms / UNCHANGED_PART;
         let is_saved = written.digest == Some(digest) && is_fresh && self.saved.path.exists();
         if is_saved || fetched.number < written.number {
             return Ok(());
         }
-        self.saved.save(&list, fetched.at_ms)?;
-        *written = Written { digest: Some(digest), fetched_ms: fetched.at_ms, number: fetched.number };
+        self.saved.save(&SavedList { list, fetched_ms: fetched.at_ms, oldest_ms })?;
+        (written.digest, written.fetched_ms, written.number) = (Some(digest), fetched.at_ms, fetched.number);
         Ok(())
     }
+}
+
+/// Adds the instances of names that a snapshot does not cover. Returns `true` if there are any.
+fn add_unused(list: &mut Applications, restored: &Applications, snapshot: &Snapshot) -> bool {
+    let mut is_any = false;
+    for application in &restored.applications {
+        let present = snapshot.application(&application.name);
+        let is_unused = |instance: &&Arc<Instance>| {
+            !snapshot.covers(instance) && present.is_none_or(|present| present.instance(instance.id()).is_none())
+        };
+        let instances: Vec<_> = application.instances.iter().filter(is_unused).cloned().collect();
+        if instances.is_empty() {
+            continue;
+        }
+        is_any = true;
+        match list.applications.iter_mut().find(|known| known.name == application.name) {
+            Some(known) => Arc::make_mut(known).instances.extend(instances),
+            None => list.applications.push(Arc::new(Application { name: application.name.clone(), instances })),
+        }
+    }
+    is_any
 }
 
 /// Returns the digest of a list, which does not depend on the times of heartbeats.

@@ -7,6 +7,8 @@
 //! crc32 0123abcd                                                checksum of all bytes before this line
 //! ```
 //!
+//! The second line has `oldest` as well if a part of the list was fetched earlier.
+//!
 //! All functions here block. `file.rs` calls them on blocking threads.
 
 use std::ffi::OsString;
@@ -42,12 +44,14 @@ pub(super) struct SavedRegistry {
     pub(super) max_size: u64,
 }
 
-/// List from a registry file.
-#[derive(Debug)]
-pub(super) struct Restored {
+/// List of a registry file.
+#[derive(Clone, Debug)]
+pub(super) struct SavedList {
     pub(super) list: Applications,
     /// Time of the last fetch, in milliseconds since the epoch.
     pub(super) fetched_ms: i64,
+    /// Time of the last fetch of the oldest part.
+    pub(super) oldest_ms: i64,
 }
 
 /// Reason for which a file is not used.
@@ -56,7 +60,7 @@ pub(super) struct Unusable(String);
 
 impl SavedRegistry {
     /// Reads the file. Returns `None` if there is none.
-    pub(super) fn load(&self, now_ms: i64) -> Result<Option<Restored>, Unusable> {
+    pub(super) fn load(&self, now_ms: i64) -> Result<Option<SavedList>, Unusable> {
         let bytes = match self.read() {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -64,9 +68,9 @@ impl SavedRegistry {
         };
         let content = content(&bytes)?;
         let (header, list) = content.split_once('\n').ok_or_else(|| Unusable::corrupt("it has no list"))?;
-        let fetched_ms = self.check(header, now_ms)?;
+        let (fetched_ms, oldest_ms) = self.check(header, now_ms)?;
         let list = Applications::from_json(list.as_bytes()).map_err(Unusable::corrupt)?;
-        Ok(Some(Restored { list, fetched_ms }))
+        Ok(Some(SavedList { list, fetched_ms, oldest_ms }))
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
@@ -84,8 +88,8 @@ impl SavedRegistry {
         if bytes.len() as u64 > self.max_size { Err(too_large()) } else { Ok(bytes) }
     }
 
-    /// Checks registry and age. Returns the time of the last fetch.
-    fn check(&self, header: &str, now_ms: i64) -> Result<i64, Unusable> {
+    /// Checks registry and age. Returns the time of the last fetch, and that of the oldest part.
+    fn check(&self, header: &str, now_ms: i64) -> Result<(i64, i64), Unusable> {
         let header: Value = serde_json::from_str(header).map_err(Unusable::corrupt)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let registry = || {
@@ -104,12 +108,12 @@ impl SavedRegistry {
             let (age, max_age) = (Duration::from_secs(age.as_secs()), self.max_age);
             return Err(Unusable(format!("it is {age:?} old, which is more than the maximum age of {max_age:?}")));
         }
-        Ok(fetched_ms)
+        Ok((fetched_ms, header["oldest"].as_i64().map_or(fetched_ms, |oldest| oldest.min(fetched_ms))))
     }
 
     /// Replaces the file. After an error or a crash, the old file remains.
-    pub(super) fn save(&self, list: &Applications, fetched_ms: i64) -> io::Result<()> {
-        let written = self.write(list, fetched_ms).and_then(|()| fs::rename(&self.temporary, &self.path));
+    pub(super) fn save(&self, saved: &SavedList) -> io::Result<()> {
+        let written = self.write(saved).and_then(|()| fs::rename(&self.temporary, &self.path));
         if written.is_err() {
             // The first error is returned.
             let _ = fs::remove_file(&self.temporary);
@@ -119,14 +123,17 @@ impl SavedRegistry {
         Ok(())
     }
 
-    fn write(&self, list: &Applications, fetched_ms: i64) -> io::Result<()> {
+    fn write(&self, SavedList { list, fetched_ms, oldest_ms }: &SavedList) -> io::Result<()> {
         // One that a crash left behind. It is not opened, since it may be a link.
         match fs::remove_file(&self.temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let RegistryIdentity { region, servers } = &self.identity;
-        let header = json!({ "region": region, "servers": servers, "fetched": fetched_ms });
+        let mut header = json!({ "region": region, "servers": servers, "fetched": fetched_ms });
+        if oldest_ms < fetched_ms {
+            header["oldest"] = json!(oldest_ms);
+        }
         let mut file = BufWriter::new(CrcWriter::new(create(&self.temporary)?));
         writeln!(file, "{FORMAT} {VERSION}\n{header}")?;
         list.write_json(&mut file)?;

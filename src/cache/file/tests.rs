@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tokio::time::{advance, sleep};
 
 use super::*;
+use crate::cache::lookup::Lookup;
 use crate::config::{OfflineConfig, ServiceUrl};
 use crate::model::Instance;
 
@@ -102,4 +103,47 @@ async fn static_instances_are_not_saved() {
     let restored = file.restore().await.unwrap().list;
     assert_eq!(restored.applications.iter().map(|app| &*app.name).collect::<Vec<_>>(), ["STOCK"]);
     fs::remove_file(&file.saved.path).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_not_used_yet_stay_in_the_file_until_they_are_too_old() {
+    let path = path("unused");
+    let file = |interest| {
+        let offline = OfflineConfig { file: Some(path.clone()), ..OfflineConfig::default() };
+        let service_urls = ServiceUrl::parse_list("http://registry/").unwrap();
+        RegistryFile::of(&ClientConfig { offline, service_urls, interest, ..ClientConfig::default() }).unwrap()
+    };
+    let named = |name: &str, id: &str| {
+        let instance = Instance { instance_id: Some(id.into()), ..Instance::bare(name.into()) };
+        Arc::new(Application { name: name.into(), instances: vec![Arc::new(instance)] })
+    };
+    let ids = |list: &Applications| -> BTreeSet<String> {
+        list.applications.iter().flat_map(|app| &app.instances).map(|instance| instance.id().to_owned()).collect()
+    };
+    let first = file(Interest::All);
+    first.fetched(Arc::new(Snapshot::of([named("A", "a1"), named("B", "b1")])));
+    first.close().await;
+    settled(&first).await;
+
+    let second = file(Interest::Used);
+    second.restore().await.unwrap();
+    let used = || {
+        let applications = Snapshot::of([named("A", "a2")]).applications;
+        Arc::new(Snapshot::partial(applications, Arc::default(), vec![Lookup::App("A".into())]))
+    };
+    crate::time::move_wall_clock(3_600_000);
+    second.fetched(used());
+    second.close().await;
+    settled(&second).await;
+    let restored = second.saved.load(wall_clock_ms()).unwrap().unwrap();
+    assert_eq!(ids(&restored.list), ["a2", "b1"].map(String::from).into());
+    assert!(restored.oldest_ms < restored.fetched_ms);
+
+    crate::time::move_wall_clock(second.saved.max_age.as_millis() as i64);
+    second.fetched(used());
+    second.close().await;
+    let restored = second.saved.load(wall_clock_ms()).unwrap().unwrap();
+    assert_eq!(ids(&restored.list), ["a2".to_owned()].into());
+    assert_eq!(restored.oldest_ms, restored.fetched_ms);
+    fs::remove_file(&path).unwrap();
 }

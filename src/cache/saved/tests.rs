@@ -51,6 +51,10 @@ fn inner(instance: &Instance) -> String {
     json["instance"].to_string()
 }
 
+fn state(list: Applications, fetched_ms: i64) -> SavedList {
+    SavedList { list, fetched_ms, oldest_ms: fetched_ms }
+}
+
 fn refusal(file: &SavedRegistry) -> String {
     file.load(NOW).unwrap_err().to_string()
 }
@@ -61,7 +65,7 @@ fn saved_list_is_restored_with_its_time() {
     let file = folder.file();
     assert!(file.load(NOW).unwrap().is_none(), "there is no file yet");
     for fetched in [NOW - 1000, NOW] {
-        file.save(&list(), fetched).unwrap();
+        file.save(&state(list(), fetched)).unwrap();
         let restored = file.load(NOW).unwrap().unwrap();
         assert_eq!((restored.list, restored.fetched_ms), (list(), fetched));
     }
@@ -72,7 +76,7 @@ fn saved_list_is_restored_with_its_time() {
 fn every_damage_of_the_file_is_detected() {
     let folder = Folder::new("damage");
     let file = folder.file();
-    file.save(&list(), NOW).unwrap();
+    file.save(&state(list(), NOW)).unwrap();
     let whole = fs::read(&file.path).unwrap();
     for length in 0..whole.len() {
         fs::write(&file.path, &whole[..length]).unwrap();
@@ -123,7 +127,7 @@ fn file_with_a_correct_checksum_and_other_content_is_refused() {
 fn file_of_another_registry_is_refused_and_replaced() {
     let folder = Folder::new("other");
     let file = folder.file();
-    file.save(&list(), NOW).unwrap();
+    file.save(&state(list(), NOW)).unwrap();
     let with = |region: &str, servers: &[&str]| SavedRegistry {
         identity: RegistryIdentity {
             region: region.into(),
@@ -136,9 +140,9 @@ fn file_of_another_registry_is_refused_and_replaced() {
     for other in [with("us", &["http://a/"]), with("eu", &["http://c/"])] {
         let refused = refusal(&other);
         assert_eq!(refused, "it belongs to another registry (http://a/, http://b/ in region eu)");
-        other.save(&list(), NOW).unwrap();
+        other.save(&state(list(), NOW)).unwrap();
         assert!(other.load(NOW).unwrap().is_some());
-        file.save(&list(), NOW).unwrap();
+        file.save(&state(list(), NOW)).unwrap();
     }
 }
 
@@ -149,7 +153,7 @@ fn old_file_is_refused_and_one_from_the_future_is_used() {
     for (fetched, is_used) in
         [(NOW - DAY_MS, true), (NOW - DAY_MS - 1, false), (NOW + 400 * DAY_MS, true), (i64::MIN, false)]
     {
-        file.save(&list(), fetched).unwrap();
+        file.save(&state(list(), fetched)).unwrap();
         assert_eq!(file.load(NOW).is_ok(), is_used, "{fetched}");
     }
     assert!(refusal(&file).contains("more than the maximum age of 86400s"), "{}", refusal(&file));
@@ -159,7 +163,7 @@ fn old_file_is_refused_and_one_from_the_future_is_used() {
 fn large_file_and_one_that_is_no_file_are_refused() {
     let folder = Folder::new("kind");
     let mut file = folder.file();
-    file.save(&list(), NOW).unwrap();
+    file.save(&state(list(), NOW)).unwrap();
     file.max_size = 100;
     assert_eq!(refusal(&file), "cannot read it: larger than 100 bytes");
     file.path = folder.0.clone();
@@ -170,19 +174,19 @@ fn large_file_and_one_that_is_no_file_are_refused() {
 fn failed_save_leaves_the_old_file_and_no_other() {
     let folder = Folder::new("failed");
     let file = folder.file();
-    file.save(&list(), NOW).unwrap();
+    file.save(&state(list(), NOW)).unwrap();
     // A folder in the place of the temporary file cannot be replaced.
     fs::create_dir_all(file.temporary.join("x")).unwrap();
-    assert!(file.save(&Applications::default(), NOW).is_err());
+    assert!(file.save(&state(Applications::default(), NOW)).is_err());
     assert_eq!(file.load(NOW).unwrap().unwrap().list, list());
     fs::remove_dir_all(&file.temporary).unwrap();
     // A folder in the place of the file.
     let taken = SavedRegistry { path: folder.0.join("taken"), ..folder.file() };
     fs::create_dir_all(taken.path.join("x")).unwrap();
-    assert!(taken.save(&list(), NOW).is_err());
+    assert!(taken.save(&state(list(), NOW)).is_err());
     let path = folder.0.join("missing/registry");
     let missing = SavedRegistry { temporary: temporary(&path, 0), path, ..folder.file() };
-    assert_eq!(missing.save(&list(), NOW).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(missing.save(&state(list(), NOW)).unwrap_err().kind(), io::ErrorKind::NotFound);
     let mut names = folder.names();
     names.sort();
     assert_eq!(names, ["registry", "taken"]);
@@ -198,7 +202,7 @@ fn file_is_readable_by_its_owner_only_and_links_are_not_followed() {
     let target = folder.0.join("target");
     fs::write(&target, "precious").unwrap();
     symlink(&target, &file.temporary).unwrap();
-    file.save(&list(), NOW).unwrap();
+    file.save(&state(list(), NOW)).unwrap();
     assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
 }
