@@ -44,9 +44,12 @@ pub enum RegistryEvent {
 /// Stream of the events of all applications. Created by [`Eureka::events`](crate::Eureka::events).
 ///
 /// It begins with the registry as it is: an [`Added`](RegistryEvent::Added) for each instance, then
-/// a [`Refreshed`](RegistryEvent::Refreshed). Nothing is queued for a slow reader. It receives the
-/// difference between the state that it has and the present one, followed by one event for all
+/// a [`Refreshed`](RegistryEvent::Refreshed). Before the first fetch, instances of the registry file
+/// and static ones are added without a `Refreshed`. Nothing is queued for a slow reader. It receives
+/// the difference between the state that it has and the present one, followed by one event for all
 /// refreshes in between.
+///
+/// The events concern the own region. [`Snapshot::region`] has the instances of remote ones.
 ///
 /// The stream keeps the refresh running. It ends when the client is
 /// [closed](crate::Eureka::close) or its runtime ends.
@@ -69,13 +72,15 @@ impl RegistryEvents {
 
     /// Queues the events since the state that the reader has.
     fn advance(&mut self, progress: &Progress) {
-        let counts = progress.counts;
-        if counts.succeeded > self.succeeded {
-            let snapshot = self.registry.snapshot();
+        let (counts, snapshot) = (progress.counts, self.registry.snapshot());
+        // Instances from the registry file, static ones and new names are there without a success.
+        if !Arc::ptr_eq(&self.snapshot, &snapshot) {
             let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
             for (_, before, now) in changed(&before.applications, &snapshot.applications) {
                 self.compare(before, now, &snapshot);
             }
+        }
+        if counts.succeeded > self.succeeded {
             self.events.push_back(RegistryEvent::Refreshed(snapshot));
         }
         if counts.failed > self.failed
@@ -157,5 +162,25 @@ impl fmt::Display for RegistryEvent {
             }
             Self::RefreshFailed(error) => write!(f, "refresh failed: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::config::{ClientConfig, OfflineConfig};
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn instances_that_were_never_fetched_are_added_without_a_refresh() {
+        let instance = Instance { instance_id: Some("a".into()), ..Instance::bare("ORDERS".into()) };
+        let application = Application { name: "ORDERS".into(), instances: vec![Arc::new(instance)] };
+        let offline = OfflineConfig { instances: vec![Arc::new(application)], ..OfflineConfig::default() };
+        let config = ClientConfig { offline, ..ClientConfig::default() };
+        let registry = RegistryCache::without_fetches(Error::new(Kind::Config, "test"), &config);
+        let events: Vec<_> = RegistryEvents::new(registry).map(|event| event.to_string()).collect().await;
+        assert_eq!(events, ["added ORDERS a UP"]);
     }
 }
