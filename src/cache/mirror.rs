@@ -253,14 +253,19 @@ pub(super) fn shared(
     name: &Arc<str>,
     instances: Vec<Arc<Instance>>,
 ) -> Arc<Application> {
-    let same = |known: &&Arc<Application>| {
-        known.instances.len() == instances.len()
-            && known.instances.iter().zip(&instances).all(|(a, b)| Arc::ptr_eq(a, b))
-    };
-    match known.filter(same) {
+    match known.filter(|known| are_same(&known.instances, &instances)) {
         Some(known) => known.clone(),
         None => Arc::new(Application { name: name.clone(), instances }),
     }
+}
+
+/// Returns `true` if two applications consist of the same `Arc`s.
+pub(super) fn has_same_instances(a: &Arc<Application>, b: &Arc<Application>) -> bool {
+    Arc::ptr_eq(a, b) || are_same(&a.instances, &b.instances)
+}
+
+fn are_same(a: &[Arc<Instance>], b: &[Arc<Instance>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 impl Instance {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::cache::lookup::Lookup;
-use crate::cache::mirror::shared;
+use crate::cache::mirror::has_same_instances;
 use crate::cache::snapshot::Snapshot;
 use crate::cache::vip_index::VipIndex;
 use crate::model::Application;
@@ -44,8 +44,9 @@ impl Merged {
             applications.entry(fixed.name.clone()).or_insert_with(|| fixed.clone());
         }
         for (name, application) in &mut applications {
-            if let Some(known) = self.published.get(name) {
-                *application = shared(Some(known), name, application.instances.clone());
+            // A static application stays the `Arc` by which it is recognized.
+            if let Some(known) = self.published.get(name).filter(|known| has_same_instances(known, application)) {
+                application.clone_from(known);
             }
         }
         VipIndex::update(&mut self.vips, &self.published, &applications);
@@ -62,5 +63,33 @@ impl Merged {
         VipIndex::update(&mut self.vips, &self.published, &applications);
         self.published.clone_from(&applications);
         Snapshot::partial(applications, self.vips.clone(), names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Instance;
+
+    fn application(name: &str, ids: &[&str]) -> Arc<Application> {
+        let instance =
+            |id: &&str| Arc::new(Instance { instance_id: Some((*id).into()), ..Instance::bare(name.into()) });
+        Arc::new(Application { name: name.into(), instances: ids.iter().map(instance).collect() })
+    }
+
+    #[test]
+    fn unchanged_and_static_applications_stay_the_same_arcs() {
+        let (fixed, listed) = (application("A", &["static"]), application("A", &["a"]));
+        let mut merged = Merged::new(vec![fixed.clone()]);
+        let mut merge = |lists: &[Arc<Application>]| {
+            let lists: Vec<_> = lists.iter().map(|list| Snapshot::of([list.clone()])).collect();
+            merged.lists(lists.iter(), Vec::new()).application("a").unwrap().clone()
+        };
+        assert!(Arc::ptr_eq(&merge(std::slice::from_ref(&listed)), &listed));
+        assert!(Arc::ptr_eq(&merge(&[]), &fixed), "the file recognizes static instances by their `Arc`");
+        let lists = [listed, application("A", &["b"])];
+        let both = merge(&lists);
+        assert_eq!(both.instances.len(), 2);
+        assert!(Arc::ptr_eq(&merge(&lists), &both), "the lists did not change");
     }
 }
