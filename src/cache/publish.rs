@@ -154,8 +154,11 @@ impl RegistryCache {
     /// Waits until a refresh has succeeded.
     ///
     /// # Errors
-    /// If none can succeed any more.
+    /// If none can succeed any more, or the client was closed.
     pub(crate) async fn loaded(&self) -> Result<Arc<Snapshot>, Error> {
+        if self.is_closed() {
+            return Err(self.ended());
+        }
         let mut progress = self.watch_progress();
         match progress.wait_for(|progress| progress.at.is_some()).await.map(drop) {
             Ok(()) => Ok(self.snapshot()),

@@ -59,6 +59,9 @@ impl Eureka {
         let registry = self.registry();
         let mut changes = EurekaDiscover::new(registry.clone(), selection.clone());
         loop {
+            if registry.is_closed() {
+                return Err(registry.ended());
+            }
             let instances = selection.instances(&registry.snapshot());
             if !instances.is_empty() {
                 return Ok(instances);

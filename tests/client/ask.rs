@@ -272,6 +272,7 @@ async fn close_ends_the_refresh_the_waits_and_the_events() {
         assert!(error.to_string().contains("the client was closed"), "{error}");
     }
     assert!(world.eureka.refresh().await.is_err() && world.eureka.ready_for("billing").await.is_err());
+    assert!(world.eureka.ready().await.is_err() && world.eureka.ready_for("orders").await.is_err());
     sleep(10 * MINUTE).await;
     assert_eq!(world.scripted.asked().len(), asked, "nothing is fetched any more");
     assert_eq!(world.eureka.status().state(), RegistryState::Closed);
