@@ -231,6 +231,10 @@ async fn refresh_loop(
         progress.send_modify(|progress| progress.source = RegistrySource::File);
     }
     let metrics = RegistryMetrics::default();
+    if progress.borrow().source != RegistrySource::None {
+        write_size(&metrics, &published.snapshot.load(), 0);
+    }
+    metrics.stale(progress.borrow().source == RegistrySource::File);
     let age = || progress.borrow().age();
     tokio::select! {
         () = metrics.report_age(age) => {}
@@ -286,9 +290,17 @@ fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher, snap
     metrics.age(progress.age());
     metrics.stale(progress.error.is_some());
     if progress.error.is_none() {
+        write_size(metrics, snapshot, progress.held);
+    }
+}
+
+/// Writes the metrics of the size of the copy. Counts all instances, but only if the feature
+/// `metrics` asks for it.
+fn write_size(metrics: &RegistryMetrics, snapshot: &Snapshot, held: usize) {
+    if cfg!(feature = "metrics") {
         let counts = snapshot.counts();
         let by_status = InstanceStatus::ALL.map(|status| (status.as_str(), counts.of(status)));
-        metrics.registry(snapshot.applications().count(), by_status, progress.held);
+        metrics.registry(snapshot.applications.len(), by_status, held);
     }
 }
 

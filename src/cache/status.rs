@@ -33,14 +33,23 @@ pub struct RegistryStatus {
     age: Option<Duration>,
     error: Option<Arc<Error>>,
     failing_for: Option<Duration>,
-    applications: usize,
-    counts: StatusCounts,
+    instances: Counted,
     held: usize,
     refreshes: RefreshCounts,
     deltas: DeltaUse,
     interest: Option<InterestUse>,
     lag: Option<Duration>,
     servers: Vec<RegistryServer>,
+}
+
+/// Instances, which are counted only when their number is asked for.
+#[derive(Clone)]
+struct Counted(Arc<Snapshot>);
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.counts().fmt(f)
+    }
 }
 
 /// State of a client's copy of the registry. Part of [`RegistryStatus`].
@@ -107,8 +116,7 @@ impl RegistryStatus {
             age: progress.at.map(|at| at.elapsed()),
             error: progress.error,
             failing_for: progress.failing_since.map(|since| since.elapsed()),
-            applications: snapshot.applications().count(),
-            counts: snapshot.counts(),
+            instances: Counted(snapshot),
             held: progress.held,
             refreshes: progress.counts,
             deltas: progress.deltas,
@@ -151,9 +159,14 @@ impl RegistryStatus {
         self.interest.is_none_or(|interest| interest.is_whole_fetched)
     }
 
-    /// Returns `true` if the latest refresh failed, so that the instances may be out of date.
+    /// Returns `true` if the instances may be out of date: the latest refresh failed, or they are
+    /// those of the registry file. Static instances of a client that fetches nothing are not stale.
     pub fn is_stale(&self) -> bool {
-        self.state == RegistryState::Stale
+        match self.state {
+            RegistryState::Stale => true,
+            RegistryState::Disabled => false,
+            _ => self.source == RegistrySource::File || self.error.is_some() && self.applications() > 0,
+        }
     }
 
     /// Returns the error of the latest refresh, if it failed.
@@ -179,17 +192,17 @@ impl RegistryStatus {
 
     /// Returns the number of applications.
     pub fn applications(&self) -> usize {
-        self.applications
+        self.instances.0.applications.len()
     }
 
     /// Returns the number of instances of any status.
     pub fn instances(&self) -> usize {
-        self.counts.total()
+        self.instances.0.instance_count()
     }
 
     /// Returns the number of instances in each status.
     pub fn counts(&self) -> StatusCounts {
-        self.counts
+        self.instances.0.counts()
     }
 
     /// Returns the number of instances that the registry server no longer lists, but that
@@ -223,8 +236,11 @@ impl fmt::Display for RegistryStatus {
         if let Some(age) = self.age {
             write!(f, ", {} s old", age.as_secs())?;
         }
-        if let Some(server) = self.server() {
-            write!(f, ", from {server}")?;
+        match (self.source, self.server()) {
+            (RegistrySource::File, _) => f.write_str(", from the registry file")?,
+            (RegistrySource::Static, _) => f.write_str(", static instances")?,
+            (_, Some(server)) => write!(f, ", from {server}")?,
+            (_, None) => {}
         }
         if let Some(error) = &self.error {
             write!(f, "\nerror: {error}")?;
@@ -232,10 +248,11 @@ impl fmt::Display for RegistryStatus {
                 write!(f, " (failing for {} s)", failing_for.as_secs())?;
             }
         }
-        write!(f, "\n{} applications, {} instances", self.applications, self.instances())?;
-        let present = InstanceStatus::ALL.into_iter().filter(|status| self.counts.of(*status) > 0);
+        let counts = self.counts();
+        write!(f, "\n{} applications, {} instances", self.applications(), counts.total())?;
+        let present = InstanceStatus::ALL.into_iter().filter(|status| counts.of(*status) > 0);
         for (at, status) in present.enumerate() {
-            write!(f, "{} {status} {}", if at == 0 { ":" } else { "," }, self.counts.of(status))?;
+            write!(f, "{} {status} {}", if at == 0 { ":" } else { "," }, counts.of(status))?;
         }
         if self.held > 0 {
             write!(f, "; {} held", self.held)?;
@@ -302,6 +319,7 @@ pub(crate) fn address(instance: &Instance) -> String {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::model::Application;
 
     fn status(state: RegistryState) -> RegistryStatus {
         RegistryStatus { state, ..RegistryStatus::of(None, Vec::new()) }
@@ -321,15 +339,43 @@ refreshes: 0 succeeded, 0 failed; deltas undecided, 0 mismatches; 0 bytes receiv
         assert!(!loading.is_loaded() && !loading.is_stale());
     }
 
+    /// Returns applications with an instance of each of these statuses.
+    fn instances(statuses: [&[InstanceStatus]; 2]) -> Counted {
+        let applications = ["A", "B"].into_iter().zip(statuses).map(|(name, statuses)| {
+            let instance = |status| Arc::new(Instance { status, ..Instance::bare(name.into()) });
+            Arc::new(Application { name: name.into(), instances: statuses.iter().copied().map(instance).collect() })
+        });
+        Counted(Arc::new(Snapshot::of(applications)))
+    }
+
+    #[test]
+    fn status_before_the_first_fetch_tells_whence_the_instances_are() {
+        let of = |source, error: Option<Error>| RegistryStatus {
+            source,
+            error: error.map(Arc::new),
+            instances: instances([&[InstanceStatus::Up], &[]]),
+            ..status(RegistryState::Loading)
+        };
+        let error = || Some(Error::new(Kind::Connect, "fetch registry"));
+        for (status, is_stale, first) in [
+            (of(RegistrySource::File, None), true, "registry: loading, from the registry file\n"),
+            (of(RegistrySource::Static, error()), true, "registry: loading, static instances\n"),
+            (of(RegistrySource::Static, None), false, "registry: loading, static instances\n"),
+        ] {
+            assert_eq!(status.is_stale(), is_stale, "{status}");
+            assert!(status.to_string().starts_with(first), "{status}");
+        }
+        let disabled = RegistryStatus { state: RegistryState::Disabled, ..of(RegistrySource::Static, error()) };
+        assert!(!disabled.is_stale());
+    }
+
     #[test]
     fn status_after_refreshes_prints_counts_and_lag() {
-        let counts = [InstanceStatus::Up, InstanceStatus::Up, InstanceStatus::Down].into_iter().collect();
         let refreshes =
             RefreshCounts { succeeded: 3, failed: 2, mismatches: 1, received_bytes: 99, ..Default::default() };
         let stale = RegistryStatus {
             age: Some(Duration::from_millis(12_900)),
-            applications: 2,
-            counts,
+            instances: instances([&[InstanceStatus::Up, InstanceStatus::Down], &[InstanceStatus::Up]]),
             held: 1,
             refreshes,
             deltas: DeltaUse::InUse,

@@ -32,6 +32,7 @@ fn registry(status: &RegistryStatus) -> Value {
         "state": status.state().as_str(),
         "loaded": status.is_loaded(),
         "stale": status.is_stale(),
+        "source": status.source().as_str(),
         "ageSeconds": seconds(status.age()),
         "error": status.error().map(ToString::to_string),
         "failingForSeconds": seconds(status.failing_for()),

@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::html::{Short, Text};
 use super::{Balancer, View, metadata_value, state_name};
 use crate::balance::{EndpointSnapshot, EndpointState};
-use crate::cache::{RegistryStatus, instance_address, server_state};
+use crate::cache::{RegistrySource, RegistryStatus, instance_address, server_state};
 use crate::model::{Application, Instance, InstanceStatus, StatusCounts};
 use crate::transport::RegistryServer;
 
@@ -80,6 +80,13 @@ fn status(f: &mut Formatter<'_>, status: &RegistryStatus) -> fmt::Result {
         None => "never fetched".into(),
     };
     card(f, "age", seconds(status.age()))?;
+    let source = match status.source() {
+        RegistrySource::None => "nothing yet",
+        RegistrySource::Static => "static instances",
+        RegistrySource::File => "registry file",
+        RegistrySource::Fetched => "registry",
+    };
+    card(f, "source", source)?;
     card(f, "applications", status.applications())?;
     card(f, "instances", Counts(status.counts()))?;
     if status.held() > 0 {

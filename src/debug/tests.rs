@@ -112,6 +112,7 @@ async fn registry_and_balancers_are_shown_as_json() {
     let json: Value = serde_json::from_str(&text).unwrap();
     let registry = &json["registry"];
     assert_eq!((&registry["state"], &registry["instances"]), (&json!("fresh"), &json!(2)));
+    assert_eq!((&registry["stale"], &registry["source"]), (&json!(false), &json!("fetched")));
     assert_eq!((&registry["server"], &registry["byStatus"]["UP"]), (&json!("http://registry/eureka/"), &json!(2)));
     assert!(registry["refreshes"]["receivedBytes"].as_u64().unwrap() > 100);
     let balancers = json["balancers"].as_array().unwrap();
@@ -120,6 +121,7 @@ async fn registry_and_balancers_are_shown_as_json() {
     assert_eq!(shown, [("client", json!("a")), ("mine", json!("a"))]);
     let (_, page) = get(&service, "/", "text/html").await;
     assert!(page.contains("2 of 2 available"), "{page}");
+    assert!(page.contains("<dt>source</dt><dd>registry</dd>"), "{page}");
 }
 
 #[tokio::test(start_paused = true)]
