@@ -84,7 +84,8 @@ impl TestRegistry {
     /// let registry = TestRegistry::new();
     /// let eureka = registry.client().build()?;
     /// let orders = Instance::builder("orders").id("orders-1").ip_addr("10.0.0.1").port(80).build()?;
-    /// eureka.registrar(orders).register().await?;
+    /// let registrar = eureka.registrar(orders);
+    /// registrar.register().await?;
     /// assert_eq!(eureka.ready_for("orders").await?[0].id(), "orders-1");
     /// # Ok(())
     /// # }
