@@ -19,7 +19,7 @@ impl EurekaBuilder {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn main() -> Result<(), tower::BoxError> {
     /// use std::convert::Infallible;
     ///
     /// use bytes::Bytes;
