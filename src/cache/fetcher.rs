@@ -51,6 +51,15 @@ impl Fetcher {
         }
     }
 
+    /// Returns `false` if the latest refresh needed no request, so that it tells nothing about the
+    /// registry.
+    pub(super) fn has_asked(&self) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::Part(refresher) => refresher.has_asked(),
+        }
+    }
+
     /// Makes the next refresh a complete one, although it is not due.
     pub(super) fn hurry(&mut self) {
         if let Self::Part(refresher) = self {

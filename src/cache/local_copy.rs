@@ -197,14 +197,15 @@ impl LocalCopy {
     }
 
     /// Applies the part of a delta that concerns a copy of a part of the registry. The hash of the
-    /// delta proves nothing about a part.
-    pub(super) fn apply_part(&mut self, delta: &Applications, now: Instant) {
+    /// delta proves nothing about a part. `are_missing` is false if the response is not about held
+    /// instances that the part does not mention.
+    pub(super) fn apply_part(&mut self, delta: &Applications, are_missing: bool, now: Instant) {
         self.mirror.apply(delta);
         let changes = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
         for (app, instance) in changes.filter(|(_, instance)| instance.action().is_some()) {
             self.held.remove(&(app.clone(), Arc::from(instance.id())));
         }
-        self.expire(true, now);
+        self.expire(are_missing, now);
     }
 
     /// Sets whether the server lists instances that are no part of the copy. An empty copy then

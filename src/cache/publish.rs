@@ -241,20 +241,28 @@ async fn refresh_loop(
         () = async {
             let mut requested = published.requested.subscribe();
             loop {
+                if requested.has_changed().unwrap_or(false) {
+                    fetcher.hurry();
+                }
                 let number = *requested.borrow_and_update();
                 if let Some(interests) = &interests {
                     interests.drop_idle(published.subscribed());
                 }
                 let (refreshed, wait) = fetcher.next(&|snapshot| published.publish(snapshot)).await;
                 // A list without any instance is never saved.
-                if let (Some(file), Ok(snapshot), true) = (&file, &refreshed, fetcher.lists_any()) {
+                let is_saved = fetcher.lists_any() && fetcher.has_asked();
+                if let (Some(file), Ok(snapshot), true) = (&file, &refreshed, is_saved) {
                     file.fetched(Arc::new(snapshot.clone()));
                 }
                 let refreshed = refreshed.map(|snapshot| published.publish(snapshot));
                 let mut now = progress.borrow().clone();
                 now.completed = number;
-                record(&mut now, &fetcher, refreshed);
-                write(&metrics, &now, &fetcher, &published.snapshot.load());
+                if fetcher.has_asked() {
+                    record(&mut now, &fetcher, refreshed);
+                    write(&metrics, &now, &fetcher, &published.snapshot.load());
+                } else {
+                    now.interest = fetcher.interest();
+                }
                 progress.send_replace(now);
                 tokio::select! {
                     () = sleep(wait) => {}

@@ -31,6 +31,12 @@ impl DecodeError {
         Self { document, reason }
     }
 
+    /// Error of a document that has no application, although it is that of one.
+    #[cfg(feature = "client")]
+    pub(crate) fn without_application() -> Self {
+        Self::new("application", Reason::NoWrapper)
+    }
+
     /// Returns `true` if the document has more elements or metadata entries than a registration may
     /// have.
     #[cfg(feature = "server")]

@@ -31,13 +31,35 @@ const HEAD: usize = 256;
 /// instance takes less than 1 KiB.
 const MEMORY_PER_KNOWN: usize = 4096;
 
-/// Returns the memory in bytes that a list may take in addition to known instances.
-///
-/// It is four times the usual size of what is known, and at least seven sixteenths of the limit:
-/// 112 MiB by default.
-fn max_memory(known: &Known, body_limit: usize) -> usize {
-    let floor = body_limit / 16 * 7;
-    known.len().saturating_mul(MEMORY_PER_KNOWN).clamp(floor, body_limit)
+/// Beginning that makes a list of the document of one application.
+const LIST_OF_ONE: &[u8] = b"{\"applications\":";
+
+/// List that a response has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ListBody {
+    /// Instances that are not decoded again.
+    pub(super) known: Known,
+    /// True for the document of one application, which becomes a list of it.
+    pub(super) is_application: bool,
+    /// Number of lists that may be decoded at the same time, and share the memory.
+    pub(super) concurrent: usize,
+}
+
+impl From<Known> for ListBody {
+    fn from(known: Known) -> Self {
+        Self { known, ..Self::default() }
+    }
+}
+
+impl ListBody {
+    /// Returns the memory in bytes that the list may take in addition to known instances.
+    ///
+    /// It is four times the usual size of what is known, and at least seven sixteenths of the limit:
+    /// 112 MiB by default. Lists that are decoded at the same time share these.
+    fn max_memory(&self, body_limit: usize) -> usize {
+        let floor = body_limit / 16 * 7 / self.concurrent.max(1);
+        self.known.len().saturating_mul(MEMORY_PER_KNOWN).clamp(floor, body_limit)
+    }
 }
 
 /// Content of a response body.
@@ -59,10 +81,11 @@ impl BodyReader {
     }
 
     /// Creates a reader of a list.
-    pub(super) fn decoding(known: &Known, limit: usize) -> Self {
-        let decoder = ListDecoder::new(known.clone(), max_memory(known, limit));
-        let is_large = known.len() > OFFLOAD_KNOWN;
-        Self::new(Sink::List(Box::new(ListSink { head: Vec::new(), decoder, size: 0, limit, is_large, failed: false })))
+    pub(super) fn decoding(list: &ListBody, limit: usize) -> Self {
+        let decoder = ListDecoder::new(list.known.clone(), list.max_memory(limit));
+        let (is_application, is_large) = (list.is_application, list.known.len() > OFFLOAD_KNOWN);
+        let (head, size, failed) = (Vec::new(), 0, false);
+        Self::new(Sink::List(Box::new(ListSink { head, decoder, size, limit, is_application, is_large, failed })))
     }
 
     fn new(sink: Sink) -> Self {
@@ -218,6 +241,8 @@ struct ListSink {
     decoder: ListDecoder,
     size: usize,
     limit: usize,
+    /// True for the document of one application.
+    is_application: bool,
     /// True if the list is decoded on a blocking thread from the start.
     is_large: bool,
     /// True after an error. A decompressor that is dropped writes what it has left.
@@ -236,7 +261,7 @@ impl Sink {
     fn finish(self) -> ReceivedBody {
         match self {
             Self::Bytes { bytes, .. } => ReceivedBody { bytes: bytes.into(), list: None },
-            Self::List(list) => ReceivedBody { bytes: list.head.into(), list: Some(list.decoder.finish()) },
+            Self::List(list) => list.finish(),
         }
     }
 }
@@ -263,10 +288,17 @@ impl Write for Sink {
 }
 
 impl ListSink {
+    fn finish(mut self) -> ReceivedBody {
+        let end: &[u8] = if self.is_application { b"}" } else { b"" };
+        let list = self.decoder.push(end).and_then(|()| self.decoder.finish());
+        ReceivedBody { bytes: self.head.into(), list: Some(list) }
+    }
+
     fn push(&mut self, content: &[u8]) -> io::Result<()> {
         if self.failed {
             return Err(io::ErrorKind::Other.into());
         }
+        let is_first = self.size == 0;
         self.size += content.len();
         let head = HEAD.saturating_sub(self.head.len()).min(content.len());
         self.head.extend_from_slice(&content[..head]);
@@ -274,7 +306,8 @@ impl ListSink {
         if self.head.trim_ascii_start().starts_with(b"<") {
             return Ok(());
         }
-        self.decoder.push(content).map_err(|error| {
+        let begin = if is_first && self.is_application { LIST_OF_ONE } else { b"" };
+        self.decoder.push(begin).and_then(|()| self.decoder.push(content)).map_err(|error| {
             self.failed = true;
             io::Error::other(error)
         })
@@ -353,12 +386,12 @@ mod tests {
         let limit = 1 << 20;
         for content in ["{},", "{\"instanceId\":\"1\"},", "1,", "[],", "{\"a\":[", "\"\\u0000"] {
             let bomb = gzip(&list(&content.repeat(limit / content.len() - 50)));
-            let error = read(BodyReader::decoding(&Known::default(), limit), [bomb]).await.unwrap_err();
+            let error = read(BodyReader::decoding(&ListBody::default(), limit), [bomb]).await.unwrap_err();
             assert!(error.starts_with("TooMuchMemory("), "{content}: {error}");
         }
         let spaces = list(&" ".repeat(limit - 100));
-        assert!(read(BodyReader::decoding(&Known::default(), limit), [gzip(&spaces)]).await.is_ok());
-        let error = read(BodyReader::decoding(&Known::default(), 1_000), [spaces]).await.unwrap_err();
+        assert!(read(BodyReader::decoding(&ListBody::default(), limit), [gzip(&spaces)]).await.is_ok());
+        let error = read(BodyReader::decoding(&ListBody::default(), 1_000), [spaces]).await.unwrap_err();
         assert_eq!(error, "TooLarge(1000)");
     }
 
@@ -385,7 +418,7 @@ mod tests {
         for (kind, content) in bombs {
             let bomb = gzip(&list(&content));
             let peak = allocation_counter::measure(|| {
-                let mut reader = BodyReader::decoding(&Known::default(), limit);
+                let mut reader = BodyReader::decoding(&ListBody::default(), limit);
                 let pushed = bomb.chunks(STEP).try_for_each(|piece| reader.0.write_all(piece));
                 drop(pushed.and_then(|()| reader.0.finish()));
             });
@@ -400,18 +433,40 @@ mod tests {
             let instances = vec![instance; count];
             Known::new(vec![std::sync::Arc::new(crate::model::Application { name: "A".into(), instances })])
         };
+        let max_memory = |known, limit| ListBody::from(known).max_memory(limit);
         let limit = 256 << 20;
-        assert_eq!(max_memory(&known(0), limit), 112 << 20);
-        assert_eq!(max_memory(&known(10_000), limit), 112 << 20);
-        assert_eq!(max_memory(&known(40_000), limit), 40_000 * 4096);
-        assert_eq!(max_memory(&known(100_000), limit), limit);
-        assert_eq!(max_memory(&known(1), 0), 0);
+        assert_eq!(max_memory(known(0), limit), 112 << 20);
+        assert_eq!(max_memory(known(10_000), limit), 112 << 20);
+        assert_eq!(max_memory(known(40_000), limit), 40_000 * 4096);
+        assert_eq!(max_memory(known(100_000), limit), limit);
+        assert_eq!(max_memory(known(1), 0), 0);
+        assert_eq!(ListBody { concurrent: 8, ..ListBody::default() }.max_memory(limit), 14 << 20);
+    }
+
+    #[tokio::test]
+    async fn document_of_one_application_is_a_list_of_it_within_the_same_memory() {
+        let part = ListBody { is_application: true, ..ListBody::default() };
+        let document =
+            |instances: &str| Bytes::from(format!(r#"{{"application":{{"name":"A","instance":[{instances}]}}}}"#));
+        for size in [1, 7, 1_000] {
+            let body = document(r#"{"instanceId":"1"},{"instanceId":"2"}"#);
+            let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+            let read = read(BodyReader::decoding(&part, 10_000), pieces).await.unwrap();
+            assert_eq!(read.list.unwrap().unwrap().len(), 2, "{size}");
+        }
+        for broken in ["", "{\"application\":", "7}"] {
+            let read = read(BodyReader::decoding(&part, 10_000), [Bytes::from(broken)]).await.unwrap();
+            assert!(read.list.unwrap().is_err(), "{broken}");
+        }
+        let bomb = gzip(&document(&"{},".repeat((1 << 20) / 3 - 50)));
+        let error = read(BodyReader::decoding(&part, 1 << 20), [bomb]).await.unwrap_err();
+        assert!(error.starts_with("TooMuchMemory("), "{error}");
     }
 
     #[tokio::test]
     async fn markup_in_place_of_a_list_yields_its_first_bytes() {
         let page = Bytes::from(format!(" <html>{}", "x".repeat(1_000)));
-        let read = read(BodyReader::decoding(&Known::default(), 10_000), [page]).await.unwrap();
+        let read = read(BodyReader::decoding(&ListBody::default(), 10_000), [page]).await.unwrap();
         assert_eq!((read.bytes.len(), read.bytes.starts_with(b" <html>")), (HEAD, true));
     }
 }

@@ -7,10 +7,10 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::body::ListBody;
 use super::errors::Subject;
 use super::server_order::Access;
 use crate::config::ServiceUrl;
-use crate::model::Known;
 
 /// Request body of all operations. An HTTP service that replaces the client's own receives it.
 pub type RequestBody = Full<Bytes>;
@@ -67,8 +67,8 @@ pub(super) struct Operation<'a> {
     pub(super) identity: &'static str,
     /// `ETag` of the list that the caller has.
     pub(super) known: Option<HeaderValue>,
-    /// Instances that the caller has, if the response is a list of applications.
-    pub(super) list: Option<Known>,
+    /// The list of applications, if the response has one.
+    pub(super) list: Option<ListBody>,
 }
 
 impl<'a> Operation<'a> {
@@ -97,8 +97,8 @@ impl<'a> Operation<'a> {
 
     /// Requests a list of applications. The instances of the list that are known are not decoded
     /// again.
-    pub(super) fn list(self, known: Known) -> Self {
-        Self { list: Some(known), ..self }
+    pub(super) fn list(self, list: impl Into<ListBody>) -> Self {
+        Self { list: Some(list.into()), ..self }
     }
 
     pub(super) fn path(self, path: String) -> Self {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
+use super::body::ListBody;
+use super::errors::InvalidResponse;
 use super::failover::SendOptions;
-use super::operations::{Fetched, Full, Origin, Transport, decode_body};
+use super::operations::{Fetched, Full, Origin, Transport};
 use super::request::{Operation, segment};
 use crate::error::Error;
-use crate::model::{Application, Applications, Digest, Known};
+use crate::model::{Applications, DecodeError, Digest, Known};
 
 /// Part of the registry that one request fetches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,34 +31,38 @@ impl Resource {
         }
     }
 
-    fn operation(&self, held: &Known) -> Operation<'_> {
+    fn operation(&self, list: ListBody) -> Operation<'_> {
         let (operation, path) = match self {
             Self::App(_) => ("fetch application", "apps"),
             Self::Vip(_) => ("fetch VIP", "vips"),
             Self::SecureVip(_) => ("fetch secure VIP", "svips"),
         };
         let operation = Operation { app: Some(self.name()), ..Operation::new(operation, Method::GET) };
-        let operation = operation.path(format!("{path}/{}", segment(self.name()))).accept_not_found();
-        if let Self::App(_) = self { operation } else { operation.list(held.clone()) }
+        operation.path(format!("{path}/{}", segment(self.name()))).accept_not_found().list(list)
     }
 }
 
 impl Transport {
     /// Fetches a part of the registry, unless its `ETag` is still the `known` one. With a
     /// `stagger`, the next server is tried after that time while the previous attempt is still
-    /// pending. The instances of a VIP address that are `held` are not decoded again.
+    /// pending. Instances that are `held` are not decoded again. Lists that may be fetched at the
+    /// same time, `concurrent` ones, share the memory.
     ///
-    /// A 404 is an empty list: the registry has no instance of the application.
+    /// A 404 is an empty list: the registry has no instance of the application. Servers in Tomcat
+    /// send a page with it. No server responds so for a VIP address, so a page comes from a proxy.
     pub(crate) async fn resource(
         &self,
         resource: &Resource,
         known: Option<&HeaderValue>,
         stagger: Option<Duration>,
         held: &Known,
+        concurrent: usize,
     ) -> Result<Full, Error> {
-        match (self.list(resource, known, stagger, held, &self.list_query).await, self.fallback_query) {
+        let is_application = matches!(resource, Resource::App(_));
+        let body = ListBody { known: held.clone(), is_application, concurrent };
+        match (self.list(resource, known, stagger, body.clone(), &self.list_query).await, self.fallback_query) {
             (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                self.list(resource, known, stagger, held, fallback).await
+                self.list(resource, known, stagger, body, fallback).await
             }
             (fetched, _) => fetched,
         }
@@ -67,11 +73,12 @@ impl Transport {
         resource: &Resource,
         known: Option<&HeaderValue>,
         stagger: Option<Duration>,
-        held: &Known,
+        body: ListBody,
         query: &str,
     ) -> Result<Full, Error> {
-        let operation = Operation { known: known.cloned(), ..resource.operation(held) }.suffix(query);
+        let operation = Operation { known: known.cloned(), ..resource.operation(body) }.suffix(query);
         let options = SendOptions { stagger, ..self.options() };
+        let is_application = matches!(resource, Resource::App(_));
         self.send(operation, options, |server, response| {
             let origin = Origin::new(server, &response);
             async move {
@@ -82,19 +89,19 @@ impl Transport {
                     return Ok(Full::Unchanged(origin, requested));
                 }
                 if response.status == StatusCode::NOT_FOUND {
+                    if response.is_markup() && !is_application {
+                        return Err(InvalidResponse::Markup(response.content_type().to_owned()));
+                    }
                     let (list, digest, etag) = (Applications::default(), None, None);
                     let fetched = Fetched { list, origin, requested, digest, etag, received, date, is_compressed };
                     return Ok(Full::Changed(fetched));
                 }
                 let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
                 let etag = response.headers.get(header::ETAG).cloned();
-                let list = match resource {
-                    Resource::App(_) => {
-                        let application = decode_body(response, Application::from_json).await?;
-                        Applications { version: None, hash: None, applications: vec![Arc::new(application)] }
-                    }
-                    Resource::Vip(_) | Resource::SecureVip(_) => response.into_list()?,
-                };
+                let list = response.into_list()?;
+                if is_application && list.applications.is_empty() {
+                    return Err(InvalidResponse::NotEureka(DecodeError::without_application()));
+                }
                 Ok(Full::Changed(Fetched { list, origin, requested, digest, etag, received, date, is_compressed }))
             }
         })

@@ -16,7 +16,7 @@ use tower_http::follow_redirect::policy::{self, Action, Attempt};
 use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 
 use super::authorize::{Authorizer, ProxyAuthorization};
-use super::body::{BodyReader, Fault, ReceivedBody};
+use super::body::{BodyReader, Fault, ListBody, ReceivedBody};
 use super::errors::SendError;
 use super::request::RequestBody;
 use super::response::{Responder, ServerResponse};
@@ -26,7 +26,6 @@ use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
 use crate::connect::{Connector, is_rejected_handshake};
-use crate::model::Known;
 use crate::panics::catch_panic;
 use crate::time::Moment;
 
@@ -127,7 +126,7 @@ impl HttpStack {
     pub(super) async fn exchange(
         &self,
         mut request: Request<RequestBody>,
-        list: Option<&Known>,
+        list: Option<&ListBody>,
     ) -> Result<ServerResponse, SendError> {
         let bound = self.head_timeout;
         let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
@@ -158,11 +157,15 @@ impl HttpStack {
         }
     }
 
-    async fn caught(&self, request: Request<RequestBody>, list: Option<&Known>) -> Result<ServerResponse, SendError> {
+    async fn caught(
+        &self,
+        request: Request<RequestBody>,
+        list: Option<&ListBody>,
+    ) -> Result<ServerResponse, SendError> {
         catch_panic(self.send(request, list)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
 
-    async fn send(&self, request: Request<RequestBody>, list: Option<&Known>) -> Result<ServerResponse, SendError> {
+    async fn send(&self, request: Request<RequestBody>, list: Option<&ListBody>) -> Result<ServerResponse, SendError> {
         let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
@@ -178,7 +181,7 @@ impl HttpStack {
         let authority = head.extensions.get::<RequestUri>().and_then(|uri| uri.0.authority().cloned());
         let responder = Responder { authority, address: head.extensions.get::<HttpInfo>().map(HttpInfo::remote_addr) };
         let reader = match list.filter(|_| head.status.is_success()) {
-            Some(known) => BodyReader::decoding(known, self.body_limit),
+            Some(list) => BodyReader::decoding(list, self.body_limit),
             None => BodyReader::collecting(self.body_limit),
         };
         // A large body may take longer than the head, but not forever.

@@ -39,6 +39,10 @@ struct State {
     has_etags: bool,
     has_deltas: bool,
     is_down: bool,
+    /// True while a proxy responds in place of the registry.
+    is_lost: bool,
+    /// Path that fails.
+    broken: &'static str,
     version: i64,
 }
 
@@ -50,6 +54,8 @@ impl Registry {
             has_etags: false,
             has_deltas: true,
             is_down: false,
+            is_lost: false,
+            broken: "",
             version: 1,
         };
         let state = Arc::new(Mutex::new(state));
@@ -111,7 +117,13 @@ impl State {
         if self.is_down {
             return Reply::Status(503);
         }
+        if self.is_lost {
+            return page(404);
+        }
         let path = asked.line.trim_start_matches("GET /").split('?').next().unwrap_or_default();
+        if path == self.broken {
+            return Reply::Status(400);
+        }
         let body = match path.split_once('/') {
             Some(("apps", "")) => list(&self.instances),
             Some(("apps", "delta")) if !self.has_deltas => return Reply::Status(403),
@@ -154,6 +166,11 @@ impl State {
         let json = delta(&entries, &counts.to_string());
         json.replace(r#""versions__delta":"1""#, &format!(r#""versions__delta":"{}""#, self.version))
     }
+}
+
+/// Returns the page of a proxy.
+fn page(status: u16) -> Reply {
+    Reply::With { status, headers: vec![("content-type", "text/html".into())], body: "<html>no".into() }
 }
 
 fn with_vip(app: &str, id: &str, vip: &str) -> Instance {
@@ -368,6 +385,63 @@ async fn implausible_disappearance_is_held_until_a_delta_or_the_lease_confirms_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn name_that_always_fails_leaves_the_others_up_to_date() {
+    let registry = Registry::new(fleet()).without_deltas();
+    registry.state.lock().unwrap().broken = "vips/broken";
+    let client = registry.client();
+    let _streams = ["broken", "orders"].map(|name| client.discover(name).unwrap());
+    sleep(SOON).await;
+    registry.cancel("a");
+    sleep(2 * REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["b", "c", "d"]);
+    assert!(client.status().error().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_a_proxy_with_404_leave_all_instances() {
+    for registry in [Registry::new(fleet()), Registry::new(fleet()).with_etags()] {
+        let client = registry.client();
+        let selections = ["orders", "other1"].map(Selection::app);
+        let _streams = selections.clone().map(|selection| client.discover(selection).unwrap());
+        let _by_name = client.discover("other2").unwrap();
+        sleep(SOON).await;
+        registry.state.lock().unwrap().is_lost = true;
+        sleep(20 * REFRESH).await;
+        assert_eq!(selections.clone().map(|selection| ids(&client, selection).len()), [4, 1]);
+        assert_eq!(ids(&client, "other2"), ["x2"]);
+        assert!(client.status().error().is_some(), "no registry has a page for a VIP address");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_leaves_completely_is_removed_without_deltas_while_another_one_is_used() {
+    let registry = Registry::new(fleet()).without_deltas();
+    let client = registry.client();
+    let _streams = ["orders", "other1"].map(|name| client.discover(Selection::app(name)).unwrap());
+    sleep(SOON).await;
+    ["a", "b", "c", "d"].iter().for_each(|id| registry.cancel(id));
+    sleep(2 * REFRESH).await;
+    assert_eq!(ids(&client, Selection::app("orders")).len(), 4, "they are held at first");
+    sleep(4 * REFRESH).await;
+    assert_eq!(ids(&client, Selection::app("orders")), [""; 0]);
+    assert_eq!(ids(&client, Selection::app("other1")), ["x1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_is_no_registry_is_not_ready_without_any_name() {
+    let replies: [fn() -> Reply; 5] =
+        [|| page(200), || Reply::Status(401), || Reply::Status(403), || page(404), || Reply::Status(404)];
+    for reply in replies {
+        let client = Scripted::new(move |_| reply()).client().interest(Interest::Used).build().unwrap();
+        assert!(client.ready().await.is_err());
+        sleep(10 * REFRESH).await;
+        assert!(client.status().error().is_some() && !client.status().is_loaded());
+    }
+    let registry = Registry::new(fleet()).without_deltas();
+    registry.client().ready().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn application_that_leaves_completely_is_removed_while_others_are_registered() {
     for registry in [Registry::new(fleet()), Registry::new(fleet()).with_etags()] {
         let client = registry.client();
@@ -440,6 +514,16 @@ async fn many_names_of_a_small_registry_are_fetched_together_until_few_are_left(
     let lines = registry.lines_after(seen);
     assert!(lines.len() <= 5 && lines.iter().all(|line| line == "apps/delta" || line == "apps/"), "{lines:?}");
     assert_eq!((ids(&client, "app7").len(), ids(&client, "app8").len()), (2, 4));
+    registry.state.lock().unwrap().is_down = true;
+    sleep(2 * REFRESH).await;
+    let late = client.discover("late").unwrap();
+    sleep(SECOND).await;
+    assert!(client.status().error().is_some(), "a new name proves nothing: {}", client.status());
+    assert_eq!(client.status().names(), Some(101));
+    registry.state.lock().unwrap().is_down = false;
+    sleep(2 * REFRESH).await;
+    assert!(client.status().error().is_none());
+    drop(late);
 
     streams.truncate(1);
     sleep(150 * REFRESH).await;

@@ -59,6 +59,17 @@ impl List {
         list
     }
 
+    /// Returns a list with the same instances that must be fetched completely.
+    pub(super) fn without_list(&self) -> Self {
+        Self {
+            local: self.local.without_list(),
+            snapshot: self.snapshot.clone(),
+            continuity: Continuity::new(),
+            etag: None,
+            ..*self
+        }
+    }
+
     /// Applies a response to a request for the resource.
     pub(super) fn apply(&mut self, full: Full, now: Instant) {
         let is_first = self.updated.replace(Moment::now()).is_none();
@@ -91,7 +102,7 @@ impl List {
     pub(super) fn apply_delta(&mut self, resource: &Resource, delta: &Applications, origin: &Origin, now: Instant) {
         self.updated = Some(Moment::now());
         self.local.set_responder(origin);
-        self.local.apply_part(&self.part_of(resource, delta), now);
+        self.local.apply_part(&self.part_of(resource, delta), true, now);
         self.snapshot = self.local.snapshot();
     }
 
@@ -101,7 +112,8 @@ impl List {
         for application in &mut part.applications {
             Arc::make_mut(application).instances.retain(|instance| instance.action() == Some(ActionType::Deleted));
         }
-        self.local.apply_part(&part, now);
+        // The list of the same refresh has counted as a response without them.
+        self.local.apply_part(&part, false, now);
         self.snapshot = self.local.snapshot();
     }
 

@@ -33,6 +33,13 @@ pub(super) use used::{Publish, UsedRefresher};
 /// Time after which a name that is not used is dropped.
 pub(crate) const IDLE: Duration = Duration::from_secs(900);
 
+/// Time after which one of many names without an instance is dropped if it is not used.
+const IDLE_WITHOUT_INSTANCE: Duration = Duration::from_secs(60);
+/// Number of names from which those without an instance are dropped earlier.
+const MANY_NAMES: usize = 64;
+/// Number of names from which a new one replaces one without an instance.
+const MAX_NAMES: usize = 256;
+
 /// Names in use, shared by their users and the refresh.
 #[derive(Debug)]
 pub(super) struct Interests {
@@ -51,6 +58,8 @@ struct Name {
     vip: Arc<str>,
     /// True for a name that stays in use.
     is_kept: bool,
+    /// True if the registry has no instance of it, by the last response.
+    is_empty: bool,
     /// Time of the last response for the name. `None` before the first one.
     fetched: Option<Moment>,
     /// Error since then.
@@ -63,7 +72,7 @@ impl Name {
         // Spring's are in lower case, and calls by name may be in upper case.
         let is_upper = !written.chars().any(char::is_lowercase);
         let vip = if is_upper { written.to_lowercase().into() } else { written.clone() };
-        Self { last_use: Instant::now(), vip, is_kept, fetched: None, error: None }
+        Self { last_use: Instant::now(), vip, is_kept, is_empty: false, fetched: None, error: None }
     }
 }
 
@@ -101,18 +110,24 @@ impl Interests {
                 name.is_kept |= is_kept;
             }
             None => {
+                if names.len() >= MAX_NAMES {
+                    drop_unknown(&mut names);
+                }
                 names.insert(lookup.clone(), Name::of(lookup, is_kept));
                 self.fresh.notify_one();
             }
         }
     }
 
-    /// Drops the names that were not used for [`IDLE`]. Those of `subscribed` are in use.
+    /// Drops the names that were not used for [`IDLE`], and if there are many, those without an
+    /// instance earlier. Those of `subscribed` are in use.
     pub(super) fn drop_idle(&self, subscribed: impl IntoIterator<Item = Lookup>) {
         subscribed.into_iter().for_each(|lookup| self.record_use(&lookup));
         let mut names = self.names.lock();
+        let are_many = names.len() > MANY_NAMES;
         names.retain(|lookup, name| {
-            let stays = name.is_kept || name.last_use.elapsed() < IDLE;
+            let idle = if are_many && name.is_empty { IDLE_WITHOUT_INSTANCE } else { IDLE };
+            let stays = name.is_kept || name.last_use.elapsed() < idle;
             if !stays {
                 tracing::debug!(name = %**lookup.name(), "name was not used for a while, fetching it no more");
             }
@@ -159,6 +174,15 @@ impl Interests {
     }
 }
 
+/// Drops the name without an instance that was not used for the longest time. Calls to random names
+/// must not fill the list.
+fn drop_unknown(names: &mut HashMap<Lookup, Name>) {
+    let unknown = names.iter().filter(|(_, name)| name.is_empty && !name.is_kept);
+    if let Some(oldest) = unknown.min_by_key(|(_, name)| name.last_use).map(|(lookup, _)| lookup.clone()) {
+        names.remove(&oldest);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::time::advance;
@@ -185,6 +209,28 @@ mod tests {
         advance(IDLE / 2).await;
         interests.drop_idle([app("c")]);
         assert_eq!(names(&interests), ["A", "C", "KEPT"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_without_an_instance_are_bounded_and_names_with_one_stay() {
+        let interests = Interests::new();
+        interests.keep(&app("kept"));
+        interests.update(&app("kept"), |name| name.is_empty = true);
+        interests.record_use(&app("orders"));
+        for number in 0..1_000 {
+            let lookup = app(&format!("unknown{number}"));
+            interests.record_use(&lookup);
+            interests.update(&lookup, |name| name.is_empty = true);
+            advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(interests.len(), MAX_NAMES);
+        let known = names(&interests);
+        for name in ["KEPT", "ORDERS", "UNKNOWN999"] {
+            assert!(known.iter().any(|known| known == name), "{name}");
+        }
+        advance(IDLE_WITHOUT_INSTANCE).await;
+        interests.drop_idle([app("unknown999")]);
+        assert_eq!(names(&interests), ["KEPT", "ORDERS", "UNKNOWN999"]);
     }
 
     #[tokio::test(start_paused = true)]

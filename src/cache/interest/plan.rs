@@ -108,10 +108,14 @@ impl UsedRefresher {
             let updated = resources.iter().map(|resource| self.lists.get(resource)?.updated);
             let oldest = updated.collect::<Option<Vec<_>>>();
             let oldest = oldest.and_then(|updated| updated.into_iter().max_by_key(Moment::elapsed));
-            self.interests.update(&lookup, |name| match error {
-                Some(error) => name.error = Some(error),
-                None if oldest.is_some() => (name.fetched, name.error) = (oldest, None),
-                None => {}
+            let is_empty = resources.iter().all(|resource| self.fetched(resource).is_some_and(List::is_empty));
+            self.interests.update(&lookup, |name| {
+                name.is_empty = is_empty;
+                match error {
+                    Some(error) => name.error = Some(error),
+                    None if oldest.is_some() => (name.fetched, name.error) = (oldest, None),
+                    None => {}
+                }
             });
         }
     }

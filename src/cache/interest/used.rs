@@ -18,11 +18,13 @@ use crate::error::{Error, Kind};
 use crate::model::{Applications, Known};
 use crate::panics::catch_panic;
 use crate::sync::offload;
-use crate::time::{Backoff, jittered, lengthened};
+use crate::time::{Backoff, Moment, jittered, lengthened};
 use crate::transport::{Fetched, Full, Resource, Transport};
 
 /// Maximum number of lists that are fetched at the same time.
 const MAX_FETCHES: usize = 8;
+/// Number of these that only lists of new names may take, since calls wait for them.
+const RESERVED_FETCHES: usize = 2;
 /// Number of refreshes without deltas after a server offered none.
 const WITHOUT_DELTAS: u32 = 20;
 
@@ -39,7 +41,7 @@ pub(crate) struct UsedRefresher {
     pub(super) offline: OfflineConfig,
     pub(super) interests: Arc<Interests>,
     pub(super) lists: BTreeMap<Resource, List>,
-    merged: Merged,
+    pub(super) merged: Merged,
     /// Set while the whole registry is fetched.
     pub(super) whole: Option<Whole>,
     pub(super) cost: Cost,
@@ -47,6 +49,12 @@ pub(crate) struct UsedRefresher {
     pub(super) without_deltas: u32,
     /// True if the last refresh of all names began with a delta.
     is_delta_used: bool,
+    /// True if the latest delta tells that the registry lists any instance.
+    has_others: bool,
+    /// True after a list of the registry, which proves that the server is one.
+    has_proof: bool,
+    /// False if the latest refresh needed no request.
+    has_asked: bool,
     backoff: Backoff,
     has_responded: bool,
     failing_since: Option<Instant>,
@@ -64,6 +72,8 @@ pub(crate) struct UsedRefresher {
 pub(super) struct Whole {
     pub(super) refresher: Refresher,
     pub(super) snapshot: Snapshot,
+    /// Time of the last response.
+    pub(super) at: Moment,
 }
 
 /// Receiver of snapshots in the middle of a refresh.
@@ -85,6 +95,9 @@ impl UsedRefresher {
             cost: Cost::default(),
             without_deltas: 0,
             is_delta_used: false,
+            has_others: false,
+            has_proof: false,
+            has_asked: false,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             has_responded: false,
             failing_since: None,
@@ -137,6 +150,12 @@ impl UsedRefresher {
         InterestUse { names: self.interests.len(), is_whole_fetched: self.whole.is_some() }
     }
 
+    /// Returns `false` if the latest refresh needed no request, so that it tells nothing about the
+    /// registry.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.has_asked
+    }
+
     /// Makes the next refresh one of all names, although it is not due.
     pub(crate) fn hurry(&mut self) {
         self.next_at = Instant::now();
@@ -155,18 +174,20 @@ impl UsedRefresher {
         self.report = Report::default();
         let is_due = Instant::now() >= self.next_at;
         if self.whole.is_some() {
-            return self.next_whole(is_due).await;
+            self.has_asked = is_due;
+            return self.next_whole(is_due, publish).await;
         }
         let refreshed = match catch_panic(self.refresh(is_due, publish)).await {
             Ok(refreshed) => refreshed,
             Err(panicked) => {
-                // A list may be half changed, so all are fetched again. The snapshot remains.
-                self.lists.clear();
+                // A list may be half changed, so all are fetched again. Their instances remain.
+                self.lists.values_mut().for_each(|list| *list = list.without_list());
                 tracing::error!(error = %panicked, "refresh panicked");
                 Err(Error::new(Kind::Call, "fetch registry").cause(panicked.to_string()))
             }
         };
         self.last_refresh = Instant::now();
+        self.has_asked = is_due || refreshed.is_err() || !self.report.fetches.is_empty();
         match refreshed {
             Ok(()) => {
                 self.backoff.reset();
@@ -180,6 +201,8 @@ impl UsedRefresher {
                     self.failing_since = Some(Instant::now());
                     tracing::warn!(%error, "refresh failed, keeping the last copy");
                 }
+                // Other names may have changed.
+                publish(self.snapshot());
                 let wait = self.delay_after(&error, is_due);
                 (Err(error), wait)
             }
@@ -222,6 +245,9 @@ impl UsedRefresher {
                 self.consider_whole().await;
             }
         }
+        if refreshed.is_err() {
+            self.has_others = false;
+        }
         refreshed
     }
 
@@ -234,7 +260,8 @@ impl UsedRefresher {
         if !self.is_delta_cheaper() {
             return Ok(outdated);
         }
-        if self.without_deltas > 0 {
+        // Without any name, the delta is the only sign that the registry responds.
+        if self.without_deltas > 0 && !self.lists.is_empty() {
             self.without_deltas -= 1;
             return Ok(outdated);
         }
@@ -279,17 +306,25 @@ impl UsedRefresher {
     /// Fetches a delta of the whole registry. Returns `None` if the server offers none.
     pub(super) async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
         let began = Instant::now();
+        self.set_others(false);
         let delta = match self.transport.changes().await {
             Ok(delta) => delta,
             Err(error) => {
                 self.report.failed(began, &error);
-                if matches!(error.kind(), Kind::InvalidResponse | Kind::Status(400..=428 | 430..=501)) {
-                    self.without_deltas = WITHOUT_DELTAS;
-                    return Ok(None);
+                let is_offered = !matches!(error.kind(), Kind::InvalidResponse | Kind::Status(400..=428 | 430..=501));
+                // Without any list, the delta alone tells whether the server is a registry.
+                if is_offered || self.lists.is_empty() {
+                    return Err(error);
                 }
-                return Err(error);
+                self.without_deltas = WITHOUT_DELTAS;
+                return Ok(None);
             }
         };
+        match delta {
+            None if self.lists.is_empty() && !self.has_proof => self.prove().await?,
+            None => {}
+            Some(_) => self.has_proof = true,
+        }
         self.responded();
         // Without a version nothing tells whether the server was restarted.
         let delta = delta.filter(|delta| delta.list.version.is_some_and(|version| version != -1));
@@ -301,10 +336,38 @@ impl UsedRefresher {
         self.report.fetched(FetchOutcome::Delta, began, &delta);
         self.cost.add(delta.received);
         self.cost.delta(delta.received, delta.is_compressed, total(delta.list.hash.as_deref().unwrap_or_default()));
-        let known: u64 = self.lists.values().map(|list| list.instances().count() as u64).sum();
-        let has_others = self.cost.total().is_some_and(|total| total > known);
-        self.lists.values_mut().for_each(|list| list.local.set_others(has_others));
+        self.set_others(self.cost.total().is_some_and(|total| total > 0));
         Ok(Some(delta))
+    }
+
+    /// Fetches the whole registry once, since 403 or 404 in place of a delta may come from any
+    /// server.
+    async fn prove(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        match self.transport.full(None, None, &Known::default()).await {
+            Ok(Full::Changed(fetched)) => self.report.fetched(FetchOutcome::Full, began, &fetched),
+            Ok(Full::Unchanged(origin, _)) => self.report.unchanged(began, origin.url()),
+            Err(error) => {
+                self.report.failed(began, &error);
+                return Err(error);
+            }
+        }
+        self.has_proof = true;
+        Ok(())
+    }
+
+    /// Sets whether the registry lists any instance by a delta. An empty list then does not mean an
+    /// empty registry.
+    fn set_others(&mut self, has_others: bool) {
+        self.has_others = has_others;
+        self.lists.values_mut().for_each(|list| list.local.set_others(has_others));
+    }
+
+    /// Returns `true` if a list that was fetched lately has an instance.
+    fn lists_any_lately(&self) -> bool {
+        let lately = self.config.fetch_interval.saturating_mul(2);
+        let is_recent = |list: &List| list.updated.is_some_and(|updated| updated.elapsed() <= lately);
+        self.lists.values().any(|list| !list.local.is_empty() && is_recent(list))
     }
 
     /// Fetches these lists, and those of names that come into use meanwhile. Returns the first
@@ -317,20 +380,24 @@ impl UsedRefresher {
                 // Restored instances are used at once.
                 publish(self.snapshot());
             }
+            let concurrent = self.lists.len().min(MAX_FETCHES);
             // New names first, since calls may wait for them.
             for (resource, _) in self.lists.iter().rev().filter(|(_, list)| list.updated.is_none()) {
                 if asked.insert(resource.clone()) {
                     due.push_front(resource.clone());
                 }
             }
-            while running.len() < MAX_FETCHES
-                && let Some(resource) = due.pop_front()
-            {
+            while let Some(resource) = due.pop_front() {
+                let is_new = self.lists.get(&resource).is_some_and(|list| list.updated.is_none());
+                if running.len() >= if is_new { MAX_FETCHES } else { MAX_FETCHES - RESERVED_FETCHES } {
+                    due.push_front(resource);
+                    break;
+                }
                 asked.insert(resource.clone());
                 if let Some(list) = self.lists.get(&resource) {
                     let stagger = list.updated.is_none().then_some(STAGGER.min(self.config.ready_timeout / 3));
                     let (transport, held) = (self.transport.clone(), list.local.known());
-                    running.spawn(fetch_list(transport, resource, list.known_etag(), held, stagger));
+                    running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), stagger));
                 }
             }
             let finished = tokio::select! {
@@ -382,7 +449,12 @@ impl UsedRefresher {
             }
         };
         let now = self.response_clock;
-        let Some(mut list) = self.lists.remove(resource) else { return false };
+        self.has_proof = true;
+        let Some(known) = self.lists.get_mut(resource) else { return false };
+        // If this panics, the instances remain.
+        let rest = known.without_list();
+        let mut list = std::mem::replace(known, rest);
+        list.local.set_others(self.has_others || self.lists_any_lately());
         let (is_new, held) = (list.updated.is_none(), list.local.held());
         if instances < OFFLOAD_INSTANCES {
             list.apply(full, now);
@@ -410,7 +482,7 @@ impl UsedRefresher {
     /// cancelled or forgotten by the server, and deltas do.
     async fn confirm_disappearances(&mut self) {
         if self.held() == 0 || !self.config.delta || self.without_deltas > 0 {
-            return;
+            return self.set_others(false);
         }
         let Ok(Some(delta)) = self.fetch_delta().await else { return };
         for (resource, list) in &mut self.lists {
@@ -445,11 +517,11 @@ async fn fetch_list(
     transport: Transport,
     resource: Resource,
     known: Option<HeaderValue>,
-    held: Known,
+    (held, concurrent): (Known, usize),
     stagger: Option<Duration>,
 ) -> (Resource, Instant, Result<Full, Error>) {
     let began = Instant::now();
-    let fetched = transport.resource(&resource, known.as_ref(), stagger, &held).await;
+    let fetched = transport.resource(&resource, known.as_ref(), stagger, &held, concurrent).await;
     (resource, began, fetched)
 }
 

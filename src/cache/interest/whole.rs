@@ -1,15 +1,18 @@
 //! Choice between the names in use and the whole registry.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cost::Sizes;
-use super::used::{UsedRefresher, Whole};
+use super::used::{Publish, UsedRefresher, Whole};
 use crate::cache::refresher::Refresher;
 use crate::cache::snapshot::Snapshot;
 use crate::error::Error;
+use crate::model::{Application, Applications};
 use crate::panics::catch_panic;
 use crate::time::Moment;
 
@@ -18,6 +21,9 @@ impl UsedRefresher {
     pub(super) async fn consider_whole(&mut self) {
         if !self.uses_deltas() {
             return;
+        }
+        if !self.may_switch() {
+            return self.cost.restart();
         }
         // With `ETag`s no delta was fetched, which tells the size of the registry.
         if self.without_deltas > 0 || self.fetch_delta().await.is_err() {
@@ -31,30 +37,57 @@ impl UsedRefresher {
         let names = self.interests.len() as u64;
         let Some(switch) = self.cost.is_whole_cheaper(names, sizes, self.config.fetch_interval) else { return };
         let mut refresher = Refresher::new(self.transport.clone(), &self.config);
+        // It begins with the instances in use, so that it holds those of which it has no trace.
+        refresher.restore(list_of(self.lists.values().flat_map(|list| list.snapshot.applications()))).await;
         if let (Ok(snapshot), _) = refresher.next().await {
+            if refresher.held() > 0 {
+                return self.cost.restart();
+            }
             tracing::info!(
                 names,
                 bytes_of_names = switch.names,
                 bytes_of_registry = switch.whole,
                 "names in use cost more than the whole registry, fetching the whole registry"
             );
-            self.whole = Some(Whole { refresher, snapshot });
+            self.whole = Some(Whole { refresher, snapshot, at: Moment::now() });
             self.lists.clear();
             self.cost.restart();
         }
     }
 
+    /// Returns `true` if all instances in use are those of the server. What is held would be lost,
+    /// and the size of a registry that lists nothing tells nothing.
+    fn may_switch(&self) -> bool {
+        self.held() == 0 && self.lists_any()
+    }
+
     /// Refreshes while the whole registry is fetched. New names need no request.
-    pub(super) async fn next_whole(&mut self, is_due: bool) -> (Result<Snapshot, Error>, Duration) {
+    pub(super) async fn next_whole(
+        &mut self,
+        is_due: bool,
+        publish: &impl Publish,
+    ) -> (Result<Snapshot, Error>, Duration) {
         let Some(whole) = &mut self.whole else { return (Ok(self.snapshot()), Duration::ZERO) };
         let mut result = Ok(());
         if is_due {
-            let (refreshed, wait) = whole.refresher.next().await;
+            let (refreshed, wait) = {
+                let mut refresh = pin!(whole.refresher.next());
+                loop {
+                    tokio::select! {
+                        refreshed = &mut refresh => break refreshed,
+                        // The instances of a new name are known already.
+                        () = self.interests.fresh() => {
+                            let names = self.interests.names().into_iter().map(|(lookup, _)| lookup).collect();
+                            publish(self.merged.of_whole(&whole.snapshot, names));
+                        }
+                    }
+                }
+            };
             whole.refresher.report().fetches.iter().for_each(|fetch| self.cost.add(fetch.received));
             self.next_at = Instant::now() + wait;
             match refreshed {
                 Ok(snapshot) => {
-                    whole.snapshot = snapshot;
+                    (whole.snapshot, whole.at) = (snapshot, Moment::now());
                     if self.cost.refreshed() {
                         self.consider_names().await;
                     }
@@ -64,9 +97,15 @@ impl UsedRefresher {
         }
         match (&result, &self.whole) {
             (Err(error), _) => self.mark_failed(error),
-            (Ok(()), Some(_)) => {
+            (Ok(()), Some(whole)) => {
                 for (lookup, _) in self.interests.names() {
-                    self.interests.update(&lookup, |name| (name.fetched, name.error) = (Some(Moment::now()), None));
+                    self.interests.update(&lookup, |name| {
+                        // Without a request, nothing is known about the registry but its last list.
+                        if is_due {
+                            name.error = None;
+                        }
+                        (name.fetched, name.is_empty) = (Some(whole.at), false);
+                    });
                 }
             }
             // The fetch of the names has marked them.
@@ -79,11 +118,22 @@ impl UsedRefresher {
     /// Fetches the names from now on if that is cheaper.
     async fn consider_names(&mut self) {
         let names = self.interests.len() as u64;
+        if !self.may_switch() {
+            return self.cost.restart();
+        }
         let Some(switch) = self.cost.are_names_cheaper(names) else { return };
-        let whole = self.whole.take();
+        let Some(whole) = self.whole.take() else { return };
         self.last_refresh = Instant::now();
+        // The lists begin with the instances in use, so that missing ones are held.
+        let is_fixed = |application: &Arc<Application>| {
+            self.config.offline.instances.iter().any(|fixed| Arc::ptr_eq(fixed, application))
+        };
+        let known = list_of(whole.snapshot.applications().filter(|application| !is_fixed(application)));
+        let saved = std::mem::replace(&mut self.restored, known);
         // Nothing is published until all names were fetched.
-        if catch_panic(self.fetch(VecDeque::new(), &|_| {})).await.is_ok_and(|fetched| fetched.is_ok()) {
+        let fetched = catch_panic(self.fetch(VecDeque::new(), &|_| {})).await;
+        self.restored = saved;
+        if fetched.is_ok_and(|fetched| fetched.is_ok()) && self.held() == 0 {
             tracing::info!(
                 names,
                 bytes_of_names = switch.names,
@@ -92,7 +142,12 @@ impl UsedRefresher {
             );
             self.cost.restart();
         } else {
-            (self.whole, self.lists) = (whole, BTreeMap::new());
+            (self.whole, self.lists) = (Some(whole), BTreeMap::new());
         }
     }
+}
+
+/// Returns a list of these applications.
+fn list_of<'a>(applications: impl Iterator<Item = &'a Arc<Application>>) -> Applications {
+    Applications { version: None, hash: None, applications: applications.cloned().collect() }
 }
