@@ -44,10 +44,10 @@ pub enum RegistryEvent {
 /// Stream of the events of all applications. Created by [`Eureka::events`](crate::Eureka::events).
 ///
 /// It begins with the registry as it is: an [`Added`](RegistryEvent::Added) for each instance, then
-/// a [`Refreshed`](RegistryEvent::Refreshed). Before the first fetch, instances of the registry file
-/// and static ones are added without a `Refreshed`. Nothing is queued for a slow reader. It receives
-/// the difference between the state that it has and the present one, followed by one event for all
-/// refreshes in between.
+/// a [`Refreshed`](RegistryEvent::Refreshed). Before the first fetch, instances of the registry
+/// file and static ones are added without a `Refreshed`. Nothing is queued for a slow reader. It
+/// receives the difference between the state that it has and the present one, followed by one event
+/// for all refreshes in between.
 ///
 /// The events concern the own region. [`Snapshot::region`] has the instances of remote ones.
 ///

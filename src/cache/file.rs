@@ -64,7 +64,7 @@ struct Written {
     digest: Option<Digest>,
     fetched_ms: i64,
     number: u64,
-    /// What the file had at the start, for the names that are not in use yet.
+    /// Content of the file at the start, for the names that are not in use yet.
     restored: Option<SavedList>,
 }
 

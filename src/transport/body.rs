@@ -54,8 +54,8 @@ impl From<Known> for ListBody {
 impl ListBody {
     /// Returns the memory in bytes that the list may take in addition to known instances.
     ///
-    /// It is four times the usual size of what is known, and at least seven sixteenths of the limit:
-    /// 112 MiB by default. Lists that are decoded at the same time share these.
+    /// It is four times the usual size of what is known, and at least seven sixteenths of the
+    /// limit: 112 MiB by default. Lists that are decoded at the same time share these.
     fn max_memory(&self, body_limit: usize) -> usize {
         let floor = body_limit / 16 * 7 / self.concurrent.max(1);
         self.known.len().saturating_mul(MEMORY_PER_KNOWN).clamp(floor, body_limit)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tower_eureka::cache::RegistryEvent;
 use tower_eureka::discover::{Finding, Selection};
@@ -433,8 +433,7 @@ async fn server_that_is_no_registry_is_not_ready_without_any_name() {
         [|| page(200), || Reply::Status(401), || Reply::Status(403), || page(404), || Reply::Status(404)];
     for reply in replies {
         let client = Scripted::new(move |_| reply()).client().interest(Interest::Used).build().unwrap();
-        assert!(client.ready().await.is_err());
-        sleep(10 * REFRESH).await;
+        assert!(timeout(10 * REFRESH, client.ready()).await.is_err(), "waits for a registry");
         assert!(client.status().error().is_some() && !client.status().is_loaded());
     }
     let registry = Registry::new(fleet()).without_deltas();

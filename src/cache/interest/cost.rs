@@ -116,8 +116,8 @@ impl Cost {
         Some(if is_smaller { full / COMPRESSION } else { full })
     }
 
-    /// Returns the mean bytes of a refresh. Complete lists come seldom, so the refreshes before count
-    /// as well.
+    /// Returns the mean bytes of a refresh. Complete lists come seldom, so the refreshes before
+    /// count as well.
     fn take_mean(&mut self) -> u64 {
         let latest = self.spent / u64::from(self.refreshes.max(1));
         let mean = self.before.map_or(latest, |before| (before + latest) / 2);

@@ -140,8 +140,8 @@ impl Interests {
         self.fresh.notified().await;
     }
 
-    /// Returns the time of the oldest response for these names, and an error since then. The time is
-    /// `None` if one of them was not fetched.
+    /// Returns the time of the oldest response for these names, and an error since then. The time
+    /// is `None` if one of them was not fetched.
     pub(super) fn freshness(&self, lookups: &[Lookup]) -> (Option<Moment>, Option<Arc<Error>>) {
         let names = self.names.lock();
         let known: Vec<_> = match self.is_fixed {

@@ -30,8 +30,8 @@ impl UsedRefresher {
         has_restored
     }
 
-    /// Returns the resources of a name, as far as they can be known by now. Later ones depend on the
-    /// responses for earlier ones.
+    /// Returns the resources of a name, as far as they can be known by now. Later ones depend on
+    /// the responses for earlier ones.
     fn resources(&self, lookup: &Lookup, name: &Name) -> Vec<Resource> {
         let upper = lookup.name();
         match lookup {
@@ -100,7 +100,8 @@ impl UsedRefresher {
         }
     }
 
-    /// Records at each name the time of its oldest list, or the error if one of its lists has failed.
+    /// Records at each name the time of its oldest list, or the error if one of its lists has
+    /// failed.
     pub(super) fn mark_fetched(&self, failed: &BTreeMap<Resource, Arc<Error>>) {
         for (lookup, name) in self.interests.names() {
             let resources = self.resources(&lookup, &name);

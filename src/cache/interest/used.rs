@@ -31,8 +31,8 @@ const WITHOUT_DELTAS: u32 = 20;
 /// Refreshes the names in use.
 ///
 /// Each refresh brings the list of each resource up to date: by a request with `If-None-Match` if
-/// the server sent an `ETag`, otherwise by one delta for all lists that it continues, otherwise by a
-/// request for the complete list. While the whole registry is cheaper to fetch, it is fetched
+/// the server sent an `ETag`, otherwise by one delta for all lists that it continues, otherwise by
+/// a request for the complete list. While the whole registry is cheaper to fetch, it is fetched
 /// instead.
 pub(crate) struct UsedRefresher {
     pub(super) transport: Transport,
@@ -209,8 +209,8 @@ impl UsedRefresher {
         }
     }
 
-    /// Returns the delay after a failed refresh, by the rule of [`Refresher`]. New names are fetched
-    /// again before the next refresh of all names.
+    /// Returns the delay after a failed refresh, by the rule of [`Refresher`]. New names are
+    /// fetched again before the next refresh of all names.
     fn delay_after(&mut self, error: &Error, was_due: bool) -> Duration {
         let (now, interval) = (Instant::now(), self.config.fetch_interval);
         if let Some(pause) = self.transport.pause() {
@@ -363,10 +363,10 @@ impl UsedRefresher {
         self.lists.values_mut().for_each(|list| list.local.set_others(has_others));
     }
 
-    /// Returns `true` if a list that was fetched lately has an instance.
-    fn lists_any_lately(&self) -> bool {
-        let lately = self.config.fetch_interval.saturating_mul(2);
-        let is_recent = |list: &List| list.updated.is_some_and(|updated| updated.elapsed() <= lately);
+    /// Returns `true` if a list that was fetched recently has an instance.
+    fn lists_any_recent(&self) -> bool {
+        let limit = self.config.fetch_interval.saturating_mul(2);
+        let is_recent = |list: &List| list.updated.is_some_and(|updated| updated.elapsed() <= limit);
         self.lists.values().any(|list| !list.local.is_empty() && is_recent(list))
     }
 
@@ -454,7 +454,7 @@ impl UsedRefresher {
         // If this panics, the instances remain.
         let rest = known.without_list();
         let mut list = std::mem::replace(known, rest);
-        list.local.set_others(self.has_others || self.lists_any_lately());
+        list.local.set_others(self.has_others || self.lists_any_recent());
         let (is_new, held) = (list.updated.is_none(), list.local.held());
         if instances < OFFLOAD_INSTANCES {
             list.apply(full, now);
