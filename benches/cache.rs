@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, thread};
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tower::service_fn;
 use tower_eureka::Eureka;
 use tower_eureka::discover::EurekaDiscover;

@@ -373,9 +373,8 @@ async fn implausible_disappearance_is_held_until_a_delta_or_the_lease_confirms_i
         sleep(REFRESH).await;
         assert_eq!(ids(&client, Selection::app("orders")).len(), 4);
         if has_etags {
-            let mut state = registry.state.lock().unwrap();
-            state.changes.push((Instant::now(), instance("orders", "a"), ActionType::Deleted));
-            drop(state);
+            let deletion = (Instant::now(), instance("orders", "a"), ActionType::Deleted);
+            registry.state.lock().unwrap().changes.push(deletion);
             sleep(REFRESH).await;
             assert_eq!(ids(&client, Selection::app("orders")), ["b", "c", "d"], "a delta deletes one");
         }

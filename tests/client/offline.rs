@@ -202,10 +202,12 @@ async fn empty_list_is_never_saved() {
     assert_eq!(call(&next).await.unwrap(), "a");
 }
 
+type Shared<T> = Arc<Mutex<Vec<T>>>;
+
 /// Records the instances of ORDERS that a caller lost, with their times in seconds.
-fn losses(client: &Eureka, start: Instant) -> (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<(u64, String)>>>) {
+fn losses(client: &Eureka, start: Instant) -> (Shared<String>, Shared<(u64, String)>) {
     let mut orders = client.discover("orders").unwrap();
-    let (present, lost) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<(u64, String)>>>::default());
+    let (present, lost) = (Shared::<String>::default(), Shared::<(u64, String)>::default());
     let (now, gone) = (present.clone(), lost.clone());
     tokio::spawn(async move {
         while let Some(Ok(change)) = orders.next().await {

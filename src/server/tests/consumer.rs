@@ -80,7 +80,7 @@ impl Wire {
             4 | 5 => earlier[earlier.len().saturating_sub(2)].clone(),
             // Stale. Without digests, counts may match by chance.
             6 | 7 if has_digests => earlier[random.usize(..earlier.len())].clone(),
-            8 | 9 | 10 if has_digests && path.ends_with("/delta") && status.is_success() => {
+            8..=10 if has_digests && path.ends_with("/delta") && status.is_success() => {
                 (status, headers, incomplete(&body, &mut random).into())
             }
             11 if has_digests => {
