@@ -168,8 +168,8 @@ async fn copy_of_two_thousand_instances_equals_the_servers_after_every_operation
     let copy = equal("an instance is cancelled").await;
     assert!(!copy.contains_key(&("APP-7".into(), changed(7, 4))));
 
-    let short =
-        Instance::builder("app-8").id("short").ip_addr("10.0.0.1").port(1).lease_duration(Duration::from_secs(1));
+    let short = Instance::builder("app-8").id("short").ip_addr("10.0.0.1").port(1);
+    let short = short.renewal_interval(Duration::from_secs(1)).lease_duration(Duration::from_secs(2));
     operator.register(&short.build().expect("instance is valid")).await.expect("registration succeeds");
     let evicted = async || {
         let is_gone = http::is_gone(&server.url, "APP-8", "short").await;
