@@ -132,7 +132,8 @@ pub(crate) fn id(rng: &mut Rng, members: &mut Map<String, Value>, id: &str, is_x
             put("metadata", json!({ "instanceId": rest }));
         }
     }
-    // Java misreads what follows a list or an object in the place of another value (D38), so it would miss the id.
+    // Java misreads what follows a list or an object in the place of another value (D38), so it
+    // would miss the id.
     let objects = ["port", "securePort", "dataCenterInfo", "leaseInfo", "metadata"];
     members.retain(|name, value| !value.is_array() && (!value.is_object() || objects.contains(&name.as_str())));
     members.remove("instanceId");
