@@ -79,6 +79,23 @@ pub(crate) struct Fetched {
     pub(crate) is_compressed: bool,
 }
 
+impl Fetched {
+    /// Returns everything of a response but its list.
+    pub(super) fn head(origin: Origin, response: &ServerResponse) -> Self {
+        let headers = &response.headers;
+        Self {
+            list: Applications::default(),
+            origin,
+            requested: response.requested,
+            digest: headers.get(Digest::HEADER).and_then(Digest::from_header),
+            etag: headers.get(header::ETAG).cloned(),
+            received: response.received,
+            date: response.date,
+            is_compressed: headers.contains_key(header::CONTENT_ENCODING),
+        }
+    }
+}
+
 /// Result of fetching the whole registry.
 #[derive(Debug)]
 pub(crate) enum Full {
@@ -372,16 +389,25 @@ impl Transport {
             let operation = operation.list(held.clone());
             self.fetch(Operation { known: known.cloned(), ..operation }, options)
         };
-        let (full, is_fallback) = match (fetch(&self.list_query).await, self.fallback_query) {
-            (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                (fetch(fallback).await, true)
-            }
-            (full, _) => (full, false),
-        };
+        let (full, is_fallback) = self.with_fallback(fetch).await;
         if full.is_ok() {
             self.servers.fell_back.store(is_fallback, Ordering::Release);
         }
         full
+    }
+
+    /// Fetches a list with the query of lists, or with the fallback query if the server rejects
+    /// that one with 403. Returns `true` as well in the second case.
+    pub(super) async fn with_fallback<F: Future<Output = Result<Full, Error>>>(
+        &self,
+        fetch: impl Fn(&str) -> F,
+    ) -> (Result<Full, Error>, bool) {
+        match (fetch(&self.list_query).await, self.fallback_query) {
+            (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
+                (fetch(fallback).await, true)
+            }
+            (full, _) => (full, false),
+        }
     }
 
     /// Fetches the changes of the last three minutes. Returns `None` if the server offers no deltas
@@ -516,20 +542,14 @@ impl Transport {
         self.send(operation, options, |server, response| {
             let origin = Origin::new(server, &response);
             async move {
-                let requested = response.requested;
                 if response.status == StatusCode::NOT_MODIFIED {
-                    return Ok(Some(Full::Unchanged(origin, requested)));
+                    return Ok(Some(Full::Unchanged(origin, response.requested)));
                 }
                 if response.status.is_client_error() {
                     return Ok(None);
                 }
-                let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
-                let etag = response.headers.get(header::ETAG).cloned();
-                let (received, date) = (response.received, response.date);
-                let is_compressed = response.headers.contains_key(header::CONTENT_ENCODING);
-                let list = response.into_list()?;
-                let fetched = Fetched { list, origin, requested, digest, etag, received, date, is_compressed };
-                Ok(Some(Full::Changed(fetched)))
+                let head = Fetched::head(origin, &response);
+                Ok(Some(Full::Changed(Fetched { list: response.into_list()?, ..head })))
             }
         })
         .await
@@ -560,7 +580,7 @@ fn read_written(_: &ServiceUrl, response: ServerResponse) -> Ready<Result<bool, 
 }
 
 /// Decodes a body, on a blocking thread if it is large.
-pub(super) async fn decode_body<T: Send + 'static>(
+async fn decode_body<T: Send + 'static>(
     response: ServerResponse,
     decode: fn(&[u8]) -> Result<T, DecodeError>,
 ) -> Result<T, InvalidResponse> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::body::ListBody;
 use super::errors::InvalidResponse;
@@ -11,7 +11,7 @@ use super::failover::SendOptions;
 use super::operations::{Fetched, Full, Origin, Transport};
 use super::request::{Operation, segment};
 use crate::error::Error;
-use crate::model::{Applications, DecodeError, Digest, Known};
+use crate::model::{DecodeError, Known};
 
 /// Part of the registry that one request fetches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,49 +60,33 @@ impl Transport {
     ) -> Result<Full, Error> {
         let is_application = matches!(resource, Resource::App(_));
         let body = ListBody { known: held.clone(), is_application, concurrent };
-        match (self.list(resource, known, stagger, body.clone(), &self.list_query).await, self.fallback_query) {
-            (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                self.list(resource, known, stagger, body, fallback).await
-            }
-            (fetched, _) => fetched,
-        }
+        let options = SendOptions { stagger, ..self.options() };
+        let fetch = |query: &str| {
+            let operation = Operation { known: known.cloned(), ..resource.operation(body.clone()) }.suffix(query);
+            self.list(operation, options, is_application)
+        };
+        self.with_fallback(fetch).await.0
     }
 
-    async fn list(
-        &self,
-        resource: &Resource,
-        known: Option<&HeaderValue>,
-        stagger: Option<Duration>,
-        body: ListBody,
-        query: &str,
-    ) -> Result<Full, Error> {
-        let operation = Operation { known: known.cloned(), ..resource.operation(body) }.suffix(query);
-        let options = SendOptions { stagger, ..self.options() };
-        let is_application = matches!(resource, Resource::App(_));
+    async fn list(&self, operation: Operation<'_>, options: SendOptions, is_application: bool) -> Result<Full, Error> {
         self.send(operation, options, |server, response| {
             let origin = Origin::new(server, &response);
             async move {
-                let (requested, date) = (response.requested, response.date);
-                let received = response.received;
-                let is_compressed = response.headers.contains_key(header::CONTENT_ENCODING);
                 if response.status == StatusCode::NOT_MODIFIED {
-                    return Ok(Full::Unchanged(origin, requested));
+                    return Ok(Full::Unchanged(origin, response.requested));
                 }
+                let head = Fetched::head(origin, &response);
                 if response.status == StatusCode::NOT_FOUND {
                     if response.is_markup() && !is_application {
                         return Err(InvalidResponse::Markup(response.content_type().to_owned()));
                     }
-                    let (list, digest, etag) = (Applications::default(), None, None);
-                    let fetched = Fetched { list, origin, requested, digest, etag, received, date, is_compressed };
-                    return Ok(Full::Changed(fetched));
+                    return Ok(Full::Changed(Fetched { digest: None, etag: None, ..head }));
                 }
-                let digest = response.headers.get(Digest::HEADER).and_then(Digest::from_header);
-                let etag = response.headers.get(header::ETAG).cloned();
                 let list = response.into_list()?;
                 if is_application && list.applications.is_empty() {
                     return Err(InvalidResponse::NotEureka(DecodeError::without_application()));
                 }
-                Ok(Full::Changed(Fetched { list, origin, requested, digest, etag, received, date, is_compressed }))
+                Ok(Full::Changed(Fetched { list, ..head }))
             }
         })
         .await
