@@ -59,8 +59,10 @@ use crate::model::{Instance, InstanceChange};
 /// ```
 pub struct EurekaDiscover {
     selection: Selection,
-    /// For each look-up of the selection, its applications now, and their changes.
-    states: Vec<(Sources, WatchStream<Sources>)>,
+    /// Applications of each look-up of the selection.
+    sources: Vec<Sources>,
+    /// Changes of each of these.
+    updates: Vec<WatchStream<Sources>>,
     inserted: HashMap<Arc<str>, Arc<Instance>>,
     changes: VecDeque<Change<Arc<str>, Arc<Instance>>>,
     /// Keeps the refresh loop running.
@@ -70,13 +72,13 @@ pub struct EurekaDiscover {
 impl EurekaDiscover {
     pub(crate) fn new(registry: Arc<RegistryCache>, selection: impl Into<Selection>) -> Self {
         let selection = selection.into();
-        let states = subscribe(&registry, &selection);
-        Self { selection, states, inserted: HashMap::new(), changes: VecDeque::new(), registry }
+        let (sources, updates) = subscribe(&registry, &selection);
+        Self { selection, sources, updates, inserted: HashMap::new(), changes: VecDeque::new(), registry }
     }
 
     /// Replaces the selection. Instances that the new one selects as well are not reported again.
     pub(crate) fn select(&mut self, selection: Selection) {
-        self.states = subscribe(&self.registry, &selection);
+        (self.sources, self.updates) = subscribe(&self.registry, &selection);
         self.selection = selection;
     }
 
@@ -99,10 +101,9 @@ impl EurekaDiscover {
     /// Queues the changes from the inserted instances to the present state. Inserts come first, so
     /// that a reader that stops in between still has instances to call.
     fn queue_changes(&mut self) {
-        let Self { selection, states, inserted, changes, .. } = self;
-        let sources: Vec<_> = states.iter().map(|(sources, _)| sources.clone()).collect();
+        let Self { selection, sources, inserted, changes, .. } = self;
         let mut present = HashSet::new();
-        for instance in selection.matching(&sources) {
+        for instance in selection.matching(sources) {
             let key = selection.key(instance);
             let known = inserted.get(&*key);
             let change = known.map(|known| instance.change_since(known));
@@ -127,9 +128,9 @@ impl EurekaDiscover {
 }
 
 /// Subscribes to each look-up of a selection. The first items are the present ones.
-fn subscribe(registry: &RegistryCache, selection: &Selection) -> Vec<(Sources, WatchStream<Sources>)> {
+fn subscribe(registry: &RegistryCache, selection: &Selection) -> (Vec<Sources>, Vec<WatchStream<Sources>>) {
     let subscribe = |lookup| (Sources::default(), WatchStream::new(registry.subscribe(lookup)));
-    selection.lookups().iter().map(subscribe).collect()
+    selection.lookups().iter().map(subscribe).unzip()
 }
 
 impl Selection {
@@ -166,9 +167,10 @@ impl Stream for EurekaDiscover {
                 return Poll::Ready(Some(Ok(change)));
             }
             let mut has_changed = false;
-            for (sources, changes) in &mut self.states {
+            let Self { sources, updates, .. } = &mut *self;
+            for (sources, updates) in sources.iter_mut().zip(updates) {
                 // It never ends, since `registry` owns the sending side.
-                if let Poll::Ready(Some(now)) = Pin::new(changes).poll_next(cx) {
+                if let Poll::Ready(Some(now)) = Pin::new(updates).poll_next(cx) {
                     (*sources, has_changed) = (now, true);
                 }
             }
