@@ -275,11 +275,15 @@ impl fmt::Display for RegistryStatus {
             return Ok(());
         }
         let rows = self.servers.iter().map(|server| {
-            let zone = server.zone().map_or_else(|| "-".into(), |zone| Quoted(zone).to_string());
+            let zone = zone_text(server.zone());
             [server.url().to_owned(), zone, server_state(server)]
         });
         write!(f, "\n{}", Table::new(["registry server", "zone", "state"], rows))
     }
+}
+
+fn zone_text(zone: Option<&str>) -> String {
+    zone.map_or_else(|| "-".into(), |zone| Quoted(zone).to_string())
 }
 
 /// Describes the state of a registry server.
@@ -297,7 +301,7 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instances = self.applications().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
         let rows = instances.map(|(app, instance)| {
-            let zone = instance.zone().map_or_else(|| "-".into(), |zone| Quoted(zone).to_string());
+            let zone = zone_text(instance.zone());
             let id = Quoted(instance.id()).to_string();
             [Quoted(app).to_string(), id, instance.status().to_string(), address(instance), zone]
         });

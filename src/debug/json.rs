@@ -21,7 +21,7 @@ pub(super) fn json(view: &View<'_>) -> Value {
     json!({
         "registry": registry(&view.status),
         "applications": applications.collect::<Vec<_>>(),
-        "omittedInstances": view.omitted,
+        "omittedInstances": view.omitted(),
         "balancers": view.balancers.iter().map(balancer).collect::<Vec<_>>(),
     })
 }

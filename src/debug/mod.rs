@@ -227,8 +227,8 @@ struct View<'a> {
     selected: Option<&'a str>,
     /// The selected application, or all.
     applications: Vec<&'a Application>,
-    /// Number of instances that are not shown.
-    omitted: usize,
+    /// Number of instances of these applications.
+    instances: usize,
     balancers: Vec<Balancer>,
 }
 
@@ -252,8 +252,13 @@ impl<'a> View<'a> {
         if let Some(name) = selected {
             balancers.retain(|balancer| balancer.snapshot.name().is_some_and(|own| own.eq_ignore_ascii_case(name)));
         }
-        let instances: usize = applications.iter().map(|application| application.instances.len()).sum();
-        Self { status, selected, applications, omitted: instances.saturating_sub(MAX_INSTANCES), balancers }
+        let instances = applications.iter().map(|application| application.instances.len()).sum();
+        Self { status, selected, applications, instances, balancers }
+    }
+
+    /// Returns the number of instances that are not shown.
+    fn omitted(&self) -> usize {
+        self.instances.saturating_sub(MAX_INSTANCES)
     }
 
     /// Returns `true` if the selected application does not exist.

@@ -171,13 +171,13 @@ fn applications(f: &mut Formatter<'_>, view: &View<'_>) -> fmt::Result {
         return Ok(());
     }
     f.write_str("<h2>Applications</h2>\n")?;
-    let total: usize = view.applications.iter().map(|application| application.instances.len()).sum();
-    let is_open = view.selected.is_some() || total <= UNFOLDED;
+    let is_open = view.selected.is_some() || view.instances <= UNFOLDED;
     for (application, shown) in view.shown() {
         self::application(f, application, shown, is_open, view.selected.is_some())?;
     }
-    if view.omitted > 0 {
-        writeln!(f, "<p>{} further instances are not shown. Select an application to see them.</p>", view.omitted)?;
+    let omitted = view.omitted();
+    if omitted > 0 {
+        writeln!(f, "<p>{omitted} further instances are not shown. Select an application to see them.</p>")?;
     }
     Ok(())
 }
