@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{self, timeout};
 
+use super::mirror::is_among;
 use super::saved::{SavedList, SavedRegistry, temporary};
 use super::snapshot::Snapshot;
 use crate::config::{ClientConfig, Interest, RegistryIdentity};
@@ -171,7 +172,7 @@ impl RegistryFile {
 
     /// Writes this state unless the file has it already. Blocks.
     fn write(&self, fetched: &Fetched) -> io::Result<()> {
-        let is_own = |application: &&Arc<Application>| self.fixed.iter().all(|fixed| !Arc::ptr_eq(fixed, application));
+        let is_own = |application: &&Arc<Application>| !is_among(&self.fixed, application);
         let applications = fetched.snapshot.applications().filter(is_own).cloned().collect();
         let mut list = Applications { version: Some(1), hash: None, applications };
         let mut written = self.written.lock();
@@ -220,10 +221,7 @@ fn add_unused(list: &mut Applications, restored: &Applications, snapshot: &Snaps
 
 /// Returns the digest of a list, which does not depend on the times of heartbeats.
 fn digest(list: &Applications) -> Digest {
-    let of = |application: &Arc<Application>| -> Digest {
-        application.instances.iter().map(|instance| Digest::of(&application.name, instance)).collect()
-    };
-    list.applications.iter().map(of).collect()
+    list.applications.iter().map(|application| Digest::of_application(application)).collect()
 }
 
 #[cfg(test)]

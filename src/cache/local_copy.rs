@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::held::Held;
-use super::mirror::{Mirror, shared};
+use super::mirror::{Mirror, is_among, shared};
 use super::snapshot::Snapshot;
 use super::vip_index::VipIndex;
 use crate::config::{Disappearance, OfflineConfig};
@@ -172,7 +172,7 @@ impl LocalCopy {
 
     /// Returns `true` for static instances.
     fn is_fixed(&self, application: &Arc<Application>) -> bool {
-        self.fixed.iter().any(|fixed| Arc::ptr_eq(fixed, application))
+        is_among(&self.fixed, application)
     }
 
     /// Applies a response without changes.
@@ -186,11 +186,8 @@ impl LocalCopy {
     pub(super) fn apply_delta(&mut self, delta: &Applications, digest: Option<Digest>, now: Instant) -> bool {
         self.mirror.apply(delta);
         self.is_consistent = self.mirror.matches(delta, digest);
-        if self.is_consistent && !self.held.is_empty() {
-            let changes = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
-            for (app, instance) in changes.filter(|(_, instance)| instance.action().is_some()) {
-                self.held.remove(&(app.clone(), Arc::from(instance.id())));
-            }
+        if self.is_consistent {
+            self.release(delta);
         }
         self.expire(self.is_consistent, now);
         self.is_consistent
@@ -201,11 +198,19 @@ impl LocalCopy {
     /// instances that the part does not mention.
     pub(super) fn apply_part(&mut self, delta: &Applications, are_missing: bool, now: Instant) {
         self.mirror.apply(delta);
+        self.release(delta);
+        self.expire(are_missing, now);
+    }
+
+    /// Holds the instances no longer that a delta adds, changes or deletes.
+    fn release(&mut self, delta: &Applications) {
+        if self.held.is_empty() {
+            return;
+        }
         let changes = delta.applications.iter().flat_map(|app| app.instances.iter().map(move |i| (&app.name, i)));
         for (app, instance) in changes.filter(|(_, instance)| instance.action().is_some()) {
             self.held.remove(&(app.clone(), Arc::from(instance.id())));
         }
-        self.expire(are_missing, now);
     }
 
     /// Sets whether the server lists instances that are no part of the copy. An empty copy then

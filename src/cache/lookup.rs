@@ -40,12 +40,6 @@ impl From<&str> for LookupName {
     }
 }
 
-impl From<Arc<str>> for LookupName {
-    fn from(name: Arc<str>) -> Self {
-        Self::from(&*name)
-    }
-}
-
 impl Deref for LookupName {
     type Target = Arc<str>;
 

@@ -75,7 +75,6 @@ impl Mirror {
     /// Updates the counts, the digest and the ids from the applications before to the present ones,
     /// at the cost of those that changed.
     fn recount(&mut self, before: &BTreeMap<Arc<str>, Arc<Application>>, theirs: Option<Digest>) {
-        let digest_of = |app: &Application| app.instances.iter().map(|i| Digest::of(&app.name, i)).collect::<Digest>();
         let mut ours = theirs.and(self.digest);
         for (name, app) in before {
             if self.applications.get(name).is_some_and(|now| Arc::ptr_eq(now, app)) {
@@ -84,7 +83,7 @@ impl Mirror {
             app.instances.iter().for_each(|instance| self.counts.remove(instance.status()));
             self.ids.remove(name);
             if let Some(ours) = &mut ours {
-                ours.remove(digest_of(app));
+                ours.remove(Digest::of_application(app));
             }
         }
         for (name, app) in &self.applications {
@@ -94,11 +93,12 @@ impl Mirror {
             app.instances.iter().for_each(|instance| self.counts.add(instance.status()));
             self.ids.set(name, &app.instances);
             if let Some(ours) = &mut ours {
-                ours.add(digest_of(app));
+                ours.add(Digest::of_application(app));
             }
         }
         self.digest = theirs.filter(|theirs| {
-            let ours = ours.unwrap_or_else(|| self.applications.values().map(|app| digest_of(app)).collect());
+            let ours =
+                ours.unwrap_or_else(|| self.applications.values().map(|app| Digest::of_application(app)).collect());
             if ours != *theirs {
                 tracing::warn!(%ours, %theirs, "digest does not match its own list, comparing counts instead");
             }
@@ -257,6 +257,11 @@ pub(super) fn shared(
         Some(known) => known.clone(),
         None => Arc::new(Application { name: name.clone(), instances }),
     }
+}
+
+/// Returns `true` if the application is one of the list, as the same `Arc`.
+pub(super) fn is_among(list: &[Arc<Application>], application: &Arc<Application>) -> bool {
+    list.iter().any(|known| Arc::ptr_eq(known, application))
 }
 
 /// Returns `true` if two applications consist of the same `Arc`s.

@@ -48,10 +48,7 @@ impl RegistryCache {
         let interests = interests(&config.interest);
         let fetcher = Fetcher::new(transport, config, interests.as_ref());
         let mut first = Progress::new();
-        if !config.offline.instances.is_empty() {
-            published.publish(LocalCopy::new(&config.offline).snapshot());
-            first.source = RegistrySource::Static;
-        }
+        published.publish_static(config, &mut first);
         let (sender, progress) = watch::channel(first);
         let file = RegistryFile::of(config);
         let refreshed = refresh_loop(fetcher, published.clone(), sender, file.clone(), interests.clone());
@@ -63,10 +60,7 @@ impl RegistryCache {
     pub(crate) fn without_fetches(reason: Error, config: &ClientConfig) -> Arc<Self> {
         let published = Arc::new(Published::default());
         let mut progress = Progress { error: Some(Arc::new(reason)), ..Progress::new() };
-        if !config.offline.instances.is_empty() {
-            published.publish(LocalCopy::new(&config.offline).snapshot());
-            progress.source = RegistrySource::Static;
-        }
+        published.publish_static(config, &mut progress);
         let (_, progress) = watch::channel(progress);
         let is_closed = AtomicBool::new(false);
         Arc::new(Self { published, progress, task: None, file: None, interests: None, is_closed })
@@ -327,6 +321,14 @@ struct Published {
 type DropIdle = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl Published {
+    /// Publishes the static instances, if there are any.
+    fn publish_static(&self, config: &ClientConfig, progress: &mut Progress) {
+        if !config.offline.instances.is_empty() {
+            self.publish(LocalCopy::new(&config.offline).snapshot());
+            progress.source = RegistrySource::Static;
+        }
+    }
+
     fn topics(&self) -> MutexGuard<'_, HashMap<Lookup, watch::Sender<Sources>>> {
         self.topics.lock()
     }

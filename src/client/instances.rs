@@ -180,7 +180,7 @@ impl Stream for CallerSiblings {
                 continue;
             }
             let subscribe =
-                |(app, _): &(Arc<str>, _)| WatchStream::new(self.registry.subscribe(&Lookup::App(app.clone().into())));
+                |(app, _): &(Arc<str>, _)| WatchStream::new(self.registry.subscribe(&Lookup::App((&**app).into())));
             self.siblings = caller.as_ref().map(subscribe);
             self.caller = caller;
             if self.siblings.is_none() {

@@ -2,6 +2,8 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue};
 
+#[cfg(feature = "client")]
+use super::Application;
 use super::{Instance, Port};
 
 /// Digest of a registry: the sum, modulo 2^64, of a hash of each instance. Two registries with
@@ -41,6 +43,12 @@ impl Digest {
             hash.field(value);
         }
         Self(fmix64(hash.0))
+    }
+
+    /// Computes the digest of all instances of an application.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_application(application: &Application) -> Self {
+        application.instances.iter().map(|instance| Self::of(&application.name, instance)).collect()
     }
 
     /// Adds an instance, or all instances of another registry.

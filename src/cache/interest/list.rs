@@ -46,14 +46,9 @@ impl List {
     /// Returns a list that begins with the instances of a list that was saved earlier.
     pub(super) fn restored(offline: &OfflineConfig, resource: &Resource, saved: &Applications) -> Self {
         let mut list = Self::new(offline);
-        let part = |application: &Arc<Application>| {
-            let is_part = |instance: &&Arc<Instance>| lists(resource, &application.name, instance);
-            let instances: Vec<_> = application.instances.iter().filter(is_part).cloned().collect();
-            (!instances.is_empty()).then(|| Arc::new(Application { name: application.name.clone(), instances }))
-        };
-        let applications: Vec<_> = saved.applications.iter().filter_map(part).collect();
-        if !applications.is_empty() {
-            list.local.restore(&Applications { version: None, hash: None, applications });
+        let part = part(saved, |app, instance| lists(resource, app, instance).then(|| instance.clone()));
+        if !part.applications.is_empty() {
+            list.local.restore(&part);
             list.snapshot = list.local.snapshot();
         }
         list
@@ -120,18 +115,13 @@ impl List {
     /// Returns the entries of a delta that concern the resource. An instance that has lost the VIP
     /// address is an entry that deletes it.
     fn part_of(&self, resource: &Resource, delta: &Applications) -> Applications {
-        let part = |application: &Arc<Application>| {
-            let entry = |instance: &Arc<Instance>| {
-                if lists(resource, &application.name, instance) {
-                    return Some(instance.clone());
-                }
-                self.snapshot.instance(&application.name, instance.id())?;
-                Some(Arc::new(Instance { action: Some(ActionType::Deleted), ..Instance::clone(instance) }))
-            };
-            let instances: Vec<_> = application.instances.iter().filter_map(entry).collect();
-            (!instances.is_empty()).then(|| Arc::new(Application { name: application.name.clone(), instances }))
-        };
-        Applications { version: None, hash: None, applications: delta.applications.iter().filter_map(part).collect() }
+        part(delta, |app, instance| {
+            if lists(resource, app, instance) {
+                return Some(instance.clone());
+            }
+            self.snapshot.instance(app, instance.id())?;
+            Some(Arc::new(Instance { action: Some(ActionType::Deleted), ..Instance::clone(instance) }))
+        })
     }
 
     /// Returns the `ETag` of the list, unless a delta has changed the copy since then.
@@ -160,6 +150,17 @@ impl List {
     pub(super) fn spelling(&self, upper: &str) -> Option<Arc<str>> {
         self.instances().flat_map(|instance| instance.vips()).find(|vip| equals_upper(vip, upper)).map(Arc::from)
     }
+}
+
+/// Returns the entries of a list, by their applications. Applications without an entry are left
+/// out.
+fn part(list: &Applications, entry: impl Fn(&str, &Arc<Instance>) -> Option<Arc<Instance>>) -> Applications {
+    let part = |application: &Arc<Application>| {
+        let entries = application.instances.iter().filter_map(|instance| entry(&application.name, instance));
+        let instances: Vec<_> = entries.collect();
+        (!instances.is_empty()).then(|| Arc::new(Application { name: application.name.clone(), instances }))
+    };
+    Applications { version: None, hash: None, applications: list.applications.iter().filter_map(part).collect() }
 }
 
 /// Returns `true` if the server lists the instance under the resource. Servers compare VIP

@@ -49,17 +49,18 @@ impl Merged {
                 application.clone_from(known);
             }
         }
-        VipIndex::update(&mut self.vips, &self.published, &applications);
-        self.published.clone_from(&applications);
-        Snapshot::partial(applications, self.vips.clone(), names)
+        self.publish(applications, names)
     }
 
     /// Returns the applications of the names in a snapshot of the whole registry.
     pub(super) fn of_whole(&mut self, whole: &Snapshot, names: Vec<Lookup>) -> Snapshot {
         let sources = names.iter().flat_map(|name| name.sources(whole).into_own());
         let fixed = self.fixed.iter().filter_map(|fixed| whole.application(&fixed.name).cloned());
-        let applications: BTreeMap<_, _> =
-            sources.chain(fixed).map(|application| (application.name.clone(), application)).collect();
+        let applications = sources.chain(fixed).map(|application| (application.name.clone(), application)).collect();
+        self.publish(applications, names)
+    }
+
+    fn publish(&mut self, applications: BTreeMap<Arc<str>, Arc<Application>>, names: Vec<Lookup>) -> Snapshot {
         VipIndex::update(&mut self.vips, &self.published, &applications);
         self.published.clone_from(&applications);
         Snapshot::partial(applications, self.vips.clone(), names)

@@ -149,8 +149,7 @@ impl Interests {
             false => lookups.iter().map(|lookup| names.get(lookup)).collect(),
         };
         let error = known.iter().flatten().find_map(|name| name.error.clone());
-        let fetched = known.into_iter().map(|name| name?.fetched).collect::<Option<Vec<_>>>();
-        (fetched.and_then(|fetched| fetched.into_iter().max_by_key(Moment::elapsed)), error)
+        (oldest(known.into_iter().map(|name| name?.fetched)), error)
     }
 
     /// Returns the number of names in use.
@@ -166,12 +165,25 @@ impl Interests {
         names
     }
 
+    fn lookups(&self) -> Vec<Lookup> {
+        self.names.lock().keys().cloned().collect()
+    }
+
+    fn update_all(&self, change: impl FnMut(&mut Name)) {
+        self.names.lock().values_mut().for_each(change);
+    }
+
     /// Changes a name that is still in use.
     fn update(&self, lookup: &Lookup, change: impl FnOnce(&mut Name)) {
         if let Some(name) = self.names.lock().get_mut(lookup) {
             change(name);
         }
     }
+}
+
+/// Returns the oldest of these times. `None` if one of them is `None`, or if there are none.
+fn oldest(times: impl Iterator<Item = Option<Moment>>) -> Option<Moment> {
+    times.collect::<Option<Vec<_>>>()?.into_iter().max_by_key(Moment::elapsed)
 }
 
 /// Drops the name without an instance that was not used for the longest time. Calls to random names

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Name;
 use super::list::List;
 use super::used::UsedRefresher;
+use super::{Name, oldest};
 use crate::cache::lookup::Lookup;
 use crate::config::Interest;
 use crate::error::Error;
-use crate::time::Moment;
 use crate::transport::Resource;
 
 impl UsedRefresher {
@@ -106,9 +105,7 @@ impl UsedRefresher {
         for (lookup, name) in self.interests.names() {
             let resources = self.resources(&lookup, &name);
             let error = resources.iter().find_map(|resource| failed.get(resource)).cloned();
-            let updated = resources.iter().map(|resource| self.lists.get(resource)?.updated);
-            let oldest = updated.collect::<Option<Vec<_>>>();
-            let oldest = oldest.and_then(|updated| updated.into_iter().max_by_key(Moment::elapsed));
+            let oldest = oldest(resources.iter().map(|resource| self.lists.get(resource)?.updated));
             let is_empty = resources.iter().all(|resource| self.fetched(resource).is_some_and(List::is_empty));
             self.interests.update(&lookup, |name| {
                 name.is_empty = is_empty;
@@ -124,8 +121,6 @@ impl UsedRefresher {
     /// Records an error at all names.
     pub(super) fn mark_failed(&self, error: &Error) {
         let error = Arc::new(error.without_source());
-        for (lookup, _) in self.interests.names() {
-            self.interests.update(&lookup, |name| name.error = Some(error.clone()));
-        }
+        self.interests.update_all(|name| name.error = Some(error.clone()));
     }
 }

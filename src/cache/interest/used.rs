@@ -493,7 +493,7 @@ impl UsedRefresher {
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {
-        let names = self.interests.names().into_iter().map(|(lookup, _)| lookup).collect();
+        let names = self.interests.lookups();
         match &self.whole {
             Some(whole) => self.merged.of_whole(&whole.snapshot, names),
             None => self.merged.lists(self.lists.values().map(|list| &list.snapshot), names),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::cost::Sizes;
 use super::used::{Publish, UsedRefresher, Whole};
+use crate::cache::mirror::is_among;
 use crate::cache::refresher::Refresher;
 use crate::cache::snapshot::Snapshot;
 use crate::error::Error;
@@ -77,8 +78,7 @@ impl UsedRefresher {
                         refreshed = &mut refresh => break refreshed,
                         // The instances of a new name are known already.
                         () = self.interests.fresh() => {
-                            let names = self.interests.names().into_iter().map(|(lookup, _)| lookup).collect();
-                            publish(self.merged.of_whole(&whole.snapshot, names));
+                            publish(self.merged.of_whole(&whole.snapshot, self.interests.lookups()));
                         }
                     }
                 }
@@ -97,17 +97,13 @@ impl UsedRefresher {
         }
         match (&result, &self.whole) {
             (Err(error), _) => self.mark_failed(error),
-            (Ok(()), Some(whole)) => {
-                for (lookup, _) in self.interests.names() {
-                    self.interests.update(&lookup, |name| {
-                        // Without a request, nothing is known about the registry but its last list.
-                        if is_due {
-                            name.error = None;
-                        }
-                        (name.fetched, name.is_empty) = (Some(whole.at), false);
-                    });
+            (Ok(()), Some(whole)) => self.interests.update_all(|name| {
+                // Without a request, nothing is known about the registry but its last list.
+                if is_due {
+                    name.error = None;
                 }
-            }
+                (name.fetched, name.is_empty) = (Some(whole.at), false);
+            }),
             // The fetch of the names has marked them.
             (Ok(()), None) => {}
         }
@@ -125,10 +121,8 @@ impl UsedRefresher {
         let Some(whole) = self.whole.take() else { return };
         self.last_refresh = Instant::now();
         // The lists begin with the instances in use, so that missing ones are held.
-        let is_fixed = |application: &Arc<Application>| {
-            self.config.offline.instances.iter().any(|fixed| Arc::ptr_eq(fixed, application))
-        };
-        let known = list_of(whole.snapshot.applications().filter(|application| !is_fixed(application)));
+        let fixed = &self.config.offline.instances;
+        let known = list_of(whole.snapshot.applications().filter(|application| !is_among(fixed, application)));
         let saved = std::mem::replace(&mut self.restored, known);
         // Nothing is published until all names were fetched.
         let fetched = catch_panic(self.fetch(VecDeque::new(), &|_| {})).await;
