@@ -100,6 +100,7 @@ impl TlsSettings {
     fn prepare(&self) -> Result<(), Error> {
         match &self.0 {
             Source::Config(_) => Ok(()),
+            Source::Files(files, reload) if reload.current(files).is_some() => Ok(()),
             Source::Files(files, reload) => reload.refresh(files).map(drop),
         }
     }
