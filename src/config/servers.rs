@@ -29,8 +29,6 @@ pub(crate) struct ServerSettings {
     pub(crate) shuffle: bool,
     /// True if each address of a host is a server of its own.
     pub(crate) expand_hosts: bool,
-    /// Servers whose hosts are expanded, set by `build`.
-    pub(crate) expanded: Vec<ListedServer>,
     pub(crate) cluster: Cluster,
 }
 
@@ -56,7 +54,6 @@ impl Default for ServerSettings {
             quarantine_threshold: 0.66,
             shuffle: true,
             expand_hosts: false,
-            expanded: Vec::new(),
             cluster: Cluster::default(),
         }
     }

@@ -7,7 +7,7 @@ use super::{Eureka, EurekaBuilder};
 use crate::config::DnsServers;
 use crate::config::{ClientConfig, Cluster, DEFAULT_ZONE, ListedServer, ServerSettings, ServerSource, ServiceUrl};
 use crate::error::{Error, Kind};
-use crate::model::InstanceStatus;
+use crate::model::{InstanceStatus, host_in_url};
 use crate::transport::{HttpStack, RegistryServer, Transport};
 
 impl Eureka {
@@ -190,9 +190,7 @@ impl EurekaBuilder {
 
 /// Creates the transport over these servers, or over those that are looked up with them.
 pub(super) fn transport(settings: &ServerSettings, servers: Vec<ListedServer>, stack: HttpStack) -> Transport {
-    let (listed, expanded) = if settings.expand_hosts { (Vec::new(), servers) } else { (servers, Vec::new()) };
-    let settings = ServerSettings { expanded, ..settings.clone() };
-    let known = Transport::with_servers(&settings, listed, stack.clone());
+    let known = Transport::with_servers(settings, servers, stack.clone());
     if !settings.cluster.is_used {
         return known;
     }
@@ -201,7 +199,7 @@ pub(super) fn transport(settings: &ServerSettings, servers: Vec<ListedServer>, s
         let (known, cluster, context) = (known.clone(), cluster.clone(), context.clone());
         async move { members(&known, &cluster, &context).await }
     });
-    let settings = ServerSettings { source: Some(source), uses_dns: false, expanded: Vec::new(), ..settings };
+    let settings = ServerSettings { source: Some(source), uses_dns: false, ..settings.clone() };
     Transport::with_servers(&settings, Vec::new(), stack)
 }
 
@@ -210,8 +208,7 @@ async fn members(known: &Transport, cluster: &Cluster, context: &str) -> Result<
     let applications = known.vip(&cluster.vip).await?;
     let instances = applications.applications.iter().flat_map(|application| &application.instances);
     let urls = instances.filter(|instance| instance.status() == InstanceStatus::Up).filter_map(|instance| {
-        let host = if cluster.by_ip { instance.ip_addr() } else { instance.host_name() }?;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let host = host_in_url(if cluster.by_ip { instance.ip_addr() } else { instance.host_name() }?);
         Some(format!("http://{host}:{}/{}", instance.port().usable()?, context.trim_matches('/')))
     });
     Ok(urls.collect::<Vec<_>>().join(","))

@@ -59,7 +59,7 @@ enum Attempt<T> {
 
 impl Servers {
     pub(super) fn new(settings: &ServerSettings, list: Vec<ListedServer>) -> Self {
-        let (order, lookup) = (Arc::new(ServerOrder::new(settings)), Lookup::new(settings).map(Arc::new));
+        let (order, lookup) = (Arc::new(ServerOrder::new(settings)), Lookup::new(settings, &list).map(Arc::new));
         if lookup.is_none() {
             order.replace(list);
         }

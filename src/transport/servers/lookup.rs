@@ -33,7 +33,7 @@ type Found = Pin<Box<dyn Future<Output = Result<Vec<ListedServer>, BoxError>> + 
 type Find = Box<dyn Fn() -> Found + Send + Sync>;
 
 /// Returns the function that lists the servers, if their list or the addresses in it may change.
-fn list_of(settings: &ServerSettings) -> Option<Find> {
+fn list_of(settings: &ServerSettings, listed: &[ListedServer]) -> Option<Find> {
     #[cfg(feature = "dns")]
     if settings.uses_dns {
         let lookup = DnsLookup::new(&settings.dns, &settings.zones);
@@ -48,8 +48,9 @@ fn list_of(settings: &ServerSettings) -> Option<Find> {
             Box::pin(async move { source.servers().await })
         }));
     }
-    let listed = settings.expanded.clone();
-    (!listed.is_empty()).then(|| Box::new(move || -> Found { Box::pin(ready(Ok(listed.clone()))) }) as Find)
+    let listed = listed.to_vec();
+    let is_expanded = settings.expand_hosts && !listed.is_empty();
+    is_expanded.then(|| Box::new(move || -> Found { Box::pin(ready(Ok(listed.clone()))) }) as Find)
 }
 
 /// Replaces each server by one per address of its host. A server with HTTPS stays as it is, since
@@ -110,8 +111,8 @@ struct State {
 
 impl Lookup {
     /// Creates the look-up of these settings; `None` if they contain the list itself.
-    pub(in crate::transport) fn new(settings: &ServerSettings) -> Option<Self> {
-        let list = list_of(settings)?;
+    pub(in crate::transport) fn new(settings: &ServerSettings, listed: &[ListedServer]) -> Option<Self> {
+        let list = list_of(settings, listed)?;
         if !settings.expand_hosts {
             return Some(Self::of(settings.poll_interval, list));
         }
