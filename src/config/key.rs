@@ -1,6 +1,6 @@
 //! Keys of settings: one row per key, from which everything else is derived.
 
-use super::names::{after, covers, dotted_key, map_parts, rest_after, uniform, variable_key};
+use super::names::{covers, map_parts, rest_after, uniform};
 use super::source::Entry;
 use super::value::{Unit, Value};
 use super::{InvalidSetting, Settings};
@@ -98,19 +98,13 @@ pub(crate) fn netflix_names_of<B>(keys: &'static [Key<B>]) -> impl Iterator<Item
 /// of a list belong to its name.
 pub(crate) fn is_name_of(known: &str, entry: &Entry) -> bool {
     let with_suffix = map_parts(known).filter(|(_, suffix)| !suffix.is_empty());
+    if let Some((prefix, suffix)) = with_suffix {
+        return entry.map_key(prefix, suffix).is_some();
+    }
     if entry.is_variable() {
-        if let Some((prefix, suffix)) = with_suffix {
-            let rest = after(prefix, &entry.name).and_then(|rest| rest.strip_prefix('_'));
-            return rest.is_some_and(|rest| variable_key(rest, suffix).is_some());
-        }
         let whole = entry.name.trim_end_matches('_');
         let list = whole.rsplit_once('_').filter(|(_, index)| index.bytes().all(|digit| digit.is_ascii_digit()));
         return covers(known, &entry.name) || list.is_some_and(|(list, _)| covers(known, list));
-    }
-    if let Some((prefix, suffix)) = with_suffix {
-        let name = &entry.name;
-        let whole = name.strip_suffix(']').and_then(|name| name.rsplit_once('[')).map_or(&**name, |(list, _)| list);
-        return dotted_key(prefix, suffix, name).or_else(|| dotted_key(prefix, suffix, whole)).is_some();
     }
     match known.split_once(['*', '<']) {
         Some((prefix, _)) => match prefix.strip_suffix('.') {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::builder::{SettingsBuilder, Source};
 use super::key::Key;
-use super::names::{after, dotted_key, map_parts, relaxed, uniform, variable_key};
+use super::names::{map_parts, relaxed, uniform};
 use super::placeholder::{Resolution, Resolved};
 use super::source::Entry;
 use super::value::{Unit, Value};
@@ -307,18 +307,11 @@ fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> V
     let Some((prefix, suffix)) = map_parts(name) else { return Vec::new() };
     let mut found: Vec<MapEntries<'e>> = Vec::new();
     for entry in source.iter().filter(|entry| !entry.is_unset()) {
-        let key = if entry.is_variable() {
-            let rest = after(prefix, &entry.name).and_then(|rest| rest.strip_prefix('_')).filter(|_| with_variables);
-            let key = rest.and_then(|rest| variable_key(rest, suffix));
-            key.map(|key| key.to_ascii_lowercase().replace('_', "."))
-        } else {
-            // An element of a list has its index at the end.
-            let list =
-                entry.name.strip_suffix(']').and_then(|name| name.rsplit_once('[')).filter(|_| !suffix.is_empty());
-            let whole = || dotted_key(prefix, suffix, list?.0);
-            dotted_key(prefix, suffix, &entry.name).or_else(whole).map(str::to_owned)
-        };
-        let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
+        if entry.is_variable() && !with_variables {
+            continue;
+        }
+        let Some(key) = entry.map_key(prefix, suffix).filter(|key| !key.is_empty()) else { continue };
+        let key = if entry.is_variable() { key.to_ascii_lowercase().replace('_', ".") } else { key.to_owned() };
         let key = match index_of(&key) {
             Some((at, _)) => key[..at].to_owned(),
             None => without_brackets(&key),

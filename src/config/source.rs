@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::names::{after, relaxed, rest_after, uniform};
+use super::names::{after, dotted_key, relaxed, rest_after, uniform, variable_key};
 use super::report::{is_port_link, is_service_link};
 
 /// Origin of an entry.
@@ -54,6 +54,17 @@ impl Entry {
     /// separate parts or stand for nothing.
     pub(crate) fn is_variable(&self) -> bool {
         self.is_variable
+    }
+
+    /// Returns the user's key in the name of an entry of a map, between the prefix and the suffix of
+    /// the setting.
+    pub(super) fn map_key(&self, prefix: &str, suffix: &str) -> Option<&str> {
+        if self.is_variable() {
+            return variable_key(after(prefix, &self.name)?.strip_prefix('_')?, suffix);
+        }
+        // An element of a list has its index at the end.
+        let of_list = || dotted_key(prefix, suffix, self.name.strip_suffix(']')?.rsplit_once('[')?.0);
+        dotted_key(prefix, suffix, &self.name).or_else(of_list)
     }
 
     /// Returns `true` if the entry counts as unset: a blank value, or the URL that Kubernetes sets
