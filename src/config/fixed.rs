@@ -71,14 +71,15 @@ impl FixedInstance {
     }
 }
 
-/// Creates an application of static instances. The error is the index of an instance and a clause.
+/// Creates an application of static instances with their indices. The error is the index of an
+/// instance and a clause.
 pub(crate) fn fixed_application<'a>(
     app: &str,
-    instances: impl IntoIterator<Item = &'a FixedInstance>,
+    instances: impl Iterator<Item = (usize, &'a FixedInstance)>,
 ) -> Result<Arc<Application>, (usize, &'static str)> {
-    let instances = instances.into_iter().enumerate().map(|(at, fixed)| {
-        let instance = fixed.instance(app).map_err(|fault| (at, fault))?;
-        Ok(Arc::new(instance))
+    let instances = instances.map(|(index, fixed)| match fixed.instance(app) {
+        Ok(instance) => Ok(Arc::new(instance)),
+        Err(fault) => Err((index, fault)),
     });
     Ok(Arc::new(Application { name: app_name(app), instances: instances.collect::<Result<_, _>>()? }))
 }

@@ -16,7 +16,7 @@ use crate::model::{app_name, check_app};
 const REQUIRED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Static instances of the settings, by service and index.
-pub(super) type SimpleInstances = BTreeMap<(String, usize), FixedInstance>;
+pub(super) type SimpleInstances = BTreeMap<String, BTreeMap<usize, FixedInstance>>;
 
 /// Start and calls without a registry.
 impl EurekaBuilder {
@@ -127,11 +127,12 @@ impl EurekaBuilder {
             })?;
             instances.push(fixed);
         }
-        let application = fixed_application(app, &instances).map_err(|(_, fault)| invalid(fault.to_owned()))?;
+        let instances = instances.iter().enumerate();
+        let application = fixed_application(app, instances).map_err(|(_, fault)| invalid(fault.to_owned()))?;
         let known = &mut self.config.offline.instances;
         known.retain(|known| known.name != application.name);
         known.push(application);
-        self.simple.retain(|(service, _), _| *app_name(service) != *app_name(app));
+        self.simple.retain(|service, _| *app_name(service) != *app_name(app));
         Ok(())
     }
 }
@@ -141,14 +142,10 @@ impl EurekaBuilder {
 /// # Errors
 /// If one of them has no host.
 pub(super) fn add_simple_instances(config: &mut ClientConfig, simple: &SimpleInstances) -> Result<(), Error> {
-    let mut services: Vec<&str> = simple.keys().map(|(service, _)| &**service).collect();
-    services.dedup();
-    for service in services {
-        let of_service: Vec<_> = simple.iter().filter(|((known, _), _)| known == service).collect();
-        let instances = of_service.iter().map(|(_, fixed)| *fixed);
-        let application = fixed_application(service, instances).map_err(|(at, fault)| {
-            let cause = format!("{SIMPLE}.{service}[{}] is {fault}", of_service[at].0.1);
-            Error::new(Kind::Config, "read settings").cause(cause)
+    for (service, instances) in simple {
+        let instances = instances.iter().map(|(index, fixed)| (*index, fixed));
+        let application = fixed_application(service, instances).map_err(|(index, fault)| {
+            Error::new(Kind::Config, "read settings").cause(format!("{SIMPLE}.{service}[{index}] is {fault}"))
         })?;
         config.offline.instances.push(application);
     }
@@ -210,13 +207,11 @@ pub(super) fn simple_instance(mut builder: EurekaBuilder, value: &Value) -> Resu
     const FORM: &str = "an instance has the form <service>[n].uri";
     let parts: Vec<&str> = value.key().split('.').collect();
     // The name of a service may have dots and numbers, and so may a key of the metadata.
-    let field = |at: usize| Field::parse(&parts[at + 1..]).filter(|_| parts[at].parse::<usize>().is_ok());
-    let found = (1..parts.len()).find_map(|at| Some((at, field(at)?)));
-    let (at, field) = found.ok_or_else(|| value.refused(FORM))?;
+    let found = (1..parts.len()).find_map(|at| Some((at, parts[at].parse().ok()?, Field::parse(&parts[at + 1..])?)));
+    let (at, index, field) = found.ok_or_else(|| value.refused(FORM))?;
     let service = parts[..at].join(".").to_ascii_lowercase();
     check_app(&service).map_err(|fault| value.refused(fault))?;
-    let index = parts[at].parse().map_err(|_| value.refused(FORM))?;
-    let fixed = builder.simple.entry((service, index)).or_default();
+    let fixed = builder.simple.entry(service).or_default().entry(index).or_default();
     let text = value.text().to_owned();
     match field {
         Field::Uri => fixed.set_url(&text).map_err(|fault| value.refused(format!("the URL is {fault}")))?,
