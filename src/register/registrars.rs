@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::Registrar;
@@ -25,28 +24,16 @@ impl Registrars {
     /// # Errors
     /// The first error. The other instances are deregistered nevertheless.
     pub(crate) async fn end(&self) -> Result<(), Error> {
-        let ends: Vec<_> = self
-            .registrars()
-            .into_iter()
-            .map(|registrar| tokio::spawn(async move { registrar.end_registration().await }))
-            .collect();
+        let (settings, config) = (RegistrarConfig::default(), DrainConfig::default());
+        let registrar = |shared| Registrar { shared, config, settings: settings.clone(), uncounted: Paths::default() };
+        let registrars: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).map(registrar).collect();
+        let end = |registrar: Registrar| tokio::spawn(async move { registrar.end_registration().await });
+        let ends: Vec<_> = registrars.into_iter().map(end).collect();
         let mut result = Ok(());
         for end in ends {
             // Only the end of the runtime cancels the task.
             result = result.and(end.await.unwrap_or(Ok(())));
         }
         result
-    }
-
-    fn registrars(&self) -> Vec<Registrar> {
-        let (settings, config) = (RegistrarConfig::default(), DrainConfig::default());
-        let registrar = |shared| Registrar { shared, config, settings: settings.clone(), uncounted: Paths::default() };
-        self.0.lock().iter().filter_map(Weak::upgrade).map(registrar).collect()
-    }
-}
-
-impl fmt::Debug for Registrars {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registrars").field("registrars", &self.registrars().len()).finish()
     }
 }
