@@ -19,7 +19,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use crate::Eureka;
 use crate::balance::Snapshot;
 use crate::client::{
-    AttemptBody, CallOptions, Chosen, Condition, EurekaLayer, EurekaService, Fallback, InstanceService, RequestHead,
+    AttemptBody, CallOptions, Chosen, EurekaLayer, EurekaService, Fallback, InstanceService, RequestHead,
     ResponseFuture, SharedBody, without_lb,
 };
 use crate::connect::root_cause;
@@ -64,8 +64,6 @@ type FallbackService = BoxCloneSyncService<Request, Response<::reqwest::Body>, B
 #[derive(Clone)]
 pub struct Client {
     service: EurekaService<ReqwestService, FallbackService>,
-    /// Errors for which the fallback is called.
-    condition: Option<Condition>,
 }
 
 impl Client {
@@ -86,7 +84,7 @@ impl Client {
         let service = EurekaLayer::new(eureka)
             .options(options)
             .layer(ReqwestService { client, instances: eureka.instance_service() });
-        Self { service: service.map_fallback(|_| None), condition: None }
+        Self { service: service.with_fallback(None) }
     }
 
     /// Replaces the options of this client and its clones, as
@@ -123,8 +121,8 @@ impl Client {
                 Ok::<_, BoxError>(into_http(response))
             }
         });
-        let fallback = Fallback::new(BoxCloneSyncService::new(service), self.condition.clone());
-        Self { service: self.service.map_fallback(|_| Some(fallback)), ..self }
+        let fallback = Fallback::new(BoxCloneSyncService::new(service));
+        Self { service: self.service.with_fallback(Some(fallback)) }
     }
 
     /// Sets the errors for which the [fallback](Self::fallback) is called, as
@@ -132,10 +130,7 @@ impl Client {
     /// calls to applications without an instance.
     #[must_use]
     pub fn fallback_on(self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
-        let condition: Condition = Arc::new(condition);
-        let with_condition = |fallback: Fallback<_>| fallback.with_condition(condition.clone());
-        let service = self.service.map_fallback(|fallback| fallback.map(with_condition));
-        Self { service, condition: Some(condition) }
+        Self { service: self.service.with_condition(Arc::new(condition)) }
     }
 
     /// Returns the wrapped client. Requests that its own methods send go to hosts, not to

@@ -39,14 +39,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
 use crate::balance::Snapshot;
 use crate::cache::RegistryCache;
 use crate::client::{
-    AttemptBody, BoxFallback, CallOptions, Chosen, Condition, Fallback, InstanceBody, InstanceTransport, Named,
-    RequestHead,
+    AttemptBody, BoxFallback, CallOptions, Chosen, Condition, InstanceBody, InstanceTransport, Named, RequestHead,
+    boxed_fallback,
 };
 use crate::error::{Error, Kind, chain, h2_error};
 use crate::model::GRPC_PORT_KEY;
@@ -129,12 +128,8 @@ impl Channel {
         F::Error: Into<BoxError>,
         FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let service = fallback
-            .map_request(|request: Request<AttemptBody<RequestBody>>| request.map(RequestBody::new))
-            .map_response(|response: Response<FB>| response.map(InstanceBody::boxed))
-            .map_err(Into::into);
-        let service = BoxCloneSyncService::new(service);
-        self.fallback = Some(Arc::new(Fallback::new(service, self.condition.clone())));
+        let into_body = |request: Request<AttemptBody<RequestBody>>| request.map(RequestBody::new);
+        self.fallback = Some(boxed_fallback(fallback.map_request(into_body)));
         self
     }
 
@@ -146,10 +141,7 @@ impl Channel {
     /// status that an instance sent is a response and no error.
     #[must_use]
     pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
-        let condition: Condition = Arc::new(condition);
-        self.fallback =
-            self.fallback.map(|fallback| Arc::new(Fallback::clone(&fallback).with_condition(condition.clone())));
-        self.condition = Some(condition);
+        self.condition = Some(Arc::new(condition));
         self
     }
 
@@ -194,9 +186,10 @@ impl Service<Request<RequestBody>> for Channel {
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> ResponseFuture {
-        let (named, fallback) = (self.named.clone(), self.fallback.clone());
+        let Self { named, fallback, condition } = self.clone();
         ResponseFuture(Box::pin(async move {
-            let (response, deadline) = named.call(request, fallback.as_ref()).await.map_err(status_of)?;
+            let call = named.call(request, fallback.as_ref(), condition.as_ref());
+            let (response, deadline) = call.await.map_err(status_of)?;
             Ok(response.map(|inner| ResponseBody::new(inner, deadline)))
         }))
     }

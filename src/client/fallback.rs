@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 use tracing::debug;
 
+use super::InstanceBody;
 use super::call::{AttemptService, Call, CallResponse};
 use super::deadline::CallDeadline;
 use super::replay::AttemptBody;
@@ -28,29 +30,16 @@ const MIN_TIME: Duration = Duration::from_secs(1);
 pub(crate) type BoxFallback<B, RB> =
     Arc<Fallback<BoxCloneSyncService<Request<AttemptBody<B>>, Response<RB>, BoxError>>>;
 
-/// A service for failed calls, with the condition under which it is called. Public since
-/// [`EurekaLayer`](super::EurekaLayer) names it.
+/// A service for failed calls. Public since [`EurekaLayer`](super::EurekaLayer) names it.
 #[derive(Clone)]
-pub struct Fallback<F> {
-    service: F,
-    /// `None` for calls without an instance.
-    condition: Option<Condition>,
-}
+pub struct Fallback<F>(F);
 
 /// Errors for which a fallback is called.
 pub(crate) type Condition = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 
 impl<F> Fallback<F> {
-    pub(crate) fn new(service: F, condition: Option<Condition>) -> Self {
-        Self { service, condition }
-    }
-
-    pub(crate) fn with_condition(self, condition: Condition) -> Self {
-        Self { condition: Some(condition), ..self }
-    }
-
-    fn is_for(&self, error: &Error) -> bool {
-        self.condition.as_ref().map_or_else(|| had_no_instance(error), |condition| condition(error))
+    pub(crate) fn new(service: F) -> Self {
+        Self(service)
     }
 
     /// Calls the service. Returns `None` if it did not respond in time.
@@ -58,13 +47,26 @@ impl<F> Fallback<F> {
     where
         F: Service<Req, Error: Into<BoxError>> + Clone,
     {
-        let response = self.service.clone().oneshot(request);
+        let response = self.0.clone().oneshot(request);
         let response = match limit(deadline.instant()) {
             None => response.await,
             Some(limit) => timeout_at(limit, response).await.ok()?,
         };
         Some(response.map_err(Into::into))
     }
+}
+
+/// Boxes the fallback of a client that has connections of its own.
+pub(crate) fn boxed<B, F, FB>(service: F) -> BoxFallback<B, InstanceBody>
+where
+    B: 'static,
+    F: Service<Request<AttemptBody<B>>, Response = Response<FB>> + Clone + Send + Sync + 'static,
+    F::Future: Send + 'static,
+    F::Error: Into<BoxError>,
+    FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let service = service.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
+    Arc::new(Fallback::new(BoxCloneSyncService::new(service)))
 }
 
 /// Returns `true` if an application has no instance, also if the deadline passed while the call
@@ -74,12 +76,14 @@ fn had_no_instance(error: &Error) -> bool {
     error.is_no_endpoints() || error.is_timeout() && error.source().is_some_and(is_reason)
 }
 
-/// Makes a call. If it fails with an error for which the fallback is set, calls the fallback.
+/// Makes a call. If it fails with an error that meets the condition, calls the fallback. Without a
+/// condition, calls it if there was no instance.
 pub(super) async fn call_or_fall_back<E, B, RB, F>(
     route: Arc<Route<E>>,
     request: Request<B>,
     deadline: CallDeadline,
     fallback: &Fallback<F>,
+    condition: Option<&Condition>,
 ) -> Result<CallResponse<RB>, Error>
 where
     E: AttemptService<B, RB>,
@@ -89,7 +93,7 @@ where
 {
     let mut call = Call::new(route.clone(), request, deadline, true);
     let error = match call.complete().await {
-        Err(error) if fallback.is_for(&error) => error,
+        Err(error) if condition.map_or_else(|| had_no_instance(&error), |condition| condition(&error)) => error,
         result => return result,
     };
     let Some(request) = call.into_request().await else {

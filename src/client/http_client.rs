@@ -9,14 +9,13 @@ use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service, ServiceExt};
+use tower::{BoxError, Service};
 
 use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
 use super::clients::Client;
 use super::connection::{DirectClient, Endpoint, InstanceTransport};
-use super::fallback::{BoxFallback, Condition, Fallback, call_or_fall_back};
+use super::fallback::{self, BoxFallback, Condition, call_or_fall_back};
 use super::options::CallOptions;
 use super::replay::AttemptBody;
 use super::routes::{Routes, Target};
@@ -117,9 +116,7 @@ where
         F::Error: Into<BoxError>,
         FB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let service = fallback.map_response(|response| response.map(InstanceBody::boxed)).map_err(Into::into);
-        let service = BoxCloneSyncService::new(service);
-        self.fallback = Some(Arc::new(Fallback::new(service, self.condition.clone())));
+        self.fallback = Some(fallback::boxed(fallback));
         self
     }
 
@@ -132,10 +129,7 @@ where
     /// has perhaps been processed there.
     #[must_use]
     pub fn fallback_on(mut self, condition: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
-        let condition: Condition = Arc::new(condition);
-        self.fallback =
-            self.fallback.map(|fallback| Arc::new(Fallback::clone(&fallback).with_condition(condition.clone())));
-        self.condition = Some(condition);
+        self.condition = Some(Arc::new(condition));
         self
     }
 
@@ -170,7 +164,7 @@ where
         let deadline = route.deadline_since(&request, since);
         match &self.fallback {
             None => CallFuture::when_ready(route, request, deadline).await,
-            Some(fallback) => call_or_fall_back(route, request, deadline, fallback).await,
+            Some(fallback) => call_or_fall_back(route, request, deadline, fallback, self.condition.as_ref()).await,
         }
     }
 

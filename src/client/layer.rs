@@ -95,7 +95,7 @@ impl<F> EurekaLayer<F> {
     #[must_use]
     pub fn fallback<S>(self, service: S) -> EurekaLayer<Fallback<S>> {
         let Self { registry, ready_timeout, options, condition, clients, .. } = self;
-        let fallback = Fallback::new(service, condition.clone());
+        let fallback = Fallback::new(service);
         EurekaLayer { registry, ready_timeout, options, fallback, condition, clients }
     }
 
@@ -143,7 +143,7 @@ impl<S: Clone + Send + Sync + 'static> Layer<S> for EurekaLayer {
     type Service = EurekaService<S>;
 
     fn layer(&self, inner: S) -> EurekaService<S> {
-        EurekaService { routes: self.routes(&inner), inner, fallback: None }
+        EurekaService { routes: self.routes(&inner), inner, fallback: None, condition: self.condition.clone() }
     }
 }
 
@@ -151,11 +151,8 @@ impl<S: Clone + Send + Sync + 'static, F: Clone> Layer<S> for EurekaLayer<Fallba
     type Service = EurekaService<S, F>;
 
     fn layer(&self, inner: S) -> EurekaService<S, F> {
-        let mut fallback = self.fallback.clone();
-        if let Some(condition) = &self.condition {
-            fallback = fallback.with_condition(condition.clone());
-        }
-        EurekaService { routes: self.routes(&inner), inner, fallback: Some(fallback) }
+        let (fallback, condition) = (Some(self.fallback.clone()), self.condition.clone());
+        EurekaService { routes: self.routes(&inner), inner, fallback, condition }
     }
 }
 
@@ -173,17 +170,22 @@ pub struct EurekaService<S, F = S> {
     pub(super) routes: Arc<Routes<InstanceService<S>>>,
     inner: S,
     fallback: Option<Fallback<F>>,
+    /// Errors for which the fallback is called.
+    condition: Option<Condition>,
 }
 
 impl<S: Clone + Send + Sync + 'static, F> EurekaService<S, F> {
     /// Replaces the fallback.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn map_fallback<G>(
-        self,
-        map: impl FnOnce(Option<Fallback<F>>) -> Option<Fallback<G>>,
-    ) -> EurekaService<S, G> {
-        let Self { routes, inner, fallback } = self;
-        EurekaService { routes, inner, fallback: map(fallback) }
+    pub(crate) fn with_fallback<G>(self, fallback: Option<Fallback<G>>) -> EurekaService<S, G> {
+        let Self { routes, inner, condition, .. } = self;
+        EurekaService { routes, inner, fallback, condition }
+    }
+
+    /// Sets the errors for which the fallback is called.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn with_condition(self, condition: Condition) -> Self {
+        Self { condition: Some(condition), ..self }
     }
 
     /// Chooses an instance of an application as [`Eureka::choose`] does, with the options,
@@ -235,7 +237,7 @@ where
             let deadline = route.deadline(&request);
             return ResponseFuture(Box::pin(CallFuture::new(route, request, deadline)));
         }
-        let Self { routes, inner, fallback } = self.clone();
+        let Self { routes, inner, fallback, condition } = self.clone();
         let since = Instant::now();
         ResponseFuture(Box::pin(async move {
             let route = match routes.target(&request)? {
@@ -248,7 +250,7 @@ where
             let deadline = route.deadline_since(&request, since);
             match &fallback {
                 None => CallFuture::when_ready(route, request, deadline).await,
-                Some(fallback) => call_or_fall_back(route, request, deadline, fallback).await,
+                Some(fallback) => call_or_fall_back(route, request, deadline, fallback, condition.as_ref()).await,
             }
         }))
     }
@@ -269,7 +271,8 @@ where
 
 impl<S: Clone, F: Clone> Clone for EurekaService<S, F> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), inner: self.inner.clone(), fallback: self.fallback.clone() }
+        let Self { routes, inner, fallback, condition } = self;
+        Self { routes: routes.clone(), inner: inner.clone(), fallback: fallback.clone(), condition: condition.clone() }
     }
 }
 

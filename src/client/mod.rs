@@ -52,11 +52,9 @@ pub(crate) use connection::SharedBody;
 pub use connection::{InstanceBody, InstanceRequestBody};
 pub(crate) use connection::{InstanceService, InstanceTransport};
 pub use deadline::{Deadline, WaitForReady};
-#[cfg(feature = "tonic")]
-pub(crate) use fallback::BoxFallback;
-#[cfg(any(feature = "reqwest", feature = "tonic"))]
-pub(crate) use fallback::Condition;
 pub use fallback::Fallback;
+#[cfg(feature = "tonic")]
+pub(crate) use fallback::{BoxFallback, Condition, boxed as boxed_fallback};
 pub use http_client::{HttpClient, ResponseFuture};
 pub use layer::{EurekaLayer, EurekaService};
 #[cfg(feature = "tonic")]

@@ -12,7 +12,7 @@ use super::call::CallFuture;
 use super::choose::{Chosen, RequestHead};
 use super::clients::{Client, Closing};
 use super::connection::{Endpoint, InstanceTransport};
-use super::fallback::{self, BoxFallback, call_or_fall_back};
+use super::fallback::{self, BoxFallback, Condition, call_or_fall_back};
 use super::options::{CallOptions, Http2};
 use super::picked::PickedInstance;
 use super::routes::Routes;
@@ -58,6 +58,7 @@ where
         &self,
         request: Request<B>,
         fallback: Option<&BoxFallback<B, InstanceBody>>,
+        condition: Option<&Condition>,
     ) -> Result<(Response<ResponseBody>, Option<Instant>), Error> {
         let route = self.routes.route(&self.name, false)?;
         let deadline = route.deadline(&request);
@@ -65,7 +66,7 @@ where
             None if route.is_ready() => CallFuture::new(route, request, deadline).await?,
             None => Box::pin(CallFuture::when_ready(route, request, deadline)).await?,
             Some(fallback) => {
-                let response = Box::pin(call_or_fall_back(route, request, deadline, fallback)).await?;
+                let response = Box::pin(call_or_fall_back(route, request, deadline, fallback, condition)).await?;
                 if response.extensions().get::<PickedInstance>().is_none() {
                     return Ok((response, fallback::limit(deadline.instant())));
                 }
