@@ -55,7 +55,6 @@ pub(super) struct Callable {
     pub(super) record: Record,
     pub(super) address: Address,
     pub(super) route: Arc<RouteOptions>,
-    is_checked: bool,
 }
 
 impl Callable {
@@ -63,7 +62,7 @@ impl Callable {
         let Address { scheme, authority } = &self.address;
         let RouteOptions { options, rule, version } = &*self.route;
         // Part of the address, since a check uses the instance of which the endpoint was made.
-        let is_checked = self.is_checked && options.health_check.interval().is_some();
+        let is_checked = options.health_check.interval().is_some();
         let checked =
             if is_checked { health_url(&self.instance, &self.address, &options.health_check.target) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
@@ -81,8 +80,6 @@ impl Callable {
 pub(super) struct Instances {
     discover: EurekaDiscover,
     name: Arc<str>,
-    /// True if the client can check the health of instances.
-    has_checks: bool,
     route: Arc<RouteOptions>,
     updates: WatchStream<Arc<RouteOptions>>,
     known: BTreeMap<Arc<str>, Arc<Instance>>,
@@ -95,13 +92,12 @@ impl Instances {
         registry: Arc<RegistryCache>,
         name: Arc<str>,
         options: &watch::Sender<Arc<RouteOptions>>,
-        has_checks: bool,
     ) -> Self {
         let route = options.borrow().clone();
         let updates = WatchStream::from_changes(options.subscribe());
         let discover = EurekaDiscover::new(registry, route.options.selection_of(&name));
         let (known, records, changes) = (BTreeMap::new(), Records::default(), VecDeque::new());
-        Self { discover, name, has_checks, route, updates, known, records, changes }
+        Self { discover, name, route, updates, known, records, changes }
     }
 
     /// Reports all instances again, with other options.
@@ -116,8 +112,8 @@ impl Instances {
         match self.route.rule.address(&instance) {
             Ok(address) => {
                 let listed = Listed { key: id.clone(), instance: instance.clone(), address: address.clone() };
-                let (record, route, is_checked) = (self.records.update(listed), self.route.clone(), self.has_checks);
-                Change::Insert(id, Callable { instance, record, address, route, is_checked })
+                let (record, route) = (self.records.update(listed), self.route.clone());
+                Change::Insert(id, Callable { instance, record, address, route })
             }
             Err(_) => {
                 self.records.remove(&id);
@@ -217,10 +213,7 @@ mod tests {
             let address = route.rule.address(&instance).unwrap();
             let listed = Listed { key: "a".into(), instance: instance.clone(), address: address.clone() };
             let record = Records::default().update(listed);
-            Callable { instance: instance.clone(), record, address, route, is_checked: true }
-                .attributes()
-                .address
-                .unwrap()
+            Callable { instance: instance.clone(), record, address, route }.attributes().address.unwrap()
         };
         let replaced = |options: CallOptions| {
             let rule = AddressRule::of(&options);

@@ -144,11 +144,14 @@ impl<E> Routes<E> {
 
     /// Returns the options of the application with this name in upper case.
     fn options_of(&self, options: &CallOptions, name: &str) -> Arc<CallOptions> {
-        let options = options.for_application(name);
-        Arc::new(match &self.prepare {
-            Some(prepare) => prepare(options),
-            None => options,
-        })
+        let mut options = options.for_application(name);
+        if let Some(prepare) = &self.prepare {
+            options = prepare(options);
+        }
+        if self.check.is_none() {
+            options.health_check.interval = None;
+        }
+        Arc::new(options)
     }
 
     /// Returns the rule of addresses that follows from options.
@@ -253,7 +256,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         let rule = self.rule_of(&options, is_secure);
         let in_force = Arc::new(watch::Sender::new(Arc::new(RouteOptions::new(options.clone(), rule))));
         let balance = self.balance(name.clone(), &in_force);
-        balance.reconfigure(&options.reconfiguration(self.ready_timeout, self.check.is_some()));
+        balance.reconfigure(&options.reconfiguration(self.ready_timeout));
         Ok(Route {
             name: name.clone(),
             balance: balance.with(options.effective_policy(), options.responses.clone()),
@@ -351,7 +354,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             let Route { options, balance, in_force, is_secure, .. } = &*route;
             let rule = self.rule_of(options, *is_secure);
             in_force.send_modify(|route| *route = Arc::new(route.replaced(options.clone(), rule)));
-            balance.reconfigure(&options.reconfiguration(self.ready_timeout, self.check.is_some()));
+            balance.reconfigure(&options.reconfiguration(self.ready_timeout));
         }
     }
 
@@ -378,8 +381,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
     /// Makes the balancer of an application. The options that may change are applied by
     /// [`Balance::reconfigure`].
     fn balance(&self, name: Arc<str>, in_force: &Arc<watch::Sender<Arc<RouteOptions>>>) -> Balance<E> {
-        let has_checks = self.check.is_some();
-        let instances = Instances::new(self.registry.clone(), name.clone(), in_force, has_checks);
+        let instances = Instances::new(self.registry.clone(), name.clone(), in_force);
         let explain = {
             let (registry, options, name) = (self.registry.clone(), in_force.subscribe(), name.clone());
             move || {

@@ -10,15 +10,15 @@ use crate::client::RetryPolicy;
 impl CallOptions {
     /// Returns the settings of the balancer.
     ///
-    /// `ready_timeout` is that of the client. `has_checks` is `true` if health can be checked.
-    pub(in crate::client) fn reconfiguration(&self, ready_timeout: Duration, has_checks: bool) -> Reconfiguration {
+    /// `ready_timeout` is that of the client.
+    pub(in crate::client) fn reconfiguration(&self, ready_timeout: Duration) -> Reconfiguration {
         Reconfiguration {
             ejection: self.ejection.clone(),
             labels: self.labels.clone(),
             zones: self.zone_rule(),
             slow_start: self.slow_start.clone(),
             subset: self.subset.clone(),
-            checks: self.health_check.interval().filter(|_| has_checks),
+            checks: self.health_check.interval(),
             ready_timeout: self.ready_timeout.unwrap_or(ready_timeout),
         }
     }
