@@ -51,26 +51,24 @@ impl RouteOptions {
 
 /// Instance with the address at which it is called, and the options of its connections.
 pub(super) struct Callable {
-    pub(super) instance: Arc<Instance>,
     pub(super) record: Record,
-    pub(super) address: Address,
     pub(super) route: Arc<RouteOptions>,
 }
 
 impl Callable {
     pub(super) fn attributes(&self) -> Attributes {
-        let Address { scheme, authority } = &self.address;
+        let Listed { instance, address, .. } = &**self.record.load();
+        let Address { scheme, authority } = address;
         let RouteOptions { options, rule, version } = &*self.route;
         // Part of the address, since a check uses the instance of which the endpoint was made.
         let is_checked = options.health_check.interval().is_some();
-        let checked =
-            if is_checked { health_url(&self.instance, &self.address, &options.health_check.target) } else { None };
+        let checked = if is_checked { health_url(instance, address, &options.health_check.target) } else { None };
         let checked = checked.map_or_else(String::new, |url| format!(" {url}"));
-        let http2 = if options.http2.is_for(&self.instance) { " h2" } else { "" };
+        let http2 = if options.http2.is_for(instance) { " h2" } else { "" };
         let version = if *version == 0 { String::new() } else { format!(" {version}") };
-        let dial = rule.dial(&self.instance);
+        let dial = rule.dial(instance);
         let address = format!("{scheme}://{authority}{http2}{dial}{checked}{version}");
-        Attributes::of(&self.instance).with_address(address)
+        Attributes::of(instance).with_address(address)
     }
 }
 
@@ -111,9 +109,8 @@ impl Instances {
     fn inserted(&mut self, id: Arc<str>, instance: Arc<Instance>) -> Change<Arc<str>, Callable> {
         match self.route.rule.address(&instance) {
             Ok(address) => {
-                let listed = Listed { key: id.clone(), instance: instance.clone(), address: address.clone() };
-                let (record, route) = (self.records.update(listed), self.route.clone());
-                Change::Insert(id, Callable { instance, record, address, route })
+                let record = self.records.update(Listed { key: id.clone(), instance, address });
+                Change::Insert(id, Callable { record, route: self.route.clone() })
             }
             Err(_) => {
                 self.records.remove(&id);
@@ -211,9 +208,9 @@ mod tests {
             let RouteOptions { options, rule, version } = route;
             let route = Arc::new(RouteOptions { options: options.clone(), rule: rule.clone(), version: *version });
             let address = route.rule.address(&instance).unwrap();
-            let listed = Listed { key: "a".into(), instance: instance.clone(), address: address.clone() };
+            let listed = Listed { key: "a".into(), instance: instance.clone(), address };
             let record = Records::default().update(listed);
-            Callable { instance: instance.clone(), record, address, route }.attributes().address.unwrap()
+            Callable { record, route }.attributes().address.unwrap()
         };
         let replaced = |options: CallOptions| {
             let rule = AddressRule::of(&options);

@@ -397,7 +397,7 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
             .name(name)
             .explain(explain)
             .attributes(Callable::attributes)
-            .endpoint(move |Callable { record, route, .. }: &Callable| {
+            .endpoint(move |Callable { record, route }: &Callable| {
                 let RouteOptions { options, rule, .. } = &**route;
                 let grace = options.removal_grace;
                 make(Presence::new(record.clone(), rule.clone(), registry.clone(), grace), options)
