@@ -103,6 +103,11 @@ impl<S, P, O> Balance<S, P, O> {
         self.shared.pool().snapshot(Instant::now())
     }
 
+    /// Returns `true` while a call is pending at an endpoint, until the end of its response body.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.shared.pool().has_pending()
+    }
+
     /// Replaces settings. Endpoints and their measurements are kept.
     pub(crate) fn reconfigure(&self, change: &Reconfiguration)
     where

@@ -54,6 +54,11 @@ impl<S> Pool<S> {
         Snapshot { name, endpoints, zones: zones.collect(), zone_rule, own_zone, is_panic: evaluation.is_panic }
     }
 
+    /// Returns `true` while a call is pending at an endpoint, inside or outside the subset.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.entries.values().chain(self.outside.values()).any(|entry| entry.stats.load.pending() > 0)
+    }
+
     /// Explains why no endpoint with this label takes calls.
     pub(crate) fn explain(&self, Label { key, value, .. }: Label<'_>) -> String {
         if !self.settings.labels.iter().any(|known| **known == *key) {

@@ -29,7 +29,7 @@ impl<E: Clone + Send + Sync + 'static> Client for Routes<E> {
     }
 
     fn drop_idle(&self, idle: Duration) {
-        let is_idle = |route: &Route<E>| route.budget.idle_for() >= idle && !is_pending(route);
+        let is_idle = |route: &Route<E>| route.budget.idle_for() >= idle && !route.balance.has_pending();
         if self.distinct_routes().iter().any(|route| is_idle(route)) {
             self.change_table(|table| table.routes.iter_mut().for_each(|map| map.retain(|_, route| !is_idle(route))));
         }
@@ -44,17 +44,12 @@ impl<E: Clone + Send + Sync + 'static> Client for Routes<E> {
     }
 }
 
-/// Returns `true` while a call is pending at an instance, until the end of its body.
-fn is_pending<E: Clone + Send + Sync + 'static>(route: &Route<E>) -> bool {
-    route.balance.snapshot().endpoints().iter().any(|endpoint| endpoint.pending() > 0)
-}
-
 struct ClosingRoute<E>(Arc<Route<E>>);
 
-impl<E: Clone + Send + Sync + 'static> Closing for ClosingRoute<E> {
+impl<E: Send + Sync + 'static> Closing for ClosingRoute<E> {
     fn is_idle(&self) -> bool {
         // A call has the route until the head of its response, and is pending until the end of the
         // body.
-        Arc::strong_count(&self.0) == 1 && !is_pending(&self.0)
+        Arc::strong_count(&self.0) == 1 && !self.0.balance.has_pending()
     }
 }
