@@ -87,9 +87,7 @@ where
         request: Request<B>,
         deadline: CallDeadline,
     ) -> Result<CallResponse<RB>, Error> {
-        if !route.ready(deadline).await {
-            return Err(route.not_ready(deadline));
-        }
+        route.ready(deadline).await?;
         Self::new(route, request, deadline).await
     }
 
@@ -251,8 +249,8 @@ where
         RB: Body,
         E: AttemptService<B, RB>,
     {
-        if !self.route.is_ready() && !self.route.ready(self.deadline).await {
-            return Err(self.route.not_ready(self.deadline));
+        if !self.route.is_ready() {
+            self.route.ready(self.deadline).await?;
         }
         self.check_deadline()?;
         let picked = self.pick();

@@ -131,8 +131,8 @@ impl<E: HasAddress + Clone + Send + Sync + 'static> Routes<E> {
             route.record_use();
             let deadline = route.deadline(&request);
             let (parts, ()) = request.into_parts();
-            if !route.is_ready() && !route.ready(deadline).await {
-                return Err(route.not_ready(deadline));
+            if !route.is_ready() {
+                route.ready(deadline).await?;
             }
             match route.balance.pick(&parts, &[]) {
                 Some(picked) => Ok(Chosen::new(picked)),

@@ -419,9 +419,9 @@ impl<E: Send + Sync + 'static> Route<E> {
         !self.balance.is_empty()
     }
 
-    /// Waits for an instance. Returns `false` if there was none in time, or at once for an unknown
-    /// name if the options say so.
-    pub(super) async fn ready(&self, deadline: CallDeadline) -> bool {
+    /// Waits for an instance. Fails if there was none in time, or at once for an unknown name if the
+    /// options say so.
+    pub(super) async fn ready(&self, deadline: CallDeadline) -> Result<(), Error> {
         self.record_use();
         let ready = self.balance.ready(deadline.ready_timeout());
         let ready = async {
@@ -431,10 +431,11 @@ impl<E: Send + Sync + 'static> Route<E> {
                 () = self.name_is_unknown() => false,
             }
         };
-        match deadline.remaining() {
+        let is_ready = match deadline.remaining() {
             None => ready.await,
             Some(left) => tokio::time::timeout(left, ready).await.unwrap_or(false),
-        }
+        };
+        if is_ready { Ok(()) } else { Err(self.not_ready(deadline)) }
     }
 
     /// Waits until a fetched registry has no instance under the name. Never returns unless the
@@ -448,7 +449,7 @@ impl<E: Send + Sync + 'static> Route<E> {
     }
 
     /// Returns the error of a call without an instance: there is none, or its deadline passed.
-    pub(super) fn not_ready(&self, deadline: CallDeadline) -> Error {
+    fn not_ready(&self, deadline: CallDeadline) -> Error {
         let error = self.balance.no_endpoints();
         if !deadline.has_passed() {
             return error;
