@@ -204,8 +204,6 @@ where
     async fn wait_for_stream(self: &Arc<Self>) -> Result<OpenStream<B>, Failure> {
         let within = self.connector.timeout();
         let _waiter = self.queue.join();
-        // Ended connections do not count for the maximum.
-        self.pool().remove_ended(Instant::now());
         let first = if self.has_connections() { None } else { self.connect_once() };
         // The connect ends a little earlier, so that all waiters receive its result.
         let deadline = Instant::now() + within + if first.is_some() { CONNECT_MARGIN } else { Duration::ZERO };
@@ -277,6 +275,8 @@ where
     /// Returns the pending connect, or starts one. `None` at the maximum number of connections.
     fn connect_once(self: &Arc<Self>) -> Option<Connecting> {
         let mut pool = self.pool();
+        // Ended connections do not count for the maximum.
+        pool.remove_ended(Instant::now());
         if let Some(connecting) = &pool.connecting
             && connecting.borrow().is_none()
             // Its task may have ended with its runtime.
