@@ -191,16 +191,7 @@ impl Instance {
     /// The host is the host name, else the IP address. With [`Ports::Auto`], the secure port is
     /// preferred, as Spring callers do, also without the feature `tls`.
     pub fn uri(&self, ports: Ports) -> Option<Uri> {
-        let (scheme, address) = (InstanceScheme::OfPort, InstanceAddress::default());
-        let rule = AddressRule {
-            ports,
-            port_key: None,
-            can_tls: true,
-            prefers_plain: false,
-            scheme,
-            address,
-            server_name: None,
-        };
+        let rule = AddressRule { can_tls: true, ..AddressRule::of(&CallOptions::new().ports(ports)) };
         Some(rule.address(self).ok()?.uri_of(None))
     }
 }
@@ -242,9 +233,7 @@ mod tests {
     use super::*;
 
     fn rule(ports: Ports, can_tls: bool) -> AddressRule {
-        let port_key = Some("gRPC_port".into());
-        let (scheme, address) = (InstanceScheme::OfPort, InstanceAddress::default());
-        AddressRule { ports, port_key, can_tls, prefers_plain: false, scheme, address, server_name: None }
+        AddressRule { can_tls, ..AddressRule::of(&CallOptions::new().ports(ports).port_key("gRPC_port")) }
     }
 
     fn address(rule: &AddressRule, instance: &Instance) -> String {
