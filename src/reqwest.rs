@@ -115,10 +115,8 @@ impl Client {
         let service = tower::service_fn(move |request: Request| {
             let fallback = fallback.clone();
             async move {
-                let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap));
-                let request = request.map_err(::reqwest::Error::without_url)?;
-                let response = fallback.oneshot(request).await.map_err(|error| without_url(error.into()))?;
-                Ok::<_, BoxError>(into_http(response))
+                let response = fallback.oneshot(from_http(request)?).await;
+                Ok::<_, BoxError>(into_http(response.map_err(|error| without_url(error.into()))?))
             }
         });
         let fallback = Fallback::new(BoxCloneSyncService::new(service));
@@ -240,6 +238,11 @@ fn invalid(error: ::reqwest::Error) -> Error {
     Error::new(Kind::Config, "call").cause(cause).with_source(error)
 }
 
+/// Converts a request for the wrapped client. The error does not contain its URL.
+fn from_http(request: Request) -> Result<::reqwest::Request, ::reqwest::Error> {
+    ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap)).map_err(::reqwest::Error::without_url)
+}
+
 /// Converts a response of the wrapped client, and keeps its URL.
 fn into_http(response: ::reqwest::Response) -> Response<::reqwest::Body> {
     let final_url = FinalUrl(response.url().clone());
@@ -322,8 +325,7 @@ impl Service<Request> for ReqwestService {
         }
         let client = self.client.clone();
         Box::pin(async move {
-            let request = ::reqwest::Request::try_from(request.map(::reqwest::Body::wrap));
-            let request = request.map_err(::reqwest::Error::without_url)?;
+            let request = from_http(request)?;
             let url = request.url().clone();
             Ok(into_http(client.execute(request).await.map_err(|error| wrap_error(error, &url))?))
         })
