@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::CallOptions;
+use crate::config::names::relaxed;
 use crate::model::app_name;
 
 /// Change of the options for one application.
@@ -18,9 +19,7 @@ pub(in crate::client) struct ApplicationOptions {
 
 impl ApplicationOptions {
     fn is_for(&self, name: &str) -> bool {
-        let significant = |c: &char| !matches!(c, '-' | '.' | '_');
-        *self.name == *name
-            || self.is_relaxed && self.name.chars().filter(significant).eq(name.chars().filter(significant))
+        *self.name == *name || self.is_relaxed && relaxed(&self.name) == relaxed(name)
     }
 }
 
