@@ -89,7 +89,7 @@ pub(super) struct Route<E> {
 }
 
 /// Returns `true` if a URI requires TLS. `None` for schemes that do not name applications.
-fn is_secure(uri: &Uri) -> Option<bool> {
+pub(super) fn is_secure(uri: &Uri) -> Option<bool> {
     match uri.scheme_str()? {
         "http" | "lb" | "ws" => Some(false),
         "https" | "wss" => Some(true),

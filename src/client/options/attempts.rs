@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::CallOptions;
 use crate::client::picked::PickedInstance;
+use crate::client::routes::is_secure;
 use crate::untrusted::Quoted;
 
 /// Name of the cookie in which Spring's load balancer keeps the id of an instance.
@@ -146,8 +147,8 @@ fn write_forwarded(original: &Parts, parts: &mut Parts) {
     if let Some(host) = crate::client::call::original_host(original) {
         parts.headers.append(X_FORWARDED_HOST, host);
     }
-    let is_secure = matches!(original.uri.scheme_str(), Some("https" | "wss"));
-    parts.headers.append(X_FORWARDED_PROTO, HeaderValue::from_static(if is_secure { "https" } else { "http" }));
+    let proto = if is_secure(&original.uri) == Some(true) { "https" } else { "http" };
+    parts.headers.append(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
 }
 
 /// Adds a cookie to those of the request, in one header.
